@@ -1,0 +1,48 @@
+"""geotune: fine-tune geospatial foundation models on the hardware people have.
+
+Used without a recipe:
+
+    encoder = geotune.attach(geotune.backbone("timm/resnet18", bands=6), geotune.Est(reduction=8))
+
+Everything here is imported when it is first asked for, so that `import geotune` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_HOME = {
+    "backbone": "geotune.backbones.catalog",
+    "attach": "geotune.methods.base",
+    "Full": "geotune.methods.full",
+    "Frozen": "geotune.methods.frozen",
+    "Lora": "geotune.methods.lora",
+    "Est": "geotune.methods.est",
+    "load_adapter": "geotune.build",
+    "GeotuneError": "geotune.types",
+}
+
+__all__ = [
+    "Est",
+    "Frozen",
+    "Full",
+    "GeotuneError",
+    "Lora",
+    "__version__",
+    "attach",
+    "backbone",
+    "load_adapter",
+]
+
+try:
+    __version__ = version("geotune")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'geotune' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,181 @@
+"""The adapter: what training changed and nothing else, with what it needs to be loaded safely.
+
+Two files: `adapter.safetensors` holds tensors, `adapter.json` says what they belong to. Neither
+can run code. The JSON carries a hash of the tensors' file, so that the two cannot be mixed up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from geotune.backbones.base import Backbone
+from geotune.files import write_atomically
+from geotune.model import Model
+from geotune.types import GeotuneError, Normalization
+
+FORMAT = 1
+TENSORS = "adapter.safetensors"
+CARD = "adapter.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an adapter belongs to.
+
+    Attributes:
+        base: name, fingerprint, source and licence of the frozen weights.
+        normalization: of the bands, in their order.
+        sections: the recipe's `backbone`, `method`, `decoder` and `task`, as plain values.
+        geotune: the version that wrote it.
+        hash: of the tensors' file.
+    """
+
+    base: dict[str, str]
+    normalization: Normalization
+    sections: dict[str, Any]
+    geotune: str
+    hash: str
+
+
+def adapter_state(model: Model) -> dict[str, Tensor]:
+    """Every tensor that training may have changed: trained parameters and moving buffers."""
+    trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    kept = set(model.state_dict())
+    moving = {
+        f"{prefix}.{name}" if prefix else name: buffer
+        for prefix, module in model.named_modules()
+        if not _stands_still(model, prefix)
+        for name, buffer in module.named_buffers(recurse=False)
+    }
+    return trained | {name: buffer for name, buffer in moving.items() if name in kept}
+
+
+def _stands_still(model: Model, module: str) -> bool:
+    """Whether a module belongs to a backbone whose statistics never move."""
+    return module.startswith("encoder.backbone.") and not model.encoder.backbone_trains
+
+
+def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -> None:
+    """Put an adapter's tensors into a model of the same recipe.
+
+    Raises `GeotuneError` where names or shapes differ.
+    """
+    own = adapter_state(model)
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [n for n in own if n in state and own[n].shape != state[n].shape]
+    if missing or unknown or other:
+        parts = [
+            f"{label} {', '.join(names[:5])}"
+            for label, names in (
+                ("it lacks", missing),
+                ("it has the unknown", unknown),
+                ("of another shape are", other),
+            )
+            if names
+        ]
+        raise GeotuneError(
+            f"{source}: does not fit the model that its card describes: {'; '.join(parts)}; "
+            "the file was changed or is of another version"
+        )
+    model.load_state_dict(dict(state), strict=False)
+
+
+def save_adapter(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    *,
+    backbone: Backbone,
+    normalization: Normalization,
+    sections: Mapping[str, Any],
+    version: str,
+) -> int:
+    """Write both files, each whole or not at all. Returns the bytes of the tensors' file."""
+    data = save({name: tensor.cpu().contiguous() for name, tensor in state.items()})
+    card = {
+        "format": FORMAT,
+        "geotune": version,
+        "base": {
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "source": backbone.source,
+            "licence": backbone.licence,
+        },
+        "bands": list(normalization.bands),
+        "normalization": {
+            "offset": list(normalization.offset),
+            "scale": list(normalization.scale),
+        },
+        **sections,
+        "hash": hashlib.sha256(data).hexdigest(),
+    }
+    write_atomically(folder / TENSORS, data)
+    write_atomically(folder / CARD, json.dumps(card, indent=2).encode())
+    return len(data)
+
+
+def read_card(folder: Path) -> Card:
+    """Read `adapter.json`. Raises `GeotuneError` where it is missing, damaged or newer."""
+    path = folder / CARD
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GeotuneError(
+            f"{path}: is not there; give the folder of a finished run or of an adapter"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
+    try:
+        if values["format"] != FORMAT:
+            raise GeotuneError(
+                f"{path}: has format {values['format']!r}, this geotune reads {FORMAT}; "
+                "use the geotune that wrote it, or a newer one"
+            )
+        bands, numbers = tuple(map(str, values["bands"])), values["normalization"]
+        offset, scale = tuple(map(float, numbers["offset"])), tuple(map(float, numbers["scale"]))
+        if not len(bands) == len(offset) == len(scale):
+            raise ValueError("bands, offset and scale differ in length")
+        return Card(
+            base={key: str(values["base"][key]) for key in ("name", "fingerprint", "source", "licence")},
+            normalization=Normalization(bands, offset, scale),
+            sections={key: values[key] for key in ("backbone", "method", "decoder", "task")},
+            geotune=str(values["geotune"]),
+            hash=str(values["hash"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise GeotuneError(
+            f"{path}: is no card of a geotune adapter ({type(error).__name__}: {error})"
+        ) from error
+
+
+def read_tensors(folder: Path, card: Card) -> dict[str, Tensor]:
+    """Read `adapter.safetensors`. Raises `GeotuneError` where it is not the card's own."""
+    path = folder / TENSORS
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != card.hash:
+            raise GeotuneError(
+                f"{path}: is not the file that {folder / CARD} belongs to (hash {found[:12]}, "
+                f"expected {card.hash[:12]}); copy both files again"
+            )
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise GeotuneError(f"{path}: cannot be read ({error}); copy the adapter again") from error
+
+
+def require_base(backbone: Backbone, card: Card, source: Path) -> None:
+    """Raise `GeotuneError` where a backbone is not the one that the adapter was trained on."""
+    if backbone.fingerprint != card.base["fingerprint"]:
+        raise GeotuneError(
+            f"{source}: was trained on {card.base['name']} with weights "
+            f"{card.base['fingerprint'][:12]} ({card.base['source']}), but found {backbone.name} "
+            f"with weights {backbone.fingerprint[:12]} ({backbone.source}); give those weights"
+        )

@@ -1,0 +1,277 @@
+"""Any encoder of timm: plain ViT, Swin, ConvNeXt, ResNet and the rest.
+
+Taps are the outputs of the blocks, taken by forward hooks; the last one is the output of
+`forward_features`, final normalisation included. An encoder whose blocks are not known here is
+tapped at its stages, through timm's `forward_intermediates`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from geotune.backbones.base import Backbone, fingerprint
+from geotune.backbones.weights import fit_patch_embedding, load_state, read_state
+from geotune.types import GeotuneError, Tap
+
+_INPUT_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True},  # ViT: position embedding resampled to the input
+    {"strict_img_size": False},  # Swin: any size
+    {},
+)
+
+
+class _NoMapError(Exception):
+    """A block's output cannot be read as a map."""
+
+
+class TimmBackbone(Backbone):
+    """A timm encoder behind geotune's contract."""
+
+    def __init__(self, model: nn.Module, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        self._named_blocks = _find_blocks(model)
+        self._channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self._prefix_tokens = int(getattr(model, "num_prefix_tokens", 0) or 0)
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        self._patch = tuple(patch) if patch is not None and self._is_plain() else None
+        self.taps = self._find_own_taps()
+        self.fingerprint = fingerprint(model)
+
+    def _find_own_taps(self) -> tuple[Tap, ...]:
+        try:
+            if self._named_blocks:
+                try:
+                    return self.find_taps([name for name, _ in self._named_blocks])
+                except _NoMapError:
+                    self._named_blocks = []
+            return self.find_taps(self._stage_names())
+        except Exception as error:
+            raise GeotuneError(
+                f"backbone.name {self.name}: cannot be used on images of any size "
+                f"({type(error).__name__}: {error}); choose another model of its family"
+            ) from error
+
+    def _is_plain(self) -> bool:
+        return bool(self._named_blocks) and self._named_blocks[0][0].startswith("blocks.")
+
+    def _stage_names(self) -> list[str]:
+        return [str(info["module"]) for info in self.model.feature_info]  # type: ignore[union-attr]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks, first to last; empty where only stages can be tapped."""
+        return [block for _, block in self._named_blocks]
+
+    def run(
+        self, images: Tensor, emit: Callable[[int, Tensor], None], wanted: set[int]
+    ) -> Tensor | None:
+        """See `Backbone.run`."""
+        model: Any = self.model
+        if not self._named_blocks:
+            for index, feature in enumerate(model.forward_intermediates(images, intermediates_only=True)):
+                if index in wanted:
+                    emit(index, feature)
+            return None
+        size = (images.shape[-2], images.shape[-1])
+        last = len(self._named_blocks) - 1
+        hooks = [
+            block.register_forward_hook(
+                lambda _module, _inputs, output, index=index: emit(index, self._to_map(output, size))
+            )
+            for index, (_, block) in enumerate(self._named_blocks)
+            if index in wanted and index != last
+        ]
+        try:
+            output = model.forward_features(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if last in wanted:
+            emit(last, self._to_map(output, size))
+        if output.ndim == 3 and self._prefix_tokens:
+            return output[:, : self._prefix_tokens]
+        return None
+
+    def _to_map(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        """A block's output as `(B, C, h, w)`: tokens without class and register tokens, or a map."""
+        if output.ndim == 3:
+            if self._patch is None:
+                raise _NoMapError
+            rows, columns = size[0] // self._patch[0], size[1] // self._patch[1]
+            tokens = output[:, self._prefix_tokens :]
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+        return output.permute(0, 3, 1, 2) if self._channels_last else output
+
+
+def timm_backbone(
+    name: str,
+    *,
+    bands: Sequence[str],
+    weights: Path | None = None,
+    pretrained: bool = True,
+    patch_size: int | None = None,
+) -> TimmBackbone:
+    """Build a timm encoder by its timm name, such as `vit_small_patch16_224`.
+
+    Raises `GeotuneError` for an unknown name, and where pretrained weights cannot be had.
+    """
+    full_name = f"timm/{name}"
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        hint = f"; near it: {', '.join('timm/' + n for n in near)}" if near else ""
+        raise GeotuneError(f"backbone.name {full_name}: timm has no such model{hint}")
+    if patch_size is not None:
+        raise GeotuneError(
+            f"backbone.patch_size {patch_size}: {full_name} has a fixed patch; leave it out"
+        )
+    # A random backbone must be the same in every process, or its adapter could not be loaded.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _create(name, in_chans=len(bands))
+    note = None
+    config = dict(getattr(model, "pretrained_cfg", None) or {})
+    source = "random weights"
+    if pretrained or weights is not None:
+        state, source = _pretrained_state(name, weights, config)
+        note = _fit_first_convolution(state, model, config, bands, source)
+        load_state(model, state, source, full_name)
+    backbone = TimmBackbone(
+        model,
+        name=full_name,
+        bands=bands,
+        pad_to=_pad_to(model),
+        licence=str(config.get("license") or "not stated by timm") if state_known(source) else "none",
+        source=source,
+        random_weights=not state_known(source),
+    )
+    backbone.notes = (note,) if note else ()
+    return backbone
+
+
+def state_known(source: str) -> bool:
+    """Whether the source names pretrained weights."""
+    return source != "random weights"
+
+
+def _create(name: str, in_chans: int) -> nn.Module:
+    """Create the model so that it takes any image size, where it can."""
+    failure: Exception | None = None
+    for options in _INPUT_OPTIONS:
+        try:
+            return timm.create_model(
+                name, pretrained=False, in_chans=in_chans, num_classes=0, **options
+            )
+        except TypeError as error:
+            failure = error
+    raise GeotuneError(f"backbone.name timm/{name}: cannot be built: {failure}")
+
+
+def _pretrained_state(
+    name: str, weights: Path | None, config: dict[str, Any]
+) -> tuple[dict[str, Tensor], str]:
+    if weights is not None:
+        return read_state(weights), str(weights)
+    hub_id = config.get("hf_hub_id") or config.get("url")
+    if not hub_id:
+        raise GeotuneError(
+            f"backbone.name timm/{name}: timm publishes no pretrained weights for it; give a file "
+            "with backbone.weights=FILE, or ask for random weights with backbone.pretrained=false"
+        )
+    try:
+        with _quiet_hub():
+            model = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise GeotuneError(
+            f"backbone.name timm/{name}: the pretrained weights ({hub_id}) cannot be fetched: "
+            f"{reason[0][:200]}; without internet, give a local file with backbone.weights=FILE, or "
+            "ask for random weights with backbone.pretrained=false"
+        ) from error
+    return dict(model.state_dict()), f"hub: {hub_id}"
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """No retries where there is no internet (cached weights are still found), and no log lines."""
+    from huggingface_hub import constants
+
+    loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    offline = constants.HF_HUB_OFFLINE
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        socket.create_connection((urlsplit(constants.ENDPOINT).hostname, 443), timeout=5).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _fit_first_convolution(
+    state: dict[str, Tensor],
+    model: nn.Module,
+    config: dict[str, Any],
+    bands: Sequence[str],
+    source: str,
+) -> str | None:
+    names = config.get("first_conv") or ()
+    note = None
+    for name in (names,) if isinstance(names, str) else names:
+        key = f"{name}.weight"
+        if key not in state:
+            continue
+        if state[key].shape[1] == len(bands) != 3:
+            continue  # a checkpoint of these very bands
+        if state[key].shape[1] != 3:
+            raise GeotuneError(
+                f"{source}: {key} takes {state[key].shape[1]} bands, expected 3 (to be fitted) or "
+                f"{len(bands)} ({', '.join(bands)})"
+            )
+        state[key], note = fit_patch_embedding(state[key], bands)
+    return note
+
+
+def _find_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The blocks of the families whose layout is known, first to last."""
+    if hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens"):
+        return [(f"blocks.{i}", block) for i, block in enumerate(model.blocks)]  # type: ignore[arg-type]
+    for container in ("layers", "stages"):
+        stages = getattr(model, container, None)
+        if stages is not None and all(hasattr(stage, "blocks") for stage in stages):
+            return [
+                (f"{container}.{i}.blocks.{j}", block)
+                for i, stage in enumerate(stages)
+                for j, block in enumerate(stage.blocks)
+            ]
+    if all(hasattr(model, f"layer{i}") for i in range(1, 5)):
+        return [
+            (f"layer{i}.{j}", block)
+            for i in range(1, 5)
+            for j, block in enumerate(getattr(model, f"layer{i}"))
+        ]
+    return []
+
+
+def _pad_to(model: nn.Module) -> int:
+    """What the image size must be a multiple of: the patch, or the coarsest stride."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch is not None and hasattr(model, "num_prefix_tokens"):
+        return math.lcm(*(int(side) for side in patch))
+    return max(int(info["reduction"]) for info in model.feature_info)  # type: ignore[union-attr]

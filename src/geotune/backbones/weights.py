@@ -1,0 +1,101 @@
+"""Weights from a local file, and a patch embedding fitted to other bands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from geotune.types import GeotuneError
+
+_RGB = {
+    0: {"red", "r", "b04", "b4"},
+    1: {"green", "g", "b03", "b3"},
+    2: {"blue", "b", "b02", "b2"},
+}
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from a PyTorch file without running its code.
+
+    Raises `GeotuneError` where the file is missing, damaged or holds no tensors.
+    """
+    if not path.is_file():
+        raise GeotuneError(f"{path}: no such weights file; give backbone.weights a file that is there")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise GeotuneError(
+            f"{path}: cannot be read as weights ({type(error).__name__}: {str(error)[:200]}); "
+            "expected a .safetensors file or a PyTorch file of tensors only"
+        ) from error
+    for key in ("state_dict", "model", "teacher", "encoder"):
+        if isinstance(state, dict) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise GeotuneError(f"{path}: found {type(state).__name__}, expected a mapping of tensors")
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise GeotuneError(f"{path}: holds no tensors; expected the weights of a model")
+    return tensors
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, model_name: str) -> None:
+    """Load weights into a model; heads of the checkpoint that the model lacks are left out.
+
+    Raises `GeotuneError` that lists the missing keys and those of another shape.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if missing or shapes:
+        parts = []
+        if missing:
+            near = difflib.get_close_matches(missing[0], list(state), n=1)
+            hint = f" (it has {near[0]})" if near else ""
+            parts.append(f"{len(missing)} keys are missing: {', '.join(missing[:5])}{hint}")
+        for key in shapes[:5]:
+            parts.append(
+                f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            )
+        raise GeotuneError(
+            f"{source}: these are no weights of {model_name}: {'; '.join(parts)}; "
+            "give the weights of that very model"
+        )
+    model.load_state_dict({key: state[key] for key in own})
+
+
+def fit_patch_embedding(weight: Tensor, bands: Sequence[str]) -> tuple[Tensor, str | None]:
+    """Fit a first convolution `(D, 3, k, k)` of an RGB model to other bands.
+
+    A band called red, green or blue (or B04, B03, B02) takes that channel's weights; any other
+    takes the mean of the three; all are scaled by 3 / number of bands, so that the response to a
+    grey image stays what it was. Returns `(D, len(bands), k, k)` and a note for the user, or the
+    weights as they are where the bands are red, green, blue.
+    """
+    channels = [_rgb_channel(band) for band in bands]
+    if channels == [0, 1, 2]:
+        return weight, None
+    if len(bands) == weight.shape[1] and all(channel is None for channel in channels):
+        return weight, (
+            f"the {len(bands)} bands {', '.join(bands)} feed red, green, blue of the pretrained "
+            "model in this order"
+        )
+    mean = weight.mean(dim=1)
+    columns = [mean if channel is None else weight[:, channel] for channel in channels]
+    fitted = torch.stack(columns, dim=1) * (weight.shape[1] / len(bands))
+    by_mean = [band for band, channel in zip(bands, channels, strict=True) if channel is None]
+    note = f"the patch embedding was fitted to {len(bands)} bands"
+    if by_mean:
+        note += f"; {', '.join(by_mean)} start from the mean of red, green and blue"
+    return fitted, note
+
+
+def _rgb_channel(band: str) -> int | None:
+    return next((i for i, names in _RGB.items() if band.lower() in names), None)

@@ -1,0 +1,320 @@
+"""The commands. Each is a plain function; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from geotune.recipe import Recipe, RecipeError, read_recipe
+
+if TYPE_CHECKING:
+    from geotune.jobs import FitResult
+
+app = App(
+    name="geotune",
+    help="Fine-tune geospatial foundation models on the hardware you have.",
+    version_flags=["--version"],
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object instead")]
+
+
+def main() -> None:
+    """Run a command; a fault that the user can mend is one line and exit code 1."""
+    argv = sys.argv[1:]
+    try:
+        app(argv)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on from the last finished epoch")
+        sys.exit(130)
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        if "--json" in argv:
+            print(json.dumps({"error": str(error)}, ensure_ascii=False))
+        err.print(f"[red]error:[/red] {_escape(str(error))}")
+        sys.exit(1)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error is one that geotune words for its user."""
+    if isinstance(error, RecipeError):
+        return True
+    types = sys.modules.get("geotune.types")  # not imported: then it cannot be its error
+    return types is not None and isinstance(error, types.GeotuneError)
+
+
+@app.command
+def fit(
+    recipe: Path,
+    *overrides: str,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe; leaves a run folder with adapter, metrics and report.
+
+    The same command goes on with a training that was cut off, and does nothing where it is done.
+
+    Parameters
+    ----------
+    recipe
+        The YAML file.
+    overrides
+        Changes to it, such as method.kind=lora train.epochs=5.
+    fresh
+        Start anew, removing what an earlier run left in the folder.
+    """
+    read = _read(recipe, overrides)
+    from geotune.jobs import fit_recipe, run_path
+    from geotune.progress import TrainingProgress
+
+    result = fit_recipe(
+        read,
+        run_path(read, recipe),
+        fresh=fresh,
+        say=_say,
+        callbacks=[TrainingProgress(err)],
+    )
+    if result.main_process:
+        _show_fit(result, as_json)
+
+
+@app.command
+def test(
+    run: Path,
+    *,
+    weights: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Metrics of a run on its test part, by class and by region.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    weights
+        Of the backbone, where they lie elsewhere than when it was trained.
+    """
+    from geotune.jobs import test_run
+
+    result = test_run(run, weights)
+    if as_json:
+        _print_json({"run": str(run), **result})
+        return
+    out.print(_metrics_table("test", result["metrics"]))
+    for region, metrics in result["regions"].items():
+        out.print(f"{_escape(region)}: mean IoU {_score(metrics['miou'])}")
+    out.print(f"report: {run / 'report.html'}")
+
+
+@app.command
+def predict(
+    run: Path,
+    *scenes: str,
+    out_dir: Annotated[Path, Parameter(name="--out")],
+    window: int | None = None,
+    overlap: float = 0.5,
+    batch_size: int = 8,
+    probabilities: Annotated[bool, Parameter(negative="")] = False,
+    polygons: bool = True,
+    bands: list[str] | None = None,
+    nodata: float | None = None,
+    weights: Path | None = None,
+    device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Map whole scenes: a Cloud-Optimised GeoTIFF of classes and polygons as GeoPackage.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a folder with adapter.json and adapter.safetensors.
+    scenes
+        GeoTIFFs, or patterns; {band} where each band has a file.
+    out_dir
+        Where the maps go.
+    window
+        Side in pixels of what the model sees at once; by default as in training.
+    overlap
+        Share of a window that its neighbour covers too.
+    batch_size
+        Windows at once.
+    probabilities
+        Write a GeoTIFF of probabilities too.
+    polygons
+        Write polygons.
+    bands
+        Names of the files' bands in file order, where the files do not say.
+    nodata
+        Value without data, where the files do not say.
+    weights
+        Of the backbone, where they lie elsewhere than when it was trained.
+    device
+        Where to compute.
+    """
+    from geotune.jobs import predict_run
+    from geotune.progress import scene_progress
+
+    if not scenes:
+        raise RecipeError("predict: no scene is given; name at least one GeoTIFF")
+    with scene_progress(err) as progress:
+        results = predict_run(
+            run,
+            scenes,
+            out_dir,
+            window=window,
+            overlap=overlap,
+            batch_size=batch_size,
+            probabilities=probabilities,
+            polygons=polygons,
+            weights=weights,
+            bands=bands,
+            nodata=nodata,
+            device=device,
+            progress=progress,
+        )
+    if as_json:
+        _print_json({"scenes": [vars(result) for result in results]})
+        return
+    for result in results:
+        out.print(f"{_escape(result.name)}: {result.classes_path}")
+        for path in (result.probabilities_path, result.polygons_path):
+            if path is not None:
+                out.print(f"  {path}")
+        total = max(1, sum(result.pixels.values()))
+        shares = ", ".join(f"{c} {n / total:.1%}" for c, n in result.pixels.items())
+        out.print(f"  {_escape(shares)}; {result.windows} windows in {result.seconds:.1f} s")
+        for note in result.notes:
+            _say(f"note: {note}")
+
+
+@app.command(name="list")
+def list_(
+    what: Literal["backbones", "methods", "decoders", "datasets"],
+    name: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """Show what there is.
+
+    Parameters
+    ----------
+    what
+        backbones, methods, decoders or datasets.
+    name
+        Only those whose name holds this.
+    """
+    from geotune.listing import listing
+
+    rows = [row for row in listing(what) if name is None or name.lower() in row["name"].lower()]
+    if as_json:
+        _print_json({what: rows})
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0] if rows else ("name",):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(_escape(value) for value in row.values()))
+    out.print(table)
+
+
+@app.command
+def demo(folder: Path = Path("geotune-demo"), *, as_json: Json = False) -> None:
+    """The whole of it on scenes that geotune makes itself: train, test, map, report.
+
+    Parameters
+    ----------
+    folder
+        Where everything goes.
+    """
+    from geotune.demo import run_demo
+
+    result = run_demo(folder, say=_say, console=err)
+    if as_json:
+        _print_json(result)
+        return
+    out.print(_metrics_table("test", result["metrics"]))
+    for label in ("recipe", "adapter", "map", "polygons", "report"):
+        out.print(f"{label}: {result[label]}")
+
+
+def _read(path: Path, overrides: tuple[str, ...]) -> Recipe:
+    recipe, notes = read_recipe(path, overrides)
+    for note in notes:
+        _say(f"note: {note}")
+    return recipe
+
+
+def _show_fit(result: FitResult, as_json: bool) -> None:
+    if as_json:
+        _print_json(
+            {
+                "run": str(result.run),
+                "did": result.did,
+                "metrics": result.metrics,
+                "adapter": str(result.run / "adapter.safetensors"),
+                "report": str(result.run / "report.html"),
+                "summary": result.summary,
+            }
+        )
+        return
+    if result.did == "nothing":
+        out.print(f"{result.run}: this recipe is trained already; --fresh starts anew")
+    else:
+        out.print(_metrics_table("validation", result.metrics))
+    summary = result.summary
+    out.print(
+        f"{summary['epochs']} epochs in {summary['seconds']:.0f} s, best {summary['best_epoch']}; "
+        f"{summary['trained_parameters']:,} of {summary['total_parameters']:,} parameters trained; "
+        f"peak {summary['peak_memory']['peak_bytes'] / 1e9:.2f} GB of "
+        f"{summary['peak_memory']['kind']}"
+    )
+    out.print(f"adapter: {result.run / 'adapter.safetensors'}")
+    out.print(f"report: {result.run / 'report.html'}")
+
+
+def _metrics_table(part: str, metrics: dict[str, Any]) -> Table:
+    table = Table(title=f"{part}: mean IoU {_score(metrics['miou'])}", title_justify="left", box=None)
+    for column in ("class", "IoU", "F1"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, value in metrics.items():
+        if name.startswith("iou/"):
+            label = name.removeprefix("iou/")
+            table.add_row(_escape(label), _score(value), _score(metrics[f"f1/{label}"]))
+    return table
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _say(text: str) -> None:
+    err.print(f"[dim]{_escape(text)}[/dim]")
+
+
+def _print_json(values: Any) -> None:
+    print(json.dumps(_plain(values), ensure_ascii=False, default=str))
+
+
+def _plain(values: Any) -> Any:
+    """The values with numbers that JSON lacks as null."""
+    if isinstance(values, float):
+        return values if values - values == 0 else None
+    if isinstance(values, dict):
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return values
+
+

@@ -1,0 +1,90 @@
+"""Finding chips: a folder of images and a folder of masks, matched by stem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from geotune.data.labels import open_labels
+from geotune.data.raster import open_raster
+from geotune.data.scene import Scene
+from geotune.data.scenes import RASTER_SUFFIXES, same_bands
+from geotune.types import IGNORE, GeotuneError
+
+
+def open_chips(
+    *,
+    images: Path,
+    masks: Path,
+    classes: Sequence[str],
+    image_suffix: str = "",
+    mask_suffix: str = "",
+    bands: Sequence[str] | None = None,
+    wanted_bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    class_values: Mapping[str, int] | None = None,
+    ignore_values: Sequence[int] = (IGNORE,),
+) -> list[Scene]:
+    """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
+
+    A chip's name is its image's stem without `image_suffix`; its mask has the same stem with
+    `mask_suffix`. Raises `GeotuneError` for an image without mask, a mask without image, and a
+    pair of different size.
+    """
+    same = images.resolve() == masks.resolve()
+    found = _by_name(images, image_suffix, other=mask_suffix if same else "")
+    drawn = _by_name(masks, mask_suffix, other=image_suffix if same else "")
+    _pair(images, masks, found, drawn)
+    chips = []
+    for name, image in found.items():
+        raster = open_raster(image, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+        labels = open_labels(
+            drawn[name],
+            raster,
+            classes=classes,
+            class_values=class_values,
+            ignore_values=ignore_values,
+            by_pixel=True,
+        )
+        chips.append(Scene(name, raster, labels, group=name))
+    same_bands([chip.raster for chip in chips])
+    return chips
+
+
+def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
+    """Rasters of a folder by stem without `suffix`, without those whose stem ends in `other`."""
+    if not folder.is_dir():
+        raise GeotuneError(f"{folder}: there is no such folder; mend data.images or data.masks")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        stem = path.stem
+        if path.suffix.lower() not in RASTER_SUFFIXES or not stem.endswith(suffix):
+            continue
+        if other and stem.endswith(other) and not (suffix and len(suffix) > len(other)):
+            continue
+        name = stem.removesuffix(suffix)
+        if name in found:
+            raise GeotuneError(f"{found[name]} and {path}: two chips are called {name}; rename one")
+        found[name] = path
+    if not found:
+        ending = f" whose stem ends in {suffix!r}" if suffix else ""
+        raise GeotuneError(
+            f"{folder}: holds no raster{ending} ({', '.join(RASTER_SUFFIXES)}); mend the path"
+        )
+    return found
+
+
+def _pair(images: Path, masks: Path, found: Mapping[str, Path], drawn: Mapping[str, Path]) -> None:
+    faults = []
+    for what, names, folder in (
+        ("images without a mask", sorted(set(found) - set(drawn)), masks),
+        ("masks without an image", sorted(set(drawn) - set(found)), images),
+    ):
+        if names:
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            faults.append(f"{folder}: {len(names)} {what} there: {', '.join(names[:10])}{more}")
+    if faults:
+        raise GeotuneError(
+            "; ".join(faults)
+            + "; the two are matched by stem, without data.image_suffix and data.mask_suffix"
+        )

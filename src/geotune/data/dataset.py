@@ -1,0 +1,149 @@
+"""Datasets of windows: random ones to train on, a grid to validate and test on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from geotune.data.augment import COUNT, turn
+from geotune.data.raster import Image
+from geotune.data.sampling import WindowSampler
+from geotune.data.scan import SceneScan
+from geotune.data.scene import Scene
+from geotune.data.values import Mask
+from geotune.data.windows import Window, grid
+from geotune.types import IGNORE, Sample
+
+TRIES = 10
+
+
+class TrainWindows(Dataset[Sample]):
+    """Random windows of the training scenes, flipped and turned.
+
+    Sample `i` of an epoch is a function of `(seed, epoch, i)` alone: neither workers nor order
+    nor what was read before change it.
+
+    Args:
+        scenes: the training scenes.
+        scans: what each of them holds.
+        window: side of the windows in pixels; smaller scenes are padded with NaN and `IGNORE`.
+        samples: windows an epoch; by default what covers the scenes' area once.
+        focus: share of windows drawn around a pixel of a rare class.
+        augment: flips and quarter turns.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        scans: Sequence[SceneScan],
+        window: int,
+        *,
+        samples: int | None = None,
+        focus: float = 0.75,
+        augment: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.scenes = list(scenes)
+        self.window = window
+        self.augment = augment
+        self.seed = seed
+        self.sampler = WindowSampler(
+            [scene.shape for scene in scenes],
+            np.stack([scan.class_pixels for scan in scans]),
+            [scan.positions for scan in scans],
+            window,
+            focus,
+        )
+        area = sum(height * width for height, width in self.sampler.shapes)
+        self.samples = samples or max(1, math.ceil(area / window**2))
+        # shared, so that workers that outlive an epoch see the next one's number
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose windows are drawn."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the windows of `epoch` from now on."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        for _ in range(TRIES):
+            which, window = self.sampler.draw(rng)
+            image, mask = self.scenes[which].read(window)
+            if (mask != IGNORE).any():
+                break
+        else:
+            which, window = self.sampler.draw_focused(rng)
+            image, mask = self.scenes[which].read(window)
+        sample = _sample(self.scenes[which], window, image, mask)
+        if not self.augment:
+            return sample
+        way = int(rng.integers(COUNT))
+        return Sample(
+            turn(sample.image, way).contiguous(),
+            turn(sample.mask, way).contiguous(),
+            sample.name,
+            sample.group,
+        )
+
+
+class GridPlace(NamedTuple):
+    """Which window a sample is: index of its scene, and the row and column of its first pixel."""
+
+    scene: int
+    row: int
+    col: int
+
+
+class GridWindows(Dataset[Sample]):
+    """The windows of a regular grid that hold a labelled pixel: every such pixel exactly once.
+
+    Args:
+        scenes: the scenes.
+        scans: what each of them holds, of a grid of `window` pixels.
+        window: side of the windows in pixels; at the edges padded with NaN and `IGNORE`.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], scans: Sequence[SceneScan], window: int) -> None:
+        self.scenes = list(scenes)
+        self.window = window
+        self.places = [
+            GridPlace(i, place.row, place.col)
+            for i, (scene, scan) in enumerate(zip(scenes, scans, strict=True))
+            for labelled in [set(scan.labelled)]
+            for place in grid(scene.shape, window)
+            if (place.row, place.col) in labelled
+        ]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Sample:
+        place = self.places[index]
+        scene = self.scenes[place.scene]
+        window = Window(place.row, place.col, self.window, self.window)
+        return _sample(scene, window, *scene.read(window))
+
+
+def _sample(scene: Scene, window: Window, image: Image, mask: Mask) -> Sample:
+    return Sample(
+        torch.from_numpy(image),
+        torch.from_numpy(mask),
+        f"{scene.name} ({window.row}, {window.col})",
+        scene.group,
+    )

@@ -1,0 +1,131 @@
+"""Open raster files: one handle a file, thread and process, the least used closed first.
+
+GDAL handles may neither cross a fork nor be shared by threads, so nothing that a dataset keeps
+holds one: every read asks here by path.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rasterio
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+
+from geotune.types import GeotuneError
+
+MAX_OPEN = 128
+"""Open files a thread; systems allow a process 256 and more."""
+
+Grid = tuple[CRS, Affine, tuple[int, int]]
+"""CRS, transform and shape (H, W) of a raster."""
+
+quiet = threading.Lock()
+"""Held where rasterio silences warnings: it does so for the whole process, not for the thread."""
+
+
+class _Handles(threading.local):
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.open: OrderedDict[object, DatasetReader | WarpedVRT] = OrderedDict()
+        self.inherited: list[object] = []
+
+    def of_this_process(self) -> OrderedDict[object, DatasetReader | WarpedVRT]:
+        if self.process != os.getpid():
+            self.process = os.getpid()
+            self.inherited.append(self.open)  # the parent's: neither read nor closed here
+            self.open = OrderedDict()
+        return self.open
+
+
+_handles = _Handles()
+
+
+@contextmanager
+def reading(path: Path, doing: str = "read") -> Iterator[None]:
+    """Turn rasterio's errors about `path` into a `GeotuneError` that names it."""
+    try:
+        yield
+    except RasterioError as error:
+        if not path.exists():
+            raise GeotuneError(f"{path}: there is no such file; mend the path") from error
+        reason = str(error.__cause__ or error)
+        raise GeotuneError(
+            f"{path}: cannot be {doing} as a raster ({reason}); it may be truncated or of "
+            "another kind: fetch or write it anew"
+        ) from error
+
+
+def dataset(path: Path, *, anew: bool = False) -> DatasetReader:
+    """The open file at `path`; with `anew` as it is now, not as it was when last opened.
+
+    Raises `GeotuneError` if it is missing or no raster.
+    """
+    found = None if anew else _cached(path)
+    if found is None:
+        found = _keep(path, _open(path))
+    assert isinstance(found, DatasetReader)
+    return found
+
+
+def warped(path: Path, grid: Grid, outside: float) -> WarpedVRT:
+    """The first band of `path` on another grid, by nearest pixel; `outside` where it has none."""
+    key = (path, grid, outside)
+    found = _cached(key)
+    if found is None:
+        crs, transform, (height, width) = grid
+        source = _open(path)
+        with reading(path, "reprojected"), quiet:
+            vrt = WarpedVRT(
+                source,
+                crs=crs,
+                transform=transform,
+                height=height,
+                width=width,
+                resampling=Resampling.nearest,
+                # a value that no class has: the file's own nodata may be a class
+                src_nodata=outside,
+                nodata=outside,
+            )
+        found = _keep(key, vrt)
+    assert isinstance(found, WarpedVRT)
+    return found
+
+
+def _open(path: Path) -> DatasetReader:
+    with (
+        reading(path, "opened"),
+        quiet,
+        warnings.catch_warnings(),
+        # a folder of thousands of chips would be listed anew for every file
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, sharing=False)
+
+
+def _cached(key: object) -> DatasetReader | WarpedVRT | None:
+    handles = _handles.of_this_process()
+    found = handles.get(key)
+    if found is not None:
+        handles.move_to_end(key)
+    return found
+
+
+def _keep(key: object, found: DatasetReader | WarpedVRT) -> DatasetReader | WarpedVRT:
+    handles = _handles.of_this_process()
+    handles[key] = found
+    if len(handles) > MAX_OPEN:
+        _, oldest = handles.popitem(last=False)
+        oldest.close()
+    return found

@@ -1,0 +1,113 @@
+"""Path patterns: `*`, `?`, `[...]` and `**` as in a shell, and `{band}`, `{scene}`, `{stem}`."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from geotune.types import GeotuneError
+
+_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
+
+
+class Match(NamedTuple):
+    """A file that a pattern found, what stood for its names, and the path without its band."""
+
+    path: Path
+    names: dict[str, str]
+    without_band: str
+
+
+def find(pattern: str, bands: Sequence[str] = ()) -> list[Match]:
+    """Files that match `pattern`, sorted by path.
+
+    `{band}` stands for one of `bands`, or for anything without a `/` where none are given, as
+    `{scene}` does. Raises `GeotuneError` for another name in braces.
+    """
+    regex, shell, names = _compile(pattern, bands)
+    if not names and Path(pattern).is_file():
+        return [Match(Path(pattern), {}, pattern)]
+    found = []
+    for text in sorted(glob.glob(shell, recursive=True)):
+        match = regex.fullmatch(text)
+        if match and Path(text).is_file():
+            found.append(Match(Path(text), _named(match), _blank(match, text)))
+    return found
+
+
+def fill(pattern: str, names: Mapping[str, str]) -> list[Path]:
+    """Files of `pattern` with `names` put for what stands in braces.
+
+    The path itself where it has no `*`, even if it does not exist.
+    """
+    unknown = [name for name in re.findall(r"\{(\w*)\}", pattern) if name not in names]
+    if unknown:
+        raise GeotuneError(
+            f"{pattern}: has {{{unknown[0]}}}; expected "
+            + " or ".join(f"{{{name}}}" for name in names)
+        )
+    text = re.sub(r"\{(\w+)\}", lambda match: names[match[1]], pattern)
+    if Path(text).is_file() or not glob.has_magic(text):
+        return [Path(text)]
+    escaped = re.sub(r"\{(\w+)\}", lambda match: glob.escape(names[match[1]]), pattern)
+    return [Path(found) for found in sorted(glob.glob(escaped, recursive=True))]
+
+
+def _compile(pattern: str, bands: Sequence[str]) -> tuple[re.Pattern[str], str, set[str]]:
+    """A regular expression with the names as groups, the shell's pattern, and the names."""
+    parts: list[str] = []
+    names: set[str] = set()
+    end = 0
+    for token in _TOKEN.finditer(pattern):
+        parts.append(re.escape(pattern[end : token.start()]))
+        end = token.end()
+        name = token[1]
+        if name is None:
+            parts.append(_shell(token[0]))
+        elif name not in ("band", "scene"):
+            raise GeotuneError(
+                f"{pattern}: has {{{name}}}; expected {{band}} or {{scene}} (or * for any text)"
+            )
+        elif name in names:
+            parts.append(f"(?P<{name}_{token.start()}>(?P={name}))")
+        else:
+            names.add(name)
+            choice = "[^/]+"
+            if name == "band" and bands:
+                longest_first = sorted(bands, key=len, reverse=True)
+                choice = "|".join(re.escape(band) for band in longest_first)
+            parts.append(f"(?P<{name}>{choice})")
+    parts.append(re.escape(pattern[end:]))
+    return re.compile("".join(parts)), re.sub(r"\{\w+\}", "*", pattern), names
+
+
+def _shell(token: str) -> str:
+    if token == "**/":
+        return "(?:.*/)?"
+    if token == "**":
+        return ".*"
+    if token == "*":
+        return "[^/]*"
+    if token == "?":
+        return "[^/]"
+    return "[^" + token[2:] if token.startswith("[!") else token
+
+
+def _named(match: re.Match[str]) -> dict[str, str]:
+    return {name: match[name] for name in ("band", "scene") if name in match.re.groupindex}
+
+
+def _blank(match: re.Match[str], text: str) -> str:
+    """The path with nothing where its band stood."""
+    for start, end in sorted(_spans(match), reverse=True):
+        text = text[:start] + text[end:]
+    return text
+
+
+def _spans(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    for name in match.re.groupindex:
+        if name == "band" or name.startswith("band_"):
+            yield match.span(name)

@@ -1,0 +1,106 @@
+"""From split scenes to the datasets of a training, with everything read and checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from geotune.data.dataset import GridWindows, TrainWindows
+from geotune.data.scan import SceneScan, scan, statistics
+from geotune.data.scene import Scene
+from geotune.data.splits import Parts
+from geotune.types import BandStatistics, GeotuneError
+
+
+@dataclass(frozen=True)
+class DataParts:
+    """What a training reads.
+
+    Attributes:
+        train: random windows.
+        val: a grid of windows.
+        test: a grid of windows; None where the split has no test part.
+        statistics: of the training scenes' bands.
+        class_pixels: labelled pixels of each class, by part.
+        notes: what a user should know.
+        parts: names of the scenes in each part.
+    """
+
+    train: TrainWindows
+    val: GridWindows
+    test: GridWindows | None
+    statistics: BandStatistics
+    class_pixels: dict[str, list[int]]
+    notes: list[str]
+    parts: dict[str, list[str]]
+
+
+def prepare(
+    parts: Parts,
+    *,
+    window: int,
+    samples: int | None = None,
+    focus: float = 0.75,
+    augment: bool = True,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Callable[[Scene], None] | None = None,
+) -> DataParts:
+    """Read and check all scenes of `parts` (see `scan`) and make their datasets.
+
+    `progress` is called with each scene that was read. Raises `GeotuneError` for faults in the
+    files and for a part without a labelled pixel.
+    """
+    scenes = [scene for part in parts.values() for scene in part]
+    results = iter(scan(scenes, window, threads=threads, progress=progress))
+    scans = {part: [next(results) for _ in members] for part, members in parts.items()}
+    counts = {part: _class_pixels(members, scans[part]) for part, members in parts.items()}
+    for part, members in parts.items():
+        if members and not sum(counts[part]):
+            raise GeotuneError(
+                f"data.split.{part}: none of its scenes has a labelled pixel with data "
+                f"({', '.join(scene.name for scene in members[:10])}); look at their labels and "
+                "at data.nodata, data.ignore_values and data.unlabelled"
+            )
+    return DataParts(
+        train=TrainWindows(
+            parts["train"],
+            scans["train"],
+            window,
+            samples=samples,
+            focus=focus,
+            augment=augment,
+            seed=seed,
+        ),
+        val=GridWindows(parts["val"], scans["val"], window),
+        test=GridWindows(parts["test"], scans["test"], window) if parts["test"] else None,
+        statistics=statistics(parts["train"], scans["train"]),
+        class_pixels=counts,
+        notes=_notes(parts, counts),
+        parts={part: [scene.name for scene in members] for part, members in parts.items()},
+    )
+
+
+def _class_pixels(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> list[int]:
+    if not scenes:
+        return []
+    total = np.sum([result.class_pixels for result in scans], axis=0)
+    return [int(count) for count in total]
+
+
+def _notes(parts: Parts, counts: dict[str, list[int]]) -> list[str]:
+    notes: list[str] = []
+    for members in parts.values():
+        for scene in members:
+            notes += scene.labels.notes
+            if scene.labels.overlaps is False:
+                notes.append(f"{scene.labels.path}: none of its labels lies in scene {scene.name}")
+    for part, members in parts.items():
+        if members:
+            classes = members[0].labels.classes
+            absent = [name for name, count in zip(classes, counts[part], strict=True) if not count]
+            if absent:
+                notes.append(f"no pixel of {', '.join(absent)} in the {part} scenes")
+    return notes

@@ -1,0 +1,270 @@
+"""Reading scenes: one multi-band file, or one file for each band; bands by name."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.windows import Window as RasterioWindow
+
+from geotune.data.handles import dataset, reading
+from geotune.data.windows import Window
+from geotune.types import GeotuneError
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BandFile:
+    """Where a band is: file, 1-based index in it, its nodata value, whether a mask hides pixels."""
+
+    path: Path
+    index: int
+    nodata: float | None
+    masked: bool
+
+
+@dataclass(frozen=True)
+class RasterSource:
+    """A scene's image. Holds no open file, so it can be sent to other processes and threads.
+
+    Attributes:
+        bands: names of the bands, in the order in which `read` gives them.
+        places: where each of them is.
+        named: false where neither the files nor the user gave names (they are band1, band2, ...).
+        shape: (H, W) in pixels.
+        crs: coordinate reference system, None where the files have none.
+        transform: from pixels (column, row) to coordinates.
+    """
+
+    bands: tuple[str, ...]
+    places: tuple[BandFile, ...]
+    named: bool
+    shape: tuple[int, int]
+    crs: CRS | None
+    transform: Affine
+
+    @property
+    def path(self) -> Path:
+        """The file, or the first of the files."""
+        return self.places[0].path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files, each once."""
+        return tuple(dict.fromkeys(place.path for place in self.places))
+
+    @property
+    def nodata(self) -> float | None:
+        """The first band's nodata value."""
+        return self.places[0].nodata
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether pixels have a place on Earth."""
+        return self.crs is not None and self.transform != Affine.identity()
+
+    def select(self, bands: Sequence[str]) -> RasterSource:
+        """The same scene with `bands` only, in their order. Raises `GeotuneError` for others."""
+        missing = [band for band in bands if band not in self.bands]
+        if missing and not self.named:
+            raise GeotuneError(
+                f"{self.path}: its {len(self.bands)} bands have no names, expected "
+                f"{', '.join(bands)}; name them in file order with data.bands"
+            )
+        if missing:
+            near = difflib.get_close_matches(missing[0], self.bands, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise GeotuneError(
+                f"{self.path}: has no band {', '.join(missing)}; "
+                f"it has {', '.join(self.bands)}{hint}"
+            )
+        where = [self.bands.index(band) for band in bands]
+        return replace(self, bands=tuple(bands), places=tuple(self.places[i] for i in where))
+
+    def read(self, window: Window, bands: Sequence[str] | None = None) -> Image:
+        """Pixels of `window` as `(C, h, w)`; NaN where there is no data and beyond the edges.
+
+        A band that alone holds nodata is NaN alone; where nodata is itself NaN, one such band
+        makes the pixel invalid in all. Infinite values become NaN.
+        """
+        return self.inspect(window, bands)[0]
+
+    def inspect(
+        self, window: Window, bands: Sequence[str] | None = None
+    ) -> tuple[Image, NDArray[np.bool_]]:
+        """As `read`, and where `(C, h, w)` NaN or infinity stood in the file outside nodata."""
+        source = self if bands is None else self.select(bands)
+        image = np.full((len(source.places), window.height, window.width), np.nan, dtype=np.float32)
+        wrong = np.zeros(image.shape, dtype=np.bool_)
+        inner = window.clip(self.shape)
+        if inner is not None:
+            rows, cols = inner.within(window)
+            source._fill(inner, image[:, rows, cols], wrong[:, rows, cols])
+        return image, wrong
+
+    def _fill(self, window: Window, image: Image, wrong: NDArray[np.bool_]) -> None:
+        invalid = np.zeros(image.shape[1:], dtype=np.bool_)
+        for path in self.paths:
+            where = [i for i, place in enumerate(self.places) if place.path == path]
+            indexes = [self.places[i].index for i in where]
+            file_window = RasterioWindow(window.col, window.row, window.width, window.height)
+            with reading(path):
+                handle = dataset(path)
+                raw = handle.read(indexes, window=file_window)
+                if self.places[where[0]].masked:
+                    invalid |= handle.dataset_mask(window=file_window) == 0
+            for i, values in zip(where, raw, strict=True):
+                with np.errstate(over="ignore"):  # what float32 cannot hold is found below
+                    image[i] = values
+                missing = _is_nodata(values, self.places[i].nodata)
+                if missing is not None:
+                    image[i][missing] = np.nan
+                    nodata = self.places[i].nodata
+                    if nodata is not None and math.isnan(nodata):
+                        invalid |= missing
+                if values.dtype.kind == "f":
+                    unfit = ~np.isfinite(image[i])
+                    image[i][unfit] = np.nan
+                    wrong[i] = unfit if missing is None else unfit & ~missing
+        image[:, invalid] = np.nan
+        wrong[:, invalid] = False
+
+
+def apply(
+    transform: Affine, xs: NDArray[np.float64], ys: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """An affine map of many points: from columns and rows to coordinates, or back."""
+    a, b, c, d, e, f = tuple(transform)[:6]
+    return a * xs + b * ys + c, d * xs + e * ys + f
+
+
+def _is_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Where values are nodata; None where there is no such value or the type cannot hold it."""
+    if nodata is None:
+        return None
+    if math.isnan(nodata):
+        return np.isnan(values) if values.dtype.kind == "f" else None
+    if values.dtype.kind != "f":
+        info = np.iinfo(values.dtype)
+        if not (info.min <= nodata <= info.max and float(nodata).is_integer()):
+            return None
+    return np.asarray(values == values.dtype.type(nodata))
+
+
+def open_raster(
+    files: Path | Mapping[str, Path],
+    *,
+    bands: Sequence[str] | None = None,
+    wanted_bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+) -> RasterSource:
+    """Open a scene.
+
+    Args:
+        files: one multi-band file, or a file of one band for each band name.
+        bands: names of a file's bands in file order, where the file does not say.
+        wanted_bands: what to read, in this order; by default all.
+        nodata: the value without data, where the file does not say.
+
+    Raises `GeotuneError` for a file that is missing or no raster, for bands that it does not
+    have, and for files of one scene that do not lie on one grid.
+    """
+    if isinstance(files, Path):
+        source = _open_file(files, bands, nodata)
+    else:
+        names = list(wanted_bands or files)
+        missing = [name for name in names if name not in files]
+        if missing:
+            found = next(iter(files.values()), Path())
+            raise GeotuneError(
+                f"{found.parent}: there is no file for band {', '.join(missing)}; "
+                f"there is one for {', '.join(files) or 'none'}"
+            )
+        source = _join([_open_band(files[name], name, nodata) for name in names])
+    return source if wanted_bands is None else source.select(wanted_bands)
+
+
+def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) -> RasterSource:
+    handle = dataset(path, anew=True)
+    described = [text or None for text in handle.descriptions]
+    if any(kind.startswith("complex") for kind in handle.dtypes):
+        raise GeotuneError(f"{path}: has complex values; expected integers or floats")
+    if bands is not None:
+        if len(bands) != handle.count:
+            raise GeotuneError(
+                f"{path}: has {handle.count} bands, but data.bands names {len(bands)} "
+                f"({', '.join(bands)}); name every band in file order"
+            )
+        if all(described) and set(described) == set(bands) and described != list(bands):
+            raise GeotuneError(
+                f"{path}: says its bands are {', '.join(map(str, described))}, data.bands says "
+                f"{', '.join(bands)}: the same names in another order; drop data.bands"
+            )
+    names = list(bands or (text or f"band{i}" for i, text in enumerate(described, 1)))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise GeotuneError(
+            f"{path}: more than one band is called {', '.join(twice)}; "
+            "give each its own name with data.bands"
+        )
+    places = [
+        BandFile(path, i, nodata if own is None else own, _has_mask(handle, i))
+        for i, own in enumerate(handle.nodatavals, 1)
+    ]
+    return RasterSource(
+        bands=tuple(names),
+        places=tuple(places),
+        named=bands is not None or any(described),
+        shape=handle.shape,
+        crs=handle.crs,
+        transform=handle.transform,
+    )
+
+
+def _has_mask(handle: DatasetReader, index: int) -> bool:
+    # An alpha band does not count: GDAL takes the fourth of four byte bands for one, which in
+    # imagery is near infrared.
+    flags = handle.mask_flag_enums[index - 1]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def _open_band(path: Path, name: str, nodata: float | None) -> RasterSource:
+    source = _open_file(path, None, nodata)
+    if len(source.bands) != 1:
+        raise GeotuneError(
+            f"{path}: has {len(source.bands)} bands; expected one, for {{band}} stands in the "
+            "path; write * in its place to read all bands of each file"
+        )
+    return replace(source, bands=(name,), named=True)
+
+
+def _join(sources: Sequence[RasterSource]) -> RasterSource:
+    """One scene of files that hold one band each."""
+    first = sources[0]
+    for other in sources[1:]:
+        for what, one, two in (
+            ("pixels (H, W)", first.shape, other.shape),
+            ("CRS", first.crs, other.crs),
+            ("transform", tuple(first.transform)[:6], tuple(other.transform)[:6]),
+        ):
+            if one != two:
+                raise GeotuneError(
+                    f"{first.path} and {other.path}: bands of one scene, but their {what} differ "
+                    f"({one} and {two}); bring them to one grid"
+                )
+    return replace(
+        first,
+        bands=tuple(source.bands[0] for source in sources),
+        places=tuple(source.places[0] for source in sources),
+    )

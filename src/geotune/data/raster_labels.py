@@ -1,0 +1,190 @@
+"""Labels in a raster: a class value for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+from rasterio.transform import Affine
+from rasterio.warp import transform as transform_points
+from rasterio.windows import Window as RasterioWindow
+
+from geotune.data.handles import Grid, dataset, reading, warped
+from geotune.data.raster import RasterSource, apply
+from geotune.data.values import UNKNOWN, ClassValues, Mask
+from geotune.data.windows import Window
+from geotune.types import IGNORE, GeotuneError
+
+NEARLY = 0.1
+"""Pixels by which a label raster may lie off the scene's grid and still count as on it."""
+
+
+@dataclass(frozen=True)
+class RasterLabels:
+    """A raster of class values, on the scene's grid or brought to it by nearest pixel.
+
+    Attributes:
+        path: the file.
+        values: which value is which class.
+        shape: the scene's (H, W).
+        grid: the scene's grid where the file has another, else None.
+        nodata: the file's value without label, None where it has none or it is a class's.
+        outside: stands for "no label here" when the file is brought to the scene's grid.
+        overlaps: whether the file covers any of the scene.
+        notes: how the file was understood.
+    """
+
+    path: Path
+    values: ClassValues
+    shape: tuple[int, int]
+    grid: Grid | None
+    nodata: float | None
+    outside: float
+    overlaps: bool
+    notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the indices."""
+        return self.values.classes
+
+    def read(self, window: Window) -> Mask:
+        """Class indices `(h, w)`. Raises `GeotuneError` for a value that is no class."""
+        mask = np.full((window.height, window.width), IGNORE, dtype=np.int64)
+        inner = window.clip(self.shape)
+        if inner is None:
+            return mask
+        raw = self._raw(inner)
+        indices = self._indices(raw)
+        if (indices == UNKNOWN).any():
+            self._refuse(raw[indices == UNKNOWN])
+        mask[inner.within(window)] = indices
+        return mask
+
+    def check(self, windows: Iterable[Window]) -> None:
+        """Read `windows` and raise `GeotuneError` with every value that is no class."""
+        found: list[NDArray[Any]] = []
+        for window in windows:
+            inner = window.clip(self.shape)
+            if inner is not None:
+                raw = self._raw(inner)
+                found.append(raw[self._indices(raw) == UNKNOWN])
+        if any(part.size for part in found):
+            self._refuse(np.concatenate(found))
+
+    def _indices(self, raw: NDArray[Any]) -> Mask:
+        indices = self.values.indices(raw, self.nodata)
+        if self.grid is not None:
+            indices[raw == self.outside] = IGNORE
+        return indices
+
+    def _raw(self, window: Window) -> NDArray[Any]:
+        where = RasterioWindow(window.col, window.row, window.width, window.height)
+        with reading(self.path):
+            source = (
+                dataset(self.path)
+                if self.grid is None
+                else warped(self.path, self.grid, self.outside)
+            )
+            raw: NDArray[Any] = source.read(1, window=where)
+        return raw
+
+    def _refuse(self, unknown: NDArray[Any]) -> None:
+        values, counts = np.unique(unknown, return_counts=True)
+        listed = ", ".join(
+            f"{value:g} ({count} pixels)"
+            for value, count in zip(values[:5], counts[:5], strict=True)
+        )
+        more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
+        raise GeotuneError(
+            f"{self.path}: holds class value {listed}{more}; expected {self.values.describe()}; "
+            "say what the values mean with data.class_values, or leave them out with "
+            "data.ignore_values"
+        )
+
+
+def open_raster_labels(
+    path: Path, raster: RasterSource, values: ClassValues, *, by_pixel: bool = False
+) -> RasterLabels:
+    """Raster labels of the scene `raster`.
+
+    A file with the scene's grid, or without georeference, is taken pixel by pixel and must have
+    the scene's size; one on another grid is reprojected. Raises `GeotuneError` otherwise.
+    """
+    handle = dataset(path, anew=True)
+    if handle.count != 1:
+        raise GeotuneError(
+            f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}"
+        )
+    if handle.crs is not None and raster.crs is None and not by_pixel:
+        raise GeotuneError(
+            f"{raster.path}: has no CRS, but its labels {path} have one ({handle.crs}); "
+            "give the scene a CRS (gdal_edit.py -a_srs) or use labels without one"
+        )
+    grid: Grid | None = None
+    overlaps = True
+    notes: list[str] = []
+    if not by_pixel and raster.georeferenced and _georeferenced(handle):
+        assert raster.crs is not None
+        if not _same_grid(raster, handle):
+            grid = (raster.crs, raster.transform, raster.shape)
+            overlaps = _overlap(raster, handle)
+            notes.append(f"{path}: is on another grid than {raster.path}; reprojected to it")
+    if grid is None and handle.shape != raster.shape:
+        raise GeotuneError(
+            f"{path}: is {handle.height}x{handle.width} pixels, but its image {raster.path} is "
+            f"{raster.shape[0]}x{raster.shape[1]}; the two must have one size"
+        )
+    nodata = handle.nodata
+    if nodata is not None and nodata in values.values:
+        name = values.classes[values.values.index(int(nodata))]
+        notes.append(f"{path}: its nodata {nodata:g} is the value of {name} and counts as {name}")
+        nodata = None
+    return RasterLabels(
+        path=path,
+        values=values,
+        shape=raster.shape,
+        grid=grid,
+        nodata=nodata,
+        outside=_unused(handle.dtypes[0], values),
+        overlaps=overlaps,
+        notes=tuple(notes),
+    )
+
+
+def _georeferenced(handle: DatasetReader) -> bool:
+    return handle.crs is not None and handle.transform != Affine.identity()
+
+
+def _same_grid(raster: RasterSource, handle: DatasetReader) -> bool:
+    if raster.crs != handle.crs:
+        return False
+    height, width = raster.shape
+    cols, rows = np.array([0.0, width, 0, width]), np.array([0.0, 0, height, height])
+    there = apply(~handle.transform, *apply(raster.transform, cols, rows))
+    return bool(np.hypot(there[0] - cols, there[1] - rows).max() < NEARLY)
+
+
+def _overlap(raster: RasterSource, handle: DatasetReader) -> bool:
+    """Whether any of the scene lies in the label file, on a coarse net of points."""
+    height, width = raster.shape
+    cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
+    xs, ys = apply(raster.transform, cols.ravel(), rows.ravel())
+    xs, ys, *_ = transform_points(raster.crs, handle.crs, xs, ys)
+    cols, rows = apply(~handle.transform, np.asarray(xs), np.asarray(ys))
+    inside = (cols > 0) & (cols < handle.width) & (rows > 0) & (rows < handle.height)
+    return bool(inside.any())
+
+
+def _unused(dtype: str, values: ClassValues) -> float:
+    """A value of `dtype` that no class has."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return float(np.finfo(kind).min)
+    info = np.iinfo(kind)
+    return float(next(v for v in range(int(info.max), int(info.min), -1) if v not in values.values))

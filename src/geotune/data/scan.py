@@ -1,0 +1,246 @@
+"""Reading every scene once before training: faults, statistics, and where each class is."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotune.data.raster import Image
+from geotune.data.scene import Scene, hide
+from geotune.data.values import Mask
+from geotune.data.windows import Window, grid
+from geotune.types import IGNORE, BandStatistics, GeotuneError
+
+BLOCK = 512
+"""Side of the blocks that are read at a time, in pixels."""
+
+KEPT = 2048
+"""Positions that are kept of each class in each scene."""
+
+
+@dataclass(frozen=True)
+class SceneScan:
+    """What one scene holds.
+
+    Attributes:
+        pixels: pixels with data in any band.
+        counts: pixels with data of each band, `(C,)`.
+        means: mean of each band over them.
+        squares: sum of squared distances from the mean.
+        class_pixels: labelled pixels with data of each class, `(K,)`.
+        positions: for each class up to `KEPT` of its pixels, `(n, 2)` as (row, col), each pixel
+            equally likely.
+        labelled: (row, col) of those windows of the scene's grid that hold a labelled pixel.
+    """
+
+    pixels: int
+    counts: NDArray[np.int64]
+    means: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    class_pixels: NDArray[np.int64]
+    positions: tuple[NDArray[np.int64], ...]
+    labelled: tuple[tuple[int, int], ...]
+
+
+def scan(
+    scenes: Sequence[Scene],
+    window: int,
+    *,
+    threads: int | None = None,
+    progress: Callable[[Scene], None] | None = None,
+) -> list[SceneScan]:
+    """Read all scenes; `window` is the side of the grid that `labelled` is about.
+
+    Raises `GeotuneError` for a file that cannot be read to its end, NaN or infinite pixels
+    outside nodata, and class values that are not in the list. The result does not depend on
+    `threads`.
+    """
+
+    def one(scene: Scene) -> SceneScan:
+        result = scan_scene(scene, window)
+        if progress is not None:
+            progress(scene)
+        return result
+
+    with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(one, scenes))
+
+
+def scan_scene(scene: Scene, window: int) -> SceneScan:
+    """Read one scene block by block."""
+    bands, classes = len(scene.raster.bands), len(scene.labels.classes)
+    moments = _Moments(bands)
+    rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
+    reservoirs = [_Reservoir(rng) for _ in range(classes)]
+    labelled: set[tuple[int, int]] = set()
+    faults = _Faults(bands)
+    pixels = 0
+    blocks = [block.clip(scene.shape) for block in grid(scene.shape, BLOCK)]
+    for block in filter(None, blocks):
+        image, wrong = scene.raster.inspect(block)
+        faults.add(wrong, block)
+        moments.add(image)
+        try:
+            mask = hide(scene.labels.read(block), image)
+        except GeotuneError:
+            scene.labels.check(filter(None, blocks))  # says it of the whole file
+            raise
+        pixels += int((~np.isnan(image).all(axis=0)).sum())
+        for index in np.flatnonzero(np.bincount(mask.ravel(), minlength=classes)[:classes]):
+            reservoirs[index].add(mask == index, block)
+        labelled |= _cells(mask, block, window)
+    faults.refuse(scene)
+    return SceneScan(
+        pixels=pixels,
+        counts=moments.counts,
+        means=moments.means,
+        squares=moments.squares,
+        class_pixels=np.array([r.seen for r in reservoirs], dtype=np.int64),
+        positions=tuple(r.positions for r in reservoirs),
+        labelled=tuple(sorted(labelled)),
+    )
+
+
+def statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStatistics:
+    """Mean and standard deviation of each band over all valid pixels of `scenes`.
+
+    Raises `GeotuneError` for a band without any valid pixel.
+    """
+    total = _Moments(len(scenes[0].raster.bands))
+    for result in scans:
+        total.merge(result.counts, result.means, result.squares)
+    bands = scenes[0].raster.bands
+    for band, count in zip(bands, total.counts, strict=True):
+        if count == 0:
+            raise GeotuneError(
+                f"{scenes[0].raster.path}: neither it nor another training scene has a pixel with "
+                f"data in band {band}; look at data.nodata"
+            )
+    std = np.sqrt(total.squares / total.counts)
+    return BandStatistics(
+        bands=bands,
+        mean=tuple(float(value) for value in total.means),
+        std=tuple(float(value) for value in std),
+        pixels=sum(result.pixels for result in scans),
+    )
+
+
+class _Moments:
+    """Count, mean and squared distances by band, merged block by block (Chan et al., 1983).
+
+    A plain sum of squares loses the variance of large values that differ little.
+    """
+
+    def __init__(self, bands: int) -> None:
+        self.counts = np.zeros(bands, dtype=np.int64)
+        self.means = np.zeros(bands)
+        self.squares = np.zeros(bands)
+
+    def add(self, image: Image) -> None:
+        counts = np.zeros_like(self.counts)
+        means, squares = np.zeros_like(self.means), np.zeros_like(self.squares)
+        for i, band in enumerate(image):
+            values = band[~np.isnan(band)].astype(np.float64)
+            if values.size:
+                counts[i], means[i] = values.size, values.mean()
+                squares[i] = np.square(values - means[i]).sum()
+        self.merge(counts, means, squares)
+
+    def merge(
+        self,
+        counts: NDArray[np.int64],
+        means: NDArray[np.float64],
+        squares: NDArray[np.float64],
+    ) -> None:
+        total = self.counts + counts
+        share = counts / np.maximum(total, 1)
+        distance = means - self.means
+        self.squares = self.squares + squares + distance**2 * self.counts * share
+        self.means = self.means + distance * share
+        self.counts = total
+
+
+class _Reservoir:
+    """A uniform sample of a class's pixels, whatever their number."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.seen = 0
+        self.positions = np.zeros((0, 2), dtype=np.int64)
+
+    def add(self, where: NDArray[np.bool_], block: Window) -> None:
+        flat = np.flatnonzero(where)
+        kept = len(self.positions)
+        new = min(len(flat), KEPT) if kept == 0 else self._share_of(len(flat))
+        if new < len(flat):
+            flat = self.rng.choice(flat, new, replace=False)
+        old = self.positions
+        if kept + new > KEPT:
+            old = old[self.rng.choice(kept, KEPT - new, replace=False)]
+        rows, cols = np.divmod(flat, where.shape[1])
+        fresh = np.stack([rows + block.row, cols + block.col], axis=1)
+        self.positions = np.concatenate([old, fresh])
+        self.seen += int(where.sum())
+
+    def _share_of(self, count: int) -> int:
+        """How many of a sample of the pixels seen so far and `count` more are among the latter."""
+        if self.seen + count <= KEPT:
+            return count
+        if self.seen >= 10**9:  # numpy's limit; at this size the draws are as good as independent
+            return int(self.rng.binomial(KEPT, count / (self.seen + count)))
+        return int(self.rng.hypergeometric(count, self.seen, KEPT))
+
+
+class _Faults:
+    """NaN and infinite pixels outside nodata."""
+
+    def __init__(self, bands: int) -> None:
+        self.counts = np.zeros(bands, dtype=np.int64)
+        self.first: list[tuple[int, int] | None] = [None] * bands
+
+    def add(self, wrong: NDArray[np.bool_], block: Window) -> None:
+        for i in np.flatnonzero(wrong.any(axis=(1, 2))):
+            self.counts[i] += int(wrong[i].sum())
+            row, col = np.argwhere(wrong[i])[0]
+            here = (int(row) + block.row, int(col) + block.col)
+            first = self.first[i]
+            self.first[i] = here if first is None else min(first, here)
+
+    def refuse(self, scene: Scene) -> None:
+        for i in np.flatnonzero(self.counts):
+            place = scene.raster.places[i]
+            row, col = self.first[i] or (0, 0)
+            has = "has no nodata value" if place.nodata is None else f"nodata is {place.nodata:g}"
+            raise GeotuneError(
+                f"{place.path}: band {scene.raster.bands[i]} has {self.counts[i]} NaN or infinite "
+                f"pixels outside nodata ({has}), the first at row {row}, column {col}; where they "
+                "mean no data set data.nodata: .nan (or the file's nodata), else mend the file"
+            )
+
+
+def _cells(mask: Mask, block: Window, window: int) -> set[tuple[int, int]]:
+    """(row, col) of the grid's windows of which the block holds a labelled pixel."""
+    there = mask != IGNORE
+    rows = _starts(block.row, block.height, window)
+    cols = _starts(block.col, block.width, window)
+    found = np.logical_or.reduceat(np.logical_or.reduceat(there, rows, axis=0), cols, axis=1)
+    return {
+        (
+            (block.row + int(rows[i])) // window * window,
+            (block.col + int(cols[j])) // window * window,
+        )
+        for i, j in np.argwhere(found)
+    }
+
+
+def _starts(offset: int, length: int, window: int) -> NDArray[np.int64]:
+    """Where windows of the grid begin in a stretch of pixels; its own begin first."""
+    first = -offset % window
+    inner = np.arange(first, length, window)
+    return inner if first == 0 else np.concatenate([[0], inner])

@@ -1,0 +1,119 @@
+"""From the values in label files to class indices."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotune.types import IGNORE, GeotuneError
+
+UNKNOWN = -1
+"""The index of a value that stands for no class."""
+
+Mask = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassValues:
+    """Which value in a label file stands for which class.
+
+    Attributes:
+        classes: names, in the order of their indices.
+        values: the value of each class.
+        ignored: values that are not counted.
+    """
+
+    classes: tuple[str, ...]
+    values: tuple[int, ...]
+    ignored: tuple[int, ...]
+
+    @staticmethod
+    def of(
+        classes: Sequence[str],
+        class_values: Mapping[str, int] | None = None,
+        ignore_values: Sequence[int] = (IGNORE,),
+    ) -> ClassValues:
+        """The values of `classes`, by default their indices.
+
+        A value that a class has is counted even if it is among `ignore_values`. Raises
+        `GeotuneError` where `class_values` and `classes` do not name the same or a value stands
+        for two classes.
+        """
+        if class_values is None:
+            values = tuple(range(len(classes)))
+        else:
+            for name in class_values:
+                if name not in classes:
+                    near = difflib.get_close_matches(name, classes, n=1)
+                    hint = f"; did you mean {near[0]}?" if near else ""
+                    raise GeotuneError(
+                        f"data.class_values: {name!r} is no class; "
+                        f"the classes are {', '.join(classes)}{hint}"
+                    )
+            without = [name for name in classes if name not in class_values]
+            if without:
+                raise GeotuneError(
+                    f"data.class_values: has no value for {', '.join(without)}; "
+                    "give one for each of task.classes"
+                )
+            values = tuple(class_values[name] for name in classes)
+            if len(set(values)) != len(values):
+                twice = next(value for value in values if values.count(value) > 1)
+                names = [n for n, value in class_values.items() if value == twice]
+                raise GeotuneError(
+                    f"data.class_values: {twice} stands for {' and for '.join(names)}; "
+                    "give each class its own value"
+                )
+        return ClassValues(
+            tuple(classes), values, tuple(v for v in ignore_values if v not in values)
+        )
+
+    def indices(self, raw: NDArray[Any], nodata: float | None = None) -> Mask:
+        """Class indices of raw values; `IGNORE` for what is not counted, `UNKNOWN` for the rest.
+
+        `nodata` and NaN are not counted, unless nodata is a class's value.
+        """
+        known = {value: IGNORE for value in self.ignored}
+        if nodata is not None and np.isfinite(nodata):
+            known[nodata] = IGNORE  # type: ignore[index]  # a float key equals its integer
+        known.update({value: i for i, value in enumerate(self.values)})
+        keys = np.array(sorted(known), dtype=np.float64)
+        targets = np.array([known[key] for key in sorted(known)], dtype=np.int64)
+        place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
+        found = np.where(keys[place] == raw, targets[place], UNKNOWN)
+        if raw.dtype.kind == "f":
+            found[np.isnan(raw)] = IGNORE
+        return found
+
+    def index_of(self, value: object) -> int:
+        """Class index of a vector label's attribute: a class's name (in any case) or value.
+
+        `IGNORE` for a value that is not counted, `UNKNOWN` for the rest.
+        """
+        if isinstance(value, str):
+            text = value.strip().casefold()
+            for i, name in enumerate(self.classes):
+                if name.casefold() == text:
+                    return i
+            try:
+                value = float(text)
+            except ValueError:
+                return UNKNOWN
+        if isinstance(value, (int, float, np.number)):
+            for i, number in enumerate(self.values):
+                if number == value:
+                    return i
+            if value in self.ignored:
+                return IGNORE
+        return UNKNOWN
+
+    def describe(self) -> str:
+        """The classes with their values, for messages."""
+        return ", ".join(
+            f"{name} ({value})" for name, value in zip(self.classes, self.values, strict=True)
+        )

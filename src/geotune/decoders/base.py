@@ -1,0 +1,48 @@
+"""The contract of a decoder, and the few pieces that every decoder shares.
+
+A decoder is built from an encoder's tap list, `Decoder(taps, num_outputs, **plain values)`, and
+turns the encoder's `FeatureMaps` into logits `(B, num_outputs, h, w)` at the finest resolution
+that it reaches. Who calls it resizes them to `features.image_size` and crops the padding.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geotune.types import FeatureMaps
+
+
+class Decoder(Protocol):
+    """Feature maps in, logits out."""
+
+    def __call__(self, features: FeatureMaps) -> Tensor:
+        """Maps `(B, C_i, H_i, W_i)`, one for each tap, to logits `(B, K, h, w)`."""
+        ...
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring `(B, C, H, W)` to `(B, C, *size)` bilinearly; the same tensor where it fits."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def size_of(x: Tensor) -> tuple[int, int]:
+    """`(H, W)` of `(B, C, H, W)`."""
+    return x.shape[-2], x.shape[-1]
+
+
+def last_layer(channels: int, num_outputs: int, bias: bool = True) -> nn.Conv2d:
+    """A 1x1 convolution from features to logits that starts near zero.
+
+    Every class then begins about equally likely, whatever the scale of the features, and the
+    first steps do not throw the features off.
+    """
+    layer = nn.Conv2d(channels, num_outputs, kernel_size=1, bias=bias)
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

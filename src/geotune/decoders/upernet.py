@@ -1,0 +1,62 @@
+"""UPerNet's decoder (arXiv 1807.10221), segmentation-models-pytorch's, on any pyramid.
+
+UPerNet fuses all levels at the size of the finest, at full width. That is meant for stride 4;
+at the image's own resolution it would take most of the memory there is. So the levels from
+stride 4 on are UPerNet's, and finer ones join afterwards in narrower UNet blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from segmentation_models_pytorch.base.initialization import initialize_decoder
+from segmentation_models_pytorch.base.modules import Conv2dReLU
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from torch import Tensor, nn
+
+from geotune.decoders.base import last_layer, size_of
+from geotune.decoders.pyramid import SAME_LEVEL, Pyramid
+from geotune.types import FeatureMaps, Tap
+
+FUSED_STRIDE = 4
+
+
+class Upernet(nn.Module):
+    """Pyramid pooling and a feature pyramid of `channels`; half of them at each finer level."""
+
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, channels: int = 128) -> None:
+        """`channels` is the width of UPerNet's convolutions."""
+        super().__init__()
+        self.pyramid = Pyramid(taps)
+        levels = self.pyramid.taps
+        fine = sum(tap.stride * SAME_LEVEL <= FUSED_STRIDE for tap in levels)
+        self._fine = fine = min(fine, len(levels) - 1)
+        coarse = [tap.channels for tap in levels[fine:]]
+        # smp's class reads no more of `encoder_depth` than that it is 3 or more, and drops the
+        # first two entries, which stand for strides 1 and 2.
+        self.fuse = UPerNetDecoder([0, 0, *coarse], max(3, len(coarse) + 1), channels)
+        # Batch norm of one pixel fails for a batch of one; smp's PSPNet leaves it out as well.
+        self.fuse.psp.blocks[0] = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), Conv2dReLU(coarse[-1], channels, 1, use_norm="identity")
+        )
+        widths = [channels] + [max(1, channels >> i) for i in range(1, fine + 1)]
+        skips = [tap.channels for tap in reversed(levels[:fine])]
+        self.refine = nn.ModuleList(
+            UnetDecoderBlock(before, skip, after)
+            for before, skip, after in zip(widths, skips, widths[1:], strict=False)
+        )
+        initialize_decoder(self.fuse)
+        initialize_decoder(self.refine)
+        self.head = last_layer(widths[-1], num_outputs)
+
+    def forward(self, features: FeatureMaps) -> Tensor:
+        """Maps `(B, C_i, H_i, W_i)` to logits `(B, K, h, w)` at the size of the finest level."""
+        levels = self.pyramid(features.maps)
+        fine, coarse = levels[: self._fine], levels[self._fine :]
+        # A new list: smp's forward writes into the one that it gets.
+        x: Tensor = self.fuse([coarse[0], coarse[0], *coarse])
+        for block, skip in zip(self.refine, reversed(fine), strict=True):
+            x = block(x, *size_of(skip), skip)
+        logits: Tensor = self.head(x)
+        return logits

@@ -1,0 +1,1 @@
+"""Mapping whole scenes: windows, blending, writing."""

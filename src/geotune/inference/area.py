@@ -1,0 +1,89 @@
+"""What a pixel covers on the ground, in square metres."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pyproj import CRS as ProjCRS
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+Array = NDArray[np.float64]
+
+
+class PixelArea:
+    """Area of a scene's pixels in m², by position.
+
+    In a projected CRS that keeps areas to 1 % at the scene's centre (UTM, national grids) it is
+    the plane's, one value for the scene, as a GIS shows it. Elsewhere (degrees, Web Mercator) it
+    is the ellipsoid's. `known` is false where the scene has no place on Earth; areas are NaN then.
+    """
+
+    def __init__(self, crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> None:
+        self.transform = transform
+        self.plane: float | None = None
+        self.to_ground: Transformer | None = None
+        try:
+            if crs is None:
+                return
+            own = ProjCRS.from_wkt(crs.to_wkt())
+            geodetic = own.geodetic_crs
+            if geodetic is None or geodetic.ellipsoid is None:
+                return
+            self.major = geodetic.ellipsoid.semi_major_metre
+            self.eccentricity2 = 1 - (geodetic.ellipsoid.semi_minor_metre / self.major) ** 2
+            self.to_ground = Transformer.from_crs(own, geodetic, always_xy=True)
+        except ProjError:
+            return
+        if own.is_projected:
+            metres = own.axis_info[0].unit_conversion_factor
+            plane = abs(transform.determinant) * metres**2
+            centre = self._ground(np.array([shape[1] / 2]), np.array([shape[0] / 2]))[0]
+            if abs(centre / plane - 1) < 0.01:
+                self.plane = plane
+
+    @property
+    def known(self) -> bool:
+        """Whether areas can be given."""
+        return self.to_ground is not None
+
+    def at(self, columns: Array, rows: Array) -> Array:
+        """Area in m² of a pixel at each position (N,)."""
+        if self.plane is not None:
+            return np.full(len(columns), self.plane)
+        if self.to_ground is None:
+            return np.full(len(columns), np.nan)
+        return self._ground(columns, rows)
+
+    def _ground(self, columns: Array, rows: Array) -> Array:
+        """Area on the ellipsoid: the map's Jacobian to (longitude, latitude), by differences."""
+        east, north = self._degrees(columns + 0.5, rows)
+        west, south = self._degrees(columns - 0.5, rows)
+        along = np.radians(_wrapped(east - west)), np.radians(north - south)
+        east, north = self._degrees(columns, rows + 0.5)
+        west, south = self._degrees(columns, rows - 0.5)
+        down = np.radians(_wrapped(east - west)), np.radians(north - south)
+        latitude = np.radians(self._degrees(columns, rows)[1])
+        # radii of curvature M and N: an ellipsoid's area element is M N cos(latitude)
+        element = (
+            self.major**2
+            * (1 - self.eccentricity2)
+            * np.cos(latitude)
+            / (1 - self.eccentricity2 * np.sin(latitude) ** 2) ** 2
+        )
+        area: Array = np.abs(along[0] * down[1] - along[1] * down[0]) * element
+        return np.where(np.isfinite(area), area, np.nan)
+
+    def _degrees(self, columns: Array, rows: Array) -> tuple[Array, Array]:
+        assert self.to_ground is not None
+        t = self.transform
+        x, y = t.a * columns + t.b * rows + t.c, t.d * columns + t.e * rows + t.f
+        longitude, latitude = self.to_ground.transform(x, y)
+        return np.asarray(longitude), np.asarray(latitude)
+
+
+def _wrapped(degrees: Array) -> Array:
+    """A difference of longitudes, the short way around."""
+    return (degrees + 180) % 360 - 180

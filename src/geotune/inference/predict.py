@@ -1,0 +1,200 @@
+"""Mapping a whole scene: classes, probabilities and polygons, in memory that does not grow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from geotune.data.raster import RasterSource
+from geotune.inference.polygons import trace
+from geotune.inference.sweep import Model, Progress, sweep
+from geotune.inference.vectors import write_polygons
+from geotune.inference.write import (
+    NODATA,
+    PROBABILITY_STEPS,
+    MapFile,
+    bounded_cache,
+    describe_classes,
+    describe_probabilities,
+    staged,
+    write_categories,
+)
+from geotune.palette import Color, is_background, palette
+from geotune.types import GeotuneError
+
+
+@dataclass(frozen=True)
+class PredictedScene:
+    """What a prediction left.
+
+    Attributes:
+        name: the scene's name.
+        classes_path: Cloud-Optimised GeoTIFF of class indices, uint8, 255 where there is no data.
+        probabilities_path: Cloud-Optimised GeoTIFF, a band each class, uint8: 254 p, 255 no data.
+        polygons_path: GeoPackage.
+        windows: windows that the model saw.
+        seconds: wall time.
+        pixels: pixels of each class.
+        nodata_pixels: pixels without data.
+        polygons: how many there are, None where they were not asked for.
+        notes: what a user should know about the result.
+    """
+
+    name: str
+    classes_path: Path
+    probabilities_path: Path | None
+    polygons_path: Path | None
+    windows: int
+    seconds: float
+    pixels: dict[str, int]
+    nodata_pixels: int
+    polygons: int | None
+    notes: tuple[str, ...]
+
+
+def predict_scene(
+    model: Model,
+    source: RasterSource,
+    out_dir: Path,
+    *,
+    bands: Sequence[str],
+    classes: Sequence[str],
+    name: str,
+    colors: Sequence[Color] | None = None,
+    window: int = 256,
+    overlap: float = 0.5,
+    batch_size: int = 8,
+    device: torch.device | str = "cpu",
+    probabilities: bool = False,
+    polygons: bool = True,
+    progress: Progress | None = None,
+) -> PredictedScene:
+    """Map a scene into `out_dir`: `<name>_classes.tif`, `<name>_probabilities.tif`, `.gpkg`.
+
+    The files keep the scene's CRS and transform. They are moved into place when all of them are
+    complete, replacing those of an earlier prediction; on any failure nothing is left behind.
+
+    Args:
+        model: images to logits; an `nn.Module` is moved to `device` and put in evaluation mode.
+        source: the scene.
+        out_dir: made where it is missing.
+        bands: what the model gets, in this order.
+        classes: name of each class; the first has no polygons where it is called background.
+        name: the files' stem.
+        colors: of each class; by default `geotune.palette.palette(classes)`.
+        window: side in pixels of what the model sees at once.
+        overlap: least share of a window that its neighbour covers too, from 0 to below 1.
+        batch_size: windows at once.
+        device: where the model computes.
+        probabilities: whether to write them.
+        polygons: whether to write them.
+        progress: told after each batch.
+
+    Raises `GeotuneError` for values out of range, bands that the scene lacks, a model whose
+    output has another shape or is not finite, and files that cannot be read or written.
+    """
+    started = time.perf_counter()
+    if not 2 <= len(classes) <= NODATA:
+        raise GeotuneError(f"classes: found {len(classes)}, expected 2 to {NODATA} for a map")
+    if not name or Path(name).name != name:
+        raise GeotuneError(f"name: found {name!r}, expected the stem of a file")
+    colors = palette(classes) if colors is None else colors
+    if len(colors) != len(classes):
+        raise GeotuneError(f"colors: found {len(colors)} for {len(classes)} classes")
+    device = torch.device(device)
+    if isinstance(model, nn.Module):
+        model.to(device).eval()
+
+    classes_path = out_dir / f"{name}_classes.tif"
+    probabilities_path = out_dir / f"{name}_probabilities.tif" if probabilities else None
+    polygons_path = out_dir / f"{name}_polygons.gpkg" if polygons else None
+    counts = np.zeros(NODATA + 1, dtype=np.int64)
+    windows, found = 0, None
+    with bounded_cache(), staged(out_dir) as folder, ExitStack() as files:
+
+        def new_map(path: Path, layers: Sequence[str]) -> MapFile:
+            place = {"crs": source.crs, "transform": source.transform}
+            return files.enter_context(
+                MapFile(folder / path.name, shape=source.shape, bands=layers, **place)
+            )
+
+        maps = new_map(classes_path, ["class"])
+        describe_classes(maps, classes, colors)
+        shares = None if probabilities_path is None else new_map(probabilities_path, classes)
+        if shares is not None:
+            describe_probabilities(shares)
+        for part in sweep(
+            model,
+            source.select(bands),
+            classes=len(classes),
+            window=window,
+            overlap=overlap,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+        ):
+            values = part.probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            values[~part.valid] = NODATA
+            counts += np.bincount(values.ravel(), minlength=len(counts))
+            windows += part.windows
+            maps.write(part.row, part.col, values[None])
+            if shares is not None:
+                scaled = (part.probabilities * PROBABILITY_STEPS).round().to(torch.uint8)
+                stored = scaled.cpu().numpy()
+                stored[:, ~part.valid] = NODATA
+                shares.write(part.row, part.col, stored)
+        maps.finish("MODE")
+        write_categories(maps.path, classes)
+        if shares is not None:
+            shares.finish("AVERAGE")
+        if polygons_path is not None:
+            found = _vectorise(maps.path, folder / polygons_path.name, classes, source)
+    return PredictedScene(
+        name=name,
+        classes_path=classes_path,
+        probabilities_path=probabilities_path,
+        polygons_path=polygons_path,
+        windows=windows,
+        seconds=time.perf_counter() - started,
+        pixels={title: int(counts[index]) for index, title in enumerate(classes)},
+        nodata_pixels=int(counts[NODATA]),
+        polygons=found,
+        notes=tuple(_notes(source, polygons, windows)),
+    )
+
+
+def _vectorise(map_path: Path, path: Path, classes: Sequence[str], source: RasterSource) -> int:
+    skip = {NODATA} | ({0} if is_background(classes[0]) else set())
+    with rasterio.open(map_path) as file:
+
+        def read(top: int, bottom: int) -> NDArray[np.uint8]:
+            window = rasterio.windows.Window(0, top, file.width, bottom - top)
+            rows: NDArray[np.uint8] = file.read(1, window=window)
+            return rows
+
+        return write_polygons(
+            path,
+            trace(read, source.shape, frozenset(skip)),
+            classes,
+            shape=source.shape,
+            crs=source.crs,
+            transform=source.transform,
+        )
+
+
+def _notes(source: RasterSource, polygons: bool, windows: int) -> Iterator[str]:
+    if source.crs is None:
+        yield f"{source.path}: has no CRS, so the map has none" + (
+            " and polygons have no area in m²" if polygons else ""
+        )
+    if windows == 0:
+        yield f"{source.path}: no pixel has data, so the map is empty"

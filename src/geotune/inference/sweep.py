@@ -1,0 +1,150 @@
+"""Moving a model over a scene: probabilities, finished piece by piece.
+
+strip of columns -> rows of the image -> windows -> model -> blend -> finished rows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geotune.data.raster import RasterSource
+from geotune.data.windows import Window
+from geotune.inference.blend import Blender
+from geotune.inference.windows import Plan, Strip, strip_width
+from geotune.types import GeotuneError
+
+Model = Callable[[Tensor], Tensor]
+"""Images `(B, C, H, W)`, float32 raw values with NaN, to logits `(B, K, H, W)`."""
+
+Progress = Callable[[int, int], None]
+"""Called with the windows done and the windows to do."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A rectangle of the scene that no later window touches.
+
+    Attributes:
+        row: its first row.
+        col: its first column.
+        probabilities: `(K, h, w)`, on the model's device; zero where no window had data.
+        valid: `(h, w)`, where any band has data.
+        windows: windows that the model saw since the last rectangle.
+    """
+
+    row: int
+    col: int
+    probabilities: Tensor
+    valid: NDArray[np.bool_]
+    windows: int
+
+
+def sweep(
+    model: Model,
+    source: RasterSource,
+    *,
+    classes: int,
+    window: int,
+    overlap: float,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress | None = None,
+    columns: int | None = None,
+) -> Iterator[Finished]:
+    """Blended probabilities of a scene; each pixel comes once.
+
+    Windows without any data are skipped. `columns` is the width of a strip; by default what
+    keeps the buffers small. Raises `GeotuneError` for values out of range and for a model whose
+    output has another shape than `(B, classes, H, W)` or is not finite.
+    """
+    if batch_size < 1:
+        raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
+    # the image's rows, those being read, the sums, their weights and the blend
+    held = 4 * (2 * len(source.bands) + 2 * classes + 1)
+    plan = Plan(source.shape, window, overlap, columns or strip_width(max(window, 1), held))
+    done, total = 0, len(plan)
+
+    def tell(windows: int) -> None:
+        nonlocal done
+        done += windows
+        if progress is not None:
+            progress(done, total)
+
+    for strip in plan.strips():
+        # a generator of its own, so that one strip's buffers go before the next one's come
+        yield from _sweep_strip(model, source, plan, strip, classes, batch_size, device, tell)
+
+
+def _sweep_strip(
+    model: Model,
+    source: RasterSource,
+    plan: Plan,
+    strip: Strip,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+    tell: Callable[[int], None],
+) -> Iterator[Finished]:
+    window = plan.window
+    inside = slice(strip.left - strip.first, strip.right - strip.first)
+    blender = Blender(classes, strip.width, window, device)
+    for top, rows, image in _rows(source, plan, strip):
+        seen = 0
+        for start in range(0, len(strip.lefts), batch_size):
+            lefts = [left - strip.first for left in strip.lefts[start : start + batch_size]]
+            views = {left: image[:, :, left : left + window] for left in lefts}
+            filled = {left: view for left, view in views.items() if not np.isnan(view).all()}
+            if filled:
+                images = torch.from_numpy(np.stack(list(filled.values()))).to(device)
+                first, last = strip.first + lefts[0], strip.first + lefts[-1] + window
+                where = f"rows from {top}, columns {first} to {last}"
+                blender.add(_probabilities(model, images, classes, where), list(filled))
+            seen += len(filled)
+            tell(len(lefts))
+        valid = np.asarray(~np.isnan(image[:, :rows, inside]).all(axis=0))
+        yield Finished(top, strip.left, blender.take(rows)[:, :, inside], valid, seen)
+
+
+def _rows(
+    source: RasterSource, plan: Plan, strip: Strip
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """For each row of windows: its top, the rows final after it, the image `(C, window, w)`.
+
+    Rows that two rows of windows share are read once. The image is the same array each time.
+    """
+    size = plan.window
+    image = source.read(Window(0, strip.first, size, strip.width))
+    for top, following in pairwise((*plan.tops, plan.shape[0])):
+        rows = following - top
+        yield top, rows, image
+        if following < plan.shape[0]:
+            for band in image:
+                band[: size - rows] = band[rows:].copy()
+            new = Window(top + size, strip.first, rows, strip.width)
+            image[:, size - rows :] = source.read(new)
+
+
+def _probabilities(model: Model, images: Tensor, classes: int, where: str) -> Tensor:
+    """Softmax of the model's logits, `(B, K, H, W)`."""
+    with torch.inference_mode():
+        logits = model(images)
+        expected = (len(images), classes, *images.shape[2:])
+        if tuple(logits.shape) != expected:
+            raise GeotuneError(
+                f"the model gives {tuple(logits.shape)} for images {tuple(images.shape)}, expected "
+                f"{expected}, a map for each of {classes} classes; does it fit these classes?"
+            )
+        shares = logits.float().softmax(dim=1)
+        if not torch.isfinite(shares).all():
+            raise GeotuneError(
+                f"the model's output is not finite in {where}; predict with 32-bit precision, "
+                "and if that does not help train anew with a lower rate"
+            )
+    return shares

@@ -1,0 +1,34 @@
+"""Full fine-tuning: every parameter of the backbone trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geotune.backbones.base import Backbone
+from geotune.methods.base import Encoder, Levels, dead_parameters, level_indices
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every parameter trains that can change the output.
+
+    Attributes:
+        stem: width of the convolutional branch on the image; 0 for none.
+    """
+
+    stem: int = 0
+
+    def attach(self, backbone: Backbone) -> Encoder:
+        """See `Method.attach`."""
+        encoder = Encoder(
+            backbone,
+            Levels(backbone, level_indices(backbone)),
+            stem=self.stem,
+            constant_backbone=False,
+            backbone_trains=True,
+        )
+        # weights that no output depends on (a pooling head's norm, say) stay as they are
+        parameters = dict(encoder.named_parameters())
+        for name in dead_parameters(encoder):
+            parameters[name].requires_grad_(False)
+        return encoder

@@ -1,0 +1,118 @@
+"""LoRA (arXiv 2106.09685) by HF peft, put into the backbone's own layers.
+
+    y = W x + (alpha / rank) B A x        A: rank x inputs, random;  B: outputs x rank, zero
+
+By default on query, value and both layers of the MLP, as arXiv 2504.17397 does; on the
+convolutions of each block where there is no attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from geotune.backbones.base import Backbone
+from geotune.methods.base import Encoder, Levels, freeze, level_indices, require_alive
+from geotune.types import GeotuneError
+
+_ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")
+_ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank updates of linear layers and convolutions.
+
+    Attributes:
+        rank: width of the update.
+        alpha: its scale is `alpha / rank`.
+        dropout: on the update's input.
+        targets: last parts of the layer names to update; by default query, value and MLP.
+        stem: width of the convolutional branch on the image; 0 for none.
+    """
+
+    rank: int = 16
+    alpha: float = 16
+    dropout: float = 0.0
+    targets: Sequence[str] | None = None
+    stem: int = 0
+
+    def attach(self, backbone: Backbone) -> Encoder:
+        """See `Method.attach`. Raises `GeotuneError` where no layer fits or one stays dead."""
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
+        names = self._target_names(backbone)
+        freeze(backbone)
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            lora_dropout=self.dropout,
+            target_modules=names,
+            init_lora_weights=True,
+        )
+        inject_adapter_in_model(config, backbone.model, adapter_name=_ADAPTER)
+        for layer in backbone.modules():
+            if isinstance(layer, LoraLayer):
+                for part in (layer.lora_A, layer.lora_B, layer.lora_dropout):
+                    _mark_inserted(part)
+        encoder = Encoder(
+            backbone,
+            Levels(backbone, level_indices(backbone)),
+            stem=self.stem,
+            constant_backbone=False,
+            merge=lambda: _merge(backbone.model),
+        )
+        return require_alive(encoder, "lora")
+
+    def _target_names(self, backbone: Backbone) -> list[str]:
+        """Full names of the layers to update, inside `backbone.model`."""
+        names = {module: name for name, module in backbone.model.named_modules()}
+        layers = {
+            names[layer]: layer
+            for block in backbone.blocks or [backbone.model]
+            for layer in block.modules()
+            if isinstance(layer, nn.Linear | nn.Conv2d)
+        }
+        if self.targets is not None:
+            chosen = [n for n in layers if any(n == t or n.endswith(f".{t}") for t in self.targets)]
+            if not chosen:
+                ends = sorted({name.rsplit(".", 1)[-1] for name in layers})
+                raise GeotuneError(
+                    f"method.targets {', '.join(self.targets)}: no layer of {backbone.name} is "
+                    f"called so; it has {', '.join(ends)}"
+                )
+        else:
+            chosen = [n for n in layers if n.rsplit(".", 1)[-1] in _ATTENTION_AND_MLP]
+            chosen = chosen or [
+                n for n, layer in layers.items() if isinstance(layer, nn.Conv2d) and layer.groups == 1
+            ]
+        for name in chosen:
+            layer: Any = layers[name]
+            widest = min(layer.weight.shape[0], layer.weight.shape[1])
+            if self.rank > widest:
+                raise GeotuneError(
+                    f"method.rank {self.rank}: {name} of {backbone.name} is only {widest} wide; "
+                    f"choose at most {widest}"
+                )
+        return chosen
+
+
+def _mark_inserted(module: nn.Module) -> None:
+    for part in module.modules():
+        part.geotune_inserted = True  # type: ignore[assignment]
+
+
+def _merge(model: nn.Module) -> None:
+    """Add each update to the weight it belongs to, and put the plain layer back in its place."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    for name, layer in layers:
+        merging: Any = layer
+        merging.merge(safe_merge=True)
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, merging.get_base_layer())

@@ -1,0 +1,51 @@
+"""A narrow convolutional branch on the image itself, handed to the decoder as skips.
+
+A patch of 8 or 16 pixels has lost the edges that a map needs; a parallel convolutional branch
+gives them back (Prithvi-CAFE, arXiv 2601.02315). Every method may have it, so that comparing
+methods stays fair.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from geotune.types import Tap
+
+STRIDES = (1, 2, 4)
+
+
+class Stem(nn.Module):
+    """Maps at strides 1, 2 and 4 with `width`, 2 `width` and 4 `width` channels."""
+
+    def __init__(self, bands: int, width: int) -> None:
+        super().__init__()
+        widths = [width * stride for stride in STRIDES]
+        self.taps = tuple(
+            Tap(f"stem{stride}", channels, float(stride))
+            for stride, channels in zip(STRIDES, widths, strict=True)
+        )
+        inputs = [bands, *widths[:-1]]
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                _convolution(inputs[i], widths[i], stride=1 if i == 0 else 2),
+                _convolution(widths[i], widths[i], stride=1),
+            )
+            for i in range(len(STRIDES))
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images `(B, C, H, W)` to maps `(B, w, H, W)`, `(B, 2w, H/2, W/2)`, `(B, 4w, H/4, W/4)`."""
+        maps = []
+        x = images
+        for level in self.levels:
+            x = level(x)
+            maps.append(x)
+        return tuple(maps)
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,50 @@
+"""The whole network: normalisation, encoder, decoder; any image size in, logits of that size out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geotune.methods.base import Encoder
+from geotune.types import Normalization
+
+
+class Model(nn.Module):
+    """Raw pixel values in, logits out.
+
+    Args:
+        normalization: for the bands in the order of the images' channels.
+        encoder: backbone with its method.
+        decoder: built from the encoder's taps.
+    """
+
+    offset: Tensor
+    scale: Tensor
+    fill: Tensor
+
+    def __init__(self, normalization: Normalization, encoder: Encoder, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        shape = (1, -1, 1, 1)
+        offset = torch.tensor(normalization.offset, dtype=torch.float32).reshape(shape)
+        scale = torch.tensor(normalization.scale, dtype=torch.float32).reshape(shape)
+        self.register_buffer("offset", offset, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+        # missing pixels look like the mean of what the backbone was trained on
+        means, _ = encoder.backbone.usual_moments
+        self.register_buffer("fill", torch.tensor(means).reshape(shape), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(B, C, H, W)` of raw values, NaN where there is no data, to `(B, K, H, W)`."""
+        height, width = images.shape[-2:]
+        x = (images - self.offset) / self.scale
+        x = torch.where(torch.isnan(x), self.fill, x)
+        features = self.encoder(x)
+        logits: Tensor = self.decoder(features)
+        if logits.shape[-2:] != features.image_size:
+            logits = F.interpolate(
+                logits, size=features.image_size, mode="bilinear", align_corners=False
+            )
+        return logits[..., :height, :width]

@@ -1,0 +1,80 @@
+"""Which normalisation a training uses, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from geotune.backbones.base import Backbone
+from geotune.types import BandStatistics, GeotuneError, Normalization
+
+FAR_STDS = 3.0
+"""Band means further than this many pretraining standard deviations off speak of other units."""
+WIDE_RATIO = 4.0
+"""So do standard deviations that differ by more than this factor."""
+
+
+def choose_normalization(
+    backbone: Backbone,
+    statistics: BandStatistics,
+    mode: Literal["auto", "backbone", "data"] = "auto",
+) -> tuple[Normalization, list[str]]:
+    """The normalisation for data with these statistics, and what a user should know of it.
+
+    Args:
+        backbone: brings the normalisation of its pretraining, where that is published.
+        statistics: of the training split, in raw units.
+        mode: `backbone` takes the pretraining's; `data` brings each band to the mean and standard
+            deviation that the backbone was used to; `auto` takes the backbone's unless the data
+            are plainly in other units.
+
+    Raises `GeotuneError` for `backbone` where nothing is published, and for a band that is
+    constant in the training split.
+    """
+    own = backbone.normalization
+    if mode == "backbone":
+        if own is None:
+            raise GeotuneError(
+                f"data.normalize: backbone: {backbone.name} publishes no normalisation; "
+                "use data.normalize=data"
+            )
+        return own, []
+    if mode == "auto" and own is not None:
+        odd = _in_other_units(backbone, statistics)
+        if odd is None:
+            return own, []
+        return _from_data(backbone, statistics), [
+            f"{odd}; so each band is normalised by the training data's own mean and standard "
+            "deviation (data.normalize=backbone keeps the pretraining's)"
+        ]
+    return _from_data(backbone, statistics), []
+
+
+def _in_other_units(backbone: Backbone, statistics: BandStatistics) -> str | None:
+    """A sentence about the first band that is not in the pretraining's units, else None."""
+    seen = backbone.pretraining
+    if seen is None:
+        return None
+    rows = zip(statistics.bands, statistics.mean, statistics.std, seen.mean, seen.std, strict=True)
+    for band, mean, std, usual_mean, usual_std in rows:
+        far = abs(mean - usual_mean) > FAR_STDS * usual_std
+        ratio = std / usual_std
+        if far or not 1 / WIDE_RATIO < ratio < WIDE_RATIO:
+            return (
+                f"band {band} has mean {mean:.4g} and standard deviation {std:.4g}, where "
+                f"{backbone.name} was trained on {usual_mean:.4g} and {usual_std:.4g}: these are "
+                "other units"
+            )
+    return None
+
+
+def _from_data(backbone: Backbone, statistics: BandStatistics) -> Normalization:
+    constant = [b for b, std in zip(statistics.bands, statistics.std, strict=True) if not std > 0]
+    if constant:
+        raise GeotuneError(
+            f"band {', '.join(constant)} has one value in all training scenes; "
+            "leave it out of backbone.bands"
+        )
+    means, stds = backbone.usual_moments
+    scale = [s / usual for s, usual in zip(statistics.std, stds, strict=True)]
+    offset = [m - usual * f for m, usual, f in zip(statistics.mean, means, scale, strict=True)]
+    return Normalization(statistics.bands, tuple(offset), tuple(scale))

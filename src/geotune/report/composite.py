@@ -1,0 +1,69 @@
+"""A multi-band window as a picture that people can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NATURAL = (("b04", "b03", "b02"), ("b4", "b3", "b2"), ("red", "green", "blue"), ("r", "g", "b"))
+_FALSE = (("b08", "b04", "b03"), ("b8", "b4", "b3"), ("nir", "red", "green"), ("n", "r", "g"))
+_GAMMA = 0.7
+_CHECKER_PIXELS = 8
+_CHECKER_GREYS = (150, 185)
+
+
+def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
+    """Which bands to show as red, green and blue.
+
+    Natural colours by name where the bands allow it, else false colours (near infrared, red,
+    green), else the first three bands; with fewer than three, the first in grey.
+    """
+    names = [band.lower() for band in bands]
+    for red, green, blue in _NATURAL + _FALSE:
+        if red in names and green in names and blue in names:
+            return names.index(red), names.index(green), names.index(blue)
+    return (0, 1, 2) if len(names) > 2 else (0, 0, 0)
+
+
+def to_rgb(image: NDArray[np.floating], bands: Sequence[str]) -> NDArray[np.uint8]:
+    """Stretch a window for display.
+
+    The stretch runs from the 2nd to the 98th percentile, with the dark half lifted so that land
+    beside clouds can be seen. Natural colours share one stretch, so that water stays blue and
+    woods green; bands that do not belong together get one each.
+
+    Args:
+        image: `(C, H, W)` in any units, NaN where there is no data.
+        bands: the names of the C bands.
+
+    Returns:
+        `(H, W, 3)` uint8; where a shown band has no data, a grey checkerboard.
+
+    Raises:
+        ValueError: where `bands` does not name every band of `image`.
+    """
+    if image.ndim != 3 or len(bands) != image.shape[0] or not len(bands):
+        raise ValueError(f"an image of shape {image.shape} does not have the bands {list(bands)}")
+    chosen = shown_bands(bands)
+    picked = np.asarray(image, dtype=np.float64)[list(chosen)]
+    valid = np.isfinite(picked).all(axis=0)
+    rgb = _checker(*picked.shape[1:])
+    if valid.any():
+        values = picked[:, valid]
+        natural = tuple(bands[i].lower() for i in chosen) in _NATURAL
+        low, high = np.percentile(values, (2, 98), axis=None if natural else 1, keepdims=True)
+        span = np.where(high > low, high - low, 1.0)
+        scaled = np.where(high > low, (values - low) / span, 0.5)
+        rgb[valid] = np.round(255 * scaled.clip(0, 1) ** _GAMMA).astype(np.uint8).T
+    return rgb
+
+
+def _checker(height: int, width: int) -> NDArray[np.uint8]:
+    """A grey checkerboard `(H, W, 3)`."""
+    squares = np.add.outer(
+        np.arange(height) // _CHECKER_PIXELS, np.arange(width) // _CHECKER_PIXELS
+    )
+    greys = np.array(_CHECKER_GREYS, dtype=np.uint8)[squares % 2]
+    return np.repeat(greys[:, :, None], 3, axis=2)

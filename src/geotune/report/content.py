@@ -1,0 +1,125 @@
+"""What a report says, as plain values: whoever fills it in needs no HTML, the page no training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotune.palette import Color
+
+
+@dataclass(frozen=True)
+class Example:
+    """One validation window beside its label and what the model made of it.
+
+    Attributes:
+        name: scene and position, as people should read it.
+        image: `(H, W, 3)` uint8, such as `composite.to_rgb` makes it.
+        label: `(H, W)` class indices, `IGNORE` where there is no label.
+        prediction: `(H, W)` class indices.
+        score: the window's score between 0 and 1; NaN where it has none.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    label: NDArray[np.integer]
+    prediction: NDArray[np.integer]
+    score: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """Training, validation or test data.
+
+    Attributes:
+        scenes: names of the scenes or chips.
+        class_pixels: labelled pixels of each class, in the classes' order.
+        ignored_pixels: pixels without a label or without data.
+    """
+
+    scenes: Sequence[str]
+    class_pixels: Sequence[int]
+    ignored_pixels: int = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Where the frozen weights come from."""
+
+    name: str
+    licence: str
+    source: str
+    random_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the run took; `peak_memory_kind` says of what: `GPU memory`, `process memory`."""
+
+    device: str
+    seconds_total: float
+    seconds_per_epoch: float
+    trained_parameters: int
+    total_parameters: int
+    peak_memory_bytes: int | None = None
+    peak_memory_kind: str = "memory"
+    predicted_memory_bytes: int | None = None
+    adapter_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that `report.html` shows.
+
+    Attributes:
+        history: one mapping an epoch, with `epoch`, `train/loss`, `val/loss`, `val/miou`,
+            `val/iou/<class>`, `lr`; what is missing or NaN is left out of the curves.
+        metrics: of each part (`val`, `test`): `miou`, `accuracy`, `iou/<class>`, `f1/<class>`.
+        confusion: of each part `(K, K)` pixel counts; rows are labels, columns predictions.
+        best: the best validation windows, best first.
+        worst: the worst validation windows, worst first.
+        data: the parts `train`, `val`, `test`, as far as there are any.
+        best_epoch: the epoch whose weights were kept, counted as `history` counts.
+        unit: what the data comes in: `scene` or `chip`.
+        shown_bands: the bands that the windows show as red, green and blue.
+        score_name: what `Example.score` is.
+    """
+
+    name: str
+    method: str
+    decoder: str
+    classes: Sequence[str]
+    colors: Sequence[Color]
+    backbone: Backbone
+    cost: Cost
+    recipe_yaml: str
+    history: Sequence[Mapping[str, float]] = ()
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    confusion: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    best: Sequence[Example] = ()
+    worst: Sequence[Example] = ()
+    data: Mapping[str, Part] = field(default_factory=dict)
+    best_epoch: int | None = None
+    unit: str = "scene"
+    shown_bands: Sequence[str] = ()
+    score_name: str = "mean IoU"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    data_notes: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    created: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a report whose parts speak of different numbers of classes."""
+        count = len(self.classes)
+        if len(self.colors) != count:
+            raise ValueError(f"{len(self.colors)} colours for {count} classes")
+        for part, rows in self.confusion.items():
+            if len(rows) != count or any(len(row) != count for row in rows):
+                raise ValueError(f"the confusion matrix of {part} is not {count} x {count}")
+        for name, part_data in self.data.items():
+            if len(part_data.class_pixels) != count:
+                raise ValueError(f"class_pixels of {name} are not of {count} classes")

@@ -1,0 +1,162 @@
+"""From a run folder to its report: the one place that knows both."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geotune.build import Built
+from geotune.data.dataset import GridWindows
+from geotune.data.prepare import DataParts
+from geotune.files import write_atomically
+from geotune.palette import palette
+from geotune.recipe import Recipe
+from geotune.report.composite import shown_bands, to_rgb
+from geotune.report.content import Backbone, Cost, Example, Part, Report
+from geotune.training.evaluate import Evaluation, predict_windows
+from geotune.training.folder import RunFolder
+
+EXAMPLES = 4
+"""How many of the best and of the worst windows are shown."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The best and worst validation windows, best first and worst first."""
+
+    best: list[Example]
+    worst: list[Example]
+
+    def save(self, path: Path) -> None:
+        """Write them as arrays."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for kind, examples in (("best", self.best), ("worst", self.worst)):
+            for i, example in enumerate(examples):
+                for field in ("image", "label", "prediction"):
+                    arrays[f"{kind}.{i}.{field}"] = np.asarray(getattr(example, field), np.uint8)
+                arrays[f"{kind}.{i}.score"] = np.float64(example.score)[None]
+                arrays[f"{kind}.{i}.name"] = np.array(example.name)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        write_atomically(path, buffer.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> Examples:
+        """Read what `save` wrote; none where the file is gone."""
+        if not path.is_file():
+            return Examples([], [])
+        found: dict[str, list[Example]] = {"best": [], "worst": []}
+        with np.load(path, allow_pickle=False) as arrays:
+            for kind, examples in found.items():
+                while f"{kind}.{len(examples)}.image" in arrays:
+                    key = f"{kind}.{len(examples)}"
+                    examples.append(
+                        Example(
+                            str(arrays[f"{key}.name"]),
+                            arrays[f"{key}.image"],
+                            arrays[f"{key}.label"],
+                            arrays[f"{key}.prediction"],
+                            float(arrays[f"{key}.score"][0]),
+                        )
+                    )
+        return Examples(found["best"], found["worst"])
+
+
+def choose_examples(
+    built: Built, data: DataParts, validation: Evaluation, device: torch.device
+) -> Examples:
+    """The best and worst windows; first those that hold more than the commonest class."""
+    windows = data.val
+    scored = [i for i, score in enumerate(validation.scores) if not math.isnan(score)]
+    common = int(np.argmax(data.class_pixels["val"]))
+    telling = [i for i in scored if _holds_other(windows, i, common)]
+    pool = telling if len(telling) >= 2 * EXAMPLES else scored
+    order = sorted(pool, key=lambda i: validation.scores[i])
+    count = min(EXAMPLES, len(order) // 2) or len(order)
+    worst = order[:count]
+    best = [i for i in order[::-1][:count] if i not in worst]
+    classes = predict_windows(built.model, built.task, windows, best + worst, device)
+    bands = data.statistics.bands
+    examples = []
+    for index, predicted in zip(best + worst, classes, strict=True):
+        sample = windows[index]
+        examples.append(
+            Example(
+                sample.name,
+                to_rgb(sample.image.numpy(), bands),
+                sample.mask.numpy(),
+                predicted.numpy(),
+                validation.scores[index],
+            )
+        )
+    return Examples(examples[: len(best)], examples[len(best) :])
+
+
+def _holds_other(windows: GridWindows, index: int, common: int) -> bool:
+    mask = windows[index].mask
+    return bool(((mask != common) & (mask != 255)).any())
+
+
+def make_report(folder: RunFolder, recipe: Recipe, examples: Examples) -> Report:
+    """The report of a finished run, from what its folder holds."""
+    run, metrics = folder.read_json("run"), folder.read_json("metrics")
+    bands = run["data"]["bands"]
+    backbone = run["backbone"]
+    tested = [part for part in ("val", "test") if part in metrics]
+    return Report(
+        name=folder.path.name,
+        method=recipe.method.kind,
+        decoder=recipe.decoder.kind,
+        classes=recipe.task.classes,
+        colors=palette(recipe.task.classes),
+        backbone=Backbone(
+            backbone["name"], backbone["licence"], backbone["source"], backbone["random_weights"]
+        ),
+        cost=Cost(
+            device=run["device"],
+            seconds_total=run["seconds"],
+            seconds_per_epoch=run["seconds_per_epoch"],
+            trained_parameters=run["trained_parameters"],
+            total_parameters=run["total_parameters"],
+            peak_memory_bytes=run["peak_memory"]["peak_bytes"],
+            peak_memory_kind=run["peak_memory"]["kind"],
+            adapter_bytes=run["adapter_bytes"],
+        ),
+        recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
+        history=_history(folder.history),
+        metrics={part: _numbers(metrics[part]) for part in tested},
+        confusion={part: metrics["confusion"][part] for part in tested},
+        best=examples.best,
+        worst=examples.worst,
+        data={
+            part: Part(scenes, run["data"]["class_pixels"][part])
+            for part, scenes in run["data"]["parts"].items()
+            if scenes
+        },
+        best_epoch=run["best_epoch"],
+        unit="chip" if recipe.data.kind == "chips" else "scene",
+        shown_bands=[bands[i] for i in shown_bands(bands)] if len(bands) > 2 else [],
+        versions={"geotune": run["geotune"], **run["versions"]},
+        notes=run["notes"],
+        created=run["created"],
+    )
+
+
+def _numbers(values: dict[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]

@@ -1,0 +1,82 @@
+"""Metrics of a model over a part of the data: in all, by region, and window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geotune.data.dataset import GridWindows
+from geotune.model import Model
+from geotune.tasks.segment import Segment
+from geotune.training.loaders import loader
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        metrics: over all windows.
+        regions: the same for each group of scenes.
+        confusion: `(K, K)` pixel counts; rows are labels, columns predictions.
+        scores: of each window, NaN where it has none.
+    """
+
+    metrics: dict[str, float]
+    regions: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+    scores: list[float]
+
+
+def evaluate(
+    model: Model,
+    task: Segment,
+    windows: GridWindows,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "32-true",
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Run the model over every window once. `progress` is told windows done and in all."""
+    model.to(device).eval()
+    everything = task.metrics().to(device)
+    regions = {scene.group: task.metrics().to(device) for scene in windows.scenes}
+    scores: list[float] = []
+    with torch.no_grad(), autocast(device, precision):
+        for batch in loader(windows, batch_size, workers=workers):
+            batch = batch.to(device)  # type: ignore[attr-defined]
+            logits = model(batch.images)
+            everything.update(logits, batch.masks)
+            for i, group in enumerate(batch.groups):
+                regions[group].update(logits[i : i + 1], batch.masks[i : i + 1])
+                scores.append(task.sample_score(logits[i], batch.masks[i]))
+            if progress is not None:
+                progress(len(scores), len(windows))
+    return Evaluation(
+        everything.compute(),
+        {group: metrics.compute() for group, metrics in regions.items()},
+        everything.confusion(),
+        scores,
+    )
+
+
+def predict_windows(
+    model: Model, task: Segment, windows: GridWindows, indices: list[int], device: torch.device
+) -> list[Tensor]:
+    """Classes `(H, W)`, uint8, of some windows."""
+    model.to(device).eval()
+    with torch.no_grad():
+        return [
+            task.predict(model(windows[i].image.unsqueeze(0).to(device)))[0].cpu() for i in indices
+        ]
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The autocast that a training precision stands for."""
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "32-true")

@@ -1,0 +1,206 @@
+"""Training a built recipe in a run folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from safetensors.torch import load_file
+
+from geotune.adapter import load_adapter_state
+from geotune.build import Built
+from geotune.data.dataset import TrainWindows
+from geotune.data.prepare import DataParts
+from geotune.memory.measure import Peak, PeakWatch
+from geotune.recipe import Train
+from geotune.training.folder import RunFolder
+from geotune.training.keeper import Keeper
+from geotune.training.loaders import loader
+from geotune.training.module import Training
+from geotune.types import GeotuneError
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training came to. The model holds the best epoch's weights.
+
+    Attributes:
+        best_epoch: from 0.
+        seconds: of this process alone; an interrupted training's epochs are in the history.
+        went_on: the epoch that an interrupted training went on from, else None.
+        main_process: false in the helper processes of a training on many devices.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    peak: Peak
+    device: torch.device
+    seconds: float
+    went_on: int | None
+    main_process: bool
+
+
+def monitored(built: Built, train: Train) -> str:
+    """The name of the metric that decides, as the task knows it.
+
+    Raises `GeotuneError` where `train.monitor` is no metric of the task.
+    """
+    known = list(built.task.metrics().compute())
+    name = (train.monitor or built.task.main_metric).removeprefix("val/")
+    if name not in known:
+        raise GeotuneError(
+            f"train.monitor: found {train.monitor!r}, expected one of {', '.join(known)}"
+        )
+    return name
+
+
+def fit(
+    built: Built,
+    data: DataParts,
+    train: Train,
+    folder: RunFolder,
+    callbacks: Sequence[Callback] = (),
+) -> Fitted:
+    """Train, going on from the folder's checkpoint where there is one.
+
+    Raises `GeotuneError` where the loss is not finite or the settings do not fit together.
+    """
+    _quiet()
+    monitor = monitored(built, train)
+    keeper = Keeper(folder, f"val/{monitor}")
+    extra: list[Callback] = [keeper, _Epochs(data.train), *callbacks]
+    if train.patience is not None:
+        extra.append(
+            EarlyStopping(f"val/{monitor}", mode="max", patience=train.patience, strict=True)
+        )
+    extra.append(_FiniteLoss())
+    trainer = _trainer(train, folder, extra)
+    world, rank = trainer.world_size, trainer.global_rank
+    micro = _micro_batch(train, world)
+    loaders = {
+        "train_dataloaders": loader(
+            data.train, micro, workers=train.workers, rank=rank, world=world, pin=True
+        ),
+        "val_dataloaders": loader(
+            data.val, micro, workers=train.workers, rank=rank, world=world, pin=True
+        ),
+    }
+    steps = -(-len(loaders["train_dataloaders"]) // train.accumulate) * train.epochs
+    module = Training(
+        built.model,
+        built.task,
+        total_steps=steps,
+        monitor=monitor,
+        lr=train.lr,
+        backbone_lr=train.backbone_lr,
+        weight_decay=train.weight_decay,
+        schedule=train.schedule,
+        warmup=train.warmup,
+        seed=train.seed,
+    )
+    module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
+    going_on = folder.last if folder.last.is_file() else None
+    watch = PeakWatch(trainer.strategy.root_device)
+    started = time.perf_counter()
+    trainer.fit(module, **loaders, ckpt_path=going_on, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - started
+    assert keeper.best_epoch is not None
+    if trainer.is_global_zero:
+        load_adapter_state(built.model, load_file(folder.best), str(folder.best))
+    return Fitted(
+        keeper.history,
+        keeper.best_epoch,
+        watch.peak(),
+        trainer.strategy.root_device,
+        seconds,
+        module.started_at if module.started_at else None,
+        trainer.is_global_zero,
+    )
+
+
+def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trainer:
+    strategy: str | Strategy = train.strategy
+    many = train.nodes > 1 or train.devices not in (1, "auto") or train.strategy == "ddp"
+    if many and train.strategy in ("auto", "ddp"):
+        # each process validates its own windows, so buffers are not exchanged in every forward
+        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
+    devices: Any = train.devices
+    if devices == "auto" and not torch.cuda.is_available():
+        devices = 1
+    logger: Any = TensorBoardLogger(folder.path, name="tensorboard", version="")
+    return Trainer(
+        accelerator=train.accelerator,
+        devices=devices,
+        num_nodes=train.nodes,
+        strategy=strategy,
+        precision=train.precision,
+        max_epochs=train.epochs,
+        accumulate_grad_batches=train.accumulate,
+        gradient_clip_val=train.clip or None,
+        callbacks=callbacks,
+        logger=logger,
+        log_every_n_steps=10,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        sync_batchnorm=many and torch.cuda.is_available() and train.accelerator != "cpu",
+    )
+
+
+def _micro_batch(train: Train, world: int) -> int:
+    parts = train.accumulate * world
+    if train.batch_size % parts:
+        raise GeotuneError(
+            f"train.batch_size {train.batch_size} is no multiple of train.accumulate x devices "
+            f"({train.accumulate} x {world}); choose one that is"
+        )
+    return train.batch_size // parts
+
+
+class _Epochs(Callback):
+    """Tells the training windows which epoch it is."""
+
+    def __init__(self, windows: TrainWindows) -> None:
+        self.windows = windows
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.windows.set_epoch(trainer.current_epoch)
+        if pl_module.started_at is None:
+            pl_module.started_at = trainer.current_epoch
+
+
+class _FiniteLoss(Callback):
+    """Stops a training whose loss is no number, before it is written anywhere."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not torch.isfinite(outputs["loss"]).all():
+            raise GeotuneError(
+                f"the loss is {float(outputs['loss'])} in epoch {trainer.current_epoch + 1}, batch "
+                f"{batch_idx + 1} ({', '.join(batch.names[:3])} ...); try a lower train.lr, or "
+                "train.precision=32-true"
+            )
+
+
+def _quiet() -> None:
+    """Keep what Lightning says to its developers from its users' screens."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*")
+    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")

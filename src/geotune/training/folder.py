@@ -1,0 +1,142 @@
+"""The run folder: what a training leaves, and what a training that was cut off goes on from."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from geotune.adapter import CARD, TENSORS
+from geotune.files import write_atomically
+from geotune.recipe import Recipe, dump_recipe, read_recipe
+from geotune.types import GeotuneError
+
+State = Literal["new", "unfinished", "finished"]
+OURS = (
+    "recipe.yaml", "run.json", "metrics.json", "history.csv", "report.html", "examples.npz",
+    TENSORS, CARD, "checkpoint", "tensorboard",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and small files of a run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as resolved."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def examples(self) -> Path:
+        """The best and worst validation windows."""
+        return self.path / "examples.npz"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that an interrupted training goes on from."""
+        return self.path / "checkpoint" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """What the best epoch so far had trained."""
+        return self.path / "checkpoint" / "best.safetensors"
+
+    def state(self, recipe: Recipe) -> State:
+        """How far this recipe got here.
+
+        Raises `GeotuneError` where the folder holds another recipe, or something that is no run.
+        """
+        self.refuse_foreign()
+        if not self.recipe.is_file():
+            return "new"
+        other = changed_keys(read_recipe(self.recipe)[0], recipe)
+        if other:
+            raise GeotuneError(
+                f"{self.path}: holds a run of another recipe ({'; '.join(other[:6])}); "
+                "choose another train.run, or start anew with --fresh"
+            )
+        return "finished" if (self.path / "run.json").is_file() else "unfinished"
+
+    def start(self, recipe: Recipe) -> None:
+        """Make the folder and write the recipe."""
+        write_atomically(self.recipe, dump_recipe(recipe).encode())
+
+    def refuse_foreign(self) -> None:
+        """Raise `GeotuneError` where the folder is there and holds no run of geotune."""
+        if self.path.exists() and not self.recipe.is_file():
+            if not self.path.is_dir() or any(self.path.iterdir()):
+                raise GeotuneError(
+                    f"{self.path}: is there and is no run of geotune; choose another train.run"
+                )
+
+    def clear(self) -> None:
+        """Remove what geotune wrote here; anything else stays."""
+        for name in OURS:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write `<name>.json`; numbers that are not finite become null."""
+        text = json.dumps(finite(values), indent=2, ensure_ascii=False, default=str)
+        write_atomically(self.path / f"{name}.json", text.encode())
+
+    def read_json(self, name: str) -> Any:
+        """Read `<name>.json`. Raises `GeotuneError` where it is missing or damaged."""
+        path = self.path / f"{name}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise GeotuneError(
+                f"{path}: is not there: {self.path} holds no finished run; finish it with geotune fit"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def finite(values: Any) -> Any:
+    """The values with numbers that are not finite as None, for JSON."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return values
+
+
+def changed_keys(before: Recipe, now: Recipe) -> list[str]:
+    """What differs between two recipes, as `key: before -> now`; where they run does not count."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    return [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if key != "train.run" and old.get(key, "absent") != new.get(key, "absent")
+    ]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat

@@ -1,0 +1,89 @@
+"""What is kept after each epoch: history, the best epoch's tensors, and a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import save
+
+from geotune.adapter import adapter_state
+from geotune.files import write_atomically
+from geotune.training.folder import RunFolder
+from geotune.training.module import Training
+
+
+class Keeper(Callback):
+    """Writes after each epoch, each file whole or not at all; the checkpoint comes last.
+
+    Attributes:
+        history: one row an epoch.
+        best_epoch: the epoch with the highest `monitor`, from 0; None before the first.
+    """
+
+    def __init__(self, folder: RunFolder, monitor: str) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.history: list[dict[str, float]] = []
+        self.best_epoch: int | None = None
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"history": self.history, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.history = state_dict["history"]
+        self.best_epoch = state_dict["best_epoch"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the epoch."""
+        if trainer.sanity_checking:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        optimizer: Any = pl_module.optimizers()
+        row = {
+            "epoch": float(trainer.current_epoch + 1),
+            **metrics,
+            "lr": max(float(group["lr"]) for group in optimizer.param_groups),
+            "seconds": time.perf_counter() - self._started,
+        }
+        self.history.append(row)
+        best = self._is_best(row)
+        if best:
+            self.best_epoch = trainer.current_epoch
+        if trainer.is_global_zero:
+            if best:
+                assert isinstance(pl_module, Training)
+                state = adapter_state(pl_module.model)
+                tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+                write_atomically(self.folder.best, save(tensors))
+            write_atomically(self.folder.history, _as_csv(self.history).encode())
+        unfinished = self.folder.last.with_suffix(".part")
+        trainer.save_checkpoint(unfinished)
+        if trainer.is_global_zero:
+            unfinished.replace(self.folder.last)
+
+    def _is_best(self, row: dict[str, float]) -> bool:
+        if self.best_epoch is None:
+            return True
+        value, best = row[self.monitor], self.history[self.best_epoch][self.monitor]
+        return not math.isnan(value) and (math.isnan(best) or value > best)
+
+
+def _as_csv(rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

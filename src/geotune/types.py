@@ -1,0 +1,125 @@
+"""What the rooms of geotune hand each other: samples, taps, feature maps, bands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+"""The mask value that is never trained on and never counted."""
+
+
+class GeotuneError(Exception):
+    """Something a user can mend: the message names it, what was found, expected, and what to do."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One feature map that a backbone or an encoder offers.
+
+    `stride` is in image pixels per feature pixel; a pyramid made from a patch of 14 has
+    strides such as 3.5, so it is a float.
+    """
+
+    name: str
+    channels: int
+    stride: float
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Feature maps of one batch, fine to coarse or first block to last.
+
+    Attributes:
+        maps: one tensor `(B, C_i, H_i, W_i)` for each tap asked for.
+        image_size: `(H, W)` of the padded image that the maps cover; a decoder's output is
+            resized to it and then cropped to the images' own size.
+        tokens: class and register tokens of the last block, `(B, N, C)`, where there are any.
+    """
+
+    maps: tuple[Tensor, ...]
+    image_size: tuple[int, int]
+    tokens: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-band affine map of raw pixel values: `(x - offset) / scale`."""
+
+    bands: tuple[str, ...]
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def of(self, bands: Sequence[str]) -> Normalization:
+        """The same map for `bands`, in their order. Raises `GeotuneError` for an unknown band."""
+        missing = [band for band in bands if band not in self.bands]
+        if missing:
+            raise GeotuneError(
+                f"no normalisation is known for band {', '.join(missing)}; "
+                f"there is one for {', '.join(self.bands)}"
+            )
+        where = [self.bands.index(band) for band in bands]
+        return Normalization(
+            tuple(bands),
+            tuple(self.offset[i] for i in where),
+            tuple(self.scale[i] for i in where),
+        )
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Mean and standard deviation of each band over the valid pixels of a split, in raw units."""
+
+    bands: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window of a scene, or one chip.
+
+    Attributes:
+        image: `(C, H, W)` float32, raw pixel values; what is not valid holds NaN.
+        mask: `(H, W)` int64 class indices, `IGNORE` where there is no label or no data.
+        name: scene and position, as people should read it: `durban (128, 256)`.
+        group: what a split keeps together: the scene's or chip's group.
+    """
+
+    image: Tensor
+    mask: Tensor
+    name: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked: images `(B, C, H, W)` with NaN where invalid, masks `(B, H, W)`."""
+
+    images: Tensor
+    masks: Tensor
+    names: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(samples: Sequence[Sample]) -> Batch:
+        """Stack samples; all must have one size."""
+        return Batch(
+            torch.stack([s.image for s in samples]),
+            torch.stack([s.mask for s in samples]),
+            [s.name for s in samples],
+            [s.group for s in samples],
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on `device`."""
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.masks.to(device, non_blocking=True),
+            self.names,
+            self.groups,
+        )

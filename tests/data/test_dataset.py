@@ -1,0 +1,186 @@
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from geotune.data.augment import COUNT, turn
+from geotune.data.dataset import GridWindows, TrainWindows
+from geotune.data.prepare import DataParts, prepare
+from geotune.data.scan import scan
+from geotune.data.scenes import open_scenes
+from geotune.data.splits import split_by_list
+from geotune.data.windows import Window
+from geotune.types import IGNORE, Batch, GeotuneError, Sample
+
+CLASSES = ["background", "ship"]
+
+
+def _scenes(write_raster: Any, folder: Path, masks: dict[str, Any]) -> Any:
+    for i, (name, mask) in enumerate(masks.items()):
+        # the value of a pixel says where it is
+        image = np.arange(mask.size, dtype="float32").reshape(1, *mask.shape) + 10_000 * i
+        write_raster(f"{name}.tif", image, bands=["red"])
+        write_raster(f"l/{name}.tif", mask.astype("uint8"))
+    return open_scenes(scenes=f"{folder}/*.tif", labels=f"{folder}/l/{{stem}}.tif", classes=CLASSES)
+
+
+@pytest.fixture
+def scenes(write_raster: Any, tmp_path: Path) -> Any:
+    rng = np.random.default_rng(0)
+    masks = {name: rng.choice([0, 1, 255], (40, 50)) for name in ("a", "b", "c", "d")}
+    return _scenes(write_raster, tmp_path, masks)
+
+
+def _equal(one: Sample, two: Sample) -> bool:
+    return (
+        torch.equal(one.image.nan_to_num(-1), two.image.nan_to_num(-1))
+        and torch.equal(one.mask, two.mask)
+        and (one.name, one.group) == (two.name, two.group)
+    )
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(scenes: Any) -> None:
+    scans = scan(scenes, 16)
+    one = TrainWindows(scenes, scans, 16, seed=3)
+    two = TrainWindows(scenes, scans, 16, seed=3)
+    backwards = {i: two[i] for i in reversed(range(len(two)))}
+    assert all(_equal(one[i], backwards[i]) for i in range(len(one)))
+    assert len({one[i].name for i in range(len(one))}) > len(one) // 2
+    first = [one[i] for i in range(4)]
+    one.set_epoch(1)
+    assert not all(_equal(sample, one[i]) for i, sample in enumerate(first))
+    one.set_epoch(0)
+    assert all(_equal(sample, one[i]) for i, sample in enumerate(first))
+    other = TrainWindows(scenes, scans, 16, seed=4)
+    assert not all(_equal(sample, other[i]) for i, sample in enumerate(first))
+
+
+def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
+    dataset = TrainWindows(scenes, scan(scenes, 16), 16, samples=6)
+    loader = DataLoader(
+        dataset,
+        batch_size=2,
+        num_workers=1,
+        collate_fn=Batch.of,
+        multiprocessing_context="fork",
+        persistent_workers=True,
+    )
+    for epoch in (0, 5):
+        dataset.set_epoch(epoch)
+        for k, batch in enumerate(loader):
+            here = Batch.of([dataset[2 * k], dataset[2 * k + 1]])
+            assert torch.equal(batch.images, here.images) and batch.names == here.names
+            assert torch.equal(batch.masks, here.masks)
+
+
+def test_a_dataset_can_be_sent_to_another_process(scenes: Any) -> None:
+    dataset = TrainWindows(scenes, scan(scenes, 16), 16)
+    dataset.set_epoch(2)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        name = pool.apply(_name_of, (dataset, 3))
+    assert name == dataset[3].name
+
+
+def _name_of(dataset: TrainWindows, index: int) -> str:
+    return dataset[index].name
+
+
+def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
+    scans = scan(scenes, 16)
+    plain = TrainWindows(scenes, scans, 16, augment=False)
+    turned = TrainWindows(scenes, scans, 16, augment=True)
+    ways = set()
+    for i in range(30):
+        sample = plain[i]
+        values = sample.image[0].long().flatten()
+        scene = scenes[int(values[0]) // 10_000]
+        rows, cols = (values % 10_000) // 50, (values % 10_000) % 50
+        mask = scene.labels.read(Window(0, 0, 40, 50))
+        assert (sample.mask.flatten().numpy() == mask[rows, cols]).all()
+        assert sample.name == f"{scene.name} ({rows[0]}, {cols[0]})" and sample.group == scene.name
+        [way] = [k for k in range(COUNT) if torch.equal(turn(sample.image, k), turned[i].image)]
+        assert torch.equal(turn(sample.mask, way), turned[i].mask)
+        ways.add(way)
+    assert len(ways) > 4
+
+
+def test_an_epoch_covers_the_scenes_area_once(scenes: Any) -> None:
+    scans = scan(scenes, 16)
+    assert len(TrainWindows(scenes, scans, 16)) == 32  # 4 * 40 * 50 / 16**2 = 31.25
+    assert len(TrainWindows(scenes, scans, 512)) == 1
+    assert len(TrainWindows(scenes, scans, 16, samples=7)) == 7
+    with pytest.raises(IndexError):
+        TrainWindows(scenes, scans, 16, samples=7)[7]
+
+
+def test_every_training_window_holds_a_labelled_pixel(write_raster: Any, tmp_path: Path) -> None:
+    mask = np.full((400, 400), IGNORE)
+    mask[300, 310] = 1
+    scenes = _scenes(write_raster, tmp_path, {"a": mask})
+    dataset = TrainWindows(scenes, scan(scenes, 8), 8, samples=20, focus=0)
+    assert all((dataset[i].mask == 1).any() for i in range(20))
+
+
+def test_scenes_smaller_than_the_window_are_padded(write_raster: Any, tmp_path: Path) -> None:
+    scenes = _scenes(write_raster, tmp_path, {"a": np.ones((5, 9))})
+    scans = scan(scenes, 16)
+    for sample in (TrainWindows(scenes, scans, 16)[0], GridWindows(scenes, scans, 16)[0]):
+        assert sample.image.shape == (1, 16, 16) and sample.mask.shape == (16, 16)
+        assert (sample.mask == 1).sum() == 45 and (sample.mask == IGNORE).sum() == 16 * 16 - 45
+        assert torch.equal(torch.isnan(sample.image[0]), sample.mask == IGNORE)
+
+
+def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Path) -> None:
+    mask = np.full((50, 70), IGNORE)
+    mask[3, 3], mask[49, 69], mask[20:30, 30:40] = 0, 1, 1
+    scenes = _scenes(write_raster, tmp_path, {"a": mask, "b": np.full((20, 20), IGNORE)})
+    windows = GridWindows(scenes, scan(scenes, 16), 16)
+    seen: list[float] = []
+    for i in range(len(windows)):
+        sample, place = windows[i], windows.places[i]
+        assert sample.name == f"a ({place.row}, {place.col})" and place.scene == 0
+        assert (sample.mask != IGNORE).any()
+        seen += sample.image[0][sample.mask != IGNORE].tolist()
+    assert sorted(seen) == np.flatnonzero(mask != IGNORE).tolist()
+    assert len(windows) < 20
+
+
+def _parts(scenes: Any, **options: Any) -> DataParts:
+    parts = split_by_list(scenes, train=["a", "b"], val=["c"], test=["d"])
+    return prepare(parts, window=16, **options)
+
+
+def test_prepare_makes_all_parts(scenes: Any) -> None:
+    read: list[str] = []
+    made = _parts(scenes, samples=5, progress=lambda scene: read.append(scene.name))
+    assert sorted(read) == ["a", "b", "c", "d"]
+    assert made.parts == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    assert len(made.train) == 5 and len(made.val) == 12 and made.test is not None
+    assert made.statistics.bands == ("red",)
+    assert made.statistics.mean[0] == pytest.approx(1999 / 2 + 5000)  # of train alone
+    assert made.class_pixels["val"] == [
+        int((np.concatenate([made.val[i].mask for i in range(12)]) == k).sum()) for k in (0, 1)
+    ]
+    assert made.notes == []
+    without = prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
+    assert without.test is None and without.class_pixels["test"] == []
+
+
+def test_a_part_without_labels_is_refused(write_raster: Any, tmp_path: Path) -> None:
+    masks = {"a": np.ones((9, 9)), "b": np.full((9, 9), IGNORE)}
+    scenes = _scenes(write_raster, tmp_path, masks)
+    with pytest.raises(GeotuneError, match=r"data\.split\.val: none of its scenes has a labelled"):
+        prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
+
+
+def test_an_absent_class_is_noted(write_raster: Any, tmp_path: Path) -> None:
+    scenes = _scenes(write_raster, tmp_path, {"a": np.zeros((9, 9)), "b": np.ones((9, 9))})
+    made = prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
+    assert made.notes == [
+        "no pixel of ship in the train scenes",
+        "no pixel of background in the val scenes",
+    ]

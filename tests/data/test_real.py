@@ -1,0 +1,57 @@
+"""The data room on the real imagery beside the project."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geotune.data.prepare import prepare
+from geotune.data.scan import scan
+from geotune.data.scenes import open_rasters, open_scenes
+from geotune.data.splits import split_by_group
+from geotune.data.windows import Window
+from geotune.types import GeotuneError
+
+
+def test_ships(shared_data: Path) -> None:
+    scenes = open_scenes(
+        scenes=f"{shared_data}/ships/[b-d]*.tif",
+        labels=f"{shared_data}/ships/{{stem}}.geojson",
+        classes=["background", "ship"],
+        wanted_bands=["B08", "B02"],
+    )
+    made = prepare(split_by_group(scenes, val=["busan"], test=["durban"]), window=128, samples=40)
+    assert made.parts["train"] == ["cartagena", "casablanca"]
+    assert made.class_pixels["val"] == [724_428, 3_930]
+    assert len(made.val) == 54 and made.notes == []
+    ships = np.mean([bool((made.train[i].mask == 1).any()) for i in range(40)])
+    assert ships > 0.6
+
+
+def test_clouds(shared_data: Path) -> None:
+    bands = ["blue", "green", "red", "nir", "swir1", "swir2"]
+    [scene] = open_scenes(
+        scenes=f"{shared_data}/clouds/landsat5*.tif",
+        labels=f"{shared_data}/clouds/{{stem}}_mask.tif",
+        classes=["shadow", "water", "land", "cloud"],
+        class_values={"shadow": 0, "water": 1, "land": 3, "cloud": 4},
+        bands=bands,
+        wanted_bands=["nir"],
+    )
+    [result] = scan([scene], 128)
+    assert result.class_pixels.tolist() == [60_488, 2_698, 113_029, 85_929]
+    assert result.means[0] == pytest.approx(0.277, abs=1e-3)
+
+
+def test_one_file_for_each_band_with_sparse_labels(shared_data: Path) -> None:
+    folder = shared_data / "scene"
+    sources = open_rasters(
+        f"{folder}/{{band}}.tif", wanted_bands=["B04", "B02"], nodata=255
+    )  # its border
+    image = sources["scene"].read(Window(0, 0, 2201, 2629))
+    assert np.isnan(image).all(axis=0).sum() == 1_822_377
+    classes = ["Herbaceous", "Forested Wetland", "Sand", "Emergent Wetland", "WetSand"]
+    with pytest.raises(GeotuneError, match=r"rcr_landcover\.shp.*'Subtidal Haline' \(1 features\)"):
+        open_scenes(
+            scenes=f"{folder}/{{band}}.tif", labels=f"{folder}/rcr_landcover.shp", classes=classes
+        )

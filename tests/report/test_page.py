@@ -1,0 +1,187 @@
+"""The page as a whole."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from geotune.report.content import Backbone, Cost, Example, Part, Report
+from geotune.report.page import render, write_report
+from geotune.types import GeotuneError
+
+EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_the_page_shows_all_its_parts(report: Report) -> None:
+    page = Page(render(report))
+    text = " ".join(page.text.split()).replace("\N{NO-BREAK SPACE}", " ")
+    for expected in (
+        "In short",
+        "Class by class, test data (busan)",
+        "What is taken for what, validation data",
+        "durban (0, 128) · mean IoU 0.750",
+        "Best",
+        "Worst",
+        "B04, B03 and B02 as red, green and blue",
+        "1.7 GB (memory)",
+        "13 min 43 s, 41 s an epoch",
+        "Training: 2 scenes",
+        "athens, cartagena",
+        "busan.geojson: two polygons lie outside the scene",
+        "nasaharvest/galileo",
+        "2.15.0",
+        "backbone: {name: rslearn/galileo_nano}",
+        "normalisation: the backbone's own",
+    ):
+        assert expected in text
+    assert len(page.of("svg")) == 3
+    assert len(page.of("img")) == 8
+    assert all(picture["alt"] for picture in page.of("img"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    linked = {str(link["href"])[1:] for link in page.of("a")}
+    assert linked <= set(ids)
+
+
+def test_nothing_is_loaded_and_nothing_runs(report: Report) -> None:
+    html = render(report)
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for key, value in attributes.items():
+            if key in ("src", "href", "xlink:href", "srcset"):
+                assert str(value).startswith(("data:image/png;base64,", "#"))
+            assert not key.startswith("on")
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert "default-src 'none'" in html
+
+
+def test_names_cannot_break_out_of_the_text(report: Report, window: Callable[..., Example]) -> None:
+    evil = replace(
+        report,
+        name=EVIL,
+        method=EVIL,
+        decoder=EVIL,
+        classes=["background", EVIL],
+        backbone=Backbone(EVIL, EVIL, EVIL, random_weights=True),
+        cost=replace(report.cost, device=EVIL, peak_memory_kind=EVIL),
+        recipe_yaml=EVIL,
+        best=[window(EVIL)],
+        data={"train": Part([EVIL], [1, 1]), "test": Part([EVIL] * 20, [1, 1])},
+        unit=EVIL,
+        shown_bands=[EVIL] * 3,
+        score_name=EVIL,
+        versions={EVIL: EVIL},
+        data_notes=[EVIL],
+        notes=[EVIL],
+        warnings=[EVIL],
+        created=EVIL,
+    )
+    page = Page(render(evil))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert all("onerror" not in attributes for _, attributes in page.tags)
+    assert page.text.count(EVIL) > 20
+
+
+def test_missing_numbers_are_dashes(report: Report) -> None:
+    page = Page(render(replace(report, metrics={"val": {"miou": math.nan}}, confusion={})))
+    words = re.findall(r"\w+", page.text)
+    assert not {"nan", "NaN", "None"} & set(words)
+    assert page.text.count("–") > 5
+
+
+def test_random_weights_have_a_banner(report: Report) -> None:
+    random = replace(report, backbone=replace(report.backbone, random_weights=True))
+    assert "has random weights" in Page(render(random)).text
+    assert "random weights" not in Page(render(report)).text
+
+
+def test_warnings_have_a_banner(report: Report) -> None:
+    assert not [a for _, a in Page(render(report)).tags if a.get("role") == "alert"]
+    page = Page(render(replace(report, warnings=["mask.tif: 12 pixels of value 2"])))
+    assert [a for _, a in page.tags if a.get("role") == "alert"]
+    assert "mask.tif: 12 pixels of value 2" in page.text
+
+
+def test_a_run_with_next_to_nothing_has_a_page() -> None:
+    bare = Report(
+        name="bare",
+        method="frozen",
+        decoder="linear",
+        classes=["a", "b"],
+        colors=[(0, 0, 0), (255, 255, 255)],
+        backbone=Backbone("timm/resnet18", "unknown", "unknown"),
+        cost=Cost("CPU", math.nan, math.nan, 0, 0),
+        recipe_yaml="",
+    )
+    page = Page(render(bare))
+    assert "No epoch was recorded" in page.text
+    assert not {"nan", "NaN", "None"} & set(re.findall(r"\w+", page.text))
+    anchors = {str(link["href"])[1:] for link in page.of("a")}
+    assert anchors <= {a["id"] for _, a in page.tags if "id" in a}
+
+
+def test_eight_large_windows_stay_below_three_megabytes(
+    report: Report, window: Callable[..., Example]
+) -> None:
+    windows = [window(f"chip {i}", 512) for i in range(8)]
+    html = render(replace(report, best=windows[:4], worst=windows[4:]))
+    assert len(html.encode()) < 3e6
+
+
+def test_writing_replaces_the_old_page_and_leaves_nothing_else(
+    report: Report, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    write_report(path, report)
+    assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_keeps_the_old_page(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(GeotuneError, match=r"report\.html.*No space left"):
+        write_report(path, report)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_named(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(GeotuneError, match="nowhere"):
+        write_report(tmp_path / "nowhere" / "report.html", report)

@@ -1,0 +1,58 @@
+"""The numbers of the tables."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from geotune.report.content import Report
+from geotune.report.tables import class_rows, confusion_rows, share_rows
+
+
+def test_class_rows(report: Report) -> None:
+    background, ship = class_rows(report, "test")
+    assert (ship.pixels, background.pixels) == (150, 19850)
+    assert ship.share == pytest.approx(150 / 20000)
+    assert ship.found == pytest.approx(92 / 150)
+    assert ship.right == pytest.approx(92 / 142)
+    assert ship.confused_with == "background"
+    assert (ship.iou, ship.f1) == (0.44, 0.61)
+    assert math.isnan(background.iou), "not among the metrics"
+    assert class_rows(report, "train") == []
+
+
+def test_a_class_that_never_occurs_has_no_shares(report: Report) -> None:
+    rows = class_rows(replace(report, confusion={"val": [[10, 0], [0, 0]]}), "val")
+    assert math.isnan(rows[1].found)
+    assert math.isnan(rows[1].right)
+    assert rows[1].confused_with is None
+
+
+def test_confusion_shares_are_of_the_row() -> None:
+    cells = confusion_rows([[3, 1], [0, 0]])
+    assert [cell.share for cell in cells[0]] == [0.75, 0.25]
+    assert [cell.correct for row in cells for cell in row] == [True, False, False, True]
+    assert all(math.isnan(cell.share) for cell in cells[1])
+
+
+def test_class_shares_of_a_part(report: Report) -> None:
+    rows = share_rows(report, report.data["val"])
+    assert [row.share for row in rows] == [0.99, 0.01]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"colors": [(0, 0, 0)]},
+        {"confusion": {"val": [[1, 2]]}},
+        {"confusion": {"val": [[1, 2], [3]]}},
+        {"classes": ["a", "b", "c"], "colors": [(0, 0, 0)] * 3, "confusion": {}},
+    ],
+)
+def test_a_report_whose_class_counts_differ_is_refused(
+    report: Report, change: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=r"classes|matrix"):
+        replace(report, **change)  # type: ignore[arg-type]
