@@ -144,7 +144,10 @@ def read_card(folder: Path) -> Card:
         if not len(bands) == len(offset) == len(scale):
             raise ValueError("bands, offset and scale differ in length")
         return Card(
-            base={key: str(values["base"][key]) for key in ("name", "fingerprint", "source", "licence")},
+            base={
+                key: str(values["base"][key])
+                for key in ("name", "fingerprint", "source", "licence")
+            },
             normalization=Normalization(bands, offset, scale),
             sections={key: values[key] for key in ("backbone", "method", "decoder", "task")},
             geotune=str(values["geotune"]),

@@ -162,9 +162,7 @@ def load_adapter(folder: Path | str, weights: Path | str | None = None) -> Built
         }
     )
     require_base(backbone, card, folder)
-    model = _model(
-        sections.method, sections.decoder, sections.task, backbone, card.normalization
-    )
+    model = _model(sections.method, sections.decoder, sections.task, backbone, card.normalization)
     load_adapter_state(model, read_tensors(folder, card), str(folder))
     model.eval()
     task = TASKS[sections.task.kind](**values_of(sections.task))
@@ -173,13 +171,15 @@ def load_adapter(folder: Path | str, weights: Path | str | None = None) -> Built
 
 def card_sections(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe an adapter needs: how to build the model again."""
-    return recipe.model_dump(
-        mode="json", include={"backbone", "method", "decoder", "task"}
-    )
+    return recipe.model_dump(mode="json", include={"backbone", "method", "decoder", "task"})
 
 
 def _model(
-    method: Section, decoder: Section, task: Section, backbone: Backbone, normalization: Normalization
+    method: Section,
+    decoder: Section,
+    task: Section,
+    backbone: Backbone,
+    normalization: Normalization,
 ) -> Model:
     encoder = METHODS[method.kind](**values_of(method)).attach(backbone)  # type: ignore[attr-defined]
     outputs = TASKS[task.kind](**values_of(task)).num_outputs  # type: ignore[attr-defined]

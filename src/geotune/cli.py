@@ -281,7 +281,9 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
 
 
 def _metrics_table(part: str, metrics: dict[str, Any]) -> Table:
-    table = Table(title=f"{part}: mean IoU {_score(metrics['miou'])}", title_justify="left", box=None)
+    table = Table(
+        title=f"{part}: mean IoU {_score(metrics['miou'])}", title_justify="left", box=None
+    )
     for column in ("class", "IoU", "F1"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, value in metrics.items():
@@ -316,5 +318,3 @@ def _plain(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [_plain(value) for value in values]
     return values
-
-

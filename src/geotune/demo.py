@@ -27,7 +27,7 @@ data:
   size: 384
   window: 128
   samples: 64
-  split: {{kind: list, train: [scene_000, scene_001, scene_002, scene_003], val: [scene_004], test: [scene_005]}}
+  split: {{kind: group, by: scene, val: [scene_004], test: [scene_005]}}
 train:    {{run: {folder}/run, epochs: 4, batch_size: 8, lr: 3.0e-3, precision: bf16-mixed}}
 """
 
@@ -43,9 +43,7 @@ def run_demo(folder: Path, *, say: Callable[[str], None], console: Console) -> d
     recipe = parse_recipe(yaml.safe_load(text), "the demo's recipe")
     say(f"making synthetic scenes in {folder / 'scenes'}")
     assert recipe.train.run is not None
-    result = fit_recipe(
-        recipe, recipe.train.run, say=say, callbacks=[TrainingProgress(console)]
-    )
+    result = fit_recipe(recipe, recipe.train.run, say=say, callbacks=[TrainingProgress(console)])
     write_atomically(folder / "demo.yaml", text.encode())
     tested = test_run(result.run)
     scene = folder / "scenes" / "scene_005.tif"

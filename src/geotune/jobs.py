@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -167,8 +166,14 @@ def _finish(
         },
         "notes": notes,
     }
-    folder.write_json("metrics", {"val": validation.metrics, "regions": {"val": validation.regions},
-                                  "confusion": {"val": validation.confusion}})
+    folder.write_json(
+        "metrics",
+        {
+            "val": validation.metrics,
+            "regions": {"val": validation.regions},
+            "confusion": {"val": validation.confusion},
+        },
+    )
     folder.write_json("run", summary)
     write_report(folder.report, make_report(folder, recipe, examples))
     shutil.rmtree(folder.best.parent, ignore_errors=True)
@@ -233,6 +238,7 @@ def predict_run(
     place = pick_device(device)
     results = []
     for name, source in sources.items():
+
         def told(done: int, total: int, name: str = name) -> None:
             if progress is not None:
                 progress(name, done, total)

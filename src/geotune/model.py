@@ -1,4 +1,4 @@
-"""The whole network: normalisation, encoder, decoder; any image size in, logits of that size out."""
+"""The whole network: normalisation, encoder, decoder; images of any size in, logits out."""
 
 from __future__ import annotations
 

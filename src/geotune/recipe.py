@@ -44,7 +44,8 @@ class Backbone(Section):
     weights: Path | None = Field(None, description="file or folder with the weights")
     pretrained: bool = Field(True, description="false asks for random weights")
     bands: list[str] | PositiveInt | None = Field(
-        None, description="band names in the order the model gets them; a number where names do not matter"
+        None,
+        description="band names in the order the model gets them, or how many there are",
     )
     patch_size: PositiveInt | None = Field(None, description="for models with a flexible patch")
 
@@ -54,7 +55,9 @@ class Full(Section):
     """Every parameter trains."""
 
     kind: Literal["full"] = "full"
-    stem: int = Field(32, ge=0, description="width of the convolutional branch on the image; 0: none")
+    stem: int = Field(
+        32, ge=0, description="width of the convolutional branch on the image; 0: none"
+    )
 
 
 class Frozen(Section):
@@ -71,7 +74,9 @@ class Lora(Section):
     rank: PositiveInt = 16
     alpha: PositiveFloat = 16
     dropout: Share = 0.0
-    targets: list[str] | None = Field(None, description="layer names; by default query, value and MLP")
+    targets: list[str] | None = Field(
+        None, description="layer names; by default query, value and MLP"
+    )
     stem: int = Field(32, ge=0)
 
 
@@ -181,7 +186,9 @@ class GroupSplit(Section):
     """Groups held out by name; what is not named trains."""
 
     kind: Literal["group"] = "group"
-    by: str = Field("scene", description="`scene`, or a regular expression whose first group is the name")
+    by: str = Field(
+        "scene", description="`scene`, or a regular expression whose first group is the name"
+    )
     val: list[str]
     test: list[str] = Field(default_factory=list)
 
@@ -198,7 +205,8 @@ class _Labelled(Section):
     nodata: float | None = Field(None, description="where the files do not say")
     window: PositiveInt = 128
     samples: PositiveInt | None = Field(
-        None, description="training windows an epoch; by default what covers the training scenes once"
+        None,
+        description="training windows an epoch; by default what covers the training scenes once",
     )
     focus: Share = Field(
         0.75, description="share of training windows drawn around a pixel of a rare class"
@@ -245,7 +253,7 @@ class Chips(_Labelled):
 
 
 class Synthetic(_Labelled):
-    """Scenes that geotune makes itself: water, vegetation, fields, built-up land, clouds, shadows."""
+    """Scenes that geotune makes itself, with water, woods, fields, towns, clouds and shadows."""
 
     kind: Literal["synthetic"] = "synthetic"
     folder: Path = Path("synthetic")
@@ -309,7 +317,7 @@ class Recipe(Sections):
     """The whole recipe."""
 
     data: Data
-    train: Train = Field(default_factory=Train)
+    train: Train = Train()
 
 
 # ---------------------------------------------------------------- reading
@@ -322,7 +330,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); give a recipe file") from error
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}); give a recipe file"
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: is no text file; give a recipe in YAML") from error
     try:
@@ -330,7 +340,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: is no valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: found {type(values).__name__}, expected sections such as backbone:")
+        raise RecipeError(
+            f"{path}: found {type(values).__name__}, expected sections such as backbone:"
+        )
     notes: list[str] = []
     for override in overrides:
         notes += apply_override(values, override)
@@ -466,7 +478,11 @@ def _known_keys(path: Sequence[str], values: dict[str, Any]) -> set[str]:
             return set()
         kind = here.get("kind") if isinstance(here, dict) else None
         model = next(
-            (m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == kind),
+            (
+                m
+                for m in models
+                if "kind" in m.model_fields and m.model_fields["kind"].default == kind
+            ),
             models[0],
         )
     return set(model.model_fields)

@@ -42,7 +42,7 @@ class Examples:
             for i, example in enumerate(examples):
                 for field in ("image", "label", "prediction"):
                     arrays[f"{kind}.{i}.{field}"] = np.asarray(getattr(example, field), np.uint8)
-                arrays[f"{kind}.{i}.score"] = np.float64(example.score)[None]
+                arrays[f"{kind}.{i}.score"] = np.array([example.score])
                 arrays[f"{kind}.{i}.name"] = np.array(example.name)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]

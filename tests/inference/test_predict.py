@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 from rasterio.transform import from_origin
 from torch import Tensor
@@ -62,11 +64,17 @@ def test_a_map_keeps_place_and_nodata_and_is_cloud_optimised(tmp_path: Path) -> 
     assert list(result.pixels.values()) == [(expected == i).sum() for i in range(3)]
     assert result.nodata_pixels == (expected == 255).sum()
     assert result.notes == ()
-    sidecar = Path(f"{result.classes_path}.aux.xml").read_text()
-    assert "<Category>water &amp; ice</Category>" in sidecar
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "port_classes.tif", "port_classes.tif.aux.xml", "port_polygons.gpkg",
     ]  # fmt: skip
+
+
+def test_class_names_are_found_by_gdal(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "port.tif", blocks(40, 40))
+    result = predict(source, tmp_path)
+    rasterio.shutil.copy(result.classes_path, tmp_path / "port.vrt", driver="VRT")
+    names = re.findall("<Category>(.*)</Category>", (tmp_path / "port.vrt").read_text())
+    assert names == ["background", "water &amp; ice", "ship"]
 
 
 def test_polygons_have_the_maps_areas_and_leave_out_background(tmp_path: Path) -> None:
@@ -227,6 +235,10 @@ def test_a_second_prediction_replaces_the_first(tmp_path: Path) -> None:
     second = predict(source, tmp_path, lambda x: -rule_model(x))
     table = geopandas.read_file(second.polygons_path)
     assert table["pixels"].sum() == second.pixels["water & ice"] + second.pixels["ship"]
+    third = predict(source, tmp_path, polygons=False)
+    assert third.notes == (
+        f"{second.polygons_path}: is from an earlier prediction; delete it or predict polygons",
+    )
 
 
 def test_a_module_is_put_in_evaluation_mode(tmp_path: Path) -> None:

@@ -127,9 +127,7 @@ class Backbone(nn.Module):
             image = torch.zeros(1, len(self.bands), size, size)
             self.run(image, emit, set(range(len(names))))
         self.train(training)
-        return tuple(
-            Tap(name, shapes[i][1], size / shapes[i][2]) for i, name in enumerate(names)
-        )
+        return tuple(Tap(name, shapes[i][1], size / shapes[i][2]) for i, name in enumerate(names))
 
     @property
     def usual_moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

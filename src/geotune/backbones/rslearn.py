@@ -84,7 +84,7 @@ class GalileoBackbone(Backbone):
         side = max(rows, columns)  # positions are absolute, so a rectangle is a part of a square
         ratio = torch.full((1,), float(self.patch_size * GSD_M / 10), device=device)
         quarter = model.embedding_size // 4
-        place = self._positions(quarter, side, ratio, device=device)
+        place = self._positions(quarter, side, ratio, device=device)  # type: ignore[arg-type]
         place = place.reshape(side, side, quarter)[:rows, :columns]
         time = model.pos_embed[0].expand(rows, columns, -1)
         month = model.month_embed.weight[JUNE].expand(rows, columns, -1)
@@ -142,13 +142,20 @@ def galileo_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if weights is None:
-            model = Encoder(**_SHAPES[size])
+            model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
         else:
             folder = _weights_folder(weights, size)
             try:
                 model = Encoder.load_from_folder(folder, device=torch.device("cpu"))
-            except (json.JSONDecodeError, KeyError, TypeError, RuntimeError, ValueError, EOFError,
-                    OSError) as error:
+            except (
+                json.JSONDecodeError,
+                KeyError,
+                TypeError,
+                RuntimeError,
+                ValueError,
+                EOFError,
+                OSError,
+            ) as error:
                 raise GeotuneError(
                     f"{folder}: cannot be loaded as Galileo {size} "
                     f"({type(error).__name__}: {str(error)[:200]}); give the folder as published"

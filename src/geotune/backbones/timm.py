@@ -80,7 +80,9 @@ class TimmBackbone(Backbone):
         """See `Backbone.run`."""
         model: Any = self.model
         if not self._named_blocks:
-            for index, feature in enumerate(model.forward_intermediates(images, intermediates_only=True)):
+            for index, feature in enumerate(
+                model.forward_intermediates(images, intermediates_only=True)
+            ):
                 if index in wanted:
                     emit(index, feature)
             return None
@@ -88,7 +90,9 @@ class TimmBackbone(Backbone):
         last = len(self._named_blocks) - 1
         hooks = [
             block.register_forward_hook(
-                lambda _module, _inputs, output, index=index: emit(index, self._to_map(output, size))
+                lambda _module, _inputs, output, index=index: emit(
+                    index, self._to_map(output, size)
+                )
             )
             for index, (_, block) in enumerate(self._named_blocks)
             if index in wanted and index != last
@@ -101,11 +105,12 @@ class TimmBackbone(Backbone):
         if last in wanted:
             emit(last, self._to_map(output, size))
         if output.ndim == 3 and self._prefix_tokens:
-            return output[:, : self._prefix_tokens]
+            tokens: Tensor = output[:, : self._prefix_tokens]
+            return tokens
         return None
 
     def _to_map(self, output: Tensor, size: tuple[int, int]) -> Tensor:
-        """A block's output as `(B, C, h, w)`: tokens without class and register tokens, or a map."""
+        """A block's output as `(B, C, h, w)`, without class and register tokens."""
         if output.ndim == 3:
             if self._patch is None:
                 raise _NoMapError
@@ -152,7 +157,9 @@ def timm_backbone(
         name=full_name,
         bands=bands,
         pad_to=_pad_to(model),
-        licence=str(config.get("license") or "not stated by timm") if state_known(source) else "none",
+        licence=str(config.get("license") or "not stated by timm")
+        if state_known(source)
+        else "none",
         source=source,
         random_weights=not state_known(source),
     )
@@ -196,8 +203,8 @@ def _pretrained_state(
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise GeotuneError(
             f"backbone.name timm/{name}: the pretrained weights ({hub_id}) cannot be fetched: "
-            f"{reason[0][:200]}; without internet, give a local file with backbone.weights=FILE, or "
-            "ask for random weights with backbone.pretrained=false"
+            f"{reason[0][:200]}; without internet, give a local file with backbone.weights=FILE, "
+            "or ask for random weights with backbone.pretrained=false"
         ) from error
     return dict(model.state_dict()), f"hub: {hub_id}"
 

@@ -25,7 +25,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises `GeotuneError` where the file is missing, damaged or holds no tensors.
     """
     if not path.is_file():
-        raise GeotuneError(f"{path}: no such weights file; give backbone.weights a file that is there")
+        raise GeotuneError(
+            f"{path}: no such weights file; give backbone.weights a file that is there"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -61,9 +63,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, model
             hint = f" (it has {near[0]})" if near else ""
             parts.append(f"{len(missing)} keys are missing: {', '.join(missing[:5])}{hint}")
         for key in shapes[:5]:
-            parts.append(
-                f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-            )
+            parts.append(f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
         raise GeotuneError(
             f"{source}: these are no weights of {model_name}: {'; '.join(parts)}; "
             "give the weights of that very model"

@@ -115,8 +115,8 @@ def predict_scene(
         model.to(device).eval()
 
     classes_path = out_dir / f"{name}_classes.tif"
-    probabilities_path = out_dir / f"{name}_probabilities.tif" if probabilities else None
-    polygons_path = out_dir / f"{name}_polygons.gpkg" if polygons else None
+    probabilities_path = out_dir / f"{name}_probabilities.tif"
+    polygons_path = out_dir / f"{name}_polygons.gpkg"
     counts = np.zeros(NODATA + 1, dtype=np.int64)
     windows, found = 0, None
     with bounded_cache(), staged(out_dir) as folder, ExitStack() as files:
@@ -129,7 +129,7 @@ def predict_scene(
 
         maps = new_map(classes_path, ["class"])
         describe_classes(maps, classes, colors)
-        shares = None if probabilities_path is None else new_map(probabilities_path, classes)
+        shares = new_map(probabilities_path, classes) if probabilities else None
         if shares is not None:
             describe_probabilities(shares)
         for part in sweep(
@@ -156,19 +156,29 @@ def predict_scene(
         write_categories(maps.path, classes)
         if shares is not None:
             shares.finish("AVERAGE")
-        if polygons_path is not None:
+        if polygons:
             found = _vectorise(maps.path, folder / polygons_path.name, classes, source)
     return PredictedScene(
         name=name,
         classes_path=classes_path,
-        probabilities_path=probabilities_path,
-        polygons_path=polygons_path,
+        probabilities_path=probabilities_path if probabilities else None,
+        polygons_path=polygons_path if polygons else None,
         windows=windows,
         seconds=time.perf_counter() - started,
         pixels={title: int(counts[index]) for index, title in enumerate(classes)},
         nodata_pixels=int(counts[NODATA]),
         polygons=found,
-        notes=tuple(_notes(source, polygons, windows)),
+        notes=(
+            *_notes(source, polygons, windows),
+            *(
+                f"{path}: is from an earlier prediction; delete it or predict {what}"
+                for what, path, written in (
+                    ("probabilities", probabilities_path, probabilities),
+                    ("polygons", polygons_path, polygons),
+                )
+                if not written and path.exists()
+            ),
+        ),
     )
 
 

@@ -15,7 +15,7 @@ block below is our reading of it:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from geotune.backbones.base import Backbone
 from geotune.methods.base import Encoder, freeze, level_indices, require_alive
 from geotune.methods.rescale import Rescale, pyramid_scales
 from geotune.types import GeotuneError, Tap
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 FUSION_SHARES = (2, 4, 8)
 """The adapters of a block are d/2, d/4 and d/8 wide."""
@@ -181,7 +183,8 @@ class EstBlock(nn.Module):
         )
         inner = F.gelu(self.adapters_down(self.norm(h.permute(0, 2, 3, 1)))) * per_channel
         h = h + self.adapters_up(inner).permute(0, 3, 1, 2)
-        return h + self.enhance(h)
+        enhanced: Tensor = h + self.enhance(h)
+        return enhanced
 
 
 def _default_spacing(depth: int) -> int:
@@ -197,20 +200,24 @@ def _spaced(backbone: Backbone, levels: list[int], every: int) -> tuple[int, ...
 
 
 def _between(before: Tap, after: Tap, width_before: int, width_after: int) -> nn.Module:
-    """From one tap's stream to the next: a strided depthwise convolution and a 1x1 between stages."""
+    """From one tap's stream to the next: a strided depthwise and a 1x1 between stages."""
     if before.stride == after.stride and width_before == width_after:
         return nn.Identity()
     stride = round(after.stride / before.stride)
     return nn.Sequential(
         nn.Conv2d(
-            width_before, width_before, 2 * (stride // 2) + 1, stride=stride,
-            padding=stride // 2, groups=width_before,
+            width_before,
+            width_before,
+            2 * (stride // 2) + 1,
+            stride=stride,
+            padding=stride // 2,
+            groups=width_before,
         ),
         nn.Conv2d(width_before, width_after, 1),
     )
 
 
-def _zeroed(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+def _zeroed(layer: Layer) -> Layer:
     """The layer with weights and bias at zero, so that training starts from the frozen features."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

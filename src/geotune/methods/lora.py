@@ -88,7 +88,9 @@ class Lora:
         else:
             chosen = [n for n in layers if n.rsplit(".", 1)[-1] in _ATTENTION_AND_MLP]
             chosen = chosen or [
-                n for n, layer in layers.items() if isinstance(layer, nn.Conv2d) and layer.groups == 1
+                n
+                for n, layer in layers.items()
+                if isinstance(layer, nn.Conv2d) and layer.groups == 1
             ]
         for name in chosen:
             layer: Any = layers[name]
@@ -110,7 +112,9 @@ def _merge(model: nn.Module) -> None:
     """Add each update to the weight it belongs to, and put the plain layer back in its place."""
     from peft.tuners.lora import LoraLayer
 
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    layers = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)
+    ]
     for name, layer in layers:
         merging: Any = layer
         merging.merge(safe_merge=True)

@@ -10,7 +10,7 @@ def pyramid_scales(stride: float) -> list[float]:
     return [scale for scale in (4.0, 2.0, 1.0, 0.5) if stride / scale >= 1]
 
 
-class Rescale(nn.Sequential):
+class Rescale(nn.Module):
     """`(B, C, h, w)` to `(B, C, scale h, scale w)`: transposed convolutions up, pooling down."""
 
     def __init__(self, channels: int, scale: float) -> None:
@@ -22,9 +22,10 @@ class Rescale(nn.Sequential):
             scale /= 2
         if scale < 1:
             layers.append(nn.MaxPool2d(round(1 / scale), ceil_mode=True))
-        super().__init__(*layers)
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        result: Tensor = super().forward(x)
+        result: Tensor = self.layers(x)
         return result

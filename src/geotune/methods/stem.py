@@ -34,7 +34,7 @@ class Stem(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images `(B, C, H, W)` to maps `(B, w, H, W)`, `(B, 2w, H/2, W/2)`, `(B, 4w, H/4, W/4)`."""
+        """Images `(B, C, H, W)` to `(B, w, H, W)`, `(B, 2w, H/2, W/2)` and `(B, 4w, H/4, W/4)`."""
         maps = []
         x = images
         for level in self.levels:

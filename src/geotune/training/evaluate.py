@@ -49,7 +49,7 @@ def evaluate(
     scores: list[float] = []
     with torch.no_grad(), autocast(device, precision):
         for batch in loader(windows, batch_size, workers=workers):
-            batch = batch.to(device)  # type: ignore[attr-defined]
+            batch = batch.to(device)
             logits = model(batch.images)
             everything.update(logits, batch.masks)
             for i, group in enumerate(batch.groups):

@@ -86,15 +86,9 @@ def fit(
     trainer = _trainer(train, folder, extra)
     world, rank = trainer.world_size, trainer.global_rank
     micro = _micro_batch(train, world)
-    loaders = {
-        "train_dataloaders": loader(
-            data.train, micro, workers=train.workers, rank=rank, world=world, pin=True
-        ),
-        "val_dataloaders": loader(
-            data.val, micro, workers=train.workers, rank=rank, world=world, pin=True
-        ),
-    }
-    steps = -(-len(loaders["train_dataloaders"]) // train.accumulate) * train.epochs
+    share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
+    batches = loader(data.train, micro, **share)
+    steps = -(-len(batches) // train.accumulate) * train.epochs
     module = Training(
         built.model,
         built.task,
@@ -111,7 +105,8 @@ def fit(
     going_on = folder.last if folder.last.is_file() else None
     watch = PeakWatch(trainer.strategy.root_device)
     started = time.perf_counter()
-    trainer.fit(module, **loaders, ckpt_path=going_on, weights_only=True)
+    validation = loader(data.val, micro, **share)
+    trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     seconds = time.perf_counter() - started

@@ -16,8 +16,16 @@ from geotune.types import GeotuneError
 
 State = Literal["new", "unfinished", "finished"]
 OURS = (
-    "recipe.yaml", "run.json", "metrics.json", "history.csv", "report.html", "examples.npz",
-    TENSORS, CARD, "checkpoint", "tensorboard",
+    "recipe.yaml",
+    "run.json",
+    "metrics.json",
+    "history.csv",
+    "report.html",
+    "examples.npz",
+    TENSORS,
+    CARD,
+    "checkpoint",
+    "tensorboard",
 )
 
 
@@ -79,11 +87,12 @@ class RunFolder:
 
     def refuse_foreign(self) -> None:
         """Raise `GeotuneError` where the folder is there and holds no run of geotune."""
-        if self.path.exists() and not self.recipe.is_file():
-            if not self.path.is_dir() or any(self.path.iterdir()):
-                raise GeotuneError(
-                    f"{self.path}: is there and is no run of geotune; choose another train.run"
-                )
+        if not self.path.exists() or self.recipe.is_file():
+            return
+        if not self.path.is_dir() or any(self.path.iterdir()):
+            raise GeotuneError(
+                f"{self.path}: is there and is no run of geotune; choose another train.run"
+            )
 
     def clear(self) -> None:
         """Remove what geotune wrote here; anything else stays."""
@@ -106,7 +115,7 @@ class RunFolder:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise GeotuneError(
-                f"{path}: is not there: {self.path} holds no finished run; finish it with geotune fit"
+                f"{path}: is not there; {self.path} holds no finished run; run geotune fit first"
             ) from error
         except (OSError, ValueError) as error:
             raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error

@@ -1,4 +1,4 @@
-"""What is kept after each epoch: history, the best epoch's tensors, and a checkpoint to go on from."""
+"""What is kept after each epoch: history, the best tensors, a checkpoint to go on from."""
 
 from __future__ import annotations
 

@@ -72,8 +72,14 @@ class Training(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one (micro-)batch."""
         loss = self.task.loss(self.model(batch.images), batch.masks)
-        self.log("train/loss", loss.detach(), on_epoch=True, on_step=False, sync_dist=True,
-                 batch_size=len(batch.names))
+        self.log(
+            "train/loss",
+            loss.detach(),
+            on_epoch=True,
+            on_step=False,
+            sync_dist=True,
+            batch_size=len(batch.names),
+        )
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
