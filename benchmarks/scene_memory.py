@@ -159,8 +159,8 @@ def run(sizes: list[int], model: str, window: int, device: str, folder: Path | N
         "what": "peak resident memory of predict_scene (map, overviews, polygons) by scene side",
         "date": datetime.date.today().isoformat(),
         "machine": {
-            "system": platform.platform(),
-            "processor": platform.processor() or platform.machine(),
+            "system": platform.system(),
+            "processor": platform.machine(),
             "cores": os.cpu_count(),
             "torch_threads": 1,
         },

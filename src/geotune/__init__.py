@@ -10,7 +10,6 @@ Everything here is imported when it is first asked for, so that `import geotune`
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _HOME = {
@@ -36,13 +35,19 @@ __all__ = [
     "load_adapter",
 ]
 
-try:
-    __version__ = version("geotune")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("geotune")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'geotune' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
-from geotune.recipe import Recipe, RecipeError, read_recipe
+import geotune
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from geotune.jobs import FitResult
+    from geotune.recipe import Recipe
 
 app = App(
     name="geotune",
     help="Fine-tune geospatial foundation models on the hardware you have.",
+    version=lambda: geotune.__version__,
     version_flags=["--version"],
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object instead")]
 
@@ -33,23 +34,24 @@ def main() -> None:
     try:
         app(argv)
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from the last finished epoch")
+        _err().print("stopped; the same command goes on from the last finished epoch")
         sys.exit(130)
     except Exception as error:
         if not _is_ours(error):
             raise
         if "--json" in argv:
             print(json.dumps({"error": str(error)}, ensure_ascii=False))
-        err.print(f"[red]error:[/red] {_escape(str(error))}")
+        _err().print(f"[red]error:[/red] {_escape(str(error))}")
         sys.exit(1)
 
 
 def _is_ours(error: Exception) -> bool:
     """Whether an error is one that geotune words for its user."""
-    if isinstance(error, RecipeError):
-        return True
-    types = sys.modules.get("geotune.types")  # not imported: then it cannot be its error
-    return types is not None and isinstance(error, types.GeotuneError)
+    for module, name in (("geotune.recipe", "RecipeError"), ("geotune.types", "GeotuneError")):
+        loaded = sys.modules.get(module)  # not imported: then it cannot be its error
+        if loaded is not None and isinstance(error, getattr(loaded, name)):
+            return True
+    return False
 
 
 @app.command
@@ -81,7 +83,7 @@ def fit(
         run_path(read, recipe),
         fresh=fresh,
         say=_say,
-        callbacks=[TrainingProgress(err)],
+        callbacks=[TrainingProgress(_err())],
     )
     if result.main_process:
         _show_fit(result, as_json)
@@ -109,10 +111,10 @@ def test(
     if as_json:
         _print_json({"run": str(run), **result})
         return
-    out.print(_metrics_table("test", result["metrics"]))
+    _out().print(_metrics_table("test", result["metrics"]))
     for region, metrics in result["regions"].items():
-        out.print(f"{_escape(region)}: mean IoU {_score(metrics['miou'])}")
-    out.print(f"report: {run / 'report.html'}")
+        _out().print(f"{_escape(region)}: mean IoU {_score(metrics['miou'])}")
+    _out().print(f"report: {run / 'report.html'}")
 
 
 @app.command
@@ -164,8 +166,10 @@ def predict(
     from geotune.progress import scene_progress
 
     if not scenes:
+        from geotune.recipe import RecipeError
+
         raise RecipeError("predict: no scene is given; name at least one GeoTIFF")
-    with scene_progress(err) as progress:
+    with scene_progress(_err()) as progress:
         results = predict_run(
             run,
             scenes,
@@ -185,13 +189,13 @@ def predict(
         _print_json({"scenes": [vars(result) for result in results]})
         return
     for result in results:
-        out.print(f"{_escape(result.name)}: {result.classes_path}")
+        _out().print(f"{_escape(result.name)}: {result.classes_path}")
         for path in (result.probabilities_path, result.polygons_path):
             if path is not None:
-                out.print(f"  {path}")
+                _out().print(f"  {path}")
         total = max(1, sum(result.pixels.values()))
         shares = ", ".join(f"{c} {n / total:.1%}" for c, n in result.pixels.items())
-        out.print(f"  {_escape(shares)}; {result.windows} windows in {result.seconds:.1f} s")
+        _out().print(f"  {_escape(shares)}; {result.windows} windows in {result.seconds:.1f} s")
         for note in result.notes:
             _say(f"note: {note}")
 
@@ -217,12 +221,14 @@ def list_(
     if as_json:
         _print_json({what: rows})
         return
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for column in rows[0] if rows else ("name",):
         table.add_column(column)
     for row in rows:
         table.add_row(*(_escape(value) for value in row.values()))
-    out.print(table)
+    _out().print(table)
 
 
 @app.command
@@ -236,16 +242,30 @@ def demo(folder: Path = Path("geotune-demo"), *, as_json: Json = False) -> None:
     """
     from geotune.demo import run_demo
 
-    result = run_demo(folder, say=_say, console=err)
+    result = run_demo(folder, say=_say, console=_err())
     if as_json:
         _print_json(result)
         return
-    out.print(_metrics_table("test", result["metrics"]))
+    _out().print(_metrics_table("test", result["metrics"]))
     for label in ("recipe", "adapter", "map", "polygons", "report"):
-        out.print(f"{label}: {result[label]}")
+        _out().print(f"{label}: {result[label]}")
+
+
+def _out() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _err() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _read(path: Path, overrides: tuple[str, ...]) -> Recipe:
+    from geotune.recipe import read_recipe
+
     recipe, notes = read_recipe(path, overrides)
     for note in notes:
         _say(f"note: {note}")
@@ -266,21 +286,23 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
         )
         return
     if result.did == "nothing":
-        out.print(f"{result.run}: this recipe is trained already; --fresh starts anew")
+        _out().print(f"{result.run}: this recipe is trained already; --fresh starts anew")
     else:
-        out.print(_metrics_table("validation", result.metrics))
+        _out().print(_metrics_table("validation", result.metrics))
     summary = result.summary
-    out.print(
+    _out().print(
         f"{summary['epochs']} epochs in {summary['seconds']:.0f} s, best {summary['best_epoch']}; "
         f"{summary['trained_parameters']:,} of {summary['total_parameters']:,} parameters trained; "
         f"peak {summary['peak_memory']['peak_bytes'] / 1e9:.2f} GB of "
         f"{summary['peak_memory']['kind']}"
     )
-    out.print(f"adapter: {result.run / 'adapter.safetensors'}")
-    out.print(f"report: {result.run / 'report.html'}")
+    _out().print(f"adapter: {result.run / 'adapter.safetensors'}")
+    _out().print(f"report: {result.run / 'report.html'}")
 
 
 def _metrics_table(part: str, metrics: dict[str, Any]) -> Table:
+    from rich.table import Table
+
     table = Table(
         title=f"{part}: mean IoU {_score(metrics['miou'])}", title_justify="left", box=None
     )
@@ -302,7 +324,7 @@ def _escape(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    err.print(f"[dim]{_escape(text)}[/dim]")
+    _err().print(f"[dim]{_escape(text)}[/dim]")
 
 
 def _print_json(values: Any) -> None:

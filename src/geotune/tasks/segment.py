@@ -60,6 +60,12 @@ class Segment:
         """Channels of the logits: one for each class."""
         return len(self.classes)
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of what `metrics().compute()` gives."""
+        each = [f"{figure}/{name}" for figure in ("iou", "f1") for name in self.classes]
+        return ("miou", "f1", "accuracy", *each)
+
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Scalar loss of logits `(B, K, H, W)`, in float32 under autocast too.
 

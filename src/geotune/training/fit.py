@@ -54,7 +54,7 @@ def monitored(built: Built, train: Train) -> str:
 
     Raises `GeotuneError` where `train.monitor` is no metric of the task.
     """
-    known = list(built.task.metrics().compute())
+    known = built.task.metric_names
     name = (train.monitor or built.task.main_metric).removeprefix("val/")
     if name not in known:
         raise GeotuneError(
@@ -199,3 +199,4 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*number of training batches.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")

@@ -1,0 +1,5 @@
+"""`python -m geotune`."""
+
+from geotune.cli import main
+
+main()
