@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import rasterio
+import yaml
+from rasterio.transform import from_origin
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from geotune.backbones.base import Backbone
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+BANDS = ("red", "green", "nir")
+SIDE = 64
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +28,148 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real data is not beside the project (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def write_tiny_scenes() -> Callable[[Path], Path]:
+    """Writes four scenes `scenes/{a,b,c,d}.tif` of three bands, with raster labels in `labels/`.
+
+    A disc of water lies in land, 64x64 pixels at 10 m; every pixel is labelled.
+    """
+
+    def write(folder: Path) -> Path:
+        for kind in ("scenes", "labels"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        rows, cols = np.mgrid[:SIDE, :SIDE]
+        for i, name in enumerate("abcd"):
+            rng = np.random.default_rng(i)
+            water = (cols - 32 + 8 * i) ** 2 + (rows - 30) ** 2 < 400
+            noise = 60 * rng.standard_normal((len(BANDS), SIDE, SIDE))
+            steps = np.array([100.0, 200.0, 300.0])[:, None, None]
+            profile: dict[str, Any] = {
+                "driver": "GTiff",
+                "height": SIDE,
+                "width": SIDE,
+                "crs": "EPSG:32633",
+                "transform": from_origin(500_000 + i * SIDE * 10, 5_000_000, 10, 10),
+            }
+            path = folder / "scenes" / f"{name}.tif"
+            with rasterio.open(path, "w", count=len(BANDS), dtype="float32", **profile) as file:
+                file.write((400 + steps * water + noise).astype(np.float32))
+                file.descriptions = BANDS
+            path = folder / "labels" / f"{name}.tif"
+            with rasterio.open(path, "w", count=1, dtype="uint8", **profile) as file:
+                file.write(water.astype(np.uint8), 1)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_scenes(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny_scenes: Callable[[Path], Path]
+) -> Path:
+    """The folder of `write_tiny_scenes`, for tests that only read it."""
+    return write_tiny_scenes(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_values(tiny_scenes: Path) -> Callable[..., dict[str, Any]]:
+    """A recipe's values on those scenes, trained in about a second; keys may be set by path.
+
+    `tiny_values({"train.epochs": 2, "method": {"kind": "full"}}, data=folder)`
+    """
+
+    def values(changes: dict[str, Any] | None = None, data: Path = tiny_scenes) -> dict[str, Any]:
+        recipe: dict[str, Any] = {
+            "backbone": {"name": "timm/test_vit", "pretrained": False, "bands": list(BANDS)},
+            "method": {"kind": "est", "min_width": 8, "stem": 0},
+            "decoder": {"kind": "linear"},
+            "task": {"kind": "segment", "classes": ["land", "water"]},
+            "data": {
+                "kind": "scenes",
+                "scenes": f"{data}/scenes/*.tif",
+                "labels": f"{data}/labels/{{stem}}.tif",
+                "window": 32,
+                "samples": 8,
+                "split": {"kind": "list", "train": ["a", "b"], "val": ["c"], "test": ["d"]},
+            },
+            "train": {"epochs": 3, "batch_size": 4, "lr": 3e-3, "accelerator": "cpu"},
+        }
+        for key, value in (changes or {}).items():
+            section = recipe
+            *parents, last = key.split(".")
+            for part in parents:
+                section = section.setdefault(part, {})
+            section[last] = value
+        return recipe
+
+    return values
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+    """Writes `tiny_values` to `recipe.yaml` in the test's folder, its run to `run` beside it."""
+
+    def write(changes: dict[str, Any] | None = None, **options: Any) -> Path:
+        values = tiny_values({"train.run": str(tmp_path / "run"), **(changes or {})}, **options)
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return path
+
+    return write
+
+
+# ---------------------------------------------------------------- backbones
+FAMILIES = {
+    "vit": "timm/test_vit",
+    "swin": "timm/small_swin",
+    "convnext": "timm/test_convnext",
+    "resnet": "timm/test_resnet",
+    "galileo": "rslearn/galileo_nano",
+}
+"""A small backbone of each class that geotune promises."""
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    """Each class of backbone, by name."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def make_backbone() -> Callable[..., Backbone]:
+    """Builds the small backbone of a class, `make_backbone("vit")`, with random weights."""
+    import geotune
+
+    _register_small_swins()
+
+    def make(
+        family: str, bands: Sequence[str] | int = ("B02", "B03", "B04", "B08"), **options: Any
+    ) -> Backbone:
+        if family == "galileo":
+            pytest.importorskip("rslearn")
+        name = FAMILIES.get(family, family)
+        return geotune.backbone(name, bands=bands, **{"pretrained": False, **options})
+
+    return make
+
+
+def _register_small_swins() -> None:
+    """Tell timm of a Swin and a Swin v2 that are small enough for tests; it has none."""
+    from timm.models import register_model
+    from timm.models.swin_transformer import swin_tiny_patch4_window7_224
+    from timm.models.swin_transformer_v2 import swinv2_tiny_window8_256
+
+    small = {"window_size": 4, "embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 4)}
+
+    def small_swin(pretrained: bool = False, **options: Any) -> nn.Module:
+        model: nn.Module = swin_tiny_patch4_window7_224(pretrained, **small, **options)
+        return model
+
+    def small_swinv2(pretrained: bool = False, **options: Any) -> nn.Module:
+        model: nn.Module = swinv2_tiny_window8_256(pretrained, **small, **options)
+        return model
+
+    for model in (small_swin, small_swinv2):
+        register_model(model)

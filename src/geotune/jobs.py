@@ -86,11 +86,14 @@ def fit_recipe(
     notes = [*data.notes, *built.notes]
     for note in notes:
         say(f"note: {note}")
-    if not helper:
-        if fresh:
-            folder.clear()
-        folder.start(recipe)
-    fitted = fit(built, data, recipe.train, folder, callbacks)
+
+    def begin() -> None:
+        if not helper:
+            if fresh:
+                folder.clear()
+            folder.start(recipe)
+
+    fitted = fit(built, data, recipe.train, folder, callbacks, begin)
     if not fitted.main_process:
         return FitResult("trained", run, {}, notes, {}, main_process=False)
     say("measuring the best epoch on the validation windows")
@@ -166,16 +169,14 @@ def _finish(
         },
         "notes": notes,
     }
-    folder.write_json(
-        "metrics",
-        {
-            "val": validation.metrics,
-            "regions": {"val": validation.regions},
-            "confusion": {"val": validation.confusion},
-        },
-    )
+    metrics = {
+        "val": validation.metrics,
+        "regions": {"val": validation.regions},
+        "confusion": {"val": validation.confusion},
+    }
+    folder.write_json("metrics", metrics)
+    write_report(folder.report, make_report(folder, recipe, examples, summary, metrics))
     folder.write_json("run", summary)
-    write_report(folder.report, make_report(folder, recipe, examples))
     shutil.rmtree(folder.best.parent, ignore_errors=True)
     return summary
 
@@ -186,7 +187,7 @@ def test_run(run: Path, weights: Path | None = None) -> dict[str, Any]:
     Raises `GeotuneError` where the run is not finished or its recipe has no test part.
     """
     folder = RunFolder(run)
-    folder.read_json("run")
+    run_summary = folder.read_json("run")
     recipe, _ = read_recipe(folder.recipe)
     data = build_data(recipe)
     if data.test is None:
@@ -201,7 +202,8 @@ def test_run(run: Path, weights: Path | None = None) -> dict[str, Any]:
     metrics["regions"]["test"] = tested.regions
     metrics["confusion"]["test"] = tested.confusion
     folder.write_json("metrics", metrics)
-    write_report(folder.report, make_report(folder, recipe, Examples.load(folder.examples)))
+    examples = Examples.load(folder.examples)
+    write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
     return {"metrics": tested.metrics, "regions": tested.regions, "confusion": tested.confusion}
 
 

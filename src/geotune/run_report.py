@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,14 @@ def _holds_other(windows: GridWindows, index: int, common: int) -> bool:
     return bool(((mask != common) & (mask != 255)).any())
 
 
-def make_report(folder: RunFolder, recipe: Recipe, examples: Examples) -> Report:
-    """The report of a finished run, from what its folder holds."""
-    run, metrics = folder.read_json("run"), folder.read_json("metrics")
+def make_report(
+    folder: RunFolder,
+    recipe: Recipe,
+    examples: Examples,
+    run: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> Report:
+    """The report of a trained run: `run` and `metrics` are what its JSON files hold."""
     bands = run["data"]["bands"]
     backbone = run["backbone"]
     tested = [part for part in ("val", "test") if part in metrics]

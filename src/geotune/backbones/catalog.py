@@ -58,6 +58,9 @@ def backbone(
     names = tuple(f"band{i + 1}" for i in range(bands)) if isinstance(bands, int) else tuple(bands)
     if not names:
         raise GeotuneError("backbone.bands is empty; name at least one band")
+    twice = [band for band in dict.fromkeys(names) if names.count(band) > 1]
+    if twice:
+        raise GeotuneError(f"backbone.bands names {', '.join(twice)} twice; name each band once")
     return PROVIDERS[provider](
         model,
         bands=names,

@@ -6,7 +6,6 @@ too, so their embeddings would never be read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,15 +146,7 @@ def galileo_backbone(
             folder = _weights_folder(weights, size)
             try:
                 model = Encoder.load_from_folder(folder, device=torch.device("cpu"))
-            except (
-                json.JSONDecodeError,
-                KeyError,
-                TypeError,
-                RuntimeError,
-                ValueError,
-                EOFError,
-                OSError,
-            ) as error:
+            except Exception as error:
                 raise GeotuneError(
                     f"{folder}: cannot be loaded as Galileo {size} "
                     f"({type(error).__name__}: {str(error)[:200]}); give the folder as published"

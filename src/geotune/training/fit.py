@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from safetensors.torch import load_file
@@ -69,23 +70,25 @@ def fit(
     train: Train,
     folder: RunFolder,
     callbacks: Sequence[Callback] = (),
+    begin: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Train, going on from the folder's checkpoint where there is one.
 
-    Raises `GeotuneError` where the loss is not finite or the settings do not fit together.
+    `begin` is called once the settings are known to fit together, before anything is written.
+    Raises `GeotuneError` where they do not, and where the loss is not finite.
     """
     _quiet()
     monitor = monitored(built, train)
-    keeper = Keeper(folder, f"val/{monitor}")
-    extra: list[Callback] = [keeper, _Epochs(data.train), *callbacks]
-    if train.patience is not None:
-        extra.append(
-            EarlyStopping(f"val/{monitor}", mode="max", patience=train.patience, strict=True)
-        )
-    extra.append(_FiniteLoss())
+    keeper = Keeper(folder, f"val/{monitor}", train.patience)
+    extra: list[Callback] = [keeper, _Epochs(data.train), *callbacks, _FiniteLoss()]
     trainer = _trainer(train, folder, extra)
     world, rank = trainer.world_size, trainer.global_rank
     micro = _micro_batch(train, world)
+    if len(data.val) < world:  # a process without a window would leave the others waiting
+        raise GeotuneError(
+            f"train.devices: {world} processes, but the validation part has only {len(data.val)} "
+            "windows; use fewer devices, a smaller data.window or more validation scenes"
+        )
     share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
     batches = loader(data.train, micro, **share)
     steps = -(-len(batches) // train.accumulate) * train.epochs
@@ -102,13 +105,20 @@ def fit(
         seed=train.seed,
     )
     module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
+    begin()
     going_on = folder.last if folder.last.is_file() else None
     watch = PeakWatch(trainer.strategy.root_device)
     started = time.perf_counter()
     validation = loader(data.val, micro, **share)
-    trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    alone = not torch.distributed.is_initialized()
+    try:
+        trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
+    except SystemExit as error:  # what Lightning makes of Ctrl+C, which it also turns off
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from error
+    if alone and torch.distributed.is_initialized():
+        # what follows is the main process's alone: its metrics must not wait for the others
+        torch.distributed.destroy_process_group()
     seconds = time.perf_counter() - started
     assert keeper.best_epoch is not None
     if trainer.is_global_zero:
@@ -126,33 +136,40 @@ def fit(
 
 def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trainer:
     strategy: str | Strategy = train.strategy
-    many = train.nodes > 1 or train.devices not in (1, "auto") or train.strategy == "ddp"
+    devices: Any = train.devices
+    if devices == "auto":
+        on_gpus = torch.cuda.is_available() and train.accelerator in ("auto", "gpu")
+        devices = torch.cuda.device_count() if on_gpus else 1
+    many = train.nodes > 1 or devices > 1 or train.strategy == "ddp"
     if many and train.strategy in ("auto", "ddp"):
         # each process validates its own windows, so buffers are not exchanged in every forward
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
-    devices: Any = train.devices
-    if devices == "auto" and not torch.cuda.is_available():
-        devices = 1
     logger: Any = TensorBoardLogger(folder.path, name="tensorboard", version="")
-    return Trainer(
-        accelerator=train.accelerator,
-        devices=devices,
-        num_nodes=train.nodes,
-        strategy=strategy,
-        precision=train.precision,
-        max_epochs=train.epochs,
-        accumulate_grad_batches=train.accumulate,
-        gradient_clip_val=train.clip or None,
-        callbacks=callbacks,
-        logger=logger,
-        log_every_n_steps=10,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        sync_batchnorm=many and torch.cuda.is_available() and train.accelerator != "cpu",
-    )
+    try:
+        return Trainer(
+            accelerator=train.accelerator,
+            devices=devices,
+            num_nodes=train.nodes,
+            strategy=strategy,
+            precision=train.precision,
+            max_epochs=train.epochs,
+            accumulate_grad_batches=train.accumulate,
+            gradient_clip_val=train.clip or None,
+            callbacks=callbacks,
+            logger=logger,
+            log_every_n_steps=10,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            sync_batchnorm=many and torch.cuda.is_available() and train.accelerator != "cpu",
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise GeotuneError(
+            f"train.accelerator {train.accelerator}, train.devices {train.devices}, train.strategy "
+            f"{train.strategy}, train.precision {train.precision}: {error}"
+        ) from error
 
 
 def _micro_batch(train: Train, world: int) -> int:

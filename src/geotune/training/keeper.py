@@ -20,14 +20,23 @@ from geotune.training.module import Training
 class Keeper(Callback):
     """Writes after each epoch, each file whole or not at all; the checkpoint comes last.
 
+    It also stops a training that no longer gets better: from the history, which is in the
+    checkpoint, so that a training that goes on stops where an unbroken one does.
+
+    Args:
+        folder: of the run.
+        monitor: the metric that decides, such as `val/miou`; higher is better.
+        patience: epochs without a better one before it stops; None for never.
+
     Attributes:
         history: one row an epoch.
         best_epoch: the epoch with the highest `monitor`, from 0; None before the first.
     """
 
-    def __init__(self, folder: RunFolder, monitor: str) -> None:
+    def __init__(self, folder: RunFolder, monitor: str, patience: int | None = None) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.patience = patience
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
         self._started = 0.0
@@ -40,6 +49,10 @@ class Keeper(Callback):
         """From a checkpoint."""
         self.history = state_dict["history"]
         self.best_epoch = state_dict["best_epoch"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once where the training was cut off after its last epoch."""
+        self._stop_if_done(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the time."""
@@ -72,6 +85,13 @@ class Keeper(Callback):
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             unfinished.replace(self.folder.last)
+        self._stop_if_done(trainer)
+
+    def _stop_if_done(self, trainer: Trainer) -> None:
+        if self.patience is None or self.best_epoch is None:
+            return
+        if len(self.history) - 1 - self.best_epoch >= self.patience:
+            trainer.should_stop = True
 
     def _is_best(self, row: dict[str, float]) -> bool:
         if self.best_epoch is None:

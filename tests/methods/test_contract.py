@@ -1,0 +1,283 @@
+"""The contract of a method: every method on every class of backbone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from geotune import Est, Frozen, Full, Lora, attach
+from geotune.adapter import (
+    adapter_state,
+    load_adapter_state,
+    read_card,
+    read_tensors,
+    require_base,
+    save_adapter,
+)
+from geotune.backbones.base import Backbone
+from geotune.decoders.linear import Linear
+from geotune.methods.base import Encoder, Method
+from geotune.model import Model
+from geotune.types import GeotuneError, Normalization
+
+MakeBackbone = Callable[..., Backbone]
+
+METHODS: dict[str, Callable[[int], Method]] = {
+    "full": lambda stem: Full(stem=stem),
+    "frozen": lambda stem: Frozen(stem=stem),
+    "lora": lambda stem: Lora(rank=2, alpha=4, stem=stem),
+    "est-side": lambda stem: Est(fuse="side", reduction=4, min_width=8, stem=stem),
+    "est-sum": lambda stem: Est(fuse="sum", reduction=4, min_width=8, stem=stem),
+}
+CONSTANT = {"frozen", "est-side", "est-sum"}
+STEPS_TO_WAKE = {"est-sum": 2}
+"""What lies behind one layer that starts at zero gets its gradient after one step; in est with
+fuse=sum, adapters lie behind two."""
+
+every_method = pytest.mark.parametrize("method", METHODS)
+with_and_without_stem = pytest.mark.parametrize("stem", [0, 4])
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(2, 4, 37, 50, generator=torch.Generator().manual_seed(seed))
+
+
+def build(make_backbone: MakeBackbone, family: str, method: str, stem: int, seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    return attach(make_backbone(family), METHODS[method](stem))
+
+
+def backward(encoder: Encoder, seed: int) -> None:
+    """One pass forward and back through a random loss."""
+    encoder.zero_grad(set_to_none=True)
+    maps = encoder(images(seed)).maps
+    generator = torch.Generator().manual_seed(seed)
+    total = sum((m * torch.randn(m.shape, generator=generator)).mean() for m in maps)
+    assert isinstance(total, Tensor)
+    if total.requires_grad:
+        total.backward()
+
+
+def train(encoder: Encoder, steps: int, lr: float = 0.1) -> None:
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    for step in range(steps):
+        backward(encoder, seed=step)
+        with torch.no_grad():
+            for parameter in trained:
+                if parameter.grad is not None:
+                    parameter -= lr * parameter.grad
+
+
+@every_method
+@with_and_without_stem
+def test_what_it_hands_on_is_as_its_taps_say(
+    make_backbone: MakeBackbone, family: str, method: str, stem: int
+) -> None:
+    encoder = build(make_backbone, family, method, stem).eval()
+    with torch.no_grad():
+        features = encoder(images())
+    assert len({tap.name for tap in encoder.taps}) == len(encoder.taps)
+    for tap, feature in zip(encoder.taps, features.maps, strict=True):
+        rows, columns = (-(-side // tap.stride) for side in features.image_size)
+        assert feature.shape == (2, tap.channels, rows, columns), tap
+    strides = [tap.stride for tap in encoder.taps if not tap.name.startswith("stem")]
+    assert len(set(strides)) == 1 or strides == sorted(set(strides))
+    names = [tap.name for tap in encoder.taps if tap.name.startswith("stem")]
+    assert names == (["stem1", "stem2", "stem4"] if stem else [])
+    assert encoder.constant_backbone == (method in CONSTANT)
+
+
+@pytest.mark.parametrize("method", ["lora", "est-sum"])
+@with_and_without_stem
+def test_it_starts_equal_to_frozen(
+    make_backbone: MakeBackbone, family: str, method: str, stem: int
+) -> None:
+    encoder = build(make_backbone, family, method, stem).eval()
+    frozen = build(make_backbone, family, "frozen", 0).eval()
+    assert encoder.taps[3 if stem else 0 :] == frozen.taps
+    with torch.no_grad():
+        ours, theirs = encoder(images()).maps, frozen(images()).maps
+    torch.testing.assert_close(ours[3 if stem else 0 :], theirs, rtol=0, atol=0)
+
+
+@every_method
+@with_and_without_stem
+def test_gradients_reach_what_it_says_and_nothing_else(
+    make_backbone: MakeBackbone, family: str, method: str, stem: int
+) -> None:
+    encoder = build(make_backbone, family, method, stem).train()
+    train(encoder, steps=STEPS_TO_WAKE.get(method, 1))
+    backward(encoder, seed=9)
+    reached = [
+        name for name, p in encoder.named_parameters() if p.grad is not None and bool(p.grad.any())
+    ]
+    assert reached == encoder.trainable_names()
+    if stem or method != "frozen":
+        assert reached
+    if method in CONSTANT:
+        assert not any(name.startswith("backbone.") for name in reached)
+    for name, parameter in encoder.named_parameters():
+        if name not in reached:
+            assert parameter.grad is None, name
+
+
+@every_method
+@with_and_without_stem
+def test_what_is_frozen_stays_bit_identical(
+    make_backbone: MakeBackbone, family: str, method: str, stem: int
+) -> None:
+    encoder = build(make_backbone, family, method, stem)
+    trains = set(encoder.trainable_names())
+    before = copy.deepcopy(encoder.state_dict())
+    encoder.train()
+    train(encoder, steps=10)
+    after = encoder.state_dict()
+    buffers = {name for name, _ in encoder.named_buffers()}
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    moving = {n for n in buffers if method == "full" or n.startswith("stem.")}
+    assert changed & buffers == {n for n in moving if n in before and "batches" in n or "running" in n and n in moving}
+    assert changed - buffers == trains
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"full"}))
+def test_a_frozen_backbone_stands_still_before_anyone_calls_train(
+    make_backbone: MakeBackbone, method: str
+) -> None:
+    encoder = build(make_backbone, "resnet", method, 4)
+    before = copy.deepcopy(encoder.backbone.state_dict())
+    encoder(images())
+    for name, tensor in encoder.backbone.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("method", sorted(CONSTANT))
+def test_features_of_a_constant_backbone_carry_no_graph(
+    make_backbone: MakeBackbone, family: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = build(make_backbone, family, method, 0).train()
+    step, seen = encoder.reader.step, []
+
+    def watch(state: object, index: int, feature: Tensor) -> object:
+        seen.append(feature)
+        return step(state, index, feature)
+
+    monkeypatch.setattr(encoder.reader, "step", watch)
+    maps = encoder(images().requires_grad_()).maps
+    assert len(seen) == len(encoder.reader.wanted)
+    assert not any(feature.requires_grad for feature in seen)
+    assert all(m.requires_grad == (method != "frozen") for m in maps)
+    with torch.no_grad():
+        assert not any(m.requires_grad for m in encoder(images()).maps)
+
+
+# ---------------------------------------------------------------- saving
+def model_of(make_backbone: MakeBackbone, family: str, method: str, seed: int) -> Model:
+    encoder = build(make_backbone, family, method, stem=4, seed=seed)
+    bands = encoder.backbone.bands
+    normalization = Normalization(bands, (0.1,) * len(bands), (2.0,) * len(bands))
+    return Model(normalization, encoder, Linear(encoder.taps, 3))
+
+
+@every_method
+def test_an_adapter_gives_the_outputs_back_bit_by_bit(
+    make_backbone: MakeBackbone, family: str, method: str, tmp_path: Path
+) -> None:
+    model = model_of(make_backbone, family, method, seed=0).train()
+    train(model.encoder, steps=2)
+    state = adapter_state(model)
+    sections = {name: {"kind": name} for name in ("backbone", "method", "decoder", "task")}
+    save_adapter(
+        tmp_path,
+        state,
+        backbone=model.encoder.backbone,
+        normalization=Normalization(("a",), (0.0,), (1.0,)),
+        sections=sections,
+        version="0",
+    )
+    other = model_of(make_backbone, family, method, seed=1)
+    with torch.no_grad():
+        expected = model.eval()(images())
+        assert not torch.equal(other.eval()(images()), expected)
+    card = read_card(tmp_path)
+    require_base(other.encoder.backbone, card, tmp_path)
+    tensors = read_tensors(tmp_path, card)
+    load_adapter_state(other, tensors, "adapter")
+    with torch.no_grad():
+        assert torch.equal(other.eval()(images()), expected)
+
+    inside = [name for name in tensors if name.startswith("encoder.backbone.")]
+    if method in CONSTANT:
+        assert inside == []
+    if method == "lora":
+        assert inside
+        assert all(".lora_" in name for name in inside)
+    moving = {name for name, _ in model.named_buffers() if "running" in name}
+    if method != "full":
+        moving = {name for name in moving if name.startswith("encoder.stem.")}
+    assert {name for name in tensors if "running" in name} == moving
+
+
+# ---------------------------------------------------------------- merging
+def randomise_updates(encoder: Encoder) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if ".lora_B." in name:
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+def test_merged_equals_unmerged(make_backbone: MakeBackbone, family: str) -> None:
+    encoder = build(make_backbone, family, "lora", 0).eval()
+    plain = make_backbone(family)
+    with torch.no_grad():
+        start = encoder(images()).maps
+        randomise_updates(encoder)
+        unmerged = encoder(images()).maps
+        encoder.merge()
+        merged = encoder(images()).maps
+    assert not torch.allclose(unmerged[-1], start[-1], atol=1e-3), "the updates change nothing"
+    torch.testing.assert_close(merged, unmerged, rtol=1e-5, atol=1e-5)
+    assert encoder.backbone.state_dict().keys() == plain.state_dict().keys()
+    assert [type(m) for m in encoder.backbone.modules()] == [type(m) for m in plain.modules()]
+    with pytest.raises(GeotuneError, match="merged"):
+        encoder.merge()
+
+
+def test_a_copy_merges_itself_and_not_its_original(make_backbone: MakeBackbone) -> None:
+    encoder = build(make_backbone, "vit", "lora", 0).eval()
+    randomise_updates(encoder)
+    twin = copy.deepcopy(encoder)
+    twin.merge()
+    assert any(".lora_" in name for name in encoder.state_dict())
+    assert not any(".lora_" in name for name in twin.state_dict())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"lora"}))
+def test_others_refuse_to_merge(make_backbone: MakeBackbone, method: str) -> None:
+    with pytest.raises(GeotuneError, match="only lora can"):
+        build(make_backbone, "resnet", method, 0).merge()
+
+
+def test_a_backbone_that_another_method_froze_is_refused_by_full(
+    make_backbone: MakeBackbone,
+) -> None:
+    backbone = make_backbone("vit")
+    attach(backbone, Frozen(stem=0))
+    with pytest.raises(GeotuneError, match="frozen"):
+        attach(backbone, Full(stem=0))
+
+
+def test_any_module_can_follow_the_mode(make_backbone: MakeBackbone) -> None:
+    """In training mode only what the method put in is in training mode."""
+    encoder = attach(make_backbone("vit"), Lora(rank=2, dropout=0.5, stem=4)).train()
+    training = {name for name, m in encoder.backbone.named_modules() if m.training}
+    assert training
+    assert all(".lora_" in name for name in training)
+    assert any(isinstance(m, nn.Dropout) and m.training for m in encoder.backbone.modules())
+    encoder.eval()
+    assert not any(m.training for m in encoder.modules())

@@ -1,0 +1,63 @@
+"""Training small recipes, and cutting such trainings off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from geotune.files import write_atomically
+from geotune.jobs import FitResult, fit_recipe
+from geotune.recipe import parse_recipe
+
+
+class CutOffError(BaseException):
+    """Ends a training as a killed process would: nothing runs that could still write."""
+
+
+class CutOff(Callback):
+    """Ends the training before batch `batch` of epoch `epoch`, both from 0."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.at = (epoch, batch)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if (trainer.current_epoch, batch_idx) == self.at:
+            raise CutOffError
+
+
+@pytest.fixture(autouse=True)
+def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No drawing: it takes as long as the rest of a tiny training, and has its own tests."""
+    monkeypatch.setattr("geotune.jobs.write_report", lambda path, report: plain(path))
+
+
+def plain(path: Path) -> None:
+    """Stands for a report."""
+    write_atomically(path, b"report")
+
+
+@pytest.fixture
+def train(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., FitResult]:
+    """Trains the tiny recipe, with changes by key, in a folder."""
+
+    def run(run: Path, changes: dict[str, Any] | None = None, **options: Any) -> FitResult:
+        return fit_recipe(parse_recipe(tiny_values(changes)), run, **options)
+
+    return run
+
+
+@pytest.fixture
+def cut_off(train: Callable[..., FitResult]) -> Callable[..., None]:
+    """Trains as `train` does, and is cut off before batch `batch` of epoch `epoch`."""
+
+    def run(run: Path, changes: dict[str, Any] | None, epoch: int, batch: int = 1) -> None:
+        with pytest.raises(CutOffError):
+            train(run, changes, callbacks=[CutOff(epoch, batch)])
+
+    return run
