@@ -99,7 +99,7 @@ def fit_recipe(
     say("measuring the best epoch on the validation windows")
     validation = _evaluate(built, data, recipe, "val", fitted.device)
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
-    did = "trained" if fitted.went_on in (None, 0) else "went on"
+    did = "went on" if fitted.went_on else "trained"
     return FitResult(did, run, validation.metrics, notes, summary)
 
 

@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         stem: int = 0,
         constant_backbone: bool,
         backbone_trains: bool = False,
-        merge: Callable[[], None] | None = None,
+        merge: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -77,6 +77,7 @@ class Encoder(nn.Module):
         self._merge = merge
         read: Any = reader
         self.taps: tuple[Tap, ...] = (self.stem.taps if self.stem else ()) + read.taps
+        self.train(self.training)  # a frozen backbone's statistics stand still from the start
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Feature maps of normalised images `(B, C, H, W)`; see `FeatureMaps`."""
@@ -120,7 +121,7 @@ class Encoder(nn.Module):
                 "this method cannot be merged: what it trains stands beside the backbone; "
                 "only lora can"
             )
-        self._merge()
+        self._merge(self.backbone.model)
         self._merge = None
 
 

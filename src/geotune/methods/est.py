@@ -52,7 +52,7 @@ class Est:
     fuse: Literal["sum", "side"] = "side"
     every: int | None = None
     kernel_size: int = 3
-    stem: int = 0
+    stem: int = 32
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or kernel that does not fit."""

@@ -16,7 +16,7 @@ class Frozen:
         stem: width of the convolutional branch on the image; 0 for none.
     """
 
-    stem: int = 0
+    stem: int = 32
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`."""

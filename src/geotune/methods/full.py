@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from geotune.backbones.base import Backbone
 from geotune.methods.base import Encoder, Levels, dead_parameters, level_indices
+from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,14 @@ class Full:
         stem: width of the convolutional branch on the image; 0 for none.
     """
 
-    stem: int = 0
+    stem: int = 32
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`."""
+        """See `Method.attach`. Raises `GeotuneError` for a backbone that is frozen already."""
+        if not any(parameter.requires_grad for parameter in backbone.parameters()):
+            raise GeotuneError(
+                f"full on {backbone.name}: another method has frozen this backbone; build it anew"
+            )
         encoder = Encoder(
             backbone,
             Levels(backbone, level_indices(backbone)),

@@ -38,7 +38,7 @@ class Lora:
     alpha: float = 16
     dropout: float = 0.0
     targets: Sequence[str] | None = None
-    stem: int = 0
+    stem: int = 32
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where no layer fits or one stays dead."""
@@ -64,7 +64,7 @@ class Lora:
             Levels(backbone, level_indices(backbone)),
             stem=self.stem,
             constant_backbone=False,
-            merge=lambda: _merge(backbone.model),
+            merge=_merge,
         )
         return require_alive(encoder, "lora")
 
@@ -92,6 +92,11 @@ class Lora:
                 for n, layer in layers.items()
                 if isinstance(layer, nn.Conv2d) and layer.groups == 1
             ]
+        if not chosen:
+            raise GeotuneError(
+                f"lora on {backbone.name}: found no attention, MLP or plain convolution that it "
+                "could update; name layers with method.targets or choose another method"
+            )
         for name in chosen:
             layer: Any = layers[name]
             widest = min(layer.weight.shape[0], layer.weight.shape[1])

@@ -37,7 +37,7 @@ class Fitted:
     Attributes:
         best_epoch: from 0.
         seconds: of this process alone; an interrupted training's epochs are in the history.
-        went_on: the epoch that an interrupted training went on from, else None.
+        went_on: whether it went on from the checkpoint of one that was cut off.
         main_process: false in the helper processes of a training on many devices.
     """
 
@@ -46,7 +46,7 @@ class Fitted:
     peak: Peak
     device: torch.device
     seconds: float
-    went_on: int | None
+    went_on: bool
     main_process: bool
 
 
@@ -129,7 +129,7 @@ def fit(
         watch.peak(),
         trainer.strategy.root_device,
         seconds,
-        module.started_at if module.started_at else None,
+        going_on is not None,
         trainer.is_global_zero,
     )
 
@@ -190,8 +190,6 @@ class _Epochs(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.windows.set_epoch(trainer.current_epoch)
-        if pl_module.started_at is None:
-            pl_module.started_at = trainer.current_epoch
 
 
 class _FiniteLoss(Callback):

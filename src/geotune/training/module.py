@@ -61,7 +61,6 @@ class Training(LightningModule):
         self.seed = seed
         self.val_metrics = task.metrics()
         self.plateau = Plateau()
-        self.started_at: int | None = None
 
     # ------------------------------------------------------------ steps
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
