@@ -4,7 +4,7 @@
     python benchmarks/segmentation.py recipes/clouds.yaml --seeds 0 1 2 --methods full est
 
 Every run is a `geotune fit` and a `geotune test` in a process of its own, so that its peak memory
-is its own. Runs that are finished are not repeated. The table goes to
+is its own. Runs that the result holds already are not repeated. The table goes to
 benchmarks/results/segmentation_<recipe>.json, with every single run beside mean and spread.
 """
 
@@ -129,6 +129,15 @@ def show(table: list[dict[str, Any]]) -> None:
         print("| " + " | ".join(cells) + " |")
 
 
+def earlier(path: Path, same: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that the result holds already, where they are of the same recipe and settings."""
+    if not path.is_file():
+        return []
+    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    runs: list[dict[str, Any]] = before["runs"]
+    return runs if all(before[key] == value for key, value in same.items()) else []
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(
@@ -141,17 +150,19 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--name", help="of the result; by default the recipe's")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     path = RESULTS / f"segmentation_{options.name or options.recipe.stem}.json"
+    same = {"recipe": options.recipe.read_text(encoding="utf-8"), "set": options.overrides}
+    rows = earlier(path, same)
     for seed in options.seeds:
         for method in options.methods:
+            if any((row["method"], row["seed"]) == (method, seed) for row in rows):
+                continue
             rows.append(one_run(options.recipe, method, seed, options.overrides, options.runs))
             table = summarise(rows)
             RESULTS.mkdir(exist_ok=True)
             result = {
                 "what": "tuning methods on the same data, decoder and steps",
-                "recipe": options.recipe.read_text(encoding="utf-8"),
-                "set": options.overrides,
+                **same,
                 "date": date.today().isoformat(),
                 "machine": {
                     "system": platform.system(),

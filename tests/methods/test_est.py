@@ -1,0 +1,185 @@
+"""EST against its formulas, and the side network's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from geotune.backbones.base import Backbone
+from geotune.backbones.timm import TimmBackbone
+from geotune.methods.est import Est, EstBlock
+from geotune.types import GeotuneError
+
+MakeBackbone = Callable[..., Backbone]
+
+
+def vit(depth: int, patch: int = 16) -> Backbone:
+    model = VisionTransformer(
+        img_size=4 * patch,
+        patch_size=patch,
+        in_chans=3,
+        num_classes=0,
+        embed_dim=16,
+        depth=depth,
+        num_heads=2,
+        dynamic_img_size=True,
+    )
+    return TimmBackbone(
+        model,
+        name="timm/vit",
+        bands=("red", "green", "blue"),
+        pad_to=patch,
+        licence="none",
+        source="random weights",
+        random_weights=True,
+    )
+
+
+def awake(module: nn.Module) -> None:
+    """Give every parameter a value, those that start at zero too."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+
+
+# ---------------------------------------------------------------- the block
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_block_is_what_its_formulas_say(gated: bool) -> None:
+    """g = sigmoid(W [z, s] + b); h = g z + (1 - g) s; h += sum_k w_k Up_k(GELU(Down_k(LN(h))));
+    h += DWConv(h), pixel by pixel."""
+    width = 16
+    block = EstBlock(width, 3, gated=gated)
+    awake(block)
+    generator = torch.Generator().manual_seed(2)
+    z, s = (torch.randn(2, width, 5, 6, generator=generator) for _ in range(2))
+    with torch.no_grad():
+        found = block(z, s if gated else None)
+
+        p = dict(block.named_parameters())
+        h = torch.empty_like(z)
+        for b in range(2):
+            for i in range(5):
+                for j in range(6):
+                    x = z[b, :, i, j]
+                    if gated:
+                        both = torch.cat([x, s[b, :, i, j]])
+                        gate = 1 / (
+                            1 + (-(p["gate.weight"][:, :, 0, 0] @ both + p["gate.bias"])).exp()
+                        )
+                        x = gate * x + (1 - gate) * s[b, :, i, j]
+                    h[b, :, i, j] = x + _fusion(x, p)
+        expected = h.clone()
+        padded = torch.zeros(2, width, 7, 8)
+        padded[:, :, 1:-1, 1:-1] = h
+        for i in range(5):
+            for j in range(6):
+                patch = padded[:, :, i : i + 3, j : j + 3]
+                expected[:, :, i, j] += (patch * p["enhance.weight"][:, 0]).sum((2, 3))
+        expected += p["enhance.bias"][:, None, None]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def _fusion(h: Tensor, p: dict[str, Tensor]) -> Tensor:
+    """sum_k w_k Up_k(GELU(Down_k(LN(h)))) with widths d/2, d/4, d/8 and w = softmax."""
+    normed = (h - h.mean()) / (h.var(unbiased=False) + 1e-5).sqrt()
+    normed = normed * p["norm.weight"] + p["norm.bias"]
+    weights = p["adapter_logits"].exp() / p["adapter_logits"].exp().sum()
+    total, start = p["adapters_up.bias"].clone(), 0
+    for weight, inner in zip(weights, (8, 4, 2), strict=True):
+        rows = slice(start, start + inner)
+        a = p["adapters_down.weight"][rows] @ normed + p["adapters_down.bias"][rows]
+        gelu = a * 0.5 * (1 + torch.erf(a / 2**0.5))
+        total += weight * (p["adapters_up.weight"][:, rows] @ gelu)
+        start += inner
+    return total
+
+
+def test_a_block_starts_as_the_gate_alone() -> None:
+    block = EstBlock(8, 3, gated=True)
+    z, s = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
+    assert block.gate is not None
+    with torch.no_grad():
+        gate = torch.sigmoid(block.gate(torch.cat([z, s], dim=1)))
+        torch.testing.assert_close(block(z, s), gate * z + (1 - gate) * s)
+        assert torch.equal(EstBlock(8, 3, gated=False)(z, None), z)
+
+
+# ---------------------------------------------------------------- the side network
+def test_a_plain_vit_gets_a_pyramid_of_its_own() -> None:
+    encoder = Est(fuse="side", reduction=4, min_width=2, stem=0).attach(vit(4)).eval()
+    assert [tap.stride for tap in encoder.taps] == [4, 8, 16, 32]
+    assert {tap.channels for tap in encoder.taps} == {4}
+    with torch.no_grad():
+        maps = encoder(torch.randn(1, 3, 40, 60)).maps
+    assert [tuple(m.shape[-2:]) for m in maps] == [(12, 16), (6, 8), (3, 4), (2, 2)]
+
+
+@pytest.mark.parametrize(("patch", "strides"), [(2, [1, 2, 4]), (8, [2, 4, 8, 16])])
+def test_no_map_is_finer_than_the_image(patch: int, strides: list[int]) -> None:
+    encoder = Est(fuse="side", reduction=4, stem=0).attach(vit(4, patch))
+    assert [tap.stride for tap in encoder.taps] == strides
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("fuse", ["side", "sum"])
+def test_a_shallow_vit_has_fewer_levels(depth: int, fuse: Any) -> None:
+    encoder = Est(fuse=fuse, reduction=4, stem=0).attach(vit(depth)).eval()
+    assert len(encoder.taps) == depth
+    with torch.no_grad():
+        assert len(encoder(torch.randn(1, 3, 32, 32)).maps) == depth
+
+
+@pytest.mark.parametrize(
+    ("depth", "every", "count"),
+    [(12, None, 12), (13, None, 8), (24, None, 12), (25, None, 10), (12, 3, 4), (12, 12, 4)],
+)
+def test_deep_backbones_are_tapped_at_a_distance(depth: int, every: int | None, count: int) -> None:
+    """Counted back from the last block; the four levels that are handed on are always read."""
+    encoder = Est(fuse="sum", every=every, reduction=4, stem=0).attach(vit(depth))
+    wanted = encoder.reader.wanted
+    assert isinstance(wanted, tuple)
+    assert len(wanted) == count
+    assert wanted[-1] == depth - 1
+    assert list(wanted) == sorted(set(wanted))
+
+
+@pytest.mark.parametrize(
+    ("reduction", "min_width", "widths"),
+    [(8, 1, [4, 6, 24, 12]), (2, 1, [16, 24, 96, 48]), (8, 20, [20, 20, 24, 20]), (8, 999, None)],
+)
+def test_the_stream_is_as_wide_as_asked(
+    make_backbone: MakeBackbone, reduction: int, min_width: int, widths: list[int] | None
+) -> None:
+    """C / reduction, not under min_width, not over C."""
+    backbone = make_backbone("resnet")
+    channels = [tap.channels for tap in backbone.taps]
+    assert channels == [32, 48, 192, 96]
+    encoder = Est(fuse="side", reduction=reduction, min_width=min_width, stem=0).attach(backbone)
+    assert [tap.channels for tap in encoder.taps] == (widths or channels)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 5])
+def test_the_kernel_may_have_any_odd_size(make_backbone: MakeBackbone, kernel_size: int) -> None:
+    backbone = make_backbone("resnet")
+    encoder = Est(kernel_size=kernel_size, stem=0).attach(backbone).eval()
+    with torch.no_grad():
+        maps = encoder(torch.randn(1, 4, 64, 64)).maps
+    assert [m.shape[-1] for m in maps] == [16, 8, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (Est(kernel_size=4), r"method\.kernel_size 4: expected an odd number"),
+        (Est(reduction=33), r"method\.reduction 33: .* taps of 32 channels; choose at most 32"),
+    ],
+)
+def test_what_does_not_fit_is_said(make_backbone: MakeBackbone, method: Est, message: str) -> None:
+    with pytest.raises(GeotuneError, match=message):
+        method.attach(make_backbone("resnet"))
