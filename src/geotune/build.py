@@ -69,6 +69,7 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
         samples=data.samples,
         focus=data.focus,
         augment=data.augment,
+        brightness=data.brightness,
         seed=recipe.train.seed,
         progress=progress,
     )

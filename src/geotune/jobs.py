@@ -195,7 +195,8 @@ def test_run(run: Path, weights: Path | None = None) -> dict[str, Any]:
             f"{folder.recipe}: data.split has no test part; name test scenes and fit again"
         )
     built = load_adapter(run, weights)
-    device = pick_device(recipe.train.accelerator)
+    # a run that was trained on a GPU can be tested where there is none
+    device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
     tested = _evaluate(built, data, recipe, "test", device)
     metrics = folder.read_json("metrics")
     metrics["test"] = tested.metrics
@@ -266,12 +267,17 @@ def predict_run(
 
 
 def pick_device(accelerator: str) -> torch.device:
-    """The device that an accelerator's name stands for; `auto` takes the best there is."""
-    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda")
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return torch.device("mps")
-    return torch.device("cpu")
+    """The device that an accelerator's name stands for; `auto` takes the best there is.
+
+    Raises `GeotuneError` for one that is not here.
+    """
+    here = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator == "auto":
+        accelerator = next(name for name, there in here.items() if there)
+    if not here[accelerator]:
+        found = ", ".join(name for name, there in here.items() if there)
+        raise GeotuneError(f"{accelerator}: there is none here; found {found}")
+    return torch.device("cuda" if accelerator == "gpu" else accelerator)
 
 
 def device_name(device: torch.device) -> str:

@@ -209,9 +209,12 @@ class _Labelled(Section):
         description="training windows an epoch; by default what covers the training scenes once",
     )
     focus: Share = Field(
-        0.75, description="share of training windows drawn around a pixel of a rare class"
+        0.5, description="share of training windows drawn around a pixel of a rare class"
     )
-    augment: bool = Field(True, description="flips and quarter turns")
+    augment: bool = Field(True, description="flips and quarter turns of training windows")
+    brightness: Share = Field(
+        0.2, description="how much the light of training windows varies: gain and offset; 0: none"
+    )
     normalize: Literal["auto", "backbone", "data"] = "auto"
     class_values: dict[str, int] | None = Field(
         None, description="class name to value in raster labels; by default the class's index"
@@ -414,13 +417,13 @@ def _parse(model: type[Parsed], values: dict[str, Any], source: str) -> Parsed:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = [_say(fault, values) for fault in error.errors()]
+        faults = dict.fromkeys(_say(fault, values) for fault in error.errors())
         raise RecipeError(f"{source}: " + "\n".join(faults)) from error
 
 
 def _say(fault: Any, values: dict[str, Any]) -> str:
     """One pydantic fault as a sentence with the key's full path."""
-    where = [part for part in _path(fault["loc"], values)]
+    where = list(_path(fault["loc"], values, missing=fault["type"] == "missing"))
     key = ".".join(where)
     if fault["type"] == "extra_forbidden":
         known = sorted(_known_keys(where[:-1], values))
@@ -438,7 +441,8 @@ def _say(fault: Any, values: dict[str, Any]) -> str:
         expected = fault.get("ctx", {}).get("expected_tags", "")
         found = fault.get("ctx", {}).get("tag")
         if found is None:
-            return f"{key}.kind: is missing; expected one of {expected}"
+            kinds = [m.model_fields["kind"].default for m in _models_at(where, values)]
+            return f"{key}.kind: is missing; expected one of {', '.join(kinds)}"
         choices = [tag.strip(" '") for tag in expected.split(",")]
         near = difflib.get_close_matches(str(found), choices, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -449,43 +453,58 @@ def _say(fault: Any, values: dict[str, Any]) -> str:
     return f"{key}: found {fault['input']!r}; {message[0].lower()}{message[1:]}"
 
 
-def _path(location: Sequence[str | int], values: dict[str, Any]) -> Iterator[str]:
-    """The keys of a pydantic location, without the tags that unions add to it."""
+def _path(location: Sequence[str | int], values: dict[str, Any], missing: bool) -> Iterator[str]:
+    """The keys of a pydantic location, without what it adds for the branches of unions.
+
+    Only the last key of a `missing` fault need not be in the values.
+    """
     here: Any = values
     entered = True  # just stepped into `here`: a union's tag can only stand first
-    for part in location:
+    for depth, part in enumerate(location):
         if entered and isinstance(here, dict) and here.get("kind") == part:
             entered = False
             continue
+        if isinstance(here, list) and isinstance(part, int):
+            yield str(part)
+            here = here[part] if part < len(here) else None
+        elif isinstance(here, dict) and str(part) in map(str, here):
+            yield str(part)
+            here = here.get(part)
+        elif missing and depth == len(location) - 1:
+            yield str(part)
         entered = True
-        yield str(part)
-        if isinstance(here, dict):
-            here = here.get(str(part))
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            here = here[part]
 
 
 def _known_keys(path: Sequence[str], values: dict[str, Any]) -> set[str]:
     """The keys that the section at `path` knows, by the `kind` it has in `values`."""
-    model: Any = Recipe
     here: Any = values
     for part in path:
-        here = here.get(part, {}) if isinstance(here, dict) else {}
-        annotation = model.model_fields[part].annotation
+        here = here.get(part) if isinstance(here, dict) else None
+    models = _models_at(path, values)
+    return set(_model_of(models, here).model_fields) if models else set()
+
+
+def _models_at(path: Sequence[str], values: dict[str, Any]) -> list[type[BaseModel]]:
+    """The models of the sections that may stand at `path`."""
+    models: list[type[BaseModel]] = [Recipe]
+    here: Any = values
+    for part in path:
+        annotation = _model_of(models, here).model_fields[part].annotation
         choices = get_args(annotation) or (annotation,)
         models = [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
+        here = here.get(part) if isinstance(here, dict) else None
         if not models:
-            return set()
-        kind = here.get("kind") if isinstance(here, dict) else None
-        model = next(
-            (
-                m
-                for m in models
-                if "kind" in m.model_fields and m.model_fields["kind"].default == kind
-            ),
-            models[0],
-        )
-    return set(model.model_fields)
+            return []
+    return models
+
+
+def _model_of(models: Sequence[type[BaseModel]], section: Any) -> type[BaseModel]:
+    """The model of a section's `kind`, else the first."""
+    kind = section.get("kind") if isinstance(section, dict) else None
+    return next(
+        (m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == kind),
+        models[0],
+    )
 
 
 def dump_recipe(recipe: Recipe) -> str:

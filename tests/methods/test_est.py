@@ -137,7 +137,7 @@ def test_a_shallow_vit_has_fewer_levels(depth: int, fuse: Any) -> None:
 
 @pytest.mark.parametrize(
     ("depth", "every", "count"),
-    [(12, None, 12), (13, None, 8), (24, None, 12), (25, None, 10), (12, 3, 4), (12, 12, 4)],
+    [(12, None, 12), (13, None, 9), (24, None, 12), (25, None, 11), (12, 3, 4), (12, 12, 4)],
 )
 def test_deep_backbones_are_tapped_at_a_distance(depth: int, every: int | None, count: int) -> None:
     """Counted back from the last block; the four levels that are handed on are always read."""

@@ -128,7 +128,7 @@ def galileo_backbone(
             f"backbone.name rslearn/{name}: unknown; known: "
             + ", ".join(f"rslearn/galileo_{s}" for s in SIZES)
         )
-    patch = 4 if patch_size is None else patch_size
+    patch = 8 if patch_size is None else patch_size
     if not 1 <= patch <= 8:
         raise GeotuneError(f"backbone.patch_size {patch}: Galileo takes patches of 1 to 8 pixels")
     _check_bands(name, bands)

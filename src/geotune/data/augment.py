@@ -1,7 +1,10 @@
-"""The eight flips and quarter turns of a square."""
+"""What makes training windows more various: flips, quarter turns, and other light."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +19,19 @@ def turn(pixels: Tensor, which: int) -> Tensor:
     if which >= 4:
         pixels = torch.flip(pixels, (-1,))
     return torch.rot90(pixels, which % 4, (-2, -1))
+
+
+def relight(
+    image: Tensor, rng: np.random.Generator, amount: float, spread: Sequence[float]
+) -> Tensor:
+    """An image `(C, H, W)` under other light: `gain x + offset`, the same for all its pixels.
+
+    The gain is log-normal around 1 and the offset normal around 0 in units of each band's
+    `spread`, both with standard deviation `amount`. Scenes differ so in season, haze and stretch.
+    """
+    gain = float(np.exp(amount * rng.standard_normal()))
+    offset = amount * float(rng.standard_normal())
+    return gain * image + offset * torch.tensor(spread, dtype=image.dtype).view(-1, 1, 1)
 
 
 def turn_back(pixels: Tensor, which: int) -> Tensor:

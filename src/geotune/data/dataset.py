@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from geotune.data.augment import COUNT, turn
+from geotune.data.augment import COUNT, relight, turn
 from geotune.data.raster import Image
 from geotune.data.sampling import WindowSampler
 from geotune.data.scan import SceneScan
@@ -35,6 +36,8 @@ class TrainWindows(Dataset[Sample]):
         samples: windows an epoch; by default what covers the scenes' area once.
         focus: share of windows drawn around a pixel of a rare class.
         augment: flips and quarter turns.
+        brightness: how much the light varies, see `relight`; 0 for none.
+        spread: standard deviation of each band, for `brightness`.
         seed: of the draws.
     """
 
@@ -45,13 +48,17 @@ class TrainWindows(Dataset[Sample]):
         window: int,
         *,
         samples: int | None = None,
-        focus: float = 0.75,
+        focus: float = 0.5,
         augment: bool = True,
+        brightness: float = 0.0,
+        spread: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
         self.scenes = list(scenes)
         self.window = window
         self.augment = augment
+        self.brightness = brightness
+        self.spread = tuple(spread)
         self.seed = seed
         self.sampler = WindowSampler(
             [scene.shape for scene in scenes],
@@ -91,15 +98,17 @@ class TrainWindows(Dataset[Sample]):
             which, window = self.sampler.draw_focused(rng)
             image, mask = self.scenes[which].read(window)
         sample = _sample(self.scenes[which], window, image, mask)
-        if not self.augment:
-            return sample
-        way = int(rng.integers(COUNT))
-        return Sample(
-            turn(sample.image, way).contiguous(),
-            turn(sample.mask, way).contiguous(),
-            sample.name,
-            sample.group,
-        )
+        if self.augment:
+            way = int(rng.integers(COUNT))
+            sample = replace(
+                sample,
+                image=turn(sample.image, way).contiguous(),
+                mask=turn(sample.mask, way).contiguous(),
+            )
+        if self.brightness:
+            light = relight(sample.image, rng, self.brightness, self.spread)
+            sample = replace(sample, image=light)
+        return sample
 
 
 class GridPlace(NamedTuple):

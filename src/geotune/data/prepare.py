@@ -42,8 +42,9 @@ def prepare(
     *,
     window: int,
     samples: int | None = None,
-    focus: float = 0.75,
+    focus: float = 0.5,
     augment: bool = True,
+    brightness: float = 0.0,
     seed: int = 0,
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
@@ -64,6 +65,7 @@ def prepare(
                 f"({', '.join(scene.name for scene in members[:10])}); look at their labels and "
                 "at data.nodata, data.ignore_values and data.unlabelled"
             )
+    found = statistics(parts["train"], scans["train"])
     return DataParts(
         train=TrainWindows(
             parts["train"],
@@ -72,11 +74,13 @@ def prepare(
             samples=samples,
             focus=focus,
             augment=augment,
+            brightness=brightness,
+            spread=found.std,
             seed=seed,
         ),
         val=GridWindows(parts["val"], scans["val"], window),
         test=GridWindows(parts["test"], scans["test"], window) if parts["test"] else None,
-        statistics=statistics(parts["train"], scans["train"]),
+        statistics=found,
         class_pixels=counts,
         notes=_notes(parts, counts),
         parts={part: [scene.name for scene in members] for part, members in parts.items()},

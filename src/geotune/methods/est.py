@@ -117,6 +117,7 @@ class EstStream(nn.Module):
         scales = pyramid_scales(read[-1].stride) if backbone.plain else [1.0] * len(levels)
         if fuse == "sum":
             scales = [1.0] * len(levels)
+        scales = scales[: len(levels)]  # a shallow ViT has fewer levels than a pyramid
         self.levels = self.levels[-len(scales) :]
         self.mix = nn.ModuleDict()
         self.rescale = nn.ModuleDict()

@@ -1,0 +1,200 @@
+"""Recipes become objects, with the names of a recipe's fields as the constructors' parameters."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+import geotune.recipe as sections
+from geotune.adapter import adapter_state, save_adapter
+from geotune.backbones.catalog import backbone
+from geotune.build import (
+    SPLITS,
+    TASKS,
+    Built,
+    build_data,
+    build_training,
+    card_sections,
+    load_adapter,
+)
+from geotune.data.chips import open_chips
+from geotune.data.prepare import prepare
+from geotune.data.scenes import open_scenes
+from geotune.decoders.catalog import DECODERS
+from geotune.methods.catalog import METHODS
+from geotune.recipe import Recipe, parse_recipe
+from geotune.training.module import Training
+from geotune.types import BandStatistics, GeotuneError
+
+STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
+
+
+def kinds(union: Any) -> dict[str, type[sections.Section]]:
+    members = get_args(get_args(union)[0]) or (get_args(union)[0],)
+    return {member.model_fields["kind"].default: member for member in members}
+
+
+def parameters(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    found = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in found if p.default is not p.empty}
+
+
+@pytest.mark.parametrize(
+    ("union", "catalogue"),
+    [
+        (sections.Method, METHODS),
+        (sections.Decoder, DECODERS),
+        (sections.Split, SPLITS),
+        (sections.Task, TASKS),
+    ],
+    ids=["methods", "decoders", "splits", "tasks"],
+)
+def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., Any]]) -> None:
+    assert kinds(union).keys() == catalogue.keys()
+    for kind, section in kinds(union).items():
+        fields = set(section.model_fields) - {"kind"}
+        assert fields <= parameters(catalogue[kind]), kind
+
+
+def test_fields_of_the_other_sections_are_parameters() -> None:
+    assert set(sections.Backbone.model_fields) == parameters(backbone)
+    of_windows = {"window", "samples", "focus", "augment"}
+    of_files = {"bands", "nodata", "class_values", "ignore_values"}
+    assert of_windows <= parameters(prepare)
+    own = {"split", "kind", "normalize"}
+    vector = {"class_field", "unlabelled"}
+    scenes = set(sections.Scenes.model_fields) - of_windows - own
+    assert scenes <= parameters(open_scenes)
+    assert set(sections.Chips.model_fields) - of_windows - own - vector <= parameters(open_chips)
+    assert of_files <= parameters(open_chips)
+    training = {"lr", "backbone_lr", "weight_decay", "schedule", "warmup", "seed"}
+    assert training <= parameters(Training) & set(sections.Train.model_fields)
+
+
+@pytest.mark.parametrize("method", ["full", "frozen", "lora", "est"])
+def test_same_seed_same_weights(tiny_values: Callable[..., dict[str, Any]], method: str) -> None:
+    def state(seed: int) -> dict[str, torch.Tensor]:
+        values = tiny_values({"method": {"kind": method}, "train.seed": seed})
+        torch.rand(3)  # what was drawn before must not matter
+        return build_training(parse_recipe(values), STATISTICS).model.state_dict()
+
+    one, two, other = state(0), state(0), state(1)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_random_weights_are_said(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    built = build_training(parse_recipe(tiny_values()), STATISTICS)
+    assert "timm/test_vit has random weights" in built.notes[0]
+
+
+def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    data = build_data(parse_recipe(tiny_values({"data.samples": 5})))
+    assert data.parts == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    assert len(data.train) == 5 and len(data.val) == 4
+    assert data.statistics.bands == ("red", "green", "nir")
+    values = tiny_values({"backbone.bands": ["nir", "red"]})
+    assert build_data(parse_recipe(values)).statistics.bands == ("nir", "red")
+
+
+def test_number_of_bands(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    assert build_data(parse_recipe(tiny_values({"backbone.bands": 3}))).parts["val"] == ["c"]
+    with pytest.raises(GeotuneError, match=r"backbone\.bands: expected 4, .* have 3: red, green"):
+        build_data(parse_recipe(tiny_values({"backbone.bands": 4})))
+
+
+def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    values = tiny_values({"backbone.bands": ["B02", "B08"]})
+    values["data"] = {
+        "kind": "synthetic",
+        "folder": str(tmp_path / "made"),
+        "count": 3,
+        "size": 64,
+        "window": 32,
+        "split": {"kind": "random", "val": 0.3, "test": 0.3},
+    }
+    with pytest.raises(GeotuneError, match=r"task\.classes: synthetic scenes have water"):
+        build_data(parse_recipe(values))
+    assert not (tmp_path / "made").exists()
+    from geotune.data.synthetic import CLASSES
+
+    values["task"]["classes"] = list(CLASSES)
+    data = build_data(parse_recipe(values))
+    assert sorted(len(names) for names in data.parts.values()) == [1, 1, 1]
+    assert data.statistics.bands == ("B02", "B08")
+
+
+# ---------------------------------------------------------------- adapters
+@pytest.fixture
+def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[Built, Path]:
+    """A model whose trained tensors are not what they started as, and its adapter."""
+    recipe: Recipe = parse_recipe(tiny_values())
+    built = build_training(recipe, STATISTICS)
+    generator = torch.Generator().manual_seed(1)
+    for tensor in adapter_state(built.model).values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.1)
+    built.model.eval()
+    save_adapter(
+        tmp_path / "adapter",
+        adapter_state(built.model),
+        backbone=built.backbone,
+        normalization=built.normalization,
+        sections=card_sections(recipe),
+        version="1",
+    )
+    return built, tmp_path / "adapter"
+
+
+def test_loading_restores_outputs(saved: tuple[Built, Path]) -> None:
+    built, folder = saved
+    again = load_adapter(folder)
+    images = 500 + 100 * torch.randn(2, 3, 40, 56)
+    images[0, :, :5] = torch.nan
+    with torch.no_grad():
+        assert torch.equal(built.model(images), again.model(images))
+    assert again.normalization == built.normalization
+    assert again.task.classes == ("land", "water")
+    assert not again.model.training
+
+
+def test_another_base_is_refused(saved: tuple[Built, Path], tmp_path: Path) -> None:
+    _, folder = saved
+    import safetensors.torch
+
+    base = backbone("timm/test_vit", bands=3, pretrained=False)
+    state = {f"{name}": tensor + 1 for name, tensor in base.model.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(GeotuneError) as error:
+        load_adapter(folder, tmp_path / "other.safetensors")
+    message = str(error.value)
+    assert "was trained on timm/test_vit" in message and "other.safetensors" in message
+
+
+@pytest.mark.parametrize("damage", ["hash", "missing", "card"])
+def test_damaged_adapters(saved: tuple[Built, Path], tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(saved[1], folder)
+    expected = {
+        "hash": r"adapter\.safetensors: is not the file that .*adapter\.json belongs to",
+        "missing": r"adapter\.safetensors: cannot be read",
+        "card": r"adapter\.json: is not there",
+    }[damage]
+    if damage == "hash":
+        data = bytearray((folder / "adapter.safetensors").read_bytes())
+        data[-1] ^= 1
+        (folder / "adapter.safetensors").write_bytes(data)
+    else:
+        (folder / f"adapter.{'json' if damage == 'card' else 'safetensors'}").unlink()
+    with pytest.raises(GeotuneError, match=expected):
+        load_adapter(folder)

@@ -1,0 +1,69 @@
+"""Whose a run folder is, and how far its training got."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geotune.recipe import Recipe, parse_recipe
+from geotune.training.folder import RunFolder
+from geotune.types import GeotuneError
+
+
+@pytest.fixture
+def recipe(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., Recipe]:
+    return lambda changes=None: parse_recipe(tiny_values(changes))
+
+
+def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    folder = RunFolder(tmp_path / "runs" / "one")
+    assert folder.state(recipe()) == "new"
+    folder.path.mkdir(parents=True)
+    assert folder.state(recipe()) == "new"  # an empty folder is nobody's
+    folder.start(recipe())
+    assert folder.state(recipe()) == "unfinished"
+    folder.write_json("run", {})
+    assert folder.state(recipe()) == "finished"
+    assert folder.state(recipe({"train.run": "elsewhere"})) == "finished"
+
+
+def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start(recipe())
+    other = recipe({"train.epochs": 9, "method": {"kind": "lora", "stem": 0}})
+    with pytest.raises(GeotuneError) as error:
+        folder.state(other)
+    message = str(error.value)
+    assert str(folder.path) in message and "--fresh" in message
+    assert "train.epochs: 3 -> 9" in message and "method.kind: est -> lora" in message
+    assert "method.rank: absent -> 16" in message
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_foreign(tmp_path: Path, recipe: Callable[..., Recipe], kind: str) -> None:
+    path = tmp_path / "mine"
+    if kind == "folder":
+        path.mkdir()
+        (path / "notes.txt").write_text("mine")
+    else:
+        path.write_text("mine")
+    with pytest.raises(GeotuneError, match=r"mine: is there and is no run of geotune"):
+        RunFolder(path).state(recipe())
+
+
+def test_json(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_json("metrics", {"a": [math.nan, 1.5, (math.inf,)], "é": {"b": -math.inf}})
+    text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"a": [None, 1.5, [None]], "é": {"b": None}}
+    assert folder.read_json("metrics") == json.loads(text)
+    with pytest.raises(GeotuneError, match=r"run\.json: is not there: .* no finished run"):
+        folder.read_json("run")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(GeotuneError, match=r"run\.json: cannot be read as JSON"):
+        folder.read_json("run")
