@@ -183,9 +183,10 @@ def test_predict_refuses_before_it_writes(run: Path, tiny_scenes: Path, tmp_path
     good = tiny_scenes / "scenes" / "d.tif"
     other = tmp_path / "other.tif"
     with rasterio.open(good) as file:
-        with rasterio.open(other, "w", **{**file.profile, "count": 2}) as two:
-            two.write(file.read([1, 2]))
-            two.descriptions = ("red", "swir")
+        pixels, profile = file.read([1, 2]), {**file.profile, "count": 2}
+    with rasterio.open(other, "w", **profile) as two:
+        two.write(pixels)
+        two.descriptions = ("red", "swir")
     with pytest.raises(GeotuneError, match=r"other\.tif: has no band green, nir"):
         predict_run(run, [str(good), str(other)], tmp_path / "maps")
     assert not (tmp_path / "maps").exists()

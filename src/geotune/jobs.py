@@ -56,12 +56,16 @@ def run_path(recipe: Recipe, recipe_file: Path) -> Path:
     return recipe.train.run or Path("runs") / recipe_file.stem
 
 
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
 def fit_recipe(
     recipe: Recipe,
     run: Path,
     *,
     fresh: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = _silent,
     callbacks: Sequence[Any] = (),
 ) -> FitResult:
     """Train a recipe in `run`, or go on where an interrupted training stopped.
@@ -70,13 +74,16 @@ def fit_recipe(
     a time for the user. Raises `GeotuneError` for what is wrong.
     """
     folder = RunFolder(run)
-    helper = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by a training on many devices
-    state = "new" if fresh and not helper else folder.state(recipe)
-    if fresh and not helper:
+    helper = _is_helper()
+    if helper:
+        say = _silent
+    state = folder.state(recipe) if not fresh else "new"
+    if fresh:
         folder.refuse_foreign()
-    if state == "finished":
+    elif state == "finished":
         done = folder.read_json("run")
-        return FitResult("nothing", run, folder.read_json("metrics")["val"], done["notes"], done)
+        metrics = folder.read_json("metrics")["val"]
+        return FitResult("nothing", run, metrics, done["notes"], done, main_process=not helper)
 
     say("reading and checking the data")
     data = build_data(recipe)
@@ -93,6 +100,8 @@ def fit_recipe(
                 folder.clear()
             folder.start(recipe)
 
+    if state == "unfinished" and folder.last.is_file():
+        say(f"going on from {folder.last}")
     fitted = fit(built, data, recipe.train, folder, callbacks, begin)
     if not fitted.main_process:
         return FitResult("trained", run, {}, notes, {}, main_process=False)
@@ -101,6 +110,12 @@ def fit_recipe(
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
     did = "went on" if fitted.went_on else "trained"
     return FitResult(did, run, validation.metrics, notes, summary)
+
+
+def _is_helper() -> bool:
+    """Whether another process of the same training is the main one."""
+    ranks = ("LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return any(int(os.environ.get(name, "0")) > 0 for name in ranks)
 
 
 def _evaluate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +39,7 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Show the bar; going on from a checkpoint it starts where that stopped."""
-        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        if not trainer.is_global_zero:
             return
         batches = int(trainer.num_training_batches)
         self.progress = _bar(self.console)

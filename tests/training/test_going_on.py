@@ -191,15 +191,20 @@ def _die_after(patch: pytest.MonkeyPatch, path: Path, epoch: int) -> None:
     ],
 )
 def test_sigkill(
-    train: Train, tiny_recipe: Callable[..., Path], tmp_path: Path, changes: dict[str, Any]
+    train: Train,
+    geotune: Callable[..., tuple[int, str, str]],
+    tiny_recipe: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
 ) -> None:
     """The command itself, killed from outside while its second or a later epoch runs."""
-    changes = {**changes, "train.epochs": 12, "data.samples": 40}
+    changes = {**changes, "train.epochs": 8, "data.samples": 40}
     recipe, run = tiny_recipe(changes), tmp_path / "run"
     last = RunFolder(run).last
-    process = subprocess.Popen([*geotune(), "fit", str(recipe)], stderr=subprocess.DEVNULL)
+    command = str(Path(sys.executable).parent / "geotune")
+    process = subprocess.Popen([command, "fit", str(recipe)], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900  # a busy machine may take minutes to import all
         while not last.exists():
             assert process.poll() is None, "the training ended before it could be killed"
             assert time.monotonic() < deadline
@@ -210,15 +215,11 @@ def test_sigkill(
         process.wait()
     assert process.returncode == -signal.SIGKILL
     assert not (run / "run.json").exists()
-    before = len(history(run))
-    assert 1 <= before < 12
+    assert 1 <= len(history(run)) < 8
 
-    again = subprocess.run([*geotune(), "fit", str(recipe)], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    code, _, err = geotune("fit", recipe)
+    assert code == 0, err
+    assert f"going on from {last}" in err
     train(tmp_path / "whole", changes)
-    assert len(history(run)) == 12
+    assert len(history(run)) == 8
     assert_same(tmp_path / "whole", run)
-
-
-def geotune() -> list[str]:
-    return [str(Path(sys.executable).parent / "geotune")]

@@ -36,13 +36,10 @@ def size_of(x: Tensor) -> tuple[int, int]:
 
 
 def last_layer(channels: int, num_outputs: int, bias: bool = True) -> nn.Conv2d:
-    """A 1x1 convolution from features to logits that starts near zero.
+    """A 1x1 convolution from features to logits, with PyTorch's own initial weights.
 
-    Every class then begins about equally likely, whatever the scale of the features, and the
-    first steps do not throw the features off.
+    Weights near zero would be pushed one way by the commonest class in the first steps: after the
+    ReLU before this layer every feature then speaks for that class, and a rare one is left with
+    pixels whose features are all zero, which no gradient reaches.
     """
-    layer = nn.Conv2d(channels, num_outputs, kernel_size=1, bias=bias)
-    nn.init.normal_(layer.weight, std=0.01)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+    return nn.Conv2d(channels, num_outputs, kernel_size=1, bias=bias)

@@ -1,0 +1,209 @@
+"""The commands: what they print, for people and for machines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+import yaml
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def recipe(
+    tiny_values: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_values({"train.epochs": 2})))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path) -> Path:
+    """A finished run; for tests that only read it."""
+    from geotune.jobs import fit_recipe
+    from geotune.recipe import read_recipe
+
+    folder = recipe.parent / "runs" / "tiny"
+    fit_recipe(read_recipe(recipe)[0], folder)
+    return folder
+
+
+def test_fit(
+    geotune: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For people: notes and progress on stderr, results on stdout; then that it is done."""
+    monkeypatch.chdir(tmp_path)
+    overrides = ["method.kind=frozen", "method.stem=0", "train.epochs=1"]
+    code, out, err = geotune("fit", recipe, *overrides)
+    assert code == 0, err
+    run = Path("runs/tiny")
+    metrics = json.loads((run / "metrics.json").read_text())["val"]
+    assert f"{metrics['miou']:.3f}" in out and f"{metrics['iou/water']:.3f}" in out
+    assert f"report: {run}/report.html" in out and f"adapter: {run}/adapter.safetensors" in out
+    assert "parameters trained" in out and "process memory" in out
+    assert "method.kind=frozen starts the section anew" in err and "method.min_width" in err
+    assert "random weights" in err
+    assert "epoch 1/1" in err
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+
+    code, out, err = geotune("fit", recipe, *overrides)
+    assert code == 0
+    assert "trained already" in out and "--fresh" in out
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_fit_json(geotune: Command, recipe: Path, tmp_path: Path) -> None:
+    """Exactly one object on stdout, whatever is said on stderr; `train.run` moves the run."""
+    run = tmp_path / "moved"
+    overrides = [f"train.run={run}", "train.epochs=1"]
+    code, out, _ = geotune("fit", recipe, *overrides, "--json")
+    assert code == 0
+    values = json.loads(out)
+    assert len(out.splitlines()) == 1
+    assert values["run"] == str(run) and values["did"] == "trained"
+    assert values["metrics"] == json.loads((run / "metrics.json").read_text())["val"]
+    assert Path(values["adapter"]).is_file() and Path(values["report"]).is_file()
+    assert values["summary"]["epochs"] == 1
+
+    code, out, _ = geotune("fit", recipe, *overrides, "--json")
+    assert json.loads(out) == {**values, "did": "nothing"}
+    code, out, _ = geotune("fit", recipe, *overrides, "--json", "--fresh")
+    assert json.loads(out)["did"] == "trained"
+
+
+def test_history(run: Path) -> None:
+    with (run / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["epoch"]) for row in rows] == [1, 2]
+    assert {"train/loss", "val/loss", "val/miou", "val/iou/water", "lr", "seconds"} <= set(rows[0])
+    assert (run / "tensorboard").is_dir() and any((run / "tensorboard").iterdir())
+
+
+def test_test(geotune: Command, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    code, out, _ = geotune("test", copy)
+    assert code == 0
+    metrics = json.loads((copy / "metrics.json").read_text())["test"]
+    assert f"test: mean IoU {metrics['miou']:.3f}" in out and "d: mean IoU" in out
+
+    code, out, _ = geotune("test", copy, "--json")
+    values = json.loads(out)
+    assert values["metrics"] == metrics and values["regions"]["d"] == metrics
+    assert sum(map(sum, values["confusion"])) == 64 * 64
+    assert f"{metrics['miou']:.3f}" in (copy / "report.html").read_text(encoding="utf-8")
+
+
+def test_predict(geotune: Command, run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+    scenes = [tiny_scenes / "scenes" / f"{name}.tif" for name in "cd"]
+    code, out, err = geotune("predict", run, *scenes, "--out", tmp_path / "maps", "--json")
+    assert code == 0, err
+    values = json.loads(out)["scenes"]
+    assert [scene["name"] for scene in values] == ["c", "d"]
+    for scene, path in zip(values, scenes, strict=True):
+        with rasterio.open(scene["classes_path"]) as map_, rasterio.open(path) as image:
+            assert (map_.crs, map_.transform, map_.shape) == (
+                image.crs,
+                image.transform,
+                image.shape,
+            )
+        assert Path(scene["polygons_path"]).is_file()
+        assert scene["probabilities_path"] is None
+        assert sum(scene["pixels"].values()) == 64 * 64
+
+    code, out, _ = geotune(
+        "predict", run, scenes[0], "--out", tmp_path / "more", "--probabilities", "--no-polygons"
+    )
+    assert code == 0
+    assert sorted(p.suffix for p in (tmp_path / "more").iterdir()) == [".tif", ".tif"]
+    assert "land " in out and "windows in" in out
+
+
+def test_predict_needs_a_scene(geotune: Command, run: Path, tmp_path: Path) -> None:
+    code, _, err = geotune("predict", run, "--out", tmp_path)
+    assert code == 1 and "no scene is given" in err
+
+
+def test_json_of_an_error(geotune: Command, tmp_path: Path) -> None:
+    code, out, err = geotune("test", tmp_path / "none", "--json")
+    assert code == 1
+    assert "run.json: is not there" in json.loads(out)["error"]
+    assert "run.json: is not there" in err
+
+
+@pytest.mark.parametrize("what", ["backbones", "methods", "decoders", "datasets"])
+def test_list(geotune: Command, what: str) -> None:
+    code, out, _ = geotune("list", what, "--json")
+    assert code == 0
+    names = [row["name"] for row in json.loads(out)[what]]
+    assert len(names) == len(set(names)) >= 3
+    code, out, _ = geotune("list", what, names[-1])
+    assert code == 0 and names[-1] in out
+
+
+def test_unknown_command_and_option(geotune: Command, recipe: Path) -> None:
+    assert geotune("train", recipe)[0] != 0
+    assert geotune("fit", recipe, "--frehs")[0] != 0
+
+
+HEAVY = ("torch", "numpy", "rasterio", "lightning", "timm", "pandas", "geopandas", "matplotlib")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from geotune.cli import main; sys.argv = ['geotune', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_ctrl_c(
+    geotune: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl+C ends with one line; Lightning's own way out would say nothing."""
+    import signal
+
+    from geotune.training.module import Training
+
+    def pressed(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "validation_step", pressed)
+    code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'run'}")
+    assert code == 130
+    assert "the same command goes on" in err and "Traceback" not in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+def test_help_is_fast() -> None:
+    """0.5 s on an idle machine; the best of five, in CPU time, so that others' work counts less."""
+    import resource
+
+    best = 60.0
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started = time.perf_counter()
+        subprocess.run(
+            [Path(sys.executable).parent / "geotune", "--help"], check=True, capture_output=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best = min(best, cpu, time.perf_counter() - started)
+    assert best < 0.5

@@ -1,0 +1,58 @@
+"""`geotune demo`, on smaller scenes and for one epoch; the README's test runs it as it is."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+
+from geotune.recipe import Recipe, parse_recipe
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(values: dict[str, Any], source: str) -> Recipe:
+        values = copy.deepcopy(values)
+        values["data"] |= {"size": 64, "window": 32, "samples": 4}
+        values["train"] |= {"epochs": 1, "batch_size": 4}
+        return parse_recipe(values, source)
+
+    monkeypatch.setattr("geotune.demo.parse_recipe", parse)
+
+
+def test_demo(geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = geotune("demo")
+    assert code == 0, err
+    assert "random weights" in err
+    said = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    for label in ("recipe", "adapter", "map", "polygons", "report"):
+        assert Path(said[label]).is_file(), label
+    scene = Path("geotune-demo/scenes") / Path(said["map"]).name.replace("_classes", "")
+    with rasterio.open(said["map"]) as found:
+        assert found.crs is not None and found.shape == (64, 64)
+        if scene.is_file():
+            with rasterio.open(scene) as image:
+                assert found.transform == image.transform
+    report = Path(said["report"]).read_text(encoding="utf-8")
+    assert "random" in report and "IoU" in report
+
+    code, out, _ = geotune("demo", "--json")  # all there: nothing is trained again
+    assert code == 0
+    assert json.loads(out)["report"] == said["report"]
+
+
+def test_demo_leaves_others_folders_alone(geotune: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "scenes").mkdir(parents=True)
+    (folder / "scenes" / "notes.txt").write_text("mine")
+    code, _, err = geotune("demo", folder)
+    assert code == 1 and str(folder) in err
+    assert [path.name for path in folder.rglob("*")] == ["scenes", "notes.txt"]
