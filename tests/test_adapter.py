@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,25 +45,35 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def model(make_backbone: MakeBackbone) -> Model:
+@pytest.fixture(scope="module")
+def saved(
+    make_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Model, Path]:
+    """A model and the folder of its adapter."""
     encoder = Est(reduction=8, min_width=4, stem=2).attach(make_backbone("resnet"))
-    return Model(NORMALIZATION, encoder, Linear(encoder.taps, 2))
-
-
-@pytest.fixture
-def folder(model: Model, tmp_path: Path) -> Path:
-    """A folder with a saved adapter."""
+    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2))
+    folder = tmp_path_factory.mktemp("adapter") / "run"
     size = save_adapter(
-        tmp_path / "run",
+        folder,
         adapter_state(model),
-        backbone=model.encoder.backbone,
+        backbone=encoder.backbone,
         normalization=NORMALIZATION,
         sections=SECTIONS,
         version="1.2.3",
     )
-    assert size == (tmp_path / "run" / TENSORS).stat().st_size
-    return tmp_path / "run"
+    assert size == (folder / TENSORS).stat().st_size
+    return model, folder
+
+
+@pytest.fixture
+def model(saved: tuple[Model, Path]) -> Model:
+    return copy.deepcopy(saved[0])
+
+
+@pytest.fixture
+def folder(saved: tuple[Model, Path], tmp_path: Path) -> Path:
+    """A folder with a saved adapter, to be damaged."""
+    return Path(shutil.copytree(saved[1], tmp_path / "run"))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

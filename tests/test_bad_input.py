@@ -162,7 +162,7 @@ def class_outside_in_vectors(case: Case) -> list[str]:
 
 def empty_split(case: Case) -> list[str]:
     case.values["data"]["split"]["val"] = []
-    return ["data.split.val"]
+    return ["data.split", "no scene is left for val", "a, b, c, d"]
 
 
 def split_without_labels(case: Case) -> list[str]:

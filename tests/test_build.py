@@ -68,7 +68,7 @@ def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., An
 
 def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
-    of_windows = {"window", "samples", "focus", "augment"}
+    of_windows = {"window", "samples", "focus", "augment", "brightness"}
     of_files = {"bands", "nodata", "class_values", "ignore_values"}
     assert of_windows <= parameters(prepare)
     own = {"split", "kind", "normalize"}

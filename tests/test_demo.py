@@ -49,10 +49,11 @@ def test_demo(geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert json.loads(out)["report"] == said["report"]
 
 
-def test_demo_leaves_others_folders_alone(geotune: Command, tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
-    (folder / "scenes").mkdir(parents=True)
-    (folder / "scenes" / "notes.txt").write_text("mine")
-    code, _, err = geotune("demo", folder)
-    assert code == 1 and str(folder) in err
-    assert [path.name for path in folder.rglob("*")] == ["scenes", "notes.txt"]
+def test_demo_leaves_what_is_not_its_own(geotune: Command, tmp_path: Path) -> None:
+    """Where its run should go stands something else."""
+    run = tmp_path / "mine" / "est"
+    run.mkdir(parents=True)
+    (run / "notes.txt").write_text("mine")
+    code, _, err = geotune("demo", run.parent)
+    assert code == 1 and f"{run}: is there and is no run of geotune" in err
+    assert [path.name for path in run.parent.rglob("*")] == ["est", "notes.txt"]

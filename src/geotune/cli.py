@@ -23,6 +23,7 @@ app = App(
     help="Fine-tune geospatial foundation models on the hardware you have.",
     version=lambda: geotune.__version__,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main says what Ctrl+C leaves
 )
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object instead")]

@@ -17,7 +17,7 @@ from geotune.recipe import parse_recipe
 RECIPE = """\
 # What `geotune demo` trains: side-tuning beside a small timm backbone, on synthetic scenes.
 backbone: {{name: timm/resnet18, pretrained: false, bands: [B02, B03, B04, B08, B11, B12]}}
-method:   {{kind: est, reduction: 8}}
+method:   {{kind: est, reduction: 8, stem: 16}}
 decoder:  {{kind: unet, channels: [64, 48, 32, 16]}}
 task:     {{kind: segment, classes: [{classes}]}}
 data:

@@ -35,13 +35,15 @@ def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
 def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.start(recipe())
-    other = recipe({"train.epochs": 9, "method": {"kind": "lora", "stem": 0}})
+    other = recipe({"train.epochs": 9, "method": {"kind": "frozen", "stem": 0}})
     with pytest.raises(GeotuneError) as error:
         folder.state(other)
     message = str(error.value)
     assert str(folder.path) in message and "--fresh" in message
-    assert "train.epochs: 3 -> 9" in message and "method.kind: est -> lora" in message
-    assert "method.rank: absent -> 16" in message
+    assert "method.kind: est -> frozen" in message and "method.min_width: 8 -> absent" in message
+    assert "and 1 more keys" in message
+    with pytest.raises(GeotuneError, match=r"\(train\.epochs: 3 -> 9\)"):
+        folder.state(recipe({"train.epochs": 9}))
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -62,7 +64,7 @@ def test_json(tmp_path: Path) -> None:
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"a": [None, 1.5, [None]], "é": {"b": None}}
     assert folder.read_json("metrics") == json.loads(text)
-    with pytest.raises(GeotuneError, match=r"run\.json: is not there: .* no finished run"):
+    with pytest.raises(GeotuneError, match=r"run\.json: is not there; .* no finished run"):
         folder.read_json("run")
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(GeotuneError, match=r"run\.json: cannot be read as JSON"):

@@ -75,8 +75,9 @@ class RunFolder:
             return "new"
         other = changed_keys(read_recipe(self.recipe)[0], recipe)
         if other:
+            more = f"; and {len(other) - 6} more keys" if len(other) > 6 else ""
             raise GeotuneError(
-                f"{self.path}: holds a run of another recipe ({'; '.join(other[:6])}); "
+                f"{self.path}: holds a run of another recipe ({'; '.join(other[:6])}{more}); "
                 "choose another train.run, or start anew with --fresh"
             )
         return "finished" if (self.path / "run.json").is_file() else "unfinished"
