@@ -150,6 +150,7 @@ def make_backbone() -> Callable[..., Backbone]:
     ) -> Backbone:
         if family == "galileo":
             pytest.importorskip("rslearn")
+            options = {"patch_size": 4, **options}
         name = FAMILIES.get(family, family)
         return geotune.backbone(name, bands=bands, **{"pretrained": False, **options})
 
