@@ -78,8 +78,6 @@ def test_fit_json(geotune: Command, recipe: Path, tmp_path: Path) -> None:
 
     code, out, _ = geotune("fit", recipe, *overrides, "--json")
     assert json.loads(out) == {**values, "did": "nothing"}
-    code, out, _ = geotune("fit", recipe, *overrides, "--json", "--fresh")
-    assert json.loads(out)["did"] == "trained"
 
 
 def test_history(run: Path) -> None:
