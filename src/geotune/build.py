@@ -23,7 +23,7 @@ from geotune.decoders.catalog import DECODERS
 from geotune.methods.catalog import METHODS
 from geotune.model import Model
 from geotune.normalize import choose_normalization
-from geotune.recipe import Recipe, Section, parse_sections
+from geotune.recipe import Recipe, RecipeError, Section, parse_sections
 from geotune.tasks.segment import Segment
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -154,7 +154,10 @@ def load_adapter(folder: Path | str, weights: Path | str | None = None) -> Built
     """
     folder = Path(folder)
     card = read_card(folder)
-    sections = parse_sections(card.sections, str(folder))
+    try:
+        sections = parse_sections(card.sections, str(folder))
+    except RecipeError as error:
+        raise GeotuneError(str(error)) from error
     backbone = make_backbone(
         **{
             **values_of(sections.backbone),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ decoder:  {{kind: unet, channels: [64, 48, 32, 16]}}
 task:     {{kind: segment, classes: [{classes}]}}
 data:
   kind: synthetic
-  folder: {folder}/scenes
+  folder: {scenes}
   count: 6
   size: 384
   window: 128
   samples: 64
   split: {{kind: group, by: scene, val: [scene_004], test: [scene_005]}}
-train:    {{run: {folder}/est, epochs: 4, batch_size: 8, lr: 3.0e-3, precision: bf16-mixed}}
+train:    {{run: {est}, epochs: 4, batch_size: 8, lr: 3.0e-3, precision: bf16-mixed}}
 """
 
 
@@ -39,7 +40,8 @@ def run_demo(folder: Path, *, say: Callable[[str], None], console: Console) -> d
     """
     import yaml
 
-    text = RECIPE.format(folder=folder, classes=", ".join(CLASSES))
+    quoted = {name: json.dumps(str(folder / name)) for name in ("scenes", "est")}
+    text = RECIPE.format(**quoted, classes=", ".join(CLASSES))
     recipe = parse_recipe(yaml.safe_load(text), "the demo's recipe")
     say(f"making synthetic scenes in {folder / 'scenes'}")
     assert recipe.train.run is not None

@@ -33,7 +33,7 @@ class RecipeError(Exception):
 class Section(BaseModel):
     """A part of a recipe: unknown keys are refused, values are not changed after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------- backbone
@@ -179,7 +179,15 @@ class RandomSplit(Section):
     kind: Literal["random"] = "random"
     val: Share = 0.2
     test: Share = 0.2
-    seed: int = 0
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> RandomSplit:
+        if self.val + self.test >= 1:
+            raise ValueError(
+                f"data.split: val {self.val} and test {self.test} leave nothing to train on"
+            )
+        return self
 
 
 class GroupSplit(Section):
@@ -220,7 +228,9 @@ class _Labelled(Section):
         None, description="class name to value in raster labels; by default the class's index"
     )
     class_field: str | None = Field(
-        None, description="attribute of vector labels that holds the class"
+        None,
+        description="attribute of vector labels that holds the class; empty: every polygon is of "
+        "the second class",
     )
     ignore_values: list[int] = Field(
         default_factory=lambda: [255], description="values of raster labels that are not counted"
@@ -261,8 +271,8 @@ class Synthetic(_Labelled):
     kind: Literal["synthetic"] = "synthetic"
     folder: Path = Path("synthetic")
     count: PositiveInt = 4
-    size: PositiveInt = 512
-    seed: int = 0
+    size: int = Field(512, ge=64)
+    seed: int = Field(0, ge=0)
     split: Split = Field(default_factory=lambda: RandomSplit(val=0.25, test=0.25))
 
 

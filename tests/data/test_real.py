@@ -20,7 +20,9 @@ def test_ships(shared_data: Path) -> None:
         classes=["background", "ship"],
         wanted_bands=["B08", "B02"],
     )
-    made = prepare(split_by_group(scenes, val=["busan"], test=["durban"]), window=128, samples=40)
+    made = prepare(
+        split_by_group(scenes, val=["busan"], test=["durban"]), window=128, samples=40, focus=0.75
+    )
     assert made.parts["train"] == ["cartagena", "casablanca"]
     assert made.class_pixels["val"] == [724_428, 3_930]
     assert len(made.val) == 54 and made.notes == []

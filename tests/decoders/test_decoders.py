@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune import recipe
+from geotune.decoders.base import last_layer
 from geotune.decoders.catalog import DECODERS
 from geotune.types import FeatureMaps, Tap
 
@@ -91,7 +92,15 @@ def test_logits_have_one_channel_a_class_and_reach_the_finest_map(
     # One level more than the image can come only from a map's rounding up.
     assert height <= size[0] + 64 and width <= size[1] + 64
     assert logits.isfinite().all()
-    assert logits.abs().max() < 1, "the last layer should start small"
+
+
+def test_at_the_start_features_speak_for_every_class() -> None:
+    # The features are not negative, so a class gains by a feature only through a weight that is
+    # larger than the others': were all weights near zero, the commonest class would take them all.
+    weight = last_layer(64, CLASSES).weight.detach().flatten(1)
+    assert weight.std() > 0.25 / 64**0.5
+    speaks_for = weight.argmax(dim=0).bincount(minlength=CLASSES)
+    assert (speaks_for > 0).all()
 
 
 @every_decoder

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
@@ -219,10 +220,12 @@ def _quiet_hub() -> Iterator[None]:
     offline = constants.HF_HUB_OFFLINE
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    try:
-        socket.create_connection((urlsplit(constants.ENDPOINT).hostname, 443), timeout=5).close()
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
+    if not getproxies().get("https"):  # behind a proxy only the hub's own client can tell
+        try:
+            host = urlsplit(constants.ENDPOINT).hostname
+            socket.create_connection((host, 443), timeout=5).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:

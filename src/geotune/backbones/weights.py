@@ -76,8 +76,8 @@ def fit_patch_embedding(weight: Tensor, bands: Sequence[str]) -> tuple[Tensor, s
 
     A band called red, green or blue (or B04, B03, B02) takes that channel's weights; any other
     takes the mean of the three; all are scaled by 3 / number of bands, so that the response to a
-    grey image stays what it was. Returns `(D, len(bands), k, k)` and a note for the user, or the
-    weights as they are where the bands are red, green, blue.
+    grey image stays about what it was. Returns `(D, len(bands), k, k)` and a note for the user,
+    or the weights as they are where the bands are red, green, blue.
     """
     channels = [_rgb_channel(band) for band in bands]
     if channels == [0, 1, 2]:

@@ -112,14 +112,14 @@ class Encoder(nn.Module):
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def merge(self) -> None:
-        """Fold what was trained into the backbone's own weights, in place.
+        """Once, fold what was trained into the backbone's own weights, in place.
 
         Raises `GeotuneError` for a method that has nothing to merge.
         """
         if self._merge is None:
             raise GeotuneError(
-                "this method cannot be merged: what it trains stands beside the backbone; "
-                "only lora can"
+                "nothing to merge: what this method trains stands beside the backbone, or was "
+                "merged before; only lora can be merged, once"
             )
         self._merge(self.backbone.model)
         self._merge = None
