@@ -143,7 +143,9 @@ def _finish(
     notes: list[str],
 ) -> dict[str, Any]:
     """Write what the run leaves; `run.json`, which says that it is finished, comes last."""
-    examples = choose_examples(built, data, validation, fitted.device)
+    examples = choose_examples(
+        built, data, validation, device=fitted.device, precision=recipe.train.precision
+    )
     examples.save(folder.examples)
     adapter_bytes = save_adapter(
         folder.path,

@@ -72,7 +72,12 @@ class Examples:
 
 
 def choose_examples(
-    built: Built, data: DataParts, validation: Evaluation, device: torch.device
+    built: Built,
+    data: DataParts,
+    validation: Evaluation,
+    *,
+    device: torch.device,
+    precision: str = "32-true",
 ) -> Examples:
     """The best and worst windows; first those that hold more than the commonest class."""
     windows = data.val
@@ -84,7 +89,9 @@ def choose_examples(
     count = min(EXAMPLES, len(order) // 2) or len(order)
     worst = order[:count]
     best = [i for i in order[::-1][:count] if i not in worst]
-    classes = predict_windows(built.model, built.task, windows, best + worst, device)
+    classes = predict_windows(
+        built.model, built.task, windows, best + worst, device=device, precision=precision
+    )
     bands = data.statistics.bands
     examples = []
     for index, predicted in zip(best + worst, classes, strict=True):

@@ -66,11 +66,17 @@ def evaluate(
 
 
 def predict_windows(
-    model: Model, task: Segment, windows: GridWindows, indices: list[int], device: torch.device
+    model: Model,
+    task: Segment,
+    windows: GridWindows,
+    indices: list[int],
+    *,
+    device: torch.device,
+    precision: str = "32-true",
 ) -> list[Tensor]:
     """Classes `(H, W)`, uint8, of some windows."""
     model.to(device).eval()
-    with torch.no_grad():
+    with torch.no_grad(), autocast(device, precision):
         return [
             task.predict(model(windows[i].image.unsqueeze(0).to(device)))[0].cpu() for i in indices
         ]
@@ -78,5 +84,6 @@ def predict_windows(
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The autocast that a training precision stands for."""
-    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    half = precision == "16-mixed" and device.type == "cuda"  # elsewhere bfloat16 stands for it
+    dtype = torch.float16 if half else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "32-true")
