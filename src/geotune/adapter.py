@@ -90,6 +90,11 @@ def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -
     model.load_state_dict(dict(state), strict=False)
 
 
+def tensors_as_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """Tensors of any device as the content of a `.safetensors` file."""
+    return save({name: tensor.cpu().contiguous() for name, tensor in state.items()})
+
+
 def save_adapter(
     folder: Path,
     state: Mapping[str, Tensor],
@@ -100,7 +105,7 @@ def save_adapter(
     version: str,
 ) -> int:
     """Write both files, each whole or not at all. Returns the bytes of the tensors' file."""
-    data = save({name: tensor.cpu().contiguous() for name, tensor in state.items()})
+    data = tensors_as_bytes(state)
     card = {
         "format": FORMAT,
         "geotune": version,

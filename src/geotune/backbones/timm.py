@@ -149,7 +149,8 @@ def timm_backbone(
     note = None
     config = dict(getattr(model, "pretrained_cfg", None) or {})
     source = "random weights"
-    if pretrained or weights is not None:
+    loaded = pretrained or weights is not None
+    if loaded:
         state, source = _pretrained_state(name, weights, config)
         note = _fit_first_convolution(state, model, config, bands, source)
         load_state(model, state, source, full_name)
@@ -158,19 +159,12 @@ def timm_backbone(
         name=full_name,
         bands=bands,
         pad_to=_pad_to(model),
-        licence=str(config.get("license") or "not stated by timm")
-        if state_known(source)
-        else "none",
+        licence=str(config.get("license") or "not stated by timm") if loaded else "none",
         source=source,
-        random_weights=not state_known(source),
+        random_weights=not loaded,
     )
     backbone.notes = (note,) if note else ()
     return backbone
-
-
-def state_known(source: str) -> bool:
-    """Whether the source names pretrained weights."""
-    return source != "random weights"
 
 
 def _create(name: str, in_chans: int) -> nn.Module:

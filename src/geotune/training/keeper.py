@@ -9,9 +9,8 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save
 
-from geotune.adapter import adapter_state
+from geotune.adapter import adapter_state, tensors_as_bytes
 from geotune.files import write_atomically
 from geotune.training.folder import RunFolder
 from geotune.training.module import Training
@@ -78,8 +77,7 @@ class Keeper(Callback):
             if best:
                 assert isinstance(pl_module, Training)
                 state = adapter_state(pl_module.model)
-                tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-                write_atomically(self.folder.best, save(tensors))
+                write_atomically(self.folder.best, tensors_as_bytes(state))
             write_atomically(self.folder.history, _as_csv(self.history).encode())
         unfinished = self.folder.last.with_suffix(".part")
         trainer.save_checkpoint(unfinished)

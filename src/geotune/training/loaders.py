@@ -54,5 +54,5 @@ def loader(
         num_workers=workers,
         collate_fn=Batch.of,
         persistent_workers=workers > 0,
-        pin_memory=False if not pin else torch.cuda.is_available(),
+        pin_memory=pin and torch.cuda.is_available(),
     )
