@@ -73,9 +73,11 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     assert of_windows <= parameters(prepare)
     own = {"split", "kind", "normalize"}
     vector = {"class_field", "unlabelled"}
-    scenes = set(sections.Scenes.model_fields) - of_windows - own
+    scenes = set(sections.data.Scenes.model_fields) - of_windows - own
     assert scenes <= parameters(open_scenes)
-    assert set(sections.Chips.model_fields) - of_windows - own - vector <= parameters(open_chips)
+    assert set(sections.data.Chips.model_fields) - of_windows - own - vector <= parameters(
+        open_chips
+    )
     assert of_files <= parameters(open_chips)
     training = {"lr", "backbone_lr", "weight_decay", "schedule", "warmup", "seed"}
     assert training <= parameters(Training) & set(sections.Train.model_fields)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geotune import recipe
 from geotune.decoders.base import last_layer
 from geotune.decoders.catalog import DECODERS
+from geotune.recipe import decoders as sections
 from geotune.types import FeatureMaps, Tap
 
 CLASSES = 3
@@ -170,7 +170,7 @@ def test_hidden_convolutions_before_a_norm_have_no_bias(kind: str) -> None:
 
 @every_decoder
 def test_parameters_have_the_names_and_defaults_of_the_recipe(kind: str) -> None:
-    section = getattr(recipe, kind.capitalize())
+    section = getattr(sections, kind.capitalize())
     fields = {k: f.default for k, f in section.model_fields.items() if k != "kind"}
     parameters = list(inspect.signature(DECODERS[kind]).parameters.values())
     assert [p.name for p in parameters[:2]] == ["taps", "num_outputs"]

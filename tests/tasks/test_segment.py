@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geotune import recipe
+from geotune.recipe.tasks import Segment as SegmentSection
 from geotune.tasks.segment import Segment
 from geotune.types import IGNORE, GeotuneError
 
@@ -153,7 +153,7 @@ def test_golden_losses() -> None:
 
 # ---------------------------------------------------------------- construction
 def test_parameters_have_the_names_and_defaults_of_the_recipe() -> None:
-    fields = {k: f for k, f in recipe.Segment.model_fields.items() if k != "kind"}
+    fields = {k: f for k, f in SegmentSection.model_fields.items() if k != "kind"}
     parameters = inspect.signature(Segment).parameters
     assert list(parameters) == list(fields)
     for name in ("loss", "class_weights"):

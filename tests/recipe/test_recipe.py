@@ -24,7 +24,7 @@ from geotune.recipe import (
     read_recipe,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 VALUES: dict[str, Any] = {
     "backbone": {"name": "timm/resnet18", "bands": ["red", "green"]},
@@ -175,7 +175,7 @@ def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(VALUES))
     recipe, notes = read_recipe(path, ["train.epochs=7", "method.kind=lora", "method.rank=4"])
     assert recipe.train.epochs == 7
-    assert recipe.method == sections.Lora(rank=4)
+    assert recipe.method == sections.methods.Lora(rank=4)
     assert notes == [
         "method.kind=lora starts the section anew; dropped from the file: method.reduction"
     ]

@@ -1,0 +1,125 @@
+"""Sections of the data and its splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from geotune.recipe.section import Section, Share
+
+
+class ListSplit(Section):
+    """Scenes or chips of each part by name."""
+
+    kind: Literal["list"] = "list"
+    train: list[str] | Path
+    val: list[str] | Path
+    test: list[str] | Path = Field(default_factory=list)
+
+
+class RandomSplit(Section):
+    """Whole scenes or chips drawn at random into the parts."""
+
+    kind: Literal["random"] = "random"
+    val: Share = 0.2
+    test: Share = 0.2
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> RandomSplit:
+        if self.val + self.test >= 1:
+            raise ValueError(
+                f"data.split: val {self.val} and test {self.test} leave nothing to train on"
+            )
+        return self
+
+
+class GroupSplit(Section):
+    """Groups held out by name; what is not named trains."""
+
+    kind: Literal["group"] = "group"
+    by: str = Field(
+        "scene", description="`scene`, or a regular expression whose first group is the name"
+    )
+    val: list[str]
+    test: list[str] = Field(default_factory=list)
+
+
+Split = Annotated[ListSplit | RandomSplit | GroupSplit, Field(discriminator="kind")]
+
+
+class _Labelled(Section):
+    """What every kind of data has."""
+
+    bands: list[str] | None = Field(
+        None, description="names of the files' bands in file order, where the files do not say"
+    )
+    nodata: float | None = Field(None, description="where the files do not say")
+    window: PositiveInt = 128
+    samples: PositiveInt | None = Field(
+        None,
+        description="training windows an epoch; by default what covers the training scenes once",
+    )
+    focus: Share = Field(
+        0.5, description="share of training windows drawn around a pixel of a rare class"
+    )
+    augment: bool = Field(True, description="flips and quarter turns of training windows")
+    brightness: Share = Field(
+        0.2, description="how much the light of training windows varies: gain and offset; 0: none"
+    )
+    normalize: Literal["auto", "backbone", "data"] = "auto"
+    class_values: dict[str, int] | None = Field(
+        None, description="class name to value in raster labels; by default the class's index"
+    )
+    class_field: str | None = Field(
+        None,
+        description="attribute of vector labels that holds the class; empty: every polygon is of "
+        "the second class",
+    )
+    ignore_values: list[int] = Field(
+        default_factory=lambda: [255], description="values of raster labels that are not counted"
+    )
+    unlabelled: Literal["background", "ignore"] | None = Field(
+        None,
+        description="pixels outside vector labels: the first class, or not counted; by default the "
+        "first class where it is called background",
+    )
+
+
+class Scenes(_Labelled):
+    """Whole scenes with raster or vector labels, cut into windows."""
+
+    kind: Literal["scenes"] = "scenes"
+    scenes: str | list[str] = Field(
+        description="files or patterns; `{band}` where each band has a file, `{scene}` where the "
+        "scene's name stands in the path"
+    )
+    labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
+    split: Split
+
+
+class Chips(_Labelled):
+    """A folder of images and a folder of masks, matched by stem."""
+
+    kind: Literal["chips"] = "chips"
+    images: Path
+    masks: Path
+    image_suffix: str = Field("", description="what the image's stem has and the mask's lacks")
+    mask_suffix: str = Field("", description="what the mask's stem has and the image's lacks")
+    split: Split
+
+
+class Synthetic(_Labelled):
+    """Scenes that geotune makes itself, with water, woods, fields, towns, clouds and shadows."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    folder: Path = Path("synthetic")
+    count: PositiveInt = 4
+    size: int = Field(512, ge=64)
+    seed: int = Field(0, ge=0)
+    split: Split = Field(default_factory=lambda: RandomSplit(val=0.25, test=0.25))
+
+
+Data = Annotated[Scenes | Chips | Synthetic, Field(discriminator="kind")]

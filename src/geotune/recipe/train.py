@@ -1,0 +1,47 @@
+"""The section of the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from geotune.recipe.section import Section, Share
+
+
+class Train(Section):
+    """How long, how fast, on what."""
+
+    run: Path | None = Field(None, description="run folder; by default runs/<recipe's name>")
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = Field(16, description="windows a step, over all devices")
+    accumulate: PositiveInt = Field(1, description="parts in which a step's batch is computed")
+    lr: PositiveFloat = 1e-3
+    backbone_lr: PositiveFloat | None = Field(
+        None, description="for trained parts of the backbone; by default a tenth of lr for full"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    warmup: Share = Field(0.05, description="share of all steps with a rising rate")
+    clip: Annotated[float, Field(ge=0)] = Field(1.0, description="gradient norm; 0: none")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    patience: PositiveInt | None = Field(
+        None, description="epochs without a better metric before it stops; by default never"
+    )
+    monitor: str | None = Field(None, description="metric of the best epoch; by default the task's")
+    seed: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0)] = 0
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"
+    nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Train:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.batch_size {self.batch_size} is no multiple of "
+                f"train.accumulate {self.accumulate}"
+            )
+        return self
