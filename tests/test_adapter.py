@@ -18,17 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from geotune import Est
 from geotune.adapter import (
-    CARD,
-    TENSORS,
-    Card,
     adapter_state,
     load_adapter_state,
-    read_card,
     read_tensors,
     require_base,
     save_adapter,
 )
 from geotune.backbones.base import Backbone
+from geotune.card import CARD, TENSORS, Card, read_card
 from geotune.decoders.linear import Linear
 from geotune.model import Model
 from geotune.types import GeotuneError, Normalization

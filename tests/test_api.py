@@ -65,6 +65,12 @@ def test_nothing_heavy_is_imported(code: str, printed: str) -> None:
     assert printed in out
 
 
+def test_files_are_checked_before_torch_is_imported() -> None:
+    modules, _ = modules_after("import geotune.jobs.fit, geotune.jobs.test, geotune.jobs.predict")
+    assert "rasterio" in modules
+    assert not modules.intersection({"torch", "timm", "lightning", "matplotlib"})
+
+
 def test_heavy_modules_would_be_noticed() -> None:
     modules, _ = modules_after("import geotune; geotune.Est")
     assert {"torch", "geotune"} <= modules

@@ -14,15 +14,8 @@ import torch
 import geotune.recipe as sections
 from geotune.adapter import adapter_state, save_adapter
 from geotune.backbones.catalog import backbone
-from geotune.build import (
-    SPLITS,
-    TASKS,
-    Built,
-    build_data,
-    build_training,
-    card_sections,
-    load_adapter,
-)
+from geotune.build.data import SPLITS, build_data
+from geotune.build.model import TASKS, Built, build_training, card_sections, load_adapter
 from geotune.data.chips import open_chips
 from geotune.data.prepare import prepare
 from geotune.data.scenes import open_scenes

@@ -31,7 +31,7 @@ def recipe(
 @pytest.fixture(scope="module")
 def run(recipe: Path) -> Path:
     """A finished run; for tests that only read it."""
-    from geotune.jobs import fit_recipe
+    from geotune.jobs.fit import fit_recipe
     from geotune.recipe import read_recipe
 
     folder = recipe.parent / "runs" / "tiny"

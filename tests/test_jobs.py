@@ -13,7 +13,10 @@ import pytest
 import rasterio
 import torch
 
-from geotune.jobs import fit_recipe, pick_device, predict_run, run_path, test_run
+from geotune.jobs.fit import fit_recipe, run_path
+from geotune.jobs.machine import pick_device
+from geotune.jobs.predict import predict_run
+from geotune.jobs.test import test_run
 from geotune.recipe import Recipe, parse_recipe
 from geotune.types import GeotuneError
 

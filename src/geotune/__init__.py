@@ -19,7 +19,7 @@ _HOME = {
     "Frozen": "geotune.methods.frozen",
     "Lora": "geotune.methods.lora",
     "Est": "geotune.methods.est",
-    "load_adapter": "geotune.build",
+    "load_adapter": "geotune.build.model",
     "GeotuneError": "geotune.types",
 }
 

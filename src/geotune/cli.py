@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from geotune.jobs import FitResult
+    from geotune.jobs.fit import FitResult
     from geotune.recipe import Recipe
 
 app = App(
@@ -76,15 +76,14 @@ def fit(
         Start anew, removing what an earlier run left in the folder.
     """
     read = _read(recipe, overrides)
-    from geotune.jobs import fit_recipe, run_path
-    from geotune.progress import TrainingProgress
+    from geotune.jobs.fit import fit_recipe, run_path
 
     result = fit_recipe(
         read,
         run_path(read, recipe),
         fresh=fresh,
         say=_say,
-        callbacks=[TrainingProgress(_err())],
+        callbacks=_training_progress,
     )
     if result.main_process:
         _show_fit(result, as_json)
@@ -106,7 +105,7 @@ def test(
     weights
         Of the backbone, where they lie elsewhere than when it was trained.
     """
-    from geotune.jobs import test_run
+    from geotune.jobs.test import test_run
 
     result = test_run(run, weights)
     if as_json:
@@ -163,7 +162,7 @@ def predict(
     device
         Where to compute.
     """
-    from geotune.jobs import predict_run
+    from geotune.jobs.predict import predict_run
     from geotune.progress import scene_progress
 
     if not scenes:
@@ -262,6 +261,12 @@ def _err() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _training_progress() -> list[Any]:
+    from geotune.training.progress import TrainingProgress  # imports Lightning
+
+    return [TrainingProgress(_err())]
 
 
 def _read(path: Path, overrides: tuple[str, ...]) -> Recipe:

@@ -9,11 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
+from geotune.card import TENSORS
 from geotune.data.synthetic import CLASSES
 from geotune.files import write_atomically
-from geotune.jobs import adapter_files, fit_recipe, predict_run, test_run
-from geotune.progress import TrainingProgress, scene_progress
+from geotune.jobs.fit import fit_recipe
+from geotune.jobs.predict import predict_run
+from geotune.jobs.test import test_run
+from geotune.progress import scene_progress
 from geotune.recipe import parse_recipe
+from geotune.training.progress import TrainingProgress
 
 RECIPE = """\
 # What `geotune demo` trains: side-tuning beside a small timm backbone, on synthetic scenes.
@@ -45,17 +49,18 @@ def run_demo(folder: Path, *, say: Callable[[str], None], console: Console) -> d
     recipe = parse_recipe(yaml.safe_load(text), "the demo's recipe")
     say(f"making synthetic scenes in {folder / 'scenes'}")
     assert recipe.train.run is not None
-    result = fit_recipe(recipe, recipe.train.run, say=say, callbacks=[TrainingProgress(console)])
+    result = fit_recipe(
+        recipe, recipe.train.run, say=say, callbacks=lambda: [TrainingProgress(console)]
+    )
     write_atomically(folder / "demo.yaml", text.encode())
     tested = test_run(result.run)
     scene = folder / "scenes" / "scene_005.tif"
     with scene_progress(console) as progress:
         mapped = predict_run(result.run, [str(scene)], folder / "maps", progress=progress)[0]
-    tensors, _ = adapter_files(result.run)
     return {
         "metrics": tested["metrics"],
         "recipe": str(folder / "demo.yaml"),
-        "adapter": str(tensors),
+        "adapter": str(result.run / TENSORS),
         "map": str(mapped.classes_path),
         "polygons": str(mapped.polygons_path),
         "report": str(result.run / "report.html"),

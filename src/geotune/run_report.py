@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geotune.build import Built
+from geotune.build.model import Built
 from geotune.data.dataset import GridWindows
 from geotune.data.prepare import DataParts
 from geotune.files import write_atomically
@@ -99,8 +99,8 @@ def choose_examples(
         examples.append(
             Example(
                 sample.name,
-                to_rgb(sample.image.numpy(), bands),
-                sample.mask.numpy(),
+                to_rgb(sample.image, bands),
+                sample.mask,
                 predicted.numpy(),
                 validation.scores[index],
             )

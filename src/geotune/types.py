@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # reading and checking data needs no torch, which takes seconds to import
+    import torch
+    from torch import Tensor
 
 IGNORE = 255
 """The mask value that is never trained on and never counted."""
@@ -90,8 +95,8 @@ class Sample:
         group: what a split keeps together: the scene's or chip's group.
     """
 
-    image: Tensor
-    mask: Tensor
+    image: NDArray[np.float32]
+    mask: NDArray[np.int64]
     name: str
     group: str
 
@@ -108,9 +113,11 @@ class Batch:
     @staticmethod
     def of(samples: Sequence[Sample]) -> Batch:
         """Stack samples; all must have one size."""
+        import torch
+
         return Batch(
-            torch.stack([s.image for s in samples]),
-            torch.stack([s.mask for s in samples]),
+            torch.from_numpy(np.stack([s.image for s in samples])),
+            torch.from_numpy(np.stack([s.mask for s in samples])),
             [s.name for s in samples],
             [s.group for s in samples],
         )

@@ -14,12 +14,12 @@ from geotune import Est, Frozen, Full, Lora, attach
 from geotune.adapter import (
     adapter_state,
     load_adapter_state,
-    read_card,
     read_tensors,
     require_base,
     save_adapter,
 )
 from geotune.backbones.base import Backbone
+from geotune.card import read_card
 from geotune.decoders.linear import Linear
 from geotune.methods.base import Encoder, Method
 from geotune.model import Model

@@ -345,7 +345,7 @@ def test_a_backbone_has_the_names_and_defaults_of_its_section() -> None:
 
 @pytest.mark.parametrize("kind", kinds_of(sections.Split))
 def test_a_split_has_the_names_of_its_section(kind: str) -> None:
-    from geotune.build import SPLITS
+    from geotune.build.data import SPLITS
 
     ours = parameters(SPLITS[kind])
     assert list(ours)[1:] == list(defaults(kinds_of(sections.Split)[kind]))

@@ -10,7 +10,7 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geotune.files import write_atomically
-from geotune.jobs import FitResult, fit_recipe
+from geotune.jobs.fit import FitResult, fit_recipe
 from geotune.recipe import parse_recipe
 
 
@@ -34,7 +34,7 @@ class CutOff(Callback):
 @pytest.fixture(autouse=True)
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """No drawing: it takes as long as the rest of a tiny training, and has its own tests."""
-    monkeypatch.setattr("geotune.jobs.write_report", lambda path, report: plain(path))
+    monkeypatch.setattr("geotune.jobs.train.write_report", lambda path, report: plain(path))
 
 
 def plain(path: Path) -> None:
@@ -58,6 +58,6 @@ def cut_off(train: Callable[..., FitResult]) -> Callable[..., None]:
 
     def run(run: Path, changes: dict[str, Any] | None, epoch: int, batch: int = 1) -> None:
         with pytest.raises(CutOffError):
-            train(run, changes, callbacks=[CutOff(epoch, batch)])
+            train(run, changes, callbacks=lambda: [CutOff(epoch, batch)])
 
     return run

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geotune.jobs import FitResult
+from geotune.jobs.fit import FitResult
 
 GEOTUNE = Path(sys.executable).parent / "geotune"
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geotune.build import load_adapter
-from geotune.jobs import FitResult
+from geotune.build.model import load_adapter
+from geotune.jobs.fit import FitResult
 from geotune.recipe import Train
 from geotune.training.fit import _trainer
 from geotune.training.folder import RunFolder
@@ -75,7 +75,7 @@ def test_golden_losses(train: Run, tmp_path: Path, kind: str) -> None:
     train(
         tmp_path / "run",
         {"method": golden["methods"][kind], "train.epochs": 2},
-        callbacks=[watch],
+        callbacks=lambda: [watch],
     )
     for found, expected in zip(watch.losses, golden["losses"][kind], strict=True):
         close = pytest.approx(expected, rel=golden["tolerance"])
@@ -102,7 +102,7 @@ def test_the_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
 def test_adapter_gives_the_stated_metrics(
     train: Run, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:
-    from geotune.build import build_data
+    from geotune.build.data import build_data
     from geotune.recipe import parse_recipe
     from geotune.training.evaluate import evaluate
 
@@ -119,7 +119,7 @@ def test_adapter_gives_the_stated_metrics(
 def test_bf16(train: Run, tmp_path: Path) -> None:
     watch = Watch()
     changes = {"train.epochs": 1, "train.precision": "bf16-mixed"}
-    result = train(tmp_path / "run", changes, callbacks=[watch])
+    result = train(tmp_path / "run", changes, callbacks=lambda: [watch])
     assert watch.dtypes == {torch.bfloat16}
     assert math.isfinite(watch.losses[-1]["train/loss"]) and result.metrics["miou"] > 0
 
@@ -155,7 +155,11 @@ def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
     """12 windows in parts of 2, two parts a step: 3 steps an epoch."""
     watch = Watch()
     changes = {"train.epochs": 2, "data.samples": 12, "train.accumulate": 2, "train.warmup": 0.34}
-    train(tmp_path / "run", {**changes, "train.clip": 1e-3, "train.lr": 0.1}, callbacks=[watch])
+    train(
+        tmp_path / "run",
+        {**changes, "train.clip": 1e-3, "train.lr": 0.1},
+        callbacks=lambda: [watch],
+    )
     falling = [0.05 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
     assert watch.rates == pytest.approx([0.05, 0.1, *falling])
     assert max(watch.norms) <= 1e-3 * 1.001

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
-from geotune.jobs import FitResult, fit_recipe
+from geotune.jobs.fit import FitResult, fit_recipe
 from geotune.recipe import parse_recipe
 from geotune.training.folder import RunFolder
 from geotune.training.keeper import Keeper

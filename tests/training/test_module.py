@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune.training.loaders import RankSampler
+from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.module import PLATEAU_EPOCHS, Plateau, Training
 
 
@@ -95,14 +95,21 @@ def test_groups(backbone_trains: bool, backbone_lr: float | None, rate: float) -
 
 @given(length=st.integers(1, 50), world=st.integers(1, 8))
 def test_every_process_has_its_part(length: int, world: int) -> None:
-    parts = [list(RankSampler(length, rank, world, even=False)) for rank in range(world)]
+    parts = [list(RankSampler(length, rank, world)) for rank in range(world)]
     assert sorted(i for part in parts for i in part) == list(range(length))
-    even = [list(RankSampler(length, rank, world, even=True)) for rank in range(world)]
+    even = [list(EpochSampler(length, rank, world)) for rank in range(world)]
     assert {len(part) for part in even} == {-(-length // world)}
     assert {i for part in even for i in part} == set(range(length))
 
 
 def test_batches_of_many_processes_are_those_of_one() -> None:
-    parts = [list(RankSampler(12, rank, 2, even=True)) for rank in range(2)]
+    parts = [list(EpochSampler(12, rank, 2)) for rank in range(2)]
     batches = [set(parts[0][i : i + 2] + parts[1][i : i + 2]) for i in (0, 2, 4)]
     assert batches == [set(range(0, 4)), set(range(4, 8)), set(range(8, 12))]
+
+
+def test_every_epoch_draws_other_windows() -> None:
+    sampler = EpochSampler(5, 1, 2)
+    first = list(sampler)
+    sampler.set_epoch(3)
+    assert list(sampler) == [15 + index for index in first]

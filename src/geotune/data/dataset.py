@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from geotune.data.augment import COUNT, relight, turn
 from geotune.data.raster import Image
@@ -23,11 +21,12 @@ from geotune.types import IGNORE, Sample
 TRIES = 10
 
 
-class TrainWindows(Dataset[Sample]):
+class TrainWindows:
     """Random windows of the training scenes, flipped and turned.
 
-    Sample `i` of an epoch is a function of `(seed, epoch, i)` alone: neither workers nor order
-    nor what was read before change it.
+    There is no end of them: `windows[epoch * len(windows) + i]` is sample `i` of an epoch. It is a
+    function of `(seed, epoch, i)` alone: neither workers nor order nor what was read before change
+    it.
 
     Args:
         scenes: the training scenes.
@@ -69,26 +68,14 @@ class TrainWindows(Dataset[Sample]):
         )
         area = sum(height * width for height, width in self.sampler.shapes)
         self.samples = samples or max(1, math.ceil(area / window**2))
-        # shared, so that workers that outlive an epoch see the next one's number
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose windows are drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the windows of `epoch` from now on."""
-        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return self.samples
 
     def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
+        if index < 0:
             raise IndexError(index)
-        rng = np.random.default_rng([self.seed, self.epoch, index])
+        rng = np.random.default_rng([self.seed, *divmod(index, self.samples)])
         for _ in range(TRIES):
             which, window = self.sampler.draw(rng)
             image, mask = self.scenes[which].read(window)
@@ -100,15 +87,15 @@ class TrainWindows(Dataset[Sample]):
         sample = _sample(self.scenes[which], window, image, mask)
         if self.augment:
             way = int(rng.integers(COUNT))
-            sample = replace(
-                sample,
-                image=turn(sample.image, way).contiguous(),
-                mask=turn(sample.mask, way).contiguous(),
-            )
+            sample = replace(sample, image=turn(sample.image, way), mask=turn(sample.mask, way))
         if self.brightness:
             light = relight(sample.image, rng, self.brightness, self.spread)
             sample = replace(sample, image=light)
         return sample
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples of the first epoch."""
+        return (self[index] for index in range(len(self)))
 
 
 class GridPlace(NamedTuple):
@@ -119,7 +106,7 @@ class GridPlace(NamedTuple):
     col: int
 
 
-class GridWindows(Dataset[Sample]):
+class GridWindows:
     """The windows of a regular grid that hold a labelled pixel: every such pixel exactly once.
 
     Args:
@@ -151,8 +138,8 @@ class GridWindows(Dataset[Sample]):
 
 def _sample(scene: Scene, window: Window, image: Image, mask: Mask) -> Sample:
     return Sample(
-        torch.from_numpy(image),
-        torch.from_numpy(mask),
+        image,
+        mask,
         f"{scene.name} ({window.row}, {window.col})",
         scene.group,
     )

@@ -12,6 +12,7 @@ from geotune.data.dataset import GridWindows
 from geotune.model import Model
 from geotune.tasks.segment import Segment
 from geotune.training.loaders import loader
+from geotune.types import Batch
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def predict_windows(
     model.to(device).eval()
     with torch.no_grad(), autocast(device, precision):
         return [
-            task.predict(model(windows[i].image.unsqueeze(0).to(device)))[0].cpu() for i in indices
+            task.predict(model(Batch.of([windows[i]]).to(device).images))[0].cpu() for i in indices
         ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from safetensors.torch import load_file
 
 from geotune.adapter import load_adapter_state
-from geotune.build import Built
-from geotune.data.dataset import TrainWindows
+from geotune.build.model import Built
 from geotune.data.prepare import DataParts
 from geotune.memory.measure import Peak, PeakWatch
 from geotune.recipe import Train
@@ -36,7 +34,6 @@ class Fitted:
 
     Attributes:
         best_epoch: from 0.
-        seconds: of this process alone; an interrupted training's epochs are in the history.
         went_on: whether it went on from the checkpoint of one that was cut off.
         main_process: false in the helper processes of a training on many devices.
     """
@@ -45,7 +42,6 @@ class Fitted:
     best_epoch: int
     peak: Peak
     device: torch.device
-    seconds: float
     went_on: bool
     main_process: bool
 
@@ -80,7 +76,7 @@ def fit(
     _quiet()
     monitor = monitored(built, train)
     keeper = Keeper(folder, f"val/{monitor}", train.patience)
-    extra: list[Callback] = [keeper, _Epochs(data.train), *callbacks, _FiniteLoss()]
+    extra: list[Callback] = [keeper, *callbacks, _FiniteLoss()]
     trainer = _trainer(train, folder, extra)
     world, rank = trainer.world_size, trainer.global_rank
     micro = _micro_batch(train, world)
@@ -108,7 +104,6 @@ def fit(
     begin()
     going_on = folder.last if folder.last.is_file() else None
     watch = PeakWatch(trainer.strategy.root_device)
-    started = time.perf_counter()
     validation = loader(data.val, micro, **share)
     alone = not torch.distributed.is_initialized()
     try:
@@ -119,7 +114,6 @@ def fit(
     if alone and torch.distributed.is_initialized():
         # what follows is the main process's alone: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
-    seconds = time.perf_counter() - started
     assert keeper.best_epoch is not None
     if trainer.is_global_zero:
         load_adapter_state(built.model, load_file(folder.best), str(folder.best))
@@ -128,7 +122,6 @@ def fit(
         keeper.best_epoch,
         watch.peak(),
         trainer.strategy.root_device,
-        seconds,
         going_on is not None,
         trainer.is_global_zero,
     )
@@ -180,16 +173,6 @@ def _micro_batch(train: Train, world: int) -> int:
             f"({train.accumulate} x {world}); choose one that is"
         )
     return train.batch_size // parts
-
-
-class _Epochs(Callback):
-    """Tells the training windows which epoch it is."""
-
-    def __init__(self, windows: TrainWindows) -> None:
-        self.windows = windows
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.windows.set_epoch(trainer.current_epoch)
 
 
 class _FiniteLoss(Callback):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geotune.adapter import CARD, TENSORS
+from geotune.card import CARD, TENSORS
 from geotune.files import write_atomically
 from geotune.recipe import Recipe, dump_recipe, read_recipe
 from geotune.types import GeotuneError

@@ -20,20 +20,38 @@ class RankSampler(Sampler[int]):
         length: of the data set.
         rank: this process among `world` of them.
         world: how many processes share the data set.
-        even: give every process the same number, by starting again from the first; for training,
-            where all processes must take every step together.
     """
 
-    def __init__(self, length: int, rank: int, world: int, *, even: bool) -> None:
+    def __init__(self, length: int, rank: int, world: int) -> None:
         self.indices = list(range(rank, length, world))
-        if even and len(self.indices) < -(-length // world):
-            self.indices.append(rank % length)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+class EpochSampler(RankSampler):
+    """The same for training windows, of which there is no end: each epoch draws other ones.
+
+    All processes take every step together, so each gets the same number: where `world` does not
+    divide `length`, the first ones are drawn again.
+    """
+
+    def __init__(self, length: int, rank: int, world: int) -> None:
+        super().__init__(length, rank, world)
+        if len(self.indices) < -(-length // world):
+            self.indices.append(rank % length)
+        self.length = length
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the windows of `epoch` from now on; Lightning calls it."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return (self.epoch * self.length + index for index in self.indices)
 
 
 def loader(
@@ -46,11 +64,11 @@ def loader(
     pin: bool = False,
 ) -> DataLoader[Sample]:
     """A loader of batches of `batch_size` for this process; the last one may be smaller."""
-    training = isinstance(windows, TrainWindows)
+    order = EpochSampler if isinstance(windows, TrainWindows) else RankSampler
     return DataLoader(
-        windows,
+        windows,  # type: ignore[arg-type]  # the data room knows no torch
         batch_size=batch_size,
-        sampler=RankSampler(len(windows), rank, world, even=training),
+        sampler=order(len(windows), rank, world),
         num_workers=workers,
         collate_fn=Batch.of,
         persistent_workers=workers > 0,

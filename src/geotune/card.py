@@ -1,0 +1,85 @@
+"""An adapter's card: `adapter.json`, which says what the tensors beside it belong to.
+
+Reading it needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geotune.types import GeotuneError, Normalization
+
+FORMAT = 1
+TENSORS = "adapter.safetensors"
+CARD = "adapter.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an adapter belongs to.
+
+    Attributes:
+        base: name, fingerprint, source and licence of the frozen weights.
+        normalization: of the bands, in their order.
+        sections: the recipe's `backbone`, `method`, `decoder` and `task`, as plain values.
+        geotune: the version that wrote it.
+        hash: of the tensors' file.
+    """
+
+    base: dict[str, str]
+    normalization: Normalization
+    sections: dict[str, Any]
+    geotune: str
+    hash: str
+
+
+def read_card(folder: Path) -> Card:
+    """Read `adapter.json`. Raises `GeotuneError` where it is missing, damaged or newer."""
+    path = folder / CARD
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GeotuneError(
+            f"{path}: is not there; give the folder of a finished run or of an adapter"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
+    try:
+        if values["format"] != FORMAT:
+            raise GeotuneError(
+                f"{path}: has format {values['format']!r}, this geotune reads {FORMAT}; "
+                "use the geotune that wrote it, or a newer one"
+            )
+        base = {key: values["base"][key] for key in ("name", "fingerprint", "source", "licence")}
+        sections = {key: values[key] for key in ("backbone", "method", "decoder", "task")}
+        version, digest = values["geotune"], values["hash"]
+        if not all(isinstance(text, str) for text in (*base.values(), version, digest)):
+            raise ValueError("base, geotune and hash are not all text")
+        if not all(isinstance(section, dict) for section in sections.values()):
+            raise ValueError("backbone, method, decoder and task are not all sections")
+        return Card(base, _read_normalization(values), sections, version, digest)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise GeotuneError(
+            f"{path}: is no card of a geotune adapter ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _read_normalization(card: Mapping[str, Any]) -> Normalization:
+    """The normalisation of a card's values. Raises `ValueError` for what cannot be one."""
+    bands = card["bands"]
+    offset, scale = card["normalization"]["offset"], card["normalization"]["scale"]
+    if not isinstance(bands, list) or not all(isinstance(band, str) for band in bands):
+        raise ValueError("bands is no list of names")
+    for numbers in (offset, scale):
+        if not isinstance(numbers, list) or not all(
+            type(number) in (int, float) and math.isfinite(number) for number in numbers
+        ):
+            raise ValueError("offset and scale are not lists of finite numbers")
+    if not len(bands) == len(offset) == len(scale) or 0 in scale:
+        raise ValueError("bands, offset and scale differ in length, or a scale is zero")
+    return Normalization(tuple(bands), tuple(map(float, offset)), tuple(map(float, scale)))

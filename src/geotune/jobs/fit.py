@@ -1,0 +1,94 @@
+"""`geotune fit`: check everything that can be checked, then train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geotune.build.data import build_data
+from geotune.recipe import Recipe
+from geotune.training.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit_recipe` came to.
+
+    Attributes:
+        did: `trained`, `went on` (from an interrupted training) or `nothing` (it was finished).
+        run: the run folder.
+        metrics: of the validation part, with the best epoch's weights.
+        notes: what the user should know.
+        main_process: false in the helper processes of a training on many devices.
+    """
+
+    did: str
+    run: Path
+    metrics: dict[str, float]
+    notes: list[str]
+    summary: dict[str, Any]
+    main_process: bool = True
+
+
+def run_path(recipe: Recipe, recipe_file: Path) -> Path:
+    """The run folder: `train.run`, or `runs/` with the recipe's name."""
+    return recipe.train.run or Path("runs") / recipe_file.stem
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+def fit_recipe(
+    recipe: Recipe,
+    run: Path,
+    *,
+    fresh: bool = False,
+    say: Callable[[str], None] = _silent,
+    callbacks: Callable[[], Sequence[Any]] = list,
+) -> FitResult:
+    """Train a recipe in `run`, or go on where an interrupted training stopped.
+
+    Everything that can be checked is checked before the folder is touched. `say` gets a line at
+    a time for the user; `callbacks` makes Lightning callbacks that watch the training. Raises
+    `GeotuneError` for what is wrong.
+    """
+    folder = RunFolder(run)
+    helper = _is_helper()
+    if helper:
+        say = _silent
+    state = folder.state(recipe) if not fresh else "new"
+    if fresh:
+        folder.refuse_foreign()
+    elif state == "finished":
+        done = folder.read_json("run")
+        metrics = folder.read_json("metrics")["val"]
+        return FitResult("nothing", run, metrics, done["notes"], done, main_process=not helper)
+
+    say("reading and checking the data")
+    data = build_data(recipe)
+    say("building the model")
+    from geotune.jobs.train import train
+
+    def begin() -> None:
+        if not helper:
+            if fresh:
+                folder.clear()
+            folder.start(recipe)
+
+    if state == "unfinished" and folder.last.is_file():
+        say(f"going on from {folder.last}")
+    trained = train(recipe, data, folder, begin=begin, say=say, callbacks=callbacks())
+    if trained is None:
+        return FitResult("trained", run, {}, [], {}, main_process=False)
+    did = "went on" if trained.went_on else "trained"
+    return FitResult(did, run, trained.metrics, trained.summary["notes"], trained.summary)
+
+
+def _is_helper() -> bool:
+    """Whether another process of the same training is the main one."""
+    ranks = ("LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return any(int(os.environ.get(name, "0")) > 0 for name in ranks)

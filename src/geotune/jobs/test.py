@@ -1,0 +1,51 @@
+"""`geotune test`: a finished run's metrics on its test part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from geotune.build.data import build_data
+from geotune.recipe import read_recipe
+from geotune.training.folder import RunFolder
+from geotune.types import GeotuneError
+
+
+def test_run(run: Path, weights: Path | None = None) -> dict[str, Any]:
+    """Metrics of a finished run on its test part, in all and by region; they join the report.
+
+    Raises `GeotuneError` where the run is not finished or its recipe has no test part.
+    """
+    folder = RunFolder(run)
+    run_summary = folder.read_json("run")
+    recipe, _ = read_recipe(folder.recipe)
+    data = build_data(recipe)
+    if data.test is None:
+        raise GeotuneError(
+            f"{folder.recipe}: data.split has no test part; name test scenes and fit again"
+        )
+    from geotune.build.model import load_adapter
+    from geotune.jobs.machine import pick_device
+    from geotune.report.page import write_report
+    from geotune.run_report import Examples, make_report
+    from geotune.training.evaluate import evaluate
+
+    built = load_adapter(run, weights)
+    # a run that was trained on a GPU can be tested where there is none
+    device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
+    tested = evaluate(
+        built.model,
+        built.task,
+        data.test,
+        batch_size=recipe.train.batch_size // recipe.train.accumulate,
+        device=device,
+        precision=recipe.train.precision,
+    )
+    metrics = folder.read_json("metrics")
+    metrics["test"] = tested.metrics
+    metrics["regions"]["test"] = tested.regions
+    metrics["confusion"]["test"] = tested.confusion
+    folder.write_json("metrics", metrics)
+    examples = Examples.load(folder.examples)
+    write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
+    return {"metrics": tested.metrics, "regions": tested.regions, "confusion": tested.confusion}

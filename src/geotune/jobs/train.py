@@ -1,0 +1,137 @@
+"""Training on checked data, and what a finished run leaves in its folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lightning.pytorch import Callback
+
+import geotune
+from geotune.adapter import adapter_state, save_adapter
+from geotune.build.model import Built, build_training, card_sections
+from geotune.data.prepare import DataParts
+from geotune.jobs.machine import device_name, versions
+from geotune.recipe import Recipe
+from geotune.report.page import write_report
+from geotune.run_report import choose_examples, make_report
+from geotune.training.evaluate import Evaluation, evaluate
+from geotune.training.fit import Fitted, fit, monitored
+from geotune.training.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        metrics: of the validation part, with the best epoch's weights.
+        summary: what `run.json` holds.
+        went_on: whether it started from a checkpoint.
+    """
+
+    metrics: dict[str, float]
+    summary: dict[str, Any]
+    went_on: bool
+
+
+def train(
+    recipe: Recipe,
+    data: DataParts,
+    folder: RunFolder,
+    *,
+    begin: Callable[[], None],
+    say: Callable[[str], None],
+    callbacks: Sequence[Callback],
+) -> Trained | None:
+    """Build the model, train it and write the run; None in the helpers of the main process.
+
+    `begin` is called once everything fits together, before anything is written.
+    """
+    built = build_training(recipe, data.statistics)
+    monitored(built, recipe.train)
+    notes = [*data.notes, *built.notes]
+    for note in notes:
+        say(f"note: {note}")
+    fitted = fit(built, data, recipe.train, folder, callbacks, begin)
+    if not fitted.main_process:
+        return None
+    say("measuring the best epoch on the validation windows")
+    validation = evaluate(
+        built.model,
+        built.task,
+        data.val,
+        batch_size=recipe.train.batch_size // recipe.train.accumulate,
+        device=fitted.device,
+        precision=recipe.train.precision,
+    )
+    summary = _finish(recipe, folder, built, data, fitted, validation, notes)
+    return Trained(validation.metrics, summary, fitted.went_on)
+
+
+def _finish(
+    recipe: Recipe,
+    folder: RunFolder,
+    built: Built,
+    data: DataParts,
+    fitted: Fitted,
+    validation: Evaluation,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Write what the run leaves; `run.json`, which says that it is finished, comes last."""
+    examples = choose_examples(
+        built, data, validation, device=fitted.device, precision=recipe.train.precision
+    )
+    examples.save(folder.examples)
+    adapter_bytes = save_adapter(
+        folder.path,
+        adapter_state(built.model),
+        backbone=built.backbone,
+        normalization=built.normalization,
+        sections=card_sections(recipe),
+        version=geotune.__version__,
+    )
+    parameters = list(built.model.parameters())
+    epochs = [row["seconds"] for row in fitted.history]
+    summary: dict[str, Any] = {
+        "geotune": geotune.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "device": device_name(fitted.device),
+        "best_epoch": fitted.best_epoch + 1,
+        "epochs": len(fitted.history),
+        "seconds": sum(epochs),
+        "seconds_per_epoch": sum(epochs) / len(epochs),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "total_parameters": sum(p.numel() for p in parameters),
+        "adapter_bytes": adapter_bytes,
+        "peak_memory": vars(fitted.peak),
+        "backbone": {
+            "name": built.backbone.name,
+            "licence": built.backbone.licence,
+            "source": built.backbone.source,
+            "fingerprint": built.backbone.fingerprint,
+            "random_weights": built.backbone.random_weights,
+        },
+        "data": {
+            "parts": data.parts,
+            "class_pixels": data.class_pixels,
+            "bands": list(data.statistics.bands),
+            "mean": list(data.statistics.mean),
+            "std": list(data.statistics.std),
+        },
+        "notes": notes,
+    }
+    metrics = {
+        "val": validation.metrics,
+        "regions": {"val": validation.regions},
+        "confusion": {"val": validation.confusion},
+    }
+    folder.write_json("metrics", metrics)
+    write_report(folder.report, make_report(folder, recipe, examples, summary, metrics))
+    folder.write_json("run", summary)
+    shutil.rmtree(folder.best.parent, ignore_errors=True)
+    return summary
