@@ -39,7 +39,7 @@ class Mirror(nn.Module):
         self.backbone = backbone
         self.seen: list[Tensor] = []
 
-    def forward(self, images: Tensor) -> FeatureMaps:
+    def forward(self, images: Tensor, **metadata: Tensor | None) -> FeatureMaps:
         self.seen.append(images)
         below, right = -images.shape[-2] % 8, -images.shape[-1] % 8
         padded = nn.functional.pad(images, (0, right, 0, below), mode="replicate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone
+from geotune.backbones.base import Backbone, Emit
+from geotune.backbones.request import Request
 from geotune.normalize import choose_normalization
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -27,15 +27,8 @@ class Known(Backbone):
     def __init__(
         self, normalization: Normalization | None, pretraining: BandStatistics | None
     ) -> None:
-        super().__init__(
-            nn.Identity(),
-            name="test/known",
-            bands=BANDS,
-            pad_to=1,
-            licence="none",
-            source="random weights",
-            random_weights=True,
-        )
+        request = Request("test/known", BANDS)
+        super().__init__(nn.Identity(), request, pad_to=1, licence="none", source=None)
         self.normalization = normalization
         self.pretraining = pretraining
 
@@ -43,7 +36,7 @@ class Known(Backbone):
     def blocks(self) -> list[nn.Module]:
         return []
 
-    def run(self, images: Tensor, emit: Callable[[int, Tensor], None], wanted: set[int]) -> None:
+    def run(self, images: Tensor, emit: Emit, wanted: set[int], **metadata: Tensor | None) -> None:
         raise NotImplementedError
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,21 +29,31 @@ class Model(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        shape = (1, -1, 1, 1)
-        offset = torch.tensor(normalization.offset, dtype=torch.float32).reshape(shape)
-        scale = torch.tensor(normalization.scale, dtype=torch.float32).reshape(shape)
+        offset = torch.tensor(normalization.offset, dtype=torch.float32)
+        scale = torch.tensor(normalization.scale, dtype=torch.float32)
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
         # missing pixels look like the mean of what the backbone was trained on
         means, _ = encoder.backbone.usual_moments
-        self.register_buffer("fill", torch.tensor(means).reshape(shape), persistent=False)
+        self.register_buffer("fill", torch.tensor(means), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images `(B, C, H, W)` of raw values, NaN where there is no data, to `(B, K, H, W)`."""
+    def forward(
+        self,
+        images: Tensor | Mapping[str, Tensor],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> Tensor:
+        """Images `(B, C, H, W)` of raw values, NaN where there is no data, to `(B, K, H, W)`.
+
+        Dates, modalities, `time` and `location` as in `Backbone.forward`.
+        """
+        images = self.encoder.backbone.join(images)
         height, width = images.shape[-2:]
-        x = (images - self.offset) / self.scale
-        x = torch.where(torch.isnan(x), self.fill, x)
-        features = self.encoder(x)
+        shape = (1, -1) + (1,) * (images.ndim - 2)
+        x = (images - self.offset.view(shape)) / self.scale.view(shape)
+        x = torch.where(torch.isnan(x), self.fill.view(shape), x)
+        features = self.encoder(x, time=time, location=location)
         logits: Tensor = self.decoder(features)
         if logits.shape[-2:] != features.image_size:
             logits = F.interpolate(

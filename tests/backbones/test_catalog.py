@@ -18,7 +18,7 @@ from geotune.types import GeotuneError
     ],
 )
 def test_an_unknown_provider_gives_the_known_ones(name: str, hint: str) -> None:
-    with pytest.raises(GeotuneError, match="a provider of timm, rslearn") as caught:
+    with pytest.raises(GeotuneError, match="a provider of timm, terratorch") as caught:
         geotune.backbone(name, bands=3)
     assert hint in str(caught.value)
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone
+from geotune.backbones.base import Backbone, Emit
+from geotune.backbones.request import Request
 from geotune.methods.base import (
     Encoder,
     Levels,
@@ -27,15 +28,8 @@ class Chain(Backbone):
 
     def __init__(self, depth: int = 3, idle: bool = False) -> None:
         model = nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(depth))
-        super().__init__(
-            model,
-            name="test/chain",
-            bands=("a", "b"),
-            pad_to=4,
-            licence="none",
-            source="random weights",
-            random_weights=True,
-        )
+        request = Request("test/chain", ("a", "b"))
+        super().__init__(model, request, pad_to=4, licence="none", source=None)
         self.idle = nn.Linear(2, 2) if idle else None
         self.fingerprint = "chain"
         self.taps = self.find_taps([f"{i}" for i in range(depth)])
@@ -44,7 +38,7 @@ class Chain(Backbone):
     def blocks(self) -> list[nn.Module]:
         return list(self.model)  # type: ignore[arg-type]
 
-    def run(self, images: Tensor, emit: Callable[[int, Tensor], None], wanted: set[int]) -> None:
+    def run(self, images: Tensor, emit: Emit, wanted: set[int], **metadata: Tensor | None) -> None:
         for index, block in enumerate(self.blocks):
             images = block(images)
             if index in wanted:

@@ -11,6 +11,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.backbones.request import Request
 from geotune.backbones.timm import TimmBackbone
 from geotune.methods.est import Est, EstBlock
 from geotune.types import GeotuneError
@@ -29,15 +30,8 @@ def vit(depth: int, patch: int = 16) -> Backbone:
         num_heads=2,
         dynamic_img_size=True,
     )
-    return TimmBackbone(
-        model,
-        name="timm/vit",
-        bands=("red", "green", "blue"),
-        pad_to=patch,
-        licence="none",
-        source="random weights",
-        random_weights=True,
-    )
+    request = Request("timm/vit", ("red", "green", "blue"))
+    return TimmBackbone(model, request, pad_to=patch, licence="none", source=None)
 
 
 def awake(module: nn.Module) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.backbones.request import Combine, Request
 from geotune.types import BandStatistics, FeatureMaps, GeotuneError, Normalization, Tap
+
+Emit = Callable[[int, Tensor], None]
+"""Called as `emit(i, map)` when tap `i` is produced."""
 
 OnTap = Callable[[int, Tensor], Tensor]
 """Called as `on_tap(i, map)` when tap `i` is produced; what it returns is kept in its place."""
@@ -22,9 +28,20 @@ class Backbone(nn.Module):
     Subclasses set `blocks` and give `run`. `taps` are found by running the model once on a
     small image.
 
+    Args:
+        model: the provider's network.
+        request: what was asked for: name, bands, time steps, metadata.
+        pad_to: images are padded to a multiple of this many pixels.
+        licence: of the weights.
+        source: where the weights came from.
+
     Attributes:
         name: the name by which geotune knows it, such as `timm/resnet18`.
         bands: names of the input channels, in order.
+        modalities: which bands make up which modality, in order; empty for models of one.
+        timesteps: how many dates an image has.
+        combine: how the maps of the dates become one.
+        metadata: what of `time` and `location` the model is given.
         taps: one for each block, first to last.
         blocks: the modules whose outputs are the taps, for methods that insert something; empty
             where the model shows no blocks.
@@ -47,22 +64,24 @@ class Backbone(nn.Module):
     def __init__(
         self,
         model: nn.Module,
+        request: Request,
         *,
-        name: str,
-        bands: Sequence[str],
         pad_to: int,
         licence: str,
-        source: str,
-        random_weights: bool,
+        source: str | None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.name = name
-        self.bands = tuple(bands)
+        self.name = request.name
+        self.bands = request.bands
+        self.modalities = request.modalities
+        self.timesteps = request.timesteps
+        self.combine = request.combine
+        self.metadata = request.metadata
         self.pad_to = pad_to
-        self.licence = licence
-        self.source = source
-        self.random_weights = random_weights
+        self.random_weights = source is None
+        self.licence = licence if source is not None else "none"
+        self.source = source if source is not None else "random weights"
 
     @property
     @abstractmethod
@@ -71,61 +90,127 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def run(
-        self, images: Tensor, emit: Callable[[int, Tensor], None], wanted: set[int]
+        self,
+        images: Tensor,
+        emit: Emit,
+        wanted: set[int],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
     ) -> Tensor | None:
-        """Run the model on padded images `(B, C, H, W)`.
+        """Run the model on padded images `(B, C, H, W)`, or `(B, C, T, H, W)` of several dates.
 
-        Calls `emit(i, map)` with `(B, C_i, H_i, W_i)` for each wanted tap, in order. Returns the
-        class and register tokens `(B, N, C)`, where there are any.
+        Calls `emit(i, map)` with `(B, C_i, H_i, W_i)` for each wanted tap, in order; with
+        `(B, C_i, T, H_i, W_i)` where the model keeps the dates apart. `time` and `location` are
+        there where `metadata` names them, as `forward` says. Returns the class and register
+        tokens `(B, N, C)`, where there are any.
         """
 
     def forward(
         self,
-        images: Tensor,
+        images: Tensor | Mapping[str, Tensor],
         *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
         taps: Sequence[int] | None = None,
         on_tap: OnTap | None = None,
     ) -> FeatureMaps:
         """Feature maps of images `(B, C, H, W)`, any H and W.
 
         Args:
-            images: normalised, finite, float32.
+            images: normalised, finite, float32; `(B, C, T, H, W)` of several dates; or such
+                images by modality.
+            time: `(B, T, 2)`, year and day of the year (1 to 366) of each date.
+            location: `(B, 2)`, longitude and latitude in degrees.
             taps: which blocks are wanted, by index; all by default.
             on_tap: called with each map as soon as it is produced, so that a map need not be
                 held; what it returns stands in the result.
 
         Images are padded at the right and below to a multiple of `pad_to` by repeating the edge;
-        the maps cover the padded image, whose size is in the result.
+        the maps cover the padded image, whose size is in the result. `time` and `location` are
+        read only by a model whose `metadata` names them. Raises `GeotuneError` for images of
+        another shape, and where what `metadata` names is missing.
         """
-        if images.ndim != 4 or images.shape[1] != len(self.bands):
-            raise GeotuneError(
-                f"{self.name}: found images of shape {tuple(images.shape)}, expected "
-                f"(B, {len(self.bands)}, H, W) with bands {', '.join(self.bands)}"
-            )
+        images = self.join(images)
+        given = {"time": time, "location": location}
+        for name in self.metadata:
+            self._require_metadata(name, given[name], len(images))
         indices = list(range(len(self.taps))) if taps is None else list(taps)
         padded = pad_to_multiple(images, self.pad_to)
         found: dict[int, Tensor] = {}
 
         def emit(index: int, feature: Tensor) -> None:
-            found[index] = feature if on_tap is None else on_tap(index, feature)
+            one = combine_dates(feature, self.combine)
+            found[index] = one if on_tap is None else on_tap(index, one)
 
-        tokens = self.run(padded, emit, set(indices))
+        used = {name: given[name] for name in self.metadata}
+        tokens = self.run(padded, emit, set(indices), **used)
         size = (padded.shape[-2], padded.shape[-1])
         return FeatureMaps(tuple(found[i] for i in indices), size, tokens)
 
+    def join(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """Images by modality as one tensor, its channels in the order of `bands`.
+
+        Raises `GeotuneError` for images of another shape than the backbone takes.
+        """
+        if not isinstance(images, Tensor):
+            if set(images) != set(self.modalities):
+                raise GeotuneError(
+                    f"{self.name}: found images of {', '.join(images)}, expected "
+                    f"{', '.join(self.modalities) or 'one tensor: it has a single modality'}"
+                )
+            images = torch.cat([images[name] for name in self.modalities], dim=1)
+        if self.timesteps == 1 and images.ndim == 5 and images.shape[2] == 1:
+            images = images.squeeze(2)
+        dates = () if self.timesteps == 1 else (self.timesteps,)
+        if (
+            images.ndim != 4 + len(dates)
+            or images.shape[1] != len(self.bands)
+            or tuple(images.shape[2:-2]) != dates
+        ):
+            expected = ", ".join(["B", str(len(self.bands)), *map(str, dates), "H", "W"])
+            raise GeotuneError(
+                f"{self.name}: found images of shape {tuple(images.shape)}, expected "
+                f"({expected}) with bands {', '.join(self.bands)}"
+                + ("" if dates or images.ndim != 5 else "; backbone.timesteps says how many dates")
+            )
+        return images
+
+    def _require_metadata(self, name: str, given: Tensor | None, batch: int) -> None:
+        shape = (batch, self.timesteps, 2) if name == "time" else (batch, 2)
+        if given is None:
+            raise GeotuneError(
+                f"{self.name}: was built to be given {name}, and got none; give it as {shape}, or "
+                f"build the backbone without {name} in its metadata"
+            )
+        if tuple(given.shape) != shape:
+            raise GeotuneError(
+                f"{self.name}: found {name} of shape {tuple(given.shape)}, expected {shape}"
+            )
+
+    def example(self, height: int, width: int) -> dict[str, Tensor]:
+        """Random images of one place with what else `forward` needs, on the CPU."""
+        dates = () if self.timesteps == 1 else (self.timesteps,)
+        inputs = {"images": torch.randn(1, len(self.bands), *dates, height, width)}
+        if "time" in self.metadata:
+            inputs["time"] = torch.tensor([[[2020.0, 180.0]] * self.timesteps])
+        if "location" in self.metadata:
+            inputs["location"] = torch.tensor([[10.0, 50.0]])
+        return inputs
+
     def find_taps(self, names: Sequence[str]) -> tuple[Tap, ...]:
-        """Channels and stride of each block, from one run on a small image of zeros."""
+        """Channels and stride of each block, from one run on a small image."""
         size = 2 * self.pad_to
         shapes: dict[int, tuple[int, ...]] = {}
 
         def emit(index: int, feature: Tensor) -> None:
-            shapes[index] = tuple(feature.shape)
+            shapes[index] = tuple(combine_dates(feature, self.combine).shape)
 
         training = self.training
         self.eval()
-        with torch.no_grad():
-            image = torch.zeros(1, len(self.bands), size, size)
-            self.run(image, emit, set(range(len(names))))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            inputs = self.example(size, size)
+            self.run(inputs.pop("images"), emit, set(range(len(names))), **inputs)
         self.train(training)
         return tuple(Tap(name, shapes[i][1], size / shapes[i][2]) for i, name in enumerate(names))
 
@@ -155,12 +240,46 @@ class Backbone(nn.Module):
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad images `(B, C, H, W)` at the right and below by repeating the edge."""
+    """Pad images `(B, C, H, W)` or `(B, C, T, H, W)` at the right and below, repeating the edge."""
     height, width = images.shape[-2:]
     below, right = -height % multiple, -width % multiple
     if not below and not right:
         return images
-    return F.pad(images, (0, right, 0, below), mode="replicate")
+    padding = (0, right, 0, below) + (0, 0) * (images.ndim - 4)
+    return F.pad(images, padding, mode="replicate")
+
+
+def combine_dates(feature: Tensor, rule: Combine) -> Tensor:
+    """One map `(B, C, h, w)` of the maps of several dates `(B, C, T, h, w)`.
+
+    Their mean, their maximum, the last one, or all of them side by side `(B, C T, h, w)`.
+    """
+    if feature.ndim == 4:
+        return feature
+    if rule == "concat":
+        return feature.flatten(1, 2)
+    if rule == "last":
+        return feature[:, :, -1]
+    return feature.mean(2) if rule == "mean" else feature.amax(2)
+
+
+@contextmanager
+def tapped(
+    modules: Sequence[nn.Module], wanted: set[int], emit: Callable[[int, Any], None]
+) -> Iterator[None]:
+    """Calls `emit(i, output)` when module `i`, if wanted, has run."""
+    hooks = [
+        module.register_forward_hook(
+            lambda _module, _inputs, output, index=index: emit(index, output)
+        )
+        for index, module in enumerate(modules)
+        if index in wanted
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def fingerprint(module: nn.Module) -> str:

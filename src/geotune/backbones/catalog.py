@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from geotune.backbones.base import Backbone
+from geotune.backbones.request import Combine, Metadata, Request, band_names
 from geotune.types import GeotuneError
 
-
-def _timm(name: str, **options: object) -> Backbone:
-    from geotune.backbones.timm import timm_backbone
-
-    return timm_backbone(name, **options)  # type: ignore[arg-type]
-
-
-def _rslearn(name: str, **options: object) -> Backbone:
-    from geotune.backbones.rslearn import galileo_backbone
-
-    return galileo_backbone(name, **options)  # type: ignore[arg-type]
-
-
-PROVIDERS: dict[str, Callable[..., Backbone]] = {
-    "timm": _timm,
-    "rslearn": _rslearn,
+PROVIDERS: dict[str, str] = {
+    "timm": "geotune.backbones.timm:timm_backbone",
+    "terratorch": "geotune.backbones.terratorch.provider:terratorch_backbone",
+    "rslearn": "geotune.backbones.rslearn:galileo_backbone",
 }
+"""The function that builds a provider's backbones; imported when one of its names is asked for."""
 
 
 def backbone(
     name: str,
     *,
-    bands: Sequence[str] | int,
+    bands: Sequence[str] | int | Mapping[str, Sequence[str]],
     weights: Path | str | None = None,
     pretrained: bool = True,
     patch_size: int | None = None,
+    timesteps: int = 1,
+    combine: Combine = "mean",
+    metadata: Sequence[Metadata] = (),
+    wavelengths: Mapping[str, float] | None = None,
+    gsd: float | None = None,
+    new_bands: Literal["refuse", "mean"] = "refuse",
 ) -> Backbone:
     """Build a backbone by name, such as `timm/vit_small_patch16_224` or `rslearn/galileo_nano`.
 
     Args:
         name: provider and model.
-        bands: band names in the order of the images' channels, or how many there are.
+        bands: band names in the order of the images' channels, or how many there are; by modality
+            for models of several.
         weights: a local file or folder, as the provider expects.
         pretrained: false for random weights; never silently so.
         patch_size: for models with a flexible patch.
+        timesteps: how many dates an image has, for models with a time axis.
+        combine: how the maps of the dates become one: `mean`, `max`, `last`, or `concat`.
+        metadata: what the model is to be given beside the images: `time`, `location`.
+        wavelengths: of bands that the model does not know by name, in micrometres.
+        gsd: ground sampling distance in metres, for models that take it.
+        new_bands: `refuse` bands that the model has never seen, or start them from the `mean` of
+            those it knows.
 
-    Raises `GeotuneError` for an unknown name, missing weights or unknown bands.
+    Raises `GeotuneError` for an unknown name, missing weights, unknown bands, and an option that
+    the model does not take.
     """
     provider, slash, model = name.partition("/")
     if not slash or provider not in PROVIDERS:
@@ -55,16 +62,20 @@ def backbone(
             f"backbone.name {name!r}: expected provider/model with a provider of "
             f"{', '.join(PROVIDERS)}{hint}"
         )
-    names = tuple(f"band{i + 1}" for i in range(bands)) if isinstance(bands, int) else tuple(bands)
-    if not names:
-        raise GeotuneError("backbone.bands is empty; name at least one band")
-    twice = [band for band in dict.fromkeys(names) if names.count(band) > 1]
-    if twice:
-        raise GeotuneError(f"backbone.bands names {', '.join(twice)} twice; name each band once")
-    return PROVIDERS[provider](
-        model,
-        bands=names,
+    request = Request(
+        name,
+        band_names(bands),
+        {key: tuple(value) for key, value in bands.items()} if isinstance(bands, Mapping) else {},
         weights=None if weights is None else Path(weights),
         pretrained=pretrained,
         patch_size=patch_size,
+        timesteps=timesteps,
+        combine=combine,
+        metadata=tuple(metadata),
+        wavelengths=dict(wavelengths or {}),
+        gsd=gsd,
+        new_bands=new_bands,
     )
+    module, _, function = PROVIDERS[provider].partition(":")
+    build: Callable[[Request], Backbone] = getattr(import_module(module), function)
+    return build(request)

@@ -6,14 +6,15 @@ too, so their embeddings would never be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, fingerprint
+from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.request import Request
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
 SIZES = ("nano", "tiny", "base")
@@ -24,10 +25,12 @@ GSD_M = 10
 class GalileoBackbone(Backbone):
     """Galileo's encoder on one date of Sentinel-2 (and Sentinel-1) bands."""
 
-    def __init__(self, model: nn.Module, *, patch_size: int, **kwargs: Any) -> None:
+    def __init__(
+        self, model: nn.Module, request: Request, *, patch_size: int, **kwargs: Any
+    ) -> None:
         from rslearn.models.galileo import single_file_galileo as galileo
 
-        super().__init__(model, pad_to=patch_size, **kwargs)
+        super().__init__(model, request, pad_to=patch_size, **kwargs)
         self.patch_size = patch_size
         self._positions = galileo.get_2d_sincos_pos_embed_with_resolution
         self.fingerprint = fingerprint(model)
@@ -49,7 +52,7 @@ class GalileoBackbone(Backbone):
         return list(self.model.blocks)  # type: ignore[arg-type]
 
     def run(
-        self, images: Tensor, emit: Callable[[int, Tensor], None], wanted: set[int]
+        self, images: Tensor, emit: Emit, wanted: set[int], **metadata: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`. A map is the mean over the groups of bands, as in rslearn."""
         model: Any = self.model
@@ -102,19 +105,13 @@ class GalileoBackbone(Backbone):
         ]
 
 
-def galileo_backbone(
-    name: str,
-    *,
-    bands: Sequence[str],
-    weights: Path | None = None,
-    pretrained: bool = True,
-    patch_size: int | None = None,
-) -> GalileoBackbone:
+def galileo_backbone(request: Request) -> GalileoBackbone:
     """Build `galileo_nano`, `galileo_tiny` or `galileo_base`.
 
     `weights` is the folder that holds `models/<size>/encoder.pt` and `config.json`, or that
     subfolder itself. Raises `GeotuneError` where it does not, and for a band Galileo never saw.
     """
+    name, bands, weights = request.model, request.bands, request.weights
     try:
         from rslearn.models.galileo.single_file_galileo import Encoder
     except ImportError as error:
@@ -128,11 +125,12 @@ def galileo_backbone(
             f"backbone.name rslearn/{name}: unknown; known: "
             + ", ".join(f"rslearn/galileo_{s}" for s in SIZES)
         )
-    patch = 8 if patch_size is None else patch_size
+    request.refuse_all_but("patch_size")
+    patch = 8 if request.patch_size is None else request.patch_size
     if not 1 <= patch <= 8:
         raise GeotuneError(f"backbone.patch_size {patch}: Galileo takes patches of 1 to 8 pixels")
     _check_bands(name, bands)
-    if weights is None and pretrained:
+    if weights is None and request.pretrained:
         raise GeotuneError(
             f"backbone.name rslearn/{name}: no weights are given; download the folder of "
             f"nasaharvest/galileo and give it with backbone.weights=FOLDER, or ask for random "
@@ -153,12 +151,10 @@ def galileo_backbone(
                 ) from error
     return GalileoBackbone(
         model,
+        request,
         patch_size=patch,
-        name=f"rslearn/{name}",
-        bands=bands,
-        licence="MIT (nasaharvest/galileo)" if weights else "none",
-        source=str(weights) if weights else "random weights",
-        random_weights=weights is None,
+        licence="MIT (nasaharvest/galileo)",
+        source=str(weights) if weights else None,
     )
 
 

@@ -8,22 +8,18 @@ tapped at its stages, through timm's `forward_intermediates`.
 from __future__ import annotations
 
 import difflib
-import logging
 import math
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, fingerprint
-from geotune.backbones.weights import fit_patch_embedding, load_state, read_state
+from geotune.backbones.base import Backbone, Emit, fingerprint, tapped
+from geotune.backbones.request import Request
+from geotune.backbones.weights import fit_patch_embedding, load_state, quiet_hub, read_state
 from geotune.types import GeotuneError, Tap
 
 _INPUT_OPTIONS: tuple[dict[str, Any], ...] = (
@@ -40,8 +36,8 @@ class _NoMapError(Exception):
 class TimmBackbone(Backbone):
     """A timm encoder behind geotune's contract."""
 
-    def __init__(self, model: nn.Module, **kwargs: Any) -> None:
-        super().__init__(model, **kwargs)
+    def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
+        super().__init__(model, request, **kwargs)
         self._named_blocks = _find_blocks(model)
         self._channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self._prefix_tokens = int(getattr(model, "num_prefix_tokens", 0) or 0)
@@ -76,7 +72,7 @@ class TimmBackbone(Backbone):
         return [block for _, block in self._named_blocks]
 
     def run(
-        self, images: Tensor, emit: Callable[[int, Tensor], None], wanted: set[int]
+        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
@@ -89,20 +85,9 @@ class TimmBackbone(Backbone):
             return None
         size = (images.shape[-2], images.shape[-1])
         last = len(self._named_blocks) - 1
-        hooks = [
-            block.register_forward_hook(
-                lambda _module, _inputs, output, index=index: emit(
-                    index, self._to_map(output, size)
-                )
-            )
-            for index, (_, block) in enumerate(self._named_blocks)
-            if index in wanted and index != last
-        ]
-        try:
+        blocks = self.blocks[:-1]  # the last one's map is taken after the final normalisation
+        with tapped(blocks, wanted, lambda i, output: emit(i, self._to_map(output, size))):
             output = model.forward_features(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
         if last in wanted:
             emit(last, self._to_map(output, size))
         if output.ndim == 3 and self._prefix_tokens:
@@ -121,47 +106,33 @@ class TimmBackbone(Backbone):
         return output.permute(0, 3, 1, 2) if self._channels_last else output
 
 
-def timm_backbone(
-    name: str,
-    *,
-    bands: Sequence[str],
-    weights: Path | None = None,
-    pretrained: bool = True,
-    patch_size: int | None = None,
-) -> TimmBackbone:
+def timm_backbone(request: Request) -> TimmBackbone:
     """Build a timm encoder by its timm name, such as `vit_small_patch16_224`.
 
     Raises `GeotuneError` for an unknown name, and where pretrained weights cannot be had.
     """
-    full_name = f"timm/{name}"
+    name, bands = request.model, request.bands
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"; near it: {', '.join('timm/' + n for n in near)}" if near else ""
-        raise GeotuneError(f"backbone.name {full_name}: timm has no such model{hint}")
-    if patch_size is not None:
-        raise GeotuneError(
-            f"backbone.patch_size {patch_size}: {full_name} has a fixed patch; leave it out"
-        )
+        raise GeotuneError(f"backbone.name {request.name}: timm has no such model{hint}")
+    request.refuse_all_but()
     # A random backbone must be the same in every process, or its adapter could not be loaded.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _create(name, in_chans=len(bands))
-    note = None
+    note, source = None, None
     config = dict(getattr(model, "pretrained_cfg", None) or {})
-    source = "random weights"
-    loaded = pretrained or weights is not None
-    if loaded:
-        state, source = _pretrained_state(name, weights, config)
+    if request.loads_weights:
+        state, source = _pretrained_state(name, request.weights, config)
         note = _fit_first_convolution(state, model, config, bands, source)
-        load_state(model, state, source, full_name)
+        load_state(model, state, source, request.name)
     backbone = TimmBackbone(
         model,
-        name=full_name,
-        bands=bands,
+        request,
         pad_to=_pad_to(model),
-        licence=str(config.get("license") or "not stated by timm") if loaded else "none",
+        licence=str(config.get("license") or "not stated by timm"),
         source=source,
-        random_weights=not loaded,
     )
     backbone.notes = (note,) if note else ()
     return backbone
@@ -192,7 +163,7 @@ def _pretrained_state(
             "with backbone.weights=FILE, or ask for random weights with backbone.pretrained=false"
         )
     try:
-        with _quiet_hub():
+        with quiet_hub():
             model = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -202,30 +173,6 @@ def _pretrained_state(
             "or ask for random weights with backbone.pretrained=false"
         ) from error
     return dict(model.state_dict()), f"hub: {hub_id}"
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """No retries where there is no internet (cached weights are still found), and no log lines."""
-    from huggingface_hub import constants
-
-    loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    offline = constants.HF_HUB_OFFLINE
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    if not getproxies().get("https"):  # behind a proxy only the hub's own client can tell
-        try:
-            host = urlsplit(constants.ENDPOINT).hostname
-            socket.create_connection((host, 443), timeout=5).close()
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _fit_first_convolution(

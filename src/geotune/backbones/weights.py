@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import logging
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geotune.backbones.request import Request
 from geotune.types import GeotuneError
 
 _RGB = {
@@ -46,6 +52,56 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise GeotuneError(f"{path}: holds no tensors; expected the weights of a model")
     return tensors
+
+
+def fetch(request: Request, repository: str, file: str) -> tuple[Path, str]:
+    """A file of the Hugging Face hub, from its cache where it is there, and what to call it.
+
+    Raises `GeotuneError` where nothing is published, or where it cannot be had.
+    """
+    advice = (
+        "give a local file with backbone.weights=FILE, or ask for random weights with "
+        "backbone.pretrained=false"
+    )
+    if not repository:
+        raise GeotuneError(
+            f"backbone.name {request.name}: no pretrained weights are published; {advice}"
+        )
+    from huggingface_hub import hf_hub_download
+
+    try:
+        with quiet_hub():
+            return Path(hf_hub_download(repository, file)), f"hub: {repository}/{file}"
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise GeotuneError(
+            f"backbone.name {request.name}: the pretrained weights ({repository}/{file}) cannot be "
+            f"fetched: {reason[0][:200]}; without internet, {advice}"
+        ) from error
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """No retries where there is no internet (cached weights are still found), and no log lines."""
+    from huggingface_hub import constants
+
+    loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    offline = constants.HF_HUB_OFFLINE
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    if not getproxies().get("https"):  # behind a proxy only the hub's own client can tell
+        try:
+            host = urlsplit(constants.ENDPOINT).hostname
+            socket.create_connection((host, 443), timeout=5).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, model_name: str) -> None:

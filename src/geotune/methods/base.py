@@ -8,7 +8,7 @@ the taps as they are (`Levels`); side networks make their own stream of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.reader = reader
-        self.stem = Stem(len(backbone.bands), stem) if stem else None
+        self.stem = Stem(len(backbone.bands) * backbone.timesteps, stem) if stem else None
         self.constant_backbone = constant_backbone
         self.backbone_trains = backbone_trains
         self._merge = merge
@@ -79,8 +79,15 @@ class Encoder(nn.Module):
         self.taps: tuple[Tap, ...] = (self.stem.taps if self.stem else ()) + read.taps
         self.train(self.training)  # a frozen backbone's statistics stand still from the start
 
-    def forward(self, images: Tensor) -> FeatureMaps:
-        """Feature maps of normalised images `(B, C, H, W)`; see `FeatureMaps`."""
+    def forward(
+        self,
+        images: Tensor | Mapping[str, Tensor],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> FeatureMaps:
+        """Feature maps of normalised images `(B, C, H, W)`; inputs as in `Backbone.forward`."""
+        images = self.backbone.join(images)
         reader: Any = self.reader
         tracking = torch.is_grad_enabled()
         state: Any = None
@@ -92,10 +99,13 @@ class Encoder(nn.Module):
             return feature.new_empty(0)  # the reader keeps what it needs
 
         with torch.set_grad_enabled(tracking and not self.constant_backbone):
-            features = self.backbone(images, taps=reader.wanted, on_tap=on_tap)
+            features = self.backbone(
+                images, time=time, location=location, taps=reader.wanted, on_tap=on_tap
+            )
         maps = reader.finish(state)
         if self.stem is not None:
-            maps = (*self.stem(pad_to_multiple(images, self.backbone.pad_to)), *maps)
+            padded = pad_to_multiple(images, self.backbone.pad_to)
+            maps = (*self.stem(padded.flatten(1, -3)), *maps)
         return FeatureMaps(maps, features.image_size, features.tokens)
 
     def train(self, mode: bool = True) -> Encoder:
@@ -183,8 +193,8 @@ def dead_parameters(encoder: Encoder) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         size = 2 * encoder.backbone.pad_to
-        image = torch.randn(1, len(encoder.backbone.bands), size, size).to(device)
-        total = sum((m * torch.randn(m.shape).to(m)).sum() for m in encoder(image).maps)
+        inputs = {k: v.to(device) for k, v in encoder.backbone.example(size, size).items()}
+        total = sum((m * torch.randn(m.shape).to(m)).sum() for m in encoder(**inputs).maps)
     assert isinstance(total, Tensor)
     gradients = torch.autograd.grad(total, [parameters[n] for n in names], allow_unused=True)
     encoder.train(training)

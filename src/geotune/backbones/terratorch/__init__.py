@@ -1,0 +1,1 @@
+"""Backbones of TerraTorch, a file per family."""

@@ -1,0 +1,150 @@
+"""Prithvi-EO 1.0 and 2.0 (arXiv 2310.18660, 2412.02732): masked autoencoders of Landsat and
+Sentinel-2 time series, the `tl` forms with time and location."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geotune.backbones.bands import Fit, fit_bands, moments
+from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.facts import Facts
+from geotune.backbones.request import Request
+from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.types import BandStatistics, Normalization
+
+_BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")  # of Sentinel-2; HLS brings Landsat to them
+_MEAN_1 = (775.0, 1081.0, 1229.0, 2497.0, 2204.0, 1611.0)
+_STD_1 = (1282.0, 1270.0, 1399.0, 1368.0, 1292.0, 1155.0)
+_MEAN_2 = (1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0)
+_STD_2 = (2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0)
+
+
+def _facts(hub: str, *, first: bool = False, tl: bool = False) -> Facts:
+    return Facts(
+        paper="Prithvi-EO-1.0, arXiv 2310.18660" if first else "Prithvi-EO-2.0, arXiv 2412.02732",
+        licence=f"Apache-2.0 ({hub})" if hub else "no weights are published",
+        weights=hub,
+        bands=_BANDS,
+        mean=_MEAN_1 if first else _MEAN_2,
+        std=_STD_1 if first else _STD_2,
+        metadata=("time", "location") if tl else (),
+        takes=("timesteps", "new_bands"),
+    )
+
+
+_HUB = "ibm-nasa-geospatial/Prithvi-EO-"
+MODELS: dict[str, Facts] = {
+    "prithvi_eo_tiny": _facts(""),
+    "prithvi_eo_v1_100": _facts(f"{_HUB}1.0-100M", first=True),
+    "prithvi_eo_v2_tiny_tl": _facts(f"{_HUB}2.0-tiny-TL", tl=True),
+    "prithvi_eo_v2_100": _facts(""),
+    "prithvi_eo_v2_100_tl": _facts(f"{_HUB}2.0-100M-TL", tl=True),
+    "prithvi_eo_v2_300": _facts(f"{_HUB}2.0-300M"),
+    "prithvi_eo_v2_300_tl": _facts(f"{_HUB}2.0-300M-TL", tl=True),
+    "prithvi_eo_v2_600": _facts(f"{_HUB}2.0-600M"),
+    "prithvi_eo_v2_600_tl": _facts(f"{_HUB}2.0-600M-TL", tl=True),
+}
+
+
+class PrithviBackbone(Backbone):
+    """Prithvi's encoder; tokens of several dates are kept apart until they are combined."""
+
+    def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
+        self._facts = MODELS[request.model]
+        encoder: Any = model
+        super().__init__(model, request, pad_to=int(encoder.patch_embed.patch_size[-1]), **kwargs)
+        # an encoding that is not fed would never learn
+        for item in ("time", "location"):
+            if item not in self.metadata:
+                attribute = {"time": "temporal", "location": "location"}[item]
+                setattr(encoder, f"{attribute}_encoding", False)
+                if hasattr(encoder, f"{attribute}_embed_enc"):
+                    delattr(encoder, f"{attribute}_embed_enc")
+        means = moments(fit, self._facts.mean, lambda values: sum(values) / len(values))
+        stds = moments(fit, self._facts.std, lambda values: sum(values) / len(values))
+        if None not in fit.columns:
+            self.normalization = Normalization(self.bands, means, stds)
+            self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
+        self.notes = (fit.note,) if fit.note else ()
+        self.fingerprint = fingerprint(model)
+        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks."""
+        return list(self.model.blocks)  # type: ignore[arg-type]
+
+    def run(
+        self,
+        images: Tensor,
+        emit: Emit,
+        wanted: set[int],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> Tensor | None:
+        """See `Backbone.run`."""
+        model: Any = self.model
+        images = images.unsqueeze(2) if images.ndim == 4 else images
+        x = model.patch_embed(images)
+        place = model.interpolate_pos_encoding(images.shape[-3:])
+        x = x + place[:, 1:]
+        dates = images.shape[2]
+        if time is not None:
+            from_zero = time - time.new_tensor([0, 1])  # it counts the days of a year from 0
+            x = x + model.temporal_embed_enc(from_zero, x.shape[1] // dates)
+        if location is not None:
+            x = x + model.location_embed_enc(location.flip(-1))  # it takes the latitude first
+        first = (model.cls_token + place[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat([first, x], dim=1)
+        rows, columns = images.shape[-2] // self.pad_to, images.shape[-1] // self.pad_to
+        last = len(model.blocks) - 1
+        for index, block in enumerate(model.blocks):
+            x = block(x)
+            if index == last:
+                x = model.norm(x)
+            if index in wanted:
+                maps = x[:, 1:].reshape(len(x), dates, rows, columns, -1)
+                emit(index, maps.permute(0, 4, 1, 2, 3))
+        tokens: Tensor = x[:, :1]
+        return tokens
+
+
+def prithvi_backbone(request: Request) -> PrithviBackbone:
+    """Build a Prithvi encoder; `weights` is a checkpoint as published, or one of its encoder."""
+    from terratorch.models.backbones.prithvi_vit import (
+        PrithviViT,
+        checkpoint_filter_fn_vit,
+        pretrained_weights,
+        prithvi_cfgs,
+    )
+
+    facts = MODELS[request.model]
+    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    fit = fit_bands(request, facts.bands)
+    shape = {
+        **prithvi_cfgs[request.model],
+        "in_chans": len(request.bands),
+        "num_frames": request.timesteps,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = PrithviViT(**shape)
+    source = None
+    if request.loads_weights:
+        if request.weights is not None:
+            state, source = read_state(request.weights), str(request.weights)
+        else:
+            published = pretrained_weights.get(request.model, {})
+            path, source = fetch(request, facts.weights, published.get("hf_hub_filename", ""))
+            state = read_state(path)
+        embedding = next((k for k in state if k.endswith("patch_embed.proj.weight")), None)
+        if embedding is not None and state[embedding].shape[1] == len(facts.bands):
+            state[embedding] = fit.weight(state[embedding])
+        bands = list(range(len(request.bands)))  # they are fitted already
+        state = checkpoint_filter_fn_vit(state, model, bands, bands) if embedding else state
+        load_state(model, state, source, request.name)
+    return PrithviBackbone(model, request, fit, licence=facts.licence, source=source)
