@@ -25,7 +25,7 @@ def test_methods_and_decoders_are_those_of_the_catalogues_and_of_recipes() -> No
 
 
 def test_galileos_sizes_are_those_that_can_be_built() -> None:
-    from geotune.backbones.rslearn import SIZES
+    from geotune.backbones.rslearn.galileo import SIZES
 
     assert rooms.GALILEO == SIZES
 

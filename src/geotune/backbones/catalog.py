@@ -15,7 +15,8 @@ from geotune.types import GeotuneError
 PROVIDERS: dict[str, str] = {
     "timm": "geotune.backbones.timm:timm_backbone",
     "terratorch": "geotune.backbones.terratorch.provider:terratorch_backbone",
-    "rslearn": "geotune.backbones.rslearn:galileo_backbone",
+    "torchgeo": "geotune.backbones.torchgeo.provider:torchgeo_backbone",
+    "rslearn": "geotune.backbones.rslearn.provider:rslearn_backbone",
 }
 """The function that builds a provider's backbones; imported when one of its names is asked for."""
 

@@ -1,0 +1,1 @@
+"""Backbones of rslearn, a file per family."""

@@ -1,0 +1,1 @@
+"""Backbones of torchgeo, a file per family."""
