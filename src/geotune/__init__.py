@@ -14,6 +14,7 @@ from typing import Any
 
 _HOME = {
     "backbone": "geotune.backbones.catalog",
+    "Backbone": "geotune.backbones.base",
     "attach": "geotune.methods.base",
     "Full": "geotune.methods.full",
     "Frozen": "geotune.methods.frozen",
@@ -24,6 +25,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Backbone",
     "Est",
     "Frozen",
     "Full",

@@ -37,6 +37,12 @@ class Card:
     geotune: str
     hash: str
 
+    @property
+    def metadata(self) -> tuple[str, ...]:
+        """What the model is given beside the images."""
+        named = self.sections["backbone"].get("metadata")
+        return tuple(map(str, named)) if isinstance(named, list) else ()
+
 
 def read_card(folder: Path) -> Card:
     """Read `adapter.json`. Raises `GeotuneError` where it is missing, damaged or newer."""

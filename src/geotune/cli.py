@@ -94,6 +94,7 @@ def test(
     run: Path,
     *,
     weights: Path | None = None,
+    backbone: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Metrics of a run on its test part, by class and by region.
@@ -104,10 +105,12 @@ def test(
         The run folder.
     weights
         Of the backbone, where they lie elsewhere than when it was trained.
+    backbone
+        Its name, where it is a Python file of yours: an adapter may not run code by itself.
     """
     from geotune.jobs.test import test_run
 
-    result = test_run(run, weights)
+    result = test_run(run, weights, backbone=backbone)
     if as_json:
         _print_json({"run": str(run), **result})
         return
@@ -130,6 +133,7 @@ def predict(
     bands: list[str] | None = None,
     nodata: float | None = None,
     weights: Path | None = None,
+    backbone: str | None = None,
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     as_json: Json = False,
 ) -> None:
@@ -159,6 +163,8 @@ def predict(
         Value without data, where the files do not say.
     weights
         Of the backbone, where they lie elsewhere than when it was trained.
+    backbone
+        Its name, where it is a Python file of yours: an adapter may not run code by itself.
     device
         Where to compute.
     """
@@ -180,6 +186,7 @@ def predict(
             probabilities=probabilities,
             polygons=polygons,
             weights=weights,
+            backbone=backbone,
             bands=bands,
             nodata=nodata,
             device=device,

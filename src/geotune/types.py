@@ -93,19 +93,29 @@ class Sample:
         mask: `(H, W)` int64 class indices, `IGNORE` where there is no label or no data.
         name: scene and position, as people should read it: `durban (128, 256)`.
         group: what a split keeps together: the scene's or chip's group.
+        time: year and day of the year (1 to 366), where the model is given it.
+        location: longitude and latitude of its centre in degrees, where the model is given it.
     """
 
     image: NDArray[np.float32]
     mask: NDArray[np.int64]
     name: str
     group: str
+    time: tuple[float, float] | None = None
+    location: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples stacked: images `(B, C, H, W)` with NaN where invalid, masks `(B, H, W)`."""
+    """Samples stacked.
 
-    images: Tensor
+    Attributes:
+        inputs: what the model is given, by name: `images` `(B, C, H, W)` with NaN where invalid,
+            and where it takes them `time` `(B, 1, 2)` and `location` `(B, 2)`.
+        masks: `(B, H, W)`.
+    """
+
+    inputs: dict[str, Tensor]
     masks: Tensor
     names: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
@@ -115,8 +125,9 @@ class Batch:
         """Stack samples; all must have one size."""
         import torch
 
+        images = np.stack([s.image for s in samples])
         return Batch(
-            torch.from_numpy(np.stack([s.image for s in samples])),
+            model_inputs(images, [s.time for s in samples], [s.location for s in samples]),
             torch.from_numpy(np.stack([s.mask for s in samples])),
             [s.name for s in samples],
             [s.group for s in samples],
@@ -125,8 +136,24 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
         return Batch(
-            self.images.to(device, non_blocking=True),
+            {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()},
             self.masks.to(device, non_blocking=True),
             self.names,
             self.groups,
         )
+
+
+def model_inputs(
+    images: NDArray[np.float32],
+    times: Sequence[tuple[float, float] | None],
+    locations: Sequence[tuple[float, float] | None],
+) -> dict[str, Tensor]:
+    """The model's inputs: images `(B, C, H, W)`, and what is known of when and where."""
+    import torch
+
+    inputs = {"images": torch.from_numpy(images)}
+    if all(time is not None for time in times):
+        inputs["time"] = torch.tensor(times).unsqueeze(1)
+    if all(location is not None for location in locations):
+        inputs["location"] = torch.tensor(locations)
+    return inputs

@@ -65,7 +65,10 @@ def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
         for k, batch in enumerate(batches):
             first = 6 * epoch + 2 * k
             here = Batch.of([windows[first], windows[first + 1]])
-            assert torch.equal(batch.images, here.images) and batch.names == here.names
+            assert (
+                torch.equal(batch.inputs["images"], here.inputs["images"])
+                and batch.names == here.names
+            )
             assert torch.equal(batch.masks, here.masks)
 
 

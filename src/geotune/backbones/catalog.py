@@ -8,7 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from geotune.backbones.base import Backbone
+from geotune.backbones.facts import Facts
 from geotune.backbones.request import Combine, Metadata, Request, band_names
 from geotune.types import GeotuneError
 
@@ -17,6 +20,7 @@ PROVIDERS: dict[str, str] = {
     "terratorch": "geotune.backbones.terratorch.provider:terratorch_backbone",
     "torchgeo": "geotune.backbones.torchgeo.provider:torchgeo_backbone",
     "rslearn": "geotune.backbones.rslearn.provider:rslearn_backbone",
+    "python": "geotune.backbones.python:python_backbone",
 }
 """The function that builds a provider's backbones; imported when one of its names is asked for."""
 
@@ -79,4 +83,17 @@ def backbone(
     )
     module, _, function = PROVIDERS[provider].partition(":")
     build: Callable[[Request], Backbone] = getattr(import_module(module), function)
-    return build(request)
+    # A random backbone must be the same in every process, or its adapter could not be loaded.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build(request)
+
+
+def facts(name: str) -> Facts | None:
+    """What is known of a backbone without building it; None where nothing is written down."""
+    provider, _, model = name.partition("/")
+    if provider not in PROVIDERS:
+        return None
+    module = import_module(PROVIDERS[provider].partition(":")[0])
+    known: dict[str, Facts] = getattr(module, "MODELS", {})
+    return known.get(model)

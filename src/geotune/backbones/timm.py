@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint, tapped
@@ -117,10 +116,7 @@ def timm_backbone(request: Request) -> TimmBackbone:
         hint = f"; near it: {', '.join('timm/' + n for n in near)}" if near else ""
         raise GeotuneError(f"backbone.name {request.name}: timm has no such model{hint}")
     request.refuse_all_but()
-    # A random backbone must be the same in every process, or its adapter could not be loaded.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = _create(name, in_chans=len(bands))
+    model = _create(name, in_chans=len(bands))
     note, source = None, None
     config = dict(getattr(model, "pretrained_cfg", None) or {})
     if request.loads_weights:

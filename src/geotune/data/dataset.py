@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from geotune.data.acquisition import time_and_place
 from geotune.data.augment import COUNT, relight, turn
 from geotune.data.raster import Image
 from geotune.data.sampling import WindowSampler
@@ -38,6 +39,7 @@ class TrainWindows:
         brightness: how much the light varies, see `relight`; 0 for none.
         spread: standard deviation of each band, for `brightness`.
         seed: of the draws.
+        metadata: what of time and location the samples carry.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class TrainWindows:
         brightness: float = 0.0,
         spread: Sequence[float] = (),
         seed: int = 0,
+        metadata: Sequence[str] = (),
     ) -> None:
         self.scenes = list(scenes)
+        self.metadata = tuple(metadata)
         self.window = window
         self.augment = augment
         self.brightness = brightness
@@ -84,7 +88,7 @@ class TrainWindows:
         else:
             which, window = self.sampler.draw_focused(rng)
             image, mask = self.scenes[which].read(window)
-        sample = _sample(self.scenes[which], window, image, mask)
+        sample = _sample(self.scenes[which], window, image, mask, self.metadata)
         if self.augment:
             way = int(rng.integers(COUNT))
             sample = replace(sample, image=turn(sample.image, way), mask=turn(sample.mask, way))
@@ -113,10 +117,19 @@ class GridWindows:
         scenes: the scenes.
         scans: what each of them holds, of a grid of `window` pixels.
         window: side of the windows in pixels; at the edges padded with NaN and `IGNORE`.
+        metadata: what of time and location the samples carry.
     """
 
-    def __init__(self, scenes: Sequence[Scene], scans: Sequence[SceneScan], window: int) -> None:
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        scans: Sequence[SceneScan],
+        window: int,
+        *,
+        metadata: Sequence[str] = (),
+    ) -> None:
         self.scenes = list(scenes)
+        self.metadata = tuple(metadata)
         self.window = window
         self.places = [
             GridPlace(i, place.row, place.col)
@@ -133,13 +146,11 @@ class GridWindows:
         place = self.places[index]
         scene = self.scenes[place.scene]
         window = Window(place.row, place.col, self.window, self.window)
-        return _sample(scene, window, *scene.read(window))
+        return _sample(scene, window, *scene.read(window), self.metadata)
 
 
-def _sample(scene: Scene, window: Window, image: Image, mask: Mask) -> Sample:
-    return Sample(
-        image,
-        mask,
-        f"{scene.name} ({window.row}, {window.col})",
-        scene.group,
-    )
+def _sample(
+    scene: Scene, window: Window, image: Image, mask: Mask, metadata: Sequence[str]
+) -> Sample:
+    name = f"{scene.name} ({window.row}, {window.col})"
+    return Sample(image, mask, name, scene.group, *time_and_place(scene.raster, window, metadata))

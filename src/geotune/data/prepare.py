@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geotune.data.acquisition import require_metadata
 from geotune.data.dataset import GridWindows, TrainWindows
 from geotune.data.scan import SceneScan, scan, statistics
 from geotune.data.scene import Scene
@@ -25,6 +26,8 @@ class DataParts:
         statistics: of the training scenes' bands.
         class_pixels: labelled pixels of each class, by part.
         notes: what a user should know.
+        gsd_m: side of a pixel of the training scenes in metres (their median), where known.
+        wavelengths: of bands in micrometres, where the files say them.
         parts: names of the scenes in each part.
     """
 
@@ -34,6 +37,8 @@ class DataParts:
     statistics: BandStatistics
     class_pixels: dict[str, list[int]]
     notes: list[str]
+    gsd_m: float | None
+    wavelengths: dict[str, float]
     parts: dict[str, list[str]]
 
 
@@ -46,15 +51,17 @@ def prepare(
     augment: bool = True,
     brightness: float = 0.0,
     seed: int = 0,
+    metadata: Sequence[str] = (),
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
 ) -> DataParts:
     """Read and check all scenes of `parts` (see `scan`) and make their datasets.
 
     `progress` is called with each scene that was read. Raises `GeotuneError` for faults in the
-    files and for a part without a labelled pixel.
+    files, for a part without a labelled pixel, and where a file does not say what `metadata` asks.
     """
     scenes = [scene for part in parts.values() for scene in part]
+    require_metadata({scene.name: scene.raster for scene in scenes}, metadata)
     results = iter(scan(scenes, window, threads=threads, progress=progress))
     scans = {part: [next(results) for _ in members] for part, members in parts.items()}
     counts = {part: _class_pixels(members, scans[part]) for part, members in parts.items()}
@@ -66,6 +73,12 @@ def prepare(
                 "at data.nodata, data.ignore_values and data.unlabelled"
             )
     found = statistics(parts["train"], scans["train"])
+    sides = [scene.raster.gsd_m for scene in parts["train"]]
+    known = [side for side in sides if side is not None]
+
+    def grid(part: str) -> GridWindows:
+        return GridWindows(parts[part], scans[part], window, metadata=metadata)
+
     return DataParts(
         train=TrainWindows(
             parts["train"],
@@ -77,12 +90,15 @@ def prepare(
             brightness=brightness,
             spread=found.std,
             seed=seed,
+            metadata=metadata,
         ),
-        val=GridWindows(parts["val"], scans["val"], window),
-        test=GridWindows(parts["test"], scans["test"], window) if parts["test"] else None,
+        val=grid("val"),
+        test=grid("test") if parts["test"] else None,
         statistics=found,
         class_pixels=counts,
         notes=_notes(parts, counts),
+        gsd_m=float(np.median(known)) if known else None,
+        wavelengths=dict(parts["train"][0].raster.wavelengths),
         parts={part: [scene.name for scene in members] for part, members in parts.items()},
     )
 

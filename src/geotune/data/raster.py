@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
+from geotune.data.acquisition import date_of, metres_per_pixel, wavelength_of
 from geotune.data.handles import dataset, reading
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
@@ -45,6 +47,8 @@ class RasterSource:
         shape: (H, W) in pixels.
         crs: coordinate reference system, None where the files have none.
         transform: from pixels (column, row) to coordinates.
+        acquired: the day it was taken, None where neither the files nor their names say.
+        wavelengths: centres of those bands in micrometres of which the files say it.
     """
 
     bands: tuple[str, ...]
@@ -53,6 +57,13 @@ class RasterSource:
     shape: tuple[int, int]
     crs: CRS | None
     transform: Affine
+    acquired: date | None = None
+    wavelengths: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def gsd_m(self) -> float | None:
+        """The side of a pixel in metres, None where the files do not say."""
+        return metres_per_pixel(self.crs, self.transform, self.shape)
 
     @property
     def path(self) -> Path:
@@ -229,6 +240,12 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
         shape=handle.shape,
         crs=handle.crs,
         transform=handle.transform,
+        acquired=date_of(handle, path.name),
+        wavelengths={
+            name: length
+            for i, name in enumerate(names, 1)
+            if (length := wavelength_of(handle, i)) is not None
+        },
     )
 
 
@@ -246,7 +263,9 @@ def _open_band(path: Path, name: str, nodata: float | None) -> RasterSource:
             f"{path}: has {len(source.bands)} bands; expected one, for {{band}} stands in the "
             "path; write * in its place to read all bands of each file"
         )
-    return replace(source, bands=(name,), named=True)
+    [own] = source.bands
+    lengths = {name: source.wavelengths[own]} if own in source.wavelengths else {}
+    return replace(source, bands=(name,), named=True, wavelengths=lengths)
 
 
 def _join(sources: Sequence[RasterSource]) -> RasterSource:
@@ -267,4 +286,6 @@ def _join(sources: Sequence[RasterSource]) -> RasterSource:
         first,
         bands=tuple(source.bands[0] for source in sources),
         places=tuple(source.places[0] for source in sources),
+        acquired=next((s.acquired for s in sources if s.acquired is not None), None),
+        wavelengths={name: length for s in sources for name, length in s.wavelengths.items()},
     )

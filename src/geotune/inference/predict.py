@@ -76,6 +76,7 @@ def predict_scene(
     device: torch.device | str = "cpu",
     probabilities: bool = False,
     polygons: bool = True,
+    metadata: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> PredictedScene:
     """Map a scene into `out_dir`: `<name>_classes.tif`, `<name>_probabilities.tif`, `.gpkg`.
@@ -97,6 +98,7 @@ def predict_scene(
         device: where the model computes.
         probabilities: whether to write them.
         polygons: whether to write them.
+        metadata: what of time and location the model is given.
         progress: told after each batch.
 
     Raises `GeotuneError` for values out of range, bands that the scene lacks, a model whose
@@ -140,6 +142,7 @@ def predict_scene(
             overlap=overlap,
             batch_size=batch_size,
             device=device,
+            metadata=metadata,
             progress=progress,
         ):
             values = part.probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()

@@ -5,7 +5,7 @@ strip of columns -> rows of the image -> windows -> model -> blend -> finished r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geotune.data.acquisition import time_and_place
 from geotune.data.raster import RasterSource
 from geotune.data.windows import Window
 from geotune.inference.blend import Blender
 from geotune.inference.windows import Plan, Strip, strip_width
-from geotune.types import GeotuneError
+from geotune.types import GeotuneError, model_inputs
 
-Model = Callable[[Tensor], Tensor]
-"""Images `(B, C, H, W)`, float32 raw values with NaN, to logits `(B, K, H, W)`."""
+Model = Callable[..., Tensor]
+"""Images `(B, C, H, W)`, float32 raw values with NaN, to logits `(B, K, H, W)`; with `time=` and
+`location=` where asked for."""
 
 Progress = Callable[[int, int], None]
 """Called with the windows done and the windows to do."""
@@ -55,6 +57,7 @@ def sweep(
     overlap: float,
     batch_size: int,
     device: torch.device,
+    metadata: Sequence[str] = (),
     progress: Progress | None = None,
     columns: int | None = None,
 ) -> Iterator[Finished]:
@@ -79,7 +82,9 @@ def sweep(
 
     for strip in plan.strips():
         # a generator of its own, so that one strip's buffers go before the next one's come
-        yield from _sweep_strip(model, source, plan, strip, classes, batch_size, device, tell)
+        yield from _sweep_strip(
+            model, source, plan, strip, classes, batch_size, device, metadata, tell
+        )
 
 
 def _sweep_strip(
@@ -90,6 +95,7 @@ def _sweep_strip(
     classes: int,
     batch_size: int,
     device: torch.device,
+    metadata: Sequence[str],
     tell: Callable[[int], None],
 ) -> Iterator[Finished]:
     window = plan.window
@@ -102,10 +108,18 @@ def _sweep_strip(
             views = {left: image[:, :, left : left + window] for left in lefts}
             filled = {left: view for left, view in views.items() if not np.isnan(view).all()}
             if filled:
-                images = torch.from_numpy(np.stack(list(filled.values()))).to(device)
+                known = [
+                    time_and_place(
+                        source, Window(top, strip.first + left, window, window), metadata
+                    )
+                    for left in filled
+                ]
+                stacked = np.stack(list(filled.values()))
+                inputs = model_inputs(stacked, *map(list, zip(*known, strict=True)))
+                inputs = {name: x.to(device) for name, x in inputs.items()}
                 first, last = strip.first + lefts[0], strip.first + lefts[-1] + window
                 where = f"rows from {top}, columns {first} to {last}"
-                blender.add(_probabilities(model, images, classes, where), list(filled))
+                blender.add(_probabilities(model, inputs, classes, where), list(filled))
             seen += len(filled)
             tell(len(lefts))
         valid = np.asarray(~np.isnan(image[:, :rows, inside]).all(axis=0))
@@ -131,10 +145,11 @@ def _rows(
             image[:, size - rows :] = source.read(new)
 
 
-def _probabilities(model: Model, images: Tensor, classes: int, where: str) -> Tensor:
+def _probabilities(model: Model, inputs: dict[str, Tensor], classes: int, where: str) -> Tensor:
     """Softmax of the model's logits, `(B, K, H, W)`."""
     with torch.inference_mode():
-        logits = model(images)
+        images = inputs["images"]
+        logits = model(images, **{name: x for name, x in inputs.items() if name != "images"})
         expected = (len(images), classes, *images.shape[2:])
         if tuple(logits.shape) != expected:
             raise GeotuneError(

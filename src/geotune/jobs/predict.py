@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geotune.card import read_card
+from geotune.data.acquisition import require_metadata
 from geotune.data.scenes import open_rasters
 from geotune.recipe import read_recipe
 from geotune.training.folder import RunFolder
@@ -26,6 +27,7 @@ def predict_run(
     probabilities: bool = False,
     polygons: bool = True,
     weights: Path | None = None,
+    backbone: str | None = None,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     device: str = "auto",
@@ -34,6 +36,7 @@ def predict_run(
     """Map scenes with a finished run, or with a folder that holds only an adapter.
 
     `bands` and `nodata` say what the scenes' files do not; by default as the run's recipe does.
+    `backbone` names a Python file of the user's, as in `load_adapter`.
     Raises `GeotuneError` before anything is written where a scene does not fit.
     """
     card = read_card(run)
@@ -45,12 +48,13 @@ def predict_run(
     sources = open_rasters(
         list(scenes), bands=bands, wanted_bands=card.normalization.bands, nodata=nodata
     )
+    require_metadata(sources, card.metadata)
     from geotune.build.model import load_adapter
     from geotune.inference.predict import predict_scene
     from geotune.jobs.machine import pick_device
 
     place = pick_device(device)
-    built = load_adapter(run, weights)
+    built = load_adapter(run, weights, backbone=backbone)
     results = []
     for name, source in sources.items():
 
@@ -72,6 +76,7 @@ def predict_run(
                 device=place,
                 probabilities=probabilities,
                 polygons=polygons,
+                metadata=built.backbone.metadata,
                 progress=told,
             )
         )

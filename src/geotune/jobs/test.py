@@ -11,10 +11,13 @@ from geotune.training.folder import RunFolder
 from geotune.types import GeotuneError
 
 
-def test_run(run: Path, weights: Path | None = None) -> dict[str, Any]:
+def test_run(
+    run: Path, weights: Path | None = None, *, backbone: str | None = None
+) -> dict[str, Any]:
     """Metrics of a finished run on its test part, in all and by region; they join the report.
 
-    Raises `GeotuneError` where the run is not finished or its recipe has no test part.
+    `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError` where
+    the run is not finished or its recipe has no test part.
     """
     folder = RunFolder(run)
     run_summary = folder.read_json("run")
@@ -30,7 +33,7 @@ def test_run(run: Path, weights: Path | None = None) -> dict[str, Any]:
     from geotune.run_report import Examples, make_report
     from geotune.training.evaluate import evaluate
 
-    built = load_adapter(run, weights)
+    built = load_adapter(run, weights, backbone=backbone)
     # a run that was trained on a GPU can be tested where there is none
     device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
     tested = evaluate(

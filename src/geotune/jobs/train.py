@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 
 import geotune
 from geotune.adapter import adapter_state, save_adapter
-from geotune.build.model import Built, build_training, card_sections
+from geotune.build.model import Built, build_training, card_sections, complete
 from geotune.data.prepare import DataParts
 from geotune.jobs.machine import device_name, versions
 from geotune.recipe import Recipe
@@ -51,9 +51,10 @@ def train(
 
     `begin` is called once everything fits together, before anything is written.
     """
+    recipe, told = complete(recipe, data)
     built = build_training(recipe, data.statistics)
     monitored(built, recipe.train)
-    notes = [*data.notes, *built.notes]
+    notes = [*data.notes, *told, *built.notes]
     for note in notes:
         say(f"note: {note}")
     fitted = fit(built, data, recipe.train, folder, callbacks, begin)

@@ -51,7 +51,7 @@ def evaluate(
     with torch.no_grad(), autocast(device, precision):
         for batch in loader(windows, batch_size, workers=workers):
             batch = batch.to(device)
-            logits = model(batch.images)
+            logits = model(**batch.inputs)
             everything.update(logits, batch.masks)
             for i, group in enumerate(batch.groups):
                 regions[group].update(logits[i : i + 1], batch.masks[i : i + 1])
@@ -79,7 +79,8 @@ def predict_windows(
     model.to(device).eval()
     with torch.no_grad(), autocast(device, precision):
         return [
-            task.predict(model(Batch.of([windows[i]]).to(device).images))[0].cpu() for i in indices
+            task.predict(model(**Batch.of([windows[i]]).to(device).inputs))[0].cpu()
+            for i in indices
         ]
 
 

@@ -59,8 +59,6 @@ class Keeper(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the epoch."""
-        if trainer.sanity_checking:
-            return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         optimizer: Any = pl_module.optimizers()
         row = {

@@ -70,7 +70,7 @@ class Training(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one (micro-)batch."""
-        loss = self.task.loss(self.model(batch.images), batch.masks)
+        loss = self.task.loss(self.model(**batch.inputs), batch.masks)
         self.log(
             "train/loss",
             loss.detach(),
@@ -83,7 +83,7 @@ class Training(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        logits = self.model(batch.images)
+        logits = self.model(**batch.inputs)
         self.val_metrics.update(logits, batch.masks)
         loss = self.task.loss(logits, batch.masks)
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch.names))
@@ -94,7 +94,7 @@ class Training(LightningModule):
         self.val_metrics.reset()
         for name, value in metrics.items():
             self.log(f"val/{name}", value)
-        if self.schedule == "plateau" and not self.trainer.sanity_checking:
+        if self.schedule == "plateau":
             self.plateau.watch(metrics[self.monitor])
 
     def transfer_batch_to_device(

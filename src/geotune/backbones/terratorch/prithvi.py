@@ -130,9 +130,7 @@ def prithvi_backbone(request: Request) -> PrithviBackbone:
         "in_chans": len(request.bands),
         "num_frames": request.timesteps,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = PrithviViT(**shape)
+    model = PrithviViT(**shape)
     source = None
     if request.loads_weights:
         if request.weights is not None:
