@@ -232,8 +232,3 @@ def test_an_unknown_name_gives_the_near_ones(
 def test_a_fixed_patch_cannot_be_chosen(make_backbone: MakeBackbone) -> None:
     with pytest.raises(GeotuneError, match="patch_size 8: timm/test_vit has a fixed patch"):
         make_backbone("vit", patch_size=8)
-
-
-def test_a_model_of_one_image_size_is_refused(make_backbone: MakeBackbone) -> None:
-    with pytest.raises(GeotuneError, match="images of any size"):
-        make_backbone("timm/mixer_s32_224")

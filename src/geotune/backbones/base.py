@@ -33,7 +33,9 @@ class Backbone(nn.Module):
         request: what was asked for: name, bands, time steps, metadata.
         pad_to: images are padded to a multiple of this many pixels.
         licence: of the weights.
-        source: where the weights came from.
+        source: where the weights came from; None where they are random.
+        tiled: the model takes images of `pad_to` pixels only, so larger ones are cut into such
+            tiles, which do not see each other.
 
     Attributes:
         name: the name by which geotune knows it, such as `timm/resnet18`.
@@ -69,9 +71,11 @@ class Backbone(nn.Module):
         pad_to: int,
         licence: str,
         source: str | None,
+        tiled: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
+        self.tiled = tiled
         self.name = request.name
         self.bands = request.bands
         self.modalities = request.modalities
@@ -139,13 +143,21 @@ class Backbone(nn.Module):
         padded = pad_to_multiple(images, self.pad_to)
         found: dict[int, Tensor] = {}
 
+        size = (padded.shape[-2], padded.shape[-1])
+        grid = (size[0] // self.pad_to, size[1] // self.pad_to) if self.tiled else (1, 1)
+
         def emit(index: int, feature: Tensor) -> None:
-            one = combine_dates(feature, self.combine)
+            one = from_tiles(combine_dates(feature, self.combine), grid)
             found[index] = one if on_tap is None else on_tap(index, one)
 
-        used = {name: given[name] for name in self.metadata}
-        tokens = self.run(padded, emit, set(indices), **used)
-        size = (padded.shape[-2], padded.shape[-1])
+        used = {
+            name: value.repeat_interleave(grid[0] * grid[1], 0)
+            for name, value in given.items()
+            if name in self.metadata and value is not None
+        }
+        tokens = self.run(to_tiles(padded, grid), emit, set(indices), **used)
+        if tokens is not None:
+            tokens = tokens.reshape(len(images), -1, tokens.shape[-1])
         return FeatureMaps(tuple(found[i] for i in indices), size, tokens)
 
     def join(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -200,7 +212,7 @@ class Backbone(nn.Module):
 
     def find_taps(self, names: Sequence[str]) -> tuple[Tap, ...]:
         """Channels and stride of each block, from one run on a small image."""
-        size = 2 * self.pad_to
+        size = self.pad_to if self.tiled else 2 * self.pad_to
         shapes: dict[int, tuple[int, ...]] = {}
 
         def emit(index: int, feature: Tensor) -> None:
@@ -247,6 +259,25 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
         return images
     padding = (0, right, 0, below) + (0, 0) * (images.ndim - 4)
     return F.pad(images, padding, mode="replicate")
+
+
+def to_tiles(images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Images `(B, ..., H, W)` as `grid` tiles each, `(B rows columns, ..., h, w)`."""
+    if grid == (1, 1):
+        return images
+    rows = torch.stack(images.chunk(grid[0], -2), 1)
+    tiles = torch.stack(rows.chunk(grid[1], -1), 2)
+    return tiles.flatten(0, 2)
+
+
+def from_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps of tiles `(B rows columns, C, h, w)` side by side again, `(B, C, rows h, columns w)`."""
+    if grid == (1, 1):
+        return maps
+    channels, height, width = maps.shape[1:]
+    tiles = maps.reshape(-1, *grid, channels, height, width)
+    whole = tiles.permute(0, 3, 1, 4, 2, 5)
+    return whole.reshape(-1, channels, grid[0] * height, grid[1] * width)
 
 
 def combine_dates(feature: Tensor, rule: Combine) -> Tensor:

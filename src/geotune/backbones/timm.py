@@ -40,8 +40,7 @@ class TimmBackbone(Backbone):
         self._named_blocks = _find_blocks(model)
         self._channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self._prefix_tokens = int(getattr(model, "num_prefix_tokens", 0) or 0)
-        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-        self._patch = tuple(patch) if patch is not None and self._is_plain() else None
+        self._patch = _patch_size(model) if self._is_plain() else None
         self.taps = self._find_own_taps()
         self.fingerprint = fingerprint(model)
 
@@ -54,10 +53,15 @@ class TimmBackbone(Backbone):
                     self._named_blocks = []
             return self.find_taps(self._stage_names())
         except Exception as error:
-            raise GeotuneError(
-                f"backbone.name {self.name}: cannot be used on images of any size "
-                f"({type(error).__name__}: {error}); choose another model of its family"
-            ) from error
+            side = _fixed_side(self.model)
+            if self.tiled or side is None:
+                raise GeotuneError(
+                    f"backbone.name {self.name}: shows no feature maps that can be used "
+                    f"({type(error).__name__}: {error}); choose another model of its family"
+                ) from error
+            self.tiled, self.pad_to = True, side
+            self._named_blocks = _find_blocks(self.model)
+            return self._find_own_taps()
 
     def _is_plain(self) -> bool:
         return bool(self._named_blocks) and self._named_blocks[0][0].startswith("blocks.")
@@ -100,7 +104,8 @@ class TimmBackbone(Backbone):
             if self._patch is None:
                 raise _NoMapError
             rows, columns = size[0] // self._patch[0], size[1] // self._patch[1]
-            tokens = output[:, self._prefix_tokens :]
+            # some models bring their class token in behind the first blocks
+            tokens = output[:, max(0, output.shape[1] - rows * columns) :]
             return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
         return output.permute(0, 3, 1, 2) if self._channels_last else output
 
@@ -216,9 +221,22 @@ def _find_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return []
 
 
+def _patch_size(model: nn.Module) -> tuple[int, int] | None:
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch is None:
+        return None
+    return (patch, patch) if isinstance(patch, int) else (int(patch[0]), int(patch[1]))
+
+
+def _fixed_side(model: nn.Module) -> int | None:
+    """The side of the images that a model of a fixed size takes."""
+    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+    return int(size[-1]) if size and size[-1] == size[-2] else None
+
+
 def _pad_to(model: nn.Module) -> int:
     """What the image size must be a multiple of: the patch, or the coarsest stride."""
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    patch = _patch_size(model)
     if patch is not None and hasattr(model, "num_prefix_tokens"):
-        return math.lcm(*(int(side) for side in patch))
+        return math.lcm(*patch)
     return max(int(info["reduction"]) for info in model.feature_info)  # type: ignore[union-attr]

@@ -2,8 +2,8 @@
 
     y = W x + (alpha / rank) B A x        A: rank x inputs, random;  B: outputs x rank, zero
 
-By default on query, value and both layers of the MLP, as arXiv 2504.17397 does; on the
-convolutions of each block where there is no attention.
+By default on query, value and both layers of the MLP, as arXiv 2504.17397 does; where they have
+other names, on all linear layers of the blocks; on convolutions where there are none.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Lora:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
 
+        if any(isinstance(module, LoraLayer) for module in backbone.modules()):
+            raise GeotuneError(
+                f"lora on {backbone.name}: it carries lora already; build the backbone anew"
+            )
         names = self._target_names(backbone)
         freeze(backbone)
         config = LoraConfig(
@@ -76,6 +80,7 @@ class Lora:
             for block in backbone.blocks or [backbone.model]
             for layer in block.modules()
             if isinstance(layer, nn.Linear | nn.Conv2d)
+            and "rel_pos" not in names[layer]  # positions, not features
         }
         if self.targets is not None:
             chosen = [n for n in layers if any(n == t or n.endswith(f".{t}") for t in self.targets)]
@@ -86,26 +91,30 @@ class Lora:
                     f"called so; it has {', '.join(ends)}"
                 )
         else:
-            chosen = [n for n in layers if n.rsplit(".", 1)[-1] in _ATTENTION_AND_MLP]
-            chosen = chosen or [
-                n
-                for n, layer in layers.items()
-                if isinstance(layer, nn.Conv2d) and layer.groups == 1
-            ]
+            linear = [n for n, layer in layers.items() if isinstance(layer, nn.Linear)]
+            chosen = (
+                [n for n in layers if n.rsplit(".", 1)[-1] in _ATTENTION_AND_MLP]
+                or linear
+                or [n for n, layer in layers.items() if getattr(layer, "groups", 0) == 1]
+            )
         if not chosen:
             raise GeotuneError(
-                f"lora on {backbone.name}: found no attention, MLP or plain convolution that it "
-                "could update; name layers with method.targets or choose another method"
+                f"lora on {backbone.name}: found no linear layer or plain convolution to update; "
+                "name layers with method.targets or choose another method"
             )
         for name in chosen:
-            layer: Any = layers[name]
-            widest = min(layer.weight.shape[0], layer.weight.shape[1])
+            widest = _width(layers[name])
             if self.rank > widest:
                 raise GeotuneError(
                     f"method.rank {self.rank}: {name} of {backbone.name} is only {widest} wide; "
                     f"choose at most {widest}"
                 )
         return chosen
+
+
+def _width(layer: nn.Linear | nn.Conv2d) -> int:
+    """The smaller of a layer's inputs and outputs: no update can have a higher rank."""
+    return min(layer.weight.shape[0], layer.weight.shape[1])
 
 
 def _mark_inserted(module: nn.Module) -> None:
