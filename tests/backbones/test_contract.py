@@ -50,7 +50,7 @@ def test_every_block_is_a_tap(family: str, backbone: Backbone) -> None:
     )
 
 
-@pytest.mark.parametrize(("height", "width"), [(37, 50), (33, 7), (64, 96)])
+@pytest.mark.parametrize(("height", "width"), [(37, 50), (33, 17), (64, 96)])
 def test_maps_of_any_size_are_as_the_taps_say(
     family: str, backbone: Backbone, height: int, width: int
 ) -> None:
@@ -80,6 +80,13 @@ def test_images_of_another_number_of_bands_are_refused(family: str, backbone: Ba
         backbone(images(32, 32, bands=5))
     with pytest.raises(GeotuneError, match=r"\(4, 32, 32\)"):
         backbone(images(32, 32)[0])
+
+
+def test_an_image_smaller_than_a_patch_is_refused(backbone: Backbone) -> None:
+    patch = int(min(tap.stride for tap in backbone.taps))
+    assert backbone(images(patch, 40)).maps
+    with pytest.raises(GeotuneError, match=f"{patch - 1} x 40 pixels, smaller than a patch of"):
+        backbone(images(patch - 1, 40))
 
 
 def test_features_are_a_function_of_the_images(backbone: Backbone) -> None:

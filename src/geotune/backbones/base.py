@@ -133,12 +133,18 @@ class Backbone(nn.Module):
         Images are padded at the right and below to a multiple of `pad_to` by repeating the edge;
         the maps cover the padded image, whose size is in the result. `time` and `location` are
         read only by a model whose `metadata` names them. Raises `GeotuneError` for images of
-        another shape, and where what `metadata` names is missing.
+        another shape or smaller than a patch, and where what `metadata` names is missing.
         """
         images = self.join(images)
         given = {"time": time, "location": location}
         for name in self.metadata:
             self._require_metadata(name, given[name], len(images))
+        patch = min(tap.stride for tap in self.taps)
+        if min(images.shape[-2:]) < patch:
+            raise GeotuneError(
+                f"{self.name}: found images of {images.shape[-2]} x {images.shape[-1]} pixels, "
+                f"smaller than a patch of {patch:g}; give larger ones"
+            )
         indices = list(range(len(self.taps))) if taps is None else list(taps)
         padded = pad_to_multiple(images, self.pad_to)
         found: dict[int, Tensor] = {}

@@ -74,6 +74,10 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:
     notes = [*backbone.notes, *notes]
     if backbone.random_weights:
         notes.insert(0, f"{backbone.name} has random weights: nothing was pretrained")
+    else:
+        notes.insert(
+            0, f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
+        )
     return Built(
         _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization),
         TASKS[recipe.task.kind](**values_of(recipe.task)),
