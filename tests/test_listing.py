@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, get_args
 
 import pytest
 
+import geotune
 from geotune import listing as rooms
 from geotune.backbones.catalog import PROVIDERS
 from geotune.decoders.catalog import DECODERS
-from geotune.listing import listing
+from geotune.listing import backbone_facts, backbone_rows, listing
 from geotune.methods.catalog import METHODS
 from geotune.recipe import Data, Decoder, Method
 
@@ -22,12 +24,6 @@ def test_methods_and_decoders_are_those_of_the_catalogues_and_of_recipes() -> No
     assert list(rooms.METHODS) == list(METHODS) == kinds(Method)
     assert list(rooms.DECODERS) == list(DECODERS) == kinds(Decoder)
     assert list(rooms.DATASETS) == kinds(Data)
-
-
-def test_galileos_sizes_are_those_that_can_be_built() -> None:
-    from geotune.backbones.rslearn.galileo import SIZES
-
-    assert rooms.GALILEO == SIZES
 
 
 @pytest.mark.parametrize("what", ["methods", "decoders", "datasets"])
@@ -46,5 +42,33 @@ def test_backbones_are_names_that_can_be_asked_for() -> None:
     rows = listing("backbones")
     names = {row["name"] for row in rows}
     assert {"timm/resnet18", "timm/vit_small_patch16_224", "rslearn/galileo_nano"} <= names
-    assert {name.partition("/")[0] for name in names} == set(PROVIDERS)
-    assert all(list(row) == ["name", "needs"] for row in rows)
+    assert "timm/vit_large_patch16_dinov3.sat493m" in names
+    assert {name.partition("/")[0] for name in names} == set(PROVIDERS) - {"python"}
+    assert all(list(row) == ["name", "parameters", "bands", "needs"] for row in rows)
+
+
+def test_what_is_known_of_a_backbone_is_what_is_built() -> None:
+    name = "rslearn/galileo_nano"
+    pytest.importorskip("rslearn")
+    known = backbone_facts(name)
+    assert known is not None
+    backbone = geotune.backbone(name, bands=known["bands"], pretrained=False)
+    assert known["parameters"] == sum(p.numel() for p in backbone.parameters())
+    assert sum(stage["blocks"] for stage in known["taps"]) == len(backbone.taps)
+    assert backbone.normalization is not None
+    assert known["normalization"]["scale"] == pytest.approx(backbone.normalization.scale)
+    assert set(known["methods"]) == set(METHODS)
+    rows = dict(backbone_rows(name, known))
+    assert "MIT" in rows["licence"] and "est" in rows["methods"] and "2502.09356" in rows["paper"]
+
+
+def test_what_is_written_down_is_there_for_every_described_backbone() -> None:
+    named = {row["name"] for row in listing("backbones")}
+    for provider, target in PROVIDERS.items():
+        models = getattr(import_module(target.partition(":")[0]), "MODELS", {})
+        for model, facts in models.items():
+            known = backbone_facts(f"{provider}/{model}")
+            assert known is not None, f"run scripts/known_backbones.py: {provider}/{model}"
+            assert known["licence"] == facts.licence and known["paper"] == facts.paper
+            assert f"{provider}/{model}" in named
+    assert backbone_facts("timm/nothing") is None

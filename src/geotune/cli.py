@@ -220,10 +220,18 @@ def list_(
     what
         backbones, methods, decoders or datasets.
     name
-        Only those whose name holds this.
+        Only those whose name holds this; for a backbone's whole name, all that is known of it.
     """
-    from geotune.listing import listing
+    from geotune.listing import backbone_facts, backbone_rows, listing
 
+    facts = backbone_facts(name) if what == "backbones" and name is not None else None
+    if facts is not None and name is not None:
+        if as_json:
+            _print_json({"name": name, **facts})
+            return
+        for word, text in backbone_rows(name, facts):
+            _out().print(f"[bold]{_escape(word)}[/bold]: {_escape(text)}")
+        return
     rows = [row for row in listing(what) if name is None or name.lower() in row["name"].lower()]
     if as_json:
         _print_json({what: rows})

@@ -3,7 +3,11 @@ a test keeps the two together."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, get_args
 
 from geotune.recipe import Data, Decoder, Method
 
@@ -24,7 +28,12 @@ DATASETS = {
     "chips": "a folder of images and a folder of masks",
     "synthetic": "scenes that geotune makes itself",
 }
-GALILEO = ("nano", "tiny", "base")
+NEEDS = {
+    "timm": "",
+    "terratorch": "geotune[terratorch]",
+    "torchgeo": "geotune[torchgeo]",
+    "rslearn": "geotune[rslearn]",
+}
 
 Row = dict[str, str]
 
@@ -51,10 +60,74 @@ def _kinds(union: object) -> dict[str, list[str]]:
 
 
 def _backbones() -> list[Row]:
-    import timm
+    known = _known()
+    rows = []
+    for provider, names in known["names"].items():
+        for name in (f"{provider}/{model}" for model in names):
+            facts = known["backbones"].get(name)
+            rows.append(
+                {
+                    "name": name,
+                    "parameters": f"{facts['parameters'] / 1e6:.1f} M" if facts else "",
+                    "bands": _bands(facts) if facts else "",
+                    "needs": NEEDS[provider],
+                }
+            )
+    return rows
 
-    rows = [
-        {"name": f"rslearn/galileo_{size}", "needs": "geotune[rslearn], weights from a folder"}
-        for size in GALILEO
+
+def backbone_facts(name: str) -> dict[str, Any] | None:
+    """What is known of a backbone by its full name; None for a name that is only a name."""
+    facts: dict[str, Any] | None = _known()["backbones"].get(name)
+    return facts
+
+
+def backbone_rows(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The same for people, as pairs of a word and what it says."""
+    stages = [
+        f"{stage['blocks']} of {stage['channels']} channels at stride {stage['stride']:g}"
+        for stage in facts["taps"]
     ]
-    return rows + [{"name": f"timm/{name}", "needs": ""} for name in timm.list_models()]
+    rows = [
+        ("name", name),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("taps", "; ".join(stages)),
+        ("bands", _bands(facts)),
+    ]
+    normalization = facts["normalization"]
+    if normalization is not None:
+        rows.append(
+            (
+                "normalisation",
+                ", ".join(
+                    f"{band} (x - {offset:.6g}) / {scale:.6g}"
+                    for band, offset, scale in zip(*normalization.values(), strict=True)
+                ),
+            )
+        )
+    else:
+        rows.append(("normalisation", "none is published: that of the training data is used"))
+    methods = facts["methods"]
+    rows += [
+        ("metadata", ", ".join(facts["metadata"]) or "none"),
+        ("options", ", ".join(facts["takes"]) or "none"),
+        ("licence", facts["licence"]),
+        ("paper", facts["paper"] or "not stated"),
+        ("weights", facts["weights"] or "none are published"),
+        ("methods", ", ".join(method for method, result in methods.items() if result == "works")),
+    ]
+    return rows + [(f"not {m}", reason) for m, reason in methods.items() if reason != "works"]
+
+
+def _bands(facts: Mapping[str, Any]) -> str:
+    if facts["modalities"]:
+        return "; ".join(f"{name}: {', '.join(m)}" for name, m in facts["modalities"].items())
+    return ", ".join(facts["bands"]) or "any"
+
+
+@cache
+def _known() -> dict[str, Any]:
+    """What `scripts/known_backbones.py` wrote; no provider is imported."""
+    text = files("geotune.backbones").joinpath("known.json").read_text(encoding="utf-8")
+    known: dict[str, Any] = json.loads(text)
+    return known

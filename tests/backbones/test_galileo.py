@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import geotune
+from geotune.backbones.bands import canonical
 from geotune.backbones.base import Backbone
+from geotune.backbones.rslearn.galileo import MODELS
 from geotune.types import GeotuneError
 
 pytest.importorskip("rslearn")
@@ -62,22 +66,147 @@ def test_the_last_map_is_that_of_rslearn(
     torch.testing.assert_close(ours, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
 
 
+def rslearn_image(images: Tensor, days: list[tuple[int, int]] | None = None) -> Any:
+    """Raw values `(C, T, H, W)` of one place as rslearn has them, with the dates."""
+    from rslearn.train.model_context import RasterImage
+
+    if days is None:
+        return RasterImage(images)
+    dates = [datetime(year, 1, 1) + timedelta(days=day - 1) for year, day in days]
+    return RasterImage(images, timestamps=[(date, date) for date in dates])
+
+
+def test_dates_radar_and_place_are_those_of_rslearn(
+    galileo: Path, make_backbone: MakeBackbone
+) -> None:
+    from rslearn.models.galileo.galileo import GalileoModel
+    from rslearn.train.model_context import ModelContext
+
+    generator = torch.Generator().manual_seed(1)
+    optical = torch.rand(2, 10, 3, 12, 12, generator=generator) * 4000
+    radar = torch.rand(2, 2, 3, 12, 12, generator=generator) * -20
+    # the ends of February and the leap day, and December's last day in both kinds of year
+    days = [[(2023, 59), (2024, 60), (2024, 61)], [(2023, 60), (2023, 365), (2024, 366)]]
+    places = torch.tensor([[10.0, 50.0], [-70.0, -33.0]])
+    theirs: Any = GalileoModel(
+        "nano", patch_size=4, pretrained_path=str(galileo), autocast_dtype=None
+    ).eval()
+    ours = make_backbone(
+        "galileo",
+        bands=[*S2, "VV", "VH"],
+        weights=galileo,
+        timesteps=3,
+        metadata=["time", "location"],
+    ).eval()
+    inputs = [
+        {
+            "s2": rslearn_image(optical[i], days[i]),
+            "s1": rslearn_image(radar[i], days[i]),
+            "latlon": rslearn_image(places[i].flip(0).reshape(2, 1, 1, 1)),
+        }
+        for i in range(2)
+    ]
+    with torch.no_grad():
+        expected = theirs(ModelContext(inputs=inputs, metadatas=[])).feature_maps[0]
+        images = torch.cat([optical, radar], dim=1).flatten(2, 3)
+        images = normalised(ours, images).unflatten(2, (3, 12))
+        time = torch.tensor(days, dtype=torch.float32)
+        found = ours(images, time=time, location=places).maps[-1]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        other = ours(images, time=time + torch.tensor([0.0, 40.0]), location=places).maps[-1]
+        assert not torch.allclose(other, expected, atol=1e-3)
+
+
+def test_without_dates_it_is_june(galileo: Path, make_backbone: MakeBackbone) -> None:
+    options: dict[str, Any] = {"bands": S2, "weights": galileo, "timesteps": 2}
+    plain = make_backbone("galileo", **options).eval()
+    dated = make_backbone("galileo", metadata=["time"], **options).eval()
+    assert plain.fingerprint == dated.fingerprint
+    images = torch.randn(1, 10, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    june, may = (torch.tensor([[[2023.0, day]] * 2]) for day in (170.0, 140.0))
+    with torch.no_grad():
+        expected = plain(images).maps
+        torch.testing.assert_close(dated(images, time=june).maps, expected, rtol=0, atol=0)
+        assert not torch.equal(dated(images, time=may).maps[-1], expected[-1])
+
+
+def test_the_ground_sampling_distance_spreads_the_positions(
+    galileo: Path, make_backbone: MakeBackbone
+) -> None:
+    from rslearn.models.galileo.galileo import GalileoModel
+
+    raw = reflectance()
+    theirs: Any = GalileoModel(
+        "nano", patch_size=4, pretrained_path=str(galileo), autocast_dtype=None
+    ).eval()
+    backbone = make_backbone("galileo", bands=S2, weights=galileo, gsd=20.0).eval()
+    with torch.no_grad():
+        inputs = theirs.construct_galileo_input(
+            s2=raw.permute(0, 2, 3, 1)[:, :, :, None], normalize=True
+        )
+        output = theirs.model(**inputs._asdict(), patch_size=4, input_resolution_m=20)[0]
+        expected = output[:, :, :, :, theirs.s_t_channels_s2, :].mean(3).mean(3)
+        ours = backbone(normalised(backbone, raw)).maps[-1]
+    torch.testing.assert_close(ours, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("combine", ["mean", "max", "last", "concat"])
+def test_dates_are_combined_as_asked(make_backbone: MakeBackbone, combine: str) -> None:
+    backbone = make_backbone("galileo", timesteps=3, combine=combine).eval()
+    with torch.no_grad():
+        features = backbone(torch.randn(2, 4, 3, 9, 14))
+    assert features.image_size == (12, 16)
+    for tap, feature in zip(backbone.taps, features.maps, strict=True):
+        assert tap.channels == (384 if combine == "concat" else 128)
+        assert feature.shape == (2, tap.channels, 3, 4)
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1, 3], [3, 2, 1, 0]])
+def test_the_order_of_bands_does_not_matter(make_backbone: MakeBackbone, order: list[int]) -> None:
+    bands = ["B02", "B04", "B08", "VV"]
+    images = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = make_backbone("galileo", bands=bands, timesteps=2).eval()
+    other = make_backbone("galileo", bands=[bands[i] for i in order], timesteps=2).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(images).maps, other(images[:, order]).maps, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("metadata", [[], ["time", "location"]])
+def test_every_parameter_gets_a_gradient(make_backbone: MakeBackbone, metadata: list[str]) -> None:
+    backbone = make_backbone("galileo", timesteps=2, metadata=metadata)
+    names = {name for name, p in backbone.named_parameters() if p.requires_grad}
+    assert any("static_embed" in name for name in names) == ("location" in metadata)
+    encoder = geotune.attach(backbone, geotune.Full(stem=0))
+    assert {f"backbone.{name}" for name in names} == set(encoder.trainable_names())
+    inputs = backbone.example(8, 8)
+    encoder(inputs.pop("images"), **inputs).maps[-1].square().mean().backward()
+    assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
+
+
+def test_the_facts_are_those_of_rslearn() -> None:
+    from rslearn.models.galileo.single_file_galileo import NORMALIZING_DICT, SPACE_TIME_BANDS
+
+    facts, published = MODELS["galileo_nano"], NORMALIZING_DICT[str(len(SPACE_TIME_BANDS))]
+    assert [canonical(band) for band in SPACE_TIME_BANDS] == [*facts.bands, "NDVI"]
+    assert isinstance(published, dict)
+    assert published["mean"][:-1] == list(facts.mean)
+    assert published["std"][:-1] == list(facts.std)
+
+
 def test_a_wide_image_is_a_part_of_a_square_one_in_position(make_backbone: MakeBackbone) -> None:
     """Positions are absolute: row i and column j are encoded alike in an image of any shape."""
     backbone: Any = make_backbone("galileo")
     device = torch.device("cpu")
-    wide = backbone._encodings(2, 5, device)
-    square = backbone._encodings(5, 5, device)
-    for ours, theirs in zip(wide, square, strict=True):
-        assert ours.shape == (2, 5, 128)
-        assert torch.equal(ours, theirs[:2])
-        assert not torch.equal(ours[0], ours[1])
-        assert not torch.equal(ours[:, 0], ours[:, 1])
+    wide, square = backbone._places(2, 5, device), backbone._places(5, 5, device)
+    assert wide.shape == (2, 5, 128 // 4)
+    assert torch.equal(wide, square[:2])
+    assert not torch.equal(wide[0], wide[1])
+    assert not torch.equal(wide[:, 0], wide[:, 1])
 
 
 def test_names_of_bands_are_read_in_any_spelling(make_backbone: MakeBackbone) -> None:
     one = make_backbone("galileo", bands=["B02", "B8A", "B11"]).eval()
-    two = make_backbone("galileo", bands=["b2", "B8a", "B11"]).eval()
+    two = make_backbone("galileo", bands=["blue", "B8a", "b11"]).eval()
     image = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(one(image).maps[-1], two(image).maps[-1])
@@ -122,7 +251,9 @@ def test_the_normalisation_is_that_of_the_pretraining(make_backbone: MakeBackbon
 def test_real_weights_are_named_and_not_random(galileo: Path, make_backbone: MakeBackbone) -> None:
     whole = make_backbone("galileo", weights=galileo)
     inner = make_backbone("galileo", weights=galileo / "models" / "nano")
-    assert whole.fingerprint == inner.fingerprint != make_backbone("galileo").fingerprint
+    file = make_backbone("galileo", weights=galileo / "models" / "nano" / "encoder.pt")
+    assert whole.fingerprint == inner.fingerprint == file.fingerprint
+    assert whole.fingerprint != make_backbone("galileo").fingerprint
     assert not whole.random_weights
     assert "MIT" in whole.licence
     assert whole.source == str(galileo)
@@ -131,11 +262,13 @@ def test_real_weights_are_named_and_not_random(galileo: Path, make_backbone: Mak
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bands": ["B02", "B10", "red"]}, "does not know B10, red"),
-        ({"bands": ["B02", "b2"]}, "names a band twice"),
+        ({"bands": ["B02", "B10", "pink"]}, "does not know B10, pink"),
+        ({"bands": ["B02", "b2"]}, "names one band twice: B02, b2"),
         ({"bands": 3}, "does not know band1, band2, band3"),
         ({"patch_size": 9}, "patch_size 9: Galileo takes patches of 1 to 8 pixels"),
-        ({"pretrained": True}, "backbone.weights=FOLDER.*backbone.pretrained=false"),
+        ({"timesteps": 25}, "timesteps 25: rslearn/galileo_nano takes at most 24 dates"),
+        ({"new_bands": "mean"}, "new_bands mean: rslearn/galileo_nano has no use for it"),
+        ({"wavelengths": {"B02": 0.49}}, "takes no wavelengths"),
         ({"weights": "nowhere"}, "nowhere: found no models/nano/encoder.pt"),
     ],
 )
@@ -146,10 +279,26 @@ def test_what_galileo_cannot_do_is_said(
         make_backbone("galileo", **options)
 
 
-def test_an_unknown_model_gives_the_known_ones(make_backbone: MakeBackbone) -> None:
-    for name in ("rslearn/galileo_huge", "rslearn/nano"):
-        with pytest.raises(GeotuneError, match="known: rslearn/galileo_nano"):
-            make_backbone(name)
+def test_weights_that_cannot_be_fetched_are_named(
+    make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> str:
+        raise OSError("no internet")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
+    with pytest.raises(GeotuneError, match=r"models/nano.*weights=FILE.*pretrained=false"):
+        make_backbone("galileo", pretrained=True)
+
+
+def test_fetched_weights_are_those_of_the_folder(
+    galileo: Path, make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda repository, file: str(galileo / file)
+    )
+    fetched = make_backbone("galileo", pretrained=True)
+    assert fetched.source == "hub: nasaharvest/galileo/models/nano/encoder.pt"
+    assert fetched.fingerprint == make_backbone("galileo", weights=galileo).fingerprint
 
 
 @pytest.mark.parametrize("damage", ["cut", "pickle", "config", "tensors"])

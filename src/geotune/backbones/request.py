@@ -89,11 +89,20 @@ class Request:
 
 
 def band_names(bands: Sequence[str] | int | Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Names of all channels. Raises `GeotuneError` where there are none, or one stands twice."""
+    """Names of all channels, `VV` or, where two modalities have it, `S1GRD:VV`.
+
+    Raises `GeotuneError` where there are none, or where one stands twice.
+    """
     if isinstance(bands, int):
         names = tuple(f"band{i + 1}" for i in range(bands))
     elif isinstance(bands, Mapping):
-        names = tuple(band for members in bands.values() for band in members)
+        # two modalities may call a band alike: then its modality stands before it
+        every = [band for members in bands.values() for band in members]
+        names = tuple(
+            f"{modality}:{band}" if every.count(band) > members.count(band) else band
+            for modality, members in bands.items()
+            for band in members
+        )
     else:
         names = tuple(bands)
     if not names:

@@ -24,6 +24,11 @@ _RGB = {
     2: {"blue", "b", "b02", "b2"},
 }
 
+_ADVICE = (
+    "give a local file with backbone.weights=FILE, or ask for random weights with "
+    "backbone.pretrained=false"
+)
+
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from `.safetensors`, or from a PyTorch file without running its code.
@@ -49,6 +54,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping):
         raise GeotuneError(f"{path}: found {type(state).__name__}, expected a mapping of tensors")
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    if not tensors:  # a state dict for each part of the model
+        tensors = {
+            f"{part}.{k}": v
+            for part, inner in state.items()
+            if isinstance(inner, Mapping)
+            for k, v in inner.items()
+            if isinstance(v, Tensor)
+        }
     if not tensors:
         raise GeotuneError(f"{path}: holds no tensors; expected the weights of a model")
     return tensors
@@ -59,13 +72,9 @@ def fetch(request: Request, repository: str, file: str) -> tuple[Path, str]:
 
     Raises `GeotuneError` where nothing is published, or where it cannot be had.
     """
-    advice = (
-        "give a local file with backbone.weights=FILE, or ask for random weights with "
-        "backbone.pretrained=false"
-    )
     if not repository:
         raise GeotuneError(
-            f"backbone.name {request.name}: no pretrained weights are published; {advice}"
+            f"backbone.name {request.name}: no pretrained weights are published; {_ADVICE}"
         )
     from huggingface_hub import hf_hub_download
 
@@ -76,8 +85,44 @@ def fetch(request: Request, repository: str, file: str) -> tuple[Path, str]:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise GeotuneError(
             f"backbone.name {request.name}: the pretrained weights ({repository}/{file}) cannot be "
-            f"fetched: {reason[0][:200]}; without internet, {advice}"
+            f"fetched: {reason[0][:200]}; without internet, {_ADVICE}"
         ) from error
+
+
+def fetch_url(request: Request, url: str) -> tuple[Path, str]:
+    """A file from its address, from torch's hub cache where it is there, and what to call it.
+
+    Raises `GeotuneError` where nothing is published, or where it cannot be had.
+    """
+    if not url:
+        raise GeotuneError(
+            f"backbone.name {request.name}: no pretrained weights are published; {_ADVICE}"
+        )
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    if not path.is_file():
+        try:
+            if not _reachable(url):
+                raise OSError(f"{urlsplit(url).hostname} cannot be reached")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise GeotuneError(
+                f"backbone.name {request.name}: the pretrained weights ({url}) cannot be "
+                f"fetched: {reason[0][:200]}; without internet, {_ADVICE}"
+            ) from error
+    return path, url
+
+
+def _reachable(url: str) -> bool:
+    """Whether a host answers within seconds; behind a proxy only the client itself can tell."""
+    if getproxies().get("https"):
+        return True
+    try:
+        socket.create_connection((urlsplit(url).hostname, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -90,12 +135,8 @@ def quiet_hub() -> Iterator[None]:
     offline = constants.HF_HUB_OFFLINE
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    if not getproxies().get("https"):  # behind a proxy only the hub's own client can tell
-        try:
-            host = urlsplit(constants.ENDPOINT).hostname
-            socket.create_connection((host, 443), timeout=5).close()
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
+    if not _reachable(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:

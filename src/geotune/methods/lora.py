@@ -93,7 +93,7 @@ class Lora:
         else:
             linear = [n for n, layer in layers.items() if isinstance(layer, nn.Linear)]
             chosen = (
-                [n for n in layers if n.rsplit(".", 1)[-1] in _ATTENTION_AND_MLP]
+                [n for n in layers if _is_usual(n)]
                 or linear
                 or [n for n, layer in layers.items() if getattr(layer, "groups", 0) == 1]
             )
@@ -110,6 +110,12 @@ class Lora:
                     f"choose at most {widest}"
                 )
         return chosen
+
+
+def _is_usual(name: str) -> bool:
+    """Whether a layer is of attention or MLP by its name, or stands in a row called `mlp`."""
+    *_, parent, last = ("", "", *name.split("."))
+    return last in _ATTENTION_AND_MLP or parent == "mlp"
 
 
 def _width(layer: nn.Linear | nn.Conv2d) -> int:

@@ -1,4 +1,4 @@
-"""Galileo (arXiv 2502.09356), as rslearn ships it: MIT, weights from a local folder.
+"""Galileo (arXiv 2502.09356): Sentinel-2 and Sentinel-1 on one or several dates, flexible patches.
 
 Only the modules of the bands in use are kept: absent groups of bands are masked in pretraining
 too, so their embeddings would never be read.
@@ -11,32 +11,80 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.backbones.bands import Fit, fit_bands, moments
 from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
+from geotune.backbones.rslearn.groups import add_encodings, groups_in_use
+from geotune.backbones.rslearn.metadata import months_and_days, on_the_sphere
+from geotune.backbones.weights import fetch
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
 SIZES = ("nano", "tiny", "base")
 JUNE = 5  # months count from 0; Galileo's default where no date is known
-GSD_M = 10
+GSD_M = 10.0
+_SHAPES: dict[str, dict[str, int]] = {
+    "nano": {"embedding_size": 128, "depth": 4, "num_heads": 8, "mlp_ratio": 4},
+    "tiny": {"embedding_size": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4},
+    "base": {"embedding_size": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4},
+}
+# band: mean and standard deviation, dB for Sentinel-1
+_STATISTICS: dict[str, tuple[float, float]] = {
+    "VV": (-11.728724389184965, 4.887145774840316),
+    "VH": (-18.85558188024017, 5.730270320384293),
+    "B02": (1395.3408730676722, 917.7041440370853),
+    "B03": (1338.4026921784578, 913.2988423581528),
+    "B04": (1343.09883810357, 1092.678723527555),
+    "B05": (1543.8607982512297, 1047.2206083460424),
+    "B06": (2186.2022069512263, 1048.0101611156767),
+    "B07": (2525.0932853316694, 1143.6903026819996),
+    "B08": (2410.3377187373408, 1098.979177731649),
+    "B8A": (2750.2854646886753, 1204.472755085893),
+    "B11": (2234.911100061487, 1145.9774063078878),
+    "B12": (1474.5311266077113, 980.2429840007796),
+}
+_HUB = "nasaharvest/galileo"
+MODELS: dict[str, Facts] = {
+    f"galileo_{size}": Facts(
+        paper="Galileo: Learning Global & Local Features of Many Remote Sensing Modalities, "
+        "arXiv 2502.09356",
+        licence=f"MIT ({_HUB})",
+        weights=_HUB,
+        bands=tuple(_STATISTICS),
+        mean=tuple(mean for mean, _ in _STATISTICS.values()),
+        std=tuple(std for _, std in _STATISTICS.values()),
+        metadata=("time", "location"),
+        takes=("patch_size", "timesteps", "gsd"),
+    )
+    for size in SIZES
+}
 
 
 class GalileoBackbone(Backbone):
-    """Galileo's encoder on one date of Sentinel-2 (and Sentinel-1) bands."""
+    """Galileo's encoder; its maps are the means over the groups of bands, as in rslearn."""
 
     def __init__(
-        self, model: nn.Module, request: Request, *, patch_size: int, **kwargs: Any
+        self, model: nn.Module, request: Request, fit: Fit, *, patch_size: int, **kwargs: Any
     ) -> None:
         from rslearn.models.galileo import single_file_galileo as galileo
 
         super().__init__(model, request, pad_to=patch_size, **kwargs)
         self.patch_size = patch_size
+        self.gsd = GSD_M if request.gsd is None else request.gsd
         self._positions = galileo.get_2d_sincos_pos_embed_with_resolution
+        names, members = galileo.SPACE_TIME_BANDS, galileo.SPACE_TIME_BANDS_GROUPS_IDX
+        self._groups, self.notes = groups_in_use(
+            "Galileo", self.bands, {group: [names[i] for i in m] for group, m in members.items()}
+        )
+        self._rows_of_channels = [list(members).index(group.name) for group in self._groups]
+        self._row_of_place = list(galileo.STATIC_BAND_GROUPS_IDX).index("location")
+        _drop_unused(model, [group.name for group in self._groups], "location" in self.metadata)
         self.fingerprint = fingerprint(model)
-        self._groups, self.notes = _groups_in_use(self.bands)
-        _drop_unused(model, [group for group, _ in self._groups])
-        means, stds = _pretraining_moments(self.bands)
+        facts = MODELS[request.model]
+        means, stds = (moments(fit, values, max) for values in (facts.mean, facts.std))
         # Galileo's own normalisation: two standard deviations around the mean go to [0, 1]
         self.normalization = Normalization(
             self.bands,
@@ -52,24 +100,44 @@ class GalileoBackbone(Backbone):
         return list(self.model.blocks)  # type: ignore[arg-type]
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **metadata: Tensor | None
+        self,
+        images: Tensor,
+        emit: Emit,
+        wanted: set[int],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
     ) -> Tensor | None:
-        """See `Backbone.run`. A map is the mean over the groups of bands, as in rslearn."""
+        """See `Backbone.run`."""
         model: Any = self.model
-        batch, _, height, width = images.shape
+        images = images.unsqueeze(2) if images.ndim == 4 else images
+        batch, _, dates, height, width = images.shape
         rows, columns = height // self.patch_size, width // self.patch_size
-        encodings = self._encodings(rows, columns, images.device)
+        if time is None:
+            months = torch.full((1, dates), JUNE, device=images.device)
+        else:
+            months, _ = months_and_days(time)
+        by_month, places = model.month_embed(months), self._places(rows, columns, images.device)
         tokens = []
-        for (group, channels), encoding in zip(self._groups, encodings, strict=True):
-            inputs = torch.stack([images[:, c].mean(1) for c in channels], dim=-1)
-            embedded = model.space_time_embed[group](inputs, patch_size=self.patch_size)
-            tokens.append(embedded + encoding.to(embedded.dtype))
-        groups = len(self._groups)
-        x = torch.stack(tokens, dim=3).reshape(batch, rows * columns * groups, -1)
+        for group, row in zip(self._groups, self._rows_of_channels, strict=True):
+            inputs = group.of(images).permute(0, 2, 3, 1, 4)
+            tokens.append(
+                add_encodings(
+                    model.space_time_embed[group.name](inputs, patch_size=self.patch_size),
+                    channel=model.s_t_channel_embed[row],
+                    dates=model.pos_embed[:dates],
+                    months=by_month,
+                    places=places,
+                )
+            )
+        shape = (batch, rows, columns, dates, len(tokens))
+        x = torch.stack(tokens, dim=4).flatten(1, 4)
+        count = x.shape[1]
+        if location is not None:
+            x = torch.cat([x, self._place(location).to(x.dtype)], dim=1)
 
         def to_map(sequence: Tensor) -> Tensor:
-            grid = sequence.reshape(batch, rows, columns, groups, -1).mean(dim=3)
-            return grid.permute(0, 3, 1, 2)
+            return sequence[:, :count].reshape(*shape, -1).mean(dim=4).permute(0, 4, 3, 1, 2)
 
         last = len(model.blocks) - 1
         for index, block in enumerate(model.blocks):
@@ -78,70 +146,44 @@ class GalileoBackbone(Backbone):
                 emit(index, to_map(model.norm(x) if index == last else x))
         return None
 
-    def _encodings(self, rows: int, columns: int, device: torch.device) -> list[Tensor]:
-        """Channel, time, month and place encodings of each group in use, `(rows, columns, D)`."""
-        from rslearn.models.galileo.single_file_galileo import SPACE_TIME_BANDS_GROUPS_IDX
-
+    def _places(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Encodings `(rows, columns, D / 4)` of where a patch lies in the image."""
         model: Any = self.model
         side = max(rows, columns)  # positions are absolute, so a rectangle is a part of a square
-        ratio = torch.full((1,), float(self.patch_size * GSD_M / 10), device=device)
+        ratio = torch.full((1,), self.patch_size * self.gsd / GSD_M, device=device)
         quarter = model.embedding_size // 4
-        place = self._positions(quarter, side, ratio, device=device)  # type: ignore[arg-type]
-        place = place.reshape(side, side, quarter)[:rows, :columns]
-        time = model.pos_embed[0].expand(rows, columns, -1)
-        month = model.month_embed.weight[JUNE].expand(rows, columns, -1)
-        names = list(SPACE_TIME_BANDS_GROUPS_IDX)
-        return [
-            torch.cat(
-                [
-                    model.s_t_channel_embed[names.index(group)].expand(rows, columns, -1),
-                    time,
-                    month,
-                    place,
-                ],
-                dim=-1,
-            )
-            for group, _ in self._groups
-        ]
+        places = self._positions(quarter, side, ratio, device=device)  # type: ignore[arg-type]
+        return places.reshape(side, side, quarter)[:rows, :columns]
+
+    def _place(self, location: Tensor) -> Tensor:
+        """One token `(B, 1, D)` that says where on the Earth the image lies."""
+        model: Any = self.model
+        token: Tensor = model.static_embed["location"](on_the_sphere(location))
+        channel = model.st_channel_embed[self._row_of_place]
+        return (token + F.pad(channel, (0, 3 * len(channel)))).unsqueeze(1)
 
 
 def galileo_backbone(request: Request) -> GalileoBackbone:
     """Build `galileo_nano`, `galileo_tiny` or `galileo_base`.
 
-    `weights` is the folder that holds `models/<size>/encoder.pt` and `config.json`, or that
-    subfolder itself. Raises `GeotuneError` where it does not, and for a band Galileo never saw.
+    `weights` is the folder that holds `models/<size>/encoder.pt` and `config.json`, that subfolder
+    itself, or one of the two files. Raises `GeotuneError` where they are not there, and for a band
+    that Galileo never saw.
     """
-    name, bands, weights = request.model, request.bands, request.weights
-    try:
-        from rslearn.models.galileo.single_file_galileo import Encoder
-    except ImportError as error:
-        raise GeotuneError(
-            f"backbone.name rslearn/{name}: {error.name} is not installed; "
-            "install it with: pip install 'geotune[rslearn]'"
-        ) from error
-    size = name.removeprefix("galileo_")
-    if not name.startswith("galileo_") or size not in SIZES:
-        raise GeotuneError(
-            f"backbone.name rslearn/{name}: unknown; known: "
-            + ", ".join(f"rslearn/galileo_{s}" for s in SIZES)
-        )
-    request.refuse_all_but("patch_size")
+    from rslearn.models.galileo.single_file_galileo import Encoder
+
+    facts = MODELS[request.model]
+    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
     patch = 8 if request.patch_size is None else request.patch_size
     if not 1 <= patch <= 8:
         raise GeotuneError(f"backbone.patch_size {patch}: Galileo takes patches of 1 to 8 pixels")
-    _check_bands(name, bands)
-    if weights is None and request.pretrained:
-        raise GeotuneError(
-            f"backbone.name rslearn/{name}: no weights are given; download the folder of "
-            f"nasaharvest/galileo and give it with backbone.weights=FOLDER, or ask for random "
-            "weights with backbone.pretrained=false"
-        )
+    fit = fit_bands(request, facts.bands)
+    size = request.model.removeprefix("galileo_")
+    source = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if weights is None:
-            model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
-        else:
-            folder = _weights_folder(weights, size)
+        if request.loads_weights:
+            folder, source = _weights(request, size)
             try:
                 model = Encoder.load_from_folder(folder, device=torch.device("cpu"))
             except Exception as error:
@@ -149,99 +191,41 @@ def galileo_backbone(request: Request) -> GalileoBackbone:
                     f"{folder}: cannot be loaded as Galileo {size} "
                     f"({type(error).__name__}: {str(error)[:200]}); give the folder as published"
                 ) from error
+        else:
+            model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
+    if request.timesteps > model.max_sequence_length:
+        raise GeotuneError(
+            f"backbone.timesteps {request.timesteps}: {request.name} takes at most "
+            f"{model.max_sequence_length} dates"
+        )
     return GalileoBackbone(
-        model,
-        request,
-        patch_size=patch,
-        licence="MIT (nasaharvest/galileo)",
-        source=str(weights) if weights else None,
+        model, request, fit, patch_size=patch, licence=facts.licence, source=source
     )
 
 
-_SHAPES: dict[str, dict[str, int]] = {
-    "nano": {"embedding_size": 128, "depth": 4, "num_heads": 8, "mlp_ratio": 4},
-    "tiny": {"embedding_size": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4},
-    "base": {"embedding_size": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4},
-}
-
-
-def _weights_folder(weights: Path, size: str) -> Path:
-    for folder in (weights / "models" / size, weights):
-        if (folder / "encoder.pt").is_file() and (folder / "config.json").is_file():
-            return folder
+def _weights(request: Request, size: str) -> tuple[Path, str]:
+    """The folder that holds `encoder.pt` and `config.json`, and what to call it."""
+    weights = request.weights
+    if weights is None:
+        path, _ = fetch(request, _HUB, f"models/{size}/config.json")
+        _, source = fetch(request, _HUB, f"models/{size}/encoder.pt")
+        return path.parent, source
+    folder = weights.parent if weights.is_file() else weights
+    for place in (folder / "models" / size, folder):
+        if (place / "encoder.pt").is_file() and (place / "config.json").is_file():
+            return place, str(weights)
     raise GeotuneError(
         f"{weights}: found no models/{size}/encoder.pt with config.json; "
-        "give the folder of nasaharvest/galileo as published"
+        f"give the folder of {_HUB} as published"
     )
 
 
-def galileo_band(band: str) -> str:
-    """Galileo's own name of a band: `B02` is `B2`, `B8a` is `B8A`."""
-    plain = band.upper()
-    return f"B{plain[2:]}" if plain.startswith("B0") else plain
-
-
-def _check_bands(name: str, bands: Sequence[str]) -> None:
-    from rslearn.models.galileo.single_file_galileo import S1_BANDS, S2_BANDS
-
-    known = [*S1_BANDS, *S2_BANDS]
-    unknown = [band for band in bands if galileo_band(band) not in known]
-    if unknown:
-        raise GeotuneError(
-            f"backbone.bands: rslearn/{name} does not know {', '.join(unknown)}; "
-            f"it knows {', '.join(known)}"
-        )
-    if len({galileo_band(band) for band in bands}) != len(bands):
-        raise GeotuneError(f"backbone.bands names a band twice: {', '.join(bands)}")
-
-
-def _groups_in_use(
-    bands: Sequence[str],
-) -> tuple[list[tuple[str, list[list[int]]]], tuple[str, ...]]:
-    """The groups that have a band, and for each of a group's bands the channels that feed it.
-
-    A band that is absent from a group in use is fed by the mean of those present: the same as
-    fitting the patch embedding to the bands there are.
-    """
-    from rslearn.models.galileo.single_file_galileo import (
-        SPACE_TIME_BANDS,
-        SPACE_TIME_BANDS_GROUPS_IDX,
-    )
-
-    channel = {galileo_band(band): i for i, band in enumerate(bands)}
-    groups: list[tuple[str, list[list[int]]]] = []
-    notes: list[str] = []
-    for group, members in SPACE_TIME_BANDS_GROUPS_IDX.items():
-        names = [SPACE_TIME_BANDS[i] for i in members]
-        present = [name for name in names if name in channel]
-        if not present:
-            continue
-        stand_in = [channel[name] for name in present]
-        groups.append((group, [[channel[n]] if n in channel else stand_in for n in names]))
-        absent = [name for name in names if name not in channel]
-        if absent:
-            notes.append(
-                f"Galileo's group {group} lacks {', '.join(absent)}: its embedding was fitted to "
-                f"{', '.join(present)} alone"
-            )
-    return groups, tuple(notes)
-
-
-def _drop_unused(model: Any, groups: Sequence[str]) -> None:
+def _drop_unused(model: Any, groups: Sequence[str], location: bool) -> None:
     for group in [g for g in model.space_time_embed if g not in groups]:
         del model.space_time_embed[group]
-    for name in ("space_embed", "time_embed", "static_embed"):
+    for group in [g for g in model.static_embed if g != "location"]:
+        del model.static_embed[group]
+    for name in ("space_embed", "time_embed", "sp_channel_embed", "t_channel_embed"):
         delattr(model, name)
-    for name in ("sp_channel_embed", "t_channel_embed", "st_channel_embed"):
-        delattr(model, name)
-
-
-def _pretraining_moments(bands: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    from rslearn.models.galileo.single_file_galileo import NORMALIZING_DICT, SPACE_TIME_BANDS
-
-    moments: Any = NORMALIZING_DICT[str(len(SPACE_TIME_BANDS))]
-    where = [SPACE_TIME_BANDS.index(galileo_band(band)) for band in bands]
-    return (
-        tuple(float(moments["mean"][i]) for i in where),
-        tuple(float(moments["std"][i]) for i in where),
-    )
+    if not location:
+        del model.static_embed, model.st_channel_embed

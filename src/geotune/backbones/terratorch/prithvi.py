@@ -13,7 +13,7 @@ from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
 from geotune.backbones.weights import fetch, load_state, read_state
-from geotune.types import BandStatistics, Normalization
+from geotune.types import BandStatistics, GeotuneError, Normalization
 
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")  # of Sentinel-2; HLS brings Landsat to them
 _MEAN_1 = (775.0, 1081.0, 1229.0, 2497.0, 2204.0, 1611.0)
@@ -142,6 +142,14 @@ def prithvi_backbone(request: Request) -> PrithviBackbone:
         embedding = next((k for k in state if k.endswith("patch_embed.proj.weight")), None)
         if embedding is not None and state[embedding].shape[1] == len(facts.bands):
             state[embedding] = fit.weight(state[embedding])
+        expected = tuple(model.patch_embed.proj.weight.shape)
+        if embedding is not None and tuple(state[embedding].shape) != expected:
+            # TerraTorch would start it at random
+            raise GeotuneError(
+                f"{source}: these are no weights of {request.name} for these bands: {embedding} "
+                f"is {tuple(state[embedding].shape)}, expected {expected}; give the weights of "
+                "that very model, of its own bands or of those in backbone.bands"
+            )
         bands = list(range(len(request.bands)))  # they are fitted already
         state = checkpoint_filter_fn_vit(state, model, bands, bands) if embedding else state
         load_state(model, state, source, request.name)

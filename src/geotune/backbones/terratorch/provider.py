@@ -5,17 +5,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+import torch
+
 from geotune.backbones.base import Backbone
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
-from geotune.backbones.terratorch import prithvi
+from geotune.backbones.terratorch import clay, prithvi, registry, terramind, torchgeo_names
 from geotune.types import GeotuneError
 
-MODELS: dict[str, Facts] = {**prithvi.MODELS}
+_FAMILIES: tuple[tuple[dict[str, Facts], Callable[[Request], Backbone]], ...] = (
+    (prithvi.MODELS, prithvi.prithvi_backbone),
+    (clay.MODELS, clay.clay_backbone),
+    (terramind.MODELS, terramind.terramind_backbone),
+    (torchgeo_names.MODELS, torchgeo_names.torchgeo_backbone),
+    (registry.MODELS, registry.registry_backbone),
+)
+MODELS: dict[str, Facts] = {
+    name: facts for family, _ in _FAMILIES for name, facts in family.items()
+}
 
 
 def terratorch_backbone(request: Request) -> Backbone:
-    """Build a backbone by TerraTorch's name, such as `prithvi_eo_v2_300`."""
+    """Build a backbone by TerraTorch's name, such as `prithvi_eo_v2_300`.
+
+    Raises `GeotuneError` for a name that TerraTorch does not have, and for one that cannot be
+    used on images of any size.
+    """
+    precision = torch.get_float32_matmul_precision()
     try:
         import terratorch  # noqa: F401
     except ImportError as error:
@@ -23,11 +39,14 @@ def terratorch_backbone(request: Request) -> Backbone:
             f"backbone.name {request.name}: {error.name} is not installed; "
             "install it with: pip install 'geotune[terratorch]'"
         ) from error
-    families: dict[str, Callable[[Request], Backbone]] = {
-        name: prithvi.prithvi_backbone for name in prithvi.MODELS
-    }
-    if request.model in families:
-        return families[request.model](request)
-    near = difflib.get_close_matches(request.model, MODELS, n=3)
-    hint = f"; near it: {', '.join('terratorch/' + n for n in near)}" if near else ""
+    finally:
+        torch.set_float32_matmul_precision(precision)  # one of TerraTorch's files lowers it
+    for family, build in _FAMILIES:
+        if request.model in family:
+            return build(request)
+    if registry.knows(request.model):
+        return registry.registry_backbone(request)
+    lower = {name.lower(): name for name in [*MODELS, *registry.names()]}
+    near = difflib.get_close_matches(request.model.lower(), lower, n=3)
+    hint = f"; near it: {', '.join('terratorch/' + lower[n] for n in near)}" if near else ""
     raise GeotuneError(f"backbone.name {request.name}: unknown{hint}")

@@ -1,0 +1,350 @@
+"""OlmoEarth 1 to 1.3 (arXiv 2511.13655): Sentinel-2, Sentinel-1 and Landsat on one or several
+dates, flexible patches.
+
+A token stands for a patch, a date and a group of bands. The maps are means over the groups of a
+modality, then over the modalities, as in rslearn. Version 1 adds encodings of place and date to
+the tokens; from 1.2 on attention rotates by them. Of 1.3 the encoder is used without the pooler
+that makes its location tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geotune.backbones.bands import Fit, canonical, fit_bands, moments
+from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.facts import Facts
+from geotune.backbones.request import Request
+from geotune.backbones.rslearn.groups import add_encodings, groups_in_use
+from geotune.backbones.rslearn.metadata import months_and_days
+from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.types import BandStatistics, GeotuneError, Normalization
+
+PACKAGE = "olmoearth_pretrain_minimal"
+DATES = 12  # of a year, by month: as in pretraining
+GSD_M = 10.0
+
+# band: mean and standard deviation in the pretraining data, dB for Sentinel-1
+_STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
+    "sentinel2_l2a": {
+        "B02": (1188.9412572078477, 1859.1923971769581),
+        "B03": (1407.7739105458452, 1727.7387413631088),
+        "B04": (1513.0573882432757, 1740.7757298757895),
+        "B08": (2755.481305028308, 1612.2565699990187),
+        "B05": (1890.9893042634167, 1754.7320388511766),
+        "B06": (2483.7812315422448, 1622.1172720635755),
+        "B07": (2722.728248756412, 1621.8226170190276),
+        "B8A": (2885.570263047681, 1611.3587521042082),
+        "B11": (2562.852607796968, 1441.5471830655151),
+        "B12": (1914.1383249044113, 1328.8914382756407),
+        "B01": (1115.8494388252218, 1955.6991794280914),
+        "B09": (3269.812554170875, 2651.088425085525),
+    },
+    "sentinel1": {
+        "VV": (-11.648990747328444, 10.840350299936597),
+        "VH": (-17.745436133270044, 10.216274681392647),
+    },
+    "landsat": {
+        "B8": (10132.090998288624, 7788.7282476413675),
+        "B1": (11000.959519415692, 7857.9205791510285),
+        "B2": (10493.416292898208, 7872.392135393957),
+        "B3": (10146.318478942761, 7676.2774595217115),
+        "B4": (10236.446029167704, 8038.218121686258),
+        "B5": (14427.021492873682, 9302.431605916356),
+        "B6": (12164.08145353199, 7442.390533225441),
+        "B7": (9712.032951062303, 6037.712185433222),
+        "B9": (4585.469566989013, 2549.745355740949),
+        "B10": (21347.89356940543, 10957.2815012006),
+        "B11": (19686.23205859348, 9911.421224126807),
+    },
+}
+_PLAIN = ("sentinel2_l2a", "sentinel1")  # bands that are known without naming their modality
+_BY_NAME = {band: of for m in _PLAIN for band, of in _STATISTICS[m].items()}
+_SIZES = {
+    "v1": ("nano", "tiny", "base", "large"),
+    "v1_1": ("nano", "tiny", "base"),
+    "v1_2": ("nano", "tiny", "small", "base"),
+    "v1_3": ("base",),
+}
+
+
+def _facts(version: str, size: str) -> Facts:
+    hub = f"allenai/OlmoEarth-{version}-{size.capitalize()}"
+    return Facts(
+        paper="OlmoEarth: Stable Latent Image Modeling for Multimodal Earth Observation, "
+        "arXiv 2511.13655",
+        licence=f"OlmoEarth Artifact License ({hub})",
+        weights=hub,
+        bands=tuple(_BY_NAME),
+        mean=tuple(mean for mean, _ in _BY_NAME.values()),
+        std=tuple(std for _, std in _BY_NAME.values()),
+        modalities={modality: tuple(bands) for modality, bands in _STATISTICS.items()},
+        metadata=("time",),
+        takes=("patch_size", "timesteps", "modalities", "gsd"),
+    )
+
+
+MODELS: dict[str, Facts] = {
+    f"olmoearth_{version}_{size}": _facts(version, size)
+    for version, sizes in _SIZES.items()
+    for size in sizes
+}
+
+
+class OlmoEarthBackbone(Backbone):
+    """OlmoEarth's encoder."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        request: Request,
+        named: tuple[str, ...],
+        fit: Fit,
+        *,
+        patch_size: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, request, pad_to=patch_size, **kwargs)
+        encoder: Any = model
+        self.patch_size = patch_size
+        self.gsd = GSD_M if request.gsd is None else request.gsd
+        orders = _part("utils.constants").Modality
+        groups = {
+            f"{modality}__{i}": [
+                _named(modality, orders.get(modality).band_order[j]) for j in members
+            ]
+            for modality in _STATISTICS
+            for i, members in enumerate(encoder.tokenization_config.get_bandset_indices(modality))
+        }
+        # from 1.1 on single bands of these were zero at random in pretraining
+        dropped = encoder.band_dropout_modalities or ()
+        self._groups, self.notes = groups_in_use(
+            "OlmoEarth", named, groups, zero=[g for g in groups if _modality(g) in dropped]
+        )
+        modalities = [_modality(group.name) for group in self._groups]
+        self._shares = [1 / modalities.count(m) / len(set(modalities)) for m in modalities]
+        _drop_unused(encoder, [group.name for group in self._groups])
+        self.fingerprint = fingerprint(model)
+        statistics = [of for bands in _STATISTICS.values() for of in bands.values()]
+        means, stds = (moments(fit, [of[i] for of in statistics], max) for i in (0, 1))
+        # as its own normalisation: two standard deviations around the mean go to [0, 1]
+        self.normalization = Normalization(
+            self.bands,
+            tuple(m - 2 * s for m, s in zip(means, stds, strict=True)),
+            tuple(4 * s for s in stds),
+        )
+        self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
+        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks."""
+        return list(self.model.blocks)  # type: ignore[arg-type]
+
+    def run(
+        self,
+        images: Tensor,
+        emit: Emit,
+        wanted: set[int],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> Tensor | None:
+        """See `Backbone.run`."""
+        model: Any = self.model
+        images = images.unsqueeze(2) if images.ndim == 4 else images
+        batch, _, dates, height, width = images.shape
+        rows, columns = height // self.patch_size, width // self.patch_size
+        timestamps = self._timestamps(time, dates, images.device)
+        months = model.composite_encodings.month_embed(timestamps[..., 1])
+        additive = model.position_encoding == "absolute"
+        by_date = self._by_date(dates, images.device) if additive else None
+        places = self._places(rows, columns, images.device) if additive else None
+        tokens = []
+        for group in self._groups:
+            modality, _, number = group.name.partition("__")
+            embed = model.patch_embeddings.per_modality_embeddings[modality][group.name]
+            inputs = group.of(images).permute(0, 2, 3, 1, 4)
+            channels = model.composite_encodings.per_modality_channel_embeddings[modality]
+            tokens.append(
+                add_encodings(
+                    embed(inputs, patch_size=self.patch_size),
+                    channel=channels[int(number)],
+                    dates=by_date,
+                    months=months,
+                    places=places,
+                )
+            )
+        shape = (batch, rows, columns, dates, len(tokens))
+        x = torch.stack(tokens, dim=4).flatten(1, 4)
+        positions = None
+        if not additive:
+            positions = self._positions(timestamps, shape).flatten(1, 4)
+        shares = torch.tensor(self._shares, device=x.device)
+
+        def to_map(sequence: Tensor) -> Tensor:
+            grid = sequence.reshape(*shape, -1)
+            return torch.einsum("bhwtgd,g->bdthw", grid, shares.to(grid.dtype))
+
+        last = len(model.blocks) - 1
+        for index, block in enumerate(model.blocks):
+            x = block(x=x, rope_positions=positions)
+            if index in wanted:
+                emit(index, to_map(model.norm(x) if index == last else x))
+        return None
+
+    def _timestamps(self, time: Tensor | None, dates: int, device: torch.device) -> Tensor:
+        """Day, month (from 0) and year `(B or 1, T, 3)`.
+
+        Where no time is given these are the first days of the months of 2024 in order, as in
+        rslearn.
+        """
+        if time is not None:
+            month, day = months_and_days(time)
+            return torch.stack([day, month, time[..., 0].long()], dim=-1)
+        month = torch.arange(dates, device=device)
+        first = torch.ones_like(month)
+        return torch.stack([first, month, 2024 * first], dim=-1).unsqueeze(0)
+
+    def _by_date(self, dates: int, device: torch.device) -> Tensor:
+        """Encodings `(T, D / 4)` of the order of the dates."""
+        model: Any = self.model
+        order = torch.arange(dates, device=device)
+        encoding: Tensor = _part("nn.encodings").get_1d_sincos_pos_encoding(
+            order, model.composite_encodings.embedding_dim_per_embedding_type
+        )
+        return encoding
+
+    def _places(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Encodings `(rows, columns, D / 4)` of where a patch lies in the image."""
+        model: Any = self.model
+        side = max(rows, columns)  # positions are absolute, so a rectangle is a part of a square
+        places: Tensor = _part("nn.encodings").get_2d_sincos_pos_encoding_with_resolution(
+            grid_size=side,
+            res=torch.full((1,), self.patch_size * self.gsd / GSD_M, device=device),
+            encoding_dim=model.composite_encodings.embedding_dim_per_embedding_type,
+            device=device,
+        )
+        return places.reshape(side, side, -1)[:rows, :columns]
+
+    def _positions(self, timestamps: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Day, row and column `(B, h, w, T, groups, 3)` of each token, by which it is rotated."""
+        model: Any = self.model
+        device = timestamps.device
+        days = _part("nn.encodings").timestamps_to_days(timestamps).float()
+        days = days * model.rope_temporal_coordinate_scale
+        step = self.patch_size * self.gsd / GSD_M * model.rope_coordinate_scale
+        row = torch.arange(shape[1], device=device) * step
+        column = torch.arange(shape[2], device=device) * step
+        return torch.stack(
+            [
+                days[:, None, None, :, None].expand(shape),
+                row[:, None, None, None].expand(shape),
+                column[:, None, None].expand(shape),
+            ],
+            dim=-1,
+        )
+
+
+def olmoearth_backbone(request: Request) -> OlmoEarthBackbone:
+    """Build an OlmoEarth encoder by a name such as `olmoearth_v1_2_nano`.
+
+    `weights` is the folder as published, its `weights.pth`, or the weights of the encoder.
+    Landsat's bands go by its own names, and only under its modality:
+    `{"landsat": ["B2", "B3"]}`.
+    """
+    facts = MODELS[request.model]
+    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    patch = 8 if request.patch_size is None else request.patch_size
+    if not 1 <= patch <= 8:
+        raise GeotuneError(f"backbone.patch_size {patch}: OlmoEarth takes patches of 1 to 8 pixels")
+    if request.timesteps > DATES:
+        raise GeotuneError(
+            f"backbone.timesteps {request.timesteps}: {request.name} takes at most {DATES} dates"
+        )
+    named = _name_all(request)
+    known = [_named(modality, band) for modality, bands in _STATISTICS.items() for band in bands]
+    fit = fit_bands(replace(request, bands=named), known)
+    model = _build(request)
+    source = None
+    if request.loads_weights:
+        if request.weights is None:
+            path, source = fetch(request, facts.weights, "weights.pth")
+        else:
+            source = str(request.weights)
+            path = request.weights / "weights.pth" if request.weights.is_dir() else request.weights
+        state = read_state(Path(path))
+        of_encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        state = {k.removeprefix("encoder."): v for k, v in of_encoder.items()} or state
+        load_state(model, state, source, request.name)
+    return OlmoEarthBackbone(
+        model, request, named, fit, patch_size=patch, licence=facts.licence, source=source
+    )
+
+
+def _build(request: Request) -> nn.Module:
+    """The encoder with random weights."""
+    try:
+        package: Any = import_module(PACKAGE)
+    except ImportError as error:
+        raise GeotuneError(
+            f"backbone.name {request.name}: {error.name} is not installed; install it with: "
+            "pip install olmoearth-pretrain-minimal"
+        ) from error
+    version, size = request.model.removeprefix("olmoearth_").rsplit("_", 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = package.OlmoEarthPretrain_v1(
+            size, version.replace("_", "."), supported_modality_names=list(_STATISTICS)
+        )
+    encoder: nn.Module = whole.model.encoder
+    return encoder
+
+
+def _part(name: str) -> Any:
+    """A module of the package, which has no types."""
+    return import_module(f"{PACKAGE}.olmoearth_pretrain_v1.{name}")
+
+
+def _modality(group: str) -> str:
+    return group.partition("__")[0]
+
+
+def _named(modality: str, band: str) -> str:
+    """A band with its modality, since Landsat's B8 is not Sentinel-2's: `landsat B8`."""
+    return f"{modality} {band.upper() if modality == 'landsat' else canonical(band)}"
+
+
+def _name_all(request: Request) -> tuple[str, ...]:
+    unknown = [m for m in request.modalities if m not in _STATISTICS]
+    if unknown:
+        raise GeotuneError(
+            f"backbone.bands: {request.name} has no modality {', '.join(unknown)}; it has "
+            f"{', '.join(_STATISTICS)}"
+        )
+    if request.modalities:
+        return tuple(_named(m, band) for m, bands in request.modalities.items() for band in bands)
+    radar = _STATISTICS["sentinel1"]
+    return tuple(
+        _named("sentinel1" if canonical(band) in radar else "sentinel2_l2a", band)
+        for band in request.bands
+    )
+
+
+def _drop_unused(encoder: Any, groups: list[str]) -> None:
+    """Leave out what is not fed, and what is not on the way to the maps."""
+    embeddings = encoder.patch_embeddings.per_modality_embeddings
+    channels = encoder.composite_encodings.per_modality_channel_embeddings
+    for modality in list(embeddings):
+        for group in [g for g in embeddings[modality] if g not in groups]:
+            del embeddings[modality][group]
+        if not len(embeddings[modality]):
+            del embeddings[modality], channels[modality]
+    del encoder.project_and_aggregate
+    encoder.attention_pooler = None

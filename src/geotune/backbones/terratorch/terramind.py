@@ -1,0 +1,223 @@
+"""TerraMind (arXiv 2504.11171): one encoder of optical, radar and elevation images together.
+
+Each modality has its own patch embedding; a map is the mean over the modalities' tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geotune.backbones.bands import Fit, fit_bands, moments
+from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.facts import Facts
+from geotune.backbones.request import Request
+from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.types import BandStatistics, GeotuneError, Normalization
+
+PATCH = 16
+_DEFAULT = "S2L2A"
+_S2L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+_MODALITIES: dict[str, tuple[str, ...]] = {
+    "S2L2A": _S2L2A,
+    "S2L1C": (*_S2L2A[:10], "B10", "B11", "B12"),
+    "RGB": ("B04", "B03", "B02"),  # 0 to 255
+    "S1GRD": ("VV", "VH"),  # dB
+    "S1RTC": ("VV", "VH"),  # dB
+    "DEM": ("DEM",),
+}
+_KEYS = {
+    "S2L2A": "untok_sen2l2a@224",
+    "S2L1C": "untok_sen2l1c@224",
+    "RGB": "untok_sen2rgb@224",
+    "S1GRD": "untok_sen1grd@224",
+    "S1RTC": "untok_sen1rtc@224",
+    "DEM": "untok_dem@224",
+}
+_TOKENISED = ("LULC", "NDVI", "CAPTION", "COORDS")
+
+
+def _facts(hub: str, modalities: Sequence[str] = tuple(_MODALITIES)) -> Facts:
+    first = hub.endswith("0.1-base")
+    return Facts(
+        paper="TerraMind, arXiv 2504.11171",
+        licence="not stated" if first else f"Apache-2.0 ({hub})",
+        weights=hub,
+        bands=_S2L2A,
+        mean=_MEAN_01 if first else _MEAN["S2L2A"],
+        std=_STD_01 if first else _STD["S2L2A"],
+        modalities={name: _MODALITIES[name] for name in modalities},
+        takes=("modalities", "new_bands"),
+    )
+
+
+_MEAN: dict[str, tuple[float, ...]] = {
+    "S2L2A": (
+        *(1390.458, 1503.317, 1718.197, 1853.91, 2199.1, 2779.975),
+        *(2987.011, 3083.234, 3132.22, 3162.988, 2424.884, 1857.648),
+    ),
+    "S2L1C": (
+        *(2357.089, 2137.385, 2018.788, 2082.986, 2295.651, 2854.537, 3122.849),
+        *(3040.56, 3306.481, 1473.847, 506.07, 2472.825, 1838.929),
+    ),
+    "RGB": (87.271, 80.931, 66.667),
+    "S1GRD": (-12.599, -20.293),
+    "S1RTC": (-10.93, -17.329),
+    "DEM": (670.665,),
+}
+_STD: dict[str, tuple[float, ...]] = {
+    "S2L2A": (
+        *(2106.761, 2141.107, 2038.973, 2134.138, 2085.321, 1889.926),
+        *(1820.257, 1871.918, 1753.829, 1797.379, 1434.261, 1334.311),
+    ),
+    "S2L1C": (
+        *(1624.683, 1675.806, 1557.708, 1833.702, 1823.738, 1733.977, 1732.131),
+        *(1679.732, 1727.26, 1024.687, 442.165, 1331.411, 1160.419),
+    ),
+    "RGB": (58.767, 47.663, 42.631),
+    "S1GRD": (5.195, 5.890),
+    "S1RTC": (4.391, 4.459),
+    "DEM": (951.272,),
+}
+_MEAN_01 = (
+    *(794.311, 925.161, 1183.128, 1338.041, 1667.254, 2233.633),
+    *(2460.96, 2555.569, 2619.542, 2703.298, 2406.497, 1841.645),
+)
+_STD_01 = (
+    *(1164.883, 1205.586, 1223.713, 1399.638, 1403.298, 1378.513),
+    *(1434.924, 1491.141, 1454.089, 1660.395, 1473.248, 1365.080),
+)
+
+_HUB = "ibm-esa-geospatial/TerraMind-1.0-"
+MODELS: dict[str, Facts] = {
+    "terramind_v01_base": _facts("FAST-EO/TerraMind-0.1-base", ["S2L2A"]),
+    "terramind_v1_tiny": _facts(f"{_HUB}tiny"),
+    "terramind_v1_small": _facts(f"{_HUB}small"),
+    "terramind_v1_base": _facts(f"{_HUB}base"),
+    "terramind_v1_large": _facts(f"{_HUB}large"),
+}
+
+
+class TerramindBackbone(Backbone):
+    """TerraMind's encoder on raw images of one or several modalities."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        request: Request,
+        fits: Mapping[str, Fit],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, request, pad_to=PATCH, **kwargs)
+        self._channels = {_KEYS[name]: len(fit.columns) for name, fit in fits.items()}
+        means: list[float] = []
+        stds: list[float] = []
+        for name, fit in fits.items():
+            mean, std = _statistics(request.model, name)
+            means += moments(fit, mean, lambda values: sum(values) / len(values))
+            stds += moments(fit, std, lambda values: sum(values) / len(values))
+        if not any(None in fit.columns for fit in fits.values()):
+            self.normalization = Normalization(self.bands, tuple(means), tuple(stds))
+            self.pretraining = BandStatistics(self.bands, tuple(means), tuple(stds), pixels=0)
+        self.notes = tuple(f"{name}: {fit.note}" for name, fit in fits.items() if fit.note)
+        self.fingerprint = fingerprint(model)
+        self.taps = self.find_taps([f"encoder.{i}" for i in range(len(self.blocks))])
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks."""
+        return list(self.model.encoder)  # type: ignore[arg-type]
+
+    def run(
+        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+    ) -> Tensor | None:
+        """See `Backbone.run`."""
+        model: Any = self.model
+        rows, columns = images.shape[-2] // PATCH, images.shape[-1] // PATCH
+        tokens = []
+        start = 0
+        for key, count in self._channels.items():
+            embedded = model.encoder_embeddings[key](images[:, start : start + count])
+            tokens.append(embedded["x"] + embedded["emb"])
+            start += count
+        x = torch.cat(tokens, dim=1)
+        last = len(model.encoder) - 1
+        for index, block in enumerate(model.encoder):
+            x = block(x)
+            if index == last:
+                x = model.encoder_norm(x)
+            if index in wanted:
+                mean = x.unflatten(1, (len(tokens), rows * columns)).mean(1)
+                emit(index, mean.transpose(1, 2).reshape(len(x), -1, rows, columns))
+        return None
+
+
+def terramind_backbone(request: Request) -> TerramindBackbone:
+    """Build a TerraMind encoder; `weights` is a checkpoint as published.
+
+    A plain list of bands is Sentinel-2 L2A.
+    """
+    from terratorch.models.backbones.terramind.model import terramind_register
+    from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
+
+    facts = MODELS[request.model]
+    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    fits = _fits(request, facts)
+    model = TERRATORCH_BACKBONE_REGISTRY.build(
+        request.model, modalities=[_KEYS[name] for name in fits], pretrained=False
+    )
+    # positions, and the biases that stand at zero, are not read from the file
+    fixed = dict(model.named_buffers())
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    source = None
+    if request.loads_weights:
+        if request.weights is not None:
+            loaded, source = read_state(request.weights), str(request.weights)
+        else:
+            published = terramind_register.pretrained_weights.get(request.model, {})
+            path, source = fetch(request, facts.weights, published.get("hf_hub_filename", ""))
+            loaded = read_state(path)
+        state = {**loaded, **fixed}
+    for name, fit in fits.items():
+        key = f"encoder_embeddings.{_KEYS[name]}.proj.weight"
+        embedding = model.encoder_embeddings[_KEYS[name]]
+        pixels = PATCH * PATCH
+        if key in state and state[key].shape[-1] == pixels * len(facts.modalities[name]):
+            columns = state[key].unflatten(1, (pixels, -1))  # band by band within each pixel
+            state[key] = fit.weight(columns, dim=2).flatten(1)
+        embedding.proj = nn.Linear(
+            pixels * len(fit.columns), embedding.proj.out_features, bias=False
+        )
+    load_state(model, state, source or "random weights", request.name)
+    return TerramindBackbone(model, request, fits, licence=facts.licence, source=source)
+
+
+def _fits(request: Request, facts: Facts) -> dict[str, Fit]:
+    """How each modality's embedding feeds on its bands, by modality in the images' order."""
+    fits: dict[str, Fit] = {}
+    for given, bands in (request.modalities or {_DEFAULT: request.bands}).items():
+        name = {"S2RGB": "RGB", "S1": "S1GRD"}.get(given.upper(), given.upper())
+        if name not in facts.modalities:
+            reason = (
+                "goes in as tokens of its own tokenizer, which geotune does not run"
+                if name in _TOKENISED
+                else "is unknown"
+            )
+            raise GeotuneError(
+                f"backbone.bands: modality {given} {reason}; {request.name} takes images of "
+                f"{', '.join(facts.modalities)}"
+            )
+        if name in fits:
+            raise GeotuneError(f"backbone.bands names modality {name} twice")
+        fits[name] = fit_bands(replace(request, bands=bands), facts.modalities[name])
+    return fits
+
+
+def _statistics(model: str, modality: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if model == "terramind_v01_base":
+        return _MEAN_01, _STD_01
+    return _MEAN[modality], _STD[modality]

@@ -1,0 +1,92 @@
+"""Panopticon (arXiv 2503.10845): a DINOv2 that reads any set of optical and radar bands, its patch
+embedding attending over the bands, each known by its wavelength or polarisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.facts import Facts
+from geotune.backbones.request import Request
+from geotune.backbones.torchgeo.loading import published_state, require_torchgeo
+from geotune.backbones.torchgeo.tokens import channel_ids, run_blocks
+from geotune.backbones.weights import load_state
+
+# transmitted and received polarisation; of either orbit, then of one
+_POLARISATIONS = ("VV", "VH", "HH", "HV")
+RADAR = {
+    f"{polarisation}{orbit}": -1.0 - 4 * i - j
+    for i, orbit in enumerate(("", "_ASCENDING", "_DESCENDING"))
+    for j, polarisation in enumerate(_POLARISATIONS)
+}
+"""Panopticon's numbers of Sentinel-1's bands."""
+
+SHAPES: dict[str, dict[str, int]] = {"panopticon_vitb14": {"attn_dim": 2304, "embed_dim": 768}}
+PATCH = 14
+_PRETRAINING_SIZE = 518  # of DINOv2, whose position embedding it keeps
+MODELS: dict[str, Facts] = {
+    "panopticon_vitb14": Facts(
+        paper="Panopticon, arXiv 2503.10845",
+        licence="Apache-2.0 (torchgeo's documentation)",
+        weights="https://huggingface.co/lewaldm/panopticon/resolve/"
+        "c8c2bb9555819e8b2bcedf5b3b00e3bf531554e7/panopticon_vitb14_teacher.pth",
+        takes=("wavelengths",),
+    )
+}
+
+
+class PanopticonBackbone(Backbone):
+    """Panopticon's encoder."""
+
+    def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
+        super().__init__(model, request, pad_to=PATCH, **kwargs)
+        encoder: Any = model
+        self.channel_ids = channel_ids(request, RADAR, scale=1000)
+        if all(i > 0 for i in self.channel_ids):
+            # nothing reads the embeddings of radar, and they would only decay
+            channels = encoder.patch_embed.chnfus.chnemb
+            for name in ("embed_transmit", "embed_receive", "embed_orbit"):
+                getattr(channels, name).requires_grad_(False)
+        self.fingerprint = fingerprint(model)
+        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks."""
+        return list(self.model.blocks)  # type: ignore[arg-type]
+
+    def run(
+        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+    ) -> Tensor | None:
+        """See `Backbone.run`."""
+        model: Any = self.model
+        # a tensor of its own each time: the embedding writes into it
+        ids = torch.tensor(self.channel_ids, device=images.device).repeat(len(images), 1)
+        x = model.patch_embed({"imgs": images, "chn_ids": ids})
+        grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
+        place = resample_abs_pos_embed(model.pos_embed, list(grid))
+        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1) + place
+        return run_blocks(x, self.blocks, model.norm, grid, emit, wanted)
+
+
+def panopticon_backbone(request: Request) -> PanopticonBackbone:
+    """Build Panopticon's encoder; `weights` is a checkpoint as published."""
+    try:
+        from torchgeo.models import Panopticon
+    except ImportError as error:
+        raise require_torchgeo(request, error) from error
+    facts = MODELS[request.model]
+    request.refuse_all_but(*facts.takes)
+    channel_ids(request, RADAR, scale=1000)  # bands are refused before weights are fetched
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Panopticon(**SHAPES[request.model], img_size=_PRETRAINING_SIZE).model
+    source = None
+    if request.loads_weights:
+        state, source = published_state(request, facts.weights)
+        load_state(model, state, source, request.name)
+    return PanopticonBackbone(model, request, licence=facts.licence, source=source)

@@ -1,0 +1,58 @@
+"""ResNets and vision transformers of timm (arXiv 1512.03385, 2010.11929) with the weights that
+torchgeo offers for satellite images: SSL4EO-S12 and SSL4EO-L, SoftCon, DeCUR, FG-MAE, CLOSP,
+SatlasPretrain, SSL4Eco, Seasonal Contrast and Geography-Aware Self-Supervised Learning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from geotune.backbones.facts import Facts
+from geotune.backbones.request import Request
+from geotune.backbones.timm import TimmBackbone
+from geotune.backbones.torchgeo.images import describe, fit_images
+from geotune.backbones.torchgeo.loading import published_state, without_norm
+from geotune.backbones.torchgeo.published import PUBLISHED
+from geotune.backbones.weights import load_state
+
+MODELS: dict[str, Facts] = {
+    name: published.facts
+    for name, published in PUBLISHED.items()
+    if published.network.startswith(("resnet", "vit"))
+}
+
+
+def resnet_vit_backbone(request: Request) -> TimmBackbone:
+    """Build a ResNet or ViT; `weights` is a checkpoint as torchgeo publishes it."""
+    published = PUBLISHED[request.model]
+    request.refuse_all_but(*published.facts.takes)
+    fit = fit_images(request, published.images)
+    vit = published.network.startswith("vit")
+    options: dict[str, Any] = {"img_size": 224, "dynamic_img_size": True} if vit else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = timm.create_model(
+            published.network, in_chans=len(published.images.bands), num_classes=0, **options
+        )
+    source: str | None = None
+    notes: tuple[str, ...] = ()
+    if request.loads_weights:
+        state, source = published_state(request, published.facts.weights)
+        notes = without_norm(state, model)
+        load_state(model, state, source, request.name)
+    first = model.patch_embed.proj if vit else model.conv1
+    first.weight = nn.Parameter(fit.weight(first.weight.detach()))
+    first.in_channels = len(request.bands)
+    backbone = TimmBackbone(
+        model,
+        request,
+        pad_to=int(model.patch_embed.patch_size[0]) if vit else 32,
+        licence=published.facts.licence,
+        source=source,
+    )
+    describe(backbone, published.images, fit)
+    backbone.notes += notes
+    return backbone

@@ -1,0 +1,215 @@
+"""Swin transformers v1 and v2 of torchvision (arXiv 2103.14030, 2111.09883) with the weights that
+torchgeo offers: SatlasPretrain (arXiv 2211.15660), and Mask2Former on Cityscapes.
+
+torchvision's attention reads the weights of its linear layers without calling them, so an adapter
+around such a layer would do nothing. Here it calls them.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.swin_transformer import (
+    PatchMerging,
+    PatchMergingV2,
+    ShiftedWindowAttention,
+    ShiftedWindowAttentionV2,
+    SwinTransformer,
+    SwinTransformerBlock,
+    SwinTransformerBlockV2,
+)
+
+from geotune.backbones.bands import Fit
+from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.facts import Facts
+from geotune.backbones.request import Request
+from geotune.backbones.torchgeo.images import describe, fit_images
+from geotune.backbones.torchgeo.loading import published_state, without_norm
+from geotune.backbones.torchgeo.published import PUBLISHED
+from geotune.backbones.weights import load_state
+
+_HEADS = {96: [3, 6, 12, 24], 128: [4, 8, 16, 32]}  # by width, of the four stages
+SHAPES: dict[str, dict[str, int]] = {
+    "swin_t": {"width": 96, "third": 6, "window": 7},
+    "swin_s": {"width": 96, "third": 18, "window": 7},
+    "swin_b": {"width": 128, "third": 18, "window": 12},  # as its weights have it; else 7
+    "swin_v2_t": {"width": 96, "third": 6, "window": 8},
+    "swin_v2_b": {"width": 128, "third": 18, "window": 8},
+}
+"""Width of the first stage, blocks of the third (the others have two), side of the windows."""
+MODELS: dict[str, Facts] = {
+    name: published.facts for name, published in PUBLISHED.items() if published.network in SHAPES
+}
+
+
+class SwinBackbone(Backbone):
+    """The stages of a Swin transformer."""
+
+    def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
+        super().__init__(model, request, pad_to=32, **kwargs)
+        features: Any = model.features
+        # after the patch embedding, stages and what merges patches between them take turns
+        self._stages = range(1, len(features), 2)
+        describe(self, PUBLISHED[request.model].images, fit)
+        self.fingerprint = fingerprint(model)
+        self.taps = self.find_taps(
+            [f"features.{s}.{i}" for s in self._stages for i in range(len(features[s]))]
+        )
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of every stage."""
+        features: Any = self.model.features
+        return [block for stage in self._stages for block in features[stage]]
+
+    def run(
+        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+    ) -> Tensor | None:
+        """See `Backbone.run`."""
+        model: Any = self.model
+        x = model.features[0](images)  # (B, h, w, C) from here on
+        index, last = 0, len(self.blocks) - 1
+        for stage in self._stages:
+            if stage > 1:
+                x = model.features[stage - 1](x)
+            for block in model.features[stage]:
+                x = block(x)
+                if index == last:
+                    x = model.norm(x)
+                if index in wanted:
+                    emit(index, x.permute(0, 3, 1, 2))
+                index += 1
+        return None
+
+
+class _CallsLayers:
+    """torchvision's attention in shifted windows, with its linear layers called."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        """Maps `(B, h, w, C)` to maps of that shape."""
+        batch, height, width, channels = x.shape
+        high, wide = self.window_size
+        x = F.pad(x, (0, 0, 0, -width % wide, 0, -height % high))
+        rows, columns = x.shape[1:3]
+        # a window that holds the whole map is not shifted
+        down = self.shift_size[0] if high < rows else 0
+        right = self.shift_size[1] if wide < columns else 0
+        x = x.roll((-down, -right), (1, 2))
+        windows = _windows(x, high, wide)
+        count = windows.shape[1]
+        qkv = self.qkv(windows.flatten(0, 1)).unflatten(2, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B windows, heads, tokens, C / heads) each
+        scores = self.scores(q, k) + self.get_relative_position_bias()
+        if down or right:
+            # what the shift brought together from two edges of the map keeps apart
+            below = _parts(rows, high, down, x.device)
+            beside = _parts(columns, wide, right, x.device)
+            part = _windows((3 * below[:, None] + beside)[None, ..., None], high, wide)[0, ..., 0]
+            apart = -100.0 * (part[:, None, :] != part[:, :, None])
+            scores = scores.unflatten(0, (batch, count)) + apart[:, None].to(scores.dtype)
+            scores = scores.flatten(0, 1)
+        out = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        out = self.proj(out).unflatten(1, (high, wide)).unflatten(0, (batch, rows // high, -1))
+        out = out.transpose(2, 3).reshape(batch, rows, columns, channels)
+        out = out.roll((down, right), (1, 2))
+        kept: Tensor = out[:, :height, :width].contiguous()
+        return kept
+
+
+def _windows(x: Tensor, high: int, wide: int) -> Tensor:
+    """`(B, h, w, C)` to `(B, windows, high * wide, C)`."""
+    batch, rows, columns, channels = x.shape
+    x = x.reshape(batch, rows // high, high, columns // wide, wide, channels)
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _parts(length: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """0 for what no window shares with what came from the other edge; 1 and 2 for the two sides."""
+    part = torch.zeros(length, device=device)
+    if shift:
+        part[-window:-shift] = 1
+        part[-shift:] = 2
+    return part
+
+
+class _Attention(_CallsLayers, ShiftedWindowAttention):  # type: ignore[misc]
+    """Of Swin v1: the scaled product of queries and keys."""
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """`(B, heads, N, C)` each to `(B, heads, N, N)`."""
+        product: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        return product
+
+
+class _AttentionV2(_CallsLayers, ShiftedWindowAttentionV2):  # type: ignore[misc]
+    """Of Swin v2: their cosine, with a learned scale."""
+
+    def __init__(self, dim: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dim, *args, **kwargs)
+        self.qkv = _NoBiasOfKeys(dim, 3 * dim)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """`(B, heads, N, C)` each to `(B, heads, N, N)`."""
+        cosine = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        scaled: Tensor = cosine * self.logit_scale.clamp(max=math.log(100.0)).exp()
+        return scaled
+
+
+class _NoBiasOfKeys(nn.Linear):
+    """Queries, keys and values; the bias of the keys counts as zero and never trains."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., C)` to `(..., 3 C)`."""
+        q, k, v = self.bias.chunk(3)
+        return F.linear(x, self.weight, torch.cat([q, torch.zeros_like(k), v]))
+
+
+def swin_backbone(request: Request) -> SwinBackbone:
+    """Build a Swin transformer; `weights` is a checkpoint as torchgeo publishes it."""
+    published = PUBLISHED[request.model]
+    request.refuse_all_but(*published.facts.takes)
+    fit = fit_images(request, published.images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _build(published.network, len(published.images.bands))
+    source: str | None = None
+    notes: tuple[str, ...] = ()
+    if request.loads_weights:
+        state, source = published_state(request, published.facts.weights)
+        notes = without_norm(state, model)
+        load_state(model, state, source, request.name)
+    first: Any = model.features
+    embedding = first[0][0]
+    embedding.weight = nn.Parameter(fit.weight(embedding.weight.detach()))
+    embedding.in_channels = len(request.bands)
+    backbone = SwinBackbone(model, request, fit, licence=published.facts.licence, source=source)
+    backbone.notes += notes
+    return backbone
+
+
+def _build(network: str, bands: int) -> nn.Module:
+    """The network without its classifier."""
+    shape = SHAPES[network]
+    width, window = shape["width"], shape["window"]
+    second = network.startswith("swin_v2")
+    block = SwinTransformerBlockV2 if second else SwinTransformerBlock
+    model: nn.Module = SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=width,
+        depths=[2, 2, shape["third"], 2],
+        num_heads=_HEADS[width],
+        window_size=[window, window],
+        stochastic_depth_prob=0.0,
+        num_classes=1,
+        block=partial(block, attn_layer=_AttentionV2 if second else _Attention),
+        downsample_layer=PatchMergingV2 if second else PatchMerging,
+    )
+    first: Any = model.features
+    first[0][0] = nn.Conv2d(bands, width, kernel_size=4, stride=4)
+    model.head = nn.Identity()
+    return model

@@ -1,0 +1,253 @@
+"""Presto: parity with rslearn's own, pixels in portions, and bands by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import geotune
+from geotune.backbones.base import Backbone
+from geotune.backbones.rslearn import presto
+from geotune.methods.base import Method
+from geotune.types import GeotuneError
+
+pytest.importorskip("rslearn")
+pytest.importorskip("einops")
+
+MakeBackbone = Callable[..., Backbone]
+
+S2 = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+WEATHER = ("temperature_2m", "total_precipitation")
+TERRAIN = ("elevation", "slope")
+RANGES = {"s2": (S2, 4000.0), "s1": (("VV", "VH"), -20.0), "era5": (WEATHER, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the form in which they are published."""
+    from rslearn.models.presto.single_file_presto import Presto
+
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("presto") / "default_model.pt"
+    torch.save(Presto.construct().state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def make(make_backbone: MakeBackbone) -> MakeBackbone:
+    def build(bands: Any = ("B02", "B03", "B04", "B08"), **options: Any) -> Backbone:
+        return make_backbone("rslearn/presto", bands=bands, **options).eval()
+
+    return build
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def rslearn_image(images: Tensor, days: list[tuple[int, int]]) -> Any:
+    from rslearn.train.model_context import RasterImage
+
+    dates = [datetime(year, 1, 1) + timedelta(days=day - 1) for year, day in days]
+    return RasterImage(images, timestamps=[(date, date) for date in dates])
+
+
+@pytest.mark.parametrize("place", [False, True])
+@pytest.mark.parametrize("dated", [False, True])
+def test_the_last_map_is_that_of_rslearn(
+    weights: Path, make: MakeBackbone, place: bool, dated: bool
+) -> None:
+    from rslearn.models.presto.presto import Presto
+    from rslearn.train.model_context import ModelContext, RasterImage
+
+    generator = torch.Generator().manual_seed(0)
+    raw = {
+        key: torch.rand(2, len(bands), 3, 4, 5, generator=generator) * top
+        for key, (bands, top) in RANGES.items()
+    }
+    raw["srtm"] = torch.rand(2, 2, 1, 4, 5, generator=generator).expand(-1, -1, 3, -1, -1) * 500
+    days = [[(2023, 59), (2024, 60), (2024, 61)], [(2023, 60), (2023, 365), (2024, 366)]]
+    places = torch.tensor([[10.0, 50.0], [-70.0, -33.0]])
+    inputs: list[dict[str, Any]] = []
+    for i in range(2):
+        inputs.append({k: rslearn_image(v[i], days[i]) for k, v in raw.items()})
+        if not dated:
+            inputs[i] = {k: RasterImage(v[i]) for k, v in raw.items()}
+        if place:
+            inputs[i]["latlon"] = places[i].flip(0).reshape(2, 1, 1, 1).expand(-1, 1, 4, 5)
+    theirs: Any = Presto(pretrained_path=str(weights.parent)).eval()
+    if place:
+        # its wrapper takes places as `(C, H, W)`
+        inputs = [{**x, "latlon": _Image(x["latlon"][:, 0])} for x in inputs]
+    ours = make(
+        [*S2, "VV", "VH", *WEATHER, *TERRAIN],
+        weights=weights,
+        timesteps=3,
+        metadata=["time"] * dated + ["location"] * place,
+    )
+    known = ours.normalization
+    assert known is not None
+    offset, scale = (torch.tensor(v).reshape(1, -1, 1, 1, 1) for v in (known.offset, known.scale))
+    images = (torch.cat([raw[key] for key in ("s2", "s1", "era5", "srtm")], 1) - offset) / scale
+    with torch.no_grad():
+        expected = theirs(ModelContext(inputs=inputs, metadatas=[])).feature_maps[0]
+        found = ours(images, time=torch.tensor(days).float(), location=places).maps
+    assert len(found) == 2
+    torch.testing.assert_close(found[-1], expected, rtol=1e-5, atol=1e-5)
+
+
+class _Image:
+    """What of an image rslearn's wrapper reads."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+
+def test_portions_change_nothing_but_memory(
+    make: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = make(timesteps=2, metadata=["time", "location"])
+    images = noise(2, 4, 2, 7, 5)
+    time = torch.tensor([[[2020.0, 10.0], [2020.0, 100.0]], [[2021.0, 200.0], [2021.0, 300.0]]])
+    inputs = {"time": time, "location": torch.tensor([[0.0, 0.0], [50.0, 10.0]])}
+    seen: list[int] = []
+    run = backbone._pixels
+
+    def watch(pixels: Tensor, *rest: Any) -> Any:
+        seen.append(len(pixels))
+        return run(pixels, *rest)
+
+    monkeypatch.setattr(backbone, "_pixels", watch)
+
+    def gradients() -> list[Tensor]:
+        backbone.zero_grad(set_to_none=True)
+        maps = backbone(images, **inputs).maps
+        sum(m.square().mean() for m in maps).backward()  # type: ignore[union-attr]
+        return [*maps, *(p.grad for p in backbone.parameters() if p.grad is not None)]
+
+    whole = gradients()
+    assert seen == [70]
+    monkeypatch.setattr(presto, "TOKENS", 64)
+    seen.clear()
+    torch.testing.assert_close(gradients(), whole, rtol=1e-4, atol=1e-6)
+    portions = [16, 16, 16, 16, 6]
+    assert seen[:5] == portions
+    assert sorted(seen[5:]) == sorted(portions), "they are run anew in the backward pass"
+
+
+def test_a_patch_is_the_mean_of_its_pixels(make: MakeBackbone) -> None:
+    images = noise(1, 4, 37, 50)
+    backbone = make(patch_size=4)
+    with torch.no_grad():
+        features = backbone(images)
+        assert features.image_size == (40, 52)
+        assert [tap.stride for tap in backbone.taps] == [4, 4]
+        assert all(m.shape == (1, 128, 10, 13) for m in features.maps)
+        pooled = torch.nn.functional.avg_pool2d(images[..., :36, :48], 4)
+        plain = make()(pooled).maps
+    torch.testing.assert_close([m[..., :9, :12] for m in features.maps], list(plain))
+
+
+def test_taps_are_blocks(make: MakeBackbone) -> None:
+    backbone = make()
+    modules = dict(backbone.model.named_modules())
+    assert [modules[tap.name] for tap in backbone.taps] == backbone.blocks
+    with torch.no_grad():
+        maps = backbone(noise(1, 4, 5, 3)).maps
+        (second,) = backbone(noise(1, 4, 5, 3), taps=[1]).maps
+    assert [m.shape for m in maps] == [(1, 128, 5, 3)] * 2
+    torch.testing.assert_close(second, maps[1], rtol=0, atol=0)
+
+
+def test_the_order_of_bands_does_not_matter(make: MakeBackbone) -> None:
+    bands, order = ["red", "B02", "B08", "VH", "slope"], [4, 2, 0, 3, 1]
+    images = noise(1, 5, 2, 3, 3)
+    one, two = make(bands, timesteps=2), make([bands[i] for i in order], timesteps=2)
+    with torch.no_grad():
+        torch.testing.assert_close(one(images).maps, two(images[:, order]).maps, rtol=0, atol=0)
+    assert any("S2_RGB lacks B03" in note for note in one.notes)
+
+
+METHODS: dict[str, Method] = {
+    "full": geotune.Full(stem=0),
+    "frozen": geotune.Frozen(stem=0),
+    "lora": geotune.Lora(rank=2, stem=0),
+    "est": geotune.Est(min_width=8, stem=0),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("metadata", [[], ["time", "location"]])
+def test_methods_train_what_they_should(
+    make: MakeBackbone, method: str, metadata: list[str]
+) -> None:
+    backbone = make(timesteps=2, metadata=metadata)
+    own = {f"backbone.{name}" for name, p in backbone.named_parameters() if p.requires_grad}
+    encoder = geotune.attach(backbone, METHODS[method])
+    names = set(encoder.trainable_names())
+    assert (names == own) == (method == "full")
+    assert bool(names) == (method != "frozen")
+    inputs = backbone.example(6, 4)
+    total = sum(m.square().mean() for m in encoder(inputs.pop("images"), **inputs).maps)
+    assert isinstance(total, Tensor)
+    if names:
+        total.backward()
+    assert {name for name, p in encoder.named_parameters() if p.grad is not None} == names
+
+
+def test_weights_come_from_the_published_file_or_of_the_encoder_alone(
+    weights: Path, make: MakeBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(weights=weights)
+    assert not whole.random_weights
+    assert "MIT" in whole.licence
+    assert whole.fingerprint != make().fingerprint == make().fingerprint
+    state = torch.load(weights, weights_only=True)
+    alone = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+    torch.save(alone, tmp_path / "encoder.pt")
+    assert make(weights=tmp_path / "encoder.pt").fingerprint == whole.fingerprint
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(GeotuneError, match="these are no weights of rslearn/presto"):
+        make(weights=tmp_path / "other.pt")
+
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda repository, file: str(weights.parent / file)
+    )
+    fetched = make(pretrained=True)
+    assert fetched.source == "hub: nasaharvest/presto/default_model.pt"
+    assert fetched.fingerprint == whole.fingerprint
+
+
+def test_the_normalisation_is_that_of_rslearn() -> None:
+    from rslearn.models.presto.presto import INPUT_PRESTO_BANDS
+    from rslearn.models.presto.single_file_presto import PRESTO_ADD_BY, PRESTO_DIV_BY
+
+    names = ["VV", "VH", *INPUT_PRESTO_BANDS[2:-1]]
+    assert names == list(presto._SCALES) == list(presto.MODELS["presto"].bands)
+    offsets, scales = zip(*presto._SCALES.values(), strict=True)
+    torch.testing.assert_close(torch.tensor(offsets), -PRESTO_ADD_BY[:-1])
+    torch.testing.assert_close(torch.tensor(scales), PRESTO_DIV_BY[:-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bands": ["B02", "B10"]}, "does not know B10"),
+        ({"bands": ["B02", "blue"]}, "names one band twice"),
+        ({"timesteps": 25}, "takes at most 24 dates"),
+        ({"timesteps": 2, "combine": "max"}, "combine max: rslearn/presto makes one map"),
+        ({"patch_size": 0}, "patch_size 0"),
+        ({"gsd": 10.0}, "takes no ground sampling distance"),
+    ],
+)
+def test_what_presto_cannot_do_is_said(
+    make: MakeBackbone, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GeotuneError, match=message):
+        make(**options)

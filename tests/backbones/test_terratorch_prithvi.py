@@ -1,0 +1,233 @@
+"""Prithvi: parity with TerraTorch's own, dates, time and place, bands by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from geotune import Est, Frozen, Full, Lora, attach
+from geotune.backbones.base import Backbone
+from geotune.methods.base import Method
+from geotune.types import GeotuneError
+
+pytest.importorskip("terratorch")
+torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import
+
+MakeBackbone = Callable[..., Backbone]
+
+TINY, TINY_TL = "terratorch/prithvi_eo_tiny", "terratorch/prithvi_eo_v2_tiny_tl"
+BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
+TIME = torch.tensor([[[2018.0, 1.0], [2018.0, 200.0]], [[2021.0, 366.0], [2022.0, 17.0]]])
+PLACE = torch.tensor([[10.5, 50.0], [-70.0, -33.0]])  # longitude, latitude
+
+
+def images(
+    height: int = 32, width: int = 32, bands: int = 6, dates: int = 1, seed: int = 0
+) -> Tensor:
+    shape = (2, bands, dates, height, width) if dates > 1 else (2, bands, height, width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def theirs(ours: Backbone) -> Any:
+    """TerraTorch's own model with the same weights."""
+    from terratorch.registry import BACKBONE_REGISTRY
+
+    name = ours.name.removeprefix("terratorch/")
+    model: Any = BACKBONE_REGISTRY.build(name, pretrained=False, num_frames=ours.timesteps)
+    result = model.load_state_dict(ours.model.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert all("embed_enc" in key for key in result.missing_keys)
+    return model.eval()
+
+
+@pytest.mark.parametrize("side", [32, 224, 48])
+def test_every_map_is_that_of_terratorch(make_backbone: MakeBackbone, side: int) -> None:
+    ours = make_backbone(TINY, bands=BANDS).eval()
+    model = theirs(ours)
+    with torch.no_grad():
+        expected = model.prepare_features_for_image_model(model(images(side, side)))
+        found = ours(images(side, side)).maps
+    torch.testing.assert_close(found, tuple(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_a_wide_image_is_that_of_terratorch(make_backbone: MakeBackbone) -> None:
+    ours = make_backbone(TINY, bands=BANDS).eval()
+    with torch.no_grad():
+        tokens = theirs(ours)(images(32, 80))[-1]
+        features = ours(images(32, 80))
+    expected = tokens[:, 1:].transpose(1, 2).reshape(2, -1, 2, 5)
+    torch.testing.assert_close(features.maps[-1], expected, rtol=1e-5, atol=1e-5)
+    assert features.tokens is not None
+    torch.testing.assert_close(features.tokens, tokens[:, :1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "metadata", [["time", "location"], ["time"], ["location"], []], ids="-".join
+)
+def test_time_and_place_are_those_of_terratorch(
+    make_backbone: MakeBackbone, metadata: list[str]
+) -> None:
+    """TerraTorch counts the days of a year from 0 and takes the latitude first."""
+    ours = make_backbone(TINY_TL, bands=BANDS, metadata=metadata, timesteps=2).eval()
+    for name, parameter in ours.named_parameters():
+        if name.endswith("scale"):
+            torch.nn.init.constant_(parameter, 0.7)
+    model = theirs(ours)
+    coordinates: dict[str, Tensor] = {}
+    if "time" in metadata:
+        coordinates["temporal_coords"] = TIME - torch.tensor([0.0, 1.0])
+    if "location" in metadata:
+        coordinates["location_coords"] = PLACE.flip(-1)
+    with torch.no_grad():
+        tokens = model(images(dates=2), **coordinates)[-1]
+        found = ours(images(dates=2), time=TIME, location=PLACE).maps[-1]
+    expected = tokens[:, 1:].reshape(2, 2, 4, -1).mean(1).transpose(1, 2).reshape(2, -1, 2, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dates_side_by_side_are_those_of_terratorch(make_backbone: MakeBackbone) -> None:
+    ours = make_backbone(TINY, bands=BANDS, timesteps=3, combine="concat").eval()
+    model = theirs(ours)
+    with torch.no_grad():
+        found = ours(images(dates=3)).maps[-1]
+        expected = model.prepare_features_for_image_model(model(images(dates=3)))[-1]
+    by_date = expected.reshape(2, 3, -1, 2, 2).transpose(1, 2)  # TerraTorch's are (t e)
+    torch.testing.assert_close(found, by_date.flatten(1, 2), rtol=1e-5, atol=1e-5)
+    assert ours.taps[-1].channels == found.shape[1] == 3 * 256
+
+
+@pytest.mark.parametrize("rule", ["mean", "max", "last"])
+def test_dates_become_one(make_backbone: MakeBackbone, rule: str) -> None:
+    apart = make_backbone(TINY, bands=BANDS, timesteps=2, combine="concat").eval()
+    one = make_backbone(TINY, bands=BANDS, timesteps=2, combine=rule).eval()
+    with torch.no_grad():
+        both = apart(images(dates=2)).maps[-1].reshape(2, 256, 2, 2, 2)
+        found = one(images(dates=2)).maps[-1]
+    expected = {"mean": both.mean(2), "max": both.amax(2), "last": both[:, :, -1]}[rule]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("published", [True, False], ids=["as published", "encoder alone"])
+def test_weights_are_loaded_by_band_name(
+    make_backbone: MakeBackbone, tmp_path: Path, published: bool
+) -> None:
+    state = make_backbone(TINY, bands=BANDS).model.state_dict()
+    if published:
+        state = {f"encoder.{name}": tensor for name, tensor in state.items()}
+        state["decoder.mask_token"] = torch.zeros(1, 1, 128)
+        state["decoder.decoder_embed.weight"] = torch.zeros(128, 256)
+    torch.save(state, tmp_path / "prithvi.pt")
+
+    def make(*bands: str, **options: Any) -> Backbone:
+        return make_backbone(TINY, bands=bands, weights=tmp_path / "prithvi.pt", **options).eval()
+
+    plain, turned = make(*BANDS), make("SWIR2", "blue", "B11", "red", "B8A", "green")
+    few, more = make("B04", "B02"), make(*BANDS, "VV", new_bands="mean")
+    order = [5, 0, 4, 2, 3, 1]
+    with torch.no_grad():
+        expected = plain(images()).maps
+        torch.testing.assert_close(turned(images()[:, order]).maps, expected, rtol=1e-4, atol=1e-5)
+        absent = images() * torch.tensor([1, 0, 1, 0, 0, 0]).reshape(1, 6, 1, 1)
+        torch.testing.assert_close(
+            few(images()[:, [2, 0]]).maps, plain(absent).maps, rtol=1e-4, atol=1e-5
+        )
+    weight = more.model.state_dict()["patch_embed.proj.weight"]
+    torch.testing.assert_close(weight[:, 6], weight[:, :6].mean(1))
+    assert plain.source == str(tmp_path / "prithvi.pt")
+    assert not plain.random_weights
+    assert plain.notes == ()
+    assert "without B03, B8A, B11, B12" in few.notes[0]
+    assert "VV start from the mean" in more.notes[0]
+    assert more.normalization is None
+    assert few.normalization is not None
+    assert few.normalization.offset == (1433.0, 1087.0)
+
+
+def test_maps_of_any_size_are_as_the_taps_say(make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone(TINY, bands=BANDS).eval()
+    with torch.no_grad():
+        features = backbone(images(37, 50))
+    assert features.image_size == (48, 64)
+    assert len(features.maps) == len(backbone.taps) == len(backbone.blocks) == 4
+    for tap, feature in zip(backbone.taps, features.maps, strict=True):
+        assert feature.shape == (2, tap.channels, 48 / tap.stride, 64 / tap.stride)
+
+
+METHODS: dict[str, Method] = {
+    "full": Full(stem=0),
+    "frozen": Frozen(stem=0),
+    "lora": Lora(rank=2, stem=0),
+    "est": Est(reduction=4, min_width=8, stem=0),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_what_it_says(make_backbone: MakeBackbone, method: str) -> None:
+    """LoRA too: under TerraTorch 1.2.11 `freeze_backbone: true` freezes LoRA's own matrices."""
+    encoder = attach(
+        make_backbone(TINY_TL, bands=BANDS, metadata=["time", "location"]), METHODS[method]
+    ).train()
+    before = copy.deepcopy(dict(encoder.named_parameters()))
+    maps = encoder(images(), time=TIME[:, :1], location=PLACE).maps
+    if method == "frozen":
+        assert encoder.trainable_names() == []
+        return
+    torch.stack([m.square().mean() for m in maps]).sum().backward()
+    torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1).step()
+    changed = {n for n, p in encoder.named_parameters() if not torch.equal(p, before[n])}
+    assert changed
+    assert changed <= set(encoder.trainable_names())
+    if method == "lora":
+        assert {name.split(".")[-3] for name in changed} == {"lora_B"}
+        assert len(changed) == 12 * 3  # qkv, fc1 and fc2 of each block
+
+
+def test_without_time_and_place_there_is_nothing_that_cannot_learn(
+    make_backbone: MakeBackbone,
+) -> None:
+    parameters = [n for n, _ in make_backbone(TINY_TL, bands=BANDS).named_parameters()]
+    assert parameters
+    assert not any("embed_enc" in name for name in parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (TINY, {"bands": ["B02", "VV"]}, "does not know VV; it knows B02, .*new_bands=mean"),
+        (TINY, {"bands": ["VV"], "new_bands": "mean"}, "knows none of VV"),
+        (TINY, {"bands": ["B02", "blue"]}, "names one band twice: B02, blue"),
+        (TINY, {"patch_size": 8}, "patch_size 8: .* has a fixed patch"),
+        (TINY, {"gsd": 10.0}, "takes no ground sampling distance"),
+        (TINY, {"metadata": ["time"]}, "metadata time: terratorch/prithvi_eo_tiny takes none"),
+        (TINY, {"pretrained": True}, "no pretrained weights are published.*pretrained=false"),
+        (TINY, {"weights": "nowhere.pt"}, "nowhere.pt: no such weights file"),
+        ("terratorch/prithvi_eo_v2_30", {}, "near it: terratorch/prithvi_eo_v2_300"),
+    ],
+)
+def test_what_prithvi_cannot_do_is_said(
+    make_backbone: MakeBackbone, name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GeotuneError, match=message):
+        make_backbone(name, **{"bands": BANDS, **options})
+
+
+def test_weights_of_another_model_are_refused(make_backbone: MakeBackbone, tmp_path: Path) -> None:
+    state = make_backbone(TINY, bands=BANDS).model.state_dict()
+    torch.save(state, tmp_path / "tiny.pt")
+    with pytest.raises(GeotuneError, match=r"no weights of terratorch/prithvi_eo_v2_tiny_tl"):
+        make_backbone(TINY_TL, bands=BANDS, weights=tmp_path / "tiny.pt")
+
+
+def test_weights_of_other_bands_are_refused(make_backbone: MakeBackbone, tmp_path: Path) -> None:
+    """TerraTorch would take the first of the file's bands for these."""
+    state = make_backbone(TINY, bands=BANDS[:4]).model.state_dict()
+    torch.save(state, tmp_path / "four.pt")
+    assert make_backbone(TINY, bands=BANDS[:4], weights=tmp_path / "four.pt").source
+    with pytest.raises(GeotuneError, match=r"is \(256, 4, 1, 16, 16\), expected \(256, 3,"):
+        make_backbone(TINY, bands=BANDS[:3], weights=tmp_path / "four.pt")

@@ -1,0 +1,214 @@
+"""TerraMind: parity with TerraTorch's own, one modality and several, bands by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from geotune import Est, Frozen, Full, Lora, attach
+from geotune.backbones.bands import canonical
+from geotune.backbones.base import Backbone
+from geotune.backbones.terratorch import terramind
+from geotune.methods.base import Method
+from geotune.types import GeotuneError
+
+pytest.importorskip("terratorch")
+torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import
+
+MakeBackbone = Callable[..., Backbone]
+
+TINY = "terratorch/terramind_v1_tiny"
+OPTICAL = terramind.MODELS["terramind_v1_tiny"].bands
+BOTH = {"S2L2A": ("B04", "B03", "B02"), "S1GRD": ("VV", "VH")}
+
+
+def images(height: int = 32, width: int = 32, bands: int = 12) -> Tensor:
+    return torch.randn(2, bands, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def theirs(**options: Any) -> Any:
+    """TerraTorch's own model."""
+    from terratorch.registry import BACKBONE_REGISTRY
+
+    return BACKBONE_REGISTRY.build("terramind_v1_tiny", pretrained=False, **options).eval()
+
+
+def as_map(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (224, 224)])
+def test_every_map_is_that_of_terratorch(
+    make_backbone: MakeBackbone, height: int, width: int
+) -> None:
+    ours = make_backbone(TINY, bands=OPTICAL).eval()
+    model = theirs(modalities=["S2L2A"])
+    model.load_state_dict(ours.model.state_dict())
+    with torch.no_grad():
+        expected = model(images(height, width))
+        found = ours(images(height, width)).maps
+    for ours_, tokens in zip(found, expected, strict=True):
+        shaped = as_map(tokens, height // 16, width // 16)
+        torch.testing.assert_close(ours_, shaped, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the published layout: every modality's embedding, and a decoder."""
+    torch.manual_seed(3)
+    model = theirs(modalities=["S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM"])
+    state = {**model.state_dict(), "decoder.0.norm1.weight": torch.ones(192)}
+    path = tmp_path_factory.mktemp("terramind") / "TerraMind_v1_tiny.pt"
+    torch.save(state, path)
+    return path
+
+
+def test_modalities_and_bands_by_name_are_those_of_terratorch(
+    make_backbone: MakeBackbone, published: Path
+) -> None:
+    ours = make_backbone(TINY, bands=BOTH, weights=published).eval()
+    model = theirs(
+        modalities=["S2L2A", "S1GRD"],
+        ckpt_path=str(published),
+        bands={"S2L2A": ["RED", "GREEN", "BLUE"], "S1GRD": ["VV", "VH"]},
+    )
+    inputs = {"S2L2A": images(bands=3), "S1GRD": images(bands=2) * 2}
+    with torch.no_grad():
+        expected = as_map(model(dict(inputs))[-1], 2, 2)
+        by_name = ours(inputs).maps[-1]
+        as_one = ours(torch.cat([*inputs.values()], dim=1)).maps[-1]
+    torch.testing.assert_close(by_name, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(by_name, as_one)
+    assert ours.modalities == BOTH
+    assert ours.bands == ("B04", "B03", "B02", "VV", "VH")
+    assert ours.source == str(published)
+
+
+def test_the_order_of_bands_and_modalities_does_not_matter(
+    make_backbone: MakeBackbone, published: Path
+) -> None:
+    here = make_backbone(TINY, bands=BOTH, weights=published).eval()
+    turned = {"s1": ("VH", "VV"), "S2L2A": ("blue", "red", "green")}
+    there = make_backbone(TINY, bands=turned, weights=published).eval()
+    with torch.no_grad():
+        ours = here(images(bands=5)).maps
+        other = there(images(bands=5)[:, [4, 3, 2, 0, 1]]).maps
+    torch.testing.assert_close(other, ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bands", "modality"),
+    [
+        ({"S2L1C": ("B10", "B02")}, "S2L1C"),
+        ({"RGB": ("red", "green", "blue")}, "RGB"),
+        ({"S2RGB": ("B04",)}, "RGB"),
+        ({"S1RTC": ("VV",)}, "S1RTC"),
+        ({"DEM": ("DEM",)}, "DEM"),
+        (("B02", "B8A"), "S2L2A"),
+    ],
+)
+def test_each_modality_brings_its_own_normalisation(
+    make_backbone: MakeBackbone, bands: Any, modality: str
+) -> None:
+    from terratorch.models.backbones.terramind.model import terramind_register as register
+
+    backbone = make_backbone(TINY, bands=bands)
+    known = backbone.normalization
+    assert known is not None
+    key = terramind._KEYS[modality]
+    means, stds = register.v1_pretraining_mean[key], register.v1_pretraining_std[key]
+    assert list(terramind._MEAN[modality]) == means
+    assert list(terramind._STD[modality]) == stds
+    assert len(terramind._MODALITIES[modality]) == len(means)
+    own = [canonical(band) for band in terramind._MODALITIES[modality]]
+    first = own.index(canonical(backbone.bands[0]))
+    assert (known.offset[0], known.scale[0]) == (means[first], stds[first])
+
+
+def test_a_new_band_starts_from_the_mean(make_backbone: MakeBackbone, published: Path) -> None:
+    backbone = make_backbone(TINY, bands=[*OPTICAL, "thermal"], weights=published, new_bands="mean")
+    weight = backbone.model.state_dict()["encoder_embeddings.untok_sen2l2a@224.proj.weight"]
+    columns = weight.unflatten(1, (256, 13))
+    torch.testing.assert_close(columns[..., 12], columns[..., :12].mean(-1))
+    assert backbone.normalization is None
+    assert "thermal start from the mean" in backbone.notes[0]
+
+
+def test_the_first_version_takes_sentinel_2_alone(make_backbone: MakeBackbone) -> None:
+    from terratorch.models.backbones.terramind.model import terramind_register as register
+
+    facts = terramind.MODELS["terramind_v01_base"]
+    key = terramind._KEYS["S2L2A"]
+    assert list(facts.mean) == register.v01_pretraining_mean[key]
+    assert list(facts.std) == register.v01_pretraining_std[key]
+    with pytest.raises(GeotuneError, match="modality S1GRD is unknown"):
+        make_backbone("terratorch/terramind_v01_base", bands=BOTH)
+
+
+def test_maps_of_any_size_are_as_the_taps_say(make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone(TINY, bands=BOTH).eval()
+    with torch.no_grad():
+        features = backbone(images(37, 50, bands=5))
+    assert features.image_size == (48, 64)
+    assert features.tokens is None
+    assert len(features.maps) == len(backbone.taps) == len(backbone.blocks) == 12
+    for tap, feature in zip(backbone.taps, features.maps, strict=True):
+        assert feature.shape == (2, tap.channels, 48 / tap.stride, 64 / tap.stride)
+
+
+METHODS: dict[str, Method] = {
+    "full": Full(stem=0),
+    "frozen": Frozen(stem=0),
+    "lora": Lora(rank=2, stem=0),
+    "est": Est(reduction=4, min_width=8, stem=0),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_what_it_says(make_backbone: MakeBackbone, method: str) -> None:
+    encoder = attach(make_backbone(TINY, bands=BOTH), METHODS[method]).train()
+    before = copy.deepcopy(dict(encoder.named_parameters()))
+    maps = encoder(images(bands=5)).maps
+    if method == "frozen":
+        assert encoder.trainable_names() == []
+        return
+    torch.stack([m.square().mean() for m in maps]).sum().backward()
+    torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1).step()
+    changed = {n for n, p in encoder.named_parameters() if not torch.equal(p, before[n])}
+    assert changed
+    assert changed <= set(encoder.trainable_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (TINY, {"bands": {"LULC": ["LULC"]}}, "LULC goes in as tokens of its own tokenizer"),
+        (TINY, {"bands": {"S3": ["B02"]}}, "modality S3 is unknown; .* S2L2A, S2L1C, RGB, S1GRD"),
+        (TINY, {"bands": {"S1": ["VV"], "S1GRD": ["VH"]}}, "modality S1GRD twice"),
+        (TINY, {"bands": {"S2L2A": ["B10"]}}, "does not know B10"),
+        (TINY, {"bands": ["VV"]}, "does not know VV"),
+        (TINY, {"timesteps": 2}, "takes one date"),
+        (TINY, {"weights": "nowhere.pt"}, "no such weights file"),
+        ("terratorch/terramind_v1_tiny_tim", {}, "take the name without _tim"),
+        ("terratorch/terramind_v1_tokenizer_dem", {}, "half of an image compressor"),
+    ],
+)
+def test_what_terramind_cannot_do_is_said(
+    make_backbone: MakeBackbone, name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GeotuneError, match=message):
+        make_backbone(name, **{"bands": ["B02"], **options})
+
+
+def test_weights_without_a_modality_are_refused(
+    make_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    torch.save(theirs(modalities=["S2L2A"]).state_dict(), tmp_path / "optical.pt")
+    with pytest.raises(GeotuneError, match=r"keys are missing: .*untok_sen1grd"):
+        make_backbone(TINY, bands=BOTH, weights=tmp_path / "optical.pt")
