@@ -45,7 +45,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "terratorch/ssl4eos12_resnet18_sentinel2_all_moco": {"bands": S2},
     "torchgeo/dofa_small_patch16_224": {"bands": S2},
     "torchgeo/panopticon_vitb14": {"bands": ("B02", "B04")},
-    "torchgeo/swin_v2_t_sentinel2_ms_si_satlas": {"bands": ("B02", "B03", "B04", "B08")},
+    "torchgeo/swin_v2_t_sentinel2_si_ms_satlas": {"bands": ("B02", "B03", "B04", "B08")},
     "torchgeo/resnet18_sentinel2_all_moco": {"bands": S2},
     "rslearn/galileo_nano": {"bands": S2},
     "rslearn/olmoearth_v1_nano": {"bands": ("B02", "B03", "B04", "B08")},

@@ -219,6 +219,7 @@ def test_methods_train_what_they_say(family: str) -> None:
 
 def test_lora_updates_the_attention_of_a_swin() -> None:
     for family in ("swin", "swin_v2"):
+        torch.manual_seed(0)
         encoder = geotune.attach(
             build(family), geotune.Lora(rank=1, targets=["qkv", "proj"], stem=0)
         )
@@ -228,7 +229,7 @@ def test_lora_updates_the_attention_of_a_swin() -> None:
         before = encoder(images(len(encoder.backbone.bands))).maps[-1]
         for name, parameter in encoder.named_parameters():
             if name in updated:
-                parameter.data += 0.1
+                parameter.data += 0.02
         changed = encoder.eval()(images(len(encoder.backbone.bands))).maps[-1]
         assert not torch.allclose(changed, before, atol=1e-3)
         encoder.merge()

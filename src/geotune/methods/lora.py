@@ -95,7 +95,7 @@ class Lora:
             chosen = (
                 [n for n in layers if _is_usual(n)]
                 or linear
-                or [n for n, layer in layers.items() if getattr(layer, "groups", 0) == 1]
+                or [n for n, layer in layers.items() if self._fits(layer)]
             )
         if not chosen:
             raise GeotuneError(
@@ -110,6 +110,9 @@ class Lora:
                     f"choose at most {widest}"
                 )
         return chosen
+
+    def _fits(self, layer: nn.Linear | nn.Conv2d) -> bool:
+        return getattr(layer, "groups", 1) == 1 and _width(layer) >= self.rank
 
 
 def _is_usual(name: str) -> bool:
