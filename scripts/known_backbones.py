@@ -216,12 +216,12 @@ def main() -> None:
             name: version(name) for name in ("torch", "timm", "terratorch", "torchgeo", "rslearn")
         },
         "names": names(),
-        "backbones": {},
+        "backbones": dict.fromkeys(wanted),  # in this order
     }
+    old = before.get("backbones", {})
+    known["backbones"].update((name, old[name]) for name in wanted if name in old)
     for name, facts in wanted.items():
-        old = before.get("backbones", {}).get(name)
-        if options.only is not None and name not in options.only and old is not None:
-            known["backbones"][name] = old
+        if options.only is not None and name not in options.only and name in old:
             continue
         try:
             known["backbones"][name] = entry(name, facts)
@@ -229,6 +229,8 @@ def main() -> None:
         except GeotuneError as error:
             print(f"{name}: cannot be built: {error}", flush=True)
         KNOWN.write_text(json.dumps(known, ensure_ascii=False) + "\n", encoding="utf-8")
+    known["backbones"] = {name: facts for name, facts in known["backbones"].items() if facts}
+    KNOWN.write_text(json.dumps(known, ensure_ascii=False) + "\n", encoding="utf-8")
     TABLE.write_text(table(known), encoding="utf-8")
 
 

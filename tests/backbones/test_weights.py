@@ -76,9 +76,9 @@ def test_a_head_of_the_checkpoint_is_left_out_and_a_missing_key_has_its_near_one
     state = {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(3), "head.weight": torch.ones(1)}
     load_state(model, state, "file", "model")
     assert torch.equal(model[0].weight, torch.ones(3, 2))
-    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
-    with pytest.raises(GeotuneError, match=r"2 keys are missing: 0\.weight, 0\.bias \(it has"):
-        load_state(model, wrapped, "file", "model")
+    other = {f"0.{name[2:]}s": tensor for name, tensor in state.items()}
+    with pytest.raises(GeotuneError, match=r"2 keys are missing: 0\.weight, 0\.bias \(it has 0"):
+        load_state(model, other, "file", "model")
 
 
 def test_red_green_blue_stay_as_they_are() -> None:
@@ -107,3 +107,19 @@ def test_three_nameless_bands_feed_the_three_colours() -> None:
 def test_the_response_to_a_grey_image_stays(count: int) -> None:
     fitted, _ = fit_patch_embedding(RGB, [f"band{i}" for i in range(count)])
     torch.testing.assert_close(fitted.sum(1), RGB.sum(1))
+
+
+@pytest.mark.parametrize("prefix", ["model.encoder.", "backbone.", ""])
+def test_a_checkpoint_of_another_tool_may_put_words_before_the_names(
+    tmp_path: Path, prefix: str
+) -> None:
+    import geotune
+
+    source = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
+    state = {f"{prefix}{k}": v + 1 for k, v in source.model.state_dict().items()}
+    state["decoder.head.weight"] = torch.zeros(2)
+    file = tmp_path / "lightning.ckpt"
+    torch.save({"state_dict": state}, file)
+    loaded = geotune.backbone("timm/test_vit", bands=["red", "green", "blue"], weights=file)
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, source.model.state_dict()[name] + 1), name

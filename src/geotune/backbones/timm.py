@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint, tapped
 from geotune.backbones.request import Request
-from geotune.backbones.weights import fit_patch_embedding, load_state, quiet_hub, read_state
+from geotune.backbones.weights import (
+    fit_patch_embedding,
+    load_state,
+    quiet_hub,
+    read_state,
+    without_prefix,
+)
 from geotune.types import GeotuneError, Tap
 
 _INPUT_OPTIONS: tuple[dict[str, Any], ...] = (
@@ -126,6 +132,7 @@ def timm_backbone(request: Request) -> TimmBackbone:
     config = dict(getattr(model, "pretrained_cfg", None) or {})
     if request.loads_weights:
         state, source = _pretrained_state(name, request.weights, config)
+        state = without_prefix(state, model.state_dict())
         note = _fit_first_convolution(state, model, config, bands, source)
         load_state(model, state, source, request.name)
     backbone = TimmBackbone(

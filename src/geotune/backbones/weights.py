@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -145,12 +145,30 @@ def quiet_hub() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def without_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Weights by a model's own names, where a checkpoint of another tool puts words before them.
+
+    A training of TerraTorch, for example, has them all as `model.encoder.<name>`.
+    """
+    prefixes = {
+        key[: len(key) - len(name)]
+        for name in list(own)[:1]
+        for key in state
+        if key.endswith(f".{name}")
+    }
+    for prefix in sorted(prefixes):
+        if all(prefix + name in state for name in own):
+            return {name: state[prefix + name] for name in own}
+    return dict(state)
+
+
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, model_name: str) -> None:
     """Load weights into a model; heads of the checkpoint that the model lacks are left out.
 
     Raises `GeotuneError` that lists the missing keys and those of another shape.
     """
     own = model.state_dict()
+    state = without_prefix(state, own)
     missing = [key for key in own if key not in state]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if missing or shapes:
