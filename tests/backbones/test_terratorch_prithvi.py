@@ -143,7 +143,7 @@ def test_weights_are_loaded_by_band_name(
     assert not plain.random_weights
     assert plain.notes == ()
     assert "without B03, B8A, B11, B12" in few.notes[0]
-    assert "VV start from the mean" in more.notes[0]
+    assert "its own bands: VV" in more.notes[0]
     assert more.normalization is None
     assert few.normalization is not None
     assert few.normalization.offset == (1433.0, 1087.0)

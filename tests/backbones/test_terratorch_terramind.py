@@ -137,7 +137,7 @@ def test_a_new_band_starts_from_the_mean(make_backbone: MakeBackbone, published:
     columns = weight.unflatten(1, (256, 13))
     torch.testing.assert_close(columns[..., 12], columns[..., :12].mean(-1))
     assert backbone.normalization is None
-    assert "thermal start from the mean" in backbone.notes[0]
+    assert "its own bands: thermal" in backbone.notes[0]
 
 
 def test_the_first_version_takes_sentinel_2_alone(make_backbone: MakeBackbone) -> None:
