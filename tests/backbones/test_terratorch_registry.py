@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import geotune
 from geotune import Est, Frozen, Full, Lora, attach
 from geotune.backbones.base import Backbone
 from geotune.backbones.request import Request
@@ -201,3 +203,14 @@ def test_without_terratorch_its_extra_is_named_and_float32_stays_as_it_was(
     with pytest.raises(GeotuneError, match=r"pip install 'geotune\[terratorch\]'"):
         provider.terratorch_backbone(Request("terratorch/prithvi_eo_tiny", BANDS))
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_code_in_the_current_folder_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TerraTorch imports a folder `custom_modules` of the current folder, whoever put it there."""
+    (tmp_path / "custom_modules").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "terratorch")
+    with pytest.raises(GeotuneError, match="custom_modules: TerraTorch runs the code"):
+        geotune.backbone("terratorch/UNet", bands=3, pretrained=False)

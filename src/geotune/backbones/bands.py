@@ -100,7 +100,9 @@ def fit_bands(request: Request, known: Sequence[str]) -> Fit:
     absent = [band for i, band in enumerate(known) if i not in columns]
     notes = []
     if new:
-        notes.append(f"new to the model, so started from the mean of its own bands: {', '.join(new)}")
+        notes.append(
+            f"new to the model, so started from the mean of its own bands: {', '.join(new)}"
+        )
     if absent:
         notes.append(f"without {', '.join(absent)}, which count as being at their mean")
     return Fit(tuple(columns), "; ".join(notes))

@@ -180,19 +180,17 @@ def galileo_backbone(request: Request) -> GalileoBackbone:
     fit = fit_bands(request, facts.bands)
     size = request.model.removeprefix("galileo_")
     source = None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if request.loads_weights:
-            folder, source = _weights(request, size)
-            try:
-                model = Encoder.load_from_folder(folder, device=torch.device("cpu"))
-            except Exception as error:
-                raise GeotuneError(
-                    f"{folder}: cannot be loaded as Galileo {size} "
-                    f"({type(error).__name__}: {str(error)[:200]}); give the folder as published"
-                ) from error
-        else:
-            model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
+    if request.loads_weights:
+        folder, source = _weights(request, size)
+        try:
+            model = Encoder.load_from_folder(folder, device=torch.device("cpu"))
+        except Exception as error:
+            raise GeotuneError(
+                f"{folder}: cannot be loaded as Galileo {size} "
+                f"({type(error).__name__}: {str(error)[:200]}); give the folder as published"
+            ) from error
+    else:
+        model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
     if request.timesteps > model.max_sequence_length:
         raise GeotuneError(
             f"backbone.timesteps {request.timesteps}: {request.name} takes at most "

@@ -298,11 +298,9 @@ def _build(request: Request) -> nn.Module:
             "pip install olmoearth-pretrain-minimal"
         ) from error
     version, size = request.model.removeprefix("olmoearth_").rsplit("_", 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        whole = package.OlmoEarthPretrain_v1(
-            size, version.replace("_", "."), supported_modality_names=list(_STATISTICS)
-        )
+    whole = package.OlmoEarthPretrain_v1(
+        size, version.replace("_", "."), supported_modality_names=list(_STATISTICS)
+    )
     encoder: nn.Module = whole.model.encoder
     return encoder
 

@@ -183,9 +183,7 @@ def presto_backbone(request: Request) -> PrestoBackbone:
     if patch < 1:
         raise GeotuneError(f"backbone.patch_size {patch}: expected 1 pixel or more")
     fit = fit_bands(request, facts.bands)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Presto.construct().encoder
+    model = Presto.construct().encoder
     if request.timesteps > model.max_sequence_length:
         raise GeotuneError(
             f"backbone.timesteps {request.timesteps}: {request.name} takes at most "

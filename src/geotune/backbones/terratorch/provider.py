@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -31,6 +33,11 @@ def terratorch_backbone(request: Request) -> Backbone:
     Raises `GeotuneError` for a name that TerraTorch does not have, and for one that cannot be
     used on images of any size.
     """
+    if "terratorch" not in sys.modules and Path("custom_modules").is_dir():
+        raise GeotuneError(
+            f"{Path('custom_modules').resolve()}: TerraTorch runs the code of a folder so called "
+            "when it is imported; work in another folder, or give this one another name"
+        )
     precision = torch.get_float32_matmul_precision()
     try:
         import terratorch  # noqa: F401

@@ -183,10 +183,8 @@ def croma_backbone(request: Request) -> CromaBackbone:
         name: fit_bands(replace(request, bands=tuple(request.bands[i] for i in own)), BANDS[name])
         for name, own in channels.items()
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        # the biases it would make for its image size are not used
-        model = CROMA([_TORCHGEO[m] for m in channels], **SHAPES[request.model], image_size=PATCH)
+    # the biases it would make for its image size are not used
+    model = CROMA([_TORCHGEO[m] for m in channels], **SHAPES[request.model], image_size=PATCH)
     del model.attn_bias
     for name in ("s1_GAP_FFN", "s2_GAP_FFN"):
         if hasattr(model, name):

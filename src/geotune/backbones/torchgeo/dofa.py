@@ -85,9 +85,7 @@ def dofa_backbone(request: Request) -> DofaBackbone:
     facts = MODELS[request.model]
     request.refuse_all_but(*facts.takes)
     channel_ids(request, RADAR, scale=1)  # bands are refused before weights are fetched
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = DOFA(**SHAPES[request.model], num_classes=0)
+    model = DOFA(**SHAPES[request.model], num_classes=0)
     del model.fc_norm  # it comes after pooling, and no weights of it are published
     source = None
     if request.loads_weights:

@@ -82,9 +82,7 @@ def panopticon_backbone(request: Request) -> PanopticonBackbone:
     facts = MODELS[request.model]
     request.refuse_all_but(*facts.takes)
     channel_ids(request, RADAR, scale=1000)  # bands are refused before weights are fetched
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Panopticon(**SHAPES[request.model], img_size=_PRETRAINING_SIZE).model
+    model = Panopticon(**SHAPES[request.model], img_size=_PRETRAINING_SIZE).model
     source = None
     if request.loads_weights:
         state, source = published_state(request, facts.weights)

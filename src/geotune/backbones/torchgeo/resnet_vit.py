@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
 from geotune.backbones.facts import Facts
@@ -32,11 +31,9 @@ def resnet_vit_backbone(request: Request) -> TimmBackbone:
     fit = fit_images(request, published.images)
     vit = published.network.startswith("vit")
     options: dict[str, Any] = {"img_size": 224, "dynamic_img_size": True} if vit else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model: Any = timm.create_model(
-            published.network, in_chans=len(published.images.bands), num_classes=0, **options
-        )
+    model: Any = timm.create_model(
+        published.network, in_chans=len(published.images.bands), num_classes=0, **options
+    )
     source: str | None = None
     notes: tuple[str, ...] = ()
     if request.loads_weights:

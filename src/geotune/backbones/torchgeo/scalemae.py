@@ -89,14 +89,12 @@ def scalemae_backbone(request: Request) -> ScaleMaeBackbone:
     if request.gsd is not None and not request.gsd > 0:
         raise GeotuneError(f"backbone.gsd {request.gsd}: expected metres per pixel, more than 0")
     fit = fit_images(request, FMOW)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ScaleMAE(
-            **SHAPES[request.model],
-            in_chans=len(FMOW.bands),
-            num_classes=0,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        )
+    model = ScaleMAE(
+        **SHAPES[request.model],
+        in_chans=len(FMOW.bands),
+        num_classes=0,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
     model.pos_embed = None  # it is computed
     model.patch_embed.strict_img_size = False
     source = None

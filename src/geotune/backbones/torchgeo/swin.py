@@ -174,9 +174,7 @@ def swin_backbone(request: Request) -> SwinBackbone:
     published = PUBLISHED[request.model]
     request.refuse_all_but(*published.facts.takes)
     fit = fit_images(request, published.images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = _build(published.network, len(published.images.bands))
+    model = _build(published.network, len(published.images.bands))
     source: str | None = None
     notes: tuple[str, ...] = ()
     if request.loads_weights:
