@@ -85,7 +85,8 @@ def dofa_backbone(request: Request) -> DofaBackbone:
     facts = MODELS[request.model]
     request.refuse_all_but(*facts.takes)
     channel_ids(request, RADAR, scale=1)  # bands are refused before weights are fetched
-    model = DOFA(**SHAPES[request.model], num_classes=0)
+    shape: dict[str, Any] = {**SHAPES[request.model]}
+    model = DOFA(**shape, num_classes=0)
     del model.fc_norm  # it comes after pooling, and no weights of it are published
     source = None
     if request.loads_weights:

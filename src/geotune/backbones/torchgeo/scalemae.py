@@ -72,7 +72,7 @@ class ScaleMaeBackbone(Backbone):
 
         side = max(grid)  # positions are absolute, so a rectangle is a part of a square
         gsd = torch.full((1,), self.gsd_m, device=device)
-        width = self.model.embed_dim
+        width: Any = self.model.embed_dim
         square: Tensor = get_2d_sincos_pos_embed_with_resolution(width, side, gsd)
         square = square.reshape(1, side, side, -1)
         return square[:, : grid[0], : grid[1]].flatten(1, 2)
