@@ -123,3 +123,14 @@ def test_a_checkpoint_of_another_tool_may_put_words_before_the_names(
     loaded = geotune.backbone("timm/test_vit", bands=["red", "green", "blue"], weights=file)
     for name, tensor in loaded.model.state_dict().items():
         assert torch.equal(tensor, source.model.state_dict()[name] + 1), name
+
+
+def test_of_a_student_and_its_teacher_none_is_chosen() -> None:
+    model = nn.Sequential(nn.Linear(2, 3))
+    state = {
+        f"{who}.{name}": tensor
+        for who in ("student", "teacher")
+        for name, tensor in model.state_dict().items()
+    }
+    with pytest.raises(GeotuneError, match="2 keys are missing"):
+        load_state(model, state, "file", "model")

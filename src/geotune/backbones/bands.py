@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,15 @@ class Fit:
     columns: tuple[int | None, ...]
     note: str
 
+    @property
+    def known(self) -> bool:
+        """Whether the model knows every band of the images."""
+        return None not in self.columns
+
+    def of(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Of a value for each of the model's bands those of the images' bands, all known to it."""
+        return tuple(float(values[c]) for c in self.columns if c is not None)
+
     def weight(self, weight: Tensor, dim: int = 1) -> Tensor:
         """A pretrained embedding with a column for each band of the model, fitted to the images.
 
@@ -110,10 +119,3 @@ def fit_bands(request: Request, known: Sequence[str]) -> Fit:
 
 def _index(names: Sequence[str], name: str) -> int | None:
     return names.index(name) if name in names else None
-
-
-def moments(
-    fit: Fit, values: Sequence[float], instead: Callable[[Sequence[float]], float]
-) -> tuple[float, ...]:
-    """A published value of each of the images' bands; `instead` of all where none is published."""
-    return tuple(instead(values) if c is None else float(values[c]) for c in fit.columns)

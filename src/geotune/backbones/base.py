@@ -25,8 +25,8 @@ OnTap = Callable[[int, Tensor], Tensor]
 class Backbone(nn.Module):
     """A pretrained image encoder whose blocks can be tapped.
 
-    Subclasses set `blocks` and give `run`. `taps` are found by running the model once on a
-    small image.
+    Subclasses give `run`, and `blocks` where the model does not call them so. `taps` are found by
+    running the model once on a small image.
 
     Args:
         model: the provider's network.
@@ -88,9 +88,9 @@ class Backbone(nn.Module):
         self.source = source if source is not None else "random weights"
 
     @property
-    @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The modules whose outputs are the taps."""
+        """The modules whose outputs are the taps; by default the model's own `blocks`."""
+        return list(self.model.blocks)  # type: ignore[arg-type]
 
     @abstractmethod
     def run(
@@ -216,8 +216,14 @@ class Backbone(nn.Module):
             inputs["location"] = torch.tensor([[10.0, 50.0]])
         return inputs
 
-    def find_taps(self, names: Sequence[str]) -> tuple[Tap, ...]:
-        """Channels and stride of each block, from one run on a small image."""
+    def find_taps(self, names: Sequence[str] | None = None) -> tuple[Tap, ...]:
+        """Channels and stride of each block, from one run on a small image.
+
+        `names` are those of the blocks in the model, unless other things are tapped.
+        """
+        if names is None:
+            name_of = {module: name for name, module in self.model.named_modules()}
+            names = [name_of[block] for block in self.blocks]
         size = self.pad_to if self.tiled else 2 * self.pad_to
         shapes: dict[int, tuple[int, ...]] = {}
 

@@ -57,6 +57,20 @@ class Request:
         """Whether there are weights to be loaded."""
         return self.pretrained or self.weights is not None
 
+    def not_installed(self, error: ImportError) -> GeotuneError:
+        """What to raise where the provider's package cannot be imported."""
+        return GeotuneError(
+            f"backbone.name {self.name}: {error.name} is not installed; "
+            f"install it with: pip install 'geotune[{self.name.partition('/')[0]}]'"
+        )
+
+    def refuse_more_dates(self, most: int) -> None:
+        """Raise `GeotuneError` for more dates than the model takes."""
+        if self.timesteps > most:
+            raise GeotuneError(
+                f"backbone.timesteps {self.timesteps}: {self.name} takes at most {most} dates"
+            )
+
     def refuse_all_but(self, *taken: str, metadata: Collection[str] = ()) -> None:
         """Raise `GeotuneError` for an option that was given and that the model does not take.
 

@@ -15,14 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geotune.backbones.bands import canonical
 from geotune.backbones.request import Request
 from geotune.types import GeotuneError
 
-_RGB = {
-    0: {"red", "r", "b04", "b4"},
-    1: {"green", "g", "b03", "b3"},
-    2: {"blue", "b", "b02", "b2"},
-}
+_RGB = ("B04", "B03", "B02")
 
 _ADVICE = (
     "give a local file with backbone.weights=FILE, or ask for random weights with "
@@ -87,6 +84,14 @@ def fetch(request: Request, repository: str, file: str) -> tuple[Path, str]:
             f"backbone.name {request.name}: the pretrained weights ({repository}/{file}) cannot be "
             f"fetched: {reason[0][:200]}; without internet, {_ADVICE}"
         ) from error
+
+
+def hub_state(request: Request, repository: str, file: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of `backbone.weights` or of a file of the hub, and what to call their source."""
+    if request.weights is not None:
+        return read_state(request.weights), str(request.weights)
+    path, source = fetch(request, repository, file)
+    return read_state(path), source
 
 
 def fetch_url(request: Request, url: str) -> tuple[Path, str]:
@@ -156,10 +161,10 @@ def without_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> dict[st
         for key in state
         if key.endswith(f".{name}")
     }
-    for prefix in sorted(prefixes):
-        if all(prefix + name in state for name in own):
-            return {name: state[prefix + name] for name in own}
-    return dict(state)
+    whole = [prefix for prefix in prefixes if all(prefix + name in state for name in own)]
+    if len(whole) != 1 or all(name in state for name in own):
+        return dict(state)  # of a student and its teacher, say, only the user can choose
+    return {name: state[whole[0] + name] for name in own}
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, model_name: str) -> None:
@@ -213,4 +218,5 @@ def fit_patch_embedding(weight: Tensor, bands: Sequence[str]) -> tuple[Tensor, s
 
 
 def _rgb_channel(band: str) -> int | None:
-    return next((i for i, names in _RGB.items() if band.lower() in names), None)
+    name = canonical(band)
+    return _RGB.index(name) if name in _RGB else None

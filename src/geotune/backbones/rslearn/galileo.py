@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, fit_bands, moments
+from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
@@ -84,7 +84,7 @@ class GalileoBackbone(Backbone):
         _drop_unused(model, [group.name for group in self._groups], "location" in self.metadata)
         self.fingerprint = fingerprint(model)
         facts = MODELS[request.model]
-        means, stds = (moments(fit, values, max) for values in (facts.mean, facts.std))
+        means, stds = fit.of(facts.mean), fit.of(facts.std)
         # Galileo's own normalisation: two standard deviations around the mean go to [0, 1]
         self.normalization = Normalization(
             self.bands,
@@ -92,12 +92,7 @@ class GalileoBackbone(Backbone):
             tuple(4 * s for s in stds),
         )
         self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
-        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
-        return list(self.model.blocks)  # type: ignore[arg-type]
+        self.taps = self.find_taps()
 
     def run(
         self,
@@ -191,11 +186,7 @@ def galileo_backbone(request: Request) -> GalileoBackbone:
             ) from error
     else:
         model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
-    if request.timesteps > model.max_sequence_length:
-        raise GeotuneError(
-            f"backbone.timesteps {request.timesteps}: {request.name} takes at most "
-            f"{model.max_sequence_length} dates"
-        )
+    request.refuse_more_dates(model.max_sequence_length)
     return GalileoBackbone(
         model, request, fit, patch_size=patch, licence=facts.licence, source=source
     )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, canonical, fit_bands, moments
+from geotune.backbones.bands import Fit, canonical, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
@@ -132,7 +132,7 @@ class OlmoEarthBackbone(Backbone):
         _drop_unused(encoder, [group.name for group in self._groups])
         self.fingerprint = fingerprint(model)
         statistics = [of for bands in _STATISTICS.values() for of in bands.values()]
-        means, stds = (moments(fit, [of[i] for of in statistics], max) for i in (0, 1))
+        means, stds = (fit.of([of[i] for of in statistics]) for i in (0, 1))
         # as its own normalisation: two standard deviations around the mean go to [0, 1]
         self.normalization = Normalization(
             self.bands,
@@ -140,12 +140,7 @@ class OlmoEarthBackbone(Backbone):
             tuple(4 * s for s in stds),
         )
         self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
-        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
-        return list(self.model.blocks)  # type: ignore[arg-type]
+        self.taps = self.find_taps()
 
     def run(
         self,
@@ -264,10 +259,7 @@ def olmoearth_backbone(request: Request) -> OlmoEarthBackbone:
     patch = 8 if request.patch_size is None else request.patch_size
     if not 1 <= patch <= 8:
         raise GeotuneError(f"backbone.patch_size {patch}: OlmoEarth takes patches of 1 to 8 pixels")
-    if request.timesteps > DATES:
-        raise GeotuneError(
-            f"backbone.timesteps {request.timesteps}: {request.name} takes at most {DATES} dates"
-        )
+    request.refuse_more_dates(DATES)
     named = _name_all(request)
     known = [_named(modality, band) for modality, bands in _STATISTICS.items() for band in bands]
     fit = fit_bands(replace(request, bands=named), known)

@@ -20,7 +20,7 @@ from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
 from geotune.backbones.rslearn.groups import groups_in_use
 from geotune.backbones.rslearn.metadata import months_and_days, on_the_sphere
-from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.backbones.weights import hub_state, load_state
 from geotune.types import GeotuneError, Normalization
 
 JULY = 6  # months count from 0; the default of rslearn where no date is known
@@ -84,12 +84,7 @@ class PrestoBackbone(Backbone):
         self.normalization = Normalization(
             self.bands, tuple(offset for offset, _ in scales), tuple(scale for _, scale in scales)
         )
-        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
-        return list(self.model.blocks)  # type: ignore[arg-type]
+        self.taps = self.find_taps()
 
     def run(
         self,
@@ -184,18 +179,10 @@ def presto_backbone(request: Request) -> PrestoBackbone:
         raise GeotuneError(f"backbone.patch_size {patch}: expected 1 pixel or more")
     fit = fit_bands(request, facts.bands)
     model = Presto.construct().encoder
-    if request.timesteps > model.max_sequence_length:
-        raise GeotuneError(
-            f"backbone.timesteps {request.timesteps}: {request.name} takes at most "
-            f"{model.max_sequence_length} dates"
-        )
+    request.refuse_more_dates(model.max_sequence_length)
     source = None
     if request.loads_weights:
-        if request.weights is not None:
-            path, source = request.weights, str(request.weights)
-        else:
-            path, source = fetch(request, facts.weights, "default_model.pt")
-        state = read_state(path)
+        state, source = hub_state(request, facts.weights, "default_model.pt")
         of_encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
         state = {k.removeprefix("encoder."): v for k, v in of_encoder.items()} or state
         load_state(model, state, source, request.name)

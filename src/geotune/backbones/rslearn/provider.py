@@ -20,10 +20,7 @@ def rslearn_backbone(request: Request) -> Backbone:
         import einops  # noqa: F401
         import rslearn  # noqa: F401
     except ImportError as error:
-        raise GeotuneError(
-            f"backbone.name {request.name}: {error.name} is not installed; "
-            "install it with: pip install 'geotune[rslearn]'"
-        ) from error
+        raise request.not_installed(error) from error
     families: dict[str, Callable[[Request], Backbone]] = {
         **dict.fromkeys(galileo.MODELS, galileo.galileo_backbone),
         **dict.fromkeys(olmoearth.MODELS, olmoearth.olmoearth_backbone),

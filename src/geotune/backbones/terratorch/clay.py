@@ -14,7 +14,7 @@ from geotune.backbones.bands import canonical, wavelength
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
-from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.backbones.weights import hub_state, load_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
 PATCH = 8
@@ -98,7 +98,7 @@ class ClayBackbone(Backbone):
             self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
         self.notes = tuple(notes)
         self.fingerprint = fingerprint(model)
-        self.taps = self.find_taps([f"transformer.layers.{i}" for i in range(len(layers))])
+        self.taps = self.find_taps()
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -204,11 +204,7 @@ def clay_backbone(request: Request) -> ClayBackbone:
         model = EmbeddingEncoder(img_size=256, patch_size=PATCH, **shape)
     source = None
     if request.loads_weights:
-        if request.weights is not None:
-            state, source = read_state(request.weights), str(request.weights)
-        else:
-            path, source = fetch(request, facts.weights, _FILES.get(request.model, ""))
-            state = read_state(path)
+        state, source = hub_state(request, facts.weights, _FILES.get(request.model, ""))
         load_state(model, _of_the_encoder(state), source, request.name)
     return ClayBackbone(model, request, licence=facts.licence, source=source)
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, fit_bands, moments
+from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
-from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.backbones.weights import hub_state, load_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")  # of Sentinel-2; HLS brings Landsat to them
@@ -53,7 +53,6 @@ class PrithviBackbone(Backbone):
     """Prithvi's encoder; tokens of several dates are kept apart until they are combined."""
 
     def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
-        self._facts = MODELS[request.model]
         encoder: Any = model
         super().__init__(model, request, pad_to=int(encoder.patch_embed.patch_size[-1]), **kwargs)
         # an encoding that is not fed would never learn
@@ -63,19 +62,14 @@ class PrithviBackbone(Backbone):
                 setattr(encoder, f"{attribute}_encoding", False)
                 if hasattr(encoder, f"{attribute}_embed_enc"):
                     delattr(encoder, f"{attribute}_embed_enc")
-        means = moments(fit, self._facts.mean, lambda values: sum(values) / len(values))
-        stds = moments(fit, self._facts.std, lambda values: sum(values) / len(values))
-        if None not in fit.columns:
+        if fit.known:
+            facts = MODELS[request.model]
+            means, stds = fit.of(facts.mean), fit.of(facts.std)
             self.normalization = Normalization(self.bands, means, stds)
             self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
         self.notes = (fit.note,) if fit.note else ()
         self.fingerprint = fingerprint(model)
-        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
-        return list(self.model.blocks)  # type: ignore[arg-type]
+        self.taps = self.find_taps()
 
     def run(
         self,
@@ -133,12 +127,8 @@ def prithvi_backbone(request: Request) -> PrithviBackbone:
     model = PrithviViT(**shape)
     source = None
     if request.loads_weights:
-        if request.weights is not None:
-            state, source = read_state(request.weights), str(request.weights)
-        else:
-            published = pretrained_weights.get(request.model, {})
-            path, source = fetch(request, facts.weights, published.get("hf_hub_filename", ""))
-            state = read_state(path)
+        published = pretrained_weights.get(request.model, {})
+        state, source = hub_state(request, facts.weights, published.get("hf_hub_filename", ""))
         embedding = next((k for k in state if k.endswith("patch_embed.proj.weight")), None)
         if embedding is not None and state[embedding].shape[1] == len(facts.bands):
             state[embedding] = fit.weight(state[embedding])

@@ -42,10 +42,7 @@ def terratorch_backbone(request: Request) -> Backbone:
     try:
         import terratorch  # noqa: F401
     except ImportError as error:
-        raise GeotuneError(
-            f"backbone.name {request.name}: {error.name} is not installed; "
-            "install it with: pip install 'geotune[terratorch]'"
-        ) from error
+        raise request.not_installed(error) from error
     finally:
         torch.set_float32_matmul_precision(precision)  # one of TerraTorch's files lowers it
     for family, build in _FAMILIES:

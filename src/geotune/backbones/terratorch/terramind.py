@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, fit_bands, moments
+from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
-from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.backbones.weights import hub_state, load_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
 PATCH = 16
@@ -114,18 +114,17 @@ class TerramindBackbone(Backbone):
     ) -> None:
         super().__init__(model, request, pad_to=PATCH, **kwargs)
         self._channels = {_KEYS[name]: len(fit.columns) for name, fit in fits.items()}
-        means: list[float] = []
-        stds: list[float] = []
-        for name, fit in fits.items():
-            mean, std = _statistics(request.model, name)
-            means += moments(fit, mean, lambda values: sum(values) / len(values))
-            stds += moments(fit, std, lambda values: sum(values) / len(values))
-        if not any(None in fit.columns for fit in fits.values()):
-            self.normalization = Normalization(self.bands, tuple(means), tuple(stds))
-            self.pretraining = BandStatistics(self.bands, tuple(means), tuple(stds), pixels=0)
+        if all(fit.known for fit in fits.values()):
+            means: tuple[float, ...] = ()
+            stds: tuple[float, ...] = ()
+            for name, fit in fits.items():
+                mean, std = _statistics(request.model, name)
+                means, stds = means + fit.of(mean), stds + fit.of(std)
+            self.normalization = Normalization(self.bands, means, stds)
+            self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
         self.notes = tuple(f"{name}: {fit.note}" for name, fit in fits.items() if fit.note)
         self.fingerprint = fingerprint(model)
-        self.taps = self.find_taps([f"encoder.{i}" for i in range(len(self.blocks))])
+        self.taps = self.find_taps()
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -175,12 +174,8 @@ def terramind_backbone(request: Request) -> TerramindBackbone:
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     source = None
     if request.loads_weights:
-        if request.weights is not None:
-            loaded, source = read_state(request.weights), str(request.weights)
-        else:
-            published = terramind_register.pretrained_weights.get(request.model, {})
-            path, source = fetch(request, facts.weights, published.get("hf_hub_filename", ""))
-            loaded = read_state(path)
+        published = terramind_register.pretrained_weights.get(request.model, {})
+        loaded, source = hub_state(request, facts.weights, published.get("hf_hub_filename", ""))
         state = {**loaded, **fixed}
     for name, fit in fits.items():
         key = f"encoder_embeddings.{_KEYS[name]}.proj.weight"

@@ -21,7 +21,7 @@ from geotune.backbones.bands import Fit, canonical, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
-from geotune.backbones.torchgeo.loading import published_state, require_torchgeo
+from geotune.backbones.torchgeo.loading import published_state
 from geotune.backbones.weights import load_state
 from geotune.types import GeotuneError
 
@@ -82,9 +82,7 @@ class CromaBackbone(Backbone):
             transformer.layers = nn.ModuleList(kind(layer) for layer in transformer.layers)
         self.notes = notes
         self.fingerprint = fingerprint(model)
-        self.taps = self.find_taps(
-            [f"{name}.layers.{i}" for name in names for i in range(len(self._layers(name)))]
-        )
+        self.taps = self.find_taps()
 
     def _layers(self, transformer: str) -> list[nn.Module]:
         return list(self.model.get_submodule(transformer).layers)  # type: ignore[arg-type]
@@ -175,7 +173,7 @@ def croma_backbone(request: Request) -> CromaBackbone:
     try:
         from torchgeo.models import CROMA
     except ImportError as error:
-        raise require_torchgeo(request, error) from error
+        raise request.not_installed(error) from error
     facts = MODELS[request.model]
     request.refuse_all_but(*facts.takes)
     channels = _channels(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from geotune.backbones.bands import Fit, canonical, fit_bands, moments
+from geotune.backbones.bands import Fit, canonical, fit_bands
 from geotune.backbones.base import Backbone
 from geotune.backbones.request import Request
 from geotune.types import BandStatistics, Normalization
@@ -59,18 +59,14 @@ def _number(band: str) -> str | None:
 
 def describe(backbone: Backbone, images: Images, fit: Fit) -> None:
     """Give a backbone the normalisation, statistics and notes of its images."""
-
-    def per_band(values: tuple[float, ...]) -> tuple[float, ...]:
-        return moments(fit, values, lambda all_of_them: sum(all_of_them) / len(all_of_them))
-
-    if None not in fit.columns:
+    if fit.known:
         if images.scale:
             backbone.normalization = Normalization(
-                backbone.bands, per_band(images.offset), per_band(images.scale)
+                backbone.bands, fit.of(images.offset), fit.of(images.scale)
             )
         if images.mean:
             backbone.pretraining = BandStatistics(
-                backbone.bands, per_band(images.mean), per_band(images.std), pixels=0
+                backbone.bands, fit.of(images.mean), fit.of(images.std), pixels=0
             )
     backbone.notes += tuple(note for note in (fit.note, images.note) if note)
 

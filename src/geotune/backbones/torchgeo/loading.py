@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from geotune.backbones.request import Request
 from geotune.backbones.weights import fetch_url, read_state
-from geotune.types import GeotuneError
 
 
 def published_state(request: Request, url: str) -> tuple[dict[str, Tensor], str]:
@@ -25,11 +24,3 @@ def without_norm(state: dict[str, Tensor], model: nn.Module) -> tuple[str, ...]:
         return ()
     state.update({key: own[key] for key in absent})
     return ("the weights have no final norm: it starts with scale 1 and shift 0",)
-
-
-def require_torchgeo(request: Request, error: ImportError) -> GeotuneError:
-    """What to raise where torchgeo cannot be imported."""
-    return GeotuneError(
-        f"backbone.name {request.name}: {error.name} is not installed; "
-        "install it with: pip install 'geotune[torchgeo]'"
-    )

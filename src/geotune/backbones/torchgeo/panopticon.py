@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
-from geotune.backbones.torchgeo.loading import published_state, require_torchgeo
+from geotune.backbones.torchgeo.loading import published_state
 from geotune.backbones.torchgeo.tokens import channel_ids, run_blocks
 from geotune.backbones.weights import load_state
 
@@ -52,12 +52,7 @@ class PanopticonBackbone(Backbone):
             for name in ("embed_transmit", "embed_receive", "embed_orbit"):
                 getattr(channels, name).requires_grad_(False)
         self.fingerprint = fingerprint(model)
-        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
-        return list(self.model.blocks)  # type: ignore[arg-type]
+        self.taps = self.find_taps()
 
     def run(
         self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
@@ -78,7 +73,7 @@ def panopticon_backbone(request: Request) -> PanopticonBackbone:
     try:
         from torchgeo.models import Panopticon
     except ImportError as error:
-        raise require_torchgeo(request, error) from error
+        raise request.not_installed(error) from error
     facts = MODELS[request.model]
     request.refuse_all_but(*facts.takes)
     channel_ids(request, RADAR, scale=1000)  # bands are refused before weights are fetched

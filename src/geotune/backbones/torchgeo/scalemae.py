@@ -14,7 +14,7 @@ from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
 from geotune.backbones.torchgeo.images import FMOW, describe, fit_images
-from geotune.backbones.torchgeo.loading import published_state, require_torchgeo
+from geotune.backbones.torchgeo.loading import published_state
 from geotune.backbones.torchgeo.tokens import run_blocks
 from geotune.backbones.weights import load_state
 from geotune.types import GeotuneError
@@ -48,12 +48,7 @@ class ScaleMaeBackbone(Backbone):
         if request.gsd is None:
             self.notes += ("no backbone.gsd is given: pixels of 1 m are assumed",)
         self.fingerprint = fingerprint(model)
-        self.taps = self.find_taps([f"blocks.{i}" for i in range(len(self.blocks))])
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer blocks."""
-        return list(self.model.blocks)  # type: ignore[arg-type]
+        self.taps = self.find_taps()
 
     def run(
         self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
@@ -83,7 +78,7 @@ def scalemae_backbone(request: Request) -> ScaleMaeBackbone:
     try:
         from torchgeo.models import ScaleMAE
     except ImportError as error:
-        raise require_torchgeo(request, error) from error
+        raise request.not_installed(error) from error
     facts = MODELS[request.model]
     request.refuse_all_but(*facts.takes)
     if request.gsd is not None and not request.gsd > 0:

@@ -57,9 +57,7 @@ class SwinBackbone(Backbone):
         self._stages = range(1, len(features), 2)
         describe(self, PUBLISHED[request.model].images, fit)
         self.fingerprint = fingerprint(model)
-        self.taps = self.find_taps(
-            [f"features.{s}.{i}" for s in self._stages for i in range(len(features[s]))]
-        )
+        self.taps = self.find_taps()
 
     @property
     def blocks(self) -> list[nn.Module]:
