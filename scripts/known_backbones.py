@@ -25,7 +25,7 @@ import torch
 import geotune
 from geotune.backbones.catalog import PROVIDERS
 from geotune.backbones.facts import Facts
-from geotune.methods.catalog import METHODS
+from geotune.catalog import METHODS
 from geotune.types import GeotuneError
 
 ROOT = Path(__file__).parents[1]

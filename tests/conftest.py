@@ -124,12 +124,15 @@ def tiny_recipe(tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]) -> C
 # ---------------------------------------------------------------- backbones
 FAMILIES = {
     "vit": "timm/test_vit",
+    "registers": "timm/test_vit2",
     "swin": "timm/small_swin",
+    "swinv2": "timm/small_swinv2",
     "convnext": "timm/test_convnext",
     "resnet": "timm/test_resnet",
     "galileo": "rslearn/galileo_nano",
 }
-"""A small backbone of each class that geotune promises."""
+"""A small backbone of each class that geotune promises; `registers` is a ViT with a register token
+and no class token."""
 
 
 @pytest.fixture(params=FAMILIES)
@@ -143,7 +146,7 @@ def make_backbone() -> Callable[..., Backbone]:
     """Builds the small backbone of a class, `make_backbone("vit")`, with random weights."""
     import geotune
 
-    _register_small_swins()
+    _register_small_models()
 
     def make(
         family: str, bands: Sequence[str] | int = ("B02", "B03", "B04", "B08"), **options: Any
@@ -157,9 +160,11 @@ def make_backbone() -> Callable[..., Backbone]:
     return make
 
 
-def _register_small_swins() -> None:
-    """Tell timm of a Swin and a Swin v2 that are small enough for tests; it has none."""
+def _register_small_models() -> None:
+    """Tell timm of a Swin, Swin v2, BEiT and EVA-02 small enough for tests; it has none."""
     from timm.models import register_model
+    from timm.models.beit import beit_base_patch16_224
+    from timm.models.eva import eva02_tiny_patch14_224
     from timm.models.swin_transformer import swin_tiny_patch4_window7_224
     from timm.models.swin_transformer_v2 import swinv2_tiny_window8_256
 
@@ -173,7 +178,17 @@ def _register_small_swins() -> None:
         model: nn.Module = swinv2_tiny_window8_256(pretrained, **small, **options)
         return model
 
-    for model in (small_swin, small_swinv2):
+    tiny = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+
+    def small_beit(pretrained: bool = False, **options: Any) -> nn.Module:
+        model: nn.Module = beit_base_patch16_224(pretrained, **tiny, **options)
+        return model
+
+    def small_eva02(pretrained: bool = False, **options: Any) -> nn.Module:
+        model: nn.Module = eva02_tiny_patch14_224(pretrained, **tiny, **options)
+        return model
+
+    for model in (small_swin, small_swinv2, small_beit, small_eva02):
         register_model(model)
 
 

@@ -20,7 +20,6 @@ from geotune.data.chips import open_chips
 from geotune.data.prepare import prepare
 from geotune.data.scenes import open_scenes
 from geotune.decoders.catalog import DECODERS
-from geotune.methods.catalog import METHODS
 from geotune.recipe import Recipe, parse_recipe
 from geotune.training.module import Training
 from geotune.types import BandStatistics, GeotuneError
@@ -45,12 +44,11 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("union", "catalogue"),
     [
-        (sections.Method, METHODS),
         (sections.Decoder, DECODERS),
         (sections.Split, SPLITS),
         (sections.Task, TASKS),
     ],
-    ids=["methods", "decoders", "splits", "tasks"],
+    ids=["decoders", "splits", "tasks"],
 )
 def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., Any]]) -> None:
     assert kinds(union).keys() == catalogue.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from typing import Any, get_args
 
@@ -10,9 +11,9 @@ import pytest
 import geotune
 from geotune import listing as rooms
 from geotune.backbones.catalog import PROVIDERS
+from geotune.catalog import METHODS, find
 from geotune.decoders.catalog import DECODERS
 from geotune.listing import backbone_facts, backbone_rows, listing
-from geotune.methods.catalog import METHODS
 from geotune.recipe import Data, Decoder, Method
 
 
@@ -29,12 +30,17 @@ def test_methods_and_decoders_are_those_of_the_catalogues_and_of_recipes() -> No
 @pytest.mark.parametrize("what", ["methods", "decoders", "datasets"])
 def test_rows_say_what_each_is_and_which_keys_it_takes(what: Any) -> None:
     rows = listing(what)
+    columns = ["name", "is", "fits", "options"] if what == "methods" else ["name", "is", "options"]
     assert [row["name"] for row in rows] == list(getattr(rooms, what.upper()))
-    assert all(list(row) == ["name", "is", "options"] for row in rows)
+    assert all(list(row) == columns for row in rows)
     assert all(row["is"] for row in rows)
     options = {row["name"]: row["options"].split(", ") for row in rows}
     if what == "methods":
         assert {"rank", "alpha", "stem"} <= set(options["lora"])
+        for row in rows:
+            method = find(METHODS[row["name"]])
+            assert row["fits"] == method.fits
+            assert inspect.getdoc(method).startswith(row["is"])
     assert all("kind" not in keys for keys in options.values())
 
 

@@ -9,33 +9,20 @@ Everything here is imported when it is first asked for, so that `import geotune`
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
+from geotune.catalog import METHODS, find
+
 _HOME = {
-    "backbone": "geotune.backbones.catalog",
-    "Backbone": "geotune.backbones.base",
-    "attach": "geotune.methods.base",
-    "Full": "geotune.methods.full",
-    "Frozen": "geotune.methods.frozen",
-    "Lora": "geotune.methods.lora",
-    "Est": "geotune.methods.est",
-    "load_adapter": "geotune.build.model",
-    "GeotuneError": "geotune.types",
+    "Backbone": "geotune.backbones.base:Backbone",
+    "GeotuneError": "geotune.types:GeotuneError",
+    "attach": "geotune.methods.base:attach",
+    "backbone": "geotune.backbones.catalog:backbone",
+    "load_adapter": "geotune.build.model:load_adapter",
+    **{place.partition(":")[2]: place for place in METHODS.values()},
 }
 
-__all__ = [
-    "Backbone",
-    "Est",
-    "Frozen",
-    "Full",
-    "GeotuneError",
-    "Lora",
-    "__version__",
-    "attach",
-    "backbone",
-    "load_adapter",
-]
+__all__ = ["__version__", *_HOME]
 
 
 def _version() -> str:
@@ -52,4 +39,4 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'geotune' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return find(_HOME[name])

@@ -9,14 +9,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from geotune.recipe import Data, Decoder, Method
+from geotune.catalog import METHODS
+from geotune.recipe import Data, Decoder
+from geotune.recipe.methods import method_fits, method_section
 
-METHODS = {
-    "full": "every parameter trains",
-    "frozen": "only the decoder (and the stem) train; with the linear decoder: linear probing",
-    "lora": "low-rank updates inside the backbone (HF peft)",
-    "est": "efficient side-tuning: a small network beside the frozen backbone",
-}
 DECODERS = {
     "linear": "one 1x1 convolution",
     "fcn": "a few convolutions at the finest resolution",
@@ -42,12 +38,24 @@ def listing(what: Literal["backbones", "methods", "decoders", "datasets"]) -> li
     """Rows with the same keys, `name` first."""
     if what == "backbones":
         return _backbones()
-    titles = {"methods": METHODS, "decoders": DECODERS, "datasets": DATASETS}[what]
-    sections = {"methods": Method, "decoders": Decoder, "datasets": Data}[what]
+    if what == "methods":
+        return [_method(kind) for kind in METHODS]
+    titles = {"decoders": DECODERS, "datasets": DATASETS}[what]
+    sections = {"decoders": Decoder, "datasets": Data}[what]
     return [
         {"name": kind, "is": titles[kind], "options": ", ".join(options)}
         for kind, options in _kinds(sections).items()
     ]
+
+
+def _method(kind: str) -> Row:
+    section = method_section(kind)
+    return {
+        "name": kind,
+        "is": (section.__doc__ or "").partition("\n")[0].rstrip("."),
+        "fits": method_fits(kind),
+        "options": ", ".join(name for name in section.model_fields if name != "kind"),
+    }
 
 
 def _kinds(union: object) -> dict[str, list[str]]:

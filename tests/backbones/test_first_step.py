@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import geotune
-from geotune.methods.catalog import METHODS
+from geotune.catalog import METHODS
 
 MODELS: dict[str, tuple[str, ...]] = {
     "terratorch/prithvi_eo_v2_300": ("B02", "B03", "B04", "B8A", "B11", "B12"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -97,12 +99,12 @@ def test_every_fault_is_said() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("method.kind", "ets", "method.kind: found 'ets', expected one of full, frozen, lora, est"),
+        ("method.kind", "ets", "method.kind: found 'ets', expected one of full, frozen, bitfit"),
         ("method.kind", "ets", "did you mean est?"),
         ("decoder.kind", "net", "decoder.kind: found 'net', expected one of linear, fcn, unet"),
         ("data.kind", "scene", "expected one of scenes, chips, synthetic; did you mean scenes?"),
         ("data.split.kind", "grup", "data.split.kind: found 'grup', expected one of list, random"),
-        ("method.kind", GONE, "method.kind: is missing; expected one of full, frozen, lora, est"),
+        ("method.kind", GONE, "method.kind: is missing; expected one of full, frozen, bitfit"),
         ("data.split.kind", GONE, "data.split.kind: is missing; expected one of list, random"),
         ("task.kind", "detect", "task.kind: found 'detect'; input should be 'segment'"),
     ],
@@ -175,7 +177,7 @@ def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(VALUES))
     recipe, notes = read_recipe(path, ["train.epochs=7", "method.kind=lora", "method.rank=4"])
     assert recipe.train.epochs == 7
-    assert recipe.method == sections.methods.Lora(rank=4)
+    assert recipe.method == sections.methods.method_section("lora")(rank=4)
     assert notes == [
         "method.kind=lora starts the section anew; dropped from the file: method.reduction"
     ]
@@ -328,10 +330,22 @@ def parameters(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", kinds_of(sections.Method))
-def test_a_method_has_the_names_and_defaults_of_its_section(kind: str) -> None:
-    from geotune.methods.catalog import METHODS
+def test_a_section_has_the_fields_of_its_method(kind: str) -> None:
+    from geotune.catalog import METHODS, find
 
-    assert parameters(METHODS[kind]) == defaults(kinds_of(sections.Method)[kind])
+    ours = find(METHODS[kind]).model_fields
+    theirs = {n: f for n, f in kinds_of(sections.Method)[kind].model_fields.items() if n != "kind"}
+    assert ours.keys() == theirs.keys()
+    for name, field in ours.items():
+        assert field.annotation == theirs[name].annotation, name
+        assert field.default == theirs[name].default, name
+        if name != "stem":
+            assert field.metadata == theirs[name].metadata, name
+
+
+def test_sections_are_read_without_what_the_methods_import() -> None:
+    code = "import sys, geotune.recipe; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_backbone_has_the_names_and_defaults_of_its_section() -> None:

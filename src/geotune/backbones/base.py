@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Parts, Tokens, find_parts
 from geotune.backbones.request import Combine, Request
 from geotune.types import BandStatistics, FeatureMaps, GeotuneError, Normalization, Tap
 
@@ -47,6 +48,9 @@ class Backbone(nn.Module):
         taps: one for each block, first to last.
         blocks: the modules whose outputs are the taps, for methods that insert something; empty
             where the model shows no blocks.
+        tokens: how the tokens of a plain ViT's blocks lie; None where they have no places.
+        channels_last: a hierarchical model's blocks work on `(B, h, w, C)`.
+        canvas: height and width of the padded image (or tile) that the model last got.
         pad_to: images are padded to a multiple of this many pixels.
         normalization: from raw pixel values to what the model was trained on, where known.
         pretraining: band statistics of the pretraining data, where published.
@@ -62,6 +66,9 @@ class Backbone(nn.Module):
     notes: tuple[str, ...] = ()
     normalization: Normalization | None = None
     pretraining: BandStatistics | None = None
+    tokens: Tokens | None = Tokens()
+    channels_last: bool = False
+    canvas: tuple[int, int] = (0, 0)
 
     def __init__(
         self,
@@ -91,6 +98,18 @@ class Backbone(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """The modules whose outputs are the taps; by default the model's own `blocks`."""
         return list(self.model.blocks)  # type: ignore[arg-type]
+
+    def parts(self, index: int) -> Parts:
+        """Where attention and MLP are in block `index`."""
+        return find_parts(self.blocks[index])
+
+    def merging(self, index: int) -> nn.Module | None:
+        """What stands before block `index` and brings the map to that block's stride.
+
+        None where the block is not the first of its stage or there is no such module. Takes and
+        gives the stream as the blocks do.
+        """
+        return None
 
     @abstractmethod
     def run(
@@ -161,6 +180,7 @@ class Backbone(nn.Module):
             for name, value in given.items()
             if name in self.metadata and value is not None
         }
+        self.canvas = (size[0] // grid[0], size[1] // grid[1])
         tokens = self.run(to_tiles(padded, grid), emit, set(indices), **used)
         if tokens is not None:
             tokens = tokens.reshape(len(images), -1, tokens.shape[-1])
@@ -234,6 +254,7 @@ class Backbone(nn.Module):
         self.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             inputs = self.example(size, size)
+            self.canvas = (size, size)
             self.run(inputs.pop("images"), emit, set(range(len(names))), **inputs)
         self.train(training)
         return tuple(Tap(name, shapes[i][1], size / shapes[i][2]) for i, name in enumerate(names))

@@ -16,6 +16,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Tokens
 from geotune.backbones.base import Backbone, Emit, fingerprint, tapped
 from geotune.backbones.request import Request
 from geotune.backbones.weights import (
@@ -43,20 +44,21 @@ class TimmBackbone(Backbone):
 
     def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
         super().__init__(model, request, **kwargs)
-        self._named_blocks = _find_blocks(model)
-        self._channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-        self._prefix_tokens = int(getattr(model, "num_prefix_tokens", 0) or 0)
+        self._block_names = _find_blocks(model)
+        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self._prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
+        self.tokens = Tokens(self._prefix)
         self._patch = _patch_size(model) if self._is_plain() else None
         self.taps = self._find_own_taps()
         self.fingerprint = fingerprint(model)
 
     def _find_own_taps(self) -> tuple[Tap, ...]:
         try:
-            if self._named_blocks:
+            if self._block_names:
                 try:
-                    return self.find_taps([name for name, _ in self._named_blocks])
+                    return self.find_taps(self._block_names)
                 except _NoMapError:
-                    self._named_blocks = []
+                    self._block_names = []
             return self.find_taps(self._stage_names())
         except Exception as error:
             side = _fixed_side(self.model)
@@ -66,11 +68,11 @@ class TimmBackbone(Backbone):
                     f"({type(error).__name__}: {error}); choose another model of its family"
                 ) from error
             self.tiled, self.pad_to = True, side
-            self._named_blocks = _find_blocks(self.model)
+            self._block_names = _find_blocks(self.model)
             return self._find_own_taps()
 
     def _is_plain(self) -> bool:
-        return bool(self._named_blocks) and self._named_blocks[0][0].startswith("blocks.")
+        return bool(self._block_names) and self._block_names[0].startswith("blocks.")
 
     def _stage_names(self) -> list[str]:
         return [str(info["module"]) for info in self.model.feature_info]  # type: ignore[union-attr]
@@ -78,14 +80,22 @@ class TimmBackbone(Backbone):
     @property
     def blocks(self) -> list[nn.Module]:
         """The blocks, first to last; empty where only stages can be tapped."""
-        return [block for _, block in self._named_blocks]
+        return [self.model.get_submodule(name) for name in self._block_names]
+
+    def merging(self, index: int) -> nn.Module | None:
+        """See `Backbone.merging`: the `downsample` of a stage's first block."""
+        stage, _, block = self._block_names[index].partition(".blocks.")
+        if block != "0":
+            return None
+        module = getattr(self.model.get_submodule(stage), "downsample", None)
+        return None if module is None or isinstance(module, nn.Identity) else module
 
     def run(
         self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
-        if not self._named_blocks:
+        if not self._block_names:
             for index, feature in enumerate(
                 model.forward_intermediates(images, intermediates_only=True)
             ):
@@ -93,14 +103,14 @@ class TimmBackbone(Backbone):
                     emit(index, feature)
             return None
         size = (images.shape[-2], images.shape[-1])
-        last = len(self._named_blocks) - 1
+        last = len(self._block_names) - 1
         blocks = self.blocks[:-1]  # the last one's map is taken after the final normalisation
         with tapped(blocks, wanted, lambda i, output: emit(i, self._to_map(output, size))):
             output = model.forward_features(images)
         if last in wanted:
             emit(last, self._to_map(output, size))
-        if output.ndim == 3 and self._prefix_tokens:
-            tokens: Tensor = output[:, : self._prefix_tokens]
+        if output.ndim == 3 and self._prefix:
+            tokens: Tensor = output[:, : self._prefix]
             return tokens
         return None
 
@@ -113,7 +123,7 @@ class TimmBackbone(Backbone):
             # some models bring their class token in behind the first blocks
             tokens = output[:, max(0, output.shape[1] - rows * columns) :]
             return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
-        return output.permute(0, 3, 1, 2) if self._channels_last else output
+        return output.permute(0, 3, 1, 2) if self.channels_last else output
 
 
 def timm_backbone(request: Request) -> TimmBackbone:
@@ -151,12 +161,26 @@ def _create(name: str, in_chans: int) -> nn.Module:
     failure: Exception | None = None
     for options in _INPUT_OPTIONS:
         try:
-            return timm.create_model(
+            model = timm.create_model(
                 name, pretrained=False, in_chans=in_chans, num_classes=0, **options
             )
         except TypeError as error:
             failure = error
+            continue
+        _call_layers(model)
+        return model
     raise GeotuneError(f"backbone.name timm/{name}: cannot be built: {failure}")
+
+
+def _call_layers(model: nn.Module) -> None:
+    """Make attention call its layers, so that what a method puts around them is alive.
+
+    That of beit, eva02 and swinv2 reads the weight of `qkv` with a bias of three parts; timm has a
+    switch to call the layer and add the bias after it.
+    """
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = True  # type: ignore[assignment]
 
 
 def _pretrained_state(
@@ -207,23 +231,21 @@ def _fit_first_convolution(
     return note
 
 
-def _find_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The blocks of the families whose layout is known, first to last."""
+def _find_blocks(model: nn.Module) -> list[str]:
+    """Names of the blocks of the families whose layout is known, first to last."""
     if hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens"):
-        return [(f"blocks.{i}", block) for i, block in enumerate(model.blocks)]  # type: ignore[arg-type]
+        return [f"blocks.{i}" for i, _ in enumerate(model.blocks)]  # type: ignore[arg-type]
     for container in ("layers", "stages"):
         stages = getattr(model, container, None)
         if stages is not None and all(hasattr(stage, "blocks") for stage in stages):
             return [
-                (f"{container}.{i}.blocks.{j}", block)
+                f"{container}.{i}.blocks.{j}"
                 for i, stage in enumerate(stages)
-                for j, block in enumerate(stage.blocks)
+                for j, _ in enumerate(stage.blocks)
             ]
     if all(hasattr(model, f"layer{i}") for i in range(1, 5)):
         return [
-            (f"layer{i}.{j}", block)
-            for i in range(1, 5)
-            for j, block in enumerate(getattr(model, f"layer{i}"))
+            f"layer{i}.{j}" for i in range(1, 5) for j, _ in enumerate(getattr(model, f"layer{i}"))
         ]
     return []
 

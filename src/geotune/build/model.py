@@ -15,9 +15,9 @@ from geotune.backbones.catalog import backbone as make_backbone
 from geotune.backbones.catalog import facts
 from geotune.build.values import values_of
 from geotune.card import read_card
+from geotune.catalog import METHODS, find
 from geotune.data.prepare import DataParts
 from geotune.decoders.catalog import DECODERS
-from geotune.methods.catalog import METHODS
 from geotune.model import Model
 from geotune.normalize import choose_normalization
 from geotune.recipe import Recipe, RecipeError, Section, parse_sections
@@ -146,7 +146,7 @@ def _model(
     backbone: Backbone,
     normalization: Normalization,
 ) -> Model:
-    encoder = METHODS[method.kind](**values_of(method)).attach(backbone)  # type: ignore[attr-defined]
+    encoder = find(METHODS[method.kind])(**values_of(method)).attach(backbone)  # type: ignore[attr-defined]
     outputs = TASKS[task.kind](**values_of(task)).num_outputs  # type: ignore[attr-defined]
     head = DECODERS[decoder.kind](encoder.taps, outputs, **values_of(decoder))  # type: ignore[attr-defined]
     return Model(normalization, encoder, head)

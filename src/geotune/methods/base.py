@@ -2,26 +2,57 @@
 
 A method decides two things: what of the backbone changes (or what is put into it), and what is
 made of its taps. The second is a `Reader`: it is handed each tap as soon as the backbone has
-produced it, so that a feature map need not outlive its use. `full`, `frozen` and `lora` read
+produced it, so that a feature map need not outlive its use. Methods that change the backbone read
 the taps as they are (`Levels`); side networks make their own stream of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, pad_to_multiple
+from geotune.backbones.anatomy import as_maps, no_places
+from geotune.backbones.base import Backbone, from_tiles, pad_to_multiple
 from geotune.methods.stem import Stem
 from geotune.types import FeatureMaps, GeotuneError, Tap
 
 
-class Method(Protocol):
-    """How a backbone is adapted."""
+class Method(BaseModel, ABC):
+    """How a backbone is adapted: options, and `attach`.
 
+    A recipe's `method` section has the fields of these classes; `recipe/methods.py` reads them
+    from their files. Raises `GeotuneError` for an unknown option and for a value that cannot be.
+
+    Attributes:
+        stem: width of the convolutional branch on the image; 0 for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    fits: ClassVar[str] = "every backbone"
+    """What it can be attached to, for `geotune list methods`."""
+
+    stem: NonNegativeInt = 32
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise GeotuneError(
+                "; ".join(
+                    f"method.{'.'.join(map(str, fault['loc']))} {fault['input']!r}: {fault['msg']}"
+                    for fault in error.errors()
+                )
+            ) from error
+
+    @abstractmethod
     def attach(self, backbone: Backbone) -> Encoder:
         """Build the encoder. Raises `GeotuneError` where the method does not fit the backbone."""
 
@@ -31,22 +62,50 @@ def attach(backbone: Backbone, method: Method) -> Encoder:
     return method.attach(backbone)
 
 
-class Reader(Protocol):
-    """What is made of a backbone's taps. An `nn.Module` with these members.
+@dataclass(frozen=True)
+class Inside:
+    """What happened in one block, as maps `(B, C, h, w)` (see `backbones/anatomy.py`).
+
+    Attributes:
+        before: the stream that the block got.
+        attention, mlp: what each added to the stream. A block with an MLP alone adds all of it
+            by the MLP; both are None in a block without either.
+    """
+
+    before: Tensor
+    attention: Tensor | None
+    mlp: Tensor | None
+
+
+class Reader(nn.Module):
+    """What is made of a backbone's taps.
 
     Attributes:
         wanted: indices of the taps it reads, ascending.
+        looks_inside: indices of those of whose blocks it wants the inside, too.
         taps: what it hands on, fine to coarse (or, from a plain ViT, all of one stride).
+        samples: it is to see that many images before training, by `calibrate`.
     """
 
     wanted: tuple[int, ...]
+    looks_inside: tuple[int, ...] = ()
     taps: tuple[Tap, ...]
+    samples: int = 0
 
-    def step(self, state: Any, index: int, feature: Tensor) -> Any:
-        """Take tap `index`, `(B, C, h, w)`; `state` is None at first. Returns the new state."""
+    def start(self, images: Tensor) -> Any:
+        """The state before the first tap, from the padded images `(B, C, H, W)`."""
+        return None
 
+    @abstractmethod
+    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+        """Take tap `index`, `(B, C, h, w)`, and the block's inside. Returns the new state."""
+
+    @abstractmethod
     def finish(self, state: Any) -> tuple[Tensor, ...]:
         """The maps to hand on, one for each of `taps`."""
+
+    def calibrate(self, features: Mapping[int, Tensor]) -> None:
+        """Fit what is fitted to data, from the taps of some images."""
 
 
 class Encoder(nn.Module):
@@ -61,7 +120,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        reader: nn.Module,
+        reader: Reader,
         *,
         stem: int = 0,
         constant_backbone: bool,
@@ -75,8 +134,7 @@ class Encoder(nn.Module):
         self.constant_backbone = constant_backbone
         self.backbone_trains = backbone_trains
         self._merge = merge
-        read: Any = reader
-        self.taps: tuple[Tap, ...] = (self.stem.taps if self.stem else ()) + read.taps
+        self.taps: tuple[Tap, ...] = (self.stem.taps if self.stem else ()) + reader.taps
         self.train(self.training)  # a frozen backbone's statistics stand still from the start
 
     def forward(
@@ -88,25 +146,40 @@ class Encoder(nn.Module):
     ) -> FeatureMaps:
         """Feature maps of normalised images `(B, C, H, W)`; inputs as in `Backbone.forward`."""
         images = self.backbone.join(images)
-        reader: Any = self.reader
+        padded = pad_to_multiple(images, self.backbone.pad_to)
+        reader = self.reader
         tracking = torch.is_grad_enabled()
-        state: Any = None
+        state = reader.start(padded)
 
         def on_tap(index: int, feature: Tensor) -> Tensor:
             nonlocal state
+            inside = seen.pop(index)(feature) if index in seen else None
             with torch.set_grad_enabled(tracking):
-                state = reader.step(state, index, feature)
+                state = reader.step(state, index, feature, inside)
             return feature.new_empty(0)  # the reader keeps what it needs
 
-        with torch.set_grad_enabled(tracking and not self.constant_backbone):
+        with (
+            torch.set_grad_enabled(tracking and not self.constant_backbone),
+            looking_inside(self.backbone, reader.looks_inside) as seen,
+        ):
             features = self.backbone(
                 images, time=time, location=location, taps=reader.wanted, on_tap=on_tap
             )
         maps = reader.finish(state)
         if self.stem is not None:
-            padded = pad_to_multiple(images, self.backbone.pad_to)
             maps = (*self.stem(padded.flatten(1, -3)), *maps)
         return FeatureMaps(maps, features.image_size, features.tokens)
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Show the reader the taps of some normalised images, before training."""
+        found = [self.backbone(**batch, taps=self.reader.wanted).maps for batch in batches]
+        self.reader.calibrate(
+            {
+                index: torch.cat([maps[at] for maps in found])
+                for at, index in enumerate(self.reader.wanted)
+            }
+        )
 
     def train(self, mode: bool = True) -> Encoder:
         """Training mode; a frozen backbone stays in evaluation mode, its statistics still."""
@@ -128,8 +201,8 @@ class Encoder(nn.Module):
         """
         if self._merge is None:
             raise GeotuneError(
-                "nothing to merge: what this method trains stands beside the backbone, or was "
-                "merged before; only lora can be merged, once"
+                "nothing to merge: what this method trains is no update of the backbone's own "
+                "weights, or was merged before; lora and most of peft's tuners can be merged, once"
             )
         self._merge(self.backbone.model)
         self._merge = None
@@ -140,7 +213,62 @@ def _belongs_to_adapter(module: nn.Module) -> bool:
     return bool(getattr(module, "geotune_inserted", False))
 
 
-class Levels(nn.Module):
+@contextmanager
+def looking_inside(
+    backbone: Backbone, indices: Sequence[int]
+) -> Iterator[dict[int, Callable[[Tensor], Inside]]]:
+    """While it is open, `found[i](map)` gives the inside of block `i` that has given this map."""
+    found: dict[int, Callable[[Tensor], Inside]] = {}
+    streams: dict[tuple[int, str], Tensor] = {}
+    hooks: list[Any] = []
+
+    def watch(index: int) -> None:
+        block, parts = backbone.blocks[index], backbone.parts(index)
+
+        def keep(place: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, inputs: Any, named: Any) -> None:
+                streams[index, place] = inputs[0] if inputs else named["x"]
+
+            return hook
+
+        def after(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            before, middle = streams.pop((index, "before")), streams.pop((index, "middle"), None)
+
+            def inside(feature: Tensor) -> Inside:
+                def to_map(stream: Tensor) -> Tensor:
+                    tiles = as_maps(backbone, index, stream).mean
+                    rows, columns = tiles.shape[-2:]
+                    grid = feature.shape[-2] // rows, feature.shape[-1] // columns
+                    return from_tiles(tiles, grid)
+
+                def change(start: Tensor, end: Tensor) -> Tensor:
+                    return to_map(end - start.reshape(end.shape))
+
+                stream = to_map(before)
+                if middle is not None:
+                    return Inside(stream, change(before, middle), change(middle, output))
+                return Inside(stream, None, change(before, output) if parts.mlp else None)
+
+            found[index] = inside
+
+        hooks.append(block.register_forward_pre_hook(keep("before"), with_kwargs=True))
+        if parts.middle is not None:
+            seer = block.get_submodule(parts.middle)
+            hooks.append(seer.register_forward_pre_hook(keep("middle"), with_kwargs=True))
+        hooks.append(block.register_forward_hook(after))
+
+    if indices and (not backbone.blocks or (backbone.plain and backbone.tokens is None)):
+        raise no_places(backbone, "looking inside")
+    try:
+        for index in indices:
+            watch(index)
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class Levels(Reader):
     """Reads chosen taps as they are."""
 
     def __init__(self, backbone: Backbone, wanted: Sequence[int]) -> None:
@@ -148,7 +276,7 @@ class Levels(nn.Module):
         self.wanted = tuple(wanted)
         self.taps = tuple(backbone.taps[i] for i in wanted)
 
-    def step(self, state: Any, index: int, feature: Tensor) -> Any:
+    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
         """See `Reader.step`."""
         return [*(state or []), feature]
 

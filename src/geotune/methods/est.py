@@ -14,15 +14,23 @@ block below is our reading of it:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, freeze, level_indices, require_alive
+from geotune.methods.base import (
+    Encoder,
+    Inside,
+    Method,
+    Reader,
+    freeze,
+    level_indices,
+    require_alive,
+)
 from geotune.methods.rescale import Rescale, pyramid_scales
 from geotune.types import GeotuneError, Tap
 
@@ -32,9 +40,8 @@ FUSION_SHARES = (2, 4, 8)
 """The adapters of a block are d/2, d/4 and d/8 wide."""
 
 
-@dataclass(frozen=True)
-class Est:
-    """Efficient side-tuning.
+class Est(Method):
+    """Efficient side-tuning: a small network beside the frozen backbone.
 
     Attributes:
         reduction: the side stream is C / reduction wide, where C is the tap's width,
@@ -44,15 +51,13 @@ class Est:
             added; the decoder stays small.
         every: tap every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, else 3.
         kernel_size: of the depthwise convolution.
-        stem: width of the convolutional branch on the image; 0 for none.
     """
 
-    reduction: int = 8
-    min_width: int = 64
+    reduction: PositiveInt = 8
+    min_width: PositiveInt = 64
     fuse: Literal["sum", "side"] = "side"
-    every: int | None = None
-    kernel_size: int = 3
-    stem: int = 32
+    every: PositiveInt | None = None
+    kernel_size: PositiveInt = 3
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or kernel that does not fit."""
@@ -81,7 +86,7 @@ class Est:
         return require_alive(encoder, "est")
 
 
-class EstStream(nn.Module):
+class EstStream(Reader):
     """The side network: one block for each tap it reads, and what it hands on."""
 
     def __init__(
@@ -133,7 +138,7 @@ class EstStream(nn.Module):
                 taps.append(Tap(f"est.{tap.name}", width, tap.stride / scale))
         self.taps: tuple[Tap, ...] = tuple(taps)
 
-    def step(self, state: Any, index: int, feature: Tensor) -> Any:
+    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
         """See `Reader.step`. The state is the stream and the maps finished so far."""
         stream, maps = (None, ()) if state is None else state
         at = self.wanted.index(index)

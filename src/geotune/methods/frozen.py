@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, freeze, level_indices
+from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices
 
 
-@dataclass(frozen=True)
-class Frozen:
-    """The backbone's features as they are.
-
-    Attributes:
-        stem: width of the convolutional branch on the image; 0 for none.
-    """
-
-    stem: int = 32
+class Frozen(Method):
+    """Only the decoder (and the stem) train; with the linear decoder: linear probing."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`."""

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, dead_parameters, level_indices
+from geotune.methods.base import Encoder, Levels, Method, dead_parameters, level_indices
 from geotune.types import GeotuneError
 
 
-@dataclass(frozen=True)
-class Full:
-    """Every parameter trains that can change the output.
-
-    Attributes:
-        stem: width of the convolutional branch on the image; 0 for none.
-    """
-
-    stem: int = 32
+class Full(Method):
+    """Every parameter trains that can change the output."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a backbone that is frozen already."""

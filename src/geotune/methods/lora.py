@@ -8,37 +8,33 @@ other names, on all linear layers of the blocks; on convolutions where there are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, freeze, level_indices, require_alive
+from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
 from geotune.types import GeotuneError
 
 _ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")
 _ADAPTER = "default"
 
 
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank updates of linear layers and convolutions.
+class Lora(Method):
+    """Low-rank updates inside the backbone's linear layers and convolutions (HF peft).
 
     Attributes:
         rank: width of the update.
         alpha: its scale is `alpha / rank`.
         dropout: on the update's input.
         targets: last parts of the layer names to update; by default query, value and MLP.
-        stem: width of the convolutional branch on the image; 0 for none.
     """
 
-    rank: int = 16
-    alpha: float = 16
-    dropout: float = 0.0
-    targets: Sequence[str] | None = None
-    stem: int = 32
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: list[str] | None = None
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where no layer fits or one stays dead."""

@@ -1,53 +1,93 @@
-"""Sections of the tuning methods."""
+"""Sections of the tuning methods, read from the methods' own files.
+
+A method is a class with its options as fields; importing it would import torch, which takes
+seconds. So its file is parsed instead: the class's docstring and fields make the section, and of
+the imports those that are light.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import ast
+from functools import cache, reduce
+from importlib.util import find_spec
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt
 
-from geotune.recipe.section import Section, Share
+from geotune.catalog import METHODS
+from geotune.recipe.section import Section
+
+_LIGHT = ("typing", "collections", "pydantic", "annotated_types")
 
 
-class Full(Section):
-    """Every parameter trains."""
+class MethodSection(Section):
+    """What every method has."""
 
-    kind: Literal["full"] = "full"
-    stem: int = Field(
-        32, ge=0, description="width of the convolutional branch on the image; 0: none"
+    kind: str
+    stem: NonNegativeInt = Field(
+        32, description="width of the convolutional branch on the image; 0: none"
     )
 
 
-class Frozen(Section):
-    """Nothing in the backbone trains."""
-
-    kind: Literal["frozen"] = "frozen"
-    stem: int = Field(32, ge=0)
-
-
-class Lora(Section):
-    """Low-rank updates of the backbone's layers."""
-
-    kind: Literal["lora"] = "lora"
-    rank: PositiveInt = 16
-    alpha: PositiveFloat = 16
-    dropout: Share = 0.0
-    targets: list[str] | None = Field(
-        None, description="layer names; by default query, value and MLP"
+@cache
+def method_section(kind: str) -> type[MethodSection]:
+    """The section of the method that is asked for by this name."""
+    module, _, name = METHODS[kind].partition(":")
+    tree = _parse(module)
+    found = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    light = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _LIGHT
+    ]
+    fields = [node for node in found.body if isinstance(node, ast.AnnAssign) and not _shared(node)]
+    names: dict[str, Any] = {}
+    code = compile(
+        ast.Module([*light, *fields], type_ignores=[]), module, "exec", dont_inherit=True
     )
-    stem: int = Field(32, ge=0)
+    exec(code, names)  # noqa: S102 (geotune's own file)
+    annotations = names.get("__annotations__", {})
+    body = {key: names[key] for key in annotations if key in names}
+    return type(
+        name,
+        (MethodSection,),
+        {
+            "__module__": __name__,
+            "__doc__": ast.get_docstring(found),
+            "__annotations__": {"kind": Literal[kind], **annotations},
+            "kind": kind,
+            **body,
+        },
+    )
 
 
-class Est(Section):
-    """Efficient side-tuning: a small network beside the frozen backbone."""
+def method_fits(kind: str) -> str:
+    """What the method says it can be attached to."""
+    module, _, name = METHODS[kind].partition(":")
+    found = next(n for n in _parse(module).body if isinstance(n, ast.ClassDef) and n.name == name)
+    for node in found.body:
+        if isinstance(node, ast.AnnAssign) and _shared(node) and node.value is not None:
+            said: str = ast.literal_eval(node.value)
+            return said
+    return "every backbone"
 
-    kind: Literal["est"] = "est"
-    reduction: PositiveInt = 8
-    min_width: PositiveInt = 64
-    fuse: Literal["sum", "side"] = "side"
-    every: PositiveInt | None = Field(None, description="tap every n-th block; by default by depth")
-    kernel_size: PositiveInt = 3
-    stem: int = Field(32, ge=0)
+
+@cache
+def _parse(module: str) -> ast.Module:
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
-Method = Annotated[Full | Frozen | Lora | Est, Field(discriminator="kind")]
+def _shared(node: ast.AnnAssign) -> bool:
+    """Whether an annotated name belongs to the class and is no option."""
+    return "ClassVar" in ast.unparse(node.annotation)
+
+
+if TYPE_CHECKING:
+    Method = MethodSection
+else:
+    _sections = [method_section(kind) for kind in METHODS]
+    Method = Annotated[reduce(or_, _sections), Field(discriminator="kind")]

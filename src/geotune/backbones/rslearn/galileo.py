@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
@@ -65,6 +66,8 @@ MODELS: dict[str, Facts] = {
 
 class GalileoBackbone(Backbone):
     """Galileo's encoder; its maps are the means over the groups of bands, as in rslearn."""
+
+    tokens = Tokens(order="tokens of a place together")
 
     def __init__(
         self, model: nn.Module, request: Request, fit: Fit, *, patch_size: int, **kwargs: Any

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import Fit, canonical, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
@@ -99,6 +100,8 @@ MODELS: dict[str, Facts] = {
 
 class OlmoEarthBackbone(Backbone):
     """OlmoEarth's encoder."""
+
+    tokens = Tokens(order="tokens of a place together")
 
     def __init__(
         self,

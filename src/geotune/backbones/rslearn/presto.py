@@ -57,6 +57,8 @@ MODELS: dict[str, Facts] = {
 class PrestoBackbone(Backbone):
     """Presto's encoder, run on pixels in portions."""
 
+    tokens = None  # a pixel at a time goes through the blocks
+
     def __init__(
         self, model: nn.Module, request: Request, fit: Fit, *, patch_size: int, **kwargs: Any
     ) -> None:

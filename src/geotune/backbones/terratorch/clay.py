@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import canonical, wavelength
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
@@ -74,6 +75,8 @@ class _Block(nn.ModuleList):
 
 class ClayBackbone(Backbone):
     """Clay's encoder, without masking."""
+
+    tokens = Tokens(prefix=1)
 
     def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
         super().__init__(model, request, pad_to=PATCH, **kwargs)

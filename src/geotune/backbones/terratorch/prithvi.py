@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
@@ -51,6 +52,8 @@ MODELS: dict[str, Facts] = {
 
 class PrithviBackbone(Backbone):
     """Prithvi's encoder; tokens of several dates are kept apart until they are combined."""
+
+    tokens = Tokens(prefix=1)
 
     def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
         encoder: Any = model

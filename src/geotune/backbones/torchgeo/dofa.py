@@ -13,6 +13,7 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Tokens
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
 from geotune.backbones.request import Request
@@ -49,6 +50,8 @@ MODELS: dict[str, Facts] = {
 
 class DofaBackbone(Backbone):
     """DOFA's encoder."""
+
+    tokens = Tokens(prefix=1)
 
     def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
         encoder: Any = model

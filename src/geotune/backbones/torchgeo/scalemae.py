@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import Fit
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
@@ -39,6 +40,8 @@ MODELS: dict[str, Facts] = {
 
 class ScaleMaeBackbone(Backbone):
     """Scale-MAE's encoder."""
+
+    tokens = Tokens(prefix=1)
 
     def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
         encoder: Any = model

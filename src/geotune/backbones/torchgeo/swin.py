@@ -50,6 +50,8 @@ MODELS: dict[str, Facts] = {
 class SwinBackbone(Backbone):
     """The stages of a Swin transformer."""
 
+    channels_last = True
+
     def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
         super().__init__(model, request, pad_to=32, **kwargs)
         features: Any = model.features
@@ -64,6 +66,15 @@ class SwinBackbone(Backbone):
         """The blocks of every stage."""
         features: Any = self.model.features
         return [block for stage in self._stages for block in features[stage]]
+
+    def merging(self, index: int) -> nn.Module | None:
+        """See `Backbone.merging`."""
+        features: Any = self.model.features
+        for stage in self._stages[1:]:
+            if self.blocks[index] is features[stage][0]:
+                between: nn.Module = features[stage - 1]
+                return between
+        return None
 
     def run(
         self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None

@@ -1,0 +1,58 @@
+"""Bottleneck adapters in the blocks (Houlsby et al., arXiv 1902.00751).
+
+    y' = y + Up(GELU(Down(y)))        y: what attention, or the MLP, adds to the stream
+
+One after attention and one after the MLP, before what they give is added to the stream; Up starts
+at zero. Blocks that have only an MLP get one, and those of a ResNet, which have neither, one on
+their output.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from geotune.backbones.base import Backbone
+from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
+from geotune.methods.insert import (
+    after_parts,
+    require_blocks,
+    require_narrower,
+    vectors,
+    zeroed,
+)
+
+
+class Adapter(Method):
+    """Bottlenecks after attention and after the MLP of every block.
+
+    Attributes:
+        width: of the bottleneck, in channels.
+    """
+
+    width: PositiveInt = 64
+
+    def attach(self, backbone: Backbone) -> Encoder:
+        """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
+        require_blocks(backbone, "adapter")
+        require_narrower("width", self.width, backbone)
+        freeze(backbone)
+        after_parts(backbone, lambda channels: Bottleneck(channels, self.width))
+        levels = Levels(backbone, level_indices(backbone))
+        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
+        return require_alive(encoder, "adapter")
+
+
+class Bottleneck(nn.Module):
+    """`y + Up(GELU(Down(y)))` on vectors, or on the vectors of a map."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.down = nn.Linear(channels, width)
+        self.up = zeroed(nn.Linear(width, channels))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """`(..., C)` or `(B, C, h, w)` to the same shape."""
+        return y + vectors(lambda v: self.up(F.gelu(self.down(v))), y, self.channels)

@@ -1,0 +1,64 @@
+"""AdaptFormer (arXiv 2205.13535): a bottleneck beside the MLP of every block.
+
+    out = MLP(u) + s Up(ReLU(Down(u)))        u: what the MLP gets;  s = 0.1
+
+Up starts at zero, and so does all that it adds.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from geotune.backbones.base import Backbone
+from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
+from geotune.methods.insert import (
+    beside_mlp,
+    require_mlp,
+    require_narrower,
+    vectors,
+    widths,
+    zeroed,
+)
+
+
+class AdaptFormer(Method):
+    """Bottlenecks beside the MLP of every block.
+
+    Attributes:
+        width: of the bottleneck, in channels.
+        scale: s, by which its output is multiplied.
+    """
+
+    fits: ClassVar[str] = "blocks with an MLP: transformers and ConvNeXt"
+
+    width: PositiveInt = 64
+    scale: PositiveFloat = 0.1
+
+    def attach(self, backbone: Backbone) -> Encoder:
+        """See `Method.attach`. Raises `GeotuneError` where a block has no MLP."""
+        require_mlp(backbone, "adaptformer")
+        require_narrower("width", self.width, backbone)
+        freeze(backbone)
+        for index, channels in enumerate(widths(backbone)):
+            beside_mlp(backbone, index, ScaledBottleneck(channels, self.width, self.scale))
+        levels = Levels(backbone, level_indices(backbone))
+        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
+        return require_alive(encoder, "adaptformer")
+
+
+class ScaledBottleneck(nn.Module):
+    """`s Up(ReLU(Down(u)))` on vectors, or on the vectors of a map."""
+
+    def __init__(self, channels: int, width: int, scale: float) -> None:
+        super().__init__()
+        self.channels, self.scale = channels, scale
+        self.down = nn.Linear(channels, width)
+        self.up = zeroed(nn.Linear(width, channels))
+
+    def forward(self, u: Tensor) -> Tensor:
+        """`(..., C)` or `(B, C, h, w)` to the same shape."""
+        return vectors(lambda v: self.scale * self.up(F.relu(self.down(v))), u, self.channels)

@@ -1,0 +1,98 @@
+"""Mona, the multi-cognitive visual adapter (CVPR 2025, arXiv 2408.08345).
+
+    u  = g LN(x) + h x                           g = 1e-6, h = 1 at the start, per channel
+    v  = Down(u)                                 C -> width
+    v' = v + (DW3(v) + DW5(v) + DW7(v)) / 3      depthwise convolutions
+    w  = v' + PW(v')                             1x1 convolution
+    x' = x + Up(Dropout(GELU(w)))                width -> C, starting at zero
+
+On the stream of every block after attention and after the MLP. Tokens that have no place in the
+image (class and register tokens) skip the convolutions. Blocks without attention have one, on
+their output.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from geotune.backbones.anatomy import as_maps
+from geotune.backbones.base import Backbone
+from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
+from geotune.methods.insert import (
+    after_block,
+    at_middle,
+    require_blocks,
+    require_narrower,
+    require_places,
+    vectors,
+    widths,
+    zeroed,
+)
+
+
+class Mona(Method):
+    """Bottlenecks with convolutions of three sizes, after attention and after the MLP.
+
+    Attributes:
+        width: of the bottleneck, in channels.
+        dropout: before the way up.
+    """
+
+    fits: ClassVar[str] = "every backbone whose blocks can be reached and have places"
+
+    width: PositiveInt = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    def attach(self, backbone: Backbone) -> Encoder:
+        """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
+        require_blocks(backbone, "mona")
+        require_places(backbone, "mona")
+        require_narrower("width", self.width, backbone)
+        freeze(backbone)
+        for index, channels in enumerate(widths(backbone)):
+            for place in (at_middle, after_block):
+                if place is after_block or backbone.parts(index).middle:
+                    part = MonaPart(backbone, index, channels, self.width, self.dropout)
+                    place(backbone, index, part)
+        levels = Levels(backbone, level_indices(backbone))
+        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
+        return require_alive(encoder, "mona")
+
+
+class MonaPart(nn.Module):
+    """The formula above, on a block's stream."""
+
+    def __init__(
+        self, backbone: Backbone, index: int, channels: int, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self._backbone = [backbone]  # only to ask where tokens lie; not a second owner
+        self.index, self.channels = index, channels
+        self.norm = nn.LayerNorm(channels)
+        self.norm_scale = nn.Parameter(torch.full((channels,), 1e-6))
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.down = nn.Linear(channels, width)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(width, width, side, padding=side // 2, groups=width) for side in (3, 5, 7)
+        )
+        self.pointwise = nn.Conv2d(width, width, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.up = zeroed(nn.Linear(width, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The stream as the block has it, to the same shape."""
+        return x + vectors(self._change, x, self.channels)
+
+    def _change(self, x: Tensor) -> Tensor:
+        v = self.down(self.norm_scale * self.norm(x) + self.scale * x)
+        found = as_maps(self._backbone[0], self.index, v, channels_last=True)
+        maps = found.maps
+        maps = maps + sum(convolution(maps) for convolution in self.convolutions) / 3
+        w = found.back(maps + self.pointwise(maps))
+        change: Tensor = self.up(self.dropout(F.gelu(w)))
+        return change
