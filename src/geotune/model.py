@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -48,11 +48,8 @@ class Model(nn.Module):
 
         Dates, modalities, `time` and `location` as in `Backbone.forward`.
         """
-        images = self.encoder.backbone.join(images)
-        height, width = images.shape[-2:]
-        shape = (1, -1) + (1,) * (images.ndim - 2)
-        x = (images - self.offset.view(shape)) / self.scale.view(shape)
-        x = torch.where(torch.isnan(x), self.fill.view(shape), x)
+        x = self._normalized(images)
+        height, width = x.shape[-2:]
         features = self.encoder(x, time=time, location=location)
         logits: Tensor = self.decoder(features)
         if logits.shape[-2:] != features.image_size:
@@ -60,3 +57,15 @@ class Model(nn.Module):
                 logits, size=features.image_size, mode="bilinear", align_corners=False
             )
         return logits[..., :height, :width]
+
+    def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Show the encoder some inputs, as `forward` takes them, before training."""
+        self.encoder.calibrate(
+            {**batch, "images": self._normalized(batch["images"])} for batch in batches
+        )
+
+    def _normalized(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
+        images = self.encoder.backbone.join(images)
+        shape = (1, -1) + (1,) * (images.ndim - 2)
+        x = (images - self.offset.view(shape)) / self.scale.view(shape)
+        return torch.where(torch.isnan(x), self.fill.view(shape), x)

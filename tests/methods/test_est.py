@@ -48,7 +48,7 @@ def test_a_block_is_what_its_formulas_say(gated: bool) -> None:
     """g = sigmoid(W [z, s] + b); h = g z + (1 - g) s; h += sum_k w_k Up_k(GELU(Down_k(LN(h))));
     h += DWConv(h), pixel by pixel."""
     width = 16
-    block = EstBlock(width, 3, gated=gated)
+    block = EstBlock(width, Est(), gated=gated)
     awake(block)
     generator = torch.Generator().manual_seed(2)
     z, s = (torch.randn(2, width, 5, 6, generator=generator) for _ in range(2))
@@ -95,13 +95,13 @@ def _fusion(h: Tensor, p: dict[str, Tensor]) -> Tensor:
 
 
 def test_a_block_starts_as_the_gate_alone() -> None:
-    block = EstBlock(8, 3, gated=True)
+    block = EstBlock(8, Est(), gated=True)
     z, s = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
     assert block.gate is not None
     with torch.no_grad():
         gate = torch.sigmoid(block.gate(torch.cat([z, s], dim=1)))
         torch.testing.assert_close(block(z, s), gate * z + (1 - gate) * s)
-        assert torch.equal(EstBlock(8, 3, gated=False)(z, None), z)
+        assert torch.equal(EstBlock(8, Est(), gated=False)(z, None), z)
 
 
 # ---------------------------------------------------------------- the side network
@@ -177,3 +177,90 @@ def test_the_kernel_may_have_any_odd_size(make_backbone: MakeBackbone, kernel_si
 def test_what_does_not_fit_is_said(make_backbone: MakeBackbone, method: Est, message: str) -> None:
     with pytest.raises(GeotuneError, match=message):
         method.attach(make_backbone("resnet"))
+
+
+# ---------------------------------------------------------------- options
+def test_a_static_gate_is_one_number_for_each_channel() -> None:
+    block = EstBlock(8, Est(gate="static"), gated=True)
+    z, s = torch.randn(2, 1, 8, 3, 4)
+    logits = torch.linspace(-3, 3, 8)
+    with torch.no_grad():
+        block.gate.bias.copy_(logits[:, None, None])  # type: ignore[union-attr, operator]
+        found = block(z, s)
+    g = torch.sigmoid(logits)[:, None, None]
+    torch.testing.assert_close(found, g * z + (1 - g) * s)
+
+
+def test_with_the_inside_what_attention_and_mlp_add_is_offered_too(
+    make_backbone: MakeBackbone,
+) -> None:
+    encoder = Est(inside=True, stem=0, min_width=8).attach(make_backbone("vit"))
+    reader = encoder.reader
+    assert reader.looks_inside == reader.wanted
+    offered = []
+    reader.blocks[0].register_forward_hook(lambda _m, inputs, _o: offered.append(inputs[0]))
+    images = torch.randn(1, 4, 32, 32)
+    model = encoder.backbone.model
+    with torch.no_grad():
+        encoder(images)
+        x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
+        block = model.blocks[0]
+        attention = block.attn(block.norm1(x))
+        mlp = block.mlp(block.norm2(x + attention))
+        expected = sum(
+            project(part[:, 1:].transpose(1, 2).unflatten(2, (2, 2)))
+            for project, part in (
+                (reader.down[0], x + attention + mlp),
+                (reader.from_inside["0"]["attention"], attention),
+                (reader.from_inside["0"]["mlp"], mlp),
+            )
+        )
+    torch.testing.assert_close(offered[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_principal_components_are_those_of_the_taps(make_backbone: MakeBackbone) -> None:
+    """The components are uncorrelated, centred, in the order of their variance, of mean one."""
+    encoder = Est(down="pca_fixed", stem=0, min_width=8).attach(make_backbone("vit"))
+    images = torch.randn(8, 4, 64, 64)
+    encoder.calibrate([{"images": images[:4]}, {"images": images[4:]}])
+    with torch.no_grad():
+        for feature, down in zip(encoder.backbone(images).maps, encoder.reader.down, strict=True):
+            z = down(feature).movedim(1, -1).flatten(0, -2)
+            covariance = torch.cov(z.T)
+            variances = covariance.diagonal()
+            torch.testing.assert_close(z.mean(0), torch.zeros(8), atol=1e-4, rtol=0)
+            torch.testing.assert_close(covariance, variances.diag(), atol=1e-3, rtol=0)
+            torch.testing.assert_close(variances.mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
+            assert (variances.diff() <= 1e-4).all()
+
+
+@pytest.mark.parametrize("down", ["pca", "pca_fixed"])
+def test_principal_components_have_to_be_known_before_training(
+    make_backbone: MakeBackbone, down: Any
+) -> None:
+    encoder = Est(down=down, stem=0, min_width=8).attach(make_backbone("vit")).train()
+    images = torch.randn(2, 4, 32, 32)
+    with pytest.raises(GeotuneError, match=r"method\.down: .*encoder\.calibrate"):
+        encoder(images)
+    encoder.calibrate([{"images": images}])
+    fixed = {name for name in encoder.trainable_names() if ".down." in name}
+    assert bool(fixed) == (down == "pca")
+
+    twin = Est(down=down, stem=0, min_width=8).attach(make_backbone("vit")).train()
+    twin.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        assert torch.equal(twin(images).maps[0], encoder(images).maps[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adapters": ()}, r"method\.adapters"),
+        ({"gate": "open"}, r"method\.gate 'open'"),
+        ({"every": 0}, r"method\.every 0"),
+        ({"width": 8}, r"method\.width 8: Extra inputs"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(GeotuneError, match=message):
+        Est(**options)

@@ -67,7 +67,8 @@ class Inside:
     """What happened in one block, as maps `(B, C, h, w)` (see `backbones/anatomy.py`).
 
     Attributes:
-        before: the stream that the block got.
+        before: the stream that the block got; finer than the tap, and of other width, where the
+            block itself goes to the next stage (in a ResNet).
         attention, mlp: what each added to the stream. A block with an MLP alone adds all of it
             by the MLP; both are None in a block without either.
     """
@@ -186,7 +187,7 @@ class Encoder(nn.Module):
         super().train(mode)
         if not self.backbone_trains:
             for module in self.backbone.modules():
-                if not _belongs_to_adapter(module):
+                if not is_inserted(module):
                     module.training = False
         return self
 
@@ -208,7 +209,7 @@ class Encoder(nn.Module):
         self._merge = None
 
 
-def _belongs_to_adapter(module: nn.Module) -> bool:
+def is_inserted(module: nn.Module) -> bool:
     """Whether a module was put into the backbone by a method, and so follows its mode."""
     return bool(getattr(module, "geotune_inserted", False))
 
@@ -237,7 +238,8 @@ def looking_inside(
             def inside(feature: Tensor) -> Inside:
                 def to_map(stream: Tensor) -> Tensor:
                     tiles = as_maps(backbone, index, stream).mean
-                    rows, columns = tiles.shape[-2:]
+                    stride = backbone.taps[index].stride  # the stream's own may be another
+                    rows, columns = (round(side / stride) for side in backbone.canvas)
                     grid = feature.shape[-2] // rows, feature.shape[-1] // columns
                     return from_tiles(tiles, grid)
 
@@ -304,6 +306,23 @@ def freeze(module: nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
+def probe(encoder: Encoder) -> Tensor:
+    """A random sum of an encoder's maps of a small random image; the same one every time."""
+    training = encoder.training
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            size = 2 * encoder.backbone.pad_to
+            inputs = {k: v.to(device) for k, v in encoder.backbone.example(size, size).items()}
+            total = sum((m * torch.randn(m.shape).to(m)).sum() for m in encoder(**inputs).maps)
+    finally:
+        encoder.train(training)
+    assert isinstance(total, Tensor)
+    return total
+
+
 def dead_parameters(encoder: Encoder) -> list[str]:
     """Names of trainable parameters that no gradient reaches.
 
@@ -315,17 +334,9 @@ def dead_parameters(encoder: Encoder) -> list[str]:
     parameters = dict(encoder.named_parameters())
     if not names:
         return []
-    training = encoder.training
-    encoder.eval()
-    device = next(encoder.parameters()).device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        size = 2 * encoder.backbone.pad_to
-        inputs = {k: v.to(device) for k, v in encoder.backbone.example(size, size).items()}
-        total = sum((m * torch.randn(m.shape).to(m)).sum() for m in encoder(**inputs).maps)
-    assert isinstance(total, Tensor)
-    gradients = torch.autograd.grad(total, [parameters[n] for n in names], allow_unused=True)
-    encoder.train(training)
+    gradients = torch.autograd.grad(
+        probe(encoder), [parameters[n] for n in names], allow_unused=True
+    )
     return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
 
 

@@ -10,15 +10,19 @@ block below is our reading of it:
            x_i            h = g z + (1 - g) s
             |             h = h + sum_k w_k Up_k(GELU(Down_k(LN(h))))      widths d/2, d/4, d/8
       s --> block --> s   h = h + DWConv(h)                                enhancement
+
+With `inside`, z is the sum of such projections of the block's output, of what its attention adds
+to the stream, and of what its MLP adds. A static gate is g = sigmoid(b), one number per channel.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
@@ -31,13 +35,11 @@ from geotune.methods.base import (
     level_indices,
     require_alive,
 )
+from geotune.methods.insert import widths, zeroed
+from geotune.methods.projection import FixedProjection, principal_components
 from geotune.methods.rescale import Rescale, pyramid_scales
+from geotune.methods.side import between, spaced
 from geotune.types import GeotuneError, Tap
-
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-
-FUSION_SHARES = (2, 4, 8)
-"""The adapters of a block are d/2, d/4 and d/8 wide."""
 
 
 class Est(Method):
@@ -50,14 +52,26 @@ class Est(Method):
             starts equal to `frozen`. `side`: only the stream, with a 1x1 of the frozen features
             added; the decoder stays small.
         every: tap every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, else 3.
+        inside: read what attention and MLP of each tapped block add, too.
+        gate: `dynamic`, per pixel and channel; `static`, per channel.
+        adapters: the adapters of a block are d / n wide, for each n.
         kernel_size: of the depthwise convolution.
+        down: how the projections to the stream's width start. `random`; `pca`: from the principal
+            components of the taps on some training images; `pca_fixed`: those, and they stay, so
+            that d numbers a position are all that is saved of a tap for the backward pass.
     """
+
+    fits: ClassVar[str] = "every backbone; inside=true where blocks have an MLP"
 
     reduction: PositiveInt = 8
     min_width: PositiveInt = 64
     fuse: Literal["sum", "side"] = "side"
     every: PositiveInt | None = None
+    inside: bool = False
+    gate: Literal["dynamic", "static"] = "dynamic"
+    adapters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 4, 8)
     kernel_size: PositiveInt = 3
+    down: Literal["random", "pca", "pca_fixed"] = "random"
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or kernel that does not fit."""
@@ -69,80 +83,110 @@ class Est(Method):
                 f"method.reduction {self.reduction}: {backbone.name} has taps of {narrowest} "
                 f"channels; choose at most {narrowest}"
             )
+        if self.inside:
+            if self.down != "random":
+                raise GeotuneError(
+                    f"method.down {self.down}: is fitted to the blocks' outputs alone; use "
+                    "method.inside=false or method.down=random"
+                )
+            require_inside(backbone)
         freeze(backbone)
         encoder = Encoder(
-            backbone,
-            EstStream(
-                backbone,
-                reduction=self.reduction,
-                min_width=self.min_width,
-                fuse=self.fuse,
-                every=self.every,
-                kernel_size=self.kernel_size,
-            ),
-            stem=self.stem,
-            constant_backbone=True,
+            backbone, EstStream(backbone, self), stem=self.stem, constant_backbone=True
         )
         return require_alive(encoder, "est")
+
+
+def require_inside(backbone: Backbone) -> None:
+    """Raise `GeotuneError` where what attention and MLP add cannot be told."""
+    known = backbone.blocks and not (backbone.plain and backbone.tokens is None)
+    if not known or not all(backbone.parts(i).mlp for i in range(len(backbone.taps))):
+        raise GeotuneError(
+            f"method.inside: {backbone.name} shows no attention and MLP inside its blocks; use "
+            "method.inside=false"
+        )
 
 
 class EstStream(Reader):
     """The side network: one block for each tap it reads, and what it hands on."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        *,
-        reduction: int,
-        min_width: int,
-        fuse: Literal["sum", "side"],
-        every: int | None,
-        kernel_size: int,
-    ) -> None:
+    def __init__(self, backbone: Backbone, options: Est) -> None:
         super().__init__()
         levels = level_indices(backbone)
-        self.wanted = _spaced(backbone, levels, every or _default_spacing(len(backbone.taps)))
-        self.levels = tuple(levels)
-        self.fuse = fuse
+        self.wanted = spaced(backbone, levels, options.every)
+        self.looks_inside = self.wanted if options.inside else ()
+        self.fuse = options.fuse
+        self.samples = 0 if options.down == "random" else 32
+        self._fitted = not self.samples
+        if self.samples:
+            self.register_buffer("fitted", torch.zeros(()))
         read = [backbone.taps[i] for i in self.wanted]
-        widths = [min(tap.channels, max(tap.channels // reduction, min_width)) for tap in read]
+        side = [
+            min(tap.channels, max(tap.channels // options.reduction, options.min_width))
+            for tap in read
+        ]
 
+        project = FixedProjection if options.down == "pca_fixed" else _Projection
         self.down = nn.ModuleList(
-            nn.Conv2d(tap.channels, width, 1) for tap, width in zip(read, widths, strict=True)
+            project(tap.channels, width) for tap, width in zip(read, side, strict=True)
         )
+        self.from_inside = nn.ModuleDict()
+        for index, width in zip(self.looks_inside, side, strict=False):
+            parts, channels = backbone.parts(index), widths(backbone)[index]
+            self.from_inside[str(index)] = nn.ModuleDict(
+                {
+                    part: nn.Conv2d(channels, width, 1)
+                    for part, there in (("attention", parts.middle), ("mlp", parts.mlp))
+                    if there
+                }
+            )
         self.blocks = nn.ModuleList(
-            EstBlock(width, kernel_size, gated=i > 0) for i, width in enumerate(widths)
+            EstBlock(width, options, gated=i > 0) for i, width in enumerate(side)
         )
         self.between = nn.ModuleList(
-            _between(read[i - 1], read[i], widths[i - 1], widths[i]) if i else nn.Identity()
+            between(read[i - 1], read[i], side[i - 1], side[i]) if i else nn.Identity()
             for i in range(len(read))
         )
 
-        tap_of = {i: (tap, width) for i, tap, width in zip(self.wanted, read, widths, strict=True)}
+        tap_of = {i: (tap, width) for i, tap, width in zip(self.wanted, read, side, strict=True)}
         scales = pyramid_scales(read[-1].stride) if backbone.plain else [1.0] * len(levels)
-        if fuse == "sum":
+        if self.fuse == "sum":
             scales = [1.0] * len(levels)
         scales = scales[: len(levels)]  # a shallow ViT has fewer levels than a pyramid
-        self.levels = self.levels[-len(scales) :]
+        self.levels = tuple(levels)[-len(scales) :]
         self.mix = nn.ModuleDict()
         self.rescale = nn.ModuleDict()
         taps = []
         for level, scale in zip(self.levels, scales, strict=True):
             tap, width = tap_of[level]
-            if fuse == "sum":
-                self.mix[str(level)] = _zeroed(nn.Conv2d(width, tap.channels, 1))
+            if self.fuse == "sum":
+                self.mix[str(level)] = zeroed(nn.Conv2d(width, tap.channels, 1))
                 taps.append(tap)
             else:
                 self.mix[str(level)] = nn.Conv2d(tap.channels, width, 1)
                 self.rescale[str(level)] = Rescale(width, scale)
                 taps.append(Tap(f"est.{tap.name}", width, tap.stride / scale))
-        self.taps: tuple[Tap, ...] = tuple(taps)
+        self.taps = tuple(taps)
+
+    def start(self, images: Tensor) -> Any:
+        """See `Reader.start`. Raises `GeotuneError` where it should have been calibrated."""
+        if self.training and not self._fitted:
+            self._fitted = bool(self.get_buffer("fitted"))  # an adapter's is
+            if not self._fitted:
+                raise GeotuneError(
+                    "method.down: the principal components are not known yet; show the encoder "
+                    "some images with encoder.calibrate(batches) before training"
+                )
+        return None
 
     def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
         """See `Reader.step`. The state is the stream and the maps finished so far."""
         stream, maps = (None, ()) if state is None else state
         at = self.wanted.index(index)
         offered = self.down[at](feature)
+        if inside is not None:
+            for part, project in self.from_inside[str(index)].items():  # type: ignore[operator]
+                offered = offered + project(getattr(inside, part))
         if stream is not None:
             stream = self.between[at](stream)
         stream = self.blocks[at](offered, stream)
@@ -159,22 +203,33 @@ class EstStream(Reader):
         maps: tuple[Tensor, ...] = state[1]
         return maps
 
+    def calibrate(self, features: Mapping[int, Tensor]) -> None:
+        """See `Reader.calibrate`: the projections become the taps' principal components."""
+        for index, down in zip(self.wanted, self.down, strict=True):
+            weight, bias = principal_components(features[index], down.weight.shape[0])  # type: ignore[union-attr]
+            down.weight.copy_(weight)  # type: ignore[operator]
+            down.bias.copy_(bias)  # type: ignore[operator]
+        self.get_buffer("fitted").fill_(1)
+
 
 class EstBlock(nn.Module):
     """Gate, multichannel adapter fusion, depthwise convolution."""
 
-    def __init__(self, width: int, kernel_size: int, *, gated: bool) -> None:
+    def __init__(self, width: int, options: Est, *, gated: bool) -> None:
         super().__init__()
-        self.gate = nn.Conv2d(2 * width, width, 1) if gated else None
+        self.gate: nn.Module | None = None
+        if gated:
+            dynamic = options.gate == "dynamic"
+            self.gate = nn.Conv2d(2 * width, width, 1) if dynamic else _StaticGate(width)
         self.norm = nn.LayerNorm(width)
         # the adapters side by side in one matrix: their sum is one product
-        self.adapter_widths = [max(1, width // share) for share in FUSION_SHARES]
+        self.adapter_widths = [max(1, width // share) for share in options.adapters]
         self.adapters_down = nn.Linear(width, sum(self.adapter_widths))
-        self.adapters_up = _zeroed(nn.Linear(sum(self.adapter_widths), width))
-        self.adapter_logits = nn.Parameter(torch.zeros(len(self.adapter_widths)))
-        self.enhance = _zeroed(
-            nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
-        )
+        self.adapters_up = zeroed(nn.Linear(sum(self.adapter_widths), width))
+        several = len(self.adapter_widths) > 1
+        self.adapter_logits = nn.Parameter(torch.zeros(len(self.adapter_widths)), several)
+        side = options.kernel_size
+        self.enhance = zeroed(nn.Conv2d(width, width, side, padding=side // 2, groups=width))
 
     def forward(self, offered: Tensor, stream: Tensor | None) -> Tensor:
         """What the frozen block offers and the stream so far, `(B, d, h, w)`, to the new stream."""
@@ -193,39 +248,19 @@ class EstBlock(nn.Module):
         return enhanced
 
 
-def _default_spacing(depth: int) -> int:
-    return 1 if depth <= 12 else 2 if depth <= 24 else 3
+class _StaticGate(nn.Module):
+    """The same gate everywhere, whatever is offered."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width, 1, 1))
+
+    def forward(self, both: Tensor) -> Tensor:
+        return self.bias.expand(len(both), -1, *both.shape[-2:])
 
 
-def _spaced(backbone: Backbone, levels: list[int], every: int) -> tuple[int, ...]:
-    """Every n-th block counted back from the last of each stage, and every level."""
-    chosen = set(levels)
-    for stage in backbone.stages:
-        chosen |= set(stage[::-1][::every])
-    return tuple(sorted(chosen))
+class _Projection(nn.Conv2d):
+    """A 1x1 convolution that trains."""
 
-
-def _between(before: Tap, after: Tap, width_before: int, width_after: int) -> nn.Module:
-    """From one tap's stream to the next: a strided depthwise and a 1x1 between stages."""
-    if before.stride == after.stride and width_before == width_after:
-        return nn.Identity()
-    stride = round(after.stride / before.stride)
-    return nn.Sequential(
-        nn.Conv2d(
-            width_before,
-            width_before,
-            2 * (stride // 2) + 1,
-            stride=stride,
-            padding=stride // 2,
-            groups=width_before,
-        ),
-        nn.Conv2d(width_before, width_after, 1),
-    )
-
-
-def _zeroed(layer: Layer) -> Layer:
-    """The layer with weights and bias at zero, so that training starts from the frozen features."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, width, 1)

@@ -25,7 +25,7 @@ from geotune.training.folder import RunFolder
 from geotune.training.keeper import Keeper
 from geotune.training.loaders import loader
 from geotune.training.module import Training
-from geotune.types import GeotuneError
+from geotune.types import Batch, GeotuneError
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,10 @@ def fit(
     module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
     begin()
     going_on = folder.last if folder.last.is_file() else None
+    samples = built.model.encoder.reader.samples
+    if samples:
+        some = range(min(samples, len(data.train)))
+        built.model.calibrate(Batch.of([data.train[i]]).inputs for i in some)
     watch = PeakWatch(trainer.strategy.root_device)
     validation = loader(data.val, micro, **share)
     alone = not torch.distributed.is_initialized()
