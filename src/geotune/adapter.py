@@ -14,11 +14,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.card import CARD, FORMAT, TENSORS, Card
 from geotune.files import write_atomically
+from geotune.methods.base import is_inserted
 from geotune.model import Model
 from geotune.types import GeotuneError, Normalization
 
@@ -30,15 +31,17 @@ def adapter_state(model: Model) -> dict[str, Tensor]:
     moving = {
         f"{prefix}.{name}" if prefix else name: buffer
         for prefix, module in model.named_modules()
-        if not _stands_still(model, prefix)
+        if not _stands_still(model, prefix, module)
         for name, buffer in module.named_buffers(recurse=False)
     }
     return trained | {name: buffer for name, buffer in moving.items() if name in kept}
 
 
-def _stands_still(model: Model, module: str) -> bool:
-    """Whether a module belongs to a backbone whose statistics never move."""
-    return module.startswith("encoder.backbone.") and not model.encoder.backbone_trains
+def _stands_still(model: Model, name: str, module: nn.Module) -> bool:
+    """Whether a module is of a backbone whose statistics never move, and no method put it in."""
+    if model.encoder.backbone_trains or is_inserted(module):
+        return False
+    return name.startswith("encoder.backbone.")
 
 
 def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -> None:

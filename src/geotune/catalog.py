@@ -16,10 +16,17 @@ METHODS: dict[str, str] = {
     "norm": "geotune.methods.norm:Norm",
     "partial": "geotune.methods.partial:Partial",
     "lora": "geotune.methods.lora:Lora",
+    "peft": "geotune.methods.peft:Peft",
+    "vpt": "geotune.methods.vpt:Vpt",
     "adapter": "geotune.methods.adapter:Adapter",
     "adaptformer": "geotune.methods.adaptformer:AdaptFormer",
     "lorand": "geotune.methods.lorand:LoRand",
     "mona": "geotune.methods.mona:Mona",
+    "vit_adapter": "geotune.methods.vit_adapter:VitAdapter",
+    "sidetune": "geotune.methods.sidetune:SideTune",
+    "lst": "geotune.methods.lst:Lst",
+    "e3va": "geotune.methods.e3va:E3va",
+    "dtl": "geotune.methods.dtl:Dtl",
     "est": "geotune.methods.est:Est",
 }
 

@@ -17,14 +17,21 @@ from geotune import (
     Adapter,
     AdaptFormer,
     BitFit,
+    Dtl,
+    E3va,
     Est,
     Frozen,
     Full,
     Lora,
     LoRand,
+    Lst,
     Mona,
     Norm,
     Partial,
+    Peft,
+    SideTune,
+    VitAdapter,
+    Vpt,
     attach,
     catalog,
 )
@@ -55,6 +62,7 @@ class Case:
         wakes: steps until a gradient reaches everything: what lies behind one layer that starts
             at zero gets its gradient after one step, behind two after two.
         trains: what every name of a parameter that trains inside the backbone must match.
+        beside: nothing trains inside the backbone, though gradients may cross it.
         merges: it can be folded into the backbone's own weights.
         refused: classes of backbones that it does not fit, with a pattern of the reason.
     """
@@ -64,29 +72,70 @@ class Case:
     starts_at_frozen: bool = False
     wakes: int = 1
     trains: str = r"\.part\."
+    beside: bool = False
     merges: bool = False
     refused: dict[str, str] = field(default_factory=dict)
 
+
+HIERARCHICAL = {name: "it is for plain ViTs" for name in ("swin", "swinv2", "convnext", "resnet")}
 
 METHODS: dict[str, Case] = {
     "full": Case(Full(), starts_at_frozen=True, trains=""),
     "frozen": Case(Frozen(), constant=True, starts_at_frozen=True),
     "bitfit": Case(BitFit(), starts_at_frozen=True, trains="bias$"),
-    "norm": Case(Norm(), starts_at_frozen=True, trains=r"norm|bn|\.downsample\.|stem\.1|conv1\.[14]"),
+    "norm": Case(
+        Norm(), starts_at_frozen=True, trains=r"norm|bn|\.downsample\.|stem\.1|conv1\.[14]"
+    ),
     "partial": Case(Partial(), starts_at_frozen=True, trains=r"blocks\.|layer4"),
     "lora": Case(
         Lora(rank=2, alpha=4), starts_at_frozen=True, trains=r"\.lora_[AB]\.", merges=True
     ),
+    "peft-dora": Case(
+        Peft(tuner="dora", rank=2), starts_at_frozen=True, trains=r"\.lora_", merges=True
+    ),
+    "peft-ia3": Case(Peft(tuner="ia3"), starts_at_frozen=True, trains=r"\.ia3_l\.", merges=True),
+    "peft-vera": Case(
+        Peft(tuner="vera", rank=32),
+        starts_at_frozen=True,
+        trains=r"\.vera_lambda_[bd]\.",
+        merges=True,
+        refused={"resnet": "no linear layer"},
+    ),
+    "peft-oft": Case(
+        Peft(tuner="oft"),
+        starts_at_frozen=True,
+        trains=r"\.oft_R\.",
+        merges=True,
+        refused={"resnet": "no linear layer", "convnext": "its layers cannot compute"},
+    ),
+    "vpt": Case(Vpt(prompts=3), refused=HIERARCHICAL),
+    "vpt-shallow": Case(Vpt(prompts=3, depth="shallow"), refused=HIERARCHICAL),
     "adapter": Case(Adapter(width=4), starts_at_frozen=True),
     "adaptformer": Case(
         AdaptFormer(width=4), starts_at_frozen=True, refused={"resnet": "have no MLP"}
     ),
     "lorand": Case(LoRand(width=4, rank=2, branches=2), starts_at_frozen=True),
     "mona": Case(Mona(width=4, dropout=0), starts_at_frozen=True),
+    "vit_adapter": Case(VitAdapter(conv_inplane=4), beside=True, wakes=2, refused=HIERARCHICAL),
+    "vit_adapter-whole": Case(
+        VitAdapter(conv_inplane=4, train_backbone=True), wakes=2, trains="", refused=HIERARCHICAL
+    ),
+    "sidetune": Case(SideTune(width=4), constant=True),
+    "lst": Case(Lst(reduction=4), constant=True, starts_at_frozen=True),
+    "e3va": Case(E3va(rank=4), constant=True, refused={"resnet": "neither attention nor an MLP"}),
+    "dtl": Case(Dtl(), constant=True, starts_at_frozen=True),
+    "dtl-feedback": Case(Dtl(feedback_from=2), starts_at_frozen=True),
     "est-side": Case(Est(fuse="side", reduction=4, min_width=8), constant=True),
     "est-sum": Case(
         Est(fuse="sum", reduction=4, min_width=8), constant=True, starts_at_frozen=True, wakes=2
     ),
+    "est-inside": Case(
+        Est(inside=True, gate="static", adapters=(4,), reduction=4, min_width=8),
+        constant=True,
+        refused={"resnet": "shows no attention and MLP"},
+    ),
+    "est-pca": Case(Est(down="pca", reduction=4, min_width=8), constant=True),
+    "est-pca_fixed": Case(Est(down="pca_fixed", reduction=4, min_width=8), constant=True),
 }
 """Every method of the catalogue, under its name or its name and an option."""
 
@@ -139,7 +188,10 @@ def build(backbone_of: MakeBackbone) -> BuildEncoder:
             pytest.skip(f"{method} does not fit {family}")
         backbone = backbone_of(family)
         torch.manual_seed(seed)
-        return attach(backbone, case.method.model_copy(update={"stem": stem}))
+        built = attach(backbone, case.method.model_copy(update={"stem": stem}))
+        if built.reader.samples:
+            built.calibrate([{"images": images(seed=5)}])
+        return built
 
     return encoder
 
@@ -232,7 +284,7 @@ def test_gradients_reach_what_it_says_and_the_rest_stays_bit_identical(
     assert reached == dict.fromkeys(names, True)
     inside = [name for name in names if name.startswith("backbone.")]
     assert all(re.search(case.trains, name) for name in inside)
-    assert not (case.constant and inside)
+    assert not ((case.constant or case.beside) and inside)
     assert any(not name.startswith("stem.") for name in names) == (method != "frozen")
     assert any(name.startswith("stem.") for name in names) == bool(stem)
 
@@ -241,7 +293,7 @@ def test_gradients_reach_what_it_says_and_the_rest_stays_bit_identical(
     assert after.keys() == before.keys()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     statistics = {name for name in after if name.rsplit(".", 1)[-1] in STATISTICS}
-    moving = {name for name in statistics if method == "full" or name.startswith("stem.")}
+    moving = {name for name in statistics if method == "full" or not name.startswith("backbone.")}
     assert changed <= moving.union(names)
     assert changed & statistics == moving
     assert bool(changed.intersection(names)) == bool(names)
@@ -314,11 +366,11 @@ def test_an_adapter_gives_the_outputs_back_bit_by_bit(
         assert torch.equal(other.eval()(images()), expected)
 
     inside = [name for name in tensors if name.startswith("encoder.backbone.")]
-    assert bool(inside) != METHODS[method].constant
+    assert bool(inside) != (METHODS[method].constant or METHODS[method].beside)
     assert all(re.search(METHODS[method].trains, name) for name in inside)
     moving = {name for name, _ in model.named_buffers() if "running" in name}
     if method != "full":
-        moving = {name for name in moving if name.startswith("encoder.stem.")}
+        moving = {name for name in moving if not name.startswith("encoder.backbone.")}
     assert {name for name in tensors if "running" in name} == moving
 
 
@@ -378,9 +430,11 @@ def test_a_backbone_that_another_method_froze_is_refused_by_full(
 def test_any_module_can_follow_the_mode(make_backbone: MakeBackbone) -> None:
     """In training mode only what the method put in is in training mode."""
     encoder = attach(make_backbone("vit"), Lora(rank=2, dropout=0.5, stem=4)).train()
-    training = {name for name, m in encoder.backbone.named_modules() if m.training}
+    plain = dict(make_backbone("vit").model.named_modules())
+    training = {name: m for name, m in encoder.backbone.model.named_modules() if m.training}
     assert training
-    assert all(".lora_" in name for name in training)
+    assert not any(type(module) is type(plain.get(name)) for name, module in training.items())
+    assert not any("base_layer" in name for name in training)
     assert any(isinstance(m, nn.Dropout) and m.training for m in encoder.backbone.modules())
     encoder.eval()
     assert not any(m.training for m in encoder.modules())

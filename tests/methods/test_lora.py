@@ -140,6 +140,7 @@ def test_layers_can_be_named(make_backbone: MakeBackbone) -> None:
     ("family", "method", "message"),
     [
         ("vit", Lora(targets=["query"]), r"method\.targets query: .* it has fc1, fc2, proj, qkv"),
+        ("vit", Lora(targets=["qkv", "query"]), r"method\.targets query: no layer"),
         ("vit", Lora(rank=65), r"method\.rank 65: blocks\.0\.attn\.qkv .* at most 64"),
     ],
 )
@@ -159,20 +160,89 @@ def test_a_second_attach_is_refused(make_backbone: MakeBackbone) -> None:
         Lora(rank=2, stem=0).attach(backbone)
 
 
-def test_layers_that_would_stay_dead_are_refused_by_name(make_backbone: MakeBackbone) -> None:
-    """Swin v2 reads the weights of its qkv layers without calling them."""
-    with pytest.raises(GeotuneError) as caught:
-        Lora(rank=2, stem=0).attach(make_backbone("timm/small_swinv2"))
-    message = str(caught.value)
-    assert "lora on timm/small_swinv2" in message
-    assert "backbone.model.layers.0.blocks.0.attn.qkv.lora_A.default" in message
-    assert "10 attached layers" in message
-    assert "mlp" not in message
+def wake(backbone: Backbone) -> Backbone:
+    """Layers that start at zero, and cut off what lies before them, as if they were trained."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in backbone.parameters():
+        if parameter.abs().max() < 1e-3:
+            parameter.data += torch.rand(parameter.shape, generator=generator)
+    return backbone.eval()
 
-    encoder = Lora(rank=2, targets=["fc1", "fc2"], stem=0).attach(
-        make_backbone("timm/small_swinv2")
-    )
-    assert len(updated(encoder)) == 10
+
+def call_qkv(backbone: Backbone, calls: bool) -> None:
+    """Whether attention calls its `qkv` layer or reads its weight, by timm's switch."""
+    for module in backbone.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = calls  # type: ignore[assignment]
+
+
+READERS = ["timm/small_beit", "timm/small_eva02", "timm/small_swinv2"]
+"""Their attention reads the weight of `qkv` unless timm is told otherwise."""
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_calling_qkv_changes_no_output(make_backbone: MakeBackbone, name: str) -> None:
+    backbone = wake(make_backbone(name))
+    with torch.no_grad():
+        called = backbone(images()).maps
+        call_qkv(backbone, False)
+        read = backbone(images()).maps
+    for ours, theirs in zip(called, read, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+TORCHVISION = ["swin_t_cityscapes_semseg", "swin_v2_t_sentinel2_si_ms_satlas"]
+
+
+@pytest.mark.parametrize("name", [*READERS, *(f"torchgeo/{name}" for name in TORCHVISION)])
+def test_every_layer_of_attention_is_alive(make_backbone: MakeBackbone, name: str) -> None:
+    if name.startswith("torchgeo/"):
+        pytest.importorskip("torchgeo")
+    bands = ("red", "green", "blue") if "cityscapes" in name else ("B02", "B03", "B04", "B08")
+    backbone = wake(make_backbone(name, bands=bands))
+    encoder = Lora(rank=2, stem=0).attach(backbone).eval()
+    layers = updated(encoder)
+    ends = {layer.rsplit(".", 1)[-1] for layer in layers}
+    assert len([layer for layer in layers if layer.endswith("qkv")]) == len(backbone.blocks)
+    assert len(layers) == 3 * len(backbone.blocks), ends
+    image = images()[:, : len(bands)]
+    last = encoder(image).maps[-1]
+    (last * torch.randn_like(last)).sum().backward()
+    for layer in layers:
+        gradient = encoder.backbone.model.get_parameter(f"{layer}.lora_B.default.weight").grad
+        assert gradient is not None and gradient.any(), layer
+    with torch.no_grad():
+        for parameter_name, parameter in encoder.named_parameters():
+            if parameter_name.endswith("qkv.lora_B.default.weight"):
+                nn.init.normal_(parameter)
+        assert not torch.allclose(encoder(image).maps[-1], last, atol=1e-3)
+
+
+def test_layers_that_would_stay_dead_are_refused_by_name(make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone("timm/small_swinv2")
+    call_qkv(backbone, False)
+    with pytest.raises(GeotuneError) as caught:
+        Lora(rank=2, stem=0).attach(backbone)
+    message = str(caught.value)
+    assert "lora on timm/small_swinv2: 5 layers cannot change the output" in message
+    assert "reads their weights without calling them: layers.0.blocks.0.attn.qkv" in message
+    assert "mlp" not in message
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+    assert len(updated(Lora(rank=2, targets=["fc1", "fc2"], stem=0).attach(backbone))) == 10
+
+
+def test_what_lies_behind_the_last_map_is_left_out_unless_it_is_named(
+    make_backbone: MakeBackbone,
+) -> None:
+    name = "timm/test_efficientnet"
+    plain = {n for n, _ in make_backbone(name).model.named_modules()}
+    found = updated(Lora(rank=2, stem=0).attach(make_backbone(name)))
+    assert "conv_head" in plain
+    assert "blocks.0.0.conv" in found
+    assert "conv_head" not in found
+    with pytest.raises(GeotuneError, match=r"1 layers .* no map .* depends on them: conv_head;"):
+        Lora(rank=2, targets=["conv_head"], stem=0).attach(make_backbone(name))
 
 
 def test_dropout_is_for_training_only(make_backbone: MakeBackbone) -> None:

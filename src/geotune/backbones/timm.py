@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def _find_blocks(model: nn.Module) -> list[str]:
         return [f"blocks.{i}" for i, _ in enumerate(model.blocks)]  # type: ignore[arg-type]
     for container in ("layers", "stages"):
         stages = getattr(model, container, None)
-        if stages is not None and all(hasattr(stage, "blocks") for stage in stages):
+        if isinstance(stages, Iterable) and all(hasattr(stage, "blocks") for stage in stages):
             return [
                 f"{container}.{i}.blocks.{j}"
                 for i, stage in enumerate(stages)

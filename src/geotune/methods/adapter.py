@@ -9,17 +9,20 @@ their output.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
+from geotune.methods.base import Encoder, Method, freeze
 from geotune.methods.insert import (
     after_parts,
     require_blocks,
     require_narrower,
     vectors,
+    with_parts,
     zeroed,
 )
 
@@ -31,6 +34,8 @@ class Adapter(Method):
         width: of the bottleneck, in channels.
     """
 
+    fits: ClassVar[str] = "backbones whose blocks can be reached"
+
     width: PositiveInt = 64
 
     def attach(self, backbone: Backbone) -> Encoder:
@@ -39,9 +44,7 @@ class Adapter(Method):
         require_narrower("width", self.width, backbone)
         freeze(backbone)
         after_parts(backbone, lambda channels: Bottleneck(channels, self.width))
-        levels = Levels(backbone, level_indices(backbone))
-        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
-        return require_alive(encoder, "adapter")
+        return with_parts(backbone, "adapter", self.stem)
 
 
 class Bottleneck(nn.Module):

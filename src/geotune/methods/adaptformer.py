@@ -14,13 +14,14 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
+from geotune.methods.base import Encoder, Method, freeze
 from geotune.methods.insert import (
     beside_mlp,
     require_mlp,
     require_narrower,
     vectors,
     widths,
+    with_parts,
     zeroed,
 )
 
@@ -45,9 +46,7 @@ class AdaptFormer(Method):
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             beside_mlp(backbone, index, ScaledBottleneck(channels, self.width, self.scale))
-        levels = Levels(backbone, level_indices(backbone))
-        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
-        return require_alive(encoder, "adaptformer")
+        return with_parts(backbone, "adaptformer", self.stem)
 
 
 class ScaledBottleneck(nn.Module):

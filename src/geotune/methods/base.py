@@ -312,7 +312,7 @@ def probe(encoder: Encoder) -> Tensor:
     encoder.eval()
     device = next(encoder.parameters()).device
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             size = 2 * encoder.backbone.pad_to
             inputs = {k: v.to(device) for k, v in encoder.backbone.example(size, size).items()}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import no_places
 from geotune.backbones.base import Backbone
+from geotune.methods.base import Encoder, Levels, level_indices, require_alive
 from geotune.types import GeotuneError
 
 
@@ -89,6 +90,12 @@ class _KeepsMiddle(Wrapped):
         middle = self._middle[0]
         change, middle.change = middle.change, None
         return out if change is None else out + change.reshape(out.shape)
+
+
+def with_parts(backbone: Backbone, method: str, stem: int) -> Encoder:
+    """The encoder of a frozen backbone that parts were put into, if all of them are alive."""
+    levels = Levels(backbone, level_indices(backbone))
+    return require_alive(Encoder(backbone, levels, stem=stem, constant_backbone=False), method)
 
 
 def put(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
@@ -171,6 +178,17 @@ def require_blocks(backbone: Backbone, method: str) -> None:
         raise GeotuneError(
             f"{method} on {backbone.name}: the model shows no blocks to put something into; "
             "choose est, frozen or full"
+        )
+
+
+def require_plain(backbone: Backbone, method: str) -> None:
+    """Raise `GeotuneError` for a model whose blocks are not all of one stride."""
+    require_blocks(backbone, method)
+    if not backbone.plain:
+        strides = ", ".join(f"{backbone.taps[stage[0]].stride:g}" for stage in backbone.stages)
+        raise GeotuneError(
+            f"{method} on {backbone.name}: it is for plain ViTs, and the blocks of this model have "
+            f"strides {strides}; choose est, adapter or lora"
         )
 
 

@@ -10,14 +10,22 @@ MLP, as `adapter` does; in the product for U the last factor starts at zero.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
-from geotune.methods.insert import after_parts, require_blocks, require_narrower, vectors
+from geotune.methods.base import Encoder, Method, freeze
+from geotune.methods.insert import (
+    after_parts,
+    require_blocks,
+    require_narrower,
+    vectors,
+    with_parts,
+)
 from geotune.types import GeotuneError
 
 
@@ -29,6 +37,8 @@ class LoRand(Method):
         rank: side of the kernels.
         branches: how many products make a weight.
     """
+
+    fits: ClassVar[str] = "backbones whose blocks can be reached"
 
     width: PositiveInt = 64
     rank: PositiveInt = 8
@@ -45,9 +55,7 @@ class LoRand(Method):
             )
         freeze(backbone)
         after_parts(backbone, lambda c: LowRank(c, self.width, self.rank, self.branches))
-        levels = Levels(backbone, level_indices(backbone))
-        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
-        return require_alive(encoder, "lorand")
+        return with_parts(backbone, "lorand", self.stem)
 
 
 class LowRank(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import as_maps
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
+from geotune.methods.base import Encoder, Method, freeze
 from geotune.methods.insert import (
     after_block,
     at_middle,
@@ -31,6 +31,7 @@ from geotune.methods.insert import (
     require_places,
     vectors,
     widths,
+    with_parts,
     zeroed,
 )
 
@@ -43,7 +44,7 @@ class Mona(Method):
         dropout: before the way up.
     """
 
-    fits: ClassVar[str] = "every backbone whose blocks can be reached and have places"
+    fits: ClassVar[str] = "backbones whose blocks can be reached, with places"
 
     width: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -59,9 +60,7 @@ class Mona(Method):
                 if place is after_block or backbone.parts(index).middle:
                     part = MonaPart(backbone, index, channels, self.width, self.dropout)
                     place(backbone, index, part)
-        levels = Levels(backbone, level_indices(backbone))
-        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
-        return require_alive(encoder, "mona")
+        return with_parts(backbone, "mona", self.stem)
 
 
 class MonaPart(nn.Module):

@@ -5,6 +5,8 @@ No gradient goes below the first block that trains, so nothing is saved of those
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import PositiveInt
 
 from geotune.backbones.base import Backbone
@@ -20,6 +22,8 @@ class Partial(Method):
     Attributes:
         blocks: how many.
     """
+
+    fits: ClassVar[str] = "backbones whose blocks can be reached"
 
     blocks: PositiveInt = 1
 

@@ -27,8 +27,8 @@ class Stem(nn.Module):
         inputs = [bands, *widths[:-1]]
         self.levels = nn.ModuleList(
             nn.Sequential(
-                _convolution(inputs[i], widths[i], stride=1 if i == 0 else 2),
-                _convolution(widths[i], widths[i], stride=1),
+                convolution(inputs[i], widths[i], stride=1 if i == 0 else 2),
+                convolution(widths[i], widths[i]),
             )
             for i in range(len(STRIDES))
         )
@@ -43,7 +43,8 @@ class Stem(nn.Module):
         return tuple(maps)
 
 
-def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm and ReLU; `stride` 2 halves a side, rounding up."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),

@@ -1,0 +1,198 @@
+"""The peak of live tensor bytes of a piece of code, to the byte, and what it consists of.
+
+    with Tracker(model, optimizer) as tracker:
+        loss = task.loss(model(images), masks)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tracker.peak
+
+Every operation is seen by a dispatch mode, below autograd and autocast, and every storage that it
+makes is followed to its end. So what autograd saves, what autocast casts and what checkpointing
+computes again are counted without being known of. A storage counts once, however many views it
+has. Not seen is what a kernel takes and gives back inside one operation (workspaces).
+
+On fake tensors nothing is computed and nothing is held, and the peak is the same:
+
+    with FakeTensorMode() as fake, Tracker(model := faked(model, fake)) as tracker:
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, UntypedStorage, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode, unset_fake_temporarily
+from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
+
+Part = Literal["frozen", "trained", "gradients", "optimizer_state", "activations"]
+
+
+@dataclass(frozen=True)
+class TrackedPeak:
+    """Live tensor bytes at the highest, and their parts.
+
+    Attributes:
+        frozen: parameters that do not train, and buffers.
+        trained: parameters that train.
+        gradients: of parameters.
+        optimizer_state: what the optimizer keeps between steps.
+        activations: all else: what is saved for the backward pass, what is in use for a moment,
+            casts of weights, the batch.
+    """
+
+    total: int
+    frozen: int
+    trained: int
+    gradients: int
+    optimizer_state: int
+    activations: int
+
+
+class Tracker(TorchDispatchMode):
+    """Follows live storages while it is open; `peak` is there once it is closed.
+
+    A tensor from before counts from the start where it belongs to the model, the optimizer or
+    `others`, else from its first use on. A storage that was resized behind PyTorch's operations
+    counts by its new size from its next use on.
+
+    Args:
+        model: whose parameters and buffers are told apart from the rest.
+        optimizer: whose state is.
+        others: tensors that are there from the start, such as the batch; nested in any way.
+    """
+
+    peak: TrackedPeak
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer | None = None, others: Any = None
+    ) -> None:
+        super().__init__()
+        self._model: nn.Module | None = model
+        self._optimizer = optimizer
+        self._others = others
+        self._storages: list[int] = []  # bytes now of each storage ever seen, by order of birth
+        self._living: dict[int, tuple[int, weakref.ref[UntypedStorage]]] = {}  # by address
+        self._changes: list[tuple[int, int]] = []  # (storage, bytes more or fewer), in order
+        self._parts: dict[int, Part] = {}
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Tracker:
+        assert self._model is not None, "a tracker is used once"
+        self._name_parts()
+        self._see(self._others)
+        self._others = None
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(
+                lambda parameter: self._name("gradients", [parameter.grad])
+            )
+            for parameter in self._model.parameters()
+            if parameter.requires_grad
+        ]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        for hook in self._hooks:
+            hook.remove()
+        self._name_parts()
+        self.peak = self._find_peak()
+        self._living.clear()
+        self._model = self._optimizer = None
+        self._hooks = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and see what it made."""
+        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
+            return NotImplemented  # the tensors inside such a one come by again, by themselves
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self._see((args, kwargs, result))
+        return result
+
+    def _see(self, tree: Any) -> list[int]:
+        """Count the storages of all tensors in a tree as they are now; gives their numbers."""
+        return [self._count(storage) for storage in _storages(tree_leaves(tree))]
+
+    def _count(self, storage: UntypedStorage) -> int:
+        address, size = storage._cdata, storage.nbytes()
+        if address in self._living:
+            number = self._living[address][0]
+            change = size - self._storages[number]
+        else:
+            number, change = len(self._storages), size
+            self._storages.append(0)
+            living = self._living
+
+            def end(_: Any) -> None:
+                if living.pop(address, None) is not None:
+                    self._change(number, -self._storages[number])
+
+            self._living[address] = number, weakref.ref(storage, end)
+        if change:
+            self._change(number, change)
+        return number
+
+    def _change(self, number: int, change: int) -> None:
+        self._storages[number] += change
+        self._changes.append((number, change))
+
+    def _name(self, part: Part, tensors: Iterable[Any]) -> None:
+        for number in self._see(list(tensors)):
+            self._parts[number] = part
+
+    def _name_parts(self) -> None:
+        """What of the model and the optimizer there is now.
+
+        A storage is named for all of its life: a gradient is one from when it was computed.
+        """
+        assert self._model is not None
+        parameters = list(self._model.parameters())
+        self._name("frozen", self._model.buffers())
+        self._name("frozen", (p for p in parameters if not p.requires_grad))
+        self._name("trained", (p for p in parameters if p.requires_grad))
+        self._name("gradients", (p.grad for p in parameters))
+        if self._optimizer is not None:
+            self._name("optimizer_state", tree_leaves(list(self._optimizer.state.values())))
+
+    def _find_peak(self) -> TrackedPeak:
+        totals = list(accumulate((change for _, change in self._changes), initial=0))
+        total = max(totals)
+        parts: Counter[Part] = Counter()
+        for number, change in self._changes[: totals.index(total)]:
+            parts[self._parts.get(number, "activations")] += change
+        return TrackedPeak(
+            total,
+            parts["frozen"],
+            parts["trained"],
+            parts["gradients"],
+            parts["optimizer_state"],
+            parts["activations"],
+        )
+
+
+def _storages(leaves: Iterable[Any]) -> Iterator[UntypedStorage]:
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            continue
+        if is_traceable_wrapper_subclass(leaf):  # such as a quantised weight: it holds others
+            names, _ = leaf.__tensor_flatten__()
+            yield from _storages(getattr(leaf, name) for name in names)
+        elif leaf.layout == torch.strided:
+            yield leaf.untyped_storage()
+
+
+def faked(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A copy of the model on fake tensors: shapes without contents."""
+    with unset_fake_temporarily(), FakeCopyMode(mode):
+        return copy.deepcopy(model)

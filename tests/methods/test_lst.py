@@ -1,0 +1,139 @@
+"""Ladder side-tuning against its formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from geotune.backbones.base import Backbone
+from geotune.methods.base import Encoder
+from geotune.methods.lst import Attention, Block, Ladder, Lst, heads
+from geotune.types import GeotuneError
+
+MakeBackbone = Callable[..., Backbone]
+
+
+def ladder(encoder: Encoder) -> Ladder:
+    assert isinstance(encoder.reader, Ladder)
+    return encoder.reader
+
+
+def awake(module: nn.Module) -> None:
+    """Give every parameter a value, those that start at zero too."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def layer_norm(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, over the last dimension."""
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, unbiased=False, keepdim=True)
+    normed = (x - mean) / (variance + 1e-5).sqrt()
+    return normed * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+
+def attention(x: Tensor, p: dict[str, Tensor], count: int) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v of `count` heads, on tokens `(N, C)`."""
+    q, k, v = (x @ p["attention.qkv.weight"].T).chunk(3, -1)
+    out = []
+    for qh, kh, vh in zip(q.chunk(count, -1), k.chunk(count, -1), v.chunk(count, -1), strict=True):
+        scores = qh @ kh.T / math.sqrt(qh.shape[-1])
+        out.append(scores.softmax(-1) @ vh)
+    return torch.cat(out, -1) @ p["attention.out.weight"].T + p["attention.out.bias"]
+
+
+def mlp(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    inner = x @ p["mlp.0.weight"].T + p["mlp.0.bias"]
+    inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
+    return inner @ p["mlp.2.weight"].T + p["mlp.2.bias"]
+
+
+@pytest.mark.parametrize("width", [6, 32, 48])
+def test_a_block_is_what_its_formulas_say(width: int) -> None:
+    """s = s + Attention(LN(s)); s = s + MLP(LN(s)), over the whole map."""
+    block = Block(width, None)
+    awake(block)
+    s = torch.randn(2, width, 3, 5, generator=torch.Generator().manual_seed(2))
+    p = {name: parameter.detach() for name, parameter in block.named_parameters()}
+    with torch.no_grad():
+        found = block(s)
+    for image, got in zip(s, found, strict=True):
+        x = image.flatten(1).T
+        x = x + attention(layer_norm(x, p, "norm1"), p, heads(width))
+        x = x + mlp(layer_norm(x, p, "norm2"), p)
+        torch.testing.assert_close(got.flatten(1).T, x, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_stays_within_windows_and_sees_no_padding() -> None:
+    """A map of 5 x 7 in windows of 4: each equals attention over what lies in it, alone."""
+    windowed, whole = Attention(32, 4), Attention(32, None)
+    awake(windowed)
+    whole.load_state_dict(windowed.state_dict())
+    x = torch.randn(2, 5, 7, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found = windowed(x)
+        for rows in (slice(0, 4), slice(4, 5)):
+            for columns in (slice(0, 4), slice(4, 7)):
+                part = whole(x[:, rows, columns])
+                torch.testing.assert_close(found[:, rows, columns], part, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(1, 1), (5, 1), (16, 1), (17, 1), (32, 2), (48, 3), (50, 2), (96, 6)]
+)
+def test_heads_divide_every_width(width: int, expected: int) -> None:
+    assert heads(width) == expected
+
+
+@pytest.mark.parametrize("family", ["vit", "swin"])
+def test_the_ladder_is_what_its_formulas_say(make_backbone: MakeBackbone, family: str) -> None:
+    """s_1 = Block(Linear(x_1)); s_i = Block(mu s_(i-1) + (1 - mu) Linear(x_i)) with
+    mu = sigmoid(a / 0.1); y = x + Up(s)."""
+    encoder = Lst(reduction=4, stem=0).attach(make_backbone(family)).eval()
+    side = ladder(encoder)
+    awake(side.down)
+    awake(side.up)
+    with torch.no_grad():
+        for i, gate in enumerate(side.gates):
+            gate.fill_(0.05 * (i - 1))
+    images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def linear(layer: nn.Module, x: Tensor) -> Tensor:
+        p = dict(layer.named_parameters())
+        return torch.einsum("oi,bihw->bohw", p["weight"][..., 0, 0], x) + p["bias"][:, None, None]
+
+    with torch.no_grad():
+        found = encoder(images).maps
+        features = encoder.backbone(images).maps
+        expected, s = [], None
+        for i, x in enumerate(features):
+            offered = linear(side.down[i], x)
+            if s is None:
+                s = side.blocks[i](offered)
+            else:
+                mu = 1 / (1 + torch.exp(-side.gates[i - 1] / 0.1))
+                s = side.blocks[i](mu * side.between[i - 1](s) + (1 - mu) * offered)
+            if str(i) in side.up:
+                expected.append(x + linear(side.up[str(i)], s))
+    torch.testing.assert_close(list(found), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_streams_are_an_eighth_of_the_taps_and_taps_are_read_at_distances(
+    make_backbone: MakeBackbone,
+) -> None:
+    backbone = make_backbone("convnext")
+    side = ladder(Lst(every=2, stem=0).attach(backbone))
+    assert side.wanted == (0, 2, 4, 6, 8)
+    assert [layer.get_parameter("weight").shape[:2] for layer in side.down] == [
+        (backbone.taps[i].channels // 8, backbone.taps[i].channels) for i in side.wanted
+    ]
+
+
+def test_a_reduction_that_leaves_no_channel_is_refused(make_backbone: MakeBackbone) -> None:
+    with pytest.raises(GeotuneError, match=r"method\.reduction 17: .*16 channels.*at most 16"):
+        Lst(reduction=17).attach(make_backbone("swin"))

@@ -1,0 +1,51 @@
+"""The documentation's own method works as it stands there, with one file and one line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from geotune import catalog
+from geotune.backbones.base import Backbone
+from geotune.recipe.methods import method_fits, method_section
+
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page's file under a name of its own and its line in the catalogue; its text."""
+    text = PAGE.read_text(encoding="utf-8")
+    code, line = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1:]
+    (tmp_path / "own_ssf.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    kind, place = re.fullmatch(r'    "(\w+)": "(.*)",\n', line).groups()  # type: ignore[union-attr]
+    monkeypatch.setitem(catalog.METHODS, kind, place.replace("geotune.methods.ssf", "own_ssf"))
+    monkeypatch.delitem(sys.modules, "own_ssf", raising=False)
+    method_section.cache_clear()
+    return str(code)
+
+
+def test_it_is_complete_in_less_than_sixty_lines(
+    example: str, make_backbone: Callable[..., Backbone], family: str
+) -> None:
+    assert len(example.splitlines()) < 60
+    section = method_section("ssf")(start=0.5)
+    assert method_fits("ssf") == "every backbone"
+    method = catalog.find(catalog.METHODS["ssf"])
+    encoder = method(start=section.start, stem=0).attach(make_backbone(family))
+    scales = [p for name, p in encoder.named_parameters() if name.endswith("part.scale")]
+    assert scales
+    assert all(torch.equal(scale, torch.full_like(scale, 0.5)) for scale in scales)
+    assert all(".part." in name for name in encoder.trainable_names())
+
+
+def test_the_page_names_every_method() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(catalog.METHODS)
