@@ -58,7 +58,7 @@ class TrackedPeak:
     activations: int
 
 
-class Tracker(TorchDispatchMode):
+class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows live storages while it is open; `peak` is there once it is closed.
 
     A tensor from before counts from the start where it belongs to the model, the optimizer or
@@ -76,7 +76,7 @@ class Tracker(TorchDispatchMode):
     def __init__(
         self, model: nn.Module, optimizer: Optimizer | None = None, others: Any = None
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._model: nn.Module | None = model
         self._optimizer = optimizer
         self._others = others
@@ -92,17 +92,17 @@ class Tracker(TorchDispatchMode):
         self._see(self._others)
         self._others = None
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 lambda parameter: self._name("gradients", [parameter.grad])
             )
             for parameter in self._model.parameters()
             if parameter.requires_grad
         ]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
         self._name_parts()

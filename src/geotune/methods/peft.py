@@ -10,8 +10,12 @@ from a fixed seed (`shira`), and random projections are made anew from theirs, n
 shared vectors cannot all be zero, and those that put a weight together again from its parts, up to
 rounding (`pissa`, `olora`, `hra`, `deft`).
 
-`adalora` keeps its rank: its schedule and its penalty are a training loop of their own. `lily`
-looks at the input and cannot be merged; all others can.
+`oft` of peft 0.21 takes every input of four axes for that of a convolution: it works on tokens,
+and not on maps, as ConvNeXt's MLP gets them. `boft` compiles a CUDA extension where it finds a
+compiler. `pissa` and `olora` take what they start with out of the frozen weight, by a decomposition
+that is done anew where an adapter is loaded. `adalora` keeps its rank: its schedule and its penalty
+are a training loop of their own. `lily` looks at the input and cannot be merged; all others can,
+`beft` where the layers have a bias.
 
 Not here, and why: `ln_tuning` is our `norm`. `frod` and `psoft` freeze singular vectors of the
 weights that they neither save nor find again on another machine; `osf` keeps what it learnt by
