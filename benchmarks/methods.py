@@ -1,0 +1,412 @@
+"""Tuning methods on well-known backbones: peak memory by parts, and time, beside `full`.
+
+    python benchmarks/methods.py                       # every backbone and method, with times
+    python benchmarks/methods.py --no-time --methods full frozen est
+    python benchmarks/methods.py --accuracy benchmarks/results/segmentation_ships.json
+
+Memory is that of the second training step (forward, backward, AdamW): live tensor bytes followed
+on fake tensors, exact for any device up to the workspaces of its kernels. Time is that of the
+fastest of a few real steps; `full` is timed in the same process as what is compared with it.
+Rows that the result holds already are not repeated, except for times. Everything goes to
+benchmarks/results/methods.{json,md} and the figures methods.svg and methods_accuracy.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import json
+import math
+import os
+import platform
+import time
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import AdamW, Optimizer
+
+from geotune.backbones.base import Backbone
+from geotune.backbones.catalog import backbone
+from geotune.catalog import METHODS, find
+from geotune.decoders.unet import Unet
+from geotune.memory.track import TrackedPeak, Tracker, faked
+from geotune.model import Model
+from geotune.tasks.segment import Segment
+from geotune.types import GeotuneError, Normalization
+
+RESULTS = Path(__file__).parent / "results"
+BACKBONES = (
+    "timm/vit_base_patch16_224",
+    "timm/vit_large_patch16_224",
+    "timm/swin_base_patch4_window7_224",
+    "timm/convnext_base",
+    "terratorch/prithvi_eo_v2_300",
+)
+RGB = ("red", "green", "blue")
+BANDS = {"terratorch/prithvi_eo_v2_300": ("B02", "B03", "B04", "B8A", "B11", "B12")}
+OPTIONS: dict[str, dict[str, Any]] = {"peft": {"tuner": "dora"}}
+"""Of methods that cannot do without; all others have their defaults."""
+TASK = Segment(("background", "object"), loss="ce")
+TIMED_STEPS = 3
+MIB = 2**20
+PARTS = ("frozen", "trained", "gradients", "optimizer_state", "activations")
+
+Row = dict[str, Any]
+
+
+# ---------------------------------------------------------------- one step
+def adapted(base: Backbone, method: str) -> Model:
+    """A copy of the backbone with the method and a UNet. Raises `GeotuneError` where it misfits."""
+    encoder = find(METHODS[method])(**OPTIONS.get(method, {})).attach(copy.deepcopy(base))
+    channels = len(base.bands)
+    plain = Normalization(base.bands, (0.0,) * channels, (1.0,) * channels)
+    return Model(plain, encoder, Unet(encoder.taps, TASK.num_outputs)).train()
+
+
+def batch_of(base: Backbone, batch_size: int, size: int) -> tuple[Tensor, Tensor]:
+    """Random images `(B, C, size, size)` and masks `(B, size, size)`."""
+    images = torch.randn(batch_size, len(base.bands), size, size)
+    return images, torch.randint(TASK.num_outputs, (batch_size, size, size))
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[None]:
+    """What a training of that precision runs in."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
+def optimizer_of(model: nn.Module, foreach: bool | None = None) -> Optimizer:
+    """AdamW of what trains."""
+    return AdamW([p for p in model.parameters() if p.requires_grad], foreach=foreach)
+
+
+def step(
+    model: nn.Module, optimizer: Optimizer, batch: tuple[Tensor, Tensor], precision: str
+) -> None:
+    """One training step."""
+    images, masks = batch
+    with autocast(images.device.type, precision):
+        loss = TASK.loss(model(images), masks)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> TrackedPeak:
+    """Peak of the second step, on fake tensors."""
+    mode = FakeTensorMode()
+    fake = faked(model, mode)
+    fake_batch = mode.from_tensor(batch[0]), mode.from_tensor(batch[1])
+    with mode:
+        optimizer = optimizer_of(fake, foreach=True)  # as PyTorch chooses on a GPU
+        step(fake, optimizer, fake_batch, precision)
+        with Tracker(fake, optimizer, fake_batch) as tracker:
+            step(fake, optimizer, fake_batch, precision)
+    return tracker.peak
+
+
+def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: str) -> float:
+    """Seconds of the fastest of a few steps, after one to warm up."""
+    model = model.to(device)
+    batch = batch[0].to(device), batch[1].to(device)
+    optimizer = optimizer_of(model)
+    seconds = []
+    for _ in range(1 + TIMED_STEPS):
+        start = time.perf_counter()
+        step(model, optimizer, batch, precision)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+# ---------------------------------------------------------------- all rows
+def measure(options: argparse.Namespace, rows: list[Row]) -> None:
+    """Fill `rows` and write them after each."""
+    for name in options.backbones:
+        todo = [m for m in options.methods if not done(rows, name, m, options)]
+        if not todo:
+            continue
+        try:
+            base = backbone(name, bands=BANDS.get(name, RGB), pretrained=False)
+        except GeotuneError as error:  # a provider that is not installed
+            print(error, flush=True)
+            continue
+        batch = batch_of(base, options.batch_size, options.size)
+        full_seconds = None
+        if options.time:
+            full_seconds = timed(adapted(base, "full"), batch, options.precision, options.device)
+        for method in todo:
+            row = key(name, method, options.precision)
+            earlier = find_row(rows, row)
+            if earlier is not None:
+                rows.remove(earlier)
+            try:
+                row |= one_row(base, method, batch, full_seconds, options)
+            except GeotuneError as error:
+                row["refused"] = str(error)
+            rows.append(row)
+            write(rows, options)
+            gc.collect()
+            print(one_line(row, rows), flush=True)
+
+
+def one_row(
+    base: Backbone,
+    method: str,
+    batch: tuple[Tensor, Tensor],
+    full_seconds: float | None,
+    options: argparse.Namespace,
+) -> Row:
+    """What is measured of one method on one backbone; timed where `full` was."""
+    model = adapted(base, method)
+    row: Row = {
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "backbone_parameters": sum(p.numel() for p in base.parameters()),
+        "peak_bytes": asdict(tracked(model, batch, options.precision)),
+    }
+    if full_seconds is not None:
+        own = method == "full"
+        seconds = full_seconds if own else timed(model, batch, options.precision, options.device)
+        row["time"] = {
+            "device": options.device,
+            "seconds": seconds,
+            "full_seconds": full_seconds,
+            "of_full": seconds / full_seconds,
+        }
+    return row
+
+
+def key(name: str, method: str, precision: str) -> Row:
+    """What a row is of."""
+    chosen = find(METHODS[method])(**OPTIONS.get(method, {})).model_dump(mode="json")
+    return {"backbone": name, "method": method, "options": chosen, "precision": precision}
+
+
+def find_row(rows: list[Row], wanted: Row) -> Row | None:
+    """The row of the same backbone, method and precision, whatever its options."""
+    same = ("backbone", "method", "precision")
+    return next((row for row in rows if all(row[k] == wanted[k] for k in same)), None)
+
+
+def done(rows: list[Row], name: str, method: str, options: argparse.Namespace) -> bool:
+    """Whether there is nothing to add."""
+    wanted = key(name, method, options.precision)
+    row = find_row(rows, wanted)
+    if row is None or options.again or row["options"] != wanted["options"]:
+        return False
+    return "refused" in row or "time" in row or not options.time
+
+
+def share(row: Row, rows: list[Row]) -> float | None:
+    """Peak memory beside that of `full`."""
+    full = find_row(rows, row | {"method": "full"})
+    if full is None or "refused" in row or "refused" in full:
+        return None
+    return float(row["peak_bytes"]["total"] / full["peak_bytes"]["total"])
+
+
+# ---------------------------------------------------------------- results
+def settings(options: argparse.Namespace) -> Row:
+    """What all rows of a result have in common."""
+    return {"batch_size": options.batch_size, "size": options.size, "decoder": "unet"}
+
+
+def read(options: argparse.Namespace) -> list[Row]:
+    """The rows of an earlier run; raises `SystemExit` where it had other settings."""
+    path = options.results / "methods.json"
+    if not path.is_file():
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if before["settings"] != settings(options):
+        raise SystemExit(f"{path} has {before['settings']}: choose other --results")
+    rows: list[Row] = before["rows"]
+    return rows
+
+
+def write(rows: list[Row], options: argparse.Namespace) -> None:
+    """The JSON and the table."""
+    names, methods = list(BACKBONES), list(METHODS)
+
+    def place(row: Row) -> tuple[Any, ...]:
+        name = row["backbone"]
+        known = names.index(name) if name in names else len(names)
+        return row["precision"] != "32", known, name, methods.index(row["method"])
+
+    ordered = sorted((row for row in rows if row["method"] in methods), key=place)
+    result = {
+        "what": "peak memory (tracked, on fake tensors) and time of one training step",
+        "settings": settings(options),
+        "date": date.today().isoformat(),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "timm", "peft")},
+        "rows": [row | {"memory_of_full": share(row, rows)} for row in ordered],
+    }
+    options.results.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1)
+    (options.results / "methods.json").write_text(text + "\n", encoding="utf-8")
+    (options.results / "methods.md").write_text(table(ordered, options), encoding="utf-8")
+
+
+def table(rows: list[Row], options: argparse.Namespace) -> str:
+    """Every row as Markdown, a table for each backbone and precision; memory in MiB."""
+    head = ["method", "trained", "peak", "of full", *(p.replace("_", " ") for p in PARTS), "time"]
+    lines = [
+        "# Tuning methods: memory and time of a training step",
+        "",
+        f"Written by `python benchmarks/methods.py`. Batch {options.batch_size}, "
+        f"{options.size} pixels, UNet, AdamW, cross-entropy; every method with the stem. Memory in "
+        "MiB, by what it holds at the peak of the second step; time beside `full` on one machine.",
+    ]
+    for precision in dict.fromkeys(row["precision"] for row in rows):
+        for name in dict.fromkeys(row["backbone"] for row in rows):
+            chosen = [r for r in rows if (r["backbone"], r["precision"]) == (name, precision)]
+            if not chosen:
+                continue
+            lines += ["", f"## `{name}`, {PRECISIONS[precision]}", ""]
+            lines += ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+            lines += ["| " + " | ".join(cells(row, rows)) + " |" for row in chosen]
+            lines += [
+                f"\n`{row['method']}`: {row['refused']}." for row in chosen if "refused" in row
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: Row, rows: list[Row]) -> list[str]:
+    """A row of the table."""
+    if "refused" in row:
+        return [row["method"], "does not fit", *[""] * (3 + len(PARTS))]
+    peak, part_of_full = row["peak_bytes"], share(row, rows)
+    return [
+        row["method"],
+        f"{row['trained_parameters'] / 1e6:.2f} M",
+        f"{peak['total'] / MIB:,.0f}",
+        "–" if part_of_full is None else f"{part_of_full:.1%}",
+        *(f"{peak[part] / MIB:,.0f}" for part in PARTS),
+        f"{row['time']['of_full']:.2f}" if "time" in row else "–",
+    ]
+
+
+def one_line(row: Row, rows: list[Row]) -> str:
+    """A row as it is said while it runs."""
+    name = f"{row['backbone']} {row['precision']}"
+    if "refused" in row:
+        return f"{name} {row['method']}: {row['refused']}"
+    return f"{name} " + "  ".join(cells(row, rows))
+
+
+# ---------------------------------------------------------------- figures
+def draw(rows: list[Row], options: argparse.Namespace) -> None:
+    """Memory against time, a panel for each backbone and precision, where there are times."""
+    rows = [row for row in rows if "time" in row and share(row, rows) is not None]
+    panels = list(dict.fromkeys((row["backbone"], row["precision"]) for row in rows))
+    if not panels:
+        return
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.6 * lines), layout="constrained")
+    for i, (name, precision) in enumerate(panels):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        chosen = [row for row in rows if (row["backbone"], row["precision"]) == (name, precision)]
+        points = [(row["time"]["of_full"], share(row, rows) or 0.0) for row in chosen]
+        scatter(axes, points, [row["method"] for row in chosen], low=0)
+        axes.set_title(f"{name.partition('/')[2]}, {PRECISIONS[precision]}", fontsize=9)
+        axes.set(xlabel="time of a step, share of full", ylabel="peak memory, share of full")
+    save(figure, options.results / "methods.svg")
+
+
+def draw_accuracy(path: Path, options: argparse.Namespace) -> None:
+    """IoU against memory and against time, from a result of benchmarks/segmentation.py."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["table"]
+    full = next((row["training_bytes"] for row in rows if row["method"] == "full"), None)
+    if full is None:
+        raise SystemExit(f"{path} has no row of full to compare with")
+    names = [row["method"] for row in rows]
+    iou = [row["test"]["miou"] for row in rows]
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    for i, (label, values) in enumerate(
+        {
+            "memory of training, share of full": [row["training_bytes"] / full for row in rows],
+            "time of an epoch, share of full": [row["time_of_full"] for row in rows],
+        }.items()
+    ):
+        axes = figure.add_subplot(1, 2, i + 1)
+        means = [each["mean"] for each in iou]
+        axes.errorbar(values, means, [each["std"] or 0 for each in iou], fmt="none", alpha=0.4)
+        scatter(axes, list(zip(values, means, strict=True)), names)
+        axes.set(xlabel=label, ylabel="mean IoU on the test scenes")
+    figure.suptitle(path.stem, fontsize=9)
+    save(figure, options.results / "methods_accuracy.svg")
+
+
+def scatter(
+    axes: Axes, points: list[tuple[float, float]], names: list[str], low: float | None = None
+) -> None:
+    """Points, with their names in a column at the right, none over another."""
+    axes.grid(alpha=0.2)
+    axes.margins(y=0.08)
+    colors = {name: "#e07b26" if name == "est" else "#3b82d6" for name in names}
+    for point, name in zip(points, names, strict=True):
+        axes.plot(*point, "o", color=colors[name], markersize=5)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=low)
+    low, high = axes.get_ylim()
+    gap, at = (high - low) / 20, -math.inf
+    lifted = []
+    for point, name in sorted(zip(points, names, strict=True), key=lambda item: item[0][1]):
+        at = max(point[1], at + gap)
+        lifted.append((at, point, name))
+    drop = max(0.0, at - high)  # a column that would leave the panel starts lower
+    for at, point, name in lifted:
+        axes.annotate(
+            name, point, (1.03, at - drop), xycoords="data",
+            textcoords=axes.get_yaxis_transform(), fontsize=7, va="center",
+            arrowprops={"arrowstyle": "-", "color": colors[name], "alpha": 0.35, "lw": 0.6},
+        )  # fmt: skip
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As SVG, the same for the same figures."""
+    with rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+PRECISIONS = {"32": "float32", "bf16": "bfloat16 autocast"}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES, metavar="NAME")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="M")
+    parser.add_argument("--precision", choices=PRECISIONS, default="32")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224, help="pixels a side")
+    parser.add_argument("--no-time", action="store_false", dest="time", help="memory alone")
+    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--accuracy", type=Path, metavar="FILE", help="of segmentation.py")
+    options = parser.parse_args()
+    options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = read(options)
+    measure(options, rows)
+    draw(rows, options)
+    if options.accuracy:
+        draw_accuracy(options.accuracy, options)
+
+
+if __name__ == "__main__":
+    main()
