@@ -5,7 +5,7 @@
 Builds every backbone that a provider describes, with random weights, attaches every method to it,
 and writes src/geotune/backbones/known.json (for `geotune list`) and docs/backbones.md (the table
 of backbones and methods). Needs the extras terratorch, torchgeo and rslearn. `--only NAME ...`
-does some again and keeps the rest.
+does some again and keeps the rest, `--missing` does those for which a method has come.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from typing import Any
 
 import timm
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 import geotune
 from geotune.backbones.catalog import PROVIDERS
 from geotune.backbones.facts import Facts
 from geotune.catalog import METHODS, find
 from geotune.memory.track import faked
+from geotune.methods.base import Method
 from geotune.types import GeotuneError
 
 ROOT = Path(__file__).parents[1]
@@ -83,20 +88,25 @@ def methods_of(backbone: geotune.Backbone) -> dict[str, str]:
         results = {}
         for method, place in METHODS.items():
             try:
-                if method in (
-                    "lora",
-                    "peft",
-                ):  # peft moves what it makes, which fake tensors refuse
-                    geotune.attach(copy.deepcopy(backbone), find(place)())
-                else:
-                    with FakeTensorMode() as fake:
-                        geotune.attach(faked(backbone, fake), find(place)())
+                attached(backbone, method, find(place)())
                 results[method] = "works"
             except GeotuneError as error:
                 results[method] = str(error)
         gc.collect()
         _methods_of[alike] = results
     return _methods_of[alike]
+
+
+def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
+    """Attach a method to a copy, without computing anything where that can be."""
+    if kind not in ("lora", "peft"):  # peft moves what it makes, which fake tensors refuse
+        try:
+            with FakeTensorMode() as fake:
+                geotune.attach(faked(backbone, fake), method)
+            return
+        except (DynamicOutputShapeException, DataDependentOutputException):
+            pass  # a model that looks at values
+    geotune.attach(copy.deepcopy(backbone), method)
 
 
 def entry(name: str, facts: Facts | None) -> dict[str, Any]:
@@ -212,6 +222,7 @@ def main() -> None:
     leave_empty()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="names to do again")
+    parser.add_argument("--missing", action="store_true", help="only what lacks a method")
     options = parser.parse_args()
     before = json.loads(KNOWN.read_text(encoding="utf-8")) if KNOWN.is_file() else {}
     wanted: dict[str, Facts | None] = {f"timm/{name}": None for name in TIMM}
@@ -227,6 +238,8 @@ def main() -> None:
     known["backbones"].update((name, old[name]) for name in wanted if name in old)
     for name, facts in wanted.items():
         if options.only is not None and name not in options.only and name in old:
+            continue
+        if options.missing and name in old and set(old[name]["methods"]) == set(METHODS):
             continue
         try:
             known["backbones"][name] = entry(name, facts)

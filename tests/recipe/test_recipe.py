@@ -78,7 +78,10 @@ def fault(values: dict[str, Any]) -> str:
         ("backbone.patch", "backbone.patch: unknown key; did you mean backbone.patch_size?"),
         ("data.images", "data.images: unknown key; did you mean data.labels?"),
         ("data.xyzzy", "data.xyzzy: unknown key; known keys of data: augment, bands"),
-        ("method.rank", "method.rank: unknown key; known keys of method: adapters, down, every, fuse"),
+        (
+            "method.rank",
+            "method.rank: unknown key; known keys of method: adapters, down, every, fuse",
+        ),
         ("xyzzy", "xyzzy: unknown key; known keys of a recipe: backbone, data, decoder"),
     ],
 )

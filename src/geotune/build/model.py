@@ -18,9 +18,11 @@ from geotune.card import read_card
 from geotune.catalog import METHODS, find
 from geotune.data.prepare import DataParts
 from geotune.decoders.catalog import DECODERS
+from geotune.methods.insert import recompute_blocks
 from geotune.model import Model
 from geotune.normalize import choose_normalization
 from geotune.recipe import Recipe, RecipeError, Section, parse_sections
+from geotune.recompute import recompute_stages
 from geotune.tasks.segment import Segment
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -78,8 +80,13 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:
         notes.insert(
             0, f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
         )
+    model = _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization)
+    if recipe.train.recompute != "none":
+        recompute_stages(model)
+    if recipe.train.recompute == "all":
+        recompute_blocks(model.encoder)
     return Built(
-        _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization),
+        model,
         TASKS[recipe.task.kind](**values_of(recipe.task)),
         normalization,
         notes,

@@ -17,6 +17,8 @@ class Fcn(nn.Module):
     where `unet` needs far less memory.
     """
 
+    recomputable = ("hidden",)
+
     def __init__(
         self, taps: Sequence[Tap], num_outputs: int, channels: int = 128, depth: int = 2
     ) -> None:

@@ -1,7 +1,7 @@
-"""UNet's decoder (arXiv 1505.04597), with segmentation-models-pytorch's blocks.
+"""UNet's decoder (arXiv 1505.04597), with segmentation-models-pytorch's convolutions.
 
-Its blocks upsample to a given size, so odd sizes fit. Its `UnetDecoder` around them wants one
-skip for every block and drops the finest map, so the loop over levels is our own.
+Its blocks upsample to a given size, so odd sizes fit. smp's `UnetDecoder` wants one skip for every
+block and drops the finest map, so the loop over levels is our own.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from segmentation_models_pytorch.base.initialization import initialize_decoder
-from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
+from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
 from geotune.decoders.base import last_layer, size_of
@@ -24,6 +25,8 @@ class Unet(nn.Module):
     After the finest level, blocks without a skip double the size until the image's resolution
     is reached or `channels` is used up.
     """
+
+    recomputable = ("blocks",)
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Unet(nn.Module):
         widths = [channels[min(i, len(channels) - 1)] for i in range(len(skips))]
         inputs = [coarsest.channels, *widths]
         self.blocks = nn.ModuleList(
-            UnetDecoderBlock(before, skip, width)
+            Block(before, skip, width)
             for before, skip, width in zip(inputs, skips, widths, strict=False)
         )
         initialize_decoder(self.blocks)
@@ -62,3 +65,31 @@ class Unet(nn.Module):
             x = block(x, *size, skip)
         logits: Tensor = self.head(x)
         return logits
+
+
+class Block(nn.Module):
+    """Enlarge, join the skip, two convolutions with batch norm and ReLU; without a concatenation.
+
+    A map and its skip side by side would be the largest tensor of the whole decoder, held for the
+    backward pass and met there by a gradient of the same size; so the first convolution is the sum
+    of two. (That is what smp's own block does not do.)
+    """
+
+    def __init__(self, channels: int, skip: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = Conv2dReLU(channels + skip, width, 3, padding=1)
+        self.conv2 = Conv2dReLU(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor, height: int, width: int, skip: Tensor | None = None) -> Tensor:
+        """`(B, C, h, w)` and a skip `(B, C', height, width)` to `(B, D, height, width)`."""
+        x = F.interpolate(x, size=(height, width), mode="nearest")
+        convolution, *others = self.conv1
+        if skip is None:
+            x = convolution(x)
+        else:
+            of_x, of_skip = convolution.weight.split([x.shape[1], skip.shape[1]], dim=1)
+            x = F.conv2d(x, of_x, padding=1).add_(F.conv2d(skip, of_skip, padding=1))
+        for layer in others:
+            x = layer(x)
+        out: Tensor = self.conv2(x)
+        return out

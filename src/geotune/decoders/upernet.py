@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.base.modules import Conv2dReLU
-from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
 from geotune.decoders.base import last_layer, size_of
 from geotune.decoders.pyramid import SAME_LEVEL, Pyramid
+from geotune.decoders.unet import Block
 from geotune.types import FeatureMaps, Tap
 
 FUSED_STRIDE = 4
@@ -24,6 +24,8 @@ FUSED_STRIDE = 4
 
 class Upernet(nn.Module):
     """Pyramid pooling and a feature pyramid of `channels`; half of them at each finer level."""
+
+    recomputable = ("fuse", "refine")
 
     def __init__(self, taps: Sequence[Tap], num_outputs: int, channels: int = 128) -> None:
         """`channels` is the width of UPerNet's convolutions."""
@@ -43,7 +45,7 @@ class Upernet(nn.Module):
         widths = [channels] + [max(1, channels >> i) for i in range(1, fine + 1)]
         skips = [tap.channels for tap in reversed(levels[:fine])]
         self.refine = nn.ModuleList(
-            UnetDecoderBlock(before, skip, after)
+            Block(before, skip, after)
             for before, skip, after in zip(widths, skips, widths[1:], strict=False)
         )
         initialize_decoder(self.fuse)

@@ -184,6 +184,8 @@ class Passing:
 class Tapped(Wrapped):
     """A block whose input the side network reads; from block M on its output gets the feedback."""
 
+    carries = True
+
     def __init__(
         self,
         inner: nn.Module,

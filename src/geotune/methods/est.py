@@ -110,6 +110,8 @@ def require_inside(backbone: Backbone) -> None:
 class EstStream(Reader):
     """The side network: one block for each tap it reads, and what it hands on."""
 
+    recomputable = ("blocks", "rescale")
+
     def __init__(self, backbone: Backbone, options: Est) -> None:
         super().__init__()
         levels = level_indices(backbone)
@@ -206,9 +208,10 @@ class EstStream(Reader):
     def calibrate(self, features: Mapping[int, Tensor]) -> None:
         """See `Reader.calibrate`: the projections become the taps' principal components."""
         for index, down in zip(self.wanted, self.down, strict=True):
-            weight, bias = principal_components(features[index], down.weight.shape[0])  # type: ignore[union-attr]
-            down.weight.copy_(weight)  # type: ignore[operator]
-            down.bias.copy_(bias)  # type: ignore[operator]
+            own = down.get_buffer if isinstance(down, FixedProjection) else down.get_parameter
+            weight, bias = principal_components(features[index], len(own("bias")))
+            own("weight").copy_(weight)
+            own("bias").copy_(bias)
         self.get_buffer("fitted").fill_(1)
 
 

@@ -19,11 +19,18 @@ from torch import Tensor, nn
 from geotune.backbones.anatomy import no_places
 from geotune.backbones.base import Backbone
 from geotune.methods.base import Encoder, Levels, level_indices, require_alive
+from geotune.recompute import recompute
 from geotune.types import GeotuneError
 
 
 class Wrapped(nn.Module):
-    """A module in another's place; what is not found on it is that of the module inside."""
+    """A module in another's place; what is not found on it is that of the module inside.
+
+    Attributes:
+        carries: one call leaves something for another, so that it cannot be called again later.
+    """
+
+    carries = False
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -170,6 +177,16 @@ def widths(backbone: Backbone) -> list[int]:
     if backbone.combine == "concat":  # a tap then holds all dates
         return [tap.channels // backbone.timesteps for tap in backbone.taps]
     return [tap.channels for tap in backbone.taps]
+
+
+def recompute_blocks(encoder: Encoder) -> None:
+    """Mark the backbone's blocks to be computed again, where gradients cross them."""
+    if encoder.constant_backbone:
+        return
+    for block in encoder.backbone.blocks:
+        while isinstance(block, Wrapped) and block.carries:
+            block = block.inner
+        recompute(block)
 
 
 def require_blocks(backbone: Backbone, method: str) -> None:

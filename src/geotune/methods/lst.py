@@ -70,6 +70,8 @@ class Lst(Method):
 class Ladder(Reader):
     """The side network: a rung for each tap it reads, and what it hands on."""
 
+    recomputable = ("blocks",)
+
     def __init__(self, backbone: Backbone, *, reduction: int, every: int | None) -> None:
         super().__init__()
         levels = level_indices(backbone)

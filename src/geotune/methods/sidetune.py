@@ -54,6 +54,8 @@ class SideTune(Method):
 class SideNetwork(Reader):
     """The small network, and what blends its maps with the frozen ones."""
 
+    recomputable = ("trunk",)
+
     def __init__(self, backbone: Backbone, width: int) -> None:
         super().__init__()
         self.wanted = tuple(level_indices(backbone))

@@ -17,6 +17,8 @@ STRIDES = (1, 2, 4)
 class Stem(nn.Module):
     """Maps at strides 1, 2 and 4 with `width`, 2 `width` and 4 `width` channels."""
 
+    recomputable = ("levels",)
+
     def __init__(self, bands: int, width: int) -> None:
         super().__init__()
         widths = [width * stride for stride in STRIDES]

@@ -141,6 +141,8 @@ def usual_heads(inner: int) -> int:
 class Injected(Wrapped):
     """The first block of a group: the prior is injected into the stream that it gets."""
 
+    carries = True
+
     def __init__(
         self, inner: nn.Module, backbone: Backbone, index: int, reader: Interaction, at: int
     ) -> None:
@@ -324,6 +326,8 @@ class SpatialPrior(nn.Module):
 
     Their own widths are `width` and 2, 4 and 4 times that.
     """
+
+    recomputable = ("stages",)
 
     def __init__(
         self, bands: int, width: int, channels: int, patch: float, scales: Sequence[float]

@@ -99,6 +99,7 @@ class Prompted(Wrapped):
     Without prompts of its own it takes those that come along.
     """
 
+    carries = True
     last = False
     """Nothing goes along behind it."""
 

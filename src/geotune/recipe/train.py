@@ -25,6 +25,11 @@ class Train(Section):
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup: Share = Field(0.05, description="share of all steps with a rising rate")
     clip: Annotated[float, Field(ge=0)] = Field(1.0, description="gradient norm; 0: none")
+    recompute: Literal["none", "decoder", "all"] = Field(
+        "decoder",
+        description="what is computed again in the backward pass in place of being kept: nothing, "
+        "the stages of stem, side network and decoder, or the backbone's blocks, too",
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     patience: PositiveInt | None = Field(
         None, description="epochs without a better metric before it stops; by default never"
