@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geotune.methods.insert import inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.module import PLATEAU_EPOCHS, Plateau, Training
 
@@ -72,25 +73,35 @@ def test_plateau_counts_from_the_best() -> None:
     assert vars(again) == vars(plateau)
 
 
-@pytest.mark.parametrize(
-    ("backbone_trains", "backbone_lr", "rate"),
-    [(True, None, 0.1), (False, None, 1.0), (True, 7.0, 7.0)],
-)
-def test_groups(backbone_trains: bool, backbone_lr: float | None, rate: float) -> None:
-    module = training(backbone_trains, backbone_lr=backbone_lr, warmup=0)
+def groups(module: Training) -> dict[str, tuple[float, float]]:
+    """Rate and decay of each parameter."""
     optimizer: Any = module.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
     names = {id(p): name for name, p in module.model.named_parameters()}
-    found = {
+    return {
         names[id(p)]: (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
         for p in group["params"]
     }
-    assert found == {
+
+
+@pytest.mark.parametrize(("backbone_lr", "rate"), [(None, 0.1), (7.0, 7.0)])
+def test_whole_weights_of_the_backbone_learn_slowly(backbone_lr: float | None, rate: float) -> None:
+    assert groups(training(True, backbone_lr=backbone_lr, warmup=0)) == {
         "encoder.backbone.weight": (rate, 0.1),
         "encoder.backbone.bias": (rate, 0.0),
         "decoder.weight": (1.0, 0.1),
         "decoder.bias": (1.0, 0.0),
     }
+
+
+def test_biases_alone_and_what_was_put_in_learn_at_the_rate() -> None:
+    module = training(True, warmup=0)
+    module.model.encoder.backbone.weight.requires_grad_(False)
+    assert groups(module)["encoder.backbone.bias"] == (1.0, 0.0)
+
+    module = training(True, warmup=0)
+    inserted(module.model.encoder.backbone)
+    assert groups(module)["encoder.backbone.weight"] == (1.0, 0.1)
 
 
 @given(length=st.integers(1, 50), world=st.integers(1, 8))

@@ -19,7 +19,9 @@ class Train(Section):
     accumulate: PositiveInt = Field(1, description="parts in which a step's batch is computed")
     lr: PositiveFloat = 1e-3
     backbone_lr: PositiveFloat | None = Field(
-        None, description="for trained parts of the backbone; by default a tenth of lr for full"
+        None,
+        description="for the backbone's own weights; by default a tenth of lr where a method "
+        "trains whole weights (full, partial), else lr",
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"

@@ -134,12 +134,21 @@ def finite(values: Any) -> Any:
 
 
 def changed_keys(before: Recipe, now: Recipe) -> list[str]:
-    """What differs between two recipes, as `key: before -> now`; where they run does not count."""
+    """What differs between two recipes, as `key: before -> now`; where they run does not count.
+
+    Of a section of another kind only the kind is named.
+    """
     old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
-    return [
-        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+    changed = [
+        key
         for key in sorted(old.keys() | new.keys())
         if key != "train.run" and old.get(key, "absent") != new.get(key, "absent")
+    ]
+    anew = tuple(key.removesuffix("kind") for key in changed if key.endswith(".kind"))
+    return [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in changed
+        if key.endswith(".kind") or not key.startswith(anew)
     ]
 
 
