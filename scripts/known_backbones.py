@@ -21,11 +21,7 @@ from typing import Any
 
 import timm
 import torch
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import geotune
 from geotune.backbones.catalog import PROVIDERS
@@ -104,8 +100,10 @@ def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
             with FakeTensorMode() as fake:
                 geotune.attach(faked(backbone, fake), method)
             return
-        except (DynamicOutputShapeException, DataDependentOutputException):
-            pass  # a model that looks at values
+        except GeotuneError:
+            raise
+        except Exception:
+            pass  # a model that looks at values, which fake tensors do not have
     geotune.attach(copy.deepcopy(backbone), method)
 
 

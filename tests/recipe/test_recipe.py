@@ -80,7 +80,7 @@ def fault(values: dict[str, Any]) -> str:
         ("data.xyzzy", "data.xyzzy: unknown key; known keys of data: augment, bands"),
         (
             "method.rank",
-            "method.rank: unknown key; known keys of method: adapters, down, every, fuse",
+            "method.rank: unknown key; known keys of method: adapters, down, every, frozen",
         ),
         ("xyzzy", "xyzzy: unknown key; known keys of a recipe: backbone, data, decoder"),
     ],

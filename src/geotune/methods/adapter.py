@@ -44,7 +44,7 @@ class Adapter(Method):
         require_narrower("width", self.width, backbone)
         freeze(backbone)
         after_parts(backbone, lambda channels: Bottleneck(channels, self.width))
-        return with_parts(backbone, "adapter", self.stem)
+        return with_parts(backbone, self)
 
 
 class Bottleneck(nn.Module):

@@ -46,7 +46,7 @@ class AdaptFormer(Method):
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             beside_mlp(backbone, index, ScaledBottleneck(channels, self.width, self.scale))
-        return with_parts(backbone, "adaptformer", self.stem)
+        return with_parts(backbone, self)
 
 
 class ScaledBottleneck(nn.Module):

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import as_maps, no_places
 from geotune.backbones.base import Backbone, from_tiles, pad_to_multiple
+from geotune.catalog import METHODS
+from geotune.methods.precision import Precision, hold_frozen
 from geotune.methods.stem import Stem
 from geotune.types import FeatureMaps, GeotuneError, Tap
 
@@ -32,6 +34,7 @@ class Method(BaseModel, ABC):
 
     Attributes:
         stem: width of the convolutional branch on the image; 0 for none.
+        frozen_precision: in which the backbone's frozen weights are held; what trains is float32.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -40,6 +43,7 @@ class Method(BaseModel, ABC):
     """What it can be attached to, for `geotune list methods`."""
 
     stem: NonNegativeInt = 32
+    frozen_precision: Precision = "fp32"
 
     def __init__(self, **options: Any) -> None:
         try:
@@ -51,6 +55,12 @@ class Method(BaseModel, ABC):
                     for fault in error.errors()
                 )
             ) from error
+
+    @property
+    def name(self) -> str:
+        """What it is called in recipes."""
+        own = f"{type(self).__module__}:{type(self).__name__}"
+        return next((kind for kind, place in METHODS.items() if place == own), own)
 
     @abstractmethod
     def attach(self, backbone: Backbone) -> Encoder:
@@ -116,14 +126,22 @@ class Encoder(nn.Module):
         taps: what `forward` returns, for decoders to be built from.
         constant_backbone: true where nothing in or before the backbone trains, so that its
             features can be computed once and kept.
+
+    Args:
+        backbone: whose parameters train or not by now, with what the method put in.
+        reader: of its taps.
+        method: whose `stem` and `frozen_precision` it gets.
+        constant_backbone: see above.
+        backbone_trains: its statistics move, as in training from scratch.
+        merge: folds what was trained into `backbone.model`.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         reader: Reader,
+        method: Method | None = None,
         *,
-        stem: int = 0,
         constant_backbone: bool,
         backbone_trains: bool = False,
         merge: Callable[[nn.Module], None] | None = None,
@@ -131,7 +149,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.reader = reader
+        stem = method.stem if method else 0
         self.stem = Stem(len(backbone.bands) * backbone.timesteps, stem) if stem else None
+        if method and method.frozen_precision != "fp32":
+            hold_frozen(backbone, method.frozen_precision)
         self.constant_backbone = constant_backbone
         self.backbone_trains = backbone_trains
         self._merge = merge

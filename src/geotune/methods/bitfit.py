@@ -16,7 +16,7 @@ class BitFit(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a backbone without biases."""
         biases = {name for name, _ in backbone.model.named_parameters() if _is_bias(name)}
-        return train_some(backbone, "bitfit", biases, self.stem)
+        return train_some(backbone, self, biases)
 
 
 def _is_bias(name: str) -> bool:

@@ -92,7 +92,7 @@ class Dtl(Method):
             reader = Beside(backbone, network, levels)
         else:
             reader = FedBack(backbone, levels, feed_back(backbone, network, first - 1, levels))
-        encoder = Encoder(backbone, reader, stem=self.stem, constant_backbone=first == depth)
+        encoder = Encoder(backbone, reader, self, constant_backbone=first == depth)
         return require_alive(encoder, "dtl")
 
 

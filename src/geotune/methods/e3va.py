@@ -71,7 +71,7 @@ class E3va(Method):
                 )
         freeze(backbone)
         reader = Highway(backbone, self.rank)
-        encoder = Encoder(backbone, reader, stem=self.stem, constant_backbone=True)
+        encoder = Encoder(backbone, reader, self, constant_backbone=True)
         return require_alive(encoder, "e3va")
 
 

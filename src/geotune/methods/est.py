@@ -91,9 +91,7 @@ class Est(Method):
                 )
             require_inside(backbone)
         freeze(backbone)
-        encoder = Encoder(
-            backbone, EstStream(backbone, self), stem=self.stem, constant_backbone=True
-        )
+        encoder = Encoder(backbone, EstStream(backbone, self), self, constant_backbone=True)
         return require_alive(encoder, "est")
 
 

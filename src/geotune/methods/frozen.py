@@ -15,6 +15,6 @@ class Frozen(Method):
         return Encoder(
             backbone,
             Levels(backbone, level_indices(backbone)),
-            stem=self.stem,
+            self,
             constant_backbone=True,
         )

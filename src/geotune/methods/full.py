@@ -19,7 +19,7 @@ class Full(Method):
         encoder = Encoder(
             backbone,
             Levels(backbone, level_indices(backbone)),
-            stem=self.stem,
+            self,
             constant_backbone=False,
             backbone_trains=True,
         )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import no_places
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, level_indices, require_alive
+from geotune.methods.base import Encoder, Levels, Method, level_indices, require_alive
 from geotune.recompute import recompute
 from geotune.types import GeotuneError
 
@@ -99,10 +99,10 @@ class _KeepsMiddle(Wrapped):
         return out if change is None else out + change.reshape(out.shape)
 
 
-def with_parts(backbone: Backbone, method: str, stem: int) -> Encoder:
+def with_parts(backbone: Backbone, method: Method) -> Encoder:
     """The encoder of a frozen backbone that parts were put into, if all of them are alive."""
     levels = Levels(backbone, level_indices(backbone))
-    return require_alive(Encoder(backbone, levels, stem=stem, constant_backbone=False), method)
+    return require_alive(Encoder(backbone, levels, method, constant_backbone=False), method.name)
 
 
 def put(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:

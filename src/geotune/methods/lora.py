@@ -45,4 +45,4 @@ class Lora(Method):
             init_lora_weights=True,
         )
         put_in(backbone, config, "lora")
-        return encoder_around(backbone, "lora", stem=self.stem)
+        return encoder_around(backbone, "lora", self)

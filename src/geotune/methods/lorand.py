@@ -55,7 +55,7 @@ class LoRand(Method):
             )
         freeze(backbone)
         after_parts(backbone, lambda c: LowRank(c, self.width, self.rank, self.branches))
-        return with_parts(backbone, "lorand", self.stem)
+        return with_parts(backbone, self)
 
 
 class LowRank(nn.Module):

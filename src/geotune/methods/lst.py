@@ -63,7 +63,7 @@ class Lst(Method):
             )
         freeze(backbone)
         reader = Ladder(backbone, reduction=self.reduction, every=self.every)
-        encoder = Encoder(backbone, reader, stem=self.stem, constant_backbone=True)
+        encoder = Encoder(backbone, reader, self, constant_backbone=True)
         return require_alive(encoder, "lst")
 
 

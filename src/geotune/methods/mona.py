@@ -60,7 +60,7 @@ class Mona(Method):
                 if place is after_block or backbone.parts(index).middle:
                     part = MonaPart(backbone, index, channels, self.width, self.dropout)
                     place(backbone, index, part)
-        return with_parts(backbone, "mona", self.stem)
+        return with_parts(backbone, self)
 
 
 class MonaPart(nn.Module):

@@ -25,7 +25,7 @@ class Norm(Method):
             if isinstance(module, _KINDS) or _is_norm(module)
             for own, _ in module.named_parameters(recurse=False)
         }
-        return train_some(backbone, "norm", chosen, self.stem)
+        return train_some(backbone, self, chosen)
 
 
 def _is_norm(module: nn.Module) -> bool:

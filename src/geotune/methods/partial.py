@@ -38,4 +38,4 @@ class Partial(Method):
             )
         last = {id(p) for block in backbone.blocks[-self.blocks :] for p in block.parameters()}
         chosen = {name for name, p in backbone.model.named_parameters() if id(p) in last}
-        return train_some(backbone, "partial", chosen, self.stem)
+        return train_some(backbone, self, chosen)

@@ -236,12 +236,7 @@ class Peft(Method):
         except Exception as error:
             raise GeotuneError(f"method.options of {name}: {error}") from error
         put_in(backbone, config, name)
-        return encoder_around(
-            backbone,
-            name,
-            stem=self.stem,
-            merges=tuner.merges,
-        )
+        return encoder_around(backbone, name, self, merges=tuner.merges)
 
     def _configuration(self) -> Any:
         """The tuner's configuration in peft; raises `GeotuneError` for options that it lacks."""

@@ -14,6 +14,7 @@ from geotune.backbones.base import Backbone
 from geotune.methods.base import (
     Encoder,
     Levels,
+    Method,
     freeze,
     level_indices,
     probe,
@@ -138,21 +139,24 @@ def put_in(backbone: Backbone, config: Any, method: str) -> None:
                 inserted(part)
 
 
-def encoder_around(backbone: Backbone, method: str, *, stem: int, merges: bool = True) -> Encoder:
+def encoder_around(
+    backbone: Backbone, name: str, method: Method, *, merges: bool = True
+) -> Encoder:
     """The encoder of a backbone with a tuner's layers; raises `GeotuneError` for dead ones."""
-    encoder = _encoder(backbone, stem=stem, merge=_merge if merges else None)
+    merges = merges and method.frozen_precision == "fp32"  # an update is lost in fewer bits
+    encoder = _encoder(backbone, method, merge=_merge if merges else None)
     try:
-        return require_alive(encoder, method)
+        return require_alive(encoder, name)
     except RuntimeError as error:
         raise GeotuneError(
-            f"{method} on {backbone.name}: its layers cannot compute ({error}); choose other "
+            f"{name} on {backbone.name}: its layers cannot compute ({error}); choose other "
             "layers with method.targets, or another method"
         ) from error
 
 
-def _encoder(backbone: Backbone, **options: Any) -> Encoder:
+def _encoder(backbone: Backbone, method: Method | None = None, **options: Any) -> Encoder:
     levels = Levels(backbone, level_indices(backbone))
-    return Encoder(backbone, levels, constant_backbone=False, **options)
+    return Encoder(backbone, levels, method, constant_backbone=False, **options)
 
 
 class _Idle(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, dead_parameters, freeze, level_indices
+from geotune.methods.base import Encoder, Levels, Method, dead_parameters, freeze, level_indices
 from geotune.types import GeotuneError
 
 
-def train_some(backbone: Backbone, method: str, names: Collection[str], stem: int) -> Encoder:
+def train_some(backbone: Backbone, method: Method, names: Collection[str]) -> Encoder:
     """The encoder in which those parameters of `backbone.model` train, and no others.
 
     What no output depends on (a pooling head's norm, say) stays as it is. Raises `GeotuneError`
@@ -20,13 +20,13 @@ def train_some(backbone: Backbone, method: str, names: Collection[str], stem: in
         if name in names and parameter.is_floating_point():
             parameter.requires_grad_(True)
     levels = Levels(backbone, level_indices(backbone))
-    encoder = Encoder(backbone, levels, stem=stem, constant_backbone=False)
+    encoder = Encoder(backbone, levels, method, constant_backbone=False)
     parameters = dict(encoder.named_parameters())
     for name in dead_parameters(encoder):
         parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         raise GeotuneError(
-            f"{method} on {backbone.name}: the model has no such parameter that could change the "
-            "output; choose another method"
+            f"{method.name} on {backbone.name}: the model has no such parameter that could change "
+            "the output; choose another method"
         )
     return encoder

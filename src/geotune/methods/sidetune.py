@@ -47,7 +47,7 @@ class SideTune(Method):
         """See `Method.attach`."""
         freeze(backbone)
         reader = SideNetwork(backbone, self.width)
-        encoder = Encoder(backbone, reader, stem=self.stem, constant_backbone=True)
+        encoder = Encoder(backbone, reader, self, constant_backbone=True)
         return require_alive(encoder, "sidetune")
 
 

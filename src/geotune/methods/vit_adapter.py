@@ -121,7 +121,7 @@ class VitAdapter(Method):
         encoder = Encoder(
             backbone,
             reader,
-            stem=self.stem,
+            self,
             constant_backbone=False,
             backbone_trains=self.train_backbone,
         )

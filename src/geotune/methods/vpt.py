@@ -56,7 +56,7 @@ class Vpt(Method):
             put(backbone, block, wrapped[-1])
         wrapped[-1].last = True
         levels = Levels(backbone, level_indices(backbone))
-        encoder = Encoder(backbone, levels, stem=self.stem, constant_backbone=False)
+        encoder = Encoder(backbone, levels, self, constant_backbone=False)
         try:
             return require_alive(encoder, "vpt")
         except Exception as error:

@@ -29,6 +29,9 @@ class MethodSection(Section):
     stem: NonNegativeInt = Field(
         32, description="width of the convolutional branch on the image; 0: none"
     )
+    frozen_precision: Literal["fp32", "bf16", "int8"] = Field(
+        "fp32", description="in which frozen weights of the backbone are held"
+    )
 
 
 @cache
