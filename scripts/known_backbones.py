@@ -87,15 +87,16 @@ def methods_of(backbone: geotune.Backbone) -> dict[str, str]:
                 attached(backbone, method, find(place)())
                 results[method] = "works"
             except GeotuneError as error:
-                results[method] = str(error)
+                results[method] = str(error).replace(backbone.name, "{name}")
         gc.collect()
         _methods_of[alike] = results
-    return _methods_of[alike]
+    found = _methods_of[alike]
+    return {method: result.replace("{name}", backbone.name) for method, result in found.items()}
 
 
 def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
     """Attach a method to a copy, without computing anything where that can be."""
-    if kind not in ("lora", "peft"):  # peft moves what it makes, which fake tensors refuse
+    if kind not in ("lora", "peft", "vpt"):  # which move what they make, or try it
         try:
             with FakeTensorMode() as fake:
                 geotune.attach(faked(backbone, fake), method)

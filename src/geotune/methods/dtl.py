@@ -45,6 +45,7 @@ from geotune.methods.insert import (
     put,
     require_blocks,
     require_narrower,
+    require_places,
     widths,
     zeroed,
 )
@@ -76,6 +77,7 @@ class Dtl(Method):
         if self.kernel_size % 2 == 0:
             raise GeotuneError(f"method.kernel_size {self.kernel_size}: expected an odd number")
         require_blocks(backbone, "dtl")
+        require_places(backbone, "dtl")
         require_narrower("rank", self.rank, backbone)
         depth = len(backbone.blocks)
         first = depth if self.feedback_from is None else self.feedback_from
@@ -99,6 +101,8 @@ class Dtl(Method):
 class CompactSideNetwork(nn.Module):
     """What trains: a low-rank map for each block, and what brings the stream onward and back."""
 
+    recomputable = ("feedbacks",)
+
     def __init__(self, backbone: Backbone, *, rank: int, kernel_size: int) -> None:
         super().__init__()
         taps, own = backbone.taps, widths(backbone)
@@ -112,7 +116,7 @@ class CompactSideNetwork(nn.Module):
         )
         self.stage_of = {i: at for at, stage in enumerate(backbone.stages) for i in stage}
         self.feedbacks = nn.ModuleList(
-            _identity(own[stage[0]], kernel_size) for stage in backbone.stages
+            Feedback(own[stage[0]], kernel_size) for stage in backbone.stages
         )
 
     def take(self, index: int, x: Tensor, stream: Tensor | None) -> Tensor:
@@ -122,7 +126,7 @@ class CompactSideNetwork(nn.Module):
 
     def feedback(self, index: int, stream: Tensor) -> Tensor:
         """What is added to the output of block `index`, `(B, C, h, w)`."""
-        out: Tensor = self.feedbacks[self.stage_of[index]](stream * torch.sigmoid(BETA * stream))
+        out: Tensor = self.feedbacks[self.stage_of[index]](stream)
         return out
 
 
@@ -290,9 +294,15 @@ def block_inputs(backbone: Backbone) -> list[tuple[int, int]]:
     return [found[index] for index in indices]
 
 
-def _identity(width: int, kernel_size: int) -> nn.Conv2d:
-    convolution = nn.Conv2d(
-        width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False
-    )
-    nn.init.dirac_(convolution.weight, groups=width)
-    return convolution
+class Feedback(nn.Conv2d):
+    """`DWConv(swish(h))` on maps `(B, C, h, w)`; the convolution starts as the identity."""
+
+    def __init__(self, width: int, kernel_size: int) -> None:
+        super().__init__(
+            width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False
+        )
+        nn.init.dirac_(self.weight, groups=width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """See the class."""
+        return super().forward(h * torch.sigmoid(BETA * h))

@@ -33,7 +33,7 @@ from geotune.methods.base import (
     level_indices,
     require_alive,
 )
-from geotune.methods.insert import require_blocks, require_narrower, widths, zeroed
+from geotune.methods.insert import require_blocks, require_narrower, require_places, widths, zeroed
 from geotune.methods.side import MapNorm, as_feature
 from geotune.types import GeotuneError
 
@@ -56,6 +56,7 @@ class E3va(Method):
         between them, and a rank wider than the stream.
         """
         require_blocks(backbone, "e3va")
+        require_places(backbone, "e3va")
         require_narrower("rank", self.rank, backbone)
         strides = [tap.stride for tap in backbone.taps]
         for index, stride in enumerate(strides):
