@@ -2,6 +2,10 @@
 
     python benchmarks/segmentation.py recipes/ships.yaml
     python benchmarks/segmentation.py recipes/clouds.yaml --seeds 0 1 2 --methods full est
+    python benchmarks/segmentation.py recipes/ships.yaml --seeds 0 --name est_options \
+        --methods est est+every=2 est+fuse=sum est+train.lr=1e-3
+
+A method may have options, each after a plus; without a section's name they are the method's.
 
 Every run is a `geotune fit` and a `geotune test` in a process of its own, so that its peak memory
 is its own. Its time is that of the fastest epoch, the one that other work on the machine held up
@@ -44,9 +48,9 @@ def one_run(
 ) -> dict[str, Any]:
     """Fit and test once."""
     run = runs / f"{recipe.stem}-{method}-{seed}"
-    keys = [f"train.run={run}", f"train.seed={seed}", *overrides]
-    if f"method.kind={method}" not in keys:
-        keys.insert(0, f"method.kind={method}")
+    kind, *chosen = method.split("+")
+    chosen = [key if "." in key.partition("=")[0] else f"method.{key}" for key in chosen]
+    keys = [f"method.kind={kind}", f"train.run={run}", f"train.seed={seed}", *chosen, *overrides]
     fitted = geotune("fit", str(recipe), *keys)
     tested = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("test")
     if tested is None:

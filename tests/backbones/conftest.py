@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
+
+import geotune
+from cases import METHODS
+from geotune.types import GeotuneError
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +20,58 @@ def full_precision() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     yield
     torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture
+def try_every_method() -> Callable[..., set[str]]:
+    """Takes steps with every method on copies of a backbone; gives those that it refuses.
+
+    A step changes what the method says it trains, and nothing else; once nothing of it starts at
+    zero, a gradient reaches all of it. Takes a height and width of images where not the least.
+    """
+
+    def one_step(encoder: Any, inputs: dict[str, torch.Tensor]) -> set[str]:
+        encoder.zero_grad(set_to_none=True)
+        maps = encoder(**inputs).maps
+        total = torch.stack([(m * torch.randn_like(m)).mean() for m in maps]).sum()
+        if total.requires_grad:
+            total.backward()
+        return {n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()}
+
+    def try_all(backbone: geotune.Backbone, height: int = 0, width: int = 0) -> set[str]:
+        side = (4 if backbone.plain else 2) * backbone.pad_to
+        size = height or side, width or side
+        refused = set()
+        generator = torch.Generator().manual_seed(0)
+        for parameter in backbone.parameters():  # as if trained: nothing cuts off what lies before
+            if parameter.is_floating_point() and parameter.abs().max() < 1e-3:
+                parameter.data += torch.rand(parameter.shape, generator=generator)
+        for name, case in METHODS.items():
+            torch.manual_seed(0)
+            method = case.method.model_copy(update={"stem": 0})
+            try:
+                encoder: Any = geotune.attach(copy.deepcopy(backbone), method).train()
+            except GeotuneError:
+                refused.add(name)
+                continue
+            inputs = {k: torch.cat([v, v.flip(-1)]) for k, v in backbone.example(*size).items()}
+            if encoder.reader.samples:
+                encoder.calibrate([inputs])
+            names = set(encoder.trainable_names())
+            before = {n: t.clone() for n, t in encoder.state_dict().items()}
+            for _ in range(case.wakes):
+                assert one_step(encoder, inputs) <= names, name
+                for parameter in encoder.parameters():
+                    if parameter.grad is not None:
+                        parameter.data -= 0.01 * parameter.grad.sign()
+            assert one_step(encoder, inputs) == names, name
+            after = encoder.state_dict()
+            changed = {n for n in after if not torch.equal(after[n], before[n])}
+            moving = {n for n in after if "running_" in n or n.endswith("batches_tracked")}
+            if not case.constant and name != "full":
+                moving -= {n for n in moving if n.startswith("backbone.")}
+            assert changed <= names | moving, name
+            assert bool(changed) == bool(names), name
+        return refused
+
+    return try_all

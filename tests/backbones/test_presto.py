@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import geotune
+from cases import NEED_PLACES
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn import presto
-from geotune.methods.base import Method
 from geotune.types import GeotuneError
 
 pytest.importorskip("rslearn")
@@ -174,31 +173,12 @@ def test_the_order_of_bands_does_not_matter(make: MakeBackbone) -> None:
     assert any("S2_RGB lacks B03" in note for note in one.notes)
 
 
-METHODS: dict[str, Method] = {
-    "full": geotune.Full(stem=0),
-    "frozen": geotune.Frozen(stem=0),
-    "lora": geotune.Lora(rank=2, stem=0),
-    "est": geotune.Est(min_width=8, stem=0),
-}
-
-
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("metadata", [[], ["time", "location"]])
-def test_methods_train_what_they_should(
-    make: MakeBackbone, method: str, metadata: list[str]
+def test_every_method_trains_what_it_says(
+    make: MakeBackbone, try_every_method: Callable[..., set[str]], metadata: list[str]
 ) -> None:
     backbone = make(timesteps=2, metadata=metadata)
-    own = {f"backbone.{name}" for name, p in backbone.named_parameters() if p.requires_grad}
-    encoder = geotune.attach(backbone, METHODS[method])
-    names = set(encoder.trainable_names())
-    assert (names == own) == (method == "full")
-    assert bool(names) == (method != "frozen")
-    inputs = backbone.example(6, 4)
-    total = sum(m.square().mean() for m in encoder(inputs.pop("images"), **inputs).maps)
-    assert isinstance(total, Tensor)
-    if names:
-        total.backward()
-    assert {name for name, p in encoder.named_parameters() if p.grad is not None} == names
+    assert try_every_method(backbone, 6, 4) == NEED_PLACES
 
 
 def test_weights_come_from_the_published_file_or_of_the_encoder_alone(

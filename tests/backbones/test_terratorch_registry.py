@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import geotune
-from geotune import Est, Frozen, Full, Lora, attach
+from cases import NEED_BLOCKS
 from geotune.backbones.base import Backbone
 from geotune.backbones.request import Request
 from geotune.backbones.terratorch import provider, registry
-from geotune.methods.base import Method
 from geotune.types import GeotuneError
 
 pytest.importorskip("terratorch")
@@ -78,29 +76,12 @@ def test_maps_of_any_size_are_as_the_taps_say(make_backbone: MakeBackbone, name:
         assert feature.shape == (2, tap.channels, 64 / tap.stride, 64 / tap.stride)
 
 
-METHODS: dict[str, Method] = {
-    "full": Full(stem=0),
-    "frozen": Frozen(stem=0),
-    "lora": Lora(rank=2, stem=0),
-    "est": Est(reduction=4, min_width=8, stem=0),
-}
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_what_it_says(
-    make_backbone: MakeBackbone, name: str, method: str
+    make_backbone: MakeBackbone, try_every_method: Callable[..., set[str]], name: str
 ) -> None:
-    encoder = attach(make_backbone(f"terratorch/{name}", bands=BANDS), METHODS[method]).train()
-    before = copy.deepcopy(dict(encoder.named_parameters()))
-    maps = encoder(images()).maps
-    if method == "frozen":
-        assert encoder.trainable_names() == []
-        return
-    torch.stack([m.square().mean() for m in maps]).sum().backward()
-    torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1).step()
-    changed = {n for n, p in encoder.named_parameters() if not torch.equal(p, before[n])}
-    assert changed
-    assert changed <= set(encoder.trainable_names())
+    backbone = make_backbone(f"terratorch/{name}", bands=BANDS)
+    convolutions = {"peft-oft", "peft-vera"} if name == "UNet" else set()
+    assert try_every_method(backbone, 96, 128) == NEED_BLOCKS | convolutions
 
 
 def test_a_local_file_is_loaded(make_backbone: MakeBackbone, tmp_path: Path, name: str) -> None:

@@ -42,11 +42,15 @@ HEAD_WIDTH = 16
 MLP_RATIO = 4
 
 
+LEAST_WIDTH = 8
+
+
 class Lst(Method):
     """Ladder side-tuning: a small transformer that reads the frozen blocks' outputs.
 
     Attributes:
-        reduction: the side stream is C / reduction wide, where C is the tap's width.
+        reduction: the side stream is C / reduction wide, where C is the tap's width; not narrower
+            than 8 (or C), since a norm of one channel knows nothing.
         every: tap every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, else 3.
     """
 
@@ -78,7 +82,7 @@ class Ladder(Reader):
         self.wanted = spaced(backbone, levels, every)
         self.taps = tuple(backbone.taps[i] for i in levels)
         read = [backbone.taps[i] for i in self.wanted]
-        widths = [tap.channels // reduction for tap in read]
+        widths = [max(tap.channels // reduction, min(tap.channels, LEAST_WIDTH)) for tap in read]
         window = None if backbone.plain else WINDOW
         self.down = nn.ModuleList(
             nn.Conv2d(tap.channels, width, 1) for tap, width in zip(read, widths, strict=True)

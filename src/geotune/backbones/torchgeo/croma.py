@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geotune.backbones.anatomy import Parts
 from geotune.backbones.bands import Fit, canonical, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.facts import Facts
@@ -91,6 +92,14 @@ class CromaBackbone(Backbone):
     def blocks(self) -> list[nn.Module]:
         """The blocks of every encoder."""
         return [block for name in self._transformers for block in self._layers(name)]
+
+    def parts(self, index: int) -> Parts:
+        """See `Backbone.parts`; attention to the other modality counts as attention."""
+        return (
+            Parts("0", "2", "2")
+            if isinstance(self.blocks[index], _JoinBlock)
+            else Parts("0", "1", "1")
+        )
 
     @property
     def usual_moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
