@@ -15,15 +15,33 @@ from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 
-BLOCKS = {"vit": 6, "swin": 5, "convnext": 9, "resnet": 4, "galileo": 4}
+BLOCKS = {
+    "vit": 6,
+    "registers": 8,
+    "swin": 5,
+    "swinv2": 5,
+    "convnext": 9,
+    "resnet": 4,
+    "galileo": 4,
+}
 STRIDES = {
     "vit": [16] * 6,
+    "registers": [16] * 8,
     "swin": [4, 8, 16, 16, 32],
+    "swinv2": [4, 8, 16, 16, 32],
     "convnext": [4, 8, 8, 16, 16, 16, 16, 32, 32],
     "resnet": [4, 8, 16, 32],
     "galileo": [4] * 4,
 }
-PAD_TO = {"vit": 16, "swin": 32, "convnext": 32, "resnet": 32, "galileo": 4}
+PAD_TO = {
+    "vit": 16,
+    "registers": 16,
+    "swin": 32,
+    "swinv2": 32,
+    "convnext": 32,
+    "resnet": 32,
+    "galileo": 4,
+}
 
 
 def images(height: int = 37, width: int = 50, bands: int = 4, seed: int = 0) -> Tensor:

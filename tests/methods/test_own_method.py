@@ -27,7 +27,6 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     kind, place = re.fullmatch(r'    "(\w+)": "(.*)",\n', line).groups()  # type: ignore[union-attr]
     monkeypatch.setitem(catalog.METHODS, kind, place.replace("geotune.methods.ssf", "own_ssf"))
     monkeypatch.delitem(sys.modules, "own_ssf", raising=False)
-    method_section.cache_clear()
     return str(code)
 
 
