@@ -207,3 +207,31 @@ def test_help_is_fast() -> None:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         best = min(best, cpu, time.perf_counter() - started)
     assert best < 0.5
+
+
+def test_cache(geotune: Command, recipe: Path, tmp_path: Path) -> None:
+    """Where, how many, how large; the second time nothing is computed, and fit reads it."""
+    override = f"train.cache_folder={tmp_path / 'kept'}"
+    code, out, err = geotune("cache", recipe, override, "data.augment=false", "--json")
+    assert code == 0, err
+    values = json.loads(out)
+    assert (values["samples"], values["computed"]) == (12, 12)
+    found = sum(p.stat().st_size for p in Path(values["folder"]).iterdir())
+    assert Path(values["folder"]).parent == tmp_path / "kept" and values["bytes"] == found
+    assert "computing the features of 12 windows" in err and "12/12" in err
+
+    code, out, err = geotune("cache", recipe, override, "data.augment=false")
+    assert code == 0, err
+    assert values["folder"] in out and "12 windows, 0 of them computed now" in out
+    settings = [override, "data.augment=false", "train.cache=disk", f"train.run={tmp_path / 'run'}"]
+    code, out, err = geotune("fit", recipe, *settings, "train.epochs=1", "--json")
+    assert code == 0, err
+    assert json.loads(out)["summary"]["cache"]["computed"] == 0
+    assert "data.brightness 0.2 is left out" in err
+
+
+def test_cache_of_a_backbone_that_changes(geotune: Command, recipe: Path, tmp_path: Path) -> None:
+    override = f"train.cache_folder={tmp_path / 'kept'}"
+    code, out, _ = geotune("cache", recipe, override, "method.kind=full", "--json")
+    assert code == 1 and list(tmp_path.iterdir()) == []
+    assert "train.cache" in json.loads(out)["error"] and "method.kind full" in out

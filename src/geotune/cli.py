@@ -12,10 +12,14 @@ from cyclopts import App, Parameter
 import geotune
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from rich.console import Console
     from rich.table import Table
 
     from geotune.jobs.fit import FitResult
+    from geotune.jobs.plan import Plan
     from geotune.recipe import Recipe
 
 app = App(
@@ -78,15 +82,91 @@ def fit(
     read = _read(recipe, overrides)
     from geotune.jobs.fit import fit_recipe, run_path
 
-    result = fit_recipe(
-        read,
-        run_path(read, recipe),
-        fresh=fresh,
-        say=_say,
-        callbacks=_training_progress,
-    )
+    with _counting("features") as caching:
+        result = fit_recipe(
+            read,
+            run_path(read, recipe),
+            fresh=fresh,
+            say=_say,
+            callbacks=_training_progress,
+            caching=caching,
+        )
     if result.main_process:
         _show_fit(result, as_json)
+
+
+@app.command
+def plan(
+    recipe: Path,
+    *overrides: str,
+    budget: str | None = None,
+    figure: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Say what peak memory a recipe's training takes, before training and without a GPU.
+
+    Parameters
+    ----------
+    recipe
+        The YAML file; its data is opened only where the recipe names no bands.
+    overrides
+        Changes to it, such as method.kind=lora train.batch_size=4.
+    budget
+        Memory to keep to, such as 8GB: proposes settings that do, best first.
+    figure
+        An SVG or PNG to draw the parts in.
+    """
+    read = _read(recipe, overrides)
+    from geotune.recipe import RecipeError, parse_size
+
+    try:
+        limit = None if budget is None else parse_size(budget)
+    except ValueError as error:
+        raise RecipeError(f"--budget: {error}") from error
+    if figure is not None and figure.suffix not in (".svg", ".png"):
+        raise RecipeError(f"--figure {figure}: expected a file that ends in .svg or .png")
+    from geotune.jobs.plan import plan_recipe, plan_values
+
+    found = plan_recipe(read, read.train.memory_budget if limit is None else limit, _say)
+    for note in found.notes:
+        _say(f"note: {note}")
+    if figure is not None:
+        from geotune.report.memory import draw_memory
+
+        parts = plan_values(found)["by_place"]
+        draw_memory(figure, parts, f"{recipe.name}: peak memory of a training step")
+    if as_json:
+        _print_json(plan_values(found))
+    else:
+        _show_plan(found)
+
+
+@app.command
+def cache(recipe: Path, *overrides: str, as_json: Json = False) -> None:
+    """Compute the features of a backbone that never changes, for trainings to read.
+
+    Only what is not there yet is computed; `geotune fit` with train.cache=disk does the same first.
+
+    Parameters
+    ----------
+    recipe
+        The YAML file.
+    overrides
+        Changes to it, such as train.cache_precision=int8 train.cache_limit=20GB.
+    """
+    read = _read(recipe, overrides)
+    from geotune.jobs.cache import cache_recipe
+
+    with _counting("features") as progress:
+        result = cache_recipe(read, say=_say, progress=progress)
+    if as_json:
+        _print_json(vars(result))
+        return
+    _out().print(
+        f"{result.folder}: {result.samples} windows, {result.computed} of them computed now; "
+        f"{result.bytes / 1e6:,.1f} MB"
+    )
+    _out().print("train from it with train.cache=disk")
 
 
 @app.command
@@ -278,6 +358,12 @@ def _err() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def _counting(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    from geotune.progress import counting
+
+    return counting(_err(), what)
+
+
 def _training_progress() -> list[Any]:
     from geotune.training.progress import TrainingProgress  # imports Lightning
 
@@ -310,15 +396,70 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
         _out().print(f"{result.run}: this recipe is trained already; --fresh starts anew")
     else:
         _out().print(_metrics_table("validation", result.metrics))
-    summary = result.summary
+    summary, memory = result.summary, result.summary["peak_memory"]
+    tensors, predicted = memory.get("tracked_bytes"), memory.get("predicted_bytes")
     _out().print(
         f"{summary['epochs']} epochs in {summary['seconds']:.0f} s, best {summary['best_epoch']}; "
         f"{summary['trained_parameters']:,} of {summary['total_parameters']:,} parameters trained; "
-        f"peak {summary['peak_memory']['peak_bytes'] / 1e9:.2f} GB of "
-        f"{summary['peak_memory']['kind']}"
+        f"peak {memory['peak_bytes'] / 1e9:.2f} GB of {memory['kind']}"
+        + (f"; tensors of a step {tensors / 1e9:.2f} GB" if tensors else "")
+        + (f", predicted {predicted / 1e9:.2f} GB" if predicted else "")
     )
     _out().print(f"adapter: {result.run / 'adapter.safetensors'}")
     _out().print(f"report: {result.run / 'report.html'}")
+
+
+def _show_plan(plan: Plan) -> None:
+    from rich.table import Table
+
+    from geotune.jobs.budget import as_overrides
+    from geotune.memory.track import PARTS
+    from geotune.report.format import DASH
+    from geotune.report.format import size as _size
+
+    def size(value: int) -> str:
+        return _size(value) if value else DASH
+
+    by_place, prediction = plan.peak.by_place, plan.prediction
+    places = list(by_place)
+    table = Table(box=None, pad_edge=False)
+    for column in ("", *places, "all"):
+        table.add_column(column, justify="right" if column else "left")
+    for part in PARTS:
+        sizes = [by_place[place].get(part, 0) for place in places]
+        table.add_row(part.replace("_", " "), *map(size, sizes), size(sum(sizes)))
+    totals = [sum(by_place[place].values()) for place in places]
+    table.add_row("[bold]peak[/bold]", *map(size, totals), f"[bold]{size(plan.peak.total)}[/bold]")
+    _out().print(table)
+    _out().print(f"windows at once: {plan.micro_batch}")
+    _out().print(f"on a CPU: {size(prediction.cpu.total)} beside what the program itself takes")
+    _out().print(
+        f"on a GPU: {size(prediction.gpu_bytes)}: tensors {size(prediction.gpu.total)}, gaps of "
+        f"the allocator {size(prediction.allocator_bytes)} and the CUDA context "
+        f"{size(prediction.context_bytes)} (both assumed)"
+    )
+    if plan.fitting is None:
+        return
+    limit, proposals = size(plan.fitting.budget), plan.fitting.proposals
+    table = Table(box=None, pad_edge=False)
+    for column in ("changes", "needs", "time"):
+        table.add_column(column, justify="left" if column == "changes" else "right")
+    for found in proposals or [plan.fitting.smallest]:
+        changes = " ".join(as_overrides(found.changes)) or "as it is"
+        time = found.prediction.flops / prediction.flops
+        table.add_row(_escape(changes), size(found.bytes), f"{time:.2f}")
+        for note in found.notes:
+            table.add_row(f"[dim]  {_escape(note)}[/dim]")
+    _out().print()
+    if proposals:
+        _out().print(f"within {limit}, best first (time: operations of a step, as it is = 1)")
+    else:
+        what, where, held = plan.fitting.held_up_by
+        _out().print(
+            f"nothing fits within {limit}; the smallest is held up by {size(held)} of "
+            f"{what.replace('_', ' ')} ({where})"
+        )
+    _out().print(table)
 
 
 def _metrics_table(part: str, metrics: dict[str, Any]) -> Table:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.features.precision import Features
 from geotune.methods.base import Encoder
 from geotune.types import Normalization
 
@@ -43,20 +44,29 @@ class Model(nn.Module):
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
+        features: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Images `(B, C, H, W)` of raw values, NaN where there is no data, to `(B, K, H, W)`.
 
-        Dates, modalities, `time` and `location` as in `Backbone.forward`.
+        Dates, modalities, `time` and `location` as in `Backbone.forward`. With `features`, which
+        are what `features` gave for these images as `hold` keeps it, the backbone does not run.
         """
         x = self._normalized(images)
         height, width = x.shape[-2:]
-        features = self.encoder(x, time=time, location=location)
-        logits: Tensor = self.decoder(features)
-        if logits.shape[-2:] != features.image_size:
+        kept = None if features is None else Features(features)
+        maps = self.encoder(x, time=time, location=location, features=kept)
+        logits: Tensor = self.decoder(maps)
+        if logits.shape[-2:] != maps.image_size:
             logits = F.interpolate(
-                logits, size=features.image_size, mode="bilinear", align_corners=False
+                logits, size=maps.image_size, mode="bilinear", align_corners=False
             )
         return logits[..., :height, :width]
+
+    def features(
+        self, images: Tensor | Mapping[str, Tensor], **metadata: Tensor
+    ) -> dict[str, Tensor]:
+        """What `Encoder.features` gives for images as `forward` takes them."""
+        return self.encoder.features(self._normalized(images), **metadata)
 
     def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
         """Show the encoder some inputs, as `forward` takes them, before training."""

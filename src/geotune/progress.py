@@ -40,3 +40,28 @@ def scene_progress(console: Console) -> Iterator[Callable[[str, int, int], None]
             progress.update(tasks[name], completed=done, total=total)
 
         yield told
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for the function that is yielded (done, total); shown only from the first to the last.
+
+    So another bar may follow it while this is open.
+    """
+    bars: list[tuple[Progress, TaskID]] = []
+
+    def told(done: int, total: int) -> None:
+        if not bars:
+            progress = bar(console)
+            bars.append((progress, progress.add_task(what, total=total, note="")))
+            progress.start()
+        progress, task = bars[0]
+        progress.update(task, completed=done)
+        if done >= total:
+            progress.stop()
+
+    try:
+        yield told
+    finally:
+        for progress, _ in bars:
+            progress.stop()

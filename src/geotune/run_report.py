@@ -122,7 +122,7 @@ def make_report(
 ) -> Report:
     """The report of a trained run: `run` and `metrics` are what its JSON files hold."""
     bands = run["data"]["bands"]
-    backbone = run["backbone"]
+    backbone, memory = run["backbone"], run["peak_memory"]
     tested = [part for part in ("val", "test") if part in metrics]
     return Report(
         name=folder.path.name,
@@ -139,8 +139,11 @@ def make_report(
             seconds_per_epoch=run["seconds_per_epoch"],
             trained_parameters=run["trained_parameters"],
             total_parameters=run["total_parameters"],
-            peak_memory_bytes=run["peak_memory"]["peak_bytes"],
-            peak_memory_kind=run["peak_memory"]["kind"],
+            peak_memory_bytes=memory["peak_bytes"],
+            peak_memory_kind=memory["kind"],
+            predicted_memory_bytes=memory.get("predicted_bytes"),
+            tensor_memory_bytes=memory.get("tracked_bytes"),
+            reserved_memory_bytes=memory.get("reserved_bytes"),
             adapter_bytes=run["adapter_bytes"],
         ),
         recipe_yaml=folder.recipe.read_text(encoding="utf-8"),

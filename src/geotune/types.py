@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ IGNORE = 255
 
 class GeotuneError(Exception):
     """Something a user can mend: the message names it, what was found, expected, and what to do."""
+
+
+class NoMemoryError(GeotuneError):
+    """Memory ran out in training; smaller micro-batches may do."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Sample:
         group: what a split keeps together: the scene's or chip's group.
         time: year and day of the year (1 to 366), where the model is given it.
         location: longitude and latitude of its centre in degrees, where the model is given it.
+        features: what was kept of the backbone's features of it, `(h, w, C)` by name.
     """
 
     image: NDArray[np.float32]
@@ -103,6 +108,7 @@ class Sample:
     group: str
     time: tuple[float, float] | None = None
     location: tuple[float, float] | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,12 @@ class Batch:
 
     Attributes:
         inputs: what the model is given, by name: `images` `(B, C, H, W)` with NaN where invalid,
-            and where it takes them `time` `(B, 1, 2)` and `location` `(B, 2)`.
+            where it takes them `time` `(B, 1, 2)` and `location` `(B, 2)`, and `features`
+            `(B, h, w, C)` by name where they were kept.
         masks: `(B, H, W)`.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     masks: Tensor
     names: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
@@ -126,8 +133,16 @@ class Batch:
         import torch
 
         images = np.stack([s.image for s in samples])
+        inputs: dict[str, Any] = {
+            **model_inputs(images, [s.time for s in samples], [s.location for s in samples])
+        }
+        if samples[0].features:
+            inputs["features"] = {
+                name: torch.stack([s.features[name] for s in samples])
+                for name in samples[0].features
+            }
         return Batch(
-            model_inputs(images, [s.time for s in samples], [s.location for s in samples]),
+            inputs,
             torch.from_numpy(np.stack([s.mask for s in samples])),
             [s.name for s in samples],
             [s.group for s in samples],
@@ -136,11 +151,18 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
         return Batch(
-            {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()},
+            _moved(self.inputs, device),
             self.masks.to(device, non_blocking=True),
             self.names,
             self.groups,
         )
+
+
+def _moved(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        name: _moved(x, device) if isinstance(x, Mapping) else x.to(device, non_blocking=True)
+        for name, x in inputs.items()
+    }
 
 
 def model_inputs(

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from geotune.data.augment import COUNT, turn
-from geotune.data.dataset import GridWindows, TrainWindows
+from geotune.data.dataset import FixedWindows, GridWindows, TrainWindows
 from geotune.data.prepare import DataParts, prepare
 from geotune.data.scan import scan
 from geotune.data.scenes import open_scenes
@@ -135,6 +136,43 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
 def _parts(scenes: Any, **options: Any) -> DataParts:
     parts = split_by_list(scenes, train=["a", "b"], val=["c"], test=["d"])
     return prepare(parts, window=16, **options)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -> None:
+    """Those of the first epoch with seed 0, in another order and laid in other ways."""
+    scans = scan(scenes, 16)
+    options: dict[str, Any] = {"samples": 12, "augment": augment, "brightness": 0.5}
+    options["spread"] = [1.0]
+    fixed = FixedWindows(TrainWindows(scenes, scans, 16, seed=3, **options))
+    plain = TrainWindows(scenes, scans, 16, samples=12, augment=False)
+    assert len(fixed) == 12 and fixed.ways == (COUNT if augment else 1)
+    assert all(_equal(fixed.sample(i), plain[i]) for i in range(12))
+    ways = set()
+    for epoch in range(3):
+        chosen = [fixed.chosen(epoch * 12 + i) for i in range(12)]
+        which = [one for one, _ in chosen]
+        assert (which == list(range(12))) == (epoch == 0)
+        assert sorted(which) == list(range(12))
+        for i, (one, way) in enumerate(chosen):
+            sample = fixed[epoch * 12 + i]
+            assert np.array_equal(sample.image, turn(plain[one].image, way), equal_nan=True)
+            assert np.array_equal(sample.mask, turn(plain[one].mask, way))
+            ways.add(way)
+    assert ways == (set(range(COUNT)) if augment else {0})
+
+
+def test_how_fixed_windows_lie_depends_on_the_seed_and_not_on_what_was_read(scenes: Any) -> None:
+    scans = scan(scenes, 16)
+
+    def chosen(seed: int, indices: Iterable[int]) -> dict[int, tuple[int, int]]:
+        fixed = FixedWindows(TrainWindows(scenes, scans, 16, seed=seed, samples=7))
+        return {index: fixed.chosen(index) for index in indices}
+
+    assert chosen(1, range(30)) == dict(sorted(chosen(1, reversed(range(30))).items()))
+    assert chosen(1, range(30)) != chosen(2, range(30))
+    with pytest.raises(IndexError):
+        chosen(1, [-1])
 
 
 def test_prepare_makes_all_parts(scenes: Any) -> None:

@@ -130,7 +130,7 @@ def test_no_number_for_a_loss(train: Run, tmp_path: Path, monkeypatch: pytest.Mo
     loss, calls = Segment.loss, []
 
     def broken(self: Segment, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
+        calls.extend([1] * (type(logits) is torch.Tensor))  # not where memory is predicted
         return loss(self, logits, masks) * (math.nan if len(calls) == 2 else 1.0)
 
     monkeypatch.setattr(Segment, "loss", broken)

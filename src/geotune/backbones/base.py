@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.anatomy import Parts, Tokens, find_parts
+from geotune.backbones.empty import are_empty
 from geotune.backbones.request import Combine, Request
 from geotune.types import BandStatistics, FeatureMaps, GeotuneError, Normalization, Tap
 
@@ -39,6 +40,7 @@ class Backbone(nn.Module):
             tiles, which do not see each other.
 
     Attributes:
+        request: what was asked for.
         name: the name by which geotune knows it, such as `timm/resnet18`.
         bands: names of the input channels, in order.
         modalities: which bands make up which modality, in order; empty for models of one.
@@ -83,6 +85,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model
         self.tiled = tiled
+        self.request = request
         self.name = request.name
         self.bands = request.bands
         self.modalities = request.modalities
@@ -347,7 +350,12 @@ def tapped(
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A hash of every weight and stored buffer: names, shapes, types and bytes."""
+    """A hash of every weight and stored buffer: names, shapes, types and bytes.
+
+    Nothing where the weights are empty (see `empty.py`).
+    """
+    if are_empty():
+        return ""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

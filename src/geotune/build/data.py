@@ -6,6 +6,7 @@ Needs no torch, so that a fault in the data is answered before the seconds that 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from geotune.backbones.request import band_names
@@ -16,9 +17,20 @@ from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
 from geotune.data.splits import Parts, split_at_random, split_by_group, split_by_list
 from geotune.data.synthetic import CLASSES as SYNTHETIC_CLASSES
-from geotune.data.synthetic import labels_path, write_scenes
+from geotune.data.synthetic import DEFAULT_BANDS, labels_path, write_scenes
+from geotune.data.synthetic_scene import PIXEL_M
 from geotune.recipe import Recipe
 from geotune.types import GeotuneError
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What the files say of themselves; see `DataParts`."""
+
+    bands: tuple[str, ...]
+    gsd_m: float | None
+    wavelengths: dict[str, float]
+
 
 SPLITS: dict[str, Callable[..., Parts]] = {
     "list": split_by_list,
@@ -42,6 +54,19 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
         metadata=recipe.backbone.metadata,
         progress=progress,
     )
+
+
+def file_facts(recipe: Recipe) -> FileFacts:
+    """Bands of the recipe's files, and what else a backbone is told; no pixel is read.
+
+    Raises `GeotuneError` for files that cannot be opened or do not fit.
+    """
+    if recipe.data.kind == "synthetic":
+        bands = recipe.backbone.bands
+        named = DEFAULT_BANDS if bands is None else band_names(bands)
+        return FileFacts(named, PIXEL_M, {})
+    raster = _open(recipe)[0].raster
+    return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths))
 
 
 def _open(recipe: Recipe) -> list[Scene]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,6 @@ from geotune.backbones.catalog import facts
 from geotune.build.values import values_of
 from geotune.card import read_card
 from geotune.catalog import METHODS, find
-from geotune.data.prepare import DataParts
 from geotune.decoders.catalog import DECODERS
 from geotune.methods.insert import recompute_blocks
 from geotune.model import Model
@@ -25,6 +24,10 @@ from geotune.recipe import Recipe, RecipeError, Section, parse_sections
 from geotune.recompute import recompute_stages
 from geotune.tasks.segment import Segment
 from geotune.types import BandStatistics, GeotuneError, Normalization
+
+if TYPE_CHECKING:  # reading files takes libraries that a model does not need
+    from geotune.build.data import FileFacts
+    from geotune.data.prepare import DataParts
 
 TASKS: dict[str, Callable[..., Segment]] = {"segment": Segment}
 
@@ -48,7 +51,7 @@ class Built:
         return self.model.encoder.backbone
 
 
-def complete(recipe: Recipe, data: DataParts) -> tuple[Recipe, list[str]]:
+def complete(recipe: Recipe, data: DataParts | FileFacts) -> tuple[Recipe, list[str]]:
     """The recipe with what the files say of the backbone's options, where it leaves them open.
 
     Also gives what a user should know of it.
@@ -70,7 +73,7 @@ def complete(recipe: Recipe, data: DataParts) -> tuple[Recipe, list[str]]:
 
 def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:
     """The model to train, with initial weights that are a function of the recipe's seed."""
-    backbone = _backbone(recipe.backbone, statistics.bands)
+    backbone = build_backbone(recipe.backbone, statistics.bands)
     normalization, notes = choose_normalization(backbone, statistics, recipe.data.normalize)
     torch.manual_seed(recipe.train.seed)
     notes = [*backbone.notes, *notes]
@@ -80,20 +83,30 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:
         notes.insert(
             0, f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
         )
-    model = _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization)
-    if recipe.train.recompute != "none":
-        recompute_stages(model)
-    if recipe.train.recompute == "all":
-        recompute_blocks(model.encoder)
     return Built(
-        model,
-        TASKS[recipe.task.kind](**values_of(recipe.task)),
+        assemble(recipe, backbone, normalization),
+        build_task(recipe),
         normalization,
         notes,
     )
 
 
-def _backbone(section: Section, bands: tuple[str, ...], **instead: Any) -> Backbone:
+def assemble(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
+    """The recipe's method, decoder and stages to recompute around a backbone."""
+    model = _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization)
+    if recipe.train.recompute != "none":
+        recompute_stages(model)
+    if recipe.train.recompute == "all":
+        recompute_blocks(model.encoder)
+    return model
+
+
+def build_task(recipe: Recipe) -> Segment:
+    """The recipe's task."""
+    return TASKS[recipe.task.kind](**values_of(recipe.task))
+
+
+def build_backbone(section: Section, bands: tuple[str, ...], **instead: Any) -> Backbone:
     """The section's backbone for these bands."""
     values = {**values_of(section), **instead}
     named = values["bands"]
@@ -132,7 +145,7 @@ def load_adapter(
     instead: dict[str, Any] = {} if weights is None else {"weights": weights}
     if backbone is not None:
         instead["name"] = backbone
-    base = _backbone(sections.backbone, card.normalization.bands, **instead)
+    base = build_backbone(sections.backbone, card.normalization.bands, **instead)
     require_base(base, card, folder)
     model = _model(sections.method, sections.decoder, sections.task, base, card.normalization)
     load_adapter_state(model, read_tensors(folder, card), str(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class TrainWindows:
         seed: of the draws.
         metadata: what of time and location the samples carry.
     """
+
+    endless: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -80,6 +82,16 @@ class TrainWindows:
         if index < 0:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, *divmod(index, self.samples)])
+        _, sample = self.draw(rng)
+        if self.augment:
+            sample = _turned(sample, int(rng.integers(COUNT)))
+        if self.brightness:
+            light = relight(sample.image, rng, self.brightness, self.spread)
+            sample = replace(sample, image=light)
+        return sample
+
+    def draw(self, rng: np.random.Generator) -> tuple[GridPlace, Sample]:
+        """A window that holds a label, and where it is."""
         for _ in range(TRIES):
             which, window = self.sampler.draw(rng)
             image, mask = self.scenes[which].read(window)
@@ -89,13 +101,59 @@ class TrainWindows:
             which, window = self.sampler.draw_focused(rng)
             image, mask = self.scenes[which].read(window)
         sample = _sample(self.scenes[which], window, image, mask, self.metadata)
-        if self.augment:
-            way = int(rng.integers(COUNT))
-            sample = replace(sample, image=turn(sample.image, way), mask=turn(sample.mask, way))
-        if self.brightness:
-            light = relight(sample.image, rng, self.brightness, self.spread)
-            sample = replace(sample, image=light)
-        return sample
+        return GridPlace(which, window.row, window.col), sample
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples of the first epoch."""
+        return (self[index] for index in range(len(self)))
+
+
+class FixedWindows:
+    """Training windows that are the same in every epoch, so that something can be kept of each.
+
+    They are those of the first epoch of `TrainWindows` with seed 0. What varies is their order,
+    from the second epoch on, and how each is laid: `windows[epoch * len(windows) + i]` is a
+    function of `(seed, epoch, i)`. The light does not vary.
+
+    Attributes:
+        places: of the windows.
+        ways: in how many of the eight ways a window may lie.
+    """
+
+    endless: ClassVar[bool] = True
+
+    def __init__(self, windows: TrainWindows) -> None:
+        self.scenes = windows.scenes
+        self.metadata = windows.metadata
+        self.window = windows.window
+        self.seed = windows.seed
+        self.ways = COUNT if windows.augment else 1
+        rngs = (np.random.default_rng([0, 0, index]) for index in range(len(windows)))
+        self.places = [windows.draw(rng)[0] for rng in rngs]
+        self._order = 0, np.arange(len(self.places))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample(*self.chosen(index))
+
+    def chosen(self, index: int) -> tuple[int, int]:
+        """Which window sample `index` is, and which of the eight ways it lies."""
+        if index < 0:
+            raise IndexError(index)
+        epoch, at = divmod(index, len(self))
+        if epoch != self._order[0]:
+            order = np.arange(len(self))
+            if epoch:
+                np.random.default_rng([self.seed, epoch]).shuffle(order)
+            self._order = epoch, order
+        way = np.random.default_rng([self.seed, epoch, at]).integers(self.ways)
+        return int(self._order[1][at]), int(way)
+
+    def sample(self, which: int, way: int = 0) -> Sample:
+        """A window, laid one of the eight ways."""
+        return _turned(_at(self.scenes, self.places[which], self.window, self.metadata), way)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples of the first epoch."""
@@ -120,6 +178,9 @@ class GridWindows:
         metadata: what of time and location the samples carry.
     """
 
+    endless: ClassVar[bool] = False
+    ways: ClassVar[int] = 1
+
     def __init__(
         self,
         scenes: Sequence[Scene],
@@ -143,10 +204,27 @@ class GridWindows:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Sample:
-        place = self.places[index]
-        scene = self.scenes[place.scene]
-        window = Window(place.row, place.col, self.window, self.window)
-        return _sample(scene, window, *scene.read(window), self.metadata)
+        return self.sample(index)
+
+    def chosen(self, index: int) -> tuple[int, int]:
+        """Which window sample `index` is, and how it lies: the one of that number, as it is."""
+        return index, 0
+
+    def sample(self, which: int, way: int = 0) -> Sample:
+        """A window, laid one of the eight ways."""
+        return _turned(_at(self.scenes, self.places[which], self.window, self.metadata), way)
+
+
+def _at(scenes: Sequence[Scene], place: GridPlace, window: int, metadata: Sequence[str]) -> Sample:
+    scene = scenes[place.scene]
+    there = Window(place.row, place.col, window, window)
+    return _sample(scene, there, *scene.read(there), metadata)
+
+
+def _turned(sample: Sample, way: int) -> Sample:
+    if not way:
+        return sample
+    return replace(sample, image=turn(sample.image, way), mask=turn(sample.mask, way))
 
 
 def _sample(

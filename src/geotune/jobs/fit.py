@@ -11,6 +11,7 @@ from typing import Any
 from geotune.build.data import build_data
 from geotune.recipe import Recipe
 from geotune.training.folder import RunFolder
+from geotune.types import NoMemoryError
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,22 @@ def fit_recipe(
     fresh: bool = False,
     say: Callable[[str], None] = _silent,
     callbacks: Callable[[], Sequence[Any]] = list,
+    caching: Callable[[int, int], None] = lambda done, total: None,
 ) -> FitResult:
     """Train a recipe in `run`, or go on where an interrupted training stopped.
 
     Everything that can be checked is checked before the folder is touched. `say` gets a line at
-    a time for the user; `callbacks` makes Lightning callbacks that watch the training. Raises
-    `GeotuneError` for what is wrong.
+    a time for the user; `callbacks` makes Lightning callbacks that watch the training; `caching`
+    is told the windows done and to be done for a cache of features. Raises `GeotuneError` for
+    what is wrong.
     """
     folder = RunFolder(run)
     helper = _is_helper()
     if helper:
         say = _silent
+    asked = recipe
+    if not fresh:
+        recipe = folder.resolved(recipe)
     state = folder.state(recipe) if not fresh else "new"
     if fresh:
         folder.refuse_foreign()
@@ -71,17 +77,43 @@ def fit_recipe(
     say("reading and checking the data")
     data = build_data(recipe)
     say("building the model")
+    from geotune.jobs.room import free_memory, keep_to_budget, smaller_batches
     from geotune.jobs.train import train
 
+    notes: list[str] = []
+    if state == "new" and recipe.train.memory_budget is not None:
+        recipe, notes = keep_to_budget(recipe, data, say)
+        for note in notes:
+            say(f"note: {note}")
+
     def begin() -> None:
+        nonlocal fresh
         if not helper:
             if fresh:
                 folder.clear()
-            folder.start(recipe)
+            folder.start(recipe, asked)
+        fresh = False
 
     if state == "unfinished" and folder.last.is_file():
         say(f"going on from {folder.last}")
-    trained = train(recipe, data, folder, begin=begin, say=say, callbacks=callbacks())
+    while True:
+        try:
+            trained = train(
+                recipe,
+                data,
+                folder,
+                begin=begin,
+                say=say,
+                callbacks=callbacks(),
+                caching=caching,
+                notes=notes,
+            )
+            break
+        except NoMemoryError as error:
+            recipe, note = smaller_batches(recipe, str(error))
+        free_memory()
+        notes = [*notes, note]
+        say(f"note: {note}; from {'the last epoch' if folder.last.is_file() else 'the start'} on")
     if trained is None:
         return FitResult("trained", run, {}, [], {}, main_process=False)
     did = "went on" if trained.went_on else "trained"

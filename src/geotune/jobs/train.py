@@ -18,6 +18,7 @@ from geotune.jobs.machine import device_name, versions
 from geotune.recipe import Recipe
 from geotune.report.page import write_report
 from geotune.run_report import choose_examples, make_report
+from geotune.training.cache import cache_notes
 from geotune.training.evaluate import Evaluation, evaluate
 from geotune.training.fit import Fitted, fit, monitored
 from geotune.training.folder import RunFolder
@@ -46,18 +47,24 @@ def train(
     begin: Callable[[], None],
     say: Callable[[str], None],
     callbacks: Sequence[Callback],
+    caching: Callable[[int, int], None] = lambda done, total: None,
+    notes: Sequence[str] = (),
 ) -> Trained | None:
     """Build the model, train it and write the run; None in the helpers of the main process.
 
-    `begin` is called once everything fits together, before anything is written.
+    `begin` is called once everything fits together, before anything is written; `caching` is told
+    the windows done and to be done for a cache of features; `notes` were said before. Raises
+    `NoMemoryError` where memory runs out.
     """
     recipe, told = complete(recipe, data)
     built = build_training(recipe, data.statistics)
     monitored(built, recipe.train)
-    notes = [*data.notes, *told, *built.notes]
-    for note in notes:
+    found = [*data.notes, *told, *built.notes]
+    if recipe.train.cache != "none":
+        found += cache_notes(data)
+    for note in found:
         say(f"note: {note}")
-    fitted = fit(built, data, recipe.train, folder, callbacks, begin)
+    fitted = fit(built, data, recipe.train, folder, callbacks, begin, say, caching)
     if not fitted.main_process:
         return None
     say("measuring the best epoch on the validation windows")
@@ -69,7 +76,7 @@ def train(
         device=fitted.device,
         precision=recipe.train.precision,
     )
-    summary = _finish(recipe, folder, built, data, fitted, validation, notes)
+    summary = _finish(recipe, folder, built, data, fitted, validation, [*notes, *found])
     return Trained(validation.metrics, summary, fitted.went_on)
 
 
@@ -110,6 +117,7 @@ def _finish(
         "total_parameters": sum(p.numel() for p in parameters),
         "adapter_bytes": adapter_bytes,
         "peak_memory": vars(fitted.peak),
+        "cache": fitted.cache.summary if fitted.cache else None,
         "backbone": {
             "name": built.backbone.name,
             "licence": built.backbone.licence,

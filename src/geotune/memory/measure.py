@@ -18,12 +18,16 @@ class Peak:
         peak_bytes: the highest amount; on a GPU what tensors took, on a CPU the resident set.
         start_bytes: the amount when watching began.
         reserved_bytes: on a GPU, what the allocator held at the highest.
+        tracked_bytes: on a CPU, the tensors of one training step at the highest.
+        predicted_bytes: what was predicted of a step's tensors; None where that cannot be done.
     """
 
     kind: str
     peak_bytes: int
     start_bytes: int
     reserved_bytes: int | None = None
+    tracked_bytes: int | None = None
+    predicted_bytes: int | None = None
 
 
 class PeakWatch:

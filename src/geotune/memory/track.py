@@ -22,10 +22,10 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, UntypedStorage, nn
@@ -34,7 +34,10 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
-Part = Literal["frozen", "trained", "gradients", "optimizer_state", "activations"]
+from geotune.memory.places import ELSEWHERE, Places
+
+Part = Literal["frozen", "trained", "gradients", "optimizer_state", "saved", "transient"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,62 @@ class TrackedPeak:
     """Live tensor bytes at the highest, and their parts.
 
     Attributes:
+        by_place: the bytes of each part by where in the model they belong; see `Places`.
         frozen: parameters that do not train, and buffers.
         trained: parameters that train.
         gradients: of parameters.
         optimizer_state: what the optimizer keeps between steps.
-        activations: all else: what is saved for the backward pass, what is in use for a moment,
-            casts of weights, the batch.
+        saved: what was made on the way forward and is still there when a backward pass begins:
+            activations, casts of weights, the batch.
+        transient: all else.
     """
 
     total: int
-    frozen: int
-    trained: int
-    gradients: int
-    optimizer_state: int
-    activations: int
+    by_place: Mapping[str, Mapping[Part, int]]
+
+    def of(self, part: Part) -> int:
+        """The bytes of a part, wherever they belong."""
+        return sum(parts.get(part, 0) for parts in self.by_place.values())
+
+    @property
+    def parts(self) -> dict[Part, int]:
+        """The bytes of each part; they sum to the total."""
+        return {part: self.of(part) for part in PARTS}
+
+    @property
+    def frozen(self) -> int:
+        """See the class."""
+        return self.of("frozen")
+
+    @property
+    def trained(self) -> int:
+        """See the class."""
+        return self.of("trained")
+
+    @property
+    def gradients(self) -> int:
+        """See the class."""
+        return self.of("gradients")
+
+    @property
+    def optimizer_state(self) -> int:
+        """See the class."""
+        return self.of("optimizer_state")
+
+    @property
+    def saved(self) -> int:
+        """See the class."""
+        return self.of("saved")
+
+    @property
+    def transient(self) -> int:
+        """See the class."""
+        return self.of("transient")
+
+    @property
+    def activations(self) -> int:
+        """What is saved and what is transient."""
+        return self.saved + self.transient
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -69,35 +114,44 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         model: whose parameters and buffers are told apart from the rest.
         optimizer: whose state is.
         others: tensors that are there from the start, such as the batch; nested in any way.
+        places: modules of the model by the name of the place that they are; see `Places`.
     """
 
     peak: TrackedPeak
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer | None = None, others: Any = None
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        others: Any = None,
+        places: Mapping[str, Iterable[nn.Module]] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._model: nn.Module | None = model
         self._optimizer = optimizer
         self._others = others
+        self._where: Places | None = Places(model, places or {}, optimizer)
         self._storages: list[int] = []  # bytes now of each storage ever seen, by order of birth
         self._living: dict[int, tuple[int, weakref.ref[UntypedStorage]]] = {}  # by address
         self._changes: list[tuple[int, int]] = []  # (storage, bytes more or fewer), in order
         self._parts: dict[int, Part] = {}
+        self._places: list[str] = []  # of each storage ever seen
+        self._backward = -1  # the backward pass that is under way, or was the last
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Tracker:
-        assert self._model is not None, "a tracker is used once"
+        assert self._model is not None and self._where is not None, "a tracker is used once"
         self._name_parts()
         self._see(self._others)
         self._others = None
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                lambda parameter: self._name("gradients", [parameter.grad])
+                lambda parameter, place=place: self._name("gradients", [parameter.grad], place)
             )
-            for parameter in self._model.parameters()
+            for place, parameter in self._where.parameters()
             if parameter.requires_grad
         ]
+        self._where.watch()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -105,10 +159,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
+        assert self._where is not None
+        self._where.close()
         self._name_parts()
         self.peak = self._find_peak()
         self._living.clear()
-        self._model = self._optimizer = None
+        self._model = self._optimizer = self._where = None
         self._hooks = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -116,6 +172,11 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(hasattr(kind, "__tensor_flatten__") for kind in types):
             return NotImplemented  # the tensors inside such a one come by again, by themselves
         kwargs = kwargs or {}
+        task = torch._C._current_graph_task_id()
+        if task not in (-1, self._backward):
+            self._backward = task
+            for number, _ in self._living.values():
+                self._parts.setdefault(number, "saved")
         result = func(*args, **kwargs)
         self._see((args, kwargs, result))
         return result
@@ -132,6 +193,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             number, change = len(self._storages), size
             self._storages.append(0)
+            self._places.append(ELSEWHERE if self._where is None else self._where.now())
             living = self._living
 
             def end(_: Any) -> None:
@@ -147,38 +209,40 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[number] += change
         self._changes.append((number, change))
 
-    def _name(self, part: Part, tensors: Iterable[Any]) -> None:
+    def _name(self, part: Part, tensors: Iterable[Any], place: str) -> None:
         for number in self._see(list(tensors)):
             self._parts[number] = part
+            self._places[number] = place
 
     def _name_parts(self) -> None:
         """What of the model and the optimizer there is now.
 
         A storage is named for all of its life: a gradient is one from when it was computed.
         """
-        assert self._model is not None
-        parameters = list(self._model.parameters())
-        self._name("frozen", self._model.buffers())
-        self._name("frozen", (p for p in parameters if not p.requires_grad))
-        self._name("trained", (p for p in parameters if p.requires_grad))
-        self._name("gradients", (p.grad for p in parameters))
-        if self._optimizer is not None:
-            self._name("optimizer_state", tree_leaves(list(self._optimizer.state.values())))
+        assert self._where is not None
+        for place, buffer in self._where.buffers():
+            self._name("frozen", [buffer], place)
+        for place, parameter in self._where.parameters():
+            self._name("trained" if parameter.requires_grad else "frozen", [parameter], place)
+            self._name("gradients", [parameter.grad], place)
+            if self._optimizer is not None and parameter in self._optimizer.state:
+                state = tree_leaves(self._optimizer.state[parameter])
+                self._name("optimizer_state", state, place)
 
     def _find_peak(self) -> TrackedPeak:
         totals = list(accumulate((change for _, change in self._changes), initial=0))
         total = max(totals)
-        parts: Counter[Part] = Counter()
+        found: dict[str, Counter[Part]] = {}
         for number, change in self._changes[: totals.index(total)]:
-            parts[self._parts.get(number, "activations")] += change
-        return TrackedPeak(
-            total,
-            parts["frozen"],
-            parts["trained"],
-            parts["gradients"],
-            parts["optimizer_state"],
-            parts["activations"],
-        )
+            parts = found.setdefault(self._places[number], Counter())
+            parts[self._parts.get(number, "transient")] += change
+        assert self._where is not None
+        kept = {
+            place: {part: found[place][part] for part in PARTS if found[place][part]}
+            for place in self._where.names
+            if place in found
+        }
+        return TrackedPeak(total, {place: parts for place, parts in kept.items() if parts})
 
 
 def _storages(leaves: Iterable[Any]) -> Iterator[UntypedStorage]:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
@@ -72,6 +72,10 @@ def attach(backbone: Backbone, method: Method) -> Encoder:
     return method.attach(backbone)
 
 
+Part = Literal["feature", "before", "attention", "mlp"]
+"""What a reader may read of a tap: its map, and what is in `Inside`."""
+
+
 @dataclass(frozen=True)
 class Inside:
     """What happened in one block, as maps `(B, C, h, w)` (see `backbones/anatomy.py`).
@@ -107,9 +111,34 @@ class Reader(nn.Module):
         """The state before the first tap, from the padded images `(B, C, H, W)`."""
         return None
 
+    def reads(self, index: int) -> tuple[Part, ...]:
+        """What `step` reads of tap `index`: no more of it is kept in a cache of features."""
+        if index in self.looks_inside:
+            return ("feature", "before", "attention", "mlp")
+        return ("feature",)
+
+    def reduced(self, index: int, feature: Tensor) -> Tensor:
+        """What `step` gets in place of tap `index`: a function of the tap that never trains."""
+        return feature
+
+    def reduction(self) -> nn.Module | None:
+        """What `reduced` computes with, where it was fitted to data."""
+        return None
+
+    def borrowed(self) -> list[nn.Module]:
+        """Layers of the backbone that it runs itself."""
+        return []
+
+    def forward(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+        """As `step`: called, so that hooks see what is the reader's."""
+        return self.step(state, index, feature, inside)
+
     @abstractmethod
     def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
-        """Take tap `index`, `(B, C, h, w)`, and the block's inside. Returns the new state."""
+        """Take tap `index`, `(B, C, h, w)`, and the block's inside. Returns the new state.
+
+        From a cache, what `reads` does not name is empty.
+        """
 
     @abstractmethod
     def finish(self, state: Any) -> tuple[Tensor, ...]:
@@ -149,6 +178,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.reader = reader
+        self.method = method
         stem = method.stem if method else 0
         self.stem = Stem(len(backbone.bands) * backbone.timesteps, stem) if stem else None
         if method and method.frozen_precision != "fp32":
@@ -165,32 +195,114 @@ class Encoder(nn.Module):
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
+        features: Mapping[str, Tensor] | None = None,
     ) -> FeatureMaps:
-        """Feature maps of normalised images `(B, C, H, W)`; inputs as in `Backbone.forward`."""
+        """Feature maps of normalised images `(B, C, H, W)`; inputs as in `Backbone.forward`.
+
+        With `features`, which are what `features` gave for these images, the backbone does not
+        run.
+        """
         images = self.backbone.join(images)
         padded = pad_to_multiple(images, self.backbone.pad_to)
+        state = self.reader.start(padded)
+
+        def take(index: int, feature: Tensor, inside: Inside | None) -> None:
+            nonlocal state
+            state = self.reader(state, index, feature, inside)
+
+        tokens = None
+        if features is None:
+            tokens = self._run(images, time, location, take)
+        else:
+            for index in self.reader.wanted:
+                take(index, *self._kept(features, index, padded.new_empty(0)))
+        maps = self.reader.finish(state)
+        if self.stem is not None:
+            maps = (*self.stem(padded.flatten(1, -3)), *maps)
+        return FeatureMaps(maps, (padded.shape[-2], padded.shape[-1]), tokens)
+
+    @torch.no_grad()
+    def features(
+        self,
+        images: Tensor | Mapping[str, Tensor],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What `forward` needs of the backbone for these images: `(B, C, h, w)` by name.
+
+        The names are `<tap>.<part>`, such as `11.feature`. Good for as long as `constant_backbone`
+        is true and nothing is calibrated.
+        """
+        kept: dict[str, Tensor] = {}
+
+        def take(index: int, feature: Tensor, inside: Inside | None) -> None:
+            for part in self.reader.reads(index):
+                found = feature if part == "feature" else getattr(inside, part)
+                if found is not None:  # a block may have no attention
+                    kept[f"{index}.{part}"] = found
+
+        self._run(self.backbone.join(images), time, location, take)
+        return kept
+
+    def _run(
+        self,
+        images: Tensor,
+        time: Tensor | None,
+        location: Tensor | None,
+        take: Callable[[int, Tensor, Inside | None], None],
+    ) -> Tensor | None:
+        """Run the backbone and have each wanted tap taken at once. Returns its tokens."""
         reader = self.reader
         tracking = torch.is_grad_enabled()
-        state = reader.start(padded)
 
         def on_tap(index: int, feature: Tensor) -> Tensor:
-            nonlocal state
             inside = seen.pop(index)(feature) if index in seen else None
             with torch.set_grad_enabled(tracking):
-                state = reader.step(state, index, feature, inside)
+                take(index, reader.reduced(index, feature), inside)
             return feature.new_empty(0)  # the reader keeps what it needs
 
         with (
             torch.set_grad_enabled(tracking and not self.constant_backbone),
             looking_inside(self.backbone, reader.looks_inside) as seen,
         ):
-            features = self.backbone(
+            found: FeatureMaps = self.backbone(
                 images, time=time, location=location, taps=reader.wanted, on_tap=on_tap
             )
-        maps = reader.finish(state)
-        if self.stem is not None:
-            maps = (*self.stem(padded.flatten(1, -3)), *maps)
-        return FeatureMaps(maps, features.image_size, features.tokens)
+        return found.tokens
+
+    def _kept(
+        self, features: Mapping[str, Tensor], index: int, nothing: Tensor
+    ) -> tuple[Tensor, Inside | None]:
+        """A tap and the block's inside from kept features."""
+        found = {
+            part: features[name]
+            for part in self.reader.reads(index)
+            if (name := f"{index}.{part}") in features
+        }
+        feature = found.get("feature", nothing)
+        if index not in self.reader.looks_inside:
+            return feature, None
+        before = found.get("before", nothing)
+        return feature, Inside(before, found.get("attention"), found.get("mlp"))
+
+    @contextmanager
+    def without_backbone(self) -> Iterator[None]:
+        """While it is open the backbone is no part of the module, but for what the reader borrows.
+
+        So what moves or stores the module leaves the backbone where it is, as training from kept
+        features should. `self.backbone` still tells its bands and taps.
+        """
+        modules = dict(self._modules)
+        backbone = self._modules.pop("backbone")
+        object.__setattr__(self, "backbone", backbone)
+        self._modules["borrowed"] = nn.ModuleList(self.reader.borrowed())
+        try:
+            yield
+        finally:
+            object.__delattr__(self, "backbone")
+            self._modules.clear()
+            self._modules.update(modules)  # in the old order
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:

@@ -33,6 +33,7 @@ from geotune.methods.base import (
     Encoder,
     Inside,
     Method,
+    Part,
     Reader,
     freeze,
     level_indices,
@@ -156,6 +157,10 @@ class Beside(Reader):
         self.levels = tuple(levels)
         self.wanted = self.looks_inside = tuple(range(len(backbone.taps)))
         self.taps = tuple(backbone.taps[i] for i in levels)
+
+    def reads(self, index: int) -> tuple[Part, ...]:
+        """See `Reader.reads`."""
+        return ("feature", "before") if index in self.levels else ("before",)
 
     def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
         """See `Reader.step`. The state is the stream and the maps finished so far."""

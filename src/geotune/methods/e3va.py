@@ -28,6 +28,7 @@ from geotune.methods.base import (
     Encoder,
     Inside,
     Method,
+    Part,
     Reader,
     freeze,
     level_indices,
@@ -94,6 +95,18 @@ class Highway(Reader):
         self.norms = nn.ModuleDict(
             {str(i): MapNorm(backbone.taps[i].channels) for i in self.levels}
         )
+
+    def reads(self, index: int) -> tuple[Part, ...]:
+        """See `Reader.reads`: the map at the levels, and where patches are merged after it."""
+        depth = len(self.wanted)
+        merged = index + 1 < depth and self._backbone[0].merging(index + 1) is not None
+        inside: tuple[Part, ...] = ("attention", "mlp")
+        return ("feature", *inside) if index in self.levels or merged else inside
+
+    def borrowed(self) -> list[nn.Module]:
+        """See `Reader.borrowed`."""
+        layers = (self._backbone[0].merging(index) for index in self.wanted)
+        return [layer for layer in layers if layer is not None]
 
     def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
         """See `Reader.step`. The state is the highway, the last tap, and the maps finished."""

@@ -30,6 +30,7 @@ from geotune.methods.base import (
     Encoder,
     Inside,
     Method,
+    Part,
     Reader,
     freeze,
     level_indices,
@@ -58,7 +59,8 @@ class Est(Method):
         kernel_size: of the depthwise convolution.
         down: how the projections to the stream's width start. `random`; `pca`: from the principal
             components of the taps on some training images; `pca_fixed`: those, and they stay, so
-            that d numbers a position are all that is saved of a tap for the backward pass.
+            that d numbers a position are all that is kept of a tap, for the backward pass and in a
+            cache of features (with `fuse: sum` of all taps but the pyramid's levels).
     """
 
     fits: ClassVar[str] = "every backbone; inside=true where blocks have an MLP"
@@ -154,6 +156,7 @@ class EstStream(Reader):
             scales = [1.0] * len(levels)
         scales = scales[: len(levels)]  # a shallow ViT has fewer levels than a pyramid
         self.levels = tuple(levels)[-len(scales) :]
+        self.fixed = options.down == "pca_fixed"
         self.mix = nn.ModuleDict()
         self.rescale = nn.ModuleDict()
         taps = []
@@ -163,7 +166,8 @@ class EstStream(Reader):
                 self.mix[str(level)] = zeroed(nn.Conv2d(width, tap.channels, 1))
                 taps.append(tap)
             else:
-                self.mix[str(level)] = nn.Conv2d(tap.channels, width, 1)
+                inputs = width if self._reduces(level) else tap.channels
+                self.mix[str(level)] = nn.Conv2d(inputs, width, 1)
                 self.rescale[str(level)] = Rescale(width, scale)
                 taps.append(Tap(f"est.{tap.name}", width, tap.stride / scale))
         self.taps = tuple(taps)
@@ -183,7 +187,7 @@ class EstStream(Reader):
         """See `Reader.step`. The state is the stream and the maps finished so far."""
         stream, maps = (None, ()) if state is None else state
         at = self.wanted.index(index)
-        offered = self.down[at](feature)
+        offered = feature if self._reduces(index) else self.down[at](feature)
         if inside is not None:
             for part, project in self.from_inside[str(index)].items():  # type: ignore[operator]
                 offered = offered + project(getattr(inside, part))
@@ -198,6 +202,25 @@ class EstStream(Reader):
                 maps = (*maps, self.rescale[str(index)](stream + mix(feature)))
         return stream, maps
 
+    def reads(self, index: int) -> tuple[Part, ...]:
+        """See `Reader.reads`."""
+        return ("feature", "attention", "mlp") if index in self.looks_inside else ("feature",)
+
+    def reduced(self, index: int, feature: Tensor) -> Tensor:
+        """See `Reader.reduced`: the fixed projections, `(B, d, h, w)`."""
+        if not self._reduces(index):
+            return feature
+        out: Tensor = self.down[self.wanted.index(index)](feature)
+        return out
+
+    def reduction(self) -> nn.Module | None:
+        """See `Reader.reduction`."""
+        return self.down if self.fixed else None
+
+    def _reduces(self, index: int) -> bool:
+        """Whether the projection is all that is read of a tap."""
+        return self.fixed and not (self.fuse == "sum" and index in self.levels)
+
     def finish(self, state: Any) -> tuple[Tensor, ...]:
         """See `Reader.finish`."""
         maps: tuple[Tensor, ...] = state[1]
@@ -211,6 +234,7 @@ class EstStream(Reader):
             own("weight").copy_(weight)
             own("bias").copy_(bias)
         self.get_buffer("fitted").fill_(1)
+        self._fitted = True
 
 
 class EstBlock(nn.Module):

@@ -16,6 +16,7 @@ from geotune.recipe.reading import (
 )
 from geotune.recipe.section import RecipeError, Section
 from geotune.recipe.sections import Backbone, Recipe, Sections
+from geotune.recipe.size import parse_size
 from geotune.recipe.tasks import Task
 from geotune.recipe.train import Train
 
@@ -35,5 +36,6 @@ __all__ = [
     "dump_recipe",
     "parse_recipe",
     "parse_sections",
+    "parse_size",
     "read_recipe",
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.recipe.section import Section, Share
+from geotune.recipe.size import Size
 
 
 class Train(Section):
@@ -32,7 +33,25 @@ class Train(Section):
         description="what is computed again in the backward pass in place of being kept: nothing, "
         "the stages of stem, side network and decoder, or the backbone's blocks, too",
     )
+    memory_budget: Size | None = Field(
+        None,
+        description="most memory that training may take, such as 8GB; what `geotune plan` proposes "
+        "first is changed to fit",
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    cache: Literal["none", "memory", "disk"] = Field(
+        "none",
+        description="where the features of a backbone that never changes are kept, so that each "
+        "window is computed once",
+    )
+    cache_folder: Path = Field(Path("cache"), description="of the features on the disk")
+    cache_precision: Literal["bf16", "fp32", "int8"] = Field(
+        "bf16", description="in which features are kept"
+    )
+    cache_limit: Size | None = Field(
+        None,
+        description="most that the cache may take, such as 20GB; by default what is free",
+    )
     patience: PositiveInt | None = Field(
         None, description="epochs without a better metric before it stops; by default never"
     )

@@ -57,7 +57,14 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the run took; `peak_memory_kind` says of what: `GPU memory`, `process memory`."""
+    """What the run took.
+
+    Attributes:
+        peak_memory_kind: of what: `GPU memory`, `process memory`.
+        predicted_memory_bytes: of a step's tensors.
+        tensor_memory_bytes: what those really took, to compare with the prediction.
+        reserved_memory_bytes: by the allocator of a GPU.
+    """
 
     device: str
     seconds_total: float
@@ -67,6 +74,8 @@ class Cost:
     peak_memory_bytes: int | None = None
     peak_memory_kind: str = "memory"
     predicted_memory_bytes: int | None = None
+    tensor_memory_bytes: int | None = None
+    reserved_memory_bytes: int | None = None
     adapter_bytes: int | None = None
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from geotune.types import IGNORE
 
@@ -48,6 +47,8 @@ class SegmentMetrics(nn.Module):
 
     def __init__(self, classes: Sequence[str]) -> None:
         """`classes` name the rows, in the order of their indices."""
+        from torchmetrics.classification import MulticlassConfusionMatrix  # takes seconds
+
         super().__init__()
         self.classes = tuple(classes)
         self.matrix = MulticlassConfusionMatrix(

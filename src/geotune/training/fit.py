@@ -6,7 +6,8 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,13 +20,19 @@ from safetensors.torch import load_file
 from geotune.adapter import load_adapter_state
 from geotune.build.model import Built
 from geotune.data.prepare import DataParts
+from geotune.memory.exhausted import is_exhausted
 from geotune.memory.measure import Peak, PeakWatch
+from geotune.memory.predict import Step, UnpredictableError, predict
 from geotune.recipe import Train
+from geotune.training.cache import Cached, build_cache, require_constant
+from geotune.training.calibrate import calibrate
 from geotune.training.folder import RunFolder
 from geotune.training.keeper import Keeper
 from geotune.training.loaders import loader
 from geotune.training.module import Training
-from geotune.types import Batch, GeotuneError
+from geotune.training.step import devices, micro_batch, training_step
+from geotune.training.tracking import TrackStep
+from geotune.types import Batch, GeotuneError, NoMemoryError
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Fitted:
         best_epoch: from 0.
         went_on: whether it went on from the checkpoint of one that was cut off.
         main_process: false in the helper processes of a training on many devices.
+        cache: of features, where the backbone did not run.
     """
 
     history: list[dict[str, float]]
@@ -44,6 +52,7 @@ class Fitted:
     device: torch.device
     went_on: bool
     main_process: bool
+    cache: Cached | None = None
 
 
 def monitored(built: Built, train: Train) -> str:
@@ -67,11 +76,15 @@ def fit(
     folder: RunFolder,
     callbacks: Sequence[Callback] = (),
     begin: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
+    caching: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Train, going on from the folder's checkpoint where there is one.
 
-    `begin` is called once the settings are known to fit together, before anything is written.
-    Raises `GeotuneError` where they do not, and where the loss is not finite.
+    `begin` is called once the settings are known to fit together, before anything is written;
+    `say` gets a line at a time for the user, `caching` windows done and to be done for a cache.
+    Raises `GeotuneError` where they do not, and where the loss is not finite; `NoMemoryError` where
+    memory runs out in the one process of a training.
     """
     _quiet()
     monitor = monitored(built, train)
@@ -79,14 +92,31 @@ def fit(
     extra: list[Callback] = [keeper, *callbacks, _FiniteLoss()]
     trainer = _trainer(train, folder, extra)
     world, rank = trainer.world_size, trainer.global_rank
-    micro = _micro_batch(train, world)
+    micro = micro_batch(train.batch_size, train.accumulate, world)
     if len(data.val) < world:  # a process without a window would leave the others waiting
         raise GeotuneError(
             f"train.devices: {world} processes, but the validation part has only {len(data.val)} "
             "windows; use fewer devices, a smaller data.window or more validation scenes"
         )
+    if train.cache != "none":
+        require_constant(built.model.encoder, train.cache)
+    if train.cache == "memory" and world > 1:
+        raise GeotuneError(
+            f"train.cache memory: each of {world} processes would keep all of it; use "
+            "train.cache=disk, which they share"
+        )
+    begin()
+    cache = None
+    if train.cache == "none":
+        calibrate(built.model, data.train)
+    else:
+        device = trainer.strategy.root_device
+        cache = build_cache(
+            built.model, data, train, batch_size=micro, device=device, say=say, progress=caching
+        )
     share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
-    batches = loader(data.train, micro, **share)
+    batches = loader(cache.train if cache else data.train, micro, **share)
+    validation = loader(cache.val if cache else data.val, micro, **share)
     steps = -(-len(batches) // train.accumulate) * train.epochs
     module = Training(
         built.model,
@@ -101,20 +131,33 @@ def fit(
         seed=train.seed,
     )
     module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
-    begin()
     going_on = folder.last if folder.last.is_file() else None
-    samples = built.model.encoder.reader.samples
-    if samples:
-        some = range(min(samples, len(data.train)))
-        built.model.calibrate(Batch.of([data.train[i]]).inputs for i in some)
     watch = PeakWatch(trainer.strategy.root_device)
-    validation = loader(data.val, micro, **share)
+    tracked = TrackStep(train.accumulate, len(data.train) // micro)
+    if world == 1 and trainer.strategy.root_device.type == "cpu":
+        trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
     alone = not torch.distributed.is_initialized()
+    exhausted = ""
+    predicted = None
     try:
-        trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
+        with built.model.encoder.without_backbone() if cache else nullcontext():
+            if trainer.is_global_zero:
+                one = Batch.of([(cache.train if cache else data.train)[0]])
+                step = training_step(built.task, train, one.inputs, one.masks, micro)
+                predicted = _predicted_bytes(built, step, trainer.strategy.root_device)
+            trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
+    except (RuntimeError, MemoryError) as error:
+        if world > 1 or not is_exhausted(error):
+            raise
+        said = str(error).partition("\n")[0]
+        exhausted = f"memory ran out with {micro} windows at once: {said}"
     except SystemExit as error:  # what Lightning makes of Ctrl+C, which it also turns off
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from error
+    finally:
+        tracked.close()
+    if exhausted:  # not from the error, which holds on to all that was there
+        raise NoMemoryError(exhausted)
     if alone and torch.distributed.is_initialized():
         # what follows is the main process's alone: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
@@ -124,20 +167,22 @@ def fit(
     return Fitted(
         keeper.history,
         keeper.best_epoch,
-        watch.peak(),
+        replace(
+            watch.peak(),
+            tracked_bytes=tracked.peak.total if tracked.peak else None,
+            predicted_bytes=predicted,
+        ),
         trainer.strategy.root_device,
         going_on is not None,
         trainer.is_global_zero,
+        cache,
     )
 
 
 def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trainer:
     strategy: str | Strategy = train.strategy
-    devices: Any = train.devices
-    if devices == "auto":
-        on_gpus = torch.cuda.is_available() and train.accelerator in ("auto", "gpu")
-        devices = torch.cuda.device_count() if on_gpus else 1
-    many = train.nodes > 1 or devices > 1 or train.strategy == "ddp"
+    processes = devices(train)
+    many = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
     if many and train.strategy in ("auto", "ddp"):
         # each process validates its own windows, so buffers are not exchanged in every forward
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
@@ -145,7 +190,7 @@ def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trai
     try:
         return Trainer(
             accelerator=train.accelerator,
-            devices=devices,
+            devices=processes,
             num_nodes=train.nodes,
             strategy=strategy,
             precision=train.precision,
@@ -169,14 +214,13 @@ def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trai
         ) from error
 
 
-def _micro_batch(train: Train, world: int) -> int:
-    parts = train.accumulate * world
-    if train.batch_size % parts:
-        raise GeotuneError(
-            f"train.batch_size {train.batch_size} is no multiple of train.accumulate x devices "
-            f"({train.accumulate} x {world}); choose one that is"
-        )
-    return train.batch_size // parts
+def _predicted_bytes(built: Built, step: Step, device: torch.device) -> int | None:
+    """What a step's tensors take on a device; None for a model that looks at values."""
+    try:
+        prediction = predict(built.model, step)
+    except UnpredictableError:
+        return None
+    return (prediction.gpu if device.type == "cuda" else prediction.cpu).total
 
 
 class _FiniteLoss(Callback):

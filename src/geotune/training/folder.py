@@ -17,6 +17,7 @@ from geotune.types import GeotuneError
 State = Literal["new", "unfinished", "finished"]
 OURS = (
     "recipe.yaml",
+    "asked.yaml",
     "run.json",
     "metrics.json",
     "history.csv",
@@ -27,6 +28,8 @@ OURS = (
     "checkpoint",
     "tensorboard",
 )
+PLACES = ("train.run", "train.cache_folder", "train.cache_limit")
+"""Keys of a recipe that do not change what comes out."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class RunFolder:
     def recipe(self) -> Path:
         """The recipe as resolved."""
         return self.path / "recipe.yaml"
+
+    @property
+    def asked(self) -> Path:
+        """The recipe as it was asked for, where it was changed to fit into memory."""
+        return self.path / "asked.yaml"
 
     @property
     def history(self) -> Path:
@@ -82,8 +90,21 @@ class RunFolder:
             )
         return "finished" if (self.path / "run.json").is_file() else "unfinished"
 
-    def start(self, recipe: Recipe) -> None:
-        """Make the folder and write the recipe."""
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """The recipe as it was changed here to fit into memory; as it is where it was not."""
+        if not (self.asked.is_file() and self.recipe.is_file()):
+            return recipe
+        if changed_keys(read_recipe(self.asked)[0], recipe):
+            return recipe
+        changed = read_recipe(self.recipe)[0]
+        keys = [key.removeprefix("train.") for key in PLACES]
+        update = {key: getattr(recipe.train, key) for key in keys}
+        return changed.model_copy(update={"train": changed.train.model_copy(update=update)})
+
+    def start(self, recipe: Recipe, asked: Recipe | None = None) -> None:
+        """Make the folder and write the recipe; what it was `asked` as, where that differs."""
+        if asked is not None and changed_keys(asked, recipe):
+            write_atomically(self.asked, dump_recipe(asked).encode())
         write_atomically(self.recipe, dump_recipe(recipe).encode())
 
     def refuse_foreign(self) -> None:
@@ -134,15 +155,16 @@ def finite(values: Any) -> Any:
 
 
 def changed_keys(before: Recipe, now: Recipe) -> list[str]:
-    """What differs between two recipes, as `key: before -> now`; where they run does not count.
+    """What differs between two recipes, as `key: before -> now`.
 
-    Of a section of another kind only the kind is named.
+    Where they run and where features are kept does not count. Of a section of another kind only
+    the kind is named.
     """
     old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
     changed = [
         key
         for key in sorted(old.keys() | new.keys())
-        if key != "train.run" and old.get(key, "absent") != new.get(key, "absent")
+        if key not in PLACES and old.get(key, "absent") != new.get(key, "absent")
     ]
     anew = tuple(key.removesuffix("kind") for key in changed if key.endswith(".kind"))
     return [

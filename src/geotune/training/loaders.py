@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from geotune.data.dataset import GridWindows, TrainWindows
+from geotune.data.dataset import FixedWindows, GridWindows, TrainWindows
+from geotune.training.cached import CachedWindows
 from geotune.types import Batch, Sample
 
-Windows = TrainWindows | GridWindows
+Windows = TrainWindows | FixedWindows | GridWindows | CachedWindows
 
 
 class RankSampler(Sampler[int]):
@@ -64,7 +65,7 @@ def loader(
     pin: bool = False,
 ) -> DataLoader[Sample]:
     """A loader of batches of `batch_size` for this process; the last one may be smaller."""
-    order = EpochSampler if isinstance(windows, TrainWindows) else RankSampler
+    order = EpochSampler if windows.endless else RankSampler
     return DataLoader(
         windows,  # type: ignore[arg-type]  # the data room knows no torch
         batch_size=batch_size,

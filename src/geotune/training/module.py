@@ -11,13 +11,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from geotune.adapter import adapter_state
-from geotune.methods.base import is_inserted
 from geotune.model import Model
 from geotune.tasks.segment import Segment
+from geotune.training.optimizer import make_optimizer
 from geotune.types import Batch
 
-WEIGHTS_SHARE = 0.1
-"""A backbone that trains whole learns at this share of the rate, unless the recipe says."""
 PLATEAU_EPOCHS = 5
 PLATEAU_FACTOR = 0.5
 
@@ -106,22 +104,12 @@ class Training(LightningModule):
 
     # ------------------------------------------------------------ optimizer
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; norms, biases and single numbers without decay."""
-        pretrained = {id(parameter) for parameter in self._pretrained()}
-        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                key = id(parameter) in pretrained, parameter.ndim > 1
-                groups.setdefault(key, []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": parameters,
-                    "lr": self._backbone_rate() if own else self.lr,
-                    "weight_decay": self.weight_decay if decays else 0.0,
-                }
-                for (own, decays), parameters in sorted(groups.items(), key=lambda g: g[0])
-            ]
+        """See `make_optimizer`."""
+        optimizer = make_optimizer(
+            self.model,
+            lr=self.lr,
+            backbone_lr=self.backbone_lr,
+            weight_decay=self.weight_decay,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {
@@ -134,22 +122,6 @@ class Training(LightningModule):
         super().optimizer_step(*arguments, **named)
         for parameter in self.model.parameters():
             parameter.grad = None
-
-    def _pretrained(self) -> list[torch.nn.Parameter]:
-        """What trains of the backbone's own, not of what a method put in."""
-        return [
-            parameter
-            for module in self.model.encoder.backbone.modules()
-            if not is_inserted(module)
-            for parameter in module.parameters(recurse=False)
-            if parameter.requires_grad
-        ]
-
-    def _backbone_rate(self) -> float:
-        if self.backbone_lr is not None:
-            return self.backbone_lr
-        whole = any(parameter.ndim > 1 for parameter in self._pretrained())
-        return self.lr * (WEIGHTS_SHARE if whole else 1.0)
 
     def _rate(self, step: int) -> float:
         """The share of the rate at an optimizer step."""

@@ -1,0 +1,253 @@
+"""What training from kept features saves: seconds of an epoch, and the peak memory of a step.
+
+    OMP_NUM_THREADS=1 python benchmarks/cache.py      # all rows: minutes on a CPU core, and 12 GB
+    python benchmarks/cache.py --rows est disk        # some of them
+
+The model is that of `recipes/bench/vit_large_unet.yaml`: ViT-L/16 with random weights, 224 pixels,
+batch 8, bf16 autocast, and a UNet; trained in full, and by EST with the backbone run for every
+step, with its features read from the disk, and from memory, on the same windows of synthetic
+scenes, without flips and turns. A step is reading its batch, the pass forward, the pass back and
+the optimizer. The rows take turns, for at least 5 s each, so that what else runs on the machine
+slows all of them; of each the fastest step counts, and `seconds_an_epoch` is that of an epoch's
+steps. The cache is built beforehand; `seconds_to_build` says how long that takes.
+
+Peak memory is that of the device that trains, tracked on fake tensors: with a cache the backbone is
+not there. The figures go to `benchmarks/results/cache.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import AdamW, Optimizer
+from torch.utils._pytree import tree_map_only
+
+from geotune.build.data import build_data
+from geotune.build.model import Built, build_training
+from geotune.data.prepare import DataParts
+from geotune.data.synthetic import CLASSES
+from geotune.memory.track import Tracker, faked
+from geotune.model import Model
+from geotune.recipe import Recipe, read_recipe
+from geotune.training.cache import build_cache
+from geotune.training.evaluate import autocast
+from geotune.training.loaders import Windows, loader
+from geotune.types import Batch
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
+RESULTS = Path(__file__).parent / "results" / "cache.json"
+ROWS = {
+    "full": ["method.kind=full"],
+    "est": [],
+    "disk": ["train.cache=disk"],
+    "memory": ["train.cache=memory"],
+    "disk, int8": ["train.cache=disk", "train.cache_precision=int8"],
+    "disk, pca_fixed": ["train.cache=disk", "method.down=pca_fixed"],
+}
+TARGETS = {
+    "from the cache, of full": ("disk", "full", 1 / 10),
+    "from the cache, of streaming EST": ("disk", "est", 1 / 3),
+    "streaming EST, of full": ("est", "full", 1 / 2),
+}
+MEMORY_TARGET = 0.06
+ENOUGH_S = 5.0
+Row = dict[str, Any]
+
+
+def recipe_of(row: str, folder: Path, options: argparse.Namespace) -> Recipe:
+    """The recipe of a row, on a few windows of scenes made in `folder`."""
+    samples = options.steps * 8
+    changes = [
+        *ROWS[row],
+        "backbone.bands=[B04,B03,B02]",
+        f"data.folder={folder / 'scenes'}",
+        "data.size=448",
+        f"data.samples={samples}",
+        "data.augment=false",
+        "data.brightness=0",
+        f"train.cache_folder={folder / 'cache'}",
+        *options.overrides,
+    ]
+    return read_recipe(RECIPE, [*changes, f"task.classes=[{','.join(CLASSES)}]"])[0]
+
+
+class Running:
+    """One way to train, ready for its steps."""
+
+    def __init__(self, row: str, folder: Path, options: argparse.Namespace) -> None:
+        recipe = recipe_of(row, folder, options)
+        data = build_data(recipe)
+        self.built = build_training(recipe, data.statistics)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.found: Row = {"name": row}
+        self.windows: Windows = data.train
+        self.train = recipe.train
+        self.seconds: list[tuple[float, float]] = []
+        if recipe.train.cache != "none":
+            self.read_cache(data)
+        self.found["peak_bytes"] = self.tracked()
+        self.model = self.built.model.to(self.device).train()
+        self.optimizer = optimizer_of(self.model)
+
+    def read_cache(self, data: DataParts) -> None:
+        """Build the cache, and let go of the backbone for good."""
+        start = time.perf_counter()
+        cached = build_cache(
+            self.built.model,
+            data,
+            self.train,
+            batch_size=self.train.batch_size,
+            device=self.device,
+            say=lambda text: print("  " + text, flush=True),
+            progress=lambda done, total: None,
+        )
+        self.found["seconds_to_build"] = time.perf_counter() - start
+        self.found["windows_computed"] = cached.computed
+        features = cached.train[0].features
+        self.found["bytes_a_window"] = sum(tensor.nbytes for tensor in features.values())
+        self.windows = cached.train
+        self.without = self.built.model.encoder.without_backbone()
+        self.without.__enter__()
+
+    def take_turn(self) -> None:
+        """Epochs until there are some seconds of steps."""
+        wait: Callable[[], None] = lambda: None  # noqa: E731
+        if self.device.type == "cuda":
+            wait = torch.cuda.synchronize
+        spent = 0.0
+        while spent < ENOUGH_S:
+            batches = iter(loader(self.windows, self.train.batch_size, workers=0, pin=True))
+            for _ in range(len(self.windows) // self.train.batch_size):
+                start = time.perf_counter()
+                batch: Any = next(batches)
+                batch = batch.to(self.device)
+                wait()
+                read = time.perf_counter()
+                step(self.model, self.built, self.optimizer, batch, self.train.precision)
+                wait()
+                end = time.perf_counter()
+                self.seconds.append((read - start, end - read))
+                spent += end - start
+        turn = ", ".join(f"{sum(one):.2f}" for one in self.seconds)
+        print(f"{self.found['name']}: {turn} s", flush=True)
+
+    def tracked(self) -> int:
+        """The peak of the second step, on fake tensors."""
+        mode = FakeTensorMode()
+        model = faked(self.built.model.train(), mode)
+        batch = Batch.of([self.windows[i] for i in range(self.train.batch_size)])
+        inputs, masks = tree_map_only(
+            torch.Tensor, mode.from_tensor, (dict(batch.inputs), batch.masks)
+        )
+        batch = Batch(inputs, masks)
+        with mode:
+            assert isinstance(model, Model)
+            optimizer = optimizer_of(model, foreach=True)  # as PyTorch chooses on a GPU
+            step(model, self.built, optimizer, batch, self.train.precision)
+            with Tracker(model, optimizer, (inputs, masks)) as tracker:
+                step(model, self.built, optimizer, batch, self.train.precision)
+        return tracker.peak.total
+
+    def result(self, steps: int) -> Row:
+        """What was measured."""
+        if not self.seconds:
+            return self.found
+        best = min(self.seconds, key=sum)
+        return self.found | {
+            "seconds_a_step": sum(best),
+            "seconds_reading": best[0],
+            "seconds_computing": best[1],
+            "seconds_an_epoch": sum(best) * steps,
+            "all_steps": [sum(one) for one in self.seconds],
+        }
+
+
+def optimizer_of(model: Model, foreach: bool | None = None) -> Optimizer:
+    """AdamW of what trains."""
+    return AdamW([p for p in model.parameters() if p.requires_grad], foreach=foreach)
+
+
+def step(model: Model, built: Built, optimizer: Optimizer, batch: Batch, precision: str) -> None:
+    """One training step."""
+    with autocast(batch.masks.device, precision):
+        loss = built.task.loss(model(**batch.inputs), batch.masks)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def compared(rows: dict[str, Row]) -> Row:
+    """What was promised and what came out, of rows of the same call."""
+    found: Row = {}
+    for what, (row, of, promised) in TARGETS.items():
+        if all("seconds_a_step" in rows.get(name, {}) for name in (row, of)):
+            share = rows[row]["seconds_a_step"] / rows[of]["seconds_a_step"]
+            found[f"time {what}"] = {"share": share, "promised": promised, "met": share <= promised}
+    for row in rows.values():
+        if row["name"] not in ("full", "est") and "full" in rows:
+            share = row["peak_bytes"] / rows["full"]["peak_bytes"]
+            found[f"memory {row['name']}, of full"] = {
+                "share": share, "promised": MEMORY_TARGET, "met": share <= MEMORY_TARGET,
+            }  # fmt: skip
+    return found
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
+    parser.add_argument("--steps", type=int, default=2, help="of an epoch")
+    parser.add_argument("--turns", type=int, default=2, help="of each row; 0: memory alone")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+    parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        running = []
+        for row in options.rows:
+            print(f"{row}: making it ready", flush=True)
+            running.append(Running(row, Path(folder), options))
+        for _ in range(options.turns):
+            for one in running:
+                one.take_turn()
+    rows = {one.found["name"]: one.result(options.steps) for one in running}
+    results = {
+        "recipe": str(RECIPE.relative_to(ROOT)),
+        "overrides": options.overrides,
+        "steps_an_epoch": options.steps,
+        "turns": options.turns,
+        "device": device_name(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "date": datetime.date.today().isoformat(),
+        "rows": list(rows.values()),
+        "compared": compared(rows),
+    }
+    options.results.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results["compared"], indent=2))
+
+
+def device_name() -> str:
+    """What computes."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""Peak memory of a training step: what methods take of `full`, and how far predictions hold.
+
+    python benchmarks/memory.py             # both; the large models on fake tensors, on a CPU
+    python benchmarks/memory.py --only checks
+
+Shares: for each backbone and image size, the predicted peak of each method against `full` with the
+same UNet decoder, in the recipe of `recipes/bench/vit_large_unet.yaml`. Checks: predicted against
+tracked bytes of a real step on this CPU, to be within 2 %, over methods, small backbones, decoders
+and sizes; where a CUDA device is at hand, against `torch.cuda.max_memory_allocated`, within 5 %.
+The figures go to `benchmarks/results/memory.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from geotune.build.model import assemble, build_backbone, build_task
+from geotune.jobs.budget import with_changes
+from geotune.jobs.plan import Planner
+from geotune.memory.predict import Prediction, Step
+from geotune.memory.track import Tracker
+from geotune.model import Model
+from geotune.recipe import Recipe, read_recipe
+from geotune.training.step import training_step
+from geotune.types import GeotuneError, Normalization
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
+RESULTS = ROOT / "benchmarks" / "results" / "memory.json"
+PRITHVI = ["B02", "B03", "B04", "B8A", "B11", "B12"]
+BACKBONES: dict[str, dict[str, Any]] = {
+    "ViT-L": {"name": "timm/vit_large_patch16_224"},
+    "ViT-B": {"name": "timm/vit_base_patch16_224"},
+    "Swin-B": {"name": "timm/swin_base_patch4_window7_224"},
+    "Prithvi-EO 2.0 300M": {"name": "terratorch/prithvi_eo_v2_300", "bands": PRITHVI},
+}
+SIZES = (224, 512)
+FROZEN = {"bf16": {"frozen_precision": "bf16"}, "int8": {"frozen_precision": "int8"}}
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"kind": "full"},
+    "lora": {"kind": "lora"},
+    "frozen": {"kind": "frozen"},
+    "est": {"kind": "est"},
+    **{f"est, {name}": {"kind": "est", **held} for name, held in FROZEN.items()},
+}
+TARGETS = {"est": 0.27, "est, bf16": 0.16, "est, int8": 0.12}
+"""Of ViT-L at 224 pixels."""
+ALLOWED = {"cpu": 0.02, "cuda": 0.05}
+SMALL = ("timm/test_vit", "timm/test_resnet", "timm/test_convnext")
+CHECKED: dict[str, dict[str, Any]] = {
+    **METHODS,
+    "est, sum": {"kind": "est", "fuse": "sum"},
+    "est, pca_fixed": {"kind": "est", "down": "pca_fixed"},
+    "adapter": {"kind": "adapter"},
+    "norm": {"kind": "norm"},
+    "lst": {"kind": "lst"},
+}
+
+
+def recipe_for(backbone: dict[str, Any], method: dict[str, Any], **changes: Any) -> Recipe:
+    """The bench recipe with another backbone and method; changes by key with `__` for a dot."""
+    recipe, _ = read_recipe(RECIPE)
+    values = {f"backbone.{key}": value for key, value in backbone.items()}
+    values |= {key.replace("__", "."): value for key, value in changes.items()}
+    return with_changes(recipe, {**values, "method": method})
+
+
+def planner_of(recipe: Recipe) -> Planner:
+    """Of the recipe's backbone."""
+    bands = recipe.backbone.bands
+    assert isinstance(bands, list)
+    return Planner(recipe, tuple(bands))
+
+
+# ---------------------------------------------------------------- shares of full
+def shares() -> list[dict[str, Any]]:
+    """A row for each backbone, size and method."""
+    rows = []
+    for label, backbone in BACKBONES.items():
+        provider = str(backbone["name"]).partition("/")[0]
+        if provider != "timm" and find_spec(provider) is None:
+            print(f"{label}: {provider} is not installed, left out", flush=True)
+            continue
+        planner = planner_of(recipe_for(backbone, METHODS["full"]))
+        for size in SIZES:
+            full: Prediction | None = None
+            for name, method in METHODS.items():
+                started = time.perf_counter()
+                recipe = recipe_for(backbone, method, data__window=size)
+                prediction = planner.predict(recipe)
+                full = full or prediction
+                row = {
+                    "backbone": label,
+                    "pixels": size,
+                    "method": name,
+                    "peak_bytes": prediction.cpu.total,
+                    "parts": prediction.cpu.parts,
+                    "of_full": round(prediction.cpu.total / full.cpu.total, 4),
+                    "gpu_peak_bytes": prediction.gpu.total,
+                    "gpu_of_full": round(prediction.gpu.total / full.gpu.total, 4),
+                    "operations_of_full": round(prediction.flops / full.flops, 4),
+                    "seconds_to_predict": round(time.perf_counter() - started, 1),
+                }
+                rows.append(row)
+                print(
+                    f"{label} {size} {name}: {row['peak_bytes'] / 2**20:.0f} MiB, "
+                    f"{row['of_full']:.1%} of full",
+                    flush=True,
+                )
+        del planner
+        gc.collect()
+    return rows
+
+
+# ---------------------------------------------------------------- predicted and real
+def checks(device: str) -> list[dict[str, Any]]:
+    """Predicted and real peak of small recipes."""
+    rows = []
+    every = itertools.product(SMALL, CHECKED.items(), ("unet", "upernet"))
+    for number, (backbone, (name, method), decoder) in enumerate(every):
+        size, batch = ((64, 4), (96, 2), (160, 2))[number % 3]
+        precision = ("32-true", "bf16-mixed")[number // 6 % 2]
+        accumulate = 2 if number % 5 == 0 else 1
+        recipe = recipe_for(
+            {"name": backbone},
+            method,
+            decoder={"kind": decoder},
+            data__window=size,
+            train__batch_size=batch * accumulate,
+            train__accumulate=accumulate,
+            train__precision=precision,
+            train__recompute=("none", "decoder", "all")[number // 2 % 3],
+        )
+        try:
+            predicted = planner_of(recipe).predict(recipe)
+        except GeotuneError as error:
+            print(f"{name} on {backbone}: refused ({error})", flush=True)
+            continue
+        found = real_peak(recipe, batch, torch.device(device))
+        expected = (predicted.gpu if device == "cuda" else predicted.cpu).total
+        rows.append(
+            {
+                "backbone": backbone,
+                "method": name,
+                "decoder": decoder,
+                "pixels": size,
+                "batch": batch,
+                "accumulate": accumulate,
+                "precision": precision,
+                "recompute": recipe.train.recompute,
+                "predicted_bytes": expected,
+                "measured_bytes": found,
+                "error": round(expected / found - 1, 5),
+            }
+        )
+        print(f"{rows[-1]}", flush=True)
+        gc.collect()
+    return rows
+
+
+def real_peak(recipe: Recipe, batch: int, device: torch.device) -> int:
+    """The peak of the second step of a training on real tensors."""
+    bands = tuple(recipe.backbone.bands)  # type: ignore[arg-type]
+    count, window = len(bands), recipe.data.window
+    backbone = build_backbone(recipe.backbone, bands)
+    model = assemble(recipe, backbone, Normalization(bands, (0.0,) * count, (1.0,) * count))
+    images = torch.rand(batch, count, window, window)
+    if model.encoder.reader.samples:
+        model.calibrate([{"images": images}])
+    masks = torch.zeros(batch, window, window, dtype=torch.long)
+    step = training_step(build_task(recipe), recipe.train, {"images": images}, masks, batch)
+    model.to(device)
+    inputs, masks = tree_map_only(torch.Tensor, lambda x: x.to(device), ({"images": images}, masks))
+    optimizer = step.optimizer(model)
+    run(model, step, inputs, masks, optimizer, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        run(model, step, inputs, masks, optimizer, device)
+        return torch.cuda.max_memory_allocated(device)
+    with Tracker(model, optimizer, (inputs, masks)) as tracker:
+        run(model, step, inputs, masks, optimizer, device)
+    return tracker.peak.total
+
+
+def run(
+    model: Model, step: Step, inputs: Any, masks: Any, optimizer: Any, device: torch.device
+) -> None:
+    """A step, as `training/module.py` and Lightning take it."""
+    for _ in range(step.accumulate):
+        with torch.autocast(device.type, torch.bfloat16, enabled=step.precision != "32-true"):
+            loss = step.loss(model(**inputs), masks)
+        (loss / step.accumulate).backward()
+        del loss
+    nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], step.clip)
+    optimizer.step()
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+# ---------------------------------------------------------------- what is written
+def table(record: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "# Peak memory",
+        "",
+        f"Written by `python benchmarks/memory.py` on {record['date']}: tensors of one training "
+        "step (batch of 8, bf16 autocast, UNet decoder of 256, 128, 64, 32 and 16 channels, AdamW, "
+        "`train.recompute: decoder`), predicted on fake tensors; and its share of `full`'s.",
+        "",
+        "| backbone | pixels | " + " | ".join(METHODS) + " |",
+        "|---|---|" + "---|" * len(METHODS),
+    ]
+    for label, size in itertools.product(BACKBONES, SIZES):
+        found = {
+            row["method"]: row
+            for row in record["shares"]
+            if (row["backbone"], row["pixels"]) == (label, size)
+        }
+        if found:
+            cells = [
+                f"{row['peak_bytes'] / 2**20:.0f} MiB, {row['of_full']:.1%}"
+                for row in found.values()
+            ]
+            lines.append(f"| {label} | {size} | " + " | ".join(cells) + " |")
+    for device, summary in record["checks"].items():
+        if summary:
+            lines += [
+                "",
+                f"Predicted against measured on {device}: {summary['recipes']} recipes, at most "
+                f"{summary['largest_error']:.2%} apart, {summary['mean_error']:.3%} in the mean "
+                f"(allowed {summary['allowed']:.0%}).",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def summary_of(rows: list[dict[str, Any]], device: str) -> dict[str, Any] | None:
+    """Of the checks on a device."""
+    if not rows:
+        return None
+    errors = [abs(row["error"]) for row in rows]
+    return {
+        "recipes": len(rows),
+        "largest_error": max(errors),
+        "mean_error": round(sum(errors) / len(errors), 6),
+        "allowed": ALLOWED[device],
+        "rows": rows,
+    }
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", choices=("shares", "checks"))
+    options = parser.parse_args()
+    record: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    record |= {
+        "what": "peak bytes of live tensors of a training step",
+        "date": datetime.date.today().isoformat(),
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "timm", "peft")},
+    }
+    if options.only != "checks":
+        record["shares"] = shares()
+        record["targets"] = TARGETS
+    if options.only != "shares":
+        record["checks"] = {"cpu": summary_of(checks("cpu"), "cpu")}
+        if torch.cuda.is_available():
+            record["checks"]["cuda"] = summary_of(checks("cuda"), "cuda")
+        else:
+            print("no CUDA device: its check is left out", flush=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if "shares" in record and "checks" in record:
+        RESULTS.with_suffix(".md").write_text(table(record), encoding="utf-8")
+    return failures(record)
+
+
+def failures(record: dict[str, Any]) -> int:
+    """How many of the promises are not kept; says which."""
+    missed = []
+    for row in record.get("shares", []):
+        target = TARGETS.get(row["method"])
+        asked = (row["backbone"], row["pixels"]) == ("ViT-L", 224) and target is not None
+        if asked and row["of_full"] > target:
+            missed.append(f"{row['method']}: {row['of_full']:.1%} of full, not {target:.0%}")
+    for device, summary in record.get("checks", {}).items():
+        if summary and summary["largest_error"] > summary["allowed"]:
+            missed.append(f"{device}: {summary['largest_error']:.2%} off")
+    for line in missed:
+        print(f"missed: {line}")
+    return len(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Features of a constant backbone, computed once and kept."""

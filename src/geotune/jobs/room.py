@@ -1,0 +1,68 @@
+"""Making a training fit into memory: before it begins, and where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from geotune.build.model import complete
+from geotune.data.prepare import DataParts
+from geotune.jobs.budget import as_overrides, with_changes
+from geotune.jobs.plan import Planner
+from geotune.memory.exhausted import free_memory
+from geotune.recipe import Recipe
+from geotune.report.format import size
+from geotune.training.step import smaller_micro_batch
+from geotune.types import GeotuneError
+
+__all__ = ["free_memory", "keep_to_budget", "smaller_batches"]
+
+
+def keep_to_budget(
+    recipe: Recipe, data: DataParts, say: Callable[[str], None]
+) -> tuple[Recipe, list[str]]:
+    """The recipe changed so that it keeps to its `train.memory_budget`, and what was changed.
+
+    Raises `GeotuneError` where nothing does.
+    """
+    budget = recipe.train.memory_budget
+    assert budget is not None
+    say(f"looking for settings that need at most {size(budget)}")
+    completed, _ = complete(recipe, data)
+    fitting = Planner(completed, data.statistics.bands).fit(completed, budget, alternatives=False)
+    if not fitting.proposals:
+        part, place, held = fitting.held_up_by
+        changes = " ".join(as_overrides(fitting.smallest.changes))
+        raise GeotuneError(
+            f"train.memory_budget {size(budget)}: nothing fits; the smallest that was found needs "
+            f"{size(fitting.smallest.bytes)} ({changes or 'as it is'}), held up by {size(held)} of "
+            f"{part.replace('_', ' ')} ({place}); allow more, or choose a smaller data.window, "
+            "backbone or decoder"
+        )
+    chosen = fitting.proposals[0]
+    if not chosen.changes:
+        return recipe, []
+    changed = ", ".join(as_overrides(chosen.changes))
+    notes = [f"train.memory_budget {size(budget)}: {changed}; predicted {size(chosen.bytes)}"]
+    return with_changes(recipe, chosen.changes), [*notes, *chosen.notes]
+
+
+def smaller_batches(recipe: Recipe, error: str) -> tuple[Recipe, str]:
+    """The recipe with smaller micro-batches and the same batch, and what is to be said of it.
+
+    Raises `GeotuneError` where they hold one window already.
+    """
+    train = recipe.train
+    smaller = smaller_micro_batch(train.batch_size // train.accumulate)
+    if smaller is None:
+        raise GeotuneError(
+            f"{error}; and there is no smaller micro-batch: geotune plan --budget says what else "
+            "saves memory"
+        )
+    accumulate = train.batch_size // smaller
+    changed = recipe.model_copy(
+        update={"train": train.model_copy(update={"accumulate": accumulate})}
+    )
+    return changed, (
+        f"{error}; {smaller} at once from here on (train.accumulate={accumulate}), the batch of "
+        f"{train.batch_size} stays"
+    )

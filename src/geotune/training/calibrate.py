@@ -1,0 +1,14 @@
+"""Fitting to data what a method fits before it trains."""
+
+from __future__ import annotations
+
+from geotune.data.dataset import FixedWindows, TrainWindows
+from geotune.model import Model
+from geotune.types import Batch
+
+
+def calibrate(model: Model, windows: TrainWindows | FixedWindows) -> None:
+    """Show the model as many windows as its reader asks for."""
+    some = range(min(model.encoder.reader.samples, len(windows)))
+    if some:
+        model.calibrate(Batch.of([windows[i]]).inputs for i in some)

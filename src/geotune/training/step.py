@@ -1,0 +1,84 @@
+"""What a step of a training is, without Lightning, which takes seconds to import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from geotune.memory.predict import Step
+from geotune.methods.base import is_inserted
+from geotune.model import Model
+from geotune.recipe import Train
+from geotune.tasks.segment import Segment
+from geotune.training.optimizer import make_optimizer
+from geotune.types import GeotuneError
+
+
+def training_step(
+    task: Segment, train: Train, inputs: Mapping[str, Any], masks: Tensor, micro: int
+) -> Step:
+    """A step of one process, from the inputs and masks of a batch of any number of windows."""
+
+    def several(x: Tensor) -> Tensor:
+        return torch.empty((micro, *x.shape[1:]), dtype=x.dtype, device="meta")
+
+    return Step(
+        inputs=tree_map_only(Tensor, several, dict(inputs)),
+        masks=several(masks),
+        loss=task.loss,
+        optimizer=lambda model: make_optimizer(
+            model,  # type: ignore[arg-type]
+            lr=train.lr,
+            backbone_lr=train.backbone_lr,
+            weight_decay=train.weight_decay,
+        ),
+        precision=train.precision,
+        accumulate=train.accumulate,
+        clip=train.clip,
+    )
+
+
+def places(model: Model) -> dict[str, Iterable[nn.Module]]:
+    """The parts of a model by which its memory is told apart."""
+    encoder = model.encoder
+    own = list(encoder.backbone.modules())
+    return {
+        "backbone": [module for module in own if not is_inserted(module)],
+        "method": [encoder, encoder.reader, *(module for module in own if is_inserted(module))],
+        "decoder": [model.decoder],
+    }
+
+
+def on_gpu(train: Train) -> bool:
+    """Whether the training runs on NVIDIA's GPUs."""
+    return train.accelerator == "gpu" or (train.accelerator == "auto" and torch.cuda.is_available())
+
+
+def devices(train: Train) -> int:
+    """Processes of one machine."""
+    if train.devices != "auto":
+        return train.devices
+    return max(1, torch.cuda.device_count()) if on_gpu(train) else 1
+
+
+def micro_batch(batch_size: int, accumulate: int, world: int) -> int:
+    """Windows that one process computes at once.
+
+    Raises `GeotuneError` for a batch that cannot be parted so.
+    """
+    parts = accumulate * world
+    if batch_size % parts:
+        raise GeotuneError(
+            f"train.batch_size {batch_size} is no multiple of train.accumulate x devices "
+            f"({accumulate} x {world}); choose one that is"
+        )
+    return batch_size // parts
+
+
+def smaller_micro_batch(micro: int) -> int | None:
+    """The next smaller one that divides it, at most half of it; None below one."""
+    return max((n for n in range(1, micro // 2 + 1) if micro % n == 0), default=None)

@@ -1,0 +1,144 @@
+"""Memory that runs out in a training, and what a training tells of its memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from geotune.jobs.fit import FitResult
+from geotune.memory.exhausted import is_exhausted
+from geotune.model import Model
+from geotune.recipe import read_recipe
+from geotune.types import GeotuneError
+
+Run = Callable[..., FitResult]
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+]
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Memory runs out in the backward pass of more than so many windows, after so many passes."""
+
+    def limit(windows: int, error: BaseException = ERRORS[0], after: int = 0) -> None:
+        forward, passes = Model.forward, []
+
+        def scarce(self: Model, images: torch.Tensor, **others: Any) -> torch.Tensor:
+            logits = forward(self, images, **others)
+            if type(images) is torch.Tensor and self.training:
+                passes.append(len(images))
+                if len(images) > windows and len(passes) > after:
+
+                    def fail(_: torch.Tensor) -> None:
+                        raise error
+
+                    logits.register_hook(fail)
+            return logits
+
+        monkeypatch.setattr(Model, "forward", scarce)
+
+    return limit
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_says_that_memory_ran_out(error: BaseException) -> None:
+    assert is_exhausted(error)
+    assert not is_exhausted(RuntimeError("shapes do not fit"))
+
+
+@pytest.mark.parametrize("error", ERRORS[:1] + ERRORS[2:3], ids=["gpu", "cpu"])
+def test_smaller_micro_batches_go_on(
+    train: Run, tmp_path: Path, little_memory: Callable[..., None], error: BaseException
+) -> None:
+    """The result is that of a training which was asked for so small ones."""
+    small = train(tmp_path / "small", {"train.accumulate": 4, "train.epochs": 2})
+    little_memory(1, error)
+    said: list[str] = []
+    result = train(tmp_path / "run", {"train.epochs": 2}, say=said.append)
+    assert result.did == "trained"
+    told = [line for line in said if "memory ran out" in line]
+    assert [line.count("train.accumulate=2") for line in told] == [1, 0]
+    assert "train.accumulate=4" in told[1] and "batch of 4 stays" in told[1]
+    assert "from the start" in told[0]
+    assert any("memory ran out" in note for note in result.notes)
+    tensors = [(run / "adapter.safetensors").read_bytes() for run in (small.run, result.run)]
+    assert tensors[0] == tensors[1]
+    kept = read_recipe(tmp_path / "run" / "recipe.yaml")[0].train
+    assert (kept.batch_size, kept.accumulate) == (4, 4)
+    assert train(tmp_path / "run", {"train.epochs": 2}).did == "nothing"
+
+
+def test_it_goes_on_from_the_last_epoch(
+    train: Run, tmp_path: Path, little_memory: Callable[..., None]
+) -> None:
+    little_memory(2, after=3)  # in the second of two steps of the second epoch
+    said: list[str] = []
+    result = train(tmp_path / "run", {"train.epochs": 3}, say=said.append)
+    assert result.did == "went on"
+    assert any("from the last epoch" in line for line in said)
+    with (tmp_path / "run" / "history.csv").open(encoding="utf-8", newline="") as file:
+        assert [float(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3]
+
+
+def test_a_training_cut_off_after_it_goes_on_with_the_same_command(
+    train: Run, cut_off: Callable[..., None], tmp_path: Path, little_memory: Callable[..., None]
+) -> None:
+    changes = {"train.epochs": 2}
+    little_memory(2)
+    whole = train(tmp_path / "whole", changes)
+    cut_off(tmp_path / "run", changes, epoch=1)
+    said: list[str] = []
+    result = train(tmp_path / "run", changes, say=said.append)
+    assert result.did == "went on" and not any("memory ran out" in line for line in said)
+    files = [run / "adapter.safetensors" for run in (whole.run, result.run)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_it_ends_where_one_window_is_too_much(
+    train: Run, tmp_path: Path, little_memory: Callable[..., None]
+) -> None:
+    little_memory(0)
+    with pytest.raises(GeotuneError, match=r"1 windows at once.*no smaller.*plan --budget"):
+        train(tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_other_errors_are_not_taken_for_it(
+    train: Run, tmp_path: Path, little_memory: Callable[..., None]
+) -> None:
+    little_memory(0, RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(tmp_path / "run")
+
+
+def test_following_a_step_changes_nothing(
+    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = train(tmp_path / "seen", {"train.epochs": 1})
+    assert seen.summary["peak_memory"]["tracked_bytes"] > 0
+    monkeypatch.setattr("geotune.training.tracking.Tracker.__torch_dispatch__", refuse)
+    monkeypatch.setattr("geotune.training.tracking.TrackStep.on_train_batch_start", nothing)
+    monkeypatch.setattr("geotune.training.fit._predicted_bytes", nothing)
+    unseen = train(tmp_path / "unseen", {"train.epochs": 1})
+    memory = json.loads((unseen.run / "run.json").read_text())["peak_memory"]
+    assert memory["tracked_bytes"] is None and memory["predicted_bytes"] is None
+    files = [run / "adapter.safetensors" for run in (seen.run, unseen.run)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("this training is not followed")
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Stands for what is left out."""
