@@ -150,7 +150,7 @@ class Running:
         model = faked(self.built.model.train(), mode)
         batch = Batch.of([self.windows[i] for i in range(self.train.batch_size)])
         inputs, masks = tree_map_only(
-            torch.Tensor, mode.from_tensor, (dict(batch.inputs), batch.masks)
+            torch.Tensor, mode.from_tensor, (dict(batch.inputs), batch.targets)
         )
         batch = Batch(inputs, masks)
         with mode:
@@ -182,8 +182,8 @@ def optimizer_of(model: Model, foreach: bool | None = None) -> Optimizer:
 
 def step(model: Model, built: Built, optimizer: Optimizer, batch: Batch, precision: str) -> None:
     """One training step."""
-    with autocast(batch.masks.device, precision):
-        loss = built.task.loss(model(**batch.inputs), batch.masks)
+    with autocast(batch.targets.device, precision):
+        loss = built.task.loss(model(**batch.inputs), batch.targets)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

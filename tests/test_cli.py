@@ -184,6 +184,8 @@ def test_ctrl_c(
     def pressed(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    # tests in the background of a shell start with the signal ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(Training, "validation_step", pressed)
     code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'run'}")
     assert code == 130

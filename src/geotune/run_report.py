@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from geotune.build.model import Built
 from geotune.data.dataset import GridWindows
 from geotune.data.prepare import DataParts
+from geotune.data.targets import PixelClasses
 from geotune.files import write_atomically
 from geotune.palette import palette
 from geotune.recipe import Recipe
@@ -24,6 +25,7 @@ from geotune.report.composite import shown_bands, to_rgb
 from geotune.report.content import Backbone, Cost, Example, Part, Report
 from geotune.training.evaluate import Evaluation, predict_windows
 from geotune.training.folder import RunFolder
+from geotune.types import IGNORE, Sample
 
 EXAMPLES = 4
 """How many of the best and of the worst windows are shown."""
@@ -82,7 +84,7 @@ def choose_examples(
     """The best and worst windows; first those that hold more than the commonest class."""
     windows = data.val
     scored = [i for i, score in enumerate(validation.scores) if not math.isnan(score)]
-    common = int(np.argmax(data.class_pixels["val"]))
+    common = int(np.argmax(data.class_counts["val"]))
     telling = [i for i in scored if _holds_other(windows, i, common)]
     pool = telling if len(telling) >= 2 * EXAMPLES else scored
     order = sorted(pool, key=lambda i: validation.scores[i])
@@ -100,7 +102,7 @@ def choose_examples(
             Example(
                 sample.name,
                 to_rgb(sample.image, bands),
-                sample.mask,
+                _mask(sample),
                 predicted.numpy(),
                 validation.scores[index],
             )
@@ -109,8 +111,13 @@ def choose_examples(
 
 
 def _holds_other(windows: GridWindows, index: int, common: int) -> bool:
-    mask = windows[index].mask
-    return bool(((mask != common) & (mask != 255)).any())
+    mask = _mask(windows[index])
+    return bool(((mask != common) & (mask != IGNORE)).any())
+
+
+def _mask(sample: Sample) -> NDArray[np.int64]:
+    assert isinstance(sample.target, PixelClasses)
+    return sample.target.mask
 
 
 def make_report(
@@ -153,7 +160,7 @@ def make_report(
         best=examples.best,
         worst=examples.worst,
         data={
-            part: Part(scenes, run["data"]["class_pixels"][part])
+            part: Part(scenes, run["data"]["class_counts"][part])
             for part, scenes in run["data"]["parts"].items()
             if scenes
         },

@@ -1,10 +1,10 @@
-"""What the rooms of geotune hand each other: samples, taps, feature maps, bands."""
+"""What the rooms of geotune hand each other: samples, targets, taps, feature maps, bands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +88,37 @@ class BandStatistics:
     pixels: int
 
 
+class Target(Protocol):
+    """What a model should make of one window; `targets.py` has the kinds there are."""
+
+    @property
+    def learnable(self) -> bool:
+        """Whether there is anything in it to learn from."""
+
+    def shown(self, valid: NDArray[np.bool_]) -> Self:
+        """Without what lies where the image has no data; `valid` is `(H, W)`."""
+
+    def turned(self, way: int) -> Self:
+        """Laid one of the eight ways of `orientation.turn`, as the image is."""
+
+    def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The pixels `(H, W)` that are judged, of those that are `valid`."""
+
+    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Of each class that it holds the index and where it is: positions in the flat window."""
+
+    @classmethod
+    def stack(cls, targets: Sequence[Self]) -> Any:
+        """Tensors of several, nested in lists and dicts or not; `[i : i + 1]` is one's share."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One window of a scene, or one chip.
 
     Attributes:
         image: `(C, H, W)` float32, raw pixel values; what is not valid holds NaN.
-        mask: `(H, W)` int64 class indices, `IGNORE` where there is no label or no data.
+        target: what a model should make of it.
         name: scene and position, as people should read it: `durban (128, 256)`.
         group: what a split keeps together: the scene's or chip's group.
         time: year and day of the year (1 to 366), where the model is given it.
@@ -103,7 +127,7 @@ class Sample:
     """
 
     image: NDArray[np.float32]
-    mask: NDArray[np.int64]
+    target: Target
     name: str
     group: str
     time: tuple[float, float] | None = None
@@ -119,11 +143,11 @@ class Batch:
         inputs: what the model is given, by name: `images` `(B, C, H, W)` with NaN where invalid,
             where it takes them `time` `(B, 1, 2)` and `location` `(B, 2)`, and `features`
             `(B, h, w, C)` by name where they were kept.
-        masks: `(B, H, W)`.
+        targets: what `Target.stack` makes of theirs, such as class indices `(B, H, W)`.
     """
 
     inputs: dict[str, Any]
-    masks: Tensor
+    targets: Any
     names: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
 
@@ -143,26 +167,22 @@ class Batch:
             }
         return Batch(
             inputs,
-            torch.from_numpy(np.stack([s.mask for s in samples])),
+            type(samples[0].target).stack([s.target for s in samples]),
             [s.name for s in samples],
             [s.group for s in samples],
         )
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
-        return Batch(
-            _moved(self.inputs, device),
-            self.masks.to(device, non_blocking=True),
-            self.names,
-            self.groups,
+        from torch import Tensor
+        from torch.utils._pytree import tree_map_only
+
+        inputs, targets = tree_map_only(
+            Tensor,
+            lambda x: x.to(device, non_blocking=True),
+            (self.inputs, self.targets),
         )
-
-
-def _moved(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {
-        name: _moved(x, device) if isinstance(x, Mapping) else x.to(device, non_blocking=True)
-        for name, x in inputs.items()
-    }
+        return Batch(inputs, targets, self.names, self.groups)
 
 
 def model_inputs(

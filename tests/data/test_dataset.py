@@ -38,7 +38,7 @@ def scenes(write_raster: Any, tmp_path: Path) -> Any:
 def _equal(one: Sample, two: Sample) -> bool:
     return (
         np.array_equal(one.image, two.image, equal_nan=True)
-        and np.array_equal(one.mask, two.mask)
+        and np.array_equal(one.target.mask, two.target.mask)
         and (one.name, one.group) == (two.name, two.group)
     )
 
@@ -70,7 +70,7 @@ def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
                 torch.equal(batch.inputs["images"], here.inputs["images"])
                 and batch.names == here.names
             )
-            assert torch.equal(batch.masks, here.masks)
+            assert torch.equal(batch.targets, here.targets)
 
 
 def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
@@ -83,11 +83,11 @@ def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
         values = sample.image[0].astype(int).flatten()
         scene = scenes[int(values[0]) // 10_000]
         rows, cols = (values % 10_000) // 50, (values % 10_000) % 50
-        mask = scene.labels.read(Window(0, 0, 40, 50))
-        assert (sample.mask.flatten() == mask[rows, cols]).all()
+        mask = scene.labels.read(Window(0, 0, 40, 50)).mask
+        assert (sample.target.mask.flatten() == mask[rows, cols]).all()
         assert sample.name == f"{scene.name} ({rows[0]}, {cols[0]})" and sample.group == scene.name
         [way] = [k for k in range(COUNT) if (turn(sample.image, k) == turned[i].image).all()]
-        assert (turn(sample.mask, way) == turned[i].mask).all()
+        assert (turn(sample.target.mask, way) == turned[i].target.mask).all()
         ways.add(way)
     assert len(ways) > 4
 
@@ -106,16 +106,18 @@ def test_every_training_window_holds_a_labelled_pixel(write_raster: Any, tmp_pat
     mask[300, 310] = 1
     scenes = _scenes(write_raster, tmp_path, {"a": mask})
     dataset = TrainWindows(scenes, scan(scenes, 8), 8, samples=20, focus=0)
-    assert all((dataset[i].mask == 1).any() for i in range(20))
+    assert all((dataset[i].target.mask == 1).any() for i in range(20))
 
 
 def test_scenes_smaller_than_the_window_are_padded(write_raster: Any, tmp_path: Path) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.ones((5, 9))})
     scans = scan(scenes, 16)
     for sample in (TrainWindows(scenes, scans, 16)[0], GridWindows(scenes, scans, 16)[0]):
-        assert sample.image.shape == (1, 16, 16) and sample.mask.shape == (16, 16)
-        assert (sample.mask == 1).sum() == 45 and (sample.mask == IGNORE).sum() == 16 * 16 - 45
-        assert (np.isnan(sample.image[0]) == (sample.mask == IGNORE)).all()
+        assert sample.image.shape == (1, 16, 16) and sample.target.mask.shape == (16, 16)
+        assert (sample.target.mask == 1).sum() == 45 and (
+            sample.target.mask == IGNORE
+        ).sum() == 16 * 16 - 45
+        assert (np.isnan(sample.image[0]) == (sample.target.mask == IGNORE)).all()
 
 
 def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Path) -> None:
@@ -127,8 +129,8 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
     for i in range(len(windows)):
         sample, place = windows[i], windows.places[i]
         assert sample.name == f"a ({place.row}, {place.col})" and place.scene == 0
-        assert (sample.mask != IGNORE).any()
-        seen += sample.image[0][sample.mask != IGNORE].tolist()
+        assert (sample.target.mask != IGNORE).any()
+        seen += sample.image[0][sample.target.mask != IGNORE].tolist()
     assert sorted(seen) == np.flatnonzero(mask != IGNORE).tolist()
     assert len(windows) < 20
 
@@ -157,7 +159,7 @@ def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -
         for i, (one, way) in enumerate(chosen):
             sample = fixed[epoch * 12 + i]
             assert np.array_equal(sample.image, turn(plain[one].image, way), equal_nan=True)
-            assert np.array_equal(sample.mask, turn(plain[one].mask, way))
+            assert np.array_equal(sample.target.mask, turn(plain[one].target.mask, way))
             ways.add(way)
     assert ways == (set(range(COUNT)) if augment else {0})
 
@@ -183,12 +185,13 @@ def test_prepare_makes_all_parts(scenes: Any) -> None:
     assert len(made.train) == 5 and len(made.val) == 12 and made.test is not None
     assert made.statistics.bands == ("red",)
     assert made.statistics.mean[0] == pytest.approx(1999 / 2 + 5000)  # of train alone
-    assert made.class_pixels["val"] == [
-        int((np.concatenate([made.val[i].mask for i in range(12)]) == k).sum()) for k in (0, 1)
+    assert made.class_counts["val"] == [
+        int((np.concatenate([made.val[i].target.mask for i in range(12)]) == k).sum())
+        for k in (0, 1)
     ]
     assert made.notes == []
     without = prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
-    assert without.test is None and without.class_pixels["test"] == []
+    assert without.test is None and without.class_counts["test"] == []
 
 
 def test_a_part_without_labels_is_refused(write_raster: Any, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_class_values_must_fit_the_classes() -> None:
 def test_raster_labels_on_the_scenes_grid(scene: RasterSource, write_raster: Any) -> None:
     values = np.random.default_rng(0).choice([0, 1, 2, 255], (30, 40)).astype("uint8")
     labels = open_labels(write_raster("l.tif", values), scene, classes=LAND)
-    assert (labels.read(_whole(scene)) == values).all()
-    beyond = labels.read(Window(-1, 38, 3, 4))
+    assert (labels.read(_whole(scene)).mask == values).all()
+    beyond = labels.read(Window(-1, 38, 3, 4)).mask
     assert (beyond[1:, :2] == values[:2, 38:]).all()
     assert (beyond[0] == IGNORE).all() and (beyond[:, 2:] == IGNORE).all()
 
@@ -87,7 +87,7 @@ def test_raster_labels_on_another_grid_are_reprojected(
     # pixels three times the scene's, from its column 6 and row 3 on
     path = write_raster("l.tif", coarse, transform=from_origin(500_060, 4_999_970, 30, 30))
     labels = open_labels(path, scene, classes=LAND)
-    mask = labels.read(_whole(scene))
+    mask = labels.read(_whole(scene)).mask
     assert (mask[3:30, 6:36] == coarse.repeat(3, 0).repeat(3, 1)[:27]).all()
     assert (mask[:3] == IGNORE).all() and (mask[:, :6] == IGNORE).all()
     assert (mask[:, 36:] == IGNORE).all()
@@ -104,7 +104,7 @@ def test_reprojected_labels_keep_a_class_that_is_their_nodata(
         "l.tif", values, nodata=0, transform=from_origin(500_050, 5_000_000, 10, 10)
     )
     labels = open_labels(path, scene, classes=LAND)
-    mask = labels.read(_whole(scene))
+    mask = labels.read(_whole(scene)).mask
     assert (mask[:, 5:] == 0).all() and (mask[:, :5] == IGNORE).all()
     assert any("nodata 0 is the value of water" in note for note in labels.notes)
 
@@ -113,7 +113,7 @@ def test_reprojected_labels_of_wide_integers(scene: RasterSource, write_raster: 
     path = write_raster(
         "l.tif", np.ones((30, 40), dtype="int16"), transform=from_origin(500_050, 5_000_000, 10, 10)
     )
-    mask = open_labels(path, scene, classes=LAND, ignore_values=[]).read(_whole(scene))
+    mask = open_labels(path, scene, classes=LAND, ignore_values=[]).read(_whole(scene)).mask
     assert (mask[:, 5:] == 1).all() and (mask[:, :5] == IGNORE).all()
 
 
@@ -150,7 +150,7 @@ def test_polygons_in_any_crs(scene: RasterSource, write_polygons: Any, crs: str 
     labels = open_labels(path, scene, classes=SHIPS)
     expected = _centres_in(SHIP, scene.shape)
     assert expected.sum() > 100
-    assert (labels.read(_whole(scene)) == expected).all()
+    assert (labels.read(_whole(scene)).mask == expected).all()
 
 
 def test_long_edges_bend_with_the_projection(write_raster: Any, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_long_edges_bend_with_the_projection(write_raster: Any, tmp_path: Path) 
     shape = box(11, 66, 22, 69)
     frame = geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:4326")
     frame.to_file(tmp_path / "l.geojson")
-    mask = open_labels(tmp_path / "l.geojson", wide, classes=SHIPS).read(_whole(wide))
+    mask = open_labels(tmp_path / "l.geojson", wide, classes=SHIPS).read(_whole(wide)).mask
     cols, rows = np.meshgrid(np.arange(300) + 0.5, np.arange(300) + 0.5)
     lon, lat = warp_points(
         "EPSG:32633", "EPSG:4326", 300_000 + 2000 * cols.ravel(), 7_800_000 - 2000 * rows.ravel()
@@ -181,7 +181,7 @@ def test_a_scene_over_the_180th_meridian(write_raster: Any, tmp_path: Path) -> N
     frame = geopandas.GeoDataFrame({"class": ["west", "east"]}, geometry=sides, crs="EPSG:4326")
     frame.to_file(tmp_path / "l.geojson")
     labels = open_labels(tmp_path / "l.geojson", raster, classes=["none", "west", "east"])
-    mask = labels.read(_whole(raster))
+    mask = labels.read(_whole(raster)).mask
     west, east = np.argwhere(mask == 1)[:, 1], np.argwhere(mask == 2)[:, 1]
     assert len(west) > 1000 and len(east) > 1000 and west.max() < east.min()
 
@@ -189,7 +189,7 @@ def test_a_scene_over_the_180th_meridian(write_raster: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize("suffix", ["geojson", "shp", "gpkg"])
 def test_files_of_any_kind(scene: RasterSource, write_polygons: Any, suffix: str) -> None:
     path = write_polygons(f"l.{suffix}", [SHIP], **{"class": ["Ship"]})
-    mask = open_labels(path, scene, classes=SHIPS).read(_whole(scene))
+    mask = open_labels(path, scene, classes=SHIPS).read(_whole(scene)).mask
     assert (mask == _centres_in(SHIP, scene.shape)).all()
 
 
@@ -214,9 +214,9 @@ def test_windows_of_a_drawing_are_parts_of_the_whole(shapes: Any, size: int) -> 
         overlaps=True,
         notes=(),
     )
-    whole = labels.read(Window(0, 0, 30, 40))
+    whole = labels.read(Window(0, 0, 30, 40)).mask
     for window in grid((30, 40), size):
-        part = labels.read(window)
+        part = labels.read(window).mask
         inner = window.clip((30, 40))
         assert inner is not None
         assert (
@@ -232,13 +232,13 @@ def test_a_drawing_with_many_corners_is_cut_without_loss(
     whole = _centres_in(round_one, scene.shape)
     for window in grid(scene.shape, 10):
         rows, cols = window.within(_whole(scene))
-        assert (labels.read(window) == whole[rows, cols]).all()
+        assert (labels.read(window).mask == whole[rows, cols]).all()
 
 
 def test_later_polygons_lie_on_top(scene: RasterSource, write_polygons: Any) -> None:
     shapes = [box(0, 0, 10, 10), box(5, 5, 15, 15), box(0, 0, 6, 6)]
     path = write_polygons("l.gpkg", shapes, kind=["wood", "field", "water"])
-    mask = open_labels(path, scene, classes=LAND, class_field="kind").read(_whole(scene))
+    mask = open_labels(path, scene, classes=LAND, class_field="kind").read(_whole(scene)).mask
     assert (mask[7, 2], mask[7, 7], mask[5, 5], mask[20, 20]) == (1, 2, 0, IGNORE)
 
 
@@ -252,7 +252,7 @@ def test_pixels_outside_polygons(scene: RasterSource, write_polygons: Any) -> No
         (SHIPS, "ignore", IGNORE),
     ):
         labels = open_labels(path, scene, classes=classes, unlabelled=unlabelled)  # type: ignore[arg-type]
-        mask = labels.read(_whole(scene))
+        mask = labels.read(_whole(scene)).mask
         assert mask[20, 20] == expected and mask[2, 2] == 1
 
 
@@ -260,14 +260,14 @@ def test_class_values_serve_numbers_in_polygons(scene: RasterSource, write_polyg
     path = write_polygons("l.gpkg", [box(0, 0, 5, 5)], label=[3])
     values = {"water": 1, "wood": 2, "field": 3}
     labels = open_labels(path, scene, classes=LAND, class_values=values)
-    assert labels.read(_whole(scene))[2, 2] == 2
+    assert labels.read(_whole(scene)).mask[2, 2] == 2
 
 
 def test_unknown_classes_of_polygons_are_refused(scene: RasterSource, write_polygons: Any) -> None:
     path = write_polygons("l.gpkg", [SHIP, SHIP, SHIP], **{"class": ["ship", "buoy", "buoy"]})
     with pytest.raises(GeotuneError, match=r"l\.gpkg: holds class value 'buoy' \(2 features\)"):
         open_labels(path, scene, classes=SHIPS)
-    assert open_labels(path, scene, classes=SHIPS, class_field="").read(_whole(scene)).any()
+    assert open_labels(path, scene, classes=SHIPS, class_field="").read(_whole(scene)).mask.any()
     with pytest.raises(GeotuneError, match=r"has no field 'kind'.*it has class"):
         open_labels(path, scene, classes=SHIPS, class_field="kind")
     silent = write_polygons("s.gpkg", [SHIP], owner=["a"])
@@ -288,7 +288,7 @@ def test_crs_of_scene_and_polygons_must_both_be_there(
 
 def test_polygons_elsewhere_do_not_overlap(scene: RasterSource, write_polygons: Any) -> None:
     far = open_labels(write_polygons("f.gpkg", [box(900, 900, 910, 910)]), scene, classes=SHIPS)
-    assert far.overlaps is False and not far.read(_whole(scene)).any()
+    assert far.overlaps is False and not far.read(_whole(scene)).mask.any()
 
 
 @pytest.mark.parametrize("classes", [SHIPS, ["background", "a", "b"]])
@@ -298,14 +298,14 @@ def test_a_file_without_any_polygon_is_background(
     path = tmp_path / "none.geojson"
     path.write_text('{"type": "FeatureCollection", "features": []}')
     labels = open_labels(path, scene, classes=classes)
-    assert labels.overlaps is None and not labels.read(_whole(scene)).any()
+    assert labels.overlaps is None and not labels.read(_whole(scene)).mask.any()
 
 
 def test_invalid_polygons_are_mended(scene: RasterSource, write_polygons: Any) -> None:
     bow = Polygon([(2, 2), (22, 22), (22, 2), (2, 22)])
     flat = Polygon([(30, 2), (30, 9), (30, 4), (30, 2)])
     labels = open_labels(write_polygons("l.gpkg", [bow, flat]), scene, classes=SHIPS)
-    mask = labels.read(_whole(scene))
+    mask = labels.read(_whole(scene)).mask
     assert mask[12, 4] == mask[12, 20] == 1 and mask[4, 12] == 0
     assert not mask[:, 25:].any()
 

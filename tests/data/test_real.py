@@ -24,9 +24,9 @@ def test_ships(shared_data: Path) -> None:
         split_by_group(scenes, val=["busan"], test=["durban"]), window=128, samples=40, focus=0.75
     )
     assert made.parts["train"] == ["cartagena", "casablanca"]
-    assert made.class_pixels["val"] == [724_428, 3_930]
+    assert made.class_counts["val"] == [724_428, 3_930]
     assert len(made.val) == 54 and made.notes == []
-    ships = np.mean([bool((made.train[i].mask == 1).any()) for i in range(40)])
+    ships = np.mean([bool((made.train[i].target.mask == 1).any()) for i in range(40)])
     assert ships > 0.6
 
 
@@ -41,7 +41,7 @@ def test_clouds(shared_data: Path) -> None:
         wanted_bands=["nir"],
     )
     [result] = scan([scene], 128)
-    assert result.class_pixels.tolist() == [60_488, 2_698, 113_029, 85_929]
+    assert result.class_counts.tolist() == [60_488, 2_698, 113_029, 85_929]
     assert result.means[0] == pytest.approx(0.277, abs=1e-3)
 
 

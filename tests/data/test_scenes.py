@@ -129,9 +129,9 @@ def test_nodata_is_not_labelled(tmp_path: Path, write_raster: Any) -> None:
     [scene] = open_scenes(
         scenes=f"{tmp_path}/a.tif", labels=f"{tmp_path}/l/{{scene}}.tif", classes=SHIPS, nodata=0
     )
-    pixels, mask = scene.read(Window(0, 0, 6, 6))
+    pixels, target = scene.read(Window(0, 0, 6, 6))
     assert np.isnan(pixels).sum() == 3
-    assert np.argwhere(mask == 255).tolist() == [[0, 0]]
+    assert np.argwhere(target.mask == 255).tolist() == [[0, 0]]
 
 
 def test_labels_must_overlap_some_scene(
@@ -156,7 +156,7 @@ def test_one_label_file_may_serve_all_scenes(
     write_raster("b.tif", ONES, transform=from_origin(500_100, 5_000_000, 10, 10))
     write_polygons("all.gpkg", [box(0, 0, 2, 2), box(12, 0, 14, 2)])
     scenes = open_scenes(scenes=f"{tmp_path}/*.tif", labels=f"{tmp_path}/all.gpkg", classes=SHIPS)
-    found = [np.argwhere(s.labels.read(Window(0, 0, 6, 6)) == 1)[0].tolist() for s in scenes]
+    found = [np.argwhere(s.labels.read(Window(0, 0, 6, 6)).mask == 1)[0].tolist() for s in scenes]
     assert found == [[0, 0], [0, 2]]
 
 

@@ -63,7 +63,7 @@ def test_metrics_are_those_of_counting(predicted: np.ndarray, truth: np.ndarray)
     for t, p in zip(truth.flat, predicted.flat, strict=True):
         if t != IGNORE:
             matrix[t, p] += 1
-    assert metrics.confusion() == matrix.tolist()
+    assert metrics.details()["confusion"] == matrix.tolist()
 
 
 def test_metrics_are_torchmetrics_where_every_class_is_present() -> None:
@@ -98,7 +98,7 @@ def test_reset_forgets_and_nothing_counted_is_nan() -> None:
     metrics.reset()
     metrics.update(as_logits(torch.tensor([[[0, 1]]])), torch.full((1, 1, 2), IGNORE))
     assert all(math.isnan(value) for value in metrics.compute().values())
-    assert sum(map(sum, metrics.confusion())) == 0
+    assert sum(map(sum, metrics.details()["confusion"])) == 0
 
 
 def test_processes_add_their_counts() -> None:
@@ -114,5 +114,5 @@ def test_processes_add_their_counts() -> None:
     (reduce,) = parts[0].matrix._reductions.values()
     assert callable(reduce)
     together = reduce(torch.stack([part.matrix.confmat for part in parts]))
-    assert together.tolist() == whole.confusion()
+    assert together.tolist() == whole.details()["confusion"]
     assert not whole.state_dict(), "metrics leave nothing in a checkpoint of weights"

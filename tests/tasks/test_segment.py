@@ -187,11 +187,11 @@ def test_predict_and_probabilities() -> None:
     assert torch.equal(probabilities.argmax(1), classes.long())
 
 
-def test_sample_score_is_the_mean_over_classes_that_occur() -> None:
-    predicted = torch.tensor([[0, 0, 1, 1]])
-    mask = torch.tensor([[0, 1, 1, IGNORE]])
-    logits = 10.0 * F.one_hot(predicted, 3).permute(2, 0, 1)
+def test_the_score_of_a_window_is_the_mean_over_classes_that_occur() -> None:
+    predicted = torch.tensor([[[0, 0, 1, 1]]])
+    mask = torch.tensor([[[0, 1, 1, IGNORE]]])
+    logits = 10.0 * F.one_hot(predicted, 3).permute(0, 3, 1, 2)
     task = Segment(NAMES)
-    assert task.sample_score(logits, mask) == pytest.approx((1 / 2 + 1 / 2) / 2)
-    assert task.sample_score(logits, predicted) == 1
-    assert math.isnan(task.sample_score(logits, torch.full_like(mask, IGNORE)))
+    assert task.score(logits, mask) == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert task.score(logits, predicted) == 1
+    assert math.isnan(task.score(logits, torch.full_like(mask, IGNORE)))

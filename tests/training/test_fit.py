@@ -111,7 +111,7 @@ def test_adapter_gives_the_stated_metrics(
     data = build_data(parse_recipe(tiny_values()))
     again = evaluate(built.model, built.task, data.val, batch_size=4, device=torch.device("cpu"))
     assert again.metrics == result.metrics
-    assert sum(map(sum, again.confusion)) == 64 * 64  # each pixel once
+    assert sum(map(sum, again.details["confusion"])) == 64 * 64  # each pixel once
     assert again.regions["c"] == again.metrics  # the one scene of the part
     assert len(again.scores) == 4
 

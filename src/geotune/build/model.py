@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +21,13 @@ from geotune.model import Model
 from geotune.normalize import choose_normalization
 from geotune.recipe import Recipe, RecipeError, Section, parse_sections
 from geotune.recompute import recompute_stages
-from geotune.tasks.segment import Segment
+from geotune.tasks.base import Task
+from geotune.tasks.catalog import TASKS
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
 if TYPE_CHECKING:  # reading files takes libraries that a model does not need
     from geotune.build.data import FileFacts
     from geotune.data.prepare import DataParts
-
-TASKS: dict[str, Callable[..., Segment]] = {"segment": Segment}
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Built:
     """
 
     model: Model
-    task: Segment
+    task: Task
     normalization: Normalization
     notes: list[str]
 
@@ -101,7 +99,7 @@ def assemble(recipe: Recipe, backbone: Backbone, normalization: Normalization) -
     return model
 
 
-def build_task(recipe: Recipe) -> Segment:
+def build_task(recipe: Recipe) -> Task:
     """The recipe's task."""
     return TASKS[recipe.task.kind](**values_of(recipe.task))
 

@@ -15,9 +15,8 @@ from geotune.data.raster import Image
 from geotune.data.sampling import WindowSampler
 from geotune.data.scan import SceneScan
 from geotune.data.scene import Scene
-from geotune.data.values import Mask
 from geotune.data.windows import Window, grid
-from geotune.types import IGNORE, Sample
+from geotune.types import Sample, Target
 
 TRIES = 10
 
@@ -32,7 +31,7 @@ class TrainWindows:
     Args:
         scenes: the training scenes.
         scans: what each of them holds.
-        window: side of the windows in pixels; smaller scenes are padded with NaN and `IGNORE`.
+        window: side of the windows in pixels; smaller scenes are padded with NaN.
         samples: windows an epoch; by default what covers the scenes' area once.
         focus: share of windows drawn around a pixel of a rare class.
         augment: flips and quarter turns.
@@ -67,7 +66,7 @@ class TrainWindows:
         self.seed = seed
         self.sampler = WindowSampler(
             [scene.shape for scene in scenes],
-            np.stack([scan.class_pixels for scan in scans]),
+            np.stack([scan.class_counts for scan in scans]),
             [scan.positions for scan in scans],
             window,
             focus,
@@ -94,13 +93,13 @@ class TrainWindows:
         """A window that holds a label, and where it is."""
         for _ in range(TRIES):
             which, window = self.sampler.draw(rng)
-            image, mask = self.scenes[which].read(window)
-            if (mask != IGNORE).any():
+            image, target = self.scenes[which].read(window)
+            if target.learnable:
                 break
         else:
             which, window = self.sampler.draw_focused(rng)
-            image, mask = self.scenes[which].read(window)
-        sample = _sample(self.scenes[which], window, image, mask, self.metadata)
+            image, target = self.scenes[which].read(window)
+        sample = _sample(self.scenes[which], window, image, target, self.metadata)
         return GridPlace(which, window.row, window.col), sample
 
     def __iter__(self) -> Iterator[Sample]:
@@ -174,7 +173,7 @@ class GridWindows:
     Args:
         scenes: the scenes.
         scans: what each of them holds, of a grid of `window` pixels.
-        window: side of the windows in pixels; at the edges padded with NaN and `IGNORE`.
+        window: side of the windows in pixels; at the edges padded with NaN.
         metadata: what of time and location the samples carry.
     """
 
@@ -224,11 +223,11 @@ def _at(scenes: Sequence[Scene], place: GridPlace, window: int, metadata: Sequen
 def _turned(sample: Sample, way: int) -> Sample:
     if not way:
         return sample
-    return replace(sample, image=turn(sample.image, way), mask=turn(sample.mask, way))
+    return replace(sample, image=turn(sample.image, way), target=sample.target.turned(way))
 
 
 def _sample(
-    scene: Scene, window: Window, image: Image, mask: Mask, metadata: Sequence[str]
+    scene: Scene, window: Window, image: Image, target: Target, metadata: Sequence[str]
 ) -> Sample:
     name = f"{scene.name} ({window.row}, {window.col})"
-    return Sample(image, mask, name, scene.group, *time_and_place(scene.raster, window, metadata))
+    return Sample(image, target, name, scene.group, *time_and_place(scene.raster, window, metadata))

@@ -8,10 +8,10 @@ from typing import Literal, Protocol
 
 from geotune.data.raster import RasterSource
 from geotune.data.raster_labels import open_raster_labels
-from geotune.data.values import ClassValues, Mask
+from geotune.data.values import ClassValues
 from geotune.data.vector_labels import open_vector_labels
 from geotune.data.windows import Window
-from geotune.types import IGNORE
+from geotune.types import IGNORE, Target
 
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet", ".kml", ".gml")
 
@@ -22,6 +22,7 @@ class Labels(Protocol):
     Attributes:
         path: the file.
         classes: names, in the order of the indices that `read` gives.
+        unit: what is counted of each class: `pixel`.
         overlaps: whether any label lies in the scene; None where the file holds no label at all.
         notes: what a user should know about how the file was understood.
     """
@@ -31,12 +32,14 @@ class Labels(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
+    def unit(self) -> str: ...  # noqa: D102
+    @property
     def overlaps(self) -> bool | None: ...  # noqa: D102
     @property
     def notes(self) -> tuple[str, ...]: ...  # noqa: D102
 
-    def read(self, window: Window) -> Mask:
-        """Class indices `(h, w)`, `IGNORE` where there is no label and outside the scene.
+    def read(self, window: Window) -> Target:
+        """What is said of a window, which may reach out of the scene.
 
         Raises `GeotuneError` for a value that stands for no class.
         """

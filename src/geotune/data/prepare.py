@@ -24,7 +24,8 @@ class DataParts:
         val: a grid of windows.
         test: a grid of windows; None where the split has no test part.
         statistics: of the training scenes' bands.
-        class_pixels: labelled pixels of each class, by part.
+        class_counts: what is labelled of each class, in `unit`s, by part.
+        unit: what is counted: `pixel`.
         notes: what a user should know.
         gsd_m: side of a pixel of the training scenes in metres (their median), where known.
         wavelengths: of bands in micrometres, where the files say them.
@@ -35,7 +36,8 @@ class DataParts:
     val: GridWindows
     test: GridWindows | None
     statistics: BandStatistics
-    class_pixels: dict[str, list[int]]
+    class_counts: dict[str, list[int]]
+    unit: str
     notes: list[str]
     gsd_m: float | None
     wavelengths: dict[str, float]
@@ -58,17 +60,18 @@ def prepare(
     """Read and check all scenes of `parts` (see `scan`) and make their datasets.
 
     `progress` is called with each scene that was read. Raises `GeotuneError` for faults in the
-    files, for a part without a labelled pixel, and where a file does not say what `metadata` asks.
+    files, for a part without any label, and where a file does not say what `metadata` asks.
     """
     scenes = [scene for part in parts.values() for scene in part]
     require_metadata({scene.name: scene.raster for scene in scenes}, metadata)
     results = iter(scan(scenes, window, threads=threads, progress=progress))
     scans = {part: [next(results) for _ in members] for part, members in parts.items()}
-    counts = {part: _class_pixels(members, scans[part]) for part, members in parts.items()}
+    unit = scenes[0].labels.unit
+    counts = {part: _class_counts(members, scans[part]) for part, members in parts.items()}
     for part, members in parts.items():
         if members and not sum(counts[part]):
             raise GeotuneError(
-                f"data.split.{part}: none of its scenes has a labelled pixel with data "
+                f"data.split.{part}: none of its scenes has a labelled {unit} with data "
                 f"({', '.join(scene.name for scene in members[:10])}); look at their labels and "
                 "at data.nodata, data.ignore_values and data.unlabelled"
             )
@@ -95,7 +98,8 @@ def prepare(
         val=grid("val"),
         test=grid("test") if parts["test"] else None,
         statistics=found,
-        class_pixels=counts,
+        class_counts=counts,
+        unit=unit,
         notes=_notes(parts, counts),
         gsd_m=float(np.median(known)) if known else None,
         wavelengths=dict(parts["train"][0].raster.wavelengths),
@@ -103,10 +107,10 @@ def prepare(
     )
 
 
-def _class_pixels(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> list[int]:
+def _class_counts(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> list[int]:
     if not scenes:
         return []
-    total = np.sum([result.class_pixels for result in scans], axis=0)
+    total = np.sum([result.class_counts for result in scans], axis=0)
     return [int(count) for count in total]
 
 
@@ -122,5 +126,6 @@ def _notes(parts: Parts, counts: dict[str, list[int]]) -> list[str]:
             classes = members[0].labels.classes
             absent = [name for name, count in zip(classes, counts[part], strict=True) if not count]
             if absent:
-                notes.append(f"no pixel of {', '.join(absent)} in the {part} scenes")
+                unit = members[0].labels.unit
+                notes.append(f"no {unit} of {', '.join(absent)} in the {part} scenes")
     return notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.handles import Grid, dataset, reading, warped
 from geotune.data.raster import RasterSource, apply
+from geotune.data.targets import PixelClasses
 from geotune.data.values import UNKNOWN, ClassValues, Mask
 from geotune.data.windows import Window
 from geotune.types import IGNORE, GeotuneError
@@ -48,23 +49,25 @@ class RasterLabels:
     overlaps: bool
     notes: tuple[str, ...]
 
+    unit: ClassVar[str] = "pixel"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names, in the order of the indices."""
         return self.values.classes
 
-    def read(self, window: Window) -> Mask:
-        """Class indices `(h, w)`. Raises `GeotuneError` for a value that is no class."""
+    def read(self, window: Window) -> PixelClasses:
+        """The pixels' classes. Raises `GeotuneError` for a value that is no class."""
         mask = np.full((window.height, window.width), IGNORE, dtype=np.int64)
         inner = window.clip(self.shape)
         if inner is None:
-            return mask
+            return PixelClasses(mask)
         raw = self._raw(inner)
         indices = self._indices(raw)
         if (indices == UNKNOWN).any():
             self._refuse(raw[indices == UNKNOWN])
         mask[inner.within(window)] = indices
-        return mask
+        return PixelClasses(mask)
 
     def check(self, windows: Iterable[Window]) -> None:
         """Read `windows` and raise `GeotuneError` with every value that is no class."""

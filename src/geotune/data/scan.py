@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotune.data.raster import Image
-from geotune.data.scene import Scene, hide
-from geotune.data.values import Mask
+from geotune.data.scene import Scene, has_data
 from geotune.data.windows import Window, grid
-from geotune.types import IGNORE, BandStatistics, GeotuneError
+from geotune.types import BandStatistics, GeotuneError
 
 BLOCK = 512
 """Side of the blocks that are read at a time, in pixels."""
@@ -33,8 +32,8 @@ class SceneScan:
         counts: pixels with data of each band, `(C,)`.
         means: mean of each band over them.
         squares: sum of squared distances from the mean.
-        class_pixels: labelled pixels with data of each class, `(K,)`.
-        positions: for each class up to `KEPT` of its pixels, `(n, 2)` as (row, col), each pixel
+        class_counts: what is marked of each class where there is data, `(K,)`: its pixels.
+        positions: for each class up to `KEPT` of its marks, `(n, 2)` as (row, col), each of them
             equally likely.
         labelled: (row, col) of those windows of the scene's grid that hold a labelled pixel.
     """
@@ -43,7 +42,7 @@ class SceneScan:
     counts: NDArray[np.int64]
     means: NDArray[np.float64]
     squares: NDArray[np.float64]
-    class_pixels: NDArray[np.int64]
+    class_counts: NDArray[np.int64]
     positions: tuple[NDArray[np.int64], ...]
     labelled: tuple[tuple[int, int], ...]
 
@@ -87,21 +86,22 @@ def scan_scene(scene: Scene, window: int) -> SceneScan:
         faults.add(wrong, block)
         moments.add(image)
         try:
-            mask = hide(scene.labels.read(block), image)
+            valid = has_data(image)
+            target = scene.labels.read(block).shown(valid)
         except GeotuneError:
             scene.labels.check(filter(None, blocks))  # says it of the whole file
             raise
-        pixels += int((~np.isnan(image).all(axis=0)).sum())
-        for index in np.flatnonzero(np.bincount(mask.ravel(), minlength=classes)[:classes]):
-            reservoirs[index].add(mask == index, block)
-        labelled |= _cells(mask, block, window)
+        pixels += int(valid.sum())
+        for index, where in target.marks():
+            reservoirs[index].add(where, block)
+        labelled |= _cells(target.labelled(valid), block, window)
     faults.refuse(scene)
     return SceneScan(
         pixels=pixels,
         counts=moments.counts,
         means=moments.means,
         squares=moments.squares,
-        class_pixels=np.array([r.seen for r in reservoirs], dtype=np.int64),
+        class_counts=np.array([r.seen for r in reservoirs], dtype=np.int64),
         positions=tuple(r.positions for r in reservoirs),
         labelled=tuple(sorted(labelled)),
     )
@@ -174,19 +174,17 @@ class _Reservoir:
         self.seen = 0
         self.positions = np.zeros((0, 2), dtype=np.int64)
 
-    def add(self, where: NDArray[np.bool_], block: Window) -> None:
-        flat = np.flatnonzero(where)
+    def add(self, where: NDArray[np.int64], block: Window) -> None:
         kept = len(self.positions)
-        new = min(len(flat), KEPT) if kept == 0 else self._share_of(len(flat))
-        if new < len(flat):
-            flat = self.rng.choice(flat, new, replace=False)
+        new = min(len(where), KEPT) if kept == 0 else self._share_of(len(where))
+        flat = self.rng.choice(where, new, replace=False) if new < len(where) else where
         old = self.positions
         if kept + new > KEPT:
             old = old[self.rng.choice(kept, KEPT - new, replace=False)]
-        rows, cols = np.divmod(flat, where.shape[1])
+        rows, cols = np.divmod(flat, block.width)
         fresh = np.stack([rows + block.row, cols + block.col], axis=1)
         self.positions = np.concatenate([old, fresh])
-        self.seen += int(where.sum())
+        self.seen += len(where)
 
     def _share_of(self, count: int) -> int:
         """How many of a sample of the pixels seen so far and `count` more are among the latter."""
@@ -224,9 +222,8 @@ class _Faults:
             )
 
 
-def _cells(mask: Mask, block: Window, window: int) -> set[tuple[int, int]]:
+def _cells(there: NDArray[np.bool_], block: Window, window: int) -> set[tuple[int, int]]:
     """(row, col) of the grid's windows of which the block holds a labelled pixel."""
-    there = mask != IGNORE
     rows = _starts(block.row, block.height, window)
     cols = _starts(block.col, block.width, window)
     found = np.logical_or.reduceat(np.logical_or.reduceat(there, rows, axis=0), cols, axis=1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geotune.data.labels import Labels
 from geotune.data.raster import Image, RasterSource
-from geotune.data.values import Mask
 from geotune.data.windows import Window
-from geotune.types import IGNORE
+from geotune.types import Target
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,12 @@ class Scene:
         """(H, W) in pixels."""
         return self.raster.shape
 
-    def read(self, window: Window) -> tuple[Image, Mask]:
-        """Image `(C, h, w)` with NaN and mask `(h, w)` with `IGNORE` where there is no data."""
+    def read(self, window: Window) -> tuple[Image, Target]:
+        """Image `(C, h, w)`, NaN where there is no data, and the target without what lies there."""
         image = self.raster.read(window)
-        return image, hide(self.labels.read(window), image)
+        return image, self.labels.read(window).shown(has_data(image))
 
 
-def hide(mask: Mask, image: Image) -> Mask:
-    """The mask with `IGNORE` where no band of the image has data."""
-    mask[np.isnan(image).all(axis=0)] = IGNORE
-    return mask
+def has_data(image: Image) -> NDArray[np.bool_]:
+    """Where any band of an image `(C, h, w)` has data, `(h, w)`."""
+    return np.asarray(~np.isnan(image).all(axis=0))

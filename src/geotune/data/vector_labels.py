@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import geopandas
 import numpy as np
@@ -25,7 +25,8 @@ from shapely import STRtree
 
 from geotune.data.handles import quiet
 from geotune.data.raster import RasterSource, apply
-from geotune.data.values import UNKNOWN, ClassValues, Mask
+from geotune.data.targets import PixelClasses
+from geotune.data.values import UNKNOWN, ClassValues
 from geotune.data.windows import Window
 from geotune.types import IGNORE, GeotuneError
 
@@ -61,17 +62,18 @@ class VectorLabels:
     outside: int
     overlaps: bool | None
     notes: tuple[str, ...]
+    unit: ClassVar[str] = "pixel"
     tree: STRtree = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", STRtree(self.polygons))
 
-    def read(self, window: Window) -> Mask:
-        """Class indices `(h, w)` of the pixels in `window`."""
+    def read(self, window: Window) -> PixelClasses:
+        """The classes of the pixels in `window`."""
         mask = np.full((window.height, window.width), IGNORE, dtype=np.int64)
         inner = window.clip(self.shape)
         if inner is None:
-            return mask
+            return PixelClasses(mask)
         drawn = np.full((inner.height, inner.width), self.outside, dtype=np.uint8)
         left, top = inner.col, inner.row
         frame = (left, top, left + inner.width, top + inner.height)
@@ -92,7 +94,7 @@ class VectorLabels:
                 with quiet:
                     rasterize(shapes, out=drawn, transform=Affine.translation(left, top))
         mask[inner.within(window)] = drawn
-        return mask
+        return PixelClasses(mask)
 
     def check(self, windows: Iterable[Window]) -> None:
         """Nothing is left to check: every polygon's class was looked at when it was opened."""

@@ -47,8 +47,9 @@ def test_run(
     metrics = folder.read_json("metrics")
     metrics["test"] = tested.metrics
     metrics["regions"]["test"] = tested.regions
-    metrics["confusion"]["test"] = tested.confusion
+    for name, value in tested.details.items():
+        metrics[name]["test"] = value
     folder.write_json("metrics", metrics)
     examples = Examples.load(folder.examples)
     write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
-    return {"metrics": tested.metrics, "regions": tested.regions, "confusion": tested.confusion}
+    return {"metrics": tested.metrics, "regions": tested.regions, **tested.details}

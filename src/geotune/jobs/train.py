@@ -127,7 +127,8 @@ def _finish(
         },
         "data": {
             "parts": data.parts,
-            "class_pixels": data.class_pixels,
+            "class_counts": data.class_counts,
+            "unit": data.unit,
             "bands": list(data.statistics.bands),
             "mean": list(data.statistics.mean),
             "std": list(data.statistics.std),
@@ -137,7 +138,7 @@ def _finish(
     metrics = {
         "val": validation.metrics,
         "regions": {"val": validation.regions},
-        "confusion": {"val": validation.confusion},
+        **{name: {"val": value} for name, value in validation.details.items()},
     }
     folder.write_json("metrics", metrics)
     write_report(folder.report, make_report(folder, recipe, examples, summary, metrics))

@@ -36,12 +36,12 @@ class Part:
 
     Attributes:
         scenes: names of the scenes or chips.
-        class_pixels: labelled pixels of each class, in the classes' order.
+        class_counts: labelled pixels of each class, in the classes' order.
         ignored_pixels: pixels without a label or without data.
     """
 
     scenes: Sequence[str]
-    class_pixels: Sequence[int]
+    class_counts: Sequence[int]
     ignored_pixels: int = 0
 
 
@@ -130,5 +130,5 @@ class Report:
             if len(rows) != count or any(len(row) != count for row in rows):
                 raise ValueError(f"the confusion matrix of {part} is not {count} x {count}")
         for name, part_data in self.data.items():
-            if len(part_data.class_pixels) != count:
-                raise ValueError(f"class_pixels of {name} are not of {count} classes")
+            if len(part_data.class_counts) != count:
+                raise ValueError(f"class_counts of {name} are not of {count} classes")

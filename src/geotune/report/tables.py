@@ -87,11 +87,11 @@ def confusion_rows(counts: Sequence[Sequence[int]]) -> list[list[Cell]]:
 
 def share_rows(report: Report, part: Part) -> list[ShareRow]:
     """The classes' shares of a part, in the classes' order."""
-    total = sum(part.class_pixels)
+    total = sum(part.class_counts)
     return [
         ShareRow(name, color, pixels, ratio(pixels, total))
         for name, color, pixels in zip(
-            report.classes, report.colors, part.class_pixels, strict=True
+            report.classes, report.colors, part.class_counts, strict=True
         )
     ]
 

@@ -7,6 +7,7 @@ truth nor in the prediction has no IoU and no F1: they are NaN and left out of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +77,9 @@ class SegmentMetrics(nn.Module):
         values |= {f"f1/{name}": float(v) for name, v in zip(self.classes, f1s, strict=True)}
         return values
 
-    def confusion(self) -> list[list[int]]:
-        """Counted pixels by true class (rows) and predicted class (columns)."""
-        rows: list[list[int]] = self.matrix.compute().tolist()
-        return rows
+    def details(self) -> dict[str, Any]:
+        """`confusion`: counted pixels by true class (rows) and predicted class (columns)."""
+        return {"confusion": self.matrix.compute().tolist()}
 
     def reset(self) -> None:
         """Forget all pixels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ class Segment:
         main_metric: the metric by which runs are compared; higher is better.
     """
 
-    main_metric = "miou"
-    higher_is_better = True
+    main_metric: ClassVar[str] = "miou"
+    lower_is_better: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Segment:
         return torch.stack([LOSSES[term](log_probs, masks, weights) for term in self.terms]).sum()
 
     def metrics(self) -> SegmentMetrics:
-        """A fresh counter: `update(logits, masks)`, `compute()`, `confusion()`, `reset()`."""
+        """A fresh counter of pixels."""
         return SegmentMetrics(self.classes)
 
     def predict(self, logits: Tensor) -> Tensor:
@@ -88,12 +89,12 @@ class Segment:
         """Probabilities `(B, K, H, W)` as float32; they sum to one over the classes."""
         return logits.float().softmax(dim=1)
 
-    def sample_score(self, logits: Tensor, mask: Tensor) -> float:
-        """Mean IoU of one window, logits `(K, H, W)` and mask `(H, W)`.
+    def score(self, logits: Tensor, masks: Tensor) -> float:
+        """Mean IoU of one window, logits `(1, K, H, W)` and mask `(1, H, W)`.
 
         The mean is over classes in its truth or prediction; NaN where every pixel is ignored.
         """
         metrics = self.metrics().to(logits.device)
-        metrics.update(logits.unsqueeze(0), mask.unsqueeze(0))
+        metrics.update(logits, masks)
         # Not compute(): a window is scored by the process that has it, without any exchange.
         return float(iou(metrics.matrix.confmat).nanmean())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from geotune.data.dataset import GridWindows
 from geotune.model import Model
-from geotune.tasks.segment import Segment
+from geotune.tasks.base import Task
 from geotune.training.loaders import loader
 from geotune.types import Batch
 
@@ -22,19 +23,19 @@ class Evaluation:
     Attributes:
         metrics: over all windows.
         regions: the same for each group of scenes.
-        confusion: `(K, K)` pixel counts; rows are labels, columns predictions.
         scores: of each window, NaN where it has none.
+        details: what the task tells beside its metrics, such as the `confusion` of classes.
     """
 
     metrics: dict[str, float]
     regions: dict[str, dict[str, float]]
-    confusion: list[list[int]]
     scores: list[float]
+    details: dict[str, Any]
 
 
 def evaluate(
     model: Model,
-    task: Segment,
+    task: Task,
     windows: GridWindows,
     *,
     batch_size: int,
@@ -51,24 +52,25 @@ def evaluate(
     with torch.no_grad(), autocast(device, precision):
         for batch in loader(windows, batch_size, workers=workers):
             batch = batch.to(device)
-            logits = model(**batch.inputs)
-            everything.update(logits, batch.masks)
+            outputs = model(**batch.inputs)
+            everything.update(outputs, batch.targets)
             for i, group in enumerate(batch.groups):
-                regions[group].update(logits[i : i + 1], batch.masks[i : i + 1])
-                scores.append(task.sample_score(logits[i], batch.masks[i]))
+                one = outputs[i : i + 1], batch.targets[i : i + 1]
+                regions[group].update(*one)
+                scores.append(task.score(*one))
             if progress is not None:
                 progress(len(scores), len(windows))
     return Evaluation(
         everything.compute(),
         {group: metrics.compute() for group, metrics in regions.items()},
-        everything.confusion(),
         scores,
+        everything.details(),
     )
 
 
 def predict_windows(
     model: Model,
-    task: Segment,
+    task: Task,
     windows: GridWindows,
     indices: list[int],
     *,

@@ -88,7 +88,8 @@ def fit(
     """
     _quiet()
     monitor = monitored(built, train)
-    keeper = Keeper(folder, f"val/{monitor}", train.patience)
+    lower = monitor in built.task.lower_is_better
+    keeper = Keeper(folder, f"val/{monitor}", train.patience, lower_is_better=lower)
     extra: list[Callback] = [keeper, *callbacks, _FiniteLoss()]
     trainer = _trainer(train, folder, extra)
     world, rank = trainer.world_size, trainer.global_rank
@@ -143,7 +144,7 @@ def fit(
         with built.model.encoder.without_backbone() if cache else nullcontext():
             if trainer.is_global_zero:
                 one = Batch.of([(cache.train if cache else data.train)[0]])
-                step = training_step(built.task, train, one.inputs, one.masks, micro)
+                step = training_step(built.task, train, one.inputs, one.targets, micro)
                 predicted = _predicted_bytes(built, step, trainer.strategy.root_device)
             trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
     except (RuntimeError, MemoryError) as error:

@@ -24,18 +24,27 @@ class Keeper(Callback):
 
     Args:
         folder: of the run.
-        monitor: the metric that decides, such as `val/miou`; higher is better.
+        monitor: the metric that decides, such as `val/miou`.
+        lower_is_better: whether it shrinks as the model gets better.
         patience: epochs without a better one before it stops; None for never.
 
     Attributes:
         history: one row an epoch.
-        best_epoch: the epoch with the highest `monitor`, from 0; None before the first.
+        best_epoch: the epoch with the best `monitor`, from 0; None before the first.
     """
 
-    def __init__(self, folder: RunFolder, monitor: str, patience: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        monitor: str,
+        patience: int | None = None,
+        *,
+        lower_is_better: bool = False,
+    ) -> None:
         self.folder = folder
         self.monitor = monitor
         self.patience = patience
+        self.lower_is_better = lower_is_better
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
         self._started = 0.0
@@ -93,7 +102,9 @@ class Keeper(Callback):
         if self.best_epoch is None:
             return True
         value, best = row[self.monitor], self.history[self.best_epoch][self.monitor]
-        return not math.isnan(value) and (math.isnan(best) or value > best)
+        if math.isnan(value) or math.isnan(best):
+            return not math.isnan(value)
+        return value < best if self.lower_is_better else value > best
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:

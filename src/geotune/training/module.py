@@ -12,7 +12,7 @@ from torch import Tensor
 
 from geotune.adapter import adapter_state
 from geotune.model import Model
-from geotune.tasks.segment import Segment
+from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
 from geotune.types import Batch
 
@@ -36,7 +36,7 @@ class Training(LightningModule):
     def __init__(
         self,
         model: Model,
-        task: Segment,
+        task: Task,
         *,
         total_steps: int,
         monitor: str,
@@ -69,7 +69,7 @@ class Training(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one (micro-)batch."""
-        loss = self.task.loss(self.model(**batch.inputs), batch.masks)
+        loss = self.task.loss(self.model(**batch.inputs), batch.targets)
         self.log(
             "train/loss",
             loss.detach(),
@@ -82,9 +82,9 @@ class Training(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        logits = self.model(**batch.inputs)
-        self.val_metrics.update(logits, batch.masks)
-        loss = self.task.loss(logits, batch.masks)
+        outputs = self.model(**batch.inputs)
+        self.val_metrics.update(outputs, batch.targets)
+        loss = self.task.loss(outputs, batch.targets)
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch.names))
 
     def on_validation_epoch_end(self) -> None:
@@ -94,7 +94,8 @@ class Training(LightningModule):
         for name, value in metrics.items():
             self.log(f"val/{name}", value)
         if self.schedule == "plateau":
-            self.plateau.watch(metrics[self.monitor])
+            lower = self.monitor in self.task.lower_is_better
+            self.plateau.watch(-metrics[self.monitor] if lower else metrics[self.monitor])
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -152,7 +153,7 @@ class Plateau:
         self.factor = factor
 
     def watch(self, value: float) -> None:
-        """Take an epoch's metric."""
+        """Take an epoch's metric, higher is better."""
         if value > self.best:
             self.best, self.waited = value, 0
             return

@@ -13,13 +13,13 @@ from geotune.memory.predict import Step
 from geotune.methods.base import is_inserted
 from geotune.model import Model
 from geotune.recipe import Train
-from geotune.tasks.segment import Segment
+from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
 from geotune.types import GeotuneError
 
 
 def training_step(
-    task: Segment, train: Train, inputs: Mapping[str, Any], masks: Tensor, micro: int
+    task: Task, train: Train, inputs: Mapping[str, Any], masks: Tensor, micro: int
 ) -> Step:
     """A step of one process, from the inputs and masks of a batch of any number of windows."""
 

@@ -40,7 +40,7 @@ class TrackStep(Callback):
         whole = batch_idx + self.accumulate <= self.whole
         if self.peak is None and self._tracker is None and ready and first and whole:
             assert isinstance(pl_module, Training)
-            seen = (batch.inputs, batch.masks)
+            seen = (batch.inputs, batch.targets)
             self._tracker = Tracker(pl_module.model, trainer.optimizers[0], seen)
             self._tracker.__enter__()
 

@@ -1,0 +1,11 @@
+"""Every task by the `kind` that a recipe gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from geotune.tasks.base import Task
+from geotune.tasks.segment import Segment
+
+TASKS: dict[str, Callable[..., Task]] = {"segment": Segment}
+"""Each is called as `TASKS[kind](**values)`."""
