@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,19 @@ Array = TypeVar("Array", NDArray[np.floating[Any]], "Tensor")
 """Floating-point numbers of either kind; what comes out is of the kind that went in."""
 
 
-def functions_for(array: Any) -> Any:
+_Kind = TypeVar("_Kind", covariant=True)
+
+
+class Functions(Protocol[_Kind]):
+    """Functions of arrays of one kind, by the names that NumPy and torch share."""
+
+    def __getattr__(self, name: str, /) -> Callable[..., _Kind]: ...
+
+
+def functions_for(array: Array) -> Functions[Array]:
     """The module, `numpy` or `torch`, whose functions take this array."""
     if isinstance(array, np.ndarray):
-        return np
+        return cast("Functions[Array]", np)
     import torch
 
-    return torch
+    return cast("Functions[Array]", torch)

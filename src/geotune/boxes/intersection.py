@@ -29,9 +29,8 @@ def framed(boxes: Array) -> Array:
     For those who compare a box with many: the angle's functions are taken once.
     """
     xp = functions_for(boxes)
-    angle = boxes[..., 4]
-    sides = [boxes[..., 2] / 2, boxes[..., 3] / 2]
-    return xp.stack([boxes[..., 0], boxes[..., 1], *sides, xp.cos(angle), xp.sin(angle)])
+    x, y, w, h, angle = (boxes[..., k] for k in range(5))
+    return xp.stack([x, y, w / 2, h / 2, xp.cos(angle), xp.sin(angle)])
 
 
 def shared_area(first: Array, second: Array) -> Array:

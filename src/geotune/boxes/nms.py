@@ -26,9 +26,7 @@ _FEW = 4096
 """Up to here torchvision's comparing of all horizontal boxes is the faster way."""
 
 
-def nms(
-    boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | None = None
-) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | None = None) -> Tensor:
     """Indices `(K)` of the boxes that stay, best first.
 
     A box `(N, 5)` or `(N, 4)` goes where it has an IoU above `threshold` with one of a higher score

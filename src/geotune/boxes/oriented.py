@@ -39,8 +39,8 @@ def canonical(boxes: Array) -> Array:
     angle = xp.where(w < h, angle + math.pi / 2, angle)
     angle = _wrapped(angle, math.pi)
     angle = xp.where(w == h, _wrapped(angle, math.pi / 2), angle)
-    sides = [xp.maximum(w, h), xp.minimum(w, h)]
-    return xp.stack([boxes[..., 0], boxes[..., 1], *sides, angle], -1)
+    x, y = boxes[..., 0], boxes[..., 1]
+    return xp.stack([x, y, xp.maximum(w, h), xp.minimum(w, h), angle], -1)
 
 
 def _wrapped(angle: Array, period: float) -> Array:
@@ -83,8 +83,8 @@ def from_corners(points: Array) -> Array:
     angle = xp.arctan2(long[..., 1], long[..., 0])
     # Half of the way from the first corner, so that far from the origin nothing is lost.
     centre = p0 + (p2 - p0 + (p1 - p0) + (p3 - p0)) / 4
-    sides = [xp.maximum(w, h), xp.minimum(w, h)]
-    return canonical(xp.stack([centre[..., 0], centre[..., 1], *sides, angle], -1))
+    x, y = centre[..., 0], centre[..., 1]
+    return canonical(xp.stack([x, y, xp.maximum(w, h), xp.minimum(w, h), angle], -1))
 
 
 def hull(boxes: Array) -> Array:
@@ -109,5 +109,11 @@ def as_oriented(boxes: Array) -> Array:
         return boxes
     xp = functions_for(boxes)
     size = boxes[..., 2:] - boxes[..., :2]
-    centre = boxes[..., :2] + size / 2
-    return canonical(xp.concatenate([centre, size, 0 * size[..., :1]], -1))
+    return canonical(xp.concatenate([centres(boxes), size, 0 * size[..., :1]], -1))
+
+
+def centres(boxes: Array) -> Array:
+    """Middles `(..., 2)` of oriented and horizontal boxes; points as they are."""
+    if boxes.shape[-1] == HORIZONTAL:
+        return boxes[..., :2] + (boxes[..., 2:] - boxes[..., :2]) / 2
+    return boxes[..., :2]

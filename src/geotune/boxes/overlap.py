@@ -38,7 +38,8 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU `(N, M)` of boxes `(N, 5)` or `(N, 4)` with each of `(M, 5)` or `(M, 4)`; see above."""
     first, second = _precise(first), _precise(second)
     if first.shape[-1] == HORIZONTAL and second.shape[-1] == HORIZONTAL:
-        return torchvision.ops.box_iou(first, second).nan_to_num(0.0)
+        ious: Tensor = torchvision.ops.box_iou(first, second)
+        return ious.nan_to_num(0.0)
     first, second = framed(as_oriented(first)), framed(as_oriented(second))
     result = first.new_empty(first.shape[1], second.shape[1])
     for part in _pieces(first.shape[1], first.device, second.shape[1]):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geotune.boxes.arrays import Array, functions_for
 from geotune.boxes.intersection import intersection
-from geotune.boxes.oriented import HORIZONTAL, POINT, as_oriented
+from geotune.boxes.oriented import HORIZONTAL, POINT, as_oriented, centres
 from geotune.boxes.polygons import minimum_rectangles, outlines
 
 
@@ -27,14 +27,12 @@ def visible_fraction(boxes: Array, shape: tuple[int, int]) -> Array:
     """
     xp = functions_for(boxes)
     height, width = shape
-    centre = boxes if boxes.shape[-1] == POINT else as_oriented(boxes)[..., :2]
-    x, y = centre[..., 0], centre[..., 1]
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    inside = xp.where(inside, 1.0 + 0 * x, 0 * x)
+    x, y = centres(boxes)[..., 0], centres(boxes)[..., 1]
+    inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height)) * (1 + 0 * x)
     if boxes.shape[-1] == POINT:
         return inside
     boxes = as_oriented(boxes)
-    window = 0 * boxes[:1] + xp.asarray([width / 2, height / 2, width, height, 0.0])
+    window = xp.stack([0 * x + v for v in (width / 2, height / 2, width, height, 0.0)], -1)
     area = boxes[..., 2] * boxes[..., 3]
     share = intersection(boxes, window) / xp.where(area > 0, area, 1.0)
     return xp.where(area > 0, xp.clip(share, 0.0, 1.0), inside)
