@@ -13,8 +13,6 @@ if TYPE_CHECKING:  # data is read and checked without torch, which takes seconds
 
 Array = TypeVar("Array", NDArray[np.floating[Any]], "Tensor")
 """Floating-point numbers of either kind; what comes out is of the kind that went in."""
-
-
 _Kind = TypeVar("_Kind", covariant=True)
 
 

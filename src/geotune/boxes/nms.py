@@ -42,7 +42,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | None 
     boxes = boxes[order]
     hulls = _apart(hull(boxes), None if classes is None else classes[order])
     if boxes.shape[-1] == HORIZONTAL and len(boxes) <= _FEW:
-        return order[torchvision.ops.nms(hulls, scores[order], threshold)]
+        return order[torchvision.ops.nms(hulls, scores[order].to(hulls.dtype), threshold)]
     alive = _survivors(boxes, hulls, threshold)
     return order[torch.from_numpy(alive).to(order.device)]
 

@@ -28,13 +28,13 @@ class Curve:
         objects: how many objects there are; 0 makes recall and precision's average NaN.
     """
 
-    scores: Floats
+    scores: NDArray[np.float32]
     true: NDArray[np.int64]
     false: NDArray[np.int64]
     objects: int
 
     @staticmethod
-    def of(scores: Floats, found: NDArray[np.bool_], objects: int) -> Curve:
+    def of(scores: NDArray[np.float32], found: NDArray[np.bool_], objects: int) -> Curve:
         """From scores `(N)` and whether each found an object `(N)`; ignored ones left out."""
         order = np.argsort(-scores, kind="stable")
         scores, found = scores[order], found[order]
@@ -66,7 +66,8 @@ class Curve:
 
         The precision at a recall is the highest at that recall or a higher one. `area` is the mean
         of it over recall from 0 to 1 (VOC from 2010 on), `voc07` that at 0, 0.1, .. 1 (VOC 2007),
-        and `coco` that at 0, 0.01, .. 1.
+        and `coco` that at 0, 0.01, .. 1. Recalls are held against these levels in floating point
+        as the published evaluations do it, to which 3 of 10 is less than 0.3.
         """
         if not self.objects:
             return math.nan
@@ -74,5 +75,5 @@ class Curve:
         levels = INTERPOLATIONS[interpolation]
         if levels is None:
             return float(np.sum(np.diff(self.recall, prepend=0.0) * highest))
-        at = np.searchsorted(self.recall, np.linspace(0, 1, levels) - 1e-12)
+        at = np.searchsorted(self.recall, np.linspace(0, 1, levels))
         return float(np.append(highest, 0.0)[at].mean())

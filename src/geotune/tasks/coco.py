@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,13 @@ class CocoMetrics(nn.Module):
 
         super().__init__()
         self.classes = tuple(classes)
-        self.metric = MeanAveragePrecision(class_metrics=True)
+        # Its own levels are float32's, some of which COCO's recalls do not reach.
+        self.metric = MeanAveragePrecision(
+            class_metrics=True,
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(0, 1, 101).tolist(),
+        )
+        self.metric.warn_on_many_detections = False  # the cap is COCO's, and said above
 
     @property
     def metric_names(self) -> tuple[str, ...]:

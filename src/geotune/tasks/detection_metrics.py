@@ -33,7 +33,7 @@ class Counts:
 class _Image:
     """What is kept of an image: scores and classes `(N)`, findings `(N, T)`, objects by class."""
 
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float32]
     classes: NDArray[np.int64]
     found: NDArray[np.int64]
     objects: NDArray[np.int64]
@@ -67,7 +67,7 @@ class DetectionMetrics(nn.Module):
             counted = there.classes[~there.ignored()].cpu()
             self.images.append(
                 _Image(
-                    found.scores.double().numpy(force=True),
+                    found.scores.float().numpy(force=True),
                     found.classes.numpy(force=True),
                     match_boxes(found, there, THRESHOLDS),
                     torch.bincount(counted, minlength=len(self.classes)).numpy(),
@@ -96,7 +96,7 @@ class DetectionMetrics(nn.Module):
         """True, false and missed of each class among detections with at least that score."""
         result = {}
         for name, curve in self.curves(iou).items():
-            enough = int(np.sum(curve.scores >= score))
+            enough = int(np.sum(curve.scores >= np.float32(score)))
             true, false = ((int(n[enough - 1]) if enough else 0) for n in (curve.true, curve.false))
             result[name] = Counts(true, false, curve.objects - true)
         return result

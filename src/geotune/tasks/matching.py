@@ -75,7 +75,7 @@ def match_points(
     for part in np.split(order, np.flatnonzero(np.diff(group[rows][order])) + 1):
         mine, theirs = np.unique(rows[part]), np.unique(columns[part])
         # No sum of distances is worth a pair less.
-        cost = np.full((len(mine), len(theirs)), (radius + 1) * (len(part) + 1))
+        cost = np.full((len(mine), len(theirs)), (radius + 1.0) * (len(part) + 1))
         where = np.searchsorted(mine, rows[part]), np.searchsorted(theirs, columns[part])
         cost[where] = near.data[part]
         i, j = linear_sum_assignment(cost)

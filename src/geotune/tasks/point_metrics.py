@@ -25,7 +25,7 @@ class _Image:
     """Points in metres, found and there."""
 
     found: Floats
-    scores: Floats
+    scores: NDArray[np.float32]
     found_classes: NDArray[np.int64]
     truth: Floats
     truth_classes: NDArray[np.int64]
@@ -70,7 +70,7 @@ class PointMetrics(nn.Module):
             self.images.append(
                 _Image(
                     centres(found.boxes).double().numpy(force=True) * metres,
-                    found.scores.double().numpy(force=True),
+                    found.scores.float().numpy(force=True),
                     found.classes.numpy(force=True),
                     centres(there.boxes).double().numpy(force=True) * metres,
                     there.classes.numpy(force=True),
@@ -97,7 +97,7 @@ class PointMetrics(nn.Module):
         found, there, true = (np.zeros(len(self.classes)) for _ in range(3))
         distances, errors = [np.zeros(0)], []
         for image in images:
-            enough = image.scores >= threshold
+            enough = image.scores >= np.float32(threshold)
             errors.append(int(enough.sum()) - len(image.truth))
             for k in range(len(self.classes)):
                 mine = image.found[enough & (image.found_classes == k)]
