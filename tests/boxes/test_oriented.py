@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torchvision.ops import box_convert
@@ -46,6 +46,7 @@ def tolerance(box: Boxes) -> float:
     return 1e-9 * (1 + abs(box[:4]).max())
 
 
+@settings(deadline=None)
 @given(boxes())
 def test_the_canonical_form_is_the_same_rectangle_in_the_stated_range(box: Boxes) -> None:
     form = canonical(box)
@@ -56,6 +57,7 @@ def test_the_canonical_form_is_the_same_rectangle_in_the_stated_range(box: Boxes
     assert np.array_equal(canonical(form), form)
 
 
+@settings(deadline=None)
 @given(boxes(), st.integers(-3, 3), st.booleans())
 def test_every_description_of_a_rectangle_has_one_canonical_form(
     box: Boxes, half_turns: int, sides_swapped: bool
@@ -70,6 +72,7 @@ def test_every_description_of_a_rectangle_has_one_canonical_form(
     assert abs(apart) < 1e-12  # either end of the range, where rounding decides
 
 
+@settings(deadline=None)
 @given(boxes(), st.integers(0, 3), st.booleans())
 def test_corners_give_the_box_back_from_any_of_them_either_way(
     box: Boxes, first: int, backwards: bool
@@ -81,6 +84,7 @@ def test_corners_give_the_box_back_from_any_of_them_either_way(
     assert back[:4] == pytest.approx(box[:4], abs=tolerance(box))
 
 
+@settings(deadline=None)
 @given(boxes())
 def test_the_hull_is_that_of_the_corners(box: Boxes) -> None:
     points = corners(box)
