@@ -137,7 +137,8 @@ def fit(
     module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
     watch = PeakWatch(trainer.strategy.root_device)
     tracked = TrackStep(train.accumulate, len(data.train) // micro)
-    if world == 1 and trainer.strategy.root_device.type == "cpu":
+    whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
+    if whole and trainer.strategy.root_device.type == "cpu":
         trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
     alone = not torch.distributed.is_initialized()
 
@@ -160,14 +161,14 @@ def fit(
     predicted = None
     try:
         with built.model.encoder.without_backbone() if cache else nullcontext():
-            if trainer.is_global_zero and train.strategy != "fsdp":  # which holds less than a step
+            if trainer.is_global_zero and train.strategy != "fsdp":  # which holds less
                 one = Batch.of([(cache.train if cache else data.train)[0]])
                 step = training_step(built.task, train, one.inputs, one.masks, micro)
                 predicted = _predicted_bytes(built, step, trainer.strategy.root_device)
             launcher = trainer.strategy.launcher
             went_on = launcher.launch(run) if launcher else run()
     except (RuntimeError, MemoryError) as error:
-        if world > 1 or not is_exhausted(error):
+        if not whole or not is_exhausted(error):
             raise
         said = str(error).partition("\n")[0]
         exhausted = f"memory ran out with {micro} windows at once: {said}"

@@ -19,7 +19,7 @@ State = Literal["new", "unfinished", "finished"]
 WORK = ("run.json", "metrics.json", "history.csv", "report.html", "examples.npz", TENSORS, CARD)
 """What is there only when an epoch was finished."""
 OURS = (*WORK, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
-"""All that geotune writes, in the order in which it is removed: the folder's own name comes last."""
+"""All that geotune writes, in the order of its removal: what says whose it is comes last."""
 PLACES = ("train.run", "train.cache_folder", "train.cache_limit")
 """Keys of a recipe that do not change what comes out."""
 

@@ -34,9 +34,8 @@ def shard(model: Model, mesh: DeviceMesh) -> frozenset[str]:
         vector = nn.Parameter(number.detach().reshape(1), requires_grad=number.requires_grad)
         module.register_parameter(own_name, vector)
     there = set(model.modules())  # without the backbone where its features are kept
-    borrowed = {m for layer in model.encoder.reader.borrowed() for m in layer.modules()}
     for block in model.encoder.backbone.blocks:
-        if block in there and borrowed.isdisjoint(block.modules()):
+        if block in there:
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return frozenset(numbers)
