@@ -146,7 +146,7 @@ class Training(LightningModule):
         return self.plateau.factor
 
     # ------------------------------------------------------------ checkpoints
-    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
         """What training changed; the frozen weights are on disk already."""
         return {f"model.{n}": t for n, t in whole_state(self.model).items()}
 

@@ -25,7 +25,7 @@ def shard(model: Model, mesh: DeviceMesh) -> frozenset[str]:
     numbers cannot be parted and become vectors of one; returns the names of these parameters.
     """
     if mesh.device_type == "cuda":  # as with DDP, batch norm sees the batch of all processes
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     numbers = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
     for name in numbers:
         owner, _, own_name = name.rpartition(".")
