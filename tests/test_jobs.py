@@ -58,6 +58,7 @@ def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
         "adapter.safetensors",
         "adapter.json",
         "tensorboard",
+        ".lock",
     }
     summary = json.loads((run / "run.json").read_text())
     assert summary["epochs"] == 1 and summary["best_epoch"] == 1

@@ -174,6 +174,12 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     assert fault(values) == "train.batch_size 6 is no multiple of train.accumulate 4"
 
 
+def test_strategies_that_cannot_be_are_refused() -> None:
+    assert "train.strategy" in fault(changed("train", {"strategy": "fspd"}))
+    both = changed("train", {"strategy": "fsdp", "precision": "16-mixed"})
+    assert "fsdp scales no gradients as train.precision 16-mixed needs it" in fault(both)
+
+
 # ---------------------------------------------------------------- files
 def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
     path = tmp_path / "ships.yaml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
 def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.start(recipe())
+    folder.history.write_text("an epoch")
     other = recipe(
         {
             "train.epochs": 9,
@@ -54,6 +56,62 @@ def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     assert "and 1 more keys" in message
     with pytest.raises(GeotuneError, match=r"\(train\.epochs: 3 -> 9\)"):
         folder.state(recipe({"train.epochs": 9}))
+
+
+@pytest.mark.parametrize(
+    "file", ["history.csv", "checkpoint/best.safetensors", "checkpoint/last.ckpt", "run.json"]
+)
+def test_only_what_took_an_epoch_is_guarded(
+    tmp_path: Path, recipe: Callable[..., Recipe], file: str
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start(recipe())
+    (folder.path / "tensorboard").mkdir()
+    (folder.path / "checkpoint").mkdir()
+    (folder.path / "checkpoint" / "last.part").write_text("a part")
+    changed = recipe({"train.lr": 1e-4})
+    assert folder.state(changed) == "new"
+    assert folder.state(recipe()) == "unfinished"
+    (folder.path / file).write_text("an epoch")
+    with pytest.raises(GeotuneError, match=r"\(train\.lr: 0\.003 -> 0\.0001\)"):
+        folder.state(changed)
+
+
+def test_killed_before_the_recipe_was_written(
+    tmp_path: Path, recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder(tmp_path)
+    for name in (".lock", ".recipe.yaml.123.part"):
+        (tmp_path / name).touch()
+    assert folder.state(recipe()) == "new"
+
+
+def test_killed_while_it_was_emptied(
+    tmp_path: Path, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is never a finished run that lacks something, nor nobody's folder."""
+    folder = RunFolder(tmp_path)
+    folder.start(recipe())
+    for name in ("run.json", "metrics.json", "adapter.safetensors", "history.csv"):
+        (tmp_path / name).touch()
+    unlink, left = Path.unlink, [0]
+
+    def one_less(path: Path, missing_ok: bool = False) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise InterruptedError
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", one_less)
+    for _ in range(20):
+        left[0] = 1
+        with suppress(InterruptedError):
+            folder.clear()
+        if (tmp_path / "recipe.yaml").exists():
+            assert folder.state(recipe()) == "unfinished"
+    left[0] = 20
+    folder.clear()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geotune.build.data import build_data
 from geotune.recipe import Recipe
-from geotune.training.folder import RunFolder
-from geotune.types import NoMemoryError
+from geotune.training.folder import RunFolder, State
+from geotune.training.lock import alone_in
+from geotune.types import GeotuneError, NoMemoryError
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def fit_recipe(
 ) -> FitResult:
     """Train a recipe in `run`, or go on where an interrupted training stopped.
 
-    Everything that can be checked is checked before the folder is touched. `say` gets a line at
+    Everything that can be checked is checked before the folder is touched, which no other process
+    can train in meanwhile. `say` gets a line at
     a time for the user; `callbacks` makes Lightning callbacks that watch the training; `caching`
     is told the windows done and to be done for a cache of features. Raises `GeotuneError` for
     what is wrong.
@@ -63,57 +66,83 @@ def fit_recipe(
     helper = _is_helper()
     if helper:
         say = _silent
-    asked = recipe
-    if not fresh:
-        recipe = folder.resolved(recipe)
-    state = folder.state(recipe) if not fresh else "new"
-    if fresh:
+    asked, recipe = recipe, recipe if fresh else folder.resolved(recipe)
+
+    def judge() -> State:
+        if helper:  # the main process judges for all, and may be writing there
+            return "finished" if not fresh and folder.is_finished(recipe) else "unfinished"
+        if not fresh:
+            return folder.state(recipe)
         folder.refuse_foreign()
-    elif state == "finished":
-        done = folder.read_json("run")
-        metrics = folder.read_json("metrics")["val"]
-        return FitResult("nothing", run, metrics, done["notes"], done, main_process=not helper)
+        return "new"
 
-    say("reading and checking the data")
-    data = build_data(recipe)
-    say("building the model")
-    from geotune.jobs.room import free_memory, keep_to_budget, smaller_batches
-    from geotune.jobs.train import train
+    with ExitStack() as held:
+        state = judge()
+        locked = run.exists() and not helper and state != "finished"
+        if locked:
+            held.enter_context(alone_in(run, say))
+            state = judge()
+        if state == "finished":
+            done = folder.read_json("run")
+            metrics = folder.read_json("metrics")["val"]
+            return FitResult("nothing", run, metrics, done["notes"], done, main_process=not helper)
+        if state == "new" and not fresh and (other := folder.changed(recipe)):
+            say(
+                f"note: {run}: no epoch was finished there with another recipe "
+                f"({'; '.join(other[:6])}); starting anew"
+            )
 
-    notes: list[str] = []
-    if state == "new" and recipe.train.memory_budget is not None:
-        recipe, notes = keep_to_budget(recipe, data, say)
-        for note in notes:
-            say(f"note: {note}")
+        say("reading and checking the data")
+        data = build_data(recipe)
+        say("building the model")
+        from geotune.jobs.room import free_memory, keep_to_budget, smaller_batches
+        from geotune.jobs.train import train
 
-    def begin() -> None:
-        nonlocal fresh
-        if not helper:
-            if fresh:
+        notes: list[str] = []
+        untold = state == "new" or (helper and recipe is asked)
+        if untold and recipe.train.memory_budget is not None:
+            recipe, notes = keep_to_budget(recipe, data, say)
+            for note in notes:
+                say(f"note: {note}")
+
+        def begin() -> None:
+            nonlocal state, locked
+            if helper:
+                return
+            if not locked:
+                held.enter_context(alone_in(run, say))
+                locked = True
+                if folder.recipe.is_file():
+                    raise GeotuneError(
+                        f"{run}: another process has begun a run there in the meantime; give the "
+                        "same command again"
+                    )
+            if state == "new":
                 folder.clear()
             folder.start(recipe, asked)
-        fresh = False
+            state = "unfinished"
 
-    if state == "unfinished" and folder.last.is_file():
-        say(f"going on from {folder.last}")
-    while True:
-        try:
-            trained = train(
-                recipe,
-                data,
-                folder,
-                begin=begin,
-                say=say,
-                callbacks=callbacks(),
-                caching=caching,
-                notes=notes,
-            )
-            break
-        except NoMemoryError as error:
-            recipe, note = smaller_batches(recipe, str(error))
-        free_memory()
-        notes = [*notes, note]
-        say(f"note: {note}; from {'the last epoch' if folder.last.is_file() else 'the start'} on")
+        if state == "unfinished" and folder.last.is_file():
+            say(f"going on from {folder.last}")
+        while True:
+            try:
+                trained = train(
+                    recipe,
+                    data,
+                    folder,
+                    begin=begin,
+                    say=say,
+                    callbacks=callbacks(),
+                    caching=caching,
+                    notes=notes,
+                )
+                break
+            except NoMemoryError as error:
+                recipe, note = smaller_batches(recipe, str(error))
+            free_memory()
+            notes = [*notes, note]
+            place = "the last epoch" if folder.last.is_file() else "the start"
+            say(f"note: {note}; from {place} on")
     if trained is None:
         return FitResult("trained", run, {}, [], {}, main_process=False)
     did = "went on" if trained.went_on else "trained"

@@ -58,6 +58,11 @@ def plan_recipe(
             f"{recipe.backbone.name} looks at values, so that its step could not be predicted by "
             "shapes alone: it was computed on this CPU"
         )
+    if recipe.train.strategy == "fsdp":
+        notes.append(
+            "train.strategy fsdp: predicted for a process that holds the whole model; parted among "
+            f"{planner.world}, weights, gradients and optimizer state take less"
+        )
     fitting = None
     if budget is not None:
         say("looking for what fits")

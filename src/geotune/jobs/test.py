@@ -32,24 +32,26 @@ def test_run(
     from geotune.report.page import write_report
     from geotune.run_report import Examples, make_report
     from geotune.training.evaluate import evaluate
+    from geotune.training.lock import alone_in
 
-    built = load_adapter(run, weights, backbone=backbone)
-    # a run that was trained on a GPU can be tested where there is none
-    device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
-    tested = evaluate(
-        built.model,
-        built.task,
-        data.test,
-        batch_size=recipe.train.batch_size // recipe.train.accumulate,
-        device=device,
-        precision=recipe.train.precision,
-    )
-    metrics = folder.read_json("metrics")
-    metrics["test"] = tested.metrics
-    metrics["regions"]["test"] = tested.regions
-    for name, value in tested.details.items():
-        metrics[name]["test"] = value
-    folder.write_json("metrics", metrics)
-    examples = Examples.load(folder.examples)
-    write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
+    with alone_in(run):
+        built = load_adapter(run, weights, backbone=backbone)
+        # a run that was trained on a GPU can be tested where there is none
+        device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
+        tested = evaluate(
+            built.model,
+            built.task,
+            data.test,
+            batch_size=recipe.train.batch_size // recipe.train.accumulate,
+            device=device,
+            precision=recipe.train.precision,
+        )
+        metrics = folder.read_json("metrics")
+        metrics["test"] = tested.metrics
+        metrics["regions"]["test"] = tested.regions
+        for name, value in tested.details.items():
+            metrics[name]["test"] = value
+        folder.write_json("metrics", metrics)
+        examples = Examples.load(folder.examples)
+        write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
     return {"metrics": tested.metrics, "regions": tested.regions, **tested.details}

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightning.pytorch import Callback
+from safetensors.torch import load_file
 
 import geotune
-from geotune.adapter import adapter_state, save_adapter
+from geotune.adapter import adapter_state, load_adapter_state, save_adapter
 from geotune.build.model import Built, build_training, card_sections, complete
 from geotune.data.prepare import DataParts
 from geotune.jobs.machine import device_name, versions
@@ -67,6 +68,9 @@ def train(
     fitted = fit(built, data, recipe.train, folder, callbacks, begin, say, caching)
     if not fitted.main_process:
         return None
+    if fitted.sharded:
+        built = build_training(recipe, data.statistics)
+    load_adapter_state(built.model, load_file(folder.best), str(folder.best))
     say("measuring the best epoch on the validation windows")
     validation = evaluate(
         built.model,

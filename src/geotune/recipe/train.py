@@ -61,7 +61,11 @@ class Train(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: PositiveInt | Literal["auto"] = "auto"
     nodes: PositiveInt = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="of several processes: each holds the whole model (ddp, also auto), or they "
+        "part it among them (fsdp)",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Train:
@@ -69,5 +73,10 @@ class Train(Section):
             raise ValueError(
                 f"train.batch_size {self.batch_size} is no multiple of "
                 f"train.accumulate {self.accumulate}"
+            )
+        if self.strategy == "fsdp" and self.precision == "16-mixed":
+            raise ValueError(
+                "train.strategy fsdp scales no gradients as train.precision 16-mixed needs it; use "
+                "bf16-mixed or 32-true"
             )
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import signal
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,10 +15,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
-from safetensors.torch import load_file
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from geotune.adapter import load_adapter_state
 from geotune.build.model import Built
 from geotune.data.prepare import DataParts
 from geotune.memory.exhausted import is_exhausted
@@ -30,6 +29,7 @@ from geotune.training.folder import RunFolder
 from geotune.training.keeper import Keeper
 from geotune.training.loaders import loader
 from geotune.training.module import Training
+from geotune.training.sharding import is_sharded
 from geotune.training.step import devices, micro_batch, training_step
 from geotune.training.tracking import TrackStep
 from geotune.types import Batch, GeotuneError, NoMemoryError
@@ -37,9 +37,10 @@ from geotune.types import Batch, GeotuneError, NoMemoryError
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training came to. The model holds the best epoch's weights.
+    """What a training came to. The folder holds the best epoch's tensors, the model the last's.
 
     Attributes:
+        sharded: the model is parted among processes, and no use to one of them alone.
         best_epoch: from 0.
         went_on: whether it went on from the checkpoint of one that was cut off.
         main_process: false in the helper processes of a training on many devices.
@@ -52,6 +53,7 @@ class Fitted:
     device: torch.device
     went_on: bool
     main_process: bool
+    sharded: bool = False
     cache: Cached | None = None
 
 
@@ -119,6 +121,7 @@ def fit(
     batches = loader(cache.train if cache else data.train, micro, **share)
     validation = loader(cache.val if cache else data.val, micro, **share)
     steps = -(-len(batches) // train.accumulate) * train.epochs
+    largest_share = -(-len(data.val) // world)
     module = Training(
         built.model,
         built.task,
@@ -130,25 +133,43 @@ def fit(
         schedule=train.schedule,
         warmup=train.warmup,
         seed=train.seed,
+        most_val_batches=-(-largest_share // micro),
     )
     module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
-    going_on = folder.last if folder.last.is_file() else None
     watch = PeakWatch(trainer.strategy.root_device)
     tracked = TrackStep(train.accumulate, len(data.train) // micro)
-    if world == 1 and trainer.strategy.root_device.type == "cpu":
+    whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
+    if whole and trainer.strategy.root_device.type == "cpu":
         trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
     alone = not torch.distributed.is_initialized()
+
+    def run() -> bool:
+        """Train in each of the processes; says whether it went on from a checkpoint."""
+        going_on = folder.last if folder.last.is_file() else None
+        if world > 1:  # the main process may have emptied the folder after another looked
+            trainer.strategy.connect(module)
+            trainer.strategy.setup_environment()
+            going_on = trainer.strategy.broadcast(going_on)
+            if going_on is not None and not going_on.is_file():
+                raise GeotuneError(
+                    f"{going_on}: is not seen by process {rank} of {world} on {platform.node()}; "
+                    "all machines have to share train.run"
+                )
+        trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
+        return going_on is not None
+
     exhausted = ""
     predicted = None
     try:
         with built.model.encoder.without_backbone() if cache else nullcontext():
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and train.strategy != "fsdp":  # which holds less
                 one = Batch.of([(cache.train if cache else data.train)[0]])
                 step = training_step(built.task, train, one.inputs, one.targets, micro)
                 predicted = _predicted_bytes(built, step, trainer.strategy.root_device)
-            trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
+            launcher = trainer.strategy.launcher
+            went_on = launcher.launch(run) if launcher else run()
     except (RuntimeError, MemoryError) as error:
-        if world > 1 or not is_exhausted(error):
+        if not whole or not is_exhausted(error):
             raise
         said = str(error).partition("\n")[0]
         exhausted = f"memory ran out with {micro} windows at once: {said}"
@@ -163,8 +184,6 @@ def fit(
         # what follows is the main process's alone: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
     assert keeper.best_epoch is not None
-    if trainer.is_global_zero:
-        load_adapter_state(built.model, load_file(folder.best), str(folder.best))
     return Fitted(
         keeper.history,
         keeper.best_epoch,
@@ -174,8 +193,9 @@ def fit(
             predicted_bytes=predicted,
         ),
         trainer.strategy.root_device,
-        going_on is not None,
+        bool(went_on),
         trainer.is_global_zero,
+        is_sharded(built.model),
         cache,
     )
 
@@ -184,7 +204,13 @@ def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trai
     strategy: str | Strategy = train.strategy
     processes = devices(train)
     many = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
-    if many and train.strategy in ("auto", "ddp"):
+    if train.strategy == "fsdp":
+        strategy = ModelParallelStrategy(
+            data_parallel_size=train.nodes * processes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,  # one file, for any number of processes
+        )
+    elif many and train.strategy in ("auto", "ddp"):
         # each process validates its own windows, so buffers are not exchanged in every forward
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
     logger: Any = TensorBoardLogger(folder.path, name="tensorboard", version="")
@@ -246,4 +272,6 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*number of training batches.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
+    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")

@@ -12,22 +12,14 @@ from typing import Any, Literal
 from geotune.card import CARD, TENSORS
 from geotune.files import write_atomically
 from geotune.recipe import Recipe, dump_recipe, read_recipe
+from geotune.training.lock import LOCK
 from geotune.types import GeotuneError
 
 State = Literal["new", "unfinished", "finished"]
-OURS = (
-    "recipe.yaml",
-    "asked.yaml",
-    "run.json",
-    "metrics.json",
-    "history.csv",
-    "report.html",
-    "examples.npz",
-    TENSORS,
-    CARD,
-    "checkpoint",
-    "tensorboard",
-)
+WORK = ("run.json", "metrics.json", "history.csv", "report.html", "examples.npz", TENSORS, CARD)
+"""What is there only when an epoch was finished."""
+OURS = (*WORK, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
+"""All that geotune writes, in the order of its removal: what says whose it is comes last."""
 PLACES = ("train.run", "train.cache_folder", "train.cache_limit")
 """Keys of a recipe that do not change what comes out."""
 
@@ -74,14 +66,16 @@ class RunFolder:
         return self.path / "checkpoint" / "best.safetensors"
 
     def state(self, recipe: Recipe) -> State:
-        """How far this recipe got here.
+        """How far this recipe got here; `new` also where another one did not finish an epoch.
 
         Raises `GeotuneError` where the folder holds another recipe, or something that is no run.
         """
         self.refuse_foreign()
         if not self.recipe.is_file():
             return "new"
-        other = changed_keys(read_recipe(self.recipe)[0], recipe)
+        other = self.changed(recipe)
+        if other and not self.holds_work:
+            return "new"
         if other:
             more = f"; and {len(other) - 6} more keys" if len(other) > 6 else ""
             raise GeotuneError(
@@ -89,6 +83,20 @@ class RunFolder:
                 "choose another train.run, or start anew with --fresh"
             )
         return "finished" if (self.path / "run.json").is_file() else "unfinished"
+
+    def changed(self, recipe: Recipe) -> list[str]:
+        """What differs between the recipe that is here, if any, and another: see `changed_keys`."""
+        return changed_keys(read_recipe(self.recipe)[0], recipe) if self.recipe.is_file() else []
+
+    def is_finished(self, recipe: Recipe) -> bool:
+        """Whether this recipe is trained."""
+        return (self.path / "run.json").is_file() and not self.changed(recipe)
+
+    @property
+    def holds_work(self) -> bool:
+        """Whether there is anything that took training: an epoch at the least."""
+        files = [self.path / name for name in WORK]
+        return any(path.exists() for path in [*files, self.best, self.last])
 
     def resolved(self, recipe: Recipe) -> Recipe:
         """The recipe as it was changed here to fit into memory; as it is where it was not."""
@@ -111,7 +119,7 @@ class RunFolder:
         """Raise `GeotuneError` where the folder is there and holds no run of geotune."""
         if not self.path.exists() or self.recipe.is_file():
             return
-        if not self.path.is_dir() or any(self.path.iterdir()):
+        if not self.path.is_dir() or any(not _passing(path) for path in self.path.iterdir()):
             raise GeotuneError(
                 f"{self.path}: is there and is no run of geotune; choose another train.run"
             )
@@ -141,6 +149,11 @@ class RunFolder:
             ) from error
         except (OSError, ValueError) as error:
             raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _passing(path: Path) -> bool:
+    """Whether a file is what a process leaves that was killed before it wrote the recipe."""
+    return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".part")
 
 
 def finite(values: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geotune.adapter import adapter_state, tensors_as_bytes
+from geotune.adapter import tensors_as_bytes
 from geotune.files import write_atomically
 from geotune.training.folder import RunFolder
 from geotune.training.module import Training
@@ -80,11 +80,12 @@ class Keeper(Callback):
         best = self._is_best(row)
         if best:
             self.best_epoch = trainer.current_epoch
-        if trainer.is_global_zero:
-            if best:
-                assert isinstance(pl_module, Training)
-                state = adapter_state(pl_module.model)
+        if best:
+            assert isinstance(pl_module, Training)
+            state = pl_module.trained()
+            if trainer.is_global_zero:
                 write_atomically(self.folder.best, tensors_as_bytes(state))
+        if trainer.is_global_zero:
             write_atomically(self.folder.history, _as_csv(self.history).encode())
         unfinished = self.folder.last.with_suffix(".part")
         trainer.save_checkpoint(unfinished)

@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from geotune.adapter import adapter_state
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
+from geotune.training.sharding import is_sharded, shard, whole_state
 from geotune.types import Batch
 
 PLATEAU_EPOCHS = 5
@@ -31,6 +31,7 @@ class Training(LightningModule):
         task: loss and metrics.
         total_steps: optimizer steps of the whole training.
         monitor: the metric, such as `miou`, that the plateau schedule watches.
+        most_val_batches: of validation in any process of the training.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Training(LightningModule):
         schedule: Literal["cosine", "plateau", "constant"],
         warmup: float,
         seed: int,
+        most_val_batches: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -58,8 +60,15 @@ class Training(LightningModule):
         self.schedule = schedule
         self.warmup_steps = round(warmup * total_steps)
         self.seed = seed
+        self.most_val_batches = most_val_batches
+        self.numbers: frozenset[str] = frozenset()
         self.val_metrics = task.metrics()
         self.plateau = Plateau()
+
+    def configure_model(self) -> None:
+        """Part the model where the strategy has a mesh of processes to part it among."""
+        if self.device_mesh is not None and not is_sharded(self.model):
+            self.numbers = shard(self.model, self.device_mesh["data_parallel"])
 
     # ------------------------------------------------------------ steps
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -86,6 +95,10 @@ class Training(LightningModule):
         self.val_metrics.update(outputs, batch.targets)
         loss = self.task.loss(outputs, batch.targets)
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch.names))
+        own = int(self.trainer.num_val_batches[0])
+        if is_sharded(self.model) and batch_idx + 1 == own:
+            for _ in range(own, self.most_val_batches):  # the others need this one's shares
+                self.model(**batch.inputs)
 
     def on_validation_epoch_end(self) -> None:
         """The metrics of the whole part."""
@@ -134,9 +147,17 @@ class Training(LightningModule):
         return self.plateau.factor
 
     # ------------------------------------------------------------ checkpoints
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What training changed; the frozen weights are on disk already."""
+        return {f"model.{n}": t for n, t in whole_state(self.model).items()}
+
+    def trained(self) -> dict[str, Tensor]:
+        """What the adapter holds, in the main process; every process has to call it."""
+        state = whole_state(self.model)
+        return {n: t.reshape(()) if n in self.numbers else t for n, t in state.items()}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what training changed; the frozen weights are on disk already."""
-        checkpoint["state_dict"] = {f"model.{n}": t for n, t in adapter_state(self.model).items()}
+        """Keep what else a training goes on from."""
         checkpoint["plateau"] = vars(self.plateau).copy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

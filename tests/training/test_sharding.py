@@ -1,0 +1,56 @@
+"""A model parted among two processes computes what the whole one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("sharded_gradients.py")
+CASES: list[dict[str, Any]] = [
+    {"method": {"kind": "full"}},
+    {"method": {"kind": "full"}, "train.recompute": "all"},
+    {"method": {"kind": "lora"}, "train.recompute": "all"},
+    {"method": {"kind": "lora", "frozen_precision": "int8"}},
+    {"method": {"kind": "partial", "frozen_precision": "bf16"}, "train.recompute": "all"},
+    {"method": {"kind": "adapter"}},
+    {"method": {"kind": "vpt"}},
+    {"method": {"kind": "vit_adapter"}},
+    {"method": {"kind": "sidetune"}},  # whose blend is a single number, as are lst's gates
+    {"method": {"kind": "lst"}},
+    {"method": {"kind": "e3va"}},
+    {"method": {"kind": "dtl"}},
+    {"method": {"kind": "est", "min_width": 8}, "train.recompute": "all"},
+    {"method": {"kind": "est", "min_width": 8}, "backbone.name": "timm/test_resnet"},
+    {"method": {"kind": "e3va"}, "backbone.name": "timm/test_convnext"},  # runs a layer of it
+]
+
+
+@pytest.mark.slow
+def test_gradients(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    """The mean over both processes' gradients, within 1e-5 of the largest; outputs to 1e-5, and
+    the weights that are put together again to the bit."""
+    recipes = json.dumps([tiny_values(case) for case in CASES])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*command, "--nproc-per-node", "2", str(SCRIPT), recipes],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    for case, apart in zip(CASES, json.loads(done.stdout), strict=True):
+        assert apart["gradients"] < 1e-5, (case, apart)
+        assert apart["outputs"] < 1e-5, (case, apart)
+        assert (apart["numbers"] > 0) == (case["method"]["kind"] in ("sidetune", "lst"))
