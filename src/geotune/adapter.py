@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.card import CARD, FORMAT, TENSORS, Card
 from geotune.files import write_atomically
-from geotune.methods.base import is_inserted
+from geotune.methods.inserted import is_inserted
 from geotune.model import Model
 from geotune.types import GeotuneError, Normalization
 

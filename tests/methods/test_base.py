@@ -11,16 +11,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit
 from geotune.backbones.request import Request
-from geotune.methods.base import (
-    Encoder,
-    Inside,
-    Levels,
-    Reader,
-    dead_parameters,
-    freeze,
-    level_indices,
-    require_alive,
-)
+from geotune.methods.alive import dead_parameters, require_alive
+from geotune.methods.base import Encoder
+from geotune.methods.inserted import freeze
+from geotune.methods.reader import Inside, Levels, Reader, level_indices
 from geotune.types import GeotuneError, Tap
 
 MakeBackbone = Callable[..., Backbone]
@@ -98,11 +92,11 @@ def test_what_no_gradient_reaches_is_found_and_named() -> None:
         "backbone.idle.weight",
         "backbone.idle.bias",
     ]
-    with pytest.raises(GeotuneError, match=r"est on test/chain: 2 attached layers.*backbone\.idle"):
-        require_alive(encoder, "est")
+    with pytest.raises(GeotuneError, match=r"own on test/chain: 2 attached layers.*backbone\.idle"):
+        require_alive(encoder, "own")
     freeze(backbone)
     assert dead_parameters(encoder) == []
-    assert require_alive(encoder, "est") is encoder
+    assert require_alive(encoder) is encoder
 
 
 # ---------------------------------------------------------------- inside the blocks

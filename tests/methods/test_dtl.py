@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, level_indices
+from geotune.methods.base import Encoder
 from geotune.methods.dtl import CompactSideNetwork, Dtl
 from geotune.methods.frozen import Frozen
+from geotune.methods.reader import level_indices
 from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]

@@ -15,8 +15,9 @@ import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.request import Request
 from geotune.memory.track import Tracker
-from geotune.methods.base import Encoder, Levels, Method
+from geotune.methods.base import Encoder, Method
 from geotune.methods.precision import hold_frozen
+from geotune.methods.reader import Levels
 from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]

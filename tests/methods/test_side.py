@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, to_tiles
-from geotune.methods.base import level_indices
+from geotune.methods.reader import level_indices
 from geotune.methods.side import MapNorm, as_feature, between, spaced, strided
 from geotune.types import Tap
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune.methods.insert import inserted
+from geotune.methods.inserted import inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.module import PLATEAU_EPOCHS, Plateau, Training
 

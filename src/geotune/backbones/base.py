@@ -281,6 +281,11 @@ class Backbone(nn.Module):
         return len({tap.stride for tap in self.taps}) == 1
 
     @property
+    def has_places(self) -> bool:
+        """Whether what is inside the blocks has places in the image, as maps have."""
+        return not self.plain or self.tokens is not None
+
+    @property
     def stages(self) -> list[list[int]]:
         """Tap indices by stride, fine to coarse: one list for a plain ViT."""
         strides = sorted({tap.stride for tap in self.taps})

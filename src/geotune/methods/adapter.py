@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method, freeze
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import (
     after_parts,
     require_blocks,
@@ -25,6 +25,7 @@ from geotune.methods.insert import (
     with_parts,
     zeroed,
 )
+from geotune.methods.inserted import freeze
 
 
 class Adapter(Method):

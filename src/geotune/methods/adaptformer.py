@@ -14,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method, freeze
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import (
     beside_mlp,
     require_mlp,
@@ -24,6 +24,7 @@ from geotune.methods.insert import (
     with_parts,
     zeroed,
 )
+from geotune.methods.inserted import freeze
 
 
 class AdaptFormer(Method):

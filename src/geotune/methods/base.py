@@ -1,27 +1,26 @@
 """The contract that every tuning method keeps: a backbone in, an encoder out.
 
 A method decides two things: what of the backbone changes (or what is put into it), and what is
-made of its taps. The second is a `Reader`: it is handed each tap as soon as the backbone has
-produced it, so that a feature map need not outlive its use. Methods that change the backbone read
-the taps as they are (`Levels`); side networks make their own stream of them.
+made of its taps (`reader.py`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import as_maps, no_places
-from geotune.backbones.base import Backbone, from_tiles, pad_to_multiple
+from geotune.backbones.base import Backbone, pad_to_multiple
 from geotune.catalog import METHODS
+from geotune.methods.inserted import is_inserted
+from geotune.methods.inside import looking_inside
 from geotune.methods.precision import Precision, hold_frozen
+from geotune.methods.reader import Inside, Reader
 from geotune.methods.stem import Stem
 from geotune.types import FeatureMaps, GeotuneError, Tap
 
@@ -70,82 +69,6 @@ class Method(BaseModel, ABC):
 def attach(backbone: Backbone, method: Method) -> Encoder:
     """Adapt a backbone by a method: `attach(backbone("timm/resnet18", bands=6), Est())`."""
     return method.attach(backbone)
-
-
-Part = Literal["feature", "before", "attention", "mlp"]
-"""What a reader may read of a tap: its map, and what is in `Inside`."""
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What happened in one block, as maps `(B, C, h, w)` (see `backbones/anatomy.py`).
-
-    Attributes:
-        before: the stream that the block got; finer than the tap, and of other width, where the
-            block itself goes to the next stage (in a ResNet).
-        attention, mlp: what each added to the stream. A block with an MLP alone adds all of it
-            by the MLP; both are None in a block without either.
-    """
-
-    before: Tensor
-    attention: Tensor | None
-    mlp: Tensor | None
-
-
-class Reader(nn.Module):
-    """What is made of a backbone's taps.
-
-    Attributes:
-        wanted: indices of the taps it reads, ascending.
-        looks_inside: indices of those of whose blocks it wants the inside, too.
-        taps: what it hands on, fine to coarse (or, from a plain ViT, all of one stride).
-        samples: it is to see that many images before training, by `calibrate`.
-    """
-
-    wanted: tuple[int, ...]
-    looks_inside: tuple[int, ...] = ()
-    taps: tuple[Tap, ...]
-    samples: int = 0
-
-    def start(self, images: Tensor) -> Any:
-        """The state before the first tap, from the padded images `(B, C, H, W)`."""
-        return None
-
-    def reads(self, index: int) -> tuple[Part, ...]:
-        """What `step` reads of tap `index`: no more of it is kept in a cache of features."""
-        if index in self.looks_inside:
-            return ("feature", "before", "attention", "mlp")
-        return ("feature",)
-
-    def reduced(self, index: int, feature: Tensor) -> Tensor:
-        """What `step` gets in place of tap `index`: a function of the tap that never trains."""
-        return feature
-
-    def reduction(self) -> nn.Module | None:
-        """What `reduced` computes with, where it was fitted to data."""
-        return None
-
-    def borrowed(self) -> list[nn.Module]:
-        """Layers of the backbone that it runs itself."""
-        return []
-
-    def forward(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
-        """As `step`: called, so that hooks see what is the reader's."""
-        return self.step(state, index, feature, inside)
-
-    @abstractmethod
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
-        """Take tap `index`, `(B, C, h, w)`, and the block's inside. Returns the new state.
-
-        From a cache, what `reads` does not name is empty.
-        """
-
-    @abstractmethod
-    def finish(self, state: Any) -> tuple[Tensor, ...]:
-        """The maps to hand on, one for each of `taps`."""
-
-    def calibrate(self, features: Mapping[int, Tensor]) -> None:
-        """Fit what is fitted to data, from the taps of some images."""
 
 
 class Encoder(nn.Module):
@@ -340,151 +263,3 @@ class Encoder(nn.Module):
             )
         self._merge(self.backbone.model)
         self._merge = None
-
-
-def is_inserted(module: nn.Module) -> bool:
-    """Whether a module was put into the backbone by a method, and so follows its mode."""
-    return bool(getattr(module, "geotune_inserted", False))
-
-
-@contextmanager
-def looking_inside(
-    backbone: Backbone, indices: Sequence[int]
-) -> Iterator[dict[int, Callable[[Tensor], Inside]]]:
-    """While it is open, `found[i](map)` gives the inside of block `i` that has given this map."""
-    found: dict[int, Callable[[Tensor], Inside]] = {}
-    streams: dict[tuple[int, str], Tensor] = {}
-    hooks: list[Any] = []
-
-    def watch(index: int) -> None:
-        block, parts = backbone.blocks[index], backbone.parts(index)
-
-        def keep(place: str) -> Callable[..., None]:
-            def hook(_module: nn.Module, inputs: Any, named: Any) -> None:
-                streams[index, place] = inputs[0] if inputs else named["x"]
-
-            return hook
-
-        def after(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            before, middle = streams.pop((index, "before")), streams.pop((index, "middle"), None)
-
-            def inside(feature: Tensor) -> Inside:
-                def to_map(stream: Tensor) -> Tensor:
-                    tiles = as_maps(backbone, index, stream).mean
-                    stride = backbone.taps[index].stride  # the stream's own may be another
-                    rows, columns = (round(side / stride) for side in backbone.canvas)
-                    grid = feature.shape[-2] // rows, feature.shape[-1] // columns
-                    return from_tiles(tiles, grid)
-
-                def change(start: Tensor, end: Tensor) -> Tensor:
-                    return to_map(end - start.reshape(end.shape))
-
-                stream = to_map(before)
-                if middle is not None:
-                    return Inside(stream, change(before, middle), change(middle, output))
-                return Inside(stream, None, change(before, output) if parts.mlp else None)
-
-            found[index] = inside
-
-        hooks.append(block.register_forward_pre_hook(keep("before"), with_kwargs=True))
-        if parts.middle is not None:
-            seer = block.get_submodule(parts.middle)
-            hooks.append(seer.register_forward_pre_hook(keep("middle"), with_kwargs=True))
-        hooks.append(block.register_forward_hook(after))
-
-    if indices and (not backbone.blocks or (backbone.plain and backbone.tokens is None)):
-        raise no_places(backbone, "looking inside")
-    try:
-        for index in indices:
-            watch(index)
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class Levels(Reader):
-    """Reads chosen taps as they are."""
-
-    def __init__(self, backbone: Backbone, wanted: Sequence[int]) -> None:
-        super().__init__()
-        self.wanted = tuple(wanted)
-        self.taps = tuple(backbone.taps[i] for i in wanted)
-
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
-        """See `Reader.step`."""
-        return [*(state or []), feature]
-
-    def finish(self, state: Any) -> tuple[Tensor, ...]:
-        """See `Reader.finish`."""
-        return tuple(state)
-
-
-def level_indices(backbone: Backbone, count: int = 4) -> list[int]:
-    """The taps that stand for a backbone in a pyramid.
-
-    Hierarchical: the last block of each stage. Plain ViT: `count` blocks at even distances, the
-    last one among them.
-    """
-    if not backbone.plain:
-        return [stage[-1] for stage in backbone.stages]
-    depth = len(backbone.taps)
-    count = min(count, depth)
-    return [round((i + 1) * depth / count) - 1 for i in range(count)]
-
-
-def freeze(module: nn.Module) -> None:
-    """No parameter of the module trains."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-
-
-def probe(encoder: Encoder) -> Tensor:
-    """A random sum of an encoder's maps of a small random image; the same one every time."""
-    training = encoder.training
-    encoder.eval()
-    device = next(encoder.parameters()).device
-    try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            size = 2 * encoder.backbone.pad_to
-            inputs = {k: v.to(device) for k, v in encoder.backbone.example(size, size).items()}
-            total = sum((m * torch.randn(m.shape).to(m)).sum() for m in encoder(**inputs).maps)
-    finally:
-        encoder.train(training)
-    assert isinstance(total, Tensor)
-    return total
-
-
-def dead_parameters(encoder: Encoder) -> list[str]:
-    """Names of trainable parameters that no gradient reaches.
-
-    One pass forward and back on a small random image. A layer whose weights its owner reads
-    without calling it (as some attention blocks do) leaves an adapter around it dead; this finds
-    out before anyone waits for a training that changes nothing.
-    """
-    names = encoder.trainable_names()
-    parameters = dict(encoder.named_parameters())
-    if not names:
-        return []
-    gradients = torch.autograd.grad(
-        probe(encoder), [parameters[n] for n in names], allow_unused=True
-    )
-    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
-
-
-def require_alive(encoder: Encoder, method: str) -> Encoder:
-    """The encoder, if a gradient reaches everything that should train.
-
-    Raises `GeotuneError` with the list of dead layers.
-    """
-    dead = dead_parameters(encoder)
-    if dead:
-        layers = sorted({name.rsplit(".", 1)[0] for name in dead})
-        raise GeotuneError(
-            f"{method} on {encoder.backbone.name}: {len(layers)} attached layers cannot change the "
-            f"output, because the model reads their weights without calling them: "
-            f"{', '.join(layers[:8])}{' ...' if len(layers) > 8 else ''}; choose other layers or "
-            "another method"
-        )
-    return encoder

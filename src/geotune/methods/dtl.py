@@ -29,20 +29,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import as_maps
 from geotune.backbones.base import Backbone
-from geotune.methods.base import (
-    Encoder,
-    Inside,
-    Method,
-    Part,
-    Reader,
-    freeze,
-    level_indices,
-    looking_inside,
-    require_alive,
-)
+from geotune.methods.alive import require_alive
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import (
     Wrapped,
-    inserted,
     put,
     require_blocks,
     require_narrower,
@@ -50,7 +40,10 @@ from geotune.methods.insert import (
     widths,
     zeroed,
 )
-from geotune.methods.side import as_feature, between
+from geotune.methods.inserted import freeze, inserted
+from geotune.methods.inside import looking_inside
+from geotune.methods.reader import Inside, Part, Reader, level_indices
+from geotune.methods.side import as_feature, between, require_odd
 from geotune.types import GeotuneError
 
 BETA = 100.0
@@ -75,8 +68,7 @@ class Dtl(Method):
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for an option that does not fit."""
-        if self.kernel_size % 2 == 0:
-            raise GeotuneError(f"method.kernel_size {self.kernel_size}: expected an odd number")
+        require_odd("kernel_size", self.kernel_size)
         require_blocks(backbone, "dtl")
         require_places(backbone, "dtl")
         require_narrower("rank", self.rank, backbone)
@@ -96,7 +88,7 @@ class Dtl(Method):
         else:
             reader = FedBack(backbone, levels, feed_back(backbone, network, first - 1, levels))
         encoder = Encoder(backbone, reader, self, constant_backbone=first == depth)
-        return require_alive(encoder, "dtl")
+        return require_alive(encoder)
 
 
 class CompactSideNetwork(nn.Module):

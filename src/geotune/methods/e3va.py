@@ -24,17 +24,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import (
-    Encoder,
-    Inside,
-    Method,
-    Part,
-    Reader,
-    freeze,
-    level_indices,
-    require_alive,
-)
+from geotune.methods.alive import require_alive
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import require_blocks, require_narrower, require_places, widths, zeroed
+from geotune.methods.inserted import freeze
+from geotune.methods.reader import Inside, Part, Reader, level_indices
 from geotune.methods.side import MapNorm, as_feature
 from geotune.types import GeotuneError
 
@@ -74,7 +68,7 @@ class E3va(Method):
         freeze(backbone)
         reader = Highway(backbone, self.rank)
         encoder = Encoder(backbone, reader, self, constant_backbone=True)
-        return require_alive(encoder, "e3va")
+        return require_alive(encoder)
 
 
 class Highway(Reader):

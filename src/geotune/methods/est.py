@@ -26,20 +26,14 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import (
-    Encoder,
-    Inside,
-    Method,
-    Part,
-    Reader,
-    freeze,
-    level_indices,
-    require_alive,
-)
+from geotune.methods.alive import require_alive
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import widths, zeroed
+from geotune.methods.inserted import freeze
 from geotune.methods.projection import FixedProjection, principal_components
+from geotune.methods.reader import Inside, Part, Reader, level_indices
 from geotune.methods.rescale import Rescale, pyramid_scales
-from geotune.methods.side import between, spaced
+from geotune.methods.side import between, require_channels_left, require_odd, spaced
 from geotune.types import GeotuneError, Tap
 
 
@@ -77,14 +71,8 @@ class Est(Method):
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or kernel that does not fit."""
-        if self.kernel_size % 2 == 0:
-            raise GeotuneError(f"method.kernel_size {self.kernel_size}: expected an odd number")
-        narrowest = min(tap.channels for tap in backbone.taps)
-        if self.reduction > narrowest:
-            raise GeotuneError(
-                f"method.reduction {self.reduction}: {backbone.name} has taps of {narrowest} "
-                f"channels; choose at most {narrowest}"
-            )
+        require_odd("kernel_size", self.kernel_size)
+        require_channels_left(backbone, self.reduction)
         if self.inside:
             if self.down != "random":
                 raise GeotuneError(
@@ -94,12 +82,12 @@ class Est(Method):
             require_inside(backbone)
         freeze(backbone)
         encoder = Encoder(backbone, EstStream(backbone, self), self, constant_backbone=True)
-        return require_alive(encoder, "est")
+        return require_alive(encoder)
 
 
 def require_inside(backbone: Backbone) -> None:
     """Raise `GeotuneError` where what attention and MLP add cannot be told."""
-    known = backbone.blocks and not (backbone.plain and backbone.tokens is None)
+    known = backbone.blocks and backbone.has_places
     if not known or not all(backbone.parts(i).mlp for i in range(len(backbone.taps))):
         raise GeotuneError(
             f"method.inside: {backbone.name} shows no attention and MLP inside its blocks; use "

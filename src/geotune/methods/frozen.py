@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices
+from geotune.methods.base import Encoder, Method
+from geotune.methods.inserted import freeze
+from geotune.methods.reader import Levels
 
 
 class Frozen(Method):
@@ -14,7 +16,7 @@ class Frozen(Method):
         freeze(backbone)
         return Encoder(
             backbone,
-            Levels(backbone, level_indices(backbone)),
+            Levels(backbone),
             self,
             constant_backbone=True,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, dead_parameters, level_indices
+from geotune.methods.alive import dead_parameters
+from geotune.methods.base import Encoder, Method
+from geotune.methods.reader import Levels
 from geotune.types import GeotuneError
 
 
@@ -18,7 +20,7 @@ class Full(Method):
             )
         encoder = Encoder(
             backbone,
-            Levels(backbone, level_indices(backbone)),
+            Levels(backbone),
             self,
             constant_backbone=False,
             backbone_trains=True,

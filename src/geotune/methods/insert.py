@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import no_places
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, level_indices, require_alive
+from geotune.methods.alive import require_alive
+from geotune.methods.base import Encoder, Method
+from geotune.methods.inserted import inserted
+from geotune.methods.reader import Levels
 from geotune.recompute import recompute
 from geotune.types import GeotuneError
 
@@ -101,8 +104,7 @@ class _KeepsMiddle(Wrapped):
 
 def with_parts(backbone: Backbone, method: Method) -> Encoder:
     """The encoder of a frozen backbone that parts were put into, if all of them are alive."""
-    levels = Levels(backbone, level_indices(backbone))
-    return require_alive(Encoder(backbone, levels, method, constant_backbone=False), method.name)
+    return require_alive(Encoder(backbone, Levels(backbone), method, constant_backbone=False))
 
 
 def put(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
@@ -165,13 +167,6 @@ def _wrap(
     block.set_submodule(name, wrapper(block.get_submodule(name), part))
 
 
-def inserted(module: nn.Module) -> nn.Module:
-    """Mark a module as put in by a method: it follows the encoder's mode, not the backbone's."""
-    for part in module.modules():
-        part.geotune_inserted = True  # type: ignore[assignment]
-    return module
-
-
 def widths(backbone: Backbone) -> list[int]:
     """How wide the stream of each block is."""
     if backbone.combine == "concat":  # a tap then holds all dates
@@ -221,7 +216,7 @@ def require_mlp(backbone: Backbone, method: str) -> None:
 
 def require_places(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` where the tokens inside the blocks have no place in the image."""
-    if backbone.plain and backbone.tokens is None:
+    if not backbone.has_places:
         raise no_places(backbone, method)
 
 

@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method, freeze
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import (
     after_parts,
     require_blocks,
@@ -26,6 +26,7 @@ from geotune.methods.insert import (
     vectors,
     with_parts,
 )
+from geotune.methods.inserted import freeze
 from geotune.types import GeotuneError
 
 

@@ -22,18 +22,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import (
-    Encoder,
-    Inside,
-    Method,
-    Reader,
-    freeze,
-    level_indices,
-    require_alive,
-)
+from geotune.methods.alive import require_alive
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import zeroed
-from geotune.methods.side import between, spaced
-from geotune.types import GeotuneError
+from geotune.methods.inserted import freeze
+from geotune.methods.reader import Inside, Reader, level_indices
+from geotune.methods.side import between, require_channels_left, spaced
 
 TEMPERATURE = 0.1
 WINDOW = 8
@@ -59,16 +53,11 @@ class Lst(Method):
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a reduction that leaves no channel."""
-        narrowest = min(tap.channels for tap in backbone.taps)
-        if self.reduction > narrowest:
-            raise GeotuneError(
-                f"method.reduction {self.reduction}: {backbone.name} has taps of {narrowest} "
-                f"channels; choose at most {narrowest}"
-            )
+        require_channels_left(backbone, self.reduction)
         freeze(backbone)
         reader = Ladder(backbone, reduction=self.reduction, every=self.every)
         encoder = Encoder(backbone, reader, self, constant_backbone=True)
-        return require_alive(encoder, "lst")
+        return require_alive(encoder)
 
 
 class Ladder(Reader):

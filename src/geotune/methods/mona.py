@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import as_maps
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method, freeze
+from geotune.methods.base import Encoder, Method
 from geotune.methods.insert import (
     after_block,
     at_middle,
@@ -34,6 +34,7 @@ from geotune.methods.insert import (
     with_parts,
     zeroed,
 )
+from geotune.methods.inserted import freeze
 
 
 class Mona(Method):

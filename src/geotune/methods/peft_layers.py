@@ -11,16 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import (
-    Encoder,
-    Levels,
-    Method,
-    freeze,
-    level_indices,
-    probe,
-    require_alive,
-)
-from geotune.methods.insert import inserted
+from geotune.methods.alive import probe, require_alive
+from geotune.methods.base import Encoder, Method
+from geotune.methods.inserted import freeze, inserted
+from geotune.methods.reader import Levels
 from geotune.types import GeotuneError
 
 _ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")
@@ -155,7 +149,7 @@ def encoder_around(
 
 
 def _encoder(backbone: Backbone, method: Method | None = None, **options: Any) -> Encoder:
-    levels = Levels(backbone, level_indices(backbone))
+    levels = Levels(backbone)
     return Encoder(backbone, levels, method, constant_backbone=False, **options)
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.methods.inserted import is_inserted
 from geotune.types import GeotuneError
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -34,7 +35,7 @@ def hold_frozen(backbone: Backbone, precision: Precision) -> None:
         and getattr(layer, "padding_mode", "zeros") == "zeros"
         and not isinstance(getattr(layer, "padding", 0), str)
         and not layer.weight.requires_grad
-        and not getattr(layer, "geotune_inserted", False)
+        and not is_inserted(layer)
     ]
     if not layers:
         raise GeotuneError(

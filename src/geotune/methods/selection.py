@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, dead_parameters, freeze, level_indices
+from geotune.methods.alive import dead_parameters
+from geotune.methods.base import Encoder, Method
+from geotune.methods.inserted import freeze
+from geotune.methods.reader import Levels
 from geotune.types import GeotuneError
 
 
@@ -19,7 +22,7 @@ def train_some(backbone: Backbone, method: Method, names: Collection[str]) -> En
     for name, parameter in backbone.model.named_parameters():
         if name in names and parameter.is_floating_point():
             parameter.requires_grad_(True)
-    levels = Levels(backbone, level_indices(backbone))
+    levels = Levels(backbone)
     encoder = Encoder(backbone, levels, method, constant_backbone=False)
     parameters = dict(encoder.named_parameters())
     for name in dead_parameters(encoder):

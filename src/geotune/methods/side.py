@@ -5,7 +5,23 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles
-from geotune.types import Tap
+from geotune.types import GeotuneError, Tap
+
+
+def require_channels_left(backbone: Backbone, reduction: int) -> None:
+    """Raise `GeotuneError` for a reduction that leaves no channel of a tap."""
+    narrowest = min(tap.channels for tap in backbone.taps)
+    if reduction > narrowest:
+        raise GeotuneError(
+            f"method.reduction {reduction}: {backbone.name} has taps of {narrowest} channels; "
+            f"choose at most {narrowest}"
+        )
+
+
+def require_odd(key: str, value: int) -> None:
+    """Raise `GeotuneError` for a kernel without a middle."""
+    if value % 2 == 0:
+        raise GeotuneError(f"method.{key} {value}: expected an odd number")
 
 
 def default_spacing(depth: int) -> int:

@@ -19,15 +19,10 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import (
-    Encoder,
-    Inside,
-    Method,
-    Reader,
-    freeze,
-    level_indices,
-    require_alive,
-)
+from geotune.methods.alive import require_alive
+from geotune.methods.base import Encoder, Method
+from geotune.methods.inserted import freeze
+from geotune.methods.reader import Inside, Reader, level_indices
 from geotune.methods.side import MapNorm, strided
 
 WIDEST = 8
@@ -48,7 +43,7 @@ class SideTune(Method):
         freeze(backbone)
         reader = SideNetwork(backbone, self.width)
         encoder = Encoder(backbone, reader, self, constant_backbone=True)
-        return require_alive(encoder, "sidetune")
+        return require_alive(encoder)
 
 
 class SideNetwork(Reader):

@@ -39,18 +39,12 @@ from torch import Tensor, nn
 
 from geotune.backbones.anatomy import AsMaps, as_maps
 from geotune.backbones.base import Backbone, from_tiles, to_tiles
-from geotune.methods.base import (
-    Encoder,
-    Inside,
-    Method,
-    Reader,
-    dead_parameters,
-    freeze,
-    level_indices,
-    require_alive,
-)
+from geotune.methods.alive import dead_parameters, require_alive
+from geotune.methods.base import Encoder, Method
 from geotune.methods.deformable import DeformableAttention, Size, places
 from geotune.methods.insert import Wrapped, put, require_places, require_plain, widths
+from geotune.methods.inserted import freeze
+from geotune.methods.reader import Inside, Reader, level_indices
 from geotune.methods.rescale import pyramid_scales
 from geotune.methods.stem import convolution
 from geotune.types import GeotuneError, Tap
@@ -130,7 +124,7 @@ class VitAdapter(Method):
             for name in dead_parameters(encoder):
                 if name.startswith("backbone."):  # what no output depends on
                     parameters[name].requires_grad_(False)
-        return require_alive(encoder, "vit_adapter")
+        return require_alive(encoder)
 
 
 def usual_heads(inner: int) -> int:

@@ -21,8 +21,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Levels, Method, freeze, level_indices, require_alive
-from geotune.methods.insert import Wrapped, inserted, put, require_plain, widths
+from geotune.methods.alive import require_alive
+from geotune.methods.base import Encoder, Method
+from geotune.methods.insert import Wrapped, put, require_plain, widths
+from geotune.methods.inserted import freeze, inserted
+from geotune.methods.reader import Levels
 from geotune.types import GeotuneError
 
 
@@ -55,10 +58,10 @@ class Vpt(Method):
             wrapped.append(Prompted(block, own, self.prompts, along))
             put(backbone, block, wrapped[-1])
         wrapped[-1].last = True
-        levels = Levels(backbone, level_indices(backbone))
+        levels = Levels(backbone)
         encoder = Encoder(backbone, levels, self, constant_backbone=False)
         try:
-            return require_alive(encoder, "vpt")
+            return require_alive(encoder)
         except Exception as error:
             for block in wrapped:
                 put(backbone, block, block.without_prompts())

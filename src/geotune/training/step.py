@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from geotune.memory.predict import Step
-from geotune.methods.base import is_inserted
+from geotune.methods.inserted import is_inserted
 from geotune.model import Model
 from geotune.recipe import Train
 from geotune.tasks.base import Task
