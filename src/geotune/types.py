@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,6 @@ IGNORE = 255
 
 class GeotuneError(Exception):
     """Something a user can mend: the message names it, what was found, expected, and what to do."""
-
-
-class NoMemoryError(GeotuneError):
-    """Memory ran out in training; smaller micro-batches may do."""
 
 
 @dataclass(frozen=True)
@@ -150,17 +146,28 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        return Batch(_each(self.inputs, moved), moved(self.masks), self.names, self.groups)
+
+    def part(self, windows: slice) -> Batch:
+        """Some of its windows: views, not copies."""
         return Batch(
-            _moved(self.inputs, device),
-            self.masks.to(device, non_blocking=True),
-            self.names,
-            self.groups,
+            _each(self.inputs, lambda x: x[windows]),
+            self.masks[windows],
+            self.names[windows],
+            self.groups[windows],
         )
 
+    def __len__(self) -> int:
+        return len(self.masks)
 
-def _moved(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+
+def _each(inputs: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     return {
-        name: _moved(x, device) if isinstance(x, Mapping) else x.to(device, non_blocking=True)
+        name: _each(x, change) if isinstance(x, Mapping) else change(x)
         for name, x in inputs.items()
     }
 

@@ -11,7 +11,6 @@ from typing import Any
 from geotune.build.data import build_data
 from geotune.recipe import Recipe
 from geotune.training.folder import RunFolder
-from geotune.types import NoMemoryError
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def fit_recipe(
     say("reading and checking the data")
     data = build_data(recipe)
     say("building the model")
-    from geotune.jobs.room import free_memory, keep_to_budget, smaller_batches
+    from geotune.jobs.room import keep_to_budget
     from geotune.jobs.train import train
 
     notes: list[str] = []
@@ -86,7 +85,7 @@ def fit_recipe(
         for note in notes:
             say(f"note: {note}")
 
-    def begin() -> None:
+    def begin(recipe: Recipe) -> None:
         nonlocal fresh
         if not helper:
             if fresh:
@@ -96,24 +95,16 @@ def fit_recipe(
 
     if state == "unfinished" and folder.last.is_file():
         say(f"going on from {folder.last}")
-    while True:
-        try:
-            trained = train(
-                recipe,
-                data,
-                folder,
-                begin=begin,
-                say=say,
-                callbacks=callbacks(),
-                caching=caching,
-                notes=notes,
-            )
-            break
-        except NoMemoryError as error:
-            recipe, note = smaller_batches(recipe, str(error))
-        free_memory()
-        notes = [*notes, note]
-        say(f"note: {note}; from {'the last epoch' if folder.last.is_file() else 'the start'} on")
+    trained = train(
+        recipe,
+        data,
+        folder,
+        begin=begin,
+        say=say,
+        callbacks=callbacks(),
+        caching=caching,
+        notes=notes,
+    )
     if trained is None:
         return FitResult("trained", run, {}, [], {}, main_process=False)
     did = "went on" if trained.went_on else "trained"
