@@ -29,6 +29,7 @@ from geotune.memory.track import faked
 from geotune.recipe import Train
 from geotune.training.cache import Cached, build_cache, require_constant
 from geotune.training.calibrate import calibrate
+from geotune.training.compiled import compiled, require_compilable
 from geotune.training.folder import RunFolder
 from geotune.training.keeper import Keeper
 from geotune.training.loaders import loader
@@ -108,6 +109,8 @@ def fit(
         )
     if train.cache != "none":
         require_constant(built.model.encoder, train.cache)
+    if train.compile:
+        require_compilable(built.model.encoder)
     if train.cache == "memory" and world > 1:
         raise GeotuneError(
             f"train.cache memory: each of {world} processes would keep all of it; use "
@@ -145,10 +148,13 @@ def fit(
     if world == 1 and trainer.strategy.root_device.type == "cpu":
         trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
     alone = not torch.distributed.is_initialized()
+    encoder, device = built.model.encoder, trainer.strategy.root_device
     try:
-        with built.model.encoder.without_backbone() if cache else nullcontext():
+        with encoder.without_backbone() if cache else nullcontext():
             draft = faked(built.model, FakeTensorMode())  # while it is on the CPU
-            trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
+            streams = train.compile and not cache
+            with compiled(encoder, device, say) if streams else nullcontext():
+                trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
     except (RuntimeError, MemoryError) as error:
         if not is_exhausted(error):
             raise
