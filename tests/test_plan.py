@@ -122,27 +122,31 @@ def test_the_large_vit_keeps_its_promises() -> None:
 
 
 # ---------------------------------------------------------------- budgets
-def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], Prediction]:
+def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[Prediction, None]]:
     """Predictions by a formula; `full` has nothing to hold in fewer bits."""
 
-    def predict(recipe: Recipe) -> Prediction:
-        if recipe.method.kind == "full" and recipe.method.frozen_precision != "fp32":
+    def predict(recipe: Recipe) -> tuple[Prediction, None]:
+        kind = recipe.method.kind
+        if kind == "full" and recipe.method.frozen_precision != "fp32":
             raise GeotuneError("nothing is frozen")
+        if kind in ("full", "lora") and recipe.train.cache != "none":
+            raise GeotuneError("features change")
         peak = TrackedPeak(bytes_of(recipe), {"backbone": {"saved": bytes_of(recipe)}})
-        return Prediction(peak, peak, flops=100)
+        return Prediction(peak, peak, flops=100), None
 
     return predict
 
 
 def by_formula(recipe: Recipe) -> int:
     frozen = {"fp32": 400, "bf16": 200, "int8": 100}[recipe.method.frozen_precision]
+    frozen *= recipe.train.cache == "none"
     micro = recipe.train.batch_size // recipe.train.accumulate
     saved = {"none": 60, "decoder": 50, "all": 40}[recipe.train.recompute]
     return {"full": 1600, "lora": frozen + 100}.get(recipe.method.kind, frozen) + micro * saved
 
 
 def found(recipe: Recipe, budget: int, **options: Any) -> Any:
-    return fit_budget(recipe, budget, weighed(by_formula), lambda p: p.cpu.total, **options)
+    return fit_budget(recipe, budget, weighed(by_formula), lambda p, _: p.cpu.total, **options)
 
 
 @pytest.fixture
@@ -155,11 +159,11 @@ def lora(tiny_values: Values) -> Recipe:
     ("budget", "changes"),
     [
         (900, {}),
-        (850, {"train.recompute": "all"}),  # 820
-        (700, {"method.frozen_precision": "bf16"}),  # 700: recomputing is not needed then
-        (650, {"train.recompute": "all", "method.frozen_precision": "bf16"}),  # 620
-        (600, {"method.frozen_precision": "int8"}),  # 600
-        (360, {"train.recompute": "all", "method.frozen_precision": "int8", "train.accumulate": 2}),
+        (850, {"train.accumulate": 2}),  # 700
+        (600, {"train.accumulate": 4}),
+        (400, {"train.accumulate": 4, "method.frozen_precision": "bf16"}),  # 8 are not needed
+        (250, {"train.accumulate": 8, "method.frozen_precision": "int8"}),
+        (240, {"train.accumulate": 8, "method.frozen_precision": "int8", "train.recompute": "all"}),
     ],
 )
 def test_the_cheapest_changes_that_fit_come_first(
@@ -197,13 +201,57 @@ def test_another_method_comes_last_and_is_named(tiny_values: Values) -> None:
 def test_where_nothing_fits_the_smallest_is_told(lora: Recipe) -> None:
     fitting = found(lora, 10)
     assert fitting.proposals == []
-    assert fitting.smallest.bytes == 100 + 40  # est or frozen in int8, one window at a time
-    assert fitting.held_up_by == ("saved", "backbone", 140)
+    assert fitting.smallest.bytes == 40  # est or frozen from a cache, one window at a time
+    assert fitting.held_up_by == ("saved", "backbone", 40)
+
+
+def test_a_cache_comes_last_and_only_where_the_features_never_change(
+    tiny_values: Values, lora: Recipe
+) -> None:
+    est = parse_recipe(tiny_values({"train.batch_size": 8}))
+    fitting = found(est, 45)
+    changes = {"train.accumulate": 8, "train.recompute": "all", "train.cache": "disk"}
+    assert fitting.proposals[0].changes == changes  # frozen precision saves nothing then
+    assert found(est, 200).proposals[0].changes.keys() == {
+        "train.accumulate",
+        "method.frozen_precision",
+    }
+    first = found(lora, 150).proposals[0]
+    assert first.recipe.method.kind == "est" and "train.cache" not in first.changes
 
 
 def test_processes_share_a_batch(lora: Recipe) -> None:
     for candidate in found(lora, 400, world=2).proposals:
         assert 8 % (2 * candidate.recipe.train.accumulate) == 0
+
+
+# ---------------------------------------------------------------- a cache of features
+@pytest.mark.parametrize("method", ["est", "frozen", "dtl"])
+def test_a_training_from_a_cache_takes_what_was_predicted(
+    tiny_values: Values, tmp_path: Path, method: str
+) -> None:
+    from geotune.jobs.fit import fit_recipe
+
+    changes: dict[str, Any] = {"method": {"kind": method, "stem": 0}, "train.epochs": 1}
+    changes |= {"train.cache": "disk", "train.cache_folder": str(tmp_path / "cache")}
+    recipe = parse_recipe(tiny_values({**changes, "train.precision": "bf16-mixed"}))
+    plan = plan_recipe(recipe)
+    summary = fit_recipe(recipe, tmp_path / "run").summary
+    memory = summary["peak_memory"]
+    assert plan.peak.total == memory["predicted_bytes"]
+    assert memory["tracked_bytes"] == pytest.approx(plan.peak.total, rel=0.02)
+    assert plan.kept is not None and plan.kept.train_bytes is not None
+    assert plan.kept.filling_bytes > plan.peak.by_place.get("backbone", {}).get("frozen", 0)
+    whole = summary["cache"]["samples"] * plan.kept.window_bytes  # and shards' heads and cards
+    assert whole < summary["cache"]["bytes"] < whole + 100_000
+    assert plan.kept.train_bytes == 8 * 8 * plan.kept.window_bytes
+    assert any("train.cache disk" in note for note in plan.notes)
+
+
+def test_a_cache_cannot_be_planned_where_the_backbone_changes(tiny_values: Values) -> None:
+    values = tiny_values({"method": {"kind": "lora"}, "train.cache": "disk"})
+    with pytest.raises(GeotuneError, match=r"train\.cache.*lora changes the backbone"):
+        plan_recipe(parse_recipe(values))
 
 
 # ---------------------------------------------------------------- the commands

@@ -413,6 +413,7 @@ def _show_plan(plan: Plan) -> None:
     from rich.table import Table
 
     from geotune.jobs.budget import as_overrides
+    from geotune.memory.predict import CUDA_CONTEXT_BYTES, allocator_bytes
     from geotune.memory.track import PARTS
     from geotune.report.format import DASH
     from geotune.report.format import size as _size
@@ -435,8 +436,8 @@ def _show_plan(plan: Plan) -> None:
     _out().print(f"on a CPU: {size(prediction.cpu.total)} beside what the program itself takes")
     _out().print(
         f"on a GPU: {size(prediction.gpu_bytes)}: tensors {size(prediction.gpu.total)}, gaps of "
-        f"the allocator {size(prediction.allocator_bytes)} and the CUDA context "
-        f"{size(prediction.context_bytes)} (both assumed)"
+        f"the allocator {size(allocator_bytes(prediction.gpu.total))} and the CUDA context "
+        f"{size(CUDA_CONTEXT_BYTES)} (both assumed)"
     )
     if plan.fitting is None:
         return

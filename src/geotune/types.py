@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -19,10 +19,6 @@ IGNORE = 255
 
 class GeotuneError(Exception):
     """Something a user can mend: the message names it, what was found, expected, and what to do."""
-
-
-class NoMemoryError(GeotuneError):
-    """Memory ran out in training; smaller micro-batches may do."""
 
 
 @dataclass(frozen=True)
@@ -174,15 +170,30 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
-        from torch import Tensor
-        from torch.utils._pytree import tree_map_only
 
-        inputs, targets = tree_map_only(
-            Tensor,
-            lambda x: x.to(device, non_blocking=True),
-            (self.inputs, self.targets),
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        return Batch(_each(self.inputs, moved), _each(self.targets, moved), self.names, self.groups)
+
+    def part(self, windows: slice) -> Batch:
+        """Some of its windows: views, not copies."""
+        return Batch(
+            _each(self.inputs, lambda x: x[windows]),
+            self.targets[windows],
+            self.names[windows],
+            self.groups[windows],
         )
-        return Batch(inputs, targets, self.names, self.groups)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def _each(nested: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    from torch import Tensor
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(Tensor, change, nested)
 
 
 def model_inputs(

@@ -168,7 +168,6 @@ def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     settings = Train(
         epochs=7,
-        accumulate=4,
         clip=0.5,
         precision="bf16-mixed",
         accelerator="cpu",
@@ -178,7 +177,6 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     )
     trainer = _trainer(settings, RunFolder(tmp_path / "run"), [])
     assert trainer.max_epochs == 7
-    assert trainer.accumulate_grad_batches == 4
     assert trainer.gradient_clip_val == 0.5
     assert trainer.precision == "bf16-mixed"
     assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from geotune.jobs.fit import FitResult
 from geotune.memory.exhausted import is_exhausted
@@ -27,11 +28,14 @@ ERRORS = [
 
 
 @pytest.fixture
-def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Memory runs out in the backward pass of more than so many windows, after so many passes."""
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Memory runs out in the backward pass of more than so many windows, after so many passes.
 
-    def limit(windows: int, error: BaseException = ERRORS[0], after: int = 0) -> None:
-        forward, passes = Model.forward, []
+    Gives the windows of each pass of the training so far.
+    """
+
+    def limit(windows: int, error: BaseException = ERRORS[0], after: int = 0) -> list[int]:
+        forward, passes = Model.forward, list[int]()
 
         def scarce(self: Model, images: torch.Tensor, **others: Any) -> torch.Tensor:
             logits = forward(self, images, **others)
@@ -46,6 +50,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return logits
 
         monkeypatch.setattr(Model, "forward", scarce)
+        return passes
 
     return limit
 
@@ -57,41 +62,98 @@ def test_what_says_that_memory_ran_out(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS[:1] + ERRORS[2:3], ids=["gpu", "cpu"])
-def test_smaller_micro_batches_go_on(
-    train: Run, tmp_path: Path, little_memory: Callable[..., None], error: BaseException
+def test_a_step_is_done_again_in_smaller_parts(
+    train: Run, tmp_path: Path, little_memory: Callable[..., list[int]], error: BaseException
 ) -> None:
     """The result is that of a training which was asked for so small ones."""
     small = train(tmp_path / "small", {"train.accumulate": 4, "train.epochs": 2})
-    little_memory(1, error)
+    passes = little_memory(1, error)
     said: list[str] = []
     result = train(tmp_path / "run", {"train.epochs": 2}, say=said.append)
     assert result.did == "trained"
     told = [line for line in said if "memory ran out" in line]
     assert [line.count("train.accumulate=2") for line in told] == [1, 0]
     assert "train.accumulate=4" in told[1] and "batch of 4 stays" in told[1]
-    assert "from the start" in told[0]
-    assert any("memory ran out" in note for note in result.notes)
+    assert "from this step on" in told[0]
+    assert sum("memory ran out" in note for note in result.notes) == 2
+    assert passes[:3] == [4, 2, 1] and set(passes[3:]) == {1}
     tensors = [(run / "adapter.safetensors").read_bytes() for run in (small.run, result.run)]
     assert tensors[0] == tensors[1]
+    assert small.metrics == result.metrics
+    predicted = [done.summary["peak_memory"]["predicted_bytes"] for done in (small, result)]
+    assert predicted[0] == predicted[1]
     kept = read_recipe(tmp_path / "run" / "recipe.yaml")[0].train
     assert (kept.batch_size, kept.accumulate) == (4, 4)
+    assert read_recipe(tmp_path / "run" / "asked.yaml")[0].train.accumulate == 1
     assert train(tmp_path / "run", {"train.epochs": 2}).did == "nothing"
 
 
-def test_it_goes_on_from_the_last_epoch(
-    train: Run, tmp_path: Path, little_memory: Callable[..., None]
+@pytest.mark.parametrize("method", ["est", "lora"])
+def test_it_goes_on_from_the_last_step(
+    train: Run, tmp_path: Path, little_memory: Callable[..., list[int]], method: str
 ) -> None:
-    little_memory(2, after=3)  # in the second of two steps of the second epoch
+    """In the second of two steps of the second epoch; and within a batch, after its first part.
+
+    With a loss that is a mean over as many pixels in each part, and without batch norm or dropout,
+    only the order of sums differs from a training that had memory enough.
+    """
+    changes = {"method": {"kind": method, "stem": 0}, "task.loss": "ce", "train.epochs": 3}
+    enough = train(tmp_path / "enough", changes)
+    passes = little_memory(2, after=3)
     said: list[str] = []
-    result = train(tmp_path / "run", {"train.epochs": 3}, say=said.append)
-    assert result.did == "went on"
-    assert any("from the last epoch" in line for line in said)
-    with (tmp_path / "run" / "history.csv").open(encoding="utf-8", newline="") as file:
-        assert [float(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3]
+    result = train(tmp_path / "run", changes, say=said.append)
+    assert result.did == "trained"
+    assert passes[:7] == [4, 4, 4, 4, 2, 2, 2]
+    assert sum("memory ran out" in line for line in said) == 1
+    histories = []
+    for run in (enough.run, result.run):
+        with (run / "history.csv").open(encoding="utf-8", newline="") as file:
+            histories.append([float(row["train/loss"]) for row in csv.DictReader(file)])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+    tensors = [load_file(run / "adapter.safetensors") for run in (enough.run, result.run)]
+    for name, tensor in tensors[0].items():
+        torch.testing.assert_close(tensor, tensors[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_failed_attempt_did_is_undone(
+    train: Run, tmp_path: Path, little_memory: Callable[..., list[int]]
+) -> None:
+    """Batch norm's statistics, gradients and random numbers: the second part fails, and only once.
+
+    The step is then done again in parts of one window, as a training does that was asked for them.
+    """
+    changes = {"decoder.kind": "fcn", "train.epochs": 1, "data.samples": 4}
+    changes |= {"method": {"kind": "lora", "dropout": 0.3, "stem": 0}}
+    small = train(tmp_path / "small", {**changes, "train.accumulate": 4})
+    little_memory(1, after=1)
+    result = train(tmp_path / "run", {**changes, "train.accumulate": 2})
+    tensors = [(run / "adapter.safetensors").read_bytes() for run in (small.run, result.run)]
+    assert tensors[0] == tensors[1]
+
+
+def test_validation_is_done_again_too(
+    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, failed = Model.forward, []
+
+    def scarce(self: Model, images: torch.Tensor, **others: Any) -> torch.Tensor:
+        if type(images) is torch.Tensor and not torch.is_grad_enabled() and len(images) > 2:
+            failed.append(len(images))
+            raise ERRORS[0]
+        return forward(self, images, **others)
+
+    enough = train(tmp_path / "enough")
+    monkeypatch.setattr(Model, "forward", scarce)
+    result = train(tmp_path / "run")
+    assert failed == [4]
+    assert result.metrics["miou"] == pytest.approx(enough.metrics["miou"], abs=0.02)
 
 
 def test_a_training_cut_off_after_it_goes_on_with_the_same_command(
-    train: Run, cut_off: Callable[..., None], tmp_path: Path, little_memory: Callable[..., None]
+    train: Run,
+    cut_off: Callable[..., None],
+    tmp_path: Path,
+    little_memory: Callable[..., list[int]],
 ) -> None:
     changes = {"train.epochs": 2}
     little_memory(2)
@@ -105,7 +167,7 @@ def test_a_training_cut_off_after_it_goes_on_with_the_same_command(
 
 
 def test_it_ends_where_one_window_is_too_much(
-    train: Run, tmp_path: Path, little_memory: Callable[..., None]
+    train: Run, tmp_path: Path, little_memory: Callable[..., list[int]]
 ) -> None:
     little_memory(0)
     with pytest.raises(GeotuneError, match=r"1 windows at once.*no smaller.*plan --budget"):
@@ -114,7 +176,7 @@ def test_it_ends_where_one_window_is_too_much(
 
 
 def test_other_errors_are_not_taken_for_it(
-    train: Run, tmp_path: Path, little_memory: Callable[..., None]
+    train: Run, tmp_path: Path, little_memory: Callable[..., list[int]]
 ) -> None:
     little_memory(0, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from geotune.methods.inserted import inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.module import PLATEAU_EPOCHS, Plateau, Training
+from geotune.training.parts import Parts
 
 
 class Net(torch.nn.Module):
@@ -42,7 +43,7 @@ def training(backbone_trains: bool = False, **changes: Any) -> Training:
         "warmup": 0.1,
         "seed": 0,
     }
-    return Training(Net(backbone_trains), Task(), **(values | changes))  # type: ignore[arg-type]
+    return Training(Net(backbone_trains), Task(), Parts(1), **(values | changes))  # type: ignore[arg-type]
 
 
 def test_cosine_with_warmup() -> None:

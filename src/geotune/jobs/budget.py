@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geotune.jobs.kept import Kept, cache_note
 from geotune.memory.predict import Prediction
 from geotune.recipe import Recipe, parse_recipe
-from geotune.training.step import smaller_micro_batch
+from geotune.training.parts import smaller_micro_batch
 from geotune.types import GeotuneError
 
 WORTH_IT = 0.99
 """A change that leaves more than this share of the peak is not worth making."""
 EVERY = (2, 3, 4, 6)
 OTHER_METHODS = ("est", "frozen")
+Predict = Callable[[Recipe], tuple[Prediction, Kept | None]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,17 @@ class Change:
     cost: int
 
 
+CACHE = Change({"train.cache": "disk"}, 400)
+"""For a method whose backbone never changes."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A recipe with changes.
 
     Attributes:
         changes: values by key.
+        kept: what the cache of features will be, where it has one.
         bytes: what the device has to have free.
         costs: of the changes.
     """
@@ -43,13 +50,17 @@ class Candidate:
     recipe: Recipe
     changes: dict[str, Any]
     prediction: Prediction
+    kept: Kept | None
     bytes: int
     costs: dict[str, int]
 
     @property
     def notes(self) -> list[str]:
         """What a user should know of the changes."""
-        return [note for key in self.changes if (note := _note(key, self.recipe))]
+        notes = [note for key in self.changes if (note := _note(key, self.recipe))]
+        if self.kept is not None:
+            notes.append(cache_note(self.recipe, self.kept))
+        return notes
 
     @property
     def rank(self) -> tuple[list[int], int]:
@@ -77,8 +88,8 @@ class Fitting:
 def fit_budget(
     recipe: Recipe,
     budget: int,
-    predict: Callable[[Recipe], Prediction],
-    bytes_needed: Callable[[Prediction], int],
+    predict: Predict,
+    bytes_needed: Callable[[Prediction, Kept | None], int],
     *,
     world: int = 1,
     alternatives: bool = True,
@@ -88,7 +99,8 @@ def fit_budget(
     Args:
         recipe: as it was asked for.
         budget: in bytes.
-        predict: of a recipe; raises `GeotuneError` where its parts do not fit together.
+        predict: of a recipe, and what its cache will be; raises `GeotuneError` where its parts do
+            not fit together.
         bytes_needed: what of a prediction is held against the budget.
         world: processes that share a batch.
         alternatives: look for more than one proposal.
@@ -101,8 +113,8 @@ class _Search:
         self,
         recipe: Recipe,
         budget: int,
-        predict: Callable[[Recipe], Prediction],
-        bytes_needed: Callable[[Prediction], int],
+        predict: Predict,
+        bytes_needed: Callable[[Prediction, Kept | None], int],
         world: int,
     ) -> None:
         self.recipe = recipe
@@ -163,7 +175,12 @@ class _Search:
 
     def descend(self, start: Candidate, without: str = "") -> Candidate:
         """Change after change until it fits, or nothing is left to be changed."""
-        changes = [c for c in _changes(start.recipe, self.world) if without not in c.values]
+        changes = [
+            change
+            for change in _changes(start.recipe, self.world)
+            if without not in change.values
+            and not (change == CACHE and self.changed(start, [CACHE]) is None)
+        ]
         best = start
         if self.fits(start):
             return start
@@ -187,14 +204,26 @@ class _Search:
         return self.candidate(values, costs)
 
     def without_needless(self, best: Candidate, start: Candidate, limit: int) -> Candidate:
-        """Take back what it needs no more than `limit` bytes without, dearest first."""
+        """Take back, in whole or in part, what it needs no more than `limit` bytes without.
+
+        Dearest first.
+        """
         for key in sorted(best.changes, key=lambda key: -best.costs[key]):
             if key in start.changes or key == "method":  # the others may be that method's
                 continue
-            changes = {k: v for k, v in best.changes.items() if k != key}
-            trial = self.candidate(changes, {k: best.costs[k] for k in changes})
-            if trial is not None and trial.bytes <= limit:
-                best = trial
+            milder = [
+                change
+                for change in _changes(start.recipe, self.world)
+                if key in change.values and change.cost < best.costs[key]
+            ]
+            others = {k: v for k, v in best.changes.items() if k != key}
+            costs = {k: best.costs[k] for k in others}
+            for change in (Change({}, 0), *milder):
+                changes = others | change.values
+                trial = self.candidate(changes, costs | dict.fromkeys(change.values, change.cost))
+                if trial is not None and trial.bytes <= limit:
+                    best = trial
+                    break
         return best
 
     def fits(self, candidate: Candidate) -> bool:
@@ -206,14 +235,14 @@ class _Search:
         if name not in self.tried:
             try:
                 changed = with_changes(self.recipe, changes)
-                prediction = self.predict(changed)
+                prediction, kept = self.predict(changed)
             except GeotuneError:
                 if not changes:
                     raise
                 self.tried[name] = None
             else:
-                needed = self.bytes_needed(prediction)
-                self.tried[name] = Candidate(changed, changes, prediction, needed, costs)
+                needed = self.bytes_needed(prediction, kept)
+                self.tried[name] = Candidate(changed, changes, prediction, kept, needed, costs)
         return self.tried[name]
 
 
@@ -230,25 +259,28 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
-    """What could be changed, cheapest first. A way to train from a cache would stand here, too."""
-    levels = ("none", "decoder", "all")
-    for level in levels[levels.index(recipe.train.recompute) + 1 :]:
-        yield Change({"train.recompute": level}, 1)
-    precisions = ("fp32", "bf16", "int8")
-    for cost, precision in enumerate(precisions[1:], 2):
-        if cost - 1 > precisions.index(recipe.method.frozen_precision):
-            yield Change({"method.frozen_precision": precision}, cost)
+    """What could be changed, cheapest first."""
     per_device = recipe.train.batch_size // world
     smaller = smaller_micro_batch(per_device // recipe.train.accumulate)
-    cost = 10
+    cost = 1
     while smaller is not None:
         yield Change({"train.accumulate": per_device // smaller}, cost)
         smaller, cost = smaller_micro_batch(smaller), cost + 1
+    precisions = ("fp32", "bf16", "int8")
+    for cost, precision in enumerate(precisions):
+        if cost > precisions.index(recipe.method.frozen_precision):
+            yield Change({"method.frozen_precision": precision}, 100 + cost)
     if recipe.method.kind == "est":
         now: int = recipe.method.every or 1  # type: ignore[attr-defined]
         for every in EVERY:
             if every > now:
-                yield Change({"method.every": every}, 100 + every)
+                yield Change({"method.every": every}, 200 + every)
+    levels = ("none", "decoder", "all")
+    for cost, level in enumerate(levels):
+        if cost > levels.index(recipe.train.recompute):
+            yield Change({"train.recompute": level}, 300 + cost)
+    if recipe.train.cache == "none":
+        yield CACHE
 
 
 def as_overrides(changes: dict[str, Any]) -> list[str]:

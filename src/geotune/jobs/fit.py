@@ -13,7 +13,7 @@ from geotune.build.data import build_data
 from geotune.recipe import Recipe
 from geotune.training.folder import RunFolder, State
 from geotune.training.lock import alone_in
-from geotune.types import GeotuneError, NoMemoryError
+from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def fit_recipe(
         say("reading and checking the data")
         data = build_data(recipe)
         say("building the model")
-        from geotune.jobs.room import free_memory, keep_to_budget, smaller_batches
+        from geotune.jobs.room import keep_to_budget
         from geotune.jobs.train import train
 
         notes: list[str] = []
@@ -105,7 +105,7 @@ def fit_recipe(
             for note in notes:
                 say(f"note: {note}")
 
-        def begin() -> None:
+        def begin(recipe: Recipe) -> None:
             nonlocal state, locked
             if helper:
                 return
@@ -124,25 +124,16 @@ def fit_recipe(
 
         if state == "unfinished" and folder.last.is_file():
             say(f"going on from {folder.last}")
-        while True:
-            try:
-                trained = train(
-                    recipe,
-                    data,
-                    folder,
-                    begin=begin,
-                    say=say,
-                    callbacks=callbacks(),
-                    caching=caching,
-                    notes=notes,
-                )
-                break
-            except NoMemoryError as error:
-                recipe, note = smaller_batches(recipe, str(error))
-            free_memory()
-            notes = [*notes, note]
-            place = "the last epoch" if folder.last.is_file() else "the start"
-            say(f"note: {note}; from {place} on")
+        trained = train(
+            recipe,
+            data,
+            folder,
+            begin=begin,
+            say=say,
+            callbacks=callbacks(),
+            caching=caching,
+            notes=notes,
+        )
     if trained is None:
         return FitResult("trained", run, {}, [], {}, main_process=False)
     did = "went on" if trained.went_on else "trained"

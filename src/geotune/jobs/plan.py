@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,15 @@ from geotune.backbones.request import band_names
 from geotune.build.draft import Drafts
 from geotune.build.model import build_task, complete
 from geotune.jobs.budget import Candidate, Fitting, fit_budget
-from geotune.memory.predict import Prediction, UnpredictableError, predict
+from geotune.jobs.kept import Kept, cache_note, predict_kept
+from geotune.memory.predict import (
+    CUDA_CONTEXT_BYTES,
+    Prediction,
+    UnpredictableError,
+    allocator_bytes,
+    gpu_bytes,
+    predict,
+)
 from geotune.memory.track import TrackedPeak
 from geotune.model import Model
 from geotune.recipe import Recipe
@@ -27,11 +36,13 @@ class Plan:
     Attributes:
         on_gpu: whether it is a GPU's memory that counts, as `train.accelerator` says.
         micro_batch: windows that are computed at once, on each device.
+        kept: with `train.cache`, what the cache will be.
         fitting: with a budget, what fits it.
         notes: what the user should know.
     """
 
     prediction: Prediction
+    kept: Kept | None
     on_gpu: bool
     micro_batch: int
     fitting: Fitting | None
@@ -52,7 +63,9 @@ def plan_recipe(
     """
     recipe, bands, notes = _completed(recipe)
     planner = Planner(recipe, bands)
-    prediction = planner.predict(recipe)
+    prediction, kept = planner.predict(recipe)
+    if kept is not None:
+        notes.append(cache_note(recipe, kept))
     if prediction.computed:
         notes.append(
             f"{recipe.backbone.name} looks at values, so that its step could not be predicted by "
@@ -68,7 +81,7 @@ def plan_recipe(
         say("looking for what fits")
         fitting = planner.fit(recipe, budget)
     micro = micro_batch(recipe.train.batch_size, recipe.train.accumulate, planner.world)
-    return Plan(prediction, planner.on_gpu, micro, fitting, notes)
+    return Plan(prediction, kept, planner.on_gpu, micro, fitting, notes)
 
 
 def _completed(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
@@ -101,8 +114,11 @@ class Planner:
         self._computes = False
         self.batch_norm = False
 
-    def predict(self, recipe: Recipe) -> Prediction:
-        """The peak of a recipe over this backbone. Raises `GeotuneError` where nothing fits."""
+    def predict(self, recipe: Recipe) -> tuple[Prediction, Kept | None]:
+        """The peak of a recipe over this backbone, and what its cache will be where it has one.
+
+        Raises `GeotuneError` where the recipe's parts do not fit together.
+        """
         if not self._computes:
             model = self._drafts.fake(recipe)
             try:
@@ -111,17 +127,23 @@ class Planner:
                 self._computes = True
         return self._predict(recipe, self._drafts.real(recipe))
 
-    def _predict(self, recipe: Recipe, model: Model) -> Prediction:
+    def _predict(self, recipe: Recipe, model: Model) -> tuple[Prediction, Kept | None]:
         train, window = recipe.train, recipe.data.window
-        example = model.encoder.backbone.example(window, window)
-        masks = example["images"].new_zeros((1, window, window)).long()
-        micro = micro_batch(train.batch_size, train.accumulate, self.world)
-        step = training_step(self._task, train, example, masks, micro)
+        example: dict[str, Any] = model.encoder.backbone.example(window, window)
+        targets = example["images"].new_zeros((1, window, window)).long()
+        kept = None
+        if train.cache != "none":
+            micro = micro_batch(train.batch_size, train.accumulate, self.world)
+            kept = predict_kept(model, recipe, example, micro)
+            example["features"] = kept.features
+        step = training_step(self._task, train, example, targets, world=self.world)
         self.batch_norm |= any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
             for module in model.modules()
         )
-        return predict(model, step, places(model), compute=self._computes)
+        with model.encoder.without_backbone() if kept else nullcontext():
+            found = predict(model, step, places(model), compute=self._computes)
+        return found, kept
 
     def fit(self, recipe: Recipe, budget: int, *, alternatives: bool = True) -> Fitting:
         """What of a recipe has to change to keep to a budget in bytes."""
@@ -135,9 +157,12 @@ class Planner:
         )
         return fitting
 
-    def bytes_needed(self, prediction: Prediction) -> int:
-        """What has to be free on the device that counts."""
-        return prediction.gpu_bytes if self.on_gpu else prediction.cpu.total
+    def bytes_needed(self, prediction: Prediction, kept: Kept | None) -> int:
+        """What has to be free on the device that counts: to fill a cache, too."""
+        filling = 0 if kept is None else kept.filling_bytes
+        if self.on_gpu:
+            return gpu_bytes(max(prediction.gpu.total, filling))
+        return max(prediction.cpu.total, filling)
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:
@@ -152,12 +177,13 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "cpu": {"peak_bytes": prediction.cpu.total},
         "gpu": {
             "peak_bytes": prediction.gpu.total,
-            "allocator_bytes": prediction.allocator_bytes,
-            "cuda_context_bytes": prediction.context_bytes,
+            "allocator_bytes": allocator_bytes(prediction.gpu.total),
+            "cuda_context_bytes": CUDA_CONTEXT_BYTES,
             "total_bytes": prediction.gpu_bytes,
         },
         "flops": prediction.flops,
         "computed": prediction.computed,
+        "cache": _cache(plan.kept),
         "notes": plan.notes,
     }
     if plan.fitting is not None:
@@ -169,6 +195,16 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     return values
 
 
+def _cache(kept: Kept | None) -> dict[str, int | None] | None:
+    if kept is None:
+        return None
+    return {
+        "window_bytes": kept.window_bytes,
+        "train_bytes": kept.train_bytes,
+        "filling_bytes": kept.filling_bytes,
+    }
+
+
 def _candidate(candidate: Candidate, plan: Plan) -> dict[str, Any]:
     prediction = candidate.prediction
     return {
@@ -176,5 +212,6 @@ def _candidate(candidate: Candidate, plan: Plan) -> dict[str, Any]:
         "peak_bytes": (prediction.gpu if plan.on_gpu else prediction.cpu).total,
         "needed_bytes": candidate.bytes,
         "relative_time": prediction.flops / plan.prediction.flops,
+        "cache": _cache(candidate.kept),
         "notes": candidate.notes,
     }

@@ -1,4 +1,4 @@
-"""Making a training fit into memory: before it begins, and where memory runs out."""
+"""Making a training fit into memory before it begins."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from geotune.build.model import complete
 from geotune.data.prepare import DataParts
 from geotune.jobs.budget import as_overrides, with_changes
 from geotune.jobs.plan import Planner
-from geotune.memory.exhausted import free_memory
 from geotune.recipe import Recipe
 from geotune.report.format import size
-from geotune.training.step import smaller_micro_batch
 from geotune.types import GeotuneError
-
-__all__ = ["free_memory", "keep_to_budget", "smaller_batches"]
 
 
 def keep_to_budget(
@@ -44,25 +40,3 @@ def keep_to_budget(
     changed = ", ".join(as_overrides(chosen.changes))
     notes = [f"train.memory_budget {size(budget)}: {changed}; predicted {size(chosen.bytes)}"]
     return with_changes(recipe, chosen.changes), [*notes, *chosen.notes]
-
-
-def smaller_batches(recipe: Recipe, error: str) -> tuple[Recipe, str]:
-    """The recipe with smaller micro-batches and the same batch, and what is to be said of it.
-
-    Raises `GeotuneError` where they hold one window already.
-    """
-    train = recipe.train
-    smaller = smaller_micro_batch(train.batch_size // train.accumulate)
-    if smaller is None:
-        raise GeotuneError(
-            f"{error}; and there is no smaller micro-batch: geotune plan --budget says what else "
-            "saves memory"
-        )
-    accumulate = train.batch_size // smaller
-    changed = recipe.model_copy(
-        update={"train": train.model_copy(update={"accumulate": accumulate})}
-    )
-    return changed, (
-        f"{error}; {smaller} at once from here on (train.accumulate={accumulate}), the batch of "
-        f"{train.batch_size} stays"
-    )

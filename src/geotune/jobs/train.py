@@ -45,7 +45,7 @@ def train(
     data: DataParts,
     folder: RunFolder,
     *,
-    begin: Callable[[], None],
+    begin: Callable[[Recipe], None],
     say: Callable[[str], None],
     callbacks: Sequence[Callback],
     caching: Callable[[int, int], None] = lambda done, total: None,
@@ -53,10 +53,11 @@ def train(
 ) -> Trained | None:
     """Build the model, train it and write the run; None in the helpers of the main process.
 
-    `begin` is called once everything fits together, before anything is written; `caching` is told
-    the windows done and to be done for a cache of features; `notes` were said before. Raises
-    `NoMemoryError` where memory runs out.
+    `begin` is given the recipe once everything fits together, before anything is written, and again
+    where it was changed because memory ran out; `caching` is told the windows done and to be done
+    for a cache of features; `notes` were said before.
     """
+    asked = recipe
     recipe, told = complete(recipe, data)
     built = build_training(recipe, data.statistics)
     monitored(built, recipe.train)
@@ -65,9 +66,30 @@ def train(
         found += cache_notes(data)
     for note in found:
         say(f"note: {note}")
-    fitted = fit(built, data, recipe.train, folder, callbacks, begin, say, caching)
+
+    def fewer(micro: int, why: str) -> None:
+        accumulate = asked.train.batch_size // micro
+        begin(in_parts(asked, accumulate))
+        found.append(
+            f"{why}; {micro} at once from this step on (train.accumulate={accumulate}), the batch "
+            f"of {asked.train.batch_size} stays"
+        )
+        say(f"note: {found[-1]}")
+
+    fitted = fit(
+        built,
+        data,
+        recipe.train,
+        folder,
+        callbacks,
+        begin=lambda: begin(asked),
+        fewer=fewer,
+        say=say,
+        caching=caching,
+    )
     if not fitted.main_process:
         return None
+    recipe = in_parts(recipe, fitted.accumulate)
     if fitted.sharded:
         built = build_training(recipe, data.statistics)
     load_adapter_state(built.model, load_file(folder.best), str(folder.best))
@@ -76,12 +98,18 @@ def train(
         built.model,
         built.task,
         data.val,
-        batch_size=recipe.train.batch_size // recipe.train.accumulate,
+        batch_size=recipe.train.batch_size // fitted.accumulate,
         device=fitted.device,
         precision=recipe.train.precision,
     )
     summary = _finish(recipe, folder, built, data, fitted, validation, [*notes, *found])
     return Trained(validation.metrics, summary, fitted.went_on)
+
+
+def in_parts(recipe: Recipe, accumulate: int) -> Recipe:
+    """The recipe with the same batch computed in so many parts."""
+    train = recipe.train.model_copy(update={"accumulate": accumulate})
+    return recipe.model_copy(update={"train": train})
 
 
 def _finish(

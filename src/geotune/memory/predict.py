@@ -1,13 +1,14 @@
 """The peak memory of a training step, before there is one.
 
-The second step of a training is run on fake tensors, shapes without contents, in the order of
-`training/module.py`: passes forward under autocast and back for each micro-batch, gradients added
-up and clipped, the optimizer, whose state is there since the first step, gradients gone at once.
+A step of a training is run on fake tensors, shapes without contents, in the order of
+`training/module.py`: passes forward under autocast and back for each part of the batch, gradients
+added up and clipped, the optimizer, whose state is there since the first step, gradients gone at
+once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,16 @@ ALLOCATOR_SHARE = 0.1
 """What PyTorch's allocator reserves over what tensors take, for blocks and gaps; assumed."""
 
 
+def allocator_bytes(tensors: int) -> int:
+    """What the allocator of a GPU takes beside that many bytes of tensors, `ALLOCATOR_SHARE`."""
+    return round(ALLOCATOR_SHARE * tensors)
+
+
+def gpu_bytes(tensors: int) -> int:
+    """All that a GPU has to have free for that many bytes of tensors."""
+    return tensors + allocator_bytes(tensors) + CUDA_CONTEXT_BYTES
+
+
 class UnpredictableError(Exception):
     """A model that cannot be run on fake tensors: it looks at values."""
 
@@ -38,22 +49,22 @@ class Step:
     """What a training step is.
 
     Attributes:
-        inputs: what the model is given with a micro-batch, by name, nested in any way; tensors of
-            which only shape and type are read.
-        masks: its labels, so too.
-        loss: of logits and labels.
+        inputs: what the model is given with a batch, by name, nested in any way; tensors of which
+            only shape and type are read.
+        targets: what is learnt of it, so too; `[i:j]` are those of some windows.
+        loss: of outputs and targets.
         optimizer: makes it, of a model's parameters that train.
         precision: `32-true`, or a mixed one.
-        accumulate: micro-batches of a step.
+        micro: windows that are computed at once; by default all of the batch.
         clip: norm of the gradients; 0 for none.
     """
 
     inputs: Mapping[str, Any]
-    masks: Tensor
-    loss: Callable[[Tensor, Tensor], Tensor]
+    targets: Any
+    loss: Callable[[Any, Any], Tensor]
     optimizer: Callable[[nn.Module], Optimizer]
     precision: str = "32-true"
-    accumulate: int = 1
+    micro: int | None = None
     clip: float = 0.0
 
 
@@ -75,19 +86,9 @@ class Prediction:
     computed: bool = False
 
     @property
-    def allocator_bytes(self) -> int:
-        """What the allocator of a GPU takes beside tensors, by `ALLOCATOR_SHARE`."""
-        return round(ALLOCATOR_SHARE * self.gpu.total)
-
-    @property
-    def context_bytes(self) -> int:
-        """What a GPU's context takes, `CUDA_CONTEXT_BYTES`."""
-        return CUDA_CONTEXT_BYTES
-
-    @property
     def gpu_bytes(self) -> int:
         """All that a GPU has to have free."""
-        return self.gpu.total + self.allocator_bytes + self.context_bytes
+        return gpu_bytes(self.gpu.total)
 
 
 def predict(
@@ -103,7 +104,7 @@ def predict(
         model: in the mode in which it trains.
         step: see `Step`.
         places: modules by the name of the place that they are, as in `Tracker`.
-        compute: run the steps on real tensors, which takes their memory and changes the model.
+        compute: run the step on real tensors, which takes their memory and changes the model.
 
     Raises `UnpredictableError` where a model looks at values, which fake tensors do not have.
     """
@@ -135,57 +136,67 @@ def _predict(
 ) -> Prediction:
     with torch.random.fork_rng(devices=[]), mode:
         optimizer = step.optimizer(model)
-        inputs, masks = tree_map_only(
-            Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (dict(step.inputs), step.masks)
+        inputs, targets = tree_map_only(
+            Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (dict(step.inputs), step.targets)
         )
-        counter = _Flops()
-        with counter:
-            _run(model, step, inputs, masks, optimizer, 1)
-        with Tracker(model, optimizer, (inputs, masks), places) as tracker:
-            # a third micro-batch is as the second, which meets the gradients of the first
-            _run(model, step, inputs, masks, optimizer, min(step.accumulate, 2))
-        at_once = _optimizer_peak(model, optimizer, (inputs, masks), places)
-    one_by_one = tracker.peak
+        micro = step.micro or len(targets)
+        # a third part is as the second, which meets the gradients of the first
+        parts = [slice(i, i + micro) for i in range(0, len(targets), micro)][:2]
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        while True:
+            _step_on_zeros(optimizer, trained)  # makes its state
+            counter = _Flops()
+            with counter, Tracker(model, optimizer, (inputs, targets), places) as tracker:
+                reached = _run(model, step, inputs, targets, optimizer, parts)
+            if len(reached) == len(trained):
+                break
+            optimizer.state.clear()  # those that no gradient reaches never get one
+            trained = reached
+        with Tracker(model, optimizer, (inputs, targets), places) as at_once:
+            _step_on_zeros(optimizer, trained, foreach=True)
     return Prediction(
-        cpu=one_by_one,
-        gpu=max(one_by_one, at_once, key=lambda peak: peak.total),
-        flops=counter.flops * step.accumulate,
+        cpu=tracker.peak,
+        gpu=max(tracker.peak, at_once.peak, key=lambda peak: peak.total),
+        flops=counter.flops * len(targets) // (micro * len(parts)),
         computed=compute,
     )
 
 
-def _optimizer_peak(model: nn.Module, optimizer: Optimizer, batch: Any, places: Any) -> TrackedPeak:
-    """The peak of the optimizer's step where it goes through all parameters at once."""
-    for parameter in optimizer.state:
-        parameter.grad = torch.zeros_like(parameter)
+def _step_on_zeros(
+    optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, foreach: bool = False
+) -> None:
+    """Step with gradients that change nothing; `foreach`: all parameters at once."""
     for group in optimizer.param_groups:
-        group["foreach"] = True
-    with Tracker(model, optimizer, batch, places) as tracker:
-        optimizer.step()
-    for parameter in optimizer.state:
+        group["foreach"] = foreach
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter in parameters:
         parameter.grad = None
-    return tracker.peak
 
 
 def _run(
     model: nn.Module,
     step: Step,
     inputs: Mapping[str, Any],
-    masks: Tensor,
+    targets: Any,
     optimizer: Optimizer,
-    micro_batches: int,
-) -> None:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for _ in range(micro_batches):
+    parts: Sequence[slice],
+) -> list[nn.Parameter]:
+    """One step. Gives the parameters that a gradient reached."""
+    for part in parts:
+        own = tree_map_only(Tensor, lambda x: x[part], inputs)  # noqa: B023  # called at once
         with torch.autocast("cpu", torch.bfloat16, enabled=step.precision != "32-true"):
-            loss = step.loss(model(**inputs), masks)
-        (loss / step.accumulate).backward()  # type: ignore[no-untyped-call]
-        del loss
+            loss = step.loss(model(**own), targets[part])
+        (loss * (1 / len(parts))).backward()  # type: ignore[no-untyped-call]
+        del own, loss
+    reached = [parameter for parameter in model.parameters() if parameter.grad is not None]
     if step.clip:
-        torch.nn.utils.clip_grad_norm_(trained, step.clip)
+        torch.nn.utils.clip_grad_norm_(reached, step.clip)
     optimizer.step()
-    for parameter in trained:
+    for parameter in reached:
         parameter.grad = None
+    return reached
 
 
 class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ methods stays fair.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from geotune.types import Tap
@@ -36,9 +37,13 @@ class Stem(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images `(B, C, H, W)` to `(B, w, H, W)`, `(B, 2w, H/2, W/2)` and `(B, 4w, H/4, W/4)`."""
+        """Images `(B, C, H, W)` to `(B, w, H, W)`, `(B, 2w, H/2, W/2)` and `(B, 4w, H/4, W/4)`.
+
+        In memory channels lie last, and so they do in the decoder that gets the maps: convolutions
+        are faster so, and the maps of a ViT lie so anyway.
+        """
         maps = []
-        x = images
+        x = images.contiguous(memory_format=torch.channels_last)
         for level in self.levels:
             x = level(x)
             maps.append(x)

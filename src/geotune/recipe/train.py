@@ -52,6 +52,9 @@ class Train(Section):
         None,
         description="most that the cache may take, such as 20GB; by default what is free",
     )
+    compile: bool = Field(
+        False, description="compile the blocks of a backbone that never changes, by torch.compile"
+    )
     patience: PositiveInt | None = Field(
         None, description="epochs without a better metric before it stops; by default never"
     )

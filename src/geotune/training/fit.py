@@ -16,23 +16,28 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.build.model import Built
 from geotune.data.prepare import DataParts
 from geotune.memory.exhausted import is_exhausted
 from geotune.memory.measure import Peak, PeakWatch
 from geotune.memory.predict import Step, UnpredictableError, predict
+from geotune.memory.track import faked
 from geotune.recipe import Train
 from geotune.training.cache import Cached, build_cache, require_constant
 from geotune.training.calibrate import calibrate
+from geotune.training.compiled import compiled, require_compilable
 from geotune.training.folder import RunFolder
 from geotune.training.keeper import Keeper
 from geotune.training.loaders import loader
 from geotune.training.module import Training
+from geotune.training.parts import Parts, smaller_micro_batch
 from geotune.training.sharding import is_sharded
 from geotune.training.step import devices, micro_batch, training_step
 from geotune.training.tracking import TrackStep
-from geotune.types import Batch, GeotuneError, NoMemoryError
+from geotune.types import Batch, GeotuneError
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Fitted:
     Attributes:
         sharded: the model is parted among processes, and no use to one of them alone.
         best_epoch: from 0.
+        accumulate: in how many parts a batch was computed, in the end.
         went_on: whether it went on from the checkpoint of one that was cut off.
         main_process: false in the helper processes of a training on many devices.
         cache: of features, where the backbone did not run.
@@ -49,6 +55,7 @@ class Fitted:
 
     history: list[dict[str, float]]
     best_epoch: int
+    accumulate: int
     peak: Peak
     device: torch.device
     went_on: bool
@@ -78,15 +85,17 @@ def fit(
     folder: RunFolder,
     callbacks: Sequence[Callback] = (),
     begin: Callable[[], None] = lambda: None,
+    fewer: Callable[[int, str], None] = lambda micro, why: None,
     say: Callable[[str], None] = lambda text: None,
     caching: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Train, going on from the folder's checkpoint where there is one.
 
     `begin` is called once the settings are known to fit together, before anything is written;
-    `say` gets a line at a time for the user, `caching` windows done and to be done for a cache.
-    Raises `GeotuneError` where they do not, and where the loss is not finite; `NoMemoryError` where
-    memory runs out in the one process of a training.
+    `fewer` is told how many windows are computed at once from now on, and why, where memory ran
+    out in the one process of a training; `say` gets a line at a time for the user, `caching`
+    windows done and to be done for a cache. Raises `GeotuneError` where the settings do not fit
+    together, where the loss is not finite, and where memory runs out for good.
     """
     _quiet()
     monitor = monitored(built, train)
@@ -103,6 +112,8 @@ def fit(
         )
     if train.cache != "none":
         require_constant(built.model.encoder, train.cache)
+    if train.compile:
+        require_compilable(built.model.encoder)
     if train.cache == "memory" and world > 1:
         raise GeotuneError(
             f"train.cache memory: each of {world} processes would keep all of it; use "
@@ -118,14 +129,15 @@ def fit(
             built.model, data, train, batch_size=micro, device=device, say=say, progress=caching
         )
     share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
-    batches = loader(cache.train if cache else data.train, micro, **share)
+    batches = loader(cache.train if cache else data.train, micro * train.accumulate, **share)
     validation = loader(cache.val if cache else data.val, micro, **share)
-    steps = -(-len(batches) // train.accumulate) * train.epochs
     largest_share = -(-len(data.val) // world)
+    whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
     module = Training(
         built.model,
         built.task,
-        total_steps=steps,
+        Parts(micro, fewer if whole else None),
+        total_steps=len(batches) * train.epochs,
         monitor=monitor,
         lr=train.lr,
         backbone_lr=train.backbone_lr,
@@ -137,11 +149,11 @@ def fit(
     )
     module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
     watch = PeakWatch(trainer.strategy.root_device)
-    tracked = TrackStep(train.accumulate, len(data.train) // micro)
-    whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
+    tracked = TrackStep(len(data.train) // train.batch_size)
     if whole and trainer.strategy.root_device.type == "cpu":
         trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
     alone = not torch.distributed.is_initialized()
+    encoder, device = built.model.encoder, trainer.strategy.root_device
 
     def run() -> bool:
         """Train in each of the processes; says whether it went on from a checkpoint."""
@@ -158,35 +170,49 @@ def fit(
         trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
         return going_on is not None
 
-    exhausted = ""
-    predicted = None
+    draft = None
     try:
-        with built.model.encoder.without_backbone() if cache else nullcontext():
+        with encoder.without_backbone() if cache else nullcontext():
             if trainer.is_global_zero and train.strategy != "fsdp":  # which holds less
-                one = Batch.of([(cache.train if cache else data.train)[0]])
-                step = training_step(built.task, train, one.inputs, one.targets, micro)
-                predicted = _predicted_bytes(built, step, trainer.strategy.root_device)
+                draft = faked(built.model, FakeTensorMode())  # while it is on the CPU
+            streams = train.compile and not cache
             launcher = trainer.strategy.launcher
-            went_on = launcher.launch(run) if launcher else run()
+            with compiled(encoder, device, say) if streams else nullcontext():
+                went_on = launcher.launch(run) if launcher else run()
     except (RuntimeError, MemoryError) as error:
-        if not whole or not is_exhausted(error):
+        if not is_exhausted(error):
             raise
         said = str(error).partition("\n")[0]
-        exhausted = f"memory ran out with {micro} windows at once: {said}"
+        smaller = smaller_micro_batch(micro) or 1
+        advice = (  # one process cannot do its step again while the others wait for its gradients
+            f"set train.accumulate={train.accumulate * micro // smaller}, which several processes "
+            "do not find out by themselves"
+            if world > 1 and smaller < micro
+            else "geotune plan --budget says what saves memory"
+        )
+        raise GeotuneError(
+            f"memory ran out with {micro} windows at once: {said}; {advice}"
+        ) from error
     except SystemExit as error:  # what Lightning makes of Ctrl+C, which it also turns off
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from error
     finally:
         tracked.close()
-    if exhausted:  # not from the error, which holds on to all that was there
-        raise NoMemoryError(exhausted)
     if alone and torch.distributed.is_initialized():
         # what follows is the main process's alone: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
     assert keeper.best_epoch is not None
+    predicted = None
+    if draft is not None:
+        one = Batch.of([(cache.train if cache else data.train)[0]])
+        step = training_step(
+            built.task, train, one.inputs, one.targets, world=world, micro=module.parts.micro
+        )
+        predicted = _predicted_bytes(draft, step, trainer.strategy.root_device)
     return Fitted(
         keeper.history,
         keeper.best_epoch,
+        train.batch_size // world // module.parts.micro,
         replace(
             watch.peak(),
             tracked_bytes=tracked.peak.total if tracked.peak else None,
@@ -222,7 +248,6 @@ def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trai
             strategy=strategy,
             precision=train.precision,
             max_epochs=train.epochs,
-            accumulate_grad_batches=train.accumulate,
             gradient_clip_val=train.clip or None,
             callbacks=callbacks,
             logger=logger,
@@ -241,10 +266,10 @@ def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trai
         ) from error
 
 
-def _predicted_bytes(built: Built, step: Step, device: torch.device) -> int | None:
+def _predicted_bytes(model: nn.Module, step: Step, device: torch.device) -> int | None:
     """What a step's tensors take on a device; None for a model that looks at values."""
     try:
-        prediction = predict(built.model, step)
+        prediction = predict(model, step)
     except UnpredictableError:
         return None
     return (prediction.gpu if device.type == "cuda" else prediction.cpu).total
@@ -256,9 +281,9 @@ class _FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not torch.isfinite(outputs["loss"]).all():
+        if not torch.isfinite(pl_module.loss):
             raise GeotuneError(
-                f"the loss is {float(outputs['loss'])} in epoch {trainer.current_epoch + 1}, batch "
+                f"the loss is {float(pl_module.loss)} in epoch {trainer.current_epoch + 1}, batch "
                 f"{batch_idx + 1} ({', '.join(batch.names[:3])} ...); try a lower train.lr, or "
                 "train.precision=32-true"
             )

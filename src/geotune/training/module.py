@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
+from geotune.training.parts import Parts, Statistics
 from geotune.training.sharding import is_sharded, shard, whole_state
 from geotune.types import Batch
 
@@ -24,20 +30,28 @@ class Training(LightningModule):
     """Loss, optimizer and schedule around a model.
 
     Every step draws its random numbers from `(seed, epoch, batch)` alone, so that a training that
-    goes on from a checkpoint is the one that was never interrupted.
+    goes on from a checkpoint is the one that was never interrupted; and a step that ran out of
+    memory is done again in smaller parts, as if it had been asked for so.
 
     Args:
         model: the network.
         task: loss and metrics.
+        parts: in which a batch is computed.
         total_steps: optimizer steps of the whole training.
         monitor: the metric, such as `miou`, that the plateau schedule watches.
         most_val_batches: of validation in any process of the training.
+
+    Attributes:
+        loss: of the last step's batch.
     """
+
+    loss: Tensor
 
     def __init__(
         self,
         model: Model,
         task: Task,
+        parts: Parts,
         *,
         total_steps: int,
         monitor: str,
@@ -52,6 +66,9 @@ class Training(LightningModule):
         super().__init__()
         self.model = model
         self.task = task
+        self.parts = parts
+        self._batch = 0  # windows of the batch that is computed ...
+        self._part = slice(None)  # ... and which of them are now
         self.total_steps = total_steps
         self.monitor = monitor
         self.lr = lr
@@ -71,30 +88,38 @@ class Training(LightningModule):
             self.numbers = shard(self.model, self.device_mesh["data_parallel"])
 
     # ------------------------------------------------------------ steps
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
-        parts = (self.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(hash(parts) & 0x7FFFFFFFFFFFFFFF)  # a tuple of ints hashes alike anywhere
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """See how large the batch is."""
+        self._batch = len(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one (micro-)batch."""
-        loss = self.task.loss(self.model(**batch.inputs), batch.targets)
+        """What one part of the batch adds to its loss."""
+        part = batch.part(self._part)
+        loss = self.task.loss(self.model(**part.inputs), part.targets)
+        return loss * (len(part) / len(batch))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Note the loss."""
         self.log(
             "train/loss",
-            loss.detach(),
+            self.loss,
             on_epoch=True,
             on_step=False,
             sync_dist=True,
-            batch_size=len(batch.names),
+            batch_size=len(batch),
         )
-        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        outputs = self.model(**batch.inputs)
-        self.val_metrics.update(outputs, batch.targets)
-        loss = self.task.loss(outputs, batch.targets)
-        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch.names))
+
+        def attempt(parts: Sequence[slice]) -> list[tuple[Batch, Any]]:
+            some = [batch.part(part) for part in parts]
+            return [(part, self.model(**part.inputs)) for part in some]
+
+        for part, outputs in self.parts.compute(len(batch), attempt):
+            self.val_metrics.update(outputs, part.targets)
+            loss = self.task.loss(outputs, part.targets)
+            self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(part))
         own = int(self.trainer.num_val_batches[0])
         if is_sharded(self.model) and batch_idx + 1 == own:
             for _ in range(own, self.most_val_batches):  # the others need this one's shares
@@ -131,11 +156,52 @@ class Training(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        """Step, and let go of the gradients at once: not after the next pass forward."""
-        super().optimizer_step(*arguments, **named)
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Compute the batch part after part, step, and let go of the gradients at once.
+
+        `optimizer_closure` is a pass forward, by `training_step`, and back.
+        """
+        assert optimizer_closure is not None
+        seed = hash((self.seed, epoch, batch_idx, self.global_rank))  # of ints, so alike anywhere
+
+        def attempt(parts: Sequence[slice]) -> Tensor:
+            torch.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+            statistics = Statistics(self.model)
+            losses = []
+            try:
+                for part in parts:
+                    self._part = part
+                    with self._exchanging(part is parts[-1]):
+                        losses.append(optimizer_closure())
+            except BaseException:
+                self._drop_gradients()
+                statistics.restore()
+                raise
+            return torch.stack(losses).sum()
+
+        self.loss = self.parts.compute(self._batch, attempt)
+        super().optimizer_step(epoch, batch_idx, optimizer, lambda: self.loss)
+        self._drop_gradients()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Nothing: gradients of a batch's parts add up, and are gone after the step."""
+
+    def _drop_gradients(self) -> None:
         for parameter in self.model.parameters():
             parameter.grad = None
+
+    def _exchanging(self, now: bool) -> AbstractContextManager[None]:
+        """Whether processes add up their gradients in the pass back."""
+        strategy = self.trainer.strategy
+        if now or not isinstance(strategy, ParallelStrategy):
+            return nullcontext()
+        return strategy.block_backward_sync()
 
     def _rate(self, step: int) -> float:
         """The share of the rate at an optimizer step."""

@@ -19,16 +19,26 @@ from geotune.types import GeotuneError
 
 
 def training_step(
-    task: Task, train: Train, inputs: Mapping[str, Any], masks: Tensor, micro: int
+    task: Task,
+    train: Train,
+    inputs: Mapping[str, Any],
+    targets: Any,
+    *,
+    world: int = 1,
+    micro: int | None = None,
 ) -> Step:
-    """A step of one process, from the inputs and masks of a batch of any number of windows."""
+    """A step of one of `world` processes, from the inputs and targets of any number of windows.
+
+    `micro` windows are computed at once, by default as many as the recipe says.
+    """
+    windows = train.batch_size // world
 
     def several(x: Tensor) -> Tensor:
-        return torch.empty((micro, *x.shape[1:]), dtype=x.dtype, device="meta")
+        return torch.empty((windows, *x.shape[1:]), dtype=x.dtype, device="meta")
 
     return Step(
         inputs=tree_map_only(Tensor, several, dict(inputs)),
-        masks=several(masks),
+        targets=tree_map_only(Tensor, several, targets),
         loss=task.loss,
         optimizer=lambda model: make_optimizer(
             model,  # type: ignore[arg-type]
@@ -37,7 +47,7 @@ def training_step(
             weight_decay=train.weight_decay,
         ),
         precision=train.precision,
-        accumulate=train.accumulate,
+        micro=micro or micro_batch(train.batch_size, train.accumulate, world),
         clip=train.clip,
     )
 
@@ -77,8 +87,3 @@ def micro_batch(batch_size: int, accumulate: int, world: int) -> int:
             f"({accumulate} x {world}); choose one that is"
         )
     return batch_size // parts
-
-
-def smaller_micro_batch(micro: int) -> int | None:
-    """The next smaller one that divides it, at most half of it; None below one."""
-    return max((n for n in range(1, micro // 2 + 1) if micro % n == 0), default=None)

@@ -15,15 +15,13 @@ class TrackStep(Callback):
     """Follows one whole step on a CPU: the first after which the optimizer has its state.
 
     Args:
-        accumulate: micro-batches of a step.
-        whole: micro-batches of an epoch that are not smaller than the others.
+        whole: batches of an epoch that are not smaller than the others.
 
     Attributes:
         peak: None where no step was followed.
     """
 
-    def __init__(self, accumulate: int, whole: int) -> None:
-        self.accumulate = accumulate
+    def __init__(self, whole: int) -> None:
         self.whole = whole
         self.peak: TrackedPeak | None = None
         self._tracker: Tracker | None = None
@@ -36,9 +34,7 @@ class TrackStep(Callback):
         if self._steps_before is None:
             self._steps_before = trainer.global_step
         ready = trainer.global_step > self._steps_before
-        first = batch_idx % self.accumulate == 0
-        whole = batch_idx + self.accumulate <= self.whole
-        if self.peak is None and self._tracker is None and ready and first and whole:
+        if self.peak is None and ready and batch_idx < self.whole:
             assert isinstance(pl_module, Training)
             seen = (batch.inputs, batch.targets)
             self._tracker = Tracker(pl_module.model, trainer.optimizers[0], seen)
@@ -47,8 +43,8 @@ class TrackStep(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End it after the step's last micro-batch."""
-        if self._tracker is not None and (batch_idx + 1) % self.accumulate == 0:
+        """End it."""
+        if self._tracker is not None:
             tracker = self._tracker
             self.close()
             self.peak = tracker.peak
