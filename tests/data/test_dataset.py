@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,6 @@
 """The data room on the real imagery beside the project."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np

@@ -31,7 +31,7 @@ def swept(
         sweep(
             position_model,
             source,
-            classes=3,
+            channels=3,
             window=window,
             overlap=overlap,
             batch_size=batch,
@@ -47,9 +47,9 @@ def put_together(parts: list[Finished], shape: tuple[int, int]) -> NDArray[np.fl
     for part in parts:
         height, width = part.valid.shape
         target = whole[:, part.row : part.row + height, part.col : part.col + width]
-        assert target.shape == part.probabilities.shape
+        assert target.shape == part.answers.shape
         assert np.isnan(target).all()
-        target[:] = part.probabilities.numpy()
+        target[:] = part.answers.numpy()
     assert not np.isnan(whole).any()
     return whole
 
@@ -110,7 +110,7 @@ def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) ->
         sweep(
             position_model,
             source,
-            classes=3,
+            channels=3,
             window=8,
             overlap=0,
             batch_size=3,
@@ -126,7 +126,7 @@ def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) ->
 def test_no_gradient_is_kept(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
     layer = torch.nn.Conv2d(2, 2, 1)
-    parts = list(sweep(layer, source, classes=2, window=8, overlap=0, batch_size=1, device=CPU))
+    parts = list(sweep(layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU))
     assert not parts[0].probabilities.requires_grad
 
 
@@ -143,7 +143,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, model: object, say
     with pytest.raises(GeotuneError, match=says):
         list(
             sweep(  # type: ignore[arg-type]
-                model, source, classes=3, window=8, overlap=0, batch_size=1, device=CPU
+                model, source, channels=3, window=8, overlap=0, batch_size=1, device=CPU
             )
         )
 

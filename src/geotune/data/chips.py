@@ -26,8 +26,8 @@ def open_chips(
     """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
 
     A chip's name is its image's stem without `image_suffix`; its mask has the same stem with
-    `mask_suffix`, and `read` opens it. Raises `GeotuneError` for an image without mask, a mask without image, and a
-    pair of different size.
+    `mask_suffix`, and `read` opens it. Raises `GeotuneError` for an image without mask, a mask
+    without image, and a pair of different size.
     """
     same = images.resolve() == masks.resolve()
     found = _by_name(images, image_suffix, other=mask_suffix if same else "")

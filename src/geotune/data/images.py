@@ -75,8 +75,8 @@ Found = dict[str, tuple[Path, Said, str | None]]
 def _by_folder(images: Path, classes: Sequence[str], column: str) -> Found:
     if column != "label":
         raise GeotuneError(
-            f"data.labels: is missing; a folder says one class of each image, but the task asks for "
-            f"{column}: give a CSV with the columns path and {column}"
+            f"data.labels: is missing; a folder says one class of each image, but the task asks "
+            f"for {column}: give a CSV with the columns path and {column}"
         )
     folders = {path.name: path for path in sorted(images.iterdir()) if path.is_dir()}
     _known(folders, classes, f"{images}: has the folder")
@@ -128,8 +128,8 @@ def _rows(table: Path, column: str) -> list[tuple[int, Row]]:
     lacking = [name for name in ("path", column) if name not in header]
     if lacking:
         raise GeotuneError(
-            f"{table}: has no column {' and '.join(lacking)}; it has {', '.join(header) or 'none'}, "
-            f"expected path and {column} for this task"
+            f"{table}: has no column {' and '.join(lacking)}; it has "
+            f"{', '.join(header) or 'none'}, expected path and {column} for this task"
         )
     if not rows:
         raise GeotuneError(f"{table}: has no row below its header; name at least two images")
@@ -187,8 +187,7 @@ def _known(names: Sequence[str] | dict[str, Path], classes: Sequence[str], where
             near = difflib.get_close_matches(name, classes, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise GeotuneError(
-                f"{where} {name!r}, which is no class; task.classes has "
-                f"{', '.join(classes)}{hint}"
+                f"{where} {name!r}, which is no class; task.classes has {', '.join(classes)}{hint}"
             )
 
 

@@ -67,8 +67,8 @@ def prepare(
 ) -> DataParts:
     """Read and check all scenes of `parts` (see `scan`) and make their datasets.
 
-    Without a `window` it is the side of the largest scene. `progress` is called with each scene that
-    was read. Raises `GeotuneError` for faults in the
+    Without a `window` it is the side of the largest scene. `progress` is called with each scene
+    that was read. Raises `GeotuneError` for faults in the
     files, for a part without any label, and where a file does not say what `metadata` asks.
     """
     scenes = [scene for part in parts.values() for scene in part]
@@ -119,7 +119,7 @@ def prepare(
 
 
 def fitting_window(scenes: Sequence[Scene], window: int | None) -> int:
-    """The side of windows; raises `GeotuneError` where one would cut an image that must be whole."""
+    """The side of windows. Raises `GeotuneError` where one would cut what has to stay whole."""
     largest = max(scenes, key=lambda scene: max(scene.shape))
     if window is None:
         return max(largest.shape)

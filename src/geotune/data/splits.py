@@ -84,8 +84,8 @@ def split_by_column(scenes: Sequence[Scene]) -> Parts:
     silent = [scene.name for scene in scenes if scene.part is None]
     if silent:
         raise GeotuneError(
-            f"data.split.kind column: no part is named for {_some(silent)}; give data.labels, a CSV "
-            "with a column split, or use another data.split"
+            f"data.split.kind column: no part is named for {_some(silent)}; give data.labels, a "
+            "CSV with a column split, or use another data.split"
         )
     named = {
         part: [scene.name for scene in scenes if scene.part == part]

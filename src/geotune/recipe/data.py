@@ -107,7 +107,8 @@ class _Labelled(_Windows):
         description="standard deviation of an object's place in a density map, in pixels or metres",
     )
     points: Literal["pixels", "coordinates"] = Field(
-        "pixels", description="what x and y of a CSV of objects are; coordinates: in the scene's CRS"
+        "pixels",
+        description="what x and y of a CSV of objects are; coordinates: in the scene's CRS",
     )
 
 
@@ -153,7 +154,9 @@ class Images(_Windows):
 
     per: ClassVar[Per] = "image"
     kind: Literal["images"] = "images"
-    images: Path = Field(description="folder with a folder for each class, or where CSV paths start")
+    images: Path = Field(
+        description="folder with a folder for each class, or where CSV paths start"
+    )
     labels: Path | None = Field(
         None, description="CSV with path, one of label, labels (a;b) and value, and perhaps split"
     )

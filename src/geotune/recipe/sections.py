@@ -14,7 +14,6 @@ from geotune.recipe.section import Section
 from geotune.recipe.tasks import Task
 from geotune.recipe.train import Train
 
-
 ONLY_OF = {
     "class_values": "segment",
     "class_field": "segment",
@@ -72,8 +71,8 @@ class Sections(Section):
         if self.decoder.per != self.task.per:
             nearest = {"pixel": "linear, fcn, unet or upernet", "image": "pooled"}[self.task.per]
             raise ValueError(
-                f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, but "
-                f"task.kind {self.task.kind} asks for one for each {self.task.per}; "
+                f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, "
+                f"but task.kind {self.task.kind} asks for one for each {self.task.per}; "
                 f"use decoder.kind={nearest}"
             )
         return self

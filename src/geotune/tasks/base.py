@@ -49,7 +49,7 @@ class Task(Protocol):
     def product(self) -> str:
         """What a prediction leaves: a map of `classes`, a map of `values`, or a `table`.
 
-        Where it is a table the task has `rows` too, see `TableTask`.
+        A task of values is a `ValueTask`, one of tables a `TableTask`.
         """
 
     @property
@@ -80,6 +80,18 @@ class Task(Protocol):
 
     def example(self, window: int) -> Any:
         """Targets of a batch of one window of a side in pixels; only shapes and types count."""
+
+
+class ValueTask(Task, Protocol):
+    """A task whose answers are maps of numbers.
+
+    Attributes:
+        unit: in what they are measured.
+        summed: whether their sum is what people ask for.
+    """
+
+    unit: str
+    summed: ClassVar[bool]
 
 
 class TableTask(Task, Protocol):

@@ -76,9 +76,7 @@ class Classify:
         if self.several:
             smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
             return F.binary_cross_entropy_with_logits(logits, smooth, weight=weights)
-        return F.cross_entropy(
-            logits, labels, weight=weights, label_smoothing=self.label_smoothing
-        )
+        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=self.label_smoothing)
 
     def metrics(self) -> Metrics:
         """A fresh counter of images."""

@@ -29,8 +29,12 @@ class Density:
     main_metric: ClassVar[str] = "mae"
     lower_is_better: ClassVar[tuple[str, ...]] = ("mae", "rmse", "relative")
     product: ClassVar[str] = "values"
+    unit: str = "objects a pixel"
+    summed: ClassVar[bool] = True
 
-    def __init__(self, objects: str = "objects", loss: str = "l2", std: float | None = None) -> None:
+    def __init__(
+        self, objects: str = "objects", loss: str = "l2", std: float | None = None
+    ) -> None:
         """`objects` names what is counted; `loss` is `l1`, `l2` or `huber`."""
         self.objects = objects
         self.kind = loss

@@ -24,6 +24,7 @@ class Regress:
 
     main_metric: ClassVar[str] = "rmse"
     lower_is_better: ClassVar[tuple[str, ...]] = ("rmse", "mae")
+    summed: ClassVar[bool] = False
 
     def __init__(
         self,
