@@ -28,9 +28,7 @@ CLASSES = ["background", "water & ice", "ship"]
 BANDS = ["red", "nir"]
 
 
-def predict(
-    source: RasterSource, out: Path, model: Any = rule_model, **more: Any
-) -> ClassMap:
+def predict(source: RasterSource, out: Path, model: Any = rule_model, **more: Any) -> ClassMap:
     options: dict[str, Any] = {"window": 32, "bands": BANDS, "classes": CLASSES, "name": "port"}
     return map_classes(probabilities(model), source, out, **(options | more))
 

@@ -24,12 +24,17 @@ from .scenes import position_model, write_scene
 CPU = torch.device("cpu")
 
 
+def shares(images: torch.Tensor) -> torch.Tensor:
+    """Probabilities of `position_model`."""
+    return position_model(images).softmax(dim=1)
+
+
 def swept(
     source: RasterSource, window: int, overlap: float, columns: int, batch: int
 ) -> list[Finished]:
     return list(
         sweep(
-            position_model,
+            shares,
             source,
             channels=3,
             window=window,
@@ -127,14 +132,14 @@ def test_no_gradient_is_kept(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
     layer = torch.nn.Conv2d(2, 2, 1)
     parts = list(sweep(layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU))
-    assert not parts[0].probabilities.requires_grad
+    assert not parts[0].answers.requires_grad
 
 
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (lambda x: x[:, :1], "a map for each of 3 classes"),
-        (lambda x: position_model(x)[:, :, ::2, ::2], "a map for each of 3 classes"),
+        (lambda x: x[:, :1], "a map for each of 3 channels"),
+        (lambda x: position_model(x)[:, :, ::2, ::2], "a map for each of 3 channels"),
         (lambda x: position_model(x) * torch.nan, "not finite in rows from 0, columns 0 to"),
     ],
 )

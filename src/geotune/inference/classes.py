@@ -23,10 +23,10 @@ from geotune.inference.write import (
     PROBABILITY_STEPS,
     MapFile,
     bounded_cache,
-    require_stem,
-    source_notes,
     describe_classes,
     describe_probabilities,
+    require_stem,
+    source_notes,
     staged,
     write_categories,
 )
@@ -99,7 +99,8 @@ def map_classes(
     complete, replacing those of an earlier prediction; on any failure nothing is left behind.
 
     Args:
-        model: images to probabilities of the classes; an `nn.Module` is moved to `device` and put in evaluation mode.
+        model: images to probabilities of the classes; an `nn.Module` is moved to `device` and
+            put in evaluation mode.
         source: the scene.
         out_dir: made where it is missing.
         bands: what the model gets, in this order.

@@ -153,8 +153,8 @@ def _answers(model: Model, inputs: dict[str, Tensor], channels: int, where: str)
         expected = (len(images), channels, *images.shape[2:])
         if tuple(answers.shape) != expected:
             raise GeotuneError(
-                f"the model gives {tuple(answers.shape)} for images {tuple(images.shape)}, expected "
-                f"{expected}, a map for each of {channels} channels; does it fit the task?"
+                f"the model gives {tuple(answers.shape)} for images {tuple(images.shape)}, "
+                f"expected {expected}, a map for each of {channels} channels; does it fit the task?"
             )
         if not torch.isfinite(answers).all():
             raise GeotuneError(

@@ -122,29 +122,29 @@ def tabulate(
     empty: list[str] = []
     first: list[dict[str, str | float]] = []
     done = 0
-    with staged(out_dir) as folder:
-        with (
-            writing(table_path),
-            _Csv(folder / table_path.name) as table,
-            _Outlines(folder / places_path.name if placed else None) as outlines,
-        ):
-            chosen = {key: source.select(bands) for key, source in sources.items()}
-            for batch in _batches(chosen, window, batch_size, metadata, device, empty):
-                with torch.inference_mode():
-                    answers = model(batch.images, **batch.known)
-                if not torch.isfinite(answers).all():
-                    raise GeotuneError(
-                        f"the model's output is not finite for {', '.join(batch.names[:3])}; "
-                        "predict with 32-bit precision, or train anew with a lower rate"
-                    )
-                for key, row in zip(batch.names, rows(answers), strict=True):
-                    row = {"image": key, "path": str(sources[key].path), **row}
-                    first += [row] if len(first) < SHOWN else []
-                    table.write(row)
-                    outlines.write(row, sources[key])
-                done += len(batch.names)
-                if progress is not None:
-                    progress(done + len(empty), len(sources))
+    with (
+        staged(out_dir) as folder,
+        writing(table_path),
+        _Csv(folder / table_path.name) as table,
+        _Outlines(folder / places_path.name if placed else None) as outlines,
+    ):
+        chosen = {key: source.select(bands) for key, source in sources.items()}
+        for batch in _batches(chosen, window, batch_size, metadata, device, empty):
+            with torch.inference_mode():
+                answers = model(batch.images, **batch.known)
+            if not torch.isfinite(answers).all():
+                raise GeotuneError(
+                    f"the model's output is not finite for {', '.join(batch.names[:3])}; "
+                    "predict with 32-bit precision, or train anew with a lower rate"
+                )
+            for key, row in zip(batch.names, rows(answers), strict=True):
+                row = {"image": key, "path": str(sources[key].path), **row}
+                first += [row] if len(first) < SHOWN else []
+                table.write(row)
+                outlines.write(row, sources[key])
+            done += len(batch.names)
+            if progress is not None:
+                progress(done + len(empty), len(sources))
     return Table(
         name=name,
         table_path=table_path,

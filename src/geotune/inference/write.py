@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
