@@ -124,6 +124,7 @@ def runs(
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", KINDS)
 def test_a_run_is_trained_tested_and_shown(runs: Callable[[str], Path], which: str) -> None:
     run = runs(which)
@@ -143,6 +144,7 @@ def test_a_run_is_trained_tested_and_shown(runs: Callable[[str], Path], which: s
         assert metrics["pairs"]["val"] and report.count("Label against prediction") >= 2
 
 
+@pytest.mark.slow
 def test_the_labels_moments_lie_in_the_adapter(runs: Callable[[str], Path], made: Path) -> None:
     """So that predictions come in the labels' unit, whatever it is."""
     task = json.loads((runs("regress") / "adapter.json").read_text())["task"]
@@ -154,6 +156,7 @@ def test_the_labels_moments_lie_in_the_adapter(runs: Callable[[str], Path], made
     assert metrics["val"]["rmse"] < 60, "not 300: the model starts at the labels' mean"
 
 
+@pytest.mark.slow
 def test_maps_of_numbers(runs: Callable[[str], Path], made: Path, tmp_path: Path) -> None:
     scene = made / "scenes" / "d.tif"
     [result] = predict_run(runs("regress"), [str(scene)], tmp_path, device="cpu")
@@ -168,6 +171,7 @@ def test_maps_of_numbers(runs: Callable[[str], Path], made: Path, tmp_path: Path
     assert f"mean height {found.mean(dtype=np.float64):.4g} m" in result.said
 
 
+@pytest.mark.slow
 def test_the_count_of_a_scene_is_the_sum_of_its_map(
     runs: Callable[[str], Path], made: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +183,7 @@ def test_the_count_of_a_scene_is_the_sum_of_its_map(
     assert result.said == f"{total:,.1f} trees"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["classify", "several", "value"])
 def test_tables_of_images(
     runs: Callable[[str], Path], made: Path, tmp_path: Path, which: str
@@ -208,6 +213,7 @@ def test_tables_of_images(
     assert result.windows == 18
 
 
+@pytest.mark.slow
 def test_an_image_larger_than_in_training_is_refused(
     runs: Callable[[str], Path], made: Path, tmp_path: Path
 ) -> None:
@@ -216,6 +222,7 @@ def test_an_image_larger_than_in_training_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", KINDS)
 def test_a_plan_predicts_the_memory_of_every_task(
     made: Path, tiny_values: Values, which: str
@@ -224,6 +231,7 @@ def test_a_plan_predicts_the_memory_of_every_task(
     assert plan.peak.total > 0 and not plan.prediction.computed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["density", "classify"])
 def test_kept_features_train_the_same_kinds(
     made: Path, tiny_values: Values, which: str, tmp_path: Path
