@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from geotune.recipe.section import Section, Share
-from geotune.recipe.tasks import Per
 
 
 class ListSplit(Section):
@@ -82,7 +81,6 @@ class _Windows(Section):
 class _Labelled(_Windows):
     """What data with labels inside the image has."""
 
-    per: ClassVar[Per] = "pixel"
     window: PositiveInt = 128
     class_values: dict[str, int] | None = Field(
         None, description="class name to value in raster labels; by default the class's index"
@@ -152,7 +150,6 @@ class Synthetic(_Labelled):
 class Images(_Windows):
     """Images with a label each: a folder a class, or a CSV."""
 
-    per: ClassVar[Per] = "image"
     kind: Literal["images"] = "images"
     images: Path = Field(
         description="folder with a folder for each class, or where CSV paths start"
