@@ -63,6 +63,7 @@ class VectorLabels:
     overlaps: bool | None
     notes: tuple[str, ...]
     unit: ClassVar[str] = "pixel"
+    whole: ClassVar[bool] = False
     tree: STRtree = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ def open_vector_labels(
     """
     if not path.exists():
         raise GeotuneError(f"{path}: there is no such label file; mend data.labels")
-    frame = _read_frame(path, path.stat().st_mtime_ns)
+    frame = read_frame(path, path.stat().st_mtime_ns)
     notes: list[str] = []
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
     there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
@@ -148,7 +149,11 @@ def open_vector_labels(
 
 
 @functools.lru_cache(maxsize=1)  # many scenes may share one file
-def _read_frame(path: Path, changed: int) -> geopandas.GeoDataFrame:
+def read_frame(path: Path, changed: int) -> geopandas.GeoDataFrame:
+    """The features of a file that was changed last at `changed`, in nanoseconds.
+
+    Raises `GeotuneError` where it cannot be read or holds no geometry.
+    """
     try:
         if path.suffix.lower() == ".parquet":
             return geopandas.read_parquet(path)
@@ -166,7 +171,7 @@ def _read_frame(path: Path, changed: int) -> geopandas.GeoDataFrame:
             f"{path}: cannot be read as vector labels ({error}); write it anew"
         ) from error
     if not isinstance(frame, geopandas.GeoDataFrame):
-        raise GeotuneError(f"{path}: has no geometry; expected polygons")
+        raise GeotuneError(f"{path}: has no geometry; expected polygons or points")
     return frame
 
 

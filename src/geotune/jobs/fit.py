@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geotune.build.data import build_data
+from geotune.build.data import build_data, with_window
 from geotune.recipe import Recipe
 from geotune.training.folder import RunFolder, State
 from geotune.training.lock import alone_in
@@ -94,6 +94,7 @@ def fit_recipe(
 
         say("reading and checking the data")
         data = build_data(recipe)
+        recipe = with_window(recipe, data.window)
         say("building the model")
         from geotune.jobs.room import keep_to_budget
         from geotune.jobs.train import train

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.recipe.data import Data
 from geotune.recipe.decoders import Decoder
@@ -13,6 +13,25 @@ from geotune.recipe.methods import Method
 from geotune.recipe.section import Section
 from geotune.recipe.tasks import Task
 from geotune.recipe.train import Train
+
+DATA_OF = {
+    "segment": ("scenes", "chips", "synthetic"),
+    "regress": ("scenes", "chips"),
+    "density": ("scenes",),
+}
+"""Kinds of data that have labels for the pixels of a task."""
+
+ONLY_OF = {
+    "class_values": "segment",
+    "class_field": "segment",
+    "ignore_values": "segment",
+    "unlabelled": "segment",
+    "label_band": "regress",
+    "spread": "density",
+    "points": "density",
+    "missing": "density",
+}
+"""Keys of the data that only one kind of task takes."""
 
 
 class Backbone(Section):
@@ -54,9 +73,36 @@ class Sections(Section):
     decoder: Decoder
     task: Task
 
+    @model_validator(mode="after")
+    def _decoder_fits(self) -> Sections:
+        if self.decoder.per != self.task.per:
+            nearest = {"pixel": "linear, fcn, unet or upernet", "image": "pooled"}[self.task.per]
+            raise ValueError(
+                f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, "
+                f"but task.kind {self.task.kind} asks for one for each {self.task.per}; "
+                f"use decoder.kind={nearest}"
+            )
+        return self
+
 
 class Recipe(Sections):
     """The whole recipe."""
 
     data: Data
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _data_fits(self) -> Recipe:
+        kinds = ("images",) if self.task.per == "image" else DATA_OF[self.task.kind]
+        if self.data.kind not in kinds:
+            raise ValueError(
+                f"data.kind {self.data.kind} has no labels for task.kind {self.task.kind} with an "
+                f"answer for each {self.task.per}; use data.kind={' or '.join(kinds)}"
+            )
+        for key, kind in ONLY_OF.items():
+            field = type(self.data).model_fields.get(key)
+            if field is None or self.task.kind == kind:
+                continue
+            if getattr(self.data, key) != field.get_default(call_default_factory=True):
+                raise ValueError(f"data.{key}: is for task.kind {kind}, found {self.task.kind}")
+        return self
