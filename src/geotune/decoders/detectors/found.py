@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from geotune.boxes.detections import Detections
 from geotune.boxes.nms import nms
-from geotune.boxes.oriented import HORIZONTAL, canonical
+from geotune.boxes.oriented import HORIZONTAL, ORIENTED, canonical, centres
 
 CANDIDATES = 10_000
-"""Boxes of an image that suppression looks at, the best; what is above it in speed is in
-docs/boxes.md."""
+"""Boxes of an image that suppression looks at, the best."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Choice:
     def among(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
         """Of boxes `(N, D)` with scores `(N, K)` of every class, in an image of `size` (H, W).
 
-        Horizontal ones are cut to the image, oriented ones with a centre outside of it go.
+        Those whose middle is outside of it go. What the edge cuts off is told whole, as objects are
+        labelled.
         """
         boxes, scores = boxes.detach().float(), scores.detach().float()
         inside = _inside(boxes, size)
@@ -43,7 +42,7 @@ class Choice:
         score = scores[box, label]
         score, best = score.topk(min(CANDIDATES, len(score)))
         box, label = box[best], label[best]
-        kept = fitted(boxes[box], size)
+        kept = canonical(boxes[box]) if boxes.shape[-1] == ORIENTED else boxes[box]
         stays = nms(kept, score, self.nms_threshold, label)[: self.max_detections]
         return Detections(kept[stays], score[stays], label[stays])
 
@@ -57,10 +56,6 @@ def fitted(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which boxes `(N)` have an area in the image, or their centre."""
     height, width = size
-    if boxes.shape[-1] == HORIZONTAL:
-        cut = fitted(boxes, size)
-        return ~((cut[:, 2] <= cut[:, 0]) | (cut[:, 3] <= cut[:, 1]))
-    x, y = boxes[:, 0], boxes[:, 1]
+    x, y = centres(boxes).unbind(dim=-1)
     return ~((x < 0) | (x > width) | (y < 0) | (y > height))
