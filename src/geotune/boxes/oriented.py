@@ -1,0 +1,119 @@
+"""Oriented boxes `(cx, cy, w, h, angle)`: the convention, and conversion to and from corners.
+
+    +----------> x                 cx, cy  the centre, in pixels (or metres)
+    |      0 .                     w       the long side, h the short one: w >= h
+    |       / ` . w                angle   of the long side, in radians from the x axis
+    |    h /      ` . 1                    towards the y axis, -pi/2 <= angle < pi/2
+    |   3 .    c    /
+    |       ` .    / )angle        In an image y points down, so a positive angle is a turn with
+    v           ` 2 ------ x       the clock as one sees it (in a map, where y points up, against
+    y                              it). A pixel's index is its upper left corner, so the first
+                                   pixel's centre is (0.5, 0.5).
+
+Every rectangle has one canonical form. Half a turn changes nothing, so angles wrap at pi/2; a
+square may be turned by a quarter too, so its angle lies in -pi/4 <= angle < pi/4. Corners come in
+the order 0 1 2 3 of the picture: upper left, upper right, lower right, lower left at angle 0.
+
+Horizontal boxes are `(x1, y1, x2, y2)`. Where a function takes both, the number of columns, 5 or
+4, says which; 2 columns are points `(x, y)`. Leading dimensions are free, and arrays may be NumPy's
+or torch's.
+"""
+
+from __future__ import annotations
+
+import math
+
+from geotune.boxes.arrays import Array, functions_for
+
+ORIENTED, HORIZONTAL, POINT = 5, 4, 2
+"""Columns of each kind of object."""
+
+
+def canonical(boxes: Array) -> Array:
+    """The same rectangles `(..., 5)` with `w >= h` and the angle in its range.
+
+    A side may be given in either place, and the angle may be any.
+    """
+    xp = functions_for(boxes)
+    w, h, angle = boxes[..., 2], boxes[..., 3], boxes[..., 4]
+    angle = xp.where(w < h, angle + math.pi / 2, angle)
+    angle = _wrapped(angle, math.pi)
+    angle = xp.where(w == h, _wrapped(angle, math.pi / 2), angle)
+    x, y = boxes[..., 0], boxes[..., 1]
+    return xp.stack([x, y, xp.maximum(w, h), xp.minimum(w, h), angle], -1)
+
+
+def _wrapped(angle: Array, period: float) -> Array:
+    """Angles brought into half a period on either side of zero, the lower end included."""
+    xp = functions_for(angle)
+    angle = angle - period * xp.floor(angle / period + 0.5)
+    return xp.where(angle >= period / 2, -period / 2, angle)  # rounded up to the end
+
+
+def corners(boxes: Array) -> Array:
+    """Corners `(..., 4, 2)` of oriented boxes `(..., 5)`, in the order of the picture."""
+    xp = functions_for(boxes)
+    cos, sin = xp.cos(boxes[..., 4]), xp.sin(boxes[..., 4])
+    along = xp.stack([cos, sin], -1) * boxes[..., 2:3] / 2
+    across = xp.stack([-sin, cos], -1) * boxes[..., 3:4] / 2
+    centre = boxes[..., :2]
+    return xp.stack(
+        [
+            centre - along - across,
+            centre + along - across,
+            centre + along + across,
+            centre - along + across,
+        ],
+        -2,
+    )
+
+
+def from_corners(points: Array) -> Array:
+    """Canonical boxes `(..., 5)` of rectangles given by corners `(..., 4, 2)`.
+
+    Corners go around, either way, from any of them. A quadrilateral that is no rectangle has no
+    oriented box of its own: see `polygons.minimum_rectangles`.
+    """
+    xp = functions_for(points)
+    p0, p1, p2, p3 = (points[..., k, :] for k in range(4))
+    along, across = (p1 - p0 + p2 - p3) / 2, (p2 - p1 + p3 - p0) / 2
+    w, h = xp.hypot(along[..., 0], along[..., 1]), xp.hypot(across[..., 0], across[..., 1])
+    # The longer side says the angle more precisely, and a side of no length does not say it.
+    long = xp.where((w >= h)[..., None], along, across)
+    angle = xp.arctan2(long[..., 1], long[..., 0])
+    # Half of the way from the first corner, so that far from the origin nothing is lost.
+    centre = p0 + (p2 - p0 + (p1 - p0) + (p3 - p0)) / 4
+    x, y = centre[..., 0], centre[..., 1]
+    return canonical(xp.stack([x, y, xp.maximum(w, h), xp.minimum(w, h), angle], -1))
+
+
+def hull(boxes: Array) -> Array:
+    """The smallest horizontal boxes `(..., 4)` around oriented ones `(..., 5)`.
+
+    Horizontal boxes and points `(..., 2)` are their own; a point is a box of no size.
+    """
+    xp = functions_for(boxes)
+    if boxes.shape[-1] == HORIZONTAL:
+        return boxes
+    if boxes.shape[-1] == POINT:
+        return xp.concatenate([boxes, boxes], -1)
+    cos, sin = abs(xp.cos(boxes[..., 4])), abs(xp.sin(boxes[..., 4]))
+    w, h = boxes[..., 2] / 2, boxes[..., 3] / 2
+    reach = xp.stack([w * cos + h * sin, w * sin + h * cos], -1)
+    return xp.concatenate([boxes[..., :2] - reach, boxes[..., :2] + reach], -1)
+
+
+def as_oriented(boxes: Array) -> Array:
+    """Horizontal boxes `(..., 4)` as canonical oriented ones; oriented ones as they are."""
+    if boxes.shape[-1] == ORIENTED:
+        return boxes
+    xp = functions_for(boxes)
+    size = boxes[..., 2:] - boxes[..., :2]
+    return canonical(xp.concatenate([centres(boxes), size, 0 * size[..., :1]], -1))
+
+
+def centres(boxes: Array) -> Array:
+    """Middles `(..., 2)` of oriented and horizontal boxes; points as they are."""
+    if boxes.shape[-1] == HORIZONTAL:
+        return boxes[..., :2] + (boxes[..., 2:] - boxes[..., :2]) / 2
+    return boxes[..., :2]

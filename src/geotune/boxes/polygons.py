@@ -1,0 +1,41 @@
+"""Oriented boxes to and from polygons, by shapely; NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geotune.boxes.oriented import corners, from_corners
+
+_CORNERS = {5: (0, 1, 2, 3), 2: (0, 1, 1, 0), 1: (0, 0, 0, 0)}
+"""Which coordinates of a polygon, a line and a point are a rectangle's corners."""
+
+
+def minimum_rectangles(geometries: NDArray[Any]) -> NDArray[np.float64]:
+    """Canonical boxes `(N, 5)` of the smallest area around geometries `(N)` of any kind.
+
+    A geometry without an area (a line, a point) has a box without one, and an empty one a row of
+    NaN: whoever reads labels says which they were.
+    """
+    geometries = np.array(geometries, dtype=object)
+    # About its own corner: shapely loses millimetres a million metres from the origin.
+    origins = shapely.bounds(geometries)[:, :2]
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    local = shapely.set_coordinates(geometries, points - origins[owner])
+    points, owner = shapely.get_coordinates(shapely.oriented_envelope(local), return_index=True)
+    boxes = np.full((len(geometries), 5), np.nan)
+    counts = np.bincount(owner, minlength=len(geometries))
+    firsts = np.cumsum(counts) - counts
+    for count, order in _CORNERS.items():
+        rows = np.flatnonzero(counts == count)
+        boxes[rows] = from_corners(points[firsts[rows, None] + order])
+    boxes[:, :2] += origins
+    return boxes
+
+
+def outlines(boxes: NDArray[np.floating[Any]]) -> NDArray[Any]:
+    """Polygons `(N)` of oriented boxes `(N, 5)`."""
+    return np.asarray(shapely.polygons(corners(boxes)))
