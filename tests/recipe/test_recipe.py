@@ -109,7 +109,7 @@ def test_every_fault_is_said() -> None:
         ("data.split.kind", "grup", "data.split.kind: found 'grup', expected one of list, random"),
         ("method.kind", GONE, "method.kind: is missing; expected one of full, frozen, bitfit"),
         ("data.split.kind", GONE, "data.split.kind: is missing; expected one of list, random"),
-        ("task.kind", "detect", "task.kind: found 'detect'; input should be 'segment'"),
+        ("task.kind", "detct", "task.kind: found 'detct', expected one of segment, detect"),
     ],
 )
 def test_an_unknown_kind_has_the_known_ones(path: str, value: Any, message: str) -> None:

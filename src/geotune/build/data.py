@@ -6,12 +6,14 @@ Needs no torch, so that a fault in the data is answered before the seconds that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from geotune.backbones.request import band_names
 from geotune.build.values import values_of
 from geotune.data.chips import open_chips
+from geotune.data.objects.options import Options
+from geotune.data.objects.scenes import cut_notes, open_object_scenes
 from geotune.data.prepare import DataParts, prepare
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
@@ -20,6 +22,7 @@ from geotune.data.synthetic import CLASSES as SYNTHETIC_CLASSES
 from geotune.data.synthetic import DEFAULT_BANDS, labels_path, write_scenes
 from geotune.data.synthetic_scene import PIXEL_M
 from geotune.recipe import Recipe
+from geotune.recipe.tasks import Detect
 from geotune.types import GeotuneError
 
 
@@ -43,7 +46,7 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
     """Open, split, read and check the recipe's data. Raises `GeotuneError` for what is wrong."""
     data = recipe.data
     parts = SPLITS[data.split.kind](_open(recipe), **values_of(data.split))
-    return prepare(
+    made = prepare(
         parts,
         window=data.window,
         samples=data.samples,
@@ -54,6 +57,7 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
         metadata=recipe.backbone.metadata,
         progress=progress,
     )
+    return replace(made, notes=[*made.notes, *cut_notes(parts, data.window)])
 
 
 def file_facts(recipe: Recipe) -> FileFacts:
@@ -70,48 +74,78 @@ def file_facts(recipe: Recipe) -> FileFacts:
 
 
 def _open(recipe: Recipe) -> list[Scene]:
-    data = recipe.data
+    task = recipe.task
+    scenes = _open_objects(recipe, task) if isinstance(task, Detect) else _open_pixels(recipe)
+    found, bands = scenes[0].raster.bands, recipe.backbone.bands
+    if isinstance(bands, int) and len(found) != bands:
+        raise GeotuneError(
+            f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
+        )
+    return scenes
+
+
+def _asked(recipe: Recipe) -> dict[str, Any]:
+    """What is asked of the files whatever the task."""
     bands = recipe.backbone.bands
-    wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
-    labelled: dict[str, Any] = {
+    return {
         "classes": recipe.task.classes,
-        "bands": data.bands,
-        "wanted_bands": wanted,
-        "nodata": data.nodata,
-        "class_values": data.class_values,
-        "ignore_values": data.ignore_values,
+        "bands": recipe.data.bands,
+        "wanted_bands": None if bands is None or isinstance(bands, int) else band_names(bands),
+        "nodata": recipe.data.nodata,
+        "class_values": recipe.data.class_values,
     }
+
+
+def _open_objects(recipe: Recipe, task: Detect) -> list[Scene]:
+    data = recipe.data
+    if data.kind != "scenes":
+        raise GeotuneError(
+            f"data.kind: {data.kind} has no objects; task.kind: detect reads kind: scenes, which "
+            "takes folders of images too (scenes: images/*.png, labels: labels/{stem}.txt)"
+        )
+    options = Options(
+        oriented=task.boxes == "oriented",
+        visible=data.visible,
+        class_field=data.class_field,
+        point_size=data.point_size,
+        other_classes=data.other_classes,
+    )
+    return open_object_scenes(
+        scenes=data.scenes,
+        labels=data.labels,
+        format=data.format,
+        options=options,
+        **_asked(recipe),
+    )
+
+
+def _open_pixels(recipe: Recipe) -> list[Scene]:
+    data = recipe.data
+    labelled = {**_asked(recipe), "ignore_values": data.ignore_values}
     if data.kind == "chips":
-        scenes = open_chips(
+        return open_chips(
             images=data.images,
             masks=data.masks,
             image_suffix=data.image_suffix,
             mask_suffix=data.mask_suffix,
             **labelled,
         )
-    elif data.kind == "scenes":
-        scenes = open_scenes(
+    if data.kind == "scenes":
+        return open_scenes(
             scenes=data.scenes,
             labels=data.labels,
             class_field=data.class_field,
             unlabelled=data.unlabelled,
             **labelled,
         )
-    else:
-        if tuple(recipe.task.classes) != tuple(SYNTHETIC_CLASSES):
-            raise GeotuneError(
-                f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
-                f"found {', '.join(recipe.task.classes)}"
-            )
-        images = write_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
-        scenes = open_scenes(
-            scenes=[str(path) for path in images],
-            labels=str(labels_path(images[0])).replace(images[0].stem, "{stem}"),
-            **labelled,
-        )
-    found = scenes[0].raster.bands
-    if isinstance(bands, int) and len(found) != bands:
+    if tuple(recipe.task.classes) != tuple(SYNTHETIC_CLASSES):
         raise GeotuneError(
-            f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
+            f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
+            f"found {', '.join(recipe.task.classes)}"
         )
-    return scenes
+    images = write_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
+    return open_scenes(
+        scenes=[str(path) for path in images],
+        labels=str(labels_path(images[0])).replace(images[0].stem, "{stem}"),
+        **labelled,
+    )

@@ -22,9 +22,10 @@ class Labels(Protocol):
     Attributes:
         path: the file.
         classes: names, in the order of the indices that `read` gives.
-        unit: what is counted of each class: `pixel`.
+        unit: what is counted of each class: `pixel` or `object`.
         overlaps: whether any label lies in the scene; None where the file holds no label at all.
-        notes: what a user should know about how the file was understood.
+        notes: what a user should know about how the file was understood; what is true of all files
+            of a dataset is in the notes of each, and shown once.
     """
 
     @property

@@ -25,7 +25,7 @@ class DataParts:
         test: a grid of windows; None where the split has no test part.
         statistics: of the training scenes' bands.
         class_counts: what is labelled of each class, in `unit`s, by part.
-        unit: what is counted: `pixel`.
+        unit: what is counted: `pixel` or `object`.
         notes: what a user should know.
         gsd_m: side of a pixel of the training scenes in metres (their median), where known.
         wavelengths: of bands in micrometres, where the files say them.
@@ -128,4 +128,4 @@ def _notes(parts: Parts, counts: dict[str, list[int]]) -> list[str]:
             if absent:
                 unit = members[0].labels.unit
                 notes.append(f"no {unit} of {', '.join(absent)} in the {part} scenes")
-    return notes
+    return list(dict.fromkeys(notes))  # what is true of all files is said once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from geotune.data.labels import open_labels
 from geotune.data.patterns import Match, fill, find
@@ -38,15 +38,11 @@ def open_scenes(
     unreadable, or no label lies in any scene.
     """
     found = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
-    label_files = {name: _label_file(labels, name) for name in found}
+    label_files = {name: label_file(labels, name) for name in found}
     found = _without_labels(found, label_files)
     missing = [name for name in found if not label_files[name].is_file()]
     if missing:
-        raise GeotuneError(
-            f"{label_files[missing[0]]}: there is no such label file for scene {missing[0]}"
-            + (f", nor one for {', '.join(missing[1:6])}" if missing[1:] else "")
-            + "; mend data.labels, or data.scenes where it takes in too much"
-        )
+        refuse_missing(missing, label_files)
     opened = []
     for name, files in found.items():
         raster = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
@@ -61,7 +57,7 @@ def open_scenes(
         )
         opened.append(Scene(name, raster, label, group=name))
     same_bands([scene.raster for scene in opened])
-    _overlap(opened)
+    require_overlap(opened)
     return opened
 
 
@@ -159,7 +155,17 @@ def _first(files: Files) -> Path:
     return files if isinstance(files, Path) else next(iter(files.values()))
 
 
-def _label_file(labels: str, name: str) -> Path:
+def refuse_missing(missing: Sequence[str], label_files: Mapping[str, Path]) -> NoReturn:
+    """Raise `GeotuneError` for scenes of which the label files are not there."""
+    raise GeotuneError(
+        f"{label_files[missing[0]]}: there is no such label file for scene {missing[0]}"
+        + (f", nor one for {', '.join(missing[1:6])}" if missing[1:] else "")
+        + "; mend data.labels, or data.scenes where it takes in too much"
+    )
+
+
+def label_file(labels: str, name: str) -> Path:
+    """The label file of a scene, which may not be there, by the pattern `labels`."""
     found = fill(labels, {"stem": name, "scene": name})
     if not found:
         return Path(labels.replace("{stem}", name).replace("{scene}", name))
@@ -191,7 +197,8 @@ def same_bands(rasters: Sequence[RasterSource]) -> None:
             )
 
 
-def _overlap(scenes: Sequence[Scene]) -> None:
+def require_overlap(scenes: Sequence[Scene]) -> None:
+    """Raise `GeotuneError` where no label lies in any scene."""
     held = [scene for scene in scenes if scene.labels.overlaps is not None]
     if held and not any(scene.labels.overlaps for scene in held):
         first = held[0]

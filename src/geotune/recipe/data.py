@@ -63,7 +63,7 @@ class _Labelled(Section):
         description="training windows an epoch; by default what covers the training scenes once",
     )
     focus: Share = Field(
-        0.5, description="share of training windows drawn around a pixel of a rare class"
+        0.5, description="share of training windows drawn around a pixel or object of a rare class"
     )
     augment: bool = Field(True, description="flips and quarter turns of training windows")
     brightness: Share = Field(
@@ -71,12 +71,12 @@ class _Labelled(Section):
     )
     normalize: Literal["auto", "backbone", "data"] = "auto"
     class_values: dict[str, int] | None = Field(
-        None, description="class name to value in raster labels; by default the class's index"
+        None, description="class name to its number in the labels; by default the class's index"
     )
     class_field: str | None = Field(
         None,
         description="attribute of vector labels that holds the class; empty: every polygon is of "
-        "the second class",
+        "the second class, every object of the one class",
     )
     ignore_values: list[int] = Field(
         default_factory=lambda: [255], description="values of raster labels that are not counted"
@@ -97,6 +97,24 @@ class Scenes(_Labelled):
         "scene's name stands in the path"
     )
     labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
+    format: Literal["auto", "coco", "dota", "points", "vector", "voc", "yolo"] = Field(
+        "auto", description="of labels of objects; by default what their names and contents say"
+    )
+    visible: float = Field(
+        0.5,
+        ge=0.5,
+        le=1,
+        description="least share of an object's area by which it counts in a window; in windows "
+        "that show less it is neither to be found nor wrong to find",
+    )
+    point_size: str | None = Field(
+        None,
+        pattern=r"^\s*\d+(\.\d+)?\s*(m|px)\s*$",
+        description="side of the boxes around objects that are labelled as points: 6 m, 10 px",
+    )
+    other_classes: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="objects of classes that task.classes does not name"
+    )
     split: Split
 
 

@@ -19,8 +19,7 @@ class Segment(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Segment:
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"task.classes names a class twice: {', '.join(self.classes)}")
+        _each_once(self.classes)
         if len(self.classes) > 255:
             raise ValueError(f"task.classes has {len(self.classes)} classes; at most 255 fit a map")
         if self.class_weights is not None and len(self.class_weights) != len(self.classes):
@@ -38,4 +37,22 @@ class Segment(Section):
         return self
 
 
-Task = Annotated[Segment, Field()]
+class Detect(Section):
+    """Objects, each a box with a class."""
+
+    kind: Literal["detect"] = "detect"
+    classes: list[str] = Field(min_length=1, description="of objects; background is none of them")
+    boxes: Literal["horizontal", "oriented"] = "horizontal"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Detect:
+        _each_once(self.classes)
+        return self
+
+
+def _each_once(classes: list[str]) -> None:
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"task.classes names a class twice: {', '.join(classes)}")
+
+
+Task = Annotated[Segment | Detect, Field(discriminator="kind")]
