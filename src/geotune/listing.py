@@ -18,11 +18,18 @@ DECODERS = {
     "fcn": "a few convolutions at the finest resolution",
     "unet": "from coarse to fine with skips",
     "upernet": "pyramid pooling and a feature pyramid",
+    "pooled": "one answer an image: pooled maps and a linear layer",
+    "faster_rcnn": "horizontal boxes in two stages",
+    "retinanet": "horizontal boxes in one stage, with anchors",
+    "fcos": "horizontal boxes in one stage, without anchors",
+    "rotated_fcos": "oriented boxes in one stage, without anchors",
+    "oriented_rcnn": "oriented boxes in two stages",
 }
 DATASETS = {
     "scenes": "whole scenes with raster or vector labels, cut into windows",
     "chips": "a folder of images and a folder of masks",
     "synthetic": "scenes that geotune makes itself",
+    "images": "images with a label each: a folder a class, or a CSV",
 }
 NEEDS = {
     "timm": "",

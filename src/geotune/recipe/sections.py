@@ -5,14 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.recipe.data import Data
 from geotune.recipe.decoders import Decoder
+from geotune.recipe.detectors import Detector
 from geotune.recipe.methods import Method
 from geotune.recipe.section import Section
-from geotune.recipe.tasks import Task
+from geotune.recipe.tasks import Detect, Task
 from geotune.recipe.train import Train
+
+ONLY_OF = {
+    "class_values": ("segment", "detect"),
+    "class_field": ("segment", "detect"),
+    "ignore_values": ("segment",),
+    "unlabelled": ("segment",),
+    "label_band": ("regress",),
+    "spread": ("density",),
+    "points": ("density",),
+    "missing": ("density", "detect"),
+    "format": ("detect",),
+    "visible": ("detect",),
+    "point_size": ("detect",),
+    "other_classes": ("detect",),
+}
+"""Keys of the data that only some kinds of task take."""
+
+DECODERS_FOR = {
+    "pixel": "linear, fcn, unet or upernet",
+    "object": "faster_rcnn, retinanet, fcos, rotated_fcos or oriented_rcnn",
+    "image": "pooled",
+}
+DATA_FOR = {"pixel": "scenes or chips", "object": "scenes", "image": "images"}
 
 
 class Backbone(Section):
@@ -54,9 +78,50 @@ class Sections(Section):
     decoder: Decoder
     task: Task
 
+    @model_validator(mode="after")
+    def _decoder_fits(self) -> Sections:
+        if self.decoder.per != self.task.per:
+            raise ValueError(
+                f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, "
+                f"but task.kind {self.task.kind} asks for one for each {self.task.per}; "
+                f"use decoder.kind={DECODERS_FOR[self.task.per]}"
+            )
+        if isinstance(self.task, Detect) and isinstance(self.decoder, Detector):
+            oriented = self.task.boxes == "oriented"
+            if self.decoder.oriented != oriented:
+                kinds = "rotated_fcos or oriented_rcnn" if oriented else "faster_rcnn or fcos"
+                found = "oriented" if self.decoder.oriented else "horizontal"
+                raise ValueError(
+                    f"decoder.kind {self.decoder.kind} finds {found} boxes, but task.boxes is "
+                    f"{self.task.boxes}; use decoder.kind={kinds}, or mend task.boxes"
+                )
+        return self
+
 
 class Recipe(Sections):
     """The whole recipe."""
 
     data: Data
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _data_fits(self) -> Recipe:
+        if self.task.per not in self.data.per:
+            raise ValueError(
+                f"data.kind {self.data.kind} has labels for each {' or '.join(self.data.per)}, but "
+                f"task.kind {self.task.kind} asks for one for each {self.task.per}; "
+                f"use data.kind={DATA_FOR[self.task.per]}"
+            )
+        if self.data.kind == "synthetic" and self.task.kind != "segment":
+            raise ValueError(
+                "data.kind synthetic has classes for its pixels alone: use task.kind=segment, or "
+                "data.kind=scenes"
+            )
+        for key, kinds in ONLY_OF.items():
+            field = type(self.data).model_fields.get(key)
+            if field is None or self.task.kind in kinds:
+                continue
+            if getattr(self.data, key) != field.get_default(call_default_factory=True):
+                named = " or ".join(kinds)
+                raise ValueError(f"data.{key}: is for task.kind {named}, found {self.task.kind}")
+        return self

@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from torch import Tensor
 
 from geotune.data.raster import RasterSource, open_raster
-from geotune.inference.predict import PredictedScene, predict_scene
+from geotune.inference.classes import ClassMap, map_classes
 from geotune.inference.write import staged
 from geotune.palette import palette
 from geotune.types import GeotuneError
@@ -28,11 +28,14 @@ CLASSES = ["background", "water & ice", "ship"]
 BANDS = ["red", "nir"]
 
 
-def predict(
-    source: RasterSource, out: Path, model: Any = rule_model, **more: Any
-) -> PredictedScene:
+def predict(source: RasterSource, out: Path, model: Any = rule_model, **more: Any) -> ClassMap:
     options: dict[str, Any] = {"window": 32, "bands": BANDS, "classes": CLASSES, "name": "port"}
-    return predict_scene(model, source, out, **(options | more))
+    return map_classes(probabilities(model), source, out, **(options | more))
+
+
+def probabilities(model: Any) -> Any:
+    """The softmax of a model's logits."""
+    return lambda images: model(images).softmax(dim=1)
 
 
 def blocks(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
