@@ -46,6 +46,7 @@ class Step:
         precision: `32-true`, or a mixed one.
         accumulate: micro-batches of a step.
         clip: norm of the gradients; 0 for none.
+        shown: whether the model is given the targets, too, as `targets`.
     """
 
     inputs: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Step:
     precision: str = "32-true"
     accumulate: int = 1
     clip: float = 0.0
+    shown: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def _run(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for _ in range(micro_batches):
         with torch.autocast("cpu", torch.bfloat16, enabled=step.precision != "32-true"):
-            loss = step.loss(model(**inputs), targets)
+            shown = {"targets": targets} if step.shown else {}
+            loss = step.loss(model(**inputs, **shown), targets)
         (loss / step.accumulate).backward()  # type: ignore[no-untyped-call]
         del loss
     if step.clip:

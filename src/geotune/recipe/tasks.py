@@ -102,6 +102,9 @@ class Detect(Section):
     radius_m: PositiveFloat = Field(
         3.0, description="of points: how far from an object, in metres, what is found may lie"
     )
+    pixel_m: PositiveFloat | None = Field(
+        None, description="of points: metres a pixel; by default the files'"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Detect:

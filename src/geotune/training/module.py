@@ -69,7 +69,7 @@ class Training(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one (micro-)batch."""
-        loss = self.task.loss(self.model(**batch.inputs), batch.targets)
+        loss = self.task.loss(self.model(**batch.inputs, targets=batch.targets), batch.targets)
         self.log(
             "train/loss",
             loss.detach(),
@@ -82,7 +82,7 @@ class Training(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        outputs = self.model(**batch.inputs)
+        outputs = self.model(**batch.inputs, targets=batch.targets)
         self.val_metrics.update(outputs, batch.targets)
         loss = self.task.loss(outputs, batch.targets)
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch.names))
