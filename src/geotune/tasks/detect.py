@@ -158,7 +158,11 @@ class DetectMetrics(nn.Module):
         """
         if self.points is not None:
             best = self.points.compute()["threshold"]
-            return {"threshold": dict.fromkeys(self.task.classes, best)}
+            assert self.task.pixel_m is not None
+            return {
+                "threshold": dict.fromkeys(self.task.classes, best),
+                "radius_px": self.task.radius_m / self.task.pixel_m,
+            }
         curves = self.boxes.curves()
         return {
             "threshold": {
