@@ -236,7 +236,7 @@ def assigned(truth: Truth, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def _seen_from(boxes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Places `(N, 2)` from the middles of boxes, in their frames, `(M, N, 2)`; half sides `(M, 2)`."""
+    """Places from the middles of boxes, in their frames `(M, N, 2)`, and half sides `(M, 2)`."""
     if boxes.shape[1] == 4:
         half = (boxes[:, 2:] - boxes[:, :2]) / 2
         return where - (boxes[:, :2] + half)[:, None], half

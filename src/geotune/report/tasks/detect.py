@@ -15,13 +15,13 @@ from geotune.data.objects.target import Objects
 from geotune.report import format as fmt
 from geotune.report.content import Report
 from geotune.report.figures import Curve, new_axes, svg
-from geotune.report.parts import PARTS, scenes_of
+from geotune.report.parts import scenes_of
 from geotune.report.pictures import shrunk
 from geotune.report.tasks.base import Picture, Shown, TaskPage
 from geotune.report.tasks.objects import FALSE, MISSED, TRUE, UNCOUNTED, boxes_on
 from geotune.report.tasks.regress import number_context
 from geotune.tasks.matching import FALSE as NOTHING
-from geotune.tasks.matching import IGNORED, match_boxes, match_points
+from geotune.tasks.matching import match_boxes, match_points
 
 IOU = 0.5
 FIGURES = {
