@@ -17,6 +17,7 @@ from geotune.backbones.catalog import backbone
 from geotune.build.data import SPLITS, build_data
 from geotune.build.model import TASKS, Built, build_training, card_sections, load_adapter
 from geotune.data.chips import open_chips
+from geotune.data.labels import open_labels
 from geotune.data.objects.catalog import FORMATS
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import open_object_scenes
@@ -54,9 +55,8 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     ids=["decoders", "splits", "tasks"],
 )
 def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., Any]]) -> None:
-    there = {kind: part for kind, part in kinds(union).items() if kind != "detect"}
-    assert there.keys() == catalogue.keys()  # detect is data so far: its detectors are to come
-    for kind, section in there.items():
+    assert kinds(union).keys() == catalogue.keys()
+    for kind, section in kinds(union).items():
         fields = set(section.model_fields) - {"kind"}
         assert fields <= parameters(catalogue[kind]), kind
 
@@ -70,8 +70,10 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own
     objects = parameters(open_object_scenes) | parameters(Options)
-    assert scenes <= parameters(open_scenes) | objects
-    assert parameters(Options) - {"oriented"} <= scenes <= objects | {"ignore_values", "unlabelled"}
+    pixels = {"class_values", "class_field", "ignore_values", "unlabelled"}
+    of_labels = parameters(open_labels) & pixels | {"label_band", "spread", "points"}
+    assert scenes <= parameters(open_scenes) | objects | of_labels
+    assert parameters(Options) - {"oriented"} <= scenes
     assert set(get_args(sections.data.Scenes.model_fields["format"].annotation)) == {
         "auto",
         *FORMATS,

@@ -72,9 +72,10 @@ def predict_run(
     What is written is what the task makes: a map of classes or of numbers of each scene, or one
     table of all images, the objects of each scene. `probabilities` and `polygons` are for maps of
     classes; `overlap` is for maps and objects; `score` is the least of objects, by default that of
-    each class at which F1 was highest in validation. `bands` and `nodata` say what the scenes' files do not; by default as the run's recipe
-    does. `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError`
-    before anything is written where a scene does not fit.
+    each class at which F1 was highest in validation. `bands` and `nodata` say what the scenes'
+    files do not; by default as the run's recipe does. `backbone` names a Python file of the user's,
+    as in `load_adapter`. Raises `GeotuneError` before anything is written where a scene does not
+    fit.
     """
     card = read_card(run)
     folder = RunFolder(run)
@@ -224,9 +225,8 @@ def _least_scores(folder: RunFolder, built: Built, score: float | None) -> dict[
         best = folder.read_json("metrics").get("threshold", {}).get("val", {})
     choice: Any = built.model.decoder.choice
     own: float = choice.score_threshold if score is None else score
-    return {
-        name: own if best.get(name) is None else float(best[name]) for name in built.task.classes
-    }  # type: ignore[arg-type]
+    found = {name: best.get(name) for name in built.task.classes}
+    return {name: own if least is None else least for name, least in found.items()}
 
 
 PRODUCTS: dict[str, Callable[..., list[Predicted]]] = {

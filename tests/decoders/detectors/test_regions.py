@@ -13,7 +13,7 @@ from geotune.boxes.oriented import as_oriented, hull
 from geotune.decoders.detectors.regions import BINS, SAMPLES, Sheet
 
 STRIDES = (4.0, 8.0, 16.0, 32.0)
-SIZE = 192, 256
+SIZE = 768, 1024
 
 
 def maps(channels: int = 3, images: int = 2) -> list[Tensor]:
@@ -26,10 +26,11 @@ def maps(channels: int = 3, images: int = 2) -> list[Tensor]:
 
 def regions(count: int = 40, images: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    side = 4 * 2 ** (6 * torch.rand(images, count, 2, generator=generator))
-    middle = torch.rand(images, count, 2, generator=generator) * torch.tensor([256.0, 192.0])
+    side = 8 * 2 ** (6.5 * torch.rand(images, count, 1, generator=generator))
+    side = torch.cat([side, side * 0.9], dim=-1)
+    middle = torch.rand(images, count, 2, generator=generator) * torch.tensor([1024.0, 768.0])
     boxes = torch.cat([middle - side / 2, middle + side / 2], dim=-1).clamp(min=0)
-    return boxes.minimum(torch.tensor([256.0, 192.0, 256.0, 192.0]))
+    return boxes.minimum(torch.tensor([1024.0, 768.0, 1024.0, 768.0]))
 
 
 def test_horizontal_regions_are_read_as_torchvision_reads_them_level_by_level() -> None:
@@ -46,9 +47,9 @@ def test_horizontal_regions_are_read_as_torchvision_reads_them_level_by_level() 
 
 
 def test_oriented_regions_that_are_not_turned_are_read_as_horizontal_ones() -> None:
-    boxes = regions()
-    wide = boxes.clone()
-    wide[..., 3] = torch.minimum(boxes[..., 3], boxes[..., 1] + (boxes[..., 2] - boxes[..., 0]))
+    wide = regions()
+    height = (wide[..., 3] - wide[..., 1]).minimum(0.9 * (wide[..., 2] - wide[..., 0]))
+    wide[..., 3] = wide[..., 1] + height
     sheet = Sheet(maps(), STRIDES)
     turned = as_oriented(wide)
     assert (turned[..., 4] == 0).all()

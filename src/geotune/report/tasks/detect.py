@@ -188,8 +188,8 @@ PAGE = TaskPage(
         ("AP", "The mean of the same for overlaps of 0.5, 0.55, and so on up to 0.95."),
         (
             "Boxes on windows",
-            "Green: found. Red: marked, but no object is there. Yellow: missed. Grey: not judged in "
-            "this window, for it shows too little of it.",
+            "Green: found. Red: marked, but no object is there. Yellow: missed. Grey: not judged "
+            "in this window, for it shows too little of it.",
         ),
     ),
     purpose=lambda report: f"finds {_named(report)} and draws a box around each",
