@@ -114,6 +114,7 @@ def _open_objects(recipe: Recipe, task: Detect) -> list[Scene]:
         scenes=data.scenes,
         labels=data.labels,
         format=data.format,
+        missing=data.missing,
         options=options,
         **_asked(recipe),
     )

@@ -100,6 +100,9 @@ class Scenes(_Labelled):
     format: Literal["auto", "coco", "dota", "points", "vector", "voc", "yolo"] = Field(
         "auto", description="of labels of objects; by default what their names and contents say"
     )
+    missing: Literal["refuse", "empty"] = Field(
+        "refuse", description="scenes without a file of objects: refused, or without any object"
+    )
     visible: float = Field(
         0.5,
         ge=0.5,
@@ -109,7 +112,7 @@ class Scenes(_Labelled):
     )
     point_size: str | None = Field(
         None,
-        pattern=r"^\s*\d+(\.\d+)?\s*(m|px)\s*$",
+        pattern=r"^\d+(\.\d+)? ?(px|m)$",
         description="side of the boxes around objects that are labelled as points: 6 m, 10 px",
     )
     other_classes: Literal["refuse", "leave_out"] = Field(
