@@ -73,6 +73,7 @@ def open_object_scenes(
         opened[name] = ObjectLabels(
             path=files[name],
             classes=values.classes,
+            shape=raster.shape,
             boxes=kept[0],
             indices=kept[1],
             difficult=kept[2],
@@ -119,7 +120,8 @@ def cut_notes(parts: Parts, window: int) -> list[str]:
         if cut:
             total = sum(int((~label.difficult).sum()) for label in labels)
             notes.append(
-                f"{cut} of {total} objects in the {part} scenes are cut by the grid of {window} "
-                "pixels so that no window shows data.visible of them: none judges them"
+                f"{cut} of {total} objects in the {part} scenes are so cut by the grid of {window} "
+                "pixels or the scene's edge that no window shows data.visible of them: none judges "
+                "them"
             )
     return notes
