@@ -84,7 +84,7 @@ def test_blocks_of_the_scan_do_not_cut_objects(parts: Any) -> None:
 def test_what_the_grid_cuts_is_noted(parts: Any) -> None:
     assert cut_notes(parts, 512) == []
     [note] = cut_notes(parts, 64)
-    assert note.startswith("1 of 1 objects in the val scenes are cut by the grid of 64 pixels")
+    assert note.startswith("1 of 1 objects in the val scenes are so cut by the grid of 64 pixels")
 
 
 def test_the_target_of_a_scene_is_that_of_one_window(parts: Any) -> None:
