@@ -97,13 +97,13 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
     import torch
 
     from geotune.data.raster import open_raster
-    from geotune.inference.predict import predict_scene
+    from geotune.inference.classes import map_classes
 
     torch.set_num_threads(1)
     network = MODELS[model]()
     before = peak_bytes()
-    result = predict_scene(
-        network, open_raster(scene), out, bands=BANDS, classes=CLASSES, name="scene",
+    result = map_classes(
+        lambda images: network(images).softmax(dim=1), open_raster(scene), out, bands=BANDS, classes=CLASSES, name="scene",
         window=window, overlap=0.25, batch_size=8, device=device,
     )  # fmt: skip
     return {

@@ -195,8 +195,9 @@ def test(
         _print_json({"run": str(run), **result})
         return
     _out().print(_metrics_table("test", result["metrics"]))
+    main = next(iter(result["metrics"]))
     for region, metrics in result["regions"].items():
-        _out().print(f"{_escape(region)}: mean IoU {_score(metrics['miou'])}")
+        _out().print(f"{_escape(region)}: {METRICS.get(main, main)} {_score(metrics[main])}")
     _out().print(f"report: {run / 'report.html'}")
 
 
@@ -217,7 +218,10 @@ def predict(
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Map whole scenes: a Cloud-Optimised GeoTIFF of classes and polygons as GeoPackage.
+    """Predict whole scenes: maps as Cloud-Optimised GeoTIFF, or a table of images.
+
+    What is written is what the run was trained for: a map of classes with polygons as GeoPackage, a
+    map of numbers, of a density with the count, or a CSV of images with what each of them is.
 
     Parameters
     ----------
@@ -230,13 +234,13 @@ def predict(
     window
         Side in pixels of what the model sees at once; by default as in training.
     overlap
-        Share of a window that its neighbour covers too.
+        Share of a window that its neighbour covers too, in maps.
     batch_size
         Windows at once.
     probabilities
-        Write a GeoTIFF of probabilities too.
+        Write a GeoTIFF of probabilities beside a map of classes.
     polygons
-        Write polygons.
+        Write polygons beside a map of classes.
     bands
         Names of the files' bands in file order, where the files do not say.
     nodata
@@ -276,13 +280,12 @@ def predict(
         _print_json({"scenes": [vars(result) for result in results]})
         return
     for result in results:
-        _out().print(f"{_escape(result.name)}: {result.classes_path}")
-        for path in (result.probabilities_path, result.polygons_path):
-            if path is not None:
-                _out().print(f"  {path}")
-        total = max(1, sum(result.pixels.values()))
-        shares = ", ".join(f"{c} {n / total:.1%}" for c, n in result.pixels.items())
-        _out().print(f"  {_escape(shares)}; {result.windows} windows in {result.seconds:.1f} s")
+        first, *others = result.files
+        _out().print(f"{_escape(result.name)}: {first}")
+        for path in others:
+            _out().print(f"  {path}")
+        said = f"{result.said}; {result.windows} windows in {result.seconds:.1f} s"
+        _out().print(f"  {_escape(said)}")
         for note in result.notes:
             _say(f"note: {note}")
 
@@ -462,23 +465,42 @@ def _show_plan(plan: Plan) -> None:
     _out().print(table)
 
 
+METRICS = {
+    "miou": "mean IoU",
+    "iou": "IoU",
+    "f1": "F1",
+    "ap": "average precision",
+    "rmse": "RMSE",
+    "mae": "mean absolute error",
+    "r2": "R²",
+    "relative": "relative error",
+}
+"""Metrics as people call them; the others go by their own name."""
+
+
 def _metrics_table(part: str, metrics: dict[str, Any]) -> Table:
+    """The main metric, which is the first, as the title; below it classes, or the other figures."""
     from rich.table import Table
 
-    table = Table(
-        title=f"{part}: mean IoU {_score(metrics['miou'])}", title_justify="left", box=None
-    )
-    for column in ("class", "IoU", "F1"):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    for name, value in metrics.items():
-        if name.startswith("iou/"):
-            label = name.removeprefix("iou/")
-            table.add_row(_escape(label), _score(value), _score(metrics[f"f1/{label}"]))
+    main, *others = (name for name in metrics if "/" not in name)
+    title = f"{part}: {METRICS.get(main, main)} {_score(metrics[main])}"
+    table = Table(title=_escape(title), title_justify="left", box=None)
+    figures = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
+    for column in ("class" if figures else "figure", *(METRICS.get(f, f) for f in figures)):
+        table.add_column(column, justify="right" if table.columns else "left")
+    for name in dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name):
+        table.add_row(_escape(name), *(_score(metrics[f"{figure}/{name}"]) for figure in figures))
+    if not figures:
+        table.add_column("", justify="right")
+        for name in others:
+            table.add_row(METRICS.get(name, name), _score(metrics[name]))
     return table
 
 
 def _score(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.3f}"
+    if value is None or value != value:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def _escape(text: str) -> str:

@@ -57,11 +57,12 @@ def run_demo(folder: Path, *, say: Callable[[str], None], console: Console) -> d
     scene = folder / "scenes" / "scene_005.tif"
     with scene_progress(console) as progress:
         mapped = predict_run(result.run, [str(scene)], folder / "maps", progress=progress)[0]
+    map_path, polygons_path = mapped.files
     return {
         "metrics": tested["metrics"],
         "recipe": str(folder / "demo.yaml"),
         "adapter": str(result.run / TENSORS),
-        "map": str(mapped.classes_path),
-        "polygons": str(mapped.polygons_path),
+        "map": str(map_path),
+        "polygons": str(polygons_path),
         "report": str(result.run / "report.html"),
     }

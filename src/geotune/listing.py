@@ -18,11 +18,13 @@ DECODERS = {
     "fcn": "a few convolutions at the finest resolution",
     "unet": "from coarse to fine with skips",
     "upernet": "pyramid pooling and a feature pyramid",
+    "pooled": "one answer an image: pooled maps and a linear layer",
 }
 DATASETS = {
     "scenes": "whole scenes with raster or vector labels, cut into windows",
     "chips": "a folder of images and a folder of masks",
     "synthetic": "scenes that geotune makes itself",
+    "images": "images with a label each: a folder a class, or a CSV",
 }
 NEEDS = {
     "timm": "",

@@ -1,4 +1,4 @@
-"""The whole network: normalisation, encoder, decoder; images of any size in, logits out."""
+"""The whole network: normalisation, encoder, decoder; images of any size in, outputs out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geotune.types import Normalization
 
 
 class Model(nn.Module):
-    """Raw pixel values in, logits out.
+    """Raw pixel values in, what the task makes answers of out.
 
     Args:
         normalization: for the bands in the order of the images' channels.
@@ -48,6 +48,8 @@ class Model(nn.Module):
     ) -> Tensor:
         """Images `(B, C, H, W)` of raw values, NaN where there is no data, to `(B, K, H, W)`.
 
+        A decoder that answers for the image as a whole makes them `(B, K)`.
+
         Dates, modalities, `time` and `location` as in `Backbone.forward`. With `features`, which
         are what `features` gave for these images as `hold` keeps it, the backbone does not run.
         """
@@ -55,12 +57,14 @@ class Model(nn.Module):
         height, width = x.shape[-2:]
         kept = None if features is None else Features(features)
         maps = self.encoder(x, time=time, location=location, features=kept)
-        logits: Tensor = self.decoder(maps)
-        if logits.shape[-2:] != maps.image_size:
-            logits = F.interpolate(
-                logits, size=maps.image_size, mode="bilinear", align_corners=False
+        outputs: Tensor = self.decoder(maps)
+        if outputs.ndim == 2:
+            return outputs
+        if outputs.shape[-2:] != maps.image_size:
+            outputs = F.interpolate(
+                outputs, size=maps.image_size, mode="bilinear", align_corners=False
             )
-        return logits[..., :height, :width]
+        return outputs[..., :height, :width]
 
     def features(
         self, images: Tensor | Mapping[str, Tensor], **metadata: Tensor

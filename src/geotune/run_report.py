@@ -15,17 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from geotune.build.model import Built
-from geotune.data.dataset import GridWindows
 from geotune.data.prepare import DataParts
-from geotune.data.targets import PixelClasses
 from geotune.files import write_atomically
 from geotune.palette import palette
 from geotune.recipe import Recipe
 from geotune.report.composite import shown_bands, to_rgb
 from geotune.report.content import Backbone, Cost, Example, Part, Report
+from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
 from geotune.training.folder import RunFolder
-from geotune.types import IGNORE, Sample
+
+UNITS = {"chips": "chip", "images": "image"}
+"""What data of a kind comes in, where that is no scene."""
 
 EXAMPLES = 4
 """How many of the best and of the worst windows are shown."""
@@ -43,10 +44,12 @@ class Examples:
         arrays: dict[str, NDArray[Any]] = {}
         for kind, examples in (("best", self.best), ("worst", self.worst)):
             for i, example in enumerate(examples):
-                for field in ("image", "label", "prediction"):
-                    arrays[f"{kind}.{i}.{field}"] = np.asarray(getattr(example, field), np.uint8)
-                arrays[f"{kind}.{i}.score"] = np.array([example.score])
-                arrays[f"{kind}.{i}.name"] = np.array(example.name)
+                key = f"{kind}.{i}"
+                arrays[f"{key}.name"] = np.array(example.name)
+                arrays[f"{key}.caption"] = np.array(example.caption)
+                arrays[f"{key}.titles"] = np.array(list(example.pictures))
+                for j, picture in enumerate(example.pictures.values()):
+                    arrays[f"{key}.picture.{j}"] = picture
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         write_atomically(path, buffer.getvalue())
@@ -59,17 +62,14 @@ class Examples:
         found: dict[str, list[Example]] = {"best": [], "worst": []}
         with np.load(path, allow_pickle=False) as arrays:
             for kind, examples in found.items():
-                while f"{kind}.{len(examples)}.image" in arrays:
+                while f"{kind}.{len(examples)}.name" in arrays:
                     key = f"{kind}.{len(examples)}"
-                    examples.append(
-                        Example(
-                            str(arrays[f"{key}.name"]),
-                            arrays[f"{key}.image"],
-                            arrays[f"{key}.label"],
-                            arrays[f"{key}.prediction"],
-                            float(arrays[f"{key}.score"][0]),
-                        )
-                    )
+                    pictures = {
+                        str(title): arrays[f"{key}.picture.{j}"]
+                        for j, title in enumerate(arrays[f"{key}.titles"])
+                    }
+                    caption = str(arrays[f"{key}.caption"])
+                    examples.append(Example(str(arrays[f"{key}.name"]), caption, pictures))
         return Examples(found["best"], found["worst"])
 
 
@@ -77,6 +77,7 @@ def choose_examples(
     built: Built,
     data: DataParts,
     validation: Evaluation,
+    page: TaskPage,
     *,
     device: torch.device,
     precision: str = "32-true",
@@ -85,39 +86,38 @@ def choose_examples(
     windows = data.val
     scored = [i for i, score in enumerate(validation.scores) if not math.isnan(score)]
     common = int(np.argmax(data.class_counts["val"]))
-    telling = [i for i in scored if _holds_other(windows, i, common)]
+    telling = [i for i in scored if page.telling(windows[i].target, common)]
     pool = telling if len(telling) >= 2 * EXAMPLES else scored
     order = sorted(pool, key=lambda i: validation.scores[i])
     count = min(EXAMPLES, len(order) // 2) or len(order)
     worst = order[:count]
     best = [i for i in order[::-1][:count] if i not in worst]
-    classes = predict_windows(
+    predicted = predict_windows(
         built.model, built.task, windows, best + worst, device=device, precision=precision
     )
-    bands = data.statistics.bands
+    bands, classes = data.statistics.bands, built.task.classes
     examples = []
-    for index, predicted in zip(best + worst, classes, strict=True):
+    for index, prediction in zip(best + worst, predicted, strict=True):
         sample = windows[index]
-        examples.append(
-            Example(
-                sample.name,
+        caption, pictures = page.draw(
+            Shown(
                 to_rgb(sample.image, bands),
-                _mask(sample),
-                predicted.numpy(),
+                sample.target,
+                prediction.numpy(),
                 validation.scores[index],
+                classes,
+                palette(classes),
+                getattr(built.task, "unit", ""),
             )
         )
+        examples.append(Example(sample.name, caption, pictures))
     return Examples(examples[: len(best)], examples[len(best) :])
 
 
-def _holds_other(windows: GridWindows, index: int, common: int) -> bool:
-    mask = _mask(windows[index])
-    return bool(((mask != common) & (mask != IGNORE)).any())
-
-
-def _mask(sample: Sample) -> NDArray[np.int64]:
-    assert isinstance(sample.target, PixelClasses)
-    return sample.target.mask
+def page_name(recipe: Recipe) -> str:
+    """Under which name a recipe's task is in the catalogue of pages."""
+    task = recipe.task
+    return f"{task.kind} several" if getattr(task, "several", False) else task.kind
 
 
 def make_report(
@@ -128,15 +128,18 @@ def make_report(
     metrics: Mapping[str, Any],
 ) -> Report:
     """The report of a trained run: `run` and `metrics` are what its JSON files hold."""
-    bands = run["data"]["bands"]
+    bands, classes = run["data"]["bands"], run["data"]["classes"]
     backbone, memory = run["backbone"], run["peak_memory"]
     tested = [part for part in ("val", "test") if part in metrics]
     return Report(
         name=folder.path.name,
         method=recipe.method.kind,
         decoder=recipe.decoder.kind,
-        classes=recipe.task.classes,
-        colors=palette(recipe.task.classes),
+        classes=classes,
+        colors=palette(classes),
+        task=page_name(recipe),
+        label_unit=run["data"]["unit"],
+        value_unit=getattr(recipe.task, "unit", ""),
         backbone=Backbone(
             backbone["name"], backbone["licence"], backbone["source"], backbone["random_weights"]
         ),
@@ -156,7 +159,12 @@ def make_report(
         recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
         history=_history(folder.history),
         metrics={part: _numbers(metrics[part]) for part in tested},
-        confusion={part: metrics["confusion"][part] for part in tested},
+        confusion=metrics.get("confusion", {}),
+        details={
+            name: found
+            for name, found in metrics.items()
+            if name not in ("val", "test", "regions", "confusion")
+        },
         best=examples.best,
         worst=examples.worst,
         data={
@@ -165,7 +173,7 @@ def make_report(
             if scenes
         },
         best_epoch=run["best_epoch"],
-        unit="chip" if recipe.data.kind == "chips" else "scene",
+        unit=UNITS.get(recipe.data.kind, "scene"),
         shown_bands=[bands[i] for i in shown_bands(bands)] if len(bands) > 2 else [],
         versions={"geotune": run["geotune"], **run["versions"]},
         notes=run["notes"],

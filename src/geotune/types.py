@@ -107,6 +107,9 @@ class Target(Protocol):
     def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Of each class that it holds the index and where it is: positions in the flat window."""
 
+    def numbers(self) -> NDArray[np.float32]:
+        """The numbers in it, whose mean and spread a task may standardise by; none in classes."""
+
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Any:
         """Tensors of several, nested in lists and dicts or not; `[i : i + 1]` is one's share."""

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from geotune.data.chips import open_chips
+from geotune.data.labels import open_labels
 from geotune.types import GeotuneError
 
 ONES = np.ones((1, 6, 6), dtype="uint8")
@@ -18,7 +20,10 @@ def test_images_and_masks_are_matched_by_stem(tmp_path: Path, write_raster: Any)
         write_raster(f"masks/{name}.tif", ZEROS)
     (tmp_path / "images" / "readme.txt").write_text("not an image")
     chips = open_chips(
-        images=tmp_path / "images", masks=tmp_path / "masks", classes=SHIPS, image_suffix="_img"
+        partial(open_labels, classes=SHIPS),
+        images=tmp_path / "images",
+        masks=tmp_path / "masks",
+        image_suffix="_img",
     )
     assert [chip.name for chip in chips] == ["a", "b"]
     assert chips[0].raster.path.name == "a_img.tif" and chips[0].labels.path.name == "a.tif"
@@ -28,7 +33,9 @@ def test_masks_may_lie_beside_images(tmp_path: Path, write_raster: Any) -> None:
     write_raster("a.tif", ONES)
     write_raster("a_mask.tif", ZEROS)
     for suffixes in ({"mask_suffix": "_mask"},):
-        chips = open_chips(images=tmp_path, masks=tmp_path, classes=SHIPS, **suffixes)
+        chips = open_chips(
+            partial(open_labels, classes=SHIPS), images=tmp_path, masks=tmp_path, **suffixes
+        )
         assert [chip.name for chip in chips] == ["a"]
         assert chips[0].labels.path.name == "a_mask.tif"
 
@@ -41,18 +48,26 @@ def test_chips_without_partner_are_named(tmp_path: Path, write_raster: Any) -> N
     with pytest.raises(
         GeotuneError, match=r"1 images without a mask there: a; .*1 masks without an image there: c"
     ):
-        open_chips(images=tmp_path / "images", masks=tmp_path / "masks", classes=SHIPS)
+        open_chips(
+            partial(open_labels, classes=SHIPS),
+            images=tmp_path / "images",
+            masks=tmp_path / "masks",
+        )
 
 
 def test_an_image_and_mask_of_different_size_are_named(tmp_path: Path, write_raster: Any) -> None:
     write_raster("images/a.tif", ONES)
     write_raster("masks/a.tif", np.zeros((6, 5), dtype="uint8"))
     with pytest.raises(GeotuneError, match=r"masks/a\.tif: is 6x5 pixels.*images/a\.tif is 6x6"):
-        open_chips(images=tmp_path / "images", masks=tmp_path / "masks", classes=SHIPS)
+        open_chips(
+            partial(open_labels, classes=SHIPS),
+            images=tmp_path / "images",
+            masks=tmp_path / "masks",
+        )
 
 
 def test_folders_that_hold_nothing_are_named(tmp_path: Path) -> None:
     with pytest.raises(GeotuneError, match="images: there is no such folder"):
-        open_chips(images=tmp_path / "images", masks=tmp_path, classes=SHIPS)
+        open_chips(partial(open_labels, classes=SHIPS), images=tmp_path / "images", masks=tmp_path)
     with pytest.raises(GeotuneError, match="holds no raster"):
-        open_chips(images=tmp_path, masks=tmp_path, classes=SHIPS)
+        open_chips(partial(open_labels, classes=SHIPS), images=tmp_path, masks=tmp_path)

@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from geotune.data.augment import COUNT, turn
 from geotune.data.dataset import FixedWindows, GridWindows, TrainWindows
+from geotune.data.labels import open_labels
 from geotune.data.prepare import DataParts, prepare
 from geotune.data.scan import scan
 from geotune.data.scenes import open_scenes
@@ -25,7 +27,11 @@ def _scenes(write_raster: Any, folder: Path, masks: dict[str, Any]) -> Any:
         image = np.arange(mask.size, dtype="float32").reshape(1, *mask.shape) + 10_000 * i
         write_raster(f"{name}.tif", image, bands=["red"])
         write_raster(f"l/{name}.tif", mask.astype("uint8"))
-    return open_scenes(scenes=f"{folder}/*.tif", labels=f"{folder}/l/{{stem}}.tif", classes=CLASSES)
+    return open_scenes(
+        partial(open_labels, classes=CLASSES),
+        scenes=f"{folder}/*.tif",
+        labels=f"{folder}/l/{{stem}}.tif",
+    )
 
 
 @pytest.fixture
@@ -205,6 +211,6 @@ def test_an_absent_class_is_noted(write_raster: Any, tmp_path: Path) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.zeros((9, 9)), "b": np.ones((9, 9))})
     made = prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
     assert made.notes == [
-        "no pixel of ship in the train scenes",
-        "no pixel of background in the val scenes",
+        "no pixel of ship in the train part",
+        "no pixel of background in the val part",
     ]

@@ -1,10 +1,12 @@
 """The data room on the real imagery beside the project."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from geotune.data.labels import open_labels
 from geotune.data.prepare import prepare
 from geotune.data.scan import scan
 from geotune.data.scenes import open_rasters, open_scenes
@@ -15,9 +17,9 @@ from geotune.types import GeotuneError
 
 def test_ships(shared_data: Path) -> None:
     scenes = open_scenes(
+        partial(open_labels, classes=["background", "ship"]),
         scenes=f"{shared_data}/ships/[b-d]*.tif",
         labels=f"{shared_data}/ships/{{stem}}.geojson",
-        classes=["background", "ship"],
         wanted_bands=["B08", "B02"],
     )
     made = prepare(
@@ -33,10 +35,13 @@ def test_ships(shared_data: Path) -> None:
 def test_clouds(shared_data: Path) -> None:
     bands = ["blue", "green", "red", "nir", "swir1", "swir2"]
     [scene] = open_scenes(
+        partial(
+            open_labels,
+            classes=["shadow", "water", "land", "cloud"],
+            class_values={"shadow": 0, "water": 1, "land": 3, "cloud": 4},
+        ),
         scenes=f"{shared_data}/clouds/landsat5*.tif",
         labels=f"{shared_data}/clouds/{{stem}}_mask.tif",
-        classes=["shadow", "water", "land", "cloud"],
-        class_values={"shadow": 0, "water": 1, "land": 3, "cloud": 4},
         bands=bands,
         wanted_bands=["nir"],
     )
@@ -55,5 +60,7 @@ def test_one_file_for_each_band_with_sparse_labels(shared_data: Path) -> None:
     classes = ["Herbaceous", "Forested Wetland", "Sand", "Emergent Wetland", "WetSand"]
     with pytest.raises(GeotuneError, match=r"rcr_landcover\.shp.*'Subtidal Haline' \(1 features\)"):
         open_scenes(
-            scenes=f"{folder}/{{band}}.tif", labels=f"{folder}/rcr_landcover.shp", classes=classes
+            partial(open_labels, classes=classes),
+            scenes=f"{folder}/{{band}}.tif",
+            labels=f"{folder}/rcr_landcover.shp",
         )

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotune.data import scan as scan_module
+from geotune.data.labels import open_labels
 from geotune.data.scan import _cells, _Reservoir, scan, statistics
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
@@ -22,7 +24,9 @@ def make_scene(write_raster: Any, tmp_path: Path) -> Any:
         write_raster(f"{name}.tif", image, **options)
         write_raster(f"l/{name}.tif", mask)
         [scene] = open_scenes(
-            scenes=f"{tmp_path}/{name}.tif", labels=f"{tmp_path}/l/{{stem}}.tif", classes=CLASSES
+            partial(open_labels, classes=CLASSES),
+            scenes=f"{tmp_path}/{name}.tif",
+            labels=f"{tmp_path}/l/{{stem}}.tif",
         )
         return scene
 

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
+from geotune.data.labels import open_labels
 from geotune.data.patterns import fill, find
 from geotune.data.scenes import find_files, open_rasters, open_scenes
 from geotune.data.windows import Window
@@ -102,7 +104,9 @@ def test_masks_beside_scenes_are_no_scenes(tmp_path: Path, write_raster: Any) ->
         write_raster(f"{name}.tif", ONES)
         write_raster(f"{name}_mask.tif", ZEROS)
     scenes = open_scenes(
-        scenes=f"{tmp_path}/*.tif", labels=f"{tmp_path}/{{stem}}_mask.tif", classes=SHIPS
+        partial(open_labels, classes=SHIPS),
+        scenes=f"{tmp_path}/*.tif",
+        labels=f"{tmp_path}/{{stem}}_mask.tif",
     )
     assert [(s.name, s.labels.path.name) for s in scenes] == [
         ("a", "a_mask.tif"),
@@ -117,7 +121,11 @@ def test_scenes_without_labels_are_named(tmp_path: Path, write_raster: Any) -> N
     with pytest.raises(
         GeotuneError, match=r"l/b\.tif: there is no such label file for scene b, nor one for c"
     ):
-        open_scenes(scenes=f"{tmp_path}/*.tif", labels=f"{tmp_path}/l/{{stem}}.tif", classes=SHIPS)
+        open_scenes(
+            partial(open_labels, classes=SHIPS),
+            scenes=f"{tmp_path}/*.tif",
+            labels=f"{tmp_path}/l/{{stem}}.tif",
+        )
 
 
 def test_nodata_is_not_labelled(tmp_path: Path, write_raster: Any) -> None:
@@ -127,7 +135,10 @@ def test_nodata_is_not_labelled(tmp_path: Path, write_raster: Any) -> None:
     write_raster("a.tif", image)
     write_raster("l/a.tif", ZEROS)
     [scene] = open_scenes(
-        scenes=f"{tmp_path}/a.tif", labels=f"{tmp_path}/l/{{scene}}.tif", classes=SHIPS, nodata=0
+        partial(open_labels, classes=SHIPS),
+        scenes=f"{tmp_path}/a.tif",
+        labels=f"{tmp_path}/l/{{scene}}.tif",
+        nodata=0,
     )
     pixels, target = scene.read(Window(0, 0, 6, 6))
     assert np.isnan(pixels).sum() == 3
@@ -140,11 +151,13 @@ def test_labels_must_overlap_some_scene(
     for name in "ab":
         write_raster(f"{name}.tif", ONES)
         write_polygons(f"{name}.gpkg", [box(100, 100, 110, 110)])
-    what: Any = dict(scenes=f"{tmp_path}/*.tif", labels=f"{tmp_path}/{{stem}}.gpkg", classes=SHIPS)
+    what: Any = dict(scenes=f"{tmp_path}/*.tif", labels=f"{tmp_path}/{{stem}}.gpkg")
     with pytest.raises(GeotuneError, match=r"a\.gpkg: none of its labels lies in its scene"):
-        open_scenes(**what)
+        open_scenes(partial(open_labels, classes=SHIPS), **what)
     write_polygons("b.gpkg", [box(1, 1, 3, 3)])
-    assert [scene.labels.overlaps for scene in open_scenes(**what)] == [False, True]
+    assert [
+        scene.labels.overlaps for scene in open_scenes(partial(open_labels, classes=SHIPS), **what)
+    ] == [False, True]
 
 
 def test_one_label_file_may_serve_all_scenes(
@@ -155,7 +168,11 @@ def test_one_label_file_may_serve_all_scenes(
     write_raster("a.tif", ONES)
     write_raster("b.tif", ONES, transform=from_origin(500_100, 5_000_000, 10, 10))
     write_polygons("all.gpkg", [box(0, 0, 2, 2), box(12, 0, 14, 2)])
-    scenes = open_scenes(scenes=f"{tmp_path}/*.tif", labels=f"{tmp_path}/all.gpkg", classes=SHIPS)
+    scenes = open_scenes(
+        partial(open_labels, classes=SHIPS),
+        scenes=f"{tmp_path}/*.tif",
+        labels=f"{tmp_path}/all.gpkg",
+    )
     found = [np.argwhere(s.labels.read(Window(0, 0, 6, 6)).mask == 1)[0].tolist() for s in scenes]
     assert found == [[0, 0], [0, 2]]
 
@@ -166,4 +183,8 @@ def test_scenes_with_other_bands_are_named(tmp_path: Path, write_raster: Any) ->
     for name in "ab":
         write_raster(f"l/{name}.tif", ZEROS)
     with pytest.raises(GeotuneError, match=r"a\.tif has the bands red, but .*b\.tif has nir"):
-        open_scenes(scenes=f"{tmp_path}/*.tif", labels=f"{tmp_path}/l/{{stem}}.tif", classes=SHIPS)
+        open_scenes(
+            partial(open_labels, classes=SHIPS),
+            scenes=f"{tmp_path}/*.tif",
+            labels=f"{tmp_path}/l/{{stem}}.tif",
+        )

@@ -24,14 +24,19 @@ from .scenes import position_model, write_scene
 CPU = torch.device("cpu")
 
 
+def shares(images: torch.Tensor) -> torch.Tensor:
+    """Probabilities of `position_model`."""
+    return position_model(images).softmax(dim=1)
+
+
 def swept(
     source: RasterSource, window: int, overlap: float, columns: int, batch: int
 ) -> list[Finished]:
     return list(
         sweep(
-            position_model,
+            shares,
             source,
-            classes=3,
+            channels=3,
             window=window,
             overlap=overlap,
             batch_size=batch,
@@ -47,9 +52,9 @@ def put_together(parts: list[Finished], shape: tuple[int, int]) -> NDArray[np.fl
     for part in parts:
         height, width = part.valid.shape
         target = whole[:, part.row : part.row + height, part.col : part.col + width]
-        assert target.shape == part.probabilities.shape
+        assert target.shape == part.answers.shape
         assert np.isnan(target).all()
-        target[:] = part.probabilities.numpy()
+        target[:] = part.answers.numpy()
     assert not np.isnan(whole).any()
     return whole
 
@@ -110,7 +115,7 @@ def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) ->
         sweep(
             position_model,
             source,
-            classes=3,
+            channels=3,
             window=8,
             overlap=0,
             batch_size=3,
@@ -126,15 +131,15 @@ def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) ->
 def test_no_gradient_is_kept(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
     layer = torch.nn.Conv2d(2, 2, 1)
-    parts = list(sweep(layer, source, classes=2, window=8, overlap=0, batch_size=1, device=CPU))
-    assert not parts[0].probabilities.requires_grad
+    parts = list(sweep(layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU))
+    assert not parts[0].answers.requires_grad
 
 
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (lambda x: x[:, :1], "a map for each of 3 classes"),
-        (lambda x: position_model(x)[:, :, ::2, ::2], "a map for each of 3 classes"),
+        (lambda x: x[:, :1], "a map for each of 3 channels"),
+        (lambda x: position_model(x)[:, :, ::2, ::2], "a map for each of 3 channels"),
         (lambda x: position_model(x) * torch.nan, "not finite in rows from 0, columns 0 to"),
     ],
 )
@@ -143,7 +148,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, model: object, say
     with pytest.raises(GeotuneError, match=says):
         list(
             sweep(  # type: ignore[arg-type]
-                model, source, classes=3, window=8, overlap=0, batch_size=1, device=CPU
+                model, source, channels=3, window=8, overlap=0, batch_size=1, device=CPU
             )
         )
 

@@ -105,11 +105,19 @@ def test_every_fault_is_said() -> None:
         ("method.kind", "ets", "method.kind: found 'ets', expected one of full, frozen, bitfit"),
         ("method.kind", "ets", "did you mean est?"),
         ("decoder.kind", "net", "decoder.kind: found 'net', expected one of linear, fcn, unet"),
-        ("data.kind", "scene", "expected one of scenes, chips, synthetic; did you mean scenes?"),
+        (
+            "data.kind",
+            "scene",
+            "expected one of scenes, chips, synthetic, images; did you mean scenes?",
+        ),
         ("data.split.kind", "grup", "data.split.kind: found 'grup', expected one of list, random"),
         ("method.kind", GONE, "method.kind: is missing; expected one of full, frozen, bitfit"),
         ("data.split.kind", GONE, "data.split.kind: is missing; expected one of list, random"),
-        ("task.kind", "detct", "task.kind: found 'detct', expected one of segment, detect"),
+        (
+            "task.kind",
+            "detct",
+            "task.kind: found 'detct', expected one of segment, detect, classify, regress, density",
+        ),
     ],
 )
 def test_an_unknown_kind_has_the_known_ones(path: str, value: Any, message: str) -> None:
@@ -382,3 +390,10 @@ def test_objects_have_their_own_keys() -> None:
     ):
         section, name = key.split(".")
         assert message in fault({**values, section: {**values[section], name: value}})
+
+
+def test_chips_hold_no_objects() -> None:
+    values = changed("task", {"kind": "detect", "classes": ["ship"]})
+    chips = {"kind": "chips", "images": "a", "masks": "b", "split": {"kind": "random"}}
+    assert "data.kind chips has masks, not objects" in fault({**values, "data": chips})
+    assert "data.visible: is for task.kind detect" in fault(changed("data.visible", 0.7))

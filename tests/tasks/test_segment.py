@@ -155,7 +155,7 @@ def test_golden_losses() -> None:
 def test_parameters_have_the_names_and_defaults_of_the_recipe() -> None:
     fields = {k: f for k, f in SegmentSection.model_fields.items() if k != "kind"}
     parameters = inspect.signature(Segment).parameters
-    assert list(parameters) == list(fields)
+    assert set(parameters) == set(fields)
     for name in ("loss", "class_weights"):
         assert parameters[name].default == fields[name].default
 
@@ -176,11 +176,11 @@ def test_what_does_not_fit_is_refused(values: dict[str, object], message: str) -
 
 
 # ---------------------------------------------------------------- reading logits
-def test_predict_and_probabilities() -> None:
+def test_predict_and_answers() -> None:
     logits, _ = batch()
     task = Segment(NAMES)
     assert task.num_outputs == 3
-    classes, probabilities = task.predict(logits.bfloat16()), task.probabilities(logits.bfloat16())
+    classes, probabilities = task.predict(logits.bfloat16()), task.answers(logits.bfloat16())
     assert classes.dtype == torch.uint8 and classes.shape == (2, 9, 7)
     assert probabilities.dtype == torch.float32
     assert torch.allclose(probabilities.sum(1), torch.ones(2, 9, 7))

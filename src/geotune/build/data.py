@@ -7,20 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from geotune.backbones.request import band_names
 from geotune.build.values import values_of
 from geotune.data.chips import open_chips
+from geotune.data.density_labels import open_density_labels
+from geotune.data.images import open_images
+from geotune.data.labels import LabelReader, open_labels
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import cut_notes, open_object_scenes
-from geotune.data.prepare import DataParts, prepare
+from geotune.data.prepare import DataParts, fitting_window, prepare
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
-from geotune.data.splits import Parts, split_at_random, split_by_group, split_by_list
+from geotune.data.splits import (
+    Parts,
+    split_at_random,
+    split_by_column,
+    split_by_group,
+    split_by_list,
+)
 from geotune.data.synthetic import CLASSES as SYNTHETIC_CLASSES
 from geotune.data.synthetic import DEFAULT_BANDS, labels_path, write_scenes
 from geotune.data.synthetic_scene import PIXEL_M
+from geotune.data.value_labels import open_value_labels
 from geotune.recipe import Recipe
 from geotune.recipe.tasks import Detect
 from geotune.types import GeotuneError
@@ -33,13 +44,48 @@ class FileFacts:
     bands: tuple[str, ...]
     gsd_m: float | None
     wavelengths: dict[str, float]
+    window: int
+    numbers: tuple[float, float] | None = None
 
 
 SPLITS: dict[str, Callable[..., Parts]] = {
     "list": split_by_list,
     "random": split_at_random,
     "group": split_by_group,
+    "column": split_by_column,
 }
+
+
+def _class_reader(recipe: Recipe) -> LabelReader:
+    data: Any = recipe.data
+    vector = {key: getattr(data, key) for key in ("class_field", "unlabelled")}
+    return partial(
+        open_labels,
+        classes=recipe.task.classes,
+        class_values=data.class_values,
+        ignore_values=data.ignore_values,
+        **(vector if data.kind == "scenes" else {}),
+    )
+
+
+def _value_reader(recipe: Recipe) -> LabelReader:
+    data: Any = recipe.data
+    return partial(open_value_labels, quantity=recipe.task.quantity, band=data.label_band)
+
+
+def _density_reader(recipe: Recipe) -> LabelReader:
+    data: Any = recipe.data
+    return partial(
+        open_density_labels, objects=recipe.task.objects, spread=data.spread, xy=data.points
+    )
+
+
+READERS: dict[str, Callable[[Any], LabelReader]] = {
+    "segment": _class_reader,
+    "regress": _value_reader,
+    "density": _density_reader,
+}
+"""By the task's kind: what opens the label file of a scene."""
 
 
 def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) -> DataParts:
@@ -57,7 +103,12 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
         metadata=recipe.backbone.metadata,
         progress=progress,
     )
-    return replace(made, notes=[*made.notes, *cut_notes(parts, data.window)])
+    return replace(made, notes=[*made.notes, *cut_notes(parts, made.window)])
+
+
+def with_window(recipe: Recipe, window: int) -> Recipe:
+    """The recipe with the side of its windows, where it left that to the images."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"window": window})})
 
 
 def file_facts(recipe: Recipe) -> FileFacts:
@@ -68,15 +119,20 @@ def file_facts(recipe: Recipe) -> FileFacts:
     if recipe.data.kind == "synthetic":
         bands = recipe.backbone.bands
         named = DEFAULT_BANDS if bands is None else band_names(bands)
-        return FileFacts(named, PIXEL_M, {})
-    raster = _open(recipe)[0].raster
-    return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths))
+        return FileFacts(named, PIXEL_M, {}, recipe.data.window)
+    scenes = _open(recipe)
+    raster = scenes[0].raster
+    window = fitting_window(scenes, recipe.data.window)
+    return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
 def _open(recipe: Recipe) -> list[Scene]:
-    task = recipe.task
-    scenes = _open_objects(recipe, task) if isinstance(task, Detect) else _open_pixels(recipe)
-    found, bands = scenes[0].raster.bands, recipe.backbone.bands
+    bands = recipe.backbone.bands
+    wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
+    scenes = OPENERS[recipe.data.kind](
+        recipe, bands=recipe.data.bands, wanted_bands=wanted, nodata=recipe.data.nodata
+    )
+    found = scenes[0].raster.bands
     if isinstance(bands, int) and len(found) != bands:
         raise GeotuneError(
             f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
@@ -84,25 +140,20 @@ def _open(recipe: Recipe) -> list[Scene]:
     return scenes
 
 
-def _asked(recipe: Recipe) -> dict[str, Any]:
-    """What is asked of the files whatever the task."""
-    bands = recipe.backbone.bands
-    return {
-        "classes": recipe.task.classes,
-        "bands": recipe.data.bands,
-        "wanted_bands": None if bands is None or isinstance(bands, int) else band_names(bands),
-        "nodata": recipe.data.nodata,
-        "class_values": recipe.data.class_values,
-    }
+def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    if isinstance(recipe.task, Detect):
+        return _open_objects(recipe.task, data, **files)
+    return open_scenes(
+        READERS[recipe.task.kind](recipe),
+        scenes=data.scenes,
+        labels=data.labels,
+        missing=data.missing,
+        **files,
+    )
 
 
-def _open_objects(recipe: Recipe, task: Detect) -> list[Scene]:
-    data = recipe.data
-    if data.kind != "scenes":
-        raise GeotuneError(
-            f"data.kind: {data.kind} has no objects; task.kind: detect reads kind: scenes, which "
-            "takes folders of images too (scenes: images/*.png, labels: labels/{stem}.txt)"
-        )
+def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
     options = Options(
         oriented=task.boxes == "oriented",
         visible=data.visible,
@@ -113,40 +164,60 @@ def _open_objects(recipe: Recipe, task: Detect) -> list[Scene]:
     return open_object_scenes(
         scenes=data.scenes,
         labels=data.labels,
+        classes=task.classes,
+        options=options,
         format=data.format,
         missing=data.missing,
-        options=options,
-        **_asked(recipe),
+        class_values=data.class_values,
+        **files,
     )
 
 
-def _open_pixels(recipe: Recipe) -> list[Scene]:
-    data = recipe.data
-    labelled = {**_asked(recipe), "ignore_values": data.ignore_values}
-    if data.kind == "chips":
-        return open_chips(
-            images=data.images,
-            masks=data.masks,
-            image_suffix=data.image_suffix,
-            mask_suffix=data.mask_suffix,
-            **labelled,
-        )
-    if data.kind == "scenes":
-        return open_scenes(
-            scenes=data.scenes,
-            labels=data.labels,
-            class_field=data.class_field,
-            unlabelled=data.unlabelled,
-            **labelled,
-        )
-    if tuple(recipe.task.classes) != tuple(SYNTHETIC_CLASSES):
+def _open_chips(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    return open_chips(
+        READERS[recipe.task.kind](recipe),
+        images=data.images,
+        masks=data.masks,
+        image_suffix=data.image_suffix,
+        mask_suffix=data.mask_suffix,
+        **files,
+    )
+
+
+def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    classes = recipe.task.classes
+    if tuple(classes) != tuple(SYNTHETIC_CLASSES):
         raise GeotuneError(
             f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
-            f"found {', '.join(recipe.task.classes)}"
+            f"found {', '.join(classes)}"
         )
     images = write_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
     return open_scenes(
+        READERS[recipe.task.kind](recipe),
         scenes=[str(path) for path in images],
         labels=str(labels_path(images[0])).replace(images[0].stem, "{stem}"),
-        **labelled,
+        **files,
     )
+
+
+def _open_images(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    if task.kind == "regress":
+        names, column = [task.quantity], "value"
+    else:
+        names, column = task.classes, "labels" if task.several else "label"
+    return open_images(
+        images=data.images, labels=data.labels, classes=names, column=column, **files
+    )
+
+
+OPENERS: dict[str, Callable[..., list[Scene]]] = {
+    "scenes": _open_scenes,
+    "chips": _open_chips,
+    "synthetic": _open_synthetic,
+    "images": _open_images,
+}
+"""By the data's kind: what finds the images and their labels."""

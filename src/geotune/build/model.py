@@ -66,7 +66,31 @@ def complete(recipe: Recipe, data: DataParts | FileFacts) -> tuple[Recipe, list[
         found["wavelengths"] = data.wavelengths
         said = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
         notes.append(f"{section.name} is told the wavelengths that the files say: {said}")
-    return recipe.model_copy(update={"backbone": section.model_copy(update=found)}), notes
+    task, told = _standardised(recipe.task, data.numbers)
+    changes = {
+        "backbone": section.model_copy(update=found),
+        "task": task,
+    }
+    return recipe.model_copy(update=changes), notes + told
+
+
+def _standardised(task: Any, numbers: tuple[float, float] | None) -> tuple[Any, list[str]]:
+    """A task that standardises its labels, with their mean and standard deviation."""
+    if numbers is None:
+        return task, []
+    measured = dict(zip(("mean", "std"), numbers, strict=True))
+    open_keys = [
+        key for key in measured if key in type(task).model_fields and getattr(task, key) is None
+    ]
+    if "std" in open_keys and not measured["std"] > 0:
+        raise GeotuneError(
+            f"every label of the training part is {measured['mean']:g}: there is nothing to learn; "
+            "look at data.labels"
+        )
+    found = {key: float(f"{measured[key]:.6g}") for key in open_keys}
+    said = " and ".join(f"{key} {value:g}" for key, value in found.items())
+    notes = [f"the task is told the training labels' {said}"] if found else []
+    return task.model_copy(update=found), notes
 
 
 def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:

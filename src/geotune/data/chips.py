@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from geotune.data.labels import open_labels
+from geotune.data.labels import LabelReader
 from geotune.data.raster import open_raster
 from geotune.data.scene import Scene
 from geotune.data.scenes import RASTER_SUFFIXES, same_bands
-from geotune.types import IGNORE, GeotuneError
+from geotune.types import GeotuneError
 
 
 def open_chips(
+    read: LabelReader,
     *,
     images: Path,
     masks: Path,
-    classes: Sequence[str],
     image_suffix: str = "",
     mask_suffix: str = "",
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
-    class_values: Mapping[str, int] | None = None,
-    ignore_values: Sequence[int] = (IGNORE,),
 ) -> list[Scene]:
     """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
 
     A chip's name is its image's stem without `image_suffix`; its mask has the same stem with
-    `mask_suffix`. Raises `GeotuneError` for an image without mask, a mask without image, and a
-    pair of different size.
+    `mask_suffix`, and `read` opens it. Raises `GeotuneError` for an image without mask, a mask
+    without image, and a pair of different size.
     """
     same = images.resolve() == masks.resolve()
     found = _by_name(images, image_suffix, other=mask_suffix if same else "")
@@ -38,14 +36,7 @@ def open_chips(
     chips = []
     for name, image in found.items():
         raster = open_raster(image, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-        labels = open_labels(
-            drawn[name],
-            raster,
-            classes=classes,
-            class_values=class_values,
-            ignore_values=ignore_values,
-            by_pixel=True,
-        )
+        labels = read(drawn[name], raster, by_pixel=True)
         chips.append(Scene(name, raster, labels, group=name))
     same_bands([chip.raster for chip in chips])
     return chips

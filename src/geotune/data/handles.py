@@ -6,6 +6,7 @@ holds one: every read asks here by path.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import warnings
@@ -13,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import rasterio
 from rasterio.crs import CRS
@@ -80,22 +82,34 @@ def dataset(path: Path, *, anew: bool = False) -> DatasetReader:
 
 def warped(path: Path, grid: Grid, outside: float) -> WarpedVRT:
     """The first band of `path` on another grid, by nearest pixel; `outside` where it has none."""
-    key = (path, grid, outside)
+    # a value that no class has: the file's own nodata may be a class
+    options = {"resampling": Resampling.nearest, "src_nodata": outside, "nodata": outside}
+    return _warped(path, grid, options)
+
+
+def warped_values(path: Path, grid: Grid, nodata: float | None) -> WarpedVRT:
+    """The bands of `path` on another grid as float32, bilinearly; NaN where there is no data.
+
+    Pixels without data do not weigh in; where the grid is coarser, what a pixel covers is averaged.
+    """
+    options = {
+        "resampling": Resampling.bilinear,
+        "src_nodata": math.nan if nodata is None else nodata,
+        "nodata": math.nan,
+        "dtype": "float32",
+    }
+    return _warped(path, grid, options)
+
+
+def _warped(path: Path, grid: Grid, options: dict[str, Any]) -> WarpedVRT:
+    key = (path, grid, str(options))
     found = _cached(key)
     if found is None:
         crs, transform, (height, width) = grid
         source = _open(path)
         with reading(path, "reprojected"), quiet:
             vrt = WarpedVRT(
-                source,
-                crs=crs,
-                transform=transform,
-                height=height,
-                width=width,
-                resampling=Resampling.nearest,
-                # a value that no class has: the file's own nodata may be a class
-                src_nodata=outside,
-                nodata=outside,
+                source, crs=crs, transform=transform, height=height, width=width, **options
             )
         found = _keep(key, vrt)
     assert isinstance(found, WarpedVRT)

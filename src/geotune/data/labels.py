@@ -22,7 +22,8 @@ class Labels(Protocol):
     Attributes:
         path: the file.
         classes: names, in the order of the indices that `read` gives.
-        unit: what is counted of each class: `pixel` or `object`.
+        unit: what is counted of each class: `pixel`, `object`, `image`.
+        whole: whether they are about the image as a whole, so that no window may cut it.
         overlaps: whether any label lies in the scene; None where the file holds no label at all.
         notes: what a user should know about how the file was understood; what is true of all files
             of a dataset is in the notes of each, and shown once.
@@ -34,6 +35,8 @@ class Labels(Protocol):
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def unit(self) -> str: ...  # noqa: D102
+    @property
+    def whole(self) -> bool: ...  # noqa: D102
     @property
     def overlaps(self) -> bool | None: ...  # noqa: D102
     @property
@@ -47,6 +50,18 @@ class Labels(Protocol):
 
     def check(self, windows: Iterable[Window]) -> None:
         """Raise `GeotuneError` with every value in `windows` that stands for no class."""
+
+
+class LabelReader(Protocol):
+    """Opens the labels of a scene, of one kind or another.
+
+    `by_pixel`: a raster's pixels are the scene's whatever georeference it has. Raises
+    `GeotuneError` for a file that is missing, unreadable or does not fit the scene.
+    """
+
+    def __call__(  # noqa: D102
+        self, path: Path, raster: RasterSource, *, by_pixel: bool = False
+    ) -> Labels: ...
 
 
 def is_vector(path: Path) -> bool:

@@ -50,6 +50,7 @@ class RasterLabels:
     notes: tuple[str, ...]
 
     unit: ClassVar[str] = "pixel"
+    whole: ClassVar[bool] = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -124,6 +125,32 @@ def open_raster_labels(
         raise GeotuneError(
             f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}"
         )
+    grid, overlaps, notes = place(path, raster, handle, by_pixel=by_pixel)
+    nodata = handle.nodata
+    if nodata is not None and nodata in values.values:
+        name = values.classes[values.values.index(int(nodata))]
+        notes.append(f"{path}: its nodata {nodata:g} is the value of {name} and counts as {name}")
+        nodata = None
+    return RasterLabels(
+        path=path,
+        values=values,
+        shape=raster.shape,
+        grid=grid,
+        nodata=nodata,
+        outside=_unused(handle.dtypes[0], values),
+        overlaps=overlaps,
+        notes=tuple(notes),
+    )
+
+
+def place(
+    path: Path, raster: RasterSource, handle: DatasetReader, *, by_pixel: bool = False
+) -> tuple[Grid | None, bool, list[str]]:
+    """How a label raster lies on a scene: the scene's grid where it has to be brought to it.
+
+    Also gives whether any of it lies in the scene, and what a user should know. Raises
+    `GeotuneError` where the two cannot be brought together.
+    """
     if handle.crs is not None and raster.crs is None and not by_pixel:
         raise GeotuneError(
             f"{raster.path}: has no CRS, but its labels {path} have one ({handle.crs}); "
@@ -143,21 +170,7 @@ def open_raster_labels(
             f"{path}: is {handle.height}x{handle.width} pixels, but its image {raster.path} is "
             f"{raster.shape[0]}x{raster.shape[1]}; the two must have one size"
         )
-    nodata = handle.nodata
-    if nodata is not None and nodata in values.values:
-        name = values.classes[values.values.index(int(nodata))]
-        notes.append(f"{path}: its nodata {nodata:g} is the value of {name} and counts as {name}")
-        nodata = None
-    return RasterLabels(
-        path=path,
-        values=values,
-        shape=raster.shape,
-        grid=grid,
-        nodata=nodata,
-        outside=_unused(handle.dtypes[0], values),
-        overlaps=overlaps,
-        notes=tuple(notes),
-    )
+    return grid, overlaps, notes
 
 
 def _georeferenced(handle: DatasetReader) -> bool:

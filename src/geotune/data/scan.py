@@ -34,6 +34,7 @@ class SceneScan:
         positions: for each class up to `KEPT` of its marks, `(n, 2)` as (row, col), each of them
             equally likely.
         labelled: (row, col) of those windows of the scene's grid that hold a labelled pixel.
+        numbers: count, mean and sum of squared distances from it of the numbers in the labels.
     """
 
     pixels: int
@@ -43,6 +44,7 @@ class SceneScan:
     class_counts: NDArray[np.int64]
     positions: tuple[NDArray[np.int64], ...]
     labelled: tuple[tuple[int, int], ...]
+    numbers: tuple[int, float, float]
 
 
 def scan(
@@ -72,13 +74,15 @@ def scan(
 def scan_scene(scene: Scene, window: int) -> SceneScan:
     """Read one scene block by block."""
     bands, classes = len(scene.raster.bands), len(scene.labels.classes)
-    moments = _Moments(bands)
+    moments, numbers = _Moments(bands), _Moments(1)
     rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
     reservoirs = [_Reservoir(rng) for _ in range(classes)]
     labelled: set[tuple[int, int]] = set()
     faults = _Faults(bands)
     pixels = 0
-    blocks = [block.clip(scene.shape) for block in grid(scene.shape, BLOCK)]
+    # what is said of an image as a whole is said once
+    side = max(scene.shape) if scene.labels.whole else BLOCK
+    blocks = [block.clip(scene.shape) for block in grid(scene.shape, side)]
     for block in filter(None, blocks):
         image, wrong = scene.raster.inspect(block)
         faults.add(wrong, block)
@@ -90,6 +94,7 @@ def scan_scene(scene: Scene, window: int) -> SceneScan:
             scene.labels.check(filter(None, blocks))  # says it of the whole file
             raise
         pixels += int(valid.sum())
+        numbers.add(target.numbers()[None])
         for index, where in target.marks():
             reservoirs[index].add(where, block)
         labelled |= _cells(target.labelled(valid), block, window)
@@ -102,6 +107,7 @@ def scan_scene(scene: Scene, window: int) -> SceneScan:
         class_counts=np.array([r.seen for r in reservoirs], dtype=np.int64),
         positions=tuple(r.positions for r in reservoirs),
         labelled=tuple(sorted(labelled)),
+        numbers=(int(numbers.counts[0]), float(numbers.means[0]), float(numbers.squares[0])),
     )
 
 
@@ -127,6 +133,16 @@ def statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStati
         std=tuple(float(value) for value in std),
         pixels=sum(result.pixels for result in scans),
     )
+
+
+def label_statistics(scans: Sequence[SceneScan]) -> tuple[float, float] | None:
+    """Mean and standard deviation of the numbers in all labels; None where there are none."""
+    total = _Moments(1)
+    for count, mean, squares in (result.numbers for result in scans):
+        total.merge(np.array([count]), np.array([mean]), np.array([squares]))
+    if not total.counts[0]:
+        return None
+    return float(total.means[0]), float(np.sqrt(total.squares[0] / total.counts[0]))
 
 
 class _Moments:

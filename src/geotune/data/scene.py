@@ -18,12 +18,18 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class Scene:
-    """An image, its labels and the group that a split keeps together (by default the scene)."""
+    """An image with its labels.
+
+    Attributes:
+        group: what a split keeps together, by default the scene.
+        part: train, val or test, where the labels say it.
+    """
 
     name: str
     raster: RasterSource
     labels: Labels
     group: str
+    part: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

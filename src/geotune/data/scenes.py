@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from geotune.data.labels import open_labels
+from geotune.data.labels import LabelReader
 from geotune.data.patterns import Match, fill, find
 from geotune.data.raster import RasterSource, open_raster
 from geotune.data.scene import Scene
-from geotune.types import IGNORE, GeotuneError
+from geotune.types import GeotuneError
 
 Files = Path | dict[str, Path]
 """A multi-band file, or the file of each band."""
@@ -19,43 +19,32 @@ RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jp
 
 
 def open_scenes(
+    read: LabelReader,
     *,
     scenes: str | Sequence[str],
     labels: str,
-    classes: Sequence[str],
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
-    class_values: Mapping[str, int] | None = None,
-    class_field: str | None = None,
-    ignore_values: Sequence[int] = (IGNORE,),
-    unlabelled: Literal["background", "ignore"] | None = None,
+    missing: Literal["refuse", "empty"] = "refuse",
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the labels that the pattern `labels` names.
 
-    `{stem}` or `{scene}` in `labels` is the scene's name. A file that is another scene's label
-    is no scene. Raises `GeotuneError` where nothing is found, labels are missing, a file is
-    unreadable, or no label lies in any scene.
+    `{stem}` or `{scene}` in `labels` is the scene's name; `read` opens what it finds, and with
+    `missing="empty"` what is not there, too. A file that is another scene's label is no scene.
+    Raises `GeotuneError` where nothing is found, labels are missing, a file is unreadable, or no
+    label lies in any scene.
     """
     found = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
     label_files = {name: label_file(labels, name) for name in found}
     found = _without_labels(found, label_files)
-    missing = [name for name in found if not label_files[name].is_file()]
-    if missing:
-        refuse_missing(missing, label_files)
+    gone = [name for name in found if not label_files[name].is_file()]
+    if len(gone) == len(found) or (gone and missing == "refuse"):
+        refuse_missing(gone, label_files)
     opened = []
     for name, files in found.items():
         raster = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-        label = open_labels(
-            label_files[name],
-            raster,
-            classes=classes,
-            class_values=class_values,
-            class_field=class_field,
-            ignore_values=ignore_values,
-            unlabelled=unlabelled,
-        )
-        opened.append(Scene(name, raster, label, group=name))
+        opened.append(Scene(name, raster, read(label_files[name], raster), group=name))
     same_bands([scene.raster for scene in opened])
     require_overlap(opened)
     return opened

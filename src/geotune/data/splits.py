@@ -76,6 +76,24 @@ def split_by_group(
     return _parts(scenes, groups, {"train": rest, **held}, "group" if by != "scene" else "scene")
 
 
+def split_by_column(scenes: Sequence[Scene]) -> Parts:
+    """Each image in the part that its labels name.
+
+    Raises `GeotuneError` where they name none, or another one, and for an empty part.
+    """
+    silent = [scene.name for scene in scenes if scene.part is None]
+    if silent:
+        raise GeotuneError(
+            f"data.split.kind column: no part is named for {_some(silent)}; give data.labels, a "
+            "CSV with a column split, or use another data.split"
+        )
+    named = {
+        part: [scene.name for scene in scenes if scene.part == part]
+        for part in ("train", "val", "test")
+    }
+    return _parts(scenes, {scene.name: scene.name for scene in scenes}, named, "image")
+
+
 def _group(name: str, by: str) -> str:
     if by == "scene":
         return name

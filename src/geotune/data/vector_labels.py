@@ -63,6 +63,7 @@ class VectorLabels:
     overlaps: bool | None
     notes: tuple[str, ...]
     unit: ClassVar[str] = "pixel"
+    whole: ClassVar[bool] = False
     tree: STRtree = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 A decoder is built from an encoder's tap list, `Decoder(taps, num_outputs, **plain values)`, and
 turns the encoder's `FeatureMaps` into logits `(B, num_outputs, h, w)` at the finest resolution
-that it reaches. Who calls it resizes them to `features.image_size` and crops the padding.
+that it reaches. Who calls it resizes them to `features.image_size` and crops the padding. One that
+answers for the image as a whole gives `(B, num_outputs)`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Decoder(Protocol):
     """Feature maps in, logits out."""
 
     def __call__(self, features: FeatureMaps) -> Tensor:
-        """Maps `(B, C_i, H_i, W_i)`, one for each tap, to logits `(B, K, h, w)`."""
+        """Maps `(B, C_i, H_i, W_i)`, one for each tap, to logits `(B, K, h, w)`, or `(B, K)`."""
         ...
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from geotune.decoders.fcn import Fcn
 from geotune.decoders.linear import Linear
+from geotune.decoders.pooled import Pooled
 from geotune.decoders.unet import Unet
 from geotune.decoders.upernet import Upernet
 
@@ -14,5 +15,6 @@ DECODERS: dict[str, type[nn.Module]] = {
     "fcn": Fcn,
     "unet": Unet,
     "upernet": Upernet,
+    "pooled": Pooled,
 }
 """Each is called as `DECODERS[kind](taps, num_outputs, **values)`."""

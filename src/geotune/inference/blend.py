@@ -1,4 +1,4 @@
-"""Blending overlapping windows: a mean of their probabilities, weighted by a raised cosine.
+"""Blending overlapping windows: a mean of their answers, weighted by a raised cosine.
 
 A window's weight falls smoothly towards its edges, where a network sees least around a pixel,
 and is divided by the sum of all weights at the pixel, so that no seam shows between windows.
@@ -27,15 +27,15 @@ class Blender:
     its blend and moves on, so that memory does not depend on the strip's length.
     """
 
-    def __init__(self, classes: int, width: int, window: int, device: torch.device) -> None:
+    def __init__(self, channels: int, width: int, window: int, device: torch.device) -> None:
         self.window = window
         self.weights = weights(window).to(device)
-        self.sums = torch.zeros(classes, window, width, device=device)
+        self.sums = torch.zeros(channels, window, width, device=device)
         self.totals = torch.zeros(window, width, device=device)
 
-    def add(self, probabilities: Tensor, lefts: Sequence[int]) -> None:
+    def add(self, answers: Tensor, lefts: Sequence[int]) -> None:
         """Add windows `(B, K, window, window)` whose first columns in the strip are `lefts`."""
-        for values, left in zip(probabilities * self.weights, lefts, strict=True):
+        for values, left in zip(answers * self.weights, lefts, strict=True):
             columns = slice(left, left + self.window)
             self.sums[:, :, columns] += values
             self.totals[:, columns] += self.weights

@@ -1,4 +1,4 @@
-"""Moving a model over a scene: probabilities, finished piece by piece.
+"""Moving a model over a scene: what it answers, finished piece by piece.
 
 strip of columns -> rows of the image -> windows -> model -> blend -> finished rows
 """
@@ -22,8 +22,8 @@ from geotune.inference.windows import Plan, Strip, strip_width
 from geotune.types import GeotuneError, model_inputs
 
 Model = Callable[..., Tensor]
-"""Images `(B, C, H, W)`, float32 raw values with NaN, to logits `(B, K, H, W)`; with `time=` and
-`location=` where asked for."""
+"""Images `(B, C, H, W)`, float32 raw values with NaN, to answers `(B, K, H, W)`: probabilities, or
+numbers in some unit; with `time=` and `location=` where asked for."""
 
 Progress = Callable[[int, int], None]
 """Called with the windows done and the windows to do."""
@@ -36,14 +36,14 @@ class Finished:
     Attributes:
         row: its first row.
         col: its first column.
-        probabilities: `(K, h, w)`, on the model's device; zero where no window had data.
+        answers: `(K, h, w)`, on the model's device; zero where no window had data.
         valid: `(h, w)`, where any band has data.
         windows: windows that the model saw since the last rectangle.
     """
 
     row: int
     col: int
-    probabilities: Tensor
+    answers: Tensor
     valid: NDArray[np.bool_]
     windows: int
 
@@ -52,7 +52,7 @@ def sweep(
     model: Model,
     source: RasterSource,
     *,
-    classes: int,
+    channels: int,
     window: int,
     overlap: float,
     batch_size: int,
@@ -61,16 +61,16 @@ def sweep(
     progress: Progress | None = None,
     columns: int | None = None,
 ) -> Iterator[Finished]:
-    """Blended probabilities of a scene; each pixel comes once.
+    """Blended answers for a scene; each pixel comes once.
 
     Windows without any data are skipped. `columns` is the width of a strip; by default what
     keeps the buffers small. Raises `GeotuneError` for values out of range and for a model whose
-    output has another shape than `(B, classes, H, W)` or is not finite.
+    output has another shape than `(B, channels, H, W)` or is not finite.
     """
     if batch_size < 1:
         raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
     # the image's rows, those being read, the sums, their weights and the blend
-    held = 4 * (2 * len(source.bands) + 2 * classes + 1)
+    held = 4 * (2 * len(source.bands) + 2 * channels + 1)
     plan = Plan(source.shape, window, overlap, columns or strip_width(max(window, 1), held))
     done, total = 0, len(plan)
 
@@ -83,7 +83,7 @@ def sweep(
     for strip in plan.strips():
         # a generator of its own, so that one strip's buffers go before the next one's come
         yield from _sweep_strip(
-            model, source, plan, strip, classes, batch_size, device, metadata, tell
+            model, source, plan, strip, channels, batch_size, device, metadata, tell
         )
 
 
@@ -92,7 +92,7 @@ def _sweep_strip(
     source: RasterSource,
     plan: Plan,
     strip: Strip,
-    classes: int,
+    channels: int,
     batch_size: int,
     device: torch.device,
     metadata: Sequence[str],
@@ -100,7 +100,7 @@ def _sweep_strip(
 ) -> Iterator[Finished]:
     window = plan.window
     inside = slice(strip.left - strip.first, strip.right - strip.first)
-    blender = Blender(classes, strip.width, window, device)
+    blender = Blender(channels, strip.width, window, device)
     for top, rows, image in _rows(source, plan, strip):
         seen = 0
         for start in range(0, len(strip.lefts), batch_size):
@@ -119,7 +119,7 @@ def _sweep_strip(
                 inputs = {name: x.to(device) for name, x in inputs.items()}
                 first, last = strip.first + lefts[0], strip.first + lefts[-1] + window
                 where = f"rows from {top}, columns {first} to {last}"
-                blender.add(_probabilities(model, inputs, classes, where), list(filled))
+                blender.add(_answers(model, inputs, channels, where), list(filled))
             seen += len(filled)
             tell(len(lefts))
         valid = np.asarray(~np.isnan(image[:, :rows, inside]).all(axis=0))
@@ -145,21 +145,20 @@ def _rows(
             image[:, size - rows :] = source.read(new)
 
 
-def _probabilities(model: Model, inputs: dict[str, Tensor], classes: int, where: str) -> Tensor:
-    """Softmax of the model's logits, `(B, K, H, W)`."""
+def _answers(model: Model, inputs: dict[str, Tensor], channels: int, where: str) -> Tensor:
+    """The model's answers `(B, K, H, W)`, float32."""
     with torch.inference_mode():
         images = inputs["images"]
-        logits = model(images, **{name: x for name, x in inputs.items() if name != "images"})
-        expected = (len(images), classes, *images.shape[2:])
-        if tuple(logits.shape) != expected:
+        answers = model(images, **{name: x for name, x in inputs.items() if name != "images"})
+        expected = (len(images), channels, *images.shape[2:])
+        if tuple(answers.shape) != expected:
             raise GeotuneError(
-                f"the model gives {tuple(logits.shape)} for images {tuple(images.shape)}, expected "
-                f"{expected}, a map for each of {classes} classes; does it fit these classes?"
+                f"the model gives {tuple(answers.shape)} for images {tuple(images.shape)}, "
+                f"expected {expected}, a map for each of {channels} channels; does it fit the task?"
             )
-        shares = logits.float().softmax(dim=1)
-        if not torch.isfinite(shares).all():
+        if not torch.isfinite(answers).all():
             raise GeotuneError(
                 f"the model's output is not finite in {where}; predict with 32-bit precision, "
                 "and if that does not help train anew with a lower rate"
             )
-    return shares
+    return answers.float()

@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
-import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
@@ -21,11 +21,12 @@ from rasterio.io import DatasetWriter
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from geotune.data.raster import RasterSource
 from geotune.palette import Color
 from geotune.types import GeotuneError
 
 NODATA = 255
-"""The value of a pixel without data in every map."""
+"""The value of a pixel without data in a map of classes or probabilities."""
 
 PROBABILITY_STEPS = 254
 """A probability p is stored as round(254 p): a quarter of float32's size, within 0.002."""
@@ -76,7 +77,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class MapFile:
-    """A uint8 map that is written rectangle by rectangle; `finish` makes it cloud-optimised."""
+    """A map that is written rectangle by rectangle; `finish` makes it cloud-optimised."""
 
     def __init__(
         self,
@@ -86,8 +87,11 @@ class MapFile:
         crs: CRS | None,
         transform: Affine,
         bands: Sequence[str],
+        dtype: str = "uint8",
+        nodata: float = NODATA,
     ) -> None:
         self.path = path
+        self.predictor = 3 if dtype == "float32" else 1
         self.raw = path.with_suffix(".raw.tif")
         placed = {} if transform == Affine.identity() else {"transform": transform}
         with writing(path), _unplaced():
@@ -98,8 +102,8 @@ class MapFile:
                 height=shape[0],
                 width=shape[1],
                 count=len(bands),
-                dtype="uint8",
-                nodata=NODATA,
+                dtype=dtype,
+                nodata=nodata,
                 crs=crs,
                 tiled=True,
                 blockxsize=256,
@@ -110,13 +114,25 @@ class MapFile:
             )
         self.dataset.descriptions = tuple(bands)
 
+    @classmethod
+    def of(cls, path: Path, source: RasterSource, bands: Sequence[str], **options: Any) -> MapFile:
+        """A map of a scene: with its size and place."""
+        return cls(
+            path,
+            shape=source.shape,
+            crs=source.crs,
+            transform=source.transform,
+            bands=bands,
+            **options,
+        )
+
     def __enter__(self) -> MapFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.dataset.close()
 
-    def write(self, row: int, col: int, values: NDArray[np.uint8]) -> None:
+    def write(self, row: int, col: int, values: NDArray[Any]) -> None:
         """Write `(bands, h, w)` with its first pixel at (row, col)."""
         with writing(self.path):
             self.dataset.write(values, window=Window(col, row, values.shape[2], values.shape[1]))
@@ -130,11 +146,28 @@ class MapFile:
                 self.path,
                 driver="COG",
                 compress="DEFLATE",
+                predictor=self.predictor,
                 blocksize=512,
                 overview_resampling=resampling,
                 bigtiff="IF_SAFER",
             )
             self.raw.unlink()
+
+
+def require_stem(name: str) -> None:
+    """Raise `GeotuneError` for a name that no file can begin with."""
+    if not name or Path(name).name != name:
+        raise GeotuneError(f"name: found {name!r}, expected the stem of a file")
+
+
+def source_notes(source: RasterSource, windows: int) -> list[str]:
+    """What a user should know of a scene whose map is made, by `windows` that the model saw."""
+    notes = []
+    if source.crs is None:
+        notes.append(f"{source.path}: has no CRS, so the map has none")
+    if windows == 0:
+        notes.append(f"{source.path}: no pixel has data, so the map is empty")
+    return notes
 
 
 def describe_classes(map_file: MapFile, classes: Sequence[str], colors: Sequence[Color]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from geotune.build.data import build_data
+from geotune.build.data import build_data, with_window
 from geotune.recipe import Recipe
 from geotune.types import GeotuneError
 
@@ -47,6 +47,7 @@ def cache_recipe(
     say("reading and checking the data")
     data = build_data(recipe)
     say("building the model")
+    recipe = with_window(recipe, data.window)
     from geotune.build.model import build_training, complete
     from geotune.jobs.machine import pick_device
     from geotune.training.cache import build_cache

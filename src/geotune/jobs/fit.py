@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geotune.build.data import build_data
+from geotune.build.data import build_data, with_window
 from geotune.recipe import Recipe
 from geotune.training.folder import RunFolder
 from geotune.types import NoMemoryError
@@ -76,6 +76,7 @@ def fit_recipe(
 
     say("reading and checking the data")
     data = build_data(recipe)
+    recipe = with_window(recipe, data.window)
     say("building the model")
     from geotune.jobs.room import free_memory, keep_to_budget, smaller_batches
     from geotune.jobs.train import train

@@ -71,12 +71,12 @@ def _completed(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
     section = recipe.backbone
     known = facts(section.name)
     asks = known is not None and "wavelengths" in known.takes and section.wavelengths is None
-    if section.bands is not None and not asks:
+    if section.bands is not None and not asks and recipe.data.window is not None:
         return recipe, band_names(section.bands), []
-    from geotune.build.data import file_facts  # imports what reads files
+    from geotune.build.data import file_facts, with_window  # imports what reads files
 
     found = file_facts(recipe)
-    recipe, notes = complete(recipe, found)
+    recipe, notes = complete(with_window(recipe, found.window), found)
     return recipe, found.bands, notes
 
 
@@ -108,10 +108,11 @@ class Planner:
 
     def _predict(self, recipe: Recipe, model: Model) -> Prediction:
         train, window = recipe.train, recipe.data.window
+        assert window is not None  # the recipe is complete
         example = model.encoder.backbone.example(window, window)
-        masks = example["images"].new_zeros((1, window, window)).long()
+        targets = self._task.example(window)
         micro = micro_batch(train.batch_size, train.accumulate, self.world)
-        step = training_step(self._task, train, example, masks, micro)
+        step = training_step(self._task, train, example, targets, micro)
         self.batch_norm |= any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
             for module in model.modules()

@@ -1,19 +1,52 @@
-"""`geotune predict`: map scenes with a run or an adapter."""
+"""`geotune predict`: maps of scenes, or a table of images, with a run or an adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from geotune.card import read_card
 from geotune.data.acquisition import require_metadata
+from geotune.data.raster import RasterSource
 from geotune.data.scenes import open_rasters
 from geotune.recipe import read_recipe
 from geotune.training.folder import RunFolder
 
 if TYPE_CHECKING:
-    from geotune.inference.predict import PredictedScene
+    from geotune.build.model import Built
+    from geotune.tasks.base import TableTask, ValueTask
+
+Told = Callable[[str, int, int], None]
+
+MAP_WINDOW = 256
+"""Side of the windows of a map, where nothing says how it was trained."""
+
+
+class Predicted(Protocol):
+    """What a prediction left; each kind has more of its own.
+
+    Attributes:
+        name: of the scene, or of the table.
+        windows: that the model saw.
+        seconds: wall time.
+        notes: what a user should know.
+        files: what was written, the map or table first.
+        said: what is in it, for people.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def windows(self) -> int: ...  # noqa: D102
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+    @property
+    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def files(self) -> list[Path]: ...  # noqa: D102
+    @property
+    def said(self) -> str: ...  # noqa: D102
 
 
 def predict_run(
@@ -31,13 +64,15 @@ def predict_run(
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     device: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[PredictedScene]:
-    """Map scenes with a finished run, or with a folder that holds only an adapter.
+    progress: Told | None = None,
+) -> list[Predicted]:
+    """Predict scenes with a finished run, or with a folder that holds only an adapter.
 
-    `bands` and `nodata` say what the scenes' files do not; by default as the run's recipe does.
-    `backbone` names a Python file of the user's, as in `load_adapter`.
-    Raises `GeotuneError` before anything is written where a scene does not fit.
+    What is written is what the task makes: a map of classes or of numbers of each scene, or one
+    table of all images. `probabilities` and `polygons` are for maps of classes; `overlap` is for
+    maps. `bands` and `nodata` say what the scenes' files do not; by default as the run's recipe
+    does. `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError`
+    before anything is written where a scene does not fit.
     """
     card = read_card(run)
     folder = RunFolder(run)
@@ -50,34 +85,115 @@ def predict_run(
     )
     require_metadata(sources, card.metadata)
     from geotune.build.model import load_adapter
-    from geotune.inference.predict import predict_scene
     from geotune.jobs.machine import pick_device
 
-    place = pick_device(device)
     built = load_adapter(run, weights, backbone=backbone)
-    results = []
-    for name, source in sources.items():
+    options: dict[str, Any] = {
+        "bands": built.normalization.bands,
+        "window": window,
+        "batch_size": batch_size,
+        "device": pick_device(device),
+        "metadata": built.backbone.metadata,
+    }
+    maps = {"overlap": overlap, "probabilities": probabilities, "polygons": polygons}
+    return PRODUCTS[built.task.product](built, sources, out, progress, options, **maps)
 
-        def told(done: int, total: int, name: str = name) -> None:
-            if progress is not None:
-                progress(name, done, total)
 
-        results.append(
-            predict_scene(
-                built.model,
-                source,
-                out,
-                bands=built.normalization.bands,
-                classes=built.task.classes,
-                name=name,
-                window=window or 256,
-                overlap=overlap,
-                batch_size=batch_size,
-                device=place,
-                probabilities=probabilities,
-                polygons=polygons,
-                metadata=built.backbone.metadata,
-                progress=told,
-            )
+Sources = dict[str, RasterSource]
+
+
+def _class_maps(
+    built: Built,
+    sources: Sources,
+    out: Path,
+    progress: Told | None,
+    options: dict[str, Any],
+    **maps: Any,
+) -> list[Predicted]:
+    from geotune.inference.classes import map_classes
+
+    model = _answering(built, options["device"])
+    options = {**options, **maps, "window": options["window"] or MAP_WINDOW}
+    return [
+        map_classes(
+            model,
+            source,
+            out,
+            classes=built.task.classes,
+            name=name,
+            progress=_named(progress, name),
+            **options,
         )
-    return results
+        for name, source in sources.items()
+    ]
+
+
+def _value_maps(
+    built: Built,
+    sources: Sources,
+    out: Path,
+    progress: Told | None,
+    options: dict[str, Any],
+    *,
+    overlap: float,
+    **_: Any,
+) -> list[Predicted]:
+    from geotune.inference.values import map_values
+
+    task = cast("ValueTask", built.task)
+    model = _answering(built, options["device"])
+    options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
+    return [
+        map_values(
+            model,
+            source,
+            out,
+            quantity=task.classes[0],
+            unit=task.unit,
+            summed=task.summed,
+            name=name,
+            progress=_named(progress, name),
+            **options,
+        )
+        for name, source in sources.items()
+    ]
+
+
+def _table(
+    built: Built,
+    sources: Sources,
+    out: Path,
+    progress: Told | None,
+    options: dict[str, Any],
+    **_: Any,
+) -> list[Predicted]:
+    from geotune.inference.table import tabulate
+
+    rows = cast("TableTask", built.task).rows
+    model = _answering(built, options["device"])
+    told = _named(progress, "images")
+    return [tabulate(model, sources, out, rows=rows, progress=told, **options)]
+
+
+PRODUCTS: dict[str, Callable[..., list[Predicted]]] = {
+    "classes": _class_maps,
+    "values": _value_maps,
+    "table": _table,
+}
+"""By `Task.product`: what writes it."""
+
+
+def _answering(built: Built, device: Any) -> Callable[..., Any]:
+    """The model, giving what the task makes of its outputs."""
+    model = built.model.to(device).eval()
+
+    def answer(images: Any, **known: Any) -> Any:
+        return built.task.answers(model(images, **known))
+
+    return answer
+
+
+def _named(progress: Told | None, name: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)

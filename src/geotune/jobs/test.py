@@ -48,7 +48,7 @@ def test_run(
     metrics["test"] = tested.metrics
     metrics["regions"]["test"] = tested.regions
     for name, value in tested.details.items():
-        metrics[name]["test"] = value
+        metrics.setdefault(name, {})["test"] = value
     folder.write_json("metrics", metrics)
     examples = Examples.load(folder.examples)
     write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))

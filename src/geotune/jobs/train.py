@@ -17,7 +17,8 @@ from geotune.data.prepare import DataParts
 from geotune.jobs.machine import device_name, versions
 from geotune.recipe import Recipe
 from geotune.report.page import write_report
-from geotune.run_report import choose_examples, make_report
+from geotune.report.tasks.catalog import PAGES
+from geotune.run_report import choose_examples, make_report, page_name
 from geotune.training.cache import cache_notes
 from geotune.training.evaluate import Evaluation, evaluate
 from geotune.training.fit import Fitted, fit, monitored
@@ -90,8 +91,9 @@ def _finish(
     notes: list[str],
 ) -> dict[str, Any]:
     """Write what the run leaves; `run.json`, which says that it is finished, comes last."""
+    page = PAGES[page_name(recipe)]
     examples = choose_examples(
-        built, data, validation, device=fitted.device, precision=recipe.train.precision
+        built, data, validation, page, device=fitted.device, precision=recipe.train.precision
     )
     examples.save(folder.examples)
     adapter_bytes = save_adapter(
@@ -129,6 +131,7 @@ def _finish(
             "parts": data.parts,
             "class_counts": data.class_counts,
             "unit": data.unit,
+            "classes": list(built.task.classes),
             "bands": list(data.statistics.bands),
             "mean": list(data.statistics.mean),
             "std": list(data.statistics.std),

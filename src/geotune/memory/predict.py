@@ -40,8 +40,8 @@ class Step:
     Attributes:
         inputs: what the model is given with a micro-batch, by name, nested in any way; tensors of
             which only shape and type are read.
-        masks: its labels, so too.
-        loss: of logits and labels.
+        targets: what they should make of it, so too.
+        loss: of the model's outputs and the targets.
         optimizer: makes it, of a model's parameters that train.
         precision: `32-true`, or a mixed one.
         accumulate: micro-batches of a step.
@@ -49,8 +49,8 @@ class Step:
     """
 
     inputs: Mapping[str, Any]
-    masks: Tensor
-    loss: Callable[[Tensor, Tensor], Tensor]
+    targets: Any
+    loss: Callable[[Any, Any], Tensor]
     optimizer: Callable[[nn.Module], Optimizer]
     precision: str = "32-true"
     accumulate: int = 1
@@ -135,16 +135,16 @@ def _predict(
 ) -> Prediction:
     with torch.random.fork_rng(devices=[]), mode:
         optimizer = step.optimizer(model)
-        inputs, masks = tree_map_only(
-            Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (dict(step.inputs), step.masks)
+        inputs, targets = tree_map_only(
+            Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (dict(step.inputs), step.targets)
         )
         counter = _Flops()
         with counter:
-            _run(model, step, inputs, masks, optimizer, 1)
-        with Tracker(model, optimizer, (inputs, masks), places) as tracker:
+            _run(model, step, inputs, targets, optimizer, 1)
+        with Tracker(model, optimizer, (inputs, targets), places) as tracker:
             # a third micro-batch is as the second, which meets the gradients of the first
-            _run(model, step, inputs, masks, optimizer, min(step.accumulate, 2))
-        at_once = _optimizer_peak(model, optimizer, (inputs, masks), places)
+            _run(model, step, inputs, targets, optimizer, min(step.accumulate, 2))
+        at_once = _optimizer_peak(model, optimizer, (inputs, targets), places)
     one_by_one = tracker.peak
     return Prediction(
         cpu=one_by_one,
@@ -171,14 +171,14 @@ def _run(
     model: nn.Module,
     step: Step,
     inputs: Mapping[str, Any],
-    masks: Tensor,
+    targets: Any,
     optimizer: Optimizer,
     micro_batches: int,
 ) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for _ in range(micro_batches):
         with torch.autocast("cpu", torch.bfloat16, enabled=step.precision != "32-true"):
-            loss = step.loss(model(**inputs), masks)
+            loss = step.loss(model(**inputs), targets)
         (loss / step.accumulate).backward()  # type: ignore[no-untyped-call]
         del loss
     if step.clip:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from geotune.recipe.section import Section, Share
+from geotune.recipe.tasks import Per
 
 
 class ListSplit(Section):
@@ -47,29 +48,42 @@ class GroupSplit(Section):
     test: list[str] = Field(default_factory=list)
 
 
-Split = Annotated[ListSplit | RandomSplit | GroupSplit, Field(discriminator="kind")]
+class ColumnSplit(Section):
+    """Each image in the part that the labels' column `split` names: train, val or test."""
+
+    kind: Literal["column"] = "column"
 
 
-class _Labelled(Section):
+Split = Annotated[ListSplit | RandomSplit | GroupSplit | ColumnSplit, Field(discriminator="kind")]
+
+
+class _Windows(Section):
     """What every kind of data has."""
 
     bands: list[str] | None = Field(
         None, description="names of the files' bands in file order, where the files do not say"
     )
     nodata: float | None = Field(None, description="where the files do not say")
-    window: PositiveInt = 128
     samples: PositiveInt | None = Field(
         None,
         description="training windows an epoch; by default what covers the training scenes once",
     )
     focus: Share = Field(
-        0.5, description="share of training windows drawn around a pixel or object of a rare class"
+        0.5,
+        description="share of training windows drawn around a pixel of a rare class, or an object",
     )
     augment: bool = Field(True, description="flips and quarter turns of training windows")
     brightness: Share = Field(
         0.2, description="how much the light of training windows varies: gain and offset; 0: none"
     )
     normalize: Literal["auto", "backbone", "data"] = "auto"
+
+
+class _Labelled(_Windows):
+    """What data with labels inside the image has."""
+
+    per: ClassVar[Per] = "pixel"
+    window: PositiveInt = 128
     class_values: dict[str, int] | None = Field(
         None, description="class name to its number in the labels; by default the class's index"
     )
@@ -85,6 +99,16 @@ class _Labelled(Section):
         None,
         description="pixels outside vector labels: the first class, or not counted; by default the "
         "first class where it is called background",
+    )
+    label_band: PositiveInt = Field(1, description="of rasters with values to regress: which band")
+    spread: str = Field(
+        "3 px",
+        pattern=r"^\d+(\.\d+)? ?(px|m)$",
+        description="standard deviation of an object's place in a density map, in pixels or metres",
+    )
+    points: Literal["pixels", "coordinates"] = Field(
+        "pixels",
+        description="what x and y of a CSV of objects are; coordinates: in the scene's CRS",
     )
 
 
@@ -143,4 +167,21 @@ class Synthetic(_Labelled):
     split: Split = Field(default_factory=lambda: RandomSplit(val=0.25, test=0.25))
 
 
-Data = Annotated[Scenes | Chips | Synthetic, Field(discriminator="kind")]
+class Images(_Windows):
+    """Images with a label each: a folder a class, or a CSV."""
+
+    per: ClassVar[Per] = "image"
+    kind: Literal["images"] = "images"
+    images: Path = Field(
+        description="folder with a folder for each class, or where CSV paths start"
+    )
+    labels: Path | None = Field(
+        None, description="CSV with path, one of label, labels (a;b) and value, and perhaps split"
+    )
+    window: PositiveInt | None = Field(
+        None, description="side that every image is padded to; by default the largest image's"
+    )
+    split: Split
+
+
+Data = Annotated[Scenes | Chips | Synthetic | Images, Field(discriminator="kind")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.recipe.data import Data
 from geotune.recipe.decoders import Decoder
@@ -13,6 +13,22 @@ from geotune.recipe.methods import Method
 from geotune.recipe.section import Section
 from geotune.recipe.tasks import Task
 from geotune.recipe.train import Train
+
+ONLY_OF = {
+    "class_values": ("segment", "detect"),
+    "class_field": ("segment", "detect"),
+    "ignore_values": ("segment",),
+    "unlabelled": ("segment",),
+    "label_band": ("regress",),
+    "spread": ("density",),
+    "points": ("density",),
+    "missing": ("density", "detect"),
+    "format": ("detect",),
+    "visible": ("detect",),
+    "point_size": ("detect",),
+    "other_classes": ("detect",),
+}
+"""Keys of the data that only some kinds of task take."""
 
 
 class Backbone(Section):
@@ -54,9 +70,48 @@ class Sections(Section):
     decoder: Decoder
     task: Task
 
+    @model_validator(mode="after")
+    def _decoder_fits(self) -> Sections:
+        if self.decoder.per != self.task.per:
+            nearest = {"pixel": "linear, fcn, unet or upernet", "image": "pooled"}[self.task.per]
+            raise ValueError(
+                f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, "
+                f"but task.kind {self.task.kind} asks for one for each {self.task.per}; "
+                f"use decoder.kind={nearest}"
+            )
+        return self
+
 
 class Recipe(Sections):
     """The whole recipe."""
 
     data: Data
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _data_fits(self) -> Recipe:
+        if self.data.per != self.task.per:
+            nearest = {"pixel": "scenes or chips", "image": "images"}[self.task.per]
+            raise ValueError(
+                f"data.kind {self.data.kind} has labels for each {self.data.per}, but task.kind "
+                f"{self.task.kind} asks for one for each {self.task.per}; use data.kind={nearest}"
+            )
+        if self.data.kind == "synthetic" and self.task.kind != "segment":
+            raise ValueError(
+                "data.kind synthetic has classes for its pixels alone: use task.kind=segment, or "
+                "data.kind=scenes"
+            )
+        if self.data.kind == "chips" and self.task.kind == "detect":
+            raise ValueError(
+                "data.kind chips has masks, not objects: use data.kind=scenes, which takes folders "
+                "of images too (scenes: images/*.png, labels: labels/{stem}.txt)"
+            )
+        for key, kinds in ONLY_OF.items():
+            field = type(self.data).model_fields.get(key)
+            if field is None or self.task.kind in kinds:
+                continue
+            if getattr(self.data, key) != field.get_default(call_default_factory=True):
+                raise ValueError(
+                    f"data.{key}: is for task.kind {' or '.join(kinds)}, found {self.task.kind}"
+                )
+        return self

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from geotune.recipe.section import Section
 
+Per = Literal["pixel", "image"]
+"""What an answer is of."""
 
-class Segment(Section):
-    """A class for every pixel."""
 
-    kind: Literal["segment"] = "segment"
+class _Classes(Section):
+    """What tasks with classes have."""
+
     classes: list[str] = Field(min_length=2)
-    loss: str = Field("ce+dice", description="ce, dice, focal, or their sum: ce+dice")
     class_weights: list[PositiveFloat] | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> Segment:
+    def _classes_fit(self) -> _Classes:
         _each_once(self.classes)
-        if len(self.classes) > 255:
-            raise ValueError(f"task.classes has {len(self.classes)} classes; at most 255 fit a map")
         if self.class_weights is not None and len(self.class_weights) != len(self.classes):
             raise ValueError(
                 f"task.class_weights has {len(self.class_weights)} values "
                 f"for {len(self.classes)} classes"
             )
+        return self
+
+
+class Segment(_Classes):
+    """A class for every pixel."""
+
+    per: ClassVar[Per] = "pixel"
+    kind: Literal["segment"] = "segment"
+    loss: str = Field("ce+dice", description="ce, dice, focal, or their sum: ce+dice")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Segment:
+        if len(self.classes) > 255:
+            raise ValueError(f"task.classes has {len(self.classes)} classes; at most 255 fit a map")
         parts = [part.strip() for part in self.loss.split("+")]
         unknown = [part for part in parts if part not in ("ce", "dice", "focal")]
         if unknown:
@@ -40,6 +53,7 @@ class Segment(Section):
 class Detect(Section):
     """Objects, each a box with a class."""
 
+    per: ClassVar[Per] = "pixel"
     kind: Literal["detect"] = "detect"
     classes: list[str] = Field(min_length=1, description="of objects; background is none of them")
     boxes: Literal["horizontal", "oriented"] = "horizontal"
@@ -55,4 +69,43 @@ def _each_once(classes: list[str]) -> None:
         raise ValueError(f"task.classes names a class twice: {', '.join(classes)}")
 
 
-Task = Annotated[Segment | Detect, Field(discriminator="kind")]
+class Classify(_Classes):
+    """A class for every image, or with `several` any number of them."""
+
+    per: ClassVar[Per] = "image"
+    kind: Literal["classify"] = "classify"
+    several: bool = Field(False, description="an image may be of several classes, or of none")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Regress(Section):
+    """A number for every pixel, or for every image."""
+
+    kind: Literal["regress"] = "regress"
+    per: Per = "pixel"
+    quantity: str = Field("value", min_length=1, description="what the number is, for people")
+    unit: str = Field("", description="in what it is measured, for people")
+    loss: Literal["l1", "l2", "huber"] = "huber"
+    mean: float | None = Field(
+        None, description="of the labels, to standardise them; by default the training part's"
+    )
+    std: PositiveFloat | None = Field(
+        None, description="their standard deviation; by default the training part's"
+    )
+
+
+class Density(Section):
+    """How many objects there are: a map whose sum is their number, learnt from points."""
+
+    per: ClassVar[Per] = "pixel"
+    kind: Literal["density"] = "density"
+    objects: str = Field("objects", min_length=1, description="what is counted, for people")
+    loss: Literal["l1", "l2", "huber"] = "l2"
+    std: PositiveFloat | None = Field(
+        None,
+        description="standard deviation of the density, in which the loss is measured; by default "
+        "the training part's",
+    )
+
+
+Task = Annotated[Segment | Detect | Classify | Regress | Density, Field(discriminator="kind")]

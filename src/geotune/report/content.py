@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +14,17 @@ from geotune.palette import Color
 
 @dataclass(frozen=True)
 class Example:
-    """One validation window beside its label and what the model made of it.
+    """One validation window, its label and what the model made of it, as pictures.
 
     Attributes:
         name: scene and position, as people should read it.
-        image: `(H, W, 3)` uint8, such as `composite.to_rgb` makes it.
-        label: `(H, W)` class indices, `IGNORE` where there is no label.
-        prediction: `(H, W)` class indices.
-        score: the window's score between 0 and 1; NaN where it has none.
+        caption: how well it went.
+        pictures: `(H, W, 3)` uint8 by title, such as a task's `draw` makes them.
     """
 
     name: str
-    image: NDArray[np.uint8]
-    label: NDArray[np.integer]
-    prediction: NDArray[np.integer]
-    score: float
+    caption: str
+    pictures: Mapping[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Part:
 
     Attributes:
         scenes: names of the scenes or chips.
-        class_counts: labelled pixels of each class, in the classes' order.
+        class_counts: what is labelled of each class, in the classes' order.
         ignored_pixels: pixels without a label or without data.
     """
 
@@ -84,17 +81,21 @@ class Report:
     """All that `report.html` shows.
 
     Attributes:
-        history: one mapping an epoch, with `epoch`, `train/loss`, `val/loss`, `val/miou`,
-            `val/iou/<class>`, `lr`; what is missing or NaN is left out of the curves.
-        metrics: of each part (`val`, `test`): `miou`, `accuracy`, `iou/<class>`, `f1/<class>`.
-        confusion: of each part `(K, K)` pixel counts; rows are labels, columns predictions.
+        classes: names of what the task tells apart, or of its one quantity.
+        task: whose page in `tasks/catalog.py` it is.
+        label_unit: what is labelled: `pixel`, `image`, `object`.
+        value_unit: in what a quantity is measured.
+        history: one mapping an epoch, with `epoch`, `train/loss`, `val/loss`, `lr` and the task's
+            metrics, such as `val/miou`; what is missing or NaN is left out of the curves.
+        metrics: of each part (`val`, `test`), the task's metrics by name.
+        confusion: of each part `(K, K)` counts; rows are labels, columns predictions.
+        details: what else the task tells, by name and part, such as `pairs`.
         best: the best validation windows, best first.
         worst: the worst validation windows, worst first.
         data: the parts `train`, `val`, `test`, as far as there are any.
         best_epoch: the epoch whose weights were kept, counted as `history` counts.
         unit: what the data comes in: `scene` or `chip`.
         shown_bands: the bands that the windows show as red, green and blue.
-        score_name: what `Example.score` is.
     """
 
     name: str
@@ -105,16 +106,19 @@ class Report:
     backbone: Backbone
     cost: Cost
     recipe_yaml: str
+    task: str = "segment"
+    label_unit: str = "pixel"
+    value_unit: str = ""
     history: Sequence[Mapping[str, float]] = ()
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     confusion: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     best: Sequence[Example] = ()
     worst: Sequence[Example] = ()
     data: Mapping[str, Part] = field(default_factory=dict)
     best_epoch: int | None = None
     unit: str = "scene"
     shown_bands: Sequence[str] = ()
-    score_name: str = "mean IoU"
     versions: Mapping[str, str] = field(default_factory=dict)
     data_notes: Sequence[str] = ()
     notes: Sequence[str] = ()

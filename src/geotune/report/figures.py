@@ -15,10 +15,11 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from .content import Report
+from .tasks.base import TaskPage
 
 # Stands for the page's text colour until the SVG is written: matplotlib has no `currentColor`.
-_INK = "#010203"
-_BLUE, _ORANGE = "#3b82d6", "#e07b26"
+INK = "#010203"
+BLUE, ORANGE = "#3b82d6", "#e07b26"
 _MOST_CLASS_CURVES = 12
 
 Series = tuple[list[float], list[float]]
@@ -33,9 +34,9 @@ class Curve:
     words: str
 
 
-def curves(report: Report) -> list[Curve]:
-    """Loss, mean IoU and learning rate by epoch, as far as the history has them."""
-    made = (_loss(report), _iou(report), _rate(report))
+def curves(report: Report, page: TaskPage) -> list[Curve]:
+    """Loss, the task's main metric and learning rate by epoch, as far as there are any."""
+    made = (_loss(report), _score(report, page), _rate(report))
     return [curve for curve in made if curve is not None]
 
 
@@ -44,36 +45,44 @@ def _loss(report: Report) -> Curve | None:
     if not train[0] and not val[0]:
         return None
     figure, axes = _axes(report, "loss")
-    _line(axes, train, _BLUE, "training")
-    _line(axes, val, _ORANGE, "validation")
+    _line(axes, train, BLUE, "training")
+    _line(axes, val, ORANGE, "validation")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, labelcolor=_INK, fontsize=10)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=10)
     words = "; ".join(_from_to(name, s) for name, s in (("training", train), ("validation", val)))
-    return Curve("Loss (lower is better)", _svg(figure, "loss"), f"Loss by epoch: {words}")
+    return Curve("Loss (lower is better)", svg(figure, "loss"), f"Loss by epoch: {words}")
 
 
-def _iou(report: Report) -> Curve | None:
-    mean = series(report.history, "val/miou")
+def _score(report: Report, page: TaskPage) -> Curve | None:
+    mean = series(report.history, f"val/{page.main}")
     if not mean[0]:
         return None
-    figure, axes = _axes(report, "IoU")
-    if has_class_curves(report):
+    figure, axes = _axes(report, page.title)
+    many = has_class_curves(report, page)
+    if many:
         for name, color in zip(report.classes, report.colors, strict=True):
-            each = series(report.history, f"val/iou/{name}")
+            each = series(report.history, f"val/{page.each}/{name}")
             rgb = (color[0] / 255, color[1] / 255, color[2] / 255)
             (line,) = axes.plot(*each, color=rgb, linewidth=1.4)
             # A thin rim keeps the curve of a white or a black class visible on any page.
             line.set_path_effects([Stroke(linewidth=2.0, foreground="#808080"), Normal()])
-    _line(axes, mean, _INK, "mean of the classes", width=3)
-    axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, labelcolor=_INK, fontsize=10, loc="best")
-    words = f"IoU on the validation data by epoch: {_from_to('mean', mean)}"
-    return Curve("IoU, validation (higher is better)", _svg(figure, "iou"), words)
+    _line(axes, mean, INK, "mean of the classes" if many else page.title, width=3)
+    if page.lower:
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=10, loc="best")
+    words = f"{page.title} on the validation data by epoch: {_from_to('it went', mean)}"
+    better = "lower" if page.lower else "higher"
+    title = f"{page.title[0].upper()}{page.title[1:]}, validation ({better} is better)"
+    return Curve(title, svg(figure, "score"), words)
 
 
-def has_class_curves(report: Report) -> bool:
-    """Whether the IoU figure has a thin line a class: not for so many that none can be followed."""
-    recorded = any(series(report.history, f"val/iou/{name}")[0] for name in report.classes)
+def has_class_curves(report: Report, page: TaskPage) -> bool:
+    """Whether the score's figure has a thin line a class: not for more than can be followed."""
+    recorded = page.each is not None and any(
+        series(report.history, f"val/{page.each}/{name}")[0] for name in report.classes
+    )
     return recorded and len(report.classes) <= _MOST_CLASS_CURVES
 
 
@@ -82,12 +91,12 @@ def _rate(report: Report) -> Curve | None:
     if not rate[0]:
         return None
     figure, axes = _axes(report, "learning rate")
-    _line(axes, rate, _BLUE, "learning rate")
+    _line(axes, rate, BLUE, "learning rate")
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-    axes.yaxis.get_offset_text().set_color(_INK)
+    axes.yaxis.get_offset_text().set_color(INK)
     words = f"Learning rate by epoch: {_from_to('rate', rate)}"
-    return Curve("Learning rate", _svg(figure, "rate"), words)
+    return Curve("Learning rate", svg(figure, "rate"), words)
 
 
 def series(history: Sequence[Mapping[str, float]], key: str) -> Series:
@@ -101,21 +110,27 @@ def series(history: Sequence[Mapping[str, float]], key: str) -> Series:
 
 
 def _axes(report: Report, label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(3.7, 2.5), layout="constrained")
+    figure, axes = new_axes("epoch", label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    if report.best_epoch is not None:
+        axes.axvline(report.best_epoch, color=INK, alpha=0.45, linestyle=(0, (3, 3)), linewidth=1)
+    return figure, axes
+
+
+def new_axes(across: str, up: str, size: tuple[float, float] = (3.7, 2.5)) -> tuple[Figure, Axes]:
+    """A figure of a size in inches with axes in the page's own colours."""
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color(_INK)
+        axes.spines[side].set_color(INK)
         axes.spines[side].set_alpha(0.4)
-    axes.tick_params(colors=_INK, labelsize=10)
-    axes.grid(color=_INK, alpha=0.1, linewidth=0.8)
+    axes.tick_params(colors=INK, labelsize=10)
+    axes.grid(color=INK, alpha=0.1, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlabel("epoch", color=_INK)
-    axes.set_ylabel(label, color=_INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-    if report.best_epoch is not None:
-        axes.axvline(report.best_epoch, color=_INK, alpha=0.45, linestyle=(0, (3, 3)), linewidth=1)
+    axes.set_xlabel(across, color=INK)
+    axes.set_ylabel(up, color=INK)
     return figure, axes
 
 
@@ -132,7 +147,7 @@ def _from_to(name: str, points: Series) -> str:
     return f"{name} from {first:.3g} at epoch {points[0][0]:g} to {last:.3g} at {points[0][-1]:g}"
 
 
-def _svg(figure: Figure, prefix: str) -> str:
+def svg(figure: Figure, prefix: str) -> str:
     """The figure as an SVG element that can stand in a page beside others.
 
     Its ids get a prefix, for they would repeat from figure to figure; size, metadata and
@@ -153,4 +168,4 @@ def _svg(figure: Figure, prefix: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'((?:\sid|href)="#?|url\(#)', rf"\g<1>{prefix}-", body)
     body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
-    return (head + ">" + body).replace(_INK, "currentColor").strip()
+    return (head + ">" + body).replace(INK, "currentColor").strip()

@@ -19,6 +19,13 @@ def score(value: float | None) -> str:
     return DASH if value is None or missing(value) else f"{value:.3f}"
 
 
+def number(value: float | None) -> str:
+    """A number in some unit with three digits: `0.0123`, `48.2`, `1 234`."""
+    if value is None or missing(value):
+        return DASH
+    return count(round(value)) if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def percent(share: float | None) -> str:
     """A share as `61 %`; near the ends with as much detail as it takes not to say 0 or 100."""
     if share is None or missing(share):

@@ -7,17 +7,19 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geotune.types import GeotuneError
 
 from . import format as fmt
-from .content import Report
+from .content import Example, Report
 from .figures import curves, has_class_curves
-from .pictures import panels
-from .summary import PARTS, judged_part, summary
-from .tables import class_rows, confusion_rows, ratio, share_rows
+from .parts import PARTS, evaluated
+from .pictures import png
+from .summary import summary
+from .tables import ratio, share_rows
+from .tasks.catalog import page_of
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -41,7 +43,11 @@ def write_report(path: Path, report: Report) -> None:
 def render(report: Report) -> str:
     """The report as HTML."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("geotune.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "score": fmt.score,
@@ -51,31 +57,32 @@ def render(report: Report) -> str:
         "size": fmt.size,
         "duration": fmt.duration,
         "listing": fmt.listing,
+        "number": fmt.number,
+        "plain": Markup,
     }
-    here = files(__package__)
-    template = environment.from_string(here.joinpath("template.html.j2").read_text("utf-8"))
-    style = here.joinpath("style.css").read_text("utf-8")
-    evaluated = [part for part in ("test", "val") if class_rows(report, part)]
-    return template.render(
+    page = page_of(report)
+    parts = evaluated(report)
+    return environment.get_template("template.html.j2").render(
         report=report,
+        page=page,
         missing=math.nan,
-        style=Markup(style),
-        summary=summary(report),
-        judged=judged_part(report),
+        style=Markup(files(__package__).joinpath("style.css").read_text("utf-8")),
+        summary=summary(report, page),
+        judged=next(iter(parts), None),
+        judged_parts=parts,
         part_names={part: PARTS.get(part, part) for part in (*PARTS, *report.data)},
-        class_tables={part: class_rows(report, part) for part in evaluated},
-        confusions={
-            part: confusion_rows(report.confusion[part])
-            for part in evaluated
-            if part in report.confusion
-        },
         windows=[
-            (title, [panels(example, report.colors) for example in examples])
+            (title, [(example, _pictures(example)) for example in examples])
             for title, examples in (("Best", report.best), ("Worst", report.worst))
             if examples
         ],
-        curves=[(curve, Markup(curve.svg)) for curve in curves(report)],
-        class_curves=has_class_curves(report),
+        curves=[(curve, Markup(curve.svg)) for curve in curves(report, page)],
+        class_curves=has_class_curves(report, page),
         shares={name: share_rows(report, part) for name, part in report.data.items()},
         trained_share=ratio(report.cost.trained_parameters, report.cost.total_parameters),
+        **(page.context(report, parts) if parts else {}),
     )
+
+
+def _pictures(example: Example) -> list[tuple[str, str]]:
+    return [(title, png(picture)) for title, picture in example.pictures.items()]

@@ -1,4 +1,4 @@
-"""The rows of the report's tables, worked out from metrics, confusion matrices and pixel counts."""
+"""The rows of the report's tables, worked out from metrics, confusion matrices and counts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from .content import Part, Report
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class fared in one part of the data; NaN where a number does not exist."""
+    """How one class fared in one part of the data; NaN where a number does not exist.
+
+    `score` is the metric that the task has of each class, `count` what is labelled of it.
+    """
 
     index: int
     name: str
     color: Color
-    iou: float
+    score: float
     f1: float
     found: float
     right: float
-    pixels: int
+    count: int
     share: float
     confused_with: str | None
 
@@ -31,45 +34,53 @@ class ClassRow:
 class Cell:
     """One cell of a confusion matrix; `share` is of its row, NaN in an empty one."""
 
-    pixels: int
+    count: int
     share: float
     correct: bool
 
 
 @dataclass(frozen=True)
 class ShareRow:
-    """The share of one class among a part's labelled pixels."""
+    """The share of one class among all that is labelled in a part."""
 
     name: str
     color: Color
-    pixels: int
+    count: int
     share: float
 
 
-def class_rows(report: Report, part: str) -> list[ClassRow]:
-    """A row a class, in the classes' order; empty where `part` was not evaluated."""
+def class_rows(report: Report, part: str, each: str = "iou") -> list[ClassRow]:
+    """A row a class, in the classes' order; empty where `part` was not evaluated.
+
+    `each` is the metric of each class. Counts come from the confusion matrix or, where an answer
+    may name several classes, from the decisions about each.
+    """
     if part not in report.metrics and part not in report.confusion:
         return []
     metrics = report.metrics.get(part, {})
+    decisions = report.details.get("decisions", {}).get(part)
     none = [[0] * len(report.classes) for _ in report.classes]
     counts = report.confusion.get(part, none)
-    total = sum(map(sum, counts))
     rows = []
     for index, name in enumerate(report.classes):
-        labelled = sum(counts[index])
-        predicted = sum(row[index] for row in counts)
-        hits = counts[index][index]
-        misses = [0 if k == index else n for k, n in enumerate(counts[index])]
+        if decisions is not None:
+            (_, wrong), (missed, hits) = decisions[index]
+            labelled, marked, total = missed + hits, wrong + hits, sum(map(sum, decisions[index]))
+            misses: list[int] = []
+        else:
+            labelled, marked = sum(counts[index]), sum(row[index] for row in counts)
+            hits, total = counts[index][index], sum(map(sum, counts))
+            misses = [0 if k == index else n for k, n in enumerate(counts[index])]
         rows.append(
             ClassRow(
                 index=index,
                 name=name,
                 color=report.colors[index],
-                iou=metrics.get(f"iou/{name}", math.nan),
+                score=metrics.get(f"{each}/{name}", math.nan),
                 f1=metrics.get(f"f1/{name}", math.nan),
                 found=ratio(hits, labelled),
-                right=ratio(hits, predicted),
-                pixels=labelled,
+                right=ratio(hits, marked),
+                count=labelled,
                 share=ratio(labelled, total),
                 confused_with=report.classes[misses.index(max(misses))] if any(misses) else None,
             )
@@ -80,7 +91,7 @@ def class_rows(report: Report, part: str) -> list[ClassRow]:
 def confusion_rows(counts: Sequence[Sequence[int]]) -> list[list[Cell]]:
     """The confusion matrix with each row's shares."""
     return [
-        [Cell(pixels, ratio(pixels, sum(row)), r == c) for c, pixels in enumerate(row)]
+        [Cell(count, ratio(count, sum(row)), r == c) for c, count in enumerate(row)]
         for r, row in enumerate(counts)
     ]
 
@@ -89,10 +100,8 @@ def share_rows(report: Report, part: Part) -> list[ShareRow]:
     """The classes' shares of a part, in the classes' order."""
     total = sum(part.class_counts)
     return [
-        ShareRow(name, color, pixels, ratio(pixels, total))
-        for name, color, pixels in zip(
-            report.classes, report.colors, part.class_counts, strict=True
-        )
+        ShareRow(name, color, count, ratio(count, total))
+        for name, color, count in zip(report.classes, report.colors, part.class_counts, strict=True)
     ]
 
 

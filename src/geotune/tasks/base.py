@@ -34,14 +34,23 @@ class Task(Protocol):
     samples; `[i : i + 1]` of either is one window's share.
 
     Attributes:
-        classes: their names.
-        main_metric: the metric by which epochs and runs are compared.
+        classes: names of what its answers tell apart: classes, or the one quantity.
         lower_is_better: metrics that shrink as the model gets better; the others grow.
     """
 
     classes: tuple[str, ...]
-    main_metric: ClassVar[str]
     lower_is_better: ClassVar[tuple[str, ...]]
+
+    @property
+    def main_metric(self) -> str:
+        """The metric by which epochs and runs are compared."""
+
+    @property
+    def product(self) -> str:
+        """What a prediction leaves: a map of `classes`, a map of `values`, or a `table`.
+
+        A task of values is a `ValueTask`, one of tables a `TableTask`.
+        """
 
     @property
     def num_outputs(self) -> int:
@@ -60,5 +69,33 @@ class Task(Protocol):
     def score(self, outputs: Any, targets: Any) -> float:
         """How well one window went, higher is better; NaN where it has nothing to judge."""
 
+    def answers(self, outputs: Any) -> Any:
+        """The outputs as people read them: probabilities, or numbers in the labels' unit.
+
+        Of a map `(B, K, H, W)`, where windows overlap their weighted mean is taken.
+        """
+
     def predict(self, outputs: Any) -> Any:
         """What is shown of each window of a batch."""
+
+    def example(self, window: int) -> Any:
+        """Targets of a batch of one window of a side in pixels; only shapes and types count."""
+
+
+class ValueTask(Task, Protocol):
+    """A task whose answers are maps of numbers.
+
+    Attributes:
+        unit: in what they are measured.
+        summed: whether their sum is what people ask for.
+    """
+
+    unit: str
+    summed: ClassVar[bool]
+
+
+class TableTask(Task, Protocol):
+    """A task whose answers are about whole images."""
+
+    def rows(self, answers: Tensor) -> list[dict[str, str | float]]:
+        """A table's row for each image, of answers `(B, K)`."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from geotune.tasks.base import Task
+from geotune.tasks.classify import Classify
+from geotune.tasks.density import Density
+from geotune.tasks.regress import Regress
 from geotune.tasks.segment import Segment
 
-TASKS: dict[str, Callable[..., Task]] = {"segment": Segment}
+TASKS: dict[str, Callable[..., Task]] = {
+    "segment": Segment,
+    "classify": Classify,
+    "regress": Regress,
+    "density": Density,
+}
 """Each is called as `TASKS[kind](**values)`."""

@@ -24,6 +24,7 @@ class Segment:
 
     main_metric: ClassVar[str] = "miou"
     lower_is_better: ClassVar[tuple[str, ...]] = ()
+    product: ClassVar[str] = "classes"
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Segment:
         """Most likely classes `(B, H, W)` as uint8, from logits `(B, K, H, W)`."""
         return logits.argmax(dim=1).to(torch.uint8)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def answers(self, logits: Tensor) -> Tensor:
         """Probabilities `(B, K, H, W)` as float32; they sum to one over the classes."""
         return logits.float().softmax(dim=1)
 
@@ -98,3 +99,7 @@ class Segment:
         metrics.update(logits, masks)
         # Not compute(): a window is scored by the process that has it, without any exchange.
         return float(iou(metrics.matrix.confmat).nanmean())
+
+    def example(self, window: int) -> Tensor:
+        """Masks of a batch of one window, of which only shape and type count."""
+        return torch.zeros((1, window, window), dtype=torch.long)

@@ -22,7 +22,7 @@ class Evaluation:
 
     Attributes:
         metrics: over all windows.
-        regions: the same for each group of scenes.
+        regions: the same for each group of scenes; none where each group is one image.
         scores: of each window, NaN where it has none.
         details: what the task tells beside its metrics, such as the `confusion` of classes.
     """
@@ -47,7 +47,7 @@ def evaluate(
     """Run the model over every window once. `progress` is told windows done and in all."""
     model.to(device).eval()
     everything = task.metrics().to(device)
-    regions = {scene.group: task.metrics().to(device) for scene in windows.scenes}
+    regions = {group: task.metrics().to(device) for group in _regions(windows)}
     scores: list[float] = []
     with torch.no_grad(), autocast(device, precision):
         for batch in loader(windows, batch_size, workers=workers):
@@ -56,7 +56,8 @@ def evaluate(
             everything.update(outputs, batch.targets)
             for i, group in enumerate(batch.groups):
                 one = outputs[i : i + 1], batch.targets[i : i + 1]
-                regions[group].update(*one)
+                if group in regions:
+                    regions[group].update(*one)
                 scores.append(task.score(*one))
             if progress is not None:
                 progress(len(scores), len(windows))
@@ -77,13 +78,19 @@ def predict_windows(
     device: torch.device,
     precision: str = "32-true",
 ) -> list[Tensor]:
-    """Classes `(H, W)`, uint8, of some windows."""
+    """What the task shows of some windows, such as classes `(H, W)`."""
     model.to(device).eval()
     with torch.no_grad(), autocast(device, precision):
         return [
             task.predict(model(**Batch.of([windows[i]]).to(device).inputs))[0].cpu()
             for i in indices
         ]
+
+
+def _regions(windows: GridWindows) -> list[str]:
+    groups = list(dict.fromkeys(scene.group for scene in windows.scenes))
+    single = windows.scenes[0].labels.whole and len(groups) == len(windows.scenes)
+    return [] if single else groups
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -44,8 +44,8 @@ class TrainingProgress(Callback):
             return
         metrics = trainer.callback_metrics
         note = f"loss {float(metrics['train/loss']):.4f}"
-        if "val/miou" in metrics:
-            note += f", validation mean IoU {float(metrics['val/miou']):.3f}"
+        monitor = pl_module.monitor
+        note += f", validation {monitor} {float(metrics[f'val/{monitor}']):.4g}"
         self.progress.update(self.task, note=note)
         if not self.console.is_terminal:
             self.console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {note}")

@@ -19,16 +19,16 @@ from geotune.types import GeotuneError
 
 
 def training_step(
-    task: Task, train: Train, inputs: Mapping[str, Any], masks: Tensor, micro: int
+    task: Task, train: Train, inputs: Mapping[str, Any], targets: Any, micro: int
 ) -> Step:
-    """A step of one process, from the inputs and masks of a batch of any number of windows."""
+    """A step of one process, from the inputs and targets of a batch of any number of windows."""
 
     def several(x: Tensor) -> Tensor:
         return torch.empty((micro, *x.shape[1:]), dtype=x.dtype, device="meta")
 
     return Step(
         inputs=tree_map_only(Tensor, several, dict(inputs)),
-        masks=several(masks),
+        targets=tree_map_only(Tensor, several, targets),
         loss=task.loss,
         optimizer=lambda model: make_optimizer(
             model,  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
     made = prepare(parts, window=64, samples=60, focus=1.0, brightness=0.0)
     assert made.unit == "object"
     assert made.class_counts == {"train": [2, 1], "val": [1, 0], "test": []}
-    assert "no object of crane in the val scenes" in made.notes
+    assert "no object of crane in the val part" in made.notes
     assert len(made.notes) == len(set(made.notes))
     drawn = [made.train[i] for i in range(60)]
     assert all(len(sample.target.boxes) for sample in drawn)
@@ -143,10 +143,3 @@ def test_real_trees(shared_data: Path) -> None:
     assert sum(rows) == 11_392
     assert made.class_counts == {"train": [6641], "val": [2070], "test": [2681]}
     assert len(made.val) == 43
-
-
-def test_chips_hold_no_objects() -> None:
-    split = {"kind": "random"}
-    data = {"kind": "chips", "images": "a", "masks": "b", "split": split}
-    with pytest.raises(GeotuneError, match=r"data\.kind: chips has no objects.*kind: scenes"):
-        build_data(_recipe(data, {"classes": ["ship"]}, 3))

@@ -46,6 +46,7 @@ class ObjectLabels:
     overlaps: bool | None
     notes: tuple[str, ...] = ()
     unit: ClassVar[str] = "object"
+    whole: ClassVar[bool] = False
     tree: STRtree = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

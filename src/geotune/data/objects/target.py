@@ -14,6 +14,7 @@ from geotune.boxes.oriented import as_oriented, centres, hull
 from geotune.boxes.place import turned
 from geotune.boxes.polygons import outlines
 from geotune.data.augment import turn
+from geotune.data.targets import NONE
 
 if TYPE_CHECKING:  # reading and checking data needs no torch
     from torch import Tensor
@@ -96,6 +97,10 @@ class Objects:
         there = ~self.difficult & (self.shown_share > 0) & self.valid.flat[pixels]
         for index in np.unique(self.classes[there]):
             yield int(index), pixels[there & (self.classes == index)]
+
+    def numbers(self) -> NDArray[np.float32]:
+        """None: boxes are no numbers to standardise by."""
+        return NONE
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> list[dict[str, Tensor]]:

@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from torch import Tensor
 
 from geotune.data.raster import RasterSource, open_raster
-from geotune.inference.predict import PredictedScene, predict_scene
+from geotune.inference.classes import ClassMap, map_classes
 from geotune.inference.write import staged
 from geotune.palette import palette
 from geotune.types import GeotuneError
@@ -28,11 +28,14 @@ CLASSES = ["background", "water & ice", "ship"]
 BANDS = ["red", "nir"]
 
 
-def predict(
-    source: RasterSource, out: Path, model: Any = rule_model, **more: Any
-) -> PredictedScene:
+def predict(source: RasterSource, out: Path, model: Any = rule_model, **more: Any) -> ClassMap:
     options: dict[str, Any] = {"window": 32, "bands": BANDS, "classes": CLASSES, "name": "port"}
-    return predict_scene(model, source, out, **(options | more))
+    return map_classes(probabilities(model), source, out, **(options | more))
+
+
+def probabilities(model: Any) -> Any:
+    """The softmax of a model's logits."""
+    return lambda images: model(images).softmax(dim=1)
 
 
 def blocks(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -243,8 +246,11 @@ def test_a_second_prediction_replaces_the_first(tmp_path: Path) -> None:
 
 def test_a_module_is_put_in_evaluation_mode(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "port.tif", np.ones((2, 40, 40), dtype=np.float32))
-    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9))
-    predict(source, tmp_path, model)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9), torch.nn.Softmax(1)
+    )
+    options: dict[str, Any] = {"bands": BANDS, "classes": CLASSES, "name": "port"}
+    map_classes(model, source, tmp_path, **options)
     assert not model.training
 
 

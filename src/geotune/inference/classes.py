@@ -1,9 +1,9 @@
-"""Mapping a whole scene: classes, probabilities and polygons, in memory that does not grow."""
+"""A map of classes of a whole scene, with probabilities and polygons, in memory that stays."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from geotune.inference.write import (
     bounded_cache,
     describe_classes,
     describe_probabilities,
+    require_stem,
+    source_notes,
     staged,
     write_categories,
 )
@@ -33,7 +35,7 @@ from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
-class PredictedScene:
+class ClassMap:
     """What a prediction left.
 
     Attributes:
@@ -60,8 +62,20 @@ class PredictedScene:
     polygons: int | None
     notes: tuple[str, ...]
 
+    @property
+    def files(self) -> list[Path]:
+        """What was written, the map first."""
+        others = (self.probabilities_path, self.polygons_path)
+        return [self.classes_path, *(path for path in others if path is not None)]
 
-def predict_scene(
+    @property
+    def said(self) -> str:
+        """What is in it, for people."""
+        total = max(1, sum(self.pixels.values()))
+        return ", ".join(f"{name} {count / total:.1%}" for name, count in self.pixels.items())
+
+
+def map_classes(
     model: Model,
     source: RasterSource,
     out_dir: Path,
@@ -78,14 +92,15 @@ def predict_scene(
     polygons: bool = True,
     metadata: Sequence[str] = (),
     progress: Progress | None = None,
-) -> PredictedScene:
+) -> ClassMap:
     """Map a scene into `out_dir`: `<name>_classes.tif`, `<name>_probabilities.tif`, `.gpkg`.
 
     The files keep the scene's CRS and transform. They are moved into place when all of them are
     complete, replacing those of an earlier prediction; on any failure nothing is left behind.
 
     Args:
-        model: images to logits; an `nn.Module` is moved to `device` and put in evaluation mode.
+        model: images to probabilities of the classes; an `nn.Module` is moved to `device` and
+            put in evaluation mode.
         source: the scene.
         out_dir: made where it is missing.
         bands: what the model gets, in this order.
@@ -107,8 +122,7 @@ def predict_scene(
     started = time.perf_counter()
     if not 2 <= len(classes) <= NODATA:
         raise GeotuneError(f"classes: found {len(classes)}, expected 2 to {NODATA} for a map")
-    if not name or Path(name).name != name:
-        raise GeotuneError(f"name: found {name!r}, expected the stem of a file")
+    require_stem(name)
     colors = palette(classes) if colors is None else colors
     if len(colors) != len(classes):
         raise GeotuneError(f"colors: found {len(colors)} for {len(classes)} classes")
@@ -124,10 +138,7 @@ def predict_scene(
     with bounded_cache(), staged(out_dir) as folder, ExitStack() as files:
 
         def new_map(path: Path, layers: Sequence[str]) -> MapFile:
-            place = {"crs": source.crs, "transform": source.transform}
-            return files.enter_context(
-                MapFile(folder / path.name, shape=source.shape, bands=layers, **place)
-            )
+            return files.enter_context(MapFile.of(folder / path.name, source, layers))
 
         maps = new_map(classes_path, ["class"])
         describe_classes(maps, classes, colors)
@@ -137,7 +148,7 @@ def predict_scene(
         for part in sweep(
             model,
             source.select(bands),
-            classes=len(classes),
+            channels=len(classes),
             window=window,
             overlap=overlap,
             batch_size=batch_size,
@@ -145,13 +156,13 @@ def predict_scene(
             metadata=metadata,
             progress=progress,
         ):
-            values = part.probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            values = part.answers.argmax(dim=0).to(torch.uint8).cpu().numpy()
             values[~part.valid] = NODATA
             counts += np.bincount(values.ravel(), minlength=len(counts))
             windows += part.windows
             maps.write(part.row, part.col, values[None])
             if shares is not None:
-                scaled = (part.probabilities * PROBABILITY_STEPS).round().to(torch.uint8)
+                scaled = (part.answers * PROBABILITY_STEPS).round().to(torch.uint8)
                 stored = scaled.cpu().numpy()
                 stored[:, ~part.valid] = NODATA
                 shares.write(part.row, part.col, stored)
@@ -161,7 +172,7 @@ def predict_scene(
             shares.finish("AVERAGE")
         if polygons:
             found = _vectorise(maps.path, folder / polygons_path.name, classes, source)
-    return PredictedScene(
+    return ClassMap(
         name=name,
         classes_path=classes_path,
         probabilities_path=probabilities_path if probabilities else None,
@@ -172,7 +183,12 @@ def predict_scene(
         nodata_pixels=int(counts[NODATA]),
         polygons=found,
         notes=(
-            *_notes(source, polygons, windows),
+            *source_notes(source, windows),
+            *(
+                (f"{polygons_path}: the scene has no CRS, so polygons have no area in m²",)
+                if polygons and source.crs is None
+                else ()
+            ),
             *(
                 f"{path}: is from an earlier prediction; delete it or predict {what}"
                 for what, path, written in (
@@ -202,12 +218,3 @@ def _vectorise(map_path: Path, path: Path, classes: Sequence[str], source: Raste
             crs=source.crs,
             transform=source.transform,
         )
-
-
-def _notes(source: RasterSource, polygons: bool, windows: int) -> Iterator[str]:
-    if source.crs is None:
-        yield f"{source.path}: has no CRS, so the map has none" + (
-            " and polygons have no area in m²" if polygons else ""
-        )
-    if windows == 0:
-        yield f"{source.path}: no pixel has data, so the map is empty"
