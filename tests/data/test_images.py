@@ -83,7 +83,7 @@ def test_a_csv_says_classes_numbers_and_parts(folder: Path) -> None:
         (
             "path,label\n{0},forest\n{0},river\n",
             "label",
-            r"row 3: .*forest/forest_0 is named a sec",
+            r"row 3: .*forest_0 is named a sec",
         ),
         ("path,labels\n{0},forest;sea\n", "labels", r"row 2: has the label 'sea'"),
         ("path,value\n{0},high\n", "value", r"row 2: value is 'high'; expected a number"),
@@ -148,7 +148,9 @@ def test_a_split_by_column_needs_one(folder: Path) -> None:
 def test_what_is_said_of_an_image_does_not_turn(folder: Path) -> None:
     target: Any
     for target in (ImageClass(1), ImageClasses(np.array([True, False])), ImageValue(2.0)):
-        assert target.turned(3) is target and target.shown(np.zeros((2, 2), bool)) is target
+        assert target.turned(3) is target and target.shown(np.eye(2, dtype=bool)) is target
+        unseen = target.shown(np.zeros((2, 2), dtype=bool))
+        assert not unseen.learnable and not list(unseen.marks())
         assert target.learnable
         assert target.labelled(np.eye(2, dtype=bool)).sum() == 2
         assert [where.tolist() for _, where in target.marks()] == [[0]]

@@ -249,7 +249,7 @@ def test_a_module_is_put_in_evaluation_mode(tmp_path: Path) -> None:
     model = torch.nn.Sequential(
         torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9), torch.nn.Softmax(1)
     )
-    options: dict[str, Any] = {"bands": BANDS, "classes": CLASSES, "name": "port"}
+    options: dict[str, Any] = {"bands": BANDS, "classes": CLASSES, "name": "port", "window": 32}
     map_classes(model, source, tmp_path, **options)
     assert not model.training
 

@@ -58,10 +58,11 @@ SPLITS: dict[str, Callable[..., Parts]] = {
 
 def _class_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
+    task: Any = recipe.task
     vector = {key: getattr(data, key) for key in ("class_field", "unlabelled")}
     return partial(
         open_labels,
-        classes=recipe.task.classes,
+        classes=task.classes,
         class_values=data.class_values,
         ignore_values=data.ignore_values,
         **(vector if data.kind == "scenes" else {}),
@@ -70,14 +71,14 @@ def _class_reader(recipe: Recipe) -> LabelReader:
 
 def _value_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
-    return partial(open_value_labels, quantity=recipe.task.quantity, band=data.label_band)
+    task: Any = recipe.task
+    return partial(open_value_labels, quantity=task.quantity, band=data.label_band)
 
 
 def _density_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
-    return partial(
-        open_density_labels, objects=recipe.task.objects, spread=data.spread, xy=data.points
-    )
+    task: Any = recipe.task
+    return partial(open_density_labels, objects=task.objects, spread=data.spread, xy=data.points)
 
 
 READERS: dict[str, Callable[[Any], LabelReader]] = {
@@ -187,7 +188,8 @@ def _open_chips(recipe: Recipe, **files: Any) -> list[Scene]:
 
 def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
-    classes = recipe.task.classes
+    task: Any = recipe.task
+    classes = task.classes
     if tuple(classes) != tuple(SYNTHETIC_CLASSES):
         raise GeotuneError(
             f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
