@@ -71,7 +71,7 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own
     objects = parameters(open_object_scenes) | parameters(Options)
     assert scenes <= parameters(open_scenes) | objects
-    assert parameters(Options) - {"oriented"} <= scenes <= objects | {"ignore_values", "unlabelled"}
+    assert parameters(Options) - {"oriented"} <= scenes
     assert set(get_args(sections.data.Scenes.model_fields["format"].annotation)) == {
         "auto",
         *FORMATS,

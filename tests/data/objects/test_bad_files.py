@@ -174,6 +174,8 @@ def test_lines_of_yolo(refused: Callable[..., str], line: str, fault: str) -> No
         ("a,b\n1,2", "its first line is 'a, b', expected the columns x and y"),
         ("x,y\n1,2\n3", "line 3: has 1 values for 2 columns"),
         ("x,y\n1,two", "line 2: found '1 two', expected 2 numbers"),
+        ("x,y\n1," + "9" * 200_000, "cannot be read as a CSV"),
+        (",\n,\nx,y\n\n1", "line 5: has 1 values for 2 columns"),
         ("x,y\n1,nan", "line 2: has a coordinate that is no finite number"),
     ],
 )
