@@ -251,7 +251,7 @@ def test_kept_features_train_the_same_kinds(
         ("classify", {"task": {"kind": "regress"}, "decoder": {"kind": "fcn"}}, r"kind=scenes"),
         ("regress", {"data": {"class_values": {"a": 1}}}, r"data\.class_values: is for .*segment"),
         ("regress", {"data": {"spread": "2 m"}}, r"data\.spread: is for task\.kind density"),
-        ("density", {"data": {"spread": "wide"}}, r"data\.spread: found 'wide'"),
+        ("density", {"data": {"spread": "wide"}}, r"'wide', expected a width such as 3 px"),
     ],
 )  # fmt: skip
 def test_parts_that_do_not_fit_are_named(

@@ -14,6 +14,13 @@ from geotune.recipe.section import Section
 from geotune.recipe.tasks import Task
 from geotune.recipe.train import Train
 
+DATA_OF = {
+    "segment": ("scenes", "chips", "synthetic"),
+    "regress": ("scenes", "chips"),
+    "density": ("scenes",),
+}
+"""Kinds of data that have labels for the pixels of a task."""
+
 ONLY_OF = {
     "class_values": ("segment", "detect"),
     "class_field": ("segment", "detect"),
@@ -90,16 +97,11 @@ class Recipe(Sections):
 
     @model_validator(mode="after")
     def _data_fits(self) -> Recipe:
-        if self.data.per != self.task.per:
-            nearest = {"pixel": "scenes or chips", "image": "images"}[self.task.per]
+        kinds = ("images",) if self.task.per == "image" else DATA_OF[self.task.kind]
+        if self.data.kind not in kinds:
             raise ValueError(
-                f"data.kind {self.data.kind} has labels for each {self.data.per}, but task.kind "
-                f"{self.task.kind} asks for one for each {self.task.per}; use data.kind={nearest}"
-            )
-        if self.data.kind == "synthetic" and self.task.kind != "segment":
-            raise ValueError(
-                "data.kind synthetic has classes for its pixels alone: use task.kind=segment, or "
-                "data.kind=scenes"
+                f"data.kind {self.data.kind} has no labels for task.kind {self.task.kind} with an "
+                f"answer for each {self.task.per}; use data.kind={' or '.join(kinds)}"
             )
         if self.data.kind == "chips" and self.task.kind == "detect":
             raise ValueError(
