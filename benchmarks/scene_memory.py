@@ -103,8 +103,9 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
     network = MODELS[model]()
     before = peak_bytes()
     result = map_classes(
-        lambda images: network(images).softmax(dim=1), open_raster(scene), out, bands=BANDS, classes=CLASSES, name="scene",
-        window=window, overlap=0.25, batch_size=8, device=device,
+        lambda images: network(images).softmax(dim=1), open_raster(scene), out,
+        bands=BANDS, classes=CLASSES, name="scene", window=window, overlap=0.25, batch_size=8,
+        device=device,
     )  # fmt: skip
     return {
         "peak_bytes": peak_bytes(),
@@ -156,7 +157,7 @@ def run(sizes: list[int], model: str, window: int, device: str, folder: Path | N
     growth = max(peaks) / peaks[0] - 1
     print(f"growth {growth:+.1%}, allowed {ALLOWED_GROWTH:.0%}")
     record = {
-        "what": "peak resident memory of predict_scene (map, overviews, polygons) by scene side",
+        "what": "peak resident memory of map_classes (map, overviews, polygons) by scene side",
         "date": datetime.date.today().isoformat(),
         "machine": {
             "system": platform.system(),

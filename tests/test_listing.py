@@ -14,7 +14,8 @@ from geotune.backbones.catalog import PROVIDERS
 from geotune.catalog import METHODS, find
 from geotune.decoders.catalog import DECODERS
 from geotune.listing import backbone_facts, backbone_rows, listing
-from geotune.recipe import Data, Decoder, Method
+from geotune.recipe import Data, Decoder, Method, Task
+from geotune.tasks.catalog import TASKS
 
 
 def kinds(union: Any) -> list[str]:
@@ -24,10 +25,11 @@ def kinds(union: Any) -> list[str]:
 def test_methods_and_decoders_are_those_of_the_catalogues_and_of_recipes() -> None:
     assert list(rooms.METHODS) == list(METHODS) == kinds(Method)
     assert list(rooms.DECODERS) == list(DECODERS) == kinds(Decoder)
+    assert list(rooms.TASKS) == list(TASKS) == kinds(Task)
     assert list(rooms.DATASETS) == kinds(Data)
 
 
-@pytest.mark.parametrize("what", ["methods", "decoders", "datasets"])
+@pytest.mark.parametrize("what", ["methods", "decoders", "tasks", "datasets"])
 def test_rows_say_what_each_is_and_which_keys_it_takes(what: Any) -> None:
     rows = listing(what)
     columns = ["name", "is", "fits", "options"] if what == "methods" else ["name", "is", "options"]

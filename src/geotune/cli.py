@@ -297,7 +297,7 @@ def predict(
 
 @app.command(name="list")
 def list_(
-    what: Literal["backbones", "methods", "decoders", "datasets"],
+    what: Literal["backbones", "methods", "decoders", "tasks", "datasets"],
     name: str | None = None,
     as_json: Json = False,
 ) -> None:
@@ -306,7 +306,7 @@ def list_(
     Parameters
     ----------
     what
-        backbones, methods, decoders or datasets.
+        backbones, methods, decoders, tasks or datasets.
     name
         Only those whose name holds this; for a backbone's whole name, all that is known of it.
     """

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from geotune.catalog import METHODS
-from geotune.recipe import Data, Decoder
+from geotune.recipe import Data, Decoder, Task
 from geotune.recipe.methods import method_fits, method_section
 
 DECODERS = {
@@ -24,6 +24,12 @@ DECODERS = {
     "fcos": "horizontal boxes in one stage, without anchors",
     "rotated_fcos": "oriented boxes in one stage, without anchors",
     "oriented_rcnn": "oriented boxes in two stages",
+}
+TASKS = {
+    "segment": "a class for every pixel",
+    "classify": "a class, or several, for every image",
+    "regress": "a number for every pixel, or every image",
+    "density": "how many objects there are, by a map of their density",
 }
 DATASETS = {
     "scenes": "whole scenes with raster or vector labels, cut into windows",
@@ -41,14 +47,14 @@ NEEDS = {
 Row = dict[str, str]
 
 
-def listing(what: Literal["backbones", "methods", "decoders", "datasets"]) -> list[Row]:
+def listing(what: Literal["backbones", "methods", "decoders", "tasks", "datasets"]) -> list[Row]:
     """Rows with the same keys, `name` first."""
     if what == "backbones":
         return _backbones()
     if what == "methods":
         return [_method(kind) for kind in METHODS]
-    titles = {"decoders": DECODERS, "datasets": DATASETS}[what]
-    sections = {"decoders": Decoder, "datasets": Data}[what]
+    titles = {"decoders": DECODERS, "tasks": TASKS, "datasets": DATASETS}[what]
+    sections = {"decoders": Decoder, "tasks": Task, "datasets": Data}[what]
     return [
         {"name": kind, "is": titles[kind], "options": ", ".join(options)}
         for kind, options in _kinds(sections).items()

@@ -122,17 +122,19 @@ def test_a_square_has_no_gradient_of_its_angle_and_another_shape_has(name: str) 
 @pytest.mark.parametrize("name", ["bhattacharyya", "kfiou"])
 def test_descending_brings_a_box_to_its_target(name: str) -> None:
     target = torch.tensor([[40.0, 30, 25, 6, -1.4]])
-    place, sides = torch.tensor([[10.0, 10]]), torch.tensor([[2.5, 2.3]])
-    parts = [place, sides, torch.tensor([[1.2]])]
+    parts = [torch.tensor(values) for values in ([[10.0, 10]], [[2.5, 2.3]], [[1.2]])]
+    place, sides, angle = parts
     for part in parts:
         part.requires_grad_()
-    optimizer = torch.optim.Adam(parts, lr=0.3)
-    fading = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.996)
-    for _ in range(1500):
-        box = torch.cat([parts[0], parts[1].exp(), parts[2]], -1)
-        loss = LOSSES[name](box, target).sum()
+    optimizer = torch.optim.LBFGS(parts, max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        fading.step()
+        box = torch.cat([place, sides.exp(), angle], -1)
+        value = LOSSES[name](box, target).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    box = torch.cat([place, sides.exp(), angle], -1)
     assert torch.allclose(canonical(box.detach()), target, atol=0.1)

@@ -10,7 +10,7 @@ import pytest
 import shapely
 import torch
 import torchvision.ops
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -75,6 +75,7 @@ sides = st.floats(1e-4, 1e4)
 angles = st.one_of(st.sampled_from([k * math.pi / 4 for k in range(-4, 5)]), st.floats(-4, 4))
 
 
+@settings(deadline=None)
 @given(sides, sides, angles, st.floats(-1e3, 1e3), st.floats(0.01, 1))
 def test_a_box_and_a_part_of_it(w: float, h: float, angle: float, x: float, part: float) -> None:
     whole = canonical(torch.tensor([[x, -x, w, h, angle]], dtype=torch.float64))
@@ -85,6 +86,7 @@ def test_a_box_and_a_part_of_it(w: float, h: float, angle: float, x: float, part
     assert one_by_one(turned, whole).item() == pytest.approx(1, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50), sides, sides, angles),
                 min_size=2, max_size=2))  # fmt: skip
 def test_iou_is_symmetric_and_between_nought_and_one(

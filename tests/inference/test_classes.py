@@ -246,8 +246,11 @@ def test_a_second_prediction_replaces_the_first(tmp_path: Path) -> None:
 
 def test_a_module_is_put_in_evaluation_mode(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "port.tif", np.ones((2, 40, 40), dtype=np.float32))
-    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9))
-    predict(source, tmp_path, model)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9), torch.nn.Softmax(1)
+    )
+    options: dict[str, Any] = {"bands": BANDS, "classes": CLASSES, "name": "port", "window": 32}
+    map_classes(model, source, tmp_path, **options)
     assert not model.training
 
 

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from geotune.data.targets import PixelClasses
 from geotune.report.content import Backbone, Cost, Example, Part, Report
+from geotune.report.tasks.base import Shown
+from geotune.report.tasks.catalog import PAGES
+
+COLORS = ((68, 78, 92), (255, 196, 0))
 
 
-def example(name: str = "durban (0, 128)", size: int = 32) -> Example:
-    """A window with a ship in it, part of which the model misses; its corner is not counted."""
+def masks(size: int = 32) -> tuple[Any, Any, Any]:
+    """Image, label and prediction: a ship, part of which the model misses, a corner not counted."""
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     label = np.zeros((size, size), dtype=np.int64)
     label[4:10, 4:20] = 1
     prediction = label.copy()
     prediction[4:10, 16:20] = 0
     label[-8:, -8:] = 255
-    return Example(name, image, label, prediction, 0.75)
+    return image, label, prediction
+
+
+def example(name: str = "durban (0, 128)", size: int = 32) -> Example:
+    """A window of segmentation, drawn."""
+    image, label, prediction = masks(size)
+    shown = Shown(image, PixelClasses(label), prediction, 0.75, ["background", "ship"], COLORS)
+    return Example(name, *PAGES["segment"].draw(shown))
 
 
 @pytest.fixture
 def window() -> Callable[..., Example]:
     """Makes windows: `window(name, size)`."""
     return example
+
+
+@pytest.fixture
+def segmented() -> Callable[..., tuple[Any, Any, Any]]:
+    """Makes image, label and prediction: `segmented(size)`."""
+    return masks
 
 
 @pytest.fixture

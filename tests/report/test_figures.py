@@ -10,11 +10,12 @@ import matplotlib
 
 from geotune.report.content import Report
 from geotune.report.figures import curves, has_class_curves, series
+from geotune.report.tasks.segment import PAGE
 
 
 def test_three_figures_that_load_nothing_and_share_no_id(report: Report) -> None:
-    made = curves(report)
-    assert [curve.title.split()[0].strip(",") for curve in made] == ["Loss", "IoU", "Learning"]
+    made = curves(report, PAGE)
+    assert [curve.title.split()[0].strip(",") for curve in made] == ["Loss", "Mean", "Learning"]
     ids = [name for curve in made for name in re.findall(r'\sid="([^"]+)"', curve.svg)]
     assert len(ids) == len(set(ids))
     for curve in made:
@@ -28,7 +29,9 @@ def test_three_figures_that_load_nothing_and_share_no_id(report: Report) -> None
 
 
 def test_the_curve_is_drawn_where_the_numbers_are(report: Report) -> None:
-    falling = curves(replace(report, history=[{"epoch": 1, "lr": 2.0}, {"epoch": 9, "lr": 1.0}]))
+    falling = curves(
+        replace(report, history=[{"epoch": 1, "lr": 2.0}, {"epoch": 9, "lr": 1.0}]), PAGE
+    )
     path = re.search(r'<g id="rate-line2d_\d+">\s*<path d="M ([\d.]+) ([\d.]+) \s*L ([\d.]+) '
                      r'([\d.]+) \s*" clip-path="[^"]+" style="fill: none; stroke: #3b82d6',
                      falling[0].svg)  # fmt: skip
@@ -39,12 +42,12 @@ def test_the_curve_is_drawn_where_the_numbers_are(report: Report) -> None:
 
 
 def test_the_kept_epoch_and_the_classes_are_drawn(report: Report) -> None:
-    assert curves(report)[0].svg.count("dasharray") == 1
-    assert curves(replace(report, best_epoch=None))[0].svg.count("dasharray") == 0
-    assert "#ffc400" in curves(report)[1].svg
-    assert has_class_curves(report)
+    assert curves(report, PAGE)[0].svg.count("dasharray") == 1
+    assert curves(replace(report, best_epoch=None), PAGE)[0].svg.count("dasharray") == 0
+    assert "#ffc400" in curves(report, PAGE)[1].svg
+    assert has_class_curves(report, PAGE)
     bare = [{"epoch": 1, "val/miou": 0.5}, {"epoch": 2, "val/miou": 0.6}]
-    assert not has_class_curves(replace(report, history=bare))
+    assert not has_class_curves(replace(report, history=bare), PAGE)
 
 
 def test_what_is_missing_is_left_out(report: Report) -> None:
@@ -54,15 +57,17 @@ def test_what_is_missing_is_left_out(report: Report) -> None:
         {"epoch": 3},
     ]
     assert series(history, "lr") == ([2.0], [0.5])
-    assert [curve.title for curve in curves(replace(report, history=history))] == ["Learning rate"]
-    assert curves(replace(report, history=[])) == []
+    assert [curve.title for curve in curves(replace(report, history=history), PAGE)] == [
+        "Learning rate"
+    ]
+    assert curves(replace(report, history=[]), PAGE) == []
 
 
 def test_words_say_what_the_eye_sees(report: Report) -> None:
-    assert "training from 1 at epoch 1 to 0.167 at 6" in curves(report)[0].words
+    assert "training from 1 at epoch 1 to 0.167 at 6" in curves(report, PAGE)[0].words
 
 
 def test_global_settings_stay_as_they_were(report: Report) -> None:
     before = dict(matplotlib.rcParams)
-    curves(report)
+    curves(report, PAGE)
     assert dict(matplotlib.rcParams) == before

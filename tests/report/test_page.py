@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,6 @@ def test_names_cannot_break_out_of_the_text(report: Report, window: Callable[...
         data={"train": Part([EVIL], [1, 1]), "test": Part([EVIL] * 20, [1, 1])},
         unit=EVIL,
         shown_bands=[EVIL] * 3,
-        score_name=EVIL,
         versions={EVIL: EVIL},
         data_notes=[EVIL],
         notes=[EVIL],
@@ -185,3 +185,78 @@ def test_a_failed_write_keeps_the_old_page(
 def test_a_folder_that_is_not_there_is_named(report: Report, tmp_path: Path) -> None:
     with pytest.raises(GeotuneError, match="nowhere"):
         write_report(tmp_path / "nowhere" / "report.html", report)
+
+
+PAIRS = {"pairs": {"test": [[float(i), i * 0.9 + 1] for i in range(20)]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {
+                "task": "regress",
+                "classes": ["height"],
+                "value_unit": "m",
+                "metrics": {"test": {"rmse": 2.5, "mae": 2.0, "r2": 0.75, "bias": -1.5}},
+                "details": PAIRS,
+            },
+            ["gives height in m for every pixel", "off by 2 m", "mostly too low", "75 %", "RMSE"],
+        ),
+        (
+            {
+                "task": "density",
+                "classes": ["trees"],
+                "label_unit": "object",
+                "metrics": {
+                    "test": {
+                        "mae": 3.0,
+                        "rmse": 4.0,
+                        "bias": 1.0,
+                        "relative": 0.25,
+                        "counted": 110.0,
+                        "labelled": 100.0,
+                    }
+                },
+                "details": PAIRS,
+            },
+            ["counts trees", "it counts 110 trees, where 100 are labelled (10 % too many)", "25 %"],
+        ),
+        (
+            {
+                "task": "classify",
+                "classes": ["forest", "river"],
+                "label_unit": "image",
+                "metrics": {
+                    "test": {"f1": 0.8, "accuracy": 0.9, "f1/forest": 0.7, "f1/river": 0.9}
+                },
+                "confusion": {"test": [[7, 3], [1, 9]]},
+            },
+            ["says of an image whether it is forest or river", "7", "images labelled", "0.800"],
+        ),
+        (
+            {
+                "task": "classify several",
+                "classes": ["forest", "river"],
+                "label_unit": "image",
+                "metrics": {"test": {"ap": 0.8, "f1": 0.7, "accuracy": 0.9, "ap/forest": 0.7}},
+                "details": {"decisions": {"test": [[[5, 1], [2, 4]], [[0, 0], [3, 9]]]}},
+            },
+            ["which of forest and river are in it", "Average precision", "right answers in all"],
+        ),
+    ],
+)
+def test_every_task_has_a_page(
+    report: Report, changes: dict[str, Any], expected: list[str]
+) -> None:
+    count = len(changes["classes"])
+    data = {"test": Part(["busan"], [20] * count)}
+    other = {"best": (), "worst": (), "history": (), "confusion": {}, "data": data}
+    colors = [(0, 0, 0)] * count
+    html = render(replace(report, **{**other, "colors": colors, **changes}))
+    text = " ".join(Page(html).text.split()).replace("\N{NO-BREAK SPACE}", " ")
+    for words in expected:
+        assert words in text
+    assert "IoU" not in text
+    assert len(Page(html).of("svg")) == (2 if "pairs" in changes.get("details", {}) else 0)
+    assert not {"nan", "NaN", "None"} & set(re.findall(r"\w+", text))

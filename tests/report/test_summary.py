@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from geotune.report.content import Part, Report
 from geotune.report.summary import summary
+from geotune.report.tasks.catalog import page_of
 
 
 def text(report: Report) -> str:
-    return " ".join(summary(report)).replace("\N{NO-BREAK SPACE}", " ")
+    return " ".join(summary(report, page_of(report))).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_it_says_what_was_found_on_the_held_out_scene(report: Report) -> None:

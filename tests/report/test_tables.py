@@ -13,13 +13,13 @@ from geotune.report.tables import class_rows, confusion_rows, share_rows
 
 def test_class_rows(report: Report) -> None:
     background, ship = class_rows(report, "test")
-    assert (ship.pixels, background.pixels) == (150, 19850)
+    assert (ship.count, background.count) == (150, 19850)
     assert ship.share == pytest.approx(150 / 20000)
     assert ship.found == pytest.approx(92 / 150)
     assert ship.right == pytest.approx(92 / 142)
     assert ship.confused_with == "background"
-    assert (ship.iou, ship.f1) == (0.44, 0.61)
-    assert math.isnan(background.iou), "not among the metrics"
+    assert (ship.score, ship.f1) == (0.44, 0.61)
+    assert math.isnan(background.score), "not among the metrics"
     assert class_rows(report, "train") == []
 
 
@@ -56,3 +56,13 @@ def test_a_report_whose_class_counts_differ_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"classes|matrix"):
         replace(report, **change)  # type: ignore[arg-type]
+
+
+def test_decisions_about_several_classes_have_rows_too(report: Report) -> None:
+    several = replace(
+        report, confusion={}, details={"decisions": {"test": [[[5, 1], [2, 4]], [[0, 0], [3, 9]]]}}
+    )
+    first, second = class_rows(several, "test", "ap")
+    assert (first.count, first.share) == (6, 0.5)
+    assert (first.found, first.right) == (4 / 6, 4 / 5)
+    assert (second.found, second.right) == (9 / 12, 1)

@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from geotune.tasks.processes import gathered
 
 SCRIPT = """
 import sys
 import torch, torch.distributed as distributed
+import pytest
+
 from geotune.tasks.processes import gathered
 rank = int(sys.argv[1])
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
@@ -25,6 +29,7 @@ def test_one_process_has_its_own() -> None:
     assert gathered((1, 2)) == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_processes_have_both_in_order_though_one_is_empty(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT]
     source = str(Path(__file__).parents[2] / "src")

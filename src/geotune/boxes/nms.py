@@ -15,11 +15,11 @@ import torchvision.ops
 from torch import Tensor
 
 from geotune.boxes.neighbours import Neighbours
-from geotune.boxes.oriented import HORIZONTAL, hull
+from geotune.boxes.oriented import HORIZONTAL, as_oriented, hull
 from geotune.boxes.overlap import paired_iou
 from geotune.types import GeotuneError
 
-_FIRST, _LARGEST = 64, 1 << 16
+_FIRST, _LARGEST = 16, 1 << 16
 _PAIRS = 1 << 20
 """Pairs that a block should find: its size follows what the one before found."""
 _FEW = 4096
@@ -43,7 +43,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | None 
     hulls = _apart(hull(boxes), None if classes is None else classes[order])
     if boxes.shape[-1] == HORIZONTAL and len(boxes) <= _FEW:
         return order[torchvision.ops.nms(hulls, scores[order].to(hulls.dtype), threshold)]
-    alive = _survivors(boxes, hulls, threshold)
+    alive = _survivors(as_oriented(boxes), hulls, threshold)
     return order[torch.from_numpy(alive).to(order.device)]
 
 
@@ -59,8 +59,9 @@ def _apart(hulls: Tensor, classes: Tensor | None) -> Tensor:
 
 
 def _survivors(boxes: Tensor, hulls: Tensor, threshold: float) -> np.ndarray:
-    """Which of boxes, best first, stay: `(N)` bool."""
+    """Which of oriented boxes, best first, stay: `(N)` bool."""
     neighbours = Neighbours(hulls)
+    areas = boxes[:, 2] * boxes[:, 3]
     alive = np.ones(len(boxes), dtype=bool)
     start, size = 0, _FIRST
     while start < len(boxes):
@@ -71,6 +72,12 @@ def _survivors(boxes: Tensor, hulls: Tensor, threshold: float) -> np.ndarray:
         i = block[row]
         counts = (j > i) & torch.from_numpy(alive).to(boxes.device)[j]
         i, j = i[counts], j[counts]
+        # An IoU is at most the smaller area over the larger; what rounding could decide stays.
+        first, second = areas[i], areas[j]
+        bound = torch.minimum(first, second) * (1 + 1e-5) >= threshold * torch.maximum(
+            first, second
+        )
+        i, j = i[bound], j[bound]
         over = paired_iou(boxes, boxes, i, j) > threshold
         _suppress(alive, i[over].cpu().numpy(), j[over].cpu().numpy())
         start += size

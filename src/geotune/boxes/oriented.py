@@ -47,7 +47,7 @@ def _wrapped(angle: Array, period: float) -> Array:
     """Angles brought into half a period on either side of zero, the lower end included."""
     xp = functions_for(angle)
     angle = angle - period * xp.floor(angle / period + 0.5)
-    return xp.where(angle >= period / 2, -period / 2, angle)  # rounded up to the end
+    return xp.where(abs(angle) >= period / 2, -period / 2, angle)  # rounded over an end
 
 
 def corners(boxes: Array) -> Array:

@@ -33,6 +33,7 @@ from geotune.data.synthetic import DEFAULT_BANDS, labels_path, write_scenes
 from geotune.data.synthetic_scene import PIXEL_M
 from geotune.data.value_labels import open_value_labels
 from geotune.recipe import Recipe
+from geotune.recipe.tasks import Detect
 from geotune.types import GeotuneError
 
 
@@ -57,10 +58,11 @@ SPLITS: dict[str, Callable[..., Parts]] = {
 
 def _class_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
+    task: Any = recipe.task
     vector = {key: getattr(data, key) for key in ("class_field", "unlabelled")}
     return partial(
         open_labels,
-        classes=recipe.task.classes,
+        classes=task.classes,
         class_values=data.class_values,
         ignore_values=data.ignore_values,
         **(vector if data.kind == "scenes" else {}),
@@ -69,14 +71,14 @@ def _class_reader(recipe: Recipe) -> LabelReader:
 
 def _value_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
-    return partial(open_value_labels, quantity=recipe.task.quantity, band=data.label_band)
+    task: Any = recipe.task
+    return partial(open_value_labels, quantity=task.quantity, band=data.label_band)
 
 
 def _density_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
-    return partial(
-        open_density_labels, objects=recipe.task.objects, spread=data.spread, xy=data.points
-    )
+    task: Any = recipe.task
+    return partial(open_density_labels, objects=task.objects, spread=data.spread, xy=data.points)
 
 
 READERS: dict[str, Callable[[Any], LabelReader]] = {
@@ -141,8 +143,8 @@ def _open(recipe: Recipe) -> list[Scene]:
 
 def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
-    if recipe.task.kind == "detect":
-        return _open_objects(recipe, **files)
+    if isinstance(recipe.task, Detect):
+        return _open_objects(recipe.task, data, **files)
     return open_scenes(
         READERS[recipe.task.kind](recipe),
         scenes=data.scenes,
@@ -152,10 +154,9 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     )
 
 
-def _open_objects(recipe: Recipe, **files: Any) -> list[Scene]:
-    data: Any = recipe.data
+def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
     options = Options(
-        oriented=recipe.task.boxes == "oriented",
+        oriented=task.boxes == "oriented",
         visible=data.visible,
         class_field=data.class_field,
         point_size=data.point_size,
@@ -164,10 +165,11 @@ def _open_objects(recipe: Recipe, **files: Any) -> list[Scene]:
     return open_object_scenes(
         scenes=data.scenes,
         labels=data.labels,
-        classes=recipe.task.classes,
-        class_values=data.class_values,
-        format=data.format,
+        classes=task.classes,
         options=options,
+        format=data.format,
+        missing=data.missing,
+        class_values=data.class_values,
         **files,
     )
 
@@ -186,7 +188,8 @@ def _open_chips(recipe: Recipe, **files: Any) -> list[Scene]:
 
 def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
-    classes = recipe.task.classes
+    task: Any = recipe.task
+    classes = task.classes
     if tuple(classes) != tuple(SYNTHETIC_CLASSES):
         raise GeotuneError(
             f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "

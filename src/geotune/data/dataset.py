@@ -229,5 +229,5 @@ def _turned(sample: Sample, way: int) -> Sample:
 def _sample(
     scene: Scene, window: Window, image: Image, target: Target, metadata: Sequence[str]
 ) -> Sample:
-    name = f"{scene.name} ({window.row}, {window.col})"
+    name = scene.name if scene.labels.whole else f"{scene.name} ({window.row}, {window.col})"
     return Sample(image, target, name, scene.group, *time_and_place(scene.raster, window, metadata))

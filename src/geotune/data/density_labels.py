@@ -108,7 +108,8 @@ def _shares(
     reach = math.ceil(REACH * sigma) + 1
     around = np.floor(at).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
     total = weights(around).sum(axis=1, keepdims=True)
-    return weights(np.arange(start, start + count)[None]) / total
+    shares: NDArray[np.float64] = weights(np.arange(start, start + count)[None]) / total
+    return shares
 
 
 def open_density_labels(

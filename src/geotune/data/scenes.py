@@ -144,12 +144,15 @@ def _first(files: Files) -> Path:
     return files if isinstance(files, Path) else next(iter(files.values()))
 
 
-def refuse_missing(missing: Sequence[str], label_files: Mapping[str, Path]) -> NoReturn:
+def refuse_missing(
+    missing: Sequence[str], label_files: Mapping[str, Path], otherwise: str = ""
+) -> NoReturn:
     """Raise `GeotuneError` for scenes of which the label files are not there."""
     raise GeotuneError(
         f"{label_files[missing[0]]}: there is no such label file for scene {missing[0]}"
         + (f", nor one for {', '.join(missing[1:6])}" if missing[1:] else "")
         + "; mend data.labels, or data.scenes where it takes in too much"
+        + otherwise
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -140,17 +140,22 @@ class ObjectDensity(PixelValues):
 
 @dataclass(frozen=True)
 class _WholeImage:
-    """What is said of an image as a whole: how it lies and where it has data changes nothing."""
+    """What is said of an image as a whole: how it lies changes nothing.
+
+    Attributes:
+        seen: whether the image has any data.
+    """
+
+    seen: bool = field(default=True, kw_only=True)
 
     @property
     def learnable(self) -> bool:
-        """Always."""
-        return True
+        """Whether there is an image."""
+        return self.seen
 
     def shown(self, valid: NDArray[np.bool_]) -> Self:
-        """As it is."""
-        del valid
-        return self
+        """As it is, unless nothing of the image has data."""
+        return self if valid.any() else replace(self, seen=False)
 
     def turned(self, way: int) -> Self:
         """As it is."""
@@ -170,7 +175,8 @@ class ImageClass(_WholeImage):
 
     def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The image, once."""
-        yield self.index, ONCE
+        if self.seen:
+            yield self.index, ONCE
 
     def numbers(self) -> NDArray[np.float32]:
         """None: classes are no numbers."""
@@ -196,7 +202,7 @@ class ImageClasses(_WholeImage):
 
     def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The image, once for each of its classes."""
-        for index in np.flatnonzero(self.present):
+        for index in np.flatnonzero(self.present & self.seen):
             yield int(index), ONCE
 
     def numbers(self) -> NDArray[np.float32]:
@@ -219,11 +225,12 @@ class ImageValue(_WholeImage):
 
     def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The image, once."""
-        yield 0, ONCE
+        if self.seen:
+            yield 0, ONCE
 
     def numbers(self) -> NDArray[np.float32]:
         """The one."""
-        return np.array([self.value], dtype=np.float32)
+        return np.array([self.value] if self.seen else [], dtype=np.float32)
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Tensor:

@@ -79,7 +79,7 @@ class ValueLabels:
                 return brought
             raw = dataset(self.path).read(self.band, window=where)
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-            found = raw.astype(np.float32)
+            found: NDArray[np.float32] = raw.astype(np.float32)
         if self.nodata is not None:
             found[raw == self.nodata] = np.nan
         return found

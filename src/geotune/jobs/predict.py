@@ -12,6 +12,7 @@ from geotune.data.raster import RasterSource
 from geotune.data.scenes import open_rasters
 from geotune.recipe import read_recipe
 from geotune.training.folder import RunFolder
+from geotune.types import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.build.model import Built
@@ -91,6 +92,10 @@ def predict_run(
     from geotune.jobs.machine import pick_device
 
     built = load_adapter(run, weights, backbone=backbone)
+    if probabilities and built.task.product != "classes":
+        raise GeotuneError(
+            f"--probabilities: is for maps of classes, but {run} gives {built.task.product}"
+        )
     options: dict[str, Any] = {
         "bands": built.normalization.bands,
         "window": window,

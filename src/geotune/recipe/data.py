@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from geotune.recipe.section import Section, Share
-from geotune.recipe.tasks import Per
 
 
 class ListSplit(Section):
@@ -57,6 +57,12 @@ class ColumnSplit(Section):
 Split = Annotated[ListSplit | RandomSplit | GroupSplit | ColumnSplit, Field(discriminator="kind")]
 
 
+def _width(text: str) -> str:
+    if not re.fullmatch(r"\d+(\.\d+)? ?(px|m)", text) or not float(text.rstrip(" pxm")):
+        raise ValueError(f"data.spread: found {text!r}, expected a width such as 3 px or 2 m")
+    return text
+
+
 class _Windows(Section):
     """What every kind of data has."""
 
@@ -82,7 +88,6 @@ class _Windows(Section):
 class _Labelled(_Windows):
     """What data with labels inside the image has."""
 
-    per: ClassVar[tuple[Per, ...]] = ("pixel",)
     window: PositiveInt = 128
     class_values: dict[str, int] | None = Field(
         None, description="class name to its number in the labels; by default the class's index"
@@ -101,9 +106,8 @@ class _Labelled(_Windows):
         "first class where it is called background",
     )
     label_band: PositiveInt = Field(1, description="of rasters with values to regress: which band")
-    spread: str = Field(
+    spread: Annotated[str, AfterValidator(_width)] = Field(
         "3 px",
-        pattern=r"^\d+(\.\d+)? ?(px|m)$",
         description="standard deviation of an object's place in a density map, in pixels or metres",
     )
     points: Literal["pixels", "coordinates"] = Field(
@@ -115,18 +119,17 @@ class _Labelled(_Windows):
 class Scenes(_Labelled):
     """Whole scenes with raster or vector labels, cut into windows."""
 
-    per: ClassVar[tuple[Per, ...]] = ("pixel", "object")
     kind: Literal["scenes"] = "scenes"
     scenes: str | list[str] = Field(
         description="files or patterns; `{band}` where each band has a file, `{scene}` where the "
         "scene's name stands in the path"
     )
     labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
-    missing: Literal["refuse", "empty"] = Field(
-        "refuse", description="scenes without a label file: refused, or without any object"
-    )
     format: Literal["auto", "coco", "dota", "points", "vector", "voc", "yolo"] = Field(
         "auto", description="of labels of objects; by default what their names and contents say"
+    )
+    missing: Literal["refuse", "empty"] = Field(
+        "refuse", description="scenes without a file of objects: refused, or without any object"
     )
     visible: float = Field(
         0.5,
@@ -171,7 +174,6 @@ class Synthetic(_Labelled):
 class Images(_Windows):
     """Images with a label each: a folder a class, or a CSV."""
 
-    per: ClassVar[tuple[Per, ...]] = ("image",)
     kind: Literal["images"] = "images"
     images: Path = Field(
         description="folder with a folder for each class, or where CSV paths start"

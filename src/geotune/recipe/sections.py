@@ -15,6 +15,14 @@ from geotune.recipe.section import Section
 from geotune.recipe.tasks import Detect, Task
 from geotune.recipe.train import Train
 
+DATA_OF = {
+    "segment": ("scenes", "chips", "synthetic"),
+    "regress": ("scenes", "chips"),
+    "density": ("scenes",),
+    "detect": ("scenes",),
+}
+"""Kinds of data that have labels inside the image for a task."""
+
 ONLY_OF = {
     "class_values": ("segment", "detect"),
     "class_field": ("segment", "detect"),
@@ -31,12 +39,12 @@ ONLY_OF = {
 }
 """Keys of the data that only some kinds of task take."""
 
-DECODERS_FOR = {
+DECODERS_OF = {
     "pixel": "linear, fcn, unet or upernet",
     "object": "faster_rcnn, retinanet, fcos, rotated_fcos or oriented_rcnn",
     "image": "pooled",
 }
-DATA_FOR = {"pixel": "scenes or chips", "object": "scenes", "image": "images"}
+"""Kinds of decoders that give an answer for each."""
 
 
 class Backbone(Section):
@@ -84,7 +92,7 @@ class Sections(Section):
             raise ValueError(
                 f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, "
                 f"but task.kind {self.task.kind} asks for one for each {self.task.per}; "
-                f"use decoder.kind={DECODERS_FOR[self.task.per]}"
+                f"use decoder.kind={DECODERS_OF[self.task.per]}"
             )
         if isinstance(self.task, Detect) and isinstance(self.decoder, Detector):
             oriented = self.task.boxes == "oriented"
@@ -106,22 +114,23 @@ class Recipe(Sections):
 
     @model_validator(mode="after")
     def _data_fits(self) -> Recipe:
-        if self.task.per not in self.data.per:
+        if self.data.kind == "chips" and self.task.kind == "detect":
             raise ValueError(
-                f"data.kind {self.data.kind} has labels for each {' or '.join(self.data.per)}, but "
-                f"task.kind {self.task.kind} asks for one for each {self.task.per}; "
-                f"use data.kind={DATA_FOR[self.task.per]}"
+                "data.kind chips has masks, not objects: use data.kind=scenes, which takes folders "
+                "of images too (scenes: images/*.png, labels: labels/{stem}.txt)"
             )
-        if self.data.kind == "synthetic" and self.task.kind != "segment":
+        kinds = ("images",) if self.task.per == "image" else DATA_OF[self.task.kind]
+        if self.data.kind not in kinds:
             raise ValueError(
-                "data.kind synthetic has classes for its pixels alone: use task.kind=segment, or "
-                "data.kind=scenes"
+                f"data.kind {self.data.kind} has no labels for task.kind {self.task.kind} with an "
+                f"answer for each {self.task.per}; use data.kind={' or '.join(kinds)}"
             )
         for key, kinds in ONLY_OF.items():
             field = type(self.data).model_fields.get(key)
             if field is None or self.task.kind in kinds:
                 continue
             if getattr(self.data, key) != field.get_default(call_default_factory=True):
-                named = " or ".join(kinds)
-                raise ValueError(f"data.{key}: is for task.kind {named}, found {self.task.kind}")
+                raise ValueError(
+                    f"data.{key}: is for task.kind {' or '.join(kinds)}, found {self.task.kind}"
+                )
         return self

@@ -7,6 +7,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -34,7 +35,8 @@ def shrinking(shape: Sequence[int]) -> int:
 def shrunk(picture: Picture) -> Picture:
     """A picture `(H, W, 3)` whose longer side is at most about `MAX_SIDE`."""
     step = shrinking(picture.shape)
-    return blocks(picture, step).mean(axis=(1, 3)).round().astype(np.uint8)
+    small: Picture = blocks(picture, step).mean(axis=(1, 3)).round().astype(np.uint8)
+    return small
 
 
 def value_map(values: NDArray[np.floating], low: float, high: float) -> Picture:
@@ -54,7 +56,7 @@ def _colored(name: str, values: NDArray[np.floating], low: float, high: float) -
         mean = np.nanmean(blocks(values, step), axis=(1, 3))
     missing = np.isnan(mean)
     scaled = np.where(missing, 0.0, (mean - low) / ((high - low) or 1.0)).clip(0, 1)
-    rgb = (255 * colormaps[name](scaled)[..., :3]).round().astype(np.uint8)
+    rgb: Picture = (255 * colormaps[name](scaled)[..., :3]).round().astype(np.uint8)
     rgb[missing] = _hatching(mean.shape)[missing]
     return rgb
 
@@ -98,7 +100,7 @@ def every(array: NDArray[np.integer], step: int) -> NDArray[np.integer]:
     return array[: height * step : step, : width * step : step]
 
 
-def blocks(array: NDArray[np.generic], step: int) -> NDArray[np.generic]:
+def blocks(array: NDArray[Any], step: int) -> NDArray[Any]:
     """`(H, W, ...)` as `(H // step, step, W // step, step, ...)`."""
     height, width = (side // step for side in array.shape[:2])
     cut = array[: height * step, : width * step]

@@ -9,6 +9,7 @@ import numpy as np
 from .figures import BLUE, INK, Curve, new_axes, svg
 
 BINS = 40
+"""Most columns of a histogram; of few errors there are fewer."""
 
 
 def scatter(pairs: Sequence[Sequence[float]], axis: str, prefix: str) -> Curve:
@@ -25,8 +26,7 @@ def scatter(pairs: Sequence[Sequence[float]], axis: str, prefix: str) -> Curve:
     high = float(max(labels.max(), predicted.max()))
     room = 0.04 * (high - low) or 1.0
     axes.plot([low, high], [low, high], color=INK, alpha=0.5, linewidth=1, linestyle=(0, (3, 3)))
-    # one path of its own for each dot would make the page large
-    axes.plot(labels, predicted, ".", color=BLUE, markersize=4, alpha=0.45, rasterized=True)
+    axes.plot(labels, predicted, ".", color=BLUE, markersize=4, alpha=0.45)
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(low - room, high + room)
     axes.set_aspect("equal")
@@ -42,7 +42,7 @@ def histogram(errors: Sequence[float], prefix: str) -> Curve:
     low, high = np.percentile(values, (0.5, 99.5))
     kept = values[(values >= low) & (values <= high)]
     figure, axes = new_axes("predicted minus labelled", "how many", size=(3.9, 3.5))
-    axes.hist(kept, bins=BINS, color=BLUE, alpha=0.8)
+    axes.hist(kept, bins=min(BINS, 5 + round(len(kept) ** 0.5)), color=BLUE, alpha=0.8)
     axes.axvline(0, color=INK, alpha=0.5, linestyle=(0, (3, 3)), linewidth=1)
     words = f"Errors: half of them lie between {np.percentile(values, 25):.3g} and "
     return Curve("Errors", svg(figure, prefix), words + f"{np.percentile(values, 75):.3g}")

@@ -39,7 +39,7 @@ class Density:
         self.objects = objects
         self.kind = loss
         self.std = 1.0 if std is None else std
-        self.classes = (objects,)
+        self.classes: tuple[str, ...] = (objects,)
 
     @property
     def num_outputs(self) -> int:

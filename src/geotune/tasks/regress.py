@@ -42,7 +42,7 @@ class Regress:
         self.kind = loss
         self.mean = 0.0 if mean is None else mean
         self.std = 1.0 if std is None else std
-        self.classes = (quantity,)
+        self.classes: tuple[str, ...] = (quantity,)
         self.product = "values" if per == "pixel" else "table"
 
     @property

@@ -27,22 +27,20 @@ class Format:
 
     Attributes:
         read: the objects of an image; raises `GeotuneError` for a file that is not as it should be.
-        missing_is_empty: an image without a file has no object; else that is a fault.
         images: stems of the images that a file lists by name, where it does.
     """
 
     read: Callable[[Path, RasterSource, Options], Found]
-    missing_is_empty: bool = False
     images: Callable[[Path], list[str]] | None = None
 
 
 FORMATS: dict[str, Format] = {
     "coco": Format(read_coco, images=image_names),
     "dota": Format(read_dota),
-    "points": Format(read_points, missing_is_empty=True),
+    "points": Format(read_points),
     "vector": Format(read_vector),
     "voc": Format(read_voc),
-    "yolo": Format(read_yolo, missing_is_empty=True),
+    "yolo": Format(read_yolo),
 }
 
 

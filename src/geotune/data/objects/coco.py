@@ -99,7 +99,7 @@ def _annotation(
     options: Options,
 ) -> Annotation:
     category = item.get("category_id")
-    if category not in categories:
+    if not isinstance(category, (int, str)) or category not in categories:
         raise GeotuneError(
             f"{path}: {place}: has the category {category!r}, expected the id of one of "
             f"{', '.join(categories.values())}"

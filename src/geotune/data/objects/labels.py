@@ -12,7 +12,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely import STRtree
 
-from geotune.boxes.oriented import centres, hull
+from geotune.boxes.intersection import intersection
+from geotune.boxes.oriented import as_oriented, centres, hull
 from geotune.boxes.place import moved
 from geotune.boxes.visible import visible_fraction
 from geotune.data.objects.target import ROUNDING, Boxes, Objects
@@ -26,6 +27,7 @@ class ObjectLabels:
     Attributes:
         path: the file.
         classes: names, in the order of the indices.
+        shape: the scene's (H, W).
         boxes: `(N, 4)` horizontal or `(N, 5)` oriented.
         indices: `(N)` class index of each.
         difficult: `(N)` which are neither to be found nor wrong to find.
@@ -36,6 +38,7 @@ class ObjectLabels:
 
     path: Path
     classes: tuple[str, ...]
+    shape: tuple[int, int]
     boxes: Boxes
     indices: NDArray[np.int64]
     difficult: NDArray[np.bool_]
@@ -75,12 +78,13 @@ class ObjectLabels:
         """Nothing is left to check: every object was looked at when the file was opened."""
 
     def cut(self, window: int) -> int:
-        """How many objects no window of the scene's grid shows enough of to count there."""
-        boxes = self.boxes[~self.difficult]
-        corners = centres(boxes) // window * window
-        local = boxes.copy()
-        local[:, :2] -= corners
-        if local.shape[1] == 4:
-            local[:, 2:] -= corners
-        shares = visible_fraction(local, (window, window))
+        """How many objects count in no window of the scene's grid of `window` pixels.
+
+        The grid's lines or the scene's edge cut them so that no window shows enough of them.
+        """
+        boxes = as_oriented(self.boxes[~self.difficult])
+        low = boxes[:, :2] // window * window
+        size = np.clip(np.array(self.shape[::-1]) - low, 0, window)
+        windows = np.concatenate([low + size / 2, size, np.zeros((len(boxes), 1))], axis=1)
+        shares = intersection(boxes, windows) / (boxes[:, 2] * boxes[:, 3])
         return int((shares < self.visible - ROUNDING).sum())

@@ -38,7 +38,7 @@ class Options:
                 f"{raster.path}: its labels are points; say with data.point_size how large the "
                 "boxes around them are, such as 6 m or 10 px"
             )
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|px)\s*", self.point_size)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(m|px)", self.point_size)
         if found is None or not float(found[1]):
             raise GeotuneError(
                 f"data.point_size: found {self.point_size!r}, expected metres or pixels such as "

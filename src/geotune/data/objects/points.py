@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from geotune.data.objects.annotations import Annotation, Found
@@ -27,8 +28,11 @@ def read_points(path: Path, raster: RasterSource, options: Options) -> Found:
     text = read_text(path)
     if not text.strip():
         return Found([])
-    rows = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip().lower() for name in next(rows)]
+    try:
+        (_, header), *rows = _rows(text)
+    except csv.Error as error:
+        raise GeotuneError(f"{path}: cannot be read as a CSV ({error}); write it anew") from error
+    header = [name.strip().lower() for name in header]
     if not {"x", "y"} <= set(header):
         raise GeotuneError(
             f"{path}: its first line is {', '.join(header)[:80]!r}, expected the columns x and y "
@@ -37,10 +41,7 @@ def read_points(path: Path, raster: RasterSource, options: Options) -> Found:
     named = next((header.index(name) for name in CLASS_FIELDS if name in header), None)
     half = options.point_pixels(raster) / 2
     found = []
-    for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        place = f"line {rows.line_num}"
+    for place, row in rows:
         if len(row) != len(header):
             raise GeotuneError(
                 f"{path}: {place}: has {len(row)} values for {len(header)} columns; mend the line"
@@ -54,3 +55,11 @@ def read_points(path: Path, raster: RasterSource, options: Options) -> Found:
             )
         )
     return Found(found)
+
+
+def _rows(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Of each row that is not empty its place, `line 3`, and its cells."""
+    reader = csv.reader(io.StringIO(text, newline=""))
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            yield f"line {reader.line_num}", row

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from geotune.data.objects.annotations import Found, Remarks, listed, usable
 from geotune.data.objects.catalog import FORMATS, Format, guess
@@ -32,6 +33,7 @@ def open_object_scenes(
     classes: Sequence[str],
     options: Options,
     format: str = "auto",
+    missing: Literal["refuse", "empty"] = "refuse",
     class_values: Mapping[str, int] | None = None,
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
@@ -45,6 +47,7 @@ def open_object_scenes(
         classes: names, in the order of their indices.
         options: how objects are read.
         format: a name in `catalog.FORMATS`, or `auto`.
+        missing: whether a scene without a label file is a fault, or has no object.
         class_values: class name to the number that stands for it; by default the class's index.
         bands: as `open_raster` takes them, like `wanted_bands` and `nodata`.
 
@@ -55,13 +58,11 @@ def open_object_scenes(
     same_bands(list(rasters.values()))
     files = {name: label_file(labels, name) for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
-    missing = [name for name, file in files.items() if not file.is_file()]
-    if not there:
-        refuse_missing(missing, files)
+    gone = [name for name, file in files.items() if not file.is_file()]
+    if not there or (gone and missing == "refuse"):
+        refuse_missing(gone, files, "; say data.missing: empty where that means no object")
     named = guess(there) if format == "auto" else format
     chosen = FORMATS[named]
-    if missing and not chosen.missing_is_empty:
-        refuse_missing(missing, files)
     values = ClassValues.of(classes, class_values, ())
     remarks = Remarks()
     opened: dict[str, ObjectLabels] = {}
@@ -72,6 +73,7 @@ def open_object_scenes(
         opened[name] = ObjectLabels(
             path=files[name],
             classes=values.classes,
+            shape=raster.shape,
             boxes=kept[0],
             indices=kept[1],
             difficult=kept[2],
@@ -79,9 +81,10 @@ def open_object_scenes(
             overlaps=bool(len(kept[0])) if held else None,
         )
     notes = [f"{labels}: read as {named}; data.format says another"] if format == "auto" else []
-    if missing:
-        what = "scenes have no file, so no object"
-        notes.append(f"{labels}: {len(missing)} {what}: {listed(missing)}")
+    if gone:
+        notes.append(
+            f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
+        )
     if without := _without_image(labels, files, rasters, chosen):
         notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
     notes += remarks.notes()
@@ -117,7 +120,8 @@ def cut_notes(parts: Parts, window: int) -> list[str]:
         if cut:
             total = sum(int((~label.difficult).sum()) for label in labels)
             notes.append(
-                f"{cut} of {total} objects in the {part} scenes are cut by the grid of {window} "
-                "pixels so that no window shows data.visible of them: none judges them"
+                f"{cut} of {total} objects in the {part} scenes are so cut by the grid of {window} "
+                "pixels or the scene's edge that no window shows data.visible of them: none judges "
+                "them"
             )
     return notes

@@ -99,7 +99,7 @@ class Objects:
             yield int(index), pixels[there & (self.classes == index)]
 
     def numbers(self) -> NDArray[np.float32]:
-        """None: classes are no numbers."""
+        """None: boxes are no numbers to standardise by."""
         return NONE
 
     @classmethod

@@ -23,7 +23,8 @@ RIGHT = (
 def class_result(report: Report, part: str, each: str, noun: str) -> list[str]:
     """What the model finds of the classes, at most of the best and the worst of many."""
     rows = class_rows(report, part, each)
-    seen = [row for row in _of_interest(rows) if row.count]
+    told = _of_interest(rows) if noun == "pixel" else rows
+    seen = [row for row in told if row.count]
     if not seen:
         return []
     where = f"On {scenes_of(report, part, 'held-out ')}"

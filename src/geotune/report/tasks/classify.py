@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geotune.data.targets import ImageClass, ImageClasses
 from geotune.report import format as fmt
@@ -27,7 +28,7 @@ def _draw_several(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ImageClasses)
     marked = shown.prediction > 0.5
 
-    def named(which: np.ndarray) -> str:  # type: ignore[type-arg]
+    def named(which: NDArray[np.bool_]) -> str:
         return fmt.listing([n for n, there in zip(shown.classes, which, strict=True) if there])
 
     label = named(shown.target.present) or "none"

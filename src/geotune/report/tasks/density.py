@@ -58,9 +58,9 @@ def _result(report: Report, part: str) -> list[str]:
 def _overall(report: Report, part: str, value: float) -> str:
     share = fmt.percent(report.metrics[part].get("relative"))
     return (
-        f"In a window its count is off by {fmt.number(value)} on average; the errors of all "
-        f"windows together are {share} of all that is labelled, for too many here does not make up for too "
-        "few there."
+        f"In a window its count is off by {fmt.number(value)} on average; the errors of "
+        f"all windows together are {share} of all that is labelled, for too many here does not "
+        "make up for too few there."
     )
 
 

@@ -1,0 +1,276 @@
+"""Every task from a recipe to a run, its test and what it predicts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from geotune.jobs.fit import fit_recipe
+from geotune.jobs.plan import plan_recipe
+from geotune.jobs.predict import predict_run
+from geotune.jobs.test import test_run
+from geotune.recipe import RecipeError, parse_recipe, read_recipe
+from geotune.types import GeotuneError
+
+test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
+
+Values = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, write_tiny_scenes: Callable[..., Path]) -> Path:
+    """The tiny scenes with heights and trees, and a folder of images with CSVs."""
+    folder = write_tiny_scenes(tmp_path_factory.mktemp("tasks"))
+    for kind in ("heights", "trees", "images/bright", "images/dark"):
+        (folder / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        with rasterio.open(folder / "scenes" / f"{name}.tif") as file:
+            image, profile = file.read(), file.profile
+        height = 250 + 0.1 * image.mean(axis=0)
+        height[:4] = np.nan
+        with rasterio.open(
+            folder / "heights" / f"{name}.tif", "w", **{**profile, "count": 1}
+        ) as file:
+            file.write(height.astype("float32"), 1)
+        if name != "b":  # no tree
+            points = rng.uniform(0, 64, (12, 2))
+            lines = "".join(f"{x:.2f},{y:.2f}\n" for x, y in points)
+            (folder / "trees" / f"{name}.csv").write_text("x,y\n" + lines)
+    rows = []
+    for i in range(18):
+        kind, part = ("bright", "dark")[i % 2], ("train", "train", "val", "test")[i // 2 % 4]
+        side = 24 + 4 * (i % 3)
+        image = (600 if kind == "bright" else 300) + 40 * rng.standard_normal((3, side, side))
+        path = folder / "images" / kind / f"{kind}_{i}.tif"
+        place = from_origin(500_000 + 1000 * i, 5_000_000, 10, 10)
+        with rasterio.open(
+            path, "w", driver="GTiff", count=3, height=side, width=side, dtype="float32",
+            crs="EPSG:32633", transform=place,
+        ) as file:  # fmt: skip
+            file.write(image.astype("float32"))
+            file.descriptions = ("red", "green", "nir")
+        both = "bright;large" if side > 24 else "bright"
+        rows.append([f"{kind}/{path.name}", both if kind == "bright" else "", i * 1000.0, part])
+    for column, at in (("labels", 1), ("value", 2)):
+        with (folder / f"{column}.csv").open("w", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(["path", column, "split"])
+            writer.writerows([row[0], row[at], row[3]] for row in rows)
+    return folder
+
+
+def recipe_values(made: Path, values: Values, which: str) -> dict[str, Any]:
+    images = {"kind": "images", "images": f"{made}/images", "samples": 8}
+    by_column = {"split": {"kind": "column"}}
+    scenes = values(data=made)["data"]
+    changes: dict[str, dict[str, Any]] = {
+        "regress": {
+            "task": {"kind": "regress", "quantity": "height", "unit": "m"},
+            "data": {**scenes, "labels": f"{made}/heights/{{stem}}.tif"},
+        },
+        "density": {
+            "task": {"kind": "density", "objects": "trees"},
+            "data": {
+                **scenes, "labels": f"{made}/trees/{{stem}}.csv", "missing": "empty",
+                "spread": "20 m",
+            },
+        },
+        "classify": {
+            "task": {"kind": "classify", "classes": ["bright", "dark"]},
+            "data": {**images, "split": {"kind": "random", "val": 0.2, "test": 0.2}},
+            "decoder": {"kind": "pooled"},
+        },
+        "several": {
+            "task": {"kind": "classify", "classes": ["bright", "large"], "several": True},
+            "data": {**images, **by_column, "labels": f"{made}/labels.csv"},
+            "decoder": {"kind": "pooled", "pool": "attention", "levels": "all"},
+        },
+        "value": {
+            "task": {"kind": "regress", "per": "image", "quantity": "cost"},
+            "data": {**images, **by_column, "labels": f"{made}/value.csv"},
+            "decoder": {"kind": "pooled"},
+        },
+    }  # fmt: skip
+    return values({"train.epochs": 2, **changes[which]})
+
+
+KINDS = ("regress", "density", "classify", "several", "value")
+
+
+@pytest.fixture(scope="module")
+def runs(
+    made: Path, tiny_values: Values, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Trains and tests a kind, once."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def run(which: str) -> Path:
+        path = folder / which
+        if not path.exists():
+            fit_recipe(parse_recipe(recipe_values(made, tiny_values, which)), path)
+            test_run(path)
+        return path
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", KINDS)
+def test_a_run_is_trained_tested_and_shown(runs: Callable[[str], Path], which: str) -> None:
+    run = runs(which)
+    metrics = json.loads((run / "metrics.json").read_text())
+    main = {"regress": "rmse", "density": "mae", "classify": "f1", "several": "ap", "value": "rmse"}
+    for part in ("val", "test"):
+        assert next(iter(metrics[part])) == main[which]
+        assert metrics[part][main[which]] is not None
+    # a region of one image each is no region
+    assert bool(metrics["regions"]["val"]) == (which in ("regress", "density"))
+    history = list(csv.DictReader((run / "history.csv").open()))
+    assert len(history) == 2 and float(history[0][f"val/{main[which]}"]) >= 0
+    report = (run / "report.html").read_text()
+    assert "IoU" not in report and "nan" not in re.sub(r"data:[^\"]*", "", report)
+    assert report.count("<img") >= 4
+    if which in ("regress", "density", "value"):
+        assert metrics["pairs"]["val"] and report.count("Label against prediction") >= 2
+
+
+@pytest.mark.slow
+def test_the_labels_moments_lie_in_the_adapter(runs: Callable[[str], Path], made: Path) -> None:
+    """So that predictions come in the labels' unit, whatever it is."""
+    task = json.loads((runs("regress") / "adapter.json").read_text())["task"]
+    assert 280 < task["mean"] < 320 and 3 < task["std"] < 40
+    assert read_recipe(runs("regress") / "recipe.yaml")[0].task.mean is None  # type: ignore[union-attr]
+    density = json.loads((runs("density") / "adapter.json").read_text())["task"]
+    assert 0 < density["std"] < 0.1
+    metrics = json.loads((runs("regress") / "metrics.json").read_text())
+    assert metrics["val"]["rmse"] < 60, "not 300: the model starts at the labels' mean"
+
+
+@pytest.mark.slow
+def test_maps_of_numbers(runs: Callable[[str], Path], made: Path, tmp_path: Path) -> None:
+    scene = made / "scenes" / "d.tif"
+    [result] = predict_run(runs("regress"), [str(scene)], tmp_path, device="cpu")
+    with rasterio.open(result.files[0]) as file, rasterio.open(scene) as image:
+        assert result.files[0].name == "d_height.tif"
+        assert (file.crs, file.transform, file.shape) == (image.crs, image.transform, image.shape)
+        assert file.dtypes == ("float32",) and np.isnan(file.nodata)
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert (file.descriptions, file.units) == (("height",), ("m",))
+        found = file.read(1)
+    assert 200 < found.mean() < 400
+    assert f"mean height {found.mean(dtype=np.float64):.4g} m" in result.said
+
+
+@pytest.mark.slow
+def test_the_count_of_a_scene_is_the_sum_of_its_map(
+    runs: Callable[[str], Path], made: Path, tmp_path: Path
+) -> None:
+    scene = made / "scenes" / "d.tif"
+    [result] = predict_run(runs("density"), [str(scene)], tmp_path, device="cpu")
+    with rasterio.open(result.files[0]) as file:
+        total = float(file.read(1).sum(dtype=np.float64))
+    assert result.total == pytest.approx(total, rel=1e-4)  # type: ignore[attr-defined]
+    assert result.said == f"{total:,.1f} trees"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["classify", "several", "value"])
+def test_tables_of_images(
+    runs: Callable[[str], Path], made: Path, tmp_path: Path, which: str
+) -> None:
+    pattern = f"{made}/images/*/*.tif"
+    [result] = predict_run(runs(which), [pattern], tmp_path, device="cpu", batch_size=5)
+    rows = list(csv.DictReader((tmp_path / "images.csv").open()))
+    assert len(rows) == 18 and Path(rows[0]["path"]).is_file()
+    outlines = json.loads((tmp_path / "images.geojson").read_text())["features"]
+    assert len(outlines) == 18 and outlines[0]["geometry"]["type"] == "Polygon"
+    assert 14 < outlines[0]["geometry"]["coordinates"][0][0][0] < 16, "longitude"
+    if which == "classify":
+        assert list(rows[0]) == ["image", "path", "label", "bright", "dark"]
+        assert all(abs(float(r["bright"]) + float(r["dark"]) - 1) < 1e-4 for r in rows)
+        assert all(float(r[r["label"]]) >= 0.5 for r in rows)
+    elif which == "several":
+        assert all(set(r["labels"].split(";")) <= {"bright", "large", ""} for r in rows)
+    else:
+        assert all(abs(float(r["cost"])) < 1e6 for r in rows)
+    # what is said does not hang on which images stand beside
+    alone = tmp_path / "alone"
+    predict_run(runs(which), [rows[3]["path"]], alone, device="cpu")
+    [row] = csv.DictReader((alone / "images.csv").open())
+    for key, value in row.items():
+        if key not in ("image", "path", "label", "labels"):
+            assert float(value) == pytest.approx(float(rows[3][key]), rel=1e-3, abs=1e-4)
+    assert result.windows == 18
+
+
+@pytest.mark.slow
+def test_an_image_larger_than_in_training_is_refused(
+    runs: Callable[[str], Path], made: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(GeotuneError, match=r"a\.tif: is 64x64 pixels, larger than the 32"):
+        predict_run(runs("classify"), [f"{made}/scenes/a.tif"], tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", KINDS)
+def test_a_plan_predicts_the_memory_of_every_task(
+    made: Path, tiny_values: Values, which: str
+) -> None:
+    plan = plan_recipe(parse_recipe(recipe_values(made, tiny_values, which)))
+    assert plan.peak.total > 0 and not plan.prediction.computed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["density", "classify"])
+def test_kept_features_train_the_same_kinds(
+    made: Path, tiny_values: Values, which: str, tmp_path: Path
+) -> None:
+    values = recipe_values(made, tiny_values, which)
+    values["train"] |= {"cache": "memory", "epochs": 1}
+    result = fit_recipe(parse_recipe(values), tmp_path / "run")
+    assert result.did == "trained" and result.metrics
+
+
+# ---------------------------------------------------------------- what does not fit
+@pytest.mark.parametrize(
+    ("which", "changes", "says"),
+    [
+        ("classify", {"decoder": {"kind": "unet"}}, r"kind unet .* use decoder\.kind=pooled"),
+        ("regress", {"decoder": {"kind": "pooled"}}, r"use decoder\.kind=linear, fcn, unet or"),
+        ("classify", {"task": {"kind": "regress"}, "decoder": {"kind": "fcn"}}, r"kind=scenes"),
+        ("regress", {"data": {"class_values": {"a": 1}}}, r"data\.class_values: is for .*segment"),
+        ("regress", {"data": {"spread": "2 m"}}, r"data\.spread: is for task\.kind density"),
+        ("density", {"data": {"spread": "wide"}}, r"'wide', expected a width such as 3 px"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_are_named(
+    made: Path, tiny_values: Values, which: str, changes: dict[str, Any], says: str
+) -> None:
+    values = recipe_values(made, tiny_values, which)
+    for section, change in changes.items():
+        values[section] = change if section != "data" else {**values[section], **change}
+    with pytest.raises(RecipeError, match=says):
+        parse_recipe(values)
+
+
+def test_labels_that_are_all_the_same_are_refused(
+    made: Path, tiny_values: Values, tmp_path: Path
+) -> None:
+    text = (made / "value.csv").read_text()
+    (tmp_path / "same.csv").write_text(re.sub(r",[\d.]+,", ",3.0,", text))
+    values = recipe_values(made, tiny_values, "value")
+    values["data"]["labels"] = str(tmp_path / "same.csv")
+    with pytest.raises(GeotuneError, match="every label of the training part is 3"):
+        fit_recipe(parse_recipe(values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
