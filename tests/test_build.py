@@ -17,6 +17,11 @@ from geotune.backbones.catalog import backbone
 from geotune.build.data import SPLITS, build_data
 from geotune.build.model import TASKS, Built, build_training, card_sections, load_adapter
 from geotune.data.chips import open_chips
+from geotune.data.density_labels import open_density_labels
+from geotune.data.labels import open_labels
+from geotune.data.objects.catalog import FORMATS
+from geotune.data.objects.options import Options
+from geotune.data.objects.scenes import open_object_scenes
 from geotune.data.prepare import prepare
 from geotune.data.scenes import open_scenes
 from geotune.decoders.catalog import DECODERS
@@ -60,16 +65,21 @@ def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., An
 def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
-    of_files = {"bands", "nodata", "class_values", "ignore_values"}
     assert of_windows <= parameters(prepare)
     own = {"split", "kind", "normalize"}
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own
-    assert scenes <= parameters(open_scenes)
-    assert set(sections.data.Chips.model_fields) - of_windows - own - vector <= parameters(
-        open_chips
-    )
-    assert of_files <= parameters(open_chips)
+    objects = parameters(open_object_scenes) | parameters(Options)
+    readers = parameters(open_labels) | parameters(open_density_labels)
+    renamed = {"label_band", "points"}  # `band` and `xy`, which a recipe has to say of what
+    assert scenes - renamed <= parameters(open_scenes) | objects | readers
+    assert parameters(Options) - {"oriented"} <= scenes
+    assert set(get_args(sections.data.Scenes.model_fields["format"].annotation)) == {
+        "auto",
+        *FORMATS,
+    }
+    chips = set(sections.data.Chips.model_fields) - of_windows - own - vector - renamed
+    assert chips <= parameters(open_chips) | readers
     training = {"lr", "backbone_lr", "weight_decay", "schedule", "warmup", "seed"}
     assert training <= parameters(Training) & set(sections.Train.model_fields)
 

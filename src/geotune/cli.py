@@ -211,6 +211,7 @@ def predict(
     batch_size: int = 8,
     probabilities: Annotated[bool, Parameter(negative="")] = False,
     polygons: bool = True,
+    score: float | None = None,
     bands: list[str] | None = None,
     nodata: float | None = None,
     weights: Path | None = None,
@@ -218,10 +219,11 @@ def predict(
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Predict whole scenes: maps as Cloud-Optimised GeoTIFF, or a table of images.
+    """Predict whole scenes: maps as Cloud-Optimised GeoTIFF, objects, or a table of images.
 
     What is written is what the run was trained for: a map of classes with polygons as GeoPackage, a
-    map of numbers, of a density with the count, or a CSV of images with what each of them is.
+    map of numbers, of a density with the count, objects as GeoPackage and GeoJSON, or a CSV of
+    images with what each of them is.
 
     Parameters
     ----------
@@ -234,13 +236,15 @@ def predict(
     window
         Side in pixels of what the model sees at once; by default as in training.
     overlap
-        Share of a window that its neighbour covers too, in maps.
+        Share of a window that its neighbour covers too, in maps and of objects.
     batch_size
         Windows at once.
     probabilities
         Write a GeoTIFF of probabilities beside a map of classes.
     polygons
         Write polygons beside a map of classes.
+    score
+        Least score of objects; by default the one at which F1 was highest in validation.
     bands
         Names of the files' bands in file order, where the files do not say.
     nodata
@@ -269,6 +273,7 @@ def predict(
             batch_size=batch_size,
             probabilities=probabilities,
             polygons=polygons,
+            score=score,
             weights=weights,
             backbone=backbone,
             bands=bands,

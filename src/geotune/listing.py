@@ -19,6 +19,11 @@ DECODERS = {
     "unet": "from coarse to fine with skips",
     "upernet": "pyramid pooling and a feature pyramid",
     "pooled": "one answer an image: pooled maps and a linear layer",
+    "faster_rcnn": "horizontal boxes in two stages",
+    "retinanet": "horizontal boxes in one stage, with anchors",
+    "fcos": "horizontal boxes in one stage, without anchors",
+    "rotated_fcos": "oriented boxes in one stage, without anchors",
+    "oriented_rcnn": "oriented boxes in two stages",
 }
 TASKS = {
     "segment": "a class for every pixel",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.decoders.detectors.base import Detector
 from geotune.features.precision import Features
 from geotune.methods.base import Encoder
 from geotune.types import Normalization
@@ -45,18 +47,23 @@ class Model(nn.Module):
         time: Tensor | None = None,
         location: Tensor | None = None,
         features: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
+        targets: Any = None,
+    ) -> Any:
         """Images `(B, C, H, W)` of raw values, NaN where there is no data, to `(B, K, H, W)`.
 
         A decoder that answers for the image as a whole makes them `(B, K)`.
 
         Dates, modalities, `time` and `location` as in `Backbone.forward`. With `features`, which
         are what `features` gave for these images as `hold` keeps it, the backbone does not run.
+
+        A detector gives `Detected`. It alone reads `targets`, and has losses where there are some.
         """
         x = self._normalized(images)
         height, width = x.shape[-2:]
         kept = None if features is None else Features(features)
         maps = self.encoder(x, time=time, location=location, features=kept)
+        if isinstance(self.decoder, Detector):
+            return self.decoder(maps, (height, width), targets)
         outputs: Tensor = self.decoder(maps)
         if outputs.ndim == 2:
             return outputs

@@ -108,6 +108,7 @@ def choose_examples(
                 classes,
                 palette(classes),
                 getattr(built.task, "unit", ""),
+                validation.details,
             )
         )
         examples.append(Example(sample.name, caption, pictures))
@@ -117,6 +118,8 @@ def choose_examples(
 def page_name(recipe: Recipe) -> str:
     """Under which name a recipe's task is in the catalogue of pages."""
     task = recipe.task
+    if getattr(task, "boxes", "") == "points":
+        return f"{task.kind} points"
     return f"{task.kind} several" if getattr(task, "several", False) else task.kind
 
 

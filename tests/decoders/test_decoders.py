@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from geotune.decoders.base import last_layer
-from geotune.decoders.catalog import DECODERS
+from geotune.decoders.catalog import DECODERS as ALL
+from geotune.decoders.detectors.catalog import DETECTORS
 from geotune.recipe import decoders as sections
 from geotune.types import FeatureMaps, Tap
 
 CLASSES = 3
+DECODERS = {kind: decoder for kind, decoder in ALL.items() if kind not in DETECTORS}
 
 
 def taps_of(*strides: float, channels: int = 8, stem: Sequence[int] = ()) -> tuple[Tap, ...]:

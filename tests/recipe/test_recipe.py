@@ -115,8 +115,8 @@ def test_every_fault_is_said() -> None:
         ("data.split.kind", GONE, "data.split.kind: is missing; expected one of list, random"),
         (
             "task.kind",
-            "detect",
-            "task.kind: found 'detect', expected one of segment, classify, regress, density",
+            "detct",
+            "task.kind: found 'detct', expected one of segment, detect, classify, regress, density",
         ),
     ],
 )
@@ -380,3 +380,26 @@ def test_a_split_has_the_names_of_its_section(kind: str) -> None:
 
     ours = parameters(SPLITS[kind])
     assert list(ours)[1:] == list(defaults(kinds_of(sections.Split)[kind]))
+
+
+def test_objects_have_their_own_keys() -> None:
+    values = changed("task", {"kind": "detect", "classes": ["ship"], "boxes": "oriented"})
+    recipe = parse_recipe(values)
+    assert recipe.task.kind == "detect" and recipe.data.kind == "scenes"
+    assert recipe.data.visible == 0.5 and recipe.data.format == "auto"
+    for key, value, message in (
+        ("task.boxes", "round", "task.boxes: found 'round'"),
+        ("task.classes", ["a", "a"], "names a class twice"),
+        ("data.visible", 0.4, "data.visible: found 0.4"),
+        ("data.format", "kitti", "data.format: found 'kitti'"),
+        ("data.point_size", "6", "data.point_size: found '6'"),
+    ):
+        section, name = key.split(".")
+        assert message in fault({**values, section: {**values[section], name: value}})
+
+
+def test_chips_hold_no_objects() -> None:
+    values = changed("task", {"kind": "detect", "classes": ["ship"]})
+    chips = {"kind": "chips", "images": "a", "masks": "b", "split": {"kind": "random"}}
+    assert "data.kind chips has masks, not objects" in fault({**values, "data": chips})
+    assert "data.visible: is for task.kind detect" in fault(changed("data.visible", 0.7))

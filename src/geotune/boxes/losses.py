@@ -1,4 +1,6 @@
-"""Losses of oriented boxes that know no angle, only the Gaussian that a box stands for.
+"""Losses of boxes: of horizontal ones GIoU, of oriented ones those of Gaussians.
+
+The losses of oriented boxes know no angle, only the Gaussian that a box stands for.
 
 A box is taken for a normal distribution: its centre, and its sides as standard deviations along
 and across the angle. Two descriptions of one rectangle are one distribution, so nothing jumps where
@@ -13,7 +15,7 @@ Both papers' formulas need one number that says how much two distributions diffe
 where d is the angle between the boxes. It is written so here because every term is positive: the
 determinants, as they stand in the papers, are differences that cancel where boxes are thin.
 
-All take boxes `(..., 5)`, predicted and true, and give a loss each `(...)`, 0 for equal boxes, in
+They take boxes `(..., 5)`, predicted and true, and give a loss each `(...)`, 0 for equal boxes, in
 float32 at least. Sides below `LEAST_SIDE` count as that long and get no gradient.
 """
 
@@ -25,7 +27,21 @@ from torch.nn.functional import smooth_l1_loss
 
 LEAST_SIDE = 1e-3
 _SOFT = 1e-3
+_LEAST = 1e-7
 _BETA = 1 / 9
+
+
+def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """`1 - GIoU` in [0, 2) of horizontal boxes `(..., 4)` with others (arXiv 1902.09630).
+
+    That of torchvision, without its look at values.
+    """
+    low, high = torch.maximum(predicted, target), torch.minimum(predicted, target)
+    shared = (high[..., 2:] - low[..., :2]).clamp(min=0).prod(-1)
+    around = (low[..., 2:] - high[..., :2]).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (predicted, target)]
+    union = areas[0] + areas[1] - shared
+    return 1 - shared / union.clamp(min=_LEAST) + (around - union) / around.clamp(min=_LEAST)
 
 
 def probiou_loss(predicted: Tensor, target: Tensor, bounded: bool = True) -> Tensor:

@@ -6,7 +6,7 @@ Needs no torch, so that a fault in the data is answered before the seconds that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,8 @@ from geotune.data.chips import open_chips
 from geotune.data.density_labels import open_density_labels
 from geotune.data.images import open_images
 from geotune.data.labels import LabelReader, open_labels
+from geotune.data.objects.options import Options
+from geotune.data.objects.scenes import cut_notes, open_object_scenes
 from geotune.data.prepare import DataParts, fitting_window, prepare
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
@@ -31,6 +33,7 @@ from geotune.data.synthetic import DEFAULT_BANDS, labels_path, write_scenes
 from geotune.data.synthetic_scene import PIXEL_M
 from geotune.data.value_labels import open_value_labels
 from geotune.recipe import Recipe
+from geotune.recipe.tasks import Detect
 from geotune.types import GeotuneError
 
 
@@ -90,7 +93,7 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
     """Open, split, read and check the recipe's data. Raises `GeotuneError` for what is wrong."""
     data = recipe.data
     parts = SPLITS[data.split.kind](_open(recipe), **values_of(data.split))
-    return prepare(
+    made = prepare(
         parts,
         window=data.window,
         samples=data.samples,
@@ -101,6 +104,7 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
         metadata=recipe.backbone.metadata,
         progress=progress,
     )
+    return replace(made, notes=[*made.notes, *cut_notes(parts, made.window)])
 
 
 def with_window(recipe: Recipe, window: int) -> Recipe:
@@ -139,11 +143,33 @@ def _open(recipe: Recipe) -> list[Scene]:
 
 def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
+    if isinstance(recipe.task, Detect):
+        return _open_objects(recipe.task, data, **files)
     return open_scenes(
         READERS[recipe.task.kind](recipe),
         scenes=data.scenes,
         labels=data.labels,
         missing=data.missing,
+        **files,
+    )
+
+
+def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
+    options = Options(
+        oriented=task.boxes == "oriented",
+        visible=data.visible,
+        class_field=data.class_field,
+        point_size=data.point_size,
+        other_classes=data.other_classes,
+    )
+    return open_object_scenes(
+        scenes=data.scenes,
+        labels=data.labels,
+        classes=task.classes,
+        options=options,
+        format=data.format,
+        missing=data.missing,
+        class_values=data.class_values,
         **files,
     )
 

@@ -66,12 +66,19 @@ def complete(recipe: Recipe, data: DataParts | FileFacts) -> tuple[Recipe, list[
         found["wavelengths"] = data.wavelengths
         said = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
         notes.append(f"{section.name} is told the wavelengths that the files say: {said}")
-    task, told = _standardised(recipe.task, data.numbers)
+    task, told = _standardised(_measured(recipe.task, data.gsd_m), data.numbers)
     changes = {
         "backbone": section.model_copy(update=found),
         "task": task,
     }
     return recipe.model_copy(update=changes), notes + told
+
+
+def _measured(task: Any, gsd_m: float | None) -> Any:
+    """A task of points with the size of a pixel, where the recipe left that to the files."""
+    if getattr(task, "boxes", "") != "points" or task.pixel_m is not None or gsd_m is None:
+        return task
+    return task.model_copy(update={"pixel_m": round(gsd_m, 3)})
 
 
 def _standardised(task: Any, numbers: tuple[float, float] | None) -> tuple[Any, list[str]]:

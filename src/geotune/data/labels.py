@@ -25,7 +25,8 @@ class Labels(Protocol):
         unit: what is counted of each class: `pixel`, `object`, `image`.
         whole: whether they are about the image as a whole, so that no window may cut it.
         overlaps: whether any label lies in the scene; None where the file holds no label at all.
-        notes: what a user should know about how the file was understood.
+        notes: what a user should know about how the file was understood; what is true of all files
+            of a dataset is in the notes of each, and shown once.
     """
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 from geotune.data.raster import RasterSource, apply
-from geotune.data.vector_labels import read_frame
+from geotune.data.vector_file import read_frame, same_world
 from geotune.types import GeotuneError
 
 Points = NDArray[np.float64]
@@ -65,9 +65,7 @@ def _read_csv(path: Path) -> Points:
 
 
 def _read_vector(path: Path, raster: RasterSource) -> Points:
-    if not path.exists():
-        raise GeotuneError(f"{path}: there is no such label file; mend data.labels")
-    frame = read_frame(path, path.stat().st_mtime_ns)
+    frame = read_frame(path)
     shapes: Any = np.asarray(frame.geometry.array, dtype=object)
     shapes = shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))]
     if not len(shapes):
@@ -77,12 +75,7 @@ def _read_vector(path: Path, raster: RasterSource) -> Points:
         raise GeotuneError(
             f"{path}: holds {len(others)} features such as {others[0].geom_type}; expected points"
         )
-    if (frame.crs is None) != (raster.crs is None):
-        lacks, has = (raster.path, path) if raster.crs is None else (path, raster.path)
-        raise GeotuneError(
-            f"{lacks}: has no CRS, but {has} has one; write into the first which CRS its "
-            "coordinates are in"
-        )
+    same_world(path, frame.crs, raster)
     if frame.crs is not None and raster.crs is not None:
         try:
             series = geopandas.GeoSeries(shapes, crs=frame.crs).to_crs(raster.crs.to_wkt())

@@ -157,4 +157,4 @@ def _notes(
             if absent:
                 unit = members[0].labels.unit
                 notes.append(f"no {unit} of {', '.join(absent)} in the {part} part")
-    return notes
+    return list(dict.fromkeys(notes))  # what is true of all files is said once

@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotune.data.raster import Image
-from geotune.data.scene import Scene, has_data
+from geotune.data.scene import BLOCK, Scene, has_data
 from geotune.data.windows import Window, grid
 from geotune.types import BandStatistics, GeotuneError
-
-BLOCK = 512
-"""Side of the blocks that are read at a time, in pixels."""
 
 KEPT = 2048
 """Positions that are kept of each class in each scene."""
@@ -32,7 +29,8 @@ class SceneScan:
         counts: pixels with data of each band, `(C,)`.
         means: mean of each band over them.
         squares: sum of squared distances from the mean.
-        class_counts: what is marked of each class where there is data, `(K,)`: its pixels.
+        class_counts: what is marked of each class where there is data, `(K,)`: its pixels
+            or objects.
         positions: for each class up to `KEPT` of its marks, `(n, 2)` as (row, col), each of them
             equally likely.
         labelled: (row, col) of those windows of the scene's grid that hold a labelled pixel.
@@ -183,7 +181,7 @@ class _Moments:
 
 
 class _Reservoir:
-    """A uniform sample of a class's pixels, whatever their number."""
+    """A uniform sample of a class's marks, whatever their number."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng

@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from geotune.data.labels import Labels
 from geotune.data.raster import Image, RasterSource
-from geotune.data.windows import Window
+from geotune.data.windows import Window, grid
 from geotune.types import Target
+
+BLOCK = 512
+"""Side of the blocks that are read at a time, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Scene:
         """Image `(C, h, w)`, NaN where there is no data, and the target without what lies there."""
         image = self.raster.read(window)
         return image, self.labels.read(window).shown(has_data(image))
+
+    def target(self) -> Target:
+        """The target of the whole scene, whose image is read a piece at a time."""
+        valid = np.zeros(self.shape, dtype=np.bool_)
+        whole = Window(0, 0, *self.shape)
+        for block in filter(None, (piece.clip(self.shape) for piece in grid(self.shape, BLOCK))):
+            valid[block.within(whole)] = has_data(self.raster.read(block))
+        return self.labels.read(whole).shown(valid)
 
 
 def has_data(image: Image) -> NDArray[np.bool_]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from geotune.data.labels import LabelReader
 from geotune.data.patterns import Match, fill, find
@@ -36,21 +36,17 @@ def open_scenes(
     label lies in any scene.
     """
     found = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
-    label_files = {name: _label_file(labels, name) for name in found}
+    label_files = {name: label_file(labels, name) for name in found}
     found = _without_labels(found, label_files)
     gone = [name for name in found if not label_files[name].is_file()]
     if len(gone) == len(found) or (gone and missing == "refuse"):
-        raise GeotuneError(
-            f"{label_files[gone[0]]}: there is no such label file for scene {gone[0]}"
-            + (f", nor one for {', '.join(gone[1:6])}" if gone[1:] else "")
-            + "; mend data.labels, or data.scenes where it takes in too much"
-        )
+        refuse_missing(gone, label_files)
     opened = []
     for name, files in found.items():
         raster = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
         opened.append(Scene(name, raster, read(label_files[name], raster), group=name))
     same_bands([scene.raster for scene in opened])
-    _overlap(opened)
+    require_overlap(opened)
     return opened
 
 
@@ -148,7 +144,20 @@ def _first(files: Files) -> Path:
     return files if isinstance(files, Path) else next(iter(files.values()))
 
 
-def _label_file(labels: str, name: str) -> Path:
+def refuse_missing(
+    missing: Sequence[str], label_files: Mapping[str, Path], otherwise: str = ""
+) -> NoReturn:
+    """Raise `GeotuneError` for scenes of which the label files are not there."""
+    raise GeotuneError(
+        f"{label_files[missing[0]]}: there is no such label file for scene {missing[0]}"
+        + (f", nor one for {', '.join(missing[1:6])}" if missing[1:] else "")
+        + "; mend data.labels, or data.scenes where it takes in too much"
+        + otherwise
+    )
+
+
+def label_file(labels: str, name: str) -> Path:
+    """The label file of a scene, which may not be there, by the pattern `labels`."""
     found = fill(labels, {"stem": name, "scene": name})
     if not found:
         return Path(labels.replace("{stem}", name).replace("{scene}", name))
@@ -180,7 +189,8 @@ def same_bands(rasters: Sequence[RasterSource]) -> None:
             )
 
 
-def _overlap(scenes: Sequence[Scene]) -> None:
+def require_overlap(scenes: Sequence[Scene]) -> None:
+    """Raise `GeotuneError` where no label lies in any scene."""
     held = [scene for scene in scenes if scene.labels.overlaps is not None]
     if held and not any(scene.labels.overlaps for scene in held):
         first = held[0]

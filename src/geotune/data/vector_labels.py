@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import geopandas
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
-from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.features import rasterize
-from rasterio.transform import Affine, array_bounds
-from rasterio.warp import transform_bounds
+from rasterio.transform import Affine
 from shapely import STRtree
 
 from geotune.data.handles import quiet
-from geotune.data.raster import RasterSource, apply
+from geotune.data.raster import RasterSource
 from geotune.data.targets import PixelClasses
 from geotune.data.values import UNKNOWN, ClassValues
+from geotune.data.vector_file import (
+    Shapes,
+    class_column,
+    fields,
+    near,
+    read_frame,
+    same_world,
+    to_pixels,
+)
 from geotune.data.windows import Window
 from geotune.types import IGNORE, GeotuneError
 
-CLASS_FIELDS = ("class", "label", "classname")
 MANY_CORNERS = 500
 POLYGONS = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
-Shapes = NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,7 @@ def open_vector_labels(
     polygons, for a class that is not in the list, and where only one of scene and labels has a
     CRS.
     """
-    if not path.exists():
-        raise GeotuneError(f"{path}: there is no such label file; mend data.labels")
-    frame = read_frame(path, path.stat().st_mtime_ns)
+    frame = read_frame(path)
     notes: list[str] = []
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
     there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
@@ -129,9 +127,11 @@ def open_vector_labels(
     shapes = shapes[there]
     overlaps: bool | None = None
     if len(shapes):
-        _check(path, frame.crs, shapes, raster)
-        near = _near(shapes, frame.crs, raster)
-        shapes, indices = _to_pixels(path, frame.crs, shapes[near], raster), indices[near]
+        _only_polygons(path, shapes)
+        same_world(path, frame.crs, raster)
+        here = near(shapes, frame.crs, raster)
+        shapes, indices = _polygons(shapes[here]), indices[here]
+        shapes = to_pixels(path, frame.crs, shapes, raster)
         scene = shapely.box(0, 0, raster.shape[1], raster.shape[0])
         inside = shapely.intersects(shapes, scene)
         overlaps = bool(inside.any())
@@ -148,55 +148,17 @@ def open_vector_labels(
     )
 
 
-@functools.lru_cache(maxsize=1)  # many scenes may share one file
-def read_frame(path: Path, changed: int) -> geopandas.GeoDataFrame:
-    """The features of a file that was changed last at `changed`, in nanoseconds.
-
-    Raises `GeotuneError` where it cannot be read or holds no geometry.
-    """
-    try:
-        if path.suffix.lower() == ".parquet":
-            return geopandas.read_parquet(path)
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) > 1:
-            raise GeotuneError(
-                f"{path}: has the layers {', '.join(layers)}; expected one: put the labels into a "
-                "file of their own"
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # columns of kinds that are not used here
-            frame = pyogrio.read_dataframe(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
-        raise GeotuneError(
-            f"{path}: cannot be read as vector labels ({error}); write it anew"
-        ) from error
-    if not isinstance(frame, geopandas.GeoDataFrame):
-        raise GeotuneError(f"{path}: has no geometry; expected polygons or points")
-    return frame
-
-
 def _classes_of(
     path: Path, frame: geopandas.GeoDataFrame, class_field: str | None, values: ClassValues
 ) -> NDArray[np.int64]:
     """Class index of every feature."""
-    columns = [str(name) for name in frame.columns if name != frame.geometry.name]
-    if class_field:
-        if class_field not in columns:
-            raise GeotuneError(
-                f"{path}: has no field {class_field!r} (data.class_field); "
-                f"it has {', '.join(columns) or 'none'}"
-            )
-        name: str | None = class_field
-    elif class_field is None:
-        by_lower = {column.lower(): column for column in columns}
-        name = next((by_lower[known] for known in CLASS_FIELDS if known in by_lower), None)
-    else:
-        name = None
+    name = class_column(path, frame, class_field)
     if name is None:
         if len(values.classes) > 2 and len(frame):
+            held = ", ".join(fields(frame)) or "none"
             raise GeotuneError(
                 f"{path}: does not say which of {', '.join(values.classes)} a polygon is; name "
-                f"the field that does with data.class_field (it has {', '.join(columns) or 'none'})"
+                f"the field that does with data.class_field (it has {held})"
             )
         return np.ones(len(frame), dtype=np.int64)
     attribute = frame[name].tolist()
@@ -213,77 +175,13 @@ def _classes_of(
     return indices
 
 
-def _check(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> None:
-    """Raise `GeotuneError` for points and lines, and where only one of the two has a CRS."""
+def _only_polygons(path: Path, shapes: Shapes) -> None:
     flat = shapely.get_dimensions(shapes) < 2
     if flat.any():
         raise GeotuneError(
             f"{path}: holds {int(flat.sum())} features such as {shapes[flat][0].geom_type}; "
             "expected polygons"
         )
-    if (crs is None) != (raster.crs is None):
-        lacks, has, found = (
-            (raster.path, f"its labels {path}", crs)
-            if raster.crs is None
-            else (path, f"its scene {raster.path}", raster.crs)
-        )
-        raise GeotuneError(
-            f"{lacks}: has no CRS, but {has} has one ({found}); write into the first which CRS "
-            "its coordinates are in"
-        )
-
-
-def _near(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.bool_]:
-    """Which shapes may lie in the scene, so that a country's labels need not all be reprojected."""
-    if crs is None or raster.crs is None:
-        return np.ones(len(shapes), dtype=np.bool_)
-    box = array_bounds(*raster.shape, raster.transform)
-    try:
-        west, south, east, north = transform_bounds(raster.crs, CRS.from_wkt(crs.to_wkt()), *box)
-    except RasterioError:
-        return np.ones(len(shapes), dtype=np.bool_)
-    if not np.isfinite([west, south, east, north]).all() or west > east:  # over the 180th meridian
-        return np.ones(len(shapes), dtype=np.bool_)
-    wide, high = 0.05 * (east - west), 0.05 * (north - south)
-    left, bottom, right, top = shapely.bounds(shapes).T
-    found: NDArray[np.bool_] = (
-        (left < east + wide)
-        & (right > west - wide)
-        & (bottom < north + high)
-        & (top > south - high)
-    )
-    return found
-
-
-def _to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Shapes:
-    """Valid polygons in pixel coordinates of the scene."""
-    if not len(shapes):
-        return shapes
-    shapes = _polygons(shapes)
-    if crs is not None and raster.crs is not None:
-        target = raster.crs.to_wkt()
-        if crs != target:
-            series = geopandas.GeoSeries(shapes, crs=crs)
-            # a straight edge is bent by the projection: give long ones corners on the way
-            spans = shapely.bounds(shapes)
-            longest = float(np.nanmax(spans[:, 2:] - spans[:, :2], initial=0.0))
-            if longest > 0:
-                series = series.segmentize(longest / 64)
-            try:
-                shapes = np.asarray(series.to_crs(target).array, dtype=object)
-            except ProjError as error:
-                raise GeotuneError(
-                    f"{path}: cannot be brought from its CRS to that of {raster.path} ({error})"
-                ) from error
-            # what the scene's CRS cannot express is far from the scene
-            shapes[~np.isfinite(shapely.bounds(shapes)).all(axis=1)] = shapely.Polygon()
-    back = ~raster.transform
-
-    def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(apply(back, points[:, 0], points[:, 1]), axis=1)
-
-    moved: Shapes = shapely.transform(shapes, pixels)
-    return moved
 
 
 def _polygons(shapes: Shapes) -> Shapes:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
+from geotune.decoders.detectors.catalog import DETECTORS
 from geotune.decoders.fcn import Fcn
 from geotune.decoders.linear import Linear
 from geotune.decoders.pooled import Pooled
 from geotune.decoders.unet import Unet
 from geotune.decoders.upernet import Upernet
 
-DECODERS: dict[str, type[nn.Module]] = {
+DECODERS: dict[str, Callable[..., nn.Module]] = {
     "linear": Linear,
     "fcn": Fcn,
     "unet": Unet,
     "upernet": Upernet,
     "pooled": Pooled,
+    **DETECTORS,
 }
 """Each is called as `DECODERS[kind](taps, num_outputs, **values)`."""

@@ -60,6 +60,7 @@ def predict_run(
     batch_size: int = 8,
     probabilities: bool = False,
     polygons: bool = True,
+    score: float | None = None,
     weights: Path | None = None,
     backbone: str | None = None,
     bands: Sequence[str] | None = None,
@@ -70,10 +71,12 @@ def predict_run(
     """Predict scenes with a finished run, or with a folder that holds only an adapter.
 
     What is written is what the task makes: a map of classes or of numbers of each scene, or one
-    table of all images. `probabilities` and `polygons` are for maps of classes; `overlap` is for
-    maps. `bands` and `nodata` say what the scenes' files do not; by default as the run's recipe
-    does. `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError`
-    before anything is written where a scene does not fit.
+    table of all images, the objects of each scene. `probabilities` and `polygons` are for maps of
+    classes; `overlap` is for maps and objects; `score` is the least of objects, by default that of
+    each class at which F1 was highest in validation. `bands` and `nodata` say what the scenes'
+    files do not; by default as the run's recipe does. `backbone` names a Python file of the user's,
+    as in `load_adapter`. Raises `GeotuneError` before anything is written where a scene does not
+    fit.
     """
     card = read_card(run)
     folder = RunFolder(run)
@@ -100,7 +103,13 @@ def predict_run(
         "device": pick_device(device),
         "metadata": built.backbone.metadata,
     }
-    maps = {"overlap": overlap, "probabilities": probabilities, "polygons": polygons}
+    maps: dict[str, Any] = {
+        "overlap": overlap,
+        "probabilities": probabilities,
+        "polygons": polygons,
+    }
+    if built.task.product == "objects":
+        maps["scores"] = _least_scores(folder, built, score)
     return PRODUCTS[built.task.product](built, sources, out, progress, options, **maps)
 
 
@@ -180,10 +189,56 @@ def _table(
     return [tabulate(model, sources, out, rows=rows, progress=told, **options)]
 
 
+def _objects(
+    built: Built,
+    sources: Sources,
+    out: Path,
+    progress: Told | None,
+    options: dict[str, Any],
+    *,
+    overlap: float,
+    scores: dict[str, float],
+    **_: Any,
+) -> list[Predicted]:
+    from geotune.inference.objects import find_objects
+
+    task: Any = built.task
+    choice: Any = built.model.decoder.choice
+    model = _answering(built, options["device"])
+    options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
+    return [
+        find_objects(
+            model,
+            source,
+            out,
+            classes=task.classes,
+            scores=scores,
+            nms_threshold=choice.nms_threshold,
+            points=task.boxes == "points",
+            name=name,
+            progress=_named(progress, name),
+            **options,
+        )
+        for name, source in sources.items()
+    ]
+
+
+def _least_scores(folder: RunFolder, built: Built, score: float | None) -> dict[str, float]:
+    """By class: what was asked for, else what did best in validation, else the detector's own."""
+    best: dict[str, float | None] = {}
+    if score is None and (folder.path / "metrics.json").is_file():
+        best = folder.read_json("metrics").get("threshold", {}).get("val", {})
+    choice: Any = built.model.decoder.choice
+    own: float = choice.score_threshold if score is None else score
+    found = {name: best.get(name) for name in built.task.classes}
+    return {name: own if least is None else least for name, least in found.items()}
+
+
 PRODUCTS: dict[str, Callable[..., list[Predicted]]] = {
     "classes": _class_maps,
     "values": _value_maps,
     "table": _table,
+    "objects": _objects,
 }
 """By `Task.product`: what writes it."""
 

@@ -57,6 +57,7 @@ class Step:
         precision: `32-true`, or a mixed one.
         micro: windows that are computed at once; by default all of the batch.
         clip: norm of the gradients; 0 for none.
+        shown: whether the model is given the targets, too, as `targets`.
     """
 
     inputs: Mapping[str, Any]
@@ -66,6 +67,7 @@ class Step:
     precision: str = "32-true"
     micro: int | None = None
     clip: float = 0.0
+    shown: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,10 @@ def _run(
     for part in parts:
         own = tree_map_only(Tensor, lambda x: x[part], inputs)  # noqa: B023  # called at once
         with torch.autocast("cpu", torch.bfloat16, enabled=step.precision != "32-true"):
-            loss = step.loss(model(**own), targets[part])
+            shown = {"targets": targets[part]} if step.shown else {}
+            loss = step.loss(model(**own, **shown), targets[part])
         (loss * (1 / len(parts))).backward()  # type: ignore[no-untyped-call]
-        del own, loss
+        del own, shown, loss
     reached = [parameter for parameter in model.parameters() if parameter.grad is not None]
     if step.clip:
         torch.nn.utils.clip_grad_norm_(reached, step.clip)

@@ -90,12 +90,12 @@ class _Labelled(_Windows):
 
     window: PositiveInt = 128
     class_values: dict[str, int] | None = Field(
-        None, description="class name to value in raster labels; by default the class's index"
+        None, description="class name to its number in the labels; by default the class's index"
     )
     class_field: str | None = Field(
         None,
         description="attribute of vector labels that holds the class; empty: every polygon is of "
-        "the second class",
+        "the second class, every object of the one class",
     )
     ignore_values: list[int] = Field(
         default_factory=lambda: [255], description="values of raster labels that are not counted"
@@ -125,8 +125,26 @@ class Scenes(_Labelled):
         "scene's name stands in the path"
     )
     labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
+    format: Literal["auto", "coco", "dota", "points", "vector", "voc", "yolo"] = Field(
+        "auto", description="of labels of objects; by default what their names and contents say"
+    )
     missing: Literal["refuse", "empty"] = Field(
-        "refuse", description="scenes without a label file: refused, or without any object"
+        "refuse", description="scenes without a file of objects: refused, or without any object"
+    )
+    visible: float = Field(
+        0.5,
+        ge=0.5,
+        le=1,
+        description="least share of an object's area by which it counts in a window; in windows "
+        "that show less it is neither to be found nor wrong to find",
+    )
+    point_size: str | None = Field(
+        None,
+        pattern=r"^\d+(\.\d+)? ?(px|m)$",
+        description="side of the boxes around objects that are labelled as points: 6 m, 10 px",
+    )
+    other_classes: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="objects of classes that task.classes does not name"
     )
     split: Split
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
+from geotune.recipe.detectors import FasterRcnn, Fcos, OrientedRcnn, Retinanet, RotatedFcos
 from geotune.recipe.section import Section, Share
 from geotune.recipe.tasks import Per
 
@@ -55,4 +56,16 @@ class Pooled(Section):
     dropout: Share = 0.0
 
 
-Decoder = Annotated[Linear | Fcn | Unet | Upernet | Pooled, Field(discriminator="kind")]
+Decoder = Annotated[
+    Linear
+    | Fcn
+    | Unet
+    | Upernet
+    | Pooled
+    | FasterRcnn
+    | Retinanet
+    | Fcos
+    | RotatedFcos
+    | OrientedRcnn,
+    Field(discriminator="kind"),
+]

@@ -9,29 +9,42 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.recipe.data import Data
 from geotune.recipe.decoders import Decoder
+from geotune.recipe.detectors import Detector
 from geotune.recipe.methods import Method
 from geotune.recipe.section import Section
-from geotune.recipe.tasks import Task
+from geotune.recipe.tasks import Detect, Task
 from geotune.recipe.train import Train
 
 DATA_OF = {
     "segment": ("scenes", "chips", "synthetic"),
     "regress": ("scenes", "chips"),
     "density": ("scenes",),
+    "detect": ("scenes",),
 }
-"""Kinds of data that have labels for the pixels of a task."""
+"""Kinds of data that have labels inside the image for a task."""
 
 ONLY_OF = {
-    "class_values": "segment",
-    "class_field": "segment",
-    "ignore_values": "segment",
-    "unlabelled": "segment",
-    "label_band": "regress",
-    "spread": "density",
-    "points": "density",
-    "missing": "density",
+    "class_values": ("segment", "detect"),
+    "class_field": ("segment", "detect"),
+    "ignore_values": ("segment",),
+    "unlabelled": ("segment",),
+    "label_band": ("regress",),
+    "spread": ("density",),
+    "points": ("density",),
+    "missing": ("density", "detect"),
+    "format": ("detect",),
+    "visible": ("detect",),
+    "point_size": ("detect",),
+    "other_classes": ("detect",),
 }
-"""Keys of the data that only one kind of task takes."""
+"""Keys of the data that only some kinds of task take."""
+
+DECODERS_OF = {
+    "pixel": "linear, fcn, unet or upernet",
+    "object": "faster_rcnn, retinanet, fcos, rotated_fcos or oriented_rcnn",
+    "image": "pooled",
+}
+"""Kinds of decoders that give an answer for each."""
 
 
 class Backbone(Section):
@@ -76,12 +89,20 @@ class Sections(Section):
     @model_validator(mode="after")
     def _decoder_fits(self) -> Sections:
         if self.decoder.per != self.task.per:
-            nearest = {"pixel": "linear, fcn, unet or upernet", "image": "pooled"}[self.task.per]
             raise ValueError(
                 f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, "
                 f"but task.kind {self.task.kind} asks for one for each {self.task.per}; "
-                f"use decoder.kind={nearest}"
+                f"use decoder.kind={DECODERS_OF[self.task.per]}"
             )
+        if isinstance(self.task, Detect) and isinstance(self.decoder, Detector):
+            oriented = self.task.boxes == "oriented"
+            if self.decoder.oriented != oriented:
+                kinds = "rotated_fcos or oriented_rcnn" if oriented else "faster_rcnn or fcos"
+                found = "oriented" if self.decoder.oriented else "horizontal"
+                raise ValueError(
+                    f"decoder.kind {self.decoder.kind} finds {found} boxes, but task.boxes is "
+                    f"{self.task.boxes}; use decoder.kind={kinds}, or mend task.boxes"
+                )
         return self
 
 
@@ -93,16 +114,23 @@ class Recipe(Sections):
 
     @model_validator(mode="after")
     def _data_fits(self) -> Recipe:
+        if self.data.kind == "chips" and self.task.kind == "detect":
+            raise ValueError(
+                "data.kind chips has masks, not objects: use data.kind=scenes, which takes folders "
+                "of images too (scenes: images/*.png, labels: labels/{stem}.txt)"
+            )
         kinds = ("images",) if self.task.per == "image" else DATA_OF[self.task.kind]
         if self.data.kind not in kinds:
             raise ValueError(
                 f"data.kind {self.data.kind} has no labels for task.kind {self.task.kind} with an "
                 f"answer for each {self.task.per}; use data.kind={' or '.join(kinds)}"
             )
-        for key, kind in ONLY_OF.items():
+        for key, kinds in ONLY_OF.items():
             field = type(self.data).model_fields.get(key)
-            if field is None or self.task.kind == kind:
+            if field is None or self.task.kind in kinds:
                 continue
             if getattr(self.data, key) != field.get_default(call_default_factory=True):
-                raise ValueError(f"data.{key}: is for task.kind {kind}, found {self.task.kind}")
+                raise ValueError(
+                    f"data.{key}: is for task.kind {' or '.join(kinds)}, found {self.task.kind}"
+                )
         return self

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from geotune.recipe.section import Section
 
-Per = Literal["pixel", "image"]
+Per = Literal["pixel", "object", "image"]
 """What an answer is of."""
 
 
@@ -20,8 +20,7 @@ class _Classes(Section):
 
     @model_validator(mode="after")
     def _classes_fit(self) -> _Classes:
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"task.classes names a class twice: {', '.join(self.classes)}")
+        _each_once(self.classes)
         if self.class_weights is not None and len(self.class_weights) != len(self.classes):
             raise ValueError(
                 f"task.class_weights has {len(self.class_weights)} values "
@@ -90,4 +89,32 @@ class Density(Section):
     )
 
 
-Task = Annotated[Segment | Classify | Regress | Density, Field(discriminator="kind")]
+class Detect(Section):
+    """Objects, each a box with a class."""
+
+    per: ClassVar[Per] = "object"
+    kind: Literal["detect"] = "detect"
+    classes: list[str] = Field(min_length=1, description="of objects; background is none of them")
+    boxes: Literal["horizontal", "oriented", "points"] = Field(
+        "horizontal",
+        description="points: boxes of data.point_size to learn from, places to judge by",
+    )
+    radius_m: PositiveFloat = Field(
+        3.0, description="of points: how far from an object, in metres, what is found may lie"
+    )
+    pixel_m: PositiveFloat | None = Field(
+        None, description="of points: metres a pixel; by default the files'"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Detect:
+        _each_once(self.classes)
+        return self
+
+
+def _each_once(classes: list[str]) -> None:
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"task.classes names a class twice: {', '.join(classes)}")
+
+
+Task = Annotated[Segment | Detect | Classify | Regress | Density, Field(discriminator="kind")]

@@ -47,7 +47,8 @@ class Task(Protocol):
 
     @property
     def product(self) -> str:
-        """What a prediction leaves: a map of `classes`, a map of `values`, or a `table`.
+        """What a prediction leaves: a map of `classes`, a map of `values`, `objects`, or a
+        `table`.
 
         A task of values is a `ValueTask`, one of tables a `TableTask`.
         """

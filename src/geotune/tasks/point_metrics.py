@@ -83,7 +83,10 @@ class PointMetrics(nn.Module):
         `rmse_m` is of the distances of what was matched. `count_mae`, `count_rmse` and `count_bias`
         are of the difference, found less there, in an image; NaN is what nothing was counted for.
         """
-        images = gathered(self.images)
+        return self.of(gathered(self.images))
+
+    def of(self, images: Sequence[_Image]) -> dict[str, float]:
+        """The figures of some images, without any other process."""
         if self.threshold is not None:
             return self._at(self.threshold, images)
         each = [self._at(threshold, images) for threshold in CANDIDATES]

@@ -95,7 +95,7 @@ class Training(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """What one part of the batch adds to its loss."""
         part = batch.part(self._part)
-        loss = self.task.loss(self.model(**part.inputs), part.targets)
+        loss = self.task.loss(self.model(**part.inputs, targets=part.targets), part.targets)
         return loss * (len(part) / len(batch))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -114,7 +114,7 @@ class Training(LightningModule):
 
         def attempt(parts: Sequence[slice]) -> list[tuple[Batch, Any]]:
             some = [batch.part(part) for part in parts]
-            return [(part, self.model(**part.inputs)) for part in some]
+            return [(part, self.model(**part.inputs, targets=part.targets)) for part in some]
 
         for part, outputs in self.parts.compute(len(batch), attempt):
             self.val_metrics.update(outputs, part.targets)
@@ -123,7 +123,7 @@ class Training(LightningModule):
         own = int(self.trainer.num_val_batches[0])
         if is_sharded(self.model) and batch_idx + 1 == own:
             for _ in range(own, self.most_val_batches):  # the others need this one's shares
-                self.model(**batch.inputs)
+                self.model(**batch.inputs, targets=batch.targets)
 
     def on_validation_epoch_end(self) -> None:
         """The metrics of the whole part."""

@@ -38,7 +38,8 @@ def training_step(
 
     return Step(
         inputs=tree_map_only(Tensor, several, dict(inputs)),
-        targets=tree_map_only(Tensor, several, targets),
+        # Of images that hold several things each there is a list, and the first stands for all.
+        targets=targets[:1] * windows if isinstance(targets, list) else several(targets),
         loss=task.loss,
         optimizer=lambda model: make_optimizer(
             model,  # type: ignore[arg-type]
@@ -49,6 +50,7 @@ def training_step(
         precision=train.precision,
         micro=micro or micro_batch(train.batch_size, train.accumulate, world),
         clip=train.clip,
+        shown=task.product == "objects",
     )
 
 

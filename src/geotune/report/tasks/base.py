@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Shown:
         classes: names of what the task tells apart, or of its one quantity.
         colors: of the classes.
         unit: of a quantity.
+        details: what the task tells of all windows beside its metrics.
     """
 
     image: Picture
@@ -38,6 +39,7 @@ class Shown:
     classes: Sequence[str]
     colors: Sequence[Color]
     unit: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geotune.report.content import Report
-from geotune.report.tasks import classify, density, regress, segment
+from geotune.report.tasks import classify, density, detect, regress, segment
 from geotune.report.tasks.base import TaskPage
 
 PAGES: dict[str, TaskPage] = {
@@ -12,6 +12,8 @@ PAGES: dict[str, TaskPage] = {
     "classify several": classify.SEVERAL,
     "regress": regress.PAGE,
     "density": density.PAGE,
+    "detect": detect.PAGE,
+    "detect points": detect.POINTS,
 }
 
 

@@ -1,0 +1,77 @@
+"""Every format of object labels by the name that a recipe gives it, and which one a file has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geotune.data.labels import VECTOR_SUFFIXES
+from geotune.data.objects import yolo
+from geotune.data.objects.annotations import Found
+from geotune.data.objects.coco import image_names, read_coco, read_json
+from geotune.data.objects.dota import read_dota
+from geotune.data.objects.options import Options
+from geotune.data.objects.points import read_points
+from geotune.data.objects.text import lines
+from geotune.data.objects.vector import read_vector
+from geotune.data.objects.voc import read_voc
+from geotune.data.objects.yolo import read_yolo
+from geotune.data.raster import RasterSource
+from geotune.types import GeotuneError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of object labels.
+
+    Attributes:
+        read: the objects of an image; raises `GeotuneError` for a file that is not as it should be.
+        images: stems of the images that a file lists by name, where it does.
+    """
+
+    read: Callable[[Path, RasterSource, Options], Found]
+    images: Callable[[Path], list[str]] | None = None
+
+
+FORMATS: dict[str, Format] = {
+    "coco": Format(read_coco, images=image_names),
+    "dota": Format(read_dota),
+    "points": Format(read_points),
+    "vector": Format(read_vector),
+    "voc": Format(read_voc),
+    "yolo": Format(read_yolo),
+}
+
+
+def guess(paths: Sequence[Path]) -> str:
+    """The format of a dataset's label files, by their suffix and the first that says enough.
+
+    Raises `GeotuneError` where none does.
+    """
+    for path in paths:
+        suffix = path.suffix.lower()
+        if suffix == ".csv":
+            return "points"
+        if suffix == ".xml":
+            return "voc"
+        if suffix == ".json":
+            values = read_json(path)
+            return "coco" if isinstance(values, dict) and "annotations" in values else "vector"
+        if suffix in VECTOR_SUFFIXES:
+            return "vector"
+        if suffix == ".txt" and (found := _guess_text(path)):
+            return found
+    first = paths[0]
+    raise GeotuneError(
+        f"{first}: neither its name nor what is in it says which format it has; say it with "
+        f"data.format ({', '.join(FORMATS)})"
+    )
+
+
+def _guess_text(path: Path) -> str | None:
+    """DOTA or YOLO, by the first line with an object; None for a file without any."""
+    for _, words in lines(path):
+        numeric = all(word.replace(".", "", 1).lstrip("-").isdigit() for word in words)
+        return "yolo" if numeric and yolo.fits(words) else "dota"
+    return None

@@ -1,0 +1,90 @@
+"""The objects of one scene, by window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely import STRtree
+
+from geotune.boxes.intersection import intersection
+from geotune.boxes.oriented import as_oriented, centres, hull
+from geotune.boxes.place import moved
+from geotune.boxes.visible import visible_fraction
+from geotune.data.objects.target import ROUNDING, Boxes, Objects
+from geotune.data.windows import Window
+
+
+@dataclass(frozen=True)
+class ObjectLabels:
+    """Objects in pixels of the scene.
+
+    Attributes:
+        path: the file.
+        classes: names, in the order of the indices.
+        shape: the scene's (H, W).
+        boxes: `(N, 4)` horizontal or `(N, 5)` oriented.
+        indices: `(N)` class index of each.
+        difficult: `(N)` which are neither to be found nor wrong to find.
+        visible: the least share of its area by which an object counts in a window.
+        overlaps: whether an object lies in the scene; None for a file without any.
+        notes: what was noticed in this file and the others of its dataset.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    shape: tuple[int, int]
+    boxes: Boxes
+    indices: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    visible: float
+    overlaps: bool | None
+    notes: tuple[str, ...] = ()
+    unit: ClassVar[str] = "object"
+    whole: ClassVar[bool] = False
+    tree: STRtree = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tree", STRtree(shapely.box(*hull(self.boxes).T)))
+
+    def read(self, window: Window) -> Objects:
+        """The objects of which any part lies in `window`."""
+        frame = shapely.box(
+            window.col, window.row, window.col + window.width, window.row + window.height
+        )
+        hits = np.sort(self.tree.query(frame))
+        shape = window.height, window.width
+        boxes = moved(self.boxes[hits], -window.col, -window.row)
+        shares = visible_fraction(boxes, shape)
+        there = shares > 0
+        hits, boxes, shares = hits[there], boxes[there], shares[there]
+        middles = centres(boxes)
+        own = ((middles >= 0) & (middles < shape[::-1])).all(axis=1)
+        return Objects(
+            boxes=boxes,
+            classes=self.indices[hits],
+            difficult=self.difficult[hits],
+            shown_share=np.where(own, shares, 0.0),
+            visible=self.visible,
+            valid=np.ones(shape, dtype=np.bool_),
+        )
+
+    def check(self, windows: Iterable[Window]) -> None:
+        """Nothing is left to check: every object was looked at when the file was opened."""
+
+    def cut(self, window: int) -> int:
+        """How many objects count in no window of the scene's grid of `window` pixels.
+
+        The grid's lines or the scene's edge cut them so that no window shows enough of them.
+        """
+        boxes = as_oriented(self.boxes[~self.difficult])
+        low = boxes[:, :2] // window * window
+        size = np.clip(np.array(self.shape[::-1]) - low, 0, window)
+        windows = np.concatenate([low + size / 2, size, np.zeros((len(boxes), 1))], axis=1)
+        shares = intersection(boxes, windows) / (boxes[:, 2] * boxes[:, 3])
+        return int((shares < self.visible - ROUNDING).sum())

@@ -1,0 +1,88 @@
+"""The levels on which a detector looks for objects: a feature pyramid (arXiv 1612.03144).
+
+taps -> pyramid (pyramid.py) -- levels finer than `finest` --.  reduced by strided convolutions
+             |                                               |
+             '-- levels from `finest` on -------------- joined -- top-down --> maps
+                                                                        |
+                                 further levels, each by a strided convolution of the one before
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+import torchvision.ops
+from torch import Tensor, nn
+
+from geotune.decoders.base import resize, size_of
+from geotune.decoders.pyramid import SAME_LEVEL, Pyramid
+from geotune.types import Tap
+
+
+class Levels(nn.Module):
+    """Maps of one width, fine to coarse.
+
+    Attributes:
+        strides: in image pixels per map pixel, of each level.
+        own: how many levels, from the finest, are the encoder's; the others are made of the last.
+    """
+
+    strides: tuple[float, ...]
+    own: int
+
+    def __init__(self, taps: Sequence[Tap], channels: int, finest: float, levels: int) -> None:
+        """`finest` is the stride of the finest level, or what comes nearest to it from above.
+
+        `levels` is how many there are at least; all of the encoder's are used.
+        """
+        super().__init__()
+        self.pyramid = Pyramid(taps)
+        given = self.pyramid.taps
+        fine = sum(tap.stride * SAME_LEVEL <= finest for tap in given)
+        self._fine = fine = min(fine, len(given) - 1)
+        base, *coarse = given[fine:]
+        self.reduce = nn.ModuleList(
+            _Reduce(tap.channels, channels, round(base.stride / tap.stride)) for tap in given[:fine]
+        )
+        inputs = [base.channels + fine * channels, *(tap.channels for tap in coarse)]
+        self.top_down = torchvision.ops.FeaturePyramidNetwork(inputs, channels)
+        strides = [tap.stride for tap in given[fine:]]
+        self.own = len(strides)
+        strides += [strides[-1] * 2**i for i in range(1, levels - self.own + 1)]
+        self.strides = tuple(strides)
+        self.further = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in strides[self.own :]
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps `(B, C_i, H_i, W_i)`, one for each tap, to `(B, channels, h, w)`, one a level."""
+        given = self.pyramid(maps)
+        base, *coarse = given[self._fine :]
+        finer = [
+            resize(reduce(x), size_of(base))
+            for reduce, x in zip(self.reduce, given[: self._fine], strict=True)
+        ]
+        joined = torch.cat([base, *finer], dim=1) if finer else base
+        named = {str(i): x for i, x in enumerate([joined, *coarse])}
+        levels: list[Tensor] = list(self.top_down(named).values())
+        for i, convolution in enumerate(self.further):
+            levels.append(convolution(F.relu(levels[-1]) if i else levels[-1]))
+        return levels
+
+
+class _Reduce(nn.Module):
+    """A map made `factor` times smaller by one convolution that sees each pixel once."""
+
+    def __init__(self, inputs: int, outputs: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.convolution = nn.Conv2d(inputs, outputs, factor, stride=factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` to `(B, D, H / factor, W / factor)`, rounded up."""
+        height, width = size_of(x)
+        x = F.pad(x, (0, -width % self.factor, 0, -height % self.factor), mode="replicate")
+        reduced: Tensor = self.convolution(x)
+        return reduced

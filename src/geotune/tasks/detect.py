@@ -1,0 +1,220 @@
+"""Detection: objects as boxes with a class, or as points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geotune.boxes.detected import Detected
+from geotune.boxes.detections import Detections, Objects
+from geotune.boxes.oriented import HORIZONTAL, ORIENTED
+from geotune.tasks.average_precision import Curve
+from geotune.tasks.detection_metrics import DetectionMetrics
+from geotune.tasks.matching import FALSE, IGNORED
+from geotune.tasks.point_metrics import PointMetrics
+from geotune.types import GeotuneError
+
+Boxes = Literal["horizontal", "oriented", "points"]
+Targets = Sequence[Mapping[str, Tensor]]
+"""Of each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
+
+SURE = 0.5
+"""A score from which on a detection where no object is counts against a window."""
+EXAMPLE_OBJECTS = 32
+"""In a window of which only shapes count."""
+CURVE_POINTS = 200
+"""Of a curve, at most, that a report is given."""
+
+
+class Detect:
+    """Loss, metrics and reading of `Detected` against objects.
+
+    What has to be learnt is computed by the detector itself, which knows what it sampled; here it
+    is summed.
+    """
+
+    lower_is_better: ClassVar[tuple[str, ...]] = ("rmse_m", "count_mae", "count_rmse")
+    product: ClassVar[str] = "objects"
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        boxes: Boxes = "horizontal",
+        radius_m: float = 3.0,
+        pixel_m: float | None = None,
+    ) -> None:
+        """Points are learnt as horizontal boxes and judged by their middles.
+
+        One is found by a detection within `radius_m` metres of it; `pixel_m` are metres a pixel.
+        """
+        self.classes = tuple(classes)
+        self.boxes = boxes
+        self.radius_m = radius_m
+        self.pixel_m = pixel_m
+
+    @property
+    def main_metric(self) -> str:
+        """`ap50`, and of points `f1`."""
+        return "f1" if self.boxes == "points" else "ap50"
+
+    @property
+    def num_outputs(self) -> int:
+        """Classes of objects."""
+        return len(self.classes)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of what `metrics().compute()` gives."""
+        if self.boxes == "points":
+            return PointMetrics(self.classes, self.radius_m).metric_names
+        return DetectionMetrics(self.classes).metric_names
+
+    def loss(self, outputs: Detected, targets: Targets) -> Tensor:
+        """The sum of the detector's losses."""
+        return torch.stack(list(outputs.losses.values())).sum()
+
+    def metrics(self) -> DetectMetrics:
+        """A fresh counter. Raises `GeotuneError` for points without a size of pixels."""
+        return DetectMetrics(self)
+
+    def score(self, outputs: Detected, targets: Targets) -> float:
+        """F1 of one window at the score that suits it best.
+
+        Where no object counts it is 0 for a detection that is `SURE`, and NaN without one.
+        """
+        [found], [objects] = outputs.detections, objects_of(targets)
+        if objects.ignored().all():
+            return 0.0 if (found.scores >= SURE).any() else math.nan
+        metrics = self.metrics()
+        # Not compute(): a window is scored by the process that has it, without any exchange.
+        return metrics.best_of_one(found, objects)
+
+    def answers(self, outputs: Detected) -> Sequence[Detections]:
+        """What was found in each image."""
+        return outputs.detections
+
+    def predict(self, outputs: Detected) -> list[Tensor]:
+        """What was found in each window: rows `(N, D + 2)` of box, score and class."""
+        return [
+            torch.cat([d.boxes, d.scores[:, None], d.classes[:, None].to(d.boxes.dtype)], dim=1)
+            for d in outputs.detections
+        ]
+
+    def example(self, window: int) -> list[dict[str, Tensor]]:
+        """Targets of a batch of one window, of which only shape and type count."""
+        columns = ORIENTED if self.boxes == "oriented" else HORIZONTAL
+        return [
+            {
+                "boxes": torch.zeros(EXAMPLE_OBJECTS, columns),
+                "labels": torch.zeros(EXAMPLE_OBJECTS, dtype=torch.int64),
+                "difficult": torch.zeros(EXAMPLE_OBJECTS, dtype=torch.bool),
+            }
+        ]
+
+
+class DetectMetrics(nn.Module):
+    """Average precision of boxes, or F1 and errors of counts of points."""
+
+    def __init__(self, task: Detect) -> None:
+        super().__init__()
+        self.task = task
+        self.boxes = DetectionMetrics(task.classes)
+        self.points: PointMetrics | None = None
+        if task.boxes == "points":
+            if task.pixel_m is None:
+                raise GeotuneError(
+                    "task.pixel_m: points are judged in metres, and the files do not say how many "
+                    "a pixel has; set it"
+                )
+            self.points = PointMetrics(task.classes, task.radius_m)
+
+    @torch.no_grad()
+    def update(self, outputs: Detected, targets: Targets) -> None:
+        """Count the images of a batch."""
+        self._count(outputs.detections, objects_of(targets))
+
+    def _count(self, found: Sequence[Detections], objects: Sequence[Objects]) -> None:
+        if self.points is None:
+            self.boxes.update(found, objects)
+            return
+        assert self.task.pixel_m is not None
+        counted = [_without_difficult(each) for each in objects]
+        self.points.update(found, counted, [self.task.pixel_m] * len(counted))
+
+    def compute(self) -> dict[str, float]:
+        """See `DetectionMetrics.compute` and `PointMetrics.compute`."""
+        return self.boxes.compute() if self.points is None else self.points.compute()
+
+    def details(self) -> dict[str, Any]:
+        """What a report shows, by class.
+
+        `threshold`: the score from which on F1 is highest, None where nothing was found. Of boxes
+        also `curve`: recall and precision as the score falls, and `counts` from the threshold on.
+        """
+        if self.points is not None:
+            best = self.points.compute()["threshold"]
+            assert self.task.pixel_m is not None
+            return {
+                "threshold": dict.fromkeys(self.task.classes, best),
+                "radius_px": self.task.radius_m / self.task.pixel_m,
+            }
+        curves = self.boxes.curves()
+        return {
+            "threshold": {
+                name: curve.best() if len(curve.scores) else None for name, curve in curves.items()
+            },
+            "curve": {name: _thinned(curve) for name, curve in curves.items()},
+            "counts": {name: _counts(curve) for name, curve in curves.items()},
+        }
+
+    def best_of_one(self, found: Detections, objects: Objects) -> float:
+        """The highest F1 over all scores of one image, of all classes together."""
+        self._count([found], [objects])
+        if self.points is not None:
+            value = self.points.of(self.points.images)["f1"]
+            return 0.0 if math.isnan(value) else value
+        image = self.boxes.images[0]
+        hits, counts = image.found[:, 0] != FALSE, image.found[:, 0] != IGNORED
+        curve = Curve.of(image.scores[counts], hits[counts], int(image.objects.sum()))
+        return float(curve.f1.max(initial=0.0))
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self.boxes.reset()
+        if self.points is not None:
+            self.points.reset()
+
+
+def objects_of(targets: Targets) -> list[Objects]:
+    """The objects of each image of a batch."""
+    return [Objects(t["boxes"], t["labels"], t["difficult"]) for t in targets]
+
+
+def _without_difficult(objects: Objects) -> Objects:
+    # Points know none: what lies at the edge of a window is another window's.
+    there = ~objects.ignored()
+    return Objects(objects.boxes[there], objects.classes[there])
+
+
+def _thinned(curve: Curve) -> dict[str, list[float]]:
+    picked = np.unique(np.linspace(0, max(0, len(curve.scores) - 1), CURVE_POINTS).astype(int))
+    picked = picked[: len(curve.scores)]
+    if not curve.objects:
+        picked = picked[:0]
+    return {
+        "recall": curve.recall[picked].tolist(),
+        "precision": curve.precision[picked].tolist(),
+    }
+
+
+def _counts(curve: Curve) -> dict[str, int]:
+    if not len(curve.scores):
+        return {"true": 0, "false": 0, "missed": curve.objects}
+    best = int(np.argmax(curve.f1))
+    true = int(curve.true[best])
+    return {"true": true, "false": int(curve.false[best]), "missed": curve.objects - true}

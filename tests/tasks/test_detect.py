@@ -1,0 +1,100 @@
+"""The detection task: sums losses, counts what is found, scores windows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from geotune.boxes.detected import Detected
+from geotune.boxes.detections import Detections
+from geotune.tasks.detect import CURVE_POINTS, Detect
+from geotune.types import GeotuneError
+
+BOXES = torch.tensor([[2.0, 2.0, 12.0, 10.0], [20.0, 20.0, 30.0, 32.0]])
+
+
+def target(boxes: Tensor = BOXES, difficult: bool = False) -> dict[str, Tensor]:
+    count = len(boxes)
+    return {
+        "boxes": boxes,
+        "labels": torch.zeros(count, dtype=torch.int64),
+        "difficult": torch.full((count,), difficult),
+    }
+
+
+def found(boxes: Tensor = BOXES, scores: tuple[float, ...] = (0.9, 0.8)) -> Detected:
+    classes = torch.zeros(len(boxes), dtype=torch.int64)
+    return Detected({}, [Detections(boxes, torch.tensor(scores), classes)])
+
+
+def test_the_loss_is_the_sum_of_the_detectors_losses() -> None:
+    losses = {"a": torch.tensor(1.5, requires_grad=True), "b": torch.tensor(2.0)}
+    loss = Detect(["ship"]).loss(Detected(losses, ()), [])
+    assert loss == 3.5 and loss.requires_grad
+
+
+def test_what_is_found_counts() -> None:
+    task = Detect(["ship", "plane"])
+    metrics = task.metrics()
+    metrics.update(found(), [target()])
+    values = metrics.compute()
+    assert set(values) == set(task.metric_names) and task.main_metric in values
+    assert values["ap50"] == 1 and math.isnan(values["ap50/plane"])
+    details = metrics.details()
+    assert details["counts"]["ship"] == {"true": 2, "false": 0, "missed": 0}
+    assert details["counts"]["plane"] == {"true": 0, "false": 0, "missed": 0}
+    assert details["threshold"] == {"ship": pytest.approx(0.8), "plane": None}
+    assert details["curve"]["plane"] == {"recall": [], "precision": []}
+    metrics.reset()
+    assert math.isnan(metrics.compute()["ap50"])
+
+
+def test_a_long_curve_is_thinned() -> None:
+    metrics = Detect(["ship"]).metrics()
+    many = BOXES[:1].repeat(1000, 1) + torch.arange(1000)[:, None]
+    metrics.update(found(many, tuple((torch.arange(1000) / 1000).tolist())), [target()])
+    curve = metrics.details()["curve"]["ship"]
+    assert len(curve["recall"]) == len(curve["precision"]) == CURVE_POINTS
+    assert curve["recall"][-1] == pytest.approx(1.0)
+
+
+def test_a_window_is_scored_at_the_threshold_that_suits_it() -> None:
+    task = Detect(["ship"])
+    wrong = torch.cat([BOXES, BOXES + 50])
+    assert task.score(found(wrong, (0.9, 0.8, 0.1, 0.2)), [target()]) == 1
+    assert task.score(found(BOXES + 50), [target()]) == 0
+    nothing = target(BOXES[:0])
+    assert task.score(found(), [nothing]) == 0
+    assert math.isnan(task.score(found(scores=(0.1, 0.2)), [nothing]))
+    assert math.isnan(task.score(found(BOXES[:0], ()), [target(difficult=True)]))
+
+
+def test_points_are_judged_in_metres_by_their_middles() -> None:
+    task = Detect(["tree"], "points", radius_m=3.0, pixel_m=0.5)
+    assert task.main_metric == "f1"
+    metrics = task.metrics()
+    metrics.update(found(BOXES + torch.tensor([5.0, 0.0, 5.0, 0.0])), [target()])
+    values = metrics.compute()
+    assert values["f1"] == 1 and values["rmse_m"] == pytest.approx(2.5)
+    assert metrics.details()["radius_px"] == 6
+    assert task.score(found(BOXES + 5), [target()]) == 0
+
+
+def test_points_need_the_size_of_a_pixel() -> None:
+    with pytest.raises(GeotuneError, match=r"task\.pixel_m"):
+        Detect(["tree"], "points").metrics()
+
+
+def test_windows_are_shown_as_rows_of_boxes() -> None:
+    [rows] = Detect(["ship"]).predict(found())
+    assert rows.shape == (2, 6) and rows[0].tolist() == pytest.approx([2, 2, 12, 10, 0.9, 0])
+
+
+@pytest.mark.parametrize(("boxes", "columns"), [("horizontal", 4), ("oriented", 5), ("points", 4)])
+def test_the_example_is_what_a_batch_holds(boxes: str, columns: int) -> None:
+    [one] = Detect(["ship"], boxes).example(64)  # type: ignore[arg-type]
+    assert one["boxes"].shape[1] == columns and one["boxes"].dtype == torch.float32
+    assert one["labels"].dtype == torch.int64 and one["difficult"].dtype == torch.bool

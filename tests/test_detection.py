@@ -1,0 +1,209 @@
+"""Detection from the recipe to objects in a GIS, over methods and classes of backbones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from torch import Tensor
+
+import geotune as api
+from geotune.adapter import adapter_state, load_adapter_state
+from geotune.backbones.base import Backbone
+from geotune.boxes.detected import Detected
+from geotune.boxes.oriented import as_oriented, corners
+from geotune.decoders.detectors.catalog import DETECTORS
+from geotune.model import Model
+from geotune.recipe import RecipeError, parse_recipe
+from geotune.tasks.detect import Detect
+from geotune.types import Normalization
+
+MakeBackbone = Callable[..., Backbone]
+BANDS = ("B02", "B03", "B04", "B08")
+SMALL: dict[str, dict[str, Any]] = {
+    "faster_rcnn": {"channels": 16, "hidden": 16},
+    "retinanet": {"channels": 16},
+    "fcos": {"channels": 16, "depth": 1},
+    "rotated_fcos": {"channels": 16, "depth": 1},
+    "oriented_rcnn": {"channels": 16, "hidden": 16},
+}
+
+
+def model_of(backbone: Backbone, method: api.Method, kind: str) -> Model:
+    torch.manual_seed(0)
+    encoder = method.attach(backbone)
+    detector = DETECTORS[kind](encoder.taps, 2, **SMALL[kind])
+    unchanged = Normalization(backbone.bands, (0.0,) * 4, (1.0,) * 4)
+    return Model(unchanged, encoder, detector)
+
+
+def targets_for(oriented: bool) -> list[dict[str, Tensor]]:
+    boxes = torch.tensor([[8.0, 10.0, 30.0, 24.0], [36.0, 30.0, 46.0, 58.0]])
+    one = {
+        "boxes": as_oriented(boxes) if oriented else boxes,
+        "labels": torch.tensor([0, 1]),
+        "difficult": torch.tensor([False, False]),
+    }
+    none = {name: values[:0] for name, values in one.items()}
+    return [one, none]
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_every_detector_trains_on_every_class_of_backbone(
+    make_backbone: MakeBackbone, family: str, kind: str
+) -> None:
+    model = model_of(make_backbone(family), api.Frozen(stem=0), kind)
+    oriented = bool(model.decoder.oriented)
+    images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    outputs = model(images, targets=targets_for(oriented))
+    loss = Detect(["a", "b"]).loss(outputs, None)  # type: ignore[arg-type]
+    loss.backward()
+    assert loss.isfinite()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("method", ["Frozen", "Lora", "Est", "Full"])
+def test_methods_train_what_they_say_and_adapters_come_back(
+    make_backbone: MakeBackbone, method: str
+) -> None:
+    model = model_of(make_backbone("vit"), getattr(api, method)(), "rotated_fcos")
+    images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    losses = model(images, targets=targets_for(True)).losses
+    torch.stack(list(losses.values())).sum().backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in trained)
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter += 0.01 * torch.randn_like(parameter)
+    other = model_of(make_backbone("vit"), getattr(api, method)(), "rotated_fcos")
+    load_adapter_state(other, adapter_state(model), "test")
+
+    def found(network: Model) -> Detected:
+        with torch.no_grad():
+            outputs: Detected = network.eval()(images)
+        return outputs
+
+    for one, two in zip(found(model).detections, found(other).detections, strict=True):
+        assert torch.equal(one.boxes, two.boxes) and torch.equal(one.scores, two.scores)
+
+
+# ---------------------------------------------------------------- from recipe to files
+SIDE, PIXEL = 96, 10.0
+CORNER = 500_000.0, 5_000_000.0
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scenes with bright rectangles that are turned, and GeoJSON outlines of them."""
+    folder = tmp_path_factory.mktemp("objects")
+    rows, cols = np.mgrid[:SIDE, :SIDE] + 0.5
+    for i, name in enumerate("abcd"):
+        rng = np.random.default_rng(i)
+        image = rng.normal(100, 5, (3, SIDE, SIDE))
+        features = []
+        for x, y in ((20, 22), (70, 30), (30, 72), (72, 76)):
+            angle, w, h = rng.uniform(-1.5, 1.5), rng.uniform(18, 24), rng.uniform(7, 10)
+            along = (cols - x) * np.cos(angle) + (rows - y) * np.sin(angle)
+            across = (rows - y) * np.cos(angle) - (cols - x) * np.sin(angle)
+            image[:, (abs(along) < w / 2) & (abs(across) < h / 2)] += 80
+            ring = corners(np.array([x, y, w, h, angle])) * [PIXEL, -PIXEL] + CORNER
+            ring = [*ring.tolist(), ring[0].tolist()]
+            features.append(
+                {
+                    "type": "Feature",
+                    "properties": {},
+                    "geometry": {"type": "Polygon", "coordinates": [ring]},
+                }
+            )
+        profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 3}
+        place = {"crs": "EPSG:32633", "transform": from_origin(*CORNER, PIXEL, PIXEL)}
+        with rasterio.open(
+            folder / f"{name}.tif", "w", dtype="float32", **profile, **place
+        ) as file:
+            file.write(image.astype(np.float32))
+            file.descriptions = ("red", "green", "nir")
+        named = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+        text = {"type": "FeatureCollection", "crs": named, "features": features}
+        (folder / f"{name}.geojson").write_text(json.dumps(text), encoding="utf-8")
+    return folder
+
+
+def values_of(scenes: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "backbone": {
+            "name": "timm/test_resnet",
+            "pretrained": False,
+            "bands": ["red", "green", "nir"],
+        },
+        "method": {"kind": "full", "stem": 0},
+        "decoder": {"kind": "rotated_fcos", "channels": 16, "depth": 1, "levels": 4},
+        "task": {"kind": "detect", "classes": ["ship"], "boxes": "oriented"},
+        "data": {
+            "kind": "scenes",
+            "scenes": f"{scenes}/*.tif",
+            "labels": f"{scenes}/{{stem}}.geojson",
+            "window": 96,
+            "samples": 8,
+            "split": {"kind": "list", "train": ["a", "b"], "val": ["c"], "test": ["d"]},
+        },
+        "train": {"epochs": 2, "batch_size": 4, "lr": 2e-3, "accelerator": "cpu"},
+    } | changes
+
+
+@pytest.mark.slow
+def test_from_a_recipe_to_objects_in_a_gis(
+    scenes: Path, tmp_path: Path, geotune: Callable[..., tuple[int, str, str]]
+) -> None:
+    import yaml
+
+    run, recipe = tmp_path / "run", tmp_path / "recipe.yaml"
+    values = values_of(scenes)
+    values["train"] |= {"epochs": 30, "run": str(run)}
+    recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+    code, _, err = geotune("fit", recipe)
+    assert code == 0, err
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["val"]["ap50"] > 0.9
+    assert metrics["counts"]["val"]["ship"]["true"] == 4
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "AP50" in page and "Precision against recall" in page
+    assert geotune("test", run)[0] == 0
+    out = tmp_path / "out"
+    code, _, err = geotune("predict", run, scenes / "d.tif", "--out", out, "--window", 64)
+    assert code == 0, err
+    package = geopandas.read_file(out / "d_objects.gpkg")
+    text = geopandas.read_file(out / "d_objects.geojson")
+    truth = geopandas.read_file(scenes / "d.geojson")
+    assert package.crs == text.crs == truth.crs and len(package) == len(text)
+    assert set(package.columns) == {"class", "score", "geometry"}
+    assert len(package) == len(truth)
+    assert all(package.centroid.within(outline).sum() == 1 for outline in truth.geometry)
+
+
+# ---------------------------------------------------------------- what does not fit
+@pytest.mark.parametrize(
+    ("decoder", "task", "said"),
+    [
+        ("unet", {"kind": "detect", "classes": ["a"]}, "use decoder.kind=faster_rcnn, retinanet"),
+        ("fcos", {"kind": "segment", "classes": ["a", "b"]}, "use decoder.kind=linear, fcn"),
+        ("fcos", {"kind": "detect", "classes": ["a"], "boxes": "oriented"}, "finds horizontal"),
+        ("oriented_rcnn", {"kind": "detect", "classes": ["a"]}, "finds oriented boxes"),
+        ("rotated_fcos", {"kind": "detect", "classes": ["a"], "boxes": "points"}, "task.boxes is"),
+    ],
+)
+def test_tasks_and_decoders_that_do_not_fit_are_refused(
+    tmp_path: Path, decoder: str, task: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe(values_of(tmp_path, decoder={"kind": decoder}, task=task))
