@@ -27,6 +27,7 @@ DECODERS = {
 }
 TASKS = {
     "segment": "a class for every pixel",
+    "detect": "objects: horizontal or oriented boxes, or points",
     "classify": "a class, or several, for every image",
     "regress": "a number for every pixel, or every image",
     "density": "how many objects there are, by a map of their density",

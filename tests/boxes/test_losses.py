@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torchvision.ops
 from torch import Tensor
 
-from geotune.boxes.losses import kfiou_loss, probiou_loss
+from geotune.boxes.losses import giou_loss, kfiou_loss, probiou_loss
 from geotune.boxes.oriented import canonical
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -138,3 +139,13 @@ def test_descending_brings_a_box_to_its_target(name: str) -> None:
     optimizer.step(loss)
     box = torch.cat([place, sides.exp(), angle], -1)
     assert torch.allclose(canonical(box.detach()), target, atol=0.1)
+
+
+def test_giou_is_torchvisions() -> None:
+    corner = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)) * 20
+    side = 0.1 + corner.flip(1)
+    boxes = torch.cat([corner[:, :2], corner[:, :2] + side[:, :2]], dim=1)
+    others = torch.cat([corner[:, 2:], corner[:, 2:] + side[:, 2:]], dim=1)
+    theirs = torchvision.ops.generalized_box_iou_loss(boxes, others)
+    torch.testing.assert_close(giou_loss(boxes, others), theirs)
+    torch.testing.assert_close(giou_loss(boxes, boxes), torch.zeros(200))

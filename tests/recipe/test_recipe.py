@@ -384,6 +384,7 @@ def test_a_split_has_the_names_of_its_section(kind: str) -> None:
 
 def test_objects_have_their_own_keys() -> None:
     values = changed("task", {"kind": "detect", "classes": ["ship"], "boxes": "oriented"})
+    values["decoder"] = {"kind": "rotated_fcos"}
     recipe = parse_recipe(values)
     assert recipe.task.kind == "detect" and recipe.data.kind == "scenes"
     assert recipe.data.visible == 0.5 and recipe.data.format == "auto"
@@ -400,6 +401,7 @@ def test_objects_have_their_own_keys() -> None:
 
 def test_chips_hold_no_objects() -> None:
     values = changed("task", {"kind": "detect", "classes": ["ship"]})
+    values["decoder"] = {"kind": "fcos"}
     chips = {"kind": "chips", "images": "a", "masks": "b", "split": {"kind": "random"}}
     assert "data.kind chips has masks, not objects" in fault({**values, "data": chips})
     assert "data.visible: is for task.kind detect" in fault(changed("data.visible", 0.7))
