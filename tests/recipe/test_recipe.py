@@ -393,7 +393,7 @@ def test_objects_have_their_own_keys() -> None:
         ("task.classes", ["a", "a"], "names a class twice"),
         ("data.visible", 0.4, "data.visible: found 0.4"),
         ("data.format", "kitti", "data.format: found 'kitti'"),
-        ("data.point_size", "6", "data.point_size: found '6'"),
+        ("data.point_size", "6", "data.point_size: found '6', expected a width such as 3 px"),
     ):
         section, name = key.split(".")
         assert message in fault({**values, section: {**values[section], name: value}})
@@ -403,5 +403,7 @@ def test_chips_hold_no_objects() -> None:
     values = changed("task", {"kind": "detect", "classes": ["ship"]})
     values["decoder"] = {"kind": "fcos"}
     chips = {"kind": "chips", "images": "a", "masks": "b", "split": {"kind": "random"}}
-    assert "data.kind chips has masks, not objects" in fault({**values, "data": chips})
+    said = fault({**values, "data": chips})
+    assert "data.kind chips has no labels for task.kind detect" in said
+    assert "use data.kind=scenes" in said
     assert "data.visible: is for task.kind detect" in fault(changed("data.visible", 0.7))

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
 
 from geotune.recipe.section import Section, Share
 
@@ -57,10 +57,15 @@ class ColumnSplit(Section):
 Split = Annotated[ListSplit | RandomSplit | GroupSplit | ColumnSplit, Field(discriminator="kind")]
 
 
-def _width(text: str) -> str:
+def _width(text: str, info: ValidationInfo) -> str:
     if not re.fullmatch(r"\d+(\.\d+)? ?(px|m)", text) or not float(text.rstrip(" pxm")):
-        raise ValueError(f"data.spread: found {text!r}, expected a width such as 3 px or 2 m")
+        name = f"data.{info.field_name}"
+        raise ValueError(f"{name}: found {text!r}, expected a width such as 3 px or 2 m")
     return text
+
+
+Width = Annotated[str, AfterValidator(_width)]
+"""In pixels or metres, as people write it."""
 
 
 class _Windows(Section):
@@ -106,7 +111,7 @@ class _Labelled(_Windows):
         "first class where it is called background",
     )
     label_band: PositiveInt = Field(1, description="of rasters with values to regress: which band")
-    spread: Annotated[str, AfterValidator(_width)] = Field(
+    spread: Width = Field(
         "3 px",
         description="standard deviation of an object's place in a density map, in pixels or metres",
     )
@@ -138,9 +143,8 @@ class Scenes(_Labelled):
         description="least share of an object's area by which it counts in a window; in windows "
         "that show less it is neither to be found nor wrong to find",
     )
-    point_size: str | None = Field(
+    point_size: Width | None = Field(
         None,
-        pattern=r"^\d+(\.\d+)? ?(px|m)$",
         description="side of the boxes around objects that are labelled as points: 6 m, 10 px",
     )
     other_classes: Literal["refuse", "leave_out"] = Field(

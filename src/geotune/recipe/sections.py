@@ -19,9 +19,9 @@ DATA_OF = {
     "segment": ("scenes", "chips", "synthetic"),
     "regress": ("scenes", "chips"),
     "density": ("scenes",),
-    "detect": ("scenes",),
+    "detect": ("scenes",),  # folders of images too: scenes: images/*.png
 }
-"""Kinds of data that have labels inside the image for a task."""
+"""Kinds of data that have labels inside their images, by the task."""
 
 ONLY_OF = {
     "class_values": ("segment", "detect"),
@@ -125,12 +125,12 @@ class Recipe(Sections):
                 f"data.kind {self.data.kind} has no labels for task.kind {self.task.kind} with an "
                 f"answer for each {self.task.per}; use data.kind={' or '.join(kinds)}"
             )
-        for key, kinds in ONLY_OF.items():
+        for key, tasks in ONLY_OF.items():
             field = type(self.data).model_fields.get(key)
-            if field is None or self.task.kind in kinds:
+            if field is None or self.task.kind in tasks:
                 continue
             if getattr(self.data, key) != field.get_default(call_default_factory=True):
                 raise ValueError(
-                    f"data.{key}: is for task.kind {' or '.join(kinds)}, found {self.task.kind}"
+                    f"data.{key}: is for task.kind {' or '.join(tasks)}, found {self.task.kind}"
                 )
         return self
