@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotune.boxes.detected import Detected
 from geotune.types import FeatureMaps
@@ -33,3 +33,12 @@ class Detector(Protocol):
 
         Losses where there are `targets`, detections outside of training.
         """
+
+
+def small_convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
+    """A convolution that keeps a map's size, with small first weights, as detectors' heads have."""
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
