@@ -45,7 +45,7 @@ def compiled(
         )
         blocks = []
     for block in blocks:
-        block.forward = torch.compile(block.forward, backend=backend)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, backend=backend)
     try:
         yield
     finally:
