@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotune.boxes.detected import Detected
 from geotune.types import FeatureMaps
@@ -33,3 +33,11 @@ class Detector(Protocol):
 
         Losses where there are `targets`, detections outside of training.
         """
+
+
+def started(convolution: nn.Conv2d) -> nn.Conv2d:
+    """A convolution with the papers' initial values: small weights, and no bias at first."""
+    nn.init.normal_(convolution.weight, std=0.01)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return convolution

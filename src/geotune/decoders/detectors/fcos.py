@@ -30,7 +30,7 @@ from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from geotune.boxes.detected import Detected
 from geotune.boxes.losses import giou_loss, probiou_loss
-from geotune.decoders.detectors.base import Targets
+from geotune.decoders.detectors.base import Targets, started
 from geotune.decoders.detectors.found import Choice
 from geotune.decoders.detectors.levels import Levels
 from geotune.decoders.detectors.places import places
@@ -133,11 +133,8 @@ class Fcos(nn.Module):
         norm = partial(nn.GroupNorm, math.gcd(32, channels))
         self.classes = FCOSClassificationHead(channels, 1, num_classes, depth, norm_layer=norm)
         self.tower = nn.Sequential(*(_block(channels, norm) for _ in range(depth)))
-        self.box = nn.Conv2d(channels, 6 if oriented else 4, 3, padding=1)
-        self.centreness = nn.Conv2d(channels, 1, 3, padding=1)
-        for layer in (self.box, self.centreness):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        self.box = started(nn.Conv2d(channels, 6 if oriented else 4, 3, padding=1))
+        self.centreness = started(nn.Conv2d(channels, 1, 3, padding=1))
         self.scales = nn.Parameter(torch.ones(len(levels.strides)))
 
     def forward(
@@ -246,7 +243,5 @@ def _seen_from(boxes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _block(channels: int, norm: partial[nn.GroupNorm]) -> nn.Sequential:
-    convolution = nn.Conv2d(channels, channels, 3, padding=1)
-    nn.init.normal_(convolution.weight, std=0.01)
-    nn.init.zeros_(convolution.bias)
+    convolution = started(nn.Conv2d(channels, channels, 3, padding=1))
     return nn.Sequential(convolution, norm(channels), nn.ReLU())

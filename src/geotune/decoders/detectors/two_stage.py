@@ -20,7 +20,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from geotune.boxes.detected import Detected
 from geotune.boxes.oriented import hull
 from geotune.boxes.overlap import pairwise_iou
-from geotune.decoders.detectors.base import Targets
+from geotune.decoders.detectors.base import Targets, started
 from geotune.decoders.detectors.coders import Coder
 from geotune.decoders.detectors.found import Choice, fitted
 from geotune.decoders.detectors.levels import Levels
@@ -82,12 +82,10 @@ class TwoStage(nn.Module):
         self.choice = choice
         self.geometry = geometry
         self.oriented = oriented
-        self.proposing = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())
-        self.objectness = nn.Conv2d(channels, len(ASPECTS), 1)
-        self.first = nn.Conv2d(channels, len(ASPECTS) * geometry.first.size, 1)
-        for layer in (self.proposing[0], self.objectness, self.first):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        hidden_layer = started(nn.Conv2d(channels, channels, 3, padding=1))
+        self.proposing = nn.Sequential(hidden_layer, nn.ReLU())
+        self.objectness = started(nn.Conv2d(channels, len(ASPECTS), 1))
+        self.first = started(nn.Conv2d(channels, len(ASPECTS) * geometry.first.size, 1))
         self.regions = TwoMLPHead(channels * BINS**2, hidden)
         self.classes = nn.Linear(hidden, num_classes + 1)  # the last: nothing
         self.second = nn.Linear(hidden, geometry.second.size)

@@ -45,8 +45,10 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     kept = scores >= least[classes] - 1e-6
     boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
     radius = details.get("radius_px")
-    match = _by_place if radius is not None else _by_overlap
-    found = match(boxes, scores, classes, target, radius)
+    if radius is None:
+        found = _by_overlap(boxes, scores, classes, target)
+    else:
+        found = _by_place(boxes, classes, target, float(radius))
     true = np.unique(found[found >= 0])
     missed = np.setdiff1d(np.flatnonzero(target.counted), true)
     drawn = {
@@ -67,9 +69,7 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     return said, {"image": large if factor > 1 else shrunk(shown.image), "objects": picture}
 
 
-def _by_overlap(
-    boxes: Any, scores: Any, classes: Any, target: Objects, radius: None
-) -> np.ndarray[Any, Any]:
+def _by_overlap(boxes: Any, scores: Any, classes: Any, target: Objects) -> np.ndarray[Any, Any]:
     found = detections.Detections(
         torch.from_numpy(boxes.astype(np.float64)),
         torch.from_numpy(scores),
@@ -83,15 +83,13 @@ def _by_overlap(
     return match_boxes(found, objects, [IOU])[:, 0]
 
 
-def _by_place(
-    boxes: Any, scores: Any, classes: Any, target: Objects, radius: float
-) -> np.ndarray[Any, Any]:
+def _by_place(boxes: Any, classes: Any, target: Objects, radius: float) -> np.ndarray[Any, Any]:
     found = np.full(len(boxes), NOTHING, dtype=np.int64)
     for index in np.unique(classes):
         mine = np.flatnonzero(classes == index)
         theirs = np.flatnonzero(target.counted & (target.classes == index))
         i, j = match_points(
-            centres(boxes[mine]).astype(np.float64), centres(target.boxes[theirs]), radius
+            centres(boxes[mine].astype(np.float64)), centres(target.boxes[theirs]), radius
         )
         found[mine[i]] = theirs[j]
     return found
