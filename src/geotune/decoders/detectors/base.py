@@ -35,10 +35,9 @@ class Detector(Protocol):
         """
 
 
-def small_convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
-    """A convolution that keeps a map's size, with small first weights, as detectors' heads have."""
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-    nn.init.normal_(layer.weight, std=0.01)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+def started(convolution: nn.Conv2d) -> nn.Conv2d:
+    """A convolution with the papers' initial values: small weights, and no bias at first."""
+    nn.init.normal_(convolution.weight, std=0.01)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return convolution

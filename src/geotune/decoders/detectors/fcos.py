@@ -30,7 +30,7 @@ from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from geotune.boxes.detected import Detected
 from geotune.boxes.losses import giou_loss, probiou_loss
-from geotune.decoders.detectors.base import Targets, small_convolution
+from geotune.decoders.detectors.base import Targets, started
 from geotune.decoders.detectors.found import Choice
 from geotune.decoders.detectors.levels import Levels
 from geotune.decoders.detectors.places import places
@@ -133,8 +133,8 @@ class Fcos(nn.Module):
         norm = partial(nn.GroupNorm, math.gcd(32, channels))
         self.classes = FCOSClassificationHead(channels, 1, num_classes, depth, norm_layer=norm)
         self.tower = nn.Sequential(*(_block(channels, norm) for _ in range(depth)))
-        self.box = small_convolution(channels, 6 if oriented else 4)
-        self.centreness = small_convolution(channels, 1)
+        self.box = started(nn.Conv2d(channels, 6 if oriented else 4, 3, padding=1))
+        self.centreness = started(nn.Conv2d(channels, 1, 3, padding=1))
         self.scales = nn.Parameter(torch.ones(len(levels.strides)))
 
     def forward(
@@ -243,4 +243,5 @@ def _seen_from(boxes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _block(channels: int, norm: partial[nn.GroupNorm]) -> nn.Sequential:
-    return nn.Sequential(small_convolution(channels, channels), norm(channels), nn.ReLU())
+    convolution = started(nn.Conv2d(channels, channels, 3, padding=1))
+    return nn.Sequential(convolution, norm(channels), nn.ReLU())

@@ -95,7 +95,6 @@ class Sheet:
         height, width = self.sheet.shape[-2:]
         placed = 2 * placed / placed.new_tensor([width, height]) - 1
         read = F.grid_sample(self.sheet, placed.flatten(1, 2), align_corners=False)
-        batch, channels = read.shape[:2]
-        read = read.reshape(batch, channels, regions.shape[1], steps, steps)
+        read = read.view(*read.shape[:2], regions.shape[1], steps, steps)  # (B, C, R, S, S)
         read = read.transpose(1, 2).flatten(0, 1)
         return F.avg_pool2d(read, SAMPLES)

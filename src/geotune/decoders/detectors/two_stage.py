@@ -20,7 +20,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from geotune.boxes.detected import Detected
 from geotune.boxes.oriented import hull
 from geotune.boxes.overlap import pairwise_iou
-from geotune.decoders.detectors.base import Targets, small_convolution
+from geotune.decoders.detectors.base import Targets, started
 from geotune.decoders.detectors.coders import Coder
 from geotune.decoders.detectors.found import Choice, fitted
 from geotune.decoders.detectors.levels import Levels
@@ -82,9 +82,10 @@ class TwoStage(nn.Module):
         self.choice = choice
         self.geometry = geometry
         self.oriented = oriented
-        self.proposing = nn.Sequential(small_convolution(channels, channels), nn.ReLU())
-        self.objectness = small_convolution(channels, len(ASPECTS), 1)
-        self.first = small_convolution(channels, len(ASPECTS) * geometry.first.size, 1)
+        hidden_layer = started(nn.Conv2d(channels, channels, 3, padding=1))
+        self.proposing = nn.Sequential(hidden_layer, nn.ReLU())
+        self.objectness = started(nn.Conv2d(channels, len(ASPECTS), 1))
+        self.first = started(nn.Conv2d(channels, len(ASPECTS) * geometry.first.size, 1))
         self.regions = TwoMLPHead(channels * BINS**2, hidden)
         self.classes = nn.Linear(hidden, num_classes + 1)  # the last: nothing
         self.second = nn.Linear(hidden, geometry.second.size)

@@ -48,7 +48,7 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     if radius is None:
         found = _by_overlap(boxes, scores, classes, target)
     else:
-        found = _by_place(boxes, classes, target, radius)
+        found = _by_place(boxes, classes, target, float(radius))
     true = np.unique(found[found >= 0])
     missed = np.setdiff1d(np.flatnonzero(target.counted), true)
     drawn = {
@@ -89,9 +89,7 @@ def _by_place(boxes: Any, classes: Any, target: Objects, radius: float) -> np.nd
         mine = np.flatnonzero(classes == index)
         theirs = np.flatnonzero(target.counted & (target.classes == index))
         i, j = match_points(
-            np.asarray(centres(boxes[mine]), np.float64),
-            np.asarray(centres(target.boxes[theirs]), np.float64),
-            radius,
+            centres(boxes[mine].astype(np.float64)), centres(target.boxes[theirs]), radius
         )
         found[mine[i]] = theirs[j]
     return found
