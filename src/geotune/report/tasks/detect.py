@@ -89,7 +89,9 @@ def _by_place(boxes: Any, classes: Any, target: Objects, radius: float) -> np.nd
         mine = np.flatnonzero(classes == index)
         theirs = np.flatnonzero(target.counted & (target.classes == index))
         i, j = match_points(
-            centres(boxes[mine].astype(np.float64)), centres(target.boxes[theirs]), radius
+            np.asarray(centres(boxes[mine]), np.float64),
+            np.asarray(centres(target.boxes[theirs]), np.float64),
+            radius,
         )
         found[mine[i]] = theirs[j]
     return found
