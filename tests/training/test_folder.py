@@ -36,7 +36,6 @@ def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
 def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.start(recipe())
-    folder.history.write_text("an epoch")
     other = recipe(
         {
             "train.epochs": 9,
@@ -56,25 +55,6 @@ def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     assert "and 1 more keys" in message
     with pytest.raises(GeotuneError, match=r"\(train\.epochs: 3 -> 9\)"):
         folder.state(recipe({"train.epochs": 9}))
-
-
-@pytest.mark.parametrize(
-    "file", ["history.csv", "checkpoint/best.safetensors", "checkpoint/last.ckpt", "run.json"]
-)
-def test_only_what_took_an_epoch_is_guarded(
-    tmp_path: Path, recipe: Callable[..., Recipe], file: str
-) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.start(recipe())
-    (folder.path / "tensorboard").mkdir()
-    (folder.path / "checkpoint").mkdir()
-    (folder.path / "checkpoint" / "last.part").write_text("a part")
-    changed = recipe({"train.lr": 1e-4})
-    assert folder.state(changed) == "new"
-    assert folder.state(recipe()) == "unfinished"
-    (folder.path / file).write_text("an epoch")
-    with pytest.raises(GeotuneError, match=r"\(train\.lr: 0\.003 -> 0\.0001\)"):
-        folder.state(changed)
 
 
 def test_killed_before_the_recipe_was_written(

@@ -86,11 +86,6 @@ def fit_recipe(
             done = folder.read_json("run")
             metrics = folder.read_json("metrics")["val"]
             return FitResult("nothing", run, metrics, done["notes"], done, main_process=not helper)
-        if state == "new" and not fresh and (other := folder.changed(recipe)):
-            say(
-                f"note: {run}: no epoch was finished there with another recipe "
-                f"({'; '.join(other[:6])}); starting anew"
-            )
 
         say("reading and checking the data")
         data = build_data(recipe)
@@ -99,6 +94,7 @@ def fit_recipe(
         from geotune.jobs.room import keep_to_budget
         from geotune.jobs.train import train
 
+        begun = False
         notes: list[str] = []
         untold = state == "new" or (helper and recipe is asked)
         if untold and recipe.train.memory_budget is not None:
@@ -107,7 +103,7 @@ def fit_recipe(
                 say(f"note: {note}")
 
         def begin(recipe: Recipe) -> None:
-            nonlocal state, locked
+            nonlocal state, locked, begun
             if helper:
                 return
             if not locked:
@@ -121,20 +117,25 @@ def fit_recipe(
             if state == "new":
                 folder.clear()
             folder.start(recipe, asked)
-            state = "unfinished"
+            state, begun = "unfinished", True
 
         if state == "unfinished" and folder.last.is_file():
             say(f"going on from {folder.last}")
-        trained = train(
-            recipe,
-            data,
-            folder,
-            begin=begin,
-            say=say,
-            callbacks=callbacks(),
-            caching=caching,
-            notes=notes,
-        )
+        try:
+            trained = train(
+                recipe,
+                data,
+                folder,
+                begin=begin,
+                say=say,
+                callbacks=callbacks(),
+                caching=caching,
+                notes=notes,
+            )
+        except GeotuneError:
+            if begun and not folder.holds_work:  # the recipe may be mended: nothing is in its way
+                folder.clear()
+            raise
     if trained is None:
         return FitResult("trained", run, {}, [], {}, main_process=False)
     did = "went on" if trained.went_on else "trained"

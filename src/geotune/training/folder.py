@@ -66,7 +66,7 @@ class RunFolder:
         return self.path / "checkpoint" / "best.safetensors"
 
     def state(self, recipe: Recipe) -> State:
-        """How far this recipe got here; `new` also where another one did not finish an epoch.
+        """How far this recipe got here.
 
         Raises `GeotuneError` where the folder holds another recipe, or something that is no run.
         """
@@ -74,8 +74,6 @@ class RunFolder:
         if not self.recipe.is_file():
             return "new"
         other = self.changed(recipe)
-        if other and not self.holds_work:
-            return "new"
         if other:
             more = f"; and {len(other) - 6} more keys" if len(other) > 6 else ""
             raise GeotuneError(
