@@ -15,8 +15,8 @@ import torch
 from geotune.boxes.detections import Detections
 from geotune.boxes.oriented import centres
 from geotune.data.acquisition import time_and_place
-from geotune.data.raster import RasterSource
-from geotune.data.scene import Image, has_data
+from geotune.data.raster import Image, RasterSource
+from geotune.data.scene import has_data
 from geotune.data.windows import Window
 from geotune.inference.merge import Merger
 from geotune.inference.object_files import ObjectFiles, names_its_crs
