@@ -88,11 +88,9 @@ def _by_place(boxes: Any, classes: Any, target: Objects, radius: float) -> np.nd
     for index in np.unique(classes):
         mine = np.flatnonzero(classes == index)
         theirs = np.flatnonzero(target.counted & (target.classes == index))
-        i, j = match_points(
-            np.asarray(centres(boxes[mine]), np.float64),
-            np.asarray(centres(target.boxes[theirs]), np.float64),
-            radius,
-        )
+        here = np.asarray(centres(boxes[mine]), dtype=np.float64)
+        there = np.asarray(centres(target.boxes[theirs]), dtype=np.float64)
+        i, j = match_points(here, there, radius)
         found[mine[i]] = theirs[j]
     return found
 
