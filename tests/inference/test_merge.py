@@ -58,8 +58,8 @@ def test_every_object_smaller_than_the_overlap_comes_once_and_whole(
     height: int, width: int, side: int, shift: int
 ) -> None:
     x, y = torch.meshgrid(
-        torch.tensor(range(shift, width - side + 1, side + 5)),
-        torch.tensor(range(shift // 2, height - side + 1, side + 3)),
+        torch.tensor([*range(shift, width - side + 1, side + 5)], dtype=torch.int64),
+        torch.tensor([*range(shift // 2, height - side + 1, side + 3)], dtype=torch.int64),
         indexing="xy",
     )
     corner = torch.stack([x.flatten(), y.flatten()], dim=1).double()

@@ -100,7 +100,7 @@ def _recipe(data: dict[str, Any], task: dict[str, Any], bands: Any) -> Any:
         {
             "backbone": {"name": "timm/test_vit", "pretrained": False, "bands": bands},
             "method": {"kind": "frozen"},
-            "decoder": {"kind": "linear"},
+            "decoder": {"kind": "rotated_fcos" if task.get("boxes") == "oriented" else "fcos"},
             "task": {"kind": "detect", **task},
             "data": {"kind": "scenes", **data},
         }
