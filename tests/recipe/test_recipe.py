@@ -404,6 +404,6 @@ def test_chips_hold_no_objects() -> None:
     values["decoder"] = {"kind": "fcos"}
     chips = {"kind": "chips", "images": "a", "masks": "b", "split": {"kind": "random"}}
     said = fault({**values, "data": chips})
-    assert "data.kind chips has no labels for task.kind detect" in said
+    assert "data.kind chips has masks, not objects" in said
     assert "use data.kind=scenes" in said
     assert "data.visible: is for task.kind detect" in fault(changed("data.visible", 0.7))
