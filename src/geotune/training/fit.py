@@ -178,6 +178,7 @@ def fit(
         # what follows is the main process's alone: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
     assert keeper.best_epoch is not None
+    predicted = None
     if trainer.is_global_zero:
         load_adapter_state(built.model, load_file(folder.best), str(folder.best))
         one = Batch.of([(cache.train if cache else data.train)[0]])
