@@ -81,7 +81,7 @@ def test_nothing_is_touched_where_another_trains(
     _, run = held
     RunFolder(run).start(parse_recipe(tiny_values()))
     before = {path: path.read_bytes() for path in run.iterdir()}
-    with pytest.raises(GeotuneError, match="is at work there"):
+    with pytest.raises(GeotuneError, match=r"is at work there|holds a run of another recipe"):
         train(run, changes, fresh=fresh)
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
@@ -116,14 +116,12 @@ def test_begun_by_another_in_the_meantime(
 
 def test_a_recipe_that_was_mended_starts_anew(train: Train, tmp_path: Path) -> None:
     """A rate far too high: no number in the first epoch, and nothing that was worth keeping."""
-    run, said = tmp_path / "run", list[str]()
+    run = tmp_path / "run"
     with pytest.raises(GeotuneError, match="the loss is"):
         train(run, {"train.lr": 1e30, "train.clip": 0, "train.schedule": "constant"})
     assert not RunFolder(run).history.exists()
-    result = train(run, {"train.epochs": 1}, say=said.append)
+    result = train(run, {"train.epochs": 1})
     assert result.did == "trained" and result.summary["epochs"] == 1
-    (note,) = (line for line in said if "starting anew" in line)
-    assert "train.lr: 1e+30 -> 0.003" in note
     train(tmp_path / "other", {"train.epochs": 1})
     files = [path / "adapter.safetensors" for path in (run, tmp_path / "other")]
     assert files[0].read_bytes() == files[1].read_bytes()
