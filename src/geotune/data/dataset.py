@@ -230,4 +230,5 @@ def _sample(
     scene: Scene, window: Window, image: Image, target: Target, metadata: Sequence[str]
 ) -> Sample:
     name = scene.name if scene.labels.whole else f"{scene.name} ({window.row}, {window.col})"
-    return Sample(image, target, name, scene.group, *time_and_place(scene.raster, window, metadata))
+    known = time_and_place(scene.raster, scene.place(window), metadata)
+    return Sample(image, target, name, scene.group, *known)

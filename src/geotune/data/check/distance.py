@@ -1,0 +1,37 @@
+"""How far the parts of the data lie apart."""
+
+from __future__ import annotations
+
+from geotune.data.examined import Examined
+from geotune.data.findings import Finding, some
+
+
+def distance(examined: Examined) -> list[Finding]:
+    """A note on the nearest scenes of every two parts, and on scenes without a place."""
+    found = [
+        Finding(
+            "note",
+            "distance",
+            f"the nearest scenes of {one} and {other} lie {metres(gap.distance_m)} apart: "
+            f"{gap.one.path} and {gap.other.path}",
+            gap.one.path,
+        )
+        for (one, other), gap in examined.gaps.items()
+        if not gap.overlaps
+    ]
+    if examined.unplaced:
+        count = len(examined.unplaced)
+        found.append(
+            Finding(
+                "note",
+                "distance",
+                f"{count} of {len(examined.scenes)} scenes do not say where they lie "
+                f"({some(examined.unplaced)}), so their distance from the other parts is unknown",
+            )
+        )
+    return found
+
+
+def metres(distance: float) -> str:
+    """A distance as people read it."""
+    return f"{distance / 1000:,.1f} km" if distance >= 1000 else f"{distance:,.0f} m"
