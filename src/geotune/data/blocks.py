@@ -40,8 +40,8 @@ def split_by_blocks(
 
     Args:
         scenes: the scenes; those that are cut have a side of two blocks or more.
-        side: of the blocks, such as `2000 m` or `512 px`; blocks of a scene that is cut are as large
-            or larger, for they share it evenly.
+        side: of the blocks, such as `2000 m` or `512 px`; those of a scene that is cut are no
+            smaller, for they share it evenly.
         buffer: the least distance between two blocks of a scene, or two small scenes of two parts,
             in metres or pixels.
         val, test: shares of the blocks.

@@ -43,6 +43,11 @@ class Examined:
             for scene, found in zip(members, self.scans[part], strict=True)
         ]
 
+    @property
+    def distances_m(self) -> dict[str, float]:
+        """Between the nearest scenes of two parts, `train-test`, where they say where they lie."""
+        return {"-".join(pair): gap.distance_m for pair, gap in self.gaps.items()}
+
     def class_counts(self, part: str) -> list[int]:
         """What is labelled of each class in a part; empty for an empty part."""
         counts = [found.class_counts for found in self.scans[part]]

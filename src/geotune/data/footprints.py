@@ -123,9 +123,7 @@ def gap(ones: Sequence[Footprint], others: Sequence[Footprint]) -> Gap | None:
     return Gap(*nearest, tuple(sorted(overlaps, key=lambda found: -found.area_m2)))
 
 
-def nearer_than(
-    ones: Sequence[Footprint], others: Sequence[Footprint], metres: float
-) -> set[str]:
+def nearer_than(ones: Sequence[Footprint], others: Sequence[Footprint], metres: float) -> set[str]:
     """The names of those of `ones` that are nearer than `metres` to one of `others`."""
     found: set[str] = set()
     if not ones or not others:

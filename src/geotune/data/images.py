@@ -143,9 +143,7 @@ def _rows(table: Path, column: str) -> list[tuple[int, Row]]:
     return rows
 
 
-def _add(
-    found: Found, images: Path, path: Path, target: Said, row: Row, where: str
-) -> None:
+def _add(found: Found, images: Path, path: Path, target: Said, row: Row, where: str) -> None:
     try:
         name = path.relative_to(images).with_suffix("").as_posix()
     except ValueError:  # an absolute path in the table

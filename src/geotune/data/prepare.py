@@ -77,9 +77,7 @@ def prepare(
     See `examine`, `check` and, for the `options`, `datasets`. Raises `GeotuneError` for what a
     check calls an error.
     """
-    examined = examine(
-        parts, window=window, metadata=metadata, threads=threads, progress=progress
-    )
+    examined = examine(parts, window=window, metadata=metadata, threads=threads, progress=progress)
     findings = check(examined, allow_overlap=allow_overlap)
     refuse(findings)
     notes = [one.text for one in findings]
@@ -133,5 +131,5 @@ def datasets(
         wavelengths=dict(parts["train"][0].raster.wavelengths),
         parts={part: [scene.name for scene in members] for part, members in parts.items()},
         train_grid=grid("train"),
-        distances_m={"-".join(pair): gap.distance_m for pair, gap in examined.gaps.items()},
+        distances_m=examined.distances_m,
     )

@@ -152,7 +152,9 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
         fill=looks.fill,
         sample=np.concatenate(looks.kept, axis=1),
         digest=looks.digest.hexdigest(),
-        dtypes=tuple({place: None for path in scene.raster.paths for place in dataset(path).dtypes}),
+        dtypes=tuple(
+            {place: None for path in scene.raster.paths for place in dataset(path).dtypes}
+        ),
     )
 
 

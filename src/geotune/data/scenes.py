@@ -96,8 +96,8 @@ def find_files(
         for name, files in _group(pattern, matches).items():
             if name in found and found[name] != files:
                 raise GeotuneError(
-                    f"{first_file(found[name])} and {first_file(files)}: two scenes are called {name}; "
-                    "put {scene} in data.scenes where their paths differ"
+                    f"{first_file(found[name])} and {first_file(files)}: two scenes are called "
+                    f"{name}; put {{scene}} in data.scenes where their paths differ"
                 )
             found[name] = files
     return found

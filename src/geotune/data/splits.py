@@ -127,9 +127,7 @@ def group_of(scene: Scene, by: str) -> str:
         return scene.name
     if by in scene.attributes:
         if not (value := scene.attributes[by].strip()):
-            raise GeotuneError(
-                f"data.split.by: column {by} is empty for {scene.name}; fill it in"
-            )
+            raise GeotuneError(f"data.split.by: column {by} is empty for {scene.name}; fill it in")
         return value
     try:
         expression = re.compile(by)

@@ -69,5 +69,7 @@ def _classes(examined: Examined) -> list[Finding]:
 
 def _notes(examined: Examined) -> list[Finding]:
     """How the label files were understood; what is true of all files is said once."""
-    said = {note: scene.labels.path for _, scene, _ in examined.scenes for note in scene.labels.notes}
+    said = {
+        note: scene.labels.path for _, scene, _ in examined.scenes for note in scene.labels.notes
+    }
     return [Finding("note", "labels", note, path) for note, path in said.items()]

@@ -11,9 +11,7 @@ SHOWN = 10
 
 def overlap(examined: Examined) -> list[Finding]:
     """An error for each pair of scenes in two parts of which one covers some of the other."""
-    pairs = [
-        (parts, found) for parts, gap in examined.gaps.items() for found in gap.overlaps
-    ]
+    pairs = [(parts, found) for parts, gap in examined.gaps.items() for found in gap.overlaps]
     pairs.sort(key=lambda pair: -pair[1].area_m2)
     rest = len(pairs) - SHOWN
     return [

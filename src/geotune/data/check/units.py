@@ -47,7 +47,7 @@ def units(examined: Examined) -> list[Finding]:
                 f"{scene.raster.path}: its bands look swapped: {swap}, by the other scenes' means; "
                 "look at their order in the file",
                 scene.raster.path,
-                )
+            )
             for (scene, _), swap in zip(rows, _swaps(means, rows[0][0].raster.bands), strict=True)
             if swap
         ]
