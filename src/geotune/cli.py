@@ -233,6 +233,12 @@ def test(
     main = next(iter(result["metrics"]))
     for region, metrics in result["regions"].items():
         _out().print(f"{_escape(region)}: {METRICS.get(main, main)} {_score(metrics[main])}")
+    if (gap := result["gap"]) is not None:
+        seen, unseen = gap["seen"][main], gap["unseen"][main]
+        _out().print(
+            f"{METRICS.get(main, main)} in regions not seen in training {_score(unseen)}, in seen "
+            f"ones ({gap['seen_in']} scenes) {_score(seen)}: {unseen - seen:+.3f}"
+        )
     _out().print(f"report: {run / 'report.html'}")
 
 

@@ -68,10 +68,6 @@ def render_check(content: Content) -> str:
             style=Markup(files(__package__).joinpath("style.css").read_text("utf-8")),
             part_names=PARTS,
             balance=balance(content.class_counts),
-            distances=[
-                (" and ".join(PARTS[part] for part in pair.split("-")), metres)
-                for pair, metres in content.distances_m.items()
-            ],
             curves=[(curve, Markup(curve.svg)) for curve in curves if curve is not None],
             compared=any(histogram.usual is not None for histogram in content.histograms),
         )

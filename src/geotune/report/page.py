@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from geotune.data.check.distance import metres
 from geotune.types import GeotuneError
 
 from . import format as fmt
@@ -58,6 +59,9 @@ def new_environment() -> Environment:
         "duration": fmt.duration,
         "listing": fmt.listing,
         "number": fmt.number,
+        "distance": metres,
+        "region_score": lambda value, lower: fmt.number(value) if lower else fmt.score(value),
+        "part_name": lambda part: PARTS.get(part, part),
         "plain": Markup,
     }
     return environment
