@@ -93,7 +93,7 @@ def test_folds_that_are_not_there_are_refused() -> None:
         split_into_folds(scenes(CITIES), by="^([a-z]+)_", fold="bernn")
     with pytest.raises(GeotuneError, match="found 4, expected 1 to 3"):
         split_into_folds(scenes(CITIES), by="^([a-z]+)_", fold=4)
-    with pytest.raises(GeotuneError, match="2 folds of 2 groups.*at least 3"):
+    with pytest.raises(GeotuneError, match=r"2 folds of 2 groups.*at least 3"):
         split_into_folds(scenes(["a", "b"]), fold=1)
 
 
@@ -102,7 +102,9 @@ def test_a_column_of_the_table_may_be_the_group() -> None:
     listed = [replace(one, attributes={"region": one.name[0]}) for one in scenes(CITIES)]
     parts = split_into_folds(listed, by="region", fold="o")
     assert names(parts)["test"] == ["oslo_0", "oslo_1"]
-    with pytest.raises(GeotuneError, match="'regio' has no group.*the scenes have the columns reg"):
+    with pytest.raises(
+        GeotuneError, match=r"'regio' has no group.*the scenes have the columns reg"
+    ):
         split_into_folds(listed, by="regio", fold="o")
     with pytest.raises(GeotuneError, match="column region is empty for bern_0"):
         group_of(replace(listed[0], attributes={"region": " "}), "region")
