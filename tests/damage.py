@@ -43,7 +43,7 @@ class Damage:
     names: str = ""
 
     def __str__(self) -> str:
-        return f"{self.data}-{Path(self.file).name}-{self.what}".replace(" ", "_")
+        return f"{self.data}-{self.file.replace('/', '.')}-{self.what}".replace(" ", "_")
 
 
 # ---------------------------------------------------------------- data sets
@@ -481,8 +481,10 @@ def damages() -> Iterator[Damage]:
             yield Damage(data, file, f"{percent} %", cut_to(percent / 100))
         for start in range(0, 180, 12):
             yield Damage(data, file, f"zeros at {start}", zeros_at(start))
+    # lines of text that are cut between two words are whole lines
+    readable = {"points": (10,), "dota": (10, 50), "table": (10,)}
     for data, file in other:
-        for percent in (10, 50, 90):
+        for percent in readable.get(data, (10, 50, 90)):
             yield Damage(data, file, f"{percent} %", cut_to(percent / 100))
     for data, file, ways in (
         ("masks", image, IMAGE),

@@ -66,13 +66,15 @@ def _same(one: Path, other: Path) -> bool:
     try:
         with rasterio.open(one) as a, rasterio.open(other) as b:
             facts = [(f.crs, f.transform, f.descriptions, f.nodata, f.dtypes) for f in (a, b)]
-            return facts[0] == facts[1] and np.array_equal(a.read(), b.read())
+            # a label that lies nowhere is taken pixel by pixel
+            unplaced = one.parent.name == "labels" and a.transform.is_identity
+            return (facts[0] == facts[1] or unplaced) and np.array_equal(a.read(), b.read())
     except rasterio.errors.RasterioError:
         return False
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("one", map(_case, ALL))
+@pytest.mark.parametrize("one", [_case(one) for one in ALL])
 def test_damage_is_named(
     one: Damage,
     tmp_path: Path,

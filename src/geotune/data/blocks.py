@@ -154,7 +154,7 @@ def _block(place: Footprint, side_m: float) -> str:
 
 def _in_pixels(width: str, scene: Scene) -> float:
     number = float(width.rstrip(" pxm"))
-    if width.endswith("px"):
+    if width.endswith("px") or not number:
         return number
     pixel = scene.raster.gsd_m
     if pixel is None:

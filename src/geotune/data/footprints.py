@@ -7,7 +7,6 @@ the first of the two, and the distance of the nearest points is the geodesic's o
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Geod, Proj, Transformer
-from pyproj.exceptions import ProjError
-from rasterio.crs import CRS
+from pyproj import Geod, Proj
 from scipy.spatial import cKDTree
 
+from geotune.data.projections import DEGREES, transformer
 from geotune.data.raster import apply
 from geotune.data.scene import Scene
 from geotune.data.windows import Window
+from geotune.types import GeotuneError
 
 SIDE_POINTS = 8
 """Into so many pieces an edge is cut before it is projected."""
@@ -88,8 +87,8 @@ def footprint(scene: Scene) -> Footprint | None:
     down = np.concatenate([along * 0, along, along * 0 + 1, 1 - along])
     xs, ys = apply(raster.transform, col + across * width, row + down * height)
     try:
-        longitudes, latitudes = _to_degrees(raster.crs).transform(xs, ys)
-    except ProjError:
+        longitudes, latitudes = transformer(raster.crs, DEGREES).transform(xs, ys)
+    except GeotuneError:  # such as a CRS of a drawing
         return None
     if not (np.isfinite(longitudes).all() and np.isfinite(latitudes).all()):
         return None
@@ -173,11 +172,6 @@ class _Plane:
         (start, end) = shapely.get_coordinates(line)
         here, there = (self._proj(*point, inverse=True) for point in (start, end))
         return float(GEOD.inv(*here, *there)[2])
-
-
-@functools.lru_cache(maxsize=64)
-def _to_degrees(crs: CRS) -> Transformer:
-    return Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
 
 
 def _in_space(

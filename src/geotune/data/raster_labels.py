@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
-from rasterio.warp import transform as transform_points
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.handles import Grid, dataset, reading, warped
+from geotune.data.projections import transformer
 from geotune.data.raster import RasterSource, apply
 from geotune.data.targets import PixelClasses
 from geotune.data.values import UNKNOWN, ClassValues, Mask
@@ -191,8 +191,11 @@ def _overlap(raster: RasterSource, handle: DatasetReader) -> bool:
     height, width = raster.shape
     cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
     xs, ys = apply(raster.transform, cols.ravel(), rows.ravel())
-    xs, ys, *_ = transform_points(raster.crs, handle.crs, xs, ys)
-    cols, rows = apply(~handle.transform, np.asarray(xs), np.asarray(ys))
+    assert raster.crs is not None and handle.crs is not None
+    # what the other CRS cannot express becomes infinite
+    xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
+    with np.errstate(invalid="ignore"):
+        cols, rows = apply(~handle.transform, xs, ys)
     inside = (cols > 0) & (cols < handle.width) & (rows > 0) & (rows < handle.height)
     return bool(inside.any())
 

@@ -7,18 +7,22 @@ from geotune.data.findings import Finding, some
 
 
 def distance(examined: Examined) -> list[Finding]:
-    """A note on the nearest scenes of every two parts, and on scenes without a place."""
-    found = [
-        Finding(
-            "note",
-            "distance",
+    """The nearest scenes of every two parts, and how many scenes have no place.
+
+    A warning where the two are nearer than a window is wide: they may show one street.
+    """
+    found = []
+    for (one, other), gap in examined.gaps.items():
+        if gap.overlaps:
+            continue
+        text = (
             f"the nearest scenes of {one} and {other} lie {metres(gap.distance_m)} apart: "
-            f"{gap.one.path} and {gap.other.path}",
-            gap.one.path,
+            f"{gap.one.path} and {gap.other.path}"
         )
-        for (one, other), gap in examined.gaps.items()
-        if not gap.overlaps
-    ]
+        near = gap.distance_m < examined.window * gap.one.pixel_m
+        if near:
+            text += "; neighbours are alike: keep them together (data.split.kind blocks or group)"
+        found.append(Finding("warning" if near else "note", "distance", text, gap.one.path))
     if examined.unplaced:
         count = len(examined.unplaced)
         found.append(
