@@ -38,6 +38,10 @@ class Data:
             array = file.read()
         index = "abcdef".index(place or name)
         write(self.scene(name), change(array).astype("float32"), index)
+        label = self.folder / "labels" / f"{name}.tif"
+        with rasterio.open(label) as file:
+            mask = file.read()
+        write(label, mask, index)
 
     def recipe(self) -> Path:
         path = self.folder / "recipe.yaml"

@@ -46,7 +46,12 @@ def _read(path: Path, changed: int) -> geopandas.GeoDataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # columns of kinds that are not used here
             frame = pyogrio.read_dataframe(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        shapely.errors.GEOSException,
+        ValueError,
+    ) as error:
         raise GeotuneError(
             f"{path}: cannot be read as vector labels ({error}); write it anew"
         ) from error

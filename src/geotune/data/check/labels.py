@@ -38,8 +38,8 @@ def _scenes(examined: Examined) -> list[Finding]:
             found.append(Finding("warning", "labels", text, scene.raster.path))
         elif scene.labels.overlaps is False:
             text = (
-                f"{scene.labels.path}: none of its labels lies in scene {scene.name}; look whether "
-                "both are in the CRS that they state"
+                f"{scene.labels.path}: none of its labels lies in its scene {scene.raster.path}; "
+                "look whether both are in the CRS that they state"
             )
             found.append(Finding("warning", "labels", text, scene.labels.path))
         elif not scan.class_counts.any():

@@ -16,7 +16,7 @@ LEAST_SCENES = 5
 """Of fewer it is not clear what is usual."""
 
 UNLIKE = 4.0
-"""Spreads between scenes by which two bands of a scene lie off before they count as swapped."""
+"""Spreads between scenes, and times further than after a swap, by which swapped bands lie off."""
 
 
 def units(examined: Examined) -> list[Finding]:
@@ -64,7 +64,7 @@ def _swaps(means: NDArray[np.float64], bands: tuple[str, ...]) -> list[str]:
         far = np.abs(row[:, None] - usual[None]) / spread[None]
         _, best = linear_sum_assignment(far**2)
         moved = [i for i, j in enumerate(best) if i != j]
-        swapped = moved and all(far[i, i] > UNLIKE and far[i, best[i]] < 1 for i in moved)
+        swapped = moved and all(far[i, i] > UNLIKE * max(1.0, far[i, best[i]]) for i in moved)
         said.append(
             ", ".join(f"{bands[i]} is like {bands[best[i]]}" for i in moved) if swapped else ""
         )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
+
 from geotune.data.examined import Examined
 from geotune.data.findings import Finding, some
 
 SATURATED = 0.01
 """Share of a band's pixels at its highest value that speaks of clipping."""
 
-FAR_STDS = 2.0
-"""So many standard deviations above the mean the highest value of a clipped band is at least."""
+PILED = 4.0
+"""So many times the average value's pixels hold the highest one of a clipped band."""
 
 FILLED = 0.01
 """Share of pixels with one value in all bands alike that speaks of a border without data."""
@@ -37,8 +39,8 @@ def values(examined: Examined) -> list[Finding]:
                 continue
             # what fills a border is no clipping
             at_high = int(scan.at_high[i]) - (fill[1] if fill[0] == high else 0)
-            std = (scan.squares[i] / count) ** 0.5
-            if at_high > SATURATED * count and high > scan.means[i] + FAR_STDS * std:
+            distinct = np.unique(scan.sample[i][~np.isnan(scan.sample[i])]).size
+            if distinct and at_high > max(SATURATED, PILED / distinct) * count:
                 saturated[band].append((at_high / count, path, high))
     found = []
     for band, paths in constant.items():

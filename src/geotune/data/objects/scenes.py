@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -97,7 +97,8 @@ def open_object_scenes(
         notes.append(
             f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
         )
-    if without := _without_image(labels, files, rasters, chosen):
+    listing = {files[name] for name in opened if files[name].is_file()}
+    if without := _without_image(labels, files, listing, rasters, chosen):
         notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
     notes += remarks.notes()
     found = [
@@ -110,12 +111,16 @@ def open_object_scenes(
 
 
 def _without_image(
-    labels: str, files: Mapping[str, Path], rasters: Mapping[str, RasterSource], chosen: Format
+    labels: str,
+    files: Mapping[str, Path],
+    listing: Collection[Path],
+    rasters: Mapping[str, RasterSource],
+    chosen: Format,
 ) -> list[str]:
-    """Label files, or images that they list, for which there is no scene."""
+    """Label files, or images that those which could be read list, for which there is no scene."""
     if chosen.images is not None:
         there = {raster.path.stem for raster in rasters.values()}
-        names = {name for file in set(files.values()) for name in chosen.images(file)}
+        names = {name for file in listing for name in chosen.images(file)}
         return sorted(names - there)
     pattern = re.sub(r"\{\w+\}", "*", labels)
     if pattern == labels:
