@@ -12,14 +12,20 @@ from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_v
 from geotune.recipe.section import Section, Share
 
 
-def _width(text: str, info: ValidationInfo) -> str:
-    if not re.fullmatch(r"\d+(\.\d+)? ?(px|m)", text) or not float(text.rstrip(" pxm")):
-        name = f"data.{info.field_name}"
-        raise ValueError(f"{name}: found {text!r}, expected a width such as 3 px or 2 m")
-    return text
+def _width(section: str, *, zero: bool = False) -> AfterValidator:
+    """Refuses what is no width; `section` is where the key stands."""
+
+    def check(text: str, info: ValidationInfo) -> str:
+        known = re.fullmatch(r"\d+(\.\d+)? ?(px|m)", text)
+        if not known or not (zero or float(text.rstrip(" pxm"))):
+            name = f"{section}.{info.field_name}"
+            raise ValueError(f"{name}: found {text!r}, expected a width such as 3 px or 2 m")
+        return text
+
+    return AfterValidator(check)
 
 
-Width = Annotated[str, AfterValidator(_width)]
+Width = Annotated[str, _width("data")]
 """In pixels or metres, as people write it."""
 
 
@@ -103,8 +109,10 @@ class BlockSplit(_Drawn):
     """Blocks of ground drawn at random into the parts, with a buffer between them."""
 
     kind: Literal["blocks"] = "blocks"
-    side: Width = Field(description="of a block, such as 2000 m or 512 px")
-    buffer: Width | Literal["0 m"] = Field(
+    side: Annotated[str, _width("data.split")] = Field(
+        description="of a block, such as 2000 m or 512 px"
+    )
+    buffer: Annotated[str, _width("data.split", zero=True)] = Field(
         "0 m", description="least distance between windows of two blocks"
     )
 
