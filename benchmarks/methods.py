@@ -6,7 +6,8 @@
 
 Memory is that of the second training step (forward, backward, AdamW): live tensor bytes followed
 on fake tensors, exact for any device up to the workspaces of its kernels. Time is that of the
-fastest of a few real steps; `full` is timed in the same process as what is compared with it.
+fastest of a few real steps, on a CPU the processor's own seconds, which other programs disturb
+least; `full` is timed in the same process as what is compared with it.
 Rows that the result holds already are not repeated, except for times. Everything goes to
 benchmarks/results/methods.{json,md} and the figures methods.svg and methods_accuracy.svg.
 """
@@ -121,16 +122,17 @@ def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> Track
 
 def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: str) -> float:
     """Seconds of the fastest of a few steps after one to warm up; of fewer where they take long."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     model = model.to(device)
     batch = batch[0].to(device), batch[1].to(device)
     optimizer = optimizer_of(model)
     seconds = []
     for _ in range(1 + TIMED_STEPS):
-        start = time.perf_counter()
+        start = clock()
         step(model, optimizer, batch, precision)
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
         if sum(seconds[1:]) > ENOUGH_S:
             break
     return min(seconds[1:])
