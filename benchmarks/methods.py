@@ -292,16 +292,22 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
 def cells(row: Row, rows: list[Row]) -> list[str]:
     """A row of the table."""
     if "refused" in row:
-        return [row["method"], "does not fit", *[""] * (3 + len(PARTS))]
+        return [shown(row), "does not fit", *[""] * (3 + len(PARTS))]
     peak, part_of_full = row["peak_bytes"], share(row, rows)
     return [
-        row["method"],
+        shown(row),
         f"{row['trained_parameters'] / 1e6:.2f} M",
         f"{peak['total'] / MIB:,.0f}",
         "–" if part_of_full is None else f"{part_of_full:.1%}",
         *(f"{peak[part] / MIB:,.0f}" for part in PARTS),
         f"{row['time']['of_full']:.2f}" if "time" in row else "–",
     ]
+
+
+def shown(row: Row) -> str:
+    """The method's name; of the tuners of peft, which one."""
+    tuner = row["options"].get("tuner")
+    return f"{row['method']} ({tuner})" if tuner else str(row["method"])
 
 
 def one_line(row: Row, rows: list[Row]) -> str:
@@ -326,7 +332,7 @@ def draw(rows: list[Row], options: argparse.Namespace) -> None:
         axes = figure.add_subplot(lines, columns, i + 1)
         chosen = [row for row in rows if (row["backbone"], row["precision"]) == (name, precision)]
         points = [(row["time"]["of_full"], share(row, rows) or 0.0) for row in chosen]
-        scatter(axes, points, [row["method"] for row in chosen], low=0)
+        scatter(axes, points, [shown(row) for row in chosen], low=0)
         axes.set_title(f"{name.partition('/')[2]}, {PRECISIONS[precision]}", fontsize=9)
         axes.set(xlabel="time of a step, share of full", ylabel="peak memory, share of full")
     save(figure, options.results / "methods.svg")
