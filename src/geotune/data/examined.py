@@ -83,11 +83,11 @@ def examine(
     require_parts(left, scenes)
     scans = {part: [found for _, found in members] for part, members in read.items()}
     placed = {part: [footprint(scene) for scene in members] for part, members in left.items()}
-    found = {part: [one for one in places if one] for part, places in placed.items()}
+    known = {part: [one for one in places if one] for part, places in placed.items()}
     gaps = {
         (one, other): near
         for one, other in combinations(left, 2)
-        if (near := gap(found[one], found[other])) is not None
+        if (near := gap(known[one], known[other])) is not None
     }
     unplaced = [
         scene.name

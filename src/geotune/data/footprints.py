@@ -170,7 +170,7 @@ class _Plane:
     def geodesic(self, line: shapely.LineString) -> float:
         """The length on Earth between a line's ends in metres."""
         (start, end) = shapely.get_coordinates(line)
-        here, there = (self._proj(*point, inverse=True) for point in (start, end))
+        here, there = (self._proj(x, y, inverse=True) for x, y in (start, end))
         return float(GEOD.inv(*here, *there)[2])
 
 

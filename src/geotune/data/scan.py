@@ -245,7 +245,7 @@ class _Looks:
         self.digest = hashlib.blake2b(repr((bands, shape)).encode(), digest_size=16)
 
     def add(self, image: Image) -> None:
-        self.digest.update(np.ascontiguousarray(image))
+        self.digest.update(np.ascontiguousarray(image).data)
         flat = image.reshape(len(image), -1)
         self.kept.append(flat[:, self.every // 2 :: self.every].copy())
         for i, band in enumerate(flat):

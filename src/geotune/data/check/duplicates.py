@@ -11,17 +11,21 @@ from geotune.data.findings import Finding, some
 SHOWN = 10
 """Images that are told apart; the rest are counted."""
 
+Copy = tuple[str, Path]
+"""An image's part and file."""
+
 
 def duplicates(examined: Examined) -> list[Finding]:
     """An error for the same pixels in two parts, a note for the same pixels twice in one.
 
     Images of one value alone are not compared.
     """
-    twins: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    twins: dict[str, list[Copy]] = defaultdict(list)
     for part, scene, scan in examined.scenes:
         if (scan.highs > scan.lows).any():
             twins[scan.digest].append((part, scene.raster.path))
-    across, within = [], []
+    across: list[list[Copy]] = []
+    within: list[list[Copy]] = []
     for same in twins.values():
         if len(same) > 1:
             (across if len({part for part, _ in same}) > 1 else within).append(same)
@@ -50,5 +54,5 @@ def duplicates(examined: Examined) -> list[Finding]:
     return found
 
 
-def _of_each_part(same: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+def _of_each_part(same: list[Copy]) -> list[Copy]:
     return list({part: (part, path) for part, path in reversed(same)}.values())[::-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geotune.data.examined import Examined
-from geotune.data.findings import Finding, some
+from geotune.data.findings import Finding, Severity, some
 
 
 def labels(examined: Examined) -> list[Finding]:
@@ -49,7 +49,7 @@ def _scenes(examined: Examined) -> list[Finding]:
         text = f"{len(empty)} of {len(examined.scenes)} scenes have no labelled {unit}"
         text = f"{text}: {some(list(dict.fromkeys(names)))}"
         # of objects that is a fact about the scene, of pixels a label that says nothing
-        severity = "note" if unit == "object" else "warning"
+        severity: Severity = "note" if unit == "object" else "warning"
         found.append(Finding(severity, "labels", text, empty[0].labels.path))
     return found
 
