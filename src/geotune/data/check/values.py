@@ -44,8 +44,9 @@ def values(examined: Examined) -> list[Finding]:
                 saturated[band].append((at_high / count, path, high))
     found = []
     for band, paths in constant.items():
+        files = list(dict.fromkeys(map(str, paths)))
         text = (
-            f"band {band} has one value in {len(paths)} scenes: {some([str(p) for p in paths])}; "
+            f"band {band} has one value in {len(paths)} scenes: {some(files)}; "
             "look whether the band is there"
         )
         found.append(Finding("warning", "values", text, paths[0]))
