@@ -29,6 +29,9 @@ from geotune.types import GeotuneError
 MAX_OPEN = 128
 """Open files a thread; systems allow a process 256 and more."""
 
+HDF5 = ".hdf5"
+"""Files of this suffix hold layers, each a raster."""
+
 Grid = tuple[CRS, Affine, tuple[int, int]]
 """CRS, transform and shape (H, W) of a raster."""
 
@@ -59,7 +62,7 @@ def reading(path: Path, doing: str = "read") -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
-        if not path.exists():
+        if not file_of(path).exists():
             raise GeotuneError(f"{path}: there is no such file; mend the path") from error
         reason = str(error.__cause__ or error)
         raise GeotuneError(
@@ -125,7 +128,23 @@ def _open(path: Path) -> DatasetReader:
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, sharing=False)
+        return rasterio.open(_address(path), sharing=False)
+
+
+def layers(path: Path) -> list[str]:
+    """Names of an HDF5 file's layers; each is opened by `path / name`."""
+    with reading(path, "opened"), rasterio.open(path) as file:
+        return [name.rpartition("://")[2] for name in file.subdatasets]
+
+
+def file_of(path: Path) -> Path:
+    """The file on the disk: of a layer in an HDF5 file that file."""
+    return path.parent if path.parent.suffix == HDF5 else path
+
+
+def _address(path: Path) -> str | Path:
+    """How GDAL calls it."""
+    return f'HDF5:"{path.parent}"://{path.name}' if path.parent.suffix == HDF5 else path
 
 
 def _cached(key: object) -> DatasetReader | WarpedVRT | None:

@@ -74,7 +74,7 @@ def open_labels(
     raster: RasterSource,
     *,
     classes: Sequence[str],
-    class_values: Mapping[str, int] | None = None,
+    class_values: Mapping[str, int | Sequence[int]] | None = None,
     class_field: str | None = None,
     ignore_values: Sequence[int] = (IGNORE,),
     unlabelled: Literal["background", "ignore"] | None = None,

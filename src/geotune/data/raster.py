@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.acquisition import date_of, metres_per_pixel, wavelength_of
-from geotune.data.handles import dataset, reading
+from geotune.data.handles import dataset, file_of, reading
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 
@@ -72,8 +72,13 @@ class RasterSource:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files, each once."""
+        """What is opened, each once."""
         return tuple(dict.fromkeys(place.path for place in self.places))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those on the disk, each once: of layers in HDF5 the file that holds them."""
+        return tuple(dict.fromkeys(map(file_of, self.paths)))
 
     @property
     def nodata(self) -> float | None:

@@ -196,7 +196,7 @@ def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
     for scene in windows.scenes:
         raster = scene.raster
         bands = [(p.path.name, p.index, p.nodata, p.masked) for p in raster.places]
-        sources.append(source_name([file_stamp(path) for path in raster.paths], bands))
+        sources.append(source_name([file_stamp(path) for path in raster.files], bands))
     side = windows.window
     return [
         sample_name(sources[place.scene], (place.row, place.col, side, side), way)

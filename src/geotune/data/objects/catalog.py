@@ -11,6 +11,8 @@ from geotune.data.objects import yolo
 from geotune.data.objects.annotations import Found
 from geotune.data.objects.coco import image_names, read_coco, read_json
 from geotune.data.objects.dota import read_dota
+from geotune.data.objects.fair1m import read_fair1m
+from geotune.data.objects.nwpu import read_nwpu
 from geotune.data.objects.options import Options
 from geotune.data.objects.points import read_points
 from geotune.data.objects.text import lines
@@ -37,6 +39,8 @@ class Format:
 FORMATS: dict[str, Format] = {
     "coco": Format(read_coco, images=image_names),
     "dota": Format(read_dota),
+    "fair1m": Format(read_fair1m),
+    "nwpu": Format(read_nwpu),
     "points": Format(read_points),
     "vector": Format(read_vector),
     "voc": Format(read_voc),

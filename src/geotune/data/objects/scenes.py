@@ -34,7 +34,7 @@ def open_object_scenes(
     options: Options,
     format: str = "auto",
     missing: Literal["refuse", "empty"] = "refuse",
-    class_values: Mapping[str, int] | None = None,
+    class_values: Mapping[str, int | Sequence[int]] | None = None,
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
@@ -61,13 +61,46 @@ def open_object_scenes(
     gone = [name for name, file in files.items() if not file.is_file()]
     if not there or (gone and missing == "refuse"):
         refuse_missing(gone, files, "; say data.missing: empty where that means no object")
-    named = guess(there) if format == "auto" else format
-    chosen = FORMATS[named]
+    chosen = guess(there) if format == "auto" else format
+    notes = [f"{labels}: read as {chosen}; data.format says another"] if format == "auto" else []
+    if gone:
+        notes.append(
+            f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
+        )
+    if without := _without_image(labels, files, rasters, FORMATS[chosen]):
+        notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
+    return scenes_of(
+        rasters,
+        files,
+        classes=classes,
+        options=options,
+        format=chosen,
+        class_values=class_values,
+        notes=notes,
+    )
+
+
+def scenes_of(
+    rasters: Mapping[str, RasterSource],
+    files: Mapping[str, Path],
+    *,
+    classes: Sequence[str],
+    options: Options,
+    format: str,
+    class_values: Mapping[str, int | Sequence[int]] | None = None,
+    notes: Sequence[str] = (),
+) -> list[Scene]:
+    """Images with the objects in their label files, by name.
+
+    A file that is not there means no object. `notes` are said of all. Raises `GeotuneError` for
+    files that are not as they should be, and where no object lies in its image.
+    """
     values = ClassValues.of(classes, class_values, ())
+    read = FORMATS[format].read
     remarks = Remarks()
     opened: dict[str, ObjectLabels] = {}
     for name, raster in rasters.items():
-        said = chosen.read(files[name], raster, options) if files[name].is_file() else Found([])
+        said = read(files[name], raster, options) if files[name].is_file() else Found([])
         kept = usable(said, files[name], raster.shape, values, options, remarks)
         held = len(said.annotations) + said.elsewhere
         opened[name] = ObjectLabels(
@@ -80,16 +113,9 @@ def open_object_scenes(
             visible=options.visible,
             overlaps=bool(len(kept[0])) if held else None,
         )
-    notes = [f"{labels}: read as {named}; data.format says another"] if format == "auto" else []
-    if gone:
-        notes.append(
-            f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
-        )
-    if without := _without_image(labels, files, rasters, chosen):
-        notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
-    notes += remarks.notes()
+    noted = (*notes, *remarks.notes())
     found = [
-        Scene(name, rasters[name], replace(label, notes=tuple(notes)), group=name)
+        Scene(name, rasters[name], replace(label, notes=noted), group=name)
         for name, label in opened.items()
     ]
     require_overlap(found)
