@@ -113,9 +113,9 @@ class RasterLabels:
         )
         more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
         raise GeotuneError(
-            f"{self.path}: holds class value {listed}{more}; expected {self.values.describe(write)}; "
-            "say what the values mean with data.class_values, or leave them out with "
-            "data.ignore_values"
+            f"{self.path}: holds class value {listed}{more}; expected "
+            f"{self.values.describe(write)}; say what the values mean with data.class_values, or "
+            "leave them out with data.ignore_values"
         )
 
 
@@ -162,8 +162,8 @@ def _in_colours(
     if handle.dtypes == ("uint8",) * 3 and max(values.every) > np.iinfo(np.uint8).max:
         return True
     raise GeotuneError(
-        f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}; of "
-        "a mask in colours (red, green, blue of uint8) say which colour is which class with "
+        f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}; "
+        "of a mask in colours (red, green, blue of uint8) say which colour is which class with "
         "data.class_values, as in water: 0x0000FF"
     )
 

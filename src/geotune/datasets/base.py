@@ -89,6 +89,8 @@ class NamedDataset:
             colour as 0xRRGGBB.
         ignored: values of masks that are not counted.
         layers: of HDF5, how the name of a band's layer begins.
+        finest: of bands in files of their own the one whose pixels images have.
+        grey: images of one band are grey ones, and that band stands for each of `bands`.
         nodata: the value without data, where the files do not say.
         gsd_m: metres a pixel, for people.
         without_objects: what stands for fields of images in which there is no object, which have
@@ -116,6 +118,8 @@ class NamedDataset:
     values: Mapping[str, Sequence[int]] = field(default_factory=dict)
     ignored: Sequence[int] = ()
     layers: Mapping[str, str] = field(default_factory=dict)
+    finest: str = ""
+    grey: bool = False
     nodata: float | None = None
     gsd_m: float | None = None
     without_objects: Mapping[str, str] = field(default_factory=dict)

@@ -31,7 +31,7 @@ DIOR = NamedDataset(
     ],
     bands=RGB,
     window=800,
-    licence="CC BY-NC 4.0",
+    licence="see the source",
     paper="https://arxiv.org/abs/1909.00133",
     source="https://gcheng-nwpu.github.io",
     images=["JPEGImages-{half}/{id}.jpg"],

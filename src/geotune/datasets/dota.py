@@ -37,6 +37,7 @@ DOTA = NamedDataset(
         "{part}/annotations/version1.0/{id}.txt",
     ],
     oriented=True,
+    grey=True,
     format="dota",
     image_name="{id}",
     divisions={"authors": InFolders("part", {"train": "train", "val": "val"})},

@@ -55,7 +55,7 @@ EUROSAT_RGB = _eurosat(
 EUROSAT = _eurosat(
     "eurosat",
     "EuroSAT: land use in Sentinel-2 patches, all bands",
-    "B01 B02 B03 B04 B05 B06 B07 B08 B09 B10 B11 B12 B8A".split(),
+    ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"],
     "tif",
     ["EuroSAT_MS", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"],
 )

@@ -64,7 +64,7 @@ M_CASHEW_PLANTATION = _segmentation(
         "uncertain",
     ],
     "https://doi.org/10.34911/rdnt.hfv20i",
-    "CC BY 4.0",
+    "see the source",
 )
 M_SA_CROP_TYPE = _segmentation(
     "m_sa_crop_type",
@@ -83,5 +83,5 @@ M_SA_CROP_TYPE = _segmentation(
         "rooibos",
     ],
     "https://doi.org/10.34911/rdnt.j0co8q",
-    "CC BY 4.0",
+    "see the source",
 )

@@ -56,6 +56,7 @@ REBEN_7K = NamedDataset(
     },
     ignored=[122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 335, 423, 999],
     bands=SURFACE,
+    finest="B02",
     window=120,
     gsd_m=10,
     licence="CDLA-Permissive-1.0",
@@ -68,5 +69,5 @@ REBEN_7K = NamedDataset(
     labels=[f"Reference_Maps/{{product}}/{PATCH}/{PATCH}_reference_map.tif"],
     image_name=PATCH,
     divisions={"peft_geofm": Packaged("reben_7k.txt")},
-    note="Austria and Ireland are in the test part alone; the other patches are of eight countries.",
+    note="Austria and Ireland are in the test part alone; elsewhere: eight other countries.",
 )

@@ -120,8 +120,8 @@ class _Labelled(_OwnFiles):
     window: PositiveInt = 128
     class_values: dict[str, int | list[int]] | None = Field(
         None,
-        description="class name to its number in the labels, or numbers, or its colour as 0xRRGGBB; "
-        "by default the class's index",
+        description="class name to its number in the labels, its numbers, or its colour as "
+        "0xRRGGBB; by default the class's index",
     )
     class_field: str | None = Field(
         None,

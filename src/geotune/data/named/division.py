@@ -44,7 +44,7 @@ def division(about: NamedDataset, root: Path, name: str | None) -> dict[str, Pla
     if isinstance(said, InFolders):
         return said
     if isinstance(said, Packaged):
-        return _packaged(said)
+        return packaged(said)
     if isinstance(said, Named):
         return {name: Place(part) for part, names in said.parts.items() for name in names}
     return _lists(about, root, said)
@@ -56,7 +56,8 @@ def split_published(scenes: list[Scene], *, name: str | None = None) -> Parts:
     return {part: [scene for scene in scenes if scene.part == part] for part in PARTS}
 
 
-def _packaged(said: Packaged) -> dict[str, Place]:
+def packaged(said: Packaged) -> dict[str, Place]:
+    """The places in a list that geotune brings along, by the image's name."""
     text = files("geotune.datasets").joinpath("splits", said.file).read_text(encoding="utf-8")
     found: dict[str, Place] = {}
     for line in text.splitlines():

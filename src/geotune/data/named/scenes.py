@@ -10,6 +10,7 @@ from geotune.data.image_labels import ImageLabels
 from geotune.data.labels import open_labels
 from geotune.data.named.absent import absent
 from geotune.data.named.samples import Sample, find_samples, label_of
+from geotune.data.objects.annotations import listed
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import scenes_of
 from geotune.data.raster import RasterSource, open_raster
@@ -54,7 +55,8 @@ def open_named(
             f"backbone.bands: {about.name} has no band {', '.join(unknown)}; it has "
             f"{', '.join(about.bands)}"
         )
-    samples = find_samples(about, root, bands=bands, published=published, split=split)
+    held = bands if about.finest in ("", *bands) else [*bands, about.finest]
+    samples = find_samples(about, root, bands=held, published=published, split=split)
     opened = [(sample, _raster(about, sample, bands)) for sample in samples]
     if about.task == "detect":
         scenes = _objects(about, root, opened, classes, options or Options())
@@ -69,8 +71,14 @@ def open_named(
 
 
 def _raster(about: NamedDataset, sample: Sample, bands: Sequence[str]) -> RasterSource:
-    own = about.bands if isinstance(sample.files, Path) else None
-    return open_raster(sample.files, bands=own, wanted_bands=bands, nodata=about.nodata)
+    if not isinstance(sample.files, Path):
+        every = open_raster(sample.files, wanted_bands=list(sample.files), nodata=about.nodata)
+        return every.select(bands)
+    if about.grey:
+        source = open_raster(sample.files, nodata=about.nodata)
+        if len(source.bands) == 1:
+            return replace(source, bands=tuple(bands), places=source.places * len(bands))
+    return open_raster(sample.files, bands=about.bands, wanted_bands=bands, nodata=about.nodata)
 
 
 def _masks(
@@ -112,6 +120,7 @@ def _objects(
         options=options,
         format=about.format,
         class_values={name: about.values[name] for name in classes} if about.values else None,
+        notes=_grey(about, opened),
     )
 
 
@@ -124,3 +133,11 @@ def _whole(about: NamedDataset, root: Path, opened: Opened, classes: Sequence[st
         said = ImageLabels(raster.path.parent, tuple(classes), ImageClass(classes.index(label)))
         scenes.append(Scene(sample.name, raster, said, sample.name))
     return scenes
+
+
+def _grey(about: NamedDataset, opened: Opened) -> list[str]:
+    """A note on images whose bands are one and the same."""
+    grey = [s.name for s, r in opened if len(r.places) > len({place.index for place in r.places})]
+    if not (about.grey and grey):
+        return []
+    return [f"{len(grey)} images are grey, so that their bands are the same: {listed(grey)}"]

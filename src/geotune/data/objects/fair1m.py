@@ -4,7 +4,7 @@
       <object>
         <possibleresult><name>Boeing787</name></possibleresult>
         <points>
-          <point>10.5,20</point> <point>60,20</point> <point>60,50</point> ... <point>10.5,20</point>
+          <point>10.5,20</point> <point>60,20</point> <point>60,50</point> <point>10.5,50</point>
         </points>
       </object>
     </objects></annotation>
