@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def geobench(folder: str, date: str) -> Write:
         (root / folder).mkdir(parents=True)
         parts = {"train": ["id_1", "id_2"], "valid": ["id_3"], "test": ["id_4"]}
         (root / folder / "default_partition.json").write_text(json.dumps(parts))
-        for name in sum(parts.values(), []):
+        for name in chain.from_iterable(parts.values()):
             with h5py.File(root / folder / f"{name}.hdf5", "w") as file:
                 for number, band in enumerate(BANDS_OF_GEOBENCH, 1):
                     layer = block(SIDE, 100 * number, 10 * number, "int16")
