@@ -125,3 +125,20 @@ class NamedDataset:
     without_objects: Mapping[str, str] = field(default_factory=dict)
     divisions: Mapping[str, Division] = field(default_factory=dict)
     note: str = ""
+
+
+def layout(about: NamedDataset) -> list[str]:
+    """The files of a data set from its root, one pattern a line."""
+
+    def lines(patterns: tuple[str, ...], what: str) -> list[str]:
+        return [f"  {'or ' if i else ''}{pattern}{what}" for i, pattern in enumerate(patterns)]
+
+    found = lines(tuple(about.images), "")
+    found += lines(tuple(about.labels), "  (labels)")
+    found += lines(tuple(about.oriented_labels), "  (labels of oriented boxes)")
+    for name, said in about.divisions.items():
+        if isinstance(said, InLists):
+            files = ", ".join(dict.fromkeys(said.files.values()))
+            where = f", from {said.source}" if said.source else ""
+            found.append(f"  {files}  (lists of the split {name}{where})")
+    return found

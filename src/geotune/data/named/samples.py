@@ -59,7 +59,7 @@ def find_samples(
     """
     if not root.is_dir():
         raise absent(about, root, "there is no such folder")
-    said = division(about, root, split) if published else {}
+    said = division(about, root, split) if published else _labelled(about)
     named = said if isinstance(said, dict) else {}
     found = _by_name(about, root, bands, named) if _direct(about, named) else {}
     if not found:
@@ -77,10 +77,11 @@ def find_samples(
     samples = []
     for name, (files, fields) in sorted(found.items()):
         place = _place(said, name, fields)
-        if published and place is None:
+        if place is None and (published or isinstance(said, InFolders)):
             continue
         region = (place.region if place else "") or about.region.format(**fields) or name
-        samples.append(Sample(name, files, fields, place.part if place else None, region))
+        part = place.part if published and place else None
+        samples.append(Sample(name, files, fields, part, region))
     if not samples:
         raise absent(about, root, f"holds no image of the split's parts of {about.name}")
     return samples
@@ -94,6 +95,11 @@ def label_of(about: NamedDataset, root: Path, sample: Sample, *, oriented: bool 
         if file_of(file).is_file():
             return file
     raise absent(about, root, f"{sample.name} has no label file {files[0].relative_to(root)}")
+
+
+def _labelled(about: NamedDataset) -> dict[str, Place] | InFolders:
+    """The folders of the parts, where there are others, whose labels the authors keep."""
+    return next((d for d in about.divisions.values() if isinstance(d, InFolders)), {})
 
 
 def _place(
