@@ -66,7 +66,8 @@ def recipe_on() -> Callable[..., Recipe]:
         own: dict[str, Any] = {"kind": "named", "name": name, "root": str(root), "samples": 2}
         if not about.divisions:
             own["split"] = {"kind": "random", "val": 0.2, "test": 0.2}
-        size = 64 if about.task == "classify" else 120 if name == "reben_7k" else 32
+        size = 32 if about.task == "segment" else 64
+        size = 120 if name == "reben_7k" else size
         return parse_recipe(
             {
                 "backbone": {
