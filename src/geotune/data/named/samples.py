@@ -125,22 +125,30 @@ Images = dict[str, tuple[Files, Fields]]
 
 
 def _by_name(about: NamedDataset, root: Path, bands: Sequence[str], names: Iterable[str]) -> Images:
+    """The images whose names say their paths; of two places that which is described first."""
     found: Images = {}
+    known = sorted(_names(about.image_name))
     for name in names:
-        fields = fields_of(about.image_name, name, sorted(_names(about.image_name)))
-        for pattern in about.images if fields is not None else ():
-            files: Files
-            if "{band}" in pattern:
-                files = {b: root / pattern.format(**fields, band=b) for b in bands}
-                there = all(file.is_file() for file in files.values())
-            else:
-                path = root / pattern.format(**fields)
-                there = path.is_file()
-                files = _layers(about, path, bands) if there else path
-            if there and fields is not None:
+        fields = fields_of(about.image_name, name, known)
+        if fields is None:
+            continue
+        for pattern in about.images:
+            files = _there(about, root, pattern, fields, bands)
+            if files is not None:
                 found[name] = files, fields
                 break
     return found
+
+
+def _there(
+    about: NamedDataset, root: Path, pattern: str, fields: Fields, bands: Sequence[str]
+) -> Files | None:
+    """The files of one image, None where one is not there."""
+    if "{band}" in pattern:
+        files = {band: root / pattern.format(**fields, band=band) for band in bands}
+        return files if all(file.is_file() for file in files.values()) else None
+    path = root / pattern.format(**fields)
+    return _layers(about, path, bands) if path.is_file() else None
 
 
 def _every(about: NamedDataset, root: Path, bands: Sequence[str]) -> Images:
