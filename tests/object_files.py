@@ -90,7 +90,7 @@ def write_voc(path: Path, raster: RasterSource, things: list[Thing], classes: Cl
 
 def write_fair1m(path: Path, raster: RasterSource, things: list[Thing], classes: Classes) -> None:
     """With the first point again at the end, as the data set has it."""
-    text = "<annotation><objects>"
+    text = f"<annotation><source><filename>{raster.path.name}</filename></source><objects>"
     for thing in things:
         outline = [*thing.corners.tolist(), thing.corners[0].tolist()]
         points = "".join(f"<point>{x!r},{y!r}</point>" for x, y in outline)

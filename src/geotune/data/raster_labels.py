@@ -106,16 +106,25 @@ class RasterLabels:
 
     def _refuse(self, unknown: NDArray[Any]) -> None:
         values, counts = np.unique(unknown, return_counts=True)
-        write = ("0x{:06X}" if self.colours else "{:g}").format
         listed = ", ".join(
-            f"{write(value)} ({count} pixels)"
+            f"{_colour(value) if self.colours else f'{value:g}'} ({count} pixels)"
             for value, count in zip(values[:5], counts[:5], strict=True)
         )
         more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
         raise GeotuneError(
-            f"{self.path}: holds class value {listed}{more}; expected "
-            f"{self.values.describe(write)}; say what the values mean with data.class_values, or "
-            "leave them out with data.ignore_values"
+            f"{self.path}: holds class value {listed}{more}; expected {self._expected()}; "
+            "say what the values mean with data.class_values, or leave them out with "
+            "data.ignore_values"
+        )
+
+    def _expected(self) -> str:
+        """The classes with their values or colours."""
+        if not self.colours:
+            return self.values.describe()
+        numbers = self.values.numbers.items()
+        return ", ".join(
+            f"{name} ({' or '.join(_colour(value) for value, of in numbers if of == i)})"
+            for i, name in enumerate(self.classes)
         )
 
 
@@ -136,8 +145,8 @@ def open_raster_labels(
             "grid (gdalwarp -r near)"
         )
     nodata = None if colours else handle.nodata
-    if nodata is not None and nodata in values.every:
-        name = values.classes[values.every[int(nodata)]]
+    if nodata is not None and nodata in values.numbers:
+        name = values.classes[values.numbers[int(nodata)]]
         notes.append(f"{path}: its nodata {nodata:g} is the value of {name} and counts as {name}")
         nodata = None
     return RasterLabels(
@@ -159,7 +168,7 @@ def _in_colours(
     """Whether a mask has colours. Raises `GeotuneError` for other bands than one, or than those."""
     if handle.count == 1:
         return False
-    if handle.dtypes == ("uint8",) * 3 and max(values.every) > np.iinfo(np.uint8).max:
+    if handle.dtypes == ("uint8",) * 3 and max(values.numbers, default=0) > np.iinfo(np.uint8).max:
         return True
     raise GeotuneError(
         f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}; "
@@ -228,4 +237,10 @@ def _unused(dtype: str, values: ClassValues) -> float:
     if kind.kind == "f":
         return float(np.finfo(kind).min)
     info = np.iinfo(kind)
-    return float(next(v for v in range(int(info.max), int(info.min), -1) if v not in values.every))
+    return float(
+        next(v for v in range(int(info.max), int(info.min), -1) if v not in values.numbers)
+    )
+
+
+def _colour(value: float) -> str:
+    return f"0x{int(value):06X}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ UNKNOWN = -1
 
 Mask = NDArray[np.int64]
 
+Value = int | str
+Said = Mapping[str, Value | Sequence[Value]]
+"""Class name to its value in the labels, or its values: numbers, or text in vector files."""
+
 
 @dataclass(frozen=True)
 class ClassValues:
@@ -24,29 +29,29 @@ class ClassValues:
 
     Attributes:
         classes: names, in the order of their indices.
-        values: the value of each class.
+        values: those of each class.
         ignored: values that are not counted.
-        also: further values, each with the index of its class.
     """
 
     classes: tuple[str, ...]
-    values: tuple[int, ...]
+    values: tuple[tuple[Value, ...], ...]
     ignored: tuple[int, ...]
-    also: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def of(
         classes: Sequence[str],
-        class_values: Mapping[str, int | Sequence[int]] | None = None,
+        class_values: Said | None = None,
         ignore_values: Sequence[int] = (IGNORE,),
     ) -> ClassValues:
-        """The values of `classes`, one or more of each, by default their indices.
+        """The values of `classes`, by default their indices.
 
         A value that a class has is counted even if it is among `ignore_values`. Raises
         `GeotuneError` where `class_values` and `classes` do not name the same or a value stands
         for two classes.
         """
-        if class_values is not None:
+        if class_values is None:
+            values: tuple[tuple[Value, ...], ...] = tuple((i,) for i in range(len(classes)))
+        else:
             for name in class_values:
                 if name not in classes:
                     near = difflib.get_close_matches(name, classes, n=1)
@@ -61,44 +66,48 @@ class ClassValues:
                     f"data.class_values: has no value for {', '.join(without)}; "
                     "give one for each of task.classes"
                 )
-        numbers = [
-            (i,) if class_values is None else _several(class_values[name], name)
-            for i, name in enumerate(classes)
-        ]
-        every = [value for of_one in numbers for value in of_one]
-        if len(set(every)) != len(every):
-            twice = next(value for value in every if every.count(value) > 1)
-            names = [
-                name
-                for name, of_one in zip(classes, numbers, strict=True)
-                for value in of_one
-                if value == twice
-            ]
-            raise GeotuneError(
-                f"data.class_values: {twice} stands for {' and for '.join(names)}; "
-                "give each class its own value"
-            )
+            values = tuple(_listed(class_values[name]) for name in classes)
+            # polygons may name a class itself, whatever else stands for it
+            owners: dict[Value, str] = {_plain(name): name for name in classes}
+            for name, own in zip(classes, values, strict=True):
+                for value in map(_plain, own):
+                    if owners.get(value, name) != name:
+                        raise GeotuneError(
+                            f"data.class_values: {value} stands for {owners[value]} and for {name};"
+                            " give each value to one class"
+                        )
+                    owners[value] = name
+        numbers = {value for own in values for value in own}
         return ClassValues(
-            tuple(classes),
-            tuple(of_one[0] for of_one in numbers),
-            tuple(value for value in ignore_values if value not in every),
-            tuple((value, i) for i, of_one in enumerate(numbers) for value in of_one[1:]),
+            tuple(classes), values, tuple(v for v in ignore_values if v not in numbers)
         )
 
     @property
-    def every(self) -> dict[int, int]:
-        """The index of its class by each value."""
-        return {value: i for i, value in enumerate(self.values)} | dict(self.also)
+    def numbers(self) -> dict[int, int]:
+        """Class index by number, of the values that are numbers."""
+        return {
+            value: i
+            for i, own in enumerate(self.values)
+            for value in own
+            if not isinstance(value, str)
+        }
 
     def indices(self, raw: NDArray[Any], nodata: float | None = None) -> Mask:
         """Class indices of raw values; `IGNORE` for what is not counted, `UNKNOWN` for the rest.
 
         `nodata` and NaN are not counted, unless nodata is a class's value.
         """
+        if raw.dtype.kind in "ui" and raw.dtype.itemsize <= 2:  # looked up several times as fast
+            unsigned = np.dtype(f"u{raw.dtype.itemsize}")
+            looked_up: Mask = _table(self, raw.dtype.str, nodata)[raw.view(unsigned)]
+            return looked_up
+        return self._searched(raw, nodata)
+
+    def _searched(self, raw: NDArray[Any], nodata: float | None) -> Mask:
         known = {value: IGNORE for value in self.ignored}
         if nodata is not None and np.isfinite(nodata):
             known[nodata] = IGNORE  # type: ignore[index]  # a float key equals its integer
-        known.update(self.every)
+        known.update(self.numbers)
         keys = np.array(sorted(known), dtype=np.float64)
         targets = np.array([known[key] for key in sorted(known)], dtype=np.int64)
         place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
@@ -113,32 +122,42 @@ class ClassValues:
         `IGNORE` for a value that is not counted, `UNKNOWN` for the rest.
         """
         if isinstance(value, str):
-            text = value.strip().casefold()
-            for i, name in enumerate(self.classes):
-                if name.casefold() == text:
+            text = _plain(value)
+            for i, (name, own) in enumerate(zip(self.classes, self.values, strict=True)):
+                if text == _plain(name) or text in map(_plain, own):
                     return i
             try:
                 value = float(text)
             except ValueError:
                 return UNKNOWN
         if isinstance(value, (int, float, np.number)):
-            for number, i in self.every.items():
-                if number == value:
-                    return i
+            found = self.numbers.get(value)  # type: ignore[arg-type]  # a float equals its integer
+            if found is not None:
+                return found
             if value in self.ignored:
                 return IGNORE
         return UNKNOWN
 
-    def describe(self, write: Callable[[float], str] = "{:g}".format) -> str:
-        """The classes with their values as `write` puts them, for messages."""
+    def describe(self) -> str:
+        """The classes with their values, for messages."""
         return ", ".join(
-            f"{name} ({', '.join(write(v) for v, of in self.every.items() if of == i)})"
-            for i, name in enumerate(self.classes)
+            f"{name} ({' or '.join(map(str, own))})"
+            for name, own in zip(self.classes, self.values, strict=True)
         )
 
 
-def _several(values: int | Sequence[int], name: str) -> tuple[int, ...]:
-    found = (values,) if isinstance(values, int) else tuple(values)
-    if not found:
-        raise GeotuneError(f"data.class_values: has no value for {name}; give one at least")
-    return found
+@functools.lru_cache(maxsize=64)
+def _table(values: ClassValues, dtype: str, nodata: float | None) -> Mask:
+    """The index of every value of a type of one or two bytes, by the unsigned number it is."""
+    kind = np.dtype(dtype)
+    every = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
+    return values._searched(every, nodata)
+
+
+def _listed(said: Value | Sequence[Value]) -> tuple[Value, ...]:
+    return (said,) if isinstance(said, int | str) else tuple(said)
+
+
+def _plain(value: Value) -> Any:
+    """Text in any case and without spaces around it; a number as it is."""
+    return value.strip().casefold() if isinstance(value, str) else value

@@ -118,10 +118,10 @@ class _Labelled(_OwnFiles):
     """What data with labels inside the image has."""
 
     window: PositiveInt = 128
-    class_values: dict[str, int | list[int]] | None = Field(
+    class_values: dict[str, int | str | list[int | str]] | None = Field(
         None,
-        description="class name to its number in the labels, its numbers, or its colour as "
-        "0xRRGGBB; by default the class's index",
+        description="class name to its value in the labels, or several: numbers, colours as "
+        "0xRRGGBB, or text in vector files; by default the class's index",
     )
     class_field: str | None = Field(
         None,

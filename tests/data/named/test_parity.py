@@ -26,7 +26,8 @@ def opened(name: str, root: Path, part: str) -> list[Scene]:
 
 def same_pixels(scene: Scene, image: Any) -> None:
     ours, _ = scene.read(Window(0, 0, *scene.shape))
-    assert np.allclose(ours, np.asarray(image), atol=1e-3)
+    decoders_differ = 4 if scene.raster.path.suffix == ".jpg" else 0
+    assert np.allclose(ours, np.asarray(image), atol=1e-3 + decoders_differ)
 
 
 @pytest.mark.parametrize(("part", "split"), [("train", "train"), ("val", "val")])
@@ -69,7 +70,7 @@ def test_fair1m_outlines(copy_of: Copy) -> None:
     assert len(theirs) == len(ours) == 2
     for i, path in enumerate(theirs.files):
         corners = np.asarray(theirs[i]["bbox_xyxy"])
-        boxes: Any = ours[Path(path)].labels.boxes  # type: ignore[attr-defined]  # objects
+        boxes: Any = ours[Path(path)].labels.boxes  # type: ignore[attr-defined]
         assert (boxes[:, :2] == corners.min(axis=1)).all()
         assert (boxes[:, 2:] == corners.max(axis=1)).all()
         assert (np.asarray(theirs[i]["label"]) == ours[Path(path)].labels.indices).all()  # type: ignore[attr-defined]

@@ -88,7 +88,7 @@ def _masks(
     classes: Sequence[str],
     ignore_values: Sequence[int],
 ) -> list[Scene]:
-    own = {name: about.values.get(name, [i]) for i, name in enumerate(about.classes)}
+    own = {name: list(about.values.get(name, [i])) for i, name in enumerate(about.classes)}
     scenes = []
     for sample, raster in opened:
         labels = open_labels(
@@ -119,7 +119,7 @@ def _objects(
         classes=classes,
         options=options,
         format=about.format,
-        class_values={name: about.values[name] for name in classes} if about.values else None,
+        class_values={name: list(about.values[name]) for name in classes} if about.values else None,
         notes=_grey(about, opened),
     )
 

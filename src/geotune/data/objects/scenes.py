@@ -23,7 +23,7 @@ from geotune.data.scenes import (
     same_bands,
 )
 from geotune.data.splits import Parts
-from geotune.data.values import ClassValues
+from geotune.data.values import ClassValues, Said
 
 
 def open_object_scenes(
@@ -34,7 +34,7 @@ def open_object_scenes(
     options: Options,
     format: str = "auto",
     missing: Literal["refuse", "empty"] = "refuse",
-    class_values: Mapping[str, int | Sequence[int]] | None = None,
+    class_values: Said | None = None,
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
@@ -87,7 +87,7 @@ def scenes_of(
     classes: Sequence[str],
     options: Options,
     format: str,
-    class_values: Mapping[str, int | Sequence[int]] | None = None,
+    class_values: Said | None = None,
     notes: Sequence[str] = (),
 ) -> list[Scene]:
     """Images with the objects in their label files, by name.
