@@ -29,6 +29,8 @@ from geotune.recipe import Recipe, parse_recipe
 from geotune.training.module import Training
 from geotune.types import BandStatistics, GeotuneError
 
+NAMED_SPLITS = sections.data.Named.model_fields["split"].annotation
+EVERY_SPLIT = Annotated[NAMED_SPLITS, "a named data set has all there are"]
 STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
 
 
@@ -50,7 +52,7 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     ("union", "catalogue"),
     [
         (sections.Decoder, DECODERS),
-        (Annotated[sections.data.Named.model_fields["split"].annotation, "all there are"], SPLITS),
+        (EVERY_SPLIT, SPLITS),
         (sections.Task, TASKS),
     ],
     ids=["decoders", "splits", "tasks"],

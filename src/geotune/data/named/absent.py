@@ -11,6 +11,6 @@ from geotune.types import GeotuneError
 def absent(about: NamedDataset, root: Path, what: str, source: str = "") -> GeotuneError:
     """What is missing, where to get it, and how the files have to lie."""
     return GeotuneError(
-        f"{root}: {what}; get it from {source or about.source} (licence: {about.licence}) and unpack it "
-        "there, or mend data.root. Expected under it:\n" + "\n".join(layout(about))
+        f"{root}: {what}; get it from {source or about.source} (licence: {about.licence}) and "
+        "unpack it there, or mend data.root. Expected under it:\n" + "\n".join(layout(about))
     )
