@@ -117,7 +117,7 @@ def main() -> None:
         print(runs[-1])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     result = {
-        "what": f"geotune check: {options.chips} chips of {SIDE}x{SIDE}, {len(BANDS)} bands, uint16",
+        "what": f"geotune check: {options.chips} chips of {SIDE} pixels, {len(BANDS)} bands",
         "runs": runs,
         "seconds_best": min(run["seconds"] for run in runs),
         "peak_rss_bytes": peak,

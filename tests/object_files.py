@@ -88,6 +88,27 @@ def write_voc(path: Path, raster: RasterSource, things: list[Thing], classes: Cl
     path.write_text(text + "</annotation>")
 
 
+def write_fair1m(path: Path, raster: RasterSource, things: list[Thing], classes: Classes) -> None:
+    """With the first point again at the end, as the data set has it."""
+    text = f"<annotation><source><filename>{raster.path.name}</filename></source><objects>"
+    for thing in things:
+        outline = [*thing.corners.tolist(), thing.corners[0].tolist()]
+        points = "".join(f"<point>{x!r},{y!r}</point>" for x, y in outline)
+        text += (
+            f"<object><possibleresult><name>{escape(thing.name)}</name></possibleresult>"
+            f"<points>{points}</points></object>"
+        )
+    path.write_text(text + "</objects></annotation>")
+
+
+def write_nwpu(path: Path, raster: RasterSource, things: list[Thing], classes: Classes) -> None:
+    lines = []
+    for thing in things:
+        left, top, right, bottom = thing.hull
+        lines.append(f"({left!r},{top!r}),({right!r},{bottom!r}),{classes.index(thing.name)}")
+    path.write_text(" \n".join(lines) + "\n")
+
+
 def write_yolo(path: Path, raster: RasterSource, things: list[Thing], classes: Classes) -> None:
     """Boxes where all are horizontal, else corners."""
     height, width = raster.shape
@@ -138,6 +159,8 @@ def write_vector(
 
 PER_IMAGE: dict[str, tuple[str, Callable[[Path, RasterSource, list[Thing], Classes], None]]] = {
     "dota": ("txt", write_dota),
+    "fair1m": ("xml", write_fair1m),
+    "nwpu": ("txt", write_nwpu),
     "voc": ("xml", write_voc),
     "yolo": ("txt", write_yolo),
     "vector": ("gpkg", write_vector),

@@ -13,7 +13,7 @@ from geotune import listing as rooms
 from geotune.backbones.catalog import PROVIDERS
 from geotune.catalog import METHODS, find
 from geotune.decoders.catalog import DECODERS
-from geotune.listing import backbone_facts, backbone_rows, listing
+from geotune.listing import about_one, backbone_facts, backbone_rows, listing
 from geotune.recipe import Data, Decoder, Method, Task
 from geotune.tasks.catalog import TASKS
 
@@ -33,7 +33,8 @@ def test_methods_and_decoders_are_those_of_the_catalogues_and_of_recipes() -> No
 def test_rows_say_what_each_is_and_which_keys_it_takes(what: Any) -> None:
     rows = listing(what)
     columns = ["name", "is", "fits", "options"] if what == "methods" else ["name", "is", "options"]
-    assert [row["name"] for row in rows] == list(getattr(rooms, what.upper()))
+    published = list(rooms.NAMED) if what == "datasets" else []
+    assert [row["name"] for row in rows] == [*getattr(rooms, what.upper()), *published]
     assert all(list(row) == columns for row in rows)
     assert all(row["is"] for row in rows)
     options = {row["name"]: row["options"].split(", ") for row in rows}
@@ -80,3 +81,15 @@ def test_what_is_written_down_is_there_for_every_described_backbone() -> None:
             assert known["licence"] == facts.licence and known["paper"] == facts.paper
             assert f"{provider}/{model}" in named
     assert backbone_facts("timm/nothing") is None
+
+
+def test_named_data_sets_are_shown_with_licence_bands_classes_and_source() -> None:
+    rows = {row["name"]: row["options"] for row in listing("datasets")}
+    assert rows["potsdam"].startswith("task.kind=segment; 4 bands; 6 classes; ")
+    for name in rooms.NAMED:
+        facts, pairs = about_one("datasets", name) or ({}, [])
+        said = dict(pairs)
+        assert facts["licence"] == said["licence"] and facts["source"] == said["from"]
+        assert all(pattern in said["files"] for pattern in facts["images"])
+    assert about_one("datasets", "scenes") is None
+    assert about_one("backbones", "nothing") is None

@@ -349,16 +349,18 @@ def list_(
     what
         backbones, methods, decoders, tasks or datasets.
     name
-        Only those whose name holds this; for a backbone's whole name, all that is known of it.
+        Only those whose name holds this; for the whole name of a backbone or a named data set, all
+        that is known of it.
     """
-    from geotune.listing import backbone_facts, backbone_rows, listing
+    from geotune.listing import about_one, listing
 
-    facts = backbone_facts(name) if what == "backbones" and name is not None else None
-    if facts is not None and name is not None:
+    known = None if name is None else about_one(what, name)
+    if known is not None:
+        facts, pairs = known
         if as_json:
-            _print_json({"name": name, **facts})
+            _print_json(facts)
             return
-        for word, text in backbone_rows(name, facts):
+        for word, text in pairs:
             _out().print(f"[bold]{_escape(word)}[/bold]: {_escape(text)}")
         return
     rows = [row for row in listing(what) if name is None or name.lower() in row["name"].lower()]

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from geotune.catalog import METHODS
+from geotune.datasets.base import layout
+from geotune.datasets.catalog import DATASETS as NAMED
+from geotune.datasets.catalog import named_dataset
 from geotune.recipe import Data, Decoder, Task
 from geotune.recipe.methods import method_fits, method_section
 
@@ -37,6 +41,7 @@ DATASETS = {
     "chips": "a folder of images and a folder of masks",
     "synthetic": "scenes that geotune makes itself",
     "images": "images with a label each: a folder a class, or a CSV",
+    "named": "a data set that others publish, by its name: those below",
 }
 NEEDS = {
     "timm": "",
@@ -56,10 +61,50 @@ def listing(what: Literal["backbones", "methods", "decoders", "tasks", "datasets
         return [_method(kind) for kind in METHODS]
     titles = {"decoders": DECODERS, "tasks": TASKS, "datasets": DATASETS}[what]
     sections = {"decoders": Decoder, "tasks": Task, "datasets": Data}[what]
-    return [
+    rows = [
         {"name": kind, "is": titles[kind], "options": ", ".join(options)}
         for kind, options in _kinds(sections).items()
     ]
+    return rows + (_named() if what == "datasets" else [])
+
+
+def _named() -> list[Row]:
+    return [
+        {
+            "name": about.name,
+            "is": about.title,
+            "options": f"task.kind={about.task}; {len(about.bands)} bands; "
+            f"{len(about.classes)} classes; {about.licence}",
+        }
+        for about in map(named_dataset, NAMED)
+    ]
+
+
+def dataset_facts(name: str) -> dict[str, Any]:
+    """What is known of a named data set."""
+    about = named_dataset(name)
+    return {**asdict(about), "divisions": list(about.divisions)}
+
+
+def dataset_rows(name: str) -> list[tuple[str, str]]:
+    """The same for people, as pairs of a word and what it says."""
+    about = named_dataset(name)
+    rows = [
+        ("name", about.name),
+        ("is", about.title),
+        ("task", about.task + (", horizontal or oriented boxes" if about.oriented else "")),
+        ("classes", "; ".join(about.classes)),
+        ("bands", ", ".join(about.bands)),
+        ("window", f"{about.window} pixels"),
+        ("metres a pixel", f"{about.gsd_m:g}" if about.gsd_m else "not the same in all images"),
+        ("splits", ", ".join(about.divisions) or "none is published"),
+        ("licence", about.licence),
+        ("paper", about.paper),
+        ("from", about.source),
+        ("files", "".join(f"\n{line}" for line in layout(about))),
+        ("note", about.note),
+    ]
+    return [(word, text) for word, text in rows if text]
 
 
 def _method(kind: str) -> Row:
@@ -96,6 +141,17 @@ def _backbones() -> list[Row]:
                 }
             )
     return rows
+
+
+def about_one(what: str, name: str) -> tuple[dict[str, Any], list[tuple[str, str]]] | None:
+    """All that is known of one backbone or named data set: values, and pairs for people.
+
+    None for what is no whole name.
+    """
+    if what == "datasets" and name in NAMED:
+        return dataset_facts(name), dataset_rows(name)
+    facts = backbone_facts(name) if what == "backbones" else None
+    return None if facts is None else ({"name": name, **facts}, backbone_rows(name, facts))
 
 
 def backbone_facts(name: str) -> dict[str, Any] | None:

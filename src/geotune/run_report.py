@@ -25,7 +25,7 @@ from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
 from geotune.training.folder import RunFolder
 
-UNITS = {"chips": "chip", "images": "image"}
+UNITS = {"chips": "chip", "images": "image", "named": "image"}
 """What data of a kind comes in, where that is no scene."""
 
 EXAMPLES = 4

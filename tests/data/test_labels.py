@@ -62,6 +62,43 @@ def test_class_values_must_fit_the_classes() -> None:
 
 
 # ---------------------------------------------------------------- rasters
+COLOURS = {"water": 0x0000FF, "wood": [0x00FF00, 0x008000], "field": 0xFFFF00}
+
+
+def test_colours_stand_for_classes(scene: RasterSource, write_raster: Any) -> None:
+    mask = np.zeros((3, 30, 40), dtype="uint8")
+    mask[2] = 255
+    mask[:, :5] = np.array([0, 128, 0])[:, None, None]
+    mask[:, 5:7] = np.array([255, 255, 0])[:, None, None]
+    path = write_raster("mask.tif", mask)
+    labels = open_labels(path, scene, classes=LAND, class_values=COLOURS)
+    found = labels.read(_whole(scene)).mask  # type: ignore[attr-defined]  # a mask
+    assert (found[:5] == 1).all() and (found[5:7] == 2).all() and (found[7:] == 0).all()
+    mask[:, 29, 39] = 1, 2, 3
+    labels = open_labels(write_raster("b.tif", mask), scene, classes=LAND, class_values=COLOURS)
+    with pytest.raises(GeotuneError, match=r"0x010203 \(1 pixels\).*wood \(0x00FF00 or 0x008000\)"):
+        labels.check([_whole(scene)])
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "values"),
+    [(3, "uint8", None), (2, "uint8", COLOURS), (3, "uint16", COLOURS), (4, "uint8", COLOURS)],
+)
+def test_masks_of_several_bands_that_are_no_colours(
+    scene: RasterSource, write_raster: Any, bands: int, dtype: str, values: Any
+) -> None:
+    path = write_raster("mask.tif", np.zeros((bands, 30, 40), dtype=dtype))
+    with pytest.raises(GeotuneError, match=rf"mask\.tif: has {bands} bands; expected one band"):
+        open_labels(path, scene, classes=LAND, class_values=values)
+
+
+def test_colours_on_another_grid_are_refused(scene: RasterSource, write_raster: Any) -> None:
+    mask = np.zeros((3, 30, 40), dtype="uint8")
+    path = write_raster("mask.tif", mask, transform=from_origin(500_100, 5_000_000, 10, 10))
+    with pytest.raises(GeotuneError, match="is a mask in colours on another grid"):
+        open_labels(path, scene, classes=LAND, class_values=COLOURS)
+
+
 def test_raster_labels_on_the_scenes_grid(scene: RasterSource, write_raster: Any) -> None:
     values = np.random.default_rng(0).choice([0, 1, 2, 255], (30, 40)).astype("uint8")
     labels = open_labels(write_raster("l.tif", values), scene, classes=LAND)

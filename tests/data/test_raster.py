@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rasterio.transform import from_origin
 
 from geotune.data.raster import open_raster
 from geotune.data.windows import Window
@@ -151,3 +152,45 @@ def test_a_file_written_anew_is_read_anew(write_raster: Any) -> None:
     open_raster(path).read(Window(0, 0, 2, 2))
     write_raster("a.tif", _cube() + 1)
     assert (open_raster(path).read(Window(0, 0, 2, 2)) == _cube()[:, :2, :2] + 1).all()
+
+
+def test_coarser_bands_lie_on_the_finest_grid(write_raster: Any) -> None:
+    fine = _cube(1, 12, 24)
+    coarse = _cube(1, 4, 8)
+    files = {
+        "B09": write_raster("B09.tif", coarse, transform=from_origin(500_000, 5_000_000, 30, 30)),
+        "B02": write_raster("B02.tif", fine),
+    }
+    source = open_raster(files)
+    assert source.shape == (12, 24) and source.gsd_m == 10
+    rows, cols = np.mgrid[:12, :24]
+    every = source.read(_all(source))
+    assert (every[1] == fine[0]).all()
+    assert (every[0] == coarse[0][rows // 3, cols // 3]).all()
+    for window in (Window(1, 2, 3, 4), Window(5, 7, 7, 17), Window(-2, -2, 8, 8)):
+        part = source.read(window)
+        inner = window.clip(source.shape)
+        assert inner is not None
+        place = inner.within(window)
+        there = every[:, inner.row : inner.row + inner.height, inner.col : inner.col + inner.width]
+        assert (part[:, *place] == there).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "metres", "fault"),
+    [
+        ((4, 9), 30, r"pixels \(H, W\) differ"),
+        ((5, 10), 24, r"pixels \(H, W\) differ"),
+        ((4, 8), 20, "transform differ"),
+    ],
+)
+def test_bands_of_other_ground_are_refused(
+    write_raster: Any, shape: tuple[int, int], metres: float, fault: str
+) -> None:
+    other = from_origin(500_000, 5_000_000, metres, metres)
+    files = {
+        "B02": write_raster("B02.tif", _cube(1, 12, 24)),
+        "B09": write_raster("B09.tif", _cube(1, *shape), transform=other),
+    }
+    with pytest.raises(GeotuneError, match=f"B09.*{fault}"):
+        open_raster(files)

@@ -108,7 +108,7 @@ def test_every_fault_is_said() -> None:
         (
             "data.kind",
             "scene",
-            "expected one of scenes, chips, synthetic, images; did you mean scenes?",
+            "expected one of scenes, chips, synthetic, images, named; did you mean scenes?",
         ),
         ("data.split.kind", "grup", "data.split.kind: found 'grup', expected one of list, random"),
         ("method.kind", GONE, "method.kind: is missing; expected one of full, frozen, bitfit"),

@@ -34,7 +34,7 @@ def test_amounts(text: str | int, expected: int) -> None:
 def test_what_is_no_amount_is_refused(
     tiny_values: Callable[..., dict[str, Any]], text: Any
 ) -> None:
-    with pytest.raises(ValueError, match="expected .*8GB"):
+    with pytest.raises(ValueError, match=r"expected .*8GB"):
         parse_size(text)
     if text is not None:
         with pytest.raises(RecipeError, match=r"train\.cache_limit: found .*8GB"):

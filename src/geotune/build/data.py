@@ -23,6 +23,8 @@ from geotune.data.findings import Faults, Finding, refuse
 from geotune.data.folds import split_into_folds
 from geotune.data.images import open_images
 from geotune.data.labels import LabelReader, open_labels
+from geotune.data.named.division import split_published
+from geotune.data.named.scenes import open_named
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import cut_notes, open_object_scenes
 from geotune.data.prepare import DataParts, datasets
@@ -39,7 +41,9 @@ from geotune.data.synthetic import CLASSES as SYNTHETIC_CLASSES
 from geotune.data.synthetic import DEFAULT_BANDS, labels_path, write_scenes
 from geotune.data.synthetic_scene import PIXEL_M
 from geotune.data.value_labels import open_value_labels
-from geotune.recipe import Recipe
+from geotune.datasets.catalog import named_dataset
+from geotune.recipe import Data, Recipe
+from geotune.recipe.data import Named
 from geotune.recipe.tasks import Detect
 from geotune.types import GeotuneError
 
@@ -63,6 +67,7 @@ SPLITS: dict[str, Callable[..., Parts]] = {
     "blocks": split_by_blocks,
     "date": split_by_date,
     "column": split_by_column,
+    "published": split_published,
 }
 
 
@@ -179,16 +184,21 @@ def file_facts(recipe: Recipe) -> FileFacts:
     return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
+def said_of_files(data: Data) -> tuple[list[str] | None, float | None]:
+    """Names of the files' bands in file order, and their nodata, where the files do not say."""
+    if isinstance(data, Named):
+        about = named_dataset(data.name)
+        return list(about.bands), about.nodata
+    return data.bands, data.nodata
+
+
 def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
     faults = faults or Faults()
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
+    own, nodata = said_of_files(recipe.data)
     scenes = OPENERS[recipe.data.kind](
-        recipe,
-        bands=recipe.data.bands,
-        wanted_bands=wanted,
-        nodata=recipe.data.nodata,
-        faults=faults,
+        recipe, bands=own, wanted_bands=wanted, nodata=nodata, faults=faults
     )
     if not scenes:
         refuse(faults.found)
@@ -275,10 +285,35 @@ def _open_images(recipe: Recipe, **files: Any) -> list[Scene]:
     )
 
 
+def _open_named(
+    recipe: Recipe, *, wanted_bands: Sequence[str] | None, faults: Faults, **_: Any
+) -> list[Scene]:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    about = named_dataset(data.name)
+    published = data.split.kind == "published"
+    return open_named(
+        about,
+        data.root,
+        classes=task.classes,
+        wanted_bands=wanted_bands,
+        published=published,
+        split=data.split.name if published else None,
+        ignore_values=data.ignore_values,
+        options=Options(
+            oriented=getattr(task, "boxes", None) == "oriented",
+            visible=data.visible,
+            other_classes="leave_out" if len(task.classes) < len(about.classes) else "refuse",
+        ),
+        faults=faults,
+    )
+
+
 OPENERS: dict[str, Callable[..., list[Scene]]] = {
     "scenes": _open_scenes,
     "chips": _open_chips,
     "synthetic": _open_synthetic,
     "images": _open_images,
+    "named": _open_named,
 }
 """By the data's kind: what finds the images and their labels."""

@@ -36,6 +36,9 @@ DENSEST = 10_000
 LEAST_CLAIM = 2**20
 """Bytes of pixels that any file may claim."""
 
+HDF5 = ".hdf5"
+"""Files of this suffix hold layers, each a raster."""
+
 Grid = tuple[CRS, Affine, tuple[int, int]]
 """CRS, transform and shape (H, W) of a raster."""
 
@@ -66,7 +69,7 @@ def reading(path: Path, doing: str = "read") -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
-        if not path.exists():
+        if not file_of(path).exists():
             raise GeotuneError(f"{path}: there is no such file; mend the path") from error
         reason = str(error.__cause__ or error)
         raise GeotuneError(
@@ -132,7 +135,7 @@ def _open(path: Path) -> DatasetReader:
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        handle = rasterio.open(path, sharing=False)
+        handle = rasterio.open(_address(path), sharing=False)
     if handle.driver != "VRT":  # which stands for other files
         _plausible(path, handle)
     return handle
@@ -144,13 +147,29 @@ def _plausible(path: Path, handle: DatasetReader) -> None:
     Memory is made for them before the first is read.
     """
     bytes_a_pixel = sum(np.dtype(dtype).itemsize for dtype in handle.dtypes)
-    claimed, held = handle.width * handle.height * bytes_a_pixel, path.stat().st_size
+    claimed, held = handle.width * handle.height * bytes_a_pixel, file_of(path).stat().st_size
     if claimed > max(LEAST_CLAIM, DENSEST * held):
         raise GeotuneError(
             f"{path}: says it has {handle.height}x{handle.width} pixels of {handle.count} bands, "
             f"{claimed / 1e9:,.1f} GB, but is {held:,} bytes long; it is damaged or truncated: "
             "fetch or write it anew"
         )
+
+
+def layers(path: Path) -> list[str]:
+    """Names of an HDF5 file's layers; each is opened by `path / name`."""
+    with reading(path, "opened"), rasterio.open(path) as file:
+        return [name.rpartition("://")[2] for name in file.subdatasets]
+
+
+def file_of(path: Path) -> Path:
+    """The file on the disk: of a layer in an HDF5 file that file."""
+    return path.parent if path.parent.suffix == HDF5 else path
+
+
+def _address(path: Path) -> str | Path:
+    """How GDAL calls it."""
+    return f'HDF5:"{path.parent}"://{path.name}' if path.parent.suffix == HDF5 else path
 
 
 def _cached(key: object) -> DatasetReader | WarpedVRT | None:

@@ -21,13 +21,17 @@ class Match(NamedTuple):
     without_band: str
 
 
-def find(pattern: str, bands: Sequence[str] = ()) -> list[Match]:
+NAMES = ("band", "scene")
+"""What a user may write in braces."""
+
+
+def find(pattern: str, bands: Sequence[str] = (), fields: Sequence[str] = NAMES) -> list[Match]:
     """Files that match `pattern`, sorted by path.
 
     `{band}` stands for one of `bands`, or for anything without a `/` where none are given, as
-    `{scene}` does. Raises `GeotuneError` for another name in braces.
+    the other `fields` do. Raises `GeotuneError` for another name in braces.
     """
-    regex, shell, names = _compile(pattern, bands)
+    regex, shell, names = _compile(pattern, bands, fields)
     if not names and Path(pattern).is_file():
         return [Match(Path(pattern), {}, pattern)]
     found = []
@@ -57,7 +61,15 @@ def fill(pattern: str, names: Mapping[str, str]) -> list[Path]:
     return [Path(found) for found in sorted(glob.glob(escaped, recursive=True))]
 
 
-def _compile(pattern: str, bands: Sequence[str]) -> tuple[re.Pattern[str], str, set[str]]:
+def fields_of(pattern: str, text: str, fields: Sequence[str]) -> dict[str, str] | None:
+    """What stands for each name in `text`; None where it does not match `pattern`."""
+    match = _compile(pattern, (), fields)[0].fullmatch(text)
+    return None if match is None else _named(match)
+
+
+def _compile(
+    pattern: str, bands: Sequence[str], fields: Sequence[str]
+) -> tuple[re.Pattern[str], str, set[str]]:
     """A regular expression with the names as groups, the shell's pattern, and the names."""
     parts: list[str] = []
     names: set[str] = set()
@@ -68,12 +80,12 @@ def _compile(pattern: str, bands: Sequence[str]) -> tuple[re.Pattern[str], str, 
         name = token[1]
         if name is None:
             parts.append(_shell(token[0]))
-        elif name not in ("band", "scene"):
+        elif name not in fields:
             raise GeotuneError(
                 f"{pattern}: has {{{name}}}; expected {{band}} or {{scene}} (or * for any text)"
             )
         elif name in names:
-            parts.append(f"(?P<{name}_{token.start()}>(?P={name}))")
+            parts.append(f"(?P<_{name}_{token.start()}>(?P={name}))")
         else:
             names.add(name)
             choice = "[^/]+"
@@ -98,7 +110,7 @@ def _shell(token: str) -> str:
 
 
 def _named(match: re.Match[str]) -> dict[str, str]:
-    return {name: match[name] for name in ("band", "scene") if name in match.re.groupindex}
+    return {name: match[name] for name in match.re.groupindex if not name.startswith("_")}
 
 
 def _blank(match: re.Match[str], text: str) -> str:
@@ -110,5 +122,5 @@ def _blank(match: re.Match[str], text: str) -> str:
 
 def _spans(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     for name in match.re.groupindex:
-        if name == "band" or name.startswith("band_"):
+        if name == "band" or name.startswith("_band_"):
             yield match.span(name)

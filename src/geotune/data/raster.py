@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.acquisition import date_of, metres_per_pixel, wavelength_of
-from geotune.data.handles import dataset, reading
+from geotune.data.handles import dataset, file_of, reading
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 
@@ -28,12 +28,16 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class BandFile:
-    """Where a band is: file, 1-based index in it, its nodata value, whether a mask hides pixels."""
+    """Where a band is: file, 1-based index in it, its nodata value, whether a mask hides pixels.
+
+    `factor`: how many of the scene's pixels a pixel of the file is wide.
+    """
 
     path: Path
     index: int
     nodata: float | None
     masked: bool
+    factor: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,13 @@ class RasterSource:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files, each once."""
+        """What is opened, each once."""
         return tuple(dict.fromkeys(place.path for place in self.places))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those on the disk, each once: of layers in HDF5 the file that holds them."""
+        return tuple(dict.fromkeys(map(file_of, self.paths)))
 
     @property
     def nodata(self) -> float | None:
@@ -129,12 +138,15 @@ class RasterSource:
         for path in self.paths:
             where = [i for i, place in enumerate(self.places) if place.path == path]
             indexes = [self.places[i].index for i in where]
-            file_window = RasterioWindow(window.col, window.row, window.width, window.height)
+            factor, size = self.places[where[0]].factor, image.shape[1:]
+            file_window = RasterioWindow(
+                *(side / factor for side in (window.col, window.row, window.width, window.height))
+            )
             with reading(path):
                 handle = dataset(path)
-                raw = handle.read(indexes, window=file_window)
+                raw = handle.read(indexes, window=file_window, out_shape=(len(indexes), *size))
                 if self.places[where[0]].masked:
-                    invalid |= handle.dataset_mask(window=file_window) == 0
+                    invalid |= handle.dataset_mask(window=file_window, out_shape=size) == 0
             for i, values in zip(where, raw, strict=True):
                 with np.errstate(over="ignore"):  # what float32 cannot hold is found below
                     image[i] = values
@@ -269,23 +281,39 @@ def _open_band(path: Path, name: str, nodata: float | None) -> RasterSource:
 
 
 def _join(sources: Sequence[RasterSource]) -> RasterSource:
-    """One scene of files that hold one band each."""
-    first = sources[0]
-    for other in sources[1:]:
-        for what, one, two in (
-            ("pixels (H, W)", first.shape, other.shape),
-            ("CRS", first.crs, other.crs),
-            ("transform", tuple(first.transform)[:6], tuple(other.transform)[:6]),
-        ):
-            if one != two:
-                raise GeotuneError(
-                    f"{first.path} and {other.path}: bands of one scene, but their {what} differ "
-                    f"({one} and {two}); bring them to one grid"
-                )
+    """One scene of files that hold one band each, on the grid of the finest.
+
+    A coarser file's pixels may be a whole number of the scene's wide, as in Sentinel-2's products.
+    """
+    first = max(sources, key=lambda source: source.shape)
+    factors = [_factor(first, other) for other in sources]
     return replace(
         first,
         bands=tuple(source.bands[0] for source in sources),
-        places=tuple(source.places[0] for source in sources),
+        places=tuple(
+            replace(source.places[0], factor=factor)
+            for source, factor in zip(sources, factors, strict=True)
+        ),
         acquired=next((s.acquired for s in sources if s.acquired is not None), None),
         wavelengths={name: length for s in sources for name, length in s.wavelengths.items()},
     )
+
+
+def _factor(first: RasterSource, other: RasterSource) -> int:
+    """How many pixels of `first` a pixel of `other` is wide.
+
+    Raises `GeotuneError` where that is no whole number, or the two do not cover the same ground.
+    """
+    factor = max(1, round(first.shape[0] / other.shape[0]))
+    finer = other.transform @ Affine.scale(1 / factor)
+    for what, one, two, same in (
+        ("pixels (H, W)", first.shape, other.shape, tuple(factor * n for n in other.shape)),
+        ("CRS", first.crs, other.crs, other.crs),
+        ("transform", tuple(first.transform)[:6], tuple(other.transform)[:6], tuple(finer)[:6]),
+    ):
+        if one != same:
+            raise GeotuneError(
+                f"{first.path} and {other.path}: bands of one scene, but their {what} differ "
+                f"({one} and {two}); bring them to one grid"
+            )
+    return factor

@@ -1,4 +1,4 @@
-"""Labels in a raster: a class value for each pixel."""
+"""Labels in a raster: a class value for each pixel, or its colour."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class RasterLabels:
         outside: stands for "no label here" when the file is brought to the scene's grid.
         overlaps: whether the file covers any of the scene.
         notes: how the file was understood.
+        colours: whether values are colours, 0xRRGGBB.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class RasterLabels:
     outside: float
     overlaps: bool
     notes: tuple[str, ...]
+    colours: bool = False
 
     unit: ClassVar[str] = "pixel"
     whole: ClassVar[bool] = False
@@ -90,6 +92,10 @@ class RasterLabels:
     def _raw(self, window: Window) -> NDArray[Any]:
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         with reading(self.path):
+            if self.colours:
+                red, green, blue = dataset(self.path).read(window=where).astype(np.int32)
+                colour: NDArray[Any] = red << 16 | green << 8 | blue
+                return colour
             source = (
                 dataset(self.path)
                 if self.grid is None
@@ -101,14 +107,24 @@ class RasterLabels:
     def _refuse(self, unknown: NDArray[Any]) -> None:
         values, counts = np.unique(unknown, return_counts=True)
         listed = ", ".join(
-            f"{value:g} ({count} pixels)"
+            f"{_colour(value) if self.colours else f'{value:g}'} ({count} pixels)"
             for value, count in zip(values[:5], counts[:5], strict=True)
         )
         more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
         raise GeotuneError(
-            f"{self.path}: holds class value {listed}{more}; expected {self.values.describe()}; "
+            f"{self.path}: holds class value {listed}{more}; expected {self._expected()}; "
             "say what the values mean with data.class_values, or leave them out with "
             "data.ignore_values"
+        )
+
+    def _expected(self) -> str:
+        """The classes with their values or colours."""
+        if not self.colours:
+            return self.values.describe()
+        numbers = self.values.numbers.items()
+        return ", ".join(
+            f"{name} ({' or '.join(_colour(value) for value, of in numbers if of == i)})"
+            for i, name in enumerate(self.classes)
         )
 
 
@@ -121,14 +137,16 @@ def open_raster_labels(
     the scene's size; one on another grid is reprojected. Raises `GeotuneError` otherwise.
     """
     handle = dataset(path, anew=True)
-    if handle.count != 1:
-        raise GeotuneError(
-            f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}"
-        )
+    colours = _in_colours(path, raster, values, handle)
     grid, overlaps, notes = place(path, raster, handle, by_pixel=by_pixel)
-    nodata = handle.nodata
-    if nodata is not None and nodata in values.values:
-        name = values.classes[values.values.index(int(nodata))]
+    if grid is not None and colours:
+        raise GeotuneError(
+            f"{path}: is a mask in colours on another grid than {raster.path}; bring it to that "
+            "grid (gdalwarp -r near)"
+        )
+    nodata = None if colours else handle.nodata
+    if nodata is not None and nodata in values.numbers:
+        name = values.classes[values.numbers[int(nodata)]]
         notes.append(f"{path}: its nodata {nodata:g} is the value of {name} and counts as {name}")
         nodata = None
     return RasterLabels(
@@ -140,6 +158,22 @@ def open_raster_labels(
         outside=_unused(handle.dtypes[0], values),
         overlaps=overlaps,
         notes=tuple(notes),
+        colours=colours,
+    )
+
+
+def _in_colours(
+    path: Path, raster: RasterSource, values: ClassValues, handle: DatasetReader
+) -> bool:
+    """Whether a mask has colours. Raises `GeotuneError` for other bands than one, or than those."""
+    if handle.count == 1:
+        return False
+    if handle.dtypes == ("uint8",) * 3 and max(values.numbers, default=0) > np.iinfo(np.uint8).max:
+        return True
+    raise GeotuneError(
+        f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}; "
+        "of a mask in colours (red, green, blue of uint8) say which colour is which class with "
+        "data.class_values, as in water: 0x0000FF"
     )
 
 
@@ -214,4 +248,10 @@ def _unused(dtype: str, values: ClassValues) -> float:
     if kind.kind == "f":
         return float(np.finfo(kind).min)
     info = np.iinfo(kind)
-    return float(next(v for v in range(int(info.max), int(info.min), -1) if v not in values.values))
+    return float(
+        next(v for v in range(int(info.max), int(info.min), -1) if v not in values.numbers)
+    )
+
+
+def _colour(value: float) -> str:
+    return f"0x{int(value):06X}"

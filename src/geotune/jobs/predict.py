@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from geotune.build.data import said_of_files
 from geotune.card import read_card
 from geotune.data.acquisition import require_metadata
 from geotune.data.raster import RasterSource
@@ -82,7 +83,8 @@ def predict_run(
     folder = RunFolder(run)
     if folder.recipe.is_file():
         data = read_recipe(folder.recipe)[0].data
-        bands, nodata = bands or data.bands, data.nodata if nodata is None else nodata
+        own, none = said_of_files(data)
+        bands, nodata = bands or own, none if nodata is None else nodata
         window = window or data.window
     sources = open_rasters(
         list(scenes), bands=bands, wanted_bands=card.normalization.bands, nodata=nodata

@@ -144,19 +144,31 @@ class ColumnSplit(_Grouped):
     kind: Literal["column"] = "column"
 
 
-Split = Annotated[
-    ListSplit | RandomSplit | GroupSplit | FoldSplit | BlockSplit | DateSplit | ColumnSplit,
-    Field(discriminator="kind"),
+class PublishedSplit(_Split):
+    """The parts that were published with a named data set."""
+
+    kind: Literal["published"] = "published"
+    name: str | None = Field(None, description="by default the first of the data set's")
+
+
+_Own = ListSplit | RandomSplit | GroupSplit | FoldSplit | BlockSplit | DateSplit | ColumnSplit
+Split = Annotated[_Own, Field(discriminator="kind")]
+
+
+Visible = Annotated[
+    float,
+    Field(
+        ge=0.5,
+        le=1,
+        description="least share of an object's area by which it counts in a window; in windows "
+        "that show less it is neither to be found nor wrong to find",
+    ),
 ]
 
 
 class _Windows(Section):
     """What every kind of data has."""
 
-    bands: list[str] | None = Field(
-        None, description="names of the files' bands in file order, where the files do not say"
-    )
-    nodata: float | None = Field(None, description="where the files do not say")
     samples: PositiveInt | None = Field(
         None,
         description="training windows an epoch; by default what covers the training scenes once",
@@ -172,12 +184,23 @@ class _Windows(Section):
     normalize: Literal["auto", "backbone", "data"] = "auto"
 
 
-class _Labelled(_Windows):
+class _OwnFiles(_Windows):
+    """What files of one's own do not always say."""
+
+    bands: list[str] | None = Field(
+        None, description="names of the files' bands in file order, where the files do not say"
+    )
+    nodata: float | None = Field(None, description="where the files do not say")
+
+
+class _Labelled(_OwnFiles):
     """What data with labels inside the image has."""
 
     window: PositiveInt = 128
-    class_values: dict[str, int] | None = Field(
-        None, description="class name to its number in the labels; by default the class's index"
+    class_values: dict[str, int | str | list[int | str]] | None = Field(
+        None,
+        description="class name to its value in the labels, or several: numbers, colours as "
+        "0xRRGGBB, or text in vector files; by default the class's index",
     )
     class_field: str | None = Field(
         None,
@@ -212,19 +235,13 @@ class Scenes(_Labelled):
         "scene's name stands in the path"
     )
     labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
-    format: Literal["auto", "coco", "dota", "points", "vector", "voc", "yolo"] = Field(
-        "auto", description="of labels of objects; by default what their names and contents say"
+    format: Literal["auto", "coco", "dota", "fair1m", "nwpu", "points", "vector", "voc", "yolo"] = (
+        Field("auto", description="of labels of objects; by default what their contents say")
     )
     missing: Literal["refuse", "empty"] = Field(
         "refuse", description="scenes without a file of objects: refused, or without any object"
     )
-    visible: float = Field(
-        0.5,
-        ge=0.5,
-        le=1,
-        description="least share of an object's area by which it counts in a window; in windows "
-        "that show less it is neither to be found nor wrong to find",
-    )
+    visible: Visible = 0.5
     point_size: Width | None = Field(
         None,
         description="side of the boxes around objects that are labelled as points: 6 m, 10 px",
@@ -257,7 +274,7 @@ class Synthetic(_Labelled):
     split: Split = Field(default_factory=lambda: RandomSplit(val=0.25, test=0.25))
 
 
-class Images(_Windows):
+class Images(_OwnFiles):
     """Images with a label each: a folder a class, or a CSV."""
 
     kind: Literal["images"] = "images"
@@ -273,4 +290,21 @@ class Images(_Windows):
     split: Split
 
 
-Data = Annotated[Scenes | Chips | Synthetic | Images, Field(discriminator="kind")]
+class Named(_Windows):
+    """A data set that others publish, by its name; `geotune list datasets` shows them.
+
+    Its bands, classes, values and files are known (`geotune.datasets`).
+    """
+
+    kind: Literal["named"] = "named"
+    name: str
+    root: Path = Field(description="folder in which its files were unpacked; nothing is fetched")
+    window: PositiveInt | None = Field(None, description="by default the data set's own")
+    ignore_values: list[int] = Field(
+        default_factory=list, description="of masks: further values that are not counted"
+    )
+    visible: Visible = 0.5
+    split: Annotated[PublishedSplit | _Own, Field(discriminator="kind")] = PublishedSplit()
+
+
+Data = Annotated[Scenes | Chips | Synthetic | Images | Named, Field(discriminator="kind")]

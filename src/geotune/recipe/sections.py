@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from geotune.recipe.data import Data
+from geotune.recipe.data import Data, Named
 from geotune.recipe.decoders import Decoder
 from geotune.recipe.detectors import Detector
 from geotune.recipe.methods import Method
+from geotune.recipe.named import fits_named, with_named
 from geotune.recipe.section import Section
 from geotune.recipe.tasks import Detect, Task
 from geotune.recipe.train import Train
@@ -112,6 +113,11 @@ class Recipe(Sections):
     data: Data
     train: Train = Train()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_is_known(cls, values: Any) -> Any:
+        return with_named(values)
+
     @model_validator(mode="after")
     def _data_fits(self) -> Recipe:
         if self.data.kind == "chips" and self.task.kind == "detect":
@@ -119,6 +125,9 @@ class Recipe(Sections):
                 "data.kind chips has masks, not objects: use data.kind=scenes, which takes folders "
                 "of images too (scenes: images/*.png, labels: labels/{stem}.txt)"
             )
+        if isinstance(self.data, Named):
+            fits_named(self.data.name, self.task)
+            return self
         kinds = ("images",) if self.task.per == "image" else DATA_OF[self.task.kind]
         if self.data.kind not in kinds:
             raise ValueError(

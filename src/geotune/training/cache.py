@@ -198,7 +198,7 @@ def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
         where: list[Any] = [(p.path.name, p.index, p.nodata, p.masked) for p in raster.places]
         if scene.area is not None:  # windows see nothing beyond it
             where.append(scene.area)
-        sources.append(source_name([file_stamp(path) for path in raster.paths], where))
+        sources.append(source_name([file_stamp(path) for path in raster.files], where))
     side = windows.window
     return [
         sample_name(sources[place.scene], (place.row, place.col, side, side), way)

@@ -370,3 +370,46 @@ def test_what_lies_in_other_scenes_is_not_noted(
     assert len(scene.labels.boxes) == 2  # type: ignore[attr-defined]
     assert len(scene.labels.notes) == 2
     assert "cross themselves" in scene.labels.notes[1] and "feature 3" in scene.labels.notes[1]
+
+
+CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
+
+
+def _oriented(*numbers: object) -> str:
+    keys = [f"{axis}_{corner}" for corner in CORNERS for axis in "xy"]
+    sides = "".join(f"<{k}>{v}</{k}>" for k, v in zip(keys, numbers, strict=False))
+    return _voc().replace("<bndbox></bndbox>", f"<robndbox>{sides}</robndbox>")
+
+
+def test_faults_of_oriented_boxes_in_voc(refused: Callable[..., str]) -> None:
+    assert "object 1: found '1 1 9 1 9 x 1 5'" in refused(
+        "a.xml", _oriented(1, 1, 9, 1, 9, "x", 1, 5)
+    )
+    assert "expected 8 numbers" in refused("a.xml", _oriented(1, 1, 9, 1))
+
+
+@pytest.mark.parametrize(
+    ("points", "fault"),
+    [
+        ("<point>1,2</point><point>3,4</point>", "object 1: has 2 points, expected three or more"),
+        ("<point>1,2</point>" * 3 + "<point>7</point>", "has 4 points, expected three or more"),
+        ("<point>1,x</point>" * 3, "object 1: found '1 x 1 x 1 x', expected 6 numbers"),
+    ],
+)
+def test_faults_of_fair1m(refused: Callable[..., str], points: str, fault: str) -> None:
+    name = "<possibleresult><name>ship</name></possibleresult>"
+    text = f"<annotation><object>{name}<points>{points}</points></object></annotation>"
+    said = refused("a.xml", text, format="fair1m")
+    assert fault in said and "a.xml" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("(1,2),(3,4)", "line 2: found '(1,2),(3,4)', expected two corners and a class"),
+        ("(1,x),(3,4),1", "line 2: found '1 x 3 4', expected 4 numbers"),
+        ("(1,2),(3,4),ship", "expected two corners and a class"),
+    ],
+)
+def test_faults_of_nwpu(refused: Callable[..., str], line: str, fault: str) -> None:
+    assert fault in refused("a.txt", f"(1, 2), (3, 4), 1\n{line}", format="nwpu")

@@ -11,9 +11,11 @@ from geotune.data.objects import yolo
 from geotune.data.objects.annotations import Found
 from geotune.data.objects.coco import image_names, read_coco, read_json
 from geotune.data.objects.dota import read_dota
+from geotune.data.objects.fair1m import read_fair1m
+from geotune.data.objects.nwpu import read_nwpu
 from geotune.data.objects.options import Options
 from geotune.data.objects.points import read_points
-from geotune.data.objects.text import lines
+from geotune.data.objects.text import lines, read_text
 from geotune.data.objects.vector import read_vector
 from geotune.data.objects.voc import read_voc
 from geotune.data.objects.yolo import read_yolo
@@ -37,6 +39,8 @@ class Format:
 FORMATS: dict[str, Format] = {
     "coco": Format(read_coco, images=image_names),
     "dota": Format(read_dota),
+    "fair1m": Format(read_fair1m),
+    "nwpu": Format(read_nwpu),
     "points": Format(read_points),
     "vector": Format(read_vector),
     "voc": Format(read_voc),
@@ -54,7 +58,7 @@ def guess(paths: Sequence[Path]) -> str:
         if suffix == ".csv":
             return "points"
         if suffix == ".xml":
-            return "voc"
+            return "fair1m" if "<possibleresult" in read_text(path) else "voc"
         if suffix == ".json":
             values = read_json(path)
             return "coco" if isinstance(values, dict) and "annotations" in values else "vector"
@@ -70,8 +74,10 @@ def guess(paths: Sequence[Path]) -> str:
 
 
 def _guess_text(path: Path) -> str | None:
-    """DOTA or YOLO, by the first line with an object; None for a file without any."""
+    """DOTA, NWPU or YOLO, by the first line with an object; None for a file without any."""
     for _, words in lines(path):
+        if words[0].startswith("("):
+            return "nwpu"
         numeric = all(word.replace(".", "", 1).lstrip("-").isdigit() for word in words)
         return "yolo" if numeric and yolo.fits(words) else "dota"
     return None

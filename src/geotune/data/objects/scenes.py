@@ -24,7 +24,7 @@ from geotune.data.scenes import (
     same_bands,
 )
 from geotune.data.splits import Parts
-from geotune.data.values import ClassValues
+from geotune.data.values import ClassValues, Said
 
 
 def open_object_scenes(
@@ -35,7 +35,7 @@ def open_object_scenes(
     options: Options,
     format: str = "auto",
     missing: Literal["refuse", "empty"] = "refuse",
-    class_values: Mapping[str, int] | None = None,
+    class_values: Said | None = None,
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
@@ -70,16 +70,62 @@ def open_object_scenes(
         refuse_missing(gone, files, otherwise)
     if not rasters:
         return []
-    named = guess(there) if format == "auto" else format
-    chosen = FORMATS[named]
+    chosen = guess(there) if format == "auto" else format
+    notes = [f"{labels}: read as {chosen}; data.format says another"] if format == "auto" else []
+    if refused:
+        for name in gone:
+            with faults.of(name, rasters.pop(name).path):
+                refuse_missing([name], files, otherwise)
+    elif gone:
+        notes.append(
+            f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
+        )
     values = ClassValues.of(classes, class_values, ())
+    opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
+    listing = {files[name] for name in opened if files[name].is_file()}
+    if without := _without_image(labels, files, listing, rasters, FORMATS[chosen]):
+        notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
+    return _scenes(rasters, opened, [*notes, *remarks], faults)
+
+
+def scenes_of(
+    rasters: Mapping[str, RasterSource],
+    files: Mapping[str, Path],
+    *,
+    classes: Sequence[str],
+    options: Options,
+    format: str,
+    class_values: Said | None = None,
+    notes: Sequence[str] = (),
+    faults: Faults | None = None,
+) -> list[Scene]:
+    """Images with the objects in their label files, by name.
+
+    A file that is not there means no object. `notes` are said of all. Raises `GeotuneError` for
+    files that are not as they should be, and where no object lies in its image; `faults` may keep
+    what is wrong with single files.
+    """
+    faults = faults or Faults()
+    values = ClassValues.of(classes, class_values, ())
+    opened, remarks = _open_labels(rasters, files, values, options, format, faults)
+    return _scenes(rasters, opened, [*notes, *remarks], faults)
+
+
+def _open_labels(
+    rasters: Mapping[str, RasterSource],
+    files: Mapping[str, Path],
+    values: ClassValues,
+    options: Options,
+    format: str,
+    faults: Faults,
+) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
+    """The labels of each image that can be read, and what was remarked of them."""
+    read = FORMATS[format].read
     remarks = Remarks()
     opened: dict[str, ObjectLabels] = {}
     for name, raster in rasters.items():
         with faults.of(name, raster.path):
-            if refused and name in gone:
-                refuse_missing([name], files, otherwise)
-            said = chosen.read(files[name], raster, options) if files[name].is_file() else Found([])
+            said = read(files[name], raster, options) if files[name].is_file() else Found([])
             kept = usable(said, files[name], raster.shape, values, options, remarks)
             held = len(said.annotations) + said.elsewhere
             opened[name] = ObjectLabels(
@@ -92,15 +138,15 @@ def open_object_scenes(
                 visible=options.visible,
                 overlaps=bool(len(kept[0])) if held else None,
             )
-    notes = [f"{labels}: read as {named}; data.format says another"] if format == "auto" else []
-    if gone and not refused:
-        notes.append(
-            f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
-        )
-    listing = {files[name] for name in opened if files[name].is_file()}
-    if without := _without_image(labels, files, listing, rasters, chosen):
-        notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
-    notes += remarks.notes()
+    return opened, remarks.notes()
+
+
+def _scenes(
+    rasters: Mapping[str, RasterSource],
+    opened: Mapping[str, ObjectLabels],
+    notes: Sequence[str],
+    faults: Faults,
+) -> list[Scene]:
     found = [
         Scene(name, rasters[name], replace(label, notes=tuple(notes)), group=name)
         for name, label in opened.items()

@@ -9,27 +9,37 @@
     </annotation>
 
 Pixels are counted from 1 and the last belongs to the box, so the one above covers 20 by 9 pixels.
+DIOR-R has the four corners of an oriented box in its place, which are points of the image:
+
+      <robndbox>
+        <x_left_top>1</x_left_top><y_left_top>1</y_left_top> ... <x_left_bottom> ...
+      </robndbox>
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
 from geotune.data.objects.size import same_size
-from geotune.data.objects.text import numbers, rectangle
+from geotune.data.objects.text import CROSSES, crossing, numbers, rectangle
+from geotune.data.objects.xml import parse
 from geotune.data.raster import RasterSource
 from geotune.types import GeotuneError
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+CORNERS = [
+    f"{axis}_{corner}"
+    for corner in ("left_top", "right_top", "right_bottom", "left_bottom")
+    for axis in "xy"
+]
 
 
 def read_voc(path: Path, raster: RasterSource, options: Options) -> Found:
     """Objects of one image."""
-    root = _parse(path)
+    root = parse(path)
     if root.tag != "annotation":
         raise GeotuneError(
             f"{path}: is an XML file of <{root.tag}>, expected <annotation>; mend data.labels"
@@ -46,6 +56,12 @@ def read_voc(path: Path, raster: RasterSource, options: Options) -> Found:
 
 
 def _annotation(path: Path, place: str, item: Element) -> Annotation:
+    name = (item.findtext("name") or "").strip()
+    difficult = bool(numbers([item.findtext("difficult") or "0"], path, place).any())
+    oriented = item.find("robndbox")
+    if oriented is not None:
+        points = numbers([oriented.findtext(c) for c in CORNERS], path, place).reshape(4, 2)
+        return Annotation(points, place, name, difficult, CROSSES if crossing(points) else "")
     box = item.find("bndbox")
     if box is None:
         raise GeotuneError(
@@ -57,32 +73,4 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
             f"{path}: {place}: goes from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), expected "
             "xmin <= xmax and ymin <= ymax"
         )
-    name = (item.findtext("name") or "").strip()
-    difficult = numbers([item.findtext("difficult") or "0"], path, place).any()
-    return Annotation(rectangle(left - 1, top - 1, right, bottom), place, name, bool(difficult))
-
-
-def _parse(path: Path) -> Element:
-    """The root of an XML file that declares no entities: those can be made to fill the memory."""
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-
-    def refuse(*declared: object) -> None:
-        raise GeotuneError(
-            f"{path}: declares the entity {declared[0]!r}, which annotations have no use for; take "
-            "its DOCTYPE out"
-        )
-
-    parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(path.read_bytes(), True)
-        return builder.close()
-    except OSError as error:
-        raise GeotuneError(
-            f"{path}: cannot be read ({error.strerror}); mend data.labels"
-        ) from error
-    except expat.ExpatError as error:
-        raise GeotuneError(f"{path}: is no whole XML file ({error}); write it anew") from error
+    return Annotation(rectangle(left - 1, top - 1, right, bottom), place, name, difficult)

@@ -1,0 +1,16 @@
+"""What is said of a named data set whose files are not where they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geotune.datasets.base import NamedDataset, layout
+from geotune.types import GeotuneError
+
+
+def absent(about: NamedDataset, root: Path, what: str, source: str = "") -> GeotuneError:
+    """What is missing, where to get it, and how the files have to lie."""
+    return GeotuneError(
+        f"{root}: {what}; get it from {source or about.source} (licence: {about.licence}) and "
+        "unpack it there, or mend data.root. Expected under it:\n" + "\n".join(layout(about))
+    )

@@ -1,0 +1,48 @@
+"""DIOR (Li et al., ISPRS Journal 2020) and its oriented boxes, DIOR-R (Cheng et al., 2022)."""
+
+from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.colours import RGB
+
+DIOR = NamedDataset(
+    name="dior",
+    title="DIOR: 20 classes of objects in aerial images; oriented boxes of DIOR-R",
+    task="detect",
+    classes=[
+        "airplane",
+        "airport",
+        "baseballfield",
+        "basketballcourt",
+        "bridge",
+        "chimney",
+        "dam",
+        "Expressway-Service-area",
+        "Expressway-toll-station",
+        "golffield",
+        "groundtrackfield",
+        "harbor",
+        "overpass",
+        "ship",
+        "stadium",
+        "storagetank",
+        "tenniscourt",
+        "trainstation",
+        "vehicle",
+        "windmill",
+    ],
+    bands=RGB,
+    window=800,
+    licence="see the source",
+    paper="https://arxiv.org/abs/1909.00133",
+    source="https://gcheng-nwpu.github.io",
+    images=["JPEGImages-{half}/{id}.jpg"],
+    labels=["Annotations/Horizontal Bounding Boxes/{id}.xml"],
+    oriented_labels=["Annotations/Oriented Bounding Boxes/{id}.xml"],
+    oriented=True,
+    format="voc",
+    image_name="{id}",
+    divisions={
+        "authors": InLists(
+            {part: f"ImageSets/Main/{part}.txt" for part in ("train", "val", "test")}
+        )
+    },
+)

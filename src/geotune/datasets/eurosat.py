@@ -1,0 +1,61 @@
+"""EuroSAT (Helber et al., JSTARS 2019), in natural colours and with all bands."""
+
+from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.colours import RGB
+
+CLASSES = [
+    "AnnualCrop",
+    "Forest",
+    "HerbaceousVegetation",
+    "Highway",
+    "Industrial",
+    "Pasture",
+    "PermanentCrop",
+    "Residential",
+    "River",
+    "SeaLake",
+]
+LISTS = "https://huggingface.co/datasets/torchgeo/eurosat"
+NOTE = "The lists are those of arXiv 1911.06721; eurosat-spatial-*.txt part it by longitude."
+
+
+def _lists(kind: str) -> InLists:
+    files = {part: f"eurosat{kind}-{part}.txt" for part in ("train", "val", "test")}
+    return InLists(files, source=LISTS)
+
+
+def _eurosat(
+    name: str, title: str, bands: list[str], suffix: str, folders: list[str]
+) -> NamedDataset:
+    return NamedDataset(
+        name=name,
+        title=title,
+        task="classify",
+        classes=CLASSES,
+        bands=bands,
+        window=64,
+        gsd_m=10,
+        licence="MIT",
+        paper="https://arxiv.org/abs/1709.00029",
+        source="https://zenodo.org/records/7711810",
+        images=[f"{folder}/{{label}}/{{label}}_{{id}}.{suffix}" for folder in folders],
+        image_name="{label}_{id}",
+        divisions={"neumann": _lists(""), "spatial": _lists("-spatial")},
+        note=NOTE,
+    )
+
+
+EUROSAT_RGB = _eurosat(
+    "eurosat_rgb",
+    "EuroSAT: land use in Sentinel-2 patches, natural colours",
+    RGB,
+    "jpg",
+    ["EuroSAT_RGB", "2750"],
+)
+EUROSAT = _eurosat(
+    "eurosat",
+    "EuroSAT: land use in Sentinel-2 patches, all bands",
+    ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"],
+    "tif",
+    ["EuroSAT_MS", "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"],
+)

@@ -1,0 +1,87 @@
+"""Two segmentations of GEO-Bench (Lacoste et al., NeurIPS 2023), in HDF5."""
+
+from collections.abc import Sequence
+
+from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.sentinel2 import SURFACE
+
+LAYERS = {
+    "B01": "01_-_Coastal_aerosol",
+    "B02": "02_-_Blue",
+    "B03": "03_-_Green",
+    "B04": "04_-_Red",
+    "B05": "05_-_Vegetation_Red_Edge",
+    "B06": "06_-_Vegetation_Red_Edge",
+    "B07": "07_-_Vegetation_Red_Edge",
+    "B08": "08_-_NIR",
+    "B8A": "08A_-_Vegetation_Red_Edge",
+    "B09": "09_-_Water_vapour",
+    "B11": "11_-_SWIR",
+    "B12": "12_-_SWIR",
+}
+"""GDAL writes `_` for the blanks in the layers' names; a date follows in some files."""
+
+
+def _segmentation(
+    name: str, folder: str, title: str, classes: Sequence[str], paper: str, licence: str
+) -> NamedDataset:
+    return NamedDataset(
+        name=name,
+        title=title,
+        task="segment",
+        classes=classes,
+        bands=SURFACE,
+        window=256,
+        gsd_m=10,
+        licence=licence,
+        paper=paper,
+        source="https://huggingface.co/datasets/recursix/geo-bench-1.0",
+        images=[f"{folder}/{{id}}.hdf5"],
+        labels=[f"{folder}/{{id}}.hdf5/label"],
+        layers=LAYERS,
+        image_name="{id}",
+        divisions={
+            "authors": InLists(
+                dict.fromkeys(("train", "val", "test"), f"{folder}/default_partition.json"),
+                keys={"train": "train", "val": "valid", "test": "test"},
+            )
+        },
+        note="Without georeference. `no data` is a class that counts, as in arXiv 2504.17397.",
+    )
+
+
+M_CASHEW_PLANTATION = _segmentation(
+    "m_cashew_plantation",
+    "m-cashew-plant",
+    "m-Cashew Plantation: cashew in Sentinel-2 images of Benin, of GEO-Bench",
+    [
+        "no data",
+        "well-managed plantation",
+        "poorly-managed plantation",
+        "non-plantation",
+        "residential",
+        "background",
+        "uncertain",
+    ],
+    "https://doi.org/10.34911/rdnt.hfv20i",
+    "see the source",
+)
+M_SA_CROP_TYPE = _segmentation(
+    "m_sa_crop_type",
+    "m-SA-crop-type",
+    "m-SA Crop Type: crops in Sentinel-2 images of South Africa, of GEO-Bench",
+    [
+        "no data",
+        "lucerne or medics",
+        "planted pastures (perennial)",
+        "fallow",
+        "wine grapes",
+        "weeds",
+        "small grain grazing",
+        "wheat",
+        "canola",
+        "rooibos",
+    ],
+    "https://doi.org/10.34911/rdnt.j0co8q",
+    "see the source",
+)

@@ -1,0 +1,81 @@
+"""Potsdam and Vaihingen of the ISPRS benchmark of urban semantic labelling."""
+
+from geotune.datasets.base import Named, NamedDataset
+from geotune.datasets.colours import RGB
+
+CLASSES = {
+    "clutter": [0xFF0000],
+    "impervious surfaces": [0xFFFFFF],
+    "building": [0x0000FF],
+    "low vegetation": [0x00FFFF],
+    "tree": [0x00FF00],
+    "car": [0xFFFF00],
+}
+LICENCE = "for research, to be asked for from the ISPRS"
+SOURCE = "https://www.isprs.org/resources/datasets/benchmarks/UrbanSemLab/default.aspx"
+PAPER = "https://doi.org/10.5194/isprsannals-I-3-293-2012"
+
+POTSDAM_TRAIN = (
+    "2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 "
+    "7_9 7_11 7_12"
+)
+POTSDAM_TEST = "2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15 7_13"
+VAIHINGEN_TRAIN = "1 3 5 7 11 13 15 17 21 23 26 28 32 34 37"
+VAIHINGEN_TEST = "2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38"
+
+POTSDAM = NamedDataset(
+    name="potsdam",
+    title="Potsdam: land cover of a city in aerial images of 5 cm",
+    task="segment",
+    classes=list(CLASSES),
+    values=CLASSES,
+    bands=[*RGB, "nir"],
+    window=512,
+    gsd_m=0.05,
+    licence=LICENCE,
+    paper=PAPER,
+    source=SOURCE,
+    images=["4_Ortho_RGBIR/top_potsdam_{tile}_RGBIR.tif"],
+    labels=["5_Labels_all/top_potsdam_{tile}_label.tif", "top_potsdam_{tile}_label.tif"],
+    image_name="{tile}",
+    divisions={
+        "usual": Named(
+            {
+                "train": POTSDAM_TRAIN.split(),
+                "val": ["2_10"],
+                "test": POTSDAM_TEST.split(),
+            }
+        )
+    },
+    note="Train and test are the benchmark's; as most papers do, 2_10 of train validates and 7_10, "
+    "whose labels are wrong, is left out.",
+)
+VAIHINGEN = NamedDataset(
+    name="vaihingen",
+    title="Vaihingen: land cover of a town in false-colour aerial images of 9 cm",
+    task="segment",
+    classes=list(CLASSES),
+    values=CLASSES,
+    bands=["nir", "red", "green"],
+    window=512,
+    gsd_m=0.09,
+    licence=LICENCE,
+    paper=PAPER,
+    source=SOURCE,
+    images=["top/top_mosaic_09cm_area{area}.tif"],
+    labels=[
+        "gts_for_participants/top_mosaic_09cm_area{area}.tif",
+        "top_mosaic_09cm_area{area}.tif",
+    ],
+    image_name="{area}",
+    divisions={
+        "usual": Named(
+            {
+                "train": VAIHINGEN_TRAIN.split(),
+                "val": ["30"],
+                "test": VAIHINGEN_TEST.split(),
+            }
+        )
+    },
+    note="Train and test are the benchmark's; as most papers do, area 30 of train validates.",
+)

@@ -1,0 +1,27 @@
+"""Sen1Floods11, the part that people labelled (Bonafilia et al., CVPR Workshops 2020)."""
+
+from geotune.datasets.base import NamedDataset, Packaged
+from geotune.datasets.sentinel2 import ALL
+
+HAND = "v1.1/data/flood_events/HandLabeled"
+
+SEN1FLOODS11 = NamedDataset(
+    name="sen1floods11",
+    title="Sen1Floods11: water in Sentinel-2 images of eleven floods",
+    task="segment",
+    classes=["not water", "water"],
+    bands=ALL,
+    window=512,
+    gsd_m=10,
+    licence="see the source",
+    paper="https://doi.org/10.1109/CVPRW50498.2020.00113",
+    source="https://github.com/cloudtostreet/Sen1Floods11",
+    images=[f"{HAND}/S2Hand/{{region}}_{{id}}_S2Hand.tif"],
+    labels=[f"{HAND}/LabelHand/{{region}}_{{id}}_LabelHand.tif"],
+    image_name="{region}_{id}",
+    region="{region}",
+    ignored=[-1],
+    divisions={"authors": Packaged("sen1floods11.txt")},
+    note="Bolivia is in the test part alone. The lists are the authors', as arXiv 2504.17397 gives "
+    "them.",
+)

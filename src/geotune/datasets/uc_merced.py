@@ -1,0 +1,48 @@
+"""UC Merced Land Use (Yang and Newsam, 2010)."""
+
+from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.colours import RGB
+
+UC_MERCED = NamedDataset(
+    name="uc_merced",
+    title="UC Merced: 21 kinds of land use in aerial images of the United States",
+    task="classify",
+    classes=[
+        "agricultural",
+        "airplane",
+        "baseballdiamond",
+        "beach",
+        "buildings",
+        "chaparral",
+        "denseresidential",
+        "forest",
+        "freeway",
+        "golfcourse",
+        "harbor",
+        "intersection",
+        "mediumresidential",
+        "mobilehomepark",
+        "overpass",
+        "parkinglot",
+        "river",
+        "runway",
+        "sparseresidential",
+        "storagetanks",
+        "tenniscourt",
+    ],
+    bands=RGB,
+    window=256,
+    gsd_m=0.3,
+    licence="public domain (USGS National Map)",
+    paper="https://doi.org/10.1145/1869790.1869829",
+    source="http://weegee.vision.ucmerced.edu/datasets/landuse.html",
+    images=["UCMerced_LandUse/Images/{label}/{id}.tif"],
+    image_name="{id}",
+    divisions={
+        "neumann": InLists(
+            {part: f"uc_merced-{part}.txt" for part in ("train", "val", "test")},
+            source="https://huggingface.co/datasets/torchgeo/ucmerced",
+        )
+    },
+    note="The lists are those of arXiv 1911.06721.",
+)
