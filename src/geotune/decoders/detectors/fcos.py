@@ -34,7 +34,7 @@ from geotune.decoders.detectors.base import Targets, started
 from geotune.decoders.detectors.found import Choice
 from geotune.decoders.detectors.levels import Levels
 from geotune.decoders.detectors.places import places
-from geotune.decoders.detectors.truth import BACKGROUND, NEITHER, Truth
+from geotune.decoders.detectors.truth import BACKGROUND, NEITHER, Truth, positives
 from geotune.types import FeatureMaps, Tap
 
 LONGEST_SIDE = 1e4
@@ -199,7 +199,7 @@ class Fcos(nn.Module):
         weight = positive * middle.clamp(min=0.1)
         count = positive.sum().clamp(min=1)
         return {
-            "class": (focal * (match != NEITHER)[..., None]).sum() / count,
+            "class": (focal * (match != NEITHER)[..., None]).sum() / positives(match).sum(),
             "box": (overlap(boxes, true) * weight).sum() / weight.sum().clamp(min=1),
             "centreness": (near * positive).sum() / count,
         }

@@ -18,7 +18,7 @@ from geotune.decoders.detectors.coders import Horizontal
 from geotune.decoders.detectors.found import Choice
 from geotune.decoders.detectors.levels import Levels
 from geotune.decoders.detectors.places import ASPECTS, anchors
-from geotune.decoders.detectors.truth import NEITHER, Truth, match_by_overlap
+from geotune.decoders.detectors.truth import NEITHER, Truth, match_by_overlap, positives
 from geotune.types import FeatureMaps, Tap
 
 OCTAVE = tuple(2 ** (i / 3) for i in range(3))
@@ -91,8 +91,8 @@ def _losses(
             is_class = F.one_hot(label, logit.shape[-1]) * positive
             # Anchors without an object are held against themselves.
             true = Horizontal.encode(around, boxes.where(positive > 0, around))
-            count = positive.sum().clamp(min=1) * len(truths)
+            count = positives(match)
         focal = torchvision.ops.sigmoid_focal_loss(logit, is_class)
         losses["class"] = losses["class"] + (focal * (match != NEITHER)[:, None]).sum() / count
         losses["box"] = losses["box"] + ((delta - true).abs() * positive).sum() / count
-    return losses
+    return {name: loss / len(truths) for name, loss in losses.items()}
