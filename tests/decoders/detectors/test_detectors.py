@@ -108,6 +108,21 @@ def test_images_without_objects_are_learnt_as_background(kind: str) -> None:
 
 
 @every_detector
+def test_a_batch_without_objects_weighs_no_more_than_one_with_an_object(kind: str) -> None:
+    taps = taps_of("pyramid")
+    detector = detector_of(kind, taps)
+    # As little is known as can be: else what is wrong with places without objects is nearly nothing.
+    for name, parameter in detector.named_parameters():
+        if name.endswith("cls_logits.bias"):
+            nn.init.zeros_(parameter)
+    one, none = (
+        detector(features_of(taps), SIZE, targets_of(detector.oriented, count, count)).losses
+        for count in (1, 0)
+    )
+    assert none["class"] < 1.2 * one["class"]
+
+
+@every_detector
 def test_difficult_objects_are_neither_found_nor_background(kind: str) -> None:
     taps = taps_of("pyramid")
     detector = detector_of(kind, taps)
