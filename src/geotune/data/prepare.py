@@ -14,6 +14,14 @@ from geotune.data.scene import Scene
 from geotune.data.splits import Parts
 from geotune.types import BandStatistics, GeotuneError
 
+LOOK_AT = {
+    "pixel": "their labels and at data.nodata, data.ignore_values and data.unlabelled",
+    "object": "their labels and at data.nodata; not every scene needs an object, but every part: "
+    "data.split may have to be another",
+    "image": "data.labels and data.nodata",
+}
+"""By what is labelled: why none may be."""
+
 
 @dataclass(frozen=True)
 class DataParts:
@@ -82,8 +90,8 @@ def prepare(
         if members and not sum(counts[part]):
             raise GeotuneError(
                 f"data.split.{part}: none of its scenes has a labelled {unit} with data "
-                f"({', '.join(scene.name for scene in members[:10])}); look at their labels and "
-                "at data.nodata, data.ignore_values and data.unlabelled"
+                f"({', '.join(scene.name for scene in members[:10])}); look at "
+                f"{LOOK_AT[unit]}"
             )
     found = statistics(parts["train"], scans["train"])
     sides = [scene.raster.gsd_m for scene in parts["train"]]

@@ -111,7 +111,7 @@ def test_images_without_objects_are_learnt_as_background(kind: str) -> None:
 def test_a_batch_without_objects_weighs_no_more_than_one_with_an_object(kind: str) -> None:
     taps = taps_of("pyramid")
     detector = detector_of(kind, taps)
-    # As little is known as can be: else what is wrong with places without objects is nearly nothing.
+    # As little is known as can be: at first nothing is wrong with places without objects.
     for name, parameter in detector.named_parameters():
         if name.endswith("cls_logits.bias"):
             nn.init.zeros_(parameter)

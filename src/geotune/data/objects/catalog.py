@@ -13,11 +13,11 @@ from geotune.data.objects.coco import image_names, read_coco, read_json
 from geotune.data.objects.dota import read_dota
 from geotune.data.objects.options import Options
 from geotune.data.objects.points import read_points
-from geotune.data.objects.text import lines
 from geotune.data.objects.vector import read_vector
 from geotune.data.objects.voc import read_voc
 from geotune.data.objects.yolo import read_yolo
 from geotune.data.raster import RasterSource
+from geotune.data.text import lines
 from geotune.types import GeotuneError
 
 

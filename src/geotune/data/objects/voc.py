@@ -19,9 +19,10 @@ from xml.parsers import expat
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
+from geotune.data.objects.outlines import rectangle
 from geotune.data.objects.size import same_size
-from geotune.data.objects.text import numbers, rectangle
 from geotune.data.raster import RasterSource
+from geotune.data.text import numbers
 from geotune.types import GeotuneError
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
