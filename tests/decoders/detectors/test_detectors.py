@@ -148,6 +148,14 @@ def test_in_evaluation_there_are_detections_and_losses_where_they_are_asked_for(
 
 
 @every_detector
+def test_one_image_whose_coarsest_map_is_a_single_pixel_is_looked_at(kind: str) -> None:
+    taps = [Tap("a", 8, 16.0), Tap("b", 8, 32.0)]
+    features = FeatureMaps((torch.randn(1, 8, 2, 2), torch.randn(1, 8, 1, 1)), (32, 32))
+    outputs = detector_of(kind, taps, score_threshold=0.0).eval()(features, (32, 32), None)
+    assert len(outputs.detections[0].scores)
+
+
+@every_detector
 def test_a_step_needs_no_look_at_values(kind: str) -> None:
     taps = taps_of("pyramid")
     with FakeTensorMode():

@@ -8,6 +8,7 @@ is handed the targets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -41,3 +42,12 @@ def started(convolution: nn.Conv2d) -> nn.Conv2d:
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     return convolution
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with eight channels a group, as the papers' 32 groups of 256 have, or about that.
+
+    As many groups of a narrow head would have one or two channels each: what is left of those on a
+    map of one pixel is nothing, and elsewhere they no longer say how strong a channel is.
+    """
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from geotune.boxes.detected import Detected
-from geotune.decoders.detectors.base import Targets
+from geotune.decoders.detectors.base import Targets, group_norm
 from geotune.decoders.detectors.coders import Horizontal
 from geotune.decoders.detectors.found import Choice
 from geotune.decoders.detectors.levels import Levels
@@ -53,9 +51,8 @@ class Retinanet(nn.Module):
         self.levels = Levels(taps, channels, finest, levels)
         self.sizes = [anchor_size * step for step in OCTAVE]
         self.choice = Choice(score_threshold, nms_threshold, max_detections)
-        norm = partial(nn.GroupNorm, math.gcd(32, channels))
         count = len(OCTAVE) * len(ASPECTS)
-        self.head = RetinaNetHead(channels, count, num_outputs, norm_layer=norm)
+        self.head = RetinaNetHead(channels, count, num_outputs, norm_layer=group_norm)
 
     def forward(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
