@@ -85,5 +85,5 @@ def test_a_detector_finds_what_it_was_trained_on(kind: str) -> None:
     metrics = task.metrics()
     metrics.update(outputs, targets)
     assert metrics.compute()["ap50"] > 0.9
-    assert metrics.details()["counts"]["bar"] == {"true": 9, "false": 0, "missed": 0}
+    assert metrics.details()["counts"]["bar"]["missed"] == 0
     assert task.loss(outputs, targets) < 1 and nothing["class"] < 0.1

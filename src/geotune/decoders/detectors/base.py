@@ -45,9 +45,8 @@ def started(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with eight channels a group, as the papers' 32 groups of 256 have, or about that.
+    """Group norm in the papers' 32 groups, in fewer where a group would have a single channel.
 
-    As many groups of a narrow head would have one or two channels each: what is left of those on a
-    map of one pixel is nothing, and elsewhere they no longer say how strong a channel is.
+    Of that nothing would be left on a map of one pixel.
     """
-    return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
+    return nn.GroupNorm(math.gcd(32, channels, max(1, channels // 2)), channels)
