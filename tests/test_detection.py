@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,16 @@ from rasterio.transform import from_origin
 from torch import Tensor
 
 import geotune as api
-from geotune.adapter import adapter_state, load_adapter_state
+from geotune.adapter import adapter_state, load_adapter_state, save_adapter
 from geotune.backbones.base import Backbone
 from geotune.boxes.detected import Detected
 from geotune.boxes.oriented import as_oriented, corners
+from geotune.build.model import build_training, card_sections, load_adapter
 from geotune.decoders.detectors.catalog import DETECTORS
 from geotune.model import Model
 from geotune.recipe import RecipeError, parse_recipe
 from geotune.tasks.detect import Detect
-from geotune.types import Normalization
+from geotune.types import BandStatistics, Normalization
 
 MakeBackbone = Callable[..., Backbone]
 BANDS = ("B02", "B03", "B04", "B08")
@@ -96,6 +100,35 @@ def test_methods_train_what_they_say_and_adapters_come_back(
 
     for one, two in zip(found(model).detections, found(other).detections, strict=True):
         assert torch.equal(one.boxes, two.boxes) and torch.equal(one.scores, two.scores)
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_every_detectors_adapter_comes_back_from_its_files(tmp_path: Path, kind: str) -> None:
+    values = values_of(tmp_path, decoder={"kind": kind, "score_threshold": 0.0, **SMALL[kind]})
+    oriented = kind in ("rotated_fcos", "oriented_rcnn")
+    values["task"]["boxes"] = "oriented" if oriented else "horizontal"
+    recipe = parse_recipe(values)
+    built = build_training(
+        recipe, BandStatistics(("red", "green", "nir"), (0.0,) * 3, (1.0,) * 3, 9)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for tensor in adapter_state(built.model).values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.01)
+    save_adapter(
+        tmp_path,
+        adapter_state(built.model),
+        backbone=built.backbone,
+        normalization=built.normalization,
+        sections=card_sections(recipe),
+        version="1",
+    )
+    images = torch.randn(1, 3, 64, 64, generator=generator)
+    with torch.no_grad():
+        [one] = built.model.eval()(images).detections
+        [two] = load_adapter(tmp_path).model(images).detections
+    assert len(one.scores) and torch.equal(one.boxes, two.boxes)
+    assert torch.equal(one.scores, two.scores)
 
 
 # ---------------------------------------------------------------- from recipe to files
@@ -189,6 +222,31 @@ def test_from_a_recipe_to_objects_in_a_gis(
     assert set(package.columns) == {"class", "score", "geometry"}
     assert len(package) == len(truth)
     assert all(package.centroid.within(outline).sum() == 1 for outline in truth.geometry)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_a_detector(scenes: Path, tmp_path: Path, strategy: str) -> None:
+    """Each judges half of the windows of validation, and every object counts once."""
+    import yaml
+
+    values = values_of(scenes)
+    values["data"] |= {"window": 48, "samples": 4}
+    values["train"] |= {"devices": 2, "strategy": strategy, "run": str(tmp_path / "run")}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "geotune", "fit", str(recipe), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["did"] == "trained"
+    counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["counts"]["val"]["ship"]
+    assert counts["true"] + counts["missed"] == 4
+    assert len(load_adapter(tmp_path / "run").task.classes) == 1
 
 
 # ---------------------------------------------------------------- what does not fit

@@ -146,13 +146,13 @@ def test_points_outside_the_scene_are_noted(tmp_path: Path, scene: RasterSource)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n1,2\n", r"p\.csv: has the columns a, b; expected x and y"),
-        ("x,y\n1,2\nn,3\n", r"p\.csv: row 3 is 'n,3'; expected numbers"),
-        ("x,y\n1\n", r"p\.csv: row 2 is '1'"),
-        ("x,y\n1,nan\n", r"p\.csv: row 2 is '1,nan'"),
+        ("a,b\n1,2\n", r"p\.csv: its first line is 'a, b', expected the columns x and y"),
+        ("x,y\n1,2\nn,3\n", r"p\.csv: line 3: found 'n 3', expected 2 numbers"),
+        ("x,y\n1\n", r"p\.csv: line 2: has 1 values for 2 columns"),
+        ("x,y\n1,nan\n", r"p\.csv: line 2: has a coordinate that is no finite number"),
     ],
 )
-def test_a_faulty_csv_is_named_with_its_row(
+def test_a_faulty_csv_is_named_with_its_line(
     tmp_path: Path, scene: RasterSource, text: str, says: str
 ) -> None:
     (tmp_path / "p.csv").write_text(text)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import geopandas
 import numpy as np
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 from geotune.data.raster import RasterSource, apply
-from geotune.data.vector_file import read_frame, same_world
+from geotune.data.text import numbers, rows
+from geotune.data.vector_file import CLASS_FIELDS, read_frame, same_world
 from geotune.types import GeotuneError
 
 Points = NDArray[np.float64]
@@ -27,40 +27,60 @@ def read_points(
     """The points of a file: a CSV with columns `x` and `y`, or points of a vector file in any CRS.
 
     `xy` says what a CSV's numbers are: pixels of the scene, or coordinates in its CRS. An empty
-    file holds no points. Raises `GeotuneError` that names the row of what is no number, and for a
-    file that is unreadable or holds anything but points.
+    file holds no points. Raises `GeotuneError` as `read_table` does, and for a vector file that is
+    unreadable or holds anything but points.
     """
     if path.suffix.lower() in (".csv", ".txt"):
-        points = _read_csv(path)
+        points = np.array([(p.x, p.y) for p in read_table(path)]).reshape(-1, 2)
         return points if xy == "pixels" else _to_pixels(points, raster)
     return _read_vector(path, raster)
 
 
-def _read_csv(path: Path) -> Points:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GeotuneError(f"{path}: cannot be read as a CSV ({error}); write it anew") from error
-    rows = [row for row in rows if row]
-    if not rows:
-        return np.zeros((0, 2))
-    header = [name.strip().lower() for name in rows[0]]
+class Point(NamedTuple):
+    """A row of a CSV.
+
+    Attributes:
+        x: column, or first coordinate.
+        y: row, or second coordinate.
+        place: where it stands in its file, for messages: `line 3`.
+        class_name: what it is; None where the file does not say.
+    """
+
+    x: float
+    y: float
+    place: str
+    class_name: str | None
+
+
+def read_table(path: Path) -> list[Point]:
+    """The points of a CSV with columns `x` and `y`; an empty file holds none.
+
+    A column called class, label or classname has the class. Raises `GeotuneError` that names the
+    line of what is no finite number, and for a file that is unreadable or lacks the columns.
+    """
+    found = rows(path)
+    _, header = next(found, ("", []))
+    if not header:
+        return []
+    header = [name.strip().lower() for name in header]
     if not {"x", "y"} <= set(header):
         raise GeotuneError(
-            f"{path}: has the columns {', '.join(rows[0])}; expected x and y of each object"
+            f"{path}: its first line is {', '.join(header)[:80]!r}, expected the columns x and y"
         )
-    at = header.index("x"), header.index("y")
-    points = np.zeros((len(rows) - 1, 2))
-    for number, row in enumerate(rows[1:]):
-        try:
-            points[number] = [float(row[i]) for i in at]
-        except (ValueError, IndexError):
-            points[number] = math.nan
-        if not np.isfinite(points[number]).all():
+    named = next((header.index(name) for name in CLASS_FIELDS if name in header), None)
+    points = []
+    for place, row in found:
+        if len(row) != len(header):
             raise GeotuneError(
-                f"{path}: row {number + 2} is {','.join(row)!r}; expected numbers for x and y"
+                f"{path}: {place}: has {len(row)} values for {len(header)} columns; mend the line"
             )
+        x, y = numbers([row[header.index(axis)] for axis in "xy"], path, place)
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise GeotuneError(
+                f"{path}: {place}: has a coordinate that is no finite number; mend it or take the "
+                "line out"
+            )
+        points.append(Point(x, y, place, None if named is None else row[named]))
     return points
 
 

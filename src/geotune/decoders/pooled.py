@@ -17,6 +17,9 @@ class Pooled(nn.Module):
 
     Attention is that of a learned query, `softmax(w . x)` over the places of a map: an image whose
     class lies in a corner is not drowned by the rest. It starts as the plain mean.
+
+    Class tokens are not read: side networks hand on maps alone, so that methods could not be
+    compared, and many backbones have none.
     """
 
     def __init__(

@@ -108,6 +108,21 @@ def test_images_without_objects_are_learnt_as_background(kind: str) -> None:
 
 
 @every_detector
+def test_a_batch_without_objects_weighs_no_more_than_one_with_an_object(kind: str) -> None:
+    taps = taps_of("pyramid")
+    detector = detector_of(kind, taps)
+    # As little is known as can be: at first nothing is wrong with places without objects.
+    for name, parameter in detector.named_parameters():
+        if name.endswith("cls_logits.bias"):
+            nn.init.zeros_(parameter)
+    one, none = (
+        detector(features_of(taps), SIZE, targets_of(detector.oriented, count, count)).losses
+        for count in (1, 0)
+    )
+    assert none["class"] < 1.2 * one["class"]
+
+
+@every_detector
 def test_difficult_objects_are_neither_found_nor_background(kind: str) -> None:
     taps = taps_of("pyramid")
     detector = detector_of(kind, taps)
@@ -130,6 +145,14 @@ def test_in_evaluation_there_are_detections_and_losses_where_they_are_asked_for(
     both = detector(features, SIZE, targets_of(detector.oriented, 2, 0))
     assert both.losses and torch.equal(both.detections[0].boxes, outputs.detections[0].boxes)
     assert len(outputs[1:2].detections) == 1 and not outputs[1:2].losses
+
+
+@every_detector
+def test_one_image_whose_coarsest_map_is_a_single_pixel_is_looked_at(kind: str) -> None:
+    taps = [Tap("a", 8, 16.0), Tap("b", 8, 32.0)]
+    features = FeatureMaps((torch.randn(1, 8, 2, 2), torch.randn(1, 8, 1, 1)), (32, 32))
+    outputs = detector_of(kind, taps, score_threshold=0.0).eval()(features, (32, 32), None)
+    assert len(outputs.detections[0].scores)
 
 
 @every_detector

@@ -5,6 +5,14 @@ from __future__ import annotations
 from geotune.data.examined import Examined
 from geotune.data.findings import Finding, Severity, some
 
+LOOK_AT = {
+    "pixel": "their labels and at data.nodata, data.ignore_values and data.unlabelled",
+    "object": "their labels and at data.nodata; not every scene needs an object, but every part: "
+    "data.split may have to be another",
+    "image": "data.labels and data.nodata",
+}
+"""By what is labelled: why none may be."""
+
 
 def labels(examined: Examined) -> list[Finding]:
     """Errors for parts without any label; warnings for scenes and classes without; notes."""
@@ -21,8 +29,8 @@ def _parts(examined: Examined) -> list[Finding]:
                     "error",
                     "labels",
                     f"data.split.{part}: none of its scenes has a labelled "
-                    f"{members[0].labels.unit} with data ({some(names, 10)}); look at their labels "
-                    "and at data.nodata, data.ignore_values and data.unlabelled",
+                    f"{members[0].labels.unit} with data ({some(names, 10)}); look at "
+                    f"{LOOK_AT[members[0].labels.unit]}",
                     members[0].labels.path,
                 )
             )

@@ -15,11 +15,11 @@ from geotune.data.objects.fair1m import read_fair1m
 from geotune.data.objects.nwpu import read_nwpu
 from geotune.data.objects.options import Options
 from geotune.data.objects.points import read_points
-from geotune.data.objects.text import lines, read_text
 from geotune.data.objects.vector import read_vector
 from geotune.data.objects.voc import read_voc
 from geotune.data.objects.yolo import read_yolo
 from geotune.data.raster import RasterSource
+from geotune.data.text import lines, read_text
 from geotune.types import GeotuneError
 
 

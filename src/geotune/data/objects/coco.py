@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
+from geotune.data.objects.outlines import CROSSES, crossing, rectangle
 from geotune.data.objects.rle import corners_of_mask, counts_of
 from geotune.data.objects.size import same_size
-from geotune.data.objects.text import CROSSES, crossing, numbers, read_text, rectangle
 from geotune.data.raster import RasterSource
+from geotune.data.text import numbers, read_text
 from geotune.types import GeotuneError
 
 NO_OUTLINE = "annotations without an outline, whose oriented box is their horizontal one"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
-from geotune.data.objects.text import CROSSES, crossing, lines, numbers
+from geotune.data.objects.outlines import CROSSES, crossing
 from geotune.data.raster import RasterSource
+from geotune.data.text import lines, numbers
 from geotune.types import GeotuneError
 
 HEADER = ("imagesource:", "gsd:")

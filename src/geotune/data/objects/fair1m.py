@@ -19,9 +19,10 @@ from xml.etree.ElementTree import Element
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
-from geotune.data.objects.text import CROSSES, crossing, numbers
+from geotune.data.objects.outlines import CROSSES, crossing
 from geotune.data.objects.xml import parse
 from geotune.data.raster import RasterSource
+from geotune.data.text import numbers
 from geotune.types import GeotuneError
 
 LEAST_POINTS = 3

@@ -97,6 +97,7 @@ class ObjectLabels:
         boxes = as_oriented(self.boxes[~self.difficult])
         low = boxes[:, :2] // window * window
         size = np.clip(np.array(self.shape[::-1]) - low, 0, window)
+        size[low < 0] = 0  # there is no window: the centre lies left of the scene or above it
         windows = np.concatenate([low + size / 2, size, np.zeros((len(boxes), 1))], axis=1)
         shares = intersection(boxes, windows) / (boxes[:, 2] * boxes[:, 3])
         return int((shares < self.visible - ROUNDING).sum())

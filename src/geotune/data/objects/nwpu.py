@@ -10,8 +10,9 @@ from pathlib import Path
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
-from geotune.data.objects.text import lines, numbers, rectangle
+from geotune.data.objects.outlines import rectangle
 from geotune.data.raster import RasterSource
+from geotune.data.text import lines, numbers
 from geotune.types import GeotuneError
 
 LINE = re.compile(r"\(([^,()]+),([^,()]+)\),\(([^,()]+),([^,()]+)\),(\d{1,9})")

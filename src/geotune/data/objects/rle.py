@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.objects.text import rectangle
+from geotune.data.objects.outlines import rectangle
 
 
 def counts_of(text: str) -> list[int]:

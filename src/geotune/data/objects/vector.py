@@ -10,7 +10,7 @@ import shapely
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
-from geotune.data.objects.text import CROSSES, rectangle
+from geotune.data.objects.outlines import CROSSES, rectangle
 from geotune.data.raster import RasterSource
 from geotune.data.vector_file import (
     Shapes,

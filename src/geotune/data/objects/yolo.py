@@ -12,8 +12,9 @@ import numpy as np
 
 from geotune.data.objects.annotations import Annotation, Found
 from geotune.data.objects.options import Options
-from geotune.data.objects.text import CROSSES, crossing, lines, numbers, rectangle
+from geotune.data.objects.outlines import CROSSES, crossing, rectangle
 from geotune.data.raster import RasterSource
+from geotune.data.text import lines, numbers
 from geotune.types import GeotuneError
 
 FARTHEST = 2.0

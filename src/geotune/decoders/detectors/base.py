@@ -8,6 +8,7 @@ is handed the targets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -41,3 +42,11 @@ def started(convolution: nn.Conv2d) -> nn.Conv2d:
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     return convolution
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm in the papers' 32 groups, in fewer where a group would have a single channel.
+
+    Of that nothing would be left on a map of one pixel.
+    """
+    return nn.GroupNorm(math.gcd(32, channels, max(1, channels // 2)), channels)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +29,11 @@ from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from geotune.boxes.detected import Detected
 from geotune.boxes.losses import giou_loss, probiou_loss
-from geotune.decoders.detectors.base import Targets, started
+from geotune.decoders.detectors.base import Targets, group_norm, started
 from geotune.decoders.detectors.found import Choice
 from geotune.decoders.detectors.levels import Levels
 from geotune.decoders.detectors.places import places
-from geotune.decoders.detectors.truth import BACKGROUND, NEITHER, Truth
+from geotune.decoders.detectors.truth import BACKGROUND, NEITHER, Truth, positives
 from geotune.types import FeatureMaps, Tap
 
 LONGEST_SIDE = 1e4
@@ -130,9 +129,10 @@ class Fcos(nn.Module):
         self.levels = levels
         self.choice = choice
         self.oriented = oriented
-        norm = partial(nn.GroupNorm, math.gcd(32, channels))
-        self.classes = FCOSClassificationHead(channels, 1, num_classes, depth, norm_layer=norm)
-        self.tower = nn.Sequential(*(_block(channels, norm) for _ in range(depth)))
+        self.classes = FCOSClassificationHead(
+            channels, 1, num_classes, depth, norm_layer=group_norm
+        )
+        self.tower = nn.Sequential(*(_block(channels) for _ in range(depth)))
         self.box = started(nn.Conv2d(channels, 6 if oriented else 4, 3, padding=1))
         self.centreness = started(nn.Conv2d(channels, 1, 3, padding=1))
         self.scales = nn.Parameter(torch.ones(len(levels.strides)))
@@ -199,7 +199,7 @@ class Fcos(nn.Module):
         weight = positive * middle.clamp(min=0.1)
         count = positive.sum().clamp(min=1)
         return {
-            "class": (focal * (match != NEITHER)[..., None]).sum() / count,
+            "class": (focal * (match != NEITHER)[..., None]).sum() / positives(match).sum(),
             "box": (overlap(boxes, true) * weight).sum() / weight.sum().clamp(min=1),
             "centreness": (near * positive).sum() / count,
         }
@@ -242,6 +242,6 @@ def _seen_from(boxes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([x * cos + y * sin, y * cos - x * sin], dim=-1), boxes[:, 2:4] / 2
 
 
-def _block(channels: int, norm: partial[nn.GroupNorm]) -> nn.Sequential:
+def _block(channels: int) -> nn.Sequential:
     convolution = started(nn.Conv2d(channels, channels, 3, padding=1))
-    return nn.Sequential(convolution, norm(channels), nn.ReLU())
+    return nn.Sequential(convolution, group_norm(channels), nn.ReLU())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +11,12 @@ from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from geotune.boxes.detected import Detected
-from geotune.decoders.detectors.base import Targets
+from geotune.decoders.detectors.base import Targets, group_norm
 from geotune.decoders.detectors.coders import Horizontal
 from geotune.decoders.detectors.found import Choice
 from geotune.decoders.detectors.levels import Levels
 from geotune.decoders.detectors.places import ASPECTS, anchors
-from geotune.decoders.detectors.truth import NEITHER, Truth, match_by_overlap
+from geotune.decoders.detectors.truth import NEITHER, Truth, match_by_overlap, positives
 from geotune.types import FeatureMaps, Tap
 
 OCTAVE = tuple(2 ** (i / 3) for i in range(3))
@@ -53,9 +51,8 @@ class Retinanet(nn.Module):
         self.levels = Levels(taps, channels, finest, levels)
         self.sizes = [anchor_size * step for step in OCTAVE]
         self.choice = Choice(score_threshold, nms_threshold, max_detections)
-        norm = partial(nn.GroupNorm, math.gcd(32, channels))
         count = len(OCTAVE) * len(ASPECTS)
-        self.head = RetinaNetHead(channels, count, num_outputs, norm_layer=norm)
+        self.head = RetinaNetHead(channels, count, num_outputs, norm_layer=group_norm)
 
     def forward(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
@@ -91,8 +88,8 @@ def _losses(
             is_class = F.one_hot(label, logit.shape[-1]) * positive
             # Anchors without an object are held against themselves.
             true = Horizontal.encode(around, boxes.where(positive > 0, around))
-            count = positive.sum().clamp(min=1) * len(truths)
+            count = positives(match)
         focal = torchvision.ops.sigmoid_focal_loss(logit, is_class)
         losses["class"] = losses["class"] + (focal * (match != NEITHER)[:, None]).sum() / count
         losses["box"] = losses["box"] + ((delta - true).abs() * positive).sum() / count
-    return losses
+    return {name: loss / len(truths) for name, loss in losses.items()}

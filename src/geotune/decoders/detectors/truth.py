@@ -15,6 +15,8 @@ from torch import Tensor
 
 BACKGROUND, NEITHER = -1, -2
 """In place of an object's index: what stands for none, and what is not learnt from."""
+LEAST_POSITIVES = 9
+"""What an image counts as having where fewer boxes stand for its objects: about those of one."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,17 @@ def match_by_overlap(
         mine = (overlap == overlap.amax(dim=1, keepdim=True)) & (overlap > 0)
         match = (overlap * mine).argmax(dim=0).where(mine.any(dim=0), match)
     return truth.without_uncounted(match)
+
+
+def positives(match: Tensor) -> Tensor:
+    """By how many a sum of focal losses over boxes `(..., N)` is divided, `(...)`, by their match.
+
+    The papers' number is that of boxes that stand for an object. Of an image without one that would
+    leave the sum over all of its places, hundreds of times what an image with objects has: a
+    validation, most of whose windows are empty, would tell of nothing else, and a training batch
+    without objects would undo what others taught.
+    """
+    return (match >= 0).sum(dim=-1).clamp(min=LEAST_POSITIVES)
 
 
 def sample(match: Tensor, count: int, positive_share: float) -> tuple[Tensor, Tensor]:

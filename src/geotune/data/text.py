@@ -1,18 +1,16 @@
-"""Reading the text of annotation files, and numbers and outlines in it."""
+"""Reading files of text: what is in them, by line, and the numbers there."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geotune.types import GeotuneError
-
-CROSSES = "outlines that cross themselves, taken as the box around all their corners"
-"""The remark on such an annotation."""
 
 
 def read_text(path: Path) -> str:
@@ -36,6 +34,20 @@ def lines(path: Path) -> Iterator[tuple[str, list[str]]]:
             yield f"line {number}", words
 
 
+def rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Of each row of a CSV that is not empty its place, `line 3`, and its cells.
+
+    Raises `GeotuneError` where it cannot be read.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield f"line {reader.line_num}", row
+    except csv.Error as error:
+        raise GeotuneError(f"{path}: cannot be read as a CSV ({error}); write it anew") from error
+
+
 def numbers(words: Sequence[object], path: Path, place: str) -> NDArray[np.float64]:
     """Numbers of a file. Raises `GeotuneError` that names the place for what is none."""
     try:
@@ -47,16 +59,3 @@ def numbers(words: Sequence[object], path: Path, place: str) -> NDArray[np.float
         raise GeotuneError(
             f"{path}: {place}: found {text[:80]!r}, expected {len(words)} numbers"
         ) from None
-
-
-def rectangle(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
-    """Two corners of a horizontal box say where it is, but four what an oriented one is."""
-    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-
-
-def crossing(points: NDArray[np.float64]) -> bool:
-    """Whether an outline `(n, 2)` crosses itself; what has no area does not."""
-    if len(points) < 4 or not np.isfinite(points).all():
-        return False
-    outline = shapely.LinearRing(points)
-    return not outline.is_simple and bool(shapely.convex_hull(outline).area > 0)
