@@ -16,6 +16,8 @@ from geotune.adapter import adapter_state, save_adapter
 from geotune.backbones.catalog import backbone
 from geotune.build.data import SPLITS, build_data
 from geotune.build.model import TASKS, Built, build_training, card_sections, load_adapter
+from geotune.build.values import values_of
+from geotune.data.augment import Augment
 from geotune.data.chips import open_chips
 from geotune.data.density_labels import open_density_labels
 from geotune.data.labels import open_labels
@@ -66,6 +68,8 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
     assert of_windows <= parameters(prepare)
+    assert set(sections.data.Augment.model_fields) == parameters(Augment)
+    assert Augment(**values_of(sections.data.Augment())) == Augment()
     own = {"split", "kind", "normalize"}
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # reading and checking data needs no torch, which takes seconds to import
     import torch
+    from rasterio.transform import Affine
     from torch import Tensor
 
 IGNORE = 255
@@ -96,6 +97,12 @@ class Target(Protocol):
 
     def turned(self, way: int) -> Self:
         """Laid one of the eight ways of `orientation.turn`, as the image is."""
+
+    def placed(self, to: Affine, shape: tuple[int, int]) -> Self:
+        """In a window of `shape`, to whose pixels (column, row) `to` takes its own.
+
+        `to` turns by any angle, scales and moves; nothing is labelled beyond its edges.
+        """
 
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The pixels `(H, W)` that are judged, of those that are `valid`."""

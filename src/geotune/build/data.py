@@ -12,6 +12,7 @@ from typing import Any
 
 from geotune.backbones.request import band_names
 from geotune.build.values import values_of
+from geotune.data.augment import Augment
 from geotune.data.chips import open_chips
 from geotune.data.density_labels import open_density_labels
 from geotune.data.images import open_images
@@ -98,7 +99,7 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
         window=data.window,
         samples=data.samples,
         focus=data.focus,
-        augment=data.augment,
+        augment=Augment(**values_of(data.augment)),
         brightness=data.brightness,
         seed=recipe.train.seed,
         metadata=recipe.backbone.metadata,

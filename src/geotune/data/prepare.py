@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from geotune.data.acquisition import require_metadata
-from geotune.data.dataset import GridWindows, TrainWindows
+from geotune.data.augment import Augment
+from geotune.data.dataset import PLAIN, GridWindows, TrainWindows
 from geotune.data.scan import SceneScan, label_statistics, scan, statistics
 from geotune.data.scene import Scene
 from geotune.data.splits import Parts
@@ -58,7 +59,7 @@ def prepare(
     window: int | None,
     samples: int | None = None,
     focus: float = 0.5,
-    augment: bool = True,
+    augment: Augment = PLAIN,
     brightness: float = 0.0,
     seed: int = 0,
     metadata: Sequence[str] = (),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from geotune.data.labels import Labels
 from geotune.data.raster import Image, RasterSource
+from geotune.data.view import View, blended
 from geotune.data.windows import Window, grid
 from geotune.types import Target
 
@@ -40,6 +41,12 @@ class Scene:
         """Image `(C, h, w)`, NaN where there is no data, and the target without what lies there."""
         image = self.raster.read(window)
         return image, self.labels.read(window).shown(has_data(image))
+
+    def view(self, view: View) -> tuple[Image, Target]:
+        """As `read`, at any angle and scale."""
+        image = blended(self.raster.read(view.window), view.to, view.shape)
+        target = self.labels.read(view.window).placed(view.to, view.shape)
+        return image, target.shown(has_data(image))
 
     def target(self) -> Target:
         """The target of the whole scene, whose image is read a piece at a time."""

@@ -6,7 +6,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from geotune.recipe.section import Section, Share
 
@@ -68,6 +77,45 @@ Width = Annotated[str, AfterValidator(_width)]
 """In pixels or metres, as people write it."""
 
 
+class Augment(Section):
+    """How training windows vary: what is in them keeps its place in image and labels alike."""
+
+    flips: bool = Field(True, description="flips and quarter turns: each of the eight ways")
+    rotate: float = Field(
+        0.0, ge=0, le=180, description="turned by up to so many degrees, either way"
+    )
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        (1.0, 1.0), description="least and greatest factor by which things appear larger"
+    )
+    band_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a band is left out; one always stays"
+    )
+    band_brightness: Share = Field(
+        0.0, description="as data.brightness, but drawn for each band by itself"
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        least, most = scale
+        if not 0.25 <= least <= most <= 4:
+            raise ValueError(
+                f"data.augment.scale: found {least:g} and {most:g}, expected the least and the "
+                "greatest factor, from 0.25 to 4, such as [0.8, 1.25]"
+            )
+        return scale
+
+
+def _section(value: object) -> object:
+    if isinstance(value, bool):
+        return {"flips": value}
+    if not isinstance(value, dict | Augment):
+        raise ValueError(
+            f"data.augment: found {value!r}, expected true, false or keys such as flips and rotate"
+        )
+    return value
+
+
 class _Windows(Section):
     """What every kind of data has."""
 
@@ -83,7 +131,10 @@ class _Windows(Section):
         0.5,
         description="share of training windows drawn around a pixel of a rare class, or an object",
     )
-    augment: bool = Field(True, description="flips and quarter turns of training windows")
+    augment: Annotated[Augment, BeforeValidator(_section)] = Field(
+        default_factory=Augment,
+        description="how training windows vary; true or false: flips and quarter turns, or nothing",
+    )
     brightness: Share = Field(
         0.2, description="how much the light of training windows varies: gain and offset; 0: none"
     )

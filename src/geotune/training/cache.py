@@ -74,7 +74,7 @@ def require_constant(encoder: Encoder, cache: str) -> None:
 
 def cache_notes(data: DataParts) -> list[str]:
     """What a user should know of training from a cache."""
-    varied = ", each in all eight ways to lay it" if data.train.augment else ""
+    varied = ", each in all eight ways to lay it" if data.train.augment.flips else ""
     notes = [f"train.cache: the training windows are the same {len(data.train)} in every epoch"]
     notes[0] += varied
     if data.train.brightness:
