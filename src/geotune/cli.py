@@ -214,6 +214,7 @@ def predict(
     score: float | None = None,
     bands: list[str] | None = None,
     nodata: float | None = None,
+    quality: str | None = None,
     weights: Path | None = None,
     backbone: str | None = None,
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
@@ -249,6 +250,9 @@ def predict(
         Names of the files' bands in file order, where the files do not say.
     nodata
         Value without data, where the files do not say.
+    quality
+        Masks of clouds or quality, a pattern such as masks/{stem}.tif: what data.quality of the
+        run's recipe flags in them is left without data.
     weights
         Of the backbone, where they lie elsewhere than when it was trained.
     backbone
@@ -278,6 +282,7 @@ def predict(
             backbone=backbone,
             bands=bands,
             nodata=nodata,
+            quality=quality,
             device=device,
             progress=progress,
         )

@@ -20,6 +20,7 @@ from geotune.data.labels import LabelReader, open_labels
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import cut_notes, open_object_scenes
 from geotune.data.prepare import DataParts, fitting_window, prepare
+from geotune.data.quality import Rule, with_quality
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
 from geotune.data.splits import (
@@ -132,14 +133,37 @@ def _open(recipe: Recipe) -> list[Scene]:
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
     scenes = OPENERS[recipe.data.kind](
-        recipe, bands=recipe.data.bands, wanted_bands=wanted, nodata=recipe.data.nodata
+        recipe,
+        bands=recipe.data.bands,
+        wanted_bands=wanted,
+        nodata=recipe.data.nodata,
+        resolution=resolution_m(recipe),
     )
+    rule = quality_rule(recipe)
+    if rule is not None:
+        masked = with_quality({scene.name: scene.raster for scene in scenes}, *rule)
+        scenes = [replace(scene, raster=masked[scene.name]) for scene in scenes]
     found = scenes[0].raster.bands
     if isinstance(bands, int) and len(found) != bands:
         raise GeotuneError(
             f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
         )
     return scenes
+
+
+def resolution_m(recipe: Recipe) -> float | None:
+    """Metres a pixel to which images are brought; None: as they are."""
+    said = recipe.data.resolution
+    return None if said is None else float(said.rstrip(" m"))
+
+
+def quality_rule(recipe: Recipe) -> tuple[str, Rule] | None:
+    """The pattern of the masks of quality, and what flags a pixel in them."""
+    section = recipe.data.quality
+    if section is None:
+        return None
+    rule = Rule(tuple(section.values), tuple(section.bits), section.band, section.hide)
+    return section.pattern, rule
 
 
 def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:

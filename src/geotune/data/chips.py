@@ -22,6 +22,7 @@ def open_chips(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
 ) -> list[Scene]:
     """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
 
@@ -35,8 +36,10 @@ def open_chips(
     _pair(images, masks, found, drawn)
     chips = []
     for name, image in found.items():
-        raster = open_raster(image, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-        labels = read(drawn[name], raster, by_pixel=True)
+        raster = open_raster(
+            image, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+        )
+        labels = read(drawn[name], raster, by_pixel=resolution is None)
         chips.append(Scene(name, raster, labels, group=name))
     same_bands([chip.raster for chip in chips])
     return chips

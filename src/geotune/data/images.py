@@ -34,6 +34,7 @@ def open_images(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
 ) -> list[Scene]:
     """Images with their labels, sorted by name; each is a scene that no window cuts.
 
@@ -47,6 +48,7 @@ def open_images(
         bands: names of a file's bands in file order, where the file does not say.
         wanted_bands: what to read, in this order; by default all.
         nodata: the value without data, where the file does not say.
+        resolution: metres a pixel, as `open_raster` takes it.
 
     An image's name is its path from `images` without its suffix. Raises `GeotuneError` that names
     the file or row: for a class that is not in the list or that no image has, a folder without
@@ -62,7 +64,9 @@ def open_images(
     _every_class(found, classes, labels or images, column)
     opened = []
     for name, (path, target, part) in sorted(found.items()):
-        raster = open_raster(path, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+        raster = open_raster(
+            path, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+        )
         said = ImageLabels(labels or path.parent, tuple(classes), target)
         opened.append(Scene(name, raster, said, group=name, part=part))
     same_bands([scene.raster for scene in opened])

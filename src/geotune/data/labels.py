@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 from geotune.data.raster import RasterSource
 from geotune.data.raster_labels import open_raster_labels
-from geotune.data.values import ClassValues
+from geotune.data.values import ClassValues, Said
 from geotune.data.vector_labels import open_vector_labels
 from geotune.data.windows import Window
 from geotune.types import IGNORE, Target
@@ -74,7 +74,7 @@ def open_labels(
     raster: RasterSource,
     *,
     classes: Sequence[str],
-    class_values: Mapping[str, int] | None = None,
+    class_values: Said | None = None,
     class_field: str | None = None,
     ignore_values: Sequence[int] = (IGNORE,),
     unlabelled: Literal["background", "ignore"] | None = None,
@@ -86,7 +86,7 @@ def open_labels(
         path: the label file.
         raster: the scene.
         classes: names, in the order of their indices.
-        class_values: class name to value; by default the class's index.
+        class_values: class name to its value or values; by default the class's index.
         class_field: attribute of vector labels with the class; `""`: none, every polygon is of
             the one class that is not background.
         ignore_values: values that are not counted.

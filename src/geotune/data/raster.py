@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +19,29 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.acquisition import date_of, metres_per_pixel, wavelength_of
-from geotune.data.handles import dataset, reading
+from geotune.data.handles import Grid, dataset, reading, warped_values
+from geotune.data.regrid import at_resolution, on_grid
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
+
+if TYPE_CHECKING:
+    from geotune.data.quality import Quality
 
 Image = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class BandFile:
-    """Where a band is: file, 1-based index in it, its nodata value, whether a mask hides pixels."""
+    """Where a band is: file, 1-based index in it, its nodata value, whether a mask hides pixels.
+
+    With a `grid`, its pixels are computed anew on that.
+    """
 
     path: Path
     index: int
     nodata: float | None
     masked: bool
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class RasterSource:
         transform: from pixels (column, row) to coordinates.
         acquired: the day it was taken, None where neither the files nor their names say.
         wavelengths: centres of those bands in micrometres of which the files say it.
+        quality: which pixels are not to be learnt from, beside those without data.
     """
 
     bands: tuple[str, ...]
@@ -59,6 +68,7 @@ class RasterSource:
     transform: Affine
     acquired: date | None = None
     wavelengths: Mapping[str, float] = field(default_factory=dict)
+    quality: Quality | None = None
 
     @property
     def gsd_m(self) -> float | None:
@@ -122,7 +132,17 @@ class RasterSource:
         if inner is not None:
             rows, cols = inner.within(window)
             source._fill(inner, image[:, rows, cols], wrong[:, rows, cols])
+        if self.quality is not None and self.quality.rule.hide:
+            hidden = self.quality.flagged(window)
+            image[:, hidden] = np.nan
+            wrong[:, hidden] = False
         return image, wrong
+
+    def clear(self, window: Window) -> NDArray[np.bool_]:
+        """The pixels `(h, w)` of a window that no mask of quality flags."""
+        if self.quality is None:
+            return np.ones((window.height, window.width), dtype=np.bool_)
+        return ~self.quality.flagged(window)
 
     def _fill(self, window: Window, image: Image, wrong: NDArray[np.bool_]) -> None:
         invalid = np.zeros(image.shape[1:], dtype=np.bool_)
@@ -131,18 +151,22 @@ class RasterSource:
             indexes = [self.places[i].index for i in where]
             file_window = RasterioWindow(window.col, window.row, window.width, window.height)
             with reading(path):
-                handle = dataset(path)
+                first = self.places[where[0]]
+                if first.grid is None:
+                    handle = dataset(path)
+                else:
+                    handle = warped_values(path, first.grid, first.nodata, masked=first.masked)
                 raw = handle.read(indexes, window=file_window)
-                if self.places[where[0]].masked:
+                if first.masked:
                     invalid |= handle.dataset_mask(window=file_window) == 0
             for i, values in zip(where, raw, strict=True):
                 with np.errstate(over="ignore"):  # what float32 cannot hold is found below
                     image[i] = values
-                missing = _is_nodata(values, self.places[i].nodata)
+                nodata = self.places[i].nodata if first.grid is None else math.nan
+                missing = _is_nodata(values, nodata)
                 if missing is not None:
                     image[i][missing] = np.nan
-                    nodata = self.places[i].nodata
-                    if nodata is not None and math.isnan(nodata):
+                    if first.grid is None and nodata is not None and math.isnan(nodata):
                         invalid |= missing
                 if values.dtype.kind == "f":
                     unfit = ~np.isfinite(image[i])
@@ -179,6 +203,7 @@ def open_raster(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
 ) -> RasterSource:
     """Open a scene.
 
@@ -187,12 +212,16 @@ def open_raster(
         bands: names of a file's bands in file order, where the file does not say.
         wanted_bands: what to read, in this order; by default all.
         nodata: the value without data, where the file does not say.
+        resolution: metres a pixel, to which images, and files of one scene on other grids, are
+            brought; by default they are taken as they are.
 
     Raises `GeotuneError` for a file that is missing or no raster, for bands that it does not
     have, and for files of one scene that do not lie on one grid.
     """
     if isinstance(files, Path):
         source = _open_file(files, bands, nodata)
+        if resolution is not None:
+            source = at_resolution(source, resolution)
     else:
         names = list(wanted_bands or files)
         missing = [name for name in names if name not in files]
@@ -202,7 +231,12 @@ def open_raster(
                 f"{found.parent}: there is no file for band {', '.join(missing)}; "
                 f"there is one for {', '.join(files) or 'none'}"
             )
-        source = _join([_open_band(files[name], name, nodata) for name in names])
+        sources = [_open_band(files[name], name, nodata) for name in names]
+        if resolution is not None:
+            first = at_resolution(sources[0], resolution)
+            grid = (first.crs, first.transform, first.shape)
+            sources = [first, *(on_grid(other, grid) for other in sources[1:])]
+        source = _join(sources)
     return source if wanted_bands is None else source.select(wanted_bands)
 
 
@@ -280,7 +314,7 @@ def _join(sources: Sequence[RasterSource]) -> RasterSource:
             if one != two:
                 raise GeotuneError(
                     f"{first.path} and {other.path}: bands of one scene, but their {what} differ "
-                    f"({one} and {two}); bring them to one grid"
+                    f"({one} and {two}); bring them to one grid with data.resolution"
                 )
     return replace(
         first,

@@ -127,8 +127,8 @@ def open_raster_labels(
         )
     grid, overlaps, notes = place(path, raster, handle, by_pixel=by_pixel)
     nodata = handle.nodata
-    if nodata is not None and nodata in values.values:
-        name = values.classes[values.values.index(int(nodata))]
+    if nodata is not None and nodata in values.numbers:
+        name = values.classes[values.numbers[int(nodata)]]
         notes.append(f"{path}: its nodata {nodata:g} is the value of {name} and counts as {name}")
         nodata = None
     return RasterLabels(
@@ -203,4 +203,6 @@ def _unused(dtype: str, values: ClassValues) -> float:
     if kind.kind == "f":
         return float(np.finfo(kind).min)
     info = np.iinfo(kind)
-    return float(next(v for v in range(int(info.max), int(info.min), -1) if v not in values.values))
+    return float(
+        next(v for v in range(int(info.max), int(info.min), -1) if v not in values.numbers)
+    )

@@ -88,7 +88,7 @@ def scan_scene(scene: Scene, window: int) -> SceneScan:
         faults.add(wrong, block)
         moments.add(image)
         try:
-            valid = has_data(image)
+            valid = has_data(image) & scene.raster.clear(block)
             target = scene.labels.read(block).shown(valid)
         except GeotuneError:
             scene.labels.check(filter(None, blocks))  # says it of the whole file

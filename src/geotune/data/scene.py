@@ -40,20 +40,22 @@ class Scene:
     def read(self, window: Window) -> tuple[Image, Target]:
         """Image `(C, h, w)`, NaN where there is no data, and the target without what lies there."""
         image = self.raster.read(window)
-        return image, self.labels.read(window).shown(has_data(image))
+        usable = has_data(image) & self.raster.clear(window)
+        return image, self.labels.read(window).shown(usable)
 
     def view(self, view: View) -> tuple[Image, Target]:
         """As `read`, at any angle and scale."""
         image = blended(self.raster.read(view.window), view.to, view.shape)
-        target = self.labels.read(view.window).placed(view.to, view.shape)
-        return image, target.shown(has_data(image))
+        target = self.labels.read(view.window).shown(self.raster.clear(view.window))
+        return image, target.placed(view.to, view.shape).shown(has_data(image))
 
     def target(self) -> Target:
         """The target of the whole scene, whose image is read a piece at a time."""
         valid = np.zeros(self.shape, dtype=np.bool_)
         whole = Window(0, 0, *self.shape)
         for block in filter(None, (piece.clip(self.shape) for piece in grid(self.shape, BLOCK))):
-            valid[block.within(whole)] = has_data(self.raster.read(block))
+            usable = has_data(self.raster.read(block)) & self.raster.clear(block)
+            valid[block.within(whole)] = usable
         return self.labels.read(whole).shown(valid)
 
 

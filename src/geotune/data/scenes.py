@@ -26,6 +26,7 @@ def open_scenes(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
     missing: Literal["refuse", "empty"] = "refuse",
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the labels that the pattern `labels` names.
@@ -43,7 +44,9 @@ def open_scenes(
         refuse_missing(gone, label_files)
     opened = []
     for name, files in found.items():
-        raster = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+        raster = open_raster(
+            files, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+        )
         opened.append(Scene(name, raster, read(label_files[name], raster), group=name))
     same_bands([scene.raster for scene in opened])
     require_overlap(opened)
@@ -56,10 +59,13 @@ def open_rasters(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
 ) -> dict[str, RasterSource]:
     """Scenes of the patterns by name, without labels."""
     return {
-        name: open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+        name: open_raster(
+            files, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+        )
         for name, files in find_files(scenes, bands=bands, wanted_bands=wanted_bands).items()
     }
 

@@ -17,6 +17,10 @@ UNKNOWN = -1
 
 Mask = NDArray[np.int64]
 
+Value = int | str
+Said = Mapping[str, Value | Sequence[Value]]
+"""Class name to its value in the labels, or its values: numbers, or text in vector files."""
+
 
 @dataclass(frozen=True)
 class ClassValues:
@@ -24,18 +28,18 @@ class ClassValues:
 
     Attributes:
         classes: names, in the order of their indices.
-        values: the value of each class.
+        values: those of each class.
         ignored: values that are not counted.
     """
 
     classes: tuple[str, ...]
-    values: tuple[int, ...]
+    values: tuple[tuple[Value, ...], ...]
     ignored: tuple[int, ...]
 
     @staticmethod
     def of(
         classes: Sequence[str],
-        class_values: Mapping[str, int] | None = None,
+        class_values: Said | None = None,
         ignore_values: Sequence[int] = (IGNORE,),
     ) -> ClassValues:
         """The values of `classes`, by default their indices.
@@ -45,7 +49,7 @@ class ClassValues:
         for two classes.
         """
         if class_values is None:
-            values = tuple(range(len(classes)))
+            values: tuple[tuple[Value, ...], ...] = tuple((i,) for i in range(len(classes)))
         else:
             for name in class_values:
                 if name not in classes:
@@ -61,17 +65,31 @@ class ClassValues:
                     f"data.class_values: has no value for {', '.join(without)}; "
                     "give one for each of task.classes"
                 )
-            values = tuple(class_values[name] for name in classes)
-            if len(set(values)) != len(values):
-                twice = next(value for value in values if values.count(value) > 1)
-                names = [n for n, value in class_values.items() if value == twice]
-                raise GeotuneError(
-                    f"data.class_values: {twice} stands for {' and for '.join(names)}; "
-                    "give each class its own value"
-                )
+            values = tuple(_listed(class_values[name]) for name in classes)
+            # polygons may name a class itself, whatever else stands for it
+            owners: dict[Value, str] = {_plain(name): name for name in classes}
+            for name, own in zip(classes, values, strict=True):
+                for value in map(_plain, own):
+                    if owners.get(value, name) != name:
+                        raise GeotuneError(
+                            f"data.class_values: {value} stands for {owners[value]} and for {name};"
+                            " give each value to one class"
+                        )
+                    owners[value] = name
+        numbers = {value for own in values for value in own}
         return ClassValues(
-            tuple(classes), values, tuple(v for v in ignore_values if v not in values)
+            tuple(classes), values, tuple(v for v in ignore_values if v not in numbers)
         )
+
+    @property
+    def numbers(self) -> dict[int, int]:
+        """Class index by number, of the values that are numbers."""
+        return {
+            value: i
+            for i, own in enumerate(self.values)
+            for value in own
+            if not isinstance(value, str)
+        }
 
     def indices(self, raw: NDArray[Any], nodata: float | None = None) -> Mask:
         """Class indices of raw values; `IGNORE` for what is not counted, `UNKNOWN` for the rest.
@@ -81,7 +99,7 @@ class ClassValues:
         known = {value: IGNORE for value in self.ignored}
         if nodata is not None and np.isfinite(nodata):
             known[nodata] = IGNORE  # type: ignore[index]  # a float key equals its integer
-        known.update({value: i for i, value in enumerate(self.values)})
+        known.update(self.numbers)
         keys = np.array(sorted(known), dtype=np.float64)
         targets = np.array([known[key] for key in sorted(known)], dtype=np.int64)
         place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
@@ -96,18 +114,18 @@ class ClassValues:
         `IGNORE` for a value that is not counted, `UNKNOWN` for the rest.
         """
         if isinstance(value, str):
-            text = value.strip().casefold()
-            for i, name in enumerate(self.classes):
-                if name.casefold() == text:
+            text = _plain(value)
+            for i, (name, own) in enumerate(zip(self.classes, self.values, strict=True)):
+                if text == _plain(name) or text in map(_plain, own):
                     return i
             try:
                 value = float(text)
             except ValueError:
                 return UNKNOWN
         if isinstance(value, (int, float, np.number)):
-            for i, number in enumerate(self.values):
-                if number == value:
-                    return i
+            found = self.numbers.get(value)  # type: ignore[arg-type]  # a float equals its integer
+            if found is not None:
+                return found
             if value in self.ignored:
                 return IGNORE
         return UNKNOWN
@@ -115,5 +133,15 @@ class ClassValues:
     def describe(self) -> str:
         """The classes with their values, for messages."""
         return ", ".join(
-            f"{name} ({value})" for name, value in zip(self.classes, self.values, strict=True)
+            f"{name} ({' or '.join(map(str, own))})"
+            for name, own in zip(self.classes, self.values, strict=True)
         )
+
+
+def _listed(said: Value | Sequence[Value]) -> tuple[Value, ...]:
+    return (said,) if isinstance(said, int | str) else tuple(said)
+
+
+def _plain(value: Value) -> Any:
+    """Text in any case and without spaces around it; a number as it is."""
+    return value.strip().casefold() if isinstance(value, str) else value

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from geotune.build.data import quality_rule, resolution_m
 from geotune.card import read_card
 from geotune.data.acquisition import require_metadata
+from geotune.data.quality import with_quality
 from geotune.data.raster import RasterSource
 from geotune.data.scenes import open_rasters
 from geotune.recipe import read_recipe
@@ -65,6 +68,7 @@ def predict_run(
     backbone: str | None = None,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    quality: str | None = None,
     device: str = "auto",
     progress: Told | None = None,
 ) -> list[Predicted]:
@@ -74,19 +78,35 @@ def predict_run(
     table of all images, the objects of each scene. `probabilities` and `polygons` are for maps of
     classes; `overlap` is for maps and objects; `score` is the least of objects, by default that of
     each class at which F1 was highest in validation. `bands` and `nodata` say what the scenes'
-    files do not; by default as the run's recipe does. `backbone` names a Python file of the user's,
+    files do not; by default as the run's recipe does, and a run that was trained at some
+    `data.resolution` maps at that. `quality` is the pattern of the scenes' masks, which hide what
+    the recipe's `data.quality` says. `backbone` names a Python file of the user's,
     as in `load_adapter`. Raises `GeotuneError` before anything is written where a scene does not
     fit.
     """
     card = read_card(run)
     folder = RunFolder(run)
+    resolution, rule = None, None
     if folder.recipe.is_file():
-        data = read_recipe(folder.recipe)[0].data
+        recipe = read_recipe(folder.recipe)[0]
+        data = recipe.data
         bands, nodata = bands or data.bands, data.nodata if nodata is None else nodata
         window = window or data.window
+        resolution, rule = resolution_m(recipe), quality_rule(recipe)
     sources = open_rasters(
-        list(scenes), bands=bands, wanted_bands=card.normalization.bands, nodata=nodata
+        list(scenes),
+        bands=bands,
+        wanted_bands=card.normalization.bands,
+        nodata=nodata,
+        resolution=resolution,
     )
+    if quality is not None:
+        if rule is None:
+            raise GeotuneError(
+                f"--quality {quality}: {run} was trained without data.quality, which says what in "
+                "a mask flags a pixel; leave it out"
+            )
+        sources = with_quality(sources, quality, replace(rule[1], hide=True))
     require_metadata(sources, card.metadata)
     from geotune.build.model import load_adapter
     from geotune.jobs.machine import pick_device

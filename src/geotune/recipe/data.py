@@ -116,6 +116,36 @@ def _section(value: object) -> object:
     return value
 
 
+class Quality(Section):
+    """Masks of clouds or of quality, a file for each scene."""
+
+    pattern: str = Field(description="the mask's file, with `{stem}` for the scene's name")
+    values: list[int] = Field(default_factory=list, description="values that flag a pixel")
+    bits: list[Annotated[int, Field(ge=0, le=31)]] = Field(
+        default_factory=list, description="bits that flag a pixel where one is set, from 0"
+    )
+    band: PositiveInt = Field(1, description="of the mask's file")
+    hide: bool = Field(
+        False, description="flagged pixels have no data in the image either, beside no label"
+    )
+
+    @model_validator(mode="after")
+    def _flags(self) -> Quality:
+        if not self.values and not self.bits:
+            raise ValueError(
+                "data.quality: has neither values nor bits; say which flag a pixel, such as "
+                "values: [3, 8, 9, 10] of Sentinel-2's scene classification"
+            )
+        return self
+
+
+def _metres(value: object) -> object:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?m", value) if isinstance(value, str) else None
+    if found is None or not float(found[1]):
+        raise ValueError(f"data.resolution: found {value!r}, expected metres a pixel such as 10 m")
+    return value
+
+
 class _Windows(Section):
     """What every kind of data has."""
 
@@ -123,6 +153,14 @@ class _Windows(Section):
         None, description="names of the files' bands in file order, where the files do not say"
     )
     nodata: float | None = Field(None, description="where the files do not say")
+    resolution: Annotated[str, BeforeValidator(_metres)] | None = Field(
+        None,
+        description="metres a pixel, such as 10 m, to which images are brought, labels with them; "
+        "also unites files of one scene that have different ones",
+    )
+    quality: Quality | None = Field(
+        None, description="masks of clouds or of quality: what they flag is not learnt from"
+    )
     samples: PositiveInt | None = Field(
         None,
         description="training windows an epoch; by default what covers the training scenes once",
@@ -145,8 +183,10 @@ class _Labelled(_Windows):
     """What data with labels inside the image has."""
 
     window: PositiveInt = 128
-    class_values: dict[str, int] | None = Field(
-        None, description="class name to its number in the labels; by default the class's index"
+    class_values: dict[str, int | str | list[int | str]] | None = Field(
+        None,
+        description="class name to its value in the labels, or several: numbers, or text in vector "
+        "files; by default the class's index",
     )
     class_field: str | None = Field(
         None,

@@ -195,8 +195,11 @@ def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
     sources = []
     for scene in windows.scenes:
         raster = scene.raster
-        bands = [(p.path.name, p.index, p.nodata, p.masked) for p in raster.places]
-        sources.append(source_name([file_stamp(path) for path in raster.paths], bands))
+        bands = [(p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.places]
+        files, hidden = list(raster.paths), None
+        if raster.quality is not None and raster.quality.rule.hide:
+            files, hidden = [*files, raster.quality.path], raster.quality.rule
+        sources.append(source_name([file_stamp(path) for path in files], [*bands, hidden]))
     side = windows.window
     return [
         sample_name(sources[place.scene], (place.row, place.col, side, side), way)

@@ -23,7 +23,7 @@ from geotune.data.scenes import (
     same_bands,
 )
 from geotune.data.splits import Parts
-from geotune.data.values import ClassValues
+from geotune.data.values import ClassValues, Said
 
 
 def open_object_scenes(
@@ -34,10 +34,11 @@ def open_object_scenes(
     options: Options,
     format: str = "auto",
     missing: Literal["refuse", "empty"] = "refuse",
-    class_values: Mapping[str, int] | None = None,
+    class_values: Said | None = None,
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
 
@@ -48,13 +49,15 @@ def open_object_scenes(
         options: how objects are read.
         format: a name in `catalog.FORMATS`, or `auto`.
         missing: whether a scene without a label file is a fault, or has no object.
-        class_values: class name to the number that stands for it; by default the class's index.
-        bands: as `open_raster` takes them, like `wanted_bands` and `nodata`.
+        class_values: class name to what stands for it in the files; by default the class's index.
+        bands: as `open_raster` takes them, like `wanted_bands`, `nodata` and `resolution`.
 
     Raises `GeotuneError` for files that are missing or not as they should be, and where no object
     lies in its scene.
     """
-    rasters = open_rasters(scenes, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+    rasters = open_rasters(
+        scenes, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+    )
     same_bands(list(rasters.values()))
     files = {name: label_file(labels, name) for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
