@@ -231,7 +231,8 @@ def predict(
     run
         A run folder, or a folder with adapter.json and adapter.safetensors.
     scenes
-        GeoTIFFs, or patterns; {band} where each band has a file.
+        GeoTIFFs, or patterns; {band} where each band has a file, {date} where each date has. Of
+        several modalities a pattern each: S2L2A=s2/*.tif S1GRD=s1/*.tif.
     out_dir
         Where the maps go.
     window

@@ -5,7 +5,7 @@ Needs no torch, so that a fault in the data is answered before the seconds that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import cut_notes, open_object_scenes
 from geotune.data.prepare import DataParts, fitting_window, prepare
 from geotune.data.quality import Rule, with_quality
+from geotune.data.raster import RasterSource
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
 from geotune.data.splits import (
@@ -139,6 +140,7 @@ def _open(recipe: Recipe) -> list[Scene]:
         nodata=recipe.data.nodata,
         resolution=resolution_m(recipe),
     )
+    require_dates({scene.name: scene.raster for scene in scenes}, recipe.backbone.timesteps)
     rule = quality_rule(recipe)
     if rule is not None:
         masked = with_quality({scene.name: scene.raster for scene in scenes}, *rule)
@@ -149,6 +151,17 @@ def _open(recipe: Recipe) -> list[Scene]:
             f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
         )
     return scenes
+
+
+def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
+    """Raise `GeotuneError` for an image of more or fewer dates than the backbone takes."""
+    for source in sources.values():
+        if source.steps != timesteps:
+            raise GeotuneError(
+                f"{source.path}: its scene has {source.steps} dates, but backbone.timesteps is "
+                f"{timesteps}; the two have to be the same number (dates come from {{date}} in the "
+                "path, and few backbones take several: geotune list backbones NAME)"
+            )
 
 
 def resolution_m(recipe: Recipe) -> float | None:

@@ -1,4 +1,4 @@
-"""Path patterns: `*`, `?`, `[...]` and `**` as in a shell, and `{band}`, `{scene}`, `{stem}`."""
+"""Path patterns: `*`, `?`, `[...]`, `**` as in a shell; `{band}`, `{date}`, `{scene}`, `{stem}`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from geotune.types import GeotuneError
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
 
+NAMES = ("band", "date", "scene")
+DATE = r"\d{4}-\d\d-\d\d(?:T[\d:]+Z?)?|\d{8}(?:T\d+Z?)?|\d{7}"
+
 
 class Match(NamedTuple):
-    """A file that a pattern found, what stood for its names, and the path without its band."""
+    """A file that a pattern found, what stood for its names, and the path without band and date."""
 
     path: Path
     names: dict[str, str]
-    without_band: str
+    shared: str
 
 
 def find(pattern: str, bands: Sequence[str] = ()) -> list[Match]:
     """Files that match `pattern`, sorted by path.
 
     `{band}` stands for one of `bands`, or for anything without a `/` where none are given, as
-    `{scene}` does. Raises `GeotuneError` for another name in braces.
+    `{scene}` does, and `{date}` for a date such as 20181013, 2018-10-13 or 2018286. Raises
+    `GeotuneError` for another name in braces.
     """
     regex, shell, names = _compile(pattern, bands)
     if not names and Path(pattern).is_file():
@@ -67,15 +71,16 @@ def _compile(pattern: str, bands: Sequence[str]) -> tuple[re.Pattern[str], str, 
         name = token[1]
         if name is None:
             parts.append(_shell(token[0]))
-        elif name not in ("band", "scene"):
+        elif name not in NAMES:
             raise GeotuneError(
-                f"{pattern}: has {{{name}}}; expected {{band}} or {{scene}} (or * for any text)"
+                f"{pattern}: has {{{name}}}; expected {{band}}, {{date}} or {{scene}} "
+                "(or * for any text)"
             )
         elif name in names:
             parts.append(f"(?P<{name}_{token.start()}>(?P={name}))")
         else:
             names.add(name)
-            choice = "[^/]+"
+            choice = DATE if name == "date" else "[^/]+"
             if name == "band" and bands:
                 longest_first = sorted(bands, key=len, reverse=True)
                 choice = "|".join(re.escape(band) for band in longest_first)
@@ -97,11 +102,11 @@ def _shell(token: str) -> str:
 
 
 def _named(match: re.Match[str]) -> dict[str, str]:
-    return {name: match[name] for name in ("band", "scene") if name in match.re.groupindex}
+    return {name: match[name] for name in NAMES if name in match.re.groupindex}
 
 
 def _blank(match: re.Match[str], text: str) -> str:
-    """The path with nothing where its band stood."""
+    """The path with nothing where its band and date stood."""
     for start, end in sorted(_spans(match), reverse=True):
         text = text[:start] + text[end:]
     return text
@@ -109,5 +114,5 @@ def _blank(match: re.Match[str], text: str) -> str:
 
 def _spans(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     for name in match.re.groupindex:
-        if name == "band" or name.startswith("band_"):
+        if name.partition("_")[0] in ("band", "date"):
             yield match.span(name)

@@ -60,5 +60,5 @@ class Scene:
 
 
 def has_data(image: Image) -> NDArray[np.bool_]:
-    """Where any band of an image `(C, h, w)` has data, `(h, w)`."""
-    return np.asarray(~np.isnan(image).all(axis=0))
+    """Where any band of an image `(C, ..., h, w)` has data at any date, `(h, w)`."""
+    return np.asarray(~np.isnan(image).all(axis=tuple(range(image.ndim - 2))))

@@ -85,7 +85,8 @@ def nearest(
 ) -> NDArray[np.int64]:
     """Whole numbers `(h, w)` brought to `shape` by `to`, each that of the nearest pixel."""
     moved = _sampled((pixels - outside).astype(np.float32)[None], to, shape, "nearest")[0]
-    return np.rint(moved).astype(np.int64) + outside
+    found: NDArray[np.int64] = np.rint(moved).astype(np.int64) + outside
+    return found
 
 
 def counted(counts: NDArray[np.int64], to: Affine, shape: Shape) -> NDArray[np.int64]:
@@ -108,8 +109,9 @@ def _sampled(pixels: Image, to: Affine, shape: Shape, mode: str) -> Image:
     # so many samples along each side of a pixel that none of what it covers is passed over
     finer = math.ceil(math.sqrt(abs(back.determinant)) - 1e-6) if mode == "bilinear" else 1
     height, width = (side * finer for side in shape)
-    x, y = (np.arange(width) + 0.5) / finer, (np.arange(height) + 0.5) / finer
-    xs, ys = apply(back, x[None, :], y[:, None])
+    x = np.arange(0.5, width, dtype=np.float64)[None, :] / finer
+    y = np.arange(0.5, height, dtype=np.float64)[:, None] / finer
+    xs, ys = apply(back, x, y)
     # torch counts from -1 at the first pixel's outer edge to 1 at the last one's
     places = np.stack([2 * xs / pixels.shape[-1] - 1, 2 * ys / pixels.shape[-2] - 1], axis=-1)
     found = F.grid_sample(

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from geotune.build.data import quality_rule, resolution_m
+from geotune.build.data import quality_rule, require_dates, resolution_m
 from geotune.card import read_card
 from geotune.data.acquisition import require_metadata
 from geotune.data.quality import with_quality
 from geotune.data.raster import RasterSource
-from geotune.data.scenes import open_rasters
+from geotune.data.scenes import Names, Patterns, open_rasters
 from geotune.recipe import read_recipe
 from geotune.training.folder import RunFolder
 from geotune.types import GeotuneError
@@ -66,7 +66,7 @@ def predict_run(
     score: float | None = None,
     weights: Path | None = None,
     backbone: str | None = None,
-    bands: Sequence[str] | None = None,
+    bands: Names | None = None,
     nodata: float | None = None,
     quality: str | None = None,
     device: str = "auto",
@@ -94,7 +94,7 @@ def predict_run(
         window = window or data.window
         resolution, rule = resolution_m(recipe), quality_rule(recipe)
     sources = open_rasters(
-        list(scenes),
+        _by_modality(scenes),
         bands=bands,
         wanted_bands=card.normalization.bands,
         nodata=nodata,
@@ -112,6 +112,7 @@ def predict_run(
     from geotune.jobs.machine import pick_device
 
     built = load_adapter(run, weights, backbone=backbone)
+    require_dates(sources, built.backbone.timesteps)
     if probabilities and built.task.product != "classes":
         raise GeotuneError(
             f"--probabilities: is for maps of classes, but {run} gives {built.task.product}"
@@ -131,6 +132,14 @@ def predict_run(
     if built.task.product == "objects":
         maps["scores"] = _least_scores(folder, built, score)
     return PRODUCTS[built.task.product](built, sources, out, progress, options, **maps)
+
+
+def _by_modality(scenes: Sequence[str]) -> Patterns:
+    """`S2L2A=s2/*.tif` and `S1GRD=s1/*.tif` by modality; else the patterns as they are."""
+    pairs = [text.partition("=") for text in scenes]
+    if all(sign and name.isidentifier() for name, sign, _ in pairs):
+        return {name: pattern for name, _, pattern in pairs}
+    return list(scenes)
 
 
 Sources = dict[str, RasterSource]

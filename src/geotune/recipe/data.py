@@ -149,8 +149,10 @@ def _metres(value: object) -> object:
 class _Windows(Section):
     """What every kind of data has."""
 
-    bands: list[str] | None = Field(
-        None, description="names of the files' bands in file order, where the files do not say"
+    bands: list[str] | dict[str, list[str]] | None = Field(
+        None,
+        description="names of the files' bands in file order, where the files do not say; by "
+        "modality where data.scenes is",
     )
     nodata: float | None = Field(None, description="where the files do not say")
     resolution: Annotated[str, BeforeValidator(_metres)] | None = Field(
@@ -216,9 +218,9 @@ class Scenes(_Labelled):
     """Whole scenes with raster or vector labels, cut into windows."""
 
     kind: Literal["scenes"] = "scenes"
-    scenes: str | list[str] = Field(
-        description="files or patterns; `{band}` where each band has a file, `{scene}` where the "
-        "scene's name stands in the path"
+    scenes: str | list[str] | dict[str, str] = Field(
+        description="files or patterns; `{band}` where each band has a file, `{date}` where each "
+        "date has, `{scene}` where the scene's name stands in the path; by modality for several"
     )
     labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
     format: Literal["auto", "coco", "dota", "points", "vector", "voc", "yolo"] = Field(

@@ -16,6 +16,8 @@ from geotune.data.objects.options import Options
 from geotune.data.raster import RasterSource
 from geotune.data.scene import Scene
 from geotune.data.scenes import (
+    Names,
+    Patterns,
     label_file,
     open_rasters,
     refuse_missing,
@@ -28,14 +30,14 @@ from geotune.data.values import ClassValues, Said
 
 def open_object_scenes(
     *,
-    scenes: str | Sequence[str],
+    scenes: Patterns,
     labels: str,
     classes: Sequence[str],
     options: Options,
     format: str = "auto",
     missing: Literal["refuse", "empty"] = "refuse",
     class_values: Said | None = None,
-    bands: Sequence[str] | None = None,
+    bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
