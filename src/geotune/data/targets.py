@@ -39,7 +39,7 @@ class PixelClasses:
 
     def shown(self, valid: NDArray[np.bool_]) -> Self:
         """With `IGNORE` where the image has no data."""
-        return type(self)(np.where(valid, self.mask, IGNORE))
+        return self if valid.all() else type(self)(np.where(valid, self.mask, IGNORE))
 
     def turned(self, way: int) -> Self:
         """Laid one of the eight ways."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,13 @@ class ClassValues:
 
         `nodata` and NaN are not counted, unless nodata is a class's value.
         """
+        if raw.dtype.kind in "ui" and raw.dtype.itemsize <= 2:  # looked up several times as fast
+            unsigned = np.dtype(f"u{raw.dtype.itemsize}")
+            looked_up: Mask = _table(self, raw.dtype.str, nodata)[raw.view(unsigned)]
+            return looked_up
+        return self._searched(raw, nodata)
+
+    def _searched(self, raw: NDArray[Any], nodata: float | None) -> Mask:
         known = {value: IGNORE for value in self.ignored}
         if nodata is not None and np.isfinite(nodata):
             known[nodata] = IGNORE  # type: ignore[index]  # a float key equals its integer
@@ -136,6 +144,14 @@ class ClassValues:
             f"{name} ({' or '.join(map(str, own))})"
             for name, own in zip(self.classes, self.values, strict=True)
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _table(values: ClassValues, dtype: str, nodata: float | None) -> Mask:
+    """The index of every value of a type of one or two bytes, by the unsigned number it is."""
+    kind = np.dtype(dtype)
+    every = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
+    return values._searched(every, nodata)
 
 
 def _listed(said: Value | Sequence[Value]) -> tuple[Value, ...]:
