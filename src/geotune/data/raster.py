@@ -189,17 +189,18 @@ class RasterSource:
             for i, values in zip(where, raw, strict=True):
                 with np.errstate(over="ignore"):  # what float32 cannot hold is found below
                     image[i] = values
-                nodata = self.places[i].nodata if first.grid is None else math.nan
-                missing = _is_nodata(values, nodata)
+                nodata = self.places[i].nodata
+                missing = _is_nodata(values, nodata if first.grid is None else math.nan)
                 if missing is not None:
                     image[i][missing] = np.nan
-                    if first.grid is None and nodata is not None and math.isnan(nodata):
+                    if nodata is not None and math.isnan(nodata):
                         invalid[i % self.steps] |= missing
                 if values.dtype.kind == "f":
                     unfit = ~np.isfinite(image[i])
                     image[i][unfit] = np.nan
                     wrong[i] = unfit if missing is None else unfit & ~missing
-        for step, hidden in enumerate(invalid):
+        for step in np.flatnonzero(invalid.any(axis=(1, 2))):
+            hidden = invalid[step]
             image[step :: self.steps, hidden] = np.nan
             wrong[step :: self.steps, hidden] = False
 
