@@ -109,9 +109,9 @@ def _sampled(pixels: Image, to: Affine, shape: Shape, mode: str) -> Image:
     # so many samples along each side of a pixel that none of what it covers is passed over
     finer = math.ceil(math.sqrt(abs(back.determinant)) - 1e-6) if mode == "bilinear" else 1
     height, width = (side * finer for side in shape)
-    x = np.arange(0.5, width, dtype=np.float64)[None, :] / finer
-    y = np.arange(0.5, height, dtype=np.float64)[:, None] / finer
-    xs, ys = apply(back, x, y)
+    rows, cols = np.mgrid[:height, :width].astype(np.float64)
+    fine = Affine.scale(1 / finer) @ Affine.translation(0.5, 0.5)
+    xs, ys = apply(back @ fine, cols, rows)
     # torch counts from -1 at the first pixel's outer edge to 1 at the last one's
     places = np.stack([2 * xs / pixels.shape[-1] - 1, 2 * ys / pixels.shape[-2] - 1], axis=-1)
     found = F.grid_sample(
