@@ -245,10 +245,10 @@ def main() -> int:
         **figures,
         "least_share": LEAST_SHARE,
     }
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
     print(
         json.dumps({**figures, "memory": {**figures["memory"], "resident_bytes": "..."}}, indent=1)
     )
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
     return int(figures["rates"]["share"] < LEAST_SHARE)
 
 

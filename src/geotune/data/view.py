@@ -92,7 +92,9 @@ def nearest(
 def counted(counts: NDArray[np.int64], to: Affine, shape: Shape) -> NDArray[np.int64]:
     """How many things stand in each pixel, brought to `shape` by `to`; none is doubled."""
     rows, cols = np.nonzero(counts)
-    xs, ys = apply(to, cols + 0.5, rows + 0.5)
+    middles = np.stack([cols, rows]).astype(np.float64)
+    middles += 0.5
+    xs, ys = apply(to, *middles)
     col, row = np.floor(xs).astype(np.int64), np.floor(ys).astype(np.int64)
     inside = (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1])
     found = np.zeros(shape, dtype=np.int64)
