@@ -20,11 +20,12 @@ from geotune.build.values import values_of
 from geotune.data.augment import Augment
 from geotune.data.chips import open_chips
 from geotune.data.density_labels import open_density_labels
+from geotune.data.examined import examine
 from geotune.data.labels import open_labels
 from geotune.data.objects.catalog import FORMATS
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import open_object_scenes
-from geotune.data.prepare import prepare
+from geotune.data.prepare import datasets
 from geotune.data.quality import Rule
 from geotune.data.scenes import open_scenes
 from geotune.decoders.catalog import DECODERS
@@ -61,14 +62,14 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
 def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., Any]]) -> None:
     assert kinds(union).keys() == catalogue.keys()
     for kind, section in kinds(union).items():
-        fields = set(section.model_fields) - {"kind"}
+        fields = set(section.model_fields) - {"kind", "allow_overlap"}
         assert fields <= parameters(catalogue[kind]), kind
 
 
 def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
-    assert of_windows <= parameters(prepare)
+    assert of_windows <= parameters(examine) | parameters(datasets)
     assert set(sections.data.Augment.model_fields) == parameters(Augment)
     assert Augment(**values_of(sections.data.Augment())) == Augment()
     assert set(sections.data.Quality.model_fields) - {"pattern"} == parameters(Rule)

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from geotune.data.check.distance import metres
 from geotune.types import GeotuneError
 
 from . import format as fmt
@@ -40,8 +41,8 @@ def write_report(path: Path, report: Report) -> None:
         ) from error
 
 
-def render(report: Report) -> str:
-    """The report as HTML."""
+def new_environment() -> Environment:
+    """The templates of this room, with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("geotune.report", "."),
         autoescape=True,
@@ -58,29 +59,41 @@ def render(report: Report) -> str:
         "duration": fmt.duration,
         "listing": fmt.listing,
         "number": fmt.number,
+        "distance": metres,
+        "region_score": lambda value, lower: fmt.number(value) if lower else fmt.score(value),
+        "part_name": lambda part: PARTS.get(part, part),
         "plain": Markup,
     }
+    return environment
+
+
+def render(report: Report) -> str:
+    """The report as HTML."""
     page = page_of(report)
     parts = evaluated(report)
-    return environment.get_template("template.html.j2").render(
-        report=report,
-        page=page,
-        missing=math.nan,
-        style=Markup(files(__package__).joinpath("style.css").read_text("utf-8")),
-        summary=summary(report, page),
-        judged=next(iter(parts), None),
-        judged_parts=parts,
-        part_names={part: PARTS.get(part, part) for part in (*PARTS, *report.data)},
-        windows=[
-            (title, [(example, _pictures(example)) for example in examples])
-            for title, examples in (("Best", report.best), ("Worst", report.worst))
-            if examples
-        ],
-        curves=[(curve, Markup(curve.svg)) for curve in curves(report, page)],
-        class_curves=has_class_curves(report, page),
-        shares={name: share_rows(report, part) for name, part in report.data.items()},
-        trained_share=ratio(report.cost.trained_parameters, report.cost.total_parameters),
-        **(page.context(report, parts) if parts else {}),
+    return (
+        new_environment()
+        .get_template("template.html.j2")
+        .render(
+            report=report,
+            page=page,
+            missing=math.nan,
+            style=Markup(files(__package__).joinpath("style.css").read_text("utf-8")),
+            summary=summary(report, page),
+            judged=next(iter(parts), None),
+            judged_parts=parts,
+            part_names={part: PARTS.get(part, part) for part in (*PARTS, *report.data)},
+            windows=[
+                (title, [(example, _pictures(example)) for example in examples])
+                for title, examples in (("Best", report.best), ("Worst", report.worst))
+                if examples
+            ],
+            curves=[(curve, Markup(curve.svg)) for curve in curves(report, page)],
+            class_curves=has_class_curves(report, page),
+            shares={name: share_rows(report, part) for name, part in report.data.items()},
+            trained_share=ratio(report.cost.trained_parameters, report.cost.total_parameters),
+            **(page.context(report, parts) if parts else {}),
+        )
     )
 
 

@@ -195,11 +195,16 @@ def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
     sources = []
     for scene in windows.scenes:
         raster = scene.raster
-        bands = [(p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.places]
-        files, hidden = list(raster.paths), None
+        where: list[Any] = [
+            (p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.places
+        ]
+        if scene.area is not None:  # windows see nothing beyond it
+            where.append(scene.area)
+        files = list(raster.paths)
         if raster.quality is not None and raster.quality.rule.hide:
-            files, hidden = [*files, raster.quality.path], raster.quality.rule
-        sources.append(source_name([file_stamp(path) for path in files], [*bands, hidden]))
+            files.append(raster.quality.path)
+            where.append(raster.quality.rule)
+        sources.append(source_name([file_stamp(path) for path in files], where))
     side = windows.window
     return [
         sample_name(sources[place.scene], (place.row, place.col, side, side), way)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shapely import STRtree
 
 from geotune.boxes.intersection import intersection
-from geotune.boxes.oriented import as_oriented, hull
+from geotune.boxes.oriented import as_oriented, centres, hull
 from geotune.boxes.place import moved
 from geotune.data.objects.target import ROUNDING, Boxes, Objects, seen
 from geotune.data.windows import Window
@@ -72,6 +72,18 @@ class ObjectLabels:
 
     def check(self, windows: Iterable[Window]) -> None:
         """Nothing is left to check: every object was looked at when the file was opened."""
+
+    def within(self, area: Window) -> ObjectLabels:
+        """Those of which the centre lies in `area`, in pixels of it."""
+        middles = centres(self.boxes) - [area.col, area.row]
+        there = ((middles >= 0) & (middles < [area.width, area.height])).all(axis=1)
+        return replace(
+            self,
+            shape=(area.height, area.width),
+            boxes=np.asarray(moved(self.boxes[there], -area.col, -area.row)),
+            indices=self.indices[there],
+            difficult=self.difficult[there],
+        )
 
     def cut(self, window: int) -> int:
         """How many objects count in no window of the scene's grid of `window` pixels.
