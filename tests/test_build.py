@@ -16,6 +16,8 @@ from geotune.adapter import adapter_state, save_adapter
 from geotune.backbones.catalog import backbone
 from geotune.build.data import SPLITS, build_data
 from geotune.build.model import TASKS, Built, build_training, card_sections, load_adapter
+from geotune.build.values import values_of
+from geotune.data.augment import Augment
 from geotune.data.chips import open_chips
 from geotune.data.density_labels import open_density_labels
 from geotune.data.examined import examine
@@ -24,6 +26,7 @@ from geotune.data.objects.catalog import FORMATS
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import open_object_scenes
 from geotune.data.prepare import datasets
+from geotune.data.quality import Rule
 from geotune.data.scenes import open_scenes
 from geotune.decoders.catalog import DECODERS
 from geotune.recipe import Recipe, parse_recipe
@@ -69,7 +72,10 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
     assert of_windows <= parameters(examine) | parameters(datasets)
-    own = {"split", "kind", "normalize"}
+    assert set(sections.data.Augment.model_fields) == parameters(Augment)
+    assert Augment(**values_of(sections.data.Augment())) == Augment()
+    assert set(sections.data.Quality.model_fields) - {"pattern"} == parameters(Rule)
+    own = {"split", "kind", "normalize", "quality"}
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own
     objects = parameters(open_object_scenes) | parameters(Options)
@@ -102,6 +108,26 @@ def test_same_seed_same_weights(tiny_values: Callable[..., dict[str, Any]], meth
 def test_random_weights_are_said(tiny_values: Callable[..., dict[str, Any]]) -> None:
     built = build_training(parse_recipe(tiny_values()), STATISTICS)
     assert "timm/test_vit has random weights" in built.notes[0]
+
+
+def test_scenes_have_as_many_dates_as_the_backbone_takes(
+    tiny_values: Callable[..., dict[str, Any]],
+) -> None:
+    values = tiny_values({"backbone.timesteps": 3})
+    with pytest.raises(GeotuneError, match=r"a\.tif: its scene has 1 dates, but .*timesteps is 3"):
+        build_data(parse_recipe(values))
+
+
+def test_resolution_and_quality_of_the_recipe_reach_the_files(
+    tiny_values: Callable[..., dict[str, Any]], tiny_scenes: Path
+) -> None:
+    """The labels' water, as a mask of quality, leaves no water."""
+    quality = {"pattern": f"{tiny_scenes}/labels/{{stem}}.tif", "values": [1]}
+    data = build_data(parse_recipe(tiny_values({"data.resolution": "20 m"})))
+    assert data.train.scenes[0].shape == (32, 32) and data.gsd_m == pytest.approx(20)
+    data = build_data(parse_recipe(tiny_values({"data.quality": quality})))
+    assert data.class_counts["train"][0] and not data.class_counts["train"][1]
+    assert data.statistics.pixels < 2 * 64 * 64
 
 
 def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:

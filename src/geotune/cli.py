@@ -255,6 +255,7 @@ def predict(
     score: float | None = None,
     bands: list[str] | None = None,
     nodata: float | None = None,
+    quality: str | None = None,
     weights: Path | None = None,
     backbone: str | None = None,
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
@@ -271,7 +272,8 @@ def predict(
     run
         A run folder, or a folder with adapter.json and adapter.safetensors.
     scenes
-        GeoTIFFs, or patterns; {band} where each band has a file.
+        GeoTIFFs, or patterns; {band} where each band has a file, {date} where each date has. Of
+        several modalities a pattern each: S2L2A=s2/*.tif S1GRD=s1/*.tif.
     out_dir
         Where the maps go.
     window
@@ -290,6 +292,9 @@ def predict(
         Names of the files' bands in file order, where the files do not say.
     nodata
         Value without data, where the files do not say.
+    quality
+        Masks of clouds or quality, a pattern such as masks/{stem}.tif: what data.quality of the
+        run's recipe flags in them is left without data.
     weights
         Of the backbone, where they lie elsewhere than when it was trained.
     backbone
@@ -319,6 +324,7 @@ def predict(
             backbone=backbone,
             bands=bands,
             nodata=nodata,
+            quality=quality,
             device=device,
             progress=progress,
         )

@@ -101,7 +101,8 @@ def choose_examples(
         sample = windows[index]
         caption, pictures = page.draw(
             Shown(
-                to_rgb(sample.image, bands),
+                # of several dates the last
+                to_rgb(sample.image if sample.image.ndim == 3 else sample.image[:, -1], bands),
                 sample.target,
                 prediction.numpy(),
                 validation.scores[index],

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # reading and checking data needs no torch, which takes seconds to import
     import torch
+    from rasterio.transform import Affine
     from torch import Tensor
+
+Times = tuple[tuple[float, float], ...]
+"""Year and day of the year (1 to 366) of each date."""
 
 IGNORE = 255
 """The mask value that is never trained on and never counted."""
@@ -97,6 +101,12 @@ class Target(Protocol):
     def turned(self, way: int) -> Self:
         """Laid one of the eight ways of `orientation.turn`, as the image is."""
 
+    def placed(self, to: Affine, shape: tuple[int, int]) -> Self:
+        """In a window of `shape`, to whose pixels (column, row) `to` takes its own.
+
+        `to` turns by any angle, scales and moves; nothing is labelled beyond its edges.
+        """
+
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The pixels `(H, W)` that are judged, of those that are `valid`."""
 
@@ -116,11 +126,12 @@ class Sample:
     """One window of a scene, or one chip.
 
     Attributes:
-        image: `(C, H, W)` float32, raw pixel values; what is not valid holds NaN.
+        image: `(C, H, W)` float32, raw pixel values; what is not valid holds NaN. Of several dates
+            `(C, T, H, W)`.
         target: what a model should make of it.
         name: scene and position, as people should read it: `durban (128, 256)`.
         group: what a split keeps together: the scene's or chip's group.
-        time: year and day of the year (1 to 366), where the model is given it.
+        time: of each date, where the model is given it.
         location: longitude and latitude of its centre in degrees, where the model is given it.
         features: what was kept of the backbone's features of it, `(h, w, C)` by name.
     """
@@ -129,7 +140,7 @@ class Sample:
     target: Target
     name: str
     group: str
-    time: tuple[float, float] | None = None
+    time: Times | None = None
     location: tuple[float, float] | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -140,7 +151,7 @@ class Batch:
 
     Attributes:
         inputs: what the model is given, by name: `images` `(B, C, H, W)` with NaN where invalid,
-            where it takes them `time` `(B, 1, 2)` and `location` `(B, 2)`, and `features`
+            where it takes them `time` `(B, T, 2)` and `location` `(B, 2)`, and `features`
             `(B, h, w, C)` by name where they were kept.
         targets: what `Target.stack` makes of theirs, such as class indices `(B, H, W)`.
     """
@@ -201,15 +212,15 @@ def _each(nested: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def model_inputs(
     images: NDArray[np.float32],
-    times: Sequence[tuple[float, float] | None],
+    times: Sequence[Times | None],
     locations: Sequence[tuple[float, float] | None],
 ) -> dict[str, Tensor]:
-    """The model's inputs: images `(B, C, H, W)`, and what is known of when and where."""
+    """The model's inputs: images `(B, C, ..., H, W)`, and what is known of when and where."""
     import torch
 
     inputs = {"images": torch.from_numpy(images)}
     if all(time is not None for time in times):
-        inputs["time"] = torch.tensor(times).unsqueeze(1)
+        inputs["time"] = torch.tensor(times)
     if all(location is not None for location in locations):
         inputs["location"] = torch.tensor(locations)
     return inputs

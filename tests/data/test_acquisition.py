@@ -91,7 +91,7 @@ def test_what_is_asked_of_a_window(tmp_path: Path) -> None:
     source = open_raster(write(tmp_path / "a_20181013.tif"))
     assert time_and_place(source, Window(0, 0, 8, 8), ()) == (None, None)
     time, place = time_and_place(source, Window(0, 0, 8, 8), ("time", "location"))
-    assert time == (2018.0, 286.0)
+    assert time == ((2018.0, 286.0),)
     assert place is not None
     # the central meridian of zone 33 is 15 degrees east; 40 m east and south of the corner
     assert place[0] == pytest.approx(15 + 40 / (111_320 * np.cos(np.radians(45.15))), abs=1e-5)

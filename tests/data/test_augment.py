@@ -1,6 +1,6 @@
 import numpy as np
 
-from geotune.data.augment import COUNT, relight, turn
+from geotune.data.augment import COUNT, drop_bands, relight, turn
 
 RNG = np.random.default_rng(0)
 
@@ -37,3 +37,25 @@ def test_other_light_is_one_gain_and_one_offset_for_all_pixels_of_a_band() -> No
 def test_no_amount_leaves_the_light_as_it_is() -> None:
     image = RNG.random((2, 4, 4), dtype=np.float32)
     assert (relight(image, np.random.default_rng(0), 0.0, [1.0, 1.0]) == image).all()
+
+
+def test_other_light_may_be_another_for_each_band_and_every_date_of_it() -> None:
+    image = RNG.random((3, 2, 4, 4), dtype=np.float32)
+    light = relight(image, np.random.default_rng(3), 0.3, [1.0, 2.0, 3.0], by_band=True)
+    gains = [np.polyfit(x.ravel(), y.ravel(), 1) for x, y in zip(image, light, strict=True)]
+    for x, y, (gain, offset) in zip(image, light, gains, strict=True):
+        np.testing.assert_allclose(y, gain * x + offset, rtol=1e-4, atol=1e-5)
+    assert len({round(float(gain), 3) for gain, _ in gains}) == 3
+
+
+def test_bands_are_left_out_at_their_share_and_never_all() -> None:
+    image = RNG.random((4, 3, 3), dtype=np.float32)
+    kept = 0
+    for seed in range(400):
+        found = drop_bands(image, np.random.default_rng(seed), 0.4)
+        there = ~np.isnan(found).any(axis=(1, 2))
+        assert there.any() and np.isnan(found[~there]).all()
+        assert (found[there] == image[there]).all()
+        kept += int(there.sum())
+    # one of four stays in any case, of the other three 0.6
+    assert abs(kept / 400 - (1 + 3 * 0.6)) < 0.15

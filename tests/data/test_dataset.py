@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from geotune.data.augment import COUNT, turn
+from geotune.data.augment import COUNT, Augment, turn
 from geotune.data.dataset import FixedWindows, GridWindows, TrainWindows
 from geotune.data.labels import open_labels
 from geotune.data.prepare import DataParts, prepare
+from geotune.data.raster import open_raster
 from geotune.data.scan import scan
+from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
 from geotune.data.splits import split_by_list
 from geotune.data.windows import Window
@@ -81,8 +83,8 @@ def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
 
 def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
     scans = scan(scenes, 16)
-    plain = TrainWindows(scenes, scans, 16, augment=False)
-    turned = TrainWindows(scenes, scans, 16, augment=True)
+    plain = TrainWindows(scenes, scans, 16, augment=Augment(flips=False))
+    turned = TrainWindows(scenes, scans, 16)
     ways = set()
     for i in range(30):
         sample = plain[i]
@@ -96,6 +98,59 @@ def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
         assert (turn(sample.target.mask, way) == turned[i].target.mask).all()
         ways.add(way)
     assert len(ways) > 4
+
+
+@pytest.mark.parametrize(
+    "augment", [Augment(rotate=180), Augment(scale=(0.5, 2)), Augment(rotate=45, scale=(0.8, 1.25))]
+)
+def test_image_and_mask_stay_together_at_any_angle_and_scale(
+    write_raster: Any, augment: Augment
+) -> None:
+    """The mask of a disc is where the image is bright, and has no holes but beyond the scene."""
+    rows, cols = np.mgrid[:90, :80] + 0.5
+    disc = (cols - 42) ** 2 + (rows - 48) ** 2 < 15**2
+    image = write_raster("a.tif", disc.astype(np.float32) * 100)
+    mask = write_raster("mask.tif", disc.astype(np.uint8))
+    raster = open_raster(image)
+    scenes = [Scene("a", raster, open_labels(mask, raster, classes=CLASSES), group="a")]
+    windows = TrainWindows(scenes, scan(scenes, 32), 32, augment=augment, samples=30, seed=1)
+    bright = 0
+    for i in range(30):
+        sample = windows[i]
+        shown, found = sample.image[0], sample.target.mask
+        assert shown.shape == found.shape == (32, 32)
+        assert np.isnan(shown).any() <= (found == IGNORE).any()
+        sure = (shown < 1) | (shown > 99)
+        known = found != IGNORE
+        assert (found[sure & known] == (shown[sure & known] > 50)).all() and sure.mean() > 0.3
+        edge = ~sure & known
+        assert not edge.any() or np.abs(found[edge] - shown[edge] / 100).mean() < 0.45
+        bright += int((found == 1).any())
+    assert bright > 20
+
+
+def test_turned_windows_have_no_empty_corners_inside_a_scene(
+    write_raster: Any, tmp_path: Path
+) -> None:
+    scenes = _scenes(write_raster, tmp_path, {"a": np.pad(np.ones((1, 1)), 60)})
+    windows = TrainWindows(
+        scenes, scan(scenes, 32), 32, augment=Augment(rotate=180), samples=20, focus=1
+    )
+    inside = [
+        sample
+        for sample in map(windows.__getitem__, range(40))
+        if (sample.target.mask == 1).sum() and not np.isnan(sample.image).any()
+    ]
+    assert len(inside) > 10
+
+
+def test_a_dropped_band_is_nan_and_one_band_always_stays(scenes: Any) -> None:
+    scans = scan(scenes, 16)
+    dropped = TrainWindows(scenes, scans, 16, augment=Augment(band_dropout=0.9), samples=10)
+    plain = TrainWindows(scenes, scans, 16, samples=10)
+    for i in range(10):
+        assert np.array_equal(dropped[i].image, plain[i].image), "its only band"
+        assert np.array_equal(dropped[i].target.mask, plain[i].target.mask)
 
 
 def test_an_epoch_covers_the_scenes_area_once(scenes: Any) -> None:
@@ -150,10 +205,10 @@ def _parts(scenes: Any, **options: Any) -> DataParts:
 def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -> None:
     """Those of the first epoch with seed 0, in another order and laid in other ways."""
     scans = scan(scenes, 16)
-    options: dict[str, Any] = {"samples": 12, "augment": augment, "brightness": 0.5}
+    options: dict[str, Any] = {"samples": 12, "augment": Augment(flips=augment), "brightness": 0.5}
     options["spread"] = [1.0]
     fixed = FixedWindows(TrainWindows(scenes, scans, 16, seed=3, **options))
-    plain = TrainWindows(scenes, scans, 16, samples=12, augment=False)
+    plain = TrainWindows(scenes, scans, 16, samples=12, augment=Augment(flips=False))
     assert len(fixed) == 12 and fixed.ways == (COUNT if augment else 1)
     assert all(_equal(fixed.sample(i), plain[i]) for i in range(12))
     ways = set()

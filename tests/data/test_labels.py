@@ -52,6 +52,20 @@ def test_attributes_become_indices() -> None:
     assert found == [1, 0, 1, 0, 1, IGNORE, UNKNOWN, UNKNOWN, UNKNOWN]
 
 
+def test_several_values_may_stand_for_one_class() -> None:
+    said = {"water": 0, "wood": ["Pine ", "oak", 7], "field": [3, 4]}
+    values = ClassValues.of(LAND, said, [255, 4])
+    raw = np.array([[0, 7, 3], [4, 255, 1]], dtype="uint8")
+    assert values.indices(raw).tolist() == [[0, 1, 2], [2, IGNORE, UNKNOWN]]
+    found = [values.index_of(v) for v in ["pine", "OAK", "wood", "7", 4, "fir", "field"]]
+    assert found == [1, 1, 1, 1, 2, UNKNOWN, 2]
+    assert values.describe() == "water (0), wood (Pine  or oak or 7), field (3 or 4)"
+    with pytest.raises(GeotuneError, match="4 stands for wood and for field"):
+        ClassValues.of(LAND, {**said, "wood": [4, "oak"]})
+    with pytest.raises(GeotuneError, match="field stands for field and for wood"):
+        ClassValues.of(LAND, {**said, "wood": ["Field"]})
+
+
 def test_class_values_must_fit_the_classes() -> None:
     with pytest.raises(GeotuneError, match=r"'wod' is no class.*did you mean wood"):
         ClassValues.of(LAND, {"water": 0, "wod": 1, "field": 2})

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from geotune.data.sampling import WindowSampler
 
 
-def _sampler(shapes: Any, masks: Any, window: int, focus: float, classes: int = 2) -> WindowSampler:
+def _sampler(shapes: Any, masks: Any, focus: float, classes: int = 2) -> WindowSampler:
     counts = np.array([[(mask == i).sum() for i in range(classes)] for mask in masks])
     positions = [[np.argwhere(mask == i) for i in range(classes)] for mask in masks]
-    return WindowSampler(shapes, counts, positions, window, focus)
+    return WindowSampler(shapes, counts, positions, focus)
 
 
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(1, 50), st.integers(0, 10**6))
@@ -21,25 +21,25 @@ def test_windows_lie_inside_where_they_fit_and_hold_their_pixel(
     mask = np.zeros(shape, dtype=int)
     row, col = seed % shape[0], seed % shape[1]
     mask[row, col] = 1
-    sampler = _sampler([shape], [np.where(mask, 1, 9)], window, 1.0)
+    sampler = _sampler([shape], [np.where(mask, 1, 9)], 1.0)
     for draw in (sampler.draw_focused, sampler.draw_anywhere):
-        _, found = draw(np.random.default_rng(seed))
+        _, found = draw(np.random.default_rng(seed), window)
         assert (found.height, found.width) == (window, window)
         for start, length in ((found.row, shape[0]), (found.col, shape[1])):
             assert 0 <= start <= max(length - window, 0)
-    _, found = sampler.draw_focused(np.random.default_rng(seed))
+    _, found = sampler.draw_focused(np.random.default_rng(seed), window)
     assert 0 <= row - found.row < window and 0 <= col - found.col < window
 
 
 def test_rare_classes_are_drawn_by_the_root_of_their_share() -> None:
     mask = np.zeros((100, 100), dtype=int)
     mask[50, 40:44] = 1  # 4 of 10000: 50 times as likely by pixel
-    sampler = _sampler([(100, 100)], [mask], 9, 1.0)
+    sampler = _sampler([(100, 100)], [mask], 1.0)
     assert sampler.by_class[1] / sampler.by_class[0] == pytest.approx(np.sqrt(9996 / 4))
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(500):
-        _, w = sampler.draw(rng)
+        _, w = sampler.draw(rng, 9)
         hits += mask[w.row : w.row + 9, w.col : w.col + 9].any()
     assert hits / 500 > 0.93
 
@@ -47,21 +47,21 @@ def test_rare_classes_are_drawn_by_the_root_of_their_share() -> None:
 def test_focus_is_the_share_of_focused_draws() -> None:
     mask = np.full((300, 300), 9)
     mask[0, 0] = 1
-    sampler = _sampler([(300, 300)], [mask], 3, 0.25)
+    sampler = _sampler([(300, 300)], [mask], 0.25)
     rng = np.random.default_rng(0)
-    share = np.mean([sampler.draw(rng)[1][:2] == (0, 0) for _ in range(2000)])
+    share = np.mean([sampler.draw(rng, 3)[1][:2] == (0, 0) for _ in range(2000)])
     assert 0.2 < share < 0.3
 
 
 def test_scenes_are_drawn_by_area_or_by_their_pixels_of_the_class() -> None:
     one, two = np.zeros((10, 10), dtype=int), np.zeros((30, 10), dtype=int)
     one[:2, :3], two[0, :2] = 1, 1
-    sampler = _sampler([(10, 10), (30, 10)], [one, two], 4, 0.5)
+    sampler = _sampler([(10, 10), (30, 10)], [one, two], 0.5)
     assert sampler.by_area.tolist() == [0.25, 0.75]
     assert sampler.by_scene[:, 1].tolist() == [0.75, 0.25]
 
 
 def test_a_class_that_is_nowhere_is_never_drawn() -> None:
-    sampler = _sampler([(9, 9)], [np.zeros((9, 9), dtype=int)], 4, 1.0, classes=5)
+    sampler = _sampler([(9, 9)], [np.zeros((9, 9), dtype=int)], 1.0, classes=5)
     assert sampler.classes.tolist() == [0]
-    assert sampler.draw(np.random.default_rng(0))[0] == 0
+    assert sampler.draw(np.random.default_rng(0), 4)[0] == 0

@@ -33,8 +33,10 @@ def test_names_in_braces_are_found(tmp_path: Path) -> None:
         {"band": "B02", "scene": "c"},
     ]
     assert find(f"{tmp_path}/**/x_B02.tif")[0].path == tmp_path / "c" / "x_B02.tif"
-    with pytest.raises(GeotuneError, match=r"has \{date\}; expected \{band\} or \{scene\}"):
-        find(f"{tmp_path}/{{date}}.tif")
+    with pytest.raises(
+        GeotuneError, match=r"has \{day\}; expected \{band\}, \{date\} or \{scene\}"
+    ):
+        find(f"{tmp_path}/{{day}}.tif")
 
 
 def test_known_bands_settle_what_a_name_is(tmp_path: Path) -> None:

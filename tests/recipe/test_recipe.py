@@ -89,6 +89,23 @@ def test_an_unknown_key_has_its_path_and_the_nearest_right_one(path: str, messag
     assert fault(changed(path, 1)).startswith(message)
 
 
+def test_a_cache_keeps_no_windows_that_vary_without_end() -> None:
+    values = changed("data.augment", {"rotate": 30, "scale": [0.8, 1.25]})
+    parse_recipe(values)
+    values["train"] = {"cache": "disk"}
+    found = fault(values)
+    assert found.startswith("data.augment.rotate: makes every window another one in every epoch")
+    assert "leave out data.augment.rotate and data.augment.scale, or use train.cache=none" in found
+    values["data"]["augment"] = {"flips": False}
+    parse_recipe(values)
+
+
+def test_augment_may_be_yes_or_no() -> None:
+    for said in (True, False):
+        data = parse_recipe(changed("data.augment", said)).data
+        assert data.augment.flips is said and data.augment.rotate == 0
+
+
 def test_every_fault_is_said() -> None:
     values = changed("metod", 1)
     values["train"] = {"epochs": 0, "lrr": 1}
@@ -149,7 +166,13 @@ def test_a_key_called_as_its_kind_keeps_its_path() -> None:
         ("train.devices", 0, "train.devices", "greater than 0"),
         ("train.devices", "many", "train.devices", "input should be 'auto'"),
         ("data.focus", 1.5, "data.focus", "less than or equal to 1"),
-        ("data.augment", "maybe", "data.augment", "a valid boolean"),
+        ("data.augment", "maybe", "data.augment", "found 'maybe', expected true, false or"),
+        ("data.resolution", "10", "data.resolution", "expected metres a pixel such as 10 m"),
+        ("data.resolution", "0 m", "data.resolution", "found '0 m'"),
+        ("data.quality", {"pattern": "q/{stem}.tif"}, "data.quality", "neither values nor bits"),
+        ("data.augment", {"flip": True}, "data.augment.flip", "did you mean data.augment.flips?"),
+        ("data.augment", {"rotate": 270}, "data.augment.rotate", "less than or equal to 180"),
+        ("data.augment", {"scale": [1.2, 0.8]}, "data.augment.scale", "found 1.2 and 0.8"),
         ("data.split.val", "durban", "data.split.val", "a valid list"),
         ("method", "est", "method", "found 'est'"),
         ("method.reduction", 0, "method.reduction", "greater than 0"),

@@ -1,4 +1,4 @@
-"""Boxes and points where the window they are in is flipped, turned or moved.
+"""Boxes and points where the window they are in is flipped, turned, scaled or moved.
 
 Oriented boxes `(..., 5)`, horizontal ones `(..., 4)` and points `(..., 2)` alike.
 """
@@ -8,7 +8,16 @@ from __future__ import annotations
 import math
 
 from geotune.boxes.arrays import Array, functions_for
-from geotune.boxes.oriented import HORIZONTAL, ORIENTED, canonical
+from geotune.boxes.oriented import (
+    HORIZONTAL,
+    ORIENTED,
+    POINT,
+    as_oriented,
+    canonical,
+    corners,
+    from_corners,
+    hull,
+)
 
 
 def moved(boxes: Array, x: float, y: float) -> Array:
@@ -44,3 +53,22 @@ def turned(boxes: Array, which: int, shape: tuple[int, int]) -> Array:
     angle = -boxes[..., 4] if which >= 4 else boxes[..., 4]
     angle = angle - (which % 4) * math.pi / 2
     return canonical(xp.stack([x, y, boxes[..., 2], boxes[..., 3], angle], -1))
+
+
+def placed(boxes: Array, to: tuple[float, ...]) -> Array:
+    """Boxes whose corners go where `to` takes them: `x' = a x + b y + c`, `y' = d x + e y + f`.
+
+    `to` turns by any angle, scales all directions alike and moves. Of a horizontal box it is the
+    smallest horizontal one around its corners, larger than the box where that is turned aslant.
+    """
+    xp = functions_for(boxes)
+    a, b, c, d, e, f = to
+
+    def there(points: Array) -> Array:
+        x, y = points[..., 0], points[..., 1]
+        return xp.stack([a * x + b * y + c, d * x + e * y + f], -1)
+
+    if boxes.shape[-1] == POINT:
+        return there(boxes)
+    found = from_corners(there(corners(as_oriented(boxes))))
+    return hull(found) if boxes.shape[-1] == HORIZONTAL else found

@@ -5,7 +5,7 @@ Needs no torch, so that a fault in the data is answered before the seconds that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -13,6 +13,7 @@ from typing import Any
 
 from geotune.backbones.request import band_names
 from geotune.build.values import values_of
+from geotune.data.augment import Augment
 from geotune.data.blocks import split_by_blocks
 from geotune.data.check.catalog import check
 from geotune.data.chips import open_chips
@@ -28,8 +29,10 @@ from geotune.data.named.scenes import open_named
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import cut_notes, open_object_scenes
 from geotune.data.prepare import DataParts, datasets
+from geotune.data.quality import Rule, with_quality
+from geotune.data.raster import RasterSource
 from geotune.data.scene import Scene
-from geotune.data.scenes import open_scenes
+from geotune.data.scenes import Names, open_scenes
 from geotune.data.splits import (
     Parts,
     split_at_random,
@@ -156,7 +159,7 @@ def make_datasets(recipe: Recipe, examined: Examined, notes: Sequence[str] = ())
         examined,
         samples=data.samples,
         focus=data.focus,
-        augment=data.augment,
+        augment=Augment(**values_of(data.augment)),
         brightness=data.brightness,
         seed=recipe.train.seed,
         metadata=recipe.backbone.metadata,
@@ -184,7 +187,7 @@ def file_facts(recipe: Recipe) -> FileFacts:
     return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
-def said_of_files(data: Data) -> tuple[list[str] | None, float | None]:
+def said_of_files(data: Data) -> tuple[Names | None, float | None]:
     """Names of the files' bands in file order, and their nodata, where the files do not say."""
     if isinstance(data, Named):
         about = named_dataset(data.name)
@@ -198,8 +201,14 @@ def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
     own, nodata = said_of_files(recipe.data)
     scenes = OPENERS[recipe.data.kind](
-        recipe, bands=own, wanted_bands=wanted, nodata=nodata, faults=faults
+        recipe,
+        bands=own,
+        wanted_bands=wanted,
+        nodata=nodata,
+        resolution=resolution_m(recipe),
+        faults=faults,
     )
+    scenes = _fitting(scenes, recipe, faults)
     if not scenes:
         refuse(faults.found)
     found = scenes[0].raster.bands
@@ -208,6 +217,47 @@ def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
             f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
         )
     return scenes
+
+
+def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: Faults) -> list[Scene]:
+    """The scenes with their masks of quality; `faults` may keep what does not fit."""
+    rule = quality_rule(recipe)
+    kept = []
+    for scene in scenes:
+        with faults.of(scene.name, scene.raster.path):
+            named = {scene.name: scene.raster}
+            require_dates(named, recipe.backbone.timesteps)
+            if rule is not None:
+                named = with_quality(named, *rule)
+            kept.append(replace(scene, raster=named[scene.name]))
+    return kept
+
+
+def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
+    """Raise `GeotuneError` for an image of more or fewer dates than the backbone takes."""
+    for source in sources.values():
+        if source.steps != timesteps:
+            raise GeotuneError(
+                f"{source.path}: its scene has {source.steps} dates, but backbone.timesteps is "
+                f"{timesteps}; the two have to be the same number (dates come from {{date}} in the "
+                "path, and few backbones take several: geotune list backbones NAME)"
+            )
+
+
+def resolution_m(recipe: Recipe) -> float | None:
+    """Metres a pixel to which images are brought; None: as they are."""
+    if isinstance(recipe.data, Named) or recipe.data.resolution is None:
+        return None
+    return float(recipe.data.resolution.rstrip(" m"))
+
+
+def quality_rule(recipe: Recipe) -> tuple[str, Rule] | None:
+    """The pattern of the masks of quality, and what flags a pixel in them."""
+    if isinstance(recipe.data, Named) or recipe.data.quality is None:
+        return None
+    section = recipe.data.quality
+    rule = Rule(tuple(section.values), tuple(section.bits), section.band, section.hide)
+    return section.pattern, rule
 
 
 def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:

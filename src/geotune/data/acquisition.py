@@ -13,7 +13,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.warp import transform as to_crs
 
-from geotune.types import GeotuneError
+from geotune.types import GeotuneError, Times
 
 if TYPE_CHECKING:
     from geotune.data.raster import RasterSource
@@ -43,13 +43,14 @@ def date_of(handle: DatasetReader, name: str) -> date | None:
     tags = {**handle.tags(), **handle.tags(ns="IMAGERY")}
     # what wrote the file may have put its own time into TIFFTAG_DATETIME
     for text in (*(tags.get(key, "") for key in _TAGS), name, tags.get("TIFFTAG_DATETIME", "")):
-        day = _date_in(text)
+        day = date_in(text)
         if day is not None:
             return day
     return None
 
 
-def _date_in(text: str) -> date | None:
+def date_in(text: str) -> date | None:
+    """The first date that a text holds, written as `date_of` says."""
     for match in _DATE.finditer(text):
         try:
             return date(*map(int, match.groups()))
@@ -92,11 +93,12 @@ def metres_per_pixel(crs: CRS | None, transform: Affine, shape: tuple[int, int])
 
 def time_and_place(
     source: RasterSource, window: Window, metadata: Sequence[str]
-) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """What `metadata` names of a window: year and day of the year, longitude and latitude."""
+) -> tuple[Times | None, tuple[float, float] | None]:
+    """What `metadata` names of a window: when by date, longitude and latitude."""
     time = None
     if "time" in metadata and source.acquired is not None:
-        time = (float(source.acquired.year), float(source.acquired.timetuple().tm_yday))
+        days = source.dates or (source.acquired,)
+        time = tuple((float(day.year), float(day.timetuple().tm_yday)) for day in days)
     place = None
     if "location" in metadata and source.crs is not None:
         x, y = source.transform @ (window.col + window.width / 2, window.row + window.height / 2)

@@ -23,6 +23,7 @@ def open_chips(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
     faults: Faults | None = None,
 ) -> list[Scene]:
     """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
@@ -40,8 +41,14 @@ def open_chips(
     for name, image in found.items():
         if name in drawn:
             with faults.of(name, image):
-                raster = open_raster(image, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-                labels = read(drawn[name], raster, by_pixel=True)
+                raster = open_raster(
+                    image,
+                    bands=bands,
+                    wanted_bands=wanted_bands,
+                    nodata=nodata,
+                    resolution=resolution,
+                )
+                labels = read(drawn[name], raster, by_pixel=resolution is None)
                 chips.append(Scene(name, raster, labels, group=name))
     return same_bands(chips, faults)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
@@ -11,19 +11,21 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from geotune.data.acquisition import time_and_place
-from geotune.data.augment import COUNT, relight, turn
+from geotune.data.augment import COUNT, Augment, drop_bands, relight, turn
 from geotune.data.raster import Image
 from geotune.data.sampling import WindowSampler
 from geotune.data.scan import SceneScan
-from geotune.data.scene import Scene
+from geotune.data.scene import Scene, has_data
+from geotune.data.view import look
 from geotune.data.windows import Window, grid
 from geotune.types import Sample, Target
 
 TRIES = 10
+PLAIN = Augment()
 
 
 class TrainWindows:
-    """Random windows of the training scenes, flipped and turned.
+    """Random windows of the training scenes, which vary as `augment` says.
 
     There is no end of them: `windows[epoch * len(windows) + i]` is sample `i` of an epoch. It is a
     function of `(seed, epoch, i)` alone: neither workers nor order nor what was read before change
@@ -35,9 +37,9 @@ class TrainWindows:
         window: side of the windows in pixels; smaller scenes are padded with NaN.
         samples: windows an epoch; by default what covers the scenes' area once.
         focus: share of windows drawn around a pixel of a rare class.
-        augment: flips and quarter turns.
+        augment: how the windows vary.
         brightness: how much the light varies, see `relight`; 0 for none.
-        spread: standard deviation of each band, for `brightness`.
+        spread: standard deviation of each band, for what varies the light.
         seed: of the draws.
         metadata: what of time and location the samples carry.
     """
@@ -52,7 +54,7 @@ class TrainWindows:
         *,
         samples: int | None = None,
         focus: float = 0.5,
-        augment: bool = True,
+        augment: Augment = PLAIN,
         brightness: float = 0.0,
         spread: Sequence[float] = (),
         seed: int = 0,
@@ -69,7 +71,6 @@ class TrainWindows:
             [scene.shape for scene in scenes],
             np.stack([scan.class_counts for scan in scans]),
             [scan.positions for scan in scans],
-            window,
             focus,
         )
         area = sum(height * width for height, width in self.sampler.shapes)
@@ -83,24 +84,48 @@ class TrainWindows:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, *divmod(index, self.samples)])
         _, sample = self.draw(rng)
-        if self.augment:
+        varied = self.augment
+        if varied.flips:
             sample = _turned(sample, int(rng.integers(COUNT)))
+        image, target = sample.image, sample.target
         if self.brightness:
-            light = relight(sample.image, rng, self.brightness, self.spread)
-            sample = replace(sample, image=light)
-        return sample
+            image = relight(image, rng, self.brightness, self.spread)
+        if varied.band_brightness:
+            image = relight(image, rng, varied.band_brightness, self.spread, by_band=True)
+        if varied.band_dropout:
+            image = drop_bands(image, rng, varied.band_dropout)
+            target = target.shown(has_data(image))
+        return replace(sample, image=image, target=target)
 
     def draw(self, rng: np.random.Generator) -> tuple[GridPlace, Sample]:
         """A window that holds a label, and where it is."""
         for _ in range(TRIES):
-            which, window = self.sampler.draw(rng)
-            image, target = self.scenes[which].read(window)
-            if target.learnable:
-                break
+            place, sample = self._window(rng, self.sampler.draw)
+            if sample.target.learnable:
+                return place, sample
+        return self._window(rng, self.sampler.draw_focused)
+
+    def _window(
+        self,
+        rng: np.random.Generator,
+        draw: Callable[[np.random.Generator, int], tuple[int, Window]],
+    ) -> tuple[GridPlace, Sample]:
+        """A window of the scene, or what `augment` makes of one: it may be turned and scaled."""
+        if not self.augment.resamples:
+            which, window = draw(rng, self.window)
+            found = self.scenes[which].read(window)
         else:
-            which, window = self.sampler.draw_focused(rng)
-            image, target = self.scenes[which].read(window)
-        sample = _sample(self.scenes[which], window, image, target, self.metadata)
+            least, most = np.log(self.augment.scale)
+            scale = float(np.exp(rng.uniform(least, most)))
+            angle = float(rng.uniform(-self.augment.rotate, self.augment.rotate))
+            which, window = draw(rng, max(1, round(self.window / scale)))
+            scene = self.scenes[which]
+            # of a scene that is smaller than the window, the scene's middle
+            inner = window.clip(scene.shape) or window
+            x, y = inner.col + inner.width / 2, inner.row + inner.height / 2
+            view = look(x, y, self.window, angle=angle, scale=scale)
+            window, found = view.window, scene.view(view)
+        sample = _sample(self.scenes[which], window, *found, self.metadata)
         return GridPlace(which, window.row, window.col), sample
 
     def __iter__(self) -> Iterator[Sample]:
@@ -127,7 +152,7 @@ class FixedWindows:
         self.metadata = windows.metadata
         self.window = windows.window
         self.seed = windows.seed
-        self.ways = COUNT if windows.augment else 1
+        self.ways = COUNT if windows.augment.flips else 1
         rngs = (np.random.default_rng([0, 0, index]) for index in range(len(windows)))
         self.places = [windows.draw(rng)[0] for rng in rngs]
         self._order = 0, np.arange(len(self.places))

@@ -97,17 +97,21 @@ def warped(path: Path, grid: Grid, outside: float) -> WarpedVRT:
     return _warped(path, grid, options)
 
 
-def warped_values(path: Path, grid: Grid, nodata: float | None) -> WarpedVRT:
+def warped_values(
+    path: Path, grid: Grid, nodata: float | None, *, masked: bool = False
+) -> WarpedVRT:
     """The bands of `path` on another grid as float32, bilinearly; NaN where there is no data.
 
     Pixels without data do not weigh in; where the grid is coarser, what a pixel covers is averaged.
+    `masked`: the file's own mask says where there is none.
     """
-    options = {
+    options: dict[str, Any] = {
         "resampling": Resampling.bilinear,
-        "src_nodata": math.nan if nodata is None else nodata,
         "nodata": math.nan,
         "dtype": "float32",
     }
+    if not masked:
+        options["src_nodata"] = math.nan if nodata is None else nodata
     return _warped(path, grid, options)
 
 

@@ -35,6 +35,7 @@ def open_images(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
     faults: Faults | None = None,
 ) -> list[Scene]:
     """Images with their labels, sorted by name; each is a scene that no window cuts.
@@ -49,6 +50,7 @@ def open_images(
         bands: names of a file's bands in file order, where the file does not say.
         wanted_bands: what to read, in this order; by default all.
         nodata: the value without data, where the file does not say.
+        resolution: metres a pixel, as `open_raster` takes it.
         faults: may keep what is wrong with single rows and images.
 
     An image's name is its path from `images` without its suffix. Raises `GeotuneError` that names
@@ -67,7 +69,9 @@ def open_images(
     opened = []
     for name, (path, target, row) in sorted(found.items()):
         with faults.of(name, path):
-            raster = open_raster(path, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+            raster = open_raster(
+                path, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+            )
             said = ImageLabels(labels or path.parent, tuple(classes), target)
             part = row.get("split", "").strip().lower() or None
             opened.append(Scene(name, raster, said, group=name, part=part, attributes=row))

@@ -1,4 +1,4 @@
-"""Path patterns: `*`, `?`, `[...]` and `**` as in a shell, and `{band}`, `{scene}`, `{stem}`."""
+"""Path patterns: `*`, `?`, `[...]`, `**` as in a shell; `{band}`, `{date}`, `{scene}`, `{stem}`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from geotune.types import GeotuneError
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
 
+NAMES = ("band", "date", "scene")
+"""What a user may write in braces."""
+
+DATE = r"\d{4}-\d\d-\d\d(?:T[\d:]+Z?)?|\d{8}(?:T\d+Z?)?|\d{7}"
+
 
 class Match(NamedTuple):
-    """A file that a pattern found, what stood for its names, and the path without its band."""
+    """A file that a pattern found, what stood for its names, and the path without band and date."""
 
     path: Path
     names: dict[str, str]
-    without_band: str
-
-
-NAMES = ("band", "scene")
-"""What a user may write in braces."""
+    shared: str
 
 
 def find(pattern: str, bands: Sequence[str] = (), fields: Sequence[str] = NAMES) -> list[Match]:
     """Files that match `pattern`, sorted by path.
 
     `{band}` stands for one of `bands`, or for anything without a `/` where none are given, as
-    the other `fields` do. Raises `GeotuneError` for another name in braces.
+    the other `fields` do, but `{date}`, which stands for a date such as 20181013, 2018-10-13 or
+    2018286. Raises `GeotuneError` for another name in braces.
     """
     regex, shell, names = _compile(pattern, bands, fields)
     if not names and Path(pattern).is_file():
@@ -82,13 +84,14 @@ def _compile(
             parts.append(_shell(token[0]))
         elif name not in fields:
             raise GeotuneError(
-                f"{pattern}: has {{{name}}}; expected {{band}} or {{scene}} (or * for any text)"
+                f"{pattern}: has {{{name}}}; expected {{band}}, {{date}} or {{scene}} "
+                "(or * for any text)"
             )
         elif name in names:
             parts.append(f"(?P<_{name}_{token.start()}>(?P={name}))")
         else:
             names.add(name)
-            choice = "[^/]+"
+            choice = DATE if name == "date" else "[^/]+"
             if name == "band" and bands:
                 longest_first = sorted(bands, key=len, reverse=True)
                 choice = "|".join(re.escape(band) for band in longest_first)
@@ -114,7 +117,7 @@ def _named(match: re.Match[str]) -> dict[str, str]:
 
 
 def _blank(match: re.Match[str], text: str) -> str:
-    """The path with nothing where its band stood."""
+    """The path with nothing where its band and date stood."""
     for start, end in sorted(_spans(match), reverse=True):
         text = text[:start] + text[end:]
     return text
@@ -122,5 +125,5 @@ def _blank(match: re.Match[str], text: str) -> str:
 
 def _spans(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     for name in match.re.groupindex:
-        if name == "band" or name.startswith("_band_"):
+        if name.lstrip("_").partition("_")[0] in ("band", "date"):
             yield match.span(name)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from geotune.data.augment import Augment
 from geotune.data.check.catalog import check
-from geotune.data.dataset import GridWindows, TrainWindows
+from geotune.data.dataset import PLAIN, GridWindows, TrainWindows
 from geotune.data.examined import Examined, examine
 from geotune.data.findings import refuse
 from geotune.data.scan import label_statistics, statistics
@@ -89,7 +90,7 @@ def datasets(
     *,
     samples: int | None = None,
     focus: float = 0.5,
-    augment: bool = True,
+    augment: Augment = PLAIN,
     brightness: float = 0.0,
     seed: int = 0,
     metadata: Sequence[str] = (),

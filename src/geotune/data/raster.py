@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,36 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.acquisition import date_of, metres_per_pixel, wavelength_of
-from geotune.data.handles import dataset, file_of, reading
+from geotune.data.handles import Grid, dataset, file_of, reading, warped_values
+from geotune.data.regrid import at_resolution
+from geotune.data.series import of_dates, of_modalities, on_one_grid
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 
+if TYPE_CHECKING:
+    from geotune.data.quality import Quality
+
 Image = NDArray[np.float32]
+
+
+class ByDate(dict[date, Path | dict[str, Path]]):
+    """The files of a scene of several dates."""
+
+
+class ByModality(dict[str, Path | dict[str, Path] | ByDate]):
+    """The files of a scene of several modalities, by the name that the backbone gives them."""
+
+
+Files = Path | dict[str, Path] | ByDate | ByModality
+"""A multi-band file, or the file of each band; or those by date, or by modality."""
 
 
 @dataclass(frozen=True)
 class BandFile:
     """Where a band is: file, 1-based index in it, its nodata value, whether a mask hides pixels.
 
-    `factor`: how many of the scene's pixels a pixel of the file is wide.
+    `factor`: how many of the scene's pixels a pixel of the file is wide. With a `grid`, its pixels
+    are computed anew on that.
     """
 
     path: Path
@@ -38,6 +56,7 @@ class BandFile:
     nodata: float | None
     masked: bool
     factor: int = 1
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,10 @@ class RasterSource:
         crs: coordinate reference system, None where the files have none.
         transform: from pixels (column, row) to coordinates.
         acquired: the day it was taken, None where neither the files nor their names say.
+        dates: the days, first to last, of an image of several; else empty. `places` has all of a
+            band before those of the next.
         wavelengths: centres of those bands in micrometres of which the files say it.
+        quality: which pixels are not to be learnt from, beside those without data.
     """
 
     bands: tuple[str, ...]
@@ -63,6 +85,13 @@ class RasterSource:
     transform: Affine
     acquired: date | None = None
     wavelengths: Mapping[str, float] = field(default_factory=dict)
+    quality: Quality | None = None
+    dates: tuple[date, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """How many dates there are."""
+        return len(self.dates) or 1
 
     @property
     def gsd_m(self) -> float | None:
@@ -109,11 +138,14 @@ class RasterSource:
                 f"{self.path}: has no band {', '.join(missing)}; "
                 f"it has {', '.join(self.bands)}{hint}"
             )
-        where = [self.bands.index(band) for band in bands]
-        return replace(self, bands=tuple(bands), places=tuple(self.places[i] for i in where))
+        starts = [self.bands.index(band) * self.steps for band in bands]
+        places = [self.places[start + i] for start in starts for i in range(self.steps)]
+        return replace(self, bands=tuple(bands), places=tuple(places))
 
     def read(self, window: Window, bands: Sequence[str] | None = None) -> Image:
         """Pixels of `window` as `(C, h, w)`; NaN where there is no data and beyond the edges.
+
+        Those of several dates are `(C, T, h, w)`.
 
         A band that alone holds nodata is NaN alone; where nodata is itself NaN, one such band
         makes the pixel invalid in all. Infinite values become NaN.
@@ -123,7 +155,7 @@ class RasterSource:
     def inspect(
         self, window: Window, bands: Sequence[str] | None = None
     ) -> tuple[Image, NDArray[np.bool_]]:
-        """As `read`, and where `(C, h, w)` NaN or infinity stood in the file outside nodata."""
+        """As `read`, and where in it NaN or infinity stood in the file outside nodata."""
         source = self if bands is None else self.select(bands)
         image = np.full((len(source.places), window.height, window.width), np.nan, dtype=np.float32)
         wrong = np.zeros(image.shape, dtype=np.bool_)
@@ -131,10 +163,23 @@ class RasterSource:
         if inner is not None:
             rows, cols = inner.within(window)
             source._fill(inner, image[:, rows, cols], wrong[:, rows, cols])
+        if self.quality is not None and self.quality.rule.hide:
+            hidden = self.quality.flagged(window)
+            image[:, hidden] = np.nan
+            wrong[:, hidden] = False
+        if source.dates:
+            shape = (-1, source.steps, window.height, window.width)
+            return image.reshape(shape), wrong.reshape(shape)
         return image, wrong
 
+    def clear(self, window: Window) -> NDArray[np.bool_]:
+        """The pixels `(h, w)` of a window that no mask of quality flags."""
+        if self.quality is None:
+            return np.ones((window.height, window.width), dtype=np.bool_)
+        return ~self.quality.flagged(window)
+
     def _fill(self, window: Window, image: Image, wrong: NDArray[np.bool_]) -> None:
-        invalid = np.zeros(image.shape[1:], dtype=np.bool_)
+        invalid = np.zeros((self.steps, *image.shape[1:]), dtype=np.bool_)
         for path in self.paths:
             where = [i for i, place in enumerate(self.places) if place.path == path]
             indexes = [self.places[i].index for i in where]
@@ -143,25 +188,32 @@ class RasterSource:
                 *(side / factor for side in (window.col, window.row, window.width, window.height))
             )
             with reading(path):
-                handle = dataset(path)
+                first = self.places[where[0]]
+                if first.grid is None:
+                    handle = dataset(path)
+                else:
+                    handle = warped_values(path, first.grid, first.nodata, masked=first.masked)
                 raw = handle.read(indexes, window=file_window, out_shape=(len(indexes), *size))
-                if self.places[where[0]].masked:
-                    invalid |= handle.dataset_mask(window=file_window, out_shape=size) == 0
+                if first.masked:
+                    mask = handle.dataset_mask(window=file_window, out_shape=size)
+                    invalid[where[0] % self.steps] |= mask == 0
             for i, values in zip(where, raw, strict=True):
                 with np.errstate(over="ignore"):  # what float32 cannot hold is found below
                     image[i] = values
-                missing = _is_nodata(values, self.places[i].nodata)
+                nodata = self.places[i].nodata
+                missing = _is_nodata(values, nodata if first.grid is None else math.nan)
                 if missing is not None:
                     image[i][missing] = np.nan
-                    nodata = self.places[i].nodata
                     if nodata is not None and math.isnan(nodata):
-                        invalid |= missing
+                        invalid[i % self.steps] |= missing
                 if values.dtype.kind == "f":
                     unfit = ~np.isfinite(image[i])
                     image[i][unfit] = np.nan
                     wrong[i] = unfit if missing is None else unfit & ~missing
-        image[:, invalid] = np.nan
-        wrong[:, invalid] = False
+        for step in np.flatnonzero(invalid.any(axis=(1, 2))):
+            hidden = invalid[step]
+            image[step :: self.steps, hidden] = np.nan
+            wrong[step :: self.steps, hidden] = False
 
 
 def apply(
@@ -186,36 +238,71 @@ def _is_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] 
 
 
 def open_raster(
-    files: Path | Mapping[str, Path],
+    files: Files,
     *,
-    bands: Sequence[str] | None = None,
+    bands: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
 ) -> RasterSource:
     """Open a scene.
 
     Args:
-        files: one multi-band file, or a file of one band for each band name.
-        bands: names of a file's bands in file order, where the file does not say.
+        files: one multi-band file, or a file of one band for each band name; or such by date, or
+            by modality.
+        bands: names of a file's bands in file order, where the file does not say; by modality
+            where there are several.
         wanted_bands: what to read, in this order; by default all.
         nodata: the value without data, where the file does not say.
+        resolution: metres a pixel, to which images, and files of one scene on other grids, are
+            brought; by default they are taken as they are.
 
     Raises `GeotuneError` for a file that is missing or no raster, for bands that it does not
     have, and for files of one scene that do not lie on one grid.
     """
+    source = _open(files, bands, wanted_bands, nodata, resolution)
+    return source if wanted_bands is None else source.select(wanted_bands)
+
+
+def _open(
+    files: Files,
+    bands: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    wanted: Sequence[str] | None,
+    nodata: float | None,
+    resolution: float | None,
+) -> RasterSource:
+    regrid = resolution is not None
+    if isinstance(files, ByModality):
+        named = bands if isinstance(bands, Mapping) else dict.fromkeys(files, bands)
+        sources = {}
+        for name, each in files.items():
+            # which of the wanted bands are this modality's shows when all are open
+            sources[name] = _open(each, named.get(name), None, nodata, resolution)
+        return of_modalities(sources, regrid=regrid)
+    if isinstance(bands, Mapping):
+        raise GeotuneError(
+            "data.bands: is given by modality, but data.scenes is not; give both so, or neither"
+        )
+    if isinstance(files, ByDate):
+        return of_dates(
+            {day: _open(each, bands, wanted, nodata, resolution) for day, each in files.items()},
+            regrid=regrid,
+        )
     if isinstance(files, Path):
         source = _open_file(files, bands, nodata)
-    else:
-        names = list(wanted_bands or files)
-        missing = [name for name in names if name not in files]
-        if missing:
-            found = next(iter(files.values()), Path())
-            raise GeotuneError(
-                f"{found.parent}: there is no file for band {', '.join(missing)}; "
-                f"there is one for {', '.join(files) or 'none'}"
-            )
-        source = _join([_open_band(files[name], name, nodata) for name in names])
-    return source if wanted_bands is None else source.select(wanted_bands)
+        return source if resolution is None else at_resolution(source, resolution)
+    names = list(wanted or files)
+    missing = [name for name in names if name not in files]
+    if missing:
+        found = next(iter(files.values()), Path())
+        raise GeotuneError(
+            f"{found.parent}: there is no file for band {', '.join(missing)}; "
+            f"there is one for {', '.join(files) or 'none'}"
+        )
+    opened = [_open_band(files[name], name, nodata) for name in names]
+    if resolution is not None:
+        opened[0] = at_resolution(opened[0], resolution)
+    return _join(on_one_grid(opened, regrid=True) if regrid else opened)
 
 
 def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) -> RasterSource:
@@ -314,6 +401,6 @@ def _factor(first: RasterSource, other: RasterSource) -> int:
         if one != same:
             raise GeotuneError(
                 f"{first.path} and {other.path}: bands of one scene, but their {what} differ "
-                f"({one} and {two}); bring them to one grid"
+                f"({one} and {two}); bring them to one grid with data.resolution"
             )
     return factor

@@ -126,7 +126,7 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
         moments.add(image)
         looks.add(image)
         try:
-            valid = has_data(image)
+            valid = has_data(image) & scene.clear(block)
             target = scene.labels.read(scene.place(block)).shown(valid)
         except GeotuneError:
             scene.labels.check(map(scene.place, blocks()))  # says it of the whole file
@@ -305,16 +305,16 @@ class _Faults:
         self.first: list[tuple[int, int] | None] = [None] * bands
 
     def add(self, wrong: NDArray[np.bool_], block: Window) -> None:
-        for i in np.flatnonzero(wrong.any(axis=(1, 2))):
+        for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)):
             self.counts[i] += int(wrong[i].sum())
-            row, col = np.argwhere(wrong[i])[0]
+            *_, row, col = np.argwhere(wrong[i])[0]
             here = (int(row) + block.row, int(col) + block.col)
             first = self.first[i]
             self.first[i] = here if first is None else min(first, here)
 
     def refuse(self, scene: Scene) -> None:
         for i in np.flatnonzero(self.counts):
-            place = scene.raster.places[i]
+            place = scene.raster.places[i * scene.raster.steps]
             row, col = self.first[i] or (0, 0)
             has = "has no nodata value" if place.nodata is None else f"nodata is {place.nodata:g}"
             raise GeotuneError(

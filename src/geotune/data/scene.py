@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geotune.data.labels import Labels
 from geotune.data.raster import Image, RasterSource
+from geotune.data.view import View, blended
 from geotune.data.windows import Window, grid
 from geotune.types import Target
 
@@ -51,28 +52,42 @@ class Scene:
         """As `RasterSource.inspect`, of the scene's own pixels only."""
         if self.area is None:
             return self.raster.inspect(window)
-        shape = len(self.raster.bands), window.height, window.width
+        dates = (self.raster.steps,) if self.raster.dates else ()
+        shape = len(self.raster.bands), *dates, window.height, window.width
         image, wrong = np.full(shape, np.nan, np.float32), np.zeros(shape, np.bool_)
         inner = window.clip(self.shape)
         if inner is not None:
             rows, cols = inner.within(window)
-            image[:, rows, cols], wrong[:, rows, cols] = self.raster.inspect(self.place(inner))
+            there = self.raster.inspect(self.place(inner))
+            image[..., rows, cols], wrong[..., rows, cols] = there
         return image, wrong
+
+    def clear(self, window: Window) -> NDArray[np.bool_]:
+        """The pixels `(h, w)` of a window that no mask of quality flags."""
+        return self.raster.clear(self.place(window))
 
     def read(self, window: Window) -> tuple[Image, Target]:
         """Image `(C, h, w)`, NaN where there is no data, and the target without what lies there."""
         image, _ = self.inspect(window)
-        return image, self.labels.read(self.place(window)).shown(has_data(image))
+        usable = has_data(image) & self.clear(window)
+        return image, self.labels.read(self.place(window)).shown(usable)
+
+    def view(self, view: View) -> tuple[Image, Target]:
+        """As `read`, at any angle and scale."""
+        around, target = self.read(view.window)
+        image = blended(around, view.to, view.shape)
+        return image, target.placed(view.to, view.shape).shown(has_data(image))
 
     def target(self) -> Target:
         """The target of the whole scene, whose image is read a piece at a time."""
         valid = np.zeros(self.shape, dtype=np.bool_)
         whole = Window(0, 0, *self.shape)
         for block in filter(None, (piece.clip(self.shape) for piece in grid(self.shape, BLOCK))):
-            valid[block.within(whole)] = has_data(self.inspect(block)[0])
+            usable = has_data(self.inspect(block)[0]) & self.clear(block)
+            valid[block.within(whole)] = usable
         return self.labels.read(self.place(whole)).shown(valid)
 
 
 def has_data(image: Image) -> NDArray[np.bool_]:
-    """Where any band of an image `(C, h, w)` has data, `(h, w)`."""
-    return np.asarray(~np.isnan(image).all(axis=0))
+    """Where any band of an image `(C, ..., h, w)` has data at any date, `(h, w)`."""
+    return np.asarray(~np.isnan(image).all(axis=tuple(range(image.ndim - 2))))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from geotune.data.acquisition import date_in
 from geotune.data.findings import Faults
 from geotune.data.labels import LabelReader
 from geotune.data.patterns import Match, fill, find
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import ByDate, ByModality, Files, RasterSource, open_raster
 from geotune.data.scene import Scene
 from geotune.types import GeotuneError
 
-Files = Path | dict[str, Path]
-"""A multi-band file, or the file of each band."""
+Patterns = str | Sequence[str] | Mapping[str, str]
+"""Of the scenes' files; by modality where there are several."""
+
+Names = Sequence[str] | Mapping[str, Sequence[str]]
+"""Of a file's bands in file order; by modality where there are several."""
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".bmp")
 
@@ -23,11 +28,12 @@ RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jp
 def open_scenes(
     read: LabelReader,
     *,
-    scenes: str | Sequence[str],
+    scenes: Patterns,
     labels: str,
-    bands: Sequence[str] | None = None,
+    bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
     missing: Literal["refuse", "empty"] = "refuse",
     faults: Faults | None = None,
 ) -> list[Scene]:
@@ -51,7 +57,9 @@ def open_scenes(
         with faults.of(name, first_file(files)):
             if refused and name in gone:
                 refuse_missing([name], label_files)
-            raster = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+            raster = open_raster(
+                files, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+            )
             opened.append(Scene(name, raster, read(label_files[name], raster), group=name))
     opened = same_bands(opened, faults)
     require_overlap(opened, faults)
@@ -59,11 +67,12 @@ def open_scenes(
 
 
 def open_rasters(
-    scenes: str | Sequence[str],
+    scenes: Patterns,
     *,
-    bands: Sequence[str] | None = None,
+    bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
     faults: Faults | None = None,
 ) -> dict[str, RasterSource]:
     """Scenes of the patterns by name, without labels."""
@@ -71,14 +80,16 @@ def open_rasters(
     opened = {}
     for name, files in find_files(scenes, bands=bands, wanted_bands=wanted_bands).items():
         with faults.of(name, first_file(files)):
-            opened[name] = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+            opened[name] = open_raster(
+                files, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+            )
     return opened
 
 
 def find_files(
-    scenes: str | Sequence[str],
+    scenes: Patterns,
     *,
-    bands: Sequence[str] | None = None,
+    bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
 ) -> dict[str, Files]:
     """Files of each scene by the scene's name, in the patterns' order.
@@ -87,6 +98,10 @@ def find_files(
     (where the stem is only the band) the folder's name. Raises `GeotuneError` for a pattern that
     finds nothing and for two scenes of one name.
     """
+    if isinstance(scenes, Mapping):
+        return _by_modality(scenes, bands, wanted_bands)
+    if isinstance(bands, Mapping):
+        bands = [band for own in bands.values() for band in own]
     found: dict[str, Files] = {}
     for pattern in [scenes] if isinstance(scenes, str) else scenes:
         matches = _matches(pattern, [*(wanted_bands or ()), *(bands or ())])
@@ -103,6 +118,34 @@ def find_files(
     return found
 
 
+def _by_modality(
+    scenes: Mapping[str, str], bands: Names | None, wanted_bands: Sequence[str] | None
+) -> dict[str, Files]:
+    """Files of each scene that every modality has."""
+    named = bands if isinstance(bands, Mapping) else {}
+    found = {
+        modality: find_files(
+            pattern,
+            bands=named.get(modality),
+            wanted_bands=[band.rpartition(":")[2] for band in wanted_bands or ()],
+        )
+        for modality, pattern in scenes.items()
+    }
+    every = dict.fromkeys(name for files in found.values() for name in files)
+    for modality, files in found.items():
+        gone = [name for name in every if name not in files]
+        if gone:
+            raise GeotuneError(
+                f"{scenes[modality]}: finds no file of {modality} for scene {', '.join(gone[:5])}, "
+                f"which another modality has; a scene's name has to be the same in all: put "
+                "{scene} in data.scenes where it stands"
+            )
+    return {
+        name: ByModality({modality: files[name] for modality, files in found.items()})  # type: ignore[misc]  # no modality has modalities
+        for name in every
+    }
+
+
 def _matches(pattern: str, bands: Sequence[str]) -> list[Match]:
     known = find(pattern, bands)
     if "{band}" not in pattern or not bands:
@@ -114,7 +157,7 @@ def _matches(pattern: str, bands: Sequence[str]) -> list[Match]:
 
 def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
     """Files by scene."""
-    if "{band}" not in pattern:
+    if "{band}" not in pattern and "{date}" not in pattern:
         scenes: dict[str, Files] = {}
         for match in matches:
             if "*" in pattern and match.path.suffix.lower() not in RASTER_SUFFIXES:
@@ -127,24 +170,49 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
                 )
             scenes[name] = match.path
         return scenes
-    by_path: dict[str, dict[str, Path]] = {}
+    by_path: dict[str, list[Match]] = {}
     for match in matches:
-        by_path.setdefault(match.without_band, {})[match.names["band"]] = match.path
+        by_path.setdefault(match.shared, []).append(match)
     grouped: dict[str, Files] = {}
-    for files in by_path.values():
-        first = next(match for match in matches if match.path == next(iter(files.values())))
+    for members in by_path.values():
+        first = members[0]
         name = first.names.get("scene") or _name_of(first)
         if name in grouped:
             raise GeotuneError(
                 f"{first_file(grouped[name])} and {first.path}: two scenes are called {name}; "
                 "put {scene} in data.scenes where their paths differ"
             )
-        grouped[name] = files
+        grouped[name] = _by_date(members) if "{date}" in pattern else _by_band(members)
     return grouped
 
 
+def _by_date(matches: Sequence[Match]) -> ByDate:
+    days: dict[date, list[Match]] = {}
+    for match in matches:
+        day = date_in(match.names["date"])
+        if day is None:
+            raise GeotuneError(
+                f"{match.path}: {match.names['date']!r} stands for {{date}} and is no date; "
+                "expected one such as 20181013, 2018-10-13 or 2018286"
+            )
+        days.setdefault(day, []).append(match)
+    return ByDate({day: _by_band(members) for day, members in sorted(days.items())})
+
+
+def _by_band(matches: Sequence[Match]) -> Path | dict[str, Path]:
+    """The file of each band, or the one with all of them."""
+    if "band" in matches[0].names:
+        return {match.names["band"]: match.path for match in matches}
+    if len(matches) > 1:
+        raise GeotuneError(
+            f"{matches[0].path} and {matches[1].path}: are of one scene and one date; make "
+            "data.scenes narrower, or put {band} where a band's name stands"
+        )
+    return matches[0].path
+
+
 def _name_of(match: Match) -> str:
-    rest = Path(match.without_band)
+    rest = Path(match.shared)
     if match.path.name == rest.name:  # the band stands in a folder's name
         return match.path.stem
     stem = rest.name.removesuffix(match.path.suffix)
@@ -153,7 +221,7 @@ def _name_of(match: Match) -> str:
 
 def first_file(files: Files) -> Path:
     """The file, or the first of the files."""
-    return files if isinstance(files, Path) else next(iter(files.values()))
+    return files if isinstance(files, Path) else first_file(next(iter(files.values())))
 
 
 def refuse_missing(

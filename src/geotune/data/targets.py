@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.transform import Affine
 
 from geotune.data.augment import turn
+from geotune.data.view import Shape, blended, counted, nearest
 from geotune.types import IGNORE
 
 if TYPE_CHECKING:  # reading and checking data needs no torch
@@ -37,11 +39,15 @@ class PixelClasses:
 
     def shown(self, valid: NDArray[np.bool_]) -> Self:
         """With `IGNORE` where the image has no data."""
-        return type(self)(np.where(valid, self.mask, IGNORE))
+        return self if valid.all() else type(self)(np.where(valid, self.mask, IGNORE))
 
     def turned(self, way: int) -> Self:
         """Laid one of the eight ways."""
         return type(self)(turn(self.mask, way))
+
+    def placed(self, to: Affine, shape: Shape) -> Self:
+        """Each pixel of the class of the nearest."""
+        return type(self)(nearest(self.mask, to, shape, outside=IGNORE))
 
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels with a label."""
@@ -89,6 +95,10 @@ class PixelValues:
         """Laid one of the eight ways."""
         return replace(self, values=turn(self.values, way))
 
+    def placed(self, to: Affine, shape: Shape) -> Self:
+        """Blended from the nearest pixels."""
+        return replace(self, values=blended(self.values, to, shape))
+
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels with a label."""
         labelled: NDArray[np.bool_] = ~np.isnan(self.values) & valid
@@ -130,6 +140,12 @@ class ObjectDensity(PixelValues):
         """Laid one of the eight ways."""
         return replace(super().turned(way), places=turn(self.places, way))
 
+    def placed(self, to: Affine, shape: Shape) -> Self:
+        """As many objects on the same ground: where a pixel covers more of it, more of them."""
+        moved = super().placed(to, shape)
+        values = moved.values / np.float32(abs(to.determinant))
+        return replace(moved, values=values, places=counted(self.places, to, shape))
+
     def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The objects, each as often as it is there."""
         flat = self.places.ravel()
@@ -160,6 +176,11 @@ class _WholeImage:
     def turned(self, way: int) -> Self:
         """As it is."""
         del way
+        return self
+
+    def placed(self, to: Affine, shape: Shape) -> Self:
+        """As it is."""
+        del to, shape
         return self
 
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -99,7 +99,7 @@ class ClassValues:
         """
         if raw.dtype.kind in "ui" and raw.dtype.itemsize <= 2:  # looked up several times as fast
             unsigned = np.dtype(f"u{raw.dtype.itemsize}")
-            looked_up: Mask = _table(self, raw.dtype.str, nodata)[raw.view(unsigned)]
+            looked_up: Mask = _table(self, raw.dtype.str, nodata).take(raw.view(unsigned))
             return looked_up
         return self._searched(raw, nodata)
 

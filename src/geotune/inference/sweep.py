@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geotune.data.acquisition import time_and_place
 from geotune.data.raster import RasterSource
+from geotune.data.scene import has_data
 from geotune.data.windows import Window
 from geotune.inference.blend import Blender
 from geotune.inference.windows import Plan, Strip, strip_width
@@ -70,7 +71,7 @@ def sweep(
     if batch_size < 1:
         raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
     # the image's rows, those being read, the sums, their weights and the blend
-    held = 4 * (2 * len(source.bands) + 2 * channels + 1)
+    held = 4 * (2 * len(source.places) + 2 * channels + 1)
     plan = Plan(source.shape, window, overlap, columns or strip_width(max(window, 1), held))
     done, total = 0, len(plan)
 
@@ -105,7 +106,7 @@ def _sweep_strip(
         seen = 0
         for start in range(0, len(strip.lefts), batch_size):
             lefts = [left - strip.first for left in strip.lefts[start : start + batch_size]]
-            views = {left: image[:, :, left : left + window] for left in lefts}
+            views = {left: image[..., left : left + window] for left in lefts}
             filled = {left: view for left, view in views.items() if not np.isnan(view).all()}
             if filled:
                 known = [
@@ -122,14 +123,14 @@ def _sweep_strip(
                 blender.add(_answers(model, inputs, channels, where), list(filled))
             seen += len(filled)
             tell(len(lefts))
-        valid = np.asarray(~np.isnan(image[:, :rows, inside]).all(axis=0))
+        valid = has_data(image[..., :rows, inside])
         yield Finished(top, strip.left, blender.take(rows)[:, :, inside], valid, seen)
 
 
 def _rows(
     source: RasterSource, plan: Plan, strip: Strip
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """For each row of windows: its top, the rows final after it, the image `(C, window, w)`.
+    """For each row of windows: its top, the rows final after it, the image `(C, ..., window, w)`.
 
     Rows that two rows of windows share are read once. The image is the same array each time.
     """
@@ -139,10 +140,10 @@ def _rows(
         rows = following - top
         yield top, rows, image
         if following < plan.shape[0]:
-            for band in image:
+            for band in image.reshape(-1, *image.shape[-2:]):
                 band[: size - rows] = band[rows:].copy()
             new = Window(top + size, strip.first, rows, strip.width)
-            image[:, size - rows :] = source.read(new)
+            image[..., size - rows :, :] = source.read(new)
 
 
 def _answers(model: Model, inputs: dict[str, Tensor], channels: int, where: str) -> Tensor:
@@ -150,7 +151,7 @@ def _answers(model: Model, inputs: dict[str, Tensor], channels: int, where: str)
     with torch.inference_mode():
         images = inputs["images"]
         answers = model(images, **{name: x for name, x in inputs.items() if name != "images"})
-        expected = (len(images), channels, *images.shape[2:])
+        expected = (len(images), channels, *images.shape[-2:])
         if tuple(answers.shape) != expected:
             raise GeotuneError(
                 f"the model gives {tuple(answers.shape)} for images {tuple(images.shape)}, "

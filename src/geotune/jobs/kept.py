@@ -66,7 +66,7 @@ def predict_kept(model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro:
         features = {name: tensor[:1] for name, tensor in kept.items()}
     model.train(training)
     each = sum(tensor.nbytes for tensor in kept.values()) // micro
-    ways = COUNT if data.augment else 1
+    ways = COUNT if data.augment.flips else 1
     total = None if data.samples is None else each * ways * data.samples
     return Kept(features, tracker.peak.total, each, total)
 
@@ -74,7 +74,7 @@ def predict_kept(model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro:
 def cache_note(recipe: Recipe, kept: Kept) -> str:
     """What a user should know of training from a cache."""
     where = "the disk" if recipe.train.cache == "disk" else "the memory of the machine"
-    ways = f" in each of {COUNT} ways to lay it" if recipe.data.augment else ""
+    ways = f" in each of {COUNT} ways to lay it" if recipe.data.augment.flips else ""
     total = "" if kept.train_bytes is None else f", {size(kept.train_bytes)} for training"
     return (
         f"train.cache {recipe.train.cache}: {size(kept.window_bytes)} of {where} for each window"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from geotune.build.data import said_of_files
+from geotune.build.data import quality_rule, require_dates, resolution_m, said_of_files
 from geotune.card import read_card
 from geotune.data.acquisition import require_metadata
+from geotune.data.quality import with_quality
 from geotune.data.raster import RasterSource
-from geotune.data.scenes import open_rasters
+from geotune.data.scenes import Names, Patterns, open_rasters
 from geotune.recipe import read_recipe
 from geotune.training.folder import RunFolder
 from geotune.types import GeotuneError
@@ -64,8 +66,9 @@ def predict_run(
     score: float | None = None,
     weights: Path | None = None,
     backbone: str | None = None,
-    bands: Sequence[str] | None = None,
+    bands: Names | None = None,
     nodata: float | None = None,
+    quality: str | None = None,
     device: str = "auto",
     progress: Told | None = None,
 ) -> list[Predicted]:
@@ -75,25 +78,42 @@ def predict_run(
     table of all images, the objects of each scene. `probabilities` and `polygons` are for maps of
     classes; `overlap` is for maps and objects; `score` is the least of objects, by default that of
     each class at which F1 was highest in validation. `bands` and `nodata` say what the scenes'
-    files do not; by default as the run's recipe does. `backbone` names a Python file of the user's,
+    files do not; by default as the run's recipe does, and a run that was trained at some
+    `data.resolution` maps at that. `quality` is the pattern of the scenes' masks, which hide what
+    the recipe's `data.quality` says. `backbone` names a Python file of the user's,
     as in `load_adapter`. Raises `GeotuneError` before anything is written where a scene does not
     fit.
     """
     card = read_card(run)
     folder = RunFolder(run)
+    resolution, rule = None, None
     if folder.recipe.is_file():
-        data = read_recipe(folder.recipe)[0].data
+        recipe = read_recipe(folder.recipe)[0]
+        data = recipe.data
         own, none = said_of_files(data)
         bands, nodata = bands or own, none if nodata is None else nodata
         window = window or data.window
+        resolution, rule = resolution_m(recipe), quality_rule(recipe)
     sources = open_rasters(
-        list(scenes), bands=bands, wanted_bands=card.normalization.bands, nodata=nodata
+        _by_modality(scenes),
+        bands=bands,
+        wanted_bands=card.normalization.bands,
+        nodata=nodata,
+        resolution=resolution,
     )
+    if quality is not None:
+        if rule is None:
+            raise GeotuneError(
+                f"--quality {quality}: {run} was trained without data.quality, which says what in "
+                "a mask flags a pixel; leave it out"
+            )
+        sources = with_quality(sources, quality, replace(rule[1], hide=True))
     require_metadata(sources, card.metadata)
     from geotune.build.model import load_adapter
     from geotune.jobs.machine import pick_device
 
     built = load_adapter(run, weights, backbone=backbone)
+    require_dates(sources, built.backbone.timesteps)
     if probabilities and built.task.product != "classes":
         raise GeotuneError(
             f"--probabilities: is for maps of classes, but {run} gives {built.task.product}"
@@ -113,6 +133,14 @@ def predict_run(
     if built.task.product == "objects":
         maps["scores"] = _least_scores(folder, built, score)
     return PRODUCTS[built.task.product](built, sources, out, progress, options, **maps)
+
+
+def _by_modality(scenes: Sequence[str]) -> Patterns:
+    """`S2L2A=s2/*.tif` and `S1GRD=s1/*.tif` by modality; else the patterns as they are."""
+    pairs = [text.partition("=") for text in scenes]
+    if all(sign and name.isidentifier() for name, sign, _ in pairs):
+        return {name: pattern for name, _, pattern in pairs}
+    return list(scenes)
 
 
 Sources = dict[str, RasterSource]

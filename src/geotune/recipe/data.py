@@ -7,7 +7,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from geotune.recipe.section import Section, Share
 
@@ -166,6 +175,75 @@ Visible = Annotated[
 ]
 
 
+class Augment(Section):
+    """How training windows vary: what is in them keeps its place in image and labels alike."""
+
+    flips: bool = Field(True, description="flips and quarter turns: each of the eight ways")
+    rotate: float = Field(
+        0.0, ge=0, le=180, description="turned by up to so many degrees, either way"
+    )
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        (1.0, 1.0), description="least and greatest factor by which things appear larger"
+    )
+    band_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a band is left out; one always stays"
+    )
+    band_brightness: Share = Field(
+        0.0, description="as data.brightness, but drawn for each band by itself"
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        least, most = scale
+        if not 0.25 <= least <= most <= 4:
+            raise ValueError(
+                f"data.augment.scale: found {least:g} and {most:g}, expected the least and the "
+                "greatest factor, from 0.25 to 4, such as [0.8, 1.25]"
+            )
+        return scale
+
+
+def _section(value: object) -> object:
+    if isinstance(value, bool):
+        return {"flips": value}
+    if not isinstance(value, dict | Augment):
+        raise ValueError(
+            f"data.augment: found {value!r}, expected true, false or keys such as flips and rotate"
+        )
+    return value
+
+
+class Quality(Section):
+    """Masks of clouds or of quality, a file for each scene."""
+
+    pattern: str = Field(description="the mask's file, with `{stem}` for the scene's name")
+    values: list[int] = Field(default_factory=list, description="values that flag a pixel")
+    bits: list[Annotated[int, Field(ge=0, le=31)]] = Field(
+        default_factory=list, description="bits that flag a pixel where one is set, from 0"
+    )
+    band: PositiveInt = Field(1, description="of the mask's file")
+    hide: bool = Field(
+        False, description="flagged pixels have no data in the image either, beside no label"
+    )
+
+    @model_validator(mode="after")
+    def _flags(self) -> Quality:
+        if not self.values and not self.bits:
+            raise ValueError(
+                "data.quality: has neither values nor bits; say which flag a pixel, such as "
+                "values: [3, 8, 9, 10] of Sentinel-2's scene classification"
+            )
+        return self
+
+
+def _metres(value: object) -> object:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?m", value) if isinstance(value, str) else None
+    if found is None or not float(found[1]):
+        raise ValueError(f"data.resolution: found {value!r}, expected metres a pixel such as 10 m")
+    return value
+
+
 class _Windows(Section):
     """What every kind of data has."""
 
@@ -177,7 +255,10 @@ class _Windows(Section):
         0.5,
         description="share of training windows drawn around a pixel of a rare class, or an object",
     )
-    augment: bool = Field(True, description="flips and quarter turns of training windows")
+    augment: Annotated[Augment, BeforeValidator(_section)] = Field(
+        default_factory=Augment,
+        description="how training windows vary; true or false: flips and quarter turns, or nothing",
+    )
     brightness: Share = Field(
         0.2, description="how much the light of training windows varies: gain and offset; 0: none"
     )
@@ -187,10 +268,20 @@ class _Windows(Section):
 class _OwnFiles(_Windows):
     """What files of one's own do not always say."""
 
-    bands: list[str] | None = Field(
-        None, description="names of the files' bands in file order, where the files do not say"
+    bands: list[str] | dict[str, list[str]] | None = Field(
+        None,
+        description="names of the files' bands in file order, where the files do not say; by "
+        "modality where data.scenes is",
     )
     nodata: float | None = Field(None, description="where the files do not say")
+    resolution: Annotated[str, BeforeValidator(_metres)] | None = Field(
+        None,
+        description="metres a pixel, such as 10 m, to which images are brought, labels with them; "
+        "also unites files of one scene that have different ones",
+    )
+    quality: Quality | None = Field(
+        None, description="masks of clouds or of quality: what they flag is not learnt from"
+    )
 
 
 class _Labelled(_OwnFiles):
@@ -230,9 +321,9 @@ class Scenes(_Labelled):
     """Whole scenes with raster or vector labels, cut into windows."""
 
     kind: Literal["scenes"] = "scenes"
-    scenes: str | list[str] = Field(
-        description="files or patterns; `{band}` where each band has a file, `{scene}` where the "
-        "scene's name stands in the path"
+    scenes: str | list[str] | dict[str, str] = Field(
+        description="files or patterns; `{band}` where each band has a file, `{date}` where each "
+        "date has, `{scene}` where the scene's name stands in the path; by modality for several"
     )
     labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
     format: Literal["auto", "coco", "dota", "fair1m", "nwpu", "points", "vector", "voc", "yolo"] = (

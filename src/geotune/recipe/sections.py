@@ -119,6 +119,21 @@ class Recipe(Sections):
         return with_named(values)
 
     @model_validator(mode="after")
+    def _can_be_cached(self) -> Recipe:
+        varied = [
+            f"data.augment.{name}"
+            for name, value in self.data.augment
+            if name != "flips" and value != type(self.data.augment).model_fields[name].default
+        ]
+        if self.train.cache != "none" and varied:
+            raise ValueError(
+                f"{varied[0]}: makes every window another one in every epoch, but train.cache "
+                f"{self.train.cache} keeps the features of the same ones, in the eight ways to lay "
+                f"them; leave out {' and '.join(varied)}, or use train.cache=none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _data_fits(self) -> Recipe:
         if self.data.kind == "chips" and self.task.kind == "detect":
             raise ValueError(

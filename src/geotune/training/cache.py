@@ -74,7 +74,7 @@ def require_constant(encoder: Encoder, cache: str) -> None:
 
 def cache_notes(data: DataParts) -> list[str]:
     """What a user should know of training from a cache."""
-    varied = ", each in all eight ways to lay it" if data.train.augment else ""
+    varied = ", each in all eight ways to lay it" if data.train.augment.flips else ""
     notes = [f"train.cache: the training windows are the same {len(data.train)} in every epoch"]
     notes[0] += varied
     if data.train.brightness:
@@ -195,10 +195,16 @@ def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
     sources = []
     for scene in windows.scenes:
         raster = scene.raster
-        where: list[Any] = [(p.path.name, p.index, p.nodata, p.masked) for p in raster.places]
+        where: list[Any] = [
+            (p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.places
+        ]
         if scene.area is not None:  # windows see nothing beyond it
             where.append(scene.area)
-        sources.append(source_name([file_stamp(path) for path in raster.files], where))
+        files = list(raster.files)
+        if raster.quality is not None and raster.quality.rule.hide:
+            files.append(raster.quality.path)
+            where.append(raster.quality.rule)
+        sources.append(source_name([file_stamp(path) for path in files], where))
     side = windows.window
     return [
         sample_name(sources[place.scene], (place.row, place.col, side, side), way)

@@ -87,7 +87,9 @@ def test_layers_of_hdf5_are_bands_by_name(copy_of: Copy, recipe_on: On) -> None:
     assert whole(scene).mask[20, 20] == 3 and target.learnable
     assert scene.raster.files == (root / "m-cashew-plant" / f"{scene.name}.hdf5",)
     assert data.parts == {"train": ["id_1", "id_2"], "val": ["id_3"], "test": ["id_4"]}
-    (root / "m-cashew-plant/id_1.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n cut off")
+    damaged = root / "m-cashew-plant/id_1.hdf5"
+    damaged.unlink()  # the library keeps the file that it has open
+    damaged.write_bytes(b"\x89HDF\r\n\x1a\n cut off")
     with pytest.raises(GeotuneError, match=r"id_1\.hdf5: cannot be opened as a raster"):
         build_data(recipe_on("m_cashew_plantation", root))
 

@@ -12,9 +12,11 @@ from geotune.data.handles import file_of, layers
 from geotune.data.named.absent import absent
 from geotune.data.named.division import Place, division
 from geotune.data.patterns import fields_of, find
-from geotune.data.scenes import Files
 from geotune.datasets.base import InFolders, NamedDataset
 from geotune.types import GeotuneError
+
+Files = Path | dict[str, Path]
+"""An image's file, or the file of each band."""
 
 Fields = dict[str, str]
 

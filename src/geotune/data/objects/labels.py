@@ -15,8 +15,7 @@ from shapely import STRtree
 from geotune.boxes.intersection import intersection
 from geotune.boxes.oriented import as_oriented, centres, hull
 from geotune.boxes.place import moved
-from geotune.boxes.visible import visible_fraction
-from geotune.data.objects.target import ROUNDING, Boxes, Objects
+from geotune.data.objects.target import ROUNDING, Boxes, Objects, seen
 from geotune.data.windows import Window
 
 
@@ -60,16 +59,13 @@ class ObjectLabels:
         hits = np.sort(self.tree.query(frame))
         shape = window.height, window.width
         boxes = moved(self.boxes[hits], -window.col, -window.row)
-        shares = visible_fraction(boxes, shape)
-        there = shares > 0
-        hits, boxes, shares = hits[there], boxes[there], shares[there]
-        middles = centres(boxes)
-        own = ((middles >= 0) & (middles < shape[::-1])).all(axis=1)
+        shares, there = seen(boxes, shape)
+        hits = hits[there]
         return Objects(
-            boxes=boxes,
+            boxes=boxes[there],
             classes=self.indices[hits],
             difficult=self.difficult[hits],
-            shown_share=np.where(own, shares, 0.0),
+            shown_share=shares[there],
             visible=self.visible,
             valid=np.ones(shape, dtype=np.bool_),
         )

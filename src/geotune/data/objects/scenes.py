@@ -17,6 +17,8 @@ from geotune.data.objects.options import Options
 from geotune.data.raster import RasterSource
 from geotune.data.scene import Scene
 from geotune.data.scenes import (
+    Names,
+    Patterns,
     label_file,
     open_rasters,
     refuse_missing,
@@ -29,16 +31,17 @@ from geotune.data.values import ClassValues, Said
 
 def open_object_scenes(
     *,
-    scenes: str | Sequence[str],
+    scenes: Patterns,
     labels: str,
     classes: Sequence[str],
     options: Options,
     format: str = "auto",
     missing: Literal["refuse", "empty"] = "refuse",
     class_values: Said | None = None,
-    bands: Sequence[str] | None = None,
+    bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    resolution: float | None = None,
     faults: Faults | None = None,
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
@@ -50,8 +53,8 @@ def open_object_scenes(
         options: how objects are read.
         format: a name in `catalog.FORMATS`, or `auto`.
         missing: whether a scene without a label file is a fault, or has no object.
-        class_values: class name to the number that stands for it; by default the class's index.
-        bands: as `open_raster` takes them, like `wanted_bands` and `nodata`.
+        class_values: class name to what stands for it in the files; by default the class's index.
+        bands: as `open_raster` takes them, like `wanted_bands`, `nodata` and `resolution`.
         faults: may keep what is wrong with single files.
 
     Raises `GeotuneError` for files that are missing or not as they should be, and where no object
@@ -59,7 +62,12 @@ def open_object_scenes(
     """
     faults = faults or Faults()
     rasters = open_rasters(
-        scenes, bands=bands, wanted_bands=wanted_bands, nodata=nodata, faults=faults
+        scenes,
+        bands=bands,
+        wanted_bands=wanted_bands,
+        nodata=nodata,
+        resolution=resolution,
+        faults=faults,
     )
     files = {name: label_file(labels, name) for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from rasterio.transform import Affine
 
 from geotune.boxes.oriented import as_oriented, centres, hull
-from geotune.boxes.place import turned
+from geotune.boxes.place import placed, turned
 from geotune.boxes.polygons import outlines
+from geotune.boxes.visible import visible_fraction
 from geotune.data.augment import turn
 from geotune.data.targets import NONE
+from geotune.data.view import Shape, nearest
 
 if TYPE_CHECKING:  # reading and checking data needs no torch
     from torch import Tensor
@@ -84,6 +87,20 @@ class Objects:
             valid=turn(self.valid, way),
         )
 
+    def placed(self, to: Affine, shape: Shape) -> Self:
+        """With the boxes by their corners, and what the other window shows of each."""
+        boxes = np.asarray(placed(self.boxes, tuple(to)[:6]), dtype=np.float64)
+        shares, there = seen(boxes, shape)
+        moved = replace(
+            self,
+            boxes=boxes[there],
+            classes=self.classes[there],
+            difficult=self.difficult[there],
+            shown_share=shares[there],
+            valid=np.ones(shape, dtype=np.bool_),
+        )
+        return moved.shown(nearest(self.valid.astype(np.int64), to, shape, outside=0) == 1)
+
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Wherever there is data: where no object is labelled there is none."""
         return self.valid & valid
@@ -117,6 +134,14 @@ class Objects:
             }
 
         return [one(target) for target in targets]
+
+
+def seen(boxes: Boxes, shape: Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Of boxes `(N, ...)` in pixels of a window their `shown_share`, and which show anything."""
+    shares = visible_fraction(boxes, shape)
+    middles = centres(boxes)
+    own = ((middles >= 0) & (middles < shape[::-1])).all(axis=1)
+    return np.where(own, shares, 0.0), shares > 0
 
 
 def _shares(boxes: Boxes, valid: NDArray[np.bool_]) -> NDArray[np.float64]:

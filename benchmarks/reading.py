@@ -1,0 +1,256 @@
+"""How fast training windows are read, against a plain loop of rasterio over the same windows.
+
+    python benchmarks/reading.py                    # all of it, a minute or two
+    python benchmarks/reading.py --scenes 4 --windows 200
+
+Scenes are tiled, compressed GeoTIFFs of uint16 with a raster of classes each, made for it. What is
+measured, in processes of their own:
+
+- windows a second of CPU: a loop that reads image and mask of each window from open files and
+  makes float32 of the pixels, and `TrainWindows` through the loader of a training, which also
+  draws the windows, looks for nodata, turns image and mask and stacks batches; with a block cache
+  of GDAL that is small beside the scenes, as in a training on more than a few of them, so that
+  tiles are decompressed, and with one that holds them all, so that reading is copying;
+- windows a second of wall time with one worker and with two;
+- the resident set and the open files over an epoch of many scenes.
+
+CPU time is what a busy machine leaves comparable; wall time is said beside it. The figures go to
+`benchmarks/results/reading.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BANDS = ("blue", "green", "red", "nir")
+CLASSES = ("background", "field")
+BATCH = 16
+REPEATS = 5
+LEAST_SHARE = 0.8
+RESULTS = Path(__file__).parent / "results" / "reading.json"
+
+
+def make_scenes(folder: Path, count: int, size: int) -> None:
+    """Write `count` scenes of `size` x `size` pixels with their labels."""
+    import rasterio
+
+    for kind in ("scenes", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        profile: dict[str, Any] = {
+            "driver": "GTiff", "height": size, "width": size, "crs": "EPSG:32633",
+            "transform": rasterio.transform.from_origin(3e5 + i * size * 10, 5e6, 10, 10),
+            "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 1,
+        }  # fmt: skip
+        fields = np.kron(rng.integers(0, 2, (size // 32, size // 32)), np.ones((32, 32)))
+        image = 1000 + 2000 * fields + rng.integers(0, 300, (len(BANDS), size, size))
+        path = folder / "scenes" / f"{i:04}.tif"
+        with rasterio.open(
+            path, "w", count=len(BANDS), dtype="uint16", nodata=0, **profile
+        ) as file:
+            file.write(image.astype("uint16"))
+            file.descriptions = BANDS
+        with rasterio.open(
+            folder / "labels" / f"{i:04}.tif", "w", count=1, dtype="uint8", **profile
+        ) as file:
+            file.write(fields.astype("uint8"), 1)
+
+
+def train_windows(folder: Path, window: int, samples: int) -> Any:
+    """The random windows of a training over the scenes."""
+    from geotune.data.dataset import TrainWindows
+    from geotune.data.labels import open_labels
+    from geotune.data.scan import scan
+    from geotune.data.scenes import open_scenes
+
+    scenes = open_scenes(
+        partial(open_labels, classes=CLASSES),
+        scenes=f"{folder}/scenes/*.tif",
+        labels=f"{folder}/labels/{{stem}}.tif",
+    )
+    return TrainWindows(scenes, scan(scenes, window), window, samples=samples)
+
+
+def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
+    """Windows a second of CPU, of the plain loop and of the loader, in turn."""
+    import rasterio
+    import torch
+    from rasterio.windows import Window
+
+    from geotune.training.loaders import loader
+
+    torch.set_num_threads(1)
+    windows = train_windows(folder, window, samples)
+    drawn = [windows.draw(np.random.default_rng([0, 0, i]))[0] for i in range(samples)]
+    opened = [
+        (rasterio.open(scene.raster.path), rasterio.open(scene.labels.path))
+        for scene in windows.scenes
+    ]
+
+    def plain() -> None:
+        for place in drawn:
+            where = Window(place.col, place.row, window, window)
+            image, mask = opened[place.scene]
+            image.read(window=where).astype("float32")
+            mask.read(1, window=where)
+
+    batches = loader(windows, BATCH, workers=0)
+
+    def ours() -> None:
+        for _ in batches:
+            pass
+
+    found: dict[str, Any] = {"plain": [], "geotune": [], "plain_wall": [], "geotune_wall": []}
+    for turn in range(REPEATS + 1):
+        for name, work in (("plain", plain), ("geotune", ours)):
+            cpu, wall = time.process_time(), time.perf_counter()
+            work()
+            if turn:  # the first fills the block cache
+                found[name].append(samples / (time.process_time() - cpu))
+                found[f"{name}_wall"].append(samples / (time.perf_counter() - wall))
+    said = {f"{name}_windows_per_s": round(statistics.median(v), 1) for name, v in found.items()}
+    shares = [a / b for a, b in zip(found["geotune"], found["plain"], strict=True)]
+    return {**said, "share": round(statistics.median(shares), 3)}
+
+
+def workers(folder: Path, window: int, samples: int) -> dict[str, Any]:
+    """Windows a second of wall time with one worker and with two, in turn."""
+    import torch
+
+    from geotune.training.loaders import loader
+
+    torch.set_num_threads(1)
+    windows = train_windows(folder, window, samples)
+    loaders = {count: loader(windows, BATCH, workers=count) for count in (1, 2)}
+    found: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(REPEATS + 1):
+        for count, batches in loaders.items():
+            wall = time.perf_counter()
+            for _ in batches:
+                pass
+            if turn:  # the first starts the processes
+                found[count].append(samples / (time.perf_counter() - wall))
+    rate = {count: statistics.median(each) for count, each in found.items()}
+    return {
+        "one_windows_per_s": round(rate[1], 1),
+        "two_windows_per_s": round(rate[2], 1),
+        "speedup": round(rate[2] / rate[1], 3),
+        "load_average": [round(x, 1) for x in os.getloadavg()],
+    }
+
+
+def memory(folder: Path, window: int, samples: int) -> dict[str, Any]:
+    """Resident set and open files in the course of an epoch."""
+    import psutil
+    import torch
+
+    from geotune.training.loaders import loader
+
+    torch.set_num_threads(1)
+    process = psutil.Process()
+    windows = train_windows(folder, window, samples)
+    seen, files = [], []
+    batches = loader(windows, BATCH, workers=0)
+    for i, _ in enumerate(batches):
+        if i % max(1, len(batches) // 20) == 0:
+            seen.append(process.memory_info().rss)
+            files.append(process.num_fds())
+    quarter = len(seen) // 4
+    return {
+        "scenes": len(windows.scenes),
+        "resident_bytes": seen,
+        "open_files": files,
+        "growth_after_first_quarter": round(max(seen[quarter:]) / seen[quarter] - 1, 4),
+    }
+
+
+MEASURES = {"rates": rates, "rates_held": rates, "workers": workers, "memory": memory}
+CACHE_MB = {"rates_held": 1024}
+SMALL_MB = 16
+
+
+def in_own_process(cache_mb: int, *arguments: str) -> Any:
+    """Run this script anew and read its last line."""
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GDAL_CACHEMAX": str(cache_mb)},
+    )  # fmt: skip
+    return json.loads(done.stdout.strip().rpartition("\n")[2])
+
+
+def main() -> int:
+    """Read the command line and measure; 0 if windows come fast enough."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--scenes", type=int, default=8, help="of the rates")
+    parser.add_argument("--size", type=int, default=2048, help="side of those scenes in pixels")
+    parser.add_argument("--many", type=int, default=300, help="scenes of the epoch for memory")
+    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--windows", type=int, default=480)
+    parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(MEASURES[args.measure](args.folder, args.window, args.windows)))
+        return 0
+    with tempfile.TemporaryDirectory() as own:
+        large, many = Path(own) / "large", Path(own) / "many"
+        make_scenes(large, args.scenes, args.size)
+        make_scenes(many, args.many, 512)
+        common = ("--window", str(args.window), "--windows", str(args.windows))
+        figures = {
+            name: in_own_process(
+                CACHE_MB.get(name, SMALL_MB),
+                "--measure",
+                name,
+                "--folder",
+                str(many if name == "memory" else large),
+                *common,
+            )
+            for name in MEASURES
+        }
+    record = {
+        "what": "training windows read through the loader against a plain rasterio loop",
+        "date": datetime.date.today().isoformat(),
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "numpy", "rasterio")},
+        "scenes": args.scenes,
+        "size": args.size,
+        "bands": len(BANDS),
+        "window": args.window,
+        "windows": args.windows,
+        "batch_size": BATCH,
+        "repeats": REPEATS,
+        "block_cache_mb": {name: CACHE_MB.get(name, SMALL_MB) for name in MEASURES},
+        **figures,
+        "least_share": LEAST_SHARE,
+    }
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    print(
+        json.dumps({**figures, "memory": {**figures["memory"], "resident_bytes": "..."}}, indent=1)
+    )
+    return int(figures["rates"]["share"] < LEAST_SHARE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
