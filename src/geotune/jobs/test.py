@@ -51,6 +51,7 @@ def test_run(
         metrics["regions"]["test"] = tested.regions
         for name, value in tested.details.items():
             metrics.setdefault(name, {})["test"] = value
+        tested.windows.save(folder.test_windows)
         folder.write_json("metrics", metrics)
         examples = Examples.load(folder.examples)
         write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
