@@ -64,9 +64,9 @@ def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., An
 
 def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
+    own = {"split", "kind", "normalize", "fraction"}
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
     assert of_windows <= parameters(prepare)
-    own = {"split", "kind", "normalize"}
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own
     objects = parameters(open_object_scenes) | parameters(Options)

@@ -23,6 +23,7 @@ from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
 from geotune.data.splits import (
     Parts,
+    some_to_train,
     split_at_random,
     split_by_column,
     split_by_group,
@@ -93,6 +94,7 @@ def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) 
     """Open, split, read and check the recipe's data. Raises `GeotuneError` for what is wrong."""
     data = recipe.data
     parts = SPLITS[data.split.kind](_open(recipe), **values_of(data.split))
+    parts = some_to_train(parts, data.fraction, seed=recipe.train.seed)
     made = prepare(
         parts,
         window=data.window,

@@ -7,7 +7,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geotune.types import GeotuneError
@@ -27,7 +27,11 @@ def write_report(path: Path, report: Report) -> None:
 
     Raises `GeotuneError` where the file cannot be written.
     """
-    text = render(report)
+    write_page(path, render(report))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page to `path`, whole or not at all. Raises `GeotuneError` where that cannot be."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -40,10 +44,10 @@ def write_report(path: Path, report: Report) -> None:
         ) from error
 
 
-def render(report: Report) -> str:
-    """The report as HTML."""
+def page_environment(*rooms: str) -> Environment:
+    """What renders pages: templates of this room and others, and the filters for numbers."""
     environment = Environment(
-        loader=PackageLoader("geotune.report", "."),
+        loader=ChoiceLoader([PackageLoader(room, ".") for room in (*rooms, "geotune.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -60,27 +64,41 @@ def render(report: Report) -> str:
         "number": fmt.number,
         "plain": Markup,
     }
+    return environment
+
+
+def page_style() -> Markup:
+    """The style of all pages."""
+    return Markup(files(__package__).joinpath("style.css").read_text("utf-8"))
+
+
+def render(report: Report) -> str:
+    """The report as HTML."""
     page = page_of(report)
     parts = evaluated(report)
-    return environment.get_template("template.html.j2").render(
-        report=report,
-        page=page,
-        missing=math.nan,
-        style=Markup(files(__package__).joinpath("style.css").read_text("utf-8")),
-        summary=summary(report, page),
-        judged=next(iter(parts), None),
-        judged_parts=parts,
-        part_names={part: PARTS.get(part, part) for part in (*PARTS, *report.data)},
-        windows=[
-            (title, [(example, _pictures(example)) for example in examples])
-            for title, examples in (("Best", report.best), ("Worst", report.worst))
-            if examples
-        ],
-        curves=[(curve, Markup(curve.svg)) for curve in curves(report, page)],
-        class_curves=has_class_curves(report, page),
-        shares={name: share_rows(report, part) for name, part in report.data.items()},
-        trained_share=ratio(report.cost.trained_parameters, report.cost.total_parameters),
-        **(page.context(report, parts) if parts else {}),
+    return (
+        page_environment()
+        .get_template("template.html.j2")
+        .render(
+            report=report,
+            page=page,
+            missing=math.nan,
+            style=page_style(),
+            summary=summary(report, page),
+            judged=next(iter(parts), None),
+            judged_parts=parts,
+            part_names={part: PARTS.get(part, part) for part in (*PARTS, *report.data)},
+            windows=[
+                (title, [(example, _pictures(example)) for example in examples])
+                for title, examples in (("Best", report.best), ("Worst", report.worst))
+                if examples
+            ],
+            curves=[(curve, Markup(curve.svg)) for curve in curves(report, page)],
+            class_curves=has_class_curves(report, page),
+            shares={name: share_rows(report, part) for name, part in report.data.items()},
+            trained_share=ratio(report.cost.trained_parameters, report.cost.total_parameters),
+            **(page.context(report, parts) if parts else {}),
+        )
     )
 
 

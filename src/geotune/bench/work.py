@@ -1,0 +1,150 @@
+"""One run of a suite: `geotune fit` and `geotune test` in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geotune.bench.energy import EnergyWatch
+from geotune.training.folder import RunFolder
+from geotune.types import GeotuneError
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is told: plain values, so that any machine can be sent them.
+
+    Attributes:
+        path: of the recipe.
+        overrides: its changes.
+        run: the run folder.
+        tests: whether it is tested, too; trials of a search are not.
+        threads: that it may use; None: as the machine's settings say.
+        where: the folder that paths are relative to.
+    """
+
+    path: str
+    overrides: tuple[str, ...]
+    run: str
+    tests: bool = True
+    threads: int | None = None
+    where: str = "."
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What it came to.
+
+    Attributes:
+        error: of a run that failed, in words.
+        joules: that it took; None where nothing counts them, or a part of it was done before.
+    """
+
+    error: str | None = None
+    joules: float | None = None
+
+
+class StoppedError(Exception):
+    """The suite is stopped by its user."""
+
+
+class Worker:
+    """Does work on this machine. Several threads may use one."""
+
+    def __init__(self) -> None:
+        self._children: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def do(self, work: Work) -> Outcome:
+        """Fit, and test; what is done already is not done again.
+
+        Raises `StoppedError` after `stop`.
+        """
+        begun = RunFolder(Path(work.where, work.run)).holds_work
+        watch = EnergyWatch()
+        fit = ["fit", work.path, *work.overrides, f"train.run={work.run}"]
+        for words in [fit, ["test", work.run]] if work.tests else [fit]:
+            error = self._command(words, work)
+            if error is not None:
+                return Outcome(error)
+        return Outcome(joules=None if begun else watch.joules())
+
+    def stop(self) -> None:
+        """End what is being done; every run goes on from its last epoch another time."""
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.terminate()
+
+    def _command(self, words: Sequence[str], work: Work) -> str | None:
+        """Run a command of geotune; what went wrong, or None."""
+        environment = dict(os.environ)
+        if work.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(work.threads)
+        with self._lock:
+            if self._stopped:
+                raise StoppedError
+            child = subprocess.Popen(
+                [sys.executable, "-m", "geotune.bench.child", *words, "--json"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=work.where,
+                env=environment,
+                start_new_session=True,  # Ctrl+C on the terminal is the suite's to answer
+            )
+            self._children.add(child)
+        # Read in a thread of its own: communicate would close the pipe that stands for us.
+        said: list[str] = []
+        assert child.stdout is not None and child.stderr is not None
+        listener = threading.Thread(target=lambda: said.append(child.stderr.read()))
+        listener.start()
+        out = child.stdout.read()
+        listener.join()
+        code = child.wait()
+        with self._lock:
+            self._children.discard(child)
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                if pipe is not None:
+                    pipe.close()
+            if self._stopped:
+                raise StoppedError
+        return None if code == 0 else _reason(words[0], code, out, said[0])
+
+
+def _reason(command: str, code: int, out: str, said: str) -> str:
+    """Why a command failed, in the words it used."""
+    if code < 0:
+        why = " (as the system does where memory runs out)" if code == -9 else ""
+        return f"geotune {command} was ended by signal {-code}{why}"
+    for line in reversed(out.strip().splitlines()):
+        try:
+            found: Any = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and "error" in found:
+            return str(found["error"])
+    last = said.strip().splitlines()
+    return f"geotune {command} failed with exit code {code}: {last[-1] if last else 'no message'}"
+
+
+def is_done(run: Path, recipe: Any, *, tests: bool = True) -> bool:
+    """Whether a run folder holds all that work on this recipe leaves."""
+    folder = RunFolder(run)
+    try:
+        if not folder.is_finished(folder.resolved(recipe)):
+            return False
+        return not tests or (
+            "test" in folder.read_json("metrics") and folder.test_windows.is_file()
+        )
+    except GeotuneError:
+        return False
