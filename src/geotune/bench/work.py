@@ -1,4 +1,4 @@
-"""One run of a suite: `geotune fit` and `geotune test` in processes of their own."""
+"""One run of a suite: `geotune fit` and `geotune test` in a process of their own."""
 
 from __future__ import annotations
 
@@ -71,11 +71,8 @@ class Worker:
         begun = RunFolder(Path(work.where, work.run)).holds_work
         watch = EnergyWatch()
         fit = ["fit", work.path, *work.overrides, f"train.run={work.run}"]
-        for words in [fit, ["test", work.run]] if work.tests else [fit]:
-            error = self._command(words, work)
-            if error is not None:
-                return Outcome(error)
-        return Outcome(joules=None if begun else watch.joules())
+        error = self._commands([fit, ["test", work.run]] if work.tests else [fit], work)
+        return Outcome(error, None if begun or error else watch.joules())
 
     def stop(self) -> None:
         """End what is being done; every run goes on from its last epoch another time."""
@@ -84,8 +81,8 @@ class Worker:
             for child in self._children:
                 child.terminate()
 
-    def _command(self, words: Sequence[str], work: Work) -> str | None:
-        """Run a command of geotune; what went wrong, or None."""
+    def _commands(self, commands: Sequence[Sequence[str]], work: Work) -> str | None:
+        """Run commands of geotune in one process; what went wrong, or None."""
         environment = dict(os.environ)
         if work.threads is not None:
             environment["OMP_NUM_THREADS"] = str(work.threads)
@@ -93,7 +90,7 @@ class Worker:
             if self._stopped:
                 raise StoppedError
             child = subprocess.Popen(
-                [sys.executable, "-m", "geotune.bench.child", *words, "--json"],
+                [sys.executable, "-m", "geotune.bench.child", *map(json.dumps, commands)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -118,14 +115,14 @@ class Worker:
                     pipe.close()
             if self._stopped:
                 raise StoppedError
-        return None if code == 0 else _reason(words[0], code, out, said[0])
+        return None if code == 0 else _reason(code, out, said[0])
 
 
-def _reason(command: str, code: int, out: str, said: str) -> str:
-    """Why a command failed, in the words it used."""
+def _reason(code: int, out: str, said: str) -> str:
+    """Why a run failed, in the words it used."""
     if code < 0:
         why = " (as the system does where memory runs out)" if code == -9 else ""
-        return f"geotune {command} was ended by signal {-code}{why}"
+        return f"was ended by signal {-code}{why}"
     for line in reversed(out.strip().splitlines()):
         try:
             found: Any = json.loads(line)
@@ -134,7 +131,7 @@ def _reason(command: str, code: int, out: str, said: str) -> str:
         if isinstance(found, dict) and "error" in found:
             return str(found["error"])
     last = said.strip().splitlines()
-    return f"geotune {command} failed with exit code {code}: {last[-1] if last else 'no message'}"
+    return f"failed with exit code {code}: {last[-1] if last else 'no message'}"
 
 
 def is_done(run: Path, recipe: Any, *, tests: bool = True) -> bool:
