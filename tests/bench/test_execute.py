@@ -102,7 +102,7 @@ def test_nothing_is_done_twice_and_lost_rows_come_again(two: list[Cell], tmp_pat
 
 
 def test_a_run_that_fails_is_a_row_and_is_tried_again(two: list[Cell], tmp_path: Path) -> None:
-    rows = execution(tmp_path / "bench", Here(fails="est")).run(two)
+    rows = execution(tmp_path / "bench", Here(fails="tiny/est")).run(two)
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert rows[0]["error"] == "the disk is full" and "metrics" not in rows[0]
     mended = Here()
@@ -150,14 +150,14 @@ def test_a_search_is_the_same_again_and_knows_no_test_data(two: list[Cell], tmp_
 
 
 def test_a_search_goes_on_through_a_trial_that_fails(two: list[Cell], tmp_path: Path) -> None:
-    rows = execution(tmp_path / "bench", Here(fails="est/0"), search=SEARCH).run(two[:1])
+    rows = execution(tmp_path / "bench", Here(fails="tiny/est/0"), search=SEARCH).run(two[:1])
     assert [score is None for _, score in rows[0]["search"]["trials"]] == [True] + [False] * 3
 
 
 def test_a_search_without_any_result_is_a_row_with_its_error(
     two: list[Cell], tmp_path: Path
 ) -> None:
-    rows = execution(tmp_path / "bench", Here(fails="search"), search=SEARCH).run(two[:1])
+    rows = execution(tmp_path / "bench", Here(fails="search/tiny"), search=SEARCH).run(two[:1])
     assert "no trial of the search for train.lr" in rows[0]["error"]
     assert "the disk is full" in rows[0]["error"]
 

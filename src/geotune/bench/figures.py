@@ -64,8 +64,8 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
     )
     points = [(_x(line, across), line.figures[metric].mean) for line in front]
     axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=1.5, linestyle=(0, (4, 3)))
-    axes.set_xlim(left=0)
-    axes.margins(x=0.18, y=0.12)
+    axes.margins(y=0.12)
+    axes.set_xlim(0, 1.2 * max(_x(line, across) for line in lines))  # room for the names
     if table.goal.lower:
         axes.invert_yaxis()  # up is better in every figure
     names = ", ".join(line.method for line in front)

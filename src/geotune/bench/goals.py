@@ -1,4 +1,4 @@
-"""By which figure the runs of each recipe are judged."""
+"""By which figure the runs of each recipe are judged, and what a page says of it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from geotune.bench.search import Goal
 from geotune.bench.suite import Suite, nearest
 from geotune.build.model import build_task
 from geotune.recipe import RecipeError
+from geotune.report.tasks.base import TaskPage
 from geotune.report.tasks.catalog import PAGES
 from geotune.run_report import page_name
 
 
-def goals_of(suite: Suite, cells: Sequence[Cell]) -> tuple[dict[str, Goal], dict[str, str | None]]:
-    """By recipe's name its goal, and the figure that its task has of each class.
+def goals_of(suite: Suite, cells: Sequence[Cell]) -> tuple[dict[str, Goal], dict[str, TaskPage]]:
+    """By recipe's name its goal, and its task's part of a page.
 
     Raises `RecipeError` for a metric that a task does not have.
     """
     goals: dict[str, Goal] = {}
-    each: dict[str, str | None] = {}
+    pages: dict[str, TaskPage] = {}
     for cell in cells:
         name = cell.labels["recipe"]
         task = build_task(cell.recipe)
@@ -32,5 +33,5 @@ def goals_of(suite: Suite, cells: Sequence[Cell]) -> tuple[dict[str, Goal], dict
             )
         lower = metric in task.lower_is_better
         goals.setdefault(name, Goal(metric, lower))
-        each.setdefault(name, PAGES[page_name(cell.recipe)].each)
-    return goals, each
+        pages.setdefault(name, PAGES[page_name(cell.recipe)])
+    return goals, pages

@@ -24,6 +24,7 @@ from geotune.bench.tables import cells, head, notes, number, plain, with_spread
 from geotune.report import format as fmt
 from geotune.report.page import page_environment, page_style
 from geotune.report.pictures import png
+from geotune.report.tasks.base import TaskPage
 
 WORDS = (
     (
@@ -85,7 +86,7 @@ class Content:
     Attributes:
         name: of the suite.
         how: differences were judged.
-        each: by recipe the figure of each class, such as `iou`; None where there is none.
+        pages: by recipe its task's part of a page.
         notes: what the user was told.
         device: on which it was run.
     """
@@ -93,7 +94,7 @@ class Content:
     name: str
     tables: Sequence[Table]
     how: Compare
-    each: Mapping[str, str | None]
+    pages: Mapping[str, TaskPage]
     differing: Sequence[Differing]
     published: Sequence[Figure]
     notes: Sequence[str]
@@ -130,7 +131,7 @@ def render(content: Content) -> str:
                 for number, table in enumerate(tables)
                 for curve in fronts(table, number)
             ],
-            classes=[block for t in tables for block in _classes(t, content.each[t.recipe])],
+            classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
             regions=[block for table in tables for block in _regions(table)],
             differing=[_windows(found) for found in content.differing if found.windows],
             published=[block for table in tables for block in _beside(table, content.published)],
@@ -140,7 +141,9 @@ def render(content: Content) -> str:
                 for line in table.lines
                 if line.search is not None
             ],
-            words=WORDS,
+            words=dict.fromkeys(
+                [*WORDS, *(each for page in content.pages.values() for each in page.words)]
+            ),
         )
     )
 

@@ -68,7 +68,7 @@ def bench(
         _check_search(suite.search, cells)
     from geotune.bench.goals import goals_of  # imports torch, for seconds
 
-    goals, each = goals_of(suite, cells)
+    goals, pages = goals_of(suite, cells)
     rows = (
         _rows_there(folder, cells)
         if table_only
@@ -93,7 +93,7 @@ def bench(
     say("drawing")
     maps = [found for table in tables if (found := differing(table, folder)) is not None]
     devices = dict.fromkeys(row["cost"]["device"] for _, row in kept if row["error"] is None)
-    content = Content(path.stem, tables, how, each, maps, published, notes, ", ".join(devices))
+    content = Content(path.stem, tables, how, pages, maps, published, notes, ", ".join(devices))
     write_page(folder / PAGE, render(content))
     return Benched(folder, [row for _, row in kept], tables, suite)
 
