@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 import yaml
 
+import geotune
 from geotune.bench.comparison import COSTS
 
 MEASURED = {*COSTS, "frugal", "fast"}
 """Columns that a clock or the machine decides."""
+
+SOURCES = str(Path(geotune.__file__).resolve().parents[1])
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -31,7 +34,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 def start(suite: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "geotune", "bench", str(suite), "--workers", "2"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCES},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

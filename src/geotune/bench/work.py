@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import geotune
 from geotune.bench.energy import EnergyWatch
 from geotune.training.folder import RunFolder
 from geotune.types import GeotuneError
@@ -83,7 +84,9 @@ class Worker:
 
     def _commands(self, commands: Sequence[Sequence[str]], work: Work) -> str | None:
         """Run commands of geotune in one process; what went wrong, or None."""
-        environment = dict(os.environ)
+        # The child is to be this geotune, whatever copy is installed.
+        roots = [str(Path(geotune.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, roots))}
         if work.threads is not None:
             environment["OMP_NUM_THREADS"] = str(work.threads)
         with self._lock:
