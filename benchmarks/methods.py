@@ -6,7 +6,8 @@
 
 Memory is that of the second training step (forward, backward, AdamW): live tensor bytes followed
 on fake tensors, exact for any device up to the workspaces of its kernels. Time is that of the
-fastest of a few real steps; `full` is timed in the same process as what is compared with it.
+fastest of a few real steps, on a CPU the processor's own seconds, which other programs disturb
+least; `full` is timed in the same process as what is compared with it.
 Rows that the result holds already are not repeated, except for times. Everything goes to
 benchmarks/results/methods.{json,md} and the figures methods.svg and methods_accuracy.svg.
 """
@@ -22,7 +23,6 @@ import os
 import platform
 import time
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +40,7 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.catalog import backbone
 from geotune.catalog import METHODS, find
 from geotune.decoders.unet import Unet
-from geotune.memory.track import TrackedPeak, Tracker, faked
+from geotune.memory.track import PARTS, Tracker, faked
 from geotune.model import Model
 from geotune.recompute import recompute_stages
 from geotune.tasks.segment import Segment
@@ -62,7 +62,6 @@ TASK = Segment(("background", "object"), loss="ce")
 TIMED_STEPS = 3
 ENOUGH_S = 10.0
 MIB = 2**20
-PARTS = ("frozen", "trained", "gradients", "optimizer_state", "activations")
 
 Row = dict[str, Any]
 
@@ -106,8 +105,8 @@ def step(
     optimizer.zero_grad()
 
 
-def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> TrackedPeak:
-    """Peak of the second step, on fake tensors."""
+def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> dict[str, int]:
+    """Bytes at the peak of the second step, on fake tensors: in all and by part."""
     mode = FakeTensorMode()
     fake = faked(model, mode)
     fake_batch = mode.from_tensor(batch[0]), mode.from_tensor(batch[1])
@@ -116,21 +115,22 @@ def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> Track
         step(fake, optimizer, fake_batch, precision)
         with Tracker(fake, optimizer, fake_batch) as tracker:
             step(fake, optimizer, fake_batch, precision)
-    return tracker.peak
+    return {"total": tracker.peak.total, **tracker.peak.parts}
 
 
 def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: str) -> float:
     """Seconds of the fastest of a few steps after one to warm up; of fewer where they take long."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     model = model.to(device)
     batch = batch[0].to(device), batch[1].to(device)
     optimizer = optimizer_of(model)
     seconds = []
     for _ in range(1 + TIMED_STEPS):
-        start = time.perf_counter()
+        start = clock()
         step(model, optimizer, batch, precision)
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
         if sum(seconds[1:]) > ENOUGH_S:
             break
     return min(seconds[1:])
@@ -179,7 +179,7 @@ def one_row(
     row: Row = {
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "backbone_parameters": sum(p.numel() for p in base.parameters()),
-        "peak_bytes": asdict(tracked(model, batch, options.precision)),
+        "peak_bytes": tracked(model, batch, options.precision),
     }
     if full_seconds is not None:
         own = method == "full"
@@ -292,16 +292,22 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
 def cells(row: Row, rows: list[Row]) -> list[str]:
     """A row of the table."""
     if "refused" in row:
-        return [row["method"], "does not fit", *[""] * (3 + len(PARTS))]
+        return [shown(row), "does not fit", *[""] * (3 + len(PARTS))]
     peak, part_of_full = row["peak_bytes"], share(row, rows)
     return [
-        row["method"],
+        shown(row),
         f"{row['trained_parameters'] / 1e6:.2f} M",
         f"{peak['total'] / MIB:,.0f}",
         "–" if part_of_full is None else f"{part_of_full:.1%}",
         *(f"{peak[part] / MIB:,.0f}" for part in PARTS),
         f"{row['time']['of_full']:.2f}" if "time" in row else "–",
     ]
+
+
+def shown(row: Row) -> str:
+    """The method's name; of the tuners of peft, which one."""
+    tuner = row["options"].get("tuner")
+    return f"{row['method']} ({tuner})" if tuner else str(row["method"])
 
 
 def one_line(row: Row, rows: list[Row]) -> str:
@@ -326,7 +332,7 @@ def draw(rows: list[Row], options: argparse.Namespace) -> None:
         axes = figure.add_subplot(lines, columns, i + 1)
         chosen = [row for row in rows if (row["backbone"], row["precision"]) == (name, precision)]
         points = [(row["time"]["of_full"], share(row, rows) or 0.0) for row in chosen]
-        scatter(axes, points, [row["method"] for row in chosen], low=0)
+        scatter(axes, points, [shown(row) for row in chosen], low=0)
         axes.set_title(f"{name.partition('/')[2]}, {PRECISIONS[precision]}", fontsize=9)
         axes.set(xlabel="time of a step, share of full", ylabel="peak memory, share of full")
     save(figure, options.results / "methods.svg")

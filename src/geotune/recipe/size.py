@@ -15,12 +15,18 @@ _UNITS: dict[str, int] = {
 
 
 def parse_size(value: Any) -> int:
-    """Bytes of `8 GB`, `8GiB`, `8000MB` or a number of bytes. Raises `ValueError` for others."""
+    """Bytes of `8 GB`, `8GiB`, `8000MB` or a number of bytes. Raises `ValueError` for others.
+
+    A number without a unit that would be less than a megabyte is refused: its unit was forgotten.
+    """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
     unit = found[2].upper() or "B" if found else ""
     if found is None or unit not in _UNITS or not float(found[1]):
         raise ValueError(f"found {value!r}, expected an amount such as 8GB, 8 GiB or 8000MB")
-    return round(float(found[1]) * _UNITS[unit])
+    size = round(float(found[1]) * _UNITS[unit])
+    if not found[2] and size < _UNITS["MB"]:
+        raise ValueError(f"found {value!r}, which has no unit; expected 8GB, 8 GiB or 8000MB")
+    return size
 
 
 Size = Annotated[int, BeforeValidator(parse_size)]
