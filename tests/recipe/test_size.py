@@ -28,7 +28,9 @@ def test_amounts(text: str | int, expected: int) -> None:
     assert parse_size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GB", "8 XB", "-8GB", "0", "8,5GB", "nan", "1e9", True, None, 8, "8.5"])
+@pytest.mark.parametrize(
+    "text", ["", "GB", "8 XB", "-8GB", "0", "8,5GB", "nan", "1e9", True, None, 8, "8.5"]
+)
 def test_what_is_no_amount_is_refused(
     tiny_values: Callable[..., dict[str, Any]], text: Any
 ) -> None:

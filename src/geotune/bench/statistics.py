@@ -96,9 +96,8 @@ def over_seeds(by_seed: Floats, drawn: NDArray[np.int64]) -> Floats:
     picked = by_seed[drawn, np.arange(len(drawn))[:, None]]
     known = ~np.isnan(picked)
     total = np.where(known, picked, 0.0).sum(axis=1)
-    return np.divide(
-        total, known.sum(axis=1), out=np.full(len(total), math.nan), where=known.any(1)
-    )
+    count = known.sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), math.nan)
 
 
 def estimate(by_seed: Floats, draws: Floats, level: float) -> Estimate:

@@ -115,10 +115,10 @@ def for_terminal(table: Table) -> Drawn:
     """A table for rich: what a terminal is wide enough for."""
     from rich.table import Table as Drawn
 
-    names, shown = head(table), [0, 1, 2, 3, 5, 6, 7, 9, 11]
+    names, shown = head(table), [0, 1, 2, 4, 6, 7, 9, 11]
     drawn = Drawn(title=table.title, title_justify="left", box=None, pad_edge=False)
     for i in shown:
-        drawn.add_column(names[i], justify="left" if i in (0, 6) else "right")
+        drawn.add_column(names[i], justify="left" if i in (0, 6) else "right", no_wrap=i != 6)
     for line in table.lines:
         row = cells(table, line)
         drawn.add_row(*(row[i].replace("[", r"\[") for i in shown))

@@ -105,10 +105,11 @@ class Worker:
             self._children.add(child)
         # Read in a thread of its own: communicate would close the pipe that stands for us.
         said: list[str] = []
-        assert child.stdout is not None and child.stderr is not None
-        listener = threading.Thread(target=lambda: said.append(child.stderr.read()))
+        stdout, stderr = child.stdout, child.stderr
+        assert stdout is not None and stderr is not None
+        listener = threading.Thread(target=lambda: said.append(stderr.read()))
         listener.start()
-        out = child.stdout.read()
+        out = stdout.read()
         listener.join()
         code = child.wait()
         with self._lock:
