@@ -15,8 +15,9 @@ from geotune.bench.comparison import Table
 from geotune.bench.execute import RUNS
 from geotune.build.data import build_data
 from geotune.build.model import Built, load_adapter
+from geotune.card import read_card
 from geotune.data.dataset import GridWindows
-from geotune.palette import palette
+from geotune.palette import Color, palette
 from geotune.recipe import read_recipe
 from geotune.report.composite import to_rgb
 from geotune.report.content import Example
@@ -35,11 +36,12 @@ WINDOWS = 4
 
 @dataclass(frozen=True)
 class Differing:
-    """Windows in which two methods differ: pictures of both by title."""
+    """Windows in which two methods differ: pictures of both by title; classes in their colours."""
 
     table: Table
     methods: tuple[str, str]
     windows: list[Example]
+    legend: list[tuple[str, Color]]
 
 
 def differing(table: Table, folder: Path) -> Differing | None:
@@ -81,7 +83,9 @@ def differing(table: Table, folder: Path) -> Differing | None:
                 }
         caption = f"{names[0]}: {said}; {names[1]}: {said_too}"
         examples.append(Example(windows.name(index), caption, pictures))
-    return Differing(table, names, examples)
+    classes = read_card(runs[0]).sections["task"].get("classes", []) if page.legend else []
+    legend = list(zip(classes, palette(classes), strict=True))
+    return Differing(table, names, examples, legend)
 
 
 def _own_file(backbone: str) -> str | None:

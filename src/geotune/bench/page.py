@@ -263,6 +263,7 @@ def _windows(found: Differing) -> dict[str, Any]:
         "recipe": found.table.recipe,
         "title": found.table.title,
         "methods": found.methods,
+        "legend": found.legend,
         "windows": [
             (example, [(title, png(picture)) for title, picture in example.pictures.items()])
             for example in found.windows

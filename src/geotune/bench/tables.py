@@ -55,6 +55,11 @@ def notes(table: Table, level: float, margin: float) -> str:
         f"intervals of {100 * level:g} % over seeds and {table.units} units of the test part. "
         f"Differences to {table.reference} are positive where a method is better; the margin is "
         f"{100 * margin:g} % of its figure. * no other method is as good for less."
+        + (
+            " Of one seed an interval tells nothing of the chance in training."
+            if all(len(line.runs) < 2 for line in table.lines)
+            else ""
+        )
     )
 
 
@@ -115,10 +120,12 @@ def for_terminal(table: Table) -> Drawn:
     """A table for rich: what a terminal is wide enough for."""
     from rich.table import Table as Drawn
 
-    names, shown = head(table), [0, 1, 2, 4, 6, 7, 9, 11]
+    names, shown = head(table), [0, 2, 4, 6, 7, 9]
     drawn = Drawn(title=table.title, title_justify="left", box=None, pad_edge=False)
     for i in shown:
-        drawn.add_column(names[i], justify="left" if i in (0, 6) else "right", no_wrap=i != 6)
+        drawn.add_column(
+            names[i], justify="left" if i in (0, 6) else "right", no_wrap=i != 6, min_width=10
+        )
     for line in table.lines:
         row = cells(table, line)
         drawn.add_row(*(row[i].replace("[", r"\[") for i in shown))
