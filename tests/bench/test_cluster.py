@@ -25,8 +25,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "180")  # of a busy machine
+def ray() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
     paths = os.pathsep.join(str(Path(part).resolve()) for part in ("src", "tests"))
     ray.init(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geotune.bench.grid import Cell, as_overrides, expand
-from geotune.bench.suite import Suite, read_suite
+from geotune.bench.suite import read_suite
 from geotune.recipe import RecipeError, parse_recipe, read_recipe
 
 Write = Callable[..., Path]
@@ -213,8 +213,12 @@ def test_what_is_wrong_is_said_before_anything_runs(suite: Write, case: str) -> 
         cells_of(suite(**changes))
 
 
-def test_every_suite_of_the_project_expands() -> None:
-    for path in sorted(Path("recipes/suites").glob("*.yaml")):
-        suite: Suite = read_suite(path)
-        if all(entry.path.is_file() for entry in suite.recipes.values()):
-            assert expand(suite)[0], path
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "recipes/suites").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_suite_of_the_project_expands(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert expand(read_suite(path))[0]

@@ -11,6 +11,7 @@ from geotune.bench.published import read_published
 from geotune.bench.suite import Published
 from geotune.types import GeotuneError
 
+ROOT = Path(__file__).parents[2]
 GROUPED = """\
 ,,test mIoU,test mIoU
 ,,mean,std
@@ -86,7 +87,7 @@ def test_the_papers_files_are_read_as_they_are(shared_data: Path) -> None:
                 update={"file": reference / each.file.relative_to("../shared/reference")}
             )
         )
-        for each in read_suite(Path("recipes/suites/published.yaml")).published
+        for each in read_suite(ROOT / "recipes/suites/published.yaml").published
     ]
     assert {figure.method for figure in found[0]} == {
         "frozen", "lora", "vpt", "vit_adapter", "full",
