@@ -25,7 +25,8 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def ray() -> Iterator[Any]:
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as on the cluster: sums depend on it
     ray = pytest.importorskip("ray")
     paths = os.pathsep.join(str(Path(part).resolve()) for part in ("src", "tests"))
     ray.init(
