@@ -372,7 +372,8 @@ def test_the_unspoilt_recipe_trains(
     case = Case(folder, tiny_values(changes, data=folder))
     case.polygons("EPSG::32633")
     # b, c and d lie further east than the polygon
-    case.values["data"]["split"] = {"kind": "list", "train": ["a"], "val": ["a2"]}
+    split = {"kind": "list", "train": ["a"], "val": ["a2"], "allow_overlap": True}
+    case.values["data"]["split"] = split
     for kind, suffix in (("scenes", "tif"), ("labels", "geojson")):
         first = folder / kind / f"a.{suffix}"
         (folder / kind / f"a2.{suffix}").write_bytes(first.read_bytes())

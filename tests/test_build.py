@@ -18,11 +18,12 @@ from geotune.build.data import SPLITS, build_data
 from geotune.build.model import TASKS, Built, build_training, card_sections, load_adapter
 from geotune.data.chips import open_chips
 from geotune.data.density_labels import open_density_labels
+from geotune.data.examined import examine
 from geotune.data.labels import open_labels
 from geotune.data.objects.catalog import FORMATS
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import open_object_scenes
-from geotune.data.prepare import prepare
+from geotune.data.prepare import datasets
 from geotune.data.scenes import open_scenes
 from geotune.decoders.catalog import DECODERS
 from geotune.recipe import Recipe, parse_recipe
@@ -58,7 +59,7 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
 def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., Any]]) -> None:
     assert kinds(union).keys() == catalogue.keys()
     for kind, section in kinds(union).items():
-        fields = set(section.model_fields) - {"kind"}
+        fields = set(section.model_fields) - {"kind", "allow_overlap"}
         assert fields <= parameters(catalogue[kind]), kind
 
 
@@ -66,7 +67,7 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
     own = {"split", "kind", "normalize", "fraction"}
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
-    assert of_windows <= parameters(prepare)
+    assert of_windows <= parameters(examine) | parameters(datasets)
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own
     objects = parameters(open_object_scenes) | parameters(Options)

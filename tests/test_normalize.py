@@ -76,7 +76,9 @@ def test_data_in_other_units_get_their_own_and_the_user_is_told(
 
 def test_the_user_decides() -> None:
     other = replace(ALIKE, mean=(0.1, 0.2), std=(0.1, 0.1))
-    assert choose_normalization(Known(OWN, SEEN), other, "backbone") == (OWN, [])
+    assert choose_normalization(Known(OWN, SEEN), ALIKE, "backbone") == (OWN, [])
+    found, [note] = choose_normalization(Known(OWN, SEEN), other, "backbone")
+    assert found == OWN and "about 10,000 times smaller (reflectance as 0 to 1" in note
     found, notes = choose_normalization(Known(OWN, SEEN), ALIKE, "data")
     assert notes == []
     assert apply(found, 0, 1500.0) == pytest.approx(0.3)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from geotune.jobs.check import Checked
     from geotune.jobs.fit import FitResult
     from geotune.jobs.plan import Plan
     from geotune.recipe import Recipe
@@ -93,6 +94,40 @@ def fit(
         )
     if result.main_process:
         _show_fit(result, as_json)
+
+
+@app.command
+def check(
+    recipe: Path,
+    *overrides: str,
+    page: Path | None = None,
+    as_json: Json = False,
+) -> None:
+    """Read a recipe's data once and say all that is wrong with it, file by file.
+
+    What it calls an error, geotune fit refuses. The exit code is 1 where there is one.
+
+    Parameters
+    ----------
+    recipe
+        The YAML file.
+    overrides
+        Changes to it, such as data.split.fold=2.
+    page
+        Where the HTML goes; by default checks/ with the recipe's name.
+    """
+    read = _read(recipe, overrides)
+    from geotune.jobs.check import check_recipe, check_values
+
+    page = page or Path("checks") / f"{recipe.stem}.html"
+    with _counting("scenes") as progress:
+        found = check_recipe(read, page, title=recipe.stem, say=_say, progress=progress)
+    if as_json:
+        _print_json(check_values(found))
+    else:
+        _show_check(found)
+    if found.count("error"):
+        sys.exit(1)
 
 
 @app.command
@@ -198,6 +233,12 @@ def test(
     main = next(iter(result["metrics"]))
     for region, metrics in result["regions"].items():
         _out().print(f"{_escape(region)}: {METRICS.get(main, main)} {_score(metrics[main])}")
+    if (gap := result["gap"]) is not None:
+        seen, unseen = gap["seen"][main], gap["unseen"][main]
+        _out().print(
+            f"{METRICS.get(main, main)} in regions not seen in training {_score(unseen)}, in seen "
+            f"ones ({gap['seen_in']} scenes) {_score(seen)}: {unseen - seen:+.3f}"
+        )
     _out().print(f"report: {run / 'report.html'}")
 
 
@@ -461,6 +502,34 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
     )
     _out().print(f"adapter: {result.run / 'adapter.safetensors'}")
     _out().print(f"report: {result.run / 'report.html'}")
+
+
+SEVERITY_STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+def _show_check(found: Checked) -> None:
+    for one in found.findings:
+        style = SEVERITY_STYLES[one.severity]
+        _out().print(f"[{style}]{one.severity}[/{style}] {_escape(one.text)}")
+    if found.class_counts:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for column in ("class", *found.class_counts):
+            table.add_column(column, justify="right" if table.columns else "left")
+        for name in next(iter(found.class_counts.values())):
+            shares = [_share(counts, name) for counts in found.class_counts.values()]
+            table.add_row(_escape(name), *shares)
+        _out().print(table)
+    counts = ", ".join(f"{found.count(word)} {word}s" for word in SEVERITY_STYLES)
+    _out().print(f"{found.scenes} scenes read: {counts}")
+    _out().print(f"page: {found.page}")
+
+
+def _share(counts: dict[str, int], name: str) -> str:
+    """How much of a class is labelled, and which share of all that is."""
+    total = sum(counts.values())
+    return f"{counts[name]:,} ({counts[name] / total:.1%})" if total else "0"
 
 
 def _show_plan(plan: Plan) -> None:

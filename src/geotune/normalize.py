@@ -12,6 +12,14 @@ FAR_STDS = 3.0
 WIDE_RATIO = 4.0
 """So do standard deviations that differ by more than this factor."""
 
+SCALES = {
+    10_000.0: "reflectance as 0 to 1 on one side and as 0 to 10,000 on the other",
+    255.0: "values of 0 to 1 on one side and of 0 to 255 on the other",
+}
+"""Factors between units that people mix up, and what they are."""
+NEARLY = 3.0
+"""A ratio of means is such a factor if it is off by less than this one."""
+
 
 def choose_normalization(
     backbone: Backbone,
@@ -37,7 +45,8 @@ def choose_normalization(
                 f"data.normalize: backbone: {backbone.name} publishes no normalisation; "
                 "use data.normalize=data"
             )
-        return own, []
+        odd = _in_other_units(backbone, statistics)
+        return own, [] if odd is None else [f"{odd}; data.normalize=data would allow for it"]
     if mode == "auto" and own is not None:
         odd = _in_other_units(backbone, statistics)
         if odd is None:
@@ -62,9 +71,23 @@ def _in_other_units(backbone: Backbone, statistics: BandStatistics) -> str | Non
             return (
                 f"band {band} has mean {mean:.4g} and standard deviation {std:.4g}, where "
                 f"{backbone.name} was trained on {usual_mean:.4g} and {usual_std:.4g}: these are "
-                "other units"
+                f"other units{_known_factor(statistics, seen)}"
             )
     return None
+
+
+def _known_factor(statistics: BandStatistics, seen: BandStatistics) -> str:
+    """Which units were mixed up, where the bands' means say it."""
+    pairs = zip(statistics.mean, seen.mean, strict=True)
+    ratios = [mean / usual for mean, usual in pairs if mean > 0 and usual > 0]
+    if not ratios:
+        return ""
+    ratio = sorted(ratios)[len(ratios) // 2]
+    for factor, meaning in SCALES.items():
+        for found, said in ((1 / ratio, "smaller"), (ratio, "larger")):
+            if factor / NEARLY < found < factor * NEARLY:
+                return f", about {factor:,.0f} times {said} ({meaning})"
+    return ""
 
 
 def _from_data(backbone: Backbone, statistics: BandStatistics) -> Normalization:

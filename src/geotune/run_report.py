@@ -166,8 +166,13 @@ def make_report(
         details={
             name: found
             for name, found in metrics.items()
-            if name not in ("val", "test", "regions", "confusion")
+            if name not in ("val", "test", "regions", "confusion", "gap")
         },
+        regions={
+            name: _numbers(found)
+            for name, found in metrics.get("regions", {}).get(tested[-1], {}).items()
+        },
+        gap=_gap(metrics.get("gap")),
         best=examples.best,
         worst=examples.worst,
         data={
@@ -179,9 +184,18 @@ def make_report(
         unit=UNITS.get(recipe.data.kind, "scene"),
         shown_bands=[bands[i] for i in shown_bands(bands)] if len(bands) > 2 else [],
         versions={"geotune": run["geotune"], **run["versions"]},
+        distances_m=run["data"].get("distances_m", {}),
+        skipped=run["data"].get("skipped", ()),
         notes=run["notes"],
         created=run["created"],
     )
+
+
+def _gap(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """With numbers in place of what JSON has for NaN."""
+    if found is None:
+        return None
+    return {**found, "seen": _numbers(found["seen"]), "unseen": _numbers(found["unseen"])}
 
 
 def _numbers(values: dict[str, float | None]) -> dict[str, float]:

@@ -143,7 +143,7 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
 
 def _parts(scenes: Any, **options: Any) -> DataParts:
     parts = split_by_list(scenes, train=["a", "b"], val=["c"], test=["d"])
-    return prepare(parts, window=16, **options)
+    return prepare(parts, window=16, allow_overlap=True, **options)
 
 
 @pytest.mark.parametrize("augment", [True, False])
@@ -195,8 +195,10 @@ def test_prepare_makes_all_parts(scenes: Any) -> None:
         int((np.concatenate([made.val[i].target.mask for i in range(12)]) == k).sum())
         for k in (0, 1)
     ]
-    assert made.notes == []
-    without = prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
+    assert len(made.train_grid) == 24 and made.distances_m["train-val"] == 0
+    assert all("overlap by" in note for note in made.notes if "scenes" not in note)
+    parts = split_by_list(scenes, train=["a"], val=["b"])
+    without = prepare(parts, window=16, allow_overlap=True)
     assert without.test is None and without.class_counts["test"] == []
 
 
@@ -209,8 +211,9 @@ def test_a_part_without_labels_is_refused(write_raster: Any, tmp_path: Path) -> 
 
 def test_an_absent_class_is_noted(write_raster: Any, tmp_path: Path) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.zeros((9, 9)), "b": np.ones((9, 9))})
-    made = prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
-    assert made.notes == [
+    parts = split_by_list(scenes, train=["a"], val=["b"])
+    made = prepare(parts, window=16, allow_overlap=True)
+    assert [note for note in made.notes if note.startswith("no pixel")] == [
         "no pixel of ship in the train part",
         "no pixel of background in the val part",
     ]

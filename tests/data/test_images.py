@@ -125,7 +125,8 @@ def test_every_image_is_one_window_and_counts_once(
     empty = np.zeros((2, 8, 8), dtype="uint8")
     write_raster("images/forest/empty.tif", empty, bands=["red", "nir"], nodata=0)
     found = open_images(images=folder, classes=CLASSES)
-    made = prepare(split_at_random(found, val=0.3, test=0.0, seed=1), window=None)
+    parts = split_at_random(found, val=0.3, test=0.0, seed=1)
+    made = prepare(parts, window=None, allow_overlap=True)
     assert made.window == 700 and made.unit == "image"
     assert np.sum([made.class_counts[part] for part in ("train", "val")], axis=0).tolist() == [4, 2]
     assert len(made.val) == len(made.val.scenes) - any("empty" in s.name for s in made.val.scenes)

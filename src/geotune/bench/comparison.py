@@ -239,8 +239,7 @@ def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> 
 def _cost(cost: Mapping[str, Any], name: str) -> float | None:
     """One cost of a run; memory is that of tensors, which on a GPU is the peak itself."""
     if name == "memory_bytes":
-        tensors = cost["tensor_bytes"]
-        return cost["peak_bytes"] if tensors is None else tensors
+        name = "peak_bytes" if cost["tensor_bytes"] is None else "tensor_bytes"
     value: float | None = cost[name]
     return value
 

@@ -22,7 +22,7 @@ from geotune.bench.statistics import Verdict
 from geotune.bench.suite import Compare
 from geotune.bench.tables import cells, head, notes, number, plain, with_spread
 from geotune.report import format as fmt
-from geotune.report.page import page_environment, page_style
+from geotune.report.page import new_environment, page_style
 from geotune.report.pictures import png
 from geotune.report.tasks.base import TaskPage
 
@@ -107,7 +107,7 @@ def render(content: Content) -> str:
     tables, how = content.tables, content.how
     methods = dict.fromkeys(line.method for table in tables for line in table.lines)
     return (
-        page_environment("geotune.bench")
+        new_environment("geotune.bench")
         .get_template("bench.html.j2")
         .render(
             name=content.name,

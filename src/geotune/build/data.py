@@ -5,20 +5,27 @@ Needs no torch, so that a fault in the data is answered before the seconds that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 from geotune.backbones.request import band_names
 from geotune.build.values import values_of
+from geotune.data.blocks import split_by_blocks
+from geotune.data.check.catalog import check
 from geotune.data.chips import open_chips
+from geotune.data.dates import split_by_date
 from geotune.data.density_labels import open_density_labels
+from geotune.data.examined import Examined, examine, fitting_window
+from geotune.data.findings import Faults, Finding, refuse
+from geotune.data.folds import split_into_folds
 from geotune.data.images import open_images
 from geotune.data.labels import LabelReader, open_labels
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import cut_notes, open_object_scenes
-from geotune.data.prepare import DataParts, fitting_window, prepare
+from geotune.data.prepare import DataParts, datasets
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
 from geotune.data.splits import (
@@ -53,6 +60,9 @@ SPLITS: dict[str, Callable[..., Parts]] = {
     "list": split_by_list,
     "random": split_at_random,
     "group": split_by_group,
+    "folds": split_into_folds,
+    "blocks": split_by_blocks,
+    "date": split_by_date,
     "column": split_by_column,
 }
 
@@ -90,23 +100,65 @@ READERS: dict[str, Callable[[Any], LabelReader]] = {
 """By the task's kind: what opens the label file of a scene."""
 
 
-def build_data(recipe: Recipe, progress: Callable[[Scene], None] | None = None) -> DataParts:
-    """Open, split, read and check the recipe's data. Raises `GeotuneError` for what is wrong."""
-    data = recipe.data
-    parts = SPLITS[data.split.kind](_open(recipe), **values_of(data.split))
-    parts = some_to_train(parts, data.fraction, seed=recipe.train.seed)
-    made = prepare(
+def build_data(recipe: Recipe) -> DataParts:
+    """Open, split, read and check the recipe's data.
+
+    Raises `GeotuneError` for what is wrong, unless it is in few files and the recipe says
+    `train.skip_bad_samples`.
+    """
+    faults = Faults(keep=recipe.train.skip_bad_samples)
+    examined = examine_data(recipe, faults)
+    skipped = faults.without(len(examined.scenes) + len(faults.scenes))
+    findings = check_data(recipe, examined)
+    refuse(findings)
+    notes = [f"skipped, for train.skip_bad_samples: {text}" for text in skipped]
+    notes += [one.text for one in findings]
+    return replace(make_datasets(recipe, examined, notes), skipped=tuple(skipped))
+
+
+def examine_data(
+    recipe: Recipe, faults: Faults, progress: Callable[[int, int], None] | None = None
+) -> Examined:
+    """Open, split and read the recipe's data. `progress` is told the scenes read, and how many.
+
+    Raises `GeotuneError` for what is wrong; `faults` may keep what is wrong with single files.
+    """
+    scenes = _open(recipe, faults)
+    split = values_of(recipe.data.split)
+    del split["allow_overlap"]
+    parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
+    parts = some_to_train(parts, recipe.data.fraction, seed=recipe.train.seed)
+    total = sum(map(len, parts.values()))
+    done = count(1)
+    return examine(
         parts,
-        window=data.window,
+        window=recipe.data.window,
+        metadata=recipe.backbone.metadata,
+        progress=progress and (lambda scene: progress(next(done), total)),
+        faults=faults,
+    )
+
+
+def check_data(recipe: Recipe, examined: Examined) -> list[Finding]:
+    """What every check finds in the data that was read, errors first."""
+    found = check(examined, allow_overlap=recipe.data.split.allow_overlap)
+    cuts = cut_notes(examined.parts, examined.window)
+    return [*found, *(Finding("note", "labels", text) for text in cuts)]
+
+
+def make_datasets(recipe: Recipe, examined: Examined, notes: Sequence[str] = ()) -> DataParts:
+    """The datasets of a training. Raises `GeotuneError` for a band without any data."""
+    data = recipe.data
+    return datasets(
+        examined,
         samples=data.samples,
         focus=data.focus,
         augment=data.augment,
         brightness=data.brightness,
         seed=recipe.train.seed,
         metadata=recipe.backbone.metadata,
-        progress=progress,
+        notes=notes,
     )
-    return replace(made, notes=[*made.notes, *cut_notes(parts, made.window)])
 
 
 def with_window(recipe: Recipe, window: int) -> Recipe:
@@ -129,12 +181,19 @@ def file_facts(recipe: Recipe) -> FileFacts:
     return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
-def _open(recipe: Recipe) -> list[Scene]:
+def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
+    faults = faults or Faults()
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
     scenes = OPENERS[recipe.data.kind](
-        recipe, bands=recipe.data.bands, wanted_bands=wanted, nodata=recipe.data.nodata
+        recipe,
+        bands=recipe.data.bands,
+        wanted_bands=wanted,
+        nodata=recipe.data.nodata,
+        faults=faults,
     )
+    if not scenes:
+        refuse(faults.found)
     found = scenes[0].raster.bands
     if isinstance(bands, int) and len(found) != bands:
         raise GeotuneError(

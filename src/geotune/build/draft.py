@@ -25,12 +25,15 @@ class Drafts:
     Args:
         recipe: whose backbone it is, complete.
         bands: of the images.
+
+    Attributes:
+        backbone: empty; what is published of it is there.
     """
 
     def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
         self._section = recipe.backbone.model_copy(update={"pretrained": False, "weights": None})
         self._bands = bands
-        self._backbone = self._build()
+        self.backbone = self._build()
 
     def fake(self, recipe: Recipe) -> Model:
         """On fake tensors; real and empty where a method cannot be attached to such.
@@ -39,7 +42,7 @@ class Drafts:
         """
         mode = FakeTensorMode()
         try:
-            backbone = faked(self._backbone, mode)
+            backbone = faked(self.backbone, mode)
             assert isinstance(backbone, Backbone)
             with mode, _staying_put():
                 return self._assemble(recipe, backbone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from geotune.data.findings import Faults
 from geotune.data.labels import LabelReader
 from geotune.data.raster import open_raster
 from geotune.data.scene import Scene
@@ -22,24 +23,27 @@ def open_chips(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    faults: Faults | None = None,
 ) -> list[Scene]:
     """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
 
     A chip's name is its image's stem without `image_suffix`; its mask has the same stem with
     `mask_suffix`, and `read` opens it. Raises `GeotuneError` for an image without mask, a mask
-    without image, and a pair of different size.
+    without image, and a pair of different size; `faults` may keep what is wrong with single files.
     """
+    faults = faults or Faults()
     same = images.resolve() == masks.resolve()
     found = _by_name(images, image_suffix, other=mask_suffix if same else "")
     drawn = _by_name(masks, mask_suffix, other=image_suffix if same else "")
-    _pair(images, masks, found, drawn)
+    _pair(images, masks, found, drawn, faults)
     chips = []
     for name, image in found.items():
-        raster = open_raster(image, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-        labels = read(drawn[name], raster, by_pixel=True)
-        chips.append(Scene(name, raster, labels, group=name))
-    same_bands([chip.raster for chip in chips])
-    return chips
+        if name in drawn:
+            with faults.of(name, image):
+                raster = open_raster(image, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+                labels = read(drawn[name], raster, by_pixel=True)
+                chips.append(Scene(name, raster, labels, group=name))
+    return same_bands(chips, faults)
 
 
 def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
@@ -65,17 +69,29 @@ def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
     return found
 
 
-def _pair(images: Path, masks: Path, found: Mapping[str, Path], drawn: Mapping[str, Path]) -> None:
-    faults = []
+def _pair(
+    images: Path,
+    masks: Path,
+    found: Mapping[str, Path],
+    drawn: Mapping[str, Path],
+    faults: Faults,
+) -> None:
+    """Raise `GeotuneError` for what has no counterpart; `faults` may keep it, name by name."""
+    by_stem = "; the two are matched by stem, without data.image_suffix and data.mask_suffix"
+    if faults.keep and set(found) & set(drawn):
+        for name in sorted(set(found) ^ set(drawn)):
+            lone = found.get(name) or drawn[name]
+            what, folder = ("mask", masks) if name in found else ("image", images)
+            with faults.of(name, lone):
+                raise GeotuneError(f"{lone}: has no {what} in {folder}{by_stem}")
+        return
+    said = []
     for what, names, folder in (
         ("images without a mask", sorted(set(found) - set(drawn)), masks),
         ("masks without an image", sorted(set(drawn) - set(found)), images),
     ):
         if names:
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            faults.append(f"{folder}: {len(names)} {what} there: {', '.join(names[:10])}{more}")
-    if faults:
-        raise GeotuneError(
-            "; ".join(faults)
-            + "; the two are matched by stem, without data.image_suffix and data.mask_suffix"
-        )
+            said.append(f"{folder}: {len(names)} {what} there: {', '.join(names[:10])}{more}")
+    if said:
+        raise GeotuneError("; ".join(said) + by_stem)

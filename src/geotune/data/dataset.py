@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
@@ -199,6 +200,18 @@ class GridWindows:
             if (place.row, place.col) in labelled
         ]
 
+    def of(self, groups: Collection[str], most: int | None = None) -> GridWindows:
+        """The windows in scenes of some groups; with `most` so many of them, evenly spread."""
+        index = {
+            i: n
+            for n, i in enumerate(i for i, scene in enumerate(self.scenes) if scene.group in groups)
+        }
+        places = [p._replace(scene=index[p.scene]) for p in self.places if p.scene in index]
+        fewer = copy(self)
+        fewer.scenes = [self.scenes[i] for i in index]
+        fewer.places = places[:: max(1, math.ceil(len(places) / (most or len(places) or 1)))]
+        return fewer
+
     def __len__(self) -> int:
         return len(self.places)
 
@@ -235,7 +248,8 @@ def _sample(
     scene: Scene, window: Window, image: Image, target: Target, metadata: Sequence[str]
 ) -> Sample:
     name = _name(scene, window.row, window.col)
-    return Sample(image, target, name, scene.group, *time_and_place(scene.raster, window, metadata))
+    known = time_and_place(scene.raster, scene.place(window), metadata)
+    return Sample(image, target, name, scene.group, *known)
 
 
 def _name(scene: Scene, row: int, col: int) -> str:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -28,6 +29,12 @@ from geotune.types import GeotuneError
 
 MAX_OPEN = 128
 """Open files a thread; systems allow a process 256 and more."""
+
+DENSEST = 10_000
+"""Bytes of pixels that a byte of a file stands for at most; what claims more is damaged."""
+
+LEAST_CLAIM = 2**20
+"""Bytes of pixels that any file may claim."""
 
 Grid = tuple[CRS, Affine, tuple[int, int]]
 """CRS, transform and shape (H, W) of a raster."""
@@ -125,7 +132,25 @@ def _open(path: Path) -> DatasetReader:
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, sharing=False)
+        handle = rasterio.open(path, sharing=False)
+    if handle.driver != "VRT":  # which stands for other files
+        _plausible(path, handle)
+    return handle
+
+
+def _plausible(path: Path, handle: DatasetReader) -> None:
+    """Raise `GeotuneError` for more pixels than a file of its size can hold.
+
+    Memory is made for them before the first is read.
+    """
+    bytes_a_pixel = sum(np.dtype(dtype).itemsize for dtype in handle.dtypes)
+    claimed, held = handle.width * handle.height * bytes_a_pixel, path.stat().st_size
+    if claimed > max(LEAST_CLAIM, DENSEST * held):
+        raise GeotuneError(
+            f"{path}: says it has {handle.height}x{handle.width} pixels of {handle.count} bands, "
+            f"{claimed / 1e9:,.1f} GB, but is {held:,} bytes long; it is damaged or truncated: "
+            "fetch or write it anew"
+        )
 
 
 def _cached(key: object) -> DatasetReader | WarpedVRT | None:

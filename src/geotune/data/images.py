@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geotune.data.findings import Faults
 from geotune.data.image_labels import ImageLabels, Said
 from geotune.data.raster import open_raster
 from geotune.data.scene import Scene
@@ -34,6 +35,7 @@ def open_images(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    faults: Faults | None = None,
 ) -> list[Scene]:
     """Images with their labels, sorted by name; each is a scene that no window cuts.
 
@@ -47,29 +49,32 @@ def open_images(
         bands: names of a file's bands in file order, where the file does not say.
         wanted_bands: what to read, in this order; by default all.
         nodata: the value without data, where the file does not say.
+        faults: may keep what is wrong with single rows and images.
 
     An image's name is its path from `images` without its suffix. Raises `GeotuneError` that names
     the file or row: for a class that is not in the list or that no image has, a folder without
     images, an image that is not there or that has two labels, a column that is missing and what is
     no number.
     """
+    faults = faults or Faults()
     if not images.is_dir():
         raise GeotuneError(f"{images}: there is no such folder; mend data.images")
     if labels is None:
         found = _by_folder(images, classes, column)
     else:
-        found = _by_table(images, labels, classes, column)
+        found = _by_table(images, labels, classes, column, faults)
     _every_class(found, classes, labels or images, column)
     opened = []
-    for name, (path, target, part) in sorted(found.items()):
-        raster = open_raster(path, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-        said = ImageLabels(labels or path.parent, tuple(classes), target)
-        opened.append(Scene(name, raster, said, group=name, part=part))
-    same_bands([scene.raster for scene in opened])
-    return opened
+    for name, (path, target, row) in sorted(found.items()):
+        with faults.of(name, path):
+            raster = open_raster(path, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+            said = ImageLabels(labels or path.parent, tuple(classes), target)
+            part = row.get("split", "").strip().lower() or None
+            opened.append(Scene(name, raster, said, group=name, part=part, attributes=row))
+    return same_bands(opened, faults)
 
 
-Found = dict[str, tuple[Path, Said, str | None]]
+Found = dict[str, tuple[Path, Said, Row]]
 
 
 def _by_folder(images: Path, classes: Sequence[str], column: str) -> Found:
@@ -89,27 +94,29 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> Found:
                 "mend data.images"
             )
         for path in files:
-            _add(found, images, path, ImageClass(list(classes).index(name)), None, str(path))
+            _add(found, images, path, ImageClass(list(classes).index(name)), {}, str(path))
     return found
 
 
-def _by_table(images: Path, table: Path, classes: Sequence[str], column: str) -> Found:
+def _by_table(
+    images: Path, table: Path, classes: Sequence[str], column: str, faults: Faults
+) -> Found:
     read = READERS[column]
     found: Found = {}
     for number, row in _rows(table, column):
         where = f"{table}: row {number}"
-        path = images / row["path"].strip()
-        if not row["path"].strip() or not path.is_file():
-            raise GeotuneError(
-                f"{where}: there is no image {path}; mend the row, or data.images, from which "
-                "paths start"
-            )
-        part = row["split"].strip().lower() or None if "split" in row else None
-        if part is not None and part not in PARTS:
-            raise GeotuneError(
-                f"{where}: split is {row['split']!r}; expected {', '.join(PARTS)} or nothing"
-            )
-        _add(found, images, path, read(row[column].strip(), classes, where), part, where)
+        with faults.of(row["path"].strip() or where, table):
+            path = images / row["path"].strip()
+            if not row["path"].strip() or not path.is_file():
+                raise GeotuneError(
+                    f"{where}: there is no image {path}; mend the row, or data.images, from which "
+                    "paths start"
+                )
+            if row.get("split", "").strip().lower() not in (*PARTS, ""):
+                raise GeotuneError(
+                    f"{where}: split is {row['split']!r}; expected {', '.join(PARTS)} or nothing"
+                )
+            _add(found, images, path, read(row[column].strip(), classes, where), row, where)
     return found
 
 
@@ -136,9 +143,7 @@ def _rows(table: Path, column: str) -> list[tuple[int, Row]]:
     return rows
 
 
-def _add(
-    found: Found, images: Path, path: Path, target: Said, part: str | None, where: str
-) -> None:
+def _add(found: Found, images: Path, path: Path, target: Said, row: Row, where: str) -> None:
     try:
         name = path.relative_to(images).with_suffix("").as_posix()
     except ValueError:  # an absolute path in the table
@@ -147,7 +152,7 @@ def _add(
         raise GeotuneError(
             f"{where}: the image {name} is named a second time ({found[name][0]}); leave it in once"
         )
-    found[name] = path, target, part
+    found[name] = path, target, row
 
 
 def _one(text: str, classes: Sequence[str], where: str) -> ImageClass:

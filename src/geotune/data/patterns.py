@@ -33,7 +33,8 @@ def find(pattern: str, bands: Sequence[str] = ()) -> list[Match]:
     found = []
     for text in sorted(glob.glob(shell, recursive=True)):
         match = regex.fullmatch(text)
-        if match and Path(text).is_file():
+        # a link to nowhere, or a folder called x.tif, is told where it is opened
+        if match and (Path(text).suffix or not Path(text).is_dir()):
             found.append(Match(Path(text), _named(match), _blank(match, text)))
     return found
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
-from rasterio.warp import transform as transform_points
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.handles import Grid, dataset, reading, warped
+from geotune.data.projections import transformer
 from geotune.data.raster import RasterSource, apply
 from geotune.data.targets import PixelClasses
 from geotune.data.values import UNKNOWN, ClassValues, Mask
@@ -163,7 +163,7 @@ def place(
         assert raster.crs is not None
         if not _same_grid(raster, handle):
             grid = (raster.crs, raster.transform, raster.shape)
-            overlaps = _overlap(raster, handle)
+            overlaps = _overlap(path, raster, handle)
             notes.append(f"{path}: is on another grid than {raster.path}; reprojected to it")
     if grid is None and handle.shape != raster.shape:
         raise GeotuneError(
@@ -186,13 +186,24 @@ def _same_grid(raster: RasterSource, handle: DatasetReader) -> bool:
     return bool(np.hypot(there[0] - cols, there[1] - rows).max() < NEARLY)
 
 
-def _overlap(raster: RasterSource, handle: DatasetReader) -> bool:
-    """Whether any of the scene lies in the label file, on a coarse net of points."""
+def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
+    """Whether any of the scene lies in the label file, on a coarse net of points.
+
+    Raises `GeotuneError` for a scene that lies nowhere in the label file's CRS.
+    """
     height, width = raster.shape
     cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
     xs, ys = apply(raster.transform, cols.ravel(), rows.ravel())
-    xs, ys, *_ = transform_points(raster.crs, handle.crs, xs, ys)
-    cols, rows = apply(~handle.transform, np.asarray(xs), np.asarray(ys))
+    assert raster.crs is not None and handle.crs is not None
+    # what the other CRS cannot express becomes infinite
+    xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
+    if not (np.isfinite(xs) & np.isfinite(ys)).any():
+        raise GeotuneError(
+            f"{raster.path}: lies where the CRS of its labels {path} ({handle.crs}) has no place; "
+            f"look whether its coordinates are in the CRS that it states ({raster.crs})"
+        )
+    with np.errstate(invalid="ignore"):
+        cols, rows = apply(~handle.transform, xs, ys)
     inside = (cols > 0) & (cols < handle.width) & (rows > 0) & (rows < handle.height)
     return bool(inside.any())
 

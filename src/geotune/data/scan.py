@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geotune.data.findings import Faults
+from geotune.data.handles import dataset
 from geotune.data.raster import Image
 from geotune.data.scene import BLOCK, Scene, has_data
 from geotune.data.windows import Window, grid
@@ -18,6 +23,13 @@ from geotune.types import BandStatistics, GeotuneError
 
 KEPT = 2048
 """Positions that are kept of each class in each scene."""
+
+SAMPLED = 200_000
+"""Pixels that are kept of all scenes together, to show how values are spread."""
+
+
+ALIKE = 64
+"""Values that are counted in a block, of those that pixels hold in all bands alike."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,14 @@ class SceneScan:
             equally likely.
         labelled: (row, col) of those windows of the scene's grid that hold a labelled pixel.
         numbers: count, mean and sum of squared distances from it of the numbers in the labels.
+        lows: least value of each band, `(C,)`; infinite where there is none.
+        highs: the highest.
+        at_high: pixels of each band that hold its highest value, `(C,)`.
+        fill: the value that most pixels hold in all bands alike, and how many; None where there
+            is one band or no such pixel.
+        sample: some of the pixels, evenly spread, `(C, n)` with NaN where there is no data.
+        digest: of all pixels: two scenes with the same one hold the same.
+        dtypes: of the files' values, each once.
     """
 
     pixels: int
@@ -45,6 +65,13 @@ class SceneScan:
     positions: tuple[NDArray[np.int64], ...]
     labelled: tuple[tuple[int, int], ...]
     numbers: tuple[int, float, float]
+    lows: NDArray[np.float32]
+    highs: NDArray[np.float32]
+    at_high: NDArray[np.int64]
+    fill: tuple[float, int] | None
+    sample: Image
+    digest: str
+    dtypes: tuple[str, ...]
 
 
 def scan(
@@ -53,26 +80,35 @@ def scan(
     *,
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
-) -> list[SceneScan]:
+    faults: Faults | None = None,
+) -> list[SceneScan | None]:
     """Read all scenes; `window` is the side of the grid that `labelled` is about.
 
     Raises `GeotuneError` for a file that cannot be read to its end, NaN or infinite pixels
-    outside nodata, and class values that are not in the list. The result does not depend on
-    `threads`.
+    outside nodata, and class values that are not in the list; where `faults` keep it, the scene's
+    place in the result is None. The result does not depend on `threads`.
     """
+    faults = faults or Faults()
+    sampled = max(64, SAMPLED // max(1, len(scenes)))
 
-    def one(scene: Scene) -> SceneScan:
-        result = scan_scene(scene, window)
+    def one(scene: Scene) -> tuple[SceneScan | None, Faults]:
+        own, result = Faults(faults.keep), None  # in the scenes' order, whichever is ready first
+        with own.of(scene.name, scene.raster.path):
+            result = scan_scene(scene, window, sampled)
         if progress is not None:
             progress(scene)
-        return result
+        return result, own
 
+    results = []
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, scenes))
+        for result, own in pool.map(one, scenes):
+            results.append(result)
+            faults.found += own.found
+    return results
 
 
-def scan_scene(scene: Scene, window: int) -> SceneScan:
-    """Read one scene block by block."""
+def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
+    """Read one scene block by block, and keep about so many pixels of it."""
     bands, classes = len(scene.raster.bands), len(scene.labels.classes)
     moments, numbers = _Moments(bands), _Moments(1)
     rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
@@ -82,16 +118,18 @@ def scan_scene(scene: Scene, window: int) -> SceneScan:
     pixels = 0
     # what is said of an image as a whole is said once
     side = max(scene.shape) if scene.labels.whole else BLOCK
-    blocks = [block.clip(scene.shape) for block in grid(scene.shape, side)]
-    for block in filter(None, blocks):
-        image, wrong = scene.raster.inspect(block)
-        faults.add(wrong, block)
+    blocks = partial(_blocks, scene.shape, side)
+    looks = _Looks(bands, scene.shape, sampled)
+    for block in blocks():
+        image, wrong = scene.inspect(block)
+        faults.add(wrong, scene.place(block))
         moments.add(image)
+        looks.add(image)
         try:
             valid = has_data(image)
-            target = scene.labels.read(block).shown(valid)
+            target = scene.labels.read(scene.place(block)).shown(valid)
         except GeotuneError:
-            scene.labels.check(filter(None, blocks))  # says it of the whole file
+            scene.labels.check(map(scene.place, blocks()))  # says it of the whole file
             raise
         pixels += int(valid.sum())
         numbers.add(target.numbers()[None])
@@ -108,7 +146,21 @@ def scan_scene(scene: Scene, window: int) -> SceneScan:
         positions=tuple(r.positions for r in reservoirs),
         labelled=tuple(sorted(labelled)),
         numbers=(int(numbers.counts[0]), float(numbers.means[0]), float(numbers.squares[0])),
+        lows=looks.lows,
+        highs=looks.highs,
+        at_high=looks.at_high,
+        fill=looks.fill,
+        sample=np.concatenate(looks.kept, axis=1),
+        digest=looks.digest.hexdigest(),
+        dtypes=tuple(
+            {place: None for path in scene.raster.paths for place in dataset(path).dtypes}
+        ),
     )
+
+
+def _blocks(shape: tuple[int, int], side: int) -> Iterator[Window]:
+    """Blocks that cover a scene, one at a time: a damaged file may claim any size."""
+    return filter(None, (block.clip(shape) for block in grid(shape, side)))
 
 
 def statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStatistics:
@@ -178,6 +230,42 @@ class _Moments:
         self.squares = self.squares + squares + distance**2 * self.counts * share
         self.means = self.means + distance * share
         self.counts = total
+
+
+class _Looks:
+    """How the values of a scene look: their range, what many pixels hold, and some of them."""
+
+    def __init__(self, bands: int, shape: tuple[int, int], sampled: int) -> None:
+        self.lows = np.full(bands, np.inf, dtype=np.float32)
+        self.highs = np.full(bands, -np.inf, dtype=np.float32)
+        self.at_high = np.zeros(bands, dtype=np.int64)
+        self.alike: Counter[float] = Counter()
+        self.every = max(1, shape[0] * shape[1] // sampled)
+        self.kept: list[Image] = []
+        self.digest = hashlib.blake2b(repr((bands, shape)).encode(), digest_size=16)
+
+    def add(self, image: Image) -> None:
+        self.digest.update(np.ascontiguousarray(image).data)
+        flat = image.reshape(len(image), -1)
+        self.kept.append(flat[:, self.every // 2 :: self.every].copy())
+        for i, band in enumerate(flat):
+            high = np.fmax.reduce(band)
+            if np.isnan(high):
+                continue
+            if high >= self.highs[i]:
+                held = self.at_high[i] if high == self.highs[i] else 0
+                self.highs[i], self.at_high[i] = high, held + np.count_nonzero(band == high)
+            self.lows[i] = min(self.lows[i], np.fmin.reduce(band))
+        if len(flat) > 1:
+            alike = flat[0][(flat[1:] == flat[0]).all(axis=0)]
+            values, counts = np.unique(alike, return_counts=True)
+            most = np.argsort(counts)[-ALIKE:]
+            self.alike.update(dict(zip(values[most].tolist(), counts[most].tolist(), strict=True)))
+
+    @property
+    def fill(self) -> tuple[float, int] | None:
+        """The value that most pixels hold in all bands alike."""
+        return self.alike.most_common(1)[0] if self.alike else None
 
 
 class _Reservoir:

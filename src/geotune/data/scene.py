@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ class Scene:
     Attributes:
         group: what a split keeps together, by default the scene.
         part: train, val or test, where the labels say it.
+        attributes: what a table of the scenes says of it, by column.
+        area: where in its files the scene is; None: all of them.
     """
 
     name: str
@@ -30,24 +33,44 @@ class Scene:
     labels: Labels
     group: str
     part: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    area: Window | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W) in pixels."""
-        return self.raster.shape
+        return self.raster.shape if self.area is None else self.area[2:]
+
+    def place(self, window: Window) -> Window:
+        """A window of the scene in pixels of its files."""
+        if self.area is None:
+            return window
+        return window._replace(row=window.row + self.area.row, col=window.col + self.area.col)
+
+    def inspect(self, window: Window) -> tuple[Image, NDArray[np.bool_]]:
+        """As `RasterSource.inspect`, of the scene's own pixels only."""
+        if self.area is None:
+            return self.raster.inspect(window)
+        shape = len(self.raster.bands), window.height, window.width
+        image, wrong = np.full(shape, np.nan, np.float32), np.zeros(shape, np.bool_)
+        inner = window.clip(self.shape)
+        if inner is not None:
+            rows, cols = inner.within(window)
+            image[:, rows, cols], wrong[:, rows, cols] = self.raster.inspect(self.place(inner))
+        return image, wrong
 
     def read(self, window: Window) -> tuple[Image, Target]:
         """Image `(C, h, w)`, NaN where there is no data, and the target without what lies there."""
-        image = self.raster.read(window)
-        return image, self.labels.read(window).shown(has_data(image))
+        image, _ = self.inspect(window)
+        return image, self.labels.read(self.place(window)).shown(has_data(image))
 
     def target(self) -> Target:
         """The target of the whole scene, whose image is read a piece at a time."""
         valid = np.zeros(self.shape, dtype=np.bool_)
         whole = Window(0, 0, *self.shape)
         for block in filter(None, (piece.clip(self.shape) for piece in grid(self.shape, BLOCK))):
-            valid[block.within(whole)] = has_data(self.raster.read(block))
-        return self.labels.read(whole).shown(valid)
+            valid[block.within(whole)] = has_data(self.inspect(block)[0])
+        return self.labels.read(self.place(whole)).shown(valid)
 
 
 def has_data(image: Image) -> NDArray[np.bool_]:

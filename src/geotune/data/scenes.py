@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from geotune.data.findings import Faults
 from geotune.data.labels import LabelReader
 from geotune.data.patterns import Match, fill, find
 from geotune.data.raster import RasterSource, open_raster
@@ -27,26 +29,32 @@ def open_scenes(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     missing: Literal["refuse", "empty"] = "refuse",
+    faults: Faults | None = None,
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the labels that the pattern `labels` names.
 
     `{stem}` or `{scene}` in `labels` is the scene's name; `read` opens what it finds, and with
     `missing="empty"` what is not there, too. A file that is another scene's label is no scene.
     Raises `GeotuneError` where nothing is found, labels are missing, a file is unreadable, or no
-    label lies in any scene.
+    label lies in any scene; `faults` may keep what is wrong with single files.
     """
+    faults = faults or Faults()
     found = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
     label_files = {name: label_file(labels, name) for name in found}
     found = _without_labels(found, label_files)
     gone = [name for name in found if not label_files[name].is_file()]
-    if len(gone) == len(found) or (gone and missing == "refuse"):
+    refused = missing == "refuse"
+    if len(gone) == len(found) or (gone and refused and not faults.keep):
         refuse_missing(gone, label_files)
     opened = []
     for name, files in found.items():
-        raster = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-        opened.append(Scene(name, raster, read(label_files[name], raster), group=name))
-    same_bands([scene.raster for scene in opened])
-    require_overlap(opened)
+        with faults.of(name, first_file(files)):
+            if refused and name in gone:
+                refuse_missing([name], label_files)
+            raster = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+            opened.append(Scene(name, raster, read(label_files[name], raster), group=name))
+    opened = same_bands(opened, faults)
+    require_overlap(opened, faults)
     return opened
 
 
@@ -56,12 +64,15 @@ def open_rasters(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    faults: Faults | None = None,
 ) -> dict[str, RasterSource]:
     """Scenes of the patterns by name, without labels."""
-    return {
-        name: open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-        for name, files in find_files(scenes, bands=bands, wanted_bands=wanted_bands).items()
-    }
+    faults = faults or Faults()
+    opened = {}
+    for name, files in find_files(scenes, bands=bands, wanted_bands=wanted_bands).items():
+        with faults.of(name, first_file(files)):
+            opened[name] = open_raster(files, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
+    return opened
 
 
 def find_files(
@@ -85,8 +96,8 @@ def find_files(
         for name, files in _group(pattern, matches).items():
             if name in found and found[name] != files:
                 raise GeotuneError(
-                    f"{_first(found[name])} and {_first(files)}: two scenes are called {name}; "
-                    "put {scene} in data.scenes where their paths differ"
+                    f"{first_file(found[name])} and {first_file(files)}: two scenes are called "
+                    f"{name}; put {{scene}} in data.scenes where their paths differ"
                 )
             found[name] = files
     return found
@@ -111,7 +122,7 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
             name = match.names.get("scene", match.path.stem)
             if name in scenes:
                 raise GeotuneError(
-                    f"{_first(scenes[name])} and {match.path}: two scenes are called {name}; "
+                    f"{first_file(scenes[name])} and {match.path}: two scenes are called {name}; "
                     "put {scene} in data.scenes where their paths differ, and only there"
                 )
             scenes[name] = match.path
@@ -125,7 +136,7 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
         name = first.names.get("scene") or _name_of(first)
         if name in grouped:
             raise GeotuneError(
-                f"{_first(grouped[name])} and {first.path}: two scenes are called {name}; "
+                f"{first_file(grouped[name])} and {first.path}: two scenes are called {name}; "
                 "put {scene} in data.scenes where their paths differ"
             )
         grouped[name] = files
@@ -140,7 +151,8 @@ def _name_of(match: Match) -> str:
     return stem.strip("_-. ") or match.path.absolute().parent.name
 
 
-def _first(files: Files) -> Path:
+def first_file(files: Files) -> Path:
+    """The file, or the first of the files."""
     return files if isinstance(files, Path) else next(iter(files.values()))
 
 
@@ -179,23 +191,35 @@ def _without_labels(found: dict[str, Files], label_files: dict[str, Path]) -> di
     }
 
 
-def same_bands(rasters: Sequence[RasterSource]) -> None:
-    """Raise `GeotuneError` where two images have other bands, or other names for them."""
-    for other in rasters[1:]:
-        if other.bands != rasters[0].bands:
-            raise GeotuneError(
-                f"{rasters[0].path} has the bands {', '.join(rasters[0].bands)}, but {other.path} "
-                f"has {', '.join(other.bands)}; say which to use with backbone.bands"
-            )
+def same_bands(scenes: Sequence[Scene], faults: Faults) -> list[Scene]:
+    """The scenes that have the bands, and the names for them, that most have.
+
+    Raises `GeotuneError` for the others, unless `faults` keep it.
+    """
+    if not scenes:
+        return []
+    usual, _ = Counter(scene.raster.bands for scene in scenes).most_common(1)[0]
+    first = next(scene.raster for scene in scenes if scene.raster.bands == usual)
+    kept = []
+    for scene in scenes:
+        with faults.of(scene.name, scene.raster.path):
+            if scene.raster.bands != usual:
+                raise GeotuneError(
+                    f"{first.path} has the bands {', '.join(usual)}, but {scene.raster.path} "
+                    f"has {', '.join(scene.raster.bands)}; say which to use with backbone.bands"
+                )
+            kept.append(scene)
+    return kept
 
 
-def require_overlap(scenes: Sequence[Scene]) -> None:
-    """Raise `GeotuneError` where no label lies in any scene."""
+def require_overlap(scenes: Sequence[Scene], faults: Faults) -> None:
+    """Raise `GeotuneError` where no label lies in any scene, unless `faults` keep it."""
     held = [scene for scene in scenes if scene.labels.overlaps is not None]
     if held and not any(scene.labels.overlaps for scene in held):
         first = held[0]
-        raise GeotuneError(
-            f"{first.labels.path}: none of its labels lies in its scene {first.raster.path}"
-            + (f", nor any of the other {len(held) - 1} files' in theirs" if held[1:] else "")
-            + "; look whether the coordinates are in the CRS that the file states"
-        )
+        with faults.of(None, first.labels.path):
+            raise GeotuneError(
+                f"{first.labels.path}: none of its labels lies in its scene {first.raster.path}"
+                + (f", nor any of the other {len(held) - 1} files' in theirs" if held[1:] else "")
+                + "; look whether the coordinates are in the CRS that the file states"
+            )

@@ -16,8 +16,8 @@ from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
-from rasterio.warp import transform_bounds
 
+from geotune.data.projections import transformer
 from geotune.data.raster import RasterSource, apply
 from geotune.types import GeotuneError
 
@@ -46,7 +46,12 @@ def _read(path: Path, changed: int) -> geopandas.GeoDataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # columns of kinds that are not used here
             frame = pyogrio.read_dataframe(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        shapely.errors.GEOSException,
+        ValueError,
+    ) as error:
         raise GeotuneError(
             f"{path}: cannot be read as vector labels ({error}); write it anew"
         ) from error
@@ -99,8 +104,9 @@ def near(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.bool_]:
         return np.ones(len(shapes), dtype=np.bool_)
     box = array_bounds(*raster.shape, raster.transform)
     try:
-        west, south, east, north = transform_bounds(raster.crs, CRS.from_wkt(crs.to_wkt()), *box)
-    except RasterioError:
+        to_labels = transformer(raster.crs, CRS.from_wkt(crs.to_wkt()))
+        west, south, east, north = to_labels.transform_bounds(*box)
+    except (ProjError, RasterioError, GeotuneError):
         return np.ones(len(shapes), dtype=np.bool_)
     if not np.isfinite([west, south, east, north]).all() or west > east:  # over the 180th meridian
         return np.ones(len(shapes), dtype=np.bool_)

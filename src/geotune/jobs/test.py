@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ def test_run(
     run: Path, weights: Path | None = None, *, backbone: str | None = None
 ) -> dict[str, Any]:
     """Metrics of a finished run on its test part, in all and by region; they join the report.
+
+    `gap` compares regions of the training with those that it did not see (see `RegionGap`); None
+    where all were seen.
 
     `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError` where
     the run is not finished or its recipe has no test part.
@@ -33,26 +38,31 @@ def test_run(
     from geotune.run_report import Examples, make_report
     from geotune.training.evaluate import evaluate
     from geotune.training.lock import alone_in
+    from geotune.training.regions import region_gap
 
     with alone_in(run):
         built = load_adapter(run, weights, backbone=backbone)
         # a run that was trained on a GPU can be tested where there is none
         device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
-        tested = evaluate(
+        measure = partial(
+            evaluate,
             built.model,
             built.task,
-            data.test,
             batch_size=recipe.train.batch_size // recipe.train.accumulate,
             device=device,
             precision=recipe.train.precision,
         )
+        tested = measure(data.test)
+        gap = region_gap(data, tested, measure)
         metrics = folder.read_json("metrics")
         metrics["test"] = tested.metrics
         metrics["regions"]["test"] = tested.regions
+        metrics["gap"] = None if gap is None else asdict(gap)
         for name, value in tested.details.items():
             metrics.setdefault(name, {})["test"] = value
         tested.windows.save(folder.test_windows)
         folder.write_json("metrics", metrics)
         examples = Examples.load(folder.examples)
         write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
-    return {"metrics": tested.metrics, "regions": tested.regions, **tested.details}
+    found = {"metrics": tested.metrics, "regions": tested.regions, "gap": metrics["gap"]}
+    return {**found, **tested.details}

@@ -161,6 +161,8 @@ def _finish(
         },
         "data": {
             "parts": data.parts,
+            "distances_m": data.distances_m,
+            "skipped": list(data.skipped),
             "class_counts": data.class_counts,
             "unit": data.unit,
             "classes": list(built.task.classes),

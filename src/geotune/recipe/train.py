@@ -55,6 +55,11 @@ class Train(Section):
     compile: bool = Field(
         False, description="compile the blocks of a backbone that never changes, by torch.compile"
     )
+    skip_bad_samples: bool = Field(
+        False,
+        description="leave out scenes, chips or images that cannot be used, at most 5 %, and list "
+        "them in the run and its report; by default they are refused",
+    )
     patience: PositiveInt | None = Field(
         None, description="epochs without a better metric before it stops; by default never"
     )

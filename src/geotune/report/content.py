@@ -95,6 +95,11 @@ class Report:
         data: the parts `train`, `val`, `test`, as far as there are any.
         best_epoch: the epoch whose weights were kept, counted as `history` counts.
         unit: what the data comes in: `scene` or `chip`.
+        regions: metrics of each region of the part that is judged.
+        gap: metrics in regions that were `seen` in training, in `unseen` ones, and which scenes of
+            the former were measured (`seen_in`); None where there is no such difference.
+        distances_m: between the nearest scenes of two parts, `train-test`.
+        skipped: what was wrong with each sample that was left out.
         shown_bands: the bands that the windows show as red, green and blue.
     """
 
@@ -118,6 +123,10 @@ class Report:
     data: Mapping[str, Part] = field(default_factory=dict)
     best_epoch: int | None = None
     unit: str = "scene"
+    regions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gap: Mapping[str, Any] | None = None
+    distances_m: Mapping[str, float] = field(default_factory=dict)
+    skipped: Sequence[str] = ()
     shown_bands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     data_notes: Sequence[str] = ()

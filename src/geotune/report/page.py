@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from geotune.data.check.distance import metres
 from geotune.types import GeotuneError
 
 from . import format as fmt
@@ -44,7 +45,7 @@ def write_page(path: Path, text: str) -> None:
         ) from error
 
 
-def page_environment(*rooms: str) -> Environment:
+def new_environment(*rooms: str) -> Environment:
     """What renders pages: templates of this room and others, and the filters for numbers."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(room, ".") for room in (*rooms, "geotune.report")]),
@@ -62,6 +63,9 @@ def page_environment(*rooms: str) -> Environment:
         "duration": fmt.duration,
         "listing": fmt.listing,
         "number": fmt.number,
+        "distance": metres,
+        "region_score": lambda value, lower: fmt.number(value) if lower else fmt.score(value),
+        "part_name": lambda part: PARTS.get(part, part),
         "plain": Markup,
     }
     return environment
@@ -77,7 +81,7 @@ def render(report: Report) -> str:
     page = page_of(report)
     parts = evaluated(report)
     return (
-        page_environment()
+        new_environment()
         .get_template("template.html.j2")
         .render(
             report=report,

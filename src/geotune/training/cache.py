@@ -195,8 +195,10 @@ def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
     sources = []
     for scene in windows.scenes:
         raster = scene.raster
-        bands = [(p.path.name, p.index, p.nodata, p.masked) for p in raster.places]
-        sources.append(source_name([file_stamp(path) for path in raster.paths], bands))
+        where: list[Any] = [(p.path.name, p.index, p.nodata, p.masked) for p in raster.places]
+        if scene.area is not None:  # windows see nothing beyond it
+            where.append(scene.area)
+        sources.append(source_name([file_stamp(path) for path in raster.paths], where))
     side = windows.window
     return [
         sample_name(sources[place.scene], (place.row, place.col, side, side), way)

@@ -88,7 +88,9 @@ class WindowParts:
                 for name in [key.removeprefix("rows.")]
             }
             return WindowParts(
-                *(tuple(arrays[name].tolist()) for name in ("names", "scenes", "groups")),
+                tuple(arrays["names"].tolist()),
+                tuple(arrays["scenes"].tolist()),
+                tuple(arrays["groups"].tolist()),
                 arrays["places"],
                 arrays["scores"],
                 tuple(

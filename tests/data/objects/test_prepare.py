@@ -45,7 +45,7 @@ def parts(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]])
 
 
 def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
-    made = prepare(parts, window=64, samples=60, focus=1.0, brightness=0.0)
+    made = prepare(parts, window=64, allow_overlap=True, samples=60, focus=1.0, brightness=0.0)
     assert made.unit == "object"
     assert made.class_counts == {"train": [2, 1], "val": [1, 0], "test": []}
     assert "no object of crane in the val part" in made.notes
@@ -58,7 +58,7 @@ def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
 
 
 def test_windows_without_objects_train_too(parts: Any) -> None:
-    made = prepare(parts, window=64, samples=30, focus=0.0, brightness=0.0)
+    made = prepare(parts, window=64, allow_overlap=True, samples=30, focus=0.0, brightness=0.0)
     empty = [i for i in range(30) if not len(made.train[i].target.boxes)]
     assert empty
     batch = Batch.of([made.train[i] for i in range(30)])
@@ -66,7 +66,7 @@ def test_windows_without_objects_train_too(parts: Any) -> None:
 
 
 def test_fixed_windows_lie_in_eight_ways(parts: Any) -> None:
-    made = prepare(parts, window=64, samples=4, focus=1.0)
+    made = prepare(parts, window=64, allow_overlap=True, samples=4, focus=1.0)
     fixed = FixedWindows(made.train)
     areas = []
     for way in range(8):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -76,6 +76,18 @@ class ObjectLabels:
 
     def check(self, windows: Iterable[Window]) -> None:
         """Nothing is left to check: every object was looked at when the file was opened."""
+
+    def within(self, area: Window) -> ObjectLabels:
+        """Those of which the centre lies in `area`, in pixels of it."""
+        middles = centres(self.boxes) - [area.col, area.row]
+        there = ((middles >= 0) & (middles < [area.width, area.height])).all(axis=1)
+        return replace(
+            self,
+            shape=(area.height, area.width),
+            boxes=np.asarray(moved(self.boxes[there], -area.col, -area.row)),
+            indices=self.indices[there],
+            difficult=self.difficult[there],
+        )
 
     def cut(self, window: int) -> int:
         """How many objects count in no window of the scene's grid of `window` pixels.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from geotune.data.findings import Faults
 from geotune.data.objects.annotations import Found, Remarks, listed, usable
 from geotune.data.objects.catalog import FORMATS, Format, guess
 from geotune.data.objects.labels import ObjectLabels
@@ -38,6 +39,7 @@ def open_object_scenes(
     bands: Sequence[str] | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    faults: Faults | None = None,
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
 
@@ -50,59 +52,75 @@ def open_object_scenes(
         missing: whether a scene without a label file is a fault, or has no object.
         class_values: class name to the number that stands for it; by default the class's index.
         bands: as `open_raster` takes them, like `wanted_bands` and `nodata`.
+        faults: may keep what is wrong with single files.
 
     Raises `GeotuneError` for files that are missing or not as they should be, and where no object
     lies in its scene.
     """
-    rasters = open_rasters(scenes, bands=bands, wanted_bands=wanted_bands, nodata=nodata)
-    same_bands(list(rasters.values()))
+    faults = faults or Faults()
+    rasters = open_rasters(
+        scenes, bands=bands, wanted_bands=wanted_bands, nodata=nodata, faults=faults
+    )
     files = {name: label_file(labels, name) for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
     gone = [name for name, file in files.items() if not file.is_file()]
-    if not there or (gone and missing == "refuse"):
-        refuse_missing(gone, files, "; say data.missing: empty where that means no object")
+    refused = missing == "refuse"
+    otherwise = "; say data.missing: empty where that means no object"
+    if rasters and (not there or (gone and refused and not faults.keep)):
+        refuse_missing(gone, files, otherwise)
+    if not rasters:
+        return []
     named = guess(there) if format == "auto" else format
     chosen = FORMATS[named]
     values = ClassValues.of(classes, class_values, ())
     remarks = Remarks()
     opened: dict[str, ObjectLabels] = {}
     for name, raster in rasters.items():
-        said = chosen.read(files[name], raster, options) if files[name].is_file() else Found([])
-        kept = usable(said, files[name], raster.shape, values, options, remarks)
-        held = len(said.annotations) + said.elsewhere
-        opened[name] = ObjectLabels(
-            path=files[name],
-            classes=values.classes,
-            shape=raster.shape,
-            boxes=kept[0],
-            indices=kept[1],
-            difficult=kept[2],
-            visible=options.visible,
-            overlaps=bool(len(kept[0])) if held else None,
-        )
+        with faults.of(name, raster.path):
+            if refused and name in gone:
+                refuse_missing([name], files, otherwise)
+            said = chosen.read(files[name], raster, options) if files[name].is_file() else Found([])
+            kept = usable(said, files[name], raster.shape, values, options, remarks)
+            held = len(said.annotations) + said.elsewhere
+            opened[name] = ObjectLabels(
+                path=files[name],
+                classes=values.classes,
+                shape=raster.shape,
+                boxes=kept[0],
+                indices=kept[1],
+                difficult=kept[2],
+                visible=options.visible,
+                overlaps=bool(len(kept[0])) if held else None,
+            )
     notes = [f"{labels}: read as {named}; data.format says another"] if format == "auto" else []
-    if gone:
+    if gone and not refused:
         notes.append(
             f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
         )
-    if without := _without_image(labels, files, rasters, chosen):
+    listing = {files[name] for name in opened if files[name].is_file()}
+    if without := _without_image(labels, files, listing, rasters, chosen):
         notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
     notes += remarks.notes()
     found = [
         Scene(name, rasters[name], replace(label, notes=tuple(notes)), group=name)
         for name, label in opened.items()
     ]
-    require_overlap(found)
+    found = same_bands(found, faults)
+    require_overlap(found, faults)
     return found
 
 
 def _without_image(
-    labels: str, files: Mapping[str, Path], rasters: Mapping[str, RasterSource], chosen: Format
+    labels: str,
+    files: Mapping[str, Path],
+    listing: Collection[Path],
+    rasters: Mapping[str, RasterSource],
+    chosen: Format,
 ) -> list[str]:
-    """Label files, or images that they list, for which there is no scene."""
+    """Label files, or images that those which could be read list, for which there is no scene."""
     if chosen.images is not None:
         there = {raster.path.stem for raster in rasters.values()}
-        names = {name for file in set(files.values()) for name in chosen.images(file)}
+        names = {name for file in listing for name in chosen.images(file)}
         return sorted(names - there)
     pattern = re.sub(r"\{\w+\}", "*", labels)
     if pattern == labels:
@@ -115,10 +133,14 @@ def cut_notes(parts: Parts, window: int) -> list[str]:
     """What the windows of `val` and `test` do to the objects there."""
     notes = []
     for part in ("val", "test"):
-        labels = [s.labels for s in parts[part] if isinstance(s.labels, ObjectLabels)]
-        cut = sum(label.cut(window) for label in labels)
+        areas = [
+            s.labels if s.area is None else s.labels.within(s.area)
+            for s in parts[part]
+            if isinstance(s.labels, ObjectLabels)
+        ]
+        cut = sum(labels.cut(window) for labels in areas)
         if cut:
-            total = sum(int((~label.difficult).sum()) for label in labels)
+            total = sum(int((~labels.difficult).sum()) for labels in areas)
             notes.append(
                 f"{cut} of {total} objects in the {part} scenes are so cut by the grid of {window} "
                 "pixels or the scene's edge that no window shows data.visible of them: none judges "

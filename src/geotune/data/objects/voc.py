@@ -30,6 +30,10 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 def read_voc(path: Path, raster: RasterSource, options: Options) -> Found:
     """Objects of one image."""
     root = _parse(path)
+    if root.tag != "annotation":
+        raise GeotuneError(
+            f"{path}: is an XML file of <{root.tag}>, expected <annotation>; mend data.labels"
+        )
     size = root.find("size")
     if size is not None:
         said = [size.findtext(side) or "0" for side in ("height", "width")]
