@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from geotune.bench.work import Outcome, StoppedError, Work, Worker
@@ -24,13 +25,13 @@ class RayWorker:
         Raises `GeotuneError` where Ray is not installed or nothing answers.
         """
         try:
-            import ray
+            ray: Any = import_module("ray")
         except ImportError as error:
             raise GeotuneError(
                 "--ray: needs Ray, which is not installed; pip install 'geotune[ray]', or leave "
                 "--ray out"
             ) from error
-        self._ray: Any = ray
+        self._ray = ray
         try:
             if not ray.is_initialized():
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")

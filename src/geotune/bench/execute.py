@@ -76,8 +76,8 @@ class Execution:
         for future in as_completed(futures):
             name = futures[future]
             try:
-                found[name] = future.result()
-                said = f"{self.search.key} {found[name].value:g}"
+                best = future.result()
+                found[name], said = best, f"{best.key} {best.value:g}"
             except GeotuneError as error:
                 found[name], said = error, "failed"
             self.tell(f"search {name}", said, len(found), len(groups))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class DetectionMetrics(nn.Module):
         self.classes = tuple(classes)
         self.interpolation = interpolation
         nothing = np.zeros(0, dtype=np.int64)
-        lists = {
+        lists: dict[str, NDArray[Any]] = {
             "scores": np.zeros(0, dtype=np.float32),
             "classes": nothing,
             "found": nothing.reshape(0, len(THRESHOLDS)),
