@@ -70,12 +70,12 @@ def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., An
 
 def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
+    own = {"split", "kind", "normalize", "quality", "fraction"}
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
     assert of_windows <= parameters(examine) | parameters(datasets)
     assert set(sections.data.Augment.model_fields) == parameters(Augment)
     assert Augment(**values_of(sections.data.Augment())) == Augment()
     assert set(sections.data.Quality.model_fields) - {"pattern"} == parameters(Rule)
-    own = {"split", "kind", "normalize", "quality"}
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data.Scenes.model_fields) - of_windows - own
     objects = parameters(open_object_scenes) | parameters(Options)

@@ -13,11 +13,14 @@ import pytest
 import rasterio
 import torch
 
+from geotune.build.model import build_task
 from geotune.jobs.fit import fit_recipe, run_path
 from geotune.jobs.machine import pick_device
 from geotune.jobs.predict import predict_run
 from geotune.jobs.test import test_run
 from geotune.recipe import Recipe, parse_recipe
+from geotune.tasks.parts import Parts
+from geotune.training.windows import WindowParts
 from geotune.types import GeotuneError
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
@@ -55,6 +58,7 @@ def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
         "history.csv",
         "report.html",
         "examples.npz",
+        "test_windows.npz",
         "adapter.safetensors",
         "adapter.json",
         "tensorboard",
@@ -69,6 +73,17 @@ def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
     assert summary["backbone"]["random_weights"] is True
     assert any("random weights" in note for note in summary["notes"])
     assert summary["data"]["parts"] == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+
+
+def test_what_test_windows_hold_gives_the_metrics_of_the_test(run: Path, recipe: Recipe) -> None:
+    windows = WindowParts.load(run / "test_windows.npz")
+    metrics = build_task(recipe).metrics()
+    assert windows.names[1] == "d (0, 32)" and len(windows.names) == len(windows.parts) == 4
+    assert windows.scenes == windows.groups == ("d",) * 4
+    assert windows.places.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32]]
+    tested = json.loads((run / "metrics.json").read_text())
+    found = metrics.of(Parts.join(windows.parts))
+    assert found == tested["test"] == tested["regions"]["test"]["d"]
 
 
 def test_a_finished_run_is_left_alone(run: Path, recipe: Recipe) -> None:

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotune.data.scene import Scene
-from geotune.data.splits import Parts, split_at_random, split_by_group, split_by_list
+from geotune.data.splits import (
+    Parts,
+    some_to_train,
+    split_at_random,
+    split_by_group,
+    split_by_list,
+)
 from geotune.types import GeotuneError
 
 
@@ -89,3 +95,19 @@ def test_random_parts_share_no_scene(count: int, val: float, test: float, seed: 
     assert {k: sorted(v) for k, v in _names(shuffled).items()} == {
         k: sorted(v) for k, v in parts.items()
     }
+
+
+@given(st.integers(1, 40), st.floats(0.02, 1), st.floats(0.02, 1), st.integers(0, 5))
+def test_a_smaller_share_to_train_is_in_every_larger_one(
+    count: int, one: float, other: float, seed: int
+) -> None:
+    small, large = sorted((one, other))
+    parts: Parts = {"train": _scenes([f"s{i:02}" for i in range(count)]), "val": [], "test": []}
+    if small * count < 0.5:
+        with pytest.raises(GeotuneError, match=r"data\.fraction: .* less than half of one"):
+            some_to_train(parts, small, seed=seed)
+        return
+    few, many = (_names(some_to_train(parts, f, seed=seed))["train"] for f in (small, large))
+    assert set(few) <= set(many) and few == sorted(few)
+    assert len(few) == pytest.approx(small * count, abs=0.5 + 1e-9)
+    assert some_to_train(parts, 1.0, seed=seed) == parts

@@ -143,9 +143,7 @@ def test_batches_order_and_processes_change_nothing(monkeypatch: pytest.MonkeyPa
     together.update(*([each[k] for each in images] for k in (0, 1)))
     assert together.compute() == expected
     parts = [metrics_of(images[:1]), metrics_of(images[1:])]
-    monkeypatch.setattr(
-        "geotune.tasks.detection_metrics.gathered", lambda _: parts[0].images + parts[1].images
-    )
+    monkeypatch.setattr("geotune.tasks.parts.gathered", lambda _: [part.parts() for part in parts])
     assert parts[0].compute() == parts[1].compute() == expected
     assert list(expected) == list(together.metric_names) and not together.state_dict()
 

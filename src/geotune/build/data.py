@@ -35,6 +35,7 @@ from geotune.data.scene import Scene
 from geotune.data.scenes import Names, open_scenes
 from geotune.data.splits import (
     Parts,
+    some_to_train,
     split_at_random,
     split_by_column,
     split_by_group,
@@ -134,6 +135,7 @@ def examine_data(
     split = values_of(recipe.data.split)
     del split["allow_overlap"]
     parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
+    parts = some_to_train(parts, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, parts.values()))
     done = count(1)
     return examine(

@@ -19,7 +19,7 @@ from geotune.decoders.catalog import DECODERS
 from geotune.methods.insert import recompute_blocks
 from geotune.model import Model
 from geotune.normalize import choose_normalization
-from geotune.recipe import Recipe, RecipeError, Section, parse_sections
+from geotune.recipe import Recipe, RecipeError, Section, Sections, parse_sections
 from geotune.recompute import recompute_stages
 from geotune.tasks.base import Task
 from geotune.tasks.catalog import TASKS
@@ -130,7 +130,7 @@ def assemble(recipe: Recipe, backbone: Backbone, normalization: Normalization) -
     return model
 
 
-def build_task(recipe: Recipe) -> Task:
+def build_task(recipe: Sections) -> Task:
     """The recipe's task."""
     return TASKS[recipe.task.kind](**values_of(recipe.task))
 

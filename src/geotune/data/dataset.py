@@ -243,6 +243,11 @@ class GridWindows:
     def __getitem__(self, index: int) -> Sample:
         return self.sample(index)
 
+    def name(self, index: int) -> str:
+        """The name that the sample has, without reading it."""
+        place = self.places[index]
+        return _name(self.scenes[place.scene], place.row, place.col)
+
     def chosen(self, index: int) -> tuple[int, int]:
         """Which window sample `index` is, and how it lies: the one of that number, as it is."""
         return index, 0
@@ -267,6 +272,10 @@ def _turned(sample: Sample, way: int) -> Sample:
 def _sample(
     scene: Scene, window: Window, image: Image, target: Target, metadata: Sequence[str]
 ) -> Sample:
-    name = scene.name if scene.labels.whole else f"{scene.name} ({window.row}, {window.col})"
+    name = _name(scene, window.row, window.col)
     known = time_and_place(scene.raster, scene.place(window), metadata)
     return Sample(image, target, name, scene.group, *known)
+
+
+def _name(scene: Scene, row: int, col: int) -> str:
+    return scene.name if scene.labels.whole else f"{scene.name} ({row}, {col})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -114,6 +115,24 @@ def split_by_column(
         for part in ("train", "val", "test")
     }
     return split_by_list(scenes, **named, by=by, gone=gone)
+
+
+def some_to_train(parts: Parts, fraction: float, *, seed: int) -> Parts:
+    """The parts with a share of the training scenes, rounded to whole ones, in their order.
+
+    What a smaller share draws is in every larger one of the same seed. Raises `GeotuneError` where
+    the share is less than half a scene.
+    """
+    scenes = parts["train"]
+    count = math.floor(fraction * len(scenes) + 0.5)
+    if count == 0:
+        raise GeotuneError(
+            f"data.fraction: {fraction:g} of {len(scenes)} training scenes is less than half of "
+            f"one; scenes are used whole: give at least {0.5 / len(scenes):.2g}, or cut them into "
+            "smaller files"
+        )
+    order = np.random.default_rng(seed).permutation(len(scenes))
+    return {**parts, "train": [scenes[i] for i in sorted(order[:count])]}
 
 
 def group_of(scene: Scene, by: str) -> str:

@@ -60,6 +60,7 @@ def test_run(
         metrics["gap"] = None if gap is None else asdict(gap)
         for name, value in tested.details.items():
             metrics.setdefault(name, {})["test"] = value
+        tested.windows.save(folder.test_windows)
         folder.write_json("metrics", metrics)
         examples = Examples.load(folder.examples)
         write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))

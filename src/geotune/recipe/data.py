@@ -251,6 +251,13 @@ class _Windows(Section):
         None,
         description="training windows an epoch; by default what covers the training scenes once",
     )
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the training scenes or images that is used, drawn by train.seed; "
+        "what a smaller share draws is in every larger one",
+    )
     focus: Share = Field(
         0.5,
         description="share of training windows drawn around a pixel of a rare class, or an object",

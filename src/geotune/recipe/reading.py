@@ -22,26 +22,34 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list
     Returns the recipe and the notes a user should see (such as keys that a new `kind` dropped).
     Raises `RecipeError` for a file that cannot be read, an unknown key or a wrong value.
     """
+    values = read_values(path, "a recipe", "backbone")
+    notes: list[str] = []
+    for override in overrides:
+        notes += apply_override(values, override)
+    return parse_recipe(values, str(path)), notes
+
+
+def read_values(path: Path, what: str, section: str) -> dict[str, Any]:
+    """The sections of a YAML file, as plain values.
+
+    `what` should be there and a `section` that it would have are for the messages. Raises
+    `RecipeError` for a file that cannot be read or has no sections.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); give a recipe file"
-        ) from error
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); give {what} file") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is no text file; give a recipe in YAML") from error
+        raise RecipeError(f"{path}: is no text file; give {what} in YAML") from error
     try:
         values = _load_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: is no valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(
-            f"{path}: found {type(values).__name__}, expected sections such as backbone:"
+            f"{path}: found {type(values).__name__}, expected sections such as {section}:"
         )
-    notes: list[str] = []
-    for override in overrides:
-        notes += apply_override(values, override)
-    return parse_recipe(values, str(path)), notes
+    return values
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,19 +105,20 @@ def apply_override(values: dict[str, Any], override: str) -> list[str]:
 
 def parse_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
     """Check a recipe's values. Raises `RecipeError` that lists every fault with its full path."""
-    return _parse(Recipe, values, source)
+    return parse(Recipe, values, source)
 
 
 def parse_sections(values: dict[str, Any], source: str) -> Sections:
     """Check the sections that describe a model, as `parse_recipe` checks all."""
-    return _parse(Sections, values, source)
+    return parse(Sections, values, source)
 
 
-def _parse(model: type[Parsed], values: dict[str, Any], source: str) -> Parsed:
+def parse(model: type[Parsed], values: dict[str, Any], source: str) -> Parsed:
+    """Check the values of a section. Raises `RecipeError` that lists every fault."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = dict.fromkeys(say_fault(fault, values) for fault in error.errors())
+        faults = dict.fromkeys(say_fault(fault, values, model) for fault in error.errors())
         raise RecipeError(f"{source}: " + "\n".join(faults)) from error
 
 

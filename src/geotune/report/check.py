@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 from markupsafe import Markup
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from geotune.palette import Color, palette
 
 from .figures import BLUE, INK, ORANGE, Curve, new_axes, svg
-from .page import new_environment
+from .page import new_environment, page_style
 from .parts import PARTS
 from .tables import ratio
 
@@ -65,7 +64,7 @@ def render_check(content: Content) -> str:
         .get_template("check.html.j2")
         .render(
             content=content,
-            style=Markup(files(__package__).joinpath("style.css").read_text("utf-8")),
+            style=page_style(),
             part_names=PARTS,
             balance=balance(content.class_counts),
             curves=[(curve, Markup(curve.svg)) for curve in curves if curve is not None],

@@ -7,7 +7,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geotune.data.check.distance import metres
@@ -28,7 +28,11 @@ def write_report(path: Path, report: Report) -> None:
 
     Raises `GeotuneError` where the file cannot be written.
     """
-    text = render(report)
+    write_page(path, render(report))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page to `path`, whole or not at all. Raises `GeotuneError` where that cannot be."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -41,10 +45,10 @@ def write_report(path: Path, report: Report) -> None:
         ) from error
 
 
-def new_environment() -> Environment:
-    """The templates of this room, with the filters that they use."""
+def new_environment(*rooms: str) -> Environment:
+    """What renders pages: templates of this room and others, and the filters for numbers."""
     environment = Environment(
-        loader=PackageLoader("geotune.report", "."),
+        loader=ChoiceLoader([PackageLoader(room, ".") for room in (*rooms, "geotune.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -67,6 +71,11 @@ def new_environment() -> Environment:
     return environment
 
 
+def page_style() -> Markup:
+    """The style of all pages."""
+    return Markup(files(__package__).joinpath("style.css").read_text("utf-8"))
+
+
 def render(report: Report) -> str:
     """The report as HTML."""
     page = page_of(report)
@@ -78,7 +87,7 @@ def render(report: Report) -> str:
             report=report,
             page=page,
             missing=math.nan,
-            style=Markup(files(__package__).joinpath("style.css").read_text("utf-8")),
+            style=page_style(),
             summary=summary(report, page),
             judged=next(iter(parts), None),
             judged_parts=parts,

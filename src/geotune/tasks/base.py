@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
+from geotune.tasks.parts import Parts
+
 
 class Metrics(Protocol):
     """A counter over all windows seen since the last `reset`, of every process together."""
@@ -16,6 +18,12 @@ class Metrics(Protocol):
 
     def compute(self) -> dict[str, float]:
         """The figures by `Task.metric_names`; NaN where there is nothing to tell."""
+
+    def parts(self) -> Parts:
+        """What this process has counted, so that it can be put together with other windows'."""
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of what was counted anywhere, as `compute` gives them."""
 
     def details(self) -> dict[str, Any]:
         """What a report shows beside them, as plain values."""

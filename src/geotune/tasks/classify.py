@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.tasks.base import Metrics
 from geotune.tasks.confusion import accuracy, f1
+from geotune.tasks.parts import Parts, Tally
 from geotune.types import GeotuneError
 
 
@@ -132,7 +133,15 @@ class OneMetrics(nn.Module):
 
     def compute(self) -> dict[str, float]:
         """Classes in neither truth nor prediction are NaN and not in the mean."""
-        matrix = self.matrix.compute()
+        return self.of(Parts({"confusion": self.matrix.compute().numpy(force=True)}))
+
+    def parts(self) -> Parts:
+        """`confusion`, `(K, K)`: a sum."""
+        return Parts({"confusion": self.matrix.confmat.numpy(force=True).copy()})
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of a confusion matrix."""
+        matrix = torch.from_numpy(parts.sums["confusion"])
         each = f1(matrix)
         return {
             "f1": float(each.nanmean()),
@@ -157,34 +166,46 @@ class SeveralMetrics(nn.Module):
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        from torchmetrics.classification import (  # takes seconds
-            MultilabelAveragePrecision,
-            MultilabelConfusionMatrix,
-        )
-
         super().__init__()
         self.classes = tuple(classes)
-        count = len(self.classes)
-        self.matrix = MultilabelConfusionMatrix(count, validate_args=False)
-        self.precision = MultilabelAveragePrecision(count, average="none", validate_args=False)
+        none = np.zeros((0, len(self.classes)))
+        self.tally = Tally(
+            Parts(lists={"shares": none.astype(np.float32), "truth": none.astype(np.int64)})
+        )
 
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count logits `(B, K)` against labels `(B, K)` of ones and zeros."""
-        shares, truth = logits.float().sigmoid(), labels.long()
-        self.matrix.update(shares, truth)
-        self.precision.update(shares, truth)
+        shares, truth = logits.float().sigmoid().numpy(force=True), labels.long()
+        self.tally.add(Parts(lists={"shares": shares, "truth": truth.numpy(force=True)}))
 
     def compute(self) -> dict[str, float]:
         """A class that no image has is NaN and not in the means."""
-        matrix = self.matrix.compute().cpu().double()  # (K, 2, 2): truth, prediction
+        return self.of(self.tally.together())
+
+    def parts(self) -> Parts:
+        """`shares` and `truth`, `(N, K)`: a row an image."""
+        return self.tally.parts()
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of probabilities and labels."""
+        from torchmetrics.functional.classification import multilabel_average_precision
+
+        matrix = _decisions(parts).double()
         hits, wrong = matrix[:, 1, 1], matrix[:, 0, 1] + matrix[:, 1, 0]
         present = matrix[:, 1].sum(dim=1) > 0
         each = 2 * hits / (2 * hits + wrong)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # says that a class is absent
-            precision = self.precision.compute().cpu().double()
-        precision = torch.where(present, precision, math.nan)
+        shares, truth = (torch.from_numpy(parts.lists[name]) for name in ("shares", "truth"))
+        precision = torch.full((len(self.classes),), math.nan, dtype=torch.double)
+        if present.any():
+            found = multilabel_average_precision(
+                shares[:, present],
+                truth[:, present],
+                int(present.sum()),
+                average="none",
+                validate_args=False,
+            )
+            precision[present] = found.double()
         right = matrix.diagonal(dim1=1, dim2=2).sum() / matrix.sum()
         return {
             "ap": float(precision.nanmean()),
@@ -196,9 +217,15 @@ class SeveralMetrics(nn.Module):
 
     def details(self) -> dict[str, Any]:
         """`decisions`: of each class images `[[right no, wrong yes], [wrong no, right yes]]`."""
-        return {"decisions": self.matrix.compute().tolist()}
+        return {"decisions": _decisions(self.tally.together()).tolist()}
 
     def reset(self) -> None:
         """Forget all images."""
-        self.matrix.reset()
-        self.precision.reset()
+        self.tally.reset()
+
+
+def _decisions(parts: Parts) -> Tensor:
+    """Images by class, truth and answer, `(K, 2, 2)`."""
+    said, truth = parts.lists["shares"] > 0.5, parts.lists["truth"] > 0
+    cells = [[(there & yes).sum(axis=0) for yes in (~said, said)] for there in (~truth, truth)]
+    return torch.from_numpy(np.array(cells)).permute(2, 0, 1)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geotune.tasks.parts import Parts
 from geotune.types import IGNORE
 
 
@@ -66,7 +67,15 @@ class SegmentMetrics(nn.Module):
 
         Classes in neither truth nor prediction are NaN and not in the means.
         """
-        matrix = self.matrix.compute()
+        return self.of(Parts({"confusion": self.matrix.compute().numpy(force=True)}))
+
+    def parts(self) -> Parts:
+        """`confusion`, `(K, K)`: a sum."""
+        return Parts({"confusion": self.matrix.confmat.numpy(force=True).copy()})
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of a confusion matrix."""
+        matrix = torch.from_numpy(parts.sums["confusion"])
         ious, f1s = iou(matrix), f1(matrix)
         values = {
             "miou": float(ious.nanmean()),

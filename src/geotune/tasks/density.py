@@ -6,13 +6,13 @@ The idea is that of Lempitsky and Zisserman, Learning to Count Objects in Images
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from geotune.tasks.values import Pairs, loss_of
+from geotune.tasks.parts import Parts, Tally
+from geotune.tasks.values import Pairs, error_sums, loss_of, zeros
 
 
 class Density:
@@ -95,15 +95,9 @@ class CountMetrics(nn.Module):
     names = ("mae", "rmse", "bias", "relative", "counted", "labelled")
 
     def __init__(self, task: Density) -> None:
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError, SumMetric  # takes seconds
-
         super().__init__()
         self.task = task
-        self.absolutes = MeanAbsoluteError()
-        self.squares = MeanSquaredError(squared=False)
-        self.counted = SumMetric()
-        self.labelled = SumMetric()
-        self.windows = SumMetric()
+        self.tally = Tally(Parts(zeros()))
         self.pairs = Pairs()
 
     @torch.no_grad()
@@ -113,27 +107,29 @@ class CountMetrics(nn.Module):
         if not there.any():
             return
         found, labelled = (count[there] for count in self.task.counts(outputs, densities))
-        self.absolutes.update(found, labelled)
-        self.squares.update(found, labelled)
-        self.counted.update(found.sum())
-        self.labelled.update(labelled.sum())
-        self.windows.update(there.sum())
+        self.tally.add(Parts(error_sums(found, labelled)))
         self.pairs.add(labelled, found)
 
     def compute(self) -> dict[str, float]:
         """The figures by `names`; NaN where no window was seen."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-            counted, labelled = float(self.counted.compute()), float(self.labelled.compute())
-            windows, mae = float(self.windows.compute()), float(self.absolutes.compute())
-            rmse = float(self.squares.compute())
+        return self.of(self.tally.together())
+
+    def parts(self) -> Parts:
+        """The sums of `error_sums`, of the windows' counts."""
+        return self.tally.parts()
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of such sums."""
+        sums = {name: float(value) for name, value in parts.sums.items()}
+        windows = sums["numbers"] or math.nan
+        labelled = sums["labels"]
         return {
-            "mae": mae,
-            "rmse": rmse,
-            "bias": (counted - labelled) / windows if windows else math.nan,
-            "relative": mae * windows / labelled if labelled else math.nan,
-            "counted": counted if windows else math.nan,
-            "labelled": labelled if windows else math.nan,
+            "mae": sums["absolutes"] / windows,
+            "rmse": math.sqrt(sums["squares"] / windows),
+            "bias": sums["errors"] / windows,
+            "relative": sums["absolutes"] / (labelled or math.nan),
+            "counted": (labelled + sums["errors"]) * windows / windows,
+            "labelled": labelled * windows / windows,
         }
 
     def details(self) -> dict[str, Any]:
@@ -142,6 +138,5 @@ class CountMetrics(nn.Module):
 
     def reset(self) -> None:
         """Forget what was seen."""
-        for metric in (self.absolutes, self.squares, self.counted, self.labelled, self.windows):
-            metric.reset()
+        self.tally.reset()
         self.pairs = Pairs()

@@ -16,6 +16,7 @@ from geotune.boxes.oriented import HORIZONTAL, ORIENTED
 from geotune.tasks.average_precision import Curve
 from geotune.tasks.detection_metrics import DetectionMetrics
 from geotune.tasks.matching import FALSE, IGNORED
+from geotune.tasks.parts import Parts
 from geotune.tasks.point_metrics import PointMetrics
 from geotune.types import GeotuneError
 
@@ -148,7 +149,20 @@ class DetectMetrics(nn.Module):
 
     def compute(self) -> dict[str, float]:
         """See `DetectionMetrics.compute` and `PointMetrics.compute`."""
-        return self.boxes.compute() if self.points is None else self.points.compute()
+        return self.counter.compute()
+
+    def parts(self) -> Parts:
+        """See `DetectionMetrics.parts` and `PointMetrics.parts`."""
+        return self.counter.parts()
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of what was counted."""
+        return self.counter.of(parts)
+
+    @property
+    def counter(self) -> DetectionMetrics | PointMetrics:
+        """What counts: boxes or points."""
+        return self.boxes if self.points is None else self.points
 
     def details(self) -> dict[str, Any]:
         """What a report shows, by class.
@@ -176,18 +190,19 @@ class DetectMetrics(nn.Module):
         """The highest F1 over all scores of one image, of all classes together."""
         self._count([found], [objects])
         if self.points is not None:
-            value = self.points.of(self.points.images)["f1"]
+            value = self.points.of(self.points.parts())["f1"]
             return 0.0 if math.isnan(value) else value
-        image = self.boxes.images[0]
-        hits, counts = image.found[:, 0] != FALSE, image.found[:, 0] != IGNORED
-        curve = Curve.of(image.scores[counts], hits[counts], int(image.objects.sum()))
+        counted = self.boxes.parts()
+        what = counted.lists["found"][:, 0]
+        hits, counts = what != FALSE, what != IGNORED
+        curve = Curve.of(
+            counted.lists["scores"][counts], hits[counts], int(counted.sums["objects"].sum())
+        )
         return float(curve.f1.max(initial=0.0))
 
     def reset(self) -> None:
         """Forget what was seen."""
-        self.boxes.reset()
-        if self.points is not None:
-            self.points.reset()
+        self.counter.reset()
 
 
 def objects_of(targets: Targets) -> list[Objects]:

@@ -15,7 +15,7 @@ from torch import nn
 from geotune.boxes.detections import Detections, Objects
 from geotune.tasks.average_precision import Curve, Interpolation
 from geotune.tasks.matching import FALSE, IGNORED, match_boxes
-from geotune.tasks.processes import gathered
+from geotune.tasks.parts import Parts, Tally
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
@@ -27,16 +27,6 @@ class Counts:
     true: int
     false: int
     missed: int
-
-
-@dataclass(frozen=True)
-class _Image:
-    """What is kept of an image: scores and classes `(N)`, findings `(N, T)`, objects by class."""
-
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    found: NDArray[np.int64]
-    objects: NDArray[np.int64]
 
 
 class DetectionMetrics(nn.Module):
@@ -52,7 +42,13 @@ class DetectionMetrics(nn.Module):
         super().__init__()
         self.classes = tuple(classes)
         self.interpolation = interpolation
-        self.images: list[_Image] = []
+        nothing = np.zeros(0, dtype=np.int64)
+        lists: dict[str, NDArray[Any]] = {
+            "scores": np.zeros(0, dtype=np.float32),
+            "classes": nothing,
+            "found": nothing.reshape(0, len(THRESHOLDS)),
+        }
+        self.tally = Tally(Parts({"objects": np.zeros(len(self.classes), dtype=np.int64)}, lists))
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -65,21 +61,32 @@ class DetectionMetrics(nn.Module):
         """Count images; a whole image at a time."""
         for found, there in zip(detections, objects, strict=True):
             counted = there.classes[~there.ignored()].cpu()
-            self.images.append(
-                _Image(
-                    found.scores.float().numpy(force=True),
-                    found.classes.numpy(force=True),
-                    match_boxes(found, there, THRESHOLDS),
-                    torch.bincount(counted, minlength=len(self.classes)).numpy(),
-                )
-            )
+            objects_by_class = torch.bincount(counted, minlength=len(self.classes)).numpy()
+            lists = {
+                "scores": found.scores.float().numpy(force=True),
+                "classes": found.classes.numpy(force=True),
+                "found": match_boxes(found, there, THRESHOLDS),
+            }
+            self.tally.add(Parts({"objects": objects_by_class}, lists))
 
     def compute(self) -> dict[str, float]:
         """`ap50`, `ap75` and `ap` (the mean over IoU 0.5, 0.55, .. 0.95), and by class.
 
         Classes without an object that counts are NaN and not in the means.
         """
-        curves = self._curves()
+        return self.of(self.tally.together())
+
+    def parts(self) -> Parts:
+        """How many `objects` each class has, `(K)`, and of every detection what it is.
+
+        Its `scores` and `classes` `(N)`, and what it `found` at each of `THRESHOLDS`, `(N, T)`, as
+        `match_boxes` says it.
+        """
+        return self.tally.parts()
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of such detections."""
+        curves = self._curves(parts)
         table = np.array([[c.average(self.interpolation) for c in row] for row in curves])
         table = table.reshape(len(self.classes), len(THRESHOLDS))
         ap50, ap75, ap = table[:, 0], table[:, THRESHOLDS.index(0.75)], table.mean(axis=1)
@@ -89,7 +96,7 @@ class DetectionMetrics(nn.Module):
 
     def curves(self, iou: float = 0.5) -> dict[str, Curve]:
         """The curve of each class at one of `THRESHOLDS`."""
-        rows = self._curves([iou])
+        rows = self._curves(self.tally.together(), [iou])
         return {name: row[0] for name, row in zip(self.classes, rows, strict=True)}
 
     def counts(self, score: float, iou: float = 0.5) -> dict[str, Counts]:
@@ -103,15 +110,12 @@ class DetectionMetrics(nn.Module):
 
     def reset(self) -> None:
         """Forget all images."""
-        self.images = []
+        self.tally.reset()
 
-    def _curves(self, ious: Sequence[float] = THRESHOLDS) -> list[list[Curve]]:
+    def _curves(self, parts: Parts, ious: Sequence[float] = THRESHOLDS) -> list[list[Curve]]:
         """By class, then by IoU threshold."""
-        images = gathered(self.images)
-        scores = _joined([image.scores for image in images], (0,))
-        classes = _joined([image.classes for image in images], (0,))
-        found = _joined([image.found for image in images], (0, len(THRESHOLDS)))
-        objects = sum((image.objects for image in images), np.zeros(len(self.classes), np.int64))
+        scores, classes, found = (parts.lists[name] for name in ("scores", "classes", "found"))
+        objects = parts.sums["objects"]
         return [
             [
                 Curve.of(scores[counts], column[counts] != FALSE, int(objects[k]))
@@ -120,10 +124,6 @@ class DetectionMetrics(nn.Module):
             ]
             for k in range(len(self.classes))
         ]
-
-
-def _joined(parts: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(empty)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,21 +13,10 @@ from torch import nn
 from geotune.boxes.detections import Detections, Objects
 from geotune.boxes.oriented import centres
 from geotune.tasks.matching import match_points
-from geotune.tasks.processes import gathered
+from geotune.tasks.parts import Arrays, Parts, Tally
 
 Floats = NDArray[np.float64]
 CANDIDATES = tuple(np.linspace(0.05, 0.95, 19).round(2).tolist())
-
-
-@dataclass(frozen=True)
-class _Image:
-    """Points in metres, found and there."""
-
-    found: Floats
-    scores: NDArray[np.float32]
-    found_classes: NDArray[np.int64]
-    truth: Floats
-    truth_classes: NDArray[np.int64]
 
 
 class PointMetrics(nn.Module):
@@ -51,8 +39,16 @@ class PointMetrics(nn.Module):
         super().__init__()
         self.classes = tuple(classes)
         self.radius_m = radius_m
-        self.threshold = threshold
-        self.images: list[_Image] = []
+        self.thresholds = CANDIDATES if threshold is None else (threshold,)
+        levels, count = len(self.thresholds), len(self.classes)
+        shapes = {
+            "images": (),
+            "there": (count,),
+            "found": (levels, count),
+            "true": (levels, count),
+            **dict.fromkeys(("distances", "errors", "absolutes", "squares"), (levels,)),
+        }
+        self.tally = Tally(Parts({name: np.zeros(shape) for name, shape in shapes.items()}))
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -67,8 +63,8 @@ class PointMetrics(nn.Module):
     ) -> None:
         """Count images in pixels, whose pixels are so many metres wide."""
         for found, there, metres in zip(detections, objects, gsd_m, strict=True):
-            self.images.append(
-                _Image(
+            self.tally.add(
+                self._count(
                     centres(found.boxes).double().numpy(force=True) * metres,
                     found.scores.float().numpy(force=True),
                     found.classes.numpy(force=True),
@@ -83,43 +79,73 @@ class PointMetrics(nn.Module):
         `rmse_m` is of the distances of what was matched. `count_mae`, `count_rmse` and `count_bias`
         are of the difference, found less there, in an image; NaN is what nothing was counted for.
         """
-        return self.of(gathered(self.images))
+        return self.of(self.tally.together())
 
-    def of(self, images: Sequence[_Image]) -> dict[str, float]:
-        """The figures of some images, without any other process."""
-        if self.threshold is not None:
-            return self._at(self.threshold, images)
-        each = [self._at(threshold, images) for threshold in CANDIDATES]
+    def parts(self) -> Parts:
+        """Sums of points, by threshold where it decides.
+
+        `images`; points that are `there` `(K)`; `found` and of them `true` `(T, K)`; squared
+        `distances` of what was matched `(T)`; `errors` of the images' counts, `absolutes` and
+        `squares` of them `(T)`.
+        """
+        return self.tally.parts()
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of such sums, at the threshold with the highest F1."""
+        each = [self._at(level, parts.sums) for level in range(len(self.thresholds))]
         return max(each, key=lambda values: -1 if math.isnan(values["f1"]) else values["f1"])
 
     def reset(self) -> None:
         """Forget all images."""
-        self.images = []
+        self.tally.reset()
 
-    def _at(self, threshold: float, images: Sequence[_Image]) -> dict[str, float]:
-        found, there, true = (np.zeros(len(self.classes)) for _ in range(3))
-        distances, errors = [np.zeros(0)], []
-        for image in images:
-            enough = image.scores >= np.float32(threshold)
-            errors.append(int(enough.sum()) - len(image.truth))
-            for k in range(len(self.classes)):
-                mine = image.found[enough & (image.found_classes == k)]
-                theirs = image.truth[image.truth_classes == k]
+    def _count(
+        self,
+        found: Floats,
+        scores: NDArray[np.float32],
+        found_classes: NDArray[np.int64],
+        truth: Floats,
+        truth_classes: NDArray[np.int64],
+    ) -> Parts:
+        """An image with points in metres, `(N, 2)` found and `(M, 2)` there."""
+        classes = range(len(self.classes))
+        rows = []
+        for threshold in self.thresholds:
+            enough = scores >= np.float32(threshold)
+            distances = 0.0
+            true = np.zeros(len(self.classes))
+            for k in classes:
+                mine, theirs = found[enough & (found_classes == k)], truth[truth_classes == k]
                 i, j = match_points(mine, theirs, self.radius_m)
-                found[k], there[k], true[k] = (
-                    found[k] + len(mine), there[k] + len(theirs), true[k] + len(i)
-                )  # fmt: skip
-                distances.append(np.hypot(*(mine[i] - theirs[j]).T))
-        apart, error = np.concatenate(distances), np.array(errors, dtype=np.float64)
+                true[k] = len(i)
+                distances += float(np.sum((mine[i] - theirs[j]) ** 2))
+            error = float(enough.sum()) - len(truth)
+            rows.append(
+                {
+                    "found": [np.sum(found_classes[enough] == k) for k in classes],
+                    "true": true,
+                    "distances": distances,
+                    "errors": error,
+                    "absolutes": abs(error),
+                    "squares": error**2,
+                }
+            )
+        there = [np.sum(truth_classes == k) for k in classes]
+        by_threshold = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+        return Parts({"images": np.ones(()), "there": np.array(there, float), **by_threshold})
+
+    def _at(self, level: int, sums: Arrays) -> dict[str, float]:
+        there, found, true = sums["there"], sums["found"][level], sums["true"][level]
+        images = float(sums["images"])
         values = {
             "f1": _ratio(2 * true.sum(), found.sum() + there.sum()),
             "precision": _ratio(true.sum(), found.sum()),
             "recall": _ratio(true.sum(), there.sum()),
-            "rmse_m": math.sqrt(_ratio(np.sum(apart**2), len(apart))),
-            "threshold": threshold,
-            "count_mae": _ratio(np.sum(abs(error)), len(error)),
-            "count_rmse": math.sqrt(_ratio(np.sum(error**2), len(error))),
-            "count_bias": _ratio(np.sum(error), len(error)),
+            "rmse_m": math.sqrt(_ratio(sums["distances"][level], true.sum())),
+            "threshold": self.thresholds[level],
+            "count_mae": _ratio(sums["absolutes"][level], images),
+            "count_rmse": math.sqrt(_ratio(sums["squares"][level], images)),
+            "count_bias": _ratio(sums["errors"][level], images),
         }
         each = zip(self.classes, true, found, there, strict=True)
         return values | {f"f1/{name}": _ratio(2 * t, f + n) for name, t, f, n in each}

@@ -7,13 +7,16 @@ one size whatever the unit is; metrics are in the labels' own unit.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from geotune.tasks.parts import Parts, Tally
 
 PAIRS = 2000
 """Pairs of label and prediction that are kept for a report."""
@@ -38,30 +41,40 @@ def loss_of(kind: str, outputs: Tensor, labels: Tensor) -> Tensor:
     return LOSSES[kind](outputs, labels, reduction="sum") / counted.sum().clamp(min=1)
 
 
+SUMS = ("numbers", "errors", "absolutes", "squares", "labels", "label_squares")
+
+
+def zeros() -> dict[str, NDArray[np.float64]]:
+    """The sums of no number."""
+    return {name: np.zeros(()) for name in SUMS}
+
+
+def error_sums(predicted: Tensor, labels: Tensor) -> dict[str, NDArray[np.float64]]:
+    """What figures of errors follow from, by `SUMS`, of numbers `(N,)`.
+
+    How many there are, their errors (predicted minus labelled) plain, absolute and squared, and the
+    labels plain and squared. In float64, on the CPU: not every accelerator has it.
+    """
+    found, truth = (numbers.numpy(force=True).astype(np.float64) for numbers in (predicted, labels))
+    error = found - truth
+    each = (np.ones_like(error), error, abs(error), error**2, truth, truth**2)
+    return {name: np.asarray(value.sum()) for name, value in zip(SUMS, each, strict=True)}
+
+
 class ValueMetrics(nn.Module):
     """`rmse`, `mae`, `r2` and `bias` (mean of predicted minus labelled) of numbers.
 
     Args:
         mean: what is taken from all numbers before anything is summed up.
-        std: what they are then divided by, so that sums in float32 stay exact.
+        std: what they are then divided by, so that sums of squares stay exact.
     """
 
     names = ("rmse", "mae", "r2", "bias")
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
-        from torchmetrics import (  # takes seconds
-            MeanAbsoluteError,
-            MeanMetric,
-            MeanSquaredError,
-            R2Score,
-        )
-
         super().__init__()
         self.mean, self.std = mean, std
-        self.squares = MeanSquaredError(squared=False)
-        self.absolutes = MeanAbsoluteError()
-        self.shift = MeanMetric()
-        self.explained = R2Score()
+        self.tally = Tally(Parts(zeros()))
         self.pairs = Pairs()
 
     @torch.no_grad()
@@ -73,26 +86,28 @@ class ValueMetrics(nn.Module):
         predicted, labels = predicted[counted].float(), labels[counted].float()
         self.pairs.add(labels, predicted)
         predicted, labels = (predicted - self.mean) / self.std, (labels - self.mean) / self.std
-        self.squares.update(predicted, labels)
-        self.absolutes.update(predicted, labels)
-        self.shift.update(predicted - labels)
-        self.explained.update(predicted, labels)
+        self.tally.add(Parts(error_sums(predicted, labels)))
 
     def compute(self) -> dict[str, float]:
-        """The figures by `names`; NaN where nothing was counted, `r2` where less than two were."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-            squares, absolutes = float(self.squares.compute()), float(self.absolutes.compute())
-            shift = float(self.shift.compute())
-            try:
-                explained = float(self.explained.compute())
-            except ValueError:  # of less than two numbers
-                explained = math.nan
+        """The figures by `names`; NaN where nothing was counted, `r2` where labels do not vary."""
+        return self.of(self.tally.together())
+
+    def parts(self) -> Parts:
+        """The sums of `error_sums`, of standardised numbers."""
+        return self.tally.parts()
+
+    def of(self, parts: Parts) -> dict[str, float]:
+        """The figures of such sums."""
+        sums = {name: float(value) for name, value in parts.sums.items()}
+        count = sums["numbers"] or math.nan
+        varied = sums["label_squares"] - sums["labels"] ** 2 / count
+        if not varied > 1e-12 * sums["label_squares"]:  # what is left of rounding
+            varied = math.nan
         return {
-            "rmse": squares * self.std,
-            "mae": absolutes * self.std,
-            "r2": explained if math.isfinite(explained) else math.nan,
-            "bias": shift * self.std,
+            "rmse": math.sqrt(sums["squares"] / count) * self.std,
+            "mae": sums["absolutes"] / count * self.std,
+            "r2": 1 - sums["squares"] / varied,
+            "bias": sums["errors"] / count * self.std,
         }
 
     def details(self) -> dict[str, Any]:
@@ -101,8 +116,7 @@ class ValueMetrics(nn.Module):
 
     def reset(self) -> None:
         """Forget what was seen."""
-        for metric in (self.squares, self.absolutes, self.shift, self.explained):
-            metric.reset()
+        self.tally.reset()
         self.pairs = Pairs()
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from geotune.data.dataset import GridWindows
 from geotune.model import Model
 from geotune.tasks.base import Task
+from geotune.tasks.parts import Parts
 from geotune.training.loaders import loader
+from geotune.training.windows import WindowParts
 from geotune.types import Batch
 
 
@@ -25,12 +27,14 @@ class Evaluation:
         regions: the same for each group of scenes; none where each group is one image.
         scores: of each window, NaN where it has none.
         details: what the task tells beside its metrics, such as the `confusion` of classes.
+        windows: what was counted in each.
     """
 
     metrics: dict[str, float]
     regions: dict[str, dict[str, float]]
     scores: list[float]
     details: dict[str, Any]
+    windows: WindowParts
 
 
 def evaluate(
@@ -46,26 +50,34 @@ def evaluate(
 ) -> Evaluation:
     """Run the model over every window once. `progress` is told windows done and in all."""
     model.to(device).eval()
-    everything = task.metrics().to(device)
-    regions = {group: task.metrics().to(device) for group in _regions(windows)}
+    everything, single = task.metrics().to(device), task.metrics().to(device)
+    nothing = single.parts()
     scores: list[float] = []
+    parts: list[Parts] = []
     with torch.no_grad(), autocast(device, precision):
         for batch in loader(windows, batch_size, workers=workers):
             batch = batch.to(device)
             outputs = model(**batch.inputs)
             everything.update(outputs, batch.targets)
-            for i, group in enumerate(batch.groups):
+            for i in range(len(batch)):
                 one = outputs[i : i + 1], batch.targets[i : i + 1]
-                if group in regions:
-                    regions[group].update(*one)
+                single.reset()
+                single.update(*one)
+                parts.append(single.parts())
                 scores.append(task.score(*one))
             if progress is not None:
                 progress(len(scores), len(windows))
+    found = WindowParts.of(windows, scores, parts)
+    regions = {
+        group: [part for part, its in zip(parts, found.groups, strict=True) if its == group]
+        for group in _regions(windows)
+    }
     return Evaluation(
         everything.compute(),
-        {group: metrics.compute() for group, metrics in regions.items()},
+        {group: single.of(Parts.join([nothing, *its])) for group, its in regions.items()},
         scores,
         everything.details(),
+        found,
     )
 
 

@@ -16,7 +16,10 @@ from geotune.training.lock import LOCK
 from geotune.types import GeotuneError
 
 State = Literal["new", "unfinished", "finished"]
-WORK = ("run.json", "metrics.json", "history.csv", "report.html", "examples.npz", TENSORS, CARD)
+WORK = (
+    "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
+    TENSORS, CARD,
+)  # fmt: skip
 """What is there only when an epoch was finished."""
 OURS = (*WORK, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
 """All that geotune writes, in the order of its removal: what says whose it is comes last."""
@@ -54,6 +57,11 @@ class RunFolder:
     def examples(self) -> Path:
         """The best and worst validation windows."""
         return self.path / "examples.npz"
+
+    @property
+    def test_windows(self) -> Path:
+        """What was found in each test window."""
+        return self.path / "test_windows.npz"
 
     @property
     def last(self) -> Path:

@@ -72,6 +72,7 @@ class Keeper(Callback):
         optimizer: Any = pl_module.optimizers()
         row = {
             "epoch": float(trainer.current_epoch + 1),
+            "step": float(trainer.global_step),
             **metrics,
             "lr": max(float(group["lr"]) for group in optimizer.param_groups),
             "seconds": time.perf_counter() - self._started,

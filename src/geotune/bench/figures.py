@@ -1,0 +1,80 @@
+"""Accuracy against cost, each method a dot, the front of those that none beats marked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from geotune.bench.comparison import Line, Table
+from geotune.report.figures import BLUE, INK, ORANGE, Curve, new_axes, svg
+
+
+@dataclass(frozen=True)
+class Across:
+    """A cost to lay accuracy against.
+
+    Attributes:
+        cost: its name in a line.
+        label: of the axis.
+        unit: what of the cost is one of the axis.
+        front: the line's mark of being on the front.
+    """
+
+    cost: str
+    label: str
+    unit: float
+    front: str
+
+
+ACROSS = (
+    Across("memory_bytes", "memory of a training step, GB", 1e9, "frugal"),
+    Across("seconds_per_step", "seconds a training step", 1.0, "fast"),
+)
+
+
+def fronts(table: Table, number: int) -> list[Curve]:
+    """The figures of a table, the `number`-th on its page; none where nothing was measured."""
+    made = (_front(table, across, f"front{number}{i}") for i, across in enumerate(ACROSS))
+    return [curve for curve in made if curve is not None]
+
+
+def _front(table: Table, across: Across, prefix: str) -> Curve | None:
+    metric = table.goal.metric
+    lines = [line for line in table.lines if metric in line.figures and line.cost[across.cost]]
+    if not lines:
+        return None
+    figure, axes = new_axes(across.label, metric, size=(5.2, 3.6))
+    for line in lines:
+        estimate = line.figures[metric]
+        x, marked = _x(line, across), getattr(line, across.front)
+        color = ORANGE if marked else BLUE
+        if not math.isnan(estimate.low):
+            axes.plot([x, x], [estimate.low, estimate.high], color=color, alpha=0.45, linewidth=2)
+        axes.plot([x], [estimate.mean], "o", color=color, markersize=7)
+        axes.annotate(
+            line.method,
+            (x, estimate.mean),
+            xytext=(6, 4),
+            textcoords="offset points",
+            color=INK,
+            fontsize=9,
+        )
+    front = sorted(
+        (line for line in lines if getattr(line, across.front)), key=lambda line: _x(line, across)
+    )
+    points = [(_x(line, across), line.figures[metric].mean) for line in front]
+    axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=1.5, linestyle=(0, (4, 3)))
+    axes.margins(y=0.12)
+    axes.set_xlim(0, 1.2 * max(_x(line, across) for line in lines))  # room for the names
+    if table.goal.lower:
+        axes.invert_yaxis()  # up is better in every figure
+    names = ", ".join(line.method for line in front)
+    title = f"{table.title}: {metric} against {across.label.rpartition(',')[0] or across.label}"
+    words = f"{title}. No other method is as good for less than: {names}."
+    return Curve(title, svg(figure, prefix), words)
+
+
+def _x(line: Line, across: Across) -> float:
+    value = line.cost[across.cost]
+    assert value is not None
+    return value / across.unit

@@ -1,0 +1,299 @@
+"""A comparison as one HTML file that needs nothing else: no network, no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from typing import Any, get_args
+
+from markupsafe import Markup
+
+import geotune
+from geotune.bench.comparison import Line, Table
+from geotune.bench.differences import Differing
+from geotune.bench.figures import fronts
+from geotune.bench.published import Figure
+from geotune.bench.statistics import Verdict
+from geotune.bench.suite import Compare
+from geotune.bench.tables import cells, head, notes, number, plain, with_spread
+from geotune.report import format as fmt
+from geotune.report.page import new_environment, page_style
+from geotune.report.pictures import png
+from geotune.report.tasks.base import TaskPage
+
+WORDS = (
+    (
+        "Method",
+        "How a pretrained network is adapted to the task: trained in full, in a small part, or by "
+        "a small network beside it.",
+    ),
+    (
+        "frozen, unet_from_scratch",
+        "Two yardsticks. With frozen the pretrained network stays as it is and only the decoder "
+        "learns: a method that is no better has not used its freedom. unet_from_scratch has never "
+        "seen another image: where it is as good, pretraining is worth nothing on this data.",
+    ),
+    (
+        "Seed",
+        "The start of all chance in a training. The same training from another seed comes out a "
+        "little differently; several show by how much.",
+    ),
+    (
+        "Interval",
+        "Where the figure would lie if seeds and test windows were drawn anew. Windows of one "
+        "scene resemble each other, so of another place less is known than the interval says.",
+    ),
+    (
+        "Verdict",
+        "Better: the whole interval of the difference is above zero. Not worse by more than the "
+        "margin: all of it is above a loss so small that it counts as none. Worse: all of it is "
+        "below zero. Undecided: the runs do not tell; more seeds or test data would.",
+    ),
+    (
+        "Training, validation, test",
+        "Methods learn from the first; the second chooses the best moment to stop, and what was "
+        "searched; the third, of which all figures here are, is looked at only at the end.",
+    ),
+    (
+        "Memory, predicted",
+        "What the tensors of one training step take at the highest, measured while it ran; "
+        "predicted is what geotune said before the training.",
+    ),
+    (
+        "Time a step",
+        "Of the fastest epoch, the one that other work on the machine held up least. Its "
+        "validation is in it.",
+    ),
+    ("Trained", "How many numbers of the network the method changes or adds."),
+    ("Adapter", "The file with what was trained: all that has to be kept for each task."),
+    (
+        "Energy",
+        "What the machine's own counters say of the time of a run, with all else that ran there; a "
+        "dash where it has none that can be read.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows.
+
+    Attributes:
+        name: of the suite.
+        how: differences were judged.
+        pages: by recipe its task's part of a page.
+        notes: what the user was told.
+        device: on which it was run.
+    """
+
+    name: str
+    tables: Sequence[Table]
+    how: Compare
+    pages: Mapping[str, TaskPage]
+    differing: Sequence[Differing]
+    published: Sequence[Figure]
+    notes: Sequence[str]
+    device: str
+
+
+def render(content: Content) -> str:
+    """The page as HTML."""
+    script = _own("bench.js")
+    tables, how = content.tables, content.how
+    methods = dict.fromkeys(line.method for table in tables for line in table.lines)
+    return (
+        new_environment("geotune.bench")
+        .get_template("bench.html.j2")
+        .render(
+            name=content.name,
+            methods=len(methods),
+            runs=len({run for table in tables for line in table.lines for run in line.runs}),
+            created=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
+            version=geotune.__version__,
+            device=content.device,
+            style=page_style(),
+            own_style=Markup(_own("bench.css")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            errors=[text for table in tables for line in table.lines for text in line.errors],
+            notes=content.notes,
+            summary=[text for table in tables for text in sentences(table, how)],
+            verdicts=list(get_args(Verdict)),
+            recipes=list(dict.fromkeys(table.recipe for table in tables)),
+            tables=[_table(table, how) for table in tables],
+            figures=[
+                (table.recipe, curve, Markup(curve.svg))
+                for number, table in enumerate(tables)
+                for curve in fronts(table, number)
+            ],
+            classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
+            regions=[block for table in tables for block in _regions(table)],
+            differing=[_windows(found) for found in content.differing if found.windows],
+            published=[block for table in tables for block in _beside(table, content.published)],
+            searches=[
+                (table.title, line.method, line.search)
+                for table in tables
+                for line in table.lines
+                if line.search is not None
+            ],
+            words=dict.fromkeys(
+                [*WORDS, *(each for page in content.pages.values() for each in page.words)]
+            ),
+        )
+    )
+
+
+def sentences(table: Table, how: Compare) -> list[str]:
+    """What a table says, for a person who reads nothing else."""
+    metric = table.goal.metric
+    done = [line for line in table.lines if metric in line.figures]
+    if not done:
+        return [f"{table.title}: no run is done."]
+    sign = -1 if table.goal.lower else 1
+    best = max(done, key=lambda line: sign * line.figures[metric].mean)
+    figure = best.figures[metric]
+    said = [
+        f"{table.title}: of {len(done)} methods {best.method} has the best {metric} on test data, "
+        f"{with_spread(figure.mean, figure.spread)} (from {figure.seeds} "
+        f"seed{'' if figure.seeds == 1 else 's'})."
+    ]
+    by_verdict: dict[str, list[str]] = {}
+    for line in done:
+        if line.against is not None:
+            by_verdict.setdefault(line.against.verdict, []).append(line.method)
+    margin = f"{100 * how.margin:g} %"
+    words = [
+        f"{verdict.replace('the margin', margin)}: {fmt.listing(by_verdict[verdict])}"
+        for verdict in get_args(Verdict)
+        if verdict in by_verdict
+    ]
+    if words:
+        said.append(f"Compared with {table.reference}, {'; '.join(words)}.")
+    frugal = [line.method for line in done if line.frugal]
+    if frugal:
+        said.append(f"No other method is as good in less memory than {fmt.listing(frugal)}.")
+    return [" ".join(said)]
+
+
+def _own(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _table(table: Table, how: Compare) -> dict[str, Any]:
+    return {
+        "recipe": table.recipe,
+        "title": table.title,
+        "head": head(table),
+        "notes": notes(table, how.level, how.margin),
+        "lines": [
+            {
+                "method": line.method,
+                "verdict": line.against.verdict if line.against else "",
+                "cells": list(zip(cells(table, line), _values(table, line), strict=True)),
+            }
+            for line in table.lines
+        ],
+    }
+
+
+def _values(table: Table, line: Line) -> list[float | str]:
+    """What a line is sorted by, column for column."""
+    figure, against, cost = line.figures.get(table.goal.metric), line.against, line.cost
+    return [
+        line.method,
+        len(line.runs),
+        *((plain(figure.mean), plain(figure.low)) if figure else ("", "")),
+        *((plain(against.mean), plain(against.low), against.verdict) if against else ("",) * 3),
+        *(
+            plain(cost[name])
+            for name in (
+                "memory_bytes", "predicted_bytes", "seconds_per_step", "seconds",
+                "trained_parameters", "adapter_bytes", "joules",
+            )
+        ),
+    ]  # fmt: skip
+
+
+def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:
+    names = dict.fromkeys(
+        name.removeprefix(f"{each}/")
+        for line in table.lines
+        for name in line.figures
+        if name.startswith(f"{each}/")
+    )
+    lines = [
+        (line.method, [line.figures[f"{each}/{name}"].mean for name in names])
+        for line in table.lines
+        if line.figures
+    ]
+    return [_block(table, f"{table.title}: {each}", list(names), lines)] if names else []
+
+
+def _regions(table: Table) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(region for line in table.lines for region in line.regions))
+    lines = [
+        (line.method, [line.regions.get(name, math.nan) for name in names])
+        for line in table.lines
+        if line.figures
+    ]
+    return [_block(table, f"{table.title}: {table.goal.metric}", names, lines)] if names else []
+
+
+def _block(
+    table: Table, title: str, columns: list[str], lines: Sequence[tuple[str, Sequence[float]]]
+) -> dict[str, Any]:
+    return {
+        "recipe": table.recipe,
+        "title": title,
+        "columns": columns,
+        "lines": [
+            (method, [(number(value), plain(value)) for value in values])
+            for method, values in lines
+        ],
+    }
+
+
+def _windows(found: Differing) -> dict[str, Any]:
+    return {
+        "recipe": found.table.recipe,
+        "title": found.table.title,
+        "methods": found.methods,
+        "legend": found.legend,
+        "windows": [
+            (example, [(title, png(picture)) for title, picture in example.pictures.items()])
+            for example in found.windows
+        ],
+    }
+
+
+def _beside(table: Table, published: Sequence[Figure]) -> list[dict[str, Any]]:
+    """The numbers of each source beside ours, by method."""
+    ours = {
+        line.method: with_spread(line.figures[m].mean, line.figures[m].spread)
+        for line in table.lines
+        for m in [table.goal.metric]
+        if m in line.figures
+    }
+    blocks = []
+    for source in dict.fromkeys(figure.source for figure in published):
+        theirs = {
+            figure.method: with_spread(
+                figure.value, math.nan if figure.spread is None else figure.spread
+            )
+            for figure in published
+            if figure.source == source and figure.recipe == table.recipe
+        }
+        if theirs:
+            lines = [
+                (method, theirs.get(method, fmt.DASH), ours.get(method, fmt.DASH))
+                for method in dict.fromkeys([*theirs, *ours])
+            ]
+            blocks.append(
+                {"recipe": table.recipe, "title": table.title, "source": source, "lines": lines}
+            )
+    return blocks

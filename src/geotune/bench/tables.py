@@ -1,0 +1,188 @@
+"""The tables of a comparison, for the terminal, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from geotune.bench.comparison import COSTS, Line, Table
+from geotune.report import format as fmt
+
+if TYPE_CHECKING:
+    from rich.table import Table as Drawn
+
+HEAD = (
+    "method", "seeds", "{metric}", "interval", "to {reference}", "interval of that", "verdict",
+    "memory", "predicted", "time a step", "training", "trained", "adapter", "energy",
+)  # fmt: skip
+
+
+def head(table: Table) -> list[str]:
+    """The names of the columns."""
+    return [name.format(metric=table.goal.metric, reference=table.reference) for name in HEAD]
+
+
+def cells(table: Table, line: Line) -> list[str]:
+    """What stands in a method's line, as people read it."""
+    figure, cost = line.figures.get(table.goal.metric), line.cost
+    against = line.against
+    return [
+        line.method,
+        str(len(line.runs)) + (f" ({len(line.errors)} failed)" if line.errors else ""),
+        fmt.DASH if figure is None else with_spread(figure.mean, figure.spread),
+        fmt.DASH if figure is None else between(figure.low, figure.high),
+        fmt.DASH if against is None else signed(against.mean),
+        fmt.DASH if against is None else between(against.low, against.high, signs=True),
+        "reference" if line.method == table.reference else against.verdict if against else fmt.DASH,
+        fmt.size(_whole(cost["memory_bytes"])) + (" *" if line.frugal else ""),
+        fmt.size(_whole(cost["predicted_bytes"])),
+        step_time(cost["seconds_per_step"]) + (" *" if line.fast else ""),
+        fmt.duration(cost["seconds"]),
+        fmt.count(_whole(cost["trained_parameters"])),
+        fmt.size(_whole(cost["adapter_bytes"])),
+        energy(cost["joules"]),
+    ]
+
+
+def notes(table: Table, level: float, margin: float) -> str:
+    """What a reader of the table has to know."""
+    better = "lower" if table.goal.lower else "higher"
+    return (
+        f"{table.goal.metric}, {better} is better: mean and standard deviation over seeds; "
+        f"intervals of {100 * level:g} % over seeds and {table.units} units of the test part. "
+        f"Differences to {table.reference} are positive where a method is better; the margin is "
+        f"{100 * margin:g} % of its figure. * no other method is as good for less."
+        + (
+            " Of one seed an interval tells nothing of the chance in training."
+            if all(len(line.runs) < 2 for line in table.lines)
+            else ""
+        )
+    )
+
+
+def as_markdown(tables: Sequence[Table], level: float, margin: float) -> str:
+    """All tables as Markdown."""
+    blocks = []
+    for table in tables:
+        lines = [head(table), ["---"] * len(HEAD), *(cells(table, line) for line in table.lines)]
+        rows = "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+        )
+        blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, level, margin)}\n")
+    return "\n".join(blocks)
+
+
+def as_latex(tables: Sequence[Table], level: float, margin: float) -> str:
+    """All tables as LaTeX, for the package booktabs."""
+    blocks = []
+    for table in tables:
+        rows = [" & ".join(map(latex, row)) for row in [cells(table, line) for line in table.lines]]
+        body = " \\\\\n".join(rows)
+        caption = latex(f"{table.title}. {notes(table, level, margin)}")
+        blocks.append(
+            "\\begin{table}\n\\centering\\small\n"
+            f"\\begin{{tabular}}{{l{'r' * (len(HEAD) - 1)}}}\n\\toprule\n"
+            f"{' & '.join(map(latex, head(table)))} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n"
+            f"\\end{{tabular}}\n\\caption{{{caption}}}\n\\end{{table}}\n"
+        )
+    return "\n".join(blocks)
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """One CSV of all tables, with plain numbers; what is not known is empty."""
+    contexts = list(dict.fromkeys(axis for table in tables for axis in table.context))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    estimates = ("mean", "std", "low", "high")
+    differences = ("difference", "difference_low", "difference_high")
+    writer.writerow(
+        [*contexts, "method", "seeds", "failed", "metric", *estimates, "reference", *differences,
+         "verdict", *COSTS, "frugal", "fast"]
+    )  # fmt: skip
+    for table in tables:
+        for line in table.lines:
+            figure, against = line.figures.get(table.goal.metric), line.against
+            found = [figure.mean, figure.spread, figure.low, figure.high] if figure else [None] * 4
+            apart = [against.mean, against.low, against.high] if against else [None] * 3
+            writer.writerow(
+                [*(table.context.get(axis, "") for axis in contexts), line.method, len(line.runs),
+                 len(line.errors), table.goal.metric, *map(plain, found), table.reference,
+                 *map(plain, apart), against.verdict if against else "",
+                 *(plain(line.cost[cost]) for cost in COSTS), int(line.frugal), int(line.fast)]
+            )  # fmt: skip
+    return buffer.getvalue()
+
+
+def for_terminal(table: Table) -> Drawn:
+    """A table for rich: what a terminal is wide enough for."""
+    from rich.table import Table as Drawn
+
+    names, shown = head(table), [0, 2, 4, 6, 7, 9]
+    drawn = Drawn(title=table.title, title_justify="left", box=None, pad_edge=False)
+    for i in shown:
+        drawn.add_column(
+            names[i], justify="left" if i in (0, 6) else "right", no_wrap=i != 6, min_width=10
+        )
+    for line in table.lines:
+        row = cells(table, line)
+        drawn.add_row(*(row[i].replace("[", r"\[") for i in shown))
+    return drawn
+
+
+def with_spread(mean: float, spread: float) -> str:
+    """A mean and, where there is one, its standard deviation."""
+    return number(mean) + ("" if math.isnan(spread) else f" ± {number(spread)}")
+
+
+def between(low: float, high: float, *, signs: bool = False) -> str:
+    """An interval."""
+    if fmt.missing(low) or fmt.missing(high):
+        return fmt.DASH
+    each = signed if signs else number
+    return f"{each(low)} to {each(high)}"
+
+
+def signed(value: float) -> str:
+    """A number with its sign."""
+    return fmt.DASH if fmt.missing(value) else f"{'+' if value >= 0 else '−'}{number(abs(value))}"  # noqa: RUF001
+
+
+def number(value: float) -> str:
+    """Three decimals below ten, three digits above."""
+    if fmt.missing(value):
+        return fmt.DASH
+    return f"{value:.3f}" if abs(value) < 10 else fmt.number(value)
+
+
+def step_time(seconds: float | None) -> str:
+    """The time of a step."""
+    if seconds is None:
+        return fmt.DASH
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def energy(joules: float | None) -> str:
+    """Energy as people measure it."""
+    return fmt.DASH if joules is None else f"{joules / 3600:.2g} Wh"
+
+
+def plain(value: float | None) -> float | str:
+    """A number for a CSV; empty where there is none."""
+    return "" if value is None or math.isnan(value) else value
+
+
+def latex(text: str) -> str:
+    """Text with what LaTeX reads as commands made plain."""
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+        "±": r"$\pm$", "–": "--", "−": r"$-$", "\N{NO-BREAK SPACE}": "~", "*": r"$^*$",  # noqa: RUF001
+        "\N{NARROW NO-BREAK SPACE}": r"\,",
+    }  # fmt: skip
+    return "".join(special.get(c, c) for c in text)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)

@@ -1,0 +1,145 @@
+"""Tables, figures and the page of a comparison."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import math
+import re
+
+import pytest
+
+from geotune.bench.comparison import COSTS, Line, Table
+from geotune.bench.figures import fronts
+from geotune.bench.page import Content, render, sentences
+from geotune.bench.published import Figure
+from geotune.bench.search import Goal
+from geotune.bench.statistics import Difference, Estimate
+from geotune.bench.suite import Compare
+from geotune.bench.tables import HEAD, as_csv, as_latex, as_markdown, cells
+from geotune.report.tasks.catalog import PAGES
+
+COST = dict.fromkeys(COSTS, None) | {
+    "memory_bytes": 2e9,
+    "seconds_per_step": 0.25,
+    "trained_parameters": 1234,
+}
+
+
+def line(method: str, mean: float, against: Difference | None = None, **more: object) -> Line:
+    values: dict[str, object] = {
+        "method": method,
+        "runs": [f"ships/{method}-0", f"ships/{method}-1"],
+        "errors": [],
+        "figures": {
+            "miou": Estimate(mean, 0.01, mean - 0.02, mean + 0.02, 2),
+            "iou/sea & sky": Estimate(0.9, math.nan, 0.8, 0.95, 2),
+        },
+        "val": 0.7,
+        "regions": {"busan": mean},
+        "against": against,
+        "cost": COST,
+        "search": None,
+    }
+    return Line(**{**values, **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table(
+        {"recipe": "ships", "fraction": "0.1"},
+        Goal("miou", lower=False),
+        "full",
+        40,
+        [
+            line("full", 0.6, frugal=False),
+            line("est", 0.62, Difference(0.02, 0.01, 0.03, "better"), frugal=True, fast=True),
+            line("<b>odd_1|x</b>", 0.5, Difference(-0.1, -0.2, -0.05, "worse")),
+            line("none", 0.0, runs=[], errors=["ships/none-0: the disk is full"], figures={},
+                 cost=dict.fromkeys(COSTS)),
+        ],
+    )  # fmt: skip
+
+
+def content(table: Table) -> Content:
+    figures = [Figure("ships", "full", 0.55, 0.01, "a paper"), Figure("x", "est", 0.1, None, "y")]
+    pages = {"ships": PAGES["segment"]}
+    return Content("harbours", [table], Compare(), pages, [], figures, ["a note"], "a CPU")
+
+
+def test_the_page_needs_no_network_and_runs_its_own_script_only(table: Table) -> None:
+    html = render(content(table))
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", html)
+    [script] = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert (
+        f"script-src &#39;sha256-{digest}&#39;" in html or f"script-src 'sha256-{digest}'" in html
+    )
+    assert "<b>odd" not in html and "&lt;b&gt;odd_1|x&lt;/b&gt;" in html
+
+
+def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(table: Table) -> None:
+    html = render(content(table))
+    for text in (
+        "the disk is full",
+        "a paper",
+        "0.550 ± 0.010",
+        "a note",
+        "busan",
+        "sea &amp; sky",
+    ):
+        assert text in html, text
+    assert "Overlap of the model" in html  # IoU, in the words of the report
+    assert 'id="search"' not in html and 'data-verdict="better"' in html
+
+
+def test_in_short_it_says_which_is_better_and_which_is_worse(table: Table) -> None:
+    [said] = sentences(table, Compare())
+    assert said == (
+        "ships, fraction 0.1: of 3 methods est has the best miou on test data, 0.620 ± 0.010 (from "
+        "2 seeds). Compared with full, better: est; worse: <b>odd_1|x</b>. No other method is as "
+        "good in less memory than est."
+    )
+
+
+def test_the_best_of_errors_is_the_least() -> None:
+    lower = Table(
+        {"recipe": "trees"},
+        Goal("miou", lower=True),
+        "full",
+        9,
+        [line("full", 0.6), line("est", 0.4)],
+    )
+    assert "est has the best" in sentences(lower, Compare())[0]
+
+
+def test_every_table_has_every_method_and_column(table: Table) -> None:
+    markdown = as_markdown([table], 0.95, 0.02)
+    rows = [row for row in markdown.splitlines() if row.startswith("|")]
+    assert len(rows) == 2 + len(table.lines)
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == len(HEAD) + 1 for row in rows)
+    latex = as_latex([table], 0.95, 0.02)
+    assert latex.count(r" \\") == 1 + len(table.lines) and r"95 \%" in latex
+    assert "odd\\_1|x" in latex and len(cells(table, table.lines[0])) == len(HEAD)
+
+
+def test_the_csv_has_plain_numbers(table: Table) -> None:
+    full, est, _, none = csv.DictReader(io.StringIO(as_csv([table])))
+    assert (est["recipe"], est["fraction"], est["method"]) == ("ships", "0.1", "est")
+    assert float(est["mean"]) == 0.62 and float(est["difference_low"]) == 0.01
+    assert (est["verdict"], est["frugal"], full["difference"]) == ("better", "1", "")
+    assert (none["mean"], none["failed"], none["memory_bytes"]) == ("", "1", "")
+    assert float(est["memory_bytes"]) == 2e9 and est["joules"] == ""
+
+
+def test_figures_say_in_words_who_is_on_the_front(table: Table) -> None:
+    memory, time = fronts(table, 0)
+    assert "No other method is as good for less than: est." in memory.words
+    assert "<svg" in time.svg and "seconds a training step" in time.words
+
+
+def test_a_table_without_any_run_has_no_figure(table: Table) -> None:
+    empty = Table(table.context, table.goal, "none", 0, [table.lines[-1]])
+    assert fronts(empty, 0) == [] and sentences(empty, Compare())[0].endswith("no run is done.")
