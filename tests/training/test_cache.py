@@ -371,7 +371,7 @@ def test_the_limit_holds(build: Callable[..., CacheResult], tmp_path: Path) -> N
     assert str(first.folder) in line and "MB" in line
     assert build({"train.cache_limit": "1kB"}).computed == 0  # nothing more is needed
     with pytest.raises(GeotuneError, match=r"holds .* already.* may be deleted"):
-        build({"train.cache_limit": first.bytes + 1000, "method.every": 2})
+        build({"train.cache_limit": f"{first.bytes + 1000}B", "method.every": 2})
     assert build().computed == 0
 
 
