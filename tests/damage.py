@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -150,7 +151,7 @@ def _segment(folder: Path, suffix: str) -> Values:
             "scenes": f"{folder}/scenes/*.tif",
             "labels": f"{folder}/labels/{{stem}}.{suffix}",
             "window": 32,
-            "split": SPLIT,
+            "split": copy.deepcopy(SPLIT),
         },
         "train": {"epochs": 1, "run": str(folder / "run"), "accelerator": "cpu"},
     }

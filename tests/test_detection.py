@@ -143,6 +143,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows, cols = np.mgrid[:SIDE, :SIDE] + 0.5
     for i, name in enumerate("abcd"):
         rng = np.random.default_rng(i)
+        corner = CORNER[0] + 2 * i * SIDE * PIXEL, CORNER[1]  # each in a place of its own
         image = rng.normal(100, 5, (3, SIDE, SIDE))
         features = []
         for x, y in ((20, 22), (70, 30), (30, 72), (72, 76)):
@@ -150,7 +151,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             along = (cols - x) * np.cos(angle) + (rows - y) * np.sin(angle)
             across = (rows - y) * np.cos(angle) - (cols - x) * np.sin(angle)
             image[:, (abs(along) < w / 2) & (abs(across) < h / 2)] += 80
-            ring = corners(np.array([x, y, w, h, angle])) * [PIXEL, -PIXEL] + CORNER
+            ring = corners(np.array([x, y, w, h, angle])) * [PIXEL, -PIXEL] + corner
             ring = [*ring.tolist(), ring[0].tolist()]
             features.append(
                 {
@@ -160,7 +161,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 }
             )
         profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 3}
-        place = {"crs": "EPSG:32633", "transform": from_origin(*CORNER, PIXEL, PIXEL)}
+        place = {"crs": "EPSG:32633", "transform": from_origin(*corner, PIXEL, PIXEL)}
         with rasterio.open(
             folder / f"{name}.tif", "w", dtype="float32", **profile, **place
         ) as file:

@@ -8,7 +8,8 @@ from shapely.geometry import box
 
 from geotune.data.labels import open_labels
 from geotune.data.patterns import fill, find
-from geotune.data.scenes import find_files, open_rasters, open_scenes
+from geotune.data.scene_files import find_files
+from geotune.data.scenes import open_rasters, open_scenes
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 

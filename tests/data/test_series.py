@@ -14,7 +14,8 @@ from geotune.data.augment import Augment
 from geotune.data.dataset import TrainWindows
 from geotune.data.labels import open_labels
 from geotune.data.scan import scan, statistics
-from geotune.data.scenes import find_files, open_rasters, open_scenes
+from geotune.data.scene_files import find_files
+from geotune.data.scenes import open_rasters, open_scenes
 from geotune.data.windows import Window
 from geotune.types import Batch, GeotuneError
 

@@ -32,7 +32,8 @@ from geotune.data.prepare import DataParts, datasets
 from geotune.data.quality import Rule, with_quality
 from geotune.data.raster import RasterSource
 from geotune.data.scene import Scene
-from geotune.data.scenes import Names, open_scenes
+from geotune.data.scene_files import Names
+from geotune.data.scenes import open_scenes
 from geotune.data.splits import (
     Parts,
     some_to_train,

@@ -9,7 +9,8 @@ from geotune.data.findings import Faults
 from geotune.data.labels import LabelReader
 from geotune.data.raster import open_raster
 from geotune.data.scene import Scene
-from geotune.data.scenes import RASTER_SUFFIXES, same_bands
+from geotune.data.scene_files import RASTER_SUFFIXES
+from geotune.data.scenes import same_bands
 from geotune.types import GeotuneError
 
 

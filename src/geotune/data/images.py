@@ -15,7 +15,8 @@ from geotune.data.findings import Faults
 from geotune.data.image_labels import ImageLabels, Said
 from geotune.data.raster import open_raster
 from geotune.data.scene import Scene
-from geotune.data.scenes import RASTER_SUFFIXES, same_bands
+from geotune.data.scene_files import RASTER_SUFFIXES
+from geotune.data.scenes import same_bands
 from geotune.data.targets import ImageClass, ImageClasses, ImageValue
 from geotune.types import GeotuneError
 

@@ -1,35 +1,28 @@
-"""Finding scenes and their labels by path patterns."""
+"""Scenes: images found by pattern or in a list, each with its labels."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import date
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from geotune.data.acquisition import date_in
 from geotune.data.findings import Faults
 from geotune.data.labels import LabelReader
-from geotune.data.patterns import Match, fill, find
-from geotune.data.raster import ByDate, ByModality, Files, RasterSource, open_raster
+from geotune.data.listed import Listed, is_list, read_list
+from geotune.data.patterns import fill
+from geotune.data.raster import RasterSource, open_raster
 from geotune.data.scene import Scene
+from geotune.data.scene_files import Names, Patterns, find_files, first_file
 from geotune.types import GeotuneError
-
-Patterns = str | Sequence[str] | Mapping[str, str]
-"""Of the scenes' files; by modality where there are several."""
-
-Names = Sequence[str] | Mapping[str, Sequence[str]]
-"""Of a file's bands in file order; by modality where there are several."""
-
-RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".bmp")
 
 
 def open_scenes(
     read: LabelReader,
     *,
     scenes: Patterns,
-    labels: str,
+    labels: str | None = None,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
@@ -37,30 +30,30 @@ def open_scenes(
     missing: Literal["refuse", "empty"] = "refuse",
     faults: Faults | None = None,
 ) -> list[Scene]:
-    """Scenes of the patterns `scenes` with the labels that the pattern `labels` names.
+    """Scenes of the patterns or lists `scenes`, with their labels.
 
-    `{stem}` or `{scene}` in `labels` is the scene's name; `read` opens what it finds, and with
-    `missing="empty"` what is not there, too. A file that is another scene's label is no scene.
-    Raises `GeotuneError` where nothing is found, labels are missing, a file is unreadable, or no
-    label lies in any scene; `faults` may keep what is wrong with single files.
+    A list may say a scene's label file; else the pattern `labels` does, in which `{stem}` or
+    `{scene}` is the scene's name. `read` opens what it finds, and with `missing="empty"` what is
+    not there, too. A file that is another scene's label is no scene. Raises `GeotuneError` where
+    nothing is found, labels are missing, a file is unreadable, or no label lies in any scene;
+    `faults` may keep what is wrong with single files.
     """
     faults = faults or Faults()
-    found = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
-    label_files = {name: label_file(labels, name) for name in found}
+    found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, faults=faults)
+    label_files = label_files_of(found, labels)
     found = _without_labels(found, label_files)
     gone = [name for name in found if not label_files[name].is_file()]
     refused = missing == "refuse"
-    if len(gone) == len(found) or (gone and refused and not faults.keep):
+    if found and (len(gone) == len(found) or (gone and refused and not faults.keep)):
         refuse_missing(gone, label_files)
     opened = []
-    for name, files in found.items():
-        with faults.of(name, first_file(files)):
+    for name, said in found.items():
+        with faults.of(name, first_file(said.files)):
             if refused and name in gone:
                 refuse_missing([name], label_files)
-            raster = open_raster(
-                files, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
-            )
-            opened.append(Scene(name, raster, read(label_files[name], raster), group=name))
+            raster = _raster(said, bands, wanted_bands, nodata, resolution)
+            scene = Scene(name, raster, read(label_files[name], raster), group=name)
+            opened.append(described(scene, said))
     opened = same_bands(opened, faults)
     require_overlap(opened, faults)
     return opened
@@ -73,155 +66,87 @@ def open_rasters(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    faults: Faults | None = None,
 ) -> dict[str, RasterSource]:
-    """Scenes of the patterns by name, without labels."""
-    faults = faults or Faults()
+    """The images of the patterns or lists `scenes` by name, without labels."""
+    found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands)
+    return open_found(found, Faults(), bands, wanted_bands, nodata, resolution)
+
+
+def open_found(
+    found: Mapping[str, Listed],
+    faults: Faults,
+    bands: Names | None = None,
+    wanted_bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    resolution: float | None = None,
+) -> dict[str, RasterSource]:
+    """The images of scenes that were found, by name."""
     opened = {}
-    for name, files in find_files(scenes, bands=bands, wanted_bands=wanted_bands).items():
-        with faults.of(name, first_file(files)):
-            opened[name] = open_raster(
-                files, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
-            )
+    for name, said in found.items():
+        with faults.of(name, first_file(said.files)):
+            opened[name] = _raster(said, bands, wanted_bands, nodata, resolution)
     return opened
 
 
-def find_files(
+def _raster(
+    said: Listed,
+    bands: Names | None,
+    wanted_bands: Sequence[str] | None,
+    nodata: float | None,
+    resolution: float | None,
+) -> RasterSource:
+    raster = open_raster(
+        said.files, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+    )
+    return raster if said.acquired is None else replace(raster, acquired=said.acquired)
+
+
+def list_scenes(
     scenes: Patterns,
     *,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
-) -> dict[str, Files]:
-    """Files of each scene by the scene's name, in the patterns' order.
+    faults: Faults | None = None,
+) -> dict[str, Listed]:
+    """What is known of each scene before it is opened, by its name.
 
-    A scene's name is what stands for `{scene}`, else the file's stem without its band, else
-    (where the stem is only the band) the folder's name. Raises `GeotuneError` for a pattern that
-    finds nothing and for two scenes of one name.
+    `scenes` are patterns, as `find_files` takes them, and lists, as `read_list` does. Raises
+    `GeotuneError` where nothing is found, and for two scenes of one name.
     """
+    faults = faults or Faults()
     if isinstance(scenes, Mapping):
-        return _by_modality(scenes, bands, wanted_bands)
-    if isinstance(bands, Mapping):
-        bands = [band for own in bands.values() for band in own]
-    found: dict[str, Files] = {}
-    for pattern in [scenes] if isinstance(scenes, str) else scenes:
-        matches = _matches(pattern, [*(wanted_bands or ()), *(bands or ())])
-        if not matches:
-            kind = "no file matches" if "*" in pattern or "{" in pattern else "there is no file"
-            raise GeotuneError(f"{pattern}: {kind} (looked from {Path.cwd()}); mend data.scenes")
-        for name, files in _group(pattern, matches).items():
-            if name in found and found[name] != files:
-                raise GeotuneError(
-                    f"{first_file(found[name])} and {first_file(files)}: two scenes are called "
-                    f"{name}; put {{scene}} in data.scenes where their paths differ"
-                )
-            found[name] = files
+        files = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
+        return {name: Listed(each) for name, each in files.items()}
+    every = [scenes] if isinstance(scenes, str) else list(scenes)
+    patterns = [each for each in every if not is_list(each)]
+    found = {
+        name: Listed(files)
+        for name, files in find_files(patterns, bands=bands, wanted_bands=wanted_bands).items()
+    }
+    for path in (Path(each) for each in every if is_list(each)):
+        for name, said in read_list(path, bands, wanted_bands, faults).items():
+            if name in found:
+                raise GeotuneError(f"{path}: names the scene {name} again; leave it out of one")
+            found[name] = said
     return found
 
 
-def _by_modality(
-    scenes: Mapping[str, str], bands: Names | None, wanted_bands: Sequence[str] | None
-) -> dict[str, Files]:
-    """Files of each scene that every modality has."""
-    named = bands if isinstance(bands, Mapping) else {}
-    found = {
-        modality: find_files(
-            pattern,
-            bands=named.get(modality),
-            wanted_bands=[band.rpartition(":")[2] for band in wanted_bands or ()],
-        )
-        for modality, pattern in scenes.items()
-    }
-    every = dict.fromkeys(name for files in found.values() for name in files)
-    for modality, files in found.items():
-        gone = [name for name in every if name not in files]
-        if gone:
+def described(scene: Scene, said: Listed) -> Scene:
+    """The scene with what its list says of it."""
+    return replace(scene, part=said.part, attributes=said.attributes)
+
+
+def label_files_of(found: Mapping[str, Listed], labels: str | None) -> dict[str, Path]:
+    """The label file of each scene. Raises `GeotuneError` where nothing says it."""
+    files = {}
+    for name, said in found.items():
+        if said.label is None and labels is None:
             raise GeotuneError(
-                f"{scenes[modality]}: finds no file of {modality} for scene {', '.join(gone[:5])}, "
-                f"which another modality has; a scene's name has to be the same in all: put "
-                "{scene} in data.scenes where it stands"
+                f"{first_file(said.files)}: its list says no label file; give data.labels, a "
+                "pattern with {stem} for the scene's name"
             )
-    return {
-        name: ByModality({modality: files[name] for modality, files in found.items()})  # type: ignore[misc]  # no modality has modalities
-        for name in every
-    }
-
-
-def _matches(pattern: str, bands: Sequence[str]) -> list[Match]:
-    known = find(pattern, bands)
-    if "{band}" not in pattern or not bands:
-        return known
-    # a band without any file must show which ones there are
-    present = {match.names["band"] for match in known}
-    return known if present >= set(bands) else find(pattern)
-
-
-def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
-    """Files by scene."""
-    if "{band}" not in pattern and "{date}" not in pattern:
-        scenes: dict[str, Files] = {}
-        for match in matches:
-            if "*" in pattern and match.path.suffix.lower() not in RASTER_SUFFIXES:
-                continue  # side files: x.tif.aux.xml, x.geojson
-            name = match.names.get("scene", match.path.stem)
-            if name in scenes:
-                raise GeotuneError(
-                    f"{first_file(scenes[name])} and {match.path}: two scenes are called {name}; "
-                    "put {scene} in data.scenes where their paths differ, and only there"
-                )
-            scenes[name] = match.path
-        return scenes
-    by_path: dict[str, list[Match]] = {}
-    for match in matches:
-        by_path.setdefault(match.shared, []).append(match)
-    grouped: dict[str, Files] = {}
-    for members in by_path.values():
-        first = members[0]
-        name = first.names.get("scene") or _name_of(first)
-        if name in grouped:
-            raise GeotuneError(
-                f"{first_file(grouped[name])} and {first.path}: two scenes are called {name}; "
-                "put {scene} in data.scenes where their paths differ"
-            )
-        grouped[name] = _by_date(members) if "{date}" in pattern else _by_band(members)
-    return grouped
-
-
-def _by_date(matches: Sequence[Match]) -> ByDate:
-    days: dict[date, list[Match]] = {}
-    for match in matches:
-        day = date_in(match.names["date"])
-        if day is None:
-            raise GeotuneError(
-                f"{match.path}: {match.names['date']!r} stands for {{date}} and is no date; "
-                "expected one such as 20181013, 2018-10-13 or 2018286"
-            )
-        days.setdefault(day, []).append(match)
-    return ByDate({day: _by_band(members) for day, members in sorted(days.items())})
-
-
-def _by_band(matches: Sequence[Match]) -> Path | dict[str, Path]:
-    """The file of each band, or the one with all of them."""
-    if "band" in matches[0].names:
-        return {match.names["band"]: match.path for match in matches}
-    if len(matches) > 1:
-        raise GeotuneError(
-            f"{matches[0].path} and {matches[1].path}: are of one scene and one date; make "
-            "data.scenes narrower, or put {band} where a band's name stands"
-        )
-    return matches[0].path
-
-
-def _name_of(match: Match) -> str:
-    rest = Path(match.shared)
-    if match.path.name == rest.name:  # the band stands in a folder's name
-        return match.path.stem
-    stem = rest.name.removesuffix(match.path.suffix)
-    return stem.strip("_-. ") or match.path.absolute().parent.name
-
-
-def first_file(files: Files) -> Path:
-    """The file, or the first of the files."""
-    return files if isinstance(files, Path) else first_file(next(iter(files.values())))
+        files[name] = said.label or label_file(str(labels), name)
+    return files
 
 
 def refuse_missing(
@@ -249,13 +174,15 @@ def label_file(labels: str, name: str) -> Path:
     return found[0]
 
 
-def _without_labels(found: dict[str, Files], label_files: dict[str, Path]) -> dict[str, Files]:
+def _without_labels(
+    found: Mapping[str, Listed], label_files: Mapping[str, Path]
+) -> dict[str, Listed]:
     """The scenes without those that are the label of another."""
     owner = {path.absolute(): name for name, path in label_files.items() if path.is_file()}
     return {
-        name: files
-        for name, files in found.items()
-        if not isinstance(files, Path) or owner.get(files.absolute(), name) == name
+        name: said
+        for name, said in found.items()
+        if not isinstance(said.files, Path) or owner.get(said.files.absolute(), name) == name
     }
 
 

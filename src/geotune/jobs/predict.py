@@ -12,7 +12,8 @@ from geotune.card import read_card
 from geotune.data.acquisition import require_metadata
 from geotune.data.quality import with_quality
 from geotune.data.raster import RasterSource
-from geotune.data.scenes import Names, Patterns, open_rasters
+from geotune.data.scene_files import Names, Patterns
+from geotune.data.scenes import open_rasters
 from geotune.recipe import read_recipe
 from geotune.training.folder import RunFolder
 from geotune.types import GeotuneError

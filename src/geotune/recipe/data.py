@@ -330,9 +330,14 @@ class Scenes(_Labelled):
     kind: Literal["scenes"] = "scenes"
     scenes: str | list[str] | dict[str, str] = Field(
         description="files or patterns; `{band}` where each band has a file, `{date}` where each "
-        "date has, `{scene}` where the scene's name stands in the path; by modality for several"
+        "date has, `{scene}` where the scene's name stands in the path; by modality for several; "
+        "or a list of scenes: CSV, GeoParquet, STAC"
     )
-    labels: str = Field(description="pattern of the label file, with `{stem}` for the scene's name")
+    labels: str | None = Field(
+        None,
+        description="pattern of the label file, with `{stem}` for the scene's name; a list of "
+        "scenes may say it",
+    )
     format: Literal["auto", "coco", "dota", "fair1m", "nwpu", "points", "vector", "voc", "yolo"] = (
         Field("auto", description="of labels of objects; by default what their contents say")
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 _UNITS: dict[str, int] = {
     unit: base**power
@@ -29,5 +29,5 @@ def parse_size(value: Any) -> int:
     return size
 
 
-Size = Annotated[int, BeforeValidator(parse_size)]
-"""Bytes in a recipe."""
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(lambda size: f"{size}B")]
+"""Bytes in a recipe; written with their unit, so that what was read is read again."""

@@ -16,7 +16,7 @@ from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import scenes_of
 from geotune.data.raster import RasterSource, open_raster
 from geotune.data.scene import Scene
-from geotune.data.scenes import first_file
+from geotune.data.scene_files import first_file
 from geotune.data.targets import ImageClass
 from geotune.datasets.base import NamedDataset
 from geotune.types import GeotuneError

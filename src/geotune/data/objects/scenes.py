@@ -16,11 +16,12 @@ from geotune.data.objects.labels import ObjectLabels
 from geotune.data.objects.options import Options
 from geotune.data.raster import RasterSource
 from geotune.data.scene import Scene
+from geotune.data.scene_files import Names, Patterns
 from geotune.data.scenes import (
-    Names,
-    Patterns,
-    label_file,
-    open_rasters,
+    described,
+    label_files_of,
+    list_scenes,
+    open_found,
     refuse_missing,
     require_overlap,
     same_bands,
@@ -32,7 +33,7 @@ from geotune.data.values import ClassValues, Said
 def open_object_scenes(
     *,
     scenes: Patterns,
-    labels: str,
+    labels: str | None = None,
     classes: Sequence[str],
     options: Options,
     format: str = "auto",
@@ -47,8 +48,9 @@ def open_object_scenes(
     """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
 
     Args:
-        scenes: files or patterns, as `scenes.find_files` takes them.
-        labels: one file for all, or a pattern with `{stem}` or `{scene}` for the scene's name.
+        scenes: patterns or lists, as `scenes.list_scenes` takes them.
+        labels: one file for all, or a pattern with `{stem}` or `{scene}` for the scene's name; a
+            list may say it itself.
         classes: names, in the order of their indices.
         options: how objects are read.
         format: a name in `catalog.FORMATS`, or `auto`.
@@ -61,15 +63,11 @@ def open_object_scenes(
     lies in its scene.
     """
     faults = faults or Faults()
-    rasters = open_rasters(
-        scenes,
-        bands=bands,
-        wanted_bands=wanted_bands,
-        nodata=nodata,
-        resolution=resolution,
-        faults=faults,
-    )
-    files = {name: label_file(labels, name) for name in rasters}
+    origin = labels or "the labels that data.scenes lists"
+    found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, faults=faults)
+    rasters = open_found(found, faults, bands, wanted_bands, nodata, resolution)
+    every = label_files_of(found, labels)
+    files = {name: every[name] for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
     gone = [name for name, file in files.items() if not file.is_file()]
     refused = missing == "refuse"
@@ -79,21 +77,22 @@ def open_object_scenes(
     if not rasters:
         return []
     chosen = guess(there) if format == "auto" else format
-    notes = [f"{labels}: read as {chosen}; data.format says another"] if format == "auto" else []
+    notes = [f"{origin}: read as {chosen}; data.format says another"] if format == "auto" else []
     if refused:
         for name in gone:
             with faults.of(name, rasters.pop(name).path):
                 refuse_missing([name], files, otherwise)
     elif gone:
         notes.append(
-            f"{labels}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
+            f"{origin}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
         )
     values = ClassValues.of(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
     listing = {files[name] for name in opened if files[name].is_file()}
-    if without := _without_image(labels, files, listing, rasters, FORMATS[chosen]):
-        notes.append(f"{labels}: {len(without)} without an image: {listed(without)}")
-    return _scenes(rasters, opened, [*notes, *remarks], faults)
+    if without := _without_image(labels or "", files, listing, rasters, FORMATS[chosen]):
+        notes.append(f"{origin}: {len(without)} without an image: {listed(without)}")
+    opened_scenes = _scenes(rasters, opened, [*notes, *remarks], faults)
+    return [described(scene, found[scene.name]) for scene in opened_scenes]
 
 
 def scenes_of(
