@@ -19,6 +19,7 @@ from geotune.jobs.machine import pick_device
 from geotune.jobs.predict import predict_run
 from geotune.jobs.test import test_run
 from geotune.recipe import Recipe, parse_recipe
+from geotune.run_report import Examples
 from geotune.tasks.parts import Parts
 from geotune.training.windows import WindowParts
 from geotune.types import GeotuneError
@@ -84,6 +85,17 @@ def test_what_test_windows_hold_gives_the_metrics_of_the_test(run: Path, recipe:
     tested = json.loads((run / "metrics.json").read_text())
     found = metrics.of(Parts.join(windows.parts))
     assert found == tested["test"] == tested["regions"]["test"]["d"]
+
+
+def test_example_windows_that_cannot_be_read_are_told(run: Path, tmp_path: Path) -> None:
+    assert Examples.load(run / "examples.npz").worst
+    path = tmp_path / "examples.npz"
+    np.savez_compressed(path, **{"best.0.name": np.array("a (0, 0)")})  # and no pictures
+    with pytest.raises(GeotuneError, match=r"examples\.npz: cannot be read .* delete it"):
+        Examples.load(path)
+    path.write_bytes(b"no archive")
+    with pytest.raises(GeotuneError, match=r"examples\.npz: cannot be read .* delete it"):
+        Examples.load(path)
 
 
 def test_a_finished_run_is_left_alone(run: Path, recipe: Recipe) -> None:

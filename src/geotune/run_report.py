@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from geotune.report.content import Backbone, Cost, Example, Part, Report
 from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
 from geotune.training.folder import RunFolder
+from geotune.types import GeotuneError
 
 UNITS = {"chips": "chip", "images": "image", "named": "image"}
 """What data of a kind comes in, where that is no scene."""
@@ -56,20 +58,26 @@ class Examples:
 
     @staticmethod
     def load(path: Path) -> Examples:
-        """Read what `save` wrote; none where the file is gone."""
+        """Read what `save` wrote; none where the file is gone. Raises `GeotuneError` for others."""
         if not path.is_file():
             return Examples([], [])
         found: dict[str, list[Example]] = {"best": [], "worst": []}
-        with np.load(path, allow_pickle=False) as arrays:
-            for kind, examples in found.items():
-                while f"{kind}.{len(examples)}.name" in arrays:
-                    key = f"{kind}.{len(examples)}"
-                    pictures = {
-                        str(title): arrays[f"{key}.picture.{j}"]
-                        for j, title in enumerate(arrays[f"{key}.titles"])
-                    }
-                    caption = str(arrays[f"{key}.caption"])
-                    examples.append(Example(str(arrays[f"{key}.name"]), caption, pictures))
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                for kind, examples in found.items():
+                    while f"{kind}.{len(examples)}.name" in arrays:
+                        key = f"{kind}.{len(examples)}"
+                        pictures = {
+                            str(title): arrays[f"{key}.picture.{j}"]
+                            for j, title in enumerate(arrays[f"{key}.titles"])
+                        }
+                        caption = str(arrays[f"{key}.caption"])
+                        examples.append(Example(str(arrays[f"{key}.name"]), caption, pictures))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise GeotuneError(
+                f"{path}: cannot be read as example windows of this version ({error}); delete it, "
+                "and the report is written without them"
+            ) from error
         return Examples(found["best"], found["worst"])
 
 
