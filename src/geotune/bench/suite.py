@@ -18,6 +18,12 @@ Changes = dict[str, Any]
 OURS = ("train.run", "train.seed", "data.fraction")
 """Keys that a suite sets itself."""
 
+TAKEN = (
+    "recipe", "seed", "fraction", "run", "status", "search", "error", "metrics", "regions", "val",
+    "cost",
+)  # fmt: skip
+"""Names that no axis of a grid may have: those of every suite, and of a row's columns."""
+
 
 class Entry(Section):
     """A recipe of the suite."""
@@ -108,18 +114,23 @@ def _choices(found: Any) -> Any:
     if not isinstance(found, dict):
         return found
     return {
-        axis: {_label(value): {axis: value} for value in choices}
+        axis: {label_of(_plain(value)): {axis: value} for value in choices}
         if isinstance(choices, list)
         else choices
         for axis, choices in found.items()
     }
 
 
-def _label(value: Any) -> str:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict | list):
         raise ValueError(
             f"grid: {value!r} has no name; give choices by name: {{name: {{key: value}}}}"
         )
+    return value
+
+
+def label_of(value: Any) -> str:
+    """The label that a list of a key's values gives to one of them."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -169,7 +180,7 @@ class Suite(Section):
                     }
                     raise ValueError(f"{where}: {key} is set by the suite itself; use {how[key]}:")
         for axis, choices in self.grid.items():
-            if axis in ("recipe", "seed", "fraction"):
+            if axis in TAKEN:
                 raise ValueError(f"grid.{axis}: is a name that every suite has; choose another")
             if not choices:
                 raise ValueError(f"grid.{axis}: is empty; give at least one choice")
