@@ -286,7 +286,9 @@ def _beside(table: Table, published: Sequence[Figure]) -> list[dict[str, Any]]:
                 figure.value, math.nan if figure.spread is None else figure.spread
             )
             for figure in published
-            if figure.source == source and figure.recipe == table.recipe
+            if figure.source == source
+            and figure.recipe == table.recipe
+            and all(table.context.get(axis) == label for axis, label in figure.labels.items())
         }
         if theirs:
             lines = [

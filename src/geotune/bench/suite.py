@@ -90,6 +90,10 @@ class Published(Section):
     only: dict[str, str] = Field(
         default_factory=dict, description="lines to read: what stands in a column"
     )
+    axes: dict[str, str] = Field(
+        default_factory=dict,
+        description="by axis of the grid, the column that says of which of its labels a line is",
+    )
     values: dict[str, str] = Field(
         min_length=1, description="by recipe of the suite, the column with its figure"
     )
@@ -121,6 +125,13 @@ def _choices(found: Any) -> Any:
     }
 
 
+def _lists(found: Any) -> Any:
+    """Single labels as lists of one."""
+    if not isinstance(found, dict):
+        return found
+    return {axis: label if isinstance(label, list) else [label] for axis, label in found.items()}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict | list):
         raise ValueError(
@@ -150,8 +161,9 @@ class Suite(Section):
     fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default_factory=list, description="shares of the training data"
     )
-    exclude: list[dict[str, Any]] = Field(
-        default_factory=list, description="runs to leave out: labels of what varies"
+    exclude: list[Annotated[dict[str, list[Any]], BeforeValidator(_lists)]] = Field(
+        default_factory=list,
+        description="runs to leave out: labels of what varies, one or a list of an axis",
     )
     baselines: Baselines = Baselines()
     search: Search | None = None
@@ -194,6 +206,11 @@ class Suite(Section):
                             f"published.{i}.{key}.{name}: is no recipe of this suite; "
                             f"{nearest(name, self.recipes)}"
                         )
+            for name in found.axes:
+                if name not in self.grid:
+                    raise ValueError(
+                        f"published.{i}.axes.{name}: is no axis of grid; {nearest(name, self.grid)}"
+                    )
         return self
 
 
