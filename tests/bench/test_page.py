@@ -38,7 +38,7 @@ def line(method: str, mean: float, against: Difference | None = None, **more: ob
             "iou/sea & sky": Estimate(0.9, math.nan, 0.8, 0.95, 2),
         },
         "val": 0.7,
-        "regions": {"busan": mean},
+        "regions": {"busan": Estimate(mean, 0.01, mean - 0.03, mean + 0.03, 2)},
         "against": against,
         "cost": COST,
         "search": None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geotune.bench.grid import expand
-from geotune.bench.rows import chosen, row_of
+from geotune.bench.rows import row_of
 from geotune.bench.suite import TAKEN, read_suite
 from geotune.bench.work import Outcome
 

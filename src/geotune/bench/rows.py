@@ -49,7 +49,7 @@ def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | N
 def chosen(cell: Cell) -> Row:
     """Where a cell stands in the grid: its labels by axis.
 
-    A label that names a key's value is that value. That of a baseline is its name, along the axis of
+    A label that names a key's value is that value. That of a baseline is its name along the axis of
     the methods; along the others it tells beside what the baseline stands, whatever its own value.
     """
     return {
