@@ -27,8 +27,10 @@ from geotune.report.page import new_environment, page_style
 from geotune.report.pictures import png
 from geotune.report.tasks.base import TaskPage
 
-SHOWN = {i: {2: 3, 4: 5}.get(i) for i in range(len(HEAD)) if i not in (3, 5)}
-"""Columns of a table: those of intervals stand below what they are of."""
+BELOW = {2: 3, 4: 5, 7: 8, 9: 10, 11: 12}
+"""Columns of a table that stand below another, by that: fewer fit on a narrow screen."""
+
+SHOWN = {i: BELOW.get(i) for i in range(len(HEAD)) if i not in BELOW.values()}
 
 MOST_COLUMNS = 12
 """Of a table of classes or regions."""
@@ -196,7 +198,7 @@ def _table(table: Table, how: Compare) -> dict[str, Any]:
     return {
         "recipe": table.recipe,
         "title": table.title,
-        "head": [names[i] for i in SHOWN],
+        "head": [(names[i], names[below] if below else "") for i, below in SHOWN.items()],
         "notes": notes(table, how.level, how.margin),
         "lines": [
             {
