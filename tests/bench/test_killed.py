@@ -110,7 +110,7 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
 def test_cut_off_in_a_training_it_comes_to_the_same_rows(
     suite: Callable[..., Path], tmp_path: Path, how: signal.Signals
 ) -> None:
-    path = suite({"train.epochs": 8}, baselines=None, compare={"draws": 20})
+    path = suite({"train.epochs": 4}, baselines=None, compare={"draws": 20})
     expected = in_peace(path, tmp_path / "peace")
     running = start(path, workers=1)
     wait_for_epoch(running, tmp_path / "bench")
