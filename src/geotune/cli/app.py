@@ -24,12 +24,28 @@ app = App(
     help="Fine-tune geospatial foundation models on the hardware you have.",
     version=lambda: geotune.__version__,
     version_flags=["--version"],
+    help_format="plaintext",  # markdown would be imported for it
     suppress_keyboard_interrupt=False,  # main says what Ctrl+C leaves
 )
 
-for command in (fit, check, plan, cache, test, predict, bench, demo):
-    app.command(command)
-app.command(list_, name="list")
+
+def _paragraphs(doc: str) -> str:
+    """A docstring whose lines are joined, for a console breaks them where it ends."""
+    lines: list[str] = []
+    for line in doc.splitlines():
+        text, before = line.strip(), lines[-1] if lines else ""
+        depth = len(line) - len(line.lstrip())
+        ruled = text.startswith("--") or before.endswith("--")
+        if text and before and not ruled and depth == len(before) - len(before.lstrip()):
+            lines[-1] += f" {text}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+for command in (fit, check, plan, cache, test, predict, bench, list_, demo):
+    command.__doc__ = _paragraphs(command.__doc__ or "")
+    app.command(command, name=command.__name__.rstrip("_"))
 
 
 def main() -> None:
