@@ -43,7 +43,8 @@ def test_a_single_name_stands_right_beside_its_dot() -> None:
 
 
 def test_every_name_is_written_once() -> None:
-    axes = Figure(layout="constrained").add_subplot()
+    figure = Figure(layout="constrained")
+    axes = figure.add_subplot()
     axes.plot([0, 1, 1], [0, 1, 1], "o")
-    name_dots(axes, [(0, 0), (1, 1), (1, 1)], ["a", "b", "c"])
+    name_dots(figure, axes, [(0, 0), (1, 1), (1, 1)], ["a", "b", "c"])
     assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]

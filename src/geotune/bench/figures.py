@@ -62,7 +62,7 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
     if table.goal.lower:
         axes.invert_yaxis()  # up is better in every figure
     dots = [(_x(line, across), line.figures[metric].mean) for line in lines]
-    name_dots(axes, dots, [line.method for line in lines])
+    name_dots(figure, axes, dots, [line.method for line in lines])
     names = ", ".join(line.method for line in front)
     title = f"{table.title}: {metric} against {across.label.rpartition(',')[0] or across.label}"
     words = f"{title}. No other method is as good for less than: {names}."

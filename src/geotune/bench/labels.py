@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from geotune.report.figures import INK
 
@@ -19,13 +20,14 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
 
-def name_dots(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+def name_dots(
+    figure: Figure, axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]
+) -> None:
     """Write each name near its dot; one that had to go farther gets a line to it.
 
     The axes' limits have to be final. The page's letters are as wide as its reader's fonts, so
     widths are rough and on the generous side.
     """
-    figure = axes.figure
     figure.draw_without_rendering()  # the layout decides where a point of the data lies
     scale = 72 / figure.dpi
     dots = [tuple(scale * axes.transData.transform(point)) for point in points]
