@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from geotune.bench.comparison import COSTS, Line, Table
+from geotune.bench.comparison import COSTS, Line, Table, _cost
 from geotune.bench.figures import fronts
 from geotune.bench.page import Content, _beside, _regions, render, sentences
 from geotune.bench.published import Figure
@@ -178,3 +178,10 @@ def test_numbers_of_one_backbone_stand_beside_it_only(table: Table) -> None:
     [block] = _beside(replace(table, context=context), figures)
     assert dict((method, theirs) for method, theirs, _ in block["lines"])["full"] == "0.500"
     assert ("est", "–", "0.620 ± 0.010") in block["lines"]
+
+
+def test_the_memory_of_a_process_does_not_pass_for_that_of_its_tensors() -> None:
+    cost = {"tensor_bytes": None, "peak_bytes": 2e9, "memory_kind": "process memory"}
+    assert _cost(cost, "memory_bytes") is None
+    assert _cost(cost | {"tensor_bytes": 4e8}, "memory_bytes") == 4e8
+    assert _cost(cost | {"memory_kind": "GPU memory"}, "memory_bytes") == 2e9

@@ -279,9 +279,13 @@ def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> 
 
 
 def _cost(cost: Mapping[str, Any], name: str) -> float | None:
-    """One cost of a run; memory is that of tensors, which on a GPU is the peak itself."""
+    """One cost of a run; memory is that of tensors, which on a GPU is the peak itself.
+
+    A process holds much beside them: where a training was too short to see its tensors, their
+    memory is not known.
+    """
     if name == "memory_bytes":
-        name = "peak_bytes" if cost["tensor_bytes"] is None else "tensor_bytes"
+        name = "tensor_bytes" if cost["memory_kind"] == "process memory" else "peak_bytes"
     value: float | None = cost[name]
     return value
 
