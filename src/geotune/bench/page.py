@@ -20,7 +20,7 @@ from geotune.bench.figures import fronts
 from geotune.bench.published import Figure
 from geotune.bench.statistics import Verdict
 from geotune.bench.suite import Compare
-from geotune.bench.tables import cells, head, notes, number, plain, with_spread
+from geotune.bench.tables import cells, head, notes, number, others, plain, with_spread
 from geotune.report import format as fmt
 from geotune.report.page import new_environment, page_style
 from geotune.report.pictures import png
@@ -131,6 +131,7 @@ def render(content: Content) -> str:
                 for number, table in enumerate(tables)
                 for curve in fronts(table, number)
             ],
+            others=[block for table in tables for block in _others(table)],
             classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
             regions=[block for table in tables for block in _regions(table)],
             differing=[_windows(found) for found in content.differing if found.windows],
@@ -217,6 +218,16 @@ def _values(table: Table, line: Line) -> list[float | str]:
             )
         ),
     ]  # fmt: skip
+
+
+def _others(table: Table) -> list[dict[str, Any]]:
+    names = others(table)
+    lines = [
+        (line.method, [line.figures[name].mean for name in names])
+        for line in table.lines
+        if line.figures
+    ]
+    return [_block(table, table.title, names, lines)] if names else []
 
 
 def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:
