@@ -2,14 +2,14 @@
 
     python benchmarks/methods.py                       # every backbone and method, with times
     python benchmarks/methods.py --no-time --methods full frozen est
-    python benchmarks/methods.py --accuracy benchmarks/results/segmentation_ships.json
 
 Memory is that of the second training step (forward, backward, AdamW): live tensor bytes followed
 on fake tensors, exact for any device up to the workspaces of its kernels. Time is that of the
 fastest of a few real steps, on a CPU the processor's own seconds, which other programs disturb
 least; `full` is timed in the same process as what is compared with it.
 Rows that the result holds already are not repeated, except for times. Everything goes to
-benchmarks/results/methods.{json,md} and the figures methods.svg and methods_accuracy.svg.
+benchmarks/results/methods.{json,md} and the figure methods.svg. What methods find is compared by
+`geotune bench recipes/suites/segmentation.yaml` and its neighbours.
 """
 
 from __future__ import annotations
@@ -332,39 +332,13 @@ def draw(rows: list[Row], options: argparse.Namespace) -> None:
         axes = figure.add_subplot(lines, columns, i + 1)
         chosen = [row for row in rows if (row["backbone"], row["precision"]) == (name, precision)]
         points = [(row["time"]["of_full"], share(row, rows) or 0.0) for row in chosen]
-        scatter(axes, points, [shown(row) for row in chosen], low=0)
+        scatter(axes, points, [shown(row) for row in chosen])
         axes.set_title(f"{name.partition('/')[2]}, {PRECISIONS[precision]}", fontsize=9)
         axes.set(xlabel="time of a step, share of full", ylabel="peak memory, share of full")
     save(figure, options.results / "methods.svg")
 
 
-def draw_accuracy(path: Path, options: argparse.Namespace) -> None:
-    """IoU against memory and against time, from a result of benchmarks/segmentation.py."""
-    rows = json.loads(path.read_text(encoding="utf-8"))["table"]
-    full = next((row["training_bytes"] for row in rows if row["method"] == "full"), None)
-    if full is None:
-        raise SystemExit(f"{path} has no row of full to compare with")
-    names = [row["method"] for row in rows]
-    iou = [row["test"]["miou"] for row in rows]
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    for i, (label, values) in enumerate(
-        {
-            "memory of training, share of full": [row["training_bytes"] / full for row in rows],
-            "time of an epoch, share of full": [row["time_of_full"] for row in rows],
-        }.items()
-    ):
-        axes = figure.add_subplot(1, 2, i + 1)
-        means = [each["mean"] for each in iou]
-        axes.errorbar(values, means, [each["std"] or 0 for each in iou], fmt="none", alpha=0.4)
-        scatter(axes, list(zip(values, means, strict=True)), names)
-        axes.set(xlabel=label, ylabel="mean IoU on the test scenes")
-    figure.suptitle(path.stem, fontsize=9)
-    save(figure, options.results / "methods_accuracy.svg")
-
-
-def scatter(
-    axes: Axes, points: list[tuple[float, float]], names: list[str], low: float | None = None
-) -> None:
+def scatter(axes: Axes, points: list[tuple[float, float]], names: list[str]) -> None:
     """Points, with their names in a column at the right, none over another."""
     axes.grid(alpha=0.2)
     axes.margins(y=0.08)
@@ -372,7 +346,7 @@ def scatter(
     for point, name in zip(points, names, strict=True):
         axes.plot(*point, "o", color=colors[name], markersize=5)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=low)
+    axes.set_ylim(bottom=0)
     low, high = axes.get_ylim()
     gap, at = (high - low) / 20, -math.inf
     lifted = []
@@ -410,14 +384,11 @@ def main() -> None:
     parser.add_argument("--no-time", action="store_false", dest="time", help="memory alone")
     parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    parser.add_argument("--accuracy", type=Path, metavar="FILE", help="of segmentation.py")
     options = parser.parse_args()
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = read(options)
     measure(options, rows)
     draw(rows, options)
-    if options.accuracy:
-        draw_accuracy(options.accuracy, options)
 
 
 if __name__ == "__main__":

@@ -213,6 +213,8 @@ def test_from_a_recipe_to_objects_in_a_gis(
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "AP50" in page and "Precision against recall" in page
     assert geotune("test", run)[0] == 0
+    threshold = json.loads((run / "metrics.json").read_text())["threshold"]
+    assert threshold["test"] == threshold["val"]  # which the test data has no part in
     out = tmp_path / "out"
     code, _, err = geotune("predict", run, scenes / "d.tif", "--out", out, "--window", 64)
     assert code == 0, err

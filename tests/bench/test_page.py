@@ -96,7 +96,8 @@ def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(table:
     ):
         assert text in html, text
     assert "Overlap of the model" in html  # IoU, in the words of the report
-    assert 'id="search"' not in html and 'data-verdict="better"' in html
+    assert 'id="search"' not in html and 'id="others"' not in html
+    assert 'data-verdict="better"' in html
 
 
 def test_in_short_it_says_which_is_better_and_which_is_worse(table: Table) -> None:
@@ -127,6 +128,15 @@ def test_every_table_has_every_method_and_column(table: Table) -> None:
     latex = as_latex([table], 0.95, 0.02)
     assert latex.count(r" \\") == 1 + len(table.lines) and r"95 \%" in latex
     assert "odd\\_1|x" in latex and len(cells(table, table.lines[0])) == len(HEAD)
+
+
+def test_metrics_that_are_not_judged_by_are_shown_too(table: Table) -> None:
+    for each in table.lines[:3]:
+        each.figures["recall"] = Estimate(0.123, 0.004, 0.1, 0.2, 2)
+    markdown = as_markdown([table], 0.95, 0.02)
+    assert "| method | recall |" in markdown and "| est | 0.123 ± 0.004 |" in markdown
+    html = render(content(table))
+    assert 'id="others"' in html and "0.123" in html
 
 
 def test_the_csv_has_plain_numbers(table: Table) -> None:

@@ -18,7 +18,7 @@ from geotune.boxes.oriented import as_oriented
 from geotune.data.objects.labels import ObjectLabels
 from geotune.data.objects.target import Objects
 from geotune.data.windows import grid
-from geotune.tasks.detect import CURVE_POINTS, Detect
+from geotune.tasks.detect import CURVE_POINTS, Boxes, Detect
 from geotune.types import GeotuneError
 
 BOXES = torch.tensor([[2.0, 2.0, 12.0, 10.0], [20.0, 20.0, 30.0, 32.0]])
@@ -89,6 +89,21 @@ def test_points_are_judged_in_metres_by_their_middles() -> None:
     assert values["f1"] == 1 and values["rmse_m"] == pytest.approx(2.5)
     assert metrics.details()["radius_px"] == 6
     assert task.score(found(BOXES + 5), [target()]) == 0
+
+
+@pytest.mark.parametrize("boxes", ["horizontal", "points"])
+def test_a_test_counts_from_the_score_that_a_validation_chose(boxes: Boxes) -> None:
+    task = Detect(["ship"], boxes, pixel_m=1.0)
+    validation, test = task.metrics(), task.judged_from({"ship": 0.5}).metrics()
+    for metrics in (validation, test):  # the right one has a score that was too low in validation
+        metrics.update(found(BOXES[:1], (0.3,)), [target(BOXES[:1])])
+    assert validation.details()["threshold"]["ship"] < 0.5 == test.details()["threshold"]["ship"]
+    if boxes == "points":
+        assert (validation.compute()["f1"], test.compute()["f1"]) == (1, 0)
+    else:
+        assert validation.details()["counts"]["ship"] == {"true": 1, "false": 0, "missed": 0}
+        assert test.details()["counts"]["ship"] == {"true": 0, "false": 0, "missed": 1}
+        assert validation.compute()["ap50"] == test.compute()["ap50"] == 1
 
 
 def test_points_need_the_size_of_a_pixel() -> None:

@@ -29,10 +29,11 @@ from geotune.bench.statistics import (
     times,
 )
 from geotune.bench.suite import Compare
-from geotune.build.model import build_task
+from geotune.build.model import as_validated, build_task
 from geotune.card import read_card
 from geotune.recipe import parse_sections
 from geotune.tasks.parts import Parts
+from geotune.training.folder import RunFolder
 from geotune.training.windows import WindowParts
 
 MOST_REGIONS = 12
@@ -238,7 +239,8 @@ def _drawn(
 
 def _figures_of(run: Path) -> Callable[[Parts], dict[str, float]]:
     """What makes figures of a run's windows; its card knows all that its task was told."""
-    return build_task(parse_sections(read_card(run).sections, str(run))).metrics().of
+    task = build_task(parse_sections(read_card(run).sections, str(run)))
+    return as_validated(task, RunFolder(run).details("val")).metrics().of
 
 
 def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> Line:

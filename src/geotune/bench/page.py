@@ -21,7 +21,17 @@ from geotune.bench.grid import Labels
 from geotune.bench.published import Figure
 from geotune.bench.statistics import Estimate, Verdict
 from geotune.bench.suite import Compare
-from geotune.bench.tables import HEAD, between, cells, head, notes, number, plain, with_spread
+from geotune.bench.tables import (
+    HEAD,
+    between,
+    cells,
+    head,
+    notes,
+    number,
+    others,
+    plain,
+    with_spread,
+)
 from geotune.report import format as fmt
 from geotune.report.page import new_environment, page_style
 from geotune.report.pictures import png
@@ -140,6 +150,7 @@ def render(content: Content) -> str:
                 for number, table in enumerate(tables)
                 for curve in fronts(table, number)
             ],
+            others=[block for t in tables for block in _others(t)],
             classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
             regions=_regions(tables),
             differing=[_windows(found) for found in content.differing if found.windows],
@@ -231,6 +242,14 @@ def _values(table: Table, line: Line) -> list[float | str]:
             )
         ),
     ]  # fmt: skip
+
+
+def _others(table: Table) -> list[dict[str, Any]]:
+    lines = {
+        line.method: {name: line.figures[name] for name in others(table) if name in line.figures}
+        for line in table.lines
+    }
+    return _block(table.recipe, table.title, lines)
 
 
 def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:

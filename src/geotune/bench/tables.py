@@ -68,16 +68,32 @@ def notes(table: Table, level: float, margin: float) -> str:
     )
 
 
+def others(table: Table) -> list[str]:
+    """The metrics of all of the test part beside the one that is judged by."""
+    names = dict.fromkeys(name for line in table.lines for name in line.figures)
+    return [name for name in names if "/" not in name and name != table.goal.metric]
+
+
 def as_markdown(tables: Sequence[Table], level: float, margin: float) -> str:
-    """All tables as Markdown."""
+    """All tables as Markdown, each with one of the other figures below it where there are any."""
     blocks = []
     for table in tables:
-        lines = [head(table), ["---"] * len(HEAD), *(cells(table, line) for line in table.lines)]
-        rows = "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
-        )
+        rows = _markdown([head(table), *(cells(table, line) for line in table.lines)])
         blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, level, margin)}\n")
+        if names := others(table):
+            done = [(line.method, line.figures) for line in table.lines if line.figures]
+            figures = [
+                [method, *(with_spread(each[name].mean, each[name].spread) for name in names)]
+                for method, each in done
+            ]
+            blocks.append(f"{_markdown([['method', *names], *figures])}\n")
     return "\n".join(blocks)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    first, *rest = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    rule = " | ".join("---" for _ in lines[0])
+    return "\n".join(f"| {line} |" for line in (first, rule, *rest))
 
 
 def as_latex(tables: Sequence[Table], level: float, margin: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from geotune.recipe import Recipe, RecipeError, Section, Sections, parse_section
 from geotune.recompute import recompute_stages
 from geotune.tasks.base import Task
 from geotune.tasks.catalog import TASKS
+from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
 if TYPE_CHECKING:  # reading files takes libraries that a model does not need
@@ -133,6 +135,16 @@ def assemble(recipe: Recipe, backbone: Backbone, normalization: Normalization) -
 def build_task(recipe: Sections) -> Task:
     """The recipe's task."""
     return TASKS[recipe.task.kind](**values_of(recipe.task))
+
+
+def as_validated(task: Task, details: Mapping[str, Any]) -> Task:
+    """The task with what a validation decided: the scores from which on objects count.
+
+    `details` are those of the validation's metrics.
+    """
+    if isinstance(task, Detect) and "threshold" in details:
+        return task.judged_from(details["threshold"])
+    return task
 
 
 def build_backbone(section: Section, bands: tuple[str, ...], **instead: Any) -> Backbone:

@@ -258,7 +258,7 @@ def _least_scores(folder: RunFolder, built: Built, score: float | None) -> dict[
     """By class: what was asked for, else what did best in validation, else the detector's own."""
     best: dict[str, float | None] = {}
     if score is None and (folder.path / "metrics.json").is_file():
-        best = folder.read_json("metrics").get("threshold", {}).get("val", {})
+        best = folder.details("val").get("threshold", {})
     choice: Any = built.model.decoder.choice
     own: float = choice.score_threshold if score is None else score
     found = {name: best.get(name) for name in built.task.classes}

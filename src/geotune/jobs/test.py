@@ -32,7 +32,7 @@ def test_run(
         raise GeotuneError(
             f"{folder.recipe}: data.split has no test part; name test scenes and fit again"
         )
-    from geotune.build.model import load_adapter
+    from geotune.build.model import as_validated, load_adapter
     from geotune.jobs.machine import pick_device
     from geotune.report.page import write_report
     from geotune.run_report import Examples, make_report
@@ -47,7 +47,7 @@ def test_run(
         measure = partial(
             evaluate,
             built.model,
-            built.task,
+            as_validated(built.task, folder.details("val")),
             batch_size=recipe.train.batch_size // recipe.train.accumulate,
             device=device,
             precision=recipe.train.precision,

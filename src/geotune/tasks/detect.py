@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ from geotune.tasks.point_metrics import PointMetrics
 from geotune.types import GeotuneError
 
 Boxes = Literal["horizontal", "oriented", "points"]
+Scores = Mapping[str, float | None]
+"""By class the least score of what counts; None where none is known, and nothing counts."""
 Targets = Sequence[Mapping[str, Tensor]]
 """Of each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
 
@@ -57,6 +60,13 @@ class Detect:
         self.boxes = boxes
         self.radius_m = radius_m
         self.pixel_m = pixel_m
+        self.least: Scores | None = None
+
+    def judged_from(self, least: Scores) -> Detect:
+        """The same with scores that a validation chose, so that test data does not choose them."""
+        task = copy(self)
+        task.least = least
+        return task
 
     @property
     def main_metric(self) -> str:
@@ -132,7 +142,8 @@ class DetectMetrics(nn.Module):
                     "task.pixel_m: points are judged in metres, and the files do not say how many "
                     "a pixel has; set it"
                 )
-            self.points = PointMetrics(task.classes, task.radius_m)
+            known = [score for score in (task.least or {}).values() if score is not None]
+            self.points = PointMetrics(task.classes, task.radius_m, min(known, default=None))
 
     @torch.no_grad()
     def update(self, outputs: Detected, targets: Targets) -> None:
@@ -167,8 +178,9 @@ class DetectMetrics(nn.Module):
     def details(self) -> dict[str, Any]:
         """What a report shows, by class.
 
-        `threshold`: the score from which on F1 is highest, None where nothing was found. Of boxes
-        also `curve`: recall and precision as the score falls, and `counts` from the threshold on.
+        `threshold`: the score that was given, else that from which on F1 is highest, None where
+        nothing was found. Of boxes also `curve`: recall and precision as the score falls, and
+        `counts` from the threshold on.
         """
         if self.points is not None:
             best = self.points.compute()["threshold"]
@@ -178,12 +190,13 @@ class DetectMetrics(nn.Module):
                 "radius_px": self.task.radius_m / self.task.pixel_m,
             }
         curves = self.boxes.curves()
+        least = self.task.least
+        if least is None:
+            least = {name: c.best() if len(c.scores) else None for name, c in curves.items()}
         return {
-            "threshold": {
-                name: curve.best() if len(curve.scores) else None for name, curve in curves.items()
-            },
+            "threshold": {name: least.get(name) for name in curves},
             "curve": {name: _thinned(curve) for name, curve in curves.items()},
-            "counts": {name: _counts(curve) for name, curve in curves.items()},
+            "counts": {name: _counts(curve, least.get(name)) for name, curve in curves.items()},
         }
 
     def best_of_one(self, found: Detections, objects: Objects) -> float:
@@ -227,9 +240,7 @@ def _thinned(curve: Curve) -> dict[str, list[float]]:
     }
 
 
-def _counts(curve: Curve) -> dict[str, int]:
-    if not len(curve.scores):
-        return {"true": 0, "false": 0, "missed": curve.objects}
-    best = int(np.argmax(curve.f1))
-    true = int(curve.true[best])
-    return {"true": true, "false": int(curve.false[best]), "missed": curve.objects - true}
+def _counts(curve: Curve, least: float | None) -> dict[str, int]:
+    enough = 0 if least is None else int(np.sum(curve.scores >= np.float32(least)))
+    true, false = (int(each[enough - 1]) if enough else 0 for each in (curve.true, curve.false))
+    return {"true": true, "false": false, "missed": curve.objects - true}

@@ -156,6 +156,12 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
 
+    def details(self, part: str) -> dict[str, Any]:
+        """What a task told of a part, `val` or `test`, beside its metrics."""
+        metrics = self.read_json("metrics")
+        told = {name: values for name, values in metrics.items() if isinstance(values, dict)}
+        return {name: values[part] for name, values in told.items() if part in values}
+
 
 def _passing(path: Path) -> bool:
     """Whether a file is what a process leaves that was killed before it wrote the recipe."""

@@ -372,6 +372,23 @@ def test_what_lies_in_other_scenes_is_not_noted(
     assert "cross themselves" in scene.labels.notes[1] and "feature 3" in scene.labels.notes[1]
 
 
+def test_what_lies_beside_the_one_scene_of_a_file_is_noted(
+    tmp_path: Path, images: Images, opened: Opened
+) -> None:
+    west, north = images["a"].transform @ (0, 0)
+    shapes = [
+        shapely.box(west + 10, north - 100, west + 50, north - 50),
+        shapely.box(west - 30, north - 100, west - 10, north - 50),
+        shapely.box(west - 90000, north - 100, west - 80000, north - 50),
+    ]
+    geopandas.GeoDataFrame({"label": ["ship"] * 3}, geometry=shapes, crs="EPSG:32633").to_file(
+        tmp_path / "a.gpkg"
+    )
+    [scene] = opened("{stem}.gpkg", scenes="a.tif")
+    [note] = [n for n in scene.labels.notes if "outside" in n]  # type: ignore[attr-defined]
+    assert "left out: 2 (" in note and "a.gpkg feature 2" in note and "a.gpkg feature 3" in note
+
+
 CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -254,3 +255,21 @@ def test_detections_are_whole_and_have_their_middle_in_the_image() -> None:
     boxes = torch.tensor([[-4.0, 1.0, 6.0, 5.0], [-8.0, 1.0, 6.0, 5.0]])
     found = Choice(0.1, 0.5, 10).among(boxes, torch.ones(2, 1), (32, 32))
     assert found.boxes.tolist() == [[-4.0, 1.0, 6.0, 5.0]]
+
+
+@pytest.mark.parametrize("angle", [-1.2, -0.6, 0.1, 0.7, 1.5])
+def test_from_a_square_the_angle_is_learnt_at_once(angle: float) -> None:
+    """Else sides wait for the angle and the angle for the sides, for hundreds of steps."""
+    detector: Any = detector_of("rotated_fcos", taps_of("plain"))
+    for parameter in detector.box.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.constant_(detector.box.bias[3:4], 0.01)  # every place says nearly a square
+    truth = {
+        "boxes": torch.tensor([[40.0, 30.0, 30.0, 10.0, angle]]),
+        "labels": torch.tensor([0]),
+        "difficult": torch.tensor([False]),
+    }
+    detector(features_of(taps_of("plain"), 1), SIZE, [truth]).losses["box"].backward()
+    way = -detector.box.bias.grad[3:5]
+    wanted = torch.tensor([math.cos(2 * angle), math.sin(2 * angle)])
+    assert F.cosine_similarity(way, wanted, dim=0) > 0.99

@@ -21,6 +21,7 @@ from geotune.types import GeotuneError
 
 LEAST_AREA = 1e-6
 """In square pixels: what is smaller comes from rounding."""
+OUTSIDE = "annotations outside their image, left out"
 
 
 class Annotation(NamedTuple):
@@ -47,13 +48,11 @@ class Found:
 
     Attributes:
         annotations: of the image.
-        elsewhere: how many more the file holds, far from the image.
-        shared: the file is about more than the image, so that what lies beside it is no fault.
+        elsewhere: what else the file holds, far from the image: numbers of features, from 1.
     """
 
     annotations: Sequence[Annotation]
-    elsewhere: int = 0
-    shared: bool = False
+    elsewhere: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass
@@ -86,11 +85,14 @@ def usable(
     values: ClassValues,
     options: Options,
     remarks: Remarks,
+    *,
+    shared: bool,
 ) -> tuple[Boxes, NDArray[np.int64], NDArray[np.bool_]]:
     """Boxes `(N, 4)` or `(N, 5)`, class indices and difficult flags `(N)` of what can be used.
 
     What has no area or lies wholly beside the image of `shape` (H, W) is left out with a remark,
-    and so are other classes where `options` say it. Raises `GeotuneError` for
+    and so are other classes where `options` say it. What lies beside the image is not remarked of a
+    file that is `shared` by several: it is theirs. Raises `GeotuneError` for
     coordinates that are no numbers and for other classes.
     """
     annotations = found.annotations
@@ -104,11 +106,13 @@ def usable(
     noted = {
         f"annotations of other classes than {', '.join(values.classes)}, left out": other,
         "annotations without an area, left out": empty & ~other,
-        "annotations outside their image, left out": beside & ~empty & ~other & (not found.shared),
+        OUTSIDE: beside & ~empty & ~other & (not shared),
     }
     for what, flags in noted.items():
         for i in np.flatnonzero(flags).tolist():
             remarks.add(what, f"{path} {annotations[i].place}")
+    for number in [] if shared else found.elsewhere.tolist():
+        remarks.add(OUTSIDE, f"{path} feature {number}")
     kept = ~(other | empty | beside)
     for i in np.flatnonzero(kept).tolist():
         if annotations[i].remark:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -130,11 +131,13 @@ def _open_labels(
     read = FORMATS[format].read
     remarks = Remarks()
     opened: dict[str, ObjectLabels] = {}
+    images = Counter(files.values())
     for name, raster in rasters.items():
         with faults.of(name, raster.path):
             said = read(files[name], raster, options) if files[name].is_file() else Found([])
-            kept = usable(said, files[name], raster.shape, values, options, remarks)
-            held = len(said.annotations) + said.elsewhere
+            shared = images[files[name]] > 1
+            kept = usable(said, files[name], raster.shape, values, options, remarks, shared=shared)
+            held = len(said.annotations) + len(said.elsewhere)
             opened[name] = ObjectLabels(
                 path=files[name],
                 classes=values.classes,

@@ -39,7 +39,8 @@ def read_vector(path: Path, raster: RasterSource, options: Options) -> Found:
         return Found([])
     _check(path, shapes)
     same_world(path, frame.crs, raster)
-    here = np.flatnonzero(near(shapes, frame.crs, raster))
+    close = near(shapes, frame.crs, raster)
+    here = np.flatnonzero(close)
     shapes = shapes[here]
     areas = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))
     valid = shapely.is_valid(shapes)
@@ -52,6 +53,7 @@ def read_vector(path: Path, raster: RasterSource, options: Options) -> Found:
     for i, shape in enumerate(moved):
         points = shapely.get_coordinates(shape)
         if not len(points):  # the scene's CRS cannot express it: it is far from the scene
+            close[here[i]] = False
             continue
         if not areas[i]:
             [[x, y]] = points
@@ -65,7 +67,7 @@ def read_vector(path: Path, raster: RasterSource, options: Options) -> Found:
                 "" if valid[i] else CROSSES,
             )
         )
-    return Found(annotations, elsewhere=len(frame) - len(annotations), shared=True)
+    return Found(annotations, elsewhere=np.flatnonzero(~close) + 1)
 
 
 def _check(path: Path, shapes: Shapes) -> None:

@@ -9,8 +9,12 @@ how near its middle the place lies (centre-ness, equation 3, by which scores are
     . +-----o .    gets the nearest one.
 
 The box is not told by its distances to the place, as in the paper, but by its middle from there
-and the logarithms of its sides: a place beside a tiny object can say where that is. The angle is
-half of that of a vector (cos 2a, sin 2a), which has no end at which it jumps. A horizontal box is
+and the logarithms of its sides: a place beside a tiny object can say where that is. Of an oriented
+one the mean of these logarithms is told, and a vector as long as their difference at twice the
+angle, which has no end at which it jumps. Together they are the logarithm of the box's covariance;
+a square is its zero, beside which every angle is a straight way off. (Told apart, sides and angle
+wait for one another: a square's angle has no gradient, and as long as the angle is not known a
+square is the best guess of the sides.) A horizontal box is
 learnt by GIoU (arXiv 1902.09630), an oriented one by ProbIoU (arXiv 2106.06072) as a whole, so
 that nothing depends on which of its descriptions is meant.
 """
@@ -40,6 +44,8 @@ LONGEST_SIDE = 1e4
 """Of a box, in strides: what its logarithm cannot make it grow beyond."""
 RANGE = 16.0
 """An object belongs to the finest level of which its long side has at most so many strides."""
+ROUND = 1e-6
+"""Under a root, whose gradient is infinite at zero."""
 NEAR = 1.5
 """Places so many strides from an object's middle, along both sides, may stand for it."""
 
@@ -133,7 +139,7 @@ class Fcos(nn.Module):
             channels, 1, num_classes, depth, norm_layer=group_norm
         )
         self.tower = nn.Sequential(*(_block(channels) for _ in range(depth)))
-        self.box = started(nn.Conv2d(channels, 6 if oriented else 4, 3, padding=1))
+        self.box = started(nn.Conv2d(channels, 5 if oriented else 4, 3, padding=1))
         self.centreness = started(nn.Conv2d(channels, 1, 3, padding=1))
         self.scales = nn.Parameter(torch.ones(len(levels.strides)))
 
@@ -165,10 +171,15 @@ class Fcos(nn.Module):
         values = torch.cat(told, dim=1)
         stride = grid.stride[:, None]
         centre = grid.where + values[..., :2] * stride
-        sides = values[..., 2:4].clamp(max=math.log(LONGEST_SIDE)).exp() * stride
+        sides = values[..., 2:4]
         if self.oriented:
-            angle = torch.atan2(values[..., 5], values[..., 4] + 1) / 2
-            boxes = torch.cat([centre, sides, angle[..., None]], dim=-1)
+            mean, apart = values[..., 2:3], values[..., 3:5]
+            half = (apart.square().sum(dim=-1, keepdim=True) + ROUND).sqrt() / 2
+            sides = torch.cat([mean + half, mean - half], dim=-1)
+        sides = sides.clamp(max=math.log(LONGEST_SIDE)).exp() * stride
+        if self.oriented:
+            angle = torch.atan2(values[..., 4:], values[..., 3:4]) / 2
+            boxes = torch.cat([centre, sides, angle], dim=-1)
         else:
             boxes = torch.cat([centre - sides / 2, centre + sides / 2], dim=-1)
         return boxes, torch.cat(middles, dim=1)
