@@ -15,7 +15,7 @@ from geotune.data.raster import open_raster
 from geotune.data.scan import scan
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
-from geotune.data.splits import split_by_list
+from geotune.data.splits.lists import split_by_list
 from geotune.data.windows import Window
 from geotune.training.loaders import loader
 from geotune.types import IGNORE, Batch, GeotuneError, Sample

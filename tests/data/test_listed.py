@@ -16,7 +16,7 @@ from shapely.geometry import box
 from geotune.data.findings import Faults
 from geotune.data.labels import open_labels
 from geotune.data.scenes import list_scenes, open_rasters, open_scenes
-from geotune.data.splits import split_by_column
+from geotune.data.splits.lists import split_by_column
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 
