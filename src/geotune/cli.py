@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -238,6 +239,7 @@ def test(
         _out().print(
             f"{METRICS.get(main, main)} in regions not seen in training {_score(unseen)}, in seen "
             f"ones ({gap['seen_in']} scenes) {_score(seen)}: {unseen - seen:+.3f}"
+            f"{_between(*gap['intervals'][main])}"
         )
     _out().print(f"report: {run / 'report.html'}")
 
@@ -630,6 +632,13 @@ def _score(value: float | None) -> str:
     if value is None or value != value:
         return "–"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _between(low: float, high: float) -> str:
+    """Where a difference lies, in words; nothing where that is not known."""
+    if math.isnan(low + high):
+        return ""
+    return f" ({low:+.3f} to {high:+.3f} in 95 of 100 draws of the windows)"
 
 
 def _escape(text: str) -> str:
