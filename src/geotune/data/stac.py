@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LABELS = ("label", "labels", "mask")
 """Roles and names of the asset with labels."""
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What pystac lets through, besides its own errors, of a file that is damaged."""
 
 
@@ -79,7 +79,8 @@ def _items(path: Path) -> Iterator[Item]:
     except (STACError, STACTypeError, *UNREADABLE) as error:
         if isinstance(error.__cause__, GeotuneError):
             raise GeotuneError(f"{path}: {error.__cause__}") from error
-        raise GeotuneError(f"{path}: an item cannot be read ({error}); write it anew") from error
+        reason = "it leads to itself" if isinstance(error, RecursionError) else error
+        raise GeotuneError(f"{path}: an item cannot be read ({reason}); write it anew") from error
 
 
 def _files() -> StacIO:

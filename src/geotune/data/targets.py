@@ -35,7 +35,7 @@ class PixelClasses:
     @property
     def learnable(self) -> bool:
         """Whether any pixel has a label."""
-        return bool((self.mask != IGNORE).any())
+        return bool(self.mask.min() < IGNORE)
 
     def shown(self, valid: NDArray[np.bool_]) -> Self:
         """With `IGNORE` where the image has no data."""
