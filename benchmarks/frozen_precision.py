@@ -88,7 +88,7 @@ def main() -> None:
         result = {
             "what": f"{options.metric} of the test part by the precision of the frozen weights",
             "date": date.today().isoformat(),
-            "versions": {name: version(name) for name in ("torch", "torchao")},
+            "versions": {"torch": version("torch")},
             "compared": compared(rows),
             "rows": rows,
         }

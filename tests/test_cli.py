@@ -194,6 +194,14 @@ def test_ctrl_c(
 
 
 @pytest.mark.slow
+def test_help_joins_lines_and_keeps_patterns(geotune: Command) -> None:
+    _, out, _ = geotune("predict", "--help")
+    said = " ".join(out.replace("│", " ").split())
+    assert "Of several modalities a pattern each: S2L2A=s2/*.tif S1GRD=s1/*.tif." in said
+    assert "Parameters" in out and "-----" not in out
+    assert "\nPredict whole scenes: maps as Cloud-Optimised GeoTIFF, objects, or a table" in out
+
+
 def test_help_is_fast() -> None:
     """0.5 s on an idle machine; the best of five, in CPU time, so that others' work counts less."""
     import resource

@@ -4,8 +4,9 @@
 
 The weights of frozen linear layers and convolutions, which are nearly all of a backbone's bytes,
 are held so and brought to the precision of the computation one layer at a time, forward and again
-backward, so that no second copy of the backbone is ever there. Biases, norms and embeddings stay as
-they are, and so does all that trains.
+backward, so that no second copy of the backbone is ever there. (torchao rounds linear layers to the
+same int8, and leaves convolutions, which are all of a ResNet, as they are.) Biases, norms and
+embeddings stay as they are, and so does all that trains.
 """
 
 from __future__ import annotations

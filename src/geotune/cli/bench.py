@@ -1,0 +1,53 @@
+"""`geotune bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from geotune.cli.console import Json, escape, out, print_json, say
+
+
+def bench(
+    suite: Path,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    table_only: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare methods: run a grid of recipes, and say which is better, by how much, at what cost.
+
+    The same command goes on with a suite that was cut off; what is done is not done again. It
+    leaves rows.jsonl, table.md, table.csv, table.tex and bench.html.
+
+    Parameters
+    ----------
+    suite
+        The YAML file that says what varies.
+    workers
+        Runs at a time; by default the suite's.
+    ray
+        Address of a Ray cluster that does the runs, such as auto.
+    table_only
+        Run nothing; compare what is done.
+    """
+    from geotune.bench.run import PAGE
+    from geotune.bench.run import bench as bench_suite
+
+    def tell(run: str, what: str, done: int, total: int) -> None:
+        say(f"{done}/{total} {run}: {what}")
+
+    result = bench_suite(suite, workers=workers, ray=ray, table_only=table_only, say=say, tell=tell)
+    if as_json:
+        print_json({"folder": str(result.folder), "rows": result.rows})
+        return
+    from geotune.bench.tables import for_terminal, notes
+
+    how = result.suite.compare
+    for table in result.tables:
+        out().print(for_terminal(table))
+        out().print(f"[dim]{escape(notes(table, how.level, how.margin))}[/dim]")
+    out().print(f"page: {result.folder / PAGE}")

@@ -1,0 +1,47 @@
+"""`geotune list`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from geotune.cli.console import Json, escape, out, print_json
+
+
+def list_(
+    what: Literal["backbones", "methods", "decoders", "tasks", "datasets"],
+    name: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """Show what there is.
+
+    Parameters
+    ----------
+    what
+        backbones, methods, decoders, tasks or datasets.
+    name
+        Only those whose name holds this; for the whole name of a backbone or a named data set, all
+        that is known of it.
+    """
+    from geotune.listing import about_one, listing
+
+    known = None if name is None else about_one(what, name)
+    if known is not None:
+        facts, pairs = known
+        if as_json:
+            print_json(facts)
+            return
+        for word, text in pairs:
+            out().print(f"[bold]{escape(word)}[/bold]: {escape(text)}")
+        return
+    rows = [row for row in listing(what) if name is None or name.lower() in row["name"].lower()]
+    if as_json:
+        print_json({what: rows})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0] if rows else ("name",):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(value) for value in row.values()))
+    out().print(table)

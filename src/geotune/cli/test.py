@@ -1,0 +1,54 @@
+"""`geotune test`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from geotune.cli.console import Json, escape, out, print_json
+from geotune.cli.metrics import METRICS, metrics_table, score
+
+
+def test(
+    run: Path,
+    *,
+    weights: Path | None = None,
+    backbone: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """Metrics of a run on its test part, by class and by region.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    weights
+        Of the backbone, where they lie elsewhere than when it was trained.
+    backbone
+        Its name, where it is a Python file of yours: an adapter may not run code by itself.
+    """
+    from geotune.jobs.test import test_run
+
+    result = test_run(run, weights, backbone=backbone)
+    if as_json:
+        print_json({"run": str(run), **result})
+        return
+    out().print(metrics_table("test", result["metrics"]))
+    main = next(iter(result["metrics"]))
+    for region, metrics in result["regions"].items():
+        out().print(f"{escape(region)}: {METRICS.get(main, main)} {score(metrics[main])}")
+    if (gap := result["gap"]) is not None:
+        seen, unseen = gap["seen"][main], gap["unseen"][main]
+        out().print(
+            f"{METRICS.get(main, main)} in regions not seen in training {score(unseen)}, in seen "
+            f"ones ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
+            f"{_between(*gap['intervals'][main])}"
+        )
+    out().print(f"report: {run / 'report.html'}")
+
+
+def _between(low: float, high: float) -> str:
+    """Where a difference lies, in words; nothing where that is not known."""
+    if math.isnan(low + high):
+        return ""
+    return f" ({low:+.3f} to {high:+.3f} in 95 of 100 draws of the windows)"
