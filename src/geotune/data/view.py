@@ -85,7 +85,7 @@ def nearest(
 ) -> NDArray[np.uint8]:
     """Whole numbers `(h, w)` brought to `shape` by `to`, each that of the nearest pixel."""
     moved = _sampled((pixels.astype(np.float32) - outside)[None], to, shape, "nearest")[0]
-    return np.rint(moved + np.float32(outside)).astype(np.uint8)
+    return np.asarray(np.rint(moved + np.float32(outside)), dtype=np.uint8)
 
 
 def counted(counts: NDArray[np.int64], to: Affine, shape: Shape) -> NDArray[np.int64]:
