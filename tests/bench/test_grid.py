@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from geotune.bench.grid import Cell, as_overrides, expand
 from geotune.bench.suite import read_suite
+from geotune.catalog import METHODS
 from geotune.recipe import RecipeError, parse_recipe, read_recipe
 
 Write = Callable[..., Path]
@@ -131,6 +132,14 @@ def test_what_is_left_out_need_not_read(suite: Write) -> None:
     assert [cell.method for cell in kept] == ["est", "unet_from_scratch"]
 
 
+def test_several_labels_of_an_axis_are_left_out_together(suite: Write) -> None:
+    grid = {"method.kind": ["est", "lora", "full"], "decoder.kind": ["fcn", "unet"]}
+    out = [{"method.kind": ["lora", "full"], "decoder.kind": "fcn"}]
+    cells = cells_of(suite(grid=grid, exclude=out, baselines=None))
+    found = [(cell.method, cell.labels["decoder.kind"]) for cell in cells]
+    assert found == [("est", "fcn"), ("est", "unet"), ("lora", "unet"), ("full", "unet")]
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -193,6 +202,25 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"grid": {"method.kind": ["est"]}, "exclude": [{"method.kind": "ets"}]},
         r"exclude.0.method.kind: 'ets' is none of its choices; did you mean est\?",
     ),
+    "an unknown label among those to leave out": (
+        {"grid": {"method.kind": ["est"]}, "exclude": [{"method.kind": ["est", "lorra"]}]},
+        "exclude.0.method.kind: 'lorra' is none of its choices",
+    ),
+    "an axis with the name of a column": ({"grid": {"cost": {"a": {}}}}, "grid.cost: is a name"),
+    "published numbers by another axis": (
+        {
+            "published": [
+                {
+                    "file": "x",
+                    "source": "y",
+                    "method": "m",
+                    "values": {"tiny": "v"},
+                    "axes": {"backbone": "model"},
+                }
+            ]
+        },
+        "published.0.axes.backbone: is no axis of grid",
+    ),
     "an unknown axis to leave out": (
         {"exclude": [{"sead": 0}]},
         r"exclude.0.sead: nothing of that name varies; did you mean seed\?",
@@ -222,3 +250,21 @@ ROOT = Path(__file__).parents[2]
 def test_every_suite_of_the_project_expands(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert expand(read_suite(path))[0]
+
+
+def test_runs_of_one_suite_count_as_done_in_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    real, methods, options = (
+        {cell.name: cell.recipe for cell in cells_of(ROOT / f"recipes/suites/{name}.yaml")}
+        for name in ("real_data", "methods", "est_options")
+    )
+    assert len(real.keys() & methods.keys()) == 60 and len(real.keys() & options.keys()) == 6
+    for others in (methods, options):
+        assert all(others[name] == real[name] for name in real.keys() & others.keys())
+
+
+def test_every_method_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    cells = cells_of(ROOT / "recipes/suites/methods.yaml")
+    assert {cell.recipe.method.kind for cell in cells} == set(METHODS)
+    assert {len([c for c in cells if c.method == m]) for m in {c.method for c in cells}} == {6}

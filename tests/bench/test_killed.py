@@ -1,4 +1,4 @@
-"""A suite killed at any moment, and started again, comes to the same table."""
+"""A suite that was killed or stopped, and started again, comes to the same figures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import geotune
 from geotune.bench.comparison import COSTS
+from geotune.bench.grid import expand
+from geotune.bench.rows import row_of
+from geotune.bench.suite import read_suite
+from geotune.bench.work import Outcome
+from geotune.jobs.fit import fit_recipe
+from geotune.jobs.test import test_run as judge_run
+from geotune.training.folder import RunFolder
 
 MEASURED = {*COSTS, "frugal", "fast"}
 """Columns that a clock or the machine decides."""
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 SOURCES = str(Path(geotune.__file__).resolve().parents[1])
 
@@ -31,9 +41,9 @@ def table(folder: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(file)]
 
 
-def start(suite: Path) -> subprocess.Popen[bytes]:
+def start(suite: Path, workers: int = 2) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "geotune", "bench", str(suite), "--workers", "2"],
+        [sys.executable, "-m", "geotune", "bench", str(suite), "--workers", str(workers)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCES},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -52,22 +62,97 @@ def children(parent: int) -> list[int]:
     return found
 
 
+def end(running: subprocess.Popen[bytes], how: signal.Signals) -> str:
+    """Send a signal to a suite: what it says; its runs end with it."""
+    own = children(running.pid)
+    running.send_signal(how)
+    _, said = running.communicate()
+    ended = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in own):
+        assert time.monotonic() < ended, "a run outlives its suite"
+        time.sleep(0.05)
+    return said.decode()
+
+
+def wait_for_epoch(running: subprocess.Popen[bytes], folder: Path, runs: int = 1) -> None:
+    """Wait until one more epoch is done, and each of some runs has one."""
+
+    def epochs() -> list[int]:
+        return [path.read_text().count("\n") - 1 for path in folder.rglob("history.csv")]
+
+    before = sum(epochs())
+    while sum(epochs()) <= before or len(epochs()) < runs:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+
+
+def in_peace(suite: Path, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a suite whose runs are done here, one after the other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as `start` has it: of more the last digits differ
+    rows = []
+    for cell in expand(read_suite(suite))[0]:
+        run = folder / cell.name
+        fit_recipe(cell.recipe, run)
+        judge_run(run)
+        rows.append(row_of(cell, run, Outcome(), None))
+    torch.set_num_threads(threads)
+    return rows
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("kills", [2, pytest.param(10, id="ten kills")])
-def test_killed_at_random_moments_it_comes_to_the_same_table(
-    suite: Callable[..., Path], tmp_path: Path, kills: int
+@linux
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
+def test_cut_off_in_a_training_it_comes_to_the_same_rows(
+    suite: Callable[..., Path], tmp_path: Path, how: signal.Signals
 ) -> None:
-    keys: dict[str, Any] = {}
-    if kills > 2:
-        if not os.environ.get("GEOTUNE_LONG_TESTS"):
-            pytest.skip("takes minutes; set GEOTUNE_LONG_TESTS=1")
-        keys["search"] = {"low": 1e-3, "high": 1e-2, "trials": 2, "epochs": 1}
+    path = suite({"train.epochs": 4}, baselines=None, compare={"draws": 20})
+    expected = in_peace(path, tmp_path / "peace")
+    running = start(path, workers=1)
+    wait_for_epoch(running, tmp_path / "bench")
+    said = end(running, how)
+    if how == signal.SIGINT:
+        assert running.returncode == 130 and "the same command goes on" in " ".join(said.split())
+    assert not (tmp_path / "bench" / "rows.jsonl").exists()
+    last = start(path, workers=1)
+    _, wrong = last.communicate()
+    assert last.returncode == 0, wrong.decode()
+    found = rows_in(tmp_path / "bench")
+    for row in (*expected, *found):
+        del row["cost"]
+    assert found == json.loads(json.dumps(expected))
+
+
+@pytest.mark.slow
+@linux
+def test_stopping_ends_both_runs_that_are_under_way(
+    suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = suite({"train.epochs": 500}, grid={"method.kind": ["est", "frozen"]}, baselines=None)
+    running = start(path)
+    wait_for_epoch(running, tmp_path / "bench", runs=2)
+    assert len(children(running.pid)) == 2
+    said = end(running, signal.SIGINT)
+    assert running.returncode == 130 and "the same command goes on" in " ".join(said.split())
+    for run in (tmp_path / "bench" / "runs" / "tiny").iterdir():
+        assert RunFolder(run).holds_work and not (run / "run.json").exists()
+
+
+@pytest.mark.slow
+@linux
+@pytest.mark.skipif("GEOTUNE_LONG_TESTS" not in os.environ, reason="minutes: GEOTUNE_LONG_TESTS=1")
+def test_killed_at_ten_random_moments_it_comes_to_the_same_table(
+    suite: Callable[..., Path], tmp_path: Path
+) -> None:
     path = suite(
         {"train.epochs": 3},
         grid={"method.kind": ["est"]},
         baselines={"unet_from_scratch": False},
-        **keys,
+        search={"low": 1e-3, "high": 1e-2, "trials": 2, "epochs": 1},
     )
     values: dict[str, Any] = yaml.safe_load(path.read_text())
     whole = tmp_path / "whole.yaml"
@@ -79,23 +164,14 @@ def test_killed_at_random_moments_it_comes_to_the_same_table(
     assert len(expected) == 2 and all(row["failed"] == "0" for row in expected)
 
     moments = random.Random(0)
-    for _ in range(kills):
+    for _ in range(10):
         running = start(path)
         try:
             running.wait(moments.uniform(0.1, 0.5) * seconds)
         except subprocess.TimeoutExpired:
-            own = children(running.pid)
-            running.send_signal(signal.SIGKILL)
-            running.wait()
-            ended = time.monotonic() + 10
-            while any(Path(f"/proc/{child}").exists() for child in own):
-                assert time.monotonic() < ended, "a run outlives its suite"
-                time.sleep(0.05)
+            end(running, signal.SIGKILL)
     last = start(path)
     _, said = last.communicate()
     assert last.returncode == 0, said.decode()
     assert table(tmp_path / "bench") == expected
-    rows = [
-        json.loads(line) for line in (tmp_path / "bench" / "rows.jsonl").read_text().splitlines()
-    ]
-    assert len(rows) == 2
+    assert len(rows_in(tmp_path / "bench")) == 2

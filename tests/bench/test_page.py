@@ -8,12 +8,13 @@ import hashlib
 import io
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
-from geotune.bench.comparison import COSTS, Line, Table
+from geotune.bench.comparison import COSTS, Line, Table, _cost
 from geotune.bench.figures import fronts
-from geotune.bench.page import Content, render, sentences
+from geotune.bench.page import Content, _beside, _regions, render, sentences
 from geotune.bench.published import Figure
 from geotune.bench.search import Goal
 from geotune.bench.statistics import Difference, Estimate
@@ -38,7 +39,10 @@ def line(method: str, mean: float, against: Difference | None = None, **more: ob
             "iou/sea & sky": Estimate(0.9, math.nan, 0.8, 0.95, 2),
         },
         "val": 0.7,
-        "regions": {"busan": mean},
+        "regions": {
+            "busan": Estimate(mean, 0.01, mean - 0.03, mean + 0.03, 2),
+            "durban": Estimate(mean, 0.01, math.nan, math.nan, 2),
+        },
         "against": against,
         "cost": COST,
         "search": None,
@@ -143,3 +147,41 @@ def test_figures_say_in_words_who_is_on_the_front(table: Table) -> None:
 def test_a_table_without_any_run_has_no_figure(table: Table) -> None:
     empty = Table(table.context, table.goal, "none", 0, [table.lines[-1]])
     assert fronts(empty, 0) == [] and sentences(empty, Compare())[0].endswith("no run is done.")
+
+
+def test_regions_that_are_held_out_one_by_one_stand_side_by_side(table: Table) -> None:
+    def held_out(region: str, **context: str) -> Table:
+        figure = Estimate(0.4, 0.01, 0.3, 0.5, 3)
+        lines = [replace(each, regions={region: figure}) for each in table.lines[:2]]
+        return replace(table, context={"recipe": "ships", "city": region, **context}, lines=lines)
+
+    apart = [held_out(r, share=share) for share in ("a", "b") for r in ("busan", "durban")]
+    half, whole = _regions(apart)
+    assert half["columns"] == whole["columns"] == ["busan", "durban"]
+    assert (half["title"], whole["title"]) == ("ships, share a: miou", "ships, share b: miou")
+    assert half["lines"][0] == ("full", [("0.400", "0.300 to 0.500", 0.4)] * 2)
+    assert _regions(apart[:1]) == []  # one region is the whole test part
+
+
+def test_many_regions_are_folded_with_a_line_each(table: Table) -> None:
+    figures = {f"region {i}": Estimate(0.1 * i, 0.01, math.nan, math.nan, 3) for i in range(20)}
+    [block] = _regions([replace(table, lines=[replace(table.lines[0], regions=figures)])])
+    assert block["many"] and block["columns"] == ["full"] and len(block["lines"]) == 20
+
+
+def test_numbers_of_one_backbone_stand_beside_it_only(table: Table) -> None:
+    context = {"recipe": "ships", "backbone": "Clay"}
+    figures = [
+        Figure("ships", "full", 0.5, None, "a paper", {"backbone": "Clay"}),
+        Figure("ships", "est", 0.6, None, "a paper", {"backbone": "DeCUR"}),
+    ]
+    [block] = _beside(replace(table, context=context), figures)
+    assert dict((method, theirs) for method, theirs, _ in block["lines"])["full"] == "0.500"
+    assert ("est", "–", "0.620 ± 0.010") in block["lines"]
+
+
+def test_the_memory_of_a_process_does_not_pass_for_that_of_its_tensors() -> None:
+    cost = {"tensor_bytes": None, "peak_bytes": 2e9, "memory_kind": "process memory"}
+    assert _cost(cost, "memory_bytes") is None
+    assert _cost(cost | {"tensor_bytes": 4e8}, "memory_bytes") == 4e8
+    assert _cost(cost | {"memory_kind": "GPU memory"}, "memory_bytes") == 2e9

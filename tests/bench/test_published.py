@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from geotune.bench.published import read_published
-from geotune.bench.suite import Published
+from geotune.bench.published import Figure, read_published
+from geotune.bench.suite import Published, Suite, read_suite
 from geotune.types import GeotuneError
 
 ROOT = Path(__file__).parents[2]
@@ -77,20 +77,35 @@ def test_what_is_missing_is_named(grouped: Path, keys: dict[str, Any], said: str
         read_published(asked(**({"file": grouped} | keys)))
 
 
-def test_the_papers_files_are_read_as_they_are(shared_data: Path) -> None:
-    from geotune.bench.suite import read_suite
-
-    reference = shared_data.parent / "reference"
-    found = [
+def read_all(suite: Suite, reference: Path) -> list[list[Figure]]:
+    return [
         read_published(
             each.model_copy(
                 update={"file": reference / each.file.relative_to("../shared/reference")}
             )
         )
-        for each in read_suite(ROOT / "recipes/suites/published.yaml").published
+        for each in suite.published
     ]
-    assert {figure.method for figure in found[0]} == {
-        "frozen", "lora", "vpt", "vit_adapter", "full",
-    }  # fmt: skip
-    assert found[1][0].value == pytest.approx(0.90746, abs=1e-5)
-    assert len(found[2]) == 11 and found[2][-1].method == "mona"
+
+
+def test_the_papers_files_are_read_as_they_are(shared_data: Path) -> None:
+    study, methods = (
+        read_suite(ROOT / f"recipes/suites/{n}.yaml") for n in ("published", "methods")
+    )
+    reference = shared_data.parent / "reference"
+    paper, scratch = read_all(study, reference)
+    [v_petl] = read_all(methods, reference)
+    known = {(f.recipe, f.labels["backbone"], f.method) for f in paper}
+    for backbone in study.grid["backbone"]:  # every one is called as in the paper's table
+        assert {(recipe, backbone, "full") for recipe in study.recipes} <= known
+    assert {f.method for f in paper} == {*study.grid["method.kind"]} - {"est"}
+    [floods] = [f for f in scratch if f.recipe == "sen1floods11"]
+    assert floods.value == pytest.approx(0.90746, abs=1e-5) and not floods.labels
+    assert len(v_petl) == 2 * 11
+    assert {f.method for f in v_petl} <= {*methods.grid["method.kind"], "frozen"}
+
+
+def test_a_column_says_of_which_label_a_line_is(grouped: Path) -> None:
+    found = read_published(asked(grouped, only={}, axes={"backbone": "dataset/model"}))
+    labels = [(figure.labels["backbone"], figure.method) for figure in found]
+    assert labels == [("Small", "lora"), ("Large", "lora"), ("Large", "Full FT")]

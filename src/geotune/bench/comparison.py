@@ -31,6 +31,9 @@ from geotune.tasks.parts import Parts
 from geotune.tasks.redraw import Floats, draw, of_units, redrawn, times
 from geotune.training.windows import WindowParts
 
+MOST_REGIONS = 12
+"""Of more there are no intervals: each takes as long as one of the whole, and none can be read."""
+
 COSTS = (
     "predicted_bytes",
     "memory_bytes",
@@ -52,7 +55,7 @@ class Line:
         runs: names of its runs that are done, and of those that failed the errors.
         figures: every metric of the test part.
         val: the metric that is judged by on the validation part, mean over seeds.
-        regions: that metric by region, mean over seeds.
+        regions: that metric by region of the test part; without an interval where there are many.
         against: the difference to the method compared with; None of itself.
         cost: medians over seeds by `COSTS`; None where nothing is known.
         search: what a search chose.
@@ -64,7 +67,7 @@ class Line:
     errors: list[str]
     figures: dict[str, Estimate]
     val: float
-    regions: dict[str, float]
+    regions: dict[str, Estimate]
     against: Difference | None
     cost: dict[str, float | None]
     search: Mapping[str, Any] | None
@@ -96,11 +99,15 @@ class Table:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of one method: cells that are done, their rows, and metrics on drawn windows."""
+    """Runs of one method: cells that are done, their rows, and figures of drawn windows.
+
+    `redrawn` has every metric `(S, draws)`, `regions` the one that is judged by in each region.
+    """
 
     cells: list[Cell]
     rows: list[Row]
     redrawn: dict[str, Floats]
+    regions: dict[str, Floats]
     drawn: Any
     errors: list[str]
 
@@ -126,7 +133,7 @@ def _table(pairs: Sequence[tuple[Cell, Row]], goal: Goal, how: Compare, folder: 
     for cell, row in pairs:
         by_method.setdefault(cell.method, []).append((cell, row))
     draws = _Draws(how)
-    runs = {name: _runs(each, how, folder, draws) for name, each in by_method.items()}
+    runs = {name: _runs(each, goal, how, folder, draws) for name, each in by_method.items()}
     reference = how.to if how.to in runs else "full" if "full" in runs else next(iter(runs))
     lines = [_line(name, its, runs[reference], goal, how) for name, its in runs.items()]
     sign = -1 if goal.lower else 1
@@ -175,26 +182,54 @@ class _Draws:
         return self._seeds[seeds]
 
 
-def _runs(pairs: Sequence[tuple[Cell, Row]], how: Compare, folder: Path, draws: _Draws) -> _Runs:
+def _runs(
+    pairs: Sequence[tuple[Cell, Row]], goal: Goal, how: Compare, folder: Path, draws: _Draws
+) -> _Runs:
     done = [(cell, row) for cell, row in pairs if row["error"] is None]
     errors = [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None]
     figures: dict[str, list[Floats]] = {}
+    regions: dict[str, list[Floats]] = {name: [] for name in _regions([row for _, row in done])}
+    if len(regions) > MOST_REGIONS:
+        regions = {}
     for cell, _ in done:
         run = folder / RUNS / cell.name
-        windows = WindowParts.load(run / "test_windows.npz")
-        units: Sequence[Parts] = windows.parts
-        if how.unit == "scene":
-            units = of_units(windows.parts, windows.scenes)
-        often = draws.often(windows.names, len(units))
-        for name, values in redrawn(_figures_of(run), units, often).items():
+        windows, of = WindowParts.load(run / "test_windows.npz"), _figures_of(run)
+        whole = _drawn(of, windows, range(len(windows.names)), how, draws)
+        for name, values in whole.items():
             figures.setdefault(name, []).append(values)
+        for region, found in regions.items():
+            its = [i for i, group in enumerate(windows.groups) if group == region]
+            of_its = whole if len(its) == len(windows.names) else None
+            if not its:
+                of_its = {goal.metric: np.full(how.draws, math.nan)}
+            found.append((of_its or _drawn(of, windows, its, how, draws))[goal.metric])
     return _Runs(
         [cell for cell, _ in done],
         [row for _, row in done],
         {name: np.stack(values) for name, values in figures.items()},
+        {name: np.stack(values) for name, values in regions.items()},
         draws.seeds(tuple(cell.labels["seed"] for cell, _ in done)) if done else None,
         errors,
     )
+
+
+def _regions(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row["regions"]))
+
+
+def _drawn(
+    of: Callable[[Parts], dict[str, float]],
+    windows: WindowParts,
+    chosen: Sequence[int],
+    how: Compare,
+    draws: _Draws,
+) -> dict[str, Floats]:
+    """Figures of some windows of a run, or of their scenes, drawn anew."""
+    units = [windows.parts[i] for i in chosen]
+    if how.unit == "scene":
+        units = of_units(units, [windows.scenes[i] for i in chosen])
+    often = draws.often(tuple(windows.names[i] for i in chosen), len(units))
+    return redrawn(of, units, often)
 
 
 def _figures_of(run: Path) -> Callable[[Parts], dict[str, float]]:
@@ -203,10 +238,11 @@ def _figures_of(run: Path) -> Callable[[Parts], dict[str, float]]:
 
 
 def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> Line:
-    figures: dict[str, Estimate] = {}
-    for metric, draws in its.redrawn.items():
-        by_seed = np.array([_known(row["metrics"][metric]) for row in its.rows])
-        figures[metric] = estimate(by_seed, over_seeds(draws, its.drawn), how.level)
+    def over(found: Sequence[Mapping[str, Any]], metric: str, draws: Floats | None) -> Estimate:
+        by_seed = np.array([_known(each.get(metric)) for each in found])
+        drawn = np.empty(0) if draws is None else over_seeds(draws, its.drawn)
+        return estimate(by_seed, drawn, how.level)
+
     against = None
     if its is not reference and its.rows and reference.rows:
         sign = -1 if goal.lower else 1
@@ -215,16 +251,22 @@ def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> 
         mean = sign * (_over(its.rows, goal.metric) - base)
         margin = how.margin * abs(base)
         against = difference(mean, sign * (drawn[0] - drawn[1]), how.level, margin)
-    names = list(dict.fromkeys(name for row in its.rows for name in row["regions"]))
     return Line(
         name,
         [row["run"] for row in its.rows],
         its.errors,
-        figures,
+        {
+            metric: over([row["metrics"] for row in its.rows], metric, draws)
+            for metric, draws in its.redrawn.items()
+        },
         _nanmean([row["val"][goal.metric] for row in its.rows]),
         {
-            region: _nanmean([row["regions"].get(region, {}).get(goal.metric) for row in its.rows])
-            for region in names
+            region: over(
+                [row["regions"].get(region, {}) for row in its.rows],
+                goal.metric,
+                its.regions.get(region),
+            )
+            for region in _regions(its.rows)
         },
         against,
         {cost: _median([_cost(row["cost"], cost) for row in its.rows]) for cost in COSTS},
@@ -233,9 +275,13 @@ def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> 
 
 
 def _cost(cost: Mapping[str, Any], name: str) -> float | None:
-    """One cost of a run; memory is that of tensors, which on a GPU is the peak itself."""
+    """One cost of a run; memory is that of tensors, which on a GPU is the peak itself.
+
+    A process holds much beside them: where a training was too short to see its tensors, their
+    memory is not known.
+    """
     if name == "memory_bytes":
-        name = "peak_bytes" if cost["tensor_bytes"] is None else "tensor_bytes"
+        name = "tensor_bytes" if cost["memory_kind"] == "process memory" else "peak_bytes"
     value: float | None = cost[name]
     return value
 

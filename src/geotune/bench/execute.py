@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from geotune.bench.grid import Cell, folder_name
-from geotune.bench.rows import ROWS, Row, read_rows, row_of, write_rows
+from geotune.bench.rows import ROWS, Row, chosen, read_rows, row_of, write_rows
 from geotune.bench.search import Found, Goal, look_for, settled
 from geotune.bench.suite import Search
 from geotune.bench.work import Outcome, Work, is_done
@@ -109,7 +109,7 @@ class Execution:
         for done, future in enumerate(as_completed(futures), start=1):
             name, row = futures[future], future.result()
             for i in runs[name]:
-                rows[i] = row | cells[i].labels
+                rows[i] = row | chosen(cells[i])
             write_rows(self.folder / ROWS, (rows[i] for i in sorted(rows)))
             self.tell(name, row["error"] or "done", done, len(runs))
         return [rows[i] for i in range(len(cells))]
@@ -117,16 +117,16 @@ class Execution:
     def _row(
         self, cell: Cell, found: Mapping[str, Found | GeotuneError], earlier: Mapping[str, Row]
     ) -> Row:
-        chosen: dict[str, Any] | None = None
+        searched: dict[str, Any] | None = None
         if self.search is not None:
             best = found[folder_name(cell.group)]
             if isinstance(best, GeotuneError):
                 return row_of(cell, self.folder, Outcome(str(best)), None)
-            cell, chosen = settled(self.search, cell, best.value), best.as_row()
+            cell, searched = settled(self.search, cell, best.value), best.as_row()
         run = self.folder / RUNS / cell.name
         before = earlier.get(cell.name, {}).get("cost") or {}
         outcome = self._do(cell, run, joules=before.get("joules"))
-        return row_of(cell, run, outcome, chosen)
+        return row_of(cell, run, outcome, searched)
 
     def _do(
         self, cell: Cell, run: Path, *, tests: bool = True, joules: float | None = None

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from geotune.bench.comparison import Line, Table
-from geotune.report.figures import BLUE, INK, ORANGE, Curve, new_axes, svg
+from geotune.bench.labels import name_dots
+from geotune.report.figures import BLUE, ORANGE, Curve, new_axes, svg
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
     lines = [line for line in table.lines if metric in line.figures and line.cost[across.cost]]
     if not lines:
         return None
-    figure, axes = new_axes(across.label, metric, size=(5.2, 3.6))
+    figure, axes = new_axes(across.label, metric, size=(6.2, 4.2))
     for line in lines:
         estimate = line.figures[metric]
         x, marked = _x(line, across), getattr(line, across.front)
@@ -51,14 +52,6 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
         if not math.isnan(estimate.low):
             axes.plot([x, x], [estimate.low, estimate.high], color=color, alpha=0.45, linewidth=2)
         axes.plot([x], [estimate.mean], "o", color=color, markersize=7)
-        axes.annotate(
-            line.method,
-            (x, estimate.mean),
-            xytext=(6, 4),
-            textcoords="offset points",
-            color=INK,
-            fontsize=9,
-        )
     front = sorted(
         (line for line in lines if getattr(line, across.front)), key=lambda line: _x(line, across)
     )
@@ -68,6 +61,8 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
     axes.set_xlim(0, 1.2 * max(_x(line, across) for line in lines))  # room for the names
     if table.goal.lower:
         axes.invert_yaxis()  # up is better in every figure
+    dots = [(_x(line, across), line.figures[metric].mean) for line in lines]
+    name_dots(figure, axes, dots, [line.method for line in lines])
     names = ", ".join(line.method for line in front)
     title = f"{table.title}: {metric} against {across.label.rpartition(',')[0] or across.label}"
     words = f"{title}. No other method is as good for less than: {names}."

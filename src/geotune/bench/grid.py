@@ -181,7 +181,7 @@ def _same_training(cell: Cell, other: Cell) -> bool:
 
 def _left_out(suite: Suite, labels: Labels) -> bool:
     return any(
-        all(str(labels.get(axis)) == str(label) for axis, label in out.items())
+        all(str(labels.get(axis)) in map(str, left_out) for axis, left_out in out.items())
         for out in suite.exclude
     )
 
@@ -196,16 +196,17 @@ def _check_exclude(suite: Suite, axis: str) -> None:
     if axis in known:
         known[axis] += list(BASELINES)
     for i, out in enumerate(suite.exclude):
-        for name, label in out.items():
+        for name, left_out in out.items():
             if name not in known and name != axis:
                 raise RecipeError(
                     f"exclude.{i}.{name}: nothing of that name varies; {nearest(name, known)}"
                 )
-            if name in known and str(label) not in known[name]:
-                raise RecipeError(
-                    f"exclude.{i}.{name}: {label!r} is none of its choices; "
-                    f"{nearest(str(label), known[name])}"
-                )
+            for label in left_out:
+                if name in known and str(label) not in known[name]:
+                    raise RecipeError(
+                        f"exclude.{i}.{name}: {label!r} is none of its choices; "
+                        f"{nearest(str(label), known[name])}"
+                    )
 
 
 def folder_name(labels: Labels) -> str:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, get_args
@@ -17,14 +17,23 @@ import geotune
 from geotune.bench.comparison import Line, Table
 from geotune.bench.differences import Differing
 from geotune.bench.figures import fronts
+from geotune.bench.grid import Labels
 from geotune.bench.published import Figure
-from geotune.bench.statistics import Verdict
+from geotune.bench.statistics import Estimate, Verdict
 from geotune.bench.suite import Compare
-from geotune.bench.tables import cells, head, notes, number, plain, with_spread
+from geotune.bench.tables import HEAD, between, cells, head, notes, number, plain, with_spread
 from geotune.report import format as fmt
 from geotune.report.page import new_environment, page_style
 from geotune.report.pictures import png
 from geotune.report.tasks.base import TaskPage
+
+BELOW = {2: 3, 4: 5, 7: 8, 9: 10, 11: 12}
+"""Columns of a table that stand below another, by that: fewer fit on a narrow screen."""
+
+SHOWN = {i: BELOW.get(i) for i in range(len(HEAD)) if i not in BELOW.values()}
+
+MOST_COLUMNS = 12
+"""Of a table of classes or regions."""
 
 WORDS = (
     (
@@ -132,7 +141,7 @@ def render(content: Content) -> str:
                 for curve in fronts(table, number)
             ],
             classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
-            regions=[block for table in tables for block in _regions(table)],
+            regions=_regions(tables),
             differing=[_windows(found) for found in content.differing if found.windows],
             published=[block for table in tables for block in _beside(table, content.published)],
             searches=[
@@ -185,18 +194,23 @@ def _own(name: str) -> str:
 
 
 def _table(table: Table, how: Compare) -> dict[str, Any]:
+    names = head(table)
     return {
         "recipe": table.recipe,
         "title": table.title,
-        "head": head(table),
+        "head": [(names[i], names[below] if below else "") for i, below in SHOWN.items()],
         "notes": notes(table, how.level, how.margin),
         "lines": [
             {
                 "method": line.method,
                 "verdict": line.against.verdict if line.against else "",
-                "cells": list(zip(cells(table, line), _values(table, line), strict=True)),
+                "cells": [
+                    (texts[i], texts[below] if below else "", values[i])
+                    for i, below in SHOWN.items()
+                ],
             }
             for line in table.lines
+            for texts, values in [(cells(table, line), _values(table, line))]
         ],
     }
 
@@ -220,42 +234,89 @@ def _values(table: Table, line: Line) -> list[float | str]:
 
 
 def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:
-    names = dict.fromkeys(
-        name.removeprefix(f"{each}/")
+    lines = {
+        line.method: {
+            name.removeprefix(f"{each}/"): figure
+            for name, figure in line.figures.items()
+            if name.startswith(f"{each}/")
+        }
         for line in table.lines
-        for name in line.figures
-        if name.startswith(f"{each}/")
-    )
-    lines = [
-        (line.method, [line.figures[f"{each}/{name}"].mean for name in names])
-        for line in table.lines
-        if line.figures
-    ]
-    return [_block(table, f"{table.title}: {each}", list(names), lines)] if names else []
+    }
+    return _block(table.recipe, f"{table.title}: {each}", lines)
 
 
-def _regions(table: Table) -> list[dict[str, Any]]:
-    names = list(dict.fromkeys(region for line in table.lines for region in line.regions))
-    lines = [
-        (line.method, [line.regions.get(name, math.nan) for name in names])
-        for line in table.lines
-        if line.figures
-    ]
-    return [_block(table, f"{table.title}: {table.goal.metric}", names, lines)] if names else []
+def _regions(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """A block for each context; those that only hold out another region are one."""
+    groups: list[list[Table]] = []
+    for table in tables:
+        group = next((group for group in groups if _other_regions(group, table)), None)
+        if group is None:
+            groups.append([table])
+        else:
+            group.append(table)
+    blocks = []
+    for group in groups:
+        lines: dict[str, dict[str, Estimate]] = {}
+        for line in (line for table in group for line in table.lines):
+            lines.setdefault(line.method, {}).update(line.regions)
+        shared = replace(group[0], context=_shared(group))
+        if len(set().union(*map(_places, group))) > 1:  # of one all has been said
+            blocks += _block(shared.recipe, f"{shared.title}: {shared.goal.metric}", lines)
+    return blocks
+
+
+def _other_regions(group: Sequence[Table], table: Table) -> bool:
+    """Whether a table is of other regions than all of a group, and differs in one axis alone."""
+    places, shared = [_places(each) for each in (*group, table)], _shared([*group, table])
+    apart = len(set().union(*places)) == sum(map(len, places))
+    return apart and "recipe" in shared and len(shared) == len(table.context) - 1
+
+
+def _shared(tables: Sequence[Table]) -> Labels:
+    """What the contexts of all have in common."""
+    common = set.intersection(*(set(table.context.items()) for table in tables))
+    return {axis: label for axis, label in tables[0].context.items() if (axis, label) in common}
+
+
+def _places(table: Table) -> set[str]:
+    return {region for line in table.lines for region in line.regions}
 
 
 def _block(
-    table: Table, title: str, columns: list[str], lines: Sequence[tuple[str, Sequence[float]]]
-) -> dict[str, Any]:
-    return {
-        "recipe": table.recipe,
-        "title": title,
-        "columns": columns,
-        "lines": [
-            (method, [(number(value), plain(value)) for value in values])
-            for method, values in lines
-        ],
-    }
+    recipe: str, title: str, lines: Mapping[str, Mapping[str, Estimate]]
+) -> list[dict[str, Any]]:
+    """A table of figures by method and by name; none where there are no names.
+
+    More names than there is room for stand one below the other, and are folded.
+    """
+    names = list(dict.fromkeys(name for figures in lines.values() for name in figures))
+    methods = [method for method, figures in lines.items() if figures]
+    if not names:
+        return []
+    many = len(names) > MOST_COLUMNS
+    rows, columns = (names, methods) if many else (methods, names)
+
+    def figure(row: str, column: str) -> Estimate | None:
+        method, name = (column, row) if many else (row, column)
+        return lines[method].get(name)
+
+    return [
+        {
+            "recipe": recipe,
+            "title": title,
+            "many": many,
+            "columns": columns,
+            "lines": [(row, [_cell(figure(row, column)) for column in columns]) for row in rows],
+        }
+    ]
+
+
+def _cell(figure: Estimate | None) -> tuple[str, str, float | str]:
+    """A figure, its interval where there is one, and what it is sorted by."""
+    if figure is None:
+        return fmt.DASH, "", ""
+    interval = between(figure.low, figure.high)
+    return number(figure.mean), "" if interval == fmt.DASH else interval, plain(figure.mean)
 
 
 def _windows(found: Differing) -> dict[str, Any]:
@@ -286,7 +347,9 @@ def _beside(table: Table, published: Sequence[Figure]) -> list[dict[str, Any]]:
                 figure.value, math.nan if figure.spread is None else figure.spread
             )
             for figure in published
-            if figure.source == source and figure.recipe == table.recipe
+            if figure.source == source
+            and figure.recipe == table.recipe
+            and all(table.context.get(axis) == label for axis, label in figure.labels.items())
         }
         if theirs:
             lines = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from geotune.bench.suite import Published, nearest
 from geotune.types import GeotuneError
@@ -12,13 +12,20 @@ from geotune.types import GeotuneError
 
 @dataclass(frozen=True)
 class Figure:
-    """One published number; `spread` is None where none is."""
+    """One published number.
+
+    Attributes:
+        recipe, method: of ours beside which it stands.
+        spread: its standard deviation; None where none is published.
+        labels: by axis the one label beside which it stands; without an axis beside all of its.
+    """
 
     recipe: str
     method: str
     value: float
     spread: float | None
     source: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_published(asked: Published) -> list[Figure]:
@@ -34,7 +41,8 @@ def read_published(asked: Published) -> list[Figure]:
             "header; see published.header"
         )
     names = _names(lines[: asked.header])
-    wanted = [asked.method, *asked.only, *asked.values.values(), *asked.spreads.values()]
+    values, spreads = asked.values.values(), asked.spreads.values()
+    wanted = [asked.method, *asked.only, *asked.axes.values(), *values, *spreads]
     for column in wanted:
         if column not in names:
             raise GeotuneError(f"{asked.file}: has no column {column!r}; {nearest(column, names)}")
@@ -45,11 +53,12 @@ def read_published(asked: Published) -> list[Figure]:
         raise GeotuneError(f"{asked.file}: no line has {asked.only}; see published.only")
     for row in chosen:
         method = asked.names.get(row[asked.method], row[asked.method])
+        labels = {axis: row[column] for axis, column in asked.axes.items()}
         for recipe, column in asked.values.items():
             value = _number(asked, row.get(column, ""))
             if value is not None:
                 spread = _number(asked, row.get(asked.spreads.get(recipe, ""), ""))
-                figures.append(Figure(recipe, method, value, spread, asked.source))
+                figures.append(Figure(recipe, method, value, spread, asked.source, labels))
     return figures
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geotune.bench.grid import Cell
+from geotune.bench.suite import label_of
 from geotune.bench.work import Outcome
 from geotune.files import write_atomically
 from geotune.training.folder import RunFolder, finite
@@ -19,7 +20,7 @@ ROWS = "rows.jsonl"
 
 
 def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | None) -> Row:
-    """The row of a cell: its labels, the recipe's keys that they change, and what came out.
+    """The row of a cell: what was chosen, the recipe's keys that this changes, and what came out.
 
     `found` is what a search found for it; without a metric where the run failed, and with its
     `error`.
@@ -27,8 +28,8 @@ def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | N
     row: Row = {
         "run": cell.name,
         "status": "done" if outcome.error is None else "failed",
-        **cell.labels,
-        "keys": {key: value for key, value in _flat(cell.changes).items()},
+        "recipe": cell.labels["recipe"],
+        **(_keys(cell) | chosen(cell)),
         "search": found,
         "error": outcome.error,
     }
@@ -42,6 +43,29 @@ def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | N
         "regions": metrics["regions"]["test"],
         "val": metrics["val"],
         "cost": _cost(folder, outcome),
+    }
+
+
+def chosen(cell: Cell) -> Row:
+    """Where a cell stands in the grid: its labels by axis.
+
+    A label that names a key's value is that value. That of a baseline is its name along the axis of
+    the methods; along the others it tells beside what the baseline stands, whatever its own value.
+    """
+    return {
+        axis: value if label_of(value := cell.changes.get(axis, label)) == label else label
+        for axis, label in cell.labels.items()
+        if axis not in ("seed", "fraction")  # the keys that they stand for are columns themselves
+    }
+
+
+def _keys(cell: Cell) -> Row:
+    """Values by the recipe's keys that the suite sets; the method's kind and the seed always."""
+    recipe = cell.recipe
+    return {
+        "method.kind": recipe.method.kind,
+        "train.seed": recipe.train.seed,
+        **_flat(cell.changes),
     }
 
 

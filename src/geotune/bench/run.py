@@ -9,7 +9,7 @@ from typing import Any
 
 from geotune.bench.grid import Cell, expand
 from geotune.bench.published import read_published
-from geotune.bench.rows import ROWS, Row, read_rows
+from geotune.bench.rows import ROWS, Row, chosen, read_rows
 from geotune.bench.suite import Search, Suite, nearest, read_suite
 from geotune.files import write_atomically
 from geotune.recipe import RecipeError
@@ -127,14 +127,8 @@ def _run(
 
 def _rows_there(folder: Path, cells: Sequence[Cell]) -> list[Row | None]:
     """The rows of an earlier start, by cell."""
-    found = read_rows(folder / ROWS)
-    rows = [
-        next(
-            (row for row in found if all(row.get(a) == label for a, label in cell.labels.items())),
-            None,
-        )
-        for cell in cells
-    ]
+    found = {row["run"]: row for row in read_rows(folder / ROWS)}
+    rows = [found[cell.name] | chosen(cell) if cell.name in found else None for cell in cells]
     if not any(rows):
         raise GeotuneError(
             f"{folder / ROWS}: holds no row of this suite; run it without --table-only"

@@ -18,6 +18,12 @@ Changes = dict[str, Any]
 OURS = ("train.run", "train.seed", "data.fraction")
 """Keys that a suite sets itself."""
 
+TAKEN = (
+    "recipe", "seed", "fraction", "run", "status", "search", "error", "metrics", "regions", "val",
+    "cost",
+)  # fmt: skip
+"""Names that no axis of a grid may have: those of every suite, and of a row's columns."""
+
 
 class Entry(Section):
     """A recipe of the suite."""
@@ -84,6 +90,10 @@ class Published(Section):
     only: dict[str, str] = Field(
         default_factory=dict, description="lines to read: what stands in a column"
     )
+    axes: dict[str, str] = Field(
+        default_factory=dict,
+        description="by axis of the grid, the column that says of which of its labels a line is",
+    )
     values: dict[str, str] = Field(
         min_length=1, description="by recipe of the suite, the column with its figure"
     )
@@ -108,18 +118,30 @@ def _choices(found: Any) -> Any:
     if not isinstance(found, dict):
         return found
     return {
-        axis: {_label(value): {axis: value} for value in choices}
+        axis: {label_of(_plain(value)): {axis: value} for value in choices}
         if isinstance(choices, list)
         else choices
         for axis, choices in found.items()
     }
 
 
-def _label(value: Any) -> str:
+def _lists(found: Any) -> Any:
+    """Single labels as lists of one."""
+    if not isinstance(found, dict):
+        return found
+    return {axis: label if isinstance(label, list) else [label] for axis, label in found.items()}
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, dict | list):
         raise ValueError(
             f"grid: {value!r} has no name; give choices by name: {{name: {{key: value}}}}"
         )
+    return value
+
+
+def label_of(value: Any) -> str:
+    """The label that a list of a key's values gives to one of them."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -139,8 +161,9 @@ class Suite(Section):
     fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default_factory=list, description="shares of the training data"
     )
-    exclude: list[dict[str, Any]] = Field(
-        default_factory=list, description="runs to leave out: labels of what varies"
+    exclude: list[Annotated[dict[str, list[Any]], BeforeValidator(_lists)]] = Field(
+        default_factory=list,
+        description="runs to leave out: labels of what varies, one or a list of an axis",
     )
     baselines: Baselines = Baselines()
     search: Search | None = None
@@ -169,7 +192,7 @@ class Suite(Section):
                     }
                     raise ValueError(f"{where}: {key} is set by the suite itself; use {how[key]}:")
         for axis, choices in self.grid.items():
-            if axis in ("recipe", "seed", "fraction"):
+            if axis in TAKEN:
                 raise ValueError(f"grid.{axis}: is a name that every suite has; choose another")
             if not choices:
                 raise ValueError(f"grid.{axis}: is empty; give at least one choice")
@@ -183,6 +206,11 @@ class Suite(Section):
                             f"published.{i}.{key}.{name}: is no recipe of this suite; "
                             f"{nearest(name, self.recipes)}"
                         )
+            for name in found.axes:
+                if name not in self.grid:
+                    raise ValueError(
+                        f"published.{i}.axes.{name}: is no axis of grid; {nearest(name, self.grid)}"
+                    )
         return self
 
 

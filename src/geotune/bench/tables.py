@@ -37,14 +37,19 @@ def cells(table: Table, line: Line) -> list[str]:
         fmt.DASH if against is None else signed(against.mean),
         fmt.DASH if against is None else between(against.low, against.high, signs=True),
         "reference" if line.method == table.reference else against.verdict if against else fmt.DASH,
-        fmt.size(_whole(cost["memory_bytes"])) + (" *" if line.frugal else ""),
+        _starred(fmt.size(_whole(cost["memory_bytes"])), line.frugal),
         fmt.size(_whole(cost["predicted_bytes"])),
-        step_time(cost["seconds_per_step"]) + (" *" if line.fast else ""),
+        _starred(step_time(cost["seconds_per_step"]), line.fast),
         fmt.duration(cost["seconds"]),
         fmt.count(_whole(cost["trained_parameters"])),
         fmt.size(_whole(cost["adapter_bytes"])),
         energy(cost["joules"]),
     ]
+
+
+def _starred(text: str, marked: bool) -> str:
+    """With the mark of the front before it, so that numbers stay in line."""
+    return f"* {text}" if marked else text
 
 
 def notes(table: Table, level: float, margin: float) -> str:
@@ -123,11 +128,10 @@ def for_terminal(table: Table) -> Drawn:
     names, shown = head(table), [0, 2, 4, 6, 7, 9]
     drawn = Drawn(title=table.title, title_justify="left", box=None, pad_edge=False)
     for i in shown:
-        drawn.add_column(
-            names[i], justify="left" if i in (0, 6) else "right", no_wrap=i != 6, min_width=10
-        )
+        drawn.add_column(names[i], justify="left" if i in (0, 6) else "right", no_wrap=i in (0, 7))
     for line in table.lines:
         row = cells(table, line)
+        row[2], row[9] = (text.replace(" ", "\N{NO-BREAK SPACE}") for text in (row[2], row[9]))
         drawn.add_row(*(row[i].replace("[", r"\[") for i in shown))
     return drawn
 
