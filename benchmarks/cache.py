@@ -37,7 +37,7 @@ from torch.utils._pytree import tree_map_only
 from geotune.build.data import build_data
 from geotune.build.model import Built, build_training
 from geotune.data.prepare import DataParts
-from geotune.data.synthetic import CLASSES
+from geotune.data.synthetic.files import CLASSES
 from geotune.memory.track import Tracker, faked
 from geotune.model import Model
 from geotune.recipe import Recipe, read_recipe

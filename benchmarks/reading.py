@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -88,7 +89,7 @@ def train_windows(folder: Path, window: int, samples: int) -> Any:
 
 
 def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
-    """Windows a second of CPU, of the plain loop and of the loader, in turn."""
+    """Windows a second of CPU, of the plain loop and of the loader, batch by batch in turn."""
     import rasterio
     import torch
     from rasterio.windows import Window
@@ -103,30 +104,39 @@ def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
         for scene in windows.scenes
     ]
 
-    def plain() -> None:
-        for place in drawn:
+    def plain(places: Sequence[Any]) -> None:
+        for place in places:
             where = Window(place.col, place.row, window, window)
             image, mask = opened[place.scene]
             image.read(window=where).astype("float32")
             mask.read(1, window=where)
 
     batches = loader(windows, BATCH, workers=0)
-
-    def ours() -> None:
-        for _ in batches:
-            pass
-
-    found: dict[str, Any] = {"plain": [], "geotune": [], "plain_wall": [], "geotune_wall": []}
+    shares, spent = [], []
+    batch: Any = None  # a training has one while it asks for the next
     for turn in range(REPEATS + 1):
-        for name, work in (("plain", plain), ("geotune", ours)):
-            cpu, wall = time.process_time(), time.perf_counter()
-            work()
-            if turn:  # the first fills the block cache
-                found[name].append(samples / (time.process_time() - cpu))
-                found[f"{name}_wall"].append(samples / (time.perf_counter() - wall))
-    said = {f"{name}_windows_per_s": round(statistics.median(v), 1) for name, v in found.items()}
-    shares = [a / b for a, b in zip(found["geotune"], found["plain"], strict=True)]
-    return {**said, "share": round(statistics.median(shares), 3)}
+        taken = np.zeros((2, 2))  # of plain and geotune: CPU and wall
+        ours = iter(batches)
+        for start in range(0, samples, BATCH):  # in turn, so that other load hits both alike
+            for which, work in enumerate(
+                (partial(plain, drawn[start : start + BATCH]), partial(next, ours))
+            ):
+                before = time.process_time(), time.perf_counter()
+                batch = work() or batch
+                taken[which] += np.subtract((time.process_time(), time.perf_counter()), before)
+        if turn:  # the first fills the block cache
+            shares.append(taken[0, 0] / taken[1, 0])
+            spent.append(taken)
+    cpu, wall = samples / np.median(spent, axis=0).T
+    return {
+        "plain_windows_per_s": round(cpu[0], 1),
+        "geotune_windows_per_s": round(cpu[1], 1),
+        "plain_wall_windows_per_s": round(wall[0], 1),
+        "geotune_wall_windows_per_s": round(wall[1], 1),
+        "share": round(statistics.median(shares), 3),
+        "share_least": round(min(shares), 3),
+        "share_most": round(max(shares), 3),
+    }
 
 
 def workers(folder: Path, window: int, samples: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import rasterio
 from rasterio.transform import from_origin
 from shapely.geometry import box
@@ -140,6 +141,66 @@ def table(folder: Path) -> Values:
     return values
 
 
+def listed(suffix: str) -> Callable[[Path], Values]:
+    """The scenes of `masks`, which a list names with their labels and parts."""
+
+    def make(folder: Path) -> Values:
+        values = masks(folder)
+        LISTS[suffix](folder / f"listing.{suffix}")
+        values["data"] |= {
+            "scenes": str(folder / f"listing.{suffix}"),
+            "labels": None,
+            "split": {"kind": "column"},
+        }
+        return values
+
+    return make
+
+
+def _rows() -> list[dict[str, str]]:
+    return [
+        {"image": f"scenes/{n}.tif", "label": f"labels/{n}.tif", "split": part, "city": n}
+        for part, names in SPLIT.items()
+        if part != "kind"
+        for n in names
+    ]
+
+
+def _write_csv(path: Path) -> None:
+    lines = [",".join(row.values()) for row in _rows()]
+    path.write_text("\n".join(["image,label,split,city", *lines]) + "\n")
+
+
+def _write_parquet(path: Path) -> None:
+    pandas.DataFrame(_rows()).to_parquet(path)
+
+
+def _write_items(path: Path) -> None:
+    items = [
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": row["city"],
+            "geometry": None,
+            "properties": {"datetime": "2020-02-29T00:00:00Z", "split": row["split"]},
+            "assets": {
+                "data": {"href": row["image"], "roles": ["data"]},
+                "truth": {"href": row["label"], "roles": ["labels"]},
+            },
+            "links": [],
+        }
+        for row in _rows()
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+
+
+LISTS: dict[str, Callable[[Path], None]] = {
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "json": _write_items,
+}
+
+
 def _segment(folder: Path, suffix: str) -> Values:
     return {
         "backbone": {"name": "timm/test_vit", "pretrained": False, "bands": list(BANDS)},
@@ -181,6 +242,9 @@ DATA: dict[str, Callable[[Path], Values]] = {
     "dota": objects("txt", DOTA),
     "voc": objects("xml", VOC),
     "table": table,
+    "csv": listed("csv"),
+    "parquet": listed("parquet"),
+    "stac": listed("json"),
 }
 
 
@@ -451,6 +515,89 @@ TABLE: dict[str, Spoil] = {
 }
 
 
+def with_text(old: str, new: str) -> Spoil:
+    """With other text in the place of some, where it first stands."""
+
+    def spoil(path: Path) -> None:
+        content = path.read_text()
+        assert old in content
+        path.write_text(content.replace(old, new, 1))
+
+    return spoil
+
+
+def with_rows(change: Callable[[Any], Any]) -> Spoil:
+    """A Parquet of other rows or columns."""
+
+    def spoil(path: Path) -> None:
+        change(pandas.read_parquet(path)).to_parquet(path)
+
+    return spoil
+
+
+LIST: dict[str, Spoil] = {
+    "no header": with_text("image,label,split,city\n", ""),
+    "no rows": text("image,label\n"),
+    "no image": with_text("scenes/c.tif", ""),
+    "gone": with_text("scenes/c.tif", "scenes/gone.tif"),
+    "no raster": with_text("scenes/c.tif", "listing.csv"),
+    "a folder": with_text("scenes/c.tif", "scenes"),
+    "two scenes": with_text("scenes/c.tif", "scenes/*.tif"),
+    "on a server": with_text("scenes/c.tif", "https://example.com/c.tif"),
+    "in a bucket": with_text("scenes/c.tif", "s3://bucket/c.tif"),
+    "a label on a server": with_text("labels/c.tif", "https://example.com/c.tif"),
+    "no such part": with_text("labels/c.tif,train", "labels/c.tif,training"),
+    "one value more": with_text("scenes/c.tif", "scenes/c.tif,x"),
+    "twice": with_text("scenes/c.tif", "scenes/b.tif"),
+    "NUL": with_text("scenes/c.tif", "scenes/\0.tif"),
+    "no UTF-8": put(b"image,label\nscenes/\xff\xfe.tif,x\n"),
+    "a quote that never ends": with_text("scenes/c.tif", '"scenes/c.tif'),
+    "a name without end": with_text("scenes/c.tif", "c" * 200_000),
+}
+
+PARQUET: dict[str, Spoil] = {
+    "no rows": with_rows(lambda frame: frame[:0]),
+    "no image": with_rows(lambda frame: frame.drop(columns="image")),
+    "numbers": with_rows(lambda frame: frame.assign(image=range(len(frame)))),
+    "no such part": with_rows(lambda frame: frame.assign(split="some")),
+    "null": with_rows(lambda frame: frame.assign(image=None)),
+    "bytes": with_rows(lambda frame: frame.assign(image=b"\xff\xfe")),
+    "no such day": with_rows(lambda frame: frame.assign(date="may")),
+}
+
+ITEMS: dict[str, Spoil] = {
+    "a list": text("[]"),
+    "a number": text("3"),
+    "no items": text('{"type": "FeatureCollection", "features": []}'),
+    "items are words": text('{"type": "FeatureCollection", "features": ["a"]}'),
+    "gone": with_text("scenes/c.tif", "scenes/gone.tif"),
+    "on a server": with_text("scenes/c.tif", "https://example.com/c.tif"),
+    "a label on a server": with_text("labels/c.tif", "https://example.com/c.tif"),
+    "no such part": with_text('"train"', '"training"'),
+    "no day": with_text("2020-02-29T00:00:00Z", "2020-02-31"),
+    "twice": with_text('"id": "b"', '"id": "a"'),
+    "assets are a list": text(
+        '{"type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": null, '
+        '"properties": {"datetime": null}, "links": [], "assets": []}'
+    ),
+    "href is a number": with_text('"scenes/c.tif"', "3"),
+    "another version": text('{"type": "Catalog", "stac_version": "9", "id": 3}'),
+    "a catalogue of itself": text(
+        '{"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "a", '
+        '"links": [{"rel": "child", "href": "./listing.json"}]}'
+    ),
+    "a catalogue of nothing": text(
+        '{"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "a", '
+        '"links": [{"rel": "item", "href": "./gone.json"}]}'
+    ),
+    "links are words": text(
+        '{"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "a", '
+        '"links": ["./a.json"]}'
+    ),
+    "deep": text("[" * 100_000),
+}
+
+
 def without(suffix: str) -> Spoil:
     """A shapefile without one of its files."""
 
@@ -473,6 +620,9 @@ def damages() -> Iterator[Damage]:
         ("dota", "labels/c.txt"),
         ("voc", "labels/c.xml"),
         ("table", "labels.csv"),
+        ("csv", "listing.csv"),
+        ("parquet", "listing.parquet"),
+        ("stac", "listing.json"),
     ]
     for data, file in (*raster, *other):
         for what, spoil in ANY.items():
@@ -483,7 +633,7 @@ def damages() -> Iterator[Damage]:
         for start in range(0, 180, 12):
             yield Damage(data, file, f"zeros at {start}", zeros_at(start))
     # lines of text that are cut between two words are whole lines
-    readable = {"points": (10,), "dota": (10, 50), "table": (10,)}
+    readable = {"points": (10,), "dota": (10, 50), "table": (10,), "csv": (10,)}
     for data, file in other:
         for percent in readable.get(data, (10, 50, 90)):
             yield Damage(data, file, f"{percent} %", cut_to(percent / 100))
@@ -496,6 +646,9 @@ def damages() -> Iterator[Damage]:
         ("dota", "labels/c.txt", DOTA_FAULTS),
         ("voc", "labels/c.xml", VOC_FAULTS),
         ("table", "labels.csv", TABLE),
+        ("csv", "listing.csv", LIST),
+        ("parquet", "listing.parquet", PARQUET),
+        ("stac", "listing.json", ITEMS),
     ):
         for what, spoil in ways.items():
             yield Damage(data, file, what, spoil)

@@ -158,7 +158,7 @@ def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -
     with pytest.raises(GeotuneError, match=r"task\.classes: synthetic scenes have water"):
         build_data(parse_recipe(values))
     assert not (tmp_path / "made").exists()
-    from geotune.data.synthetic import CLASSES
+    from geotune.data.synthetic.files import CLASSES
 
     values["task"]["classes"] = list(CLASSES)
     data = build_data(parse_recipe(values))

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from geotune.card import TENSORS
-from geotune.data.synthetic import CLASSES
+from geotune.data.synthetic.files import CLASSES
 from geotune.files import write_atomically
 from geotune.jobs.fit import fit_recipe
 from geotune.jobs.predict import predict_run

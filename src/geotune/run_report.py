@@ -204,7 +204,13 @@ def _gap(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """With numbers in place of what JSON has for NaN."""
     if found is None:
         return None
-    return {**found, "seen": _numbers(found["seen"]), "unseen": _numbers(found["unseen"])}
+    known = {name: pair for name, pair in found["intervals"].items() if None not in pair}
+    return {
+        **found,
+        "seen": _numbers(found["seen"]),
+        "unseen": _numbers(found["unseen"]),
+        "intervals": known,
+    }
 
 
 def _numbers(values: dict[str, float | None]) -> dict[str, float]:

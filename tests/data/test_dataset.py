@@ -15,7 +15,8 @@ from geotune.data.raster import open_raster
 from geotune.data.scan import scan
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes
-from geotune.data.splits import split_by_list
+from geotune.data.splits.lists import split_by_list
+from geotune.data.targets import PixelClasses
 from geotune.data.windows import Window
 from geotune.training.loaders import loader
 from geotune.types import IGNORE, Batch, GeotuneError, Sample
@@ -272,3 +273,20 @@ def test_an_absent_class_is_noted(write_raster: Any, tmp_path: Path) -> None:
         "no pixel of ship in the train part",
         "no pixel of background in the val part",
     ]
+
+
+@pytest.mark.parametrize("size", [5, 64, 100])
+def test_batches_hold_what_the_samples_hold(size: int) -> None:
+    """However each lies: those on their side are copied in strips."""
+    image = np.random.default_rng(0).random((3, 2, size, size), dtype=np.float32)
+    mask = np.arange(size * size, dtype=np.uint8).reshape(size, size)
+    laid = [
+        Sample(turn(image, way), PixelClasses(mask).turned(way), str(way), "g") for way in range(8)
+    ]
+    batch = Batch.of(laid)
+    for way, (pixels, classes) in enumerate(
+        zip(batch.inputs["images"], batch.targets, strict=True)
+    ):
+        assert np.array_equal(pixels.numpy(), turn(image, way))
+        assert np.array_equal(classes.numpy(), turn(mask, way))
+    assert batch.targets.dtype == torch.int64

@@ -12,7 +12,8 @@ import pytest
 from geotune.data.images import open_images
 from geotune.data.prepare import prepare
 from geotune.data.scan import label_statistics, scan
-from geotune.data.splits import split_at_random, split_by_column
+from geotune.data.splits.groups import split_at_random
+from geotune.data.splits.lists import split_by_column
 from geotune.data.targets import ImageClass, ImageClasses, ImageValue
 from geotune.types import GeotuneError
 

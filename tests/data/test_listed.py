@@ -16,7 +16,7 @@ from shapely.geometry import box
 from geotune.data.findings import Faults
 from geotune.data.labels import open_labels
 from geotune.data.scenes import list_scenes, open_rasters, open_scenes
-from geotune.data.splits import split_by_column
+from geotune.data.splits.lists import split_by_column
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 
@@ -133,6 +133,12 @@ def test_a_list_without_labels_takes_those_of_the_pattern(files: Path) -> None:
         ("image\n", r"scenes\.csv: names no scene"),
         ("image,city\n,x\n", r"line 2: has no image"),
         ("image,city\na\n", r"line 2: has 1 values for 2 columns"),
+        ("image\nhttps://x.org/a.tif\n", r"line 2: https://x\.org/a\.tif: is not on this machine"),
+        ("image\ns3://x/a.tif\n", r"line 2: s3://x/a\.tif: is not on this machine"),
+        (
+            "image,label\nimages/a/a_B02.tif,https://x.org/a.geojson\n",
+            r"line 2: https://x\.org/a\.geojson: is not on this machine",
+        ),
         ("image\ngone.tif\n", r"line 2: .*gone\.tif: there is no file"),
         ("image\nimages/*/*_B02.tif\n", r"line 2: images/\*/\*_B02\.tif finds 2 scenes"),
         ("image,split\nimages/a/a_B02.tif,training\n", r"line 2: split is 'training'; expected"),
@@ -170,7 +176,7 @@ def test_items_whose_assets_do_not_serve_are_named(files: Path) -> None:
     path = files / "one.json"
     far = {"href": "https://example.com/x.tif", "roles": ["data"]}
     for asset, bands, said in (
-        ({"B02": far}, ["B02"], r"item a: https://example\.com/x\.tif is not on this machine"),
+        ({"B02": far}, ["B02"], r"item a: https://example\.com/x\.tif: is not on this machine"),
         ({"B02": far | {"href": "gone.tif"}}, ["B02"], r"item a: there is no file .*gone\.tif"),
         ({}, ["B08"], r"item a: has the images B02, B03; name those to read .* found B08"),
         ({}, None, r"item a: has the images B02, B03; name those to read"),
@@ -192,3 +198,35 @@ def test_an_asset_may_hold_every_band_or_say_its_band(files: Path, write_raster:
     (files / "a.json").write_text(json.dumps(one))
     found: Any = list_scenes(str(files / "a.json"), wanted_bands=["B02"])["a"].files
     assert found["B02"].name == "a_B02.tif"
+
+
+def test_a_catalogue_never_leads_to_the_network(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setattr("socket.socket.connect", refused)
+    monkeypatch.setattr("socket.getaddrinfo", refused)
+    path = as_catalogue(files)
+    values = json.loads(path.read_text())
+    server = "https://example.com/catalog.json"
+    values["links"] += [{"rel": rel, "href": server} for rel in ("self", "root", "parent")]
+    for name in DAYS:
+        own = json.loads((files / f"{name}.json").read_text())
+        own["links"] += [{"rel": rel, "href": server} for rel in ("root", "parent", "collection")]
+        (files / f"{name}.json").write_text(json.dumps(own))
+    path.write_text(json.dumps(values))
+    assert list(list_scenes(str(path), wanted_bands=["B02"])) == ["a", "b"]
+    for rel in ("item", "child"):
+        far = {"rel": rel, "href": f"https://example.com/{rel}.json"}
+        path.write_text(json.dumps({**values, "links": [*values["links"], far]}))
+        with pytest.raises(GeotuneError, match=rf"{rel}\.json: is not on this machine; fetch"):
+            list_scenes(str(path), wanted_bands=["B02"])
+
+
+def test_images_without_labels_ask_for_them(files: Path) -> None:
+    with pytest.raises(GeotuneError, match=r"a_B02\.tif: has no label file; give data\.labels"):
+        open_scenes(READ, scenes=f"{files}/images/a/a_B02.tif")
+    with pytest.raises(GeotuneError, match=r"s3://x/\*\.tif: is not on this machine"):
+        open_scenes(READ, scenes="s3://x/*.tif", labels="{stem}.tif")

@@ -58,6 +58,30 @@ def test_beyond_the_edges_is_nan(write_raster: Any) -> None:
     assert np.isnan(source.read(Window(100, 100, 2, 2))).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "float32", "float64"])
+def test_values_of_any_type_are_those_of_the_file(write_raster: Any, dtype: str) -> None:
+    """Whether float32 holds all of a type, so that it is read as that, or not."""
+    info: Any = np.finfo(dtype) if dtype.startswith("float") else np.iinfo(dtype)
+    values = np.array([[[info.min, 1, 7], [100, info.max, 0]]] * 4, dtype=dtype)
+    values[1:] = np.roll(values[1:], 1, axis=-1)
+    path = write_raster("a.tif", values, bands=list("abcd"), nodata=7)
+    for bands in ("abcd", "db", "ca", "adb"):
+        source = open_raster(path, wanted_bands=list(bands))
+        image = source.read(Window(-1, 1, 4, 3))
+        with np.errstate(over="ignore"):
+            expected = values[["abcd".index(band) for band in bands], :, 1:].astype(np.float32)
+        expected[(expected == 7) | ~np.isfinite(expected)] = NAN
+        assert np.array_equal(image[:, 1:3, :2], expected, equal_nan=True)
+        assert np.isnan(image[:, [0, 3]]).all() and np.isnan(image[:, :, 2]).all()
+
+
+def test_nodata_that_the_type_cannot_hold_hides_nothing(write_raster: Any) -> None:
+    path = write_raster("a.tif", np.full((1, 2, 2), 7, "uint16"))
+    for nodata in (-9999.0, 7.0000001, 1e9, NAN):
+        source = open_raster(path, nodata=nodata)
+        assert (source.read(_all(source)) == 7).all()
+
+
 def test_nodata_of_one_band_hides_that_band_alone(write_raster: Any) -> None:
     cube = _cube(2)
     cube[0, 1, 1] = 0

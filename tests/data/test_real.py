@@ -10,7 +10,7 @@ from geotune.data.labels import open_labels
 from geotune.data.prepare import prepare
 from geotune.data.scan import scan
 from geotune.data.scenes import open_rasters, open_scenes
-from geotune.data.splits import split_by_group
+from geotune.data.splits.groups import split_by_group
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 

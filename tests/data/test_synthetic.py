@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geotune.data import synthetic
-from geotune.data.synthetic import CLASSES, DEFAULT_BANDS, MANIFEST, labels_path, write_scenes
-from geotune.data.synthetic_noise import blur, noise, scatter
-from geotune.data.synthetic_scene import SyntheticScene, make_scene
-from geotune.data.synthetic_spectra import BANDS, CLOUD, MATERIALS, WAVELENGTH_UM, spectra
+from geotune.data.synthetic import files as synthetic
+from geotune.data.synthetic.files import CLASSES, DEFAULT_BANDS, MANIFEST, labels_path, write_scenes
+from geotune.data.synthetic.noise import blur, noise, scatter
+from geotune.data.synthetic.scene import SyntheticScene, make_scene
+from geotune.data.synthetic.spectra import BANDS, CLOUD, MATERIALS, WAVELENGTH_UM, spectra
 from geotune.types import IGNORE, GeotuneError
 
 SMALL = 96

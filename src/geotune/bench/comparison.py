@@ -18,21 +18,17 @@ from geotune.bench.search import Goal
 from geotune.bench.statistics import (
     Difference,
     Estimate,
-    Floats,
     difference,
-    draw,
     estimate,
-    of_units,
     over_seeds,
     pareto,
-    redrawn,
-    times,
 )
 from geotune.bench.suite import Compare
 from geotune.build.model import as_validated, build_task
 from geotune.card import read_card
 from geotune.recipe import parse_sections
 from geotune.tasks.parts import Parts
+from geotune.tasks.redraw import Floats, draw, of_units, redrawn, times
 from geotune.training.folder import RunFolder
 from geotune.training.windows import WindowParts
 

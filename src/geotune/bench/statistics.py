@@ -8,16 +8,15 @@ and methods, so that what makes a window hard for all of them cancels in a diffe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.tasks.parts import Parts
+from geotune.tasks.redraw import Floats, interval
 
-Floats = NDArray[np.float64]
 Verdict = Literal["better", "not worse by more than the margin", "worse", "undecided"]
 
 
@@ -50,44 +49,6 @@ class Difference:
     verdict: Verdict
 
 
-def draw(count: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices `(draws, count)`, with replacement."""
-    return rng.integers(count, size=(draws, count))
-
-
-def times(drawn: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each of `count` was drawn, `(draws, count)`, of indices of that shape."""
-    draws, count = drawn.shape
-    places = drawn + count * np.arange(draws)[:, None]
-    return np.bincount(places.ravel(), minlength=draws * count).reshape(draws, count)
-
-
-def redrawn(
-    of: Callable[[Parts], dict[str, float]], units: Sequence[Parts], often: NDArray[np.int64]
-) -> dict[str, Floats]:
-    """Every figure of a run on windows drawn anew, `(draws,)` by name.
-
-    Args:
-        of: makes figures, as `Metrics.of`.
-        units: what is drawn, windows or scenes.
-        often: how often each of them was drawn, `(draws, units)`.
-    """
-    sums = {
-        name: np.tensordot(often, np.stack([unit.sums[name] for unit in units]), axes=1)
-        for name in units[0].sums
-    }
-    lists = Parts.join(units).lists
-    whose = {
-        name: np.repeat(np.arange(len(units)), [len(unit.lists[name]) for unit in units])
-        for name in lists
-    }
-    found = []
-    for i, count in enumerate(often):
-        rows = {n: np.repeat(array, count[whose[n]], axis=0) for n, array in lists.items()}
-        found.append(of(Parts({name: array[i] for name, array in sums.items()}, rows)))
-    return {name: np.array([figures[name] for figures in found]) for name in found[0]}
-
-
 def over_seeds(by_seed: Floats, drawn: NDArray[np.int64]) -> Floats:
     """Means `(draws,)` over drawn seeds `(draws, S)` of figures `(S, draws)`.
 
@@ -111,15 +72,6 @@ def estimate(by_seed: Floats, draws: Floats, level: float) -> Estimate:
     )
 
 
-def interval(draws: Floats, level: float) -> tuple[float, float]:
-    """The percentile interval of draws; NaN where there are none."""
-    known = draws[~np.isnan(draws)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def difference(mean: float, draws: Floats, level: float, margin: float) -> Difference:
     """Of a difference that is positive where it is better, its draws, and a margin in its unit."""
     low, high = interval(draws, level)
@@ -133,14 +85,6 @@ def verdict(low: float, high: float, margin: float) -> Verdict:
     if low > -margin:
         return "not worse by more than the margin"
     return "worse" if high < 0 else "undecided"
-
-
-def of_units(parts: Sequence[Parts], names: Sequence[str]) -> list[Parts]:
-    """Windows joined by a name of each, such as their scene, in the order of the names."""
-    by_name: dict[str, list[Parts]] = {}
-    for part, name in zip(parts, names, strict=True):
-        by_name.setdefault(name, []).append(part)
-    return [Parts.join(each) for each in by_name.values()]
 
 
 def pareto(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:

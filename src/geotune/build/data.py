@@ -14,14 +14,11 @@ from typing import Any
 from geotune.backbones.request import band_names
 from geotune.build.values import values_of
 from geotune.data.augment import Augment
-from geotune.data.blocks import split_by_blocks
 from geotune.data.check.catalog import check
 from geotune.data.chips import open_chips
-from geotune.data.dates import split_by_date
 from geotune.data.density_labels import open_density_labels
 from geotune.data.examined import Examined, examine, fitting_window
 from geotune.data.findings import Faults, Finding, refuse
-from geotune.data.folds import split_into_folds
 from geotune.data.images import open_images
 from geotune.data.labels import LabelReader, open_labels
 from geotune.data.named.division import split_published
@@ -34,17 +31,15 @@ from geotune.data.raster import RasterSource
 from geotune.data.scene import Scene
 from geotune.data.scene_files import Names
 from geotune.data.scenes import open_scenes
-from geotune.data.splits import (
-    Parts,
-    some_to_train,
-    split_at_random,
-    split_by_column,
-    split_by_group,
-    split_by_list,
-)
-from geotune.data.synthetic import CLASSES as SYNTHETIC_CLASSES
-from geotune.data.synthetic import DEFAULT_BANDS, labels_path, write_scenes
-from geotune.data.synthetic_scene import PIXEL_M
+from geotune.data.splits.blocks import split_by_blocks
+from geotune.data.splits.dates import split_by_date
+from geotune.data.splits.folds import split_into_folds
+from geotune.data.splits.groups import split_at_random, split_by_group
+from geotune.data.splits.lists import split_by_column, split_by_list
+from geotune.data.splits.parts import Parts, some_to_train
+from geotune.data.synthetic.files import CLASSES as SYNTHETIC_CLASSES
+from geotune.data.synthetic.files import DEFAULT_BANDS, labels_path, write_scenes
+from geotune.data.synthetic.scene import PIXEL_M
 from geotune.data.value_labels import open_value_labels
 from geotune.datasets.catalog import named_dataset
 from geotune.recipe import Data, Recipe

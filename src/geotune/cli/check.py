@@ -62,9 +62,13 @@ def _show_check(found: Checked) -> None:
             shares = [_share(counts, name) for counts in found.class_counts.values()]
             table.add_row(escape(name), *shares)
         out().print(table)
-    counts = ", ".join(f"{found.count(word)} {word}s" for word in SEVERITY_STYLES)
+    counts = ", ".join(_counted(found.count(word), word) for word in SEVERITY_STYLES)
     out().print(f"{found.scenes} scenes read: {counts}")
     out().print(f"page: {found.page}")
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _share(counts: dict[str, int], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from geotune.cli.console import Json, escape, out, print_json
@@ -41,5 +42,13 @@ def test(
         out().print(
             f"{METRICS.get(main, main)} in regions not seen in training {score(unseen)}, in seen "
             f"ones ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
+            f"{_between(*gap['intervals'][main])}"
         )
     out().print(f"report: {run / 'report.html'}")
+
+
+def _between(low: float, high: float) -> str:
+    """Where a difference lies, in words; nothing where that is not known."""
+    if math.isnan(low + high):
+        return ""
+    return f" ({low:+.3f} to {high:+.3f} in 95 of 100 draws of the windows)"

@@ -11,7 +11,7 @@ from geotune.data.findings import Faults
 from geotune.data.footprints import Gap, footprint, gap
 from geotune.data.scan import SceneScan, scan
 from geotune.data.scene import Scene
-from geotune.data.splits import Parts, require_parts
+from geotune.data.splits.parts import Parts, require_parts
 from geotune.types import GeotuneError
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from geotune.data.acquisition import date_in
 from geotune.data.findings import Faults
 from geotune.data.raster import Files
-from geotune.data.scene_files import Names, find_files
+from geotune.data.scene_files import Names, find_files, on_disk
 from geotune.data.text import rows
 from geotune.types import GeotuneError
 
@@ -129,7 +129,7 @@ def _scenes(
             label = row.get("label")
             said = Listed(
                 found,
-                Path(_from(path, label, escape=False)) if label else None,
+                _label(path, label, where) if label else None,
                 part_of(row.get("split", ""), where),
                 day_of(row.get("date", ""), where),
                 row,
@@ -137,10 +137,17 @@ def _scenes(
             yield place, row.get("name") or name, said
 
 
-def _from(path: Path, said: str, *, escape: bool = True) -> str:
-    """A path that starts from the list's folder."""
-    folder = glob.escape(str(path.parent)) if escape else str(path.parent)
-    return said if Path(said).is_absolute() else f"{folder}/{said}"
+def _label(path: Path, said: str, where: str) -> Path:
+    try:
+        return path.parent / on_disk(said)
+    except GeotuneError as error:
+        raise GeotuneError(f"{where}: {error}") from error
+
+
+def _from(path: Path, said: str) -> str:
+    """A pattern that starts from the list's folder."""
+    alone = Path(said).is_absolute() or "://" in said
+    return said if alone else f"{glob.escape(str(path.parent))}/{said}"
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Row]]:

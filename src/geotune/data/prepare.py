@@ -15,7 +15,7 @@ from geotune.data.examined import Examined, examine
 from geotune.data.findings import refuse
 from geotune.data.scan import label_statistics, statistics
 from geotune.data.scene import Scene
-from geotune.data.splits import Parts
+from geotune.data.splits.parts import Parts
 from geotune.types import BandStatistics
 
 

@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.acquisition import date_of, metres_per_pixel, wavelength_of
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from geotune.data.quality import Quality
 
 Image = NDArray[np.float32]
+
+EXACT = {"uint8", "int8", "uint16", "int16", "float32"}
+"""Types of which float32 holds every value, so that they are read as it."""
 
 
 class ByDate(dict[date, Path | dict[str, Path]]):
@@ -157,9 +161,11 @@ class RasterSource:
     ) -> tuple[Image, NDArray[np.bool_]]:
         """As `read`, and where in it NaN or infinity stood in the file outside nodata."""
         source = self if bands is None else self.select(bands)
-        image = np.full((len(source.places), window.height, window.width), np.nan, dtype=np.float32)
+        image = np.empty((len(source.places), window.height, window.width), dtype=np.float32)
         wrong = np.zeros(image.shape, dtype=np.bool_)
         inner = window.clip(self.shape)
+        if inner != window:
+            image.fill(np.nan)
         if inner is not None:
             rows, cols = inner.within(window)
             source._fill(inner, image[:, rows, cols], wrong[:, rows, cols])
@@ -183,7 +189,7 @@ class RasterSource:
         for path in self.paths:
             where = [i for i, place in enumerate(self.places) if place.path == path]
             indexes = [self.places[i].index for i in where]
-            factor, size = self.places[where[0]].factor, image.shape[1:]
+            factor = self.places[where[0]].factor
             file_window = RasterioWindow(
                 *(side / factor for side in (window.col, window.row, window.width, window.height))
             )
@@ -193,20 +199,19 @@ class RasterSource:
                     handle = dataset(path)
                 else:
                     handle = warped_values(path, first.grid, first.nodata, masked=first.masked)
-                raw = handle.read(indexes, window=file_window, out_shape=(len(indexes), *size))
+                raw = _read_into(image, where, handle, indexes, file_window)
                 if first.masked:
-                    mask = handle.dataset_mask(window=file_window, out_shape=size)
+                    mask = handle.dataset_mask(window=file_window, out_shape=image.shape[1:])
                     invalid[where[0] % self.steps] |= mask == 0
-            for i, values in zip(where, raw, strict=True):
-                with np.errstate(over="ignore"):  # what float32 cannot hold is found below
-                    image[i] = values
+            for i, index, values in zip(where, indexes, raw, strict=True):
+                kind = np.dtype(handle.dtypes[index - 1])
                 nodata = self.places[i].nodata
-                missing = _is_nodata(values, nodata if first.grid is None else math.nan)
+                missing = _is_nodata(values, nodata if first.grid is None else math.nan, kind)
                 if missing is not None:
                     image[i][missing] = np.nan
                     if nodata is not None and math.isnan(nodata):
                         invalid[i % self.steps] |= missing
-                if values.dtype.kind == "f":
+                if kind.kind == "f":
                     unfit = ~np.isfinite(image[i])
                     image[i][unfit] = np.nan
                     wrong[i] = unfit if missing is None else unfit & ~missing
@@ -224,17 +229,46 @@ def apply(
     return a * xs + b * ys + c, d * xs + e * ys + f
 
 
-def _is_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
-    """Where values are nodata; None where there is no such value or the type cannot hold it."""
+def _read_into(
+    image: Image,
+    where: Sequence[int],
+    handle: DatasetReader | WarpedVRT,
+    indexes: Sequence[int],
+    window: RasterioWindow,
+) -> NDArray[Any]:
+    """Read bands into the layers `where` of an image; also gives their values `(bands, h, w)`.
+
+    These are the layers themselves where float32 holds all that the file may.
+    """
+    evenly = slice(where[0], where[-1] + 1, where[1] - where[0] if where[1:] else 1)
+    layers = list(range(evenly.start, evenly.stop, evenly.step))
+    if layers == where and {handle.dtypes[index - 1] for index in indexes} <= EXACT:
+        exact: NDArray[Any] = handle.read(indexes, window=window, out=image[evenly])
+        return exact
+    raw: NDArray[Any] = handle.read(
+        indexes, window=window, out_shape=(len(indexes), *image.shape[1:])
+    )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        image[where] = raw
+    return raw
+
+
+def _is_nodata(
+    values: NDArray[Any], nodata: float | None, kind: np.dtype[Any]
+) -> NDArray[np.bool_] | None:
+    """Where values are nodata; None where there is no such value or the file cannot hold it.
+
+    `kind` is the file's type, of which the values may have been read as floats.
+    """
     if nodata is None:
         return None
     if math.isnan(nodata):
-        return np.isnan(values) if values.dtype.kind == "f" else None
-    if values.dtype.kind != "f":
-        info = np.iinfo(values.dtype)
+        return np.isnan(values) if kind.kind == "f" else None
+    if kind.kind != "f":
+        info = np.iinfo(kind)
         if not (info.min <= nodata <= info.max and float(nodata).is_integer()):
             return None
-    return np.asarray(values == values.dtype.type(nodata))
+    return np.asarray(values == kind.type(nodata))
 
 
 def open_raster(

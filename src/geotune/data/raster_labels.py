@@ -61,7 +61,7 @@ class RasterLabels:
 
     def read(self, window: Window) -> PixelClasses:
         """The pixels' classes. Raises `GeotuneError` for a value that is no class."""
-        mask = np.full((window.height, window.width), IGNORE, dtype=np.int64)
+        mask = np.full((window.height, window.width), IGNORE, dtype=np.uint8)
         inner = window.clip(self.shape)
         if inner is None:
             return PixelClasses(mask)

@@ -90,4 +90,10 @@ class Scene:
 
 def has_data(image: Image) -> NDArray[np.bool_]:
     """Where any band of an image `(C, ..., h, w)` has data at any date, `(h, w)`."""
-    return np.asarray(~np.isnan(image).all(axis=tuple(range(image.ndim - 2))))
+    first, *others = image.reshape(-1, *image.shape[-2:])
+    found = ~np.isnan(first)
+    for layer in others:
+        if found.all():  # mostly the first says it of all
+            break
+        found |= ~np.isnan(layer)
+    return np.asarray(found)

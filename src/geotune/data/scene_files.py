@@ -37,7 +37,7 @@ def find_files(
     if isinstance(bands, Mapping):
         bands = [band for own in bands.values() for band in own]
     found: dict[str, Files] = {}
-    for pattern in [scenes] if isinstance(scenes, str) else scenes:
+    for pattern in map(on_disk, [scenes] if isinstance(scenes, str) else scenes):
         matches = _matches(pattern, [*(wanted_bands or ()), *(bands or ())])
         if not matches:
             kind = "no file matches" if "*" in pattern or "{" in pattern else "there is no file"
@@ -50,6 +50,14 @@ def find_files(
                 )
             found[name] = files
     return found
+
+
+def on_disk(path: str) -> str:
+    """The path, without `file://`. Raises `GeotuneError` for one that lies on a server."""
+    path = path.removeprefix("file://")
+    if "://" in path:
+        raise GeotuneError(f"{path}: is not on this machine; fetch the file and name it")
+    return path
 
 
 def _by_modality(

@@ -3,6 +3,7 @@
 The asset of a band is the one of its name, or the one that says in `bands` or `eo:bands` that it
 holds that band alone; without such assets the one of role `data` that holds all. The asset of role
 `labels` is the label file. What an item's properties say can part the data; `split` names a part.
+Nothing is fetched: a link that leads to a server is refused by its address.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from geotune.data.findings import Faults
 from geotune.data.listed import Listed, part_of
-from geotune.data.scene_files import RASTER_SUFFIXES
+from geotune.data.scene_files import RASTER_SUFFIXES, on_disk
 from geotune.types import GeotuneError
 
 if TYPE_CHECKING:
-    from pystac import Asset, Item
+    from pystac import Asset, Item, StacIO
 
 LABELS = ("label", "labels", "mask")
 """Roles and names of the asset with labels."""
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What pystac lets through, besides its own errors, of a file that is damaged."""
 
 
@@ -61,8 +62,13 @@ def _items(path: Path) -> Iterator[Item]:
         raise GeotuneError(
             f"{path}: reading STAC needs pystac: pip install 'geotune[lists]'"
         ) from error
+    files = _files()
     try:
-        found: Any = pystac.read_dict(pystac.StacIO.default().read_json(str(path)), href=str(path))
+        values = files.read_json(str(path))
+        # a catalogue that was copied still names its root and itself, on the server it came from
+        values["links"] = [each for each in values["links"] if each["rel"] in ("item", "child")]
+        found: Any = pystac.read_dict(values, href=str(path), stac_io=files)
+        found._stac_io = files
     except (STACError, STACTypeError, *UNREADABLE) as error:
         found = _collected(path, error)
     if isinstance(found, pystac.Item):
@@ -71,7 +77,21 @@ def _items(path: Path) -> Iterator[Item]:
     try:
         yield from found.get_items(recursive=True) if isinstance(found, pystac.Catalog) else found
     except (STACError, STACTypeError, *UNREADABLE) as error:
-        raise GeotuneError(f"{path}: an item cannot be read ({error}); write it anew") from error
+        if isinstance(error.__cause__, GeotuneError):
+            raise GeotuneError(f"{path}: {error.__cause__}") from error
+        reason = "it leads to itself" if isinstance(error, RecursionError) else error
+        raise GeotuneError(f"{path}: an item cannot be read ({reason}); write it anew") from error
+
+
+def _files() -> StacIO:
+    """What reads STAC from the disk, and from nowhere else."""
+    from pystac.stac_io import DefaultStacIO
+
+    class Files(DefaultStacIO):
+        def read_text_from_href(self, href: str) -> str:
+            return Path(on_disk(href)).read_text(encoding="utf-8")
+
+    return Files()
 
 
 def _collected(path: Path, fault: Exception) -> Any:
@@ -80,7 +100,7 @@ def _collected(path: Path, fault: Exception) -> Any:
     from pystac.errors import STACError, STACTypeError
 
     try:
-        values = pystac.StacIO.default().read_json(str(path))
+        values = _files().read_json(str(path))
         items = [pystac.Item.from_dict(each) for each in values["features"]]
     except (STACError, STACTypeError, *UNREADABLE) as error:
         raise GeotuneError(
@@ -130,10 +150,10 @@ def _image(key: str, asset: Asset) -> bool:
 
 
 def _file(asset: Asset, where: str) -> Path:
-    href = str(asset.get_absolute_href() or asset.href)
-    path = Path(href.removeprefix("file://"))
-    if "://" in str(href.removeprefix("file://")):
-        raise GeotuneError(f"{where}: {href} is not on this machine; fetch it, and mend the item")
+    try:
+        path = Path(on_disk(str(asset.get_absolute_href() or asset.href)))
+    except GeotuneError as error:
+        raise GeotuneError(f"{where}: {error}") from error
     if not path.is_file():
         raise GeotuneError(f"{where}: there is no file {path}; mend the item")
     return path

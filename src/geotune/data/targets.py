@@ -27,19 +27,19 @@ class PixelClasses:
     """A class for every pixel.
 
     Attributes:
-        mask: `(H, W)` int64 class indices, `IGNORE` where there is no label or no data.
+        mask: `(H, W)` uint8 class indices, `IGNORE` where there is no label or no data.
     """
 
-    mask: NDArray[np.int64]
+    mask: NDArray[np.uint8]
 
     @property
     def learnable(self) -> bool:
         """Whether any pixel has a label."""
-        return bool((self.mask != IGNORE).any())
+        return bool(self.mask.min() < IGNORE)
 
     def shown(self, valid: NDArray[np.bool_]) -> Self:
         """With `IGNORE` where the image has no data."""
-        return self if valid.all() else type(self)(np.where(valid, self.mask, IGNORE))
+        return self if valid.all() else type(self)(np.where(valid, self.mask, np.uint8(IGNORE)))
 
     def turned(self, way: int) -> Self:
         """Laid one of the eight ways."""
@@ -66,10 +66,10 @@ class PixelClasses:
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Tensor:
-        """Class indices `(B, H, W)`."""
+        """Class indices `(B, H, W)`, int64."""
         import torch
 
-        return torch.from_numpy(np.stack([target.mask for target in targets]))
+        return torch.from_numpy(np.stack([target.mask for target in targets])).long()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from geotune.types import IGNORE, GeotuneError
 UNKNOWN = -1
 """The index of a value that stands for no class."""
 
-Mask = NDArray[np.int64]
+Mask = NDArray[np.int16]
+"""Class indices, `IGNORE` and `UNKNOWN`."""
 
 Value = int | str
 Said = Mapping[str, Value | Sequence[Value]]
@@ -109,9 +110,9 @@ class ClassValues:
             known[nodata] = IGNORE  # type: ignore[index]  # a float key equals its integer
         known.update(self.numbers)
         keys = np.array(sorted(known), dtype=np.float64)
-        targets = np.array([known[key] for key in sorted(known)], dtype=np.int64)
+        targets = np.array([known[key] for key in sorted(known)], dtype=np.int16)
         place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
-        found = np.where(keys[place] == raw, targets[place], UNKNOWN)
+        found: Mask = np.where(keys[place] == raw, targets[place], np.int16(UNKNOWN))
         if raw.dtype.kind == "f":
             found[np.isnan(raw)] = IGNORE
         return found

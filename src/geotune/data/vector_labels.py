@@ -71,7 +71,7 @@ class VectorLabels:
 
     def read(self, window: Window) -> PixelClasses:
         """The classes of the pixels in `window`."""
-        mask = np.full((window.height, window.width), IGNORE, dtype=np.int64)
+        mask = np.full((window.height, window.width), IGNORE, dtype=np.uint8)
         inner = window.clip(self.shape)
         if inner is None:
             return PixelClasses(mask)

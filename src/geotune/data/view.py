@@ -81,12 +81,11 @@ def blended(image: Image, to: Affine, shape: Shape) -> Image:
 
 
 def nearest(
-    pixels: NDArray[np.int64], to: Affine, shape: Shape, *, outside: int
-) -> NDArray[np.int64]:
+    pixels: NDArray[np.uint8], to: Affine, shape: Shape, *, outside: int
+) -> NDArray[np.uint8]:
     """Whole numbers `(h, w)` brought to `shape` by `to`, each that of the nearest pixel."""
-    moved = _sampled((pixels - outside).astype(np.float32)[None], to, shape, "nearest")[0]
-    found: NDArray[np.int64] = np.rint(moved).astype(np.int64) + outside
-    return found
+    moved = _sampled((pixels.astype(np.float32) - outside)[None], to, shape, "nearest")[0]
+    return np.asarray(np.rint(moved + np.float32(outside)), dtype=np.uint8)
 
 
 def counted(counts: NDArray[np.int64], to: Affine, shape: Shape) -> NDArray[np.int64]:

@@ -53,7 +53,7 @@ def test_run(
             precision=recipe.train.precision,
         )
         tested = measure(data.test)
-        gap = region_gap(data, tested, measure)
+        gap = region_gap(data, tested, measure, built.task.metrics().of)
         metrics = folder.read_json("metrics")
         metrics["test"] = tested.metrics
         metrics["regions"]["test"] = tested.regions

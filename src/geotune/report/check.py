@@ -18,6 +18,9 @@ from .tables import ratio
 
 PART_COLORS = {"train": BLUE, "val": ORANGE, "test": "#2f9e6e"}
 BINS = 64
+MOST_WIDER = 20.0
+"""So many times the spread of the data a picture may be wide, for the pretraining to be in it."""
+
 USUAL_STDS = 2
 
 
@@ -103,10 +106,16 @@ def draw(histogram: Histogram, name: str) -> Curve | None:
         return None
     everything = np.concatenate(list(together.values())).astype(np.float64)
     low, high = np.percentile(everything, [0.1, 99.9])
+    words = f"Values of band {histogram.band}: the middle 99.8 % from {low:.4g} to {high:.4g}"
     usual = histogram.usual
     if usual is not None:
-        low = min(low, usual[0] - USUAL_STDS * usual[1])
-        high = max(high, usual[0] + USUAL_STDS * usual[1])
+        mean, std = usual
+        words += f"; the pretraining had {mean:.4g} on average, with a deviation of {std:.4g}"
+        ends = min(low, mean - USUAL_STDS * std), max(high, mean + USUAL_STDS * std)
+        if high - low < (ends[1] - ends[0]) / MOST_WIDER:
+            usual = None
+        else:
+            low, high = ends
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
@@ -114,12 +123,10 @@ def draw(histogram: Histogram, name: str) -> Curve | None:
     for part, values in together.items():
         shares = np.histogram(values, edges)[0] / values.size
         axes.stairs(shares, edges, color=PART_COLORS[part], linewidth=1.6, label=PARTS[part])
-    words = f"Values of band {histogram.band}: the middle 99.8 % from {low:.4g} to {high:.4g}"
     if usual is not None:
         mean, std = usual
         axes.axvspan(mean - std, mean + std, color=INK, alpha=0.12, linewidth=0)
         axes.axvline(mean, color=INK, alpha=0.6, linewidth=1, linestyle=(0, (3, 3)))
-        words += f"; the pretraining had {mean:.4g} on average, with a deviation of {std:.4g}"
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))

@@ -97,7 +97,8 @@ class Report:
         unit: what the data comes in: `scene` or `chip`.
         regions: metrics of each region of the part that is judged.
         gap: metrics in regions that were `seen` in training, in `unseen` ones, and which scenes of
-            the former were measured (`seen_in`); None where there is no such difference.
+            the former were measured (`seen_in`); `intervals` of the difference, of the metrics of
+            which one is known; None where there is no such difference.
         distances_m: between the nearest scenes of two parts, `train-test`.
         skipped: what was wrong with each sample that was left out.
         shown_bands: the bands that the windows show as red, green and blue.

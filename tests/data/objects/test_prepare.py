@@ -16,7 +16,7 @@ from geotune.data.prepare import prepare
 from geotune.data.raster import open_raster
 from geotune.data.scan import scan
 from geotune.data.scene import Scene
-from geotune.data.splits import split_by_list
+from geotune.data.splits.lists import split_by_list
 from geotune.recipe import parse_recipe
 from geotune.types import Batch, GeotuneError
 from object_files import upright, write_dota

@@ -54,8 +54,8 @@ def _scenes(examined: Examined) -> list[Finding]:
             empty.append(scene)
     if empty:
         unit, names = empty[0].labels.unit, [str(scene.labels.path) for scene in empty]
-        text = f"{len(empty)} of {len(examined.scenes)} scenes have no labelled {unit}"
-        text = f"{text}: {some(list(dict.fromkeys(names)))}"
+        listed = some(list(dict.fromkeys(names)))
+        text = f"no {unit} is labelled in {len(empty)} of {len(examined.scenes)} scenes: {listed}"
         # of objects that is a fact about the scene, of pixels a label that says nothing
         severity: Severity = "note" if unit == "object" else "warning"
         found.append(Finding(severity, "labels", text, empty[0].labels.path))

@@ -23,7 +23,7 @@ FILLED = 0.01
 def values(examined: Examined) -> list[Finding]:
     """Warnings for constant bands, saturated ones, and borders that are not marked as nodata."""
     constant: dict[str, list[Path]] = defaultdict(list)
-    saturated: dict[str, list[tuple[float, Path, float]]] = defaultdict(list)
+    saturated: list[tuple[float, str, float, Path]] = []
     filled: dict[float, list[tuple[float, Path]]] = defaultdict(list)
     for _, scene, scan in examined.scenes:
         path = scene.raster.path
@@ -41,20 +41,23 @@ def values(examined: Examined) -> list[Finding]:
             at_high = int(scan.at_high[i]) - (fill[1] if fill[0] == high else 0)
             distinct = np.unique(scan.sample[i][~np.isnan(scan.sample[i])]).size
             if distinct and at_high > max(SATURATED, PILED / distinct) * count:
-                saturated[band].append((at_high / count, path, high))
+                saturated.append((at_high / count, band, high, path))
     found = []
     for band, paths in constant.items():
         files = list(dict.fromkeys(map(str, paths)))
         text = (
-            f"band {band} has one value in {len(paths)} scenes: {some(files)}; "
+            f"band {band} has one value in {len(files)} of {len(examined.scenes)} scenes: "
+            f"{some(files)}; "
             "look whether the band is there"
         )
         found.append(Finding("warning", "values", text, paths[0]))
-    for band, cases in saturated.items():
-        share, path, high = max(cases)
+    if saturated:
+        share, band, high, path = max(saturated)
+        bands = list(dict.fromkeys(case[1] for case in saturated))
         text = (
-            f"band {band} is saturated in {len(cases)} scenes, most in {path}: {share:.1%} of its "
-            f"pixels hold its highest value {high:g}; was it clipped when it was converted?"
+            f"{path}: {share:.1%} of band {band} hold its highest value {high:g}; saturated are "
+            f"{some(bands, 20)}, in {len({case[3] for case in saturated})} of "
+            f"{len(examined.scenes)} scenes: were they clipped when they were converted?"
         )
         found.append(Finding("warning", "values", text, path))
     for value, edges in filled.items():

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from geotune.data.named.absent import absent
 from geotune.data.scene import Scene
 from geotune.data.scene_files import RASTER_SUFFIXES
-from geotune.data.splits import Parts
+from geotune.data.splits.parts import Parts
 from geotune.datasets.base import PARTS, InFolders, InLists, Named, NamedDataset, Packaged
 from geotune.types import GeotuneError
 

@@ -27,7 +27,7 @@ from geotune.data.scenes import (
     require_overlap,
     same_bands,
 )
-from geotune.data.splits import Parts
+from geotune.data.splits.parts import Parts
 from geotune.data.values import ClassValues, Said
 
 

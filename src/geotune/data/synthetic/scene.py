@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.synthetic_land import WATER, draw_ground
-from geotune.data.synthetic_noise import Field, blur, curve, noise, ramp
-from geotune.data.synthetic_spectra import BANDS, CLOUD, TEN_METRE_BANDS, WAVELENGTH_UM, spectra
+from geotune.data.synthetic.land import WATER, draw_ground
+from geotune.data.synthetic.noise import Field, blur, curve, noise, ramp
+from geotune.data.synthetic.spectra import BANDS, CLOUD, TEN_METRE_BANDS, WAVELENGTH_UM, spectra
 from geotune.types import IGNORE
 
 CLASSES = ("water", "vegetation", "fields", "built-up", "cloud", "shadow")

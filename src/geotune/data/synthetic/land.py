@@ -1,7 +1,7 @@
 """The ground of a synthetic scene: where water, vegetation, fields and built-up land lie.
 
 Everything is drawn on a square canvas of 10 m pixels. A pixel is a mixture of two materials of
-`synthetic_spectra` with a brightness, so that the ground does not depend on the bands.
+`spectra.py` with a brightness, so that the ground does not depend on the bands.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.synthetic_noise import Field, curve, noise, ramp, scatter
-from geotune.data.synthetic_spectra import MATERIALS
+from geotune.data.synthetic.noise import Field, curve, noise, ramp, scatter
+from geotune.data.synthetic.spectra import MATERIALS
 
 WATER, VEGETATION, FIELDS, BUILT_UP = range(4)
 

@@ -8,7 +8,8 @@ from datetime import date
 
 from geotune.data.findings import some
 from geotune.data.scene import Scene
-from geotune.data.splits import Parts, group_of, require_parts
+from geotune.data.splits.groups import group_of
+from geotune.data.splits.parts import Parts, require_parts
 from geotune.types import GeotuneError
 
 

@@ -1,7 +1,7 @@
 """Synthetic scenes on disk: georeferenced multispectral GeoTIFFs with labels, made from a seed.
 
-They are not observations; every file says so in its tags. See `synthetic_scene` for what is in
-them and `synthetic_spectra` for the reflectance of its materials.
+They are not observations; every file says so in its tags. See `scene.py` for what is in
+them and `spectra.py` for the reflectance of its materials.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.io import DatasetWriter
 
-from geotune.data.synthetic_scene import CLASSES, PIXEL_M, make_scene
-from geotune.data.synthetic_spectra import BANDS
+from geotune.data.synthetic.scene import CLASSES, PIXEL_M, make_scene
+from geotune.data.synthetic.spectra import BANDS
 from geotune.types import IGNORE, GeotuneError
 
 __all__ = ["CLASSES", "DEFAULT_BANDS", "MANIFEST", "MIN_SIZE", "labels_path", "write_scenes"]

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from geotune.data.findings import some
 from geotune.data.scene import Scene
-from geotune.data.splits import Parts, draw, group_of, require_parts
+from geotune.data.splits.groups import group_of
+from geotune.data.splits.parts import Parts, draw, require_parts
 from geotune.types import GeotuneError
 
 

@@ -1,0 +1,1 @@
+"""Splits: which scenes or chips train, validate and test. Always whole ones."""
