@@ -47,6 +47,8 @@ def start(suite: Path, workers: int = 2) -> subprocess.Popen[bytes]:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCES},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # a shell that starts the tests in the background has SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
