@@ -9,12 +9,14 @@ import io
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from geotune.bench.comparison import COSTS, Line, Table, _cost
+from geotune.bench.comparison import _gaps as gaps_of
 from geotune.bench.figures import fronts
-from geotune.bench.page import Content, _beside, _regions, render, sentences
+from geotune.bench.page import Content, _beside, _gaps, _regions, render, sentences
 from geotune.bench.published import Figure
 from geotune.bench.search import Goal
 from geotune.bench.statistics import Difference, Estimate
@@ -39,6 +41,7 @@ def line(method: str, mean: float, against: Difference | None = None, **more: ob
             "iou/sea & sky": Estimate(0.9, math.nan, 0.8, 0.95, 2),
         },
         "val": 0.7,
+        "gaps": {"busan": Estimate(-0.123, 0.02, -0.2, -0.05, 2)},
         "regions": {
             "busan": Estimate(mean, 0.01, mean - 0.03, mean + 0.03, 2),
             "durban": Estimate(mean, 0.01, math.nan, math.nan, 2),
@@ -171,6 +174,27 @@ def test_regions_that_are_held_out_one_by_one_stand_side_by_side(table: Table) -
     assert (half["title"], whole["title"]) == ("ships, share a: miou", "ships, share b: miou")
     assert half["lines"][0] == ("full", [("0.400", "0.300 to 0.500", 0.4)] * 2)
     assert _regions(apart[:1]) == []  # one region is the whole test part
+
+
+def test_what_is_lost_in_regions_not_seen_has_its_interval(table: Table) -> None:
+    [block] = _gaps([table])
+    assert block["columns"] == ["busan"]
+    assert block["lines"][0] == ("full", [("-0.123", "-0.200 to -0.050", -0.123)])
+
+
+def test_gaps_of_seeds_are_averaged_by_the_regions_not_seen() -> None:
+    def row(places: list[str], unseen: float, low: float | None) -> dict[str, Any]:
+        figures = {"unseen": {"miou": unseen}, "seen": {"miou": 0.5}}
+        intervals = {"miou": [low, 0.1]}  # JSON has null for what is no number
+        return {"gap": {**figures, "intervals": intervals, "unseen_regions": places}}
+
+    rows = [row(["busan"], 0.4, -0.3), row(["busan"], 0.2, -0.5), row([*"abcd"], 0.6, None)]
+    found = gaps_of([*rows, {"gap": None}], "miou")
+    assert list(found) == ["busan", "4 regions"]
+    busan = found["busan"]
+    assert [busan.mean, busan.low, busan.high] == pytest.approx([-0.2, -0.4, 0.1])
+    assert busan.spread == pytest.approx(0.1 * math.sqrt(2)) and busan.seeds == 2
+    assert math.isnan(found["4 regions"].low) and math.isnan(found["4 regions"].spread)
 
 
 def test_many_regions_are_folded_with_a_line_each(table: Table) -> None:

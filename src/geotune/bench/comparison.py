@@ -32,6 +32,8 @@ from geotune.tasks.redraw import Floats, draw, of_units, redrawn, times
 from geotune.training.folder import RunFolder
 from geotune.training.windows import WindowParts
 
+MOST_NAMED = 3
+"""Of more regions not seen at once the number is said."""
 MOST_REGIONS = 12
 """Of more there are no intervals: each takes as long as one of the whole, and none can be read."""
 
@@ -57,6 +59,8 @@ class Line:
         figures: every metric of the test part.
         val: the metric that is judged by on the validation part, mean over seeds.
         regions: that metric by region of the test part; without an interval where there are many.
+        gaps: by regions that were not seen in training: that metric there, less that in seen ones.
+            The interval is the mean of the seeds' own, which are of windows alone.
         against: the difference to the method compared with; None of itself.
         cost: medians over seeds by `COSTS`; None where nothing is known.
         search: what a search chose.
@@ -69,6 +73,7 @@ class Line:
     figures: dict[str, Estimate]
     val: float
     regions: dict[str, Estimate]
+    gaps: dict[str, Estimate]
     against: Difference | None
     cost: dict[str, float | None]
     search: Mapping[str, Any] | None
@@ -270,10 +275,30 @@ def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> 
             )
             for region in _regions(its.rows)
         },
+        _gaps(its.rows, goal.metric),
         against,
         {cost: _median([_cost(row["cost"], cost) for row in its.rows]) for cost in COSTS},
         its.rows[0]["search"] if its.rows else None,
     )
+
+
+def _gaps(rows: Sequence[Row], metric: str) -> dict[str, Estimate]:
+    by_place: dict[str, list[tuple[float, float, float]]] = {}
+    for gap in (row["gap"] for row in rows if row["gap"] is not None):
+        unseen, seen = _known(gap["unseen"][metric]), _known(gap["seen"][metric])
+        low, high = (_known(end) for end in gap["intervals"][metric])
+        by_place.setdefault(_place(gap["unseen_regions"]), []).append((unseen - seen, low, high))
+    found = {}
+    for place, figures in by_place.items():
+        gaps, lows, highs = zip(*figures, strict=True)
+        spread = statistics.stdev(gaps) if len(gaps) > 1 else math.nan
+        mean = statistics.fmean
+        found[place] = Estimate(mean(gaps), spread, mean(lows), mean(highs), len(gaps))
+    return found
+
+
+def _place(regions: Sequence[str]) -> str:
+    return ", ".join(regions) if len(regions) <= MOST_NAMED else f"{len(regions)} regions"
 
 
 def _cost(cost: Mapping[str, Any], name: str) -> float | None:

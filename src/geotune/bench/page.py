@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
@@ -153,6 +153,7 @@ def render(content: Content) -> str:
             others=[block for t in tables for block in _others(t)],
             classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
             regions=_regions(tables),
+            gaps=_gaps(tables),
             differing=[_windows(found) for found in content.differing if found.windows],
             published=[block for table in tables for block in _beside(table, content.published)],
             searches=[
@@ -265,7 +266,17 @@ def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:
 
 
 def _regions(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """A block for each context; those that only hold out another region are one."""
+    groups = [group for group in _groups(tables) if len(set().union(*map(_places, group))) > 1]
+    return [block for group in groups for block in _together(group, lambda line: line.regions)]
+
+
+def _gaps(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    groups = _groups(tables)
+    return [block for group in groups for block in _together(group, lambda line: line.gaps)]
+
+
+def _groups(tables: Sequence[Table]) -> list[list[Table]]:
+    """The tables of each context; those that only hold out another region are together."""
     groups: list[list[Table]] = []
     for table in tables:
         group = next((group for group in groups if _other_regions(group, table)), None)
@@ -273,15 +284,18 @@ def _regions(tables: Sequence[Table]) -> list[dict[str, Any]]:
             groups.append([table])
         else:
             group.append(table)
-    blocks = []
-    for group in groups:
-        lines: dict[str, dict[str, Estimate]] = {}
-        for line in (line for table in group for line in table.lines):
-            lines.setdefault(line.method, {}).update(line.regions)
-        shared = replace(group[0], context=_shared(group))
-        if len(set().union(*map(_places, group))) > 1:  # of one all has been said
-            blocks += _block(shared.recipe, f"{shared.title}: {shared.goal.metric}", lines)
-    return blocks
+    return groups
+
+
+def _together(
+    group: Sequence[Table], figures: Callable[[Line], Mapping[str, Estimate]]
+) -> list[dict[str, Any]]:
+    """A block of what is known by region in tables of one group."""
+    lines: dict[str, dict[str, Estimate]] = {}
+    for line in (line for table in group for line in table.lines):
+        lines.setdefault(line.method, {}).update(figures(line))
+    shared = replace(group[0], context=_shared(group))
+    return _block(shared.recipe, f"{shared.title}: {shared.goal.metric}", lines)
 
 
 def _other_regions(group: Sequence[Table], table: Table) -> bool:

@@ -42,6 +42,7 @@ def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | N
         "metrics": metrics["test"],
         "regions": metrics["regions"]["test"],
         "val": metrics["val"],
+        "gap": metrics["gap"],
         "cost": _cost(folder, outcome),
     }
 
