@@ -20,7 +20,9 @@ from geotune.jobs.predict import predict_run
 from geotune.jobs.test import test_run
 from geotune.recipe import Recipe, parse_recipe
 from geotune.run_report import Examples
+from geotune.tasks.base import Task
 from geotune.tasks.parts import Parts
+from geotune.training.evaluate import Evaluation
 from geotune.training.windows import WindowParts
 from geotune.types import GeotuneError
 
@@ -145,6 +147,39 @@ def test_test_joins_metrics_and_report(run: Path) -> None:
     for part in ("val", "test"):
         assert f"{metrics[part]['miou']:.3f}" in report
     assert "random" in report
+
+
+def test_the_gap_counts_what_the_test_counts(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both with what validation decided, such as the score from which on objects count."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    given = []
+
+    class Judged:
+        """The task, whose figures say that validation has spoken."""
+
+        def __init__(self, task: Task) -> None:
+            self.task = task
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.task, name)
+
+        def metrics(self) -> Any:
+            metrics = self.task.metrics()
+            of, compute = metrics.of, metrics.compute
+            metrics.of = lambda parts: {**of(parts), "judged": 1.0}  # type: ignore[method-assign]
+            metrics.compute = lambda: {**compute(), "judged": 1.0}  # type: ignore[method-assign]
+            return metrics
+
+    def gap(data: Any, tested: Evaluation, measure: Any, figures: Any) -> None:
+        given.extend([tested.metrics, figures(Parts.join(tested.windows.parts))])
+
+    monkeypatch.setattr("geotune.build.model.as_validated", lambda task, details: Judged(task))
+    monkeypatch.setattr("geotune.training.regions.region_gap", gap)
+    test_run(copy)
+    assert [figures.get("judged") for figures in given] == [1.0, 1.0]
 
 
 def test_test_needs_a_finished_run(tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ def test_the_page_needs_no_network_and_runs_its_own_script_only(table: Table) ->
     assert "<b>odd" not in html and "&lt;b&gt;odd_1|x&lt;/b&gt;" in html
 
 
+def test_every_section_is_in_the_pages_list_of_them(table: Table) -> None:
+    page = render(content(table))
+    sections = re.findall(r'<section[^>]* id="([^"]+)"', page)
+    assert "gaps" in sections
+    assert re.findall(r'<a href="#([^"]+)"', page) == sections
+
+
 def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(table: Table) -> None:
     html = render(content(table))
     for text in (

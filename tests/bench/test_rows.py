@@ -10,6 +10,8 @@ from geotune.bench.grid import expand
 from geotune.bench.rows import row_of
 from geotune.bench.suite import TAKEN, read_suite
 from geotune.bench.work import Outcome
+from geotune.jobs.fit import fit_recipe
+from geotune.jobs.test import test_run as judge_run
 
 Write = Callable[..., Path]
 
@@ -67,7 +69,11 @@ def test_a_baseline_stands_beside_each_label_of_the_other_axes(suite: Write) -> 
     assert len({row["run"] for row in scratch}) == 1
 
 
-def test_no_axis_may_take_the_name_of_a_column(suite: Write) -> None:
+def test_no_axis_may_take_the_name_of_a_column(suite: Write, tmp_path: Path) -> None:
     [cell] = expand(read_suite(suite(baselines=None)))[0]
-    row = row_of(cell, Path("none"), Outcome("no"), None)
-    assert {name for name in row if "." not in name} - {cell.axis} <= set(TAKEN)
+    fit_recipe(cell.recipe, tmp_path / "run")
+    judge_run(tmp_path / "run")
+    for outcome in (Outcome("no"), Outcome()):
+        row = row_of(cell, tmp_path / "run", outcome, None)
+        assert {name for name in row if "." not in name} - {cell.axis} <= set(TAKEN)
+        assert ("cost" in row) == (outcome.error is None)

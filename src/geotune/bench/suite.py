@@ -20,7 +20,7 @@ OURS = ("train.run", "train.seed", "data.fraction")
 
 TAKEN = (
     "recipe", "seed", "fraction", "run", "status", "search", "error", "metrics", "regions", "val",
-    "cost",
+    "gap", "cost",
 )  # fmt: skip
 """Names that no axis of a grid may have: those of every suite, and of a row's columns."""
 

@@ -80,6 +80,15 @@ class Faults:
         return [one.text for one in self.found]
 
 
+@contextmanager
+def at(where: str) -> Iterator[None]:
+    """A `GeotuneError` inside also says where it was met: in which row, of which list."""
+    try:
+        yield
+    except GeotuneError as error:
+        raise GeotuneError(f"{where}: {error}") from error
+
+
 def refuse(findings: Iterable[Finding]) -> None:
     """Raise the first error as `GeotuneError`, and say how many more there are."""
     errors = [one.text for one in findings if one.severity == "error"]

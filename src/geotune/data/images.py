@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +18,10 @@ from geotune.data.raster import open_raster
 from geotune.data.scene import Scene
 from geotune.data.scene_files import RASTER_SUFFIXES
 from geotune.data.scenes import same_bands
+from geotune.data.splits.parts import part_of
 from geotune.data.targets import ImageClass, ImageClasses, ImageValue
 from geotune.types import GeotuneError
 
-PARTS = ("train", "val", "test")
 SEPARATOR = ";"
 """Between the classes of an image in the column `labels`."""
 
@@ -68,18 +69,32 @@ def open_images(
         found = _by_table(images, labels, classes, column, faults)
     _every_class(found, classes, labels or images, column)
     opened = []
-    for name, (path, target, row) in sorted(found.items()):
-        with faults.of(name, path):
+    for name, image in sorted(found.items()):
+        with faults.of(name, image.path):
             raster = open_raster(
-                path, bands=bands, wanted_bands=wanted_bands, nodata=nodata, resolution=resolution
+                image.path,
+                bands=bands,
+                wanted_bands=wanted_bands,
+                nodata=nodata,
+                resolution=resolution,
             )
-            said = ImageLabels(labels or path.parent, tuple(classes), target)
-            part = row.get("split", "").strip().lower() or None
-            opened.append(Scene(name, raster, said, group=name, part=part, attributes=row))
+            said = ImageLabels(labels or image.path.parent, tuple(classes), image.target)
+            opened.append(
+                Scene(name, raster, said, group=name, part=image.part, attributes=image.row)
+            )
     return same_bands(opened, faults)
 
 
-Found = dict[str, tuple[Path, Said, Row]]
+class Named(NamedTuple):
+    """An image that a folder or a row names, and what is said of it."""
+
+    path: Path
+    target: Said
+    part: str | None
+    row: Row
+
+
+Found = dict[str, Named]
 
 
 def _by_folder(images: Path, classes: Sequence[str], column: str) -> Found:
@@ -98,8 +113,9 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> Found:
                 f"{folder}: holds no image ({', '.join(RASTER_SUFFIXES)}); remove the folder, or "
                 "mend data.images"
             )
+        target = ImageClass(list(classes).index(name))
         for path in files:
-            _add(found, images, path, ImageClass(list(classes).index(name)), {}, str(path))
+            _add(found, images, Named(path, target, None, {}), str(path))
     return found
 
 
@@ -117,11 +133,9 @@ def _by_table(
                     f"{where}: there is no image {path}; mend the row, or data.images, from which "
                     "paths start"
                 )
-            if row.get("split", "").strip().lower() not in (*PARTS, ""):
-                raise GeotuneError(
-                    f"{where}: split is {row['split']!r}; expected {', '.join(PARTS)} or nothing"
-                )
-            _add(found, images, path, read(row[column].strip(), classes, where), row, where)
+            part = part_of(row.get("split", ""), where)
+            target = read(row[column].strip(), classes, where)
+            _add(found, images, Named(path, target, part, row), where)
     return found
 
 
@@ -148,16 +162,18 @@ def _rows(table: Path, column: str) -> list[tuple[int, Row]]:
     return rows
 
 
-def _add(found: Found, images: Path, path: Path, target: Said, row: Row, where: str) -> None:
+def _add(found: Found, images: Path, image: Named, where: str) -> None:
+    path = image.path
     try:
         name = path.relative_to(images).with_suffix("").as_posix()
     except ValueError:  # an absolute path in the table
         name = path.with_suffix("").as_posix()
     if name in found:
         raise GeotuneError(
-            f"{where}: the image {name} is named a second time ({found[name][0]}); leave it in once"
+            f"{where}: the image {name} is named a second time ({found[name].path}); leave it in "
+            "once"
         )
-    found[name] = path, target, row
+    found[name] = image
 
 
 def _one(text: str, classes: Sequence[str], where: str) -> ImageClass:
@@ -205,7 +221,7 @@ def _every_class(found: Found, classes: Sequence[str], source: Path, column: str
     """Raise `GeotuneError` where a class of the recipe has no image."""
     if column == "value":
         return
-    seen = Counter(index for _, target, _ in found.values() for index, _ in target.marks())
+    seen = Counter(index for image in found.values() for index, _ in image.target.marks())
     absent = [name for index, name in enumerate(classes) if not seen[index]]
     if absent:
         raise GeotuneError(

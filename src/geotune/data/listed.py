@@ -18,16 +18,16 @@ from datetime import date
 from pathlib import Path
 
 from geotune.data.acquisition import date_in
-from geotune.data.findings import Faults
+from geotune.data.findings import Faults, at
 from geotune.data.raster import Files
 from geotune.data.scene_files import Names, find_files, on_disk
+from geotune.data.splits.parts import part_of
 from geotune.data.text import rows
 from geotune.types import GeotuneError
 
 TABLES = (".csv",)
 PARQUET = (".parquet", ".geoparquet")
 STAC = (".json", ".geojson")
-PARTS = ("train", "val", "test")
 
 Row = Mapping[str, str]
 
@@ -85,14 +85,6 @@ def read_list(
     return found
 
 
-def part_of(said: str, where: str) -> str | None:
-    """The part that a list says; raises `GeotuneError` for what is none."""
-    part = said.strip().lower()
-    if part not in (*PARTS, ""):
-        raise GeotuneError(f"{where}: split is {said!r}; expected {', '.join(PARTS)} or nothing")
-    return part or None
-
-
 def day_of(said: str, where: str) -> date | None:
     """The day that a list says; raises `GeotuneError` for what is none."""
     if not said.strip():
@@ -115,11 +107,10 @@ def _scenes(
         with faults.of(row.get("name") or row.get("image") or place, path):
             if not row.get("image"):
                 raise GeotuneError(f"{where}: has no image; give the column image a path")
-            pattern = _from(path, row["image"])
-            try:
-                files = find_files(pattern, bands=bands, wanted_bands=wanted_bands)
-            except GeotuneError as error:
-                raise GeotuneError(f"{where}: {error}") from error
+            with at(where):
+                files = find_files(
+                    _from(path, row["image"]), bands=bands, wanted_bands=wanted_bands
+                )
             if len(files) > 1:
                 raise GeotuneError(
                     f"{where}: {row['image']} finds {len(files)} scenes ({', '.join(files)[:80]}); "
@@ -138,10 +129,8 @@ def _scenes(
 
 
 def _label(path: Path, said: str, where: str) -> Path:
-    try:
+    with at(where):
         return path.parent / on_disk(said)
-    except GeotuneError as error:
-        raise GeotuneError(f"{where}: {error}") from error
 
 
 def _from(path: Path, said: str) -> str:

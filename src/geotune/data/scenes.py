@@ -141,9 +141,9 @@ def label_files_of(found: Mapping[str, Listed], labels: str | None) -> dict[str,
     files = {}
     for name, said in found.items():
         if said.label is None and labels is None:
-            found_in = "its list says no label file" if said.attributes else "has no label file"
+            lacking = "its list says no label file" if said.attributes else "has no label file"
             raise GeotuneError(
-                f"{first_file(said.files)}: {found_in}; give data.labels, a pattern with {{stem}} "
+                f"{first_file(said.files)}: {lacking}; give data.labels, a pattern with {{stem}} "
                 "for the scene's name"
             )
         files[name] = said.label or label_file(str(labels), name)

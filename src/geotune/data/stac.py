@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geotune.data.findings import Faults
-from geotune.data.listed import Listed, part_of
+from geotune.data.findings import Faults, at
+from geotune.data.listed import Listed
 from geotune.data.scene_files import RASTER_SUFFIXES, on_disk
+from geotune.data.splits.parts import part_of
 from geotune.types import GeotuneError
 
 if TYPE_CHECKING:
@@ -150,10 +151,8 @@ def _image(key: str, asset: Asset) -> bool:
 
 
 def _file(asset: Asset, where: str) -> Path:
-    try:
+    with at(where):
         path = Path(on_disk(str(asset.get_absolute_href() or asset.href)))
-    except GeotuneError as error:
-        raise GeotuneError(f"{where}: {error}") from error
     if not path.is_file():
         raise GeotuneError(f"{where}: there is no file {path}; mend the item")
     return path

@@ -42,18 +42,19 @@ def test_run(
 
     with alone_in(run):
         built = load_adapter(run, weights, backbone=backbone)
+        task = as_validated(built.task, folder.details("val"))
         # a run that was trained on a GPU can be tested where there is none
         device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
         measure = partial(
             evaluate,
             built.model,
-            as_validated(built.task, folder.details("val")),
+            task,
             batch_size=recipe.train.batch_size // recipe.train.accumulate,
             device=device,
             precision=recipe.train.precision,
         )
         tested = measure(data.test)
-        gap = region_gap(data, tested, measure, built.task.metrics().of)
+        gap = region_gap(data, tested, measure, task.metrics().of)
         metrics = folder.read_json("metrics")
         metrics["test"] = tested.metrics
         metrics["regions"]["test"] = tested.regions

@@ -89,10 +89,10 @@ def _intervals(
     figures: Callable[[Parts], dict[str, float]], ones: Sequence[Parts], others: Sequence[Parts]
 ) -> dict[str, tuple[float, float]]:
     """Of each figure the interval of its difference between two sets of windows."""
+    if min(len(ones), len(others)) < 2:  # a window by itself is always drawn
+        return dict.fromkeys(figures(ones[0]), (math.nan, math.nan))
     rng = np.random.default_rng(0)
     one, other = (
         redrawn(figures, parts, times(draw(len(parts), DRAWS, rng))) for parts in (ones, others)
     )
-    if min(len(ones), len(others)) < 2:  # a window by itself is always drawn
-        return dict.fromkeys(one, (math.nan, math.nan))
     return {name: interval(one[name] - other[name], LEVEL) for name in one}

@@ -352,20 +352,26 @@ def test_faults_of_vector_files(tmp_path: Path, images: Images, opened: Opened) 
     assert "none of its labels lies in its scene" in said([far], label=["ship"])
 
 
+def ships(path: Path, image: RasterSource, *rings: list[tuple[float, float]]) -> None:
+    """A vector file of ships, their corners in metres east and south of an image's corner."""
+    west, north = image.transform @ (0, 0)
+    shapes = [shapely.Polygon([(west + east, north - south) for east, south in r]) for r in rings]
+    labels = ["ship"] * len(shapes)
+    geopandas.GeoDataFrame({"label": labels}, geometry=shapes, crs="EPSG:32633").to_file(path)
+
+
+def square(west: float, east: float) -> list[tuple[float, float]]:
+    """A ring 50 m high, 50 m below the corner."""
+    return [(west, 50), (east, 50), (east, 100), (west, 100)]
+
+
+CROSSED: list[tuple[float, float]] = [(0, 0), (40, 40), (40, 0), (0, 40)]
+
+
 def test_what_lies_in_other_scenes_is_not_noted(
     tmp_path: Path, images: Images, opened: Opened
 ) -> None:
-    west, north = images["a"].transform @ (0, 0)
-    shapes = [
-        shapely.box(west + 10, north - 100, west + 50, north - 50),
-        shapely.box(west - 30, north - 100, west - 10, north - 50),
-        shapely.Polygon(
-            [(west, north), (west + 40, north - 40), (west + 40, north), (west, north - 40)]
-        ),
-    ]
-    geopandas.GeoDataFrame({"label": ["ship"] * 3}, geometry=shapes, crs="EPSG:32633").to_file(
-        tmp_path / "all.gpkg"
-    )
+    ships(tmp_path / "all.gpkg", images["a"], square(10, 50), square(-30, -10), CROSSED)
     scene, *_ = opened("all.gpkg")
     assert len(scene.labels.boxes) == 2  # type: ignore[attr-defined]
     assert len(scene.labels.notes) == 2
@@ -375,15 +381,8 @@ def test_what_lies_in_other_scenes_is_not_noted(
 def test_what_lies_beside_the_one_scene_of_a_file_is_noted(
     tmp_path: Path, images: Images, opened: Opened
 ) -> None:
-    west, north = images["a"].transform @ (0, 0)
-    shapes = [
-        shapely.box(west + 10, north - 100, west + 50, north - 50),
-        shapely.box(west - 30, north - 100, west - 10, north - 50),
-        shapely.box(west - 90000, north - 100, west - 80000, north - 50),
-    ]
-    geopandas.GeoDataFrame({"label": ["ship"] * 3}, geometry=shapes, crs="EPSG:32633").to_file(
-        tmp_path / "a.gpkg"
-    )
+    beside, far = square(-30, -10), square(-90000, -80000)
+    ships(tmp_path / "a.gpkg", images["a"], square(10, 50), beside, far)
     [scene] = opened("{stem}.gpkg", scenes="a.tif")
     [note] = [n for n in scene.labels.notes if "outside" in n]  # type: ignore[attr-defined]
     assert "left out: 2 (" in note and "a.gpkg feature 2" in note and "a.gpkg feature 3" in note

@@ -21,8 +21,9 @@ from geotune.data.acquisition import METRES_PER_DEGREE
 from geotune.data.findings import some
 from geotune.data.footprints import Footprint, footprint, nearer_than
 from geotune.data.scene import Scene
-from geotune.data.splits.parts import PARTS, Parts, draw, require_parts
+from geotune.data.splits.parts import Parts, draw, require_parts
 from geotune.data.windows import Window
+from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
 
 

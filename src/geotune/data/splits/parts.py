@@ -12,12 +12,22 @@ import numpy as np
 
 from geotune.data.findings import some
 from geotune.data.scene import Scene
+from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
 
 Parts = dict[str, list[Scene]]
 """The scenes of `train`, `val` and `test`; `test` may be empty."""
 
-PARTS = ("train", "val", "test")
+
+def part_of(said: str, where: str) -> str | None:
+    """The part that a list says of an image, None where it says none.
+
+    Raises `GeotuneError`, beginning with `where`, for what is no part.
+    """
+    part = said.strip().lower()
+    if part not in (*PARTS, ""):
+        raise GeotuneError(f"{where}: split is {said!r}; expected {', '.join(PARTS)} or nothing")
+    return part or None
 
 
 def parts_of(
@@ -40,7 +50,7 @@ def parts_of(
     """
     known = set(groups.values())
     lost = {name for scene in gone for name in (scene, Path(scene).stem)}
-    part_of: dict[str, str] = {}
+    place_of: dict[str, str] = {}
     for part in PARTS:
         for name in named[part]:
             group = name if name in known else Path(name).stem
@@ -50,14 +60,14 @@ def parts_of(
                 raise GeotuneError(
                     f"data.split.{part}: there is no {what} {name!r}; {_nearest(group, known)}"
                 )
-            if part_of.setdefault(group, part) != part:
+            if place_of.setdefault(group, part) != part:
                 raise GeotuneError(
-                    f"data.split: {what} {group} is in {part_of[group]} and in {part}; "
+                    f"data.split: {what} {group} is in {place_of[group]} and in {part}; "
                     "leave it in one"
                 )
     parts: Parts = {part: [] for part in PARTS}
     for scene in scenes:
-        place = part_of.get(groups[scene.name])
+        place = place_of.get(groups[scene.name])
         if place is not None:
             parts[place].append(replace(scene, group=groups[scene.name]))
     return require_parts(parts, scenes)
