@@ -96,7 +96,7 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
     """Map one scene in this process."""
     import torch
 
-    from geotune.data.raster import open_raster
+    from geotune.data.raster_files import open_raster
     from geotune.inference.classes import map_classes
 
     torch.set_num_threads(1)

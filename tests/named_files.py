@@ -17,7 +17,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
-from geotune.data.raster import open_raster
+from geotune.data.raster_files import open_raster
 from geotune.datasets.catalog import named_dataset
 from object_files import Thing, upright, write_dota, write_fair1m, write_voc
 

@@ -12,7 +12,8 @@ import rasterio
 from rasterio.transform import from_origin
 
 from geotune.data.acquisition import require_metadata, time_and_place
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 

@@ -11,7 +11,7 @@ from geotune.data.augment import COUNT, Augment, turn
 from geotune.data.dataset import FixedWindows, GridWindows, TrainWindows
 from geotune.data.labels import open_labels
 from geotune.data.prepare import DataParts, prepare
-from geotune.data.raster import open_raster
+from geotune.data.raster_files import open_raster
 from geotune.data.scan import scan
 from geotune.data.scene import Scene
 from geotune.data.scenes import open_scenes

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from shapely import Point, box
 
 from geotune.data.density_labels import DensityLabels, open_density_labels
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.data.windows import Window, grid
 from geotune.types import GeotuneError
 

@@ -12,7 +12,8 @@ from rasterio.warp import transform as warp_points
 from shapely.geometry import Point, Polygon, box
 
 from geotune.data.labels import open_labels
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.data.values import UNKNOWN, ClassValues
 from geotune.data.vector_labels import VectorLabels
 from geotune.data.windows import Window, grid

@@ -10,7 +10,7 @@ import pytest
 
 from geotune.data.labels import open_labels
 from geotune.data.quality import Rule, open_quality, with_quality
-from geotune.data.raster import open_raster
+from geotune.data.raster_files import open_raster
 from geotune.data.scan import scan_scene
 from geotune.data.scene import Scene
 from geotune.data.view import look

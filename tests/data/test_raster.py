@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
-from geotune.data.raster import open_raster
+from geotune.data.raster_files import open_raster
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 

@@ -9,7 +9,7 @@ from rasterio.warp import transform as to_crs
 from shapely.geometry import box
 
 from geotune.data.labels import open_labels
-from geotune.data.raster import open_raster
+from geotune.data.raster_files import open_raster
 from geotune.data.windows import Window
 from geotune.types import GeotuneError
 

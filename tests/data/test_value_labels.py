@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.data.value_labels import open_value_labels
 from geotune.data.windows import Window
 from geotune.types import GeotuneError

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine, from_origin
 from torch import Tensor
 
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 
 UTM = from_origin(500_000, 5_000_000, 10, 10)
 

@@ -16,7 +16,8 @@ import torch
 from rasterio.transform import from_origin
 from torch import Tensor
 
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.inference.classes import ClassMap, map_classes
 from geotune.inference.write import staged
 from geotune.palette import palette

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geotune.data.findings import Faults
 from geotune.data.labels import LabelReader
-from geotune.data.raster import open_raster
+from geotune.data.raster_files import open_raster
 from geotune.data.scene import Scene
 from geotune.data.scene_files import RASTER_SUFFIXES
 from geotune.data.scenes import same_bands

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from geotune.data.acquisition import date_in
 from geotune.data.findings import Faults, at
-from geotune.data.raster import Files
+from geotune.data.raster_files import Files
 from geotune.data.scene_files import Names, find_files, on_disk
 from geotune.data.splits.parts import part_of
 from geotune.data.text import rows

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geotune.data.acquisition import date_in
 from geotune.data.patterns import Match, find
-from geotune.data.raster import ByDate, ByModality, Files
+from geotune.data.raster_files import ByDate, ByModality, Files
 from geotune.types import GeotuneError
 
 Patterns = str | Sequence[str] | Mapping[str, str]

@@ -12,7 +12,8 @@ from geotune.data.findings import Faults
 from geotune.data.labels import LabelReader
 from geotune.data.listed import Listed, is_list, read_list
 from geotune.data.patterns import fill
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.data.scene import Scene
 from geotune.data.scene_files import Names, Patterns, find_files, first_file
 from geotune.types import GeotuneError

@@ -4,7 +4,7 @@ Every section is a pydantic model; a field has the name of the constructor param
 feeds (`build.py` turns sections into objects). Nothing heavy is imported here.
 """
 
-from geotune.recipe.data import Data, Split
+from geotune.recipe.data import Data
 from geotune.recipe.decoders import Decoder
 from geotune.recipe.methods import Method
 from geotune.recipe.reading import (
@@ -17,6 +17,7 @@ from geotune.recipe.reading import (
 from geotune.recipe.section import RecipeError, Section
 from geotune.recipe.sections import Backbone, Recipe, Sections
 from geotune.recipe.size import parse_size
+from geotune.recipe.splits import Split
 from geotune.recipe.tasks import Task
 from geotune.recipe.train import Train
 

@@ -11,7 +11,8 @@ import pytest
 
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import open_object_scenes
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.data.scene import Scene
 
 CLASSES = ["ship", "crane"]

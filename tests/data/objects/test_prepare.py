@@ -13,7 +13,7 @@ from geotune.build.data import build_data
 from geotune.data.dataset import FixedWindows
 from geotune.data.objects.scenes import cut_notes
 from geotune.data.prepare import prepare
-from geotune.data.raster import open_raster
+from geotune.data.raster_files import open_raster
 from geotune.data.scan import scan
 from geotune.data.scene import Scene
 from geotune.data.splits.lists import split_by_list

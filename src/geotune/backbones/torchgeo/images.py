@@ -164,3 +164,28 @@ SATLAS_LANDSAT = Images(
     (16320.0,) * 11,
     colours=_OLI_TIRS,
 )
+
+IMAGES = {
+    "closp_s1": CLOSP_S1,
+    "closp_s2": CLOSP_S2,
+    "etm_sr": ETM_SR,
+    "etm_toa": ETM_TOA,
+    "fmow": FMOW,
+    "oli_sr": OLI_SR,
+    "oli_tirs_toa": OLI_TIRS_TOA,
+    "s1": S1,
+    "s2": S2,
+    "s2_l2a": S2_L2A,
+    "s2_ndvi": S2_NDVI,
+    "s2_rgb": S2_RGB,
+    "s2_standard": S2_STANDARD,
+    "satlas_landsat": SATLAS_LANDSAT,
+    "satlas_rgb": SATLAS_RGB,
+    "satlas_s1": SATLAS_S1,
+    "satlas_s2": SATLAS_S2,
+    "satlas_s2_rgb": SATLAS_S2_RGB,
+    "seco_rgb": SECO_RGB,
+    "streets": STREETS,
+    "tm_toa": TM_TOA,
+}
+"""What weights were trained on, by the name that `published.csv` gives it."""

@@ -14,7 +14,8 @@ from geotune.data.named.samples import Sample, find_samples, label_of
 from geotune.data.objects.annotations import listed
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import scenes_of
-from geotune.data.raster import RasterSource, open_raster
+from geotune.data.raster import RasterSource
+from geotune.data.raster_files import open_raster
 from geotune.data.scene import Scene
 from geotune.data.scene_files import first_file
 from geotune.data.targets import ImageClass
