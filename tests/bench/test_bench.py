@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from geotune.bench.grid import expand
+from geotune.bench.rows import ROWS, row_of, write_rows
+from geotune.bench.suite import read_suite
+from geotune.bench.work import Outcome
+
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
 
@@ -70,6 +75,21 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
     code, _, err = geotune("bench", suite(**keys))
     assert code == 1 and said in " ".join(err.split())
     assert not (tmp_path / "bench").exists()
+
+
+def test_a_suite_with_a_run_that_failed_does_not_pass_for_done(
+    suite: Write, geotune: Command, tmp_path: Path
+) -> None:
+    path = suite(baselines=None)
+    [cell] = expand(read_suite(path))[0]
+    row = row_of(cell, tmp_path, Outcome("the disk is full"), None)
+    write_rows(tmp_path / "bench" / ROWS, [row])
+    for options in ((), ("--json",)):
+        code, out, err = geotune("bench", path, "--table-only", *options)
+        assert code == 1
+        assert f"1 of 1 runs failed, first {cell.name}: the disk is full" in " ".join(err.split())
+        assert "bench" in out
+    assert "the disk is full" in (tmp_path / "bench" / "bench.html").read_text()
 
 
 def test_a_table_of_nothing_is_refused(suite: Write, geotune: Command) -> None:

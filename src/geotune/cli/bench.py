@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,8 @@ def bench(
     """Compare methods: run a grid of recipes, and say which is better, by how much, at what cost.
 
     The same command goes on with a suite that was cut off; what is done is not done again. It
-    leaves rows.jsonl, table.md, table.csv, table.tex and bench.html.
+    leaves rows.jsonl, table.md, table.csv, table.tex and bench.html. The exit code is 1 where a run
+    failed: its row and the page say why.
 
     Parameters
     ----------
@@ -43,11 +45,16 @@ def bench(
     result = bench_suite(suite, workers=workers, ray=ray, table_only=table_only, say=say, tell=tell)
     if as_json:
         print_json({"folder": str(result.folder), "rows": result.rows})
-        return
-    from geotune.bench.tables import for_terminal, notes
+    else:
+        from geotune.bench.tables import for_terminal, notes
 
-    how = result.suite.compare
-    for table in result.tables:
-        out().print(for_terminal(table))
-        out().print(f"[dim]{escape(notes(table, how.level, how.margin))}[/dim]")
-    out().print(f"page: {result.folder / PAGE}")
+        how = result.suite.compare
+        for table in result.tables:
+            out().print(for_terminal(table))
+            out().print(f"[dim]{escape(notes(table, how.level, how.margin))}[/dim]")
+        out().print(f"page: {result.folder / PAGE}")
+    failed = [row for row in result.rows if row["status"] == "failed"]
+    if failed:
+        run, error = failed[0]["run"], failed[0]["error"]
+        say(f"{len(failed)} of {len(result.rows)} runs failed, first {run}: {error}")
+        sys.exit(1)
