@@ -9,12 +9,10 @@ import io
 import math
 import re
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from geotune.bench.comparison import COSTS, Line, Table, _cost
-from geotune.bench.comparison import _gaps as gaps_of
 from geotune.bench.figures import fronts
 from geotune.bench.page import Content, _beside, _gaps, _regions, render, sentences
 from geotune.bench.published import Figure
@@ -114,8 +112,10 @@ def test_in_short_it_says_which_is_better_and_which_is_worse(table: Table) -> No
     [said] = sentences(table, Compare())
     assert said == (
         "ships, fraction 0.1: of 3 methods est has the best miou on test data, 0.620 ± 0.010 (from "
-        "2 seeds). Compared with full, better: est; worse: <b>odd_1|x</b>. No other method is as "
-        "good in less memory than est."
+        "2 runs). Compared with full, better: est; worse: <b>odd_1|x</b>. No other method is as "
+        "good in less memory than est. In regions not seen, beside those of the training: full "
+        "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050), est "
+        "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050)."
     )
 
 
@@ -131,11 +131,11 @@ def test_the_best_of_errors_is_the_least() -> None:
 
 
 def test_every_table_has_every_method_and_column(table: Table) -> None:
-    markdown = as_markdown([table], 0.95, 0.02)
+    markdown = as_markdown([table], Compare())
     rows = [row for row in markdown.splitlines() if row.startswith("|")]
     assert len(rows) == 2 + len(table.lines)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == len(HEAD) + 1 for row in rows)
-    latex = as_latex([table], 0.95, 0.02)
+    latex = as_latex([table], Compare())
     assert latex.count(r" \\") == 1 + len(table.lines) and r"95 \%" in latex
     assert "odd\\_1|x" in latex and len(cells(table, table.lines[0])) == len(HEAD)
 
@@ -143,7 +143,7 @@ def test_every_table_has_every_method_and_column(table: Table) -> None:
 def test_metrics_that_are_not_judged_by_are_shown_too(table: Table) -> None:
     for each in table.lines[:3]:
         each.figures["recall"] = Estimate(0.123, 0.004, 0.1, 0.2, 2)
-    markdown = as_markdown([table], 0.95, 0.02)
+    markdown = as_markdown([table], Compare())
     assert "| method | recall |" in markdown and "| est | 0.123 ± 0.004 |" in markdown
     html = render(content(table))
     assert 'id="others"' in html and "0.123" in html
@@ -169,44 +169,22 @@ def test_a_table_without_any_run_has_no_figure(table: Table) -> None:
     assert fronts(empty, 0) == [] and sentences(empty, Compare())[0].endswith("no run is done.")
 
 
-def test_regions_that_are_held_out_one_by_one_stand_side_by_side(table: Table) -> None:
-    def held_out(region: str, **context: str) -> Table:
-        figure = Estimate(0.4, 0.01, 0.3, 0.5, 3)
-        lines = [replace(each, regions={region: figure}) for each in table.lines[:2]]
-        return replace(table, context={"recipe": "ships", "city": region, **context}, lines=lines)
-
-    apart = [held_out(r, share=share) for share in ("a", "b") for r in ("busan", "durban")]
-    half, whole = _regions(apart)
-    assert half["columns"] == whole["columns"] == ["busan", "durban"]
-    assert (half["title"], whole["title"]) == ("ships, share a: miou", "ships, share b: miou")
-    assert half["lines"][0] == ("full", [("0.400", "0.300 to 0.500", 0.4)] * 2)
-    assert _regions(apart[:1]) == []  # one region is the whole test part
+def test_a_single_region_is_the_whole_test_part(table: Table) -> None:
+    [block] = _regions(table)
+    assert block["columns"] == ["busan", "durban"] and block["title"] == "ships, fraction 0.1: miou"
+    one = [replace(each, regions={"busan": each.regions["busan"]}) for each in table.lines[:2]]
+    assert _regions(replace(table, lines=one)) == []
 
 
 def test_what_is_lost_in_regions_not_seen_has_its_interval(table: Table) -> None:
-    [block] = _gaps([table])
+    [block] = _gaps(table)
     assert block["columns"] == ["busan"]
     assert block["lines"][0] == ("full", [("-0.123", "-0.200 to -0.050", -0.123)])
 
 
-def test_gaps_of_seeds_are_averaged_by_the_regions_not_seen() -> None:
-    def row(places: list[str], unseen: float, low: float | None) -> dict[str, Any]:
-        figures = {"unseen": {"miou": unseen}, "seen": {"miou": 0.5}}
-        intervals = {"miou": [low, 0.1]}  # JSON has null for what is no number
-        return {"gap": {**figures, "intervals": intervals, "unseen_regions": places}}
-
-    rows = [row(["busan"], 0.4, -0.3), row(["busan"], 0.2, -0.5), row([*"abcd"], 0.6, None)]
-    found = gaps_of([*rows, {"gap": None}], "miou")
-    assert list(found) == ["busan", "4 regions"]
-    busan = found["busan"]
-    assert [busan.mean, busan.low, busan.high] == pytest.approx([-0.2, -0.4, 0.1])
-    assert busan.spread == pytest.approx(0.1 * math.sqrt(2)) and busan.seeds == 2
-    assert math.isnan(found["4 regions"].low) and math.isnan(found["4 regions"].spread)
-
-
 def test_many_regions_are_folded_with_a_line_each(table: Table) -> None:
     figures = {f"region {i}": Estimate(0.1 * i, 0.01, math.nan, math.nan, 3) for i in range(20)}
-    [block] = _regions([replace(table, lines=[replace(table.lines[0], regions=figures)])])
+    [block] = _regions(replace(table, lines=[replace(table.lines[0], regions=figures)]))
     assert block["many"] and block["columns"] == ["full"] and len(block["lines"]) == 20
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotune.bench.statistics import (
+    draw_runs,
     estimate,
-    over_seeds,
+    over_runs,
     pareto,
     verdict,
 )
@@ -22,11 +23,11 @@ from redrawing import DRAWS, mean_of, scipys, windows
 def test_seeds_drawn_anew_give_scipys_interval() -> None:
     by_seed = np.random.default_rng(4).normal(0.6, 0.03, 12)
     drawn = draw(12, DRAWS, np.random.default_rng(1))
-    draws = over_seeds(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
+    draws = over_runs(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
     found = estimate(by_seed, draws, 0.95)
     assert (found.low, found.high) == pytest.approx(scipys(by_seed), abs=0.001)
     assert found.mean == pytest.approx(by_seed.mean())
-    assert found.spread == pytest.approx(by_seed.std(ddof=1)) and found.seeds == 12
+    assert found.spread == pytest.approx(by_seed.std(ddof=1)) and found.runs == 12
 
 
 def test_seeds_and_windows_together_are_as_wide_as_two_independent_causes() -> None:
@@ -35,14 +36,35 @@ def test_seeds_and_windows_together_are_as_wide_as_two_independent_causes() -> N
     seeds, hard = rng.normal(0, 0.05, 8), rng.normal(0.5, 0.2, 60)
     often = times(draw(60, DRAWS, rng))
     by_seed = np.stack([redrawn(mean_of, windows(hard + s), often)["mean"] for s in seeds])
-    both = over_seeds(by_seed, draw(8, DRAWS, rng))
+    both = over_runs(by_seed, draw(8, DRAWS, rng))
     expected = seeds.var() / 8 + hard.var() / 60
     assert both.var() == pytest.approx(expected, rel=0.05)
 
 
+def test_of_regions_held_out_in_turn_each_is_drawn_with_its_seeds() -> None:
+    """The variance is that of the regions' means, and of the seeds within a region."""
+    rng = np.random.default_rng(0)
+    places, seeds = rng.normal(0, 0.3, 9), rng.normal(0, 0.05, (9, 4))
+    runs = (places[:, None] + seeds).ravel()
+    drawn = draw_runs([place for place in "abcdefghi" for _ in range(4)], DRAWS, rng)
+    assert drawn.shape == (DRAWS, 36)
+    found = runs[drawn].mean(axis=1)
+    of_places, within = (places + seeds.mean(axis=1)).var() / 9, seeds.var(axis=1).mean() / 4 / 9
+    assert found.var() == pytest.approx(of_places + within, rel=0.05)
+    assert found.mean() == pytest.approx(runs.mean(), abs=0.005)
+
+
+def test_regions_count_the_same_whatever_has_failed_in_them() -> None:
+    runs = np.array([1.0, 1.0, 1.0, 0.0])
+    drawn = draw_runs(["bern", "bern", "bern", "oslo"], DRAWS, np.random.default_rng(0))
+    assert runs[drawn].mean() == pytest.approx(0.5, abs=0.02)
+    alone = draw_runs([7, 8, 9], 50, np.random.default_rng(0))
+    assert alone.shape == (50, 3) and set(np.unique(alone)) == {0, 1, 2}
+
+
 def test_what_no_draw_shows_is_left_out() -> None:
     by_seed = np.array([[0.5, math.nan], [0.7, math.nan]])
-    draws = over_seeds(by_seed, np.array([[0, 1], [0, 1]]))
+    draws = over_runs(by_seed, np.array([[0, 1], [0, 1]]))
     assert draws[0] == pytest.approx(0.6) and math.isnan(draws[1])
     assert interval(draws, 0.95) == pytest.approx((0.6, 0.6))
     assert all(map(math.isnan, interval(np.array([math.nan]), 0.95)))

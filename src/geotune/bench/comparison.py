@@ -19,8 +19,9 @@ from geotune.bench.statistics import (
     Difference,
     Estimate,
     difference,
+    draw_runs,
     estimate,
-    over_seeds,
+    over_runs,
     pareto,
 )
 from geotune.bench.suite import Compare
@@ -57,12 +58,13 @@ class Line:
         method: its label.
         runs: names of its runs that are done, and of those that failed the errors.
         figures: every metric of the test part.
-        val: the metric that is judged by on the validation part, mean over seeds.
+        val: the metric that is judged by on the validation part, mean over its runs.
         regions: that metric by region of the test part; without an interval where there are many.
         gaps: by regions that were not seen in training: that metric there, less that in seen ones.
-            The interval is the mean of the seeds' own, which are of windows alone.
-        against: the difference to the method compared with; None of itself.
-        cost: medians over seeds by `COSTS`; None where nothing is known.
+            The interval is the mean of the seeds' own, which are of windows alone. Before them the
+            mean of all, where there are several, with an interval over the runs.
+        against: the difference to the method compared with, on what both have done; None of itself.
+        cost: medians over the runs by `COSTS`; None where nothing is known.
         search: what a search chose.
         frugal, fast: on the front of accuracy against memory, and against time.
     """
@@ -103,19 +105,28 @@ class Table:
         return str(self.context["recipe"])
 
 
+Repeat = tuple[tuple[Any, ...], int]
+"""What a run repeats: its choices along the axes that are taken together, and its seed."""
+
+
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of one method: cells that are done, their rows, and figures of drawn windows.
+    """Runs of one method: what they repeat, their rows, and figures of drawn windows.
 
     `redrawn` has every metric `(S, draws)`, `regions` the one that is judged by in each region.
     """
 
-    cells: list[Cell]
+    repeats: list[Repeat]
     rows: list[Row]
     redrawn: dict[str, Floats]
     regions: dict[str, Floats]
-    drawn: Any
     errors: list[str]
+
+    def of(self, repeats: Sequence[Repeat], metric: str) -> tuple[list[float], Floats]:
+        """Its figures on the test part, and on drawn windows, in some of its runs."""
+        chosen = [self.repeats.index(repeat) for repeat in repeats]
+        found = [_known(self.rows[i]["metrics"][metric]) for i in chosen]
+        return found, self.redrawn[metric][chosen]
 
 
 def compare(
@@ -128,20 +139,24 @@ def compare(
     """A table for each context, in the order of the cells."""
     contexts: dict[tuple[Any, ...], list[tuple[Cell, Row]]] = {}
     for cell, row in zip(cells, rows, strict=True):
-        contexts.setdefault(tuple(cell.context.items()), []).append((cell, row))
+        context = {axis: label for axis, label in cell.context.items() if axis not in how.over}
+        contexts.setdefault(tuple(context.items()), []).append((cell, row))
     return [
-        _table(each, goals[each[0][0].labels["recipe"]], how, folder) for each in contexts.values()
+        _table(dict(context), each, goals[dict(context)["recipe"]], how, folder)
+        for context, each in contexts.items()
     ]
 
 
-def _table(pairs: Sequence[tuple[Cell, Row]], goal: Goal, how: Compare, folder: Path) -> Table:
+def _table(
+    context: Labels, pairs: Sequence[tuple[Cell, Row]], goal: Goal, how: Compare, folder: Path
+) -> Table:
     by_method: dict[str, list[tuple[Cell, Row]]] = {}
     for cell, row in pairs:
         by_method.setdefault(cell.method, []).append((cell, row))
     draws = _Draws(how)
     runs = {name: _runs(each, goal, how, folder, draws) for name, each in by_method.items()}
     reference = how.to if how.to in runs else "full" if "full" in runs else next(iter(runs))
-    lines = [_line(name, its, runs[reference], goal, how) for name, its in runs.items()]
+    lines = [_line(name, its, runs[reference], goal, draws) for name, its in runs.items()]
     sign = -1 if goal.lower else 1
     gains = [sign * _mean(line, goal) for line in lines]
     fronts = [
@@ -152,7 +167,7 @@ def _table(pairs: Sequence[tuple[Cell, Row]], goal: Goal, how: Compare, folder: 
         replace(line, frugal=frugal, fast=fast)
         for line, frugal, fast in zip(lines, *fronts, strict=True)
     ]
-    return Table(pairs[0][0].context, goal, reference, draws.units, marked)
+    return Table(context, goal, reference, draws.units, marked)
 
 
 def _mean(line: Line, goal: Goal) -> float:
@@ -164,28 +179,38 @@ def _known(value: float | None) -> float:
 
 
 class _Draws:
-    """Draws that methods share: of the same windows and the same seeds the same ones."""
+    """Draws that methods share: of the same windows and the same runs the same ones."""
 
     def __init__(self, how: Compare) -> None:
         self.how = how
-        self.units = 0
+        self._units: dict[tuple[Any, ...], int] = {}
         self._often: dict[tuple[str, ...], Any] = {}
-        self._seeds: dict[tuple[int, ...], Any] = {}
+        self._runs: dict[tuple[Repeat, ...], Any] = {}
+
+    @property
+    def units(self) -> int:
+        """How many units all test parts have together."""
+        return sum(self._units.values())
+
+    def tested(self, repeat: Repeat, units: int) -> None:
+        """Of a run, that its test part has so many."""
+        self._units[repeat[0]] = max(units, self._units.get(repeat[0], 0))
 
     def often(self, names: tuple[str, ...], units: int) -> Any:
         """How often each unit is drawn; `names` of the windows."""
-        self.units = max(self.units, units)
         if names not in self._often:
             rng = np.random.default_rng([1, len(self._often)])
             self._often[names] = times(draw(units, self.how.draws, rng))
         return self._often[names]
 
-    def seeds(self, seeds: tuple[int, ...]) -> Any:
-        """Which seeds are drawn."""
-        if seeds not in self._seeds:
-            rng = np.random.default_rng([2, len(self._seeds)])
-            self._seeds[seeds] = draw(len(seeds), self.how.draws, rng)
-        return self._seeds[seeds]
+    def runs(self, repeats: Sequence[Repeat]) -> Any:
+        """Which runs are drawn; those that are taken together by an axis, as wholes."""
+        key = tuple(repeats)
+        if key not in self._runs:
+            rng = np.random.default_rng([2, len(self._runs)])
+            groups = [choices or seed for choices, seed in repeats]
+            self._runs[key] = draw_runs(groups, self.how.draws, rng)
+        return self._runs[key]
 
 
 def _runs(
@@ -197,10 +222,14 @@ def _runs(
     regions: dict[str, list[Floats]] = {name: [] for name in _regions([row for _, row in done])}
     if len(regions) > MOST_REGIONS:
         regions = {}
-    for cell, _ in done:
+    repeats = [_repeat(cell, how) for cell, _ in done]
+    for (cell, _), repeat in zip(done, repeats, strict=True):
         run = folder / RUNS / cell.name
         windows, of = WindowParts.load(run / "test_windows.npz"), _figures_of(run)
         whole = _drawn(of, windows, range(len(windows.names)), how, draws)
+        draws.tested(
+            repeat, len(set(windows.scenes)) if how.unit == "scene" else len(windows.names)
+        )
         for name, values in whole.items():
             figures.setdefault(name, []).append(values)
         for region, found in regions.items():
@@ -210,13 +239,16 @@ def _runs(
                 of_its = {goal.metric: np.full(how.draws, math.nan)}
             found.append((of_its or _drawn(of, windows, its, how, draws))[goal.metric])
     return _Runs(
-        [cell for cell, _ in done],
+        repeats,
         [row for _, row in done],
         {name: np.stack(values) for name, values in figures.items()},
         {name: np.stack(values) for name, values in regions.items()},
-        draws.seeds(tuple(cell.labels["seed"] for cell, _ in done)) if done else None,
         errors,
     )
+
+
+def _repeat(cell: Cell, how: Compare) -> Repeat:
+    return tuple(cell.labels[axis] for axis in how.over), cell.labels["seed"]
 
 
 def _regions(rows: Sequence[Row]) -> list[str]:
@@ -244,27 +276,19 @@ def _figures_of(run: Path) -> Callable[[Parts], dict[str, float]]:
     return as_validated(task, RunFolder(run).details("val")).metrics().of
 
 
-def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> Line:
-    def over(found: Sequence[Mapping[str, Any]], metric: str, draws: Floats | None) -> Estimate:
-        by_seed = np.array([_known(each.get(metric)) for each in found])
-        drawn = np.empty(0) if draws is None else over_seeds(draws, its.drawn)
-        return estimate(by_seed, drawn, how.level)
+def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, draws: _Draws) -> Line:
+    def over(found: Sequence[Mapping[str, Any]], metric: str, redrawn: Floats | None) -> Estimate:
+        by_run = np.array([_known(each.get(metric)) for each in found])
+        drawn = np.empty(0) if redrawn is None else over_runs(redrawn, draws.runs(its.repeats))
+        return estimate(by_run, drawn, draws.how.level)
 
-    against = None
-    if its is not reference and its.rows and reference.rows:
-        sign = -1 if goal.lower else 1
-        drawn = [over_seeds(each.redrawn[goal.metric], each.drawn) for each in (its, reference)]
-        base = _over(reference.rows, goal.metric)
-        mean = sign * (_over(its.rows, goal.metric) - base)
-        margin = how.margin * abs(base)
-        against = difference(mean, sign * (drawn[0] - drawn[1]), how.level, margin)
     return Line(
         name,
         [row["run"] for row in its.rows],
         its.errors,
         {
-            metric: over([row["metrics"] for row in its.rows], metric, draws)
-            for metric, draws in its.redrawn.items()
+            metric: over([row["metrics"] for row in its.rows], metric, redrawn)
+            for metric, redrawn in its.redrawn.items()
         },
         _nanmean([row["val"][goal.metric] for row in its.rows]),
         {
@@ -275,20 +299,46 @@ def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, how: Compare) -> 
             )
             for region in _regions(its.rows)
         },
-        _gaps(its.rows, goal.metric),
-        against,
+        _gaps(its, goal.metric, draws),
+        None if its is reference else _against(its, reference, goal, draws),
         {cost: _median([_cost(row["cost"], cost) for row in its.rows]) for cost in COSTS},
         its.rows[0]["search"] if its.rows else None,
     )
 
 
-def _gaps(rows: Sequence[Row], metric: str) -> dict[str, Estimate]:
+def _against(its: _Runs, reference: _Runs, goal: Goal, draws: _Draws) -> Difference | None:
+    """The difference in what both have done: of regions or seeds of one alone it would tell."""
+    both = [repeat for repeat in reference.repeats if repeat in its.repeats]
+    if not both:
+        return None
+    (mine, redrawn), (base, base_redrawn) = (
+        runs.of(both, goal.metric) for runs in (its, reference)
+    )
+    sign = -1 if goal.lower else 1
+    drawn = draws.runs(both)
+    return difference(
+        sign * (_nanmean(mine) - _nanmean(base)),
+        sign * (over_runs(redrawn, drawn) - over_runs(base_redrawn, drawn)),
+        draws.how.level,
+        draws.how.margin * abs(_nanmean(base)),
+    )
+
+
+def _gaps(its: _Runs, metric: str, draws: _Draws) -> dict[str, Estimate]:
     by_place: dict[str, list[tuple[float, float, float]]] = {}
-    for gap in (row["gap"] for row in rows if row["gap"] is not None):
+    every = np.full(len(its.rows), math.nan)
+    for i, gap in enumerate(row["gap"] for row in its.rows):
+        if gap is None:
+            continue
         unseen, seen = _known(gap["unseen"][metric]), _known(gap["seen"][metric])
         low, high = (_known(end) for end in gap["intervals"][metric])
         by_place.setdefault(_place(gap["unseen_regions"]), []).append((unseen - seen, low, high))
+        every[i] = unseen - seen
     found = {}
+    if len(by_place) > 1:
+        same = np.repeat(every[:, None], draws.how.draws, axis=1)
+        drawn = over_runs(same, draws.runs(its.repeats))
+        found[f"mean of {len(by_place)}"] = estimate(every, drawn, draws.how.level)
     for place, figures in by_place.items():
         gaps, lows, highs = zip(*figures, strict=True)
         spread = statistics.stdev(gaps) if len(gaps) > 1 else math.nan
@@ -311,10 +361,6 @@ def _cost(cost: Mapping[str, Any], name: str) -> float | None:
         name = "tensor_bytes" if cost["memory_kind"] == "process memory" else "peak_bytes"
     value: float | None = cost[name]
     return value
-
-
-def _over(rows: Sequence[Row], metric: str) -> float:
-    return _nanmean([row["metrics"][metric] for row in rows])
 
 
 def _nanmean(values: Sequence[float | None]) -> float:

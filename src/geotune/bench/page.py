@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, get_args
@@ -17,7 +17,6 @@ import geotune
 from geotune.bench.comparison import Line, Table
 from geotune.bench.differences import Differing
 from geotune.bench.figures import fronts
-from geotune.bench.grid import Labels
 from geotune.bench.published import Figure
 from geotune.bench.statistics import Estimate, Verdict
 from geotune.bench.suite import Compare
@@ -30,6 +29,7 @@ from geotune.bench.tables import (
     number,
     others,
     plain,
+    signed,
     with_spread,
 )
 from geotune.report import format as fmt
@@ -152,8 +152,8 @@ def render(content: Content) -> str:
             ],
             others=[block for t in tables for block in _others(t)],
             classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
-            regions=_regions(tables),
-            gaps=_gaps(tables),
+            regions=[block for t in tables for block in _regions(t)],
+            gaps=[block for t in tables for block in _gaps(t)],
             differing=[_windows(found) for found in content.differing if found.windows],
             published=[block for table in tables for block in _beside(table, content.published)],
             searches=[
@@ -180,8 +180,8 @@ def sentences(table: Table, how: Compare) -> list[str]:
     figure = best.figures[metric]
     said = [
         f"{table.title}: of {len(done)} methods {best.method} has the best {metric} on test data, "
-        f"{with_spread(figure.mean, figure.spread)} (from {figure.seeds} "
-        f"seed{'' if figure.seeds == 1 else 's'})."
+        f"{with_spread(figure.mean, figure.spread)} (from {figure.runs} "
+        f"run{'' if figure.runs == 1 else 's'})."
     ]
     by_verdict: dict[str, list[str]] = {}
     for line in done:
@@ -198,6 +198,14 @@ def sentences(table: Table, how: Compare) -> list[str]:
     frugal = [line.method for line in done if line.frugal]
     if frugal:
         said.append(f"No other method is as good in less memory than {fmt.listing(frugal)}.")
+    lost = [
+        f"{line.method} {signed(gap.mean)} ({between(gap.low, gap.high, signs=True)})"
+        for line in done
+        if line is best or line.method == table.reference
+        for gap in [*line.gaps.values()][:1]
+    ]
+    if lost:
+        said.append(f"In regions not seen, beside those of the training: {', '.join(lost)}.")
     return [" ".join(said)]
 
 
@@ -211,7 +219,7 @@ def _table(table: Table, how: Compare) -> dict[str, Any]:
         "recipe": table.recipe,
         "title": table.title,
         "head": [(names[i], names[below] if below else "") for i, below in SHOWN.items()],
-        "notes": notes(table, how.level, how.margin),
+        "notes": notes(table, how),
         "lines": [
             {
                 "method": line.method,
@@ -265,54 +273,16 @@ def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:
     return _block(table.recipe, f"{table.title}: {each}", lines)
 
 
-def _regions(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    groups = [group for group in _groups(tables) if len(set().union(*map(_places, group))) > 1]
-    return [block for group in groups for block in _together(group, lambda line: line.regions)]
+def _regions(table: Table) -> list[dict[str, Any]]:
+    """None where the whole test part is one region."""
+    lines = {line.method: line.regions for line in table.lines}
+    several = len({region for figures in lines.values() for region in figures}) > 1
+    return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines) if several else []
 
 
-def _gaps(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    groups = _groups(tables)
-    return [block for group in groups for block in _together(group, lambda line: line.gaps)]
-
-
-def _groups(tables: Sequence[Table]) -> list[list[Table]]:
-    """The tables of each context; those that only hold out another region are together."""
-    groups: list[list[Table]] = []
-    for table in tables:
-        group = next((group for group in groups if _other_regions(group, table)), None)
-        if group is None:
-            groups.append([table])
-        else:
-            group.append(table)
-    return groups
-
-
-def _together(
-    group: Sequence[Table], figures: Callable[[Line], Mapping[str, Estimate]]
-) -> list[dict[str, Any]]:
-    """A block of what is known by region in tables of one group."""
-    lines: dict[str, dict[str, Estimate]] = {}
-    for line in (line for table in group for line in table.lines):
-        lines.setdefault(line.method, {}).update(figures(line))
-    shared = replace(group[0], context=_shared(group))
-    return _block(shared.recipe, f"{shared.title}: {shared.goal.metric}", lines)
-
-
-def _other_regions(group: Sequence[Table], table: Table) -> bool:
-    """Whether a table is of other regions than all of a group, and differs in one axis alone."""
-    places, shared = [_places(each) for each in (*group, table)], _shared([*group, table])
-    apart = len(set().union(*places)) == sum(map(len, places))
-    return apart and "recipe" in shared and len(shared) == len(table.context) - 1
-
-
-def _shared(tables: Sequence[Table]) -> Labels:
-    """What the contexts of all have in common."""
-    common = set.intersection(*(set(table.context.items()) for table in tables))
-    return {axis: label for axis, label in tables[0].context.items() if (axis, label) in common}
-
-
-def _places(table: Table) -> set[str]:
-    return {region for line in table.lines for region in line.regions}
+def _gaps(table: Table) -> list[dict[str, Any]]:
+    lines = {line.method: line.gaps for line in table.lines}
+    return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines)
 
 
 def _block(

@@ -63,7 +63,7 @@ def bench(
     for note in notes:
         say(f"note: {note}")
     published = [figure for each in suite.published for figure in read_published(each)]
-    _check_reference(suite, cells)
+    _check_compare(suite, cells)
     if suite.search is not None:
         _check_search(suite.search, cells)
     from geotune.bench.goals import goals_of  # imports torch, for seconds
@@ -85,9 +85,9 @@ def bench(
     tables = compare([c for c, _ in kept], [r for _, r in kept], goals, suite.compare, folder)
     how = suite.compare
     for name, text in (
-        ("table.md", as_markdown(tables, how.level, how.margin)),
+        ("table.md", as_markdown(tables, how)),
         ("table.csv", as_csv(tables)),
-        ("table.tex", as_latex(tables, how.level, how.margin)),
+        ("table.tex", as_latex(tables, how)),
     ):
         write_atomically(folder / name, text.encode())
     say("drawing")
@@ -136,7 +136,9 @@ def _rows_there(folder: Path, cells: Sequence[Cell]) -> list[Row | None]:
     return rows
 
 
-def _check_reference(suite: Suite, cells: Sequence[Cell]) -> None:
+def _check_compare(suite: Suite, cells: Sequence[Cell]) -> None:
+    if cells[0].axis in suite.compare.over:
+        raise RecipeError(f"compare.over: {cells[0].axis} is what is compared; leave it out")
     to = suite.compare.to
     methods = dict.fromkeys(cell.method for cell in cells)
     if to is not None and to not in methods:

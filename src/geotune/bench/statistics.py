@@ -2,41 +2,42 @@
 
 A figure owes something to chance twice: to the seed of its training and to which windows it was
 tested on. So both are drawn, with replacement: seeds as wholes, and windows, the same for all seeds
-and methods, so that what makes a window hard for all of them cancels in a difference.
+and methods, so that what makes a window hard for all of them cancels in a difference. Where regions
+are held out in turn it also owes to which regions there are, and these are drawn before all else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.tasks.redraw import Floats, interval
+from geotune.tasks.redraw import Floats, draw, interval
 
 Verdict = Literal["better", "not worse by more than the margin", "worse", "undecided"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over seeds.
+    """A figure over runs that repeat each other: seeds, or regions that are held out in turn.
 
     Attributes:
-        mean: over the seeds, on the whole test part.
-        spread: standard deviation of the seeds; NaN of one.
+        mean: over the runs, each on its whole test part.
+        spread: standard deviation of the runs; NaN of one.
         low: where its interval begins.
         high: where that ends.
-        seeds: how many there are.
+        runs: how many there are.
     """
 
     mean: float
     spread: float
     low: float
     high: float
-    seeds: int
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,47 @@ class Difference:
     verdict: Verdict
 
 
-def over_seeds(by_seed: Floats, drawn: NDArray[np.int64]) -> Floats:
-    """Means `(draws,)` over drawn seeds `(draws, S)` of figures `(S, draws)`.
+def draw_runs(
+    groups: Sequence[Hashable], draws: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Which runs are drawn, `(draws, picks)`: groups of them as wholes, then runs in each.
+
+    `groups` has what each run belongs to, such as the region that it held out; of each drawn group
+    as many runs are drawn as the largest has, so that groups count the same.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for run, group in enumerate(groups):
+        members.setdefault(group, []).append(run)
+    picked = draw(len(members), draws, rng)
+    counts = np.array([len(runs) for runs in members.values()])
+    padded = np.zeros((len(members), counts.max()), dtype=np.int64)
+    for row, runs in zip(padded, members.values(), strict=True):
+        row[: len(runs)] = runs
+    inner = rng.integers(counts[picked][..., None], size=(*picked.shape, counts.max()))
+    found: NDArray[np.int64] = padded[picked[..., None], inner].reshape(draws, -1)
+    return found
+
+
+def over_runs(by_run: Floats, drawn: NDArray[np.int64]) -> Floats:
+    """Means `(draws,)` over drawn runs `(draws, picks)` of figures `(S, draws)`.
 
     A figure that is NaN, such as that of a class which no drawn window shows, is left out.
     """
-    picked = by_seed[drawn, np.arange(len(drawn))[:, None]]
+    picked = by_run[drawn, np.arange(len(drawn))[:, None]]
     known = ~np.isnan(picked)
     total = np.where(known, picked, 0.0).sum(axis=1)
     count = known.sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), math.nan)
 
 
-def estimate(by_seed: Floats, draws: Floats, level: float) -> Estimate:
-    """Of the seeds' figures `(S,)` and means of draws: percentile interval of a level."""
-    known = by_seed[~np.isnan(by_seed)]
+def estimate(by_run: Floats, draws: Floats, level: float) -> Estimate:
+    """Of the runs' figures `(S,)` and means of draws: percentile interval of a level."""
+    known = by_run[~np.isnan(by_run)]
     return Estimate(
         float(known.mean()) if len(known) else math.nan,
         float(known.std(ddof=1)) if len(known) > 1 else math.nan,
         *interval(draws, level),
-        len(by_seed),
+        len(by_run),
     )
 
 

@@ -65,6 +65,11 @@ class Compare(Section):
     to: str | None = Field(
         None, description="the method to compare with; by default full, else the first"
     )
+    over: list[str] = Field(
+        default_factory=list,
+        description="axes of the grid that repeat a comparison, such as the region that is held "
+        "out: means, intervals and verdicts are over them, as over seeds",
+    )
     margin: Share = Field(
         0.02, description="a loss of which share of its figure counts as none that matters"
     )
@@ -196,6 +201,11 @@ class Suite(Section):
                 raise ValueError(f"grid.{axis}: is a name that every suite has; choose another")
             if not choices:
                 raise ValueError(f"grid.{axis}: is empty; give at least one choice")
+        for name in self.compare.over:
+            if name not in self.grid:
+                raise ValueError(
+                    f"compare.over: {name} is no axis of grid; {nearest(name, self.grid)}"
+                )
         if self.search is not None and self.search.key in OURS:
             raise ValueError(f"search.key: {self.search.key} is set by the suite itself")
         for i, found in enumerate(self.published):
@@ -210,6 +220,11 @@ class Suite(Section):
                 if name not in self.grid:
                     raise ValueError(
                         f"published.{i}.axes.{name}: is no axis of grid; {nearest(name, self.grid)}"
+                    )
+                if name in self.compare.over:
+                    raise ValueError(
+                        f"published.{i}.axes.{name}: compare.over takes its choices together; "
+                        "leave it out of one of them"
                     )
         return self
 

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from geotune.bench.comparison import COSTS, Line, Table
+from geotune.bench.suite import Compare
 from geotune.report import format as fmt
 
 if TYPE_CHECKING:
     from rich.table import Table as Drawn
 
 HEAD = (
-    "method", "seeds", "{metric}", "interval", "to {reference}", "interval of that", "verdict",
+    "method", "runs", "{metric}", "interval", "to {reference}", "interval of that", "verdict",
     "memory", "predicted", "time a step", "training", "trained", "adapter", "energy",
 )  # fmt: skip
 
@@ -52,14 +53,15 @@ def _starred(text: str, marked: bool) -> str:
     return f"* {text}" if marked else text
 
 
-def notes(table: Table, level: float, margin: float) -> str:
+def notes(table: Table, how: Compare) -> str:
     """What a reader of the table has to know."""
     better = "lower" if table.goal.lower else "higher"
+    over = f"{fmt.listing(how.over)}, and seeds" if how.over else "seeds"
     return (
-        f"{table.goal.metric}, {better} is better: mean and standard deviation over seeds; "
-        f"intervals of {100 * level:g} % over seeds and {table.units} units of the test part. "
-        f"Differences to {table.reference} are positive where a method is better; the margin is "
-        f"{100 * margin:g} % of its figure. * no other method is as good for less."
+        f"{table.goal.metric}, {better} is better: mean and standard deviation over {over}; "
+        f"intervals of {100 * how.level:g} % over {over} and {table.units} {how.unit}s of the test "
+        f"part. Differences to {table.reference} are positive where a method is better; the margin "
+        f"is {100 * how.margin:g} % of its figure. * no other method is as good for less."
         + (
             " Of one seed an interval tells nothing of the chance in training."
             if all(len(line.runs) < 2 for line in table.lines)
@@ -74,12 +76,12 @@ def others(table: Table) -> list[str]:
     return [name for name in names if "/" not in name and name != table.goal.metric]
 
 
-def as_markdown(tables: Sequence[Table], level: float, margin: float) -> str:
+def as_markdown(tables: Sequence[Table], how: Compare) -> str:
     """All tables as Markdown, each with one of the other figures below it where there are any."""
     blocks = []
     for table in tables:
         rows = _markdown([head(table), *(cells(table, line) for line in table.lines)])
-        blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, level, margin)}\n")
+        blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, how)}\n")
         if names := others(table):
             done = [(line.method, line.figures) for line in table.lines if line.figures]
             figures = [
@@ -96,13 +98,13 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in (first, rule, *rest))
 
 
-def as_latex(tables: Sequence[Table], level: float, margin: float) -> str:
+def as_latex(tables: Sequence[Table], how: Compare) -> str:
     """All tables as LaTeX, for the package booktabs."""
     blocks = []
     for table in tables:
         rows = [" & ".join(map(latex, row)) for row in [cells(table, line) for line in table.lines]]
         body = " \\\\\n".join(rows)
-        caption = latex(f"{table.title}. {notes(table, level, margin)}")
+        caption = latex(f"{table.title}. {notes(table, how)}")
         blocks.append(
             "\\begin{table}\n\\centering\\small\n"
             f"\\begin{{tabular}}{{l{'r' * (len(HEAD) - 1)}}}\n\\toprule\n"
@@ -120,7 +122,7 @@ def as_csv(tables: Sequence[Table]) -> str:
     estimates = ("mean", "std", "low", "high")
     differences = ("difference", "difference_low", "difference_high")
     writer.writerow(
-        [*contexts, "method", "seeds", "failed", "metric", *estimates, "reference", *differences,
+        [*contexts, "method", "runs", "failed", "metric", *estimates, "reference", *differences,
          "verdict", *COSTS, "frugal", "fast"]
     )  # fmt: skip
     for table in tables:

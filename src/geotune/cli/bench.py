@@ -51,7 +51,7 @@ def bench(
         how = result.suite.compare
         for table in result.tables:
             out().print(for_terminal(table))
-            out().print(f"[dim]{escape(notes(table, how.level, how.margin))}[/dim]")
+            out().print(f"[dim]{escape(notes(table, how))}[/dim]")
         out().print(f"page: {result.folder / PAGE}")
     failed = [row for row in result.rows if row["status"] == "failed"]
     if failed:
