@@ -9,11 +9,13 @@ import io
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from geotune.bench.comparison import COSTS, Line, Table, _cost
-from geotune.bench.figures import fronts
+from geotune.bench.figures import fronts, write_figures
 from geotune.bench.page import Content, _beside, _gaps, _regions, render, sentences
 from geotune.bench.published import Figure
 from geotune.bench.search import Goal
@@ -159,14 +161,26 @@ def test_the_csv_has_plain_numbers(table: Table) -> None:
 
 
 def test_figures_say_in_words_who_is_on_the_front(table: Table) -> None:
-    memory, time = fronts(table, 0)
+    memory, time = fronts(table, 0).values()
     assert "No other method is as good for less than: est." in memory.words
     assert "<svg" in time.svg and "seconds a training step" in time.words
 
 
+def test_each_figure_is_a_file_of_its_own(table: Table, tmp_path: Path) -> None:
+    write_figures(tmp_path, [table])
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "ships-fraction-0.1-memory.svg",
+        "ships-fraction-0.1-time.svg",
+    ]
+    for path in tmp_path.iterdir():
+        root = ElementTree.parse(path).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.attrib["viewBox"]
+        assert "currentColor" not in path.read_text()
+
+
 def test_a_table_without_any_run_has_no_figure(table: Table) -> None:
     empty = Table(table.context, table.goal, "none", 0, [table.lines[-1]])
-    assert fronts(empty, 0) == [] and sentences(empty, Compare())[0].endswith("no run is done.")
+    assert fronts(empty, 0) == {} and sentences(empty, Compare())[0].endswith("no run is done.")
 
 
 def test_a_single_region_is_the_whole_test_part(table: Table) -> None:

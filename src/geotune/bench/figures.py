@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from geotune.bench.comparison import Line, Table
 from geotune.bench.labels import name_dots
-from geotune.report.figures import BLUE, ORANGE, Curve, new_axes, svg
+from geotune.files import write_atomically
+from geotune.report.figures import BLUE, ORANGE, Curve, as_file, new_axes, svg
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,14 @@ class Across:
     """A cost to lay accuracy against.
 
     Attributes:
+        name: of its figure.
         cost: its name in a line.
         label: of the axis.
         unit: what of the cost is one of the axis.
         front: the line's mark of being on the front.
     """
 
+    name: str
     cost: str
     label: str
     unit: float
@@ -28,15 +34,23 @@ class Across:
 
 
 ACROSS = (
-    Across("memory_bytes", "memory of a training step, GB", 1e9, "frugal"),
-    Across("seconds_per_step", "seconds a training step", 1.0, "fast"),
+    Across("memory", "memory_bytes", "memory of a training step, GB", 1e9, "frugal"),
+    Across("time", "seconds_per_step", "seconds a training step", 1.0, "fast"),
 )
 
 
-def fronts(table: Table, number: int) -> list[Curve]:
-    """The figures of a table, the `number`-th on its page; none where nothing was measured."""
-    made = (_front(table, across, f"front{number}{i}") for i, across in enumerate(ACROSS))
-    return [curve for curve in made if curve is not None]
+def fronts(table: Table, number: int) -> dict[str, Curve]:
+    """The figures of a table by name, the `number`-th on its page; none of what is not known."""
+    made = {each.name: _front(table, each, f"front{number}{each.name}") for each in ACROSS}
+    return {name: curve for name, curve in made.items() if curve is not None}
+
+
+def write_figures(folder: Path, tables: Sequence[Table]) -> None:
+    """Each figure as an SVG of its own, called by its table and the cost."""
+    for number, table in enumerate(tables):
+        title = re.sub(r"[^\w.+-]+", "-", table.title).strip("-")
+        for name, curve in fronts(table, number).items():
+            write_atomically(folder / f"{title}-{name}.svg", as_file(curve.svg).encode())
 
 
 def _front(table: Table, across: Across, prefix: str) -> Curve | None:

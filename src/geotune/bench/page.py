@@ -148,7 +148,7 @@ def render(content: Content) -> str:
             figures=[
                 (table.recipe, curve, Markup(curve.svg))
                 for number, table in enumerate(tables)
-                for curve in fronts(table, number)
+                for curve in fronts(table, number).values()
             ],
             others=[block for t in tables for block in _others(t)],
             classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],

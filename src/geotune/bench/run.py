@@ -76,6 +76,7 @@ def bench(
     )
     from geotune.bench.comparison import compare
     from geotune.bench.differences import differing
+    from geotune.bench.figures import write_figures
     from geotune.bench.page import Content, render
     from geotune.bench.tables import as_csv, as_latex, as_markdown
     from geotune.report.page import write_page
@@ -91,6 +92,7 @@ def bench(
     ):
         write_atomically(folder / name, text.encode())
     say("drawing")
+    write_figures(folder / "figures", tables)
     maps = [found for table in tables if (found := differing(table, folder)) is not None]
     devices = dict.fromkeys(row["cost"]["device"] for _, row in kept if row["error"] is None)
     content = Content(path.stem, tables, how, pages, maps, published, notes, ", ".join(devices))

@@ -22,8 +22,8 @@ def bench(
     """Compare methods: run a grid of recipes, and say which is better, by how much, at what cost.
 
     The same command goes on with a suite that was cut off; what is done is not done again. It
-    leaves rows.jsonl, table.md, table.csv, table.tex and bench.html. The exit code is 1 where a run
-    failed: its row and the page say why.
+    leaves rows.jsonl, table.md, table.csv, table.tex, figures/ and bench.html. The exit code is 1
+    where a run failed: its row and the page say why.
 
     Parameters
     ----------

@@ -17,6 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from .content import Report
 from .tasks.base import TaskPage
 
+ON_ANY_PAGE = "#757c87"
+"""A text colour that can be read on white and on black."""
+
 # Stands for the page's text colour until the SVG is written: matplotlib has no `currentColor`.
 INK = "#010203"
 BLUE, ORANGE = "#3b82d6", "#e07b26"
@@ -169,3 +172,10 @@ def svg(figure: Figure, prefix: str) -> str:
     body = re.sub(r'((?:\sid|href)="#?|url\(#)', rf"\g<1>{prefix}-", body)
     body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
     return (head + ">" + body).replace(INK, "currentColor").strip()
+
+
+def as_file(element: str) -> str:
+    """What `svg` gives as a file of its own, which pages of any colour may show."""
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    alone = element.replace("<svg", f'<svg {spaces} font-family="sans-serif"', 1)
+    return alone.replace("currentColor", ON_ANY_PAGE) + "\n"
