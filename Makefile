@@ -37,10 +37,11 @@ $(VENV)/.test: pyproject.toml constraints.txt $(BIN)/python
 	$(call install,.[test])
 	@touch $@ $(VENV)/.demo
 
-# uv's environments have no pip of their own, so ensurepip brings it where uv has gone.
+# uv's environments have no pip of their own, so ensurepip brings it where uv has gone. Bytecode is
+# made once, as pip does: where Python may not write it, every command would take 8 s longer.
 define install
 	@if uv --version >/dev/null 2>&1; then \
-		set -x; uv pip install --python $(BIN)/python -c constraints.txt -e '$(1)'; \
+		set -x; uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '$(1)'; \
 	else \
 		$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; \
 		set -x; $(BIN)/python -m pip install -c constraints.txt -e '$(1)'; \
