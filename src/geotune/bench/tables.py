@@ -89,7 +89,29 @@ def as_markdown(tables: Sequence[Table], how: Compare) -> str:
                 for method, each in done
             ]
             blocks.append(f"{_markdown([['method', *names], *figures])}\n")
+        if any(line.gaps for line in table.lines):
+            blocks.append(f"{_gaps(table)}\n")
     return "\n".join(blocks)
+
+
+def _gaps(table: Table) -> str:
+    """What is lost in regions not seen, one a line; there may be many."""
+    done = [line for line in table.lines if line.gaps]
+    places = dict.fromkeys(place for line in done for place in line.gaps)
+    rows = [
+        [
+            place,
+            *(
+                f"{signed(gap.mean)} ({between(gap.low, gap.high, signs=True)})"
+                if (gap := line.gaps.get(place))
+                else fmt.DASH
+                for line in done
+            ),
+        ]
+        for place in places
+    ]
+    head = ["not seen in training", *(line.method for line in done)]
+    return f"{table.goal.metric} there, less that in seen regions:\n\n{_markdown([head, *rows])}"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
