@@ -52,6 +52,10 @@ def test_a_suite_is_run_shown_and_shown_again(
         ),
         ({"compare": {"to": "ful"}}, "compare.to: 'ful' is no method of this suite"),
         (
+            {"grid": {"method.kind": ["est", "full"]}, "compare": {"over": ["method.kind"]}},
+            "compare.over: method.kind is what is compared; leave it out",
+        ),
+        (
             {"search": {"key": "train.lrr", "low": 1e-4, "high": 1e-2}},
             "train.lrr: unknown key; did you mean train.lr?",
         ),

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from geotune.bench import comparison
-from geotune.bench.comparison import COSTS, Line, Table, compare
+from geotune.bench.comparison import (
+    COSTS,
+    Line,
+    Repeat,
+    Table,
+    _Draws,
+    _gaps,
+    _Runs,
+    compare,
+)
 from geotune.bench.execute import RUNS
 from geotune.bench.grid import Cell, expand
 from geotune.bench.rows import Row
@@ -126,6 +135,24 @@ def test_the_gap_of_all_regions_stands_before_those_of_each(told: Told) -> None:
     assert gaps["mean of 3"].mean == pytest.approx(-0.2)
     assert [gaps["mean of 3"].low, gaps["mean of 3"].high] == pytest.approx([-0.3, -0.1])
     assert [gaps["oslo"].low, gaps["oslo"].high] == [-0.5, 0.5]
+
+
+def test_gaps_of_seeds_are_averaged_by_the_regions_not_seen() -> None:
+    def row(places: list[str], unseen: float, low: float | None) -> Row:
+        figures = {"unseen": {"mean": unseen}, "seen": {"mean": 0.5}}
+        intervals = {"mean": [low, 0.1]}  # JSON has null for what is no number
+        return {"gap": {**figures, "intervals": intervals, "unseen_regions": places}}
+
+    rows = [row(["busan"], 0.4, -0.3), row(["busan"], 0.2, -0.5), row([*"abcd"], 0.6, None)]
+    repeats: list[Repeat] = [((), seed) for seed in range(4)]
+    its = _Runs(repeats, [*rows, {"gap": None}], {}, {}, [])
+    found = _gaps(its, "mean", _Draws(Compare()))
+    assert list(found) == ["mean of 2", "busan", "4 regions"]
+    assert found["mean of 2"].mean == pytest.approx(-0.1)
+    busan = found["busan"]
+    assert [busan.mean, busan.low, busan.high] == pytest.approx([-0.2, -0.4, 0.1])
+    assert busan.spread == pytest.approx(0.1 * math.sqrt(2)) and busan.runs == 2
+    assert math.isnan(found["4 regions"].low) and math.isnan(found["4 regions"].spread)
 
 
 def test_a_difference_is_of_what_both_have_done(told: Told) -> None:

@@ -73,7 +73,9 @@ def table() -> Table:
 def content(table: Table) -> Content:
     figures = [Figure("ships", "full", 0.55, 0.01, "a paper"), Figure("x", "est", 0.1, None, "y")]
     pages = {"ships": PAGES["segment"]}
-    return Content("harbours", [table], Compare(), pages, [], figures, ["a note"], "a CPU")
+    return Content(
+        "harbours", [table], [fronts(table, 0)], Compare(), pages, [], figures, ["a note"], "a CPU"
+    )
 
 
 def test_the_page_needs_no_network_and_runs_its_own_script_only(table: Table) -> None:
@@ -170,7 +172,7 @@ def test_figures_say_in_words_who_is_on_the_front(table: Table) -> None:
 
 
 def test_each_figure_is_a_file_of_its_own(table: Table, tmp_path: Path) -> None:
-    write_figures(tmp_path, [table])
+    write_figures(tmp_path, [table], [fronts(table, 0)])
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "ships-fraction-0.1-memory.svg",
         "ships-fraction-0.1-time.svg",

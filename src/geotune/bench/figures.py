@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,13 @@ def fronts(table: Table, number: int) -> dict[str, Curve]:
     return {name: curve for name, curve in made.items() if curve is not None}
 
 
-def write_figures(folder: Path, tables: Sequence[Table]) -> None:
-    """Each figure as an SVG of its own, called by its table and the cost."""
-    for number, table in enumerate(tables):
+def write_figures(
+    folder: Path, tables: Sequence[Table], figures: Sequence[Mapping[str, Curve]]
+) -> None:
+    """The figures of each table as SVGs of their own, called by the table and the cost."""
+    for table, curves in zip(tables, figures, strict=True):
         title = re.sub(r"[^\w.+-]+", "-", table.title).strip("-")
-        for name, curve in fronts(table, number).items():
+        for name, curve in curves.items():
             write_atomically(folder / f"{title}-{name}.svg", as_file(curve.svg).encode())
 
 

@@ -16,7 +16,6 @@ from markupsafe import Markup
 import geotune
 from geotune.bench.comparison import Line, Table
 from geotune.bench.differences import Differing
-from geotune.bench.figures import fronts
 from geotune.bench.published import Figure
 from geotune.bench.statistics import Estimate, Verdict
 from geotune.bench.suite import Compare
@@ -33,6 +32,7 @@ from geotune.bench.tables import (
     with_spread,
 )
 from geotune.report import format as fmt
+from geotune.report.figures import Curve
 from geotune.report.page import new_environment, page_style
 from geotune.report.pictures import png
 from geotune.report.tasks.base import TaskPage
@@ -104,6 +104,7 @@ class Content:
 
     Attributes:
         name: of the suite.
+        figures: of each table, by name.
         how: differences were judged.
         pages: by recipe its task's part of a page.
         notes: what the user was told.
@@ -112,6 +113,7 @@ class Content:
 
     name: str
     tables: Sequence[Table]
+    figures: Sequence[Mapping[str, Curve]]
     how: Compare
     pages: Mapping[str, TaskPage]
     differing: Sequence[Differing]
@@ -147,8 +149,8 @@ def render(content: Content) -> str:
             tables=[_table(table, how) for table in tables],
             figures=[
                 (table.recipe, curve, Markup(curve.svg))
-                for number, table in enumerate(tables)
-                for curve in fronts(table, number).values()
+                for table, curves in zip(tables, content.figures, strict=True)
+                for curve in curves.values()
             ],
             others=[block for t in tables for block in _others(t)],
             classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],

@@ -76,7 +76,7 @@ def bench(
     )
     from geotune.bench.comparison import compare
     from geotune.bench.differences import differing
-    from geotune.bench.figures import write_figures
+    from geotune.bench.figures import fronts, write_figures
     from geotune.bench.page import Content, render
     from geotune.bench.tables import as_csv, as_latex, as_markdown
     from geotune.report.page import write_page
@@ -92,10 +92,13 @@ def bench(
     ):
         write_atomically(folder / name, text.encode())
     say("drawing")
-    write_figures(folder / "figures", tables)
+    figures = [fronts(table, number) for number, table in enumerate(tables)]
+    write_figures(folder / "figures", tables, figures)
     maps = [found for table in tables if (found := differing(table, folder)) is not None]
     devices = dict.fromkeys(row["cost"]["device"] for _, row in kept if row["error"] is None)
-    content = Content(path.stem, tables, how, pages, maps, published, notes, ", ".join(devices))
+    content = Content(
+        path.stem, tables, figures, how, pages, maps, published, notes, ", ".join(devices)
+    )
     write_page(folder / PAGE, render(content))
     return Benched(folder, [row for _, row in kept], tables, suite)
 
