@@ -198,7 +198,9 @@ def test_a_single_region_is_the_whole_test_part(table: Table) -> None:
 def test_what_is_lost_in_regions_not_seen_has_its_interval(table: Table) -> None:
     [block] = _gaps(table)
     assert block["columns"] == ["busan"]
-    assert block["lines"][0] == ("full", [("-0.123", "-0.200 to -0.050", -0.123)])
+    minus = "\N{MINUS SIGN}"
+    cell = (f"{minus}0.123", f"{minus}0.200 to {minus}0.050", -0.123)
+    assert block["lines"][0] == ("full", [cell])
 
 
 def test_many_regions_are_folded_with_a_line_each(table: Table) -> None:

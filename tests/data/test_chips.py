@@ -46,7 +46,7 @@ def test_chips_without_partner_are_named(tmp_path: Path, write_raster: Any) -> N
     for name in "bc":
         write_raster(f"masks/{name}.tif", ZEROS)
     with pytest.raises(
-        GeotuneError, match=r"1 images without a mask there: a; .*1 masks without an image there: c"
+        GeotuneError, match=r"1 image without mask there: a; .*1 mask without image there: c"
     ):
         open_chips(
             partial(open_labels, classes=SHIPS),

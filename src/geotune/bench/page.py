@@ -284,11 +284,15 @@ def _regions(table: Table) -> list[dict[str, Any]]:
 
 def _gaps(table: Table) -> list[dict[str, Any]]:
     lines = {line.method: line.gaps for line in table.lines}
-    return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines)
+    return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines, signs=True)
 
 
 def _block(
-    recipe: str, title: str, lines: Mapping[str, Mapping[str, Estimate]]
+    recipe: str,
+    title: str,
+    lines: Mapping[str, Mapping[str, Estimate]],
+    *,
+    signs: bool = False,
 ) -> list[dict[str, Any]]:
     """A table of figures by method and by name; none where there are no names.
 
@@ -311,17 +315,20 @@ def _block(
             "title": title,
             "many": many,
             "columns": columns,
-            "lines": [(row, [_cell(figure(row, column)) for column in columns]) for row in rows],
+            "lines": [
+                (row, [_cell(figure(row, column), signs) for column in columns]) for row in rows
+            ],
         }
     ]
 
 
-def _cell(figure: Estimate | None) -> tuple[str, str, float | str]:
+def _cell(figure: Estimate | None, signs: bool) -> tuple[str, str, float | str]:
     """A figure, its interval where there is one, and what it is sorted by."""
     if figure is None:
         return fmt.DASH, "", ""
-    interval = between(figure.low, figure.high)
-    return number(figure.mean), "" if interval == fmt.DASH else interval, plain(figure.mean)
+    interval = between(figure.low, figure.high, signs=signs)
+    mean = signed(figure.mean) if signs else number(figure.mean)
+    return mean, "" if interval == fmt.DASH else interval, plain(figure.mean)
 
 
 def _windows(found: Differing) -> dict[str, Any]:

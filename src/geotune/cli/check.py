@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geotune.cli.console import Json, counting, escape, out, print_json, recipe_of, say
+from geotune.wording import counted
 
 if TYPE_CHECKING:
     from geotune.jobs.check import Checked
@@ -62,13 +63,9 @@ def _show_check(found: Checked) -> None:
             shares = [_share(counts, name) for counts in found.class_counts.values()]
             table.add_row(escape(name), *shares)
         out().print(table)
-    counts = ", ".join(_counted(found.count(word), word) for word in SEVERITY_STYLES)
-    out().print(f"{found.scenes} scenes read: {counts}")
+    counts = ", ".join(counted(found.count(word), word) for word in SEVERITY_STYLES)
+    out().print(f"{counted(found.scenes, 'scene')} read: {counts}")
     out().print(f"page: {found.page}")
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _share(counts: dict[str, int], name: str) -> str:

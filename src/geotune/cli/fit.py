@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from geotune.cli.console import Json, counting, err, out, print_json, recipe_of, say
 from geotune.cli.metrics import metrics_table
+from geotune.wording import counted
 
 if TYPE_CHECKING:
     from geotune.jobs.fit import FitResult
@@ -75,7 +76,8 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
     summary, memory = result.summary, result.summary["peak_memory"]
     tensors, predicted = memory.get("tracked_bytes"), memory.get("predicted_bytes")
     out().print(
-        f"{summary['epochs']} epochs in {summary['seconds']:.0f} s, best {summary['best_epoch']}; "
+        f"{counted(summary['epochs'], 'epoch')} in {summary['seconds']:.0f} s, "
+        f"best {summary['best_epoch']}; "
         f"{summary['trained_parameters']:,} of {summary['total_parameters']:,} parameters trained; "
         f"peak {memory['peak_bytes'] / 1e9:.2f} GB of {memory['kind']}"
         + (f"; tensors of a step {tensors / 1e9:.2f} GB" if tensors else "")

@@ -12,6 +12,7 @@ from geotune.data.scene import Scene
 from geotune.data.scene_files import RASTER_SUFFIXES
 from geotune.data.scenes import same_bands
 from geotune.types import GeotuneError
+from geotune.wording import counted, some
 
 
 def open_chips(
@@ -94,12 +95,13 @@ def _pair(
                 raise GeotuneError(f"{lone}: has no {what} in {folder}{by_stem}")
         return
     said = []
-    for what, names, folder in (
-        ("images without a mask", sorted(set(found) - set(drawn)), masks),
-        ("masks without an image", sorted(set(drawn) - set(found)), images),
+    for what, lacks, names, folder in (
+        ("image", "mask", sorted(set(found) - set(drawn)), masks),
+        ("mask", "image", sorted(set(drawn) - set(found)), images),
     ):
         if names:
-            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            said.append(f"{folder}: {len(names)} {what} there: {', '.join(names[:10])}{more}")
+            said.append(
+                f"{folder}: {counted(len(names), what)} without {lacks} there: {some(names, 10)}"
+            )
     if said:
         raise GeotuneError("; ".join(said) + by_stem)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from geotune.types import GeotuneError
+from geotune.wording import some
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -95,9 +96,3 @@ def refuse(findings: Iterable[Finding]) -> None:
     if errors:
         more = f" ({len(errors) - 1} more: geotune check lists them)" if errors[1:] else ""
         raise GeotuneError(errors[0] + more)
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -31,6 +31,7 @@ from geotune.data.vector_file import (
 )
 from geotune.data.windows import Window
 from geotune.types import IGNORE, GeotuneError
+from geotune.wording import some
 
 MANY_CORNERS = 500
 POLYGONS = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
@@ -165,10 +166,9 @@ def _classes_of(
     indices = np.array([values.index_of(value) for value in attribute], dtype=np.int64)
     unknown = Counter(str(v) for v, i in zip(attribute, indices, strict=True) if i == UNKNOWN)
     if unknown:
-        listed = ", ".join(f"{value!r} ({n} features)" for value, n in unknown.most_common(5))
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        listed = some([f"{value!r} ({n} features)" for value, n in unknown.most_common()])
         raise GeotuneError(
-            f"{path}: holds class value {listed}{more} in its field {name!r}; expected "
+            f"{path}: holds class value {listed} in its field {name!r}; expected "
             f"{values.describe()}; name another field with data.class_field, or say what the "
             "values mean with data.class_values"
         )

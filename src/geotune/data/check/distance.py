@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from geotune.data.examined import Examined
-from geotune.data.findings import Finding, some
+from geotune.data.findings import Finding
+from geotune.wording import some
 
 
 def distance(examined: Examined) -> list[Finding]:

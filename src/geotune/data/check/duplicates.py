@@ -6,7 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from geotune.data.examined import Examined
-from geotune.data.findings import Finding, some
+from geotune.data.findings import Finding
+from geotune.wording import some
 
 SHOWN = 10
 """Images that are told apart; the rest are counted."""
@@ -47,7 +48,7 @@ def duplicates(examined: Examined) -> list[Finding]:
             Finding(
                 "note",
                 "duplicates",
-                f"{len(within)} images are there more than once in their part: {some(named)}",
+                f"images that are there more than once in their part: {some(named)}",
                 within[0][0][1],
             )
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from geotune.data.examined import Examined
-from geotune.data.findings import Finding, Severity, some
+from geotune.data.findings import Finding, Severity
+from geotune.wording import some
 
 LOOK_AT = {
     "pixel": "their labels and at data.nodata, data.ignore_values and data.unlabelled",

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 
 from geotune.data.examined import Examined
-from geotune.data.findings import Finding, Severity, some
+from geotune.data.findings import Finding, Severity
 from geotune.data.scan import SceneScan
 from geotune.data.scene import Scene
+from geotune.wording import some
 
 Fact = Callable[[Scene, SceneScan], Hashable]
 

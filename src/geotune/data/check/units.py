@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from geotune.data.examined import Examined
-from geotune.data.findings import Finding, some
+from geotune.data.findings import Finding
+from geotune.wording import some
 
 FACTOR = 30.0
 """Values so many times larger or smaller than the other scenes' are in other units."""

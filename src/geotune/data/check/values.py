@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from geotune.data.examined import Examined
-from geotune.data.findings import Finding, some
+from geotune.data.findings import Finding
+from geotune.wording import counted, some
 
 SATURATED = 0.01
 """Share of a band's pixels at its highest value that speaks of clipping."""
@@ -64,7 +65,7 @@ def values(examined: Examined) -> list[Finding]:
         share, path = max(edges)
         text = (
             f"{path}: {share:.1%} of its pixels hold {value:g} in every band"
-            + (f", and so it is in {len(edges) - 1} more scenes" if edges[1:] else "")
+            + (f", and so it is in {counted(len(edges) - 1, 'more scene')}" if edges[1:] else "")
             + f"; where that means no data set data.nodata: {value:g}"
         )
         found.append(Finding("warning", "values", text, path))

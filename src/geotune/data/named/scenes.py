@@ -11,7 +11,6 @@ from geotune.data.image_labels import ImageLabels
 from geotune.data.labels import open_labels
 from geotune.data.named.absent import absent
 from geotune.data.named.samples import Sample, find_samples, label_of
-from geotune.data.objects.annotations import listed
 from geotune.data.objects.options import Options
 from geotune.data.objects.scenes import scenes_of
 from geotune.data.raster import RasterSource
@@ -21,6 +20,7 @@ from geotune.data.scene_files import first_file
 from geotune.data.targets import ImageClass
 from geotune.datasets.base import NamedDataset
 from geotune.types import GeotuneError
+from geotune.wording import some
 
 Opened = list[tuple[Sample, RasterSource]]
 
@@ -158,4 +158,4 @@ def _grey(about: NamedDataset, opened: Opened) -> list[str]:
     grey = [s.name for s, r in opened if len(r.places) > len({place.index for place in r.places})]
     if not (about.grey and grey):
         return []
-    return [f"{len(grey)} images are grey, so that their bands are the same: {listed(grey)}"]
+    return [f"images that are grey, so that their bands are the same: {some(grey, 3)}"]

@@ -18,6 +18,7 @@ from geotune.data.objects.options import Options
 from geotune.data.objects.target import Boxes
 from geotune.data.values import UNKNOWN, ClassValues
 from geotune.types import GeotuneError
+from geotune.wording import some
 
 LEAST_AREA = 1e-6
 """In square pixels: what is smaller comes from rounding."""
@@ -68,14 +69,8 @@ class Remarks:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each kind."""
         return tuple(
-            f"{what}: {len(places)} ({listed(places)})" for what, places in self.places.items()
+            f"{what}: {len(places)} ({some(places, 3)})" for what, places in self.places.items()
         )
-
-
-def listed(items: Sequence[str], most: int = 3) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
 
 
 def usable(
@@ -132,8 +127,8 @@ def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Box
     if infinite.any():
         places = [annotations[i].place for i in np.flatnonzero(infinite).tolist()]
         raise GeotuneError(
-            f"{path}: {listed(places)}: has a coordinate that is no finite number; mend it or take "
-            "the annotation out"
+            f"{path}: {some(places, 3)}: has a coordinate that is no finite number; mend it or "
+            "take the annotation out"
         )
     if oriented:
         owners = np.repeat(np.arange(len(counts)), counts)
@@ -149,8 +144,9 @@ def _classes(
     nameless = [a.place for a in annotations if a.name is None]
     if nameless and len(values.classes) > 1:
         raise GeotuneError(
-            f"{path}: {listed(nameless)}: does not say which of {', '.join(values.classes)} it is; "
-            "write the class into the file (of a vector file name its field with data.class_field)"
+            f"{path}: {some(nameless, 3)}: does not say which of {', '.join(values.classes)} it "
+            "is; write the class into the file (of a vector file name its field with "
+            "data.class_field)"
         )
     indices = np.array(
         [0 if a.name is None else values.index_of(a.name) for a in annotations], dtype=np.int64
@@ -162,7 +158,7 @@ def _classes(
         first = annotations[int(np.argmax(indices == UNKNOWN))].place
         found = [f"{name!r} ({count} annotations)" for name, count in unknown.most_common()]
         raise GeotuneError(
-            f"{path}: holds class {listed(found, 5)}, the first at {first}; expected "
+            f"{path}: holds class {some(found)}, the first at {first}; expected "
             f"{values.describe()}; name it in task.classes, say what it means with "
             "data.class_values, or leave other classes out with data.other_classes: leave_out"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from geotune.data.findings import Faults
-from geotune.data.objects.annotations import Found, Remarks, listed, usable
+from geotune.data.objects.annotations import Found, Remarks, usable
 from geotune.data.objects.catalog import FORMATS, Format, guess
 from geotune.data.objects.labels import ObjectLabels
 from geotune.data.objects.options import Options
@@ -29,6 +29,7 @@ from geotune.data.scenes import (
 )
 from geotune.data.splits.parts import Parts
 from geotune.data.values import ClassValues, Said
+from geotune.wording import counted, some
 
 
 def open_object_scenes(
@@ -85,13 +86,14 @@ def open_object_scenes(
                 refuse_missing([name], files, otherwise)
     elif gone:
         notes.append(
-            f"{origin}: {len(gone)} scenes without a file, so without object: {listed(gone)}"
+            f"{origin}: {counted(len(gone), 'scene')} without a file, so without object: "
+            f"{some(gone, 3)}"
         )
     values = ClassValues.of(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
     listing = {files[name] for name in opened if files[name].is_file()}
     if without := _without_image(labels or "", files, listing, rasters, FORMATS[chosen]):
-        notes.append(f"{origin}: {len(without)} without an image: {listed(without)}")
+        notes.append(f"{origin}: {len(without)} without an image: {some(without, 3)}")
     opened_scenes = _scenes(rasters, opened, [*notes, *remarks], faults)
     return [described(scene, found[scene.name]) for scene in opened_scenes]
 

@@ -18,13 +18,13 @@ from dataclasses import replace
 import numpy as np
 
 from geotune.data.acquisition import METRES_PER_DEGREE
-from geotune.data.findings import some
 from geotune.data.footprints import Footprint, footprint, nearer_than
 from geotune.data.scene import Scene
 from geotune.data.splits.parts import Parts, draw, require_parts
 from geotune.data.windows import Window
 from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
+from geotune.wording import some
 
 
 def split_by_blocks(

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 
-from geotune.data.findings import some
 from geotune.data.scene import Scene
 from geotune.data.splits.groups import group_of
 from geotune.data.splits.parts import Parts, require_parts
 from geotune.types import GeotuneError
+from geotune.wording import some
 
 
 def split_by_date(

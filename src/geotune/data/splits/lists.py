@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from geotune.data.findings import some
 from geotune.data.scene import Scene
 from geotune.data.splits.groups import group_of
 from geotune.data.splits.parts import Parts, parts_of
 from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
+from geotune.wording import some
 
 
 def split_by_list(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from geotune.data.findings import some
 from geotune.data.scene import Scene
 from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
+from geotune.wording import counted, some
 
 Parts = dict[str, list[Scene]]
 """The scenes of `train`, `val` and `test`; `test` may be empty."""
@@ -79,7 +79,7 @@ def require_parts(parts: Parts, scenes: Sequence[Scene]) -> Parts:
         if not parts[part]:
             raise GeotuneError(
                 f"data.split: no scene is left for {part} "
-                f"({len(scenes)} scenes: {some([scene.name for scene in scenes], 10)}); "
+                f"({counted(len(scenes), 'scene')}: {some([scene.name for scene in scenes], 10)}); "
                 "name fewer elsewhere or give more scenes"
             )
     return parts
