@@ -26,7 +26,7 @@ lint: $(VENV)/.test  ## style, formatting, and that imports point down only
 	$(BIN)/lint-imports
 
 typecheck: $(VENV)/.test  ## types, strictly
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy --strict src benchmarks
 
 # .demo and .test are stamps: younger than what they depend on once that is installed.
 $(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/python

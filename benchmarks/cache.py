@@ -190,7 +190,7 @@ def step(model: Model, built: Built, optimizer: Optimizer, batch: Batch, precisi
     """One training step."""
     with autocast(batch.targets.device, precision):
         loss = built.task.loss(model(**batch.inputs), batch.targets)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad()
 
@@ -198,9 +198,9 @@ def step(model: Model, built: Built, optimizer: Optimizer, batch: Batch, precisi
 def compared(rows: dict[str, Row]) -> Row:
     """What was promised and what came out, of rows of the same call."""
     found: Row = {}
-    for what, (row, of, promised) in TARGETS.items():
-        if all("seconds_a_step" in rows.get(name, {}) for name in (row, of)):
-            share = rows[row]["seconds_a_step"] / rows[of]["seconds_a_step"]
+    for what, (name, of, promised) in TARGETS.items():
+        if all("seconds_a_step" in rows.get(each, {}) for each in (name, of)):
+            share = rows[name]["seconds_a_step"] / rows[of]["seconds_a_step"]
             found[f"time {what}"] = {"share": share, "promised": promised, "met": share <= promised}
     for row in rows.values():
         recomputes = not any("recompute" in change for change in ROWS[row["name"]])

@@ -59,7 +59,7 @@ def main() -> int:
     planner = Planner(recipe_for("full"), tuple(BANDS))
     rows: dict[str, dict[str, Any]] = {}
     for method in METHODS:
-        prediction = planner.predict(recipe_for(method))
+        prediction, _ = planner.predict(recipe_for(method))
         rows[method] = {
             "peak_bytes": prediction.gpu.total,
             "parts": prediction.gpu.parts,

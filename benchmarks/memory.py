@@ -108,7 +108,7 @@ def shares() -> list[dict[str, Any]]:
                 recipe = recipe_for(backbone, {**changes, "data.window": size})
                 prediction, kept = planner.predict(recipe)
                 full = full or prediction
-                row = {
+                row: dict[str, Any] = {
                     "backbone": label,
                     "pixels": size,
                     "method": name,
@@ -184,6 +184,7 @@ def real_peak(recipe: Recipe, device: torch.device) -> int:
     """The peak of the second step of a training on real tensors."""
     bands = tuple(recipe.backbone.bands)  # type: ignore[arg-type]
     count, window, batch = len(bands), recipe.data.window, recipe.train.batch_size
+    assert window is not None  # the recipes say it
     backbone = build_backbone(recipe.backbone, bands)
     model = assemble(recipe, backbone, Normalization(bands, (0.0,) * count, (1.0,) * count))
     images = torch.rand(batch, count, window, window)
@@ -215,7 +216,7 @@ def run(
         part = slice(start, start + micro)
         with torch.autocast(device.type, torch.bfloat16, enabled=step.precision != "32-true"):
             loss = step.loss(model(inputs["images"][part]), targets[part])
-        (loss * (micro / len(targets))).backward()
+        (loss * (micro / len(targets))).backward()  # type: ignore[no-untyped-call]
         del loss
     nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], step.clip)
     optimizer.step()

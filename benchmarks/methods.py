@@ -41,6 +41,7 @@ from geotune.backbones.catalog import backbone
 from geotune.catalog import METHODS, find
 from geotune.decoders.unet import Unet
 from geotune.memory.track import PARTS, Tracker, faked
+from geotune.methods.base import Method
 from geotune.model import Model
 from geotune.recompute import recompute_stages
 from geotune.tasks.segment import Segment
@@ -67,9 +68,15 @@ Row = dict[str, Any]
 
 
 # ---------------------------------------------------------------- one step
-def adapted(base: Backbone, method: str) -> Model:
+def chosen(method: str) -> Method:
+    """The method with what it cannot do without."""
+    made: Method = find(METHODS[method])(**OPTIONS.get(method, {}))
+    return made
+
+
+def adapted(base: Backbone, method: Method) -> Model:
     """A copy of the backbone with the method and a UNet. Raises `GeotuneError` where it misfits."""
-    encoder = find(METHODS[method])(**OPTIONS.get(method, {})).attach(copy.deepcopy(base))
+    encoder = method.attach(copy.deepcopy(base))
     channels = len(base.bands)
     plain = Normalization(base.bands, (0.0,) * channels, (1.0,) * channels)
     model = Model(plain, encoder, Unet(encoder.taps, TASK.num_outputs)).train()
@@ -100,7 +107,7 @@ def step(
     images, masks = batch
     with autocast(images.device.type, precision):
         loss = TASK.loss(model(images), masks)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad()
 
@@ -115,7 +122,7 @@ def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> dict[
         step(fake, optimizer, fake_batch, precision)
         with Tracker(fake, optimizer, fake_batch) as tracker:
             step(fake, optimizer, fake_batch, precision)
-    return {"total": tracker.peak.total, **tracker.peak.parts}
+    return {"total": tracker.peak.total} | {str(k): v for k, v in tracker.peak.parts.items()}
 
 
 def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: str) -> float:
@@ -151,7 +158,9 @@ def measure(options: argparse.Namespace, rows: list[Row]) -> None:
         batch = batch_of(base, options.batch_size, options.size)
         full_seconds = None
         if options.time:
-            full_seconds = timed(adapted(base, "full"), batch, options.precision, options.device)
+            full_seconds = timed(
+                adapted(base, chosen("full")), batch, options.precision, options.device
+            )
         for method in todo:
             row = key(name, method, options.precision)
             earlier = find_row(rows, row)
@@ -175,7 +184,7 @@ def one_row(
     options: argparse.Namespace,
 ) -> Row:
     """What is measured of one method on one backbone; timed where `full` was."""
-    model = adapted(base, method)
+    model = adapted(base, chosen(method))
     row: Row = {
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "backbone_parameters": sum(p.numel() for p in base.parameters()),
@@ -195,8 +204,8 @@ def one_row(
 
 def key(name: str, method: str, precision: str) -> Row:
     """What a row is of."""
-    chosen = find(METHODS[method])(**OPTIONS.get(method, {})).model_dump(mode="json")
-    return {"backbone": name, "method": method, "options": chosen, "precision": precision}
+    options = chosen(method).model_dump(mode="json")
+    return {"backbone": name, "method": method, "options": options, "precision": precision}
 
 
 def find_row(rows: list[Row], wanted: Row) -> Row | None:
@@ -277,14 +286,14 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
     ]
     for precision in dict.fromkeys(row["precision"] for row in rows):
         for name in dict.fromkeys(row["backbone"] for row in rows):
-            chosen = [r for r in rows if (r["backbone"], r["precision"]) == (name, precision)]
-            if not chosen:
+            these = [r for r in rows if (r["backbone"], r["precision"]) == (name, precision)]
+            if not these:
                 continue
             lines += ["", f"## `{name}`, {PRECISIONS[precision]}", ""]
             lines += ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-            lines += ["| " + " | ".join(cells(row, rows)) + " |" for row in chosen]
+            lines += ["| " + " | ".join(cells(row, rows)) + " |" for row in these]
             lines += [
-                f"\n`{row['method']}`: {row['refused']}." for row in chosen if "refused" in row
+                f"\n`{row['method']}`: {row['refused']}." for row in these if "refused" in row
             ]
     return "\n".join(lines) + "\n"
 
@@ -330,9 +339,9 @@ def draw(rows: list[Row], options: argparse.Namespace) -> None:
     figure = Figure(figsize=(4.2 * columns, 3.6 * lines), layout="constrained")
     for i, (name, precision) in enumerate(panels):
         axes = figure.add_subplot(lines, columns, i + 1)
-        chosen = [row for row in rows if (row["backbone"], row["precision"]) == (name, precision)]
-        points = [(row["time"]["of_full"], share(row, rows) or 0.0) for row in chosen]
-        scatter(axes, points, [shown(row) for row in chosen])
+        these = [row for row in rows if (row["backbone"], row["precision"]) == (name, precision)]
+        points = [(row["time"]["of_full"], share(row, rows) or 0.0) for row in these]
+        scatter(axes, points, [shown(row) for row in these])
         axes.set_title(f"{name.partition('/')[2]}, {PRECISIONS[precision]}", fontsize=9)
         axes.set(xlabel="time of a step, share of full", ylabel="peak memory, share of full")
     save(figure, options.results / "methods.svg")

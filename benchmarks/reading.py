@@ -85,7 +85,8 @@ def train_windows(folder: Path, window: int, samples: int) -> Any:
         scenes=f"{folder}/scenes/*.tif",
         labels=f"{folder}/labels/{{stem}}.tif",
     )
-    return TrainWindows(scenes, scan(scenes, window), window, samples=samples)
+    scans = [one for one in scan(scenes, window) if one is not None]  # none is, of sound scenes
+    return TrainWindows(scenes, scans, window, samples=samples)
 
 
 def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:

@@ -45,7 +45,7 @@ TARGETS = {2_000: 0.1, 10_000: 1.5}
 THRESHOLDS = (0.1, 0.5)
 RUNS = 5
 MILLION = 1_000_000
-Boxes = NDArray[np.float64]
+Boxes = NDArray[np.floating[Any]]
 
 
 def scene(n: int, rng: np.random.Generator) -> Boxes:

@@ -67,6 +67,7 @@ def conv_model() -> Any:
         # -(x - centre)^2 without the x^2 that all classes share
         centres = torch.tensor([1.0, 2.0, 3.0])
         parting.weight[:, 0, 0, 0] = 2 * centres * 8
+        assert parting.bias is not None
         parting.bias.copy_(-(centres**2) * 8)
 
     def forward(images: torch.Tensor) -> torch.Tensor:

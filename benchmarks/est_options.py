@@ -1,0 +1,121 @@
+"""What each option of EST costs by itself: peak memory and time of a training step on ViT-L.
+
+    python benchmarks/est_options.py
+    python benchmarks/est_options.py --no-time
+
+Measured as benchmarks/methods.py does: batch 8, 224 pixels, bf16 autocast, UNet, AdamW, random
+weights; every option beside EST's defaults and `full` in one run. What the options find is compared
+by `geotune bench recipes/suites/est_options.yaml`. Everything goes to
+benchmarks/results/est_options.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geotune.backbones.catalog import backbone
+from geotune.methods.base import Method
+from geotune.methods.est import Est
+from methods import MIB, RGB, adapted, batch_of, chosen, timed, tracked
+
+RESULTS = Path(__file__).parent / "results" / "est_options.json"
+NAME, BATCH_SIZE, SIZE, PRECISION = "timm/vit_large_patch16_224", 8, 224, "bf16"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "est": {},
+    "every 1": {"every": 1},
+    "every 3": {"every": 3},
+    "every 6": {"every": 6},
+    "reduction 4": {"reduction": 4},
+    "reduction 16": {"reduction": 16},
+    "gate static": {"gate": "static"},
+    "fuse sum": {"fuse": "sum"},
+    "kernel_size 7": {"kernel_size": 7},
+    "inside": {"inside": True},
+    "adapters 4": {"adapters": (4,)},
+    "stem 0": {"stem": 0},
+    "down pca_fixed": {"down": "pca_fixed"},
+    "frozen_precision bf16": {"frozen_precision": "bf16"},
+}
+
+Row = dict[str, Any]
+
+
+def measure(with_time: bool, device: str) -> list[Row]:
+    """A row for `full` and for each of the `OPTIONS`."""
+    base = backbone(NAME, bands=RGB, pretrained=False)
+    batch = batch_of(base, BATCH_SIZE, SIZE)
+    methods: dict[str, Method] = {"full": chosen("full")}
+    methods |= {name: Est(**options) for name, options in OPTIONS.items()}
+    rows: list[Row] = []
+    for name, method in methods.items():
+        model = adapted(base, method)
+        if model.encoder.reader.samples:
+            model.calibrate([{"images": batch[0]}])
+        row: Row = {
+            "name": name,
+            "options": OPTIONS.get(name, {}),
+            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "peak_bytes": tracked(model, batch, PRECISION),
+        }
+        if with_time:
+            row["seconds"] = timed(model, batch, PRECISION, device)
+        rows.append(row)
+        full = rows[0]
+        row["memory_of_full"] = row["peak_bytes"]["total"] / full["peak_bytes"]["total"]
+        if with_time:
+            row["time_of_full"] = row["seconds"] / full["seconds"]
+        del model
+        gc.collect()
+        print(one_line(row), flush=True)
+    return rows
+
+
+def one_line(row: Row) -> str:
+    """A row as it is said while it runs."""
+    time = f"{row['time_of_full']:7.3f} of its time" if "seconds" in row else ""
+    return (
+        f"{row['name']:22} {row['trained_parameters'] / 1e6:7.2f} M "
+        f"{row['peak_bytes']['total'] / MIB:7.0f} MiB {row['memory_of_full']:7.1%} of full {time}"
+    )
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--no-time", action="store_false", dest="time", help="memory alone")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    result = {
+        "what": "EST's options: peak memory (tracked, on fake tensors) and time of a training step",
+        "settings": {
+            "backbone": NAME,
+            "batch_size": BATCH_SIZE,
+            "size": SIZE,
+            "precision": PRECISION,
+            "decoder": "unet",
+            "device": device,
+        },
+        "date": date.today().isoformat(),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "timm")},
+        "rows": measure(options.time, device),
+    }
+    options.results.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
