@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geotune import Est
+from geotune import Est, Lora
 from geotune.adapter import (
     adapter_state,
     load_adapter_state,
@@ -262,6 +262,15 @@ def test_other_weights_of_the_same_model_are_refused(
     other = make_backbone("resnet", weights=tmp_path / "other.safetensors")
     with pytest.raises(GeotuneError, match=r"other\.safetensors"):
         require_base(other, read_card(folder), folder)
+
+
+def test_what_was_merged_is_in_no_adapter(make_backbone: MakeBackbone) -> None:
+    encoder = Lora().attach(make_backbone("vit"))
+    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2))
+    assert any("lora" in name for name in adapter_state(model))
+    encoder.merge()
+    with pytest.raises(GeotuneError, match="before merging"):
+        adapter_state(model)
 
 
 def test_tensors_that_do_not_fit_are_named(model: Model) -> None:

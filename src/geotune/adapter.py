@@ -25,7 +25,15 @@ from geotune.types import GeotuneError, Normalization
 
 
 def adapter_state(model: Model) -> dict[str, Tensor]:
-    """Every tensor that training may have changed: trained parameters and moving buffers."""
+    """Every tensor that training may have changed: trained parameters and moving buffers.
+
+    Raises `GeotuneError` where what trained was merged into the backbone.
+    """
+    if model.encoder.merged:
+        raise GeotuneError(
+            "encoder.merge() has folded what was trained into the backbone's own weights, so that "
+            "no adapter holds it; write the adapter before merging"
+        )
     trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     kept = set(model.state_dict())
     moving = {

@@ -291,6 +291,7 @@ def test_merged_equals_unmerged(
     torch.testing.assert_close(merged, unmerged, rtol=1e-5, atol=1e-5)
     assert encoder.backbone.state_dict().keys() == plain.state_dict().keys()
     assert [type(m) for m in encoder.backbone.modules()] == [type(m) for m in plain.modules()]
+    assert encoder.backbone.fingerprint != plain.fingerprint, "an adapter would fit the other one"
     with pytest.raises(GeotuneError, match="merged"):
         encoder.merge()
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, pad_to_multiple
+from geotune.backbones.base import Backbone, fingerprint, pad_to_multiple
 from geotune.catalog import METHODS
 from geotune.methods.inserted import is_inserted
 from geotune.methods.inside import looking_inside
@@ -78,6 +78,7 @@ class Encoder(nn.Module):
         taps: what `forward` returns, for decoders to be built from.
         constant_backbone: true where nothing in or before the backbone trains, so that its
             features can be computed once and kept.
+        merged: true from `merge` on.
 
     Args:
         backbone: whose parameters train or not by now, with what the method put in.
@@ -109,6 +110,7 @@ class Encoder(nn.Module):
         self.constant_backbone = constant_backbone
         self.backbone_trains = backbone_trains
         self._merge = merge
+        self.merged = False
         self.taps: tuple[Tap, ...] = (self.stem.taps if self.stem else ()) + reader.taps
         self.train(self.training)  # a frozen backbone's statistics stand still from the start
 
@@ -254,6 +256,9 @@ class Encoder(nn.Module):
     def merge(self) -> None:
         """Once, fold what was trained into the backbone's own weights, in place.
 
+        It is another backbone from then on, with a fingerprint of its own, and what trained is
+        part of it: write the adapter before.
+
         Raises `GeotuneError` for a method that has nothing to merge.
         """
         if self._merge is None:
@@ -263,3 +268,5 @@ class Encoder(nn.Module):
             )
         self._merge(self.backbone.model)
         self._merge = None
+        self.merged = True
+        self.backbone.fingerprint = fingerprint(self.backbone.model)
