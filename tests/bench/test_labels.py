@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from geotune.bench.labels import DOT, HEIGHT, Box, name_dots, place, shared
+from geotune.bench.labels import DOT, HEIGHT, NEAR, Box, distance, name_dots, place, shared
 
 PAGE: Box = (0.0, 0.0, 500.0, 300.0)
 Dots = list[tuple[float, float]]
@@ -17,7 +16,7 @@ def boxes(dots: Dots, width: float) -> list[Box]:
     """Of names that are placed one after the other, as `name_dots` does."""
     taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
     for x, y in dots:
-        left, bottom = place(x, y, width, taken, PAGE)
+        left, bottom = place(x, y, width, dots, taken, PAGE)
         taken.append((left, bottom, left + width, bottom + HEIGHT))
     return taken[len(dots) :]
 
@@ -38,8 +37,16 @@ def test_many_at_one_place_are_told_apart() -> None:
 
 def test_a_single_name_stands_right_beside_its_dot() -> None:
     [(left, bottom, right, top)] = boxes([(250.0, 150.0)], 50)
-    nearest = np.clip([250, 150], [left, bottom], [right, top])
-    assert np.hypot(*(nearest - [250, 150])) < 2.5 * DOT
+    assert distance((250.0, 150.0), (left, bottom, right, top)) < NEAR
+
+
+def test_no_name_seems_to_be_another_dot_s() -> None:
+    dots = [(250.0, 150.0), (250.0, 162.0), (262.0, 150.0), (256.0, 140.0), (240.0, 156.0)]
+    found = boxes(dots, 30)
+    assert all(shared(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
+    for own, box in zip(dots, found, strict=True):
+        others = [distance(dot, box) for dot in dots if dot != own]
+        assert min(others) > min(distance(own, box), NEAR) - 1e-5
 
 
 def test_every_name_is_written_once() -> None:

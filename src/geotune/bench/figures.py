@@ -66,7 +66,8 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
         x, marked = _x(line, across), getattr(line, across.front)
         color = ORANGE if marked else BLUE
         if not math.isnan(estimate.low):
-            axes.plot([x, x], [estimate.low, estimate.high], color=color, alpha=0.45, linewidth=2)
+            reach, faint = [estimate.low, estimate.high], 0.5 if marked else 0.2
+            axes.plot([x, x], reach, color=color, alpha=faint, linewidth=1.5)
         axes.plot([x], [estimate.mean], "o", color=color, markersize=7)
     front = sorted(
         (line for line in lines if getattr(line, across.front)), key=lambda line: _x(line, across)
@@ -77,6 +78,7 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
     axes.set_xlim(0, 1.2 * max(_x(line, across) for line in lines))  # room for the names
     if table.goal.lower:
         axes.invert_yaxis()  # up is better in every figure
+    lines.sort(key=lambda line: not getattr(line, across.front))  # the front's have the best places
     dots = [(_x(line, across), line.figures[metric].mean) for line in lines]
     name_dots(figure, axes, dots, [line.method for line in lines])
     names = ", ".join(line.method for line in front)

@@ -13,9 +13,12 @@ from geotune.report.figures import INK
 SIZE = 9.0
 """Of the letters, in points; all lengths here are in points."""
 HEIGHT, LETTER, DOT, GAP = 1.15 * SIZE, 0.6 * SIZE, 4.0, 3.0
-RINGS, TURNS = 7, 12
+NEAR = 2.5 * DOT
+"""A name farther than this from its dot gets a line to it; one within is taken for the dot's."""
+RINGS, TURNS = 12, 16
 """Places that are tried: so many distances from the dot, so many directions at each."""
 
+Dot = tuple[float, float]
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
@@ -30,16 +33,15 @@ def name_dots(
     """
     figure.draw_without_rendering()  # the layout decides where a point of the data lies
     scale = 72 / figure.dpi
-    dots = [tuple(scale * axes.transData.transform(point)) for point in points]
+    dots = [(scale * x, scale * y) for x, y in axes.transData.transform(list(points)).tolist()]
     frame = axes.get_window_extent()
     page: Box = (scale * frame.x0, scale * frame.y0, scale * frame.x1 + 2 * GAP, scale * frame.y1)
     taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
     for point, (x, y), name in zip(points, dots, names, strict=True):
-        left, bottom = place(x, y, LETTER * len(name), taken, page)
+        left, bottom = place(x, y, LETTER * len(name), dots, taken, page)
         box = (left, bottom, left + LETTER * len(name), bottom + HEIGHT)
         taken.append(box)
-        nearest = (min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3]))
-        far = math.dist((x, y), nearest) > 2.5 * DOT
+        far = distance((x, y), box) > NEAR
         axes.annotate(
             name,
             point,
@@ -53,10 +55,18 @@ def name_dots(
         )
 
 
-def place(x: float, y: float, width: float, taken: Sequence[Box], page: Box) -> tuple[float, float]:
+def place(
+    x: float,
+    y: float,
+    width: float,
+    dots: Sequence[Dot],
+    taken: Sequence[Box],
+    page: Box,
+) -> tuple[float, float]:
     """Left and bottom of a box by a dot: the nearest place where it covers least of what is there.
 
-    What reaches out of the page counts as covered.
+    What reaches out of the page counts as covered, and half the box where it would seem to be the
+    name of another of the `dots`: that is nearer, or in the way of the line.
     """
     best, least = (x + DOT, y), math.inf
     for ring in range(RINGS):
@@ -69,11 +79,36 @@ def place(x: float, y: float, width: float, taken: Sequence[Box], page: Box) -> 
             box = (left, bottom, left + width, bottom + HEIGHT)
             inside = shared(box, page)
             covered = width * HEIGHT - inside + sum(shared(box, other) for other in taken)
+            if any(misleads(box, (x, y), other) for other in dots if other != (x, y)):
+                covered += width * HEIGHT / 2
             if covered < least - 1e-6:
                 best, least = (left, bottom), covered
         if least < 1e-6:
             break
     return best
+
+
+def misleads(box: Box, dot: Dot, other: Dot) -> bool:
+    """Whether the name of a dot would be taken for that of another one."""
+    far = distance(dot, box)
+    if far <= NEAR:
+        return distance(other, box) < far - 1e-6
+    if distance(other, box) < NEAR:
+        return True
+    end = nearest(dot, box)
+    along = sum((e - d) * (o - d) for d, e, o in zip(dot, end, other, strict=True)) / far**2
+    at = [d + min(max(along, 0.0), 1.0) * (e - d) for d, e in zip(dot, end, strict=True)]
+    return math.dist(at, other) < DOT
+
+
+def distance(dot: Dot, box: Box) -> float:
+    """From a dot to the nearest place of a box."""
+    return math.dist(dot, nearest(dot, box))
+
+
+def nearest(dot: Dot, box: Box) -> Dot:
+    """The place of a box that is nearest to a dot."""
+    return min(max(dot[0], box[0]), box[2]), min(max(dot[1], box[1]), box[3])
 
 
 def shared(one: Box, other: Box) -> float:
