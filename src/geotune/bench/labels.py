@@ -65,10 +65,10 @@ def place(
 ) -> tuple[float, float]:
     """Left and bottom of a box by a dot: the nearest place where it covers least of what is there.
 
-    What reaches out of the page counts as covered, and half the box where it would seem to be the
-    name of another of the `dots`: that is nearer, or in the way of the line.
+    What reaches out of the page counts as covered. Of places as good, one where it does not seem
+    to be the name of another of the `dots`, which is nearer or in the way of the line.
     """
-    best, least = (x + DOT, y), math.inf
+    best, least = (x + DOT, y), (math.inf, True)
     for ring in range(RINGS):
         far = DOT + GAP + ring * HEIGHT
         for turn in range(TURNS):
@@ -79,11 +79,11 @@ def place(
             box = (left, bottom, left + width, bottom + HEIGHT)
             inside = shared(box, page)
             covered = width * HEIGHT - inside + sum(shared(box, other) for other in taken)
-            if any(misleads(box, (x, y), other) for other in dots if other != (x, y)):
-                covered += width * HEIGHT / 2
-            if covered < least - 1e-6:
-                best, least = (left, bottom), covered
-        if least < 1e-6:
+            wrong = any(misleads(box, (x, y), other) for other in dots if other != (x, y))
+            cost = round(covered, 6), wrong
+            if cost < least:
+                best, least = (left, bottom), cost
+        if least == (0.0, False):
             break
     return best
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from geotune.cli.console import Json, escape, out, print_json
 from geotune.cli.metrics import METRICS, metrics_table, score
-from geotune.wording import counted
 
 
 def test(
@@ -42,7 +41,7 @@ def test(
         seen, unseen = gap["seen"][main], gap["unseen"][main]
         out().print(
             f"{METRICS.get(main, main)} in regions not seen in training {score(unseen)}, in seen "
-            f"ones ({counted(gap['seen_in'], 'scene')}) {score(seen)}: {unseen - seen:+.3f}"
+            f"ones ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
             f"{_between(*gap['intervals'][main])}"
         )
     out().print(f"report: {run / 'report.html'}")
