@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -40,8 +41,15 @@ def test_a_single_name_stands_right_beside_its_dot() -> None:
     assert distance((250.0, 150.0), (left, bottom, right, top)) < NEAR
 
 
-def test_no_name_seems_to_be_another_dot_s() -> None:
-    dots = [(250.0, 150.0), (250.0, 162.0), (262.0, 150.0), (256.0, 140.0), (240.0, 156.0)]
+@pytest.mark.parametrize(
+    "dots",
+    [
+        [(250.0, 150.0), (250.0, 162.0), (262.0, 150.0), (256.0, 140.0), (240.0, 156.0)],
+        [(262.0, 134.0), (250.0, 154.0), (250.0, 166.0), (270.0, 142.0)],
+        [(238.0, 142.0), (238.0, 130.0), (266.0, 170.0), (246.0, 158.0)],
+    ],
+)
+def test_no_name_seems_to_be_another_dot_s(dots: Dots) -> None:
     found = boxes(dots, 30)
     assert all(shared(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
     for own, box in zip(dots, found, strict=True):

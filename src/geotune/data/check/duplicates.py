@@ -48,7 +48,7 @@ def duplicates(examined: Examined) -> list[Finding]:
             Finding(
                 "note",
                 "duplicates",
-                f"images that are there more than once in their part: {some(named)}",
+                f"images more than once in their part: {len(within)} ({some(named)})",
                 within[0][0][1],
             )
         )

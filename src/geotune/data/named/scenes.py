@@ -158,4 +158,4 @@ def _grey(about: NamedDataset, opened: Opened) -> list[str]:
     grey = [s.name for s, r in opened if len(r.places) > len({place.index for place in r.places})]
     if not (about.grey and grey):
         return []
-    return [f"images that are grey, so that their bands are the same: {some(grey, 3)}"]
+    return [f"grey images, whose bands are the same: {len(grey)} ({some(grey, 3)})"]
