@@ -24,7 +24,7 @@ from geotune.report.composite import shown_bands, to_rgb
 from geotune.report.content import Backbone, Cost, Example, Part, Report
 from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
-from geotune.training.folder import RunFolder
+from geotune.training.folder import METRICS, RunFolder
 from geotune.types import GeotuneError
 
 UNITS = {"chips": "chip", "images": "image", "named": "image"}
@@ -173,9 +173,7 @@ def make_report(
         metrics={part: _numbers(metrics[part]) for part in tested},
         confusion=metrics.get("confusion", {}),
         details={
-            name: found
-            for name, found in metrics.items()
-            if name not in ("val", "test", "regions", "confusion", "gap")
+            name: found for name, found in metrics.items() if name not in (*METRICS, "confusion")
         },
         regions={
             name: _numbers(found)

@@ -19,11 +19,13 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seen", [False, True])
 def test_a_suite_is_run_shown_and_shown_again(
-    suite: Write, geotune: Command, tmp_path: Path
+    suite: Write, geotune: Command, tmp_path: Path, seen: bool
 ) -> None:
+    """With regions of the test that were seen in training, too: then there is no gap to them."""
     path = suite(
-        {"train.epochs": 1},
+        {"train.epochs": 1, **({"data.split.by": "()"} if seen else {})},
         grid={"method.kind": ["est", "full"]},
         baselines={"unet_from_scratch": False},
         compare={"draws": 50},
@@ -33,6 +35,7 @@ def test_a_suite_is_run_shown_and_shown_again(
     rows = json.loads(out)["rows"]
     assert [row["method.kind"] for row in rows] == ["est", "full", "frozen"]
     assert all(row["status"] == "done" for row in rows)
+    assert all((row["gap"] is None) == seen for row in rows)
     folder = tmp_path / "bench"
     html = (folder / "bench.html").read_text()
     assert "Where methods differ" in html and "data:image/png" in html

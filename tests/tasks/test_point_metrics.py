@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from geotune.boxes.detections import Detections, Objects
-from geotune.tasks.matching import match_points
+from geotune.tasks.matching import match_points, match_points_by_level
 from geotune.tasks.point_metrics import PointMetrics
 
 points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=5)
@@ -59,6 +59,34 @@ def test_many_points_are_matched_as_the_published_measure_does() -> None:
     assert len(i) == len(expected) and apart[i, j].sum() == pytest.approx(expected.sum())
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4)), max_size=8),
+    points,
+    st.sampled_from([0.5, 1.0, 2.5, 9]),
+)
+def test_all_levels_at_once_are_each_by_itself(
+    found: list[tuple[int, int, int]], truth: list[tuple[int, int]], radius: float
+) -> None:
+    mine, theirs = array([(x, y) for x, y, _ in found]), array(truth)
+    levels = np.array([level for *_, level in found], dtype=int)
+    number, _ = match_points_by_level(mine, levels, theirs, radius, 4)
+    for level in range(4):
+        assert number[level] == len(match_points(mine[levels > level], theirs, radius)[0])
+
+
+def test_distances_of_all_levels_at_once_are_those_of_each_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    found, truth = rng.uniform(0, 60, (150, 2)), rng.uniform(0, 60, (130, 2))
+    levels = rng.integers(0, 10, 150)
+    number, squares = match_points_by_level(found, levels, truth, 3, 9)
+    for level in range(9):
+        there = found[levels > level]
+        i, j = match_points(there, truth, 3)
+        assert number[level] == len(i)
+        assert squares[level] == pytest.approx(np.sum((there[i] - truth[j]) ** 2))
+
+
 def detections(places: list[tuple[float, float]], scores: list[float], kind: int = 0) -> Detections:
     boxes = torch.tensor(places).reshape(-1, 2)
     return Detections(boxes, torch.tensor(scores), torch.full((len(boxes),), kind))
@@ -91,6 +119,16 @@ def test_without_a_threshold_the_best_is_found() -> None:
     assert values["f1"] == 1 and 0.2 < values["threshold"] <= 0.72
     metrics.reset()
     assert math.isnan(metrics.compute()["f1"])
+
+
+def test_thresholds_lie_close_together() -> None:
+    """Scores of a short training differ little, and the number found depends on the threshold."""
+    metrics = PointMetrics(["tree"], radius_m=2)
+    places = [(float(10 * i), 0.0) for i in range(6)]
+    found = detections(places, [0.39, 0.38, 0.37, 0.36, 0.355, 0.351])
+    metrics.update([found], [objects(places[:3])], [1])
+    values = metrics.compute()
+    assert values["f1"] == 1 and values["count_mae"] == 0
 
 
 def test_classes_are_matched_apart_and_boxes_by_their_centres() -> None:

@@ -117,3 +117,12 @@ def test_json(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(GeotuneError, match=r"run\.json: cannot be read as JSON"):
         folder.read_json("run")
+
+
+def test_details_are_what_is_no_metric(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    each = {"val": {"f1": 1.0}}
+    values = {"threshold": {"val": {"tree": 0.4}, "test": {}}, "regions": {"val": each}}
+    for gap in (None, {"val": 1}):
+        folder.write_json("metrics", {**each, **values, "gap": gap})
+        assert folder.details("val") == {"threshold": {"tree": 0.4}}

@@ -29,7 +29,6 @@ from geotune.training.folder import RunFolder
 from geotune.training.windows import WindowParts
 from geotune.types import Sample
 
-PARTS = ("val", "test", "regions")
 WINDOWS = 4
 """Of each table: half of them where the one is better, half where the other is."""
 
@@ -108,7 +107,6 @@ def _predicted(
 def _draw(
     page: TaskPage, built: Built, run: Path, sample: Sample, prediction: Tensor, score: float
 ) -> tuple[str, Mapping[str, Picture]]:
-    metrics = RunFolder(run).read_json("metrics")
     return page.draw(
         Shown(
             to_rgb(sample.image, built.normalization.bands),
@@ -118,11 +116,7 @@ def _draw(
             built.task.classes,
             palette(built.task.classes),
             getattr(built.task, "unit", ""),
-            {
-                name: each["val"]
-                for name, each in metrics.items()
-                if name not in PARTS and "val" in each
-            },
+            RunFolder(run).details("val"),
         )
     )
 

@@ -23,6 +23,8 @@ WORK = (
 """What is there only when an epoch was finished."""
 OURS = (*WORK, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
 """All that geotune writes, in the order of its removal: what says whose it is comes last."""
+METRICS = ("val", "test", "regions", "gap")
+"""Entries of a run's `metrics.json`; what else there is are a task's details, by part."""
 PLACES = ("train.run", "train.cache_folder", "train.cache_limit")
 """Keys of a recipe that do not change what comes out."""
 
@@ -158,9 +160,12 @@ class RunFolder:
 
     def details(self, part: str) -> dict[str, Any]:
         """What a task told of a part, `val` or `test`, beside its metrics."""
-        metrics = self.read_json("metrics")
-        told = {name: values for name, values in metrics.items() if isinstance(values, dict)}
-        return {name: values[part] for name, values in told.items() if part in values}
+        told = self.read_json("metrics").items()
+        return {
+            name: values[part]
+            for name, values in told
+            if name not in METRICS and isinstance(values, dict) and part in values
+        }
 
 
 def _passing(path: Path) -> bool:
