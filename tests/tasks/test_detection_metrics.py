@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from geotune.boxes.detections import Detections, Objects
 from geotune.boxes.oriented import canonical, hull
 from geotune.boxes.polygons import outlines
-from geotune.tasks.average_precision import Curve
+from geotune.tasks.average_precision import Curve, Interpolation
 from geotune.tasks.coco import CocoMetrics
 from geotune.tasks.detection_metrics import Counts, DetectionMetrics
 from geotune.tasks.matching import FALSE, IGNORED, match_boxes
@@ -156,6 +157,19 @@ def test_equal_scores_enter_together() -> None:
         assert curve.true.tolist() == [1, 2] and curve.false.tolist() == [0, 2]
         assert curve.average() == 0.5 * 1 + 0.5 * 0.5
         assert curve.best() in (0.9, 0.5) and curve.f1.tolist() == pytest.approx([2 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("interpolation", ["area", "voc07", "coco"])
+def test_figures_are_the_averages_of_the_curves(interpolation: Interpolation) -> None:
+    images = random_images(20, seed=3)
+    rounded = [
+        (replace(found, scores=found.scores.round(decimals=1)), there) for found, there in images
+    ]
+    for each in (images, rounded):  # with scores in common, too
+        metrics = metrics_of(each, interpolation=interpolation)
+        figures, curves = metrics.compute(), metrics.curves(0.5)
+        for name in CLASSES:
+            assert figures[f"ap50/{name}"] == pytest.approx(curves[name].average(interpolation))
 
 
 def test_the_three_ways_to_read_a_curve() -> None:

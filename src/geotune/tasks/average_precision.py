@@ -62,18 +62,31 @@ class Curve:
         return float(self.scores[np.argmax(self.f1)]) if len(self.scores) else math.nan
 
     def average(self, interpolation: Interpolation = "area") -> float:
-        """Average precision; NaN where there is no object.
+        """See `average_precision`."""
+        return average_precision(self.true, self.false, self.objects, interpolation)
 
-        The precision at a recall is the highest at that recall or a higher one. `area` is the mean
-        of it over recall from 0 to 1 (VOC from 2010 on), `voc07` that at 0, 0.1, .. 1 (VOC 2007),
-        and `coco` that at 0, 0.01, .. 1. Recalls are held against these levels in floating point
-        as the published evaluations do it, to which 3 of 10 is less than 0.3.
-        """
-        if not self.objects:
-            return math.nan
-        highest = np.maximum.accumulate(self.precision[::-1])[::-1]
-        levels = INTERPOLATIONS[interpolation]
-        if levels is None:
-            return float(np.sum(np.diff(self.recall, prepend=0.0) * highest))
-        at = np.searchsorted(self.recall, np.linspace(0, 1, levels))
-        return float(np.append(highest, 0.0)[at].mean())
+
+def average_precision(
+    true: NDArray[np.int64],
+    false: NDArray[np.int64],
+    objects: int,
+    interpolation: Interpolation = "area",
+) -> float:
+    """The average of precision over recall; NaN where there is no object.
+
+    Of detections that found an object and that did not, as the score falls. Scores at which none is
+    found may be left out: precision there is lower than before.
+
+    The precision at a recall is the highest at that recall or a higher one. `area` is the mean of
+    it over recall from 0 to 1 (VOC from 2010 on), `voc07` that at 0, 0.1, .. 1 (VOC 2007), and
+    `coco` that at 0, 0.01, .. 1. Recalls are held against these levels in floating point as the
+    published evaluations do it, to which 3 of 10 is less than 0.3.
+    """
+    if not objects:
+        return math.nan
+    recall, highest = true / objects, np.maximum.accumulate((true / (true + false))[::-1])[::-1]
+    levels = INTERPOLATIONS[interpolation]
+    if levels is None:
+        return float(np.sum(np.diff(recall, prepend=0.0) * highest))
+    at = np.searchsorted(recall, np.linspace(0, 1, levels))
+    return float(np.append(highest, 0.0)[at].mean())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geotune.boxes.detections import Detections, Objects
-from geotune.tasks.average_precision import Curve, Interpolation
+from geotune.tasks.average_precision import Curve, Interpolation, average_precision
 from geotune.tasks.matching import FALSE, IGNORED, match_boxes
 from geotune.tasks.parts import Parts, Tally
 
@@ -86,9 +86,7 @@ class DetectionMetrics(nn.Module):
 
     def of(self, parts: Parts) -> dict[str, float]:
         """The figures of such detections."""
-        curves = self._curves(parts)
-        table = np.array([[c.average(self.interpolation) for c in row] for row in curves])
-        table = table.reshape(len(self.classes), len(THRESHOLDS))
+        table = np.array([self._averages(parts, k) for k in range(len(self.classes))])
         ap50, ap75, ap = table[:, 0], table[:, THRESHOLDS.index(0.75)], table.mean(axis=1)
         values = {"ap50": _mean(ap50), "ap75": _mean(ap75), "ap": _mean(ap)}
         values |= {f"ap50/{n}": float(v) for n, v in zip(self.classes, ap50, strict=True)}
@@ -96,8 +94,14 @@ class DetectionMetrics(nn.Module):
 
     def curves(self, iou: float = 0.5) -> dict[str, Curve]:
         """The curve of each class at one of `THRESHOLDS`."""
-        rows = self._curves(self.tally.together(), [iou])
-        return {name: row[0] for name, row in zip(self.classes, rows, strict=True)}
+        parts, column = self.tally.together(), THRESHOLDS.index(iou)
+        curves = {}
+        for k, name in enumerate(self.classes):
+            scores, found = _of_class(parts, k)
+            counts = found[:, column] != IGNORED
+            hits = found[counts, column] != FALSE
+            curves[name] = Curve.of(scores[counts], hits, int(parts.sums["objects"][k]))
+        return curves
 
     def counts(self, score: float, iou: float = 0.5) -> dict[str, Counts]:
         """True, false and missed of each class among detections with at least that score."""
@@ -112,18 +116,30 @@ class DetectionMetrics(nn.Module):
         """Forget all images."""
         self.tally.reset()
 
-    def _curves(self, parts: Parts, ious: Sequence[float] = THRESHOLDS) -> list[list[Curve]]:
-        """By class, then by IoU threshold."""
-        scores, classes, found = (parts.lists[name] for name in ("scores", "classes", "found"))
-        objects = parts.sums["objects"]
-        return [
-            [
-                Curve.of(scores[counts], column[counts] != FALSE, int(objects[k]))
-                for column in (found[:, THRESHOLDS.index(iou)] for iou in ious)
-                for counts in [(classes == k) & (column != IGNORED)]
-            ]
-            for k in range(len(self.classes))
-        ]
+    def _averages(self, parts: Parts, k: int) -> list[float]:
+        """The average precision of a class by IoU threshold.
+
+        Only where an object is found is the curve followed: a table of many runs asks for this a
+        thousand times of each, and most of what a detector says is false.
+        """
+        scores, found = _of_class(parts, k)
+        told = np.flatnonzero((found != FALSE).any(axis=1))
+        told = told[np.argsort(-scores[told])]
+        entered = np.searchsorted(np.sort(-scores), -scores[told], side="right")
+        averages = []
+        for column in found[told].T:
+            hits, ignored = entered[column >= 0], entered[column == IGNORED]
+            true = np.searchsorted(hits, hits, side="right")  # those of one score enter together
+            false = hits - true - np.searchsorted(ignored, hits, side="right")
+            objects = int(parts.sums["objects"][k])
+            averages.append(average_precision(true, false, objects, self.interpolation))
+        return averages
+
+
+def _of_class(parts: Parts, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores `(N)` of a class's detections, and what they found `(N, T)`."""
+    of_class = parts.lists["classes"] == k
+    return parts.lists["scores"][of_class], parts.lists["found"][of_class]
 
 
 def _mean(values: NDArray[np.float64]) -> float:
