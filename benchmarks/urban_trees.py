@@ -68,7 +68,8 @@ def judged(run: Path) -> list[dict[str, Any]]:
         task.radius_m = metres
         best = figures(task, validation)["threshold"]
         tested = figures(task.judged_from(dict.fromkeys(task.classes, best)), test)
-        row = {"method": recipe.method.kind, "seed": recipe.train.seed, "radius_m": metres}
+        told = {"epochs": recipe.train.epochs, "cache": recipe.train.cache}
+        row = {"method": recipe.method.kind, **told, "seed": recipe.train.seed, "radius_m": metres}
         rows.append(row | {name: tested[name] for name in FIGURES})
     return rows
 
