@@ -59,7 +59,7 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     }
     said = (
         f"{len(true)} found, {int((found == NOTHING).sum())} false, {len(missed)} missed"
-        f" · F1 {fmt.score(shown.score)}"
+        f" · F1 at best {fmt.score(shown.score)}"
     )
     picture = boxes_on(shown.image, drawn, points=radius is not None)
     if picture.shape == shown.image.shape:
@@ -185,9 +185,11 @@ PAGE = TaskPage(
         ),
         ("AP", "The mean of the same for overlaps of 0.5, 0.55, and so on up to 0.95."),
         (
-            "Boxes on windows",
+            "Objects on windows",
             "Green: found. Red: marked, but no object is there. Yellow: missed. Grey: not judged "
-            "in this window, for it shows too little of it.",
+            "in this window, for it shows too little of it. They are counted from the same score "
+            "on in every window; “F1 at best” is that at the score which suits this one most, by "
+            "which best and worst are chosen.",
         ),
     ),
     purpose=lambda report: f"finds {_named(report)} and draws a box around each",
