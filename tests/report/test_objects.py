@@ -30,17 +30,17 @@ def shown(details: dict[str, Any]) -> Shown:
 
 
 @pytest.mark.parametrize(
-    ("page", "threshold", "said", "colors"),
+    ("threshold", "said", "colors"),
     [
-        (PAGE, 0.5, "1 found, 1 false, 1 missed · F1 at best 0.800", {TRUE, FALSE, MISSED}),
-        (PAGE, 0.2, "2 found, 1 false, 0 missed · F1 at best 0.800", {TRUE, FALSE}),
-        (PAGE, None, "0 found, 0 false, 2 missed · F1 at best 0.800", {MISSED}),
+        (0.5, "1 found, 1 false, 1 missed · F1 at best 0.800", {TRUE, FALSE, MISSED}),
+        (0.2, "2 found, 1 false, 0 missed · F1 at best 0.800", {TRUE, FALSE}),
+        (None, "0 found, 0 false, 2 missed · F1 at best 0.800", {MISSED}),
     ],
 )
 def test_a_window_is_judged_from_the_threshold_on(
-    page: Any, threshold: float | None, said: str, colors: set[Any]
+    threshold: float | None, said: str, colors: set[Any]
 ) -> None:
-    words, pictures = page.draw(shown({"threshold": {"ship": threshold}}))
+    words, pictures = PAGE.draw(shown({"threshold": {"ship": threshold}}))
     assert words == said
     drawn = {tuple(color) for color in pictures["objects"].reshape(-1, 3).tolist()}
     assert drawn == colors | {UNCOUNTED, (0, 0, 0)}

@@ -15,8 +15,7 @@ from geotune.boxes.detected import Detected
 from geotune.boxes.detections import Detections, Objects
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED
 from geotune.tasks.average_precision import Curve
-from geotune.tasks.detection_metrics import DetectionMetrics
-from geotune.tasks.matching import FALSE, IGNORED
+from geotune.tasks.detection_metrics import DetectionMetrics, curve_of
 from geotune.tasks.parts import Parts
 from geotune.tasks.point_metrics import PointMetrics
 from geotune.types import GeotuneError
@@ -206,11 +205,8 @@ class DetectMetrics(nn.Module):
             value = self.points.of(self.points.parts())["f1"]
             return 0.0 if math.isnan(value) else value
         counted = self.boxes.parts()
-        what = counted.lists["found"][:, 0]
-        hits, counts = what != FALSE, what != IGNORED
-        curve = Curve.of(
-            counted.lists["scores"][counts], hits[counts], int(counted.sums["objects"].sum())
-        )
+        scores, at_half = counted.lists["scores"], counted.lists["found"][:, 0]
+        curve = curve_of(scores, at_half, int(counted.sums["objects"].sum()))
         return float(curve.f1.max(initial=0.0))
 
     def reset(self) -> None:

@@ -87,6 +87,7 @@ class DetectionMetrics(nn.Module):
     def of(self, parts: Parts) -> dict[str, float]:
         """The figures of such detections."""
         table = np.array([self._averages(parts, k) for k in range(len(self.classes))])
+        table = table.reshape(len(self.classes), len(THRESHOLDS))
         ap50, ap75, ap = table[:, 0], table[:, THRESHOLDS.index(0.75)], table.mean(axis=1)
         values = {"ap50": _mean(ap50), "ap75": _mean(ap75), "ap": _mean(ap)}
         values |= {f"ap50/{n}": float(v) for n, v in zip(self.classes, ap50, strict=True)}
@@ -98,9 +99,7 @@ class DetectionMetrics(nn.Module):
         curves = {}
         for k, name in enumerate(self.classes):
             scores, found = _of_class(parts, k)
-            counts = found[:, column] != IGNORED
-            hits = found[counts, column] != FALSE
-            curves[name] = Curve.of(scores[counts], hits, int(parts.sums["objects"][k]))
+            curves[name] = curve_of(scores, found[:, column], int(parts.sums["objects"][k]))
         return curves
 
     def counts(self, score: float, iou: float = 0.5) -> dict[str, Counts]:
@@ -123,6 +122,7 @@ class DetectionMetrics(nn.Module):
         thousand times of each, and most of what a detector says is false.
         """
         scores, found = _of_class(parts, k)
+        objects = int(parts.sums["objects"][k])
         told = np.flatnonzero((found != FALSE).any(axis=1))
         told = told[np.argsort(-scores[told])]
         entered = np.searchsorted(np.sort(-scores), -scores[told], side="right")
@@ -131,9 +131,14 @@ class DetectionMetrics(nn.Module):
             hits, ignored = entered[column >= 0], entered[column == IGNORED]
             true = np.searchsorted(hits, hits, side="right")  # those of one score enter together
             false = hits - true - np.searchsorted(ignored, hits, side="right")
-            objects = int(parts.sums["objects"][k])
             averages.append(average_precision(true, false, objects, self.interpolation))
         return averages
+
+
+def curve_of(scores: NDArray[np.float32], found: NDArray[np.int64], objects: int) -> Curve:
+    """The curve of detections `(N)` by what `match_boxes` says of each at one threshold `(N)`."""
+    counts = found != IGNORED
+    return Curve.of(scores[counts], found[counts] != FALSE, objects)
 
 
 def _of_class(parts: Parts, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
