@@ -1,3 +1,5 @@
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +375,17 @@ def test_unreadable_label_files_are_named(scene: RasterSource, tmp_path: Path) -
     (tmp_path / "bad.geojson").write_text('{"type": "FeatureCol')
     with pytest.raises(GeotuneError, match=r"bad\.geojson: cannot be read as vector labels"):
         open_labels(tmp_path / "bad.geojson", scene, classes=SHIPS)
+
+
+def test_a_shape_of_which_nothing_can_be_made_is_named(scene: RasterSource, tmp_path: Path) -> None:
+    """A ring that begins with NaN is closed nowhere, which GEOS says of no feature."""
+    rings = [[[0, 0], [9, 0], [9, 9], [0, 0]], [[math.nan, 0], [9, 0], [9, 9], [math.nan, 0]]]
+    shapes = [None, *({"type": "Polygon", "coordinates": [ring]} for ring in rings)]
+    features = [{"type": "Feature", "properties": {}, "geometry": shape} for shape in shapes]
+    path = tmp_path / "l.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(GeotuneError, match=r"l\.geojson: feature 3: has a shape of which nothing"):
+        open_labels(path, scene, classes=SHIPS)
 
 
 def test_features_without_geometry_are_left_out(scene: RasterSource, tmp_path: Path) -> None:

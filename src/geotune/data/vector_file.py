@@ -9,7 +9,8 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import pyogrio
+import pyogrio.errors
+import pyogrio.raw
 import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
@@ -20,6 +21,7 @@ from rasterio.transform import array_bounds
 from geotune.data.projections import transformer
 from geotune.data.raster import RasterSource, apply
 from geotune.types import GeotuneError
+from geotune.wording import some
 
 CLASS_FIELDS = ("class", "label", "classname")
 Shapes = NDArray[np.object_]
@@ -45,7 +47,7 @@ def _read(path: Path, changed: int) -> geopandas.GeoDataFrame:
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # columns of kinds that are not used here
-            frame = pyogrio.read_dataframe(path)
+            frame = _frame(path)
     except (
         pyogrio.errors.DataSourceError,
         pyogrio.errors.DataLayerError,
@@ -58,6 +60,20 @@ def _read(path: Path, changed: int) -> geopandas.GeoDataFrame:
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise GeotuneError(f"{path}: has no geometry; expected shapes")
     return frame
+
+
+def _frame(path: Path) -> geopandas.GeoDataFrame:
+    try:
+        return pyogrio.read_dataframe(path)
+    except shapely.errors.GEOSException as error:  # which does not say of which feature
+        shapes = pyogrio.raw.read(path, columns=[])[2]
+        made = shapely.from_wkb(shapes, on_invalid="ignore")
+        lost = shapely.is_missing(made) & np.array([shape is not None for shape in shapes])
+        places = [f"feature {i + 1}" for i in np.flatnonzero(lost).tolist()]
+        raise GeotuneError(
+            f"{path}: {some(places, 3)}: has a shape of which nothing can be made ({error}); mend "
+            "it or take it out"
+        ) from error
 
 
 def class_column(path: Path, frame: geopandas.GeoDataFrame, class_field: str | None) -> str | None:
