@@ -208,6 +208,7 @@ def test_nothing_found_nothing_there_and_no_image() -> None:
     empty = Objects(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
     one = Objects(torch.tensor([[1.0, 1, 2, 1, 0]]), torch.tensor([1]))
     assert all(math.isnan(value) for value in metrics_of([]).compute().values())
+    assert list(DetectionMetrics([]).compute()) == ["ap50", "ap75", "ap"]
     assert all(math.isnan(v) for v in metrics_of([(nothing, empty)]).compute().values())
     values = metrics_of([(nothing, one), (nothing, empty)]).compute()
     assert values["ap50"] == values["ap/harbour"] == 0
