@@ -34,15 +34,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import AdamW, Optimizer
 from torch.utils._pytree import tree_map_only
 
-from geotune.build.data import build_data
-from geotune.build.model import Built, build_training
-from geotune.data.prepare import DataParts
-from geotune.data.synthetic.files import CLASSES
-from geotune.memory.track import Tracker, faked
+from geotune.config import Recipe, read_recipe
+from geotune.data.datamodule import DataParts
+from geotune.data.synthetic.writer import CLASSES
+from geotune.factory.build_data import build_data
+from geotune.factory.build_model import Built, build_training
+from geotune.memory.tracker import Tracker, faked
 from geotune.model import Model
-from geotune.recipe import Recipe, read_recipe
-from geotune.training.cache import build_cache
 from geotune.training.evaluate import autocast
+from geotune.training.feature_caching import build_cache
 from geotune.training.loaders import Windows, loader
 from geotune.types import Batch
 

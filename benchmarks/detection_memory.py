@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from geotune.jobs.plan import Planner
-from geotune.recipe import Recipe, parse_recipe
+from geotune.api.planning import Planner
+from geotune.config import Recipe, parse_recipe
 from geotune.tasks.detect import EXAMPLE_OBJECTS
 
 RESULTS = Path(__file__).parent / "results" / "detection_memory.json"

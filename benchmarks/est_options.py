@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from geotune.backbones.catalog import backbone
-from geotune.methods.base import Method
+from geotune.backbones.create import backbone
+from geotune.methods.core.base import Method
 from geotune.methods.est import Est
 from methods import MIB, RGB, adapted, batch_of, chosen, timed, tracked
 

@@ -30,13 +30,13 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from geotune.build.model import assemble, build_backbone, build_task
-from geotune.jobs.budget import with_changes
-from geotune.jobs.plan import Planner
-from geotune.memory.predict import Prediction, Step
-from geotune.memory.track import Tracker
+from geotune.api.budget_search import with_changes
+from geotune.api.planning import Planner
+from geotune.config import Recipe, read_recipe
+from geotune.factory.build_model import assemble, build_backbone, build_task
+from geotune.memory.estimate import Prediction, Step
+from geotune.memory.tracker import Tracker
 from geotune.model import Model
-from geotune.recipe import Recipe, read_recipe
 from geotune.training.step import training_step
 from geotune.types import GeotuneError, Normalization
 
@@ -210,7 +210,7 @@ def real_peak(recipe: Recipe, device: torch.device) -> int:
 def run(
     model: Model, step: Step, inputs: Any, targets: Any, optimizer: Any, device: torch.device
 ) -> None:
-    """A step, as `training/module.py` and Lightning take it."""
+    """A step, as `training/training_module.py` and Lightning take it."""
     micro = step.micro or len(targets)
     for start in range(0, len(targets), micro):
         part = slice(start, start + micro)

@@ -37,15 +37,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import AdamW, Optimizer
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.catalog import backbone
-from geotune.catalog import METHODS, find
+from geotune.backbones.create import backbone
 from geotune.decoders.unet import Unet
-from geotune.memory.track import PARTS, Tracker, faked
-from geotune.methods.base import Method
+from geotune.memory.tracker import PARTS, Tracker, faked
+from geotune.methods.core.base import Method
 from geotune.model import Model
-from geotune.recompute import recompute_stages
+from geotune.registry import METHODS, find
 from geotune.tasks.segment import Segment
 from geotune.types import GeotuneError, Normalization
+from geotune.utils.activation_checkpointing import recompute_stages
 
 RESULTS = Path(__file__).parent / "results"
 BACKBONES = (

@@ -75,10 +75,10 @@ def make_scenes(folder: Path, count: int, size: int) -> None:
 
 def train_windows(folder: Path, window: int, samples: int) -> Any:
     """The random windows of a training over the scenes."""
-    from geotune.data.dataset import TrainWindows
-    from geotune.data.labels import open_labels
-    from geotune.data.scan import scan
-    from geotune.data.scenes import open_scenes
+    from geotune.data.checks.scan import scan
+    from geotune.data.labels.base import open_labels
+    from geotune.data.scenes.open_scenes import open_scenes
+    from geotune.data.window_datasets import TrainWindows
 
     scenes = open_scenes(
         partial(open_labels, classes=CLASSES),

@@ -35,9 +35,9 @@ import torch
 import torchvision.ops
 from numpy.typing import NDArray
 
+from geotune.boxes.iou import paired_iou, pairwise_iou
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import canonical
-from geotune.boxes.overlap import paired_iou, pairwise_iou
 from geotune.boxes.polygons import outlines
 
 RESULTS = Path(__file__).parent / "results" / "rotated_nms.json"

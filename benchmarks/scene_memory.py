@@ -79,7 +79,7 @@ def conv_model() -> Any:
 
 def real_model() -> Any:
     """geotune's own network: ResNet-18 with random weights, frozen, and a UNet decoder."""
-    from geotune.backbones.catalog import backbone
+    from geotune.backbones.create import backbone
     from geotune.decoders.unet import Unet
     from geotune.methods.frozen import Frozen
     from geotune.model import Model
@@ -97,8 +97,8 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
     """Map one scene in this process."""
     import torch
 
-    from geotune.data.raster_files import open_raster
-    from geotune.inference.classes import map_classes
+    from geotune.data.raster.open_raster import open_raster
+    from geotune.inference.segmentation import map_classes
 
     torch.set_num_threads(1)
     network = MODELS[model]()

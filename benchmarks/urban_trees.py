@@ -29,15 +29,15 @@ from typing import Any
 
 import torch
 
-from geotune.build.data import build_data
-from geotune.build.model import load_adapter
-from geotune.data.dataset import GridWindows
+from geotune.config import read_recipe
+from geotune.data.window_datasets import GridWindows
+from geotune.factory.build_data import build_data
+from geotune.factory.build_model import load_adapter
 from geotune.model import Model
-from geotune.recipe import read_recipe
 from geotune.tasks.detect import Detect
 from geotune.training.evaluate import autocast
-from geotune.training.folder import RunFolder
 from geotune.training.loaders import loader
+from geotune.training.run_dir import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "urban_trees.json"
 METRES = (3.0, 6.0)

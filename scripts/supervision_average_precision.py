@@ -24,7 +24,7 @@ import supervision
 from numpy.typing import NDArray
 from supervision.metrics import MeanAveragePrecision, MetricTarget
 
-GOLDEN = Path(__file__).parents[1] / "tests" / "tasks" / "golden_average_precision.json"
+GOLDEN = Path(__file__).parents[1] / "tests" / "metrics" / "golden_average_precision.json"
 CASES, IMAGES, CLASSES, CELLS, CELL = 6, 3, 2, 5, 60
 Boxes = NDArray[np.float64]
 

@@ -66,7 +66,9 @@ def test_nothing_heavy_is_imported(code: str, printed: str) -> None:
 
 
 def test_files_are_checked_before_torch_is_imported() -> None:
-    modules, _ = modules_after("import geotune.jobs.fit, geotune.jobs.test, geotune.jobs.predict")
+    modules, _ = modules_after(
+        "import geotune.api.fitting, geotune.api.testing, geotune.api.prediction"
+    )
     assert "rasterio" in modules
     assert not modules.intersection({"torch", "timm", "lightning", "matplotlib"})
 

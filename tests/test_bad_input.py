@@ -13,7 +13,7 @@ import rasterio
 import yaml
 from rasterio.transform import from_origin
 
-from geotune.files import write_atomically
+from geotune.utils.atomic import write_atomically
 
 Command = Callable[..., tuple[int, str, str]]
 Values = dict[str, Any]

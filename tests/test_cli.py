@@ -31,8 +31,8 @@ def recipe(
 @pytest.fixture(scope="module")
 def run(recipe: Path) -> Path:
     """A finished run; for tests that only read it."""
-    from geotune.jobs.fit import fit_recipe
-    from geotune.recipe import read_recipe
+    from geotune.api.fitting import fit_recipe
+    from geotune.config import read_recipe
 
     folder = recipe.parent / "runs" / "tiny"
     fit_recipe(read_recipe(recipe)[0], folder)
@@ -179,7 +179,7 @@ def test_ctrl_c(
     """Ctrl+C ends with one line; Lightning's own way out would say nothing."""
     import signal
 
-    from geotune.training.module import Training
+    from geotune.training.training_module import Training
 
     def pressed(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)

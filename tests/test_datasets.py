@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from geotune.data.named.division import Place, division, packaged
-from geotune.data.objects.catalog import FORMATS
-from geotune.data.patterns import fields_of
+from geotune.data.annotations.formats import FORMATS
+from geotune.data.published.published_split import Place, division, packaged
+from geotune.data.scenes.patterns import fields_of
 from geotune.datasets.base import PARTS, InFolders, Named, NamedDataset, Packaged
-from geotune.datasets.catalog import DATASETS, named_dataset
+from geotune.datasets.registry import DATASETS, named_dataset
 
 EVERY = [pytest.param(named_dataset(name), id=name) for name in DATASETS]
 

@@ -19,14 +19,14 @@ from rasterio.transform import from_origin
 from torch import Tensor
 
 import geotune as api
-from geotune.adapter import adapter_state, load_adapter_state, save_adapter
+from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.backbones.base import Backbone
-from geotune.boxes.detected import Detected
+from geotune.boxes.detector_output import Detected
 from geotune.boxes.oriented import as_oriented, corners
-from geotune.build.model import build_training, card_sections, load_adapter
-from geotune.decoders.detectors.catalog import DETECTORS
+from geotune.config import RecipeError, parse_recipe
+from geotune.detectors.registry import DETECTORS
+from geotune.factory.build_model import build_training, card_sections, load_adapter
 from geotune.model import Model
-from geotune.recipe import RecipeError, parse_recipe
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
 

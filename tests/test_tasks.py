@@ -14,11 +14,11 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from geotune.jobs.fit import fit_recipe
-from geotune.jobs.plan import plan_recipe
-from geotune.jobs.predict import predict_run
-from geotune.jobs.test import test_run
-from geotune.recipe import RecipeError, parse_recipe, read_recipe
+from geotune.api.fitting import fit_recipe
+from geotune.api.planning import plan_recipe
+from geotune.api.prediction import predict_run
+from geotune.api.testing import test_run
+from geotune.config import RecipeError, parse_recipe, read_recipe
 from geotune.types import GeotuneError
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test

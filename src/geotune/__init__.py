@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from geotune.catalog import METHODS, find
+from geotune.registry import METHODS, find
 
 _HOME = {
     "Backbone": "geotune.backbones.base:Backbone",
     "GeotuneError": "geotune.types:GeotuneError",
-    "attach": "geotune.methods.base:attach",
-    "backbone": "geotune.backbones.catalog:backbone",
-    "load_adapter": "geotune.build.model:load_adapter",
+    "attach": "geotune.methods.core.base:attach",
+    "backbone": "geotune.backbones.create:backbone",
+    "load_adapter": "geotune.factory.build_model:load_adapter",
     **{place.partition(":")[2]: place for place in METHODS.values()},
 }
 

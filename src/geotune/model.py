@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.decoders.detectors.base import Detector
-from geotune.features.precision import Features
-from geotune.methods.base import Encoder
+from geotune.detectors.base import Detector
+from geotune.feature_cache.encoding import Features
+from geotune.methods.core.base import Encoder
 from geotune.types import Normalization
 
 

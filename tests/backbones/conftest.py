@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import geotune
-from cases import METHODS
 from geotune.types import GeotuneError
+from helpers.method_cases import METHODS
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import NEED_PLACES
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn import presto
 from geotune.types import GeotuneError
+from helpers.method_cases import NEED_PLACES
 
 pytest.importorskip("rslearn")
 pytest.importorskip("einops")

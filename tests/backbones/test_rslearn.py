@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.rslearn.groups import groups_in_use
-from geotune.backbones.rslearn.metadata import months_and_days, on_the_sphere
-from geotune.backbones.rslearn.provider import MODELS
+from geotune.backbones.rslearn.band_groups import groups_in_use
+from geotune.backbones.rslearn.date_location import months_and_days, on_the_sphere
+from geotune.backbones.rslearn.rslearn_provider import MODELS
 from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]

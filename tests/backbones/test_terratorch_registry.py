@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import geotune
-from cases import NEED_BLOCKS
 from geotune.backbones.base import Backbone
-from geotune.backbones.request import Request
-from geotune.backbones.terratorch import provider, registry
+from geotune.backbones.spec import Request
+from geotune.backbones.terratorch import terratorch_provider, terratorch_registry
 from geotune.types import GeotuneError
+from helpers.method_cases import NEED_BLOCKS
 
 pytest.importorskip("terratorch")
 torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import
@@ -35,7 +35,7 @@ STRIDES = {"UNet": [1, 2, 4, 8, 16], "prithvi_swin_B": [4, 8, 16, 32]}
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, options in SMALL.items():
-        monkeypatch.setitem(registry.OPTIONS, name, options)
+        monkeypatch.setitem(terratorch_registry.OPTIONS, name, options)
 
 
 @pytest.fixture(params=SMALL)
@@ -90,7 +90,7 @@ def test_a_local_file_is_loaded(make_backbone: MakeBackbone, tmp_path: Path, nam
         nn.init.normal_(parameter, std=0.1)
     torch.save(first.model.state_dict(), tmp_path / "weights.pt")
     again = make_backbone(f"terratorch/{name}", bands=BANDS, weights=tmp_path / "weights.pt")
-    assert again.fingerprint == registry.fingerprint(first.model)
+    assert again.fingerprint == terratorch_registry.fingerprint(first.model)
     assert not again.random_weights
     assert "in that order" in again.notes[0]
 
@@ -110,7 +110,7 @@ class _ChannelsLast(nn.Module):
 def test_channels_that_come_last_are_told_on_square_images_too(
     make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_build", lambda request, pretrained: _ChannelsLast())
+    monkeypatch.setattr(terratorch_registry, "_build", lambda request, pretrained: _ChannelsLast())
     backbone: Any = make_backbone("terratorch/UNet", bands=BANDS)
     assert [(tap.channels, tap.stride) for tap in backbone.taps] == [(8, 8)]
     with torch.no_grad():
@@ -133,7 +133,7 @@ class _Square(nn.Module):
 def test_what_gives_no_maps_is_refused(
     make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_build", lambda request, pretrained: _Square())
+    monkeypatch.setattr(terratorch_registry, "_build", lambda request, pretrained: _Square())
     with pytest.raises(GeotuneError, match=r"cannot be used on images of any size .*gives \(1, 24"):
         make_backbone("terratorch/UNet", bands=BANDS)
 
@@ -163,8 +163,10 @@ def test_weights_that_nobody_publishes_are_not_looked_for(
 
 
 def test_every_family_says_what_it_knows() -> None:
-    assert len(provider.MODELS) == sum(len(models) for models, _ in provider._FAMILIES)
-    for facts in provider.MODELS.values():
+    assert len(terratorch_provider.MODELS) == sum(
+        len(models) for models, _ in terratorch_provider._FAMILIES
+    )
+    for facts in terratorch_provider.MODELS.values():
         assert facts.paper
         assert facts.licence
         assert len(facts.mean) == len(facts.std)
@@ -182,7 +184,7 @@ def test_without_terratorch_its_extra_is_named_and_float32_stays_as_it_was(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "terratorch")
     with pytest.raises(GeotuneError, match=r"pip install 'geotune\[terratorch\]'"):
-        provider.terratorch_backbone(Request("terratorch/prithvi_eo_tiny", BANDS))
+        terratorch_provider.terratorch_backbone(Request("terratorch/prithvi_eo_tiny", BANDS))
     assert torch.get_float32_matmul_precision() == "highest"
 
 

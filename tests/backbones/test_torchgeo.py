@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 import geotune
-from cases import NEED_AN_MLP, PLAIN_ONLY
 from geotune.backbones.base import Backbone
-from geotune.backbones.request import Request
+from geotune.backbones.spec import Request
 from geotune.backbones.torchgeo import croma, dofa, panopticon, scalemae, swin
-from geotune.backbones.torchgeo.provider import MODELS
-from geotune.backbones.torchgeo.published import PUBLISHED
+from geotune.backbones.torchgeo.torchgeo_provider import MODELS
+from geotune.backbones.torchgeo.weights_table import PUBLISHED
 from geotune.backbones.weights import fetch_url
 from geotune.types import GeotuneError
+from helpers.method_cases import NEED_AN_MLP, PLAIN_ONLY
 
 pytest.importorskip("torchgeo")
 import torchgeo.models

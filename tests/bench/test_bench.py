@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from geotune.bench.grid import expand
-from geotune.bench.rows import ROWS, row_of, write_rows
+from geotune.bench.local_executor import Outcome
+from geotune.bench.results import ROWS, row_of, write_rows
 from geotune.bench.suite import read_suite
-from geotune.bench.work import Outcome
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from geotune.bench.grid import Cell, as_overrides, expand
 from geotune.bench.suite import read_suite
-from geotune.catalog import METHODS
-from geotune.recipe import RecipeError, parse_recipe, read_recipe
+from geotune.config import RecipeError, parse_recipe, read_recipe
+from geotune.registry import METHODS
 
 Write = Callable[..., Path]
 

@@ -19,14 +19,14 @@ import torch
 import yaml
 
 import geotune
-from geotune.bench.comparison import COSTS
+from geotune.api.fitting import fit_recipe
+from geotune.api.testing import test_run as judge_run
+from geotune.bench.analysis import COSTS
 from geotune.bench.grid import expand
-from geotune.bench.rows import row_of
+from geotune.bench.local_executor import Outcome
+from geotune.bench.results import row_of
 from geotune.bench.suite import read_suite
-from geotune.bench.work import Outcome
-from geotune.jobs.fit import fit_recipe
-from geotune.jobs.test import test_run as judge_run
-from geotune.training.folder import RunFolder
+from geotune.training.run_dir import RunFolder
 
 MEASURED = {*COSTS, "frugal", "fast"}
 """Columns that a clock or the machine decides."""

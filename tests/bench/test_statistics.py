@@ -16,8 +16,8 @@ from geotune.bench.statistics import (
     pareto,
     verdict,
 )
-from geotune.tasks.redraw import draw, interval, redrawn, times
-from redrawing import DRAWS, mean_of, scipys, windows
+from geotune.metrics.bootstrap import draw, interval, redrawn, times
+from helpers.resampling import DRAWS, mean_of, scipys, windows
 
 
 def test_seeds_drawn_anew_give_scipys_interval() -> None:

@@ -12,7 +12,7 @@ import torch
 import torchvision.ops
 
 from geotune.boxes import nms as module
-from geotune.boxes.neighbours import Neighbours
+from geotune.boxes.candidate_pairs import Neighbours
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import outlines

@@ -10,9 +10,9 @@ import shapely
 import torch
 
 from geotune.boxes.oriented import as_oriented, hull
-from geotune.boxes.place import moved
 from geotune.boxes.polygons import minimum_rectangles, outlines
-from geotune.boxes.visible import clipped, visible_fraction
+from geotune.boxes.transforms import moved
+from geotune.boxes.visibility import clipped, visible_fraction
 
 Make = Callable[..., np.ndarray]
 SHAPE = (40, 70)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geotune.data.labels import open_labels
-from geotune.data.prepare import prepare
-from geotune.data.scan import scan
-from geotune.data.scenes import open_rasters, open_scenes
+from geotune.data.checks.scan import scan
+from geotune.data.datamodule import prepare
+from geotune.data.labels.base import open_labels
+from geotune.data.raster.windows import Window
+from geotune.data.scenes.open_scenes import open_rasters, open_scenes
 from geotune.data.splits.groups import split_by_group
-from geotune.data.windows import Window
 from geotune.types import GeotuneError
 
 

@@ -12,11 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geotune.data.synthetic import files as synthetic
-from geotune.data.synthetic.files import CLASSES, DEFAULT_BANDS, MANIFEST, labels_path, write_scenes
+from geotune.data.synthetic import writer as synthetic
 from geotune.data.synthetic.noise import blur, noise, scatter
-from geotune.data.synthetic.scene import SyntheticScene, make_scene
 from geotune.data.synthetic.spectra import BANDS, CLOUD, MATERIALS, WAVELENGTH_UM, spectra
+from geotune.data.synthetic.synthetic_scene import SyntheticScene, make_scene
+from geotune.data.synthetic.writer import (
+    CLASSES,
+    DEFAULT_BANDS,
+    MANIFEST,
+    labels_path,
+    write_scenes,
+)
 from geotune.types import IGNORE, GeotuneError
 
 SMALL = 96

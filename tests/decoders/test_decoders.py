@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from geotune.config import decoder_options as sections
 from geotune.decoders.base import last_layer
-from geotune.decoders.catalog import DECODERS as ALL
-from geotune.decoders.detectors.catalog import DETECTORS
-from geotune.recipe import decoders as sections
+from geotune.decoders.registry import DECODERS as ALL
+from geotune.detectors.registry import DETECTORS
 from geotune.types import FeatureMaps, Tap
 
 CLASSES = 3

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine, from_origin
 from torch import Tensor
 
-from geotune.data.raster import RasterSource
-from geotune.data.raster_files import open_raster
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.source import RasterSource
 
 UTM = from_origin(500_000, 5_000_000, 10, 10)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotune.inference.blend import Blender, weights
-from geotune.inference.windows import starts
+from geotune.inference.tiling import starts
 
 
 @settings(deadline=None)

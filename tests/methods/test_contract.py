@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import METHODS
-from geotune import Frozen, Full, Lora, attach, catalog
-from geotune.adapter import (
+from geotune import Frozen, Full, Lora, attach, registry
+from geotune.adapter_config import read_card
+from geotune.adapter_io import (
     adapter_state,
     load_adapter_state,
     read_tensors,
@@ -22,11 +22,11 @@ from geotune.adapter import (
     save_adapter,
 )
 from geotune.backbones.base import Backbone
-from geotune.card import read_card
 from geotune.decoders.linear import Linear
-from geotune.methods.base import Encoder
+from geotune.methods.core.base import Encoder
 from geotune.model import Model
 from geotune.types import GeotuneError, Normalization
+from helpers.method_cases import METHODS
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -115,7 +115,7 @@ def train(encoder: Encoder, steps: int) -> None:
 
 def test_every_method_of_the_catalogue_is_here() -> None:
     tested = {type(case.method).__name__ for case in METHODS.values()}
-    assert tested == {place.partition(":")[2] for place in catalog.METHODS.values()}
+    assert tested == {place.partition(":")[2] for place in registry.METHODS.values()}
 
 
 @pytest.mark.parametrize(

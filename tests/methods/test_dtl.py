@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder
+from geotune.methods.core.base import Encoder
+from geotune.methods.core.reader import level_indices
 from geotune.methods.dtl import CompactSideNetwork, Dtl
 from geotune.methods.frozen import Frozen
-from geotune.methods.reader import level_indices
 from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]

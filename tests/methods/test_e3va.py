@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder
+from geotune.methods.core.base import Encoder
 from geotune.methods.e3va import E3va, Highway
 from geotune.types import GeotuneError
 

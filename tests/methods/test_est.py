@@ -11,7 +11,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.request import Request
+from geotune.backbones.spec import Request
 from geotune.backbones.timm import TimmBackbone
 from geotune.methods.est import Est, EstBlock
 from geotune.types import GeotuneError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder
+from geotune.methods.core.base import Encoder
 from geotune.methods.lst import Attention, Block, Ladder, Lst, heads
 from geotune.types import GeotuneError
 

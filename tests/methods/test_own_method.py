@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from geotune import catalog
+from geotune import registry
 from geotune.backbones.base import Backbone
-from geotune.recipe.methods import method_fits, method_section
+from geotune.config.method_options import method_fits, method_section
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -25,7 +25,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "own_ssf.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     kind, place = re.fullmatch(r'    "(\w+)": "(.*)",\n', line).groups()  # type: ignore[union-attr]
-    monkeypatch.setitem(catalog.METHODS, kind, place.replace("geotune.methods.ssf", "own_ssf"))
+    monkeypatch.setitem(registry.METHODS, kind, place.replace("geotune.methods.ssf", "own_ssf"))
     monkeypatch.delitem(sys.modules, "own_ssf", raising=False)
     return str(code)
 
@@ -36,7 +36,7 @@ def test_it_is_complete_in_less_than_sixty_lines(
     assert len(example.splitlines()) < 60
     section = method_section("ssf")(start=0.5)
     assert method_fits("ssf") == "every backbone"
-    method = catalog.find(catalog.METHODS["ssf"])
+    method = registry.find(registry.METHODS["ssf"])
     encoder = method(start=section.start, stem=0).attach(make_backbone(family))
     scales = [p for name, p in encoder.named_parameters() if name.endswith("part.scale")]
     assert scales
@@ -48,4 +48,4 @@ def test_the_page_names_every_method() -> None:
     text = PAGE.read_text(encoding="utf-8")
     methods, _, _figures = text.partition("## What each one costs")
     rows = re.findall(r"^\| `(\w+)` \|", methods, re.MULTILINE)
-    assert sorted(rows) == sorted(catalog.METHODS)
+    assert sorted(rows) == sorted(registry.METHODS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder
+from geotune.methods.core.base import Encoder
 from geotune.methods.frozen import Frozen
 from geotune.methods.sidetune import SideNetwork, SideTune
 from geotune.types import GeotuneError

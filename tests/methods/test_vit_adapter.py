@@ -14,10 +14,10 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles
-from geotune.backbones.request import Request
+from geotune.backbones.spec import Request
 from geotune.backbones.timm import TimmBackbone
-from geotune.methods.base import Encoder
-from geotune.methods.deformable import DeformableAttention, places
+from geotune.methods.core.base import Encoder
+from geotune.methods.core.deformable_attention import DeformableAttention, places
 from geotune.methods.frozen import Frozen
 from geotune.methods.vit_adapter import Injected, Interaction, VitAdapter, usual_heads
 from geotune.types import GeotuneError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder
+from geotune.methods.core.base import Encoder
 from geotune.methods.lora import Lora
 from geotune.methods.vpt import Prompted, Vpt
 from geotune.types import GeotuneError

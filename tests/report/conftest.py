@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.targets import PixelClasses
-from geotune.report.content import Backbone, Cost, Example, Part, Report
+from geotune.data.labels.targets import PixelClasses
+from geotune.report.context import Backbone, Cost, Example, Part, Report
 from geotune.report.tasks.base import Shown
-from geotune.report.tasks.catalog import PAGES
+from geotune.report.tasks.registry import PAGES
 
 COLORS = ((68, 78, 92), (255, 196, 0))
 

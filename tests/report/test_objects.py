@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.objects.target import Objects
+from geotune.data.annotations.object_target import Objects
 from geotune.report.tasks.base import Shown
-from geotune.report.tasks.detect import PAGE, POINTS
-from geotune.report.tasks.objects import FALSE, MISSED, TRUE, UNCOUNTED
+from geotune.report.tasks.boxes_overlay import FALSE, MISSED, TRUE, UNCOUNTED
+from geotune.report.tasks.detect_page import PAGE, POINTS
 
 BOXES = np.array([[10.0, 10, 20, 20], [30, 10, 40, 20], [50, 10, 60, 20]])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from geotune.report.content import Backbone, Cost, Example, Part, Report
+from geotune.report.context import Backbone, Cost, Example, Part, Report
 from geotune.report.page import render, write_report
 from geotune.types import GeotuneError
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from geotune.report.content import Part, Report
+from geotune.report.context import Part, Report
 from geotune.report.summary import summary
-from geotune.report.tasks.catalog import page_of
+from geotune.report.tasks.registry import page_of
 
 
 def text(report: Report) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from geotune.report.content import Report
+from geotune.report.context import Report
 from geotune.report.tables import class_rows, confusion_rows, share_rows
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geotune.recipe.tasks import Classify as ClassifySection
-from geotune.recipe.tasks import Density as DensitySection
-from geotune.recipe.tasks import Regress as RegressSection
+from geotune.config.task_options import Classify as ClassifySection
+from geotune.config.task_options import Density as DensitySection
+from geotune.config.task_options import Regress as RegressSection
 from geotune.tasks.base import Task
-from geotune.tasks.catalog import TASKS
 from geotune.tasks.classify import Classify
+from geotune.tasks.registry import TASKS
 from geotune.types import GeotuneError
 
 NAMES = ["forest", "river", "town", "never"]

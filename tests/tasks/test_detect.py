@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from geotune.boxes.detected import Detected
-from geotune.boxes.detections import Detections
+from geotune.boxes.detector_output import Detected
 from geotune.boxes.oriented import as_oriented
-from geotune.data.objects.labels import ObjectLabels
-from geotune.data.objects.target import Objects
-from geotune.data.windows import grid
+from geotune.boxes.structures import Detections
+from geotune.data.annotations.object_labels import ObjectLabels
+from geotune.data.annotations.object_target import Objects
+from geotune.data.raster.windows import grid
 from geotune.tasks.detect import CURVE_POINTS, Boxes, Detect
 from geotune.types import GeotuneError
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geotune.recipe.tasks import Segment as SegmentSection
+from geotune.config.task_options import Segment as SegmentSection
 from geotune.tasks.segment import Segment
 from geotune.types import IGNORE, GeotuneError
 

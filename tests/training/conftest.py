@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geotune.files import write_atomically
-from geotune.jobs.fit import FitResult, fit_recipe
-from geotune.recipe import parse_recipe
+from geotune.api.fitting import FitResult, fit_recipe
+from geotune.config import parse_recipe
+from geotune.utils.atomic import write_atomically
 
 
 class CutOffError(BaseException):
@@ -34,7 +34,7 @@ class CutOff(Callback):
 @pytest.fixture(autouse=True)
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """No drawing: it takes as long as the rest of a tiny training, and has its own tests."""
-    monkeypatch.setattr("geotune.jobs.train.write_report", lambda path, report: plain(path))
+    monkeypatch.setattr("geotune.api.train_workflow.write_report", lambda path, report: plain(path))
 
 
 def plain(path: Path) -> None:

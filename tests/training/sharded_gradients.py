@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from geotune.build.model import build_training
+from geotune.config import parse_recipe
+from geotune.factory.build_model import build_training
 from geotune.model import Model
-from geotune.recipe import parse_recipe
-from geotune.training.sharding import shard, whole_state
+from geotune.training.fsdp import shard, whole_state
 from geotune.types import BandStatistics
 
 

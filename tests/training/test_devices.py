@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geotune.jobs.fit import FitResult
-from geotune.training.folder import RunFolder
+from geotune.api.fitting import FitResult
+from geotune.training.run_dir import RunFolder
 
 GEOTUNE = Path(sys.executable).parent / "geotune"
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from geotune.jobs.fit import FitResult
-from geotune.training.folder import RunFolder
+from geotune.api.fitting import FitResult
 from geotune.training.lock import alone_in
+from geotune.training.run_dir import RunFolder
 from geotune.types import GeotuneError
 
 Train = Callable[..., FitResult]
@@ -76,7 +76,7 @@ def test_nothing_is_touched_where_another_trains(
     fresh: bool,
     changes: dict[str, Any],
 ) -> None:
-    from geotune.recipe import parse_recipe
+    from geotune.config import parse_recipe
 
     _, run = held
     RunFolder(run).start(parse_recipe(tiny_values()))
@@ -102,7 +102,7 @@ def test_begun_by_another_in_the_meantime(
     train: Train, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:
     """Both found no folder; the other was done before this one had read its data."""
-    from geotune.recipe import parse_recipe
+    from geotune.config import parse_recipe
 
     run = tmp_path / "run"
 

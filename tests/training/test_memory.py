@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geotune.jobs.fit import FitResult
-from geotune.memory.exhausted import is_exhausted
+from geotune.api.fitting import FitResult
+from geotune.config import read_recipe
+from geotune.memory.oom import is_exhausted
 from geotune.model import Model
-from geotune.recipe import read_recipe
 from geotune.types import GeotuneError
 
 Run = Callable[..., FitResult]
@@ -188,9 +188,9 @@ def test_following_a_step_changes_nothing(
 ) -> None:
     seen = train(tmp_path / "seen", {"train.epochs": 1})
     assert seen.summary["peak_memory"]["tracked_bytes"] > 0
-    monkeypatch.setattr("geotune.training.tracking.Tracker.__torch_dispatch__", refuse)
-    monkeypatch.setattr("geotune.training.tracking.TrackStep.on_train_batch_start", nothing)
-    monkeypatch.setattr("geotune.training.fit._predicted_bytes", nothing)
+    monkeypatch.setattr("geotune.training.memory_callback.Tracker.__torch_dispatch__", refuse)
+    monkeypatch.setattr("geotune.training.memory_callback.TrackStep.on_train_batch_start", nothing)
+    monkeypatch.setattr("geotune.training.trainer._predicted_bytes", nothing)
     unseen = train(tmp_path / "unseen", {"train.epochs": 1})
     memory = json.loads((unseen.run / "run.json").read_text())["peak_memory"]
     assert memory["tracked_bytes"] is None and memory["predicted_bytes"] is None

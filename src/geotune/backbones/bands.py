@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geotune.backbones.request import Request
+from geotune.backbones.spec import Request
 from geotune.types import GeotuneError
 
 # Sentinel-2's name, its centre in micrometres (Sentinel-2A, ESA's spectral response functions),

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import Parts, Tokens, find_parts
-from geotune.backbones.empty import are_empty
-from geotune.backbones.request import Combine, Request
+from geotune.backbones.blocks import Parts, Tokens, find_parts
+from geotune.backbones.meta_init import are_empty
+from geotune.backbones.spec import Combine, Request
 from geotune.types import BandStatistics, FeatureMaps, GeotuneError, Normalization, Tap
 
 Emit = Callable[[int, Tensor], None]

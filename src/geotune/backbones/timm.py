@@ -16,9 +16,9 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import Tokens
 from geotune.backbones.base import Backbone, Emit, fingerprint, tapped
-from geotune.backbones.request import Request
+from geotune.backbones.blocks import Tokens
+from geotune.backbones.spec import Request
 from geotune.backbones.weights import (
     fit_patch_embedding,
     load_state,

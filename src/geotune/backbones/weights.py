@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical
-from geotune.backbones.request import Request
+from geotune.backbones.spec import Request
 from geotune.types import GeotuneError
 
 _RGB = ("B04", "B03", "B02")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from geotune.bench.suite import Changes
-from geotune.recipe import Recipe
+from geotune.config import Recipe
 
 SCRATCH = "timm/resnet18"
 """The encoder of the UNet that is trained from scratch."""

@@ -13,7 +13,7 @@ import yaml
 
 from geotune.bench.baselines import BASELINES
 from geotune.bench.suite import Changes, Suite, nearest
-from geotune.recipe import Recipe, RecipeError, read_recipe
+from geotune.config import Recipe, RecipeError, read_recipe
 
 METHOD = "method"
 """The axis of what is compared, where none of the grid varies the method."""

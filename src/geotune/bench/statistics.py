@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.tasks.redraw import Floats, draw, interval
+from geotune.metrics.bootstrap import Floats, draw, interval
 
 Verdict = Literal["better", "not worse by more than the margin", "worse", "undecided"]
 

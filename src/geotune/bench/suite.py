@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from geotune.recipe.reading import parse, read_values
-from geotune.recipe.section import Section, Share
+from geotune.config.base import Section, Share
+from geotune.config.loader import parse, read_values
 
 Changes = dict[str, Any]
 """Values by a recipe's keys, such as `method.kind`."""

@@ -15,7 +15,7 @@ So it is exact for boxes that are equal, that touch and that have no area.
 
 from __future__ import annotations
 
-from geotune.boxes.arrays import Array, functions_for
+from geotune.boxes.array_namespace import Array, functions_for
 
 
 def intersection(first: Array, second: Array) -> Array:

@@ -14,9 +14,9 @@ import torch
 import torchvision.ops
 from torch import Tensor
 
-from geotune.boxes.neighbours import Neighbours
+from geotune.boxes.candidate_pairs import Neighbours
+from geotune.boxes.iou import paired_iou
 from geotune.boxes.oriented import HORIZONTAL, as_oriented, hull
-from geotune.boxes.overlap import paired_iou
 from geotune.types import GeotuneError
 
 _FIRST, _LARGEST = 16, 1 << 16

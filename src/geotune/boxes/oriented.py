@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 
-from geotune.boxes.arrays import Array, functions_for
+from geotune.boxes.array_namespace import Array, functions_for
 
 ORIENTED, HORIZONTAL, POINT = 5, 4, 2
 """Columns of each kind of object."""

@@ -67,7 +67,7 @@ def main() -> None:
 
 def _is_ours(error: Exception) -> bool:
     """Whether an error is one that geotune words for its user."""
-    for module, name in (("geotune.recipe", "RecipeError"), ("geotune.types", "GeotuneError")):
+    for module, name in (("geotune.config", "RecipeError"), ("geotune.types", "GeotuneError")):
         loaded = sys.modules.get(module)  # not imported: then it cannot be its error
         if loaded is not None and isinstance(error, getattr(loaded, name)):
             return True

@@ -36,8 +36,8 @@ def bench(
     table_only
         Run nothing; compare what is done.
     """
-    from geotune.bench.run import PAGE
-    from geotune.bench.run import bench as bench_suite
+    from geotune.bench.run_suite import PAGE
+    from geotune.bench.run_suite import bench as bench_suite
 
     def tell(run: str, what: str, done: int, total: int) -> None:
         say(f"{done}/{total} {run}: {what}")
@@ -46,7 +46,7 @@ def bench(
     if as_json:
         print_json({"folder": str(result.folder), "rows": result.rows})
     else:
-        from geotune.bench.tables import for_terminal, notes
+        from geotune.bench.comparison_tables import for_terminal, notes
 
         how = result.suite.compare
         for table in result.tables:

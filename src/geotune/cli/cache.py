@@ -20,7 +20,7 @@ def cache(recipe: Path, *overrides: str, as_json: Json = False) -> None:
         Changes to it, such as train.cache_precision=int8 train.cache_limit=20GB.
     """
     read = recipe_of(recipe, overrides)
-    from geotune.jobs.cache import cache_recipe
+    from geotune.api.caching import cache_recipe
 
     with counting("features") as progress:
         result = cache_recipe(read, say=say, progress=progress)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geotune.cli.console import Json, counting, escape, out, print_json, recipe_of, say
-from geotune.wording import counted
+from geotune.utils.text import counted
 
 if TYPE_CHECKING:
-    from geotune.jobs.check import Checked
+    from geotune.api.checking import Checked
 
 
 def check(
@@ -33,7 +33,7 @@ def check(
         Where the HTML goes; by default checks/ with the recipe's name.
     """
     read = recipe_of(recipe, overrides)
-    from geotune.jobs.check import check_recipe, check_values
+    from geotune.api.checking import check_recipe, check_values
 
     page = page or Path("checks") / f"{recipe.stem}.html"
     with counting("scenes") as progress:

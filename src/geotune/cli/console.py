@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from geotune.recipe import Recipe
+    from geotune.config import Recipe
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object instead")]
 
@@ -35,14 +35,14 @@ def err() -> Console:
 
 def counting(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
     """A bar of progress; gives a function that is told how many are done of how many."""
-    from geotune import progress
+    from geotune.utils import progress
 
     return progress.counting(err(), what)
 
 
 def recipe_of(path: Path, overrides: tuple[str, ...]) -> Recipe:
     """A file read with its changes; what there is to note is said."""
-    from geotune.recipe import read_recipe
+    from geotune.config import read_recipe
 
     recipe, notes = read_recipe(path, overrides)
     for note in notes:

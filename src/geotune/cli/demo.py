@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geotune.cli.console import Json, err, out, print_json, say
-from geotune.cli.metrics import metrics_table
+from geotune.cli.metrics_table import metrics_table
 
 
 def demo(folder: Path = Path("geotune-demo"), *, as_json: Json = False) -> None:
@@ -16,7 +16,7 @@ def demo(folder: Path = Path("geotune-demo"), *, as_json: Json = False) -> None:
     folder
         Where everything goes.
     """
-    from geotune.demo import run_demo
+    from geotune.api.demo_workflow import run_demo
 
     result = run_demo(folder, say=say, console=err())
     if as_json:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from geotune.cli.console import Json, counting, err, out, print_json, recipe_of, say
-from geotune.cli.metrics import metrics_table
-from geotune.wording import counted
+from geotune.cli.metrics_table import metrics_table
+from geotune.utils.text import counted
 
 if TYPE_CHECKING:
-    from geotune.jobs.fit import FitResult
+    from geotune.api.fitting import FitResult
 
 
 def fit(
@@ -35,7 +35,7 @@ def fit(
         Start anew, removing what an earlier run left in the folder.
     """
     read = recipe_of(recipe, overrides)
-    from geotune.jobs.fit import fit_recipe, run_path
+    from geotune.api.fitting import fit_recipe, run_path
 
     with counting("features") as caching:
         result = fit_recipe(
@@ -51,7 +51,7 @@ def fit(
 
 
 def _training_progress() -> list[Any]:
-    from geotune.training.progress import TrainingProgress  # imports Lightning
+    from geotune.training.progress_bar import TrainingProgress  # imports Lightning
 
     return [TrainingProgress(err())]
 

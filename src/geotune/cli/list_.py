@@ -22,7 +22,7 @@ def list_(
         Only those whose name holds this; for the whole name of a backbone or a named data set, all
         that is known of it.
     """
-    from geotune.listing import about_one, listing
+    from geotune.info import about_one, listing
 
     known = None if name is None else about_one(what, name)
     if known is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from geotune.cli.console import Json, escape, out, print_json, recipe_of, say
 
 if TYPE_CHECKING:
-    from geotune.jobs.plan import Plan
+    from geotune.api.planning import Plan
 
 
 def plan(
@@ -32,7 +32,7 @@ def plan(
         An SVG or PNG to draw the parts in.
     """
     read = recipe_of(recipe, overrides)
-    from geotune.recipe import RecipeError, parse_size
+    from geotune.config import RecipeError, parse_size
 
     try:
         limit = None if budget is None else parse_size(budget)
@@ -40,13 +40,13 @@ def plan(
         raise RecipeError(f"--budget: {error}") from error
     if figure is not None and figure.suffix not in (".svg", ".png"):
         raise RecipeError(f"--figure {figure}: expected a file that ends in .svg or .png")
-    from geotune.jobs.plan import plan_recipe, plan_values
+    from geotune.api.planning import plan_recipe, plan_values
 
     found = plan_recipe(read, read.train.memory_budget if limit is None else limit, say)
     for note in found.notes:
         say(f"note: {note}")
     if figure is not None:
-        from geotune.report.memory import draw_memory
+        from geotune.report.memory_plot import draw_memory
 
         parts = plan_values(found)["by_place"]
         draw_memory(figure, parts, f"{recipe.name}: peak memory of a training step")
@@ -59,11 +59,11 @@ def plan(
 def _show_plan(plan: Plan) -> None:
     from rich.table import Table
 
-    from geotune.jobs.budget import as_overrides
-    from geotune.memory.predict import CUDA_CONTEXT_BYTES, allocator_bytes
-    from geotune.memory.track import PARTS
-    from geotune.report.format import DASH
-    from geotune.report.format import size as _size
+    from geotune.api.budget_search import as_overrides
+    from geotune.memory.estimate import CUDA_CONTEXT_BYTES, allocator_bytes
+    from geotune.memory.tracker import PARTS
+    from geotune.report.number_format import DASH
+    from geotune.report.number_format import size as _size
 
     def size(value: int) -> str:
         return _size(value) if value else DASH

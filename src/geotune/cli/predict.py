@@ -69,11 +69,11 @@ def predict(
     device
         Where to compute.
     """
-    from geotune.jobs.predict import predict_run
-    from geotune.progress import scene_progress
+    from geotune.api.prediction import predict_run
+    from geotune.utils.progress import scene_progress
 
     if not scenes:
-        from geotune.recipe import RecipeError
+        from geotune.config import RecipeError
 
         raise RecipeError("predict: no scene is given; name at least one GeoTIFF")
     with scene_progress(err()) as progress:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from geotune.cli.console import Json, escape, out, print_json
-from geotune.cli.metrics import METRICS, metrics_table, score
+from geotune.cli.metrics_table import METRICS, metrics_table, score
 
 
 def test(
@@ -27,7 +27,7 @@ def test(
     backbone
         Its name, where it is a Python file of yours: an adapter may not run code by itself.
     """
-    from geotune.jobs.test import test_run
+    from geotune.api.testing import test_run
 
     result = test_run(run, weights, backbone=backbone)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.raster import Image
+from geotune.data.raster.source import Image
 
 COUNT = 8
 Value = TypeVar("Value", bound=np.generic)

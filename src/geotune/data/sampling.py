@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.windows import Window
+from geotune.data.raster.windows import Window
 
 
 class WindowSampler:

@@ -16,8 +16,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import (
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.injection import (
     after_parts,
     require_blocks,
     require_narrower,
@@ -25,7 +25,7 @@ from geotune.methods.insert import (
     with_parts,
     zeroed,
 )
-from geotune.methods.inserted import freeze
+from geotune.methods.core.inserted import freeze
 
 
 class Adapter(Method):

@@ -14,8 +14,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import (
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.injection import (
     beside_mlp,
     require_mlp,
     require_narrower,
@@ -24,7 +24,7 @@ from geotune.methods.insert import (
     with_parts,
     zeroed,
 )
-from geotune.methods.inserted import freeze
+from geotune.methods.core.inserted import freeze
 
 
 class AdaptFormer(Method):

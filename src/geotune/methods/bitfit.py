@@ -6,8 +6,8 @@ y = W x + b        b trains, W does not
 from __future__ import annotations
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.selection import train_some
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.selective import train_some
 
 
 class BitFit(Method):

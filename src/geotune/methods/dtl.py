@@ -27,11 +27,12 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import as_maps
 from geotune.backbones.base import Backbone
-from geotune.methods.alive import require_alive
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import (
+from geotune.backbones.blocks import as_maps
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.block_hooks import looking_inside
+from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.injection import (
     Wrapped,
     put,
     require_blocks,
@@ -40,10 +41,9 @@ from geotune.methods.insert import (
     widths,
     zeroed,
 )
-from geotune.methods.inserted import freeze, inserted
-from geotune.methods.inside import looking_inside
-from geotune.methods.reader import Inside, Part, Reader, level_indices
-from geotune.methods.side import as_feature, between, require_odd
+from geotune.methods.core.inserted import freeze, inserted
+from geotune.methods.core.reader import Inside, Part, Reader, level_indices
+from geotune.methods.core.side_network import as_feature, between, require_odd
 from geotune.types import GeotuneError
 
 BETA = 100.0

@@ -24,12 +24,18 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.alive import require_alive
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import require_blocks, require_narrower, require_places, widths, zeroed
-from geotune.methods.inserted import freeze
-from geotune.methods.reader import Inside, Part, Reader, level_indices
-from geotune.methods.side import MapNorm, as_feature
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.injection import (
+    require_blocks,
+    require_narrower,
+    require_places,
+    widths,
+    zeroed,
+)
+from geotune.methods.core.inserted import freeze
+from geotune.methods.core.reader import Inside, Part, Reader, level_indices
+from geotune.methods.core.side_network import MapNorm, as_feature
 from geotune.types import GeotuneError
 
 

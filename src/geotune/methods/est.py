@@ -26,14 +26,14 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.alive import require_alive
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import widths, zeroed
-from geotune.methods.inserted import freeze
-from geotune.methods.projection import FixedProjection, principal_components
-from geotune.methods.reader import Inside, Part, Reader, level_indices
-from geotune.methods.rescale import Rescale, pyramid_scales
-from geotune.methods.side import between, require_channels_left, require_odd, spaced
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.injection import widths, zeroed
+from geotune.methods.core.inserted import freeze
+from geotune.methods.core.pca import FixedProjection, principal_components
+from geotune.methods.core.reader import Inside, Part, Reader, level_indices
+from geotune.methods.core.side_network import between, require_channels_left, require_odd, spaced
+from geotune.methods.core.stride_resize import Rescale, pyramid_scales
 from geotune.types import GeotuneError, Tap
 
 

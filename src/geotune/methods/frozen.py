@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.inserted import freeze
-from geotune.methods.reader import Levels
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.inserted import freeze
+from geotune.methods.core.reader import Levels
 
 
 class Frozen(Method):

@@ -13,8 +13,8 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.peft_layers import encoder_around, put_in, target_layers
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.hf_peft_utils import encoder_around, put_in, target_layers
 
 
 class Lora(Method):

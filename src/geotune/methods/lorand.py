@@ -18,15 +18,15 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import (
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.injection import (
     after_parts,
     require_blocks,
     require_narrower,
     vectors,
     with_parts,
 )
-from geotune.methods.inserted import freeze
+from geotune.methods.core.inserted import freeze
 from geotune.types import GeotuneError
 
 

@@ -22,12 +22,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.alive import require_alive
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import zeroed
-from geotune.methods.inserted import freeze
-from geotune.methods.reader import Inside, Reader, level_indices
-from geotune.methods.side import between, require_channels_left, spaced
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.injection import zeroed
+from geotune.methods.core.inserted import freeze
+from geotune.methods.core.reader import Inside, Reader, level_indices
+from geotune.methods.core.side_network import between, require_channels_left, spaced
 
 TEMPERATURE = 0.1
 WINDOW = 8

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import as_maps
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import (
+from geotune.backbones.blocks import as_maps
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.injection import (
     after_block,
     at_middle,
     require_blocks,
@@ -34,7 +34,7 @@ from geotune.methods.insert import (
     with_parts,
     zeroed,
 )
-from geotune.methods.inserted import freeze
+from geotune.methods.core.inserted import freeze
 
 
 class Mona(Method):

@@ -10,9 +10,9 @@ from typing import ClassVar
 from pydantic import PositiveInt
 
 from geotune.backbones.base import Backbone
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import require_blocks
-from geotune.methods.selection import train_some
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.injection import require_blocks
+from geotune.methods.selective import train_some
 from geotune.types import GeotuneError
 
 

@@ -19,11 +19,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.alive import require_alive
-from geotune.methods.base import Encoder, Method
-from geotune.methods.inserted import freeze
-from geotune.methods.reader import Inside, Reader, level_indices
-from geotune.methods.side import MapNorm, strided
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.inserted import freeze
+from geotune.methods.core.reader import Inside, Reader, level_indices
+from geotune.methods.core.side_network import MapNorm, strided
 
 WIDEST = 8
 """The trunk is at most so many times as wide as its first convolution."""

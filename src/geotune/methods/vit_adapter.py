@@ -11,8 +11,8 @@ pyramid exchange features with.
     after the last group two more extractors, then
         f1 = BN(up(c2) + c1 + x_1),  f_l = BN(c_l + x_l)    x_l: the ViT's maps, resampled
 
-MSDA is deformable attention (`methods/deformable.py`). The paper trains the backbone, too
-(`train_backbone`); here it is frozen by default, and gradients cross it.
+MSDA is deformable attention (`methods/core/deformable_attention.py`). The paper also
+trains the backbone (`train_backbone`); here it is frozen by default, and gradients cross it.
 
 Our reading, where the paper has one kind of ViT in mind: strides follow the patch P, which is 16
 there, and those finer than a pixel are left out; for a patch that is no power of two the prior
@@ -37,16 +37,16 @@ from annotated_types import Gt, Le
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import AsMaps, as_maps
 from geotune.backbones.base import Backbone, from_tiles, to_tiles
-from geotune.methods.alive import dead_parameters, require_alive
-from geotune.methods.base import Encoder, Method
-from geotune.methods.deformable import DeformableAttention, Size, places
-from geotune.methods.insert import Wrapped, put, require_places, require_plain, widths
-from geotune.methods.inserted import freeze
-from geotune.methods.reader import Inside, Reader, level_indices
-from geotune.methods.rescale import pyramid_scales
-from geotune.methods.stem import convolution
+from geotune.backbones.blocks import AsMaps, as_maps
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.deformable_attention import DeformableAttention, Size, places
+from geotune.methods.core.gradient_check import dead_parameters, require_alive
+from geotune.methods.core.injection import Wrapped, put, require_places, require_plain, widths
+from geotune.methods.core.inserted import freeze
+from geotune.methods.core.reader import Inside, Reader, level_indices
+from geotune.methods.core.stem import convolution
+from geotune.methods.core.stride_resize import pyramid_scales
 from geotune.types import GeotuneError, Tap
 
 USUAL_HEADS = (16, 12, 8, 6, 4, 3, 2)

@@ -21,11 +21,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.methods.alive import require_alive
-from geotune.methods.base import Encoder, Method
-from geotune.methods.insert import Wrapped, put, require_plain, widths
-from geotune.methods.inserted import freeze, inserted
-from geotune.methods.reader import Levels
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.injection import Wrapped, put, require_plain, widths
+from geotune.methods.core.inserted import freeze, inserted
+from geotune.methods.core.reader import Levels
 from geotune.types import GeotuneError
 
 

@@ -10,17 +10,16 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from geotune.data.check.distance import metres
+from geotune.data.checks.split_distance import metres
+from geotune.report import number_format as fmt
+from geotune.report.context import Example, Report
+from geotune.report.images import png
+from geotune.report.plots import curves, has_class_curves
+from geotune.report.split_names import PARTS, evaluated
+from geotune.report.summary import summary
+from geotune.report.tables import ratio, share_rows
+from geotune.report.tasks.registry import page_of
 from geotune.types import GeotuneError
-
-from . import format as fmt
-from .content import Example, Report
-from .figures import curves, has_class_curves
-from .parts import PARTS, evaluated
-from .pictures import png
-from .summary import summary
-from .tables import ratio, share_rows
-from .tasks.catalog import page_of
 
 
 def write_report(path: Path, report: Report) -> None:

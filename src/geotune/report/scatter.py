@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .figures import BLUE, INK, Curve, new_axes, svg
+from geotune.report.plots import BLUE, INK, Curve, new_axes, svg
 
 BINS = 40
 """Most columns of a histogram; of few errors there are fewer."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from . import format as fmt
-from .content import Report
-from .figures import series
-from .parts import evaluated, scenes_of
-from .tables import ratio
-from .tasks.base import TaskPage
+from geotune.report import number_format as fmt
+from geotune.report.context import Report
+from geotune.report.plots import series
+from geotune.report.split_names import evaluated, scenes_of
+from geotune.report.tables import ratio
+from geotune.report.tasks.base import TaskPage
 
 _ENOUGH_EPOCHS = 6
 _FAR = 0.1

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geotune.palette import Color
-
-from .content import Part, Report
+from geotune.report.context import Part, Report
+from geotune.utils.colors import Color
 
 
 @dataclass(frozen=True)

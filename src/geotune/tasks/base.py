@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from geotune.tasks.parts import Parts
+from geotune.metrics.state import Parts
 
 
 class Metrics(Protocol):

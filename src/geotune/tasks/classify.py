@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.metrics.confusion_matrix import accuracy, f1
+from geotune.metrics.state import Parts, Tally
 from geotune.tasks.base import Metrics
-from geotune.tasks.confusion import accuracy, f1
-from geotune.tasks.parts import Parts, Tally
 from geotune.types import GeotuneError
 
 

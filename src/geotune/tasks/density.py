@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from geotune.tasks.parts import Parts, Tally
-from geotune.tasks.values import Pairs, error_sums, loss_of, zeros
+from geotune.metrics.regression_metrics import Pairs, error_sums, loss_of, zeros
+from geotune.metrics.state import Parts, Tally
 
 
 class Density:

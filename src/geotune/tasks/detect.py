@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geotune.boxes.detected import Detected
-from geotune.boxes.detections import Detections, Objects
+from geotune.boxes.detector_output import Detected
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED
-from geotune.tasks.average_precision import Curve
-from geotune.tasks.detection_metrics import DetectionMetrics, curve_of
-from geotune.tasks.parts import Parts
-from geotune.tasks.point_metrics import PointMetrics
+from geotune.boxes.structures import Detections, Objects
+from geotune.metrics.average_precision import Curve
+from geotune.metrics.detection_metrics import DetectionMetrics, curve_of
+from geotune.metrics.point_metrics import PointMetrics
+from geotune.metrics.state import Parts
 from geotune.types import GeotuneError
 
 Boxes = Literal["horizontal", "oriented", "points"]

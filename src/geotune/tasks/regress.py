@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from geotune.tasks.values import ValueMetrics, loss_of
+from geotune.metrics.regression_metrics import ValueMetrics, loss_of
 
 
 class Regress:

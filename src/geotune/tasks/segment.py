@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from geotune.tasks.confusion import SegmentMetrics, iou
-from geotune.tasks.losses import LOSSES
+from geotune.metrics.confusion_matrix import SegmentMetrics, iou
+from geotune.tasks.pixel_losses import LOSSES
 from geotune.types import IGNORE, GeotuneError
 
 

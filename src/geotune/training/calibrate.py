@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geotune.data.dataset import FixedWindows, TrainWindows
+from geotune.data.window_datasets import FixedWindows, TrainWindows
 from geotune.model import Model
 from geotune.types import Batch
 

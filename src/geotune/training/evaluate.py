@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geotune.data.dataset import GridWindows
+from geotune.data.window_datasets import GridWindows
+from geotune.metrics.state import Parts
 from geotune.model import Model
 from geotune.tasks.base import Task
-from geotune.tasks.parts import Parts
 from geotune.training.loaders import loader
-from geotune.training.windows import WindowParts
+from geotune.training.window_metrics import WindowParts
 from geotune.types import Batch
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from geotune.data.dataset import FixedWindows, GridWindows, TrainWindows
-from geotune.training.cached import CachedWindows
+from geotune.data.window_datasets import FixedWindows, GridWindows, TrainWindows
+from geotune.training.cached_dataset import CachedWindows
 from geotune.types import Batch, Sample
 
 Windows = TrainWindows | FixedWindows | GridWindows | CachedWindows

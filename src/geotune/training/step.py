@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from geotune.memory.predict import Step
-from geotune.methods.inserted import is_inserted
+from geotune.config import Train
+from geotune.memory.estimate import Step
+from geotune.methods.core.inserted import is_inserted
 from geotune.model import Model
-from geotune.recipe import Train
 from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
 from geotune.types import GeotuneError

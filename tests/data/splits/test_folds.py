@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from geotune.data.splits.folds import split_into_folds
 from geotune.types import GeotuneError
-from unread_scenes import names, scenes
+from helpers.lazy_scenes import names, scenes
 
 CITIES = [
     f"{city}_{i}" for city, count in (("bern", 1), ("lima", 4), ("oslo", 2)) for i in range(count)

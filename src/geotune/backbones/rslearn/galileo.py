@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
-from geotune.backbones.rslearn.groups import add_encodings, groups_in_use
-from geotune.backbones.rslearn.metadata import months_and_days, on_the_sphere
+from geotune.backbones.blocks import Tokens
+from geotune.backbones.model_info import Facts
+from geotune.backbones.rslearn.band_groups import add_encodings, groups_in_use
+from geotune.backbones.rslearn.date_location import months_and_days, on_the_sphere
+from geotune.backbones.spec import Request
 from geotune.backbones.weights import fetch
 from geotune.types import BandStatistics, GeotuneError, Normalization
 

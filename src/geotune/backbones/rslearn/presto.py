@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
-from geotune.backbones.rslearn.groups import groups_in_use
-from geotune.backbones.rslearn.metadata import months_and_days, on_the_sphere
+from geotune.backbones.model_info import Facts
+from geotune.backbones.rslearn.band_groups import groups_in_use
+from geotune.backbones.rslearn.date_location import months_and_days, on_the_sphere
+from geotune.backbones.spec import Request
 from geotune.backbones.weights import hub_state, load_state
 from geotune.types import GeotuneError, Normalization
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import Fit, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
+from geotune.backbones.blocks import Tokens
+from geotune.backbones.model_info import Facts
+from geotune.backbones.spec import Request
 from geotune.backbones.weights import hub_state, load_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 

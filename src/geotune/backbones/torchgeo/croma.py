@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import Parts
 from geotune.backbones.bands import Fit, canonical, fit_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
-from geotune.backbones.torchgeo.loading import published_state
+from geotune.backbones.blocks import Parts
+from geotune.backbones.model_info import Facts
+from geotune.backbones.spec import Request
+from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.weights import load_state
 from geotune.types import GeotuneError
 

@@ -9,12 +9,12 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import Tokens
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
-from geotune.backbones.torchgeo.loading import published_state
-from geotune.backbones.torchgeo.tokens import channel_ids, run_blocks
+from geotune.backbones.blocks import Tokens
+from geotune.backbones.model_info import Facts
+from geotune.backbones.spec import Request
+from geotune.backbones.torchgeo.pretrained import published_state
+from geotune.backbones.torchgeo.vit_utils import channel_ids, run_blocks
 from geotune.backbones.weights import load_state
 
 # transmitted and received polarisation; of either orbit, then of one

@@ -9,12 +9,12 @@ from typing import Any
 import timm
 from torch import nn
 
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
+from geotune.backbones.model_info import Facts
+from geotune.backbones.spec import Request
 from geotune.backbones.timm import TimmBackbone
-from geotune.backbones.torchgeo.images import describe, fit_images
-from geotune.backbones.torchgeo.loading import published_state, without_norm
-from geotune.backbones.torchgeo.published import PUBLISHED
+from geotune.backbones.torchgeo.input_spec import describe, fit_images
+from geotune.backbones.torchgeo.pretrained import published_state, without_norm
+from geotune.backbones.torchgeo.weights_table import PUBLISHED
 from geotune.backbones.weights import load_state
 
 MODELS: dict[str, Facts] = {

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.anatomy import Tokens
 from geotune.backbones.bands import Fit
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
-from geotune.backbones.torchgeo.images import FMOW, describe, fit_images
-from geotune.backbones.torchgeo.loading import published_state
-from geotune.backbones.torchgeo.tokens import run_blocks
+from geotune.backbones.blocks import Tokens
+from geotune.backbones.model_info import Facts
+from geotune.backbones.spec import Request
+from geotune.backbones.torchgeo.input_spec import FMOW, describe, fit_images
+from geotune.backbones.torchgeo.pretrained import published_state
+from geotune.backbones.torchgeo.vit_utils import run_blocks
 from geotune.backbones.weights import load_state
 from geotune.types import GeotuneError
 

@@ -26,11 +26,11 @@ from torchvision.models.swin_transformer import (
 
 from geotune.backbones.bands import Fit
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.facts import Facts
-from geotune.backbones.request import Request
-from geotune.backbones.torchgeo.images import describe, fit_images
-from geotune.backbones.torchgeo.loading import published_state, without_norm
-from geotune.backbones.torchgeo.published import PUBLISHED
+from geotune.backbones.model_info import Facts
+from geotune.backbones.spec import Request
+from geotune.backbones.torchgeo.input_spec import describe, fit_images
+from geotune.backbones.torchgeo.pretrained import published_state, without_norm
+from geotune.backbones.torchgeo.weights_table import PUBLISHED
 from geotune.backbones.weights import load_state
 
 _HEADS = {96: [3, 6, 12, 24], 128: [4, 8, 16, 32]}  # by width, of the four stages

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from geotune.data.scene import Scene
+from geotune.data.scenes.scene import Scene
+from geotune.data.splits.base import Parts, draw, require_parts
 from geotune.data.splits.groups import group_of
-from geotune.data.splits.parts import Parts, draw, require_parts
 from geotune.types import GeotuneError
-from geotune.wording import some
+from geotune.utils.text import some
 
 
 def split_into_folds(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from geotune.data.scene import Scene
-from geotune.data.splits.parts import Parts, draw, parts_of
+from geotune.data.scenes.scene import Scene
+from geotune.data.splits.base import Parts, draw, parts_of
 from geotune.types import GeotuneError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.palette import Color
-from geotune.report.content import Report
+from geotune.report.context import Report
 from geotune.types import Target
+from geotune.utils.colors import Color
 
 Picture = NDArray[np.uint8]
 """`(H, W, 3)`, red, green and blue."""

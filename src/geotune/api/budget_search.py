@@ -1,0 +1,315 @@
+"""Settings of a recipe that keep to a memory budget.
+
+Changes are tried in the order of what they cost a user, each on top of those before it, and kept
+where they save something. What is no longer needed in the end is taken back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from geotune.api.cache_estimate import Kept, cache_note
+from geotune.config import Recipe, parse_recipe
+from geotune.memory.estimate import Prediction
+from geotune.training.micro_batching import smaller_micro_batch
+from geotune.types import GeotuneError
+
+WORTH_IT = 0.99
+"""A change that leaves more than this share of the peak is not worth making."""
+EVERY = (2, 3, 4, 6)
+OTHER_METHODS = ("est", "frozen")
+Predict = Callable[[Recipe], tuple[Prediction, Kept | None]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Values by key, such as `train.recompute`, and what they cost: higher is dearer."""
+
+    values: dict[str, Any]
+    cost: int
+
+
+CACHE = Change({"train.cache": "disk"}, 400)
+"""For a method whose backbone never changes."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe with changes.
+
+    Attributes:
+        changes: values by key.
+        kept: what the cache of features will be, where it has one.
+        bytes: what the device has to have free.
+        costs: of the changes.
+    """
+
+    recipe: Recipe
+    changes: dict[str, Any]
+    prediction: Prediction
+    kept: Kept | None
+    bytes: int
+    costs: dict[str, int]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the changes."""
+        notes = [note for key in self.changes if (note := _note(key, self.recipe))]
+        if self.kept is not None:
+            notes.append(cache_note(self.recipe, self.kept))
+        return notes
+
+    @property
+    def rank(self) -> tuple[list[int], int]:
+        """By which candidates are ordered, best first."""
+        return sorted(self.costs.values(), reverse=True), self.bytes
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What keeps to a budget.
+
+    Attributes:
+        budget: in bytes.
+        proposals: best first; none where nothing fits.
+        smallest: the smallest that was found.
+        held_up_by: part, place and bytes of what is largest in it.
+    """
+
+    budget: int
+    proposals: list[Candidate]
+    smallest: Candidate
+    held_up_by: tuple[str, str, int]
+
+
+def fit_budget(
+    recipe: Recipe,
+    budget: int,
+    predict: Predict,
+    bytes_needed: Callable[[Prediction, Kept | None], int],
+    *,
+    world: int = 1,
+    alternatives: bool = True,
+) -> Fitting:
+    """Find what of a recipe has to change.
+
+    Args:
+        recipe: as it was asked for.
+        budget: in bytes.
+        predict: of a recipe, and what its cache will be; raises `GeotuneError` where its parts do
+            not fit together.
+        bytes_needed: what of a prediction is held against the budget.
+        world: processes that share a batch.
+        alternatives: look for more than one proposal.
+    """
+    return _Search(recipe, budget, predict, bytes_needed, world).run(alternatives)
+
+
+class _Search:
+    def __init__(
+        self,
+        recipe: Recipe,
+        budget: int,
+        predict: Predict,
+        bytes_needed: Callable[[Prediction, Kept | None], int],
+        world: int,
+    ) -> None:
+        self.recipe = recipe
+        self.budget = budget
+        self.predict = predict
+        self.bytes_needed = bytes_needed
+        self.world = world
+        self.tried: dict[str, Candidate | None] = {}
+
+    def run(self, alternatives: bool) -> Fitting:
+        proposals: list[Candidate] = []
+        asked = self.candidate({}, {})
+        assert asked is not None
+        for start in self.starts(asked):
+            proposals = self.proposals(start, alternatives)
+            if proposals:
+                break
+        found = [candidate for candidate in self.tried.values() if candidate is not None]
+        smallest = min(found, key=lambda candidate: candidate.bytes)
+        if not proposals:
+            smallest = self.without_needless(smallest, asked, smallest.bytes)
+        peak = smallest.prediction.cpu
+        size, part, place = max(
+            (size, part, place)
+            for place, parts in peak.by_place.items()
+            for part, size in parts.items()
+        )
+        return Fitting(self.budget, proposals, smallest, (part, place, size))
+
+    def starts(self, asked: Candidate) -> Iterator[Candidate]:
+        """The recipe's own method, then others."""
+        yield asked
+        own = self.recipe.method
+        for kind in OTHER_METHODS:
+            if kind == own.kind:
+                continue
+            section = {
+                "kind": kind,
+                "stem": own.stem,
+                "frozen_precision": own.frozen_precision,
+            }
+            start = self.candidate({"method": section}, {"method": 1000})
+            if start is not None:
+                yield start
+
+    def proposals(self, start: Candidate, alternatives: bool) -> list[Candidate]:
+        first = self.descend(start)
+        if not self.fits(first):
+            return []
+        found = [self.without_needless(first, start, self.budget)]
+        if alternatives:
+            for key in sorted(found[0].changes.keys() - start.changes.keys()):
+                other = self.descend(start, without=key)
+                if self.fits(other):
+                    found.append(self.without_needless(other, start, self.budget))
+        unique = {_name(candidate.changes): candidate for candidate in found}
+        return sorted(unique.values(), key=lambda candidate: candidate.rank)
+
+    def descend(self, start: Candidate, without: str = "") -> Candidate:
+        """Change after change until it fits, or nothing is left to be changed."""
+        changes = [
+            change
+            for change in _changes(start.recipe, self.world)
+            if without not in change.values
+            and not (change == CACHE and self.changed(start, [CACHE]) is None)
+        ]
+        best = start
+        if self.fits(start):
+            return start
+        utmost = self.changed(start, changes)
+        if utmost is not None and not self.fits(utmost):
+            return utmost  # no need to go there step by step
+        for change in changes:
+            trial = self.changed(best, [change])
+            if trial is not None and trial.bytes <= WORTH_IT * best.bytes:
+                best = trial
+            if self.fits(best):
+                break
+        return best
+
+    def changed(self, start: Candidate, changes: Sequence[Change]) -> Candidate | None:
+        """A candidate with more changes."""
+        values, costs = dict(start.changes), dict(start.costs)
+        for change in changes:
+            values |= change.values
+            costs |= dict.fromkeys(change.values, change.cost)
+        return self.candidate(values, costs)
+
+    def without_needless(self, best: Candidate, start: Candidate, limit: int) -> Candidate:
+        """Take back, in whole or in part, what it needs no more than `limit` bytes without.
+
+        Dearest first.
+        """
+        for key in sorted(best.changes, key=lambda key: -best.costs[key]):
+            if key in start.changes or key == "method":  # the others may be that method's
+                continue
+            milder = [
+                change
+                for change in _changes(start.recipe, self.world)
+                if key in change.values and change.cost < best.costs[key]
+            ]
+            others = {k: v for k, v in best.changes.items() if k != key}
+            costs = {k: best.costs[k] for k in others}
+            for change in (Change({}, 0), *milder):
+                changes = others | change.values
+                trial = self.candidate(changes, costs | dict.fromkeys(change.values, change.cost))
+                if trial is not None and trial.bytes <= limit:
+                    best = trial
+                    break
+        return best
+
+    def fits(self, candidate: Candidate) -> bool:
+        return candidate.bytes <= self.budget
+
+    def candidate(self, changes: dict[str, Any], costs: dict[str, int]) -> Candidate | None:
+        """None where the recipe's parts do not fit together."""
+        name = _name(changes)
+        if name not in self.tried:
+            try:
+                changed = with_changes(self.recipe, changes)
+                prediction, kept = self.predict(changed)
+            except GeotuneError:
+                if not changes:
+                    raise
+                self.tried[name] = None
+            else:
+                needed = self.bytes_needed(prediction, kept)
+                self.tried[name] = Candidate(changed, changes, prediction, kept, needed, costs)
+        return self.tried[name]
+
+
+def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with values by key."""
+    values = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        section = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    return parse_recipe(values)
+
+
+def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
+    """What could be changed, cheapest first."""
+    per_device = recipe.train.batch_size // world
+    smaller = smaller_micro_batch(per_device // recipe.train.accumulate)
+    cost = 1
+    while smaller is not None:
+        yield Change({"train.accumulate": per_device // smaller}, cost)
+        smaller, cost = smaller_micro_batch(smaller), cost + 1
+    precisions = ("fp32", "bf16", "int8")
+    for cost, precision in enumerate(precisions):
+        if cost > precisions.index(recipe.method.frozen_precision):
+            yield Change({"method.frozen_precision": precision}, 100 + cost)
+    if recipe.method.kind == "est":
+        now: int = recipe.method.every or 1  # type: ignore[attr-defined]
+        for every in EVERY:
+            if every > now:
+                yield Change({"method.every": every}, 200 + every)
+    levels = ("none", "decoder", "all")
+    for cost, level in enumerate(levels):
+        if cost > levels.index(recipe.train.recompute):
+            yield Change({"train.recompute": level}, 300 + cost)
+    if recipe.train.cache == "none":
+        yield CACHE
+
+
+def as_overrides(changes: dict[str, Any]) -> list[str]:
+    """Changes as they are written behind a command."""
+    written = []
+    for key, value in changes.items():
+        if isinstance(value, dict):  # the kind first: it starts the section anew
+            written += as_overrides({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            written.append(f"{key}={value}")
+    return written
+
+
+def _name(changes: dict[str, Any]) -> str:
+    return json.dumps(changes, sort_keys=True)
+
+
+def _note(key: str, recipe: Recipe) -> str | None:
+    if key == "train.accumulate":
+        parts = recipe.train.accumulate
+        micro = recipe.train.batch_size // parts
+        return (
+            f"batch norm sees {micro} windows at a time, as the step's {recipe.train.batch_size} "
+            f"are computed in {parts} parts"
+        )
+    if key == "method.frozen_precision":
+        return f"frozen weights are rounded to {recipe.method.frozen_precision}"
+    if key == "method.every":
+        return "fewer blocks are tapped"
+    if key == "method":
+        return f"another method: {recipe.method.kind}"
+    return None

@@ -1,0 +1,69 @@
+"""`geotune test`: a finished run's metrics on its test part."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geotune.config import read_recipe
+from geotune.factory.build_data import build_data
+from geotune.training.run_dir import RunFolder
+from geotune.types import GeotuneError
+
+
+def test_run(
+    run: Path, weights: Path | None = None, *, backbone: str | None = None
+) -> dict[str, Any]:
+    """Metrics of a finished run on its test part, in all and by region; they join the report.
+
+    `gap` compares regions of the training with those that it did not see (see `RegionGap`); None
+    where all were seen.
+
+    `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError` where
+    the run is not finished or its recipe has no test part.
+    """
+    folder = RunFolder(run)
+    run_summary = folder.read_json("run")
+    recipe, _ = read_recipe(folder.recipe)
+    data = build_data(recipe)
+    if data.test is None:
+        raise GeotuneError(
+            f"{folder.recipe}: data.split has no test part; name test scenes and fit again"
+        )
+    from geotune.api.environment import pick_device
+    from geotune.factory.build_model import as_validated, load_adapter
+    from geotune.report.from_run import Examples, make_report
+    from geotune.report.page import write_report
+    from geotune.training.evaluate import evaluate
+    from geotune.training.generalization_gap import region_gap
+    from geotune.training.lock import alone_in
+
+    with alone_in(run):
+        built = load_adapter(run, weights, backbone=backbone)
+        task = as_validated(built.task, folder.details("val"))
+        # a run that was trained on a GPU can be tested where there is none
+        device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
+        measure = partial(
+            evaluate,
+            built.model,
+            task,
+            batch_size=recipe.train.batch_size // recipe.train.accumulate,
+            device=device,
+            precision=recipe.train.precision,
+        )
+        tested = measure(data.test)
+        gap = region_gap(data, tested, measure, task.metrics().of)
+        metrics = folder.read_json("metrics")
+        metrics["test"] = tested.metrics
+        metrics["regions"]["test"] = tested.regions
+        metrics["gap"] = None if gap is None else asdict(gap)
+        for name, value in tested.details.items():
+            metrics.setdefault(name, {})["test"] = value
+        tested.windows.save(folder.test_windows)
+        folder.write_json("metrics", metrics)
+        examples = Examples.load(folder.examples)
+        write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
+    found = {"metrics": tested.metrics, "regions": tested.regions, "gap": metrics["gap"]}
+    return {**found, **tested.details}

@@ -1,0 +1,72 @@
+"""What TerraTorch has of torchgeo's under names of its own: DeCUR, MoCo, DINO and SoftCon on
+Sentinel, SSL4EO-L on Landsat, Satlas, SeCo, GASSL and DOFA. They are torchgeo's backbones here too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from geotune.backbones.base import Backbone
+from geotune.backbones.model_info import Facts
+from geotune.backbones.spec import Request
+from geotune.backbones.torchgeo import torchgeo_provider as torchgeo
+from geotune.types import GeotuneError
+
+_LANDSAT = ("tm_toa", "etm_toa", "etm_sr", "oli_tirs_toa", "oli_sr")
+_SENTINEL = (
+    "resnet18_sentinel2_all_moco",
+    "resnet18_sentinel2_rgb_moco",
+    "resnet50_sentinel1_all_decur",
+    "resnet50_sentinel1_all_moco",
+    "resnet50_sentinel2_all_decur",
+    "resnet50_sentinel2_all_dino",
+    "resnet50_sentinel2_all_moco",
+    "resnet50_sentinel2_all_softcon",
+    "resnet50_sentinel2_rgb_moco",
+    "vit_small_patch16_224_sentinel2_all_dino",
+    "vit_small_patch16_224_sentinel2_all_moco",
+)
+_SATLAS = tuple(f"sentinel2_{images}_{bands}" for images in ("mi", "si") for bands in ("ms", "rgb"))
+
+NAMES: dict[str, str] = {
+    **{f"ssl4eos12_{name}": name for name in _SENTINEL},
+    **{
+        f"ssl4eol_{network}_landsat_{sensor}_{method}": f"{network}_landsat_{sensor}_{method}"
+        for network in ("resnet18", "resnet50", "vit_small_patch16_224")
+        for sensor in _LANDSAT
+        for method in ("moco", "simclr")
+        if (network[0], sensor, method) != ("v", "oli_tirs_toa", "moco")  # TerraTorch forgot it
+    },
+    "seco_resnet18_sentinel2_rgb_seco": "resnet18_sentinel2_rgb_seco",
+    "seco_resnet50_sentinel2_rgb_seco": "resnet50_sentinel2_rgb_seco",
+    "fmow_resnet50_fmow_rgb_gassl": "resnet50_fmow_rgb_gassl",
+    **{f"satlas_resnet50_{name}_satlas": f"resnet50_{name}_satlas" for name in _SATLAS},
+    "satlas_resnet152_sentinel2_mi_ms": "resnet152_sentinel2_mi_ms_satlas",
+    "satlas_resnet152_sentinel2_mi_rgb": "resnet152_sentinel2_mi_rgb_satlas",
+    "satlas_resnet152_sentinel2_si_ms_satlas": "resnet152_sentinel2_si_ms_satlas",
+    "satlas_resnet152_sentinel2_si_rgb_satlas": "resnet152_sentinel2_si_rgb_satlas",
+    **{f"satlas_swin_{size}_{n}": f"swin_v2_{size}_{n}_satlas" for size in "tb" for n in _SATLAS},
+    "satlas_swin_b_naip_mi_rgb": "swin_v2_b_naip_rgb_mi_satlas",
+    "satlas_swin_b_naip_si_rgb": "swin_v2_b_naip_rgb_si_satlas",
+    "satlas_swin_b_landsat_mi_ms": "swin_v2_b_landsat_mi_satlas",
+    "satlas_swin_b_landsat_mi_rgb": "swin_v2_b_landsat_si_satlas",  # TerraTorch's, whatever it says
+    "satlas_swin_b_sentinel1_mi": "swin_v2_b_sentinel1_mi_satlas",
+    "satlas_swin_b_sentinel1_si": "swin_v2_b_sentinel1_si_satlas",
+    "dofa_small_patch16_224": "dofa_small_patch16_224",
+    "dofa_base_patch16_224": "dofa_base_patch16_224",
+    "dofa_large_patch16_224": "dofa_large_patch16_224",
+}
+"""TerraTorch's name to torchgeo's."""
+
+MODELS: dict[str, Facts] = {name: torchgeo.MODELS[own] for name, own in NAMES.items()}
+
+
+def torchgeo_backbone(request: Request) -> Backbone:
+    """Build torchgeo's backbone of that name; see there."""
+    own = replace(request, name=f"torchgeo/{NAMES[request.model]}")
+    try:
+        backbone = torchgeo.torchgeo_backbone(own)
+    except GeotuneError as error:
+        raise GeotuneError(str(error).replace(own.name, request.name)) from error
+    backbone.name = request.name
+    return backbone

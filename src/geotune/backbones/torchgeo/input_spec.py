@@ -1,0 +1,191 @@
+"""What images torchgeo's weights were trained on: bands, units, statistics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from geotune.backbones.bands import Fit, canonical, fit_bands
+from geotune.backbones.base import Backbone
+from geotune.backbones.spec import Request
+from geotune.types import BandStatistics, Normalization
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one kind, as torchgeo's transforms and its models' descriptions have them.
+
+    Attributes:
+        bands: in the model's order.
+        offset, scale: of torchgeo's normalisation `(x - offset) / scale`, where it is one.
+        mean, std: of the bands in raw units, where torchgeo publishes them.
+        colours: of Landsat's bands, whose numbers are not those of Sentinel-2.
+        note: what a user should know of the units.
+    """
+
+    bands: tuple[str, ...]
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    colours: tuple[str, ...] = ()
+    note: str = ""
+
+
+def fit_images(request: Request, images: Images) -> Fit:
+    """Match the bands asked for with those of the images; see `fit_bands`.
+
+    Where the images are Landsat's, `B4` and `SR_B4` are Landsat's fourth band; a colour is that
+    colour of Landsat.
+    """
+    if not images.colours:
+        return fit_bands(request, images.bands)
+    labels = [f"{b} ({colour})" for b, colour in zip(images.bands, images.colours, strict=True)]
+    by_number = {_number(b): label for b, label in zip(images.bands, labels, strict=True)}
+    by_colour = {canonical(c): label for c, label in zip(images.colours, labels, strict=True)}
+
+    def label(band: str) -> str:
+        number = _number(band)
+        return (by_number.get(number) if number else by_colour.get(canonical(band))) or band
+
+    return fit_bands(replace(request, bands=tuple(label(b) for b in request.bands)), labels)
+
+
+def _number(band: str) -> str | None:
+    """`B4`, `b04` and `SR_B4` are `4`; None for a name without a number of Landsat's."""
+    found = re.fullmatch(r"(?:sr_)?b0*(\d+\w*)", band.lower())
+    return found.group(1) if found else None
+
+
+def describe(backbone: Backbone, images: Images, fit: Fit) -> None:
+    """Give a backbone the normalisation, statistics and notes of its images."""
+    if fit.known:
+        if images.scale:
+            backbone.normalization = Normalization(
+                backbone.bands, fit.of(images.offset), fit.of(images.scale)
+            )
+        if images.mean:
+            backbone.pretraining = BandStatistics(
+                backbone.bands, fit.of(images.mean), fit.of(images.std), pixels=0
+            )
+    backbone.notes += tuple(note for note in (fit.note, images.note) if note)
+
+
+def _bytes(*bands: str, colours: tuple[str, ...] = (), note: str = "8-bit values") -> Images:
+    """Images of 8-bit values, divided by 255."""
+    count = len(bands)
+    return Images(
+        bands, (0.0,) * count, (255.0,) * count, colours=colours, note=f"it was trained on {note}"
+    )
+
+
+def _reflectance(*bands: str, mean: dict[str, float], std: dict[str, float]) -> Images:
+    """Sentinel-2's values, reflectance times 10000, divided by 10000."""
+    return Images(
+        bands,
+        (0.0,) * len(bands),
+        (10000.0,) * len(bands),
+        tuple(mean[b] for b in bands if mean),
+        tuple(std[b] for b in bands if std),
+    )
+
+
+_S2 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+# of SSL4EO-S12
+_S2_MEANS = (
+    *(1612.9, 1397.6, 1322.3, 1373.1, 1561.0, 2108.4, 2390.7),
+    *(2318.7, 2581.0, 837.7, 22.0, 2195.2, 1537.4),
+)
+_S2_STDS = (
+    *(791.0, 854.3, 878.7, 1144.9, 1127.5, 1164.2, 1276.0),
+    *(1249.5, 1345.9, 577.5, 47.5, 1340.0, 1142.9),
+)
+_S2_MEAN = dict(zip(_S2, _S2_MEANS, strict=True))
+_S2_STD = dict(zip(_S2, _S2_STDS, strict=True))
+
+S2 = _reflectance(*_S2, mean=_S2_MEAN, std=_S2_STD)
+S2_RGB = _reflectance("B04", "B03", "B02", mean=_S2_MEAN, std=_S2_STD)
+S2_STANDARD = Images(_S2, _S2_MEANS, _S2_STDS, _S2_MEANS, _S2_STDS)
+CLOSP_S2 = _reflectance(*_S2, mean={}, std={})
+S2_L2A = _reflectance(*(b for b in _S2 if b != "B10"), mean={}, std={})
+S2_NDVI = _reflectance(*_S2[1:9], "NDVI", mean={}, std={})
+# SeCo's quantiles stand in torchgeo's transform in another order than its bands, so it is not used
+SECO_RGB = Images(("B04", "B03", "B02"))
+
+_S1_MEAN = (-12.59, -20.26)
+_S1_STD = (5.26, 5.91)
+S1 = Images(("VV", "VH"), _S1_MEAN, _S1_STD, _S1_MEAN, _S1_STD, note="it was trained on decibels")
+CLOSP_S1 = Images(("VV", "VH"))
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_RGB = ("red", "green", "blue")
+
+
+def _imagenet(highest: float) -> Images:
+    """Images from 0 to `highest`, normalised by ImageNet's mean and standard deviation."""
+    mean = tuple(highest * m for m in _IMAGENET_MEAN)
+    std = tuple(highest * s for s in _IMAGENET_STD)
+    return Images(_RGB, mean, std, mean, std)
+
+
+FMOW = _imagenet(255.0)
+STREETS = _imagenet(1.0)
+
+SATLAS_RGB = _bytes(*_RGB)
+SATLAS_S2_RGB = _bytes("B04", "B03", "B02", note="8-bit values of Sentinel-2's true-colour image")
+SATLAS_S2 = Images(
+    ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12"),
+    (0.0,) * 9,
+    (255.0,) * 3 + (8160.0,) * 6,
+    note="it was trained on B04, B03, B02 as 8-bit values of Sentinel-2's true-colour image, and "
+    "on the other bands' own values",
+)
+SATLAS_S1 = _bytes("VH", "VV")
+
+_TM = ("blue", "green", "red", "nir", "swir1", "thermal", "swir2")
+_ETM = (*_TM[:5], "thermal_low_gain", "thermal_high_gain", "swir2", "pan")
+_ETM_SR = (*_TM[:5], "swir2")
+_OLI = ("coastal", "blue", "green", "red", "nir", "swir1", "swir2")
+_OLI_TIRS = (*_OLI, "pan", "cirrus", "thermal1", "thermal2")
+_LANDSAT = "8-bit values, as SSL4EO-L has them"
+TM_TOA = _bytes(*(f"B{i}" for i in range(1, 8)), colours=_TM, note=_LANDSAT)
+ETM_TOA = _bytes(
+    *("B1", "B2", "B3", "B4", "B5", "B6_VCID_1", "B6_VCID_2", "B7", "B8"),
+    colours=_ETM,
+    note=_LANDSAT,
+)
+ETM_SR = _bytes(*(f"SR_B{i}" for i in (1, 2, 3, 4, 5, 7)), colours=_ETM_SR, note=_LANDSAT)
+OLI_TIRS_TOA = _bytes(*(f"B{i}" for i in range(1, 12)), colours=_OLI_TIRS, note=_LANDSAT)
+OLI_SR = _bytes(*(f"SR_B{i}" for i in range(1, 8)), colours=_OLI, note=_LANDSAT)
+SATLAS_LANDSAT = Images(
+    tuple(f"B{i:02}" for i in range(1, 12)),
+    (4000.0,) * 11,
+    (16320.0,) * 11,
+    colours=_OLI_TIRS,
+)
+
+IMAGES = {
+    "closp_s1": CLOSP_S1,
+    "closp_s2": CLOSP_S2,
+    "etm_sr": ETM_SR,
+    "etm_toa": ETM_TOA,
+    "fmow": FMOW,
+    "oli_sr": OLI_SR,
+    "oli_tirs_toa": OLI_TIRS_TOA,
+    "s1": S1,
+    "s2": S2,
+    "s2_l2a": S2_L2A,
+    "s2_ndvi": S2_NDVI,
+    "s2_rgb": S2_RGB,
+    "s2_standard": S2_STANDARD,
+    "satlas_landsat": SATLAS_LANDSAT,
+    "satlas_rgb": SATLAS_RGB,
+    "satlas_s1": SATLAS_S1,
+    "satlas_s2": SATLAS_S2,
+    "satlas_s2_rgb": SATLAS_S2_RGB,
+    "seco_rgb": SECO_RGB,
+    "streets": STREETS,
+    "tm_toa": TM_TOA,
+}
+"""What weights were trained on, by the name that `weights_table.csv` gives it."""

@@ -1,0 +1,129 @@
+"""Test windows in which two methods differ most, drawn as the report draws windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geotune.adapter_config import read_card
+from geotune.bench.analysis import Table
+from geotune.bench.runner import RUNS
+from geotune.config import read_recipe
+from geotune.data.window_datasets import GridWindows
+from geotune.factory.build_data import build_data
+from geotune.factory.build_model import Built, load_adapter
+from geotune.report.context import Example
+from geotune.report.from_run import page_name
+from geotune.report.rgb import to_rgb
+from geotune.report.tasks.base import Picture, Shown, TaskPage
+from geotune.report.tasks.registry import PAGES
+from geotune.training.evaluate import predict_windows
+from geotune.training.run_dir import RunFolder
+from geotune.training.window_metrics import WindowParts
+from geotune.types import Sample
+from geotune.utils.colors import Color, palette
+
+WINDOWS = 4
+"""Of each table: half of them where the one is better, half where the other is."""
+
+
+@dataclass(frozen=True)
+class Differing:
+    """Windows in which two methods differ: pictures of both by title; classes in their colours."""
+
+    table: Table
+    methods: tuple[str, str]
+    windows: list[Example]
+    legend: list[tuple[str, Color]]
+
+
+def differing(table: Table, folder: Path) -> Differing | None:
+    """The reference and the best other method on the test windows that part them most.
+
+    None where there are not two, or their windows are not the same.
+    """
+    metric, sign = table.goal.metric, -1 if table.goal.lower else 1
+    done = {line.method: line for line in table.lines if metric in line.figures}
+    others = [line for name, line in done.items() if name != table.reference]
+    if table.reference not in done or not others:
+        return None
+    best = max(others, key=lambda line: sign * line.figures[metric].mean)
+    runs = [folder / RUNS / line.runs[0] for line in (done[table.reference], best)]
+    found = [WindowParts.load(run / "test_windows.npz") for run in runs]
+    if found[0].names != found[1].names:
+        return None
+    chosen = _chosen(found[1].scores - found[0].scores)
+    recipe, _ = read_recipe(RunFolder(runs[0]).recipe)
+    windows = build_data(recipe).test
+    assert windows is not None  # both are tested
+    page = PAGES[page_name(recipe)]
+    names = (table.reference, best.method)
+    drawn = [
+        [_draw(page, built, run, *each) for each in _predicted(built, windows, chosen, parts)]
+        for run, parts in zip(runs, found, strict=True)
+        for built in [load_adapter(run, backbone=_own_file(recipe.backbone.name))]
+    ]
+    examples = []
+    for index, (said, mine), (said_too, theirs) in zip(chosen, *drawn, strict=True):
+        pictures = {}
+        for title, picture in mine.items():
+            if np.array_equal(picture, theirs[title]):
+                pictures[title] = picture
+            else:
+                pictures |= {
+                    f"{title}, {n}": each[title]
+                    for n, each in zip(names, (mine, theirs), strict=True)
+                }
+        caption = f"{names[0]}: {said}; {names[1]}: {said_too}"
+        examples.append(Example(windows.name(index), caption, pictures))
+    classes = read_card(runs[0]).sections["task"].get("classes", []) if page.legend else []
+    legend = list(zip(classes, palette(classes), strict=True))
+    return Differing(table, names, examples, legend)
+
+
+def _own_file(backbone: str) -> str | None:
+    """The name of a backbone whose code the suite's user lets in by naming it."""
+    return backbone if backbone.startswith("python/") else None
+
+
+def _predicted(
+    built: Built, windows: GridWindows, chosen: list[int], parts: WindowParts
+) -> list[tuple[Sample, Tensor, float]]:
+    predicted = predict_windows(
+        built.model, built.task, windows, chosen, device=torch.device("cpu")
+    )
+    return [
+        (windows[i], each, float(parts.scores[i]))
+        for i, each in zip(chosen, predicted, strict=True)
+    ]
+
+
+def _draw(
+    page: TaskPage, built: Built, run: Path, sample: Sample, prediction: Tensor, score: float
+) -> tuple[str, Mapping[str, Picture]]:
+    return page.draw(
+        Shown(
+            to_rgb(sample.image, built.normalization.bands),
+            sample.target,
+            prediction.numpy(),
+            score,
+            built.task.classes,
+            palette(built.task.classes),
+            getattr(built.task, "unit", ""),
+            RunFolder(run).details("val"),
+        )
+    )
+
+
+def _chosen(gain: NDArray[np.float64]) -> list[int]:
+    """Windows with the greatest gain and the greatest loss, without those that tell nothing."""
+    known = [int(i) for i in np.argsort(-gain) if not np.isnan(gain[i]) and gain[i] != 0]
+    best = [i for i in known if gain[i] > 0][: WINDOWS // 2]
+    worst = [i for i in known[::-1] if gain[i] < 0][: WINDOWS // 2]
+    return best + worst

@@ -1,0 +1,59 @@
+"""How much of an object a window shows, and the box of what it shows.
+
+Objects that a window cuts off are kept, clipped or left out by the share of their area that is
+inside; the usual rule for DOTA's scenes keeps those of which at least 0.7 is visible.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geotune.boxes.array_namespace import Array, functions_for
+from geotune.boxes.intersection import intersection
+from geotune.boxes.oriented import HORIZONTAL, POINT, as_oriented, centres
+from geotune.boxes.polygons import minimum_rectangles, outlines
+
+
+def visible_fraction(boxes: Array, shape: tuple[int, int]) -> Array:
+    """Shares `(N)` of the area of boxes `(N, 5)` or `(N, 4)` inside a window of `shape` (H, W).
+
+    The window's upper left corner is the origin (`place.moved`). Points `(N, 2)` are visible or
+    not, 1 or 0; so are boxes without an area, by their centre. The right and lower edges belong to
+    the next window.
+    """
+    xp = functions_for(boxes)
+    height, width = shape
+    x, y = centres(boxes)[..., 0], centres(boxes)[..., 1]
+    inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height)) * (1 + 0 * x)
+    if boxes.shape[-1] == POINT:
+        return inside
+    boxes = as_oriented(boxes)
+    window = xp.stack([0 * x + v for v in (width / 2, height / 2, width, height, 0.0)], -1)
+    area = boxes[..., 2] * boxes[..., 3]
+    share = intersection(boxes, window) / xp.where(area > 0, area, 1.0)
+    return xp.where(area > 0, xp.clip(share, 0.0, 1.0), inside)
+
+
+def clipped(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """The boxes of what a window of `shape` (H, W) shows of boxes `(N, 5)` or `(N, 4)`.
+
+    Of an oriented one it is the smallest rectangle around the part inside, at whatever angle, which
+    may reach out of the window again; NaN where nothing is inside.
+    """
+    height, width = shape
+    if boxes.shape[-1] == HORIZONTAL:
+        cut = np.clip(boxes, 0.0, np.array([width, height] * 2, dtype=float))
+        outside = (cut[:, 2] < boxes[:, 0]) | (cut[:, 0] > boxes[:, 2])
+        outside |= (cut[:, 3] < boxes[:, 1]) | (cut[:, 1] > boxes[:, 3])
+        return np.where(outside[:, None], np.nan, cut)
+    result = np.array(boxes, dtype=np.float64)
+    # Those wholly inside stay as they are, to the last bit.
+    window = shapely.box(0, 0, width, height)
+    shapes = outlines(result)
+    cut_off = ~shapely.contains_properly(window, shapes)
+    result[cut_off] = minimum_rectangles(shapely.intersection(shapes[cut_off], window))
+    return result

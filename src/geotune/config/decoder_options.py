@@ -1,0 +1,71 @@
+"""Sections of the decoders."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from geotune.config.base import Section, Share
+from geotune.config.detector_options import FasterRcnn, Fcos, OrientedRcnn, Retinanet, RotatedFcos
+from geotune.config.task_options import Per
+
+
+class Linear(Section):
+    """One 1x1 convolution on the maps that the encoder hands on."""
+
+    per: ClassVar[Per] = "pixel"
+    kind: Literal["linear"] = "linear"
+    levels: Literal["all", "last"] = "all"
+
+
+class Fcn(Section):
+    """A few convolutions on the maps, brought to the finest of them."""
+
+    per: ClassVar[Per] = "pixel"
+    kind: Literal["fcn"] = "fcn"
+    channels: PositiveInt = 128
+    depth: PositiveInt = 2
+
+
+class Unet(Section):
+    """UNet's decoder: from coarse to fine, with skips."""
+
+    per: ClassVar[Per] = "pixel"
+    kind: Literal["unet"] = "unet"
+    channels: list[PositiveInt] = Field(
+        default=[256, 128, 64, 32, 16], min_length=1, description="widths, coarse to fine"
+    )
+
+
+class Upernet(Section):
+    """UPerNet's decoder: pyramid pooling and a feature pyramid."""
+
+    per: ClassVar[Per] = "pixel"
+    kind: Literal["upernet"] = "upernet"
+    channels: PositiveInt = 128
+
+
+class Pooled(Section):
+    """One answer an image: maps averaged over the image, then a linear layer."""
+
+    per: ClassVar[Per] = "image"
+    kind: Literal["pooled"] = "pooled"
+    pool: Literal["mean", "attention"] = "mean"
+    levels: Literal["last", "all"] = "last"
+    dropout: Share = 0.0
+
+
+Decoder = Annotated[
+    Linear
+    | Fcn
+    | Unet
+    | Upernet
+    | Pooled
+    | FasterRcnn
+    | Retinanet
+    | Fcos
+    | RotatedFcos
+    | OrientedRcnn,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,207 @@
+"""Finding scenes and the files with their objects."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.base import Found, Remarks, usable
+from geotune.data.annotations.formats import FORMATS, Format, guess
+from geotune.data.annotations.object_labels import ObjectLabels
+from geotune.data.issues import Faults
+from geotune.data.labels.class_mapping import ClassValues, Said
+from geotune.data.raster.source import RasterSource
+from geotune.data.scenes.find import Names, Patterns
+from geotune.data.scenes.open_scenes import (
+    described,
+    label_files_of,
+    list_scenes,
+    open_found,
+    refuse_missing,
+    require_overlap,
+    same_bands,
+)
+from geotune.data.scenes.scene import Scene
+from geotune.data.splits.base import Parts
+from geotune.utils.text import counted, some
+
+
+def open_object_scenes(
+    *,
+    scenes: Patterns,
+    labels: str | None = None,
+    classes: Sequence[str],
+    options: Options,
+    format: str = "auto",
+    missing: Literal["refuse", "empty"] = "refuse",
+    class_values: Said | None = None,
+    bands: Names | None = None,
+    wanted_bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    resolution: float | None = None,
+    faults: Faults | None = None,
+) -> list[Scene]:
+    """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
+
+    Args:
+        scenes: patterns or lists, as `scenes.list_scenes` takes them.
+        labels: one file for all, or a pattern with `{stem}` or `{scene}` for the scene's name; a
+            list may say it itself.
+        classes: names, in the order of their indices.
+        options: how objects are read.
+        format: a name in `catalog.FORMATS`, or `auto`.
+        missing: whether a scene without a label file is a fault, or has no object.
+        class_values: class name to what stands for it in the files; by default the class's index.
+        bands: as `open_raster` takes them, like `wanted_bands`, `nodata` and `resolution`.
+        faults: may keep what is wrong with single files.
+
+    Raises `GeotuneError` for files that are missing or not as they should be, and where no object
+    lies in its scene.
+    """
+    faults = faults or Faults()
+    origin = labels or "the labels that data.scenes lists"
+    found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, faults=faults)
+    rasters = open_found(found, faults, bands, wanted_bands, nodata, resolution)
+    every = label_files_of(found, labels)
+    files = {name: every[name] for name in rasters}
+    there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
+    gone = [name for name, file in files.items() if not file.is_file()]
+    refused = missing == "refuse"
+    otherwise = "; say data.missing: empty where that means no object"
+    if rasters and (not there or (gone and refused and not faults.keep)):
+        refuse_missing(gone, files, otherwise)
+    if not rasters:
+        return []
+    chosen = guess(there) if format == "auto" else format
+    notes = [f"{origin}: read as {chosen}; data.format says another"] if format == "auto" else []
+    if refused:
+        for name in gone:
+            with faults.of(name, rasters.pop(name).path):
+                refuse_missing([name], files, otherwise)
+    elif gone:
+        notes.append(
+            f"{origin}: {counted(len(gone), 'scene')} without a file, so without object: "
+            f"{some(gone, 3)}"
+        )
+    values = ClassValues.of(classes, class_values, ())
+    opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
+    listing = {files[name] for name in opened if files[name].is_file()}
+    if without := _without_image(labels or "", files, listing, rasters, FORMATS[chosen]):
+        notes.append(f"{origin}: {len(without)} without an image: {some(without, 3)}")
+    opened_scenes = _scenes(rasters, opened, [*notes, *remarks], faults)
+    return [described(scene, found[scene.name]) for scene in opened_scenes]
+
+
+def scenes_of(
+    rasters: Mapping[str, RasterSource],
+    files: Mapping[str, Path],
+    *,
+    classes: Sequence[str],
+    options: Options,
+    format: str,
+    class_values: Said | None = None,
+    notes: Sequence[str] = (),
+    faults: Faults | None = None,
+) -> list[Scene]:
+    """Images with the objects in their label files, by name.
+
+    A file that is not there means no object. `notes` are said of all. Raises `GeotuneError` for
+    files that are not as they should be, and where no object lies in its image; `faults` may keep
+    what is wrong with single files.
+    """
+    faults = faults or Faults()
+    values = ClassValues.of(classes, class_values, ())
+    opened, remarks = _open_labels(rasters, files, values, options, format, faults)
+    return _scenes(rasters, opened, [*notes, *remarks], faults)
+
+
+def _open_labels(
+    rasters: Mapping[str, RasterSource],
+    files: Mapping[str, Path],
+    values: ClassValues,
+    options: Options,
+    format: str,
+    faults: Faults,
+) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
+    """The labels of each image that can be read, and what was remarked of them."""
+    read = FORMATS[format].read
+    remarks = Remarks()
+    opened: dict[str, ObjectLabels] = {}
+    images = Counter(files.values())
+    for name, raster in rasters.items():
+        with faults.of(name, raster.path):
+            said = read(files[name], raster, options) if files[name].is_file() else Found([])
+            shared = images[files[name]] > 1
+            kept = usable(said, files[name], raster.shape, values, options, remarks, shared=shared)
+            held = len(said.annotations) + len(said.elsewhere)
+            opened[name] = ObjectLabels(
+                path=files[name],
+                classes=values.classes,
+                shape=raster.shape,
+                boxes=kept[0],
+                indices=kept[1],
+                difficult=kept[2],
+                visible=options.visible,
+                overlaps=bool(len(kept[0])) if held else None,
+            )
+    return opened, remarks.notes()
+
+
+def _scenes(
+    rasters: Mapping[str, RasterSource],
+    opened: Mapping[str, ObjectLabels],
+    notes: Sequence[str],
+    faults: Faults,
+) -> list[Scene]:
+    found = [
+        Scene(name, rasters[name], replace(label, notes=tuple(notes)), group=name)
+        for name, label in opened.items()
+    ]
+    found = same_bands(found, faults)
+    require_overlap(found, faults)
+    return found
+
+
+def _without_image(
+    labels: str,
+    files: Mapping[str, Path],
+    listing: Collection[Path],
+    rasters: Mapping[str, RasterSource],
+    chosen: Format,
+) -> list[str]:
+    """Label files, or images that those which could be read list, for which there is no scene."""
+    if chosen.images is not None:
+        there = {raster.path.stem for raster in rasters.values()}
+        names = {name for file in listing for name in chosen.images(file)}
+        return sorted(names - there)
+    pattern = re.sub(r"\{\w+\}", "*", labels)
+    if pattern == labels:
+        return []
+    used = {file.absolute() for file in files.values()}
+    return [str(p) for p in map(Path, sorted(glob.glob(pattern))) if p.absolute() not in used]
+
+
+def cut_notes(parts: Parts, window: int) -> list[str]:
+    """What the windows of `val` and `test` do to the objects there."""
+    notes = []
+    for part in ("val", "test"):
+        areas = [
+            s.labels if s.area is None else s.labels.within(s.area)
+            for s in parts[part]
+            if isinstance(s.labels, ObjectLabels)
+        ]
+        cut = sum(labels.cut(window) for labels in areas)
+        if cut:
+            total = sum(int((~labels.difficult).sum()) for labels in areas)
+            notes.append(
+                f"{cut} of {total} objects in the {part} scenes are so cut by the grid of {window} "
+                "pixels or the scene's edge that no window shows data.visible of them: none judges "
+                "them"
+            )
+    return notes

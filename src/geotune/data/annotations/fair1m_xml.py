@@ -1,0 +1,48 @@
+"""FAIR1M: an XML file for each image, with the outline of each object.
+
+    <annotation><objects>
+      <object>
+        <possibleresult><name>Boeing787</name></possibleresult>
+        <points>
+          <point>10.5,20</point> <point>60,20</point> <point>60,50</point> <point>10.5,50</point>
+        </points>
+      </object>
+    </objects></annotation>
+
+The last point may be the first again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.outlines import CROSSES, crossing
+from geotune.data.annotations.xml_io import parse
+from geotune.data.raster.source import RasterSource
+from geotune.data.text_io import numbers
+from geotune.types import GeotuneError
+
+LEAST_POINTS = 3
+
+
+def read_fair1m(path: Path, raster: RasterSource, options: Options) -> Found:
+    """Objects of one image."""
+    objects = enumerate(parse(path).iter("object"), 1)
+    return Found([_annotation(path, f"object {i}", item) for i, item in objects])
+
+
+def _annotation(path: Path, place: str, item: Element) -> Annotation:
+    words = [(point.text or "").split(",") for point in item.iterfind("points/point")]
+    if len(words) < LEAST_POINTS or any(len(pair) != 2 for pair in words):
+        raise GeotuneError(
+            f"{path}: {place}: has {len(words)} points, expected three or more such as "
+            "<point>10.5,20</point> in <points>"
+        )
+    points = numbers([word for pair in words for word in pair], path, place).reshape(-1, 2)
+    if (points[0] == points[-1]).all():
+        points = points[:-1]
+    name = (item.findtext("possibleresult/name") or "").strip()
+    return Annotation(points, place, name, remark=CROSSES if crossing(points) else "")

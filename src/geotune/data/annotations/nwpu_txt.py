@@ -1,0 +1,34 @@
+"""NWPU VHR-10: a text file for each image, a line for each object: two corners and the class.
+
+(563,478),(630,573),1
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.outlines import rectangle
+from geotune.data.raster.source import RasterSource
+from geotune.data.text_io import lines, numbers
+from geotune.types import GeotuneError
+
+LINE = re.compile(r"\(([^,()]+),([^,()]+)\),\(([^,()]+),([^,()]+)\),(\d{1,9})")
+
+
+def read_nwpu(path: Path, raster: RasterSource, options: Options) -> Found:
+    """Objects of one image."""
+    return Found([_annotation(path, place, "".join(words)) for place, words in lines(path)])
+
+
+def _annotation(path: Path, place: str, text: str) -> Annotation:
+    found = LINE.fullmatch(text)
+    if found is None:
+        raise GeotuneError(
+            f"{path}: {place}: found {text[:80]!r}, expected two corners and a class such as "
+            "(563,478),(630,573),1"
+        )
+    left, top, right, bottom = numbers(found.groups()[:4], path, place)
+    return Annotation(rectangle(left, top, right, bottom), place, int(found[5]))

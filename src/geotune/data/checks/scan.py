@@ -1,0 +1,345 @@
+"""Reading every scene once before training: faults, statistics, and where each class is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotune.data.issues import Faults
+from geotune.data.raster.io import dataset
+from geotune.data.raster.source import Image
+from geotune.data.raster.windows import Window, grid
+from geotune.data.scenes.scene import BLOCK, Scene, has_data
+from geotune.types import BandStatistics, GeotuneError
+
+KEPT = 2048
+"""Positions that are kept of each class in each scene."""
+
+SAMPLED = 200_000
+"""Pixels that are kept of all scenes together, to show how values are spread."""
+
+
+ALIKE = 64
+"""Values that are counted in a block, of those that pixels hold in all bands alike."""
+
+
+@dataclass(frozen=True)
+class SceneScan:
+    """What one scene holds.
+
+    Attributes:
+        pixels: pixels with data in any band.
+        counts: pixels with data of each band, `(C,)`.
+        means: mean of each band over them.
+        squares: sum of squared distances from the mean.
+        class_counts: what is marked of each class where there is data, `(K,)`: its pixels
+            or objects.
+        positions: for each class up to `KEPT` of its marks, `(n, 2)` as (row, col), each of them
+            equally likely.
+        labelled: (row, col) of those windows of the scene's grid that hold a labelled pixel.
+        numbers: count, mean and sum of squared distances from it of the numbers in the labels.
+        lows: least value of each band, `(C,)`; infinite where there is none.
+        highs: the highest.
+        at_high: pixels of each band that hold its highest value, `(C,)`.
+        fill: the value that most pixels hold in all bands alike, and how many; None where there
+            is one band or no such pixel.
+        sample: some of the pixels, evenly spread, `(C, n)` with NaN where there is no data.
+        digest: of all pixels: two scenes with the same one hold the same.
+        dtypes: of the files' values, each once.
+    """
+
+    pixels: int
+    counts: NDArray[np.int64]
+    means: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    class_counts: NDArray[np.int64]
+    positions: tuple[NDArray[np.int64], ...]
+    labelled: tuple[tuple[int, int], ...]
+    numbers: tuple[int, float, float]
+    lows: NDArray[np.float32]
+    highs: NDArray[np.float32]
+    at_high: NDArray[np.int64]
+    fill: tuple[float, int] | None
+    sample: Image
+    digest: str
+    dtypes: tuple[str, ...]
+
+
+def scan(
+    scenes: Sequence[Scene],
+    window: int,
+    *,
+    threads: int | None = None,
+    progress: Callable[[Scene], None] | None = None,
+    faults: Faults | None = None,
+) -> list[SceneScan | None]:
+    """Read all scenes; `window` is the side of the grid that `labelled` is about.
+
+    Raises `GeotuneError` for a file that cannot be read to its end, NaN or infinite pixels
+    outside nodata, and class values that are not in the list; where `faults` keep it, the scene's
+    place in the result is None. The result does not depend on `threads`.
+    """
+    faults = faults or Faults()
+    sampled = max(64, SAMPLED // max(1, len(scenes)))
+
+    def one(scene: Scene) -> tuple[SceneScan | None, Faults]:
+        own, result = Faults(faults.keep), None  # in the scenes' order, whichever is ready first
+        with own.of(scene.name, scene.raster.path):
+            result = scan_scene(scene, window, sampled)
+        if progress is not None:
+            progress(scene)
+        return result, own
+
+    results = []
+    with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
+        for result, own in pool.map(one, scenes):
+            results.append(result)
+            faults.found += own.found
+    return results
+
+
+def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
+    """Read one scene block by block, and keep about so many pixels of it."""
+    bands, classes = len(scene.raster.bands), len(scene.labels.classes)
+    moments, numbers = _Moments(bands), _Moments(1)
+    rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
+    reservoirs = [_Reservoir(rng) for _ in range(classes)]
+    labelled: set[tuple[int, int]] = set()
+    faults = _Faults(bands)
+    pixels = 0
+    # what is said of an image as a whole is said once
+    side = max(scene.shape) if scene.labels.whole else BLOCK
+    blocks = partial(_blocks, scene.shape, side)
+    looks = _Looks(bands, scene.shape, sampled)
+    for block in blocks():
+        image, wrong = scene.inspect(block)
+        faults.add(wrong, scene.place(block))
+        moments.add(image)
+        looks.add(image)
+        try:
+            valid = has_data(image) & scene.clear(block)
+            target = scene.labels.read(scene.place(block)).shown(valid)
+        except GeotuneError:
+            scene.labels.check(map(scene.place, blocks()))  # says it of the whole file
+            raise
+        pixels += int(valid.sum())
+        numbers.add(target.numbers()[None])
+        for index, where in target.marks():
+            reservoirs[index].add(where, block)
+        labelled |= _cells(target.labelled(valid), block, window)
+    faults.refuse(scene)
+    return SceneScan(
+        pixels=pixels,
+        counts=moments.counts,
+        means=moments.means,
+        squares=moments.squares,
+        class_counts=np.array([r.seen for r in reservoirs], dtype=np.int64),
+        positions=tuple(r.positions for r in reservoirs),
+        labelled=tuple(sorted(labelled)),
+        numbers=(int(numbers.counts[0]), float(numbers.means[0]), float(numbers.squares[0])),
+        lows=looks.lows,
+        highs=looks.highs,
+        at_high=looks.at_high,
+        fill=looks.fill,
+        sample=np.concatenate(looks.kept, axis=1),
+        digest=looks.digest.hexdigest(),
+        dtypes=tuple(
+            {place: None for path in scene.raster.paths for place in dataset(path).dtypes}
+        ),
+    )
+
+
+def _blocks(shape: tuple[int, int], side: int) -> Iterator[Window]:
+    """Blocks that cover a scene, one at a time: a damaged file may claim any size."""
+    return filter(None, (block.clip(shape) for block in grid(shape, side)))
+
+
+def statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStatistics:
+    """Mean and standard deviation of each band over all valid pixels of `scenes`.
+
+    Raises `GeotuneError` for a band without any valid pixel.
+    """
+    total = _Moments(len(scenes[0].raster.bands))
+    for result in scans:
+        total.merge(result.counts, result.means, result.squares)
+    bands = scenes[0].raster.bands
+    for band, count in zip(bands, total.counts, strict=True):
+        if count == 0:
+            raise GeotuneError(
+                f"{scenes[0].raster.path}: neither it nor another training scene has a pixel with "
+                f"data in band {band}; look at data.nodata"
+            )
+    std = np.sqrt(total.squares / total.counts)
+    return BandStatistics(
+        bands=bands,
+        mean=tuple(float(value) for value in total.means),
+        std=tuple(float(value) for value in std),
+        pixels=sum(result.pixels for result in scans),
+    )
+
+
+def label_statistics(scans: Sequence[SceneScan]) -> tuple[float, float] | None:
+    """Mean and standard deviation of the numbers in all labels; None where there are none."""
+    total = _Moments(1)
+    for count, mean, squares in (result.numbers for result in scans):
+        total.merge(np.array([count]), np.array([mean]), np.array([squares]))
+    if not total.counts[0]:
+        return None
+    return float(total.means[0]), float(np.sqrt(total.squares[0] / total.counts[0]))
+
+
+class _Moments:
+    """Count, mean and squared distances by band, merged block by block (Chan et al., 1983).
+
+    A plain sum of squares loses the variance of large values that differ little.
+    """
+
+    def __init__(self, bands: int) -> None:
+        self.counts = np.zeros(bands, dtype=np.int64)
+        self.means = np.zeros(bands)
+        self.squares = np.zeros(bands)
+
+    def add(self, image: Image) -> None:
+        counts = np.zeros_like(self.counts)
+        means, squares = np.zeros_like(self.means), np.zeros_like(self.squares)
+        for i, band in enumerate(image):
+            values = band[~np.isnan(band)].astype(np.float64)
+            if values.size:
+                counts[i], means[i] = values.size, values.mean()
+                squares[i] = np.square(values - means[i]).sum()
+        self.merge(counts, means, squares)
+
+    def merge(
+        self,
+        counts: NDArray[np.int64],
+        means: NDArray[np.float64],
+        squares: NDArray[np.float64],
+    ) -> None:
+        total = self.counts + counts
+        share = counts / np.maximum(total, 1)
+        distance = means - self.means
+        self.squares = self.squares + squares + distance**2 * self.counts * share
+        self.means = self.means + distance * share
+        self.counts = total
+
+
+class _Looks:
+    """How the values of a scene look: their range, what many pixels hold, and some of them."""
+
+    def __init__(self, bands: int, shape: tuple[int, int], sampled: int) -> None:
+        self.lows = np.full(bands, np.inf, dtype=np.float32)
+        self.highs = np.full(bands, -np.inf, dtype=np.float32)
+        self.at_high = np.zeros(bands, dtype=np.int64)
+        self.alike: Counter[float] = Counter()
+        self.every = max(1, shape[0] * shape[1] // sampled)
+        self.kept: list[Image] = []
+        self.digest = hashlib.blake2b(repr((bands, shape)).encode(), digest_size=16)
+
+    def add(self, image: Image) -> None:
+        self.digest.update(np.ascontiguousarray(image).data)
+        flat = image.reshape(len(image), -1)
+        self.kept.append(flat[:, self.every // 2 :: self.every].copy())
+        for i, band in enumerate(flat):
+            high = np.fmax.reduce(band)
+            if np.isnan(high):
+                continue
+            if high >= self.highs[i]:
+                held = self.at_high[i] if high == self.highs[i] else 0
+                self.highs[i], self.at_high[i] = high, held + np.count_nonzero(band == high)
+            self.lows[i] = min(self.lows[i], np.fmin.reduce(band))
+        if len(flat) > 1:
+            alike = flat[0][(flat[1:] == flat[0]).all(axis=0)]
+            values, counts = np.unique(alike, return_counts=True)
+            most = np.argsort(counts)[-ALIKE:]
+            self.alike.update(dict(zip(values[most].tolist(), counts[most].tolist(), strict=True)))
+
+    @property
+    def fill(self) -> tuple[float, int] | None:
+        """The value that most pixels hold in all bands alike."""
+        return self.alike.most_common(1)[0] if self.alike else None
+
+
+class _Reservoir:
+    """A uniform sample of a class's marks, whatever their number."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.seen = 0
+        self.positions = np.zeros((0, 2), dtype=np.int64)
+
+    def add(self, where: NDArray[np.int64], block: Window) -> None:
+        kept = len(self.positions)
+        new = min(len(where), KEPT) if kept == 0 else self._share_of(len(where))
+        flat = self.rng.choice(where, new, replace=False) if new < len(where) else where
+        old = self.positions
+        if kept + new > KEPT:
+            old = old[self.rng.choice(kept, KEPT - new, replace=False)]
+        rows, cols = np.divmod(flat, block.width)
+        fresh = np.stack([rows + block.row, cols + block.col], axis=1)
+        self.positions = np.concatenate([old, fresh])
+        self.seen += len(where)
+
+    def _share_of(self, count: int) -> int:
+        """How many of a sample of the pixels seen so far and `count` more are among the latter."""
+        if self.seen + count <= KEPT:
+            return count
+        if self.seen >= 10**9:  # numpy's limit; at this size the draws are as good as independent
+            return int(self.rng.binomial(KEPT, count / (self.seen + count)))
+        return int(self.rng.hypergeometric(count, self.seen, KEPT))
+
+
+class _Faults:
+    """NaN and infinite pixels outside nodata."""
+
+    def __init__(self, bands: int) -> None:
+        self.counts = np.zeros(bands, dtype=np.int64)
+        self.first: list[tuple[int, int] | None] = [None] * bands
+
+    def add(self, wrong: NDArray[np.bool_], block: Window) -> None:
+        for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)):
+            self.counts[i] += int(wrong[i].sum())
+            *_, row, col = np.argwhere(wrong[i])[0]
+            here = (int(row) + block.row, int(col) + block.col)
+            first = self.first[i]
+            self.first[i] = here if first is None else min(first, here)
+
+    def refuse(self, scene: Scene) -> None:
+        for i in np.flatnonzero(self.counts):
+            place = scene.raster.places[i * scene.raster.steps]
+            row, col = self.first[i] or (0, 0)
+            has = "has no nodata value" if place.nodata is None else f"nodata is {place.nodata:g}"
+            raise GeotuneError(
+                f"{place.path}: band {scene.raster.bands[i]} has {self.counts[i]} NaN or infinite "
+                f"pixels outside nodata ({has}), the first at row {row}, column {col}; where they "
+                "mean no data set data.nodata: .nan (or the file's nodata), else mend the file"
+            )
+
+
+def _cells(there: NDArray[np.bool_], block: Window, window: int) -> set[tuple[int, int]]:
+    """(row, col) of the grid's windows of which the block holds a labelled pixel."""
+    rows = _starts(block.row, block.height, window)
+    cols = _starts(block.col, block.width, window)
+    found = np.logical_or.reduceat(np.logical_or.reduceat(there, rows, axis=0), cols, axis=1)
+    return {
+        (
+            (block.row + int(rows[i])) // window * window,
+            (block.col + int(cols[j])) // window * window,
+        )
+        for i, j in np.argwhere(found)
+    }
+
+
+def _starts(offset: int, length: int, window: int) -> NDArray[np.int64]:
+    """Where windows of the grid begin in a stretch of pixels; its own begin first."""
+    first = -offset % window
+    inner = np.arange(first, length, window)
+    return inner if first == 0 else np.concatenate([[0], inner])

@@ -1,0 +1,136 @@
+"""From split scenes to the datasets of a training, with everything read and checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geotune.data.augment import Augment
+from geotune.data.checks.registry import check
+from geotune.data.checks.scan import label_statistics, statistics
+from geotune.data.checks.scanned import Examined, examine
+from geotune.data.issues import refuse
+from geotune.data.scenes.scene import Scene
+from geotune.data.splits.base import Parts
+from geotune.data.window_datasets import PLAIN, GridWindows, TrainWindows
+from geotune.types import BandStatistics
+
+
+@dataclass(frozen=True)
+class DataParts:
+    """What a training reads.
+
+    Attributes:
+        train: random windows.
+        val: a grid of windows.
+        test: a grid of windows; None where the split has no test part.
+        statistics: of the training scenes' bands.
+        class_counts: what is labelled of each class, in `unit`s, by part.
+        unit: what is counted: `pixel`, `object`, `image`.
+        numbers: mean and standard deviation of the numbers in the training labels; None where
+            they hold none.
+        notes: what a user should know.
+        gsd_m: side of a pixel of the training scenes in metres (their median), where known.
+        wavelengths: of bands in micrometres, where the files say them.
+        parts: names of the scenes in each part.
+        train_grid: the training scenes by a grid of windows, as the other parts are.
+        distances_m: between the nearest scenes of two parts, `train-test`; without those of which
+            the files do not say where they lie.
+        skipped: what was wrong with each sample that `train.skip_bad_samples` left out.
+    """
+
+    train: TrainWindows
+    val: GridWindows
+    test: GridWindows | None
+    statistics: BandStatistics
+    class_counts: dict[str, list[int]]
+    unit: str
+    numbers: tuple[float, float] | None
+    notes: list[str]
+    gsd_m: float | None
+    wavelengths: dict[str, float]
+    parts: dict[str, list[str]]
+    train_grid: GridWindows
+    distances_m: dict[str, float]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> int:
+        """Side of the windows in pixels."""
+        return self.train.window
+
+
+def prepare(
+    parts: Parts,
+    *,
+    window: int | None,
+    threads: int | None = None,
+    progress: Callable[[Scene], None] | None = None,
+    allow_overlap: bool = False,
+    metadata: Sequence[str] = (),
+    **options: Any,
+) -> DataParts:
+    """Read and check all scenes of `parts` and make their datasets.
+
+    See `examine`, `check` and, for the `options`, `datasets`. Raises `GeotuneError` for what a
+    check calls an error.
+    """
+    examined = examine(parts, window=window, metadata=metadata, threads=threads, progress=progress)
+    findings = check(examined, allow_overlap=allow_overlap)
+    refuse(findings)
+    notes = [one.text for one in findings]
+    return datasets(examined, metadata=metadata, notes=notes, **options)
+
+
+def datasets(
+    examined: Examined,
+    *,
+    samples: int | None = None,
+    focus: float = 0.5,
+    augment: Augment = PLAIN,
+    brightness: float = 0.0,
+    seed: int = 0,
+    metadata: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> DataParts:
+    """The datasets of scenes that were examined.
+
+    Raises `GeotuneError` for a band without any pixel with data.
+    """
+    parts, scans, window = examined.parts, examined.scans, examined.window
+    found = statistics(parts["train"], scans["train"])
+    sides = [scene.raster.gsd_m for scene in parts["train"]]
+    known = [side for side in sides if side is not None]
+
+    def grid(part: str) -> GridWindows:
+        return GridWindows(parts[part], scans[part], window, metadata=metadata)
+
+    return DataParts(
+        train=TrainWindows(
+            parts["train"],
+            scans["train"],
+            window,
+            samples=samples,
+            focus=focus,
+            augment=augment,
+            brightness=brightness,
+            spread=found.std,
+            seed=seed,
+            metadata=metadata,
+        ),
+        val=grid("val"),
+        test=grid("test") if parts["test"] else None,
+        statistics=found,
+        class_counts={part: examined.class_counts(part) for part in parts},
+        unit=parts["train"][0].labels.unit,
+        numbers=label_statistics(scans["train"]),
+        notes=list(notes),
+        gsd_m=float(np.median(known)) if known else None,
+        wavelengths=dict(parts["train"][0].raster.wavelengths),
+        parts={part: [scene.name for scene in members] for part, members in parts.items()},
+        train_grid=grid("train"),
+        distances_m=examined.distances_m,
+    )

@@ -1,0 +1,161 @@
+"""From a named data set to scenes, by what its labels are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from geotune.data.annotations.annotated_scenes import scenes_of
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.issues import Faults
+from geotune.data.labels.base import open_labels
+from geotune.data.labels.image_labels import ImageLabels
+from geotune.data.labels.targets import ImageClass
+from geotune.data.published.missing import absent
+from geotune.data.published.samples import Sample, find_samples, label_of
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.source import RasterSource
+from geotune.data.scenes.find import first_file
+from geotune.data.scenes.scene import Scene
+from geotune.datasets.base import NamedDataset
+from geotune.types import GeotuneError
+from geotune.utils.text import some
+
+Opened = list[tuple[Sample, RasterSource]]
+
+
+def open_named(
+    about: NamedDataset,
+    root: Path,
+    *,
+    classes: Sequence[str],
+    wanted_bands: Sequence[str] | None = None,
+    published: bool = True,
+    split: str | None = None,
+    ignore_values: Sequence[int] = (),
+    options: Options | None = None,
+    faults: Faults | None = None,
+) -> list[Scene]:
+    """Scenes of the data set under `root`, sorted by name, each with its part and region.
+
+    Args:
+        about: the data set.
+        root: where it was unpacked.
+        classes: the data set's, in any order; of objects some of them will do.
+        wanted_bands: what to read, in this order; by default all.
+        published: only what is in the published split `split`.
+        split: one of `about.divisions`, by default the first.
+        ignore_values: of masks, beside those that the data set itself does not count.
+        options: how objects are read.
+        faults: may keep what is wrong with single files.
+
+    Raises `GeotuneError` for what is missing, with where to get it and how it has to lie, and for
+    files that are not as they should be.
+    """
+    bands = list(about.bands if wanted_bands is None else wanted_bands)
+    unknown = [band for band in bands if band not in about.bands]
+    if unknown:
+        raise GeotuneError(
+            f"backbone.bands: {about.name} has no band {', '.join(unknown)}; it has "
+            f"{', '.join(about.bands)}"
+        )
+    held = bands if about.finest in ("", *bands) else [*bands, about.finest]
+    samples = find_samples(about, root, bands=held, published=published, split=split)
+    faults = faults or Faults()
+    opened: Opened = []
+    for sample in samples:
+        with faults.of(sample.name, first_file(sample.files)):
+            opened.append((sample, _raster(about, sample, bands)))
+    if about.task == "detect":
+        scenes = _objects(about, root, opened, classes, options or Options(), faults)
+    elif about.task == "classify":
+        scenes = _whole(about, root, opened, classes)
+    else:
+        scenes = _masks(about, root, opened, classes, ignore_values, faults)
+    by_name = {sample.name: sample for sample in samples}
+    return [
+        replace(scene, group=by_name[scene.name].region, part=by_name[scene.name].part)
+        for scene in scenes
+    ]
+
+
+def _raster(about: NamedDataset, sample: Sample, bands: Sequence[str]) -> RasterSource:
+    if not isinstance(sample.files, Path):
+        every = open_raster(sample.files, wanted_bands=list(sample.files), nodata=about.nodata)
+        return every.select(bands)
+    if about.grey:
+        source = open_raster(sample.files, nodata=about.nodata)
+        if len(source.bands) == 1:
+            return replace(source, bands=tuple(bands), places=source.places * len(bands))
+    return open_raster(sample.files, bands=about.bands, wanted_bands=bands, nodata=about.nodata)
+
+
+def _masks(
+    about: NamedDataset,
+    root: Path,
+    opened: Opened,
+    classes: Sequence[str],
+    ignore_values: Sequence[int],
+    faults: Faults,
+) -> list[Scene]:
+    own = {name: list(about.values.get(name, [i])) for i, name in enumerate(about.classes)}
+    scenes = []
+    for sample, raster in opened:
+        with faults.of(sample.name, raster.path):
+            labels = open_labels(
+                label_of(about, root, sample),
+                raster,
+                classes=classes,
+                class_values=own,
+                ignore_values=[*about.ignored, *ignore_values],
+                by_pixel=True,
+            )
+            scenes.append(Scene(sample.name, raster, labels, sample.name))
+    return scenes
+
+
+def _objects(
+    about: NamedDataset,
+    root: Path,
+    opened: Opened,
+    classes: Sequence[str],
+    options: Options,
+    faults: Faults,
+) -> list[Scene]:
+    without = about.without_objects.items()
+    files = {
+        sample.name: raster.path.with_suffix("")  # there is no such file: no object
+        if without and without <= sample.fields.items()
+        else label_of(about, root, sample, oriented=options.oriented)
+        for sample, raster in opened
+    }
+    return scenes_of(
+        {sample.name: raster for sample, raster in opened},
+        files,
+        classes=classes,
+        options=options,
+        format=about.format,
+        class_values={name: list(about.values[name]) for name in classes} if about.values else None,
+        notes=_grey(about, opened),
+        faults=faults,
+    )
+
+
+def _whole(about: NamedDataset, root: Path, opened: Opened, classes: Sequence[str]) -> list[Scene]:
+    scenes = []
+    for sample, raster in opened:
+        label = sample.fields["label"]
+        if label not in classes:
+            raise absent(about, root, f"{raster.path} lies in the folder of no class")
+        said = ImageLabels(raster.path.parent, tuple(classes), ImageClass(classes.index(label)))
+        scenes.append(Scene(sample.name, raster, said, sample.name))
+    return scenes
+
+
+def _grey(about: NamedDataset, opened: Opened) -> list[str]:
+    """A note on images whose bands are one and the same."""
+    grey = [s.name for s, r in opened if len(r.places) > len({place.index for place in r.places})]
+    if not (about.grey and grey):
+        return []
+    return [f"grey images, whose bands are the same: {len(grey)} ({some(grey, 3)})"]

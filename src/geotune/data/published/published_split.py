@@ -1,0 +1,110 @@
+"""Which part, and which region, each image of a published split is in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from geotune.data.published.missing import absent
+from geotune.data.scenes.find import RASTER_SUFFIXES
+from geotune.data.scenes.scene import Scene
+from geotune.data.splits.base import Parts
+from geotune.datasets.base import PARTS, InFolders, InLists, Named, NamedDataset, Packaged
+from geotune.types import GeotuneError
+
+
+class Place(NamedTuple):
+    """Where an image belongs."""
+
+    part: str
+    region: str = ""
+
+
+def division(about: NamedDataset, root: Path, name: str | None) -> dict[str, Place] | InFolders:
+    """The place of each image of a published split by the image's name, or where to read it.
+
+    `name` is one of `about.divisions`, by default the first. Raises `GeotuneError` where there is
+    none of this name, and for lists that are missing or name an image twice.
+    """
+    published = list(about.divisions)
+    if not published:
+        raise GeotuneError(
+            f"data.split: {about.name} has no published split; say one, such as "
+            "{kind: random, val: 0.2, test: 0.2}"
+        )
+    chosen = published[0] if name is None else name
+    if chosen not in published:
+        raise GeotuneError(
+            f"data.split.name: {about.name} has no split {chosen!r}; it has {', '.join(published)}"
+        )
+    said = about.divisions[chosen]
+    if isinstance(said, InFolders):
+        return said
+    if isinstance(said, Packaged):
+        return packaged(said)
+    if isinstance(said, Named):
+        return {name: Place(part) for part, names in said.parts.items() for name in names}
+    return _lists(about, root, said)
+
+
+def split_published(
+    scenes: Sequence[Scene], *, name: str | None = None, gone: Sequence[str] = ()
+) -> Parts:
+    """The parts of scenes that say theirs by the split `name`; their groups are their regions."""
+    del name, gone  # by it they were opened, and those that cannot be used are not among them
+    return {part: [scene for scene in scenes if scene.part == part] for part in PARTS}
+
+
+def packaged(said: Packaged) -> dict[str, Place]:
+    """The places in a list that geotune brings along, by the image's name."""
+    text = files("geotune.datasets").joinpath("splits", said.file).read_text(encoding="utf-8")
+    found: dict[str, Place] = {}
+    for line in text.splitlines():
+        place, start, *ends = line.split()
+        part, _, region = place.partition("/")
+        found |= {start + end: Place(part, region) for end in ends}
+    return found
+
+
+def _lists(about: NamedDataset, root: Path, said: InLists) -> dict[str, Place]:
+    gone = [file for file in dict.fromkeys(said.files.values()) if not (root / file).is_file()]
+    if gone:
+        raise absent(about, root, f"there is no list {', '.join(gone)}", said.source)
+    found: dict[str, Place] = {}
+    for part, file in said.files.items():
+        names = _keyed(root / file, said.keys[part]) if said.keys else _lines(root / file)
+        for name in names:
+            if name in found:
+                raise GeotuneError(
+                    f"{root / file}: {name} is in {found[name].part} and in {part}; fetch the "
+                    "lists anew"
+                )
+            found[name] = Place(part)
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GeotuneError(f"{path}: cannot be read as a list of names ({error})") from error
+    return [_without_suffix(line) for line in lines]
+
+
+def _without_suffix(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix.lower() in RASTER_SUFFIXES else name
+
+
+def _keyed(path: Path, key: str) -> list[str]:
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GeotuneError(f"{path}: is no whole JSON file ({error}); fetch it anew") from error
+    names = values.get(key) if isinstance(values, Mapping) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise GeotuneError(f"{path}: has no list of names {key!r}; fetch it anew")
+    return names

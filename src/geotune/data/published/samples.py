@@ -1,0 +1,192 @@
+"""Finding the images of a named data set, with what their paths say."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geotune.data.published.missing import absent
+from geotune.data.published.published_split import Place, division
+from geotune.data.raster.io import file_of, layers
+from geotune.data.scenes.patterns import fields_of, find
+from geotune.datasets.base import InFolders, NamedDataset
+from geotune.types import GeotuneError
+
+Files = Path | dict[str, Path]
+"""An image's file, or the file of each band."""
+
+Fields = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a named data set.
+
+    Attributes:
+        name: unlike any other's.
+        files: the file, or the file of each band.
+        fields: what stands for each field of the path patterns.
+        part: train, val or test; None where no published split is asked for.
+        region: what metrics are shown by, by default the name.
+    """
+
+    name: str
+    files: Files
+    fields: Mapping[str, str]
+    part: str | None
+    region: str
+
+
+def find_samples(
+    about: NamedDataset,
+    root: Path,
+    *,
+    bands: Sequence[str],
+    published: bool = True,
+    split: str | None = None,
+) -> list[Sample]:
+    """Images under `root`, sorted by name.
+
+    Args:
+        about: the data set.
+        root: where it was unpacked.
+        bands: that are wanted, where each has its file.
+        published: only images of the published split `split`, all of which must be there.
+        split: one of `about.divisions`, by default the first.
+
+    Raises `GeotuneError` that says what is missing, where to get it and how it has to lie.
+    """
+    if not root.is_dir():
+        raise absent(about, root, "there is no such folder")
+    said = division(about, root, split) if published else _labelled(about)
+    named = said if isinstance(said, dict) else {}
+    found = _by_name(about, root, bands, named) if _direct(about, named) else {}
+    if not found:
+        found = _every(about, root, bands)
+    if not found:
+        raise absent(about, root, f"holds no image of {about.name}")
+    missing = [name for name in named if name not in found]
+    if missing:
+        raise absent(
+            about,
+            root,
+            f"{len(missing)} of {len(named)} images of the split are missing, such as "
+            f"{', '.join(missing[:3])}",
+        )
+    samples = []
+    for name, (files, fields) in sorted(found.items()):
+        place = _place(said, name, fields)
+        if place is None and (published or isinstance(said, InFolders)):
+            continue
+        region = (place.region if place else "") or about.region.format(**fields) or name
+        part = place.part if published and place else None
+        samples.append(Sample(name, files, fields, part, region))
+    if not samples:
+        raise absent(about, root, f"holds no image of the split's parts of {about.name}")
+    return samples
+
+
+def label_of(about: NamedDataset, root: Path, sample: Sample, *, oriented: bool = False) -> Path:
+    """The label file of an image. Raises `GeotuneError` where there is none."""
+    patterns = (oriented and about.oriented_labels) or about.labels
+    files = [root / p.format(**sample.fields) for p in patterns if _names(p) <= set(sample.fields)]
+    for file in files:
+        if file_of(file).is_file():
+            return file
+    raise absent(about, root, f"{sample.name} has no label file {files[0].relative_to(root)}")
+
+
+def _labelled(about: NamedDataset) -> dict[str, Place] | InFolders:
+    """The folders of the parts, where there are others, whose labels the authors keep."""
+    return next((d for d in about.divisions.values() if isinstance(d, InFolders)), {})
+
+
+def _place(
+    said: dict[str, Place] | InFolders, name: str, fields: Mapping[str, str]
+) -> Place | None:
+    if isinstance(said, dict):
+        return said.get(name)
+    part = said.parts.get(fields[said.field])
+    return None if part is None else Place(part)
+
+
+def _names(pattern: str) -> set[str]:
+    return set(re.findall(r"\{(\w+)\}", pattern))
+
+
+def _direct(about: NamedDataset, named: Iterable[str]) -> bool:
+    """Whether the names of images say their paths, so that no folder has to be searched."""
+    known = _names(about.image_name) | {"band"}
+    return bool(named) and all(_names(pattern) <= known for pattern in about.images)
+
+
+Images = dict[str, tuple[Files, Fields]]
+
+
+def _by_name(about: NamedDataset, root: Path, bands: Sequence[str], names: Iterable[str]) -> Images:
+    """The images whose names say their paths; of two places that which is described first."""
+    found: Images = {}
+    known = sorted(_names(about.image_name))
+    for name in names:
+        fields = fields_of(about.image_name, name, known)
+        if fields is None:
+            continue
+        for pattern in about.images:
+            files = _there(about, root, pattern, fields, bands)
+            if files is not None:
+                found[name] = files, fields
+                break
+    return found
+
+
+def _there(
+    about: NamedDataset, root: Path, pattern: str, fields: Fields, bands: Sequence[str]
+) -> Files | None:
+    """The files of one image, None where one is not there."""
+    if "{band}" in pattern:
+        files = {band: root / pattern.format(**fields, band=band) for band in bands}
+        return files if all(file.is_file() for file in files.values()) else None
+    path = root / pattern.format(**fields)
+    return _layers(about, path, bands) if path.is_file() else None
+
+
+def _every(about: NamedDataset, root: Path, bands: Sequence[str]) -> Images:
+    """All images; of two places the one that is described first."""
+    found: Images = {}
+    for pattern in about.images:
+        here: Images = {}
+        fields = sorted(_names(pattern))
+        for match in find(f"{glob.escape(str(root))}/{pattern}", bands, fields):
+            own = {key: value for key, value in match.names.items() if key != "band"}
+            name = about.image_name.format(**own)
+            if "band" in match.names:
+                files, _ = here.setdefault(name, ({}, own))
+                assert isinstance(files, dict)
+                files[match.names["band"]] = match.path
+                continue
+            if name in here:
+                raise GeotuneError(f"{match.path}: a second image is called {name}; remove one")
+            here[name] = _layers(about, match.path, bands), own
+        found = here | found
+    return found
+
+
+def _layers(about: NamedDataset, path: Path, bands: Sequence[str]) -> Files:
+    """The bands in a file that holds each as a layer, else the file itself."""
+    if not about.layers:
+        return path
+    there = layers(path)
+    found: dict[str, Path] = {}
+    for band in bands:
+        start = about.layers[band]
+        own = [name for name in there if name == start or name.startswith(f"{start}_")]
+        if len(own) != 1:
+            raise GeotuneError(
+                f"{path}: has {len(own) or 'no'} layers {start} for band {band}; expected one "
+                f"among {', '.join(there) or 'none'}"
+            )
+        found[band] = path / own[0]
+    return found

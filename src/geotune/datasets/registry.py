@@ -1,0 +1,37 @@
+"""The named data sets, and where each is described. Nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+
+from geotune.datasets.base import NamedDataset
+from geotune.registry import find
+
+DATASETS: dict[str, str] = {
+    "sen1floods11": "geotune.datasets.sen1floods11:SEN1FLOODS11",
+    "burn_scars": "geotune.datasets.burn_scars:BURN_SCARS",
+    "reben_7k": "geotune.datasets.reben:REBEN_7K",
+    "m_cashew_plantation": "geotune.datasets.geobench:M_CASHEW_PLANTATION",
+    "m_sa_crop_type": "geotune.datasets.geobench:M_SA_CROP_TYPE",
+    "loveda": "geotune.datasets.loveda:LOVEDA",
+    "potsdam": "geotune.datasets.isprs:POTSDAM",
+    "vaihingen": "geotune.datasets.isprs:VAIHINGEN",
+    "dior": "geotune.datasets.dior:DIOR",
+    "dota": "geotune.datasets.dota:DOTA",
+    "fair1m": "geotune.datasets.fair1m:FAIR1M",
+    "nwpu_vhr10": "geotune.datasets.nwpu_vhr10:NWPU_VHR10",
+    "eurosat": "geotune.datasets.eurosat:EUROSAT",
+    "eurosat_rgb": "geotune.datasets.eurosat:EUROSAT_RGB",
+    "uc_merced": "geotune.datasets.uc_merced:UC_MERCED",
+    "resisc45": "geotune.datasets.resisc45:RESISC45",
+}
+
+
+def named_dataset(name: str) -> NamedDataset:
+    """The description of a data set. Raises `ValueError` for a name that there is not."""
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(DATASETS)}"
+        raise ValueError(f"data.name: found {name!r}; {advice}")
+    described: NamedDataset = find(DATASETS[name])
+    return described

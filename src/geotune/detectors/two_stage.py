@@ -1,0 +1,229 @@
+"""Detection in two stages (Faster R-CNN, arXiv 1506.01497): proposals, then a look at each.
+
+    maps -- anchors --> proposals --.   which of many places hold something, and where about
+      '--- features of each --------+--> class and box of each
+
+The stages differ between horizontal and oriented boxes only in how they tell boxes (`Geometry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import torchvision.ops
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+
+from geotune.boxes.detector_output import Detected
+from geotune.boxes.iou import pairwise_iou
+from geotune.boxes.oriented import hull
+from geotune.detectors.anchors import ASPECTS, anchors
+from geotune.detectors.assigner import NEITHER, Truth, match_by_overlap, sample
+from geotune.detectors.base import Targets, started
+from geotune.detectors.box_coders import Coder
+from geotune.detectors.fpn import Levels
+from geotune.detectors.nms_op import survivors
+from geotune.detectors.postprocess import Choice, fitted
+from geotune.detectors.roi_align import BINS, Sheet
+from geotune.types import FeatureMaps
+
+CANDIDATES = 2000
+"""Anchors of a level, the best, that suppression chooses proposals from."""
+PROPOSALS = 1000
+"""Of an image, at most."""
+PROPOSALS_OVERLAP = 0.7
+ANCHORS_LEARNT = 256
+"""Of an image: at random, half of them at most for objects."""
+PROPOSALS_LEARNT = 512
+"""Of an image: at random, a quarter of them at most for objects."""
+BETA = 1 / 9
+"""Where the smooth L1 loss turns from a parabola to a line."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the two stages tell boxes.
+
+    Attributes:
+        first: proposals from anchors, which are horizontal.
+        second: boxes from proposals.
+        weights: of what the second stage says, so that its numbers are of one size.
+    """
+
+    first: type[Coder]
+    second: type[Coder]
+    weights: tuple[float, ...]
+
+
+class TwoStage(nn.Module):
+    """See the file's docstring. The box of a proposal is said once, not for each class."""
+
+    recomputable = ("levels", "proposing", "regions")
+
+    def __init__(
+        self,
+        levels: Levels,
+        num_classes: int,
+        channels: int,
+        hidden: int,
+        anchor_size: float,
+        choice: Choice,
+        geometry: Geometry,
+        *,
+        oriented: bool,
+    ) -> None:
+        """`hidden` is the width of the second stage's two layers."""
+        super().__init__()
+        self.levels = levels
+        self.sizes = (anchor_size,)
+        self.choice = choice
+        self.geometry = geometry
+        self.oriented = oriented
+        hidden_layer = started(nn.Conv2d(channels, channels, 3, padding=1))
+        self.proposing = nn.Sequential(hidden_layer, nn.ReLU())
+        self.objectness = started(nn.Conv2d(channels, len(ASPECTS), 1))
+        self.first = started(nn.Conv2d(channels, len(ASPECTS) * geometry.first.size, 1))
+        self.regions = TwoMLPHead(channels * BINS**2, hidden)
+        self.classes = nn.Linear(hidden, num_classes + 1)  # the last: nothing
+        self.second = nn.Linear(hidden, geometry.second.size)
+
+    def forward(
+        self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
+    ) -> Detected:
+        """See `Detector`."""
+        maps = self.levels(features.maps)
+        around = anchors(maps, self.levels.strides, self.sizes)
+        told = [self._propose(x) for x in maps]
+        proposals, real = self._proposals(around, told, size)
+        sheet = Sheet(maps[: self.levels.own], self.levels.strides[: self.levels.own])
+        losses: dict[str, Tensor] = {}
+        if targets is not None:
+            truths = Truth.of(targets)
+            losses |= self._first_losses(torch.cat(around), told, truths)
+            losses |= self._second_losses(sheet, proposals, real, truths, size)
+        if self.training:
+            return Detected(losses, ())
+        logits, deltas = self._look(sheet, proposals)
+        boxes = self.geometry.second.decode(proposals, deltas / self._weights(deltas))
+        scores = logits.softmax(dim=-1)[..., :-1] * real[..., None]
+        return Detected(
+            losses, [self.choice.among(b, s, size) for b, s in zip(boxes, scores, strict=True)]
+        )
+
+    def _propose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a level's anchors: logits of being an object `(B, N)`, and where it is `(B, N, D)`."""
+        hidden = self.proposing(x)
+        deltas = self.first(hidden).unflatten(1, (len(ASPECTS), self.geometry.first.size))
+        logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
+        return logits.float(), deltas.permute(0, 3, 4, 1, 2).flatten(1, 3).float()
+
+    @torch.no_grad()
+    def _proposals(
+        self,
+        around: Sequence[Tensor],
+        told: Sequence[tuple[Tensor, Tensor]],
+        size: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes `(B, P, D)`, best first, and which of them are proposals `(B, P)`."""
+        boxes, scores, groups = [], [], []
+        for level, (anchor, (logits, deltas)) in enumerate(zip(around, told, strict=True)):
+            best, index = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
+            said = deltas.gather(1, index[..., None].expand(-1, -1, deltas.shape[-1]))
+            boxes.append(fitted(self.geometry.first.decode(anchor[index], said), size))
+            scores.append(best)
+            groups.append(torch.full_like(index[0], level))
+        box, score, group = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(groups)
+        hulls = hull(box)
+        stays = torch.stack(
+            [survivors(b, s, group, PROPOSALS_OVERLAP) for b, s in zip(hulls, score, strict=True)]
+        )
+        stays &= ((hulls[..., 2:] - hulls[..., :2]) > 0).all(dim=-1)
+        count = min(PROPOSALS, score.shape[1])
+        best, index = score.where(stays, -torch.inf).topk(count, dim=1)
+        return box.gather(1, index[..., None].expand(-1, -1, box.shape[-1])), best > -torch.inf
+
+    def _look(self, sheet: Sheet, proposals: Tensor) -> tuple[Tensor, Tensor]:
+        """Of proposals `(B, P, D)` logits `(B, P, K + 1)` and where the objects are `(B, P, D)`."""
+        hidden = self.regions(sheet.read(proposals))
+        shape = proposals.shape[:2]
+        return (
+            self.classes(hidden).float().unflatten(0, shape),
+            self.second(hidden).float().unflatten(0, shape),
+        )
+
+    def _weights(self, like: Tensor) -> Tensor:
+        return like.new_tensor(self.geometry.weights)
+
+    def _first_losses(
+        self, around: Tensor, told: Sequence[tuple[Tensor, Tensor]], truths: Sequence[Truth]
+    ) -> dict[str, Tensor]:
+        logits = torch.cat([logits for logits, _ in told], dim=1)
+        deltas = torch.cat([deltas for _, deltas in told], dim=1)
+        is_object, errors, counts = [], [], []
+        for truth, logit, delta in zip(truths, logits, deltas, strict=True):
+            with torch.no_grad():
+                overlap = torchvision.ops.box_iou(hull(truth.boxes), around)
+                match = match_by_overlap(overlap, truth, least=0.7, none_below=0.3, best=True)
+                index, counted = sample(match, ANCHORS_LEARNT, 0.5)
+                match, anchor = match[index], around[index]
+                boxes, _ = truth.chosen(match)
+                positive = ((match >= 0) & counted).float()
+                true = self.geometry.first.encode(anchor, boxes)
+                true = true.where(positive[:, None] > 0, 0.0)
+            entropy = F.binary_cross_entropy_with_logits(logit[index], positive, reduction="none")
+            error = F.smooth_l1_loss(delta[index], true, beta=BETA, reduction="none")
+            is_object.append((entropy * counted).sum())
+            errors.append((error * positive[:, None]).sum())
+            counts.append(counted.sum())
+        count = torch.stack(counts).sum().clamp(min=1)
+        return {
+            "proposal": torch.stack(is_object).sum() / count,
+            "proposal_box": torch.stack(errors).sum() / count,
+        }
+
+    def _second_losses(
+        self,
+        sheet: Sheet,
+        proposals: Tensor,
+        real: Tensor,
+        truths: Sequence[Truth],
+        size: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        nothing = self.classes.out_features - 1
+        learnt: list[tuple[Tensor, ...]] = []
+        # As many of each image, so that they can be looked at together.
+        count = min(PROPOSALS_LEARNT, proposals.shape[1])
+        with torch.no_grad():
+            for truth, proposal, is_real in zip(truths, proposals, real, strict=True):
+                # The objects are proposals too: at first there are no others near them.
+                boxes = torch.cat([proposal, fitted(truth.boxes, size)])
+                overlap = pairwise_iou(truth.boxes, boxes)
+                match = match_by_overlap(overlap, truth, least=0.5, none_below=0.5, best=False)
+                added = torch.ones_like(truth.counted)
+                match = match.where(torch.cat([is_real, added]), NEITHER)
+                index, counted = sample(match, count, 0.25)
+                true, label = truth.chosen(match[index])
+                positive = (match[index] >= 0) & counted
+                deltas = self.geometry.second.encode(boxes[index], true)
+                deltas = deltas * self._weights(deltas)
+                learnt.append(
+                    (
+                        boxes[index],
+                        label.where(positive, nothing),
+                        deltas.where(positive[:, None], 0.0),
+                        positive,
+                        counted,
+                    )
+                )
+        boxes, label, true, positive, counted = (torch.stack(x) for x in zip(*learnt, strict=True))
+        logits, said = self._look(sheet, boxes)
+        entropy = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
+        error = F.smooth_l1_loss(said, true, beta=BETA, reduction="none")
+        total = counted.sum().clamp(min=1)
+        return {
+            "class": (entropy * counted.flatten()).sum() / total,
+            "box": (error * positive[..., None]).sum() / total,
+        }

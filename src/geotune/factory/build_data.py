@@ -1,0 +1,367 @@
+"""From a recipe to its data: opened, split, read and checked.
+
+Needs no torch, so that a fault in the data is answered before the seconds that its import takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+from geotune.backbones.spec import band_names
+from geotune.config import Data, Recipe
+from geotune.config.data_options import Named
+from geotune.config.task_options import Detect
+from geotune.data.annotations.annotated_scenes import cut_notes, open_object_scenes
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.augment import Augment
+from geotune.data.checks.registry import check
+from geotune.data.checks.scanned import Examined, examine, fitting_window
+from geotune.data.datamodule import DataParts, datasets
+from geotune.data.issues import Faults, Finding, refuse
+from geotune.data.labels.base import LabelReader, open_labels
+from geotune.data.labels.density_labels import open_density_labels
+from geotune.data.labels.regression_labels import open_value_labels
+from geotune.data.published.published_scenes import open_named
+from geotune.data.published.published_split import split_published
+from geotune.data.raster.source import RasterSource
+from geotune.data.scenes.chips import open_chips
+from geotune.data.scenes.find import Names
+from geotune.data.scenes.image_folder import open_images
+from geotune.data.scenes.open_scenes import open_scenes
+from geotune.data.scenes.quality import Rule, with_quality
+from geotune.data.scenes.scene import Scene
+from geotune.data.splits.base import Parts, some_to_train
+from geotune.data.splits.explicit import split_by_column, split_by_list
+from geotune.data.splits.folds import split_into_folds
+from geotune.data.splits.groups import split_at_random, split_by_group
+from geotune.data.splits.spatial_blocks import split_by_blocks
+from geotune.data.splits.temporal import split_by_date
+from geotune.data.synthetic.synthetic_scene import PIXEL_M
+from geotune.data.synthetic.writer import CLASSES as SYNTHETIC_CLASSES
+from geotune.data.synthetic.writer import DEFAULT_BANDS, labels_path, write_scenes
+from geotune.datasets.registry import named_dataset
+from geotune.factory.values import values_of
+from geotune.types import GeotuneError
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What the files say of themselves; see `DataParts`."""
+
+    bands: tuple[str, ...]
+    gsd_m: float | None
+    wavelengths: dict[str, float]
+    window: int
+    numbers: tuple[float, float] | None = None
+
+
+SPLITS: dict[str, Callable[..., Parts]] = {
+    "list": split_by_list,
+    "random": split_at_random,
+    "group": split_by_group,
+    "folds": split_into_folds,
+    "blocks": split_by_blocks,
+    "date": split_by_date,
+    "column": split_by_column,
+    "published": split_published,
+}
+
+
+def _class_reader(recipe: Recipe) -> LabelReader:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    vector = {key: getattr(data, key) for key in ("class_field", "unlabelled")}
+    return partial(
+        open_labels,
+        classes=task.classes,
+        class_values=data.class_values,
+        ignore_values=data.ignore_values,
+        **(vector if data.kind == "scenes" else {}),
+    )
+
+
+def _value_reader(recipe: Recipe) -> LabelReader:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    return partial(open_value_labels, quantity=task.quantity, band=data.label_band)
+
+
+def _density_reader(recipe: Recipe) -> LabelReader:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    return partial(open_density_labels, objects=task.objects, spread=data.spread, xy=data.points)
+
+
+READERS: dict[str, Callable[[Any], LabelReader]] = {
+    "segment": _class_reader,
+    "regress": _value_reader,
+    "density": _density_reader,
+}
+"""By the task's kind: what opens the label file of a scene."""
+
+
+def build_data(recipe: Recipe) -> DataParts:
+    """Open, split, read and check the recipe's data.
+
+    Raises `GeotuneError` for what is wrong, unless it is in few files and the recipe says
+    `train.skip_bad_samples`.
+    """
+    faults = Faults(keep=recipe.train.skip_bad_samples)
+    examined = examine_data(recipe, faults)
+    skipped = faults.without(len(examined.scenes) + len(faults.scenes))
+    findings = check_data(recipe, examined)
+    refuse(findings)
+    notes = [f"skipped, for train.skip_bad_samples: {text}" for text in skipped]
+    notes += [one.text for one in findings]
+    return replace(make_datasets(recipe, examined, notes), skipped=tuple(skipped))
+
+
+def examine_data(
+    recipe: Recipe, faults: Faults, progress: Callable[[int, int], None] | None = None
+) -> Examined:
+    """Open, split and read the recipe's data. `progress` is told the scenes read, and how many.
+
+    Raises `GeotuneError` for what is wrong; `faults` may keep what is wrong with single files.
+    """
+    scenes = _open(recipe, faults)
+    split = values_of(recipe.data.split)
+    del split["allow_overlap"]
+    parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
+    parts = some_to_train(parts, recipe.data.fraction, seed=recipe.train.seed)
+    total = sum(map(len, parts.values()))
+    done = count(1)
+    return examine(
+        parts,
+        window=recipe.data.window,
+        metadata=recipe.backbone.metadata,
+        progress=progress and (lambda scene: progress(next(done), total)),
+        faults=faults,
+    )
+
+
+def check_data(recipe: Recipe, examined: Examined) -> list[Finding]:
+    """What every check finds in the data that was read, errors first."""
+    found = check(examined, allow_overlap=recipe.data.split.allow_overlap)
+    cuts = cut_notes(examined.parts, examined.window)
+    return [*found, *(Finding("note", "labels", text) for text in cuts)]
+
+
+def make_datasets(recipe: Recipe, examined: Examined, notes: Sequence[str] = ()) -> DataParts:
+    """The datasets of a training. Raises `GeotuneError` for a band without any data."""
+    data = recipe.data
+    return datasets(
+        examined,
+        samples=data.samples,
+        focus=data.focus,
+        augment=Augment(**values_of(data.augment)),
+        brightness=data.brightness,
+        seed=recipe.train.seed,
+        metadata=recipe.backbone.metadata,
+        notes=notes,
+    )
+
+
+def with_window(recipe: Recipe, window: int) -> Recipe:
+    """The recipe with the side of its windows, where it left that to the images."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"window": window})})
+
+
+def file_facts(recipe: Recipe) -> FileFacts:
+    """Bands of the recipe's files, and what else a backbone is told; no pixel is read.
+
+    Raises `GeotuneError` for files that cannot be opened or do not fit.
+    """
+    if recipe.data.kind == "synthetic":
+        bands = recipe.backbone.bands
+        named = DEFAULT_BANDS if bands is None else band_names(bands)
+        return FileFacts(named, PIXEL_M, {}, recipe.data.window)
+    scenes = _open(recipe)
+    raster = scenes[0].raster
+    window = fitting_window(scenes, recipe.data.window)
+    return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
+
+
+def said_of_files(data: Data) -> tuple[Names | None, float | None]:
+    """Names of the files' bands in file order, and their nodata, where the files do not say."""
+    if isinstance(data, Named):
+        about = named_dataset(data.name)
+        return list(about.bands), about.nodata
+    return data.bands, data.nodata
+
+
+def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
+    faults = faults or Faults()
+    bands = recipe.backbone.bands
+    wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
+    own, nodata = said_of_files(recipe.data)
+    scenes = OPENERS[recipe.data.kind](
+        recipe,
+        bands=own,
+        wanted_bands=wanted,
+        nodata=nodata,
+        resolution=resolution_m(recipe),
+        faults=faults,
+    )
+    scenes = _fitting(scenes, recipe, faults)
+    if not scenes:
+        refuse(faults.found)
+    found = scenes[0].raster.bands
+    if isinstance(bands, int) and len(found) != bands:
+        raise GeotuneError(
+            f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
+        )
+    return scenes
+
+
+def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: Faults) -> list[Scene]:
+    """The scenes with their masks of quality; `faults` may keep what does not fit."""
+    rule = quality_rule(recipe)
+    kept = []
+    for scene in scenes:
+        with faults.of(scene.name, scene.raster.path):
+            named = {scene.name: scene.raster}
+            require_dates(named, recipe.backbone.timesteps)
+            if rule is not None:
+                named = with_quality(named, *rule)
+            kept.append(replace(scene, raster=named[scene.name]))
+    return kept
+
+
+def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
+    """Raise `GeotuneError` for an image of more or fewer dates than the backbone takes."""
+    for source in sources.values():
+        if source.steps != timesteps:
+            raise GeotuneError(
+                f"{source.path}: its scene has {source.steps} dates, but backbone.timesteps is "
+                f"{timesteps}; the two have to be the same number (dates come from {{date}} in the "
+                "path, and few backbones take several: geotune list backbones NAME)"
+            )
+
+
+def resolution_m(recipe: Recipe) -> float | None:
+    """Metres a pixel to which images are brought; None: as they are."""
+    if isinstance(recipe.data, Named) or recipe.data.resolution is None:
+        return None
+    return float(recipe.data.resolution.rstrip(" m"))
+
+
+def quality_rule(recipe: Recipe) -> tuple[str, Rule] | None:
+    """The pattern of the masks of quality, and what flags a pixel in them."""
+    if isinstance(recipe.data, Named) or recipe.data.quality is None:
+        return None
+    section = recipe.data.quality
+    rule = Rule(tuple(section.values), tuple(section.bits), section.band, section.hide)
+    return section.pattern, rule
+
+
+def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    if isinstance(recipe.task, Detect):
+        return _open_objects(recipe.task, data, **files)
+    return open_scenes(
+        READERS[recipe.task.kind](recipe),
+        scenes=data.scenes,
+        labels=data.labels,
+        missing=data.missing,
+        **files,
+    )
+
+
+def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
+    options = Options(
+        oriented=task.boxes == "oriented",
+        visible=data.visible,
+        class_field=data.class_field,
+        point_size=data.point_size,
+        other_classes=data.other_classes,
+    )
+    return open_object_scenes(
+        scenes=data.scenes,
+        labels=data.labels,
+        classes=task.classes,
+        options=options,
+        format=data.format,
+        missing=data.missing,
+        class_values=data.class_values,
+        **files,
+    )
+
+
+def _open_chips(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    return open_chips(
+        READERS[recipe.task.kind](recipe),
+        images=data.images,
+        masks=data.masks,
+        image_suffix=data.image_suffix,
+        mask_suffix=data.mask_suffix,
+        **files,
+    )
+
+
+def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    classes = task.classes
+    if tuple(classes) != tuple(SYNTHETIC_CLASSES):
+        raise GeotuneError(
+            f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
+            f"found {', '.join(classes)}"
+        )
+    images = write_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
+    return open_scenes(
+        READERS[recipe.task.kind](recipe),
+        scenes=[str(path) for path in images],
+        labels=str(labels_path(images[0])).replace(images[0].stem, "{stem}"),
+        **files,
+    )
+
+
+def _open_images(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    if task.kind == "regress":
+        names, column = [task.quantity], "value"
+    else:
+        names, column = task.classes, "labels" if task.several else "label"
+    return open_images(
+        images=data.images, labels=data.labels, classes=names, column=column, **files
+    )
+
+
+def _open_named(
+    recipe: Recipe, *, wanted_bands: Sequence[str] | None, faults: Faults, **_: Any
+) -> list[Scene]:
+    data: Any = recipe.data
+    task: Any = recipe.task
+    about = named_dataset(data.name)
+    published = data.split.kind == "published"
+    return open_named(
+        about,
+        data.root,
+        classes=task.classes,
+        wanted_bands=wanted_bands,
+        published=published,
+        split=data.split.name if published else None,
+        ignore_values=data.ignore_values,
+        options=Options(
+            oriented=getattr(task, "boxes", None) == "oriented",
+            visible=data.visible,
+            other_classes="leave_out" if len(task.classes) < len(about.classes) else "refuse",
+        ),
+        faults=faults,
+    )
+
+
+OPENERS: dict[str, Callable[..., list[Scene]]] = {
+    "scenes": _open_scenes,
+    "chips": _open_chips,
+    "synthetic": _open_synthetic,
+    "images": _open_images,
+    "named": _open_named,
+}
+"""By the data's kind: what finds the images and their labels."""

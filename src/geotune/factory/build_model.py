@@ -1,0 +1,213 @@
+"""From a recipe, or an adapter's card, to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geotune.adapter_config import read_card
+from geotune.adapter_io import load_adapter_state, read_tensors, require_base
+from geotune.backbones.base import Backbone
+from geotune.backbones.create import backbone as make_backbone
+from geotune.backbones.create import facts
+from geotune.config import Recipe, RecipeError, Section, Sections, parse_sections
+from geotune.decoders.registry import DECODERS
+from geotune.factory.values import values_of
+from geotune.methods.core.injection import recompute_blocks
+from geotune.model import Model
+from geotune.normalization import choose_normalization
+from geotune.registry import METHODS, find
+from geotune.tasks.base import Task
+from geotune.tasks.detect import Detect
+from geotune.tasks.registry import TASKS
+from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.utils.activation_checkpointing import recompute_stages
+
+if TYPE_CHECKING:  # reading files takes libraries that a model does not need
+    from geotune.data.datamodule import DataParts
+    from geotune.factory.build_data import FileFacts
+
+
+@dataclass(frozen=True)
+class Built:
+    """A recipe's objects, ready to be trained.
+
+    Attributes:
+        notes: what the user should know about how weights, bands and normalisation were fitted.
+    """
+
+    model: Model
+    task: Task
+    normalization: Normalization
+    notes: list[str]
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model's backbone."""
+        return self.model.encoder.backbone
+
+
+def complete(recipe: Recipe, data: DataParts | FileFacts) -> tuple[Recipe, list[str]]:
+    """The recipe with what the files say of the backbone's options, where it leaves them open.
+
+    Also gives what a user should know of it.
+    """
+    section = recipe.backbone
+    known = facts(section.name)
+    takes = () if known is None else known.takes
+    found: dict[str, Any] = {}
+    notes = []
+    if "gsd" in takes and section.gsd is None and data.gsd_m is not None:
+        found["gsd"] = round(data.gsd_m, 3)
+        notes.append(f"{section.name} is told {found['gsd']:g} m a pixel, as the files say")
+    if "wavelengths" in takes and section.wavelengths is None and data.wavelengths:
+        found["wavelengths"] = data.wavelengths
+        said = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
+        notes.append(f"{section.name} is told the wavelengths that the files say: {said}")
+    task, told = _standardised(_measured(recipe.task, data.gsd_m), data.numbers)
+    changes = {
+        "backbone": section.model_copy(update=found),
+        "task": task,
+    }
+    return recipe.model_copy(update=changes), notes + told
+
+
+def _measured(task: Any, gsd_m: float | None) -> Any:
+    """A task of points with the size of a pixel, where the recipe left that to the files."""
+    if getattr(task, "boxes", "") != "points" or task.pixel_m is not None or gsd_m is None:
+        return task
+    return task.model_copy(update={"pixel_m": round(gsd_m, 3)})
+
+
+def _standardised(task: Any, numbers: tuple[float, float] | None) -> tuple[Any, list[str]]:
+    """A task that standardises its labels, with their mean and standard deviation."""
+    if numbers is None:
+        return task, []
+    measured = dict(zip(("mean", "std"), numbers, strict=True))
+    open_keys = [
+        key for key in measured if key in type(task).model_fields and getattr(task, key) is None
+    ]
+    if "std" in open_keys and not measured["std"] > 0:
+        raise GeotuneError(
+            f"every label of the training part is {measured['mean']:g}: there is nothing to learn; "
+            "look at data.labels"
+        )
+    found = {key: float(f"{measured[key]:.6g}") for key in open_keys}
+    said = " and ".join(f"{key} {value:g}" for key, value in found.items())
+    notes = [f"the task is told the training labels' {said}"] if found else []
+    return task.model_copy(update=found), notes
+
+
+def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:
+    """The model to train, with initial weights that are a function of the recipe's seed."""
+    backbone = build_backbone(recipe.backbone, statistics.bands)
+    normalization, notes = choose_normalization(backbone, statistics, recipe.data.normalize)
+    torch.manual_seed(recipe.train.seed)
+    notes = [*backbone.notes, *notes]
+    if backbone.random_weights:
+        notes.insert(0, f"{backbone.name} has random weights: nothing was pretrained")
+    else:
+        notes.insert(
+            0, f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
+        )
+    return Built(
+        assemble(recipe, backbone, normalization),
+        build_task(recipe),
+        normalization,
+        notes,
+    )
+
+
+def assemble(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
+    """The recipe's method, decoder and stages to recompute around a backbone."""
+    model = _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization)
+    if recipe.train.recompute != "none":
+        recompute_stages(model)
+    if recipe.train.recompute == "all":
+        recompute_blocks(model.encoder)
+    return model
+
+
+def build_task(recipe: Sections) -> Task:
+    """The recipe's task."""
+    return TASKS[recipe.task.kind](**values_of(recipe.task))
+
+
+def as_validated(task: Task, details: Mapping[str, Any]) -> Task:
+    """The task with what a validation decided: the scores from which on objects count.
+
+    `details` are those of the validation's metrics.
+    """
+    if isinstance(task, Detect) and "threshold" in details:
+        return task.judged_from(details["threshold"])
+    return task
+
+
+def build_backbone(section: Section, bands: tuple[str, ...], **instead: Any) -> Backbone:
+    """The section's backbone for these bands."""
+    values = {**values_of(section), **instead}
+    named = values["bands"]
+    return make_backbone(**{**values, "bands": named if isinstance(named, dict) else bands})
+
+
+def load_adapter(
+    folder: Path | str,
+    weights: Path | str | None = None,
+    *,
+    backbone: str | None = None,
+) -> Built:
+    """The trained model of a run folder, or of a folder that holds an adapter's two files.
+
+    Args:
+        folder: with `adapter.json` and `adapter.safetensors`.
+        weights: of the base model, where they lie elsewhere than when it was trained.
+        backbone: the name of a backbone that is a Python file of the user's, to say that its code
+            may run: an adapter's own word is not enough.
+
+    Raises `GeotuneError` for files that do not belong together, for another base model, and for
+    a base whose code nobody let in.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    try:
+        sections = parse_sections(card.sections, str(folder))
+    except RecipeError as error:
+        raise GeotuneError(str(error)) from error
+    own = sections.backbone.name
+    if own.partition("/")[0] == "python" and backbone is None:
+        raise GeotuneError(
+            f"{folder}: its base is the code of a Python file, which an adapter may not run: if it "
+            f"is yours, name it with --backbone {own}"
+        )
+    instead: dict[str, Any] = {} if weights is None else {"weights": weights}
+    if backbone is not None:
+        instead["name"] = backbone
+    base = build_backbone(sections.backbone, card.normalization.bands, **instead)
+    require_base(base, card, folder)
+    model = _model(sections.method, sections.decoder, sections.task, base, card.normalization)
+    load_adapter_state(model, read_tensors(folder, card), str(folder))
+    model.eval()
+    task = TASKS[sections.task.kind](**values_of(sections.task))
+    return Built(model, task, card.normalization, list(base.notes))
+
+
+def card_sections(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe an adapter needs: how to build the model again."""
+    return recipe.model_dump(mode="json", include={"backbone", "method", "decoder", "task"})
+
+
+def _model(
+    method: Section,
+    decoder: Section,
+    task: Section,
+    backbone: Backbone,
+    normalization: Normalization,
+) -> Model:
+    encoder = find(METHODS[method.kind])(**values_of(method)).attach(backbone)  # type: ignore[attr-defined]
+    outputs = TASKS[task.kind](**values_of(task)).num_outputs  # type: ignore[attr-defined]
+    head = DECODERS[decoder.kind](encoder.taps, outputs, **values_of(decoder))  # type: ignore[attr-defined]
+    return Model(normalization, encoder, head)

@@ -1,0 +1,111 @@
+"""Writing objects: a GeoPackage, and a GeoJSON in the scene's own CRS, feature by feature."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio.errors
+import pyogrio.raw
+import shapely
+from numpy.typing import NDArray
+
+from geotune.boxes.oriented import as_oriented, centres
+from geotune.boxes.polygons import outlines
+from geotune.data.raster.source import RasterSource
+from geotune.types import GeotuneError
+
+LAYER = "objects"
+
+
+class ObjectFiles(AbstractContextManager["ObjectFiles"]):
+    """Objects with `class` and `score`: boxes as polygons, or points.
+
+    A GeoJSON names its CRS in a member that RFC 7946 has no more and that GDAL and QGIS read; it is
+    left out where the CRS has no EPSG code to name it by.
+    """
+
+    def __init__(
+        self, package: Path, text: Path | None, source: RasterSource, classes: Sequence[str],
+        *, points: bool,
+    ) -> None:  # fmt: skip
+        self.package = package
+        self.source = source
+        self.classes = np.array(classes, dtype=object)
+        self.points = points
+        self.count = 0
+        self._text = None if text is None else text.open("w", encoding="utf-8")
+        if self._text is not None:
+            self._text.write(
+                '{"type": "FeatureCollection"' + _crs_member(source) + ', "features": ['
+            )
+        self._append(np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    def write(
+        self, boxes: NDArray[Any], scores: NDArray[np.float32], classes: NDArray[np.int64]
+    ) -> None:
+        """Objects `(N)` in pixels of the scene. Raises `GeotuneError` where a file is refused."""
+        if not len(boxes):
+            return
+        shapes = self._append(boxes, scores, classes)
+        if self._text is not None:
+            for shape, score, name in zip(shapes, scores, self.classes[classes], strict=True):
+                feature = {
+                    "type": "Feature",
+                    "properties": {"class": name, "score": round(float(score), 4)},
+                    "geometry": json.loads(shapely.to_geojson(shape)),
+                }
+                self._text.write(("\n" if not self.count else ",\n") + json.dumps(feature))
+                self.count += 1
+        else:
+            self.count += len(boxes)
+
+    def __exit__(self, *_: object) -> None:
+        if self._text is not None:
+            self._text.write("\n]}\n")
+            self._text.close()
+
+    def _append(
+        self, boxes: NDArray[Any], scores: NDArray[np.float32], classes: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        shapes = shapely.points(centres(boxes)) if self.points else outlines(as_oriented(boxes))
+        t = self.source.transform
+        matrix = np.array([[t.a, t.d], [t.b, t.e]])
+        placed = shapely.transform(np.asarray(shapes), lambda xy: xy @ matrix + (t.c, t.f))
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="'crs' was not provided")
+                pyogrio.raw.write(
+                    self.package,
+                    geometry=shapely.to_wkb(placed),
+                    field_data=[self.classes[classes], scores.astype(np.float64)],
+                    fields=["class", "score"],
+                    layer=LAYER,
+                    driver="GPKG",
+                    geometry_type="Point" if self.points else "Polygon",
+                    crs=None if self.source.crs is None else self.source.crs.to_wkt(),
+                    append=self.package.exists(),
+                )
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            raise GeotuneError(
+                f"{self.package.name}: the objects could not be written ({error}); free space on "
+                "the disk"
+            ) from error
+        return np.asarray(placed)
+
+
+def names_its_crs(source: RasterSource) -> bool:
+    """Whether a GeoJSON can say where it is: by an EPSG code, or in pixels without any CRS."""
+    return source.crs is None or source.crs.to_epsg() is not None
+
+
+def _crs_member(source: RasterSource) -> str:
+    if source.crs is None:
+        return ""
+    name = f"urn:ogc:def:crs:EPSG::{source.crs.to_epsg()}"
+    return f', "crs": {{"type": "name", "properties": {{"name": "{name}"}}}}'

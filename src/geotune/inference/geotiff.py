@@ -1,0 +1,205 @@
+"""Writing maps: row by row into a tiled file, then a Cloud-Optimised GeoTIFF, then into place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetWriter
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from geotune.data.raster.source import RasterSource
+from geotune.types import GeotuneError
+from geotune.utils.colors import Color
+
+NODATA = 255
+"""The value of a pixel without data in a map of classes or probabilities."""
+
+PROBABILITY_STEPS = 254
+"""A probability p is stored as round(254 p): a quarter of float32's size, within 0.002."""
+
+_CACHE_BYTES = 64 * 2**20
+
+
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """Keep GDAL's cache of blocks small: by default it grows to a share of the machine."""
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+        yield
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A hidden folder whose files move into `folder` when the block ends well.
+
+    Each file replaces one of its name in one step. When the block fails nothing of it remains.
+    Raises `GeotuneError` where `folder` cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=folder))
+    except OSError as error:
+        raise GeotuneError(
+            f"{folder}: no folder that can be written to ({error.strerror}); choose another"
+        ) from error
+    try:
+        yield staging
+        for path in sorted(staging.iterdir()):
+            with writing(folder / path.name):
+                os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write into a `GeotuneError` that names the file."""
+    try:
+        yield
+    except (OSError, rasterio.errors.RasterioError) as error:
+        free = shutil.disk_usage(path.parent).free / 1e9
+        raise GeotuneError(
+            f"{path}: could not be written ({error}); {free:.1f} GB are free there"
+        ) from error
+
+
+class MapFile:
+    """A map that is written rectangle by rectangle; `finish` makes it cloud-optimised."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        shape: tuple[int, int],
+        crs: CRS | None,
+        transform: Affine,
+        bands: Sequence[str],
+        dtype: str = "uint8",
+        nodata: float = NODATA,
+    ) -> None:
+        self.path = path
+        self.predictor = 3 if dtype == "float32" else 1
+        self.raw = path.with_suffix(".raw.tif")
+        placed = {} if transform == Affine.identity() else {"transform": transform}
+        with writing(path), _unplaced():
+            self.dataset: DatasetWriter = rasterio.open(
+                self.raw,
+                "w",
+                driver="GTiff",
+                height=shape[0],
+                width=shape[1],
+                count=len(bands),
+                dtype=dtype,
+                nodata=nodata,
+                crs=crs,
+                tiled=True,
+                blockxsize=256,
+                blockysize=256,
+                interleave="band",
+                BIGTIFF="IF_SAFER",
+                **placed,
+            )
+        self.dataset.descriptions = tuple(bands)
+
+    @classmethod
+    def of(cls, path: Path, source: RasterSource, bands: Sequence[str], **options: Any) -> MapFile:
+        """A map of a scene: with its size and place."""
+        return cls(
+            path,
+            shape=source.shape,
+            crs=source.crs,
+            transform=source.transform,
+            bands=bands,
+            **options,
+        )
+
+    def __enter__(self) -> MapFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dataset.close()
+
+    def write(self, row: int, col: int, values: NDArray[Any]) -> None:
+        """Write `(bands, h, w)` with its first pixel at (row, col)."""
+        with writing(self.path):
+            self.dataset.write(values, window=Window(col, row, values.shape[2], values.shape[1]))
+
+    def finish(self, resampling: str) -> None:
+        """Close the map and make it a Cloud-Optimised GeoTIFF with overviews by `resampling`."""
+        with writing(self.path), _unplaced():
+            self.dataset.close()
+            rasterio.shutil.copy(
+                self.raw,
+                self.path,
+                driver="COG",
+                compress="DEFLATE",
+                predictor=self.predictor,
+                blocksize=512,
+                overview_resampling=resampling,
+                bigtiff="IF_SAFER",
+            )
+            self.raw.unlink()
+
+
+def require_stem(name: str) -> None:
+    """Raise `GeotuneError` for a name that no file can begin with."""
+    if not name or Path(name).name != name:
+        raise GeotuneError(f"name: found {name!r}, expected the stem of a file")
+
+
+def source_notes(source: RasterSource, windows: int) -> list[str]:
+    """What a user should know of a scene whose map is made, by `windows` that the model saw."""
+    notes = []
+    if source.crs is None:
+        notes.append(f"{source.path}: has no CRS, so the map has none")
+    if windows == 0:
+        notes.append(f"{source.path}: no pixel has data, so the map is empty")
+    return notes
+
+
+def describe_classes(map_file: MapFile, classes: Sequence[str], colors: Sequence[Color]) -> None:
+    """Give a map of class indices its colours and, as band tags `class_<index>`, its names."""
+    table = {index: (*color, 255) for index, color in enumerate(colors)}
+    map_file.dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
+    map_file.dataset.update_tags(1, **{f"class_{i}": name for i, name in enumerate(classes)})
+
+
+def describe_probabilities(map_file: MapFile) -> None:
+    """Say in a map of probabilities how its values are to be read."""
+    count = map_file.dataset.count
+    map_file.dataset.scales = (1 / PROBABILITY_STEPS,) * count
+    map_file.dataset.update_tags(probability=f"value / {PROBABILITY_STEPS}; {NODATA}: no data")
+
+
+def write_categories(path: Path, classes: Sequence[str]) -> None:
+    """Put class names beside a map, as `<map>.aux.xml`: there GDAL and QGIS look for them.
+
+    A GeoTIFF itself has no place for category names.
+    """
+    names = "".join(f"      <Category>{escape(name)}</Category>\n" for name in classes)
+    path.with_name(path.name + ".aux.xml").write_text(
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
+        f"{names}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n",
+        encoding="utf-8",
+    )
+
+
+@contextmanager
+def _unplaced() -> Iterator[None]:
+    """A scene without georeference is no fault of the user's: rasterio need not warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield

@@ -1,0 +1,83 @@
+"""Writing polygons to a GeoPackage in batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio.errors
+import pyogrio.raw
+import shapely
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from shapely import Polygon
+
+from geotune.inference.pixel_area import PixelArea
+from geotune.types import GeotuneError
+
+LAYER = "polygons"
+_BATCH = 5000
+
+
+def write_polygons(
+    path: Path,
+    polygons: Iterable[tuple[int, Polygon]],
+    classes: Sequence[str],
+    *,
+    shape: tuple[int, int],
+    crs: CRS | None,
+    transform: Affine,
+) -> int:
+    """Write (class index, polygon in pixels) as a GeoPackage of one layer, `polygons`.
+
+    Fields: `class` (name), `pixels`, `area_m2` (null where the CRS does not say where on Earth
+    the scene is). Returns how many there are. Raises `GeotuneError` if the file cannot be written.
+    """
+    area = PixelArea(crs, transform, shape)
+    wkt = None if crs is None else crs.to_wkt()
+    _append(path, [], classes, area, wkt, first=True)
+    rest, count = iter(polygons), 0
+    while batch := list(islice(rest, _BATCH)):
+        _append(path, batch, classes, area, wkt, first=False)
+        count += len(batch)
+    return count
+
+
+def _append(
+    path: Path,
+    batch: Sequence[tuple[int, Polygon]],
+    classes: Sequence[str],
+    area: PixelArea,
+    wkt: str | None,
+    *,
+    first: bool,
+) -> None:
+    geometry: Any = np.array([polygon for _, polygon in batch], dtype=object)
+    pixels = shapely.area(geometry).astype(np.float64)
+    x, y = shapely.get_coordinates(shapely.centroid(geometry)).reshape(-1, 2).T
+    names = np.array([classes[value] for value, _ in batch], dtype=object)
+    t = area.transform
+    matrix = np.array([[t.a, t.d], [t.b, t.e]])
+    placed = shapely.transform(geometry, lambda points: points @ matrix + (t.c, t.f))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            pyogrio.raw.write(
+                path,
+                geometry=shapely.to_wkb(placed),
+                field_data=[names, np.rint(pixels).astype(np.int64), pixels * area.at(x, y)],
+                fields=["class", "pixels", "area_m2"],
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=wkt,
+                append=not first,
+            )
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise GeotuneError(
+            f"{path.name}: the polygons could not be written ({error}); free space on the disk"
+        ) from error

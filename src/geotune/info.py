@@ -1,0 +1,211 @@
+"""What `geotune list` shows. Imports nothing heavy, so it repeats names that catalogues hold;
+a test keeps the two together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+from geotune.config import Data, Decoder, Task
+from geotune.config.method_options import method_fits, method_section
+from geotune.datasets.base import layout
+from geotune.datasets.registry import DATASETS as NAMED
+from geotune.datasets.registry import named_dataset
+from geotune.registry import METHODS
+
+DECODERS = {
+    "linear": "one 1x1 convolution",
+    "fcn": "a few convolutions at the finest resolution",
+    "unet": "from coarse to fine with skips",
+    "upernet": "pyramid pooling and a feature pyramid",
+    "pooled": "one answer an image: pooled maps and a linear layer",
+    "faster_rcnn": "horizontal boxes in two stages",
+    "retinanet": "horizontal boxes in one stage, with anchors",
+    "fcos": "horizontal boxes in one stage, without anchors",
+    "rotated_fcos": "oriented boxes in one stage, without anchors",
+    "oriented_rcnn": "oriented boxes in two stages",
+}
+TASKS = {
+    "segment": "a class for every pixel",
+    "detect": "objects: horizontal or oriented boxes, or points",
+    "classify": "a class, or several, for every image",
+    "regress": "a number for every pixel, or every image",
+    "density": "how many objects there are, by a map of their density",
+}
+DATASETS = {
+    "scenes": "whole scenes with raster or vector labels, cut into windows",
+    "chips": "a folder of images and a folder of masks",
+    "synthetic": "scenes that geotune makes itself",
+    "images": "images with a label each: a folder a class, or a CSV",
+    "named": "a data set that others publish, by its name: those below",
+}
+NEEDS = {
+    "timm": "",
+    "terratorch": "geotune[terratorch]",
+    "torchgeo": "geotune[torchgeo]",
+    "rslearn": "geotune[rslearn]",
+}
+
+Row = dict[str, str]
+
+
+def listing(what: Literal["backbones", "methods", "decoders", "tasks", "datasets"]) -> list[Row]:
+    """Rows with the same keys, `name` first."""
+    if what == "backbones":
+        return _backbones()
+    if what == "methods":
+        return [_method(kind) for kind in METHODS]
+    titles = {"decoders": DECODERS, "tasks": TASKS, "datasets": DATASETS}[what]
+    sections = {"decoders": Decoder, "tasks": Task, "datasets": Data}[what]
+    rows = [
+        {"name": kind, "is": titles[kind], "options": ", ".join(options)}
+        for kind, options in _kinds(sections).items()
+    ]
+    return rows + (_named() if what == "datasets" else [])
+
+
+def _named() -> list[Row]:
+    return [
+        {
+            "name": about.name,
+            "is": about.title,
+            "options": f"task.kind={about.task}; {len(about.bands)} bands; "
+            f"{len(about.classes)} classes; {about.licence}",
+        }
+        for about in map(named_dataset, NAMED)
+    ]
+
+
+def dataset_facts(name: str) -> dict[str, Any]:
+    """What is known of a named data set."""
+    about = named_dataset(name)
+    return {**asdict(about), "divisions": list(about.divisions)}
+
+
+def dataset_rows(name: str) -> list[tuple[str, str]]:
+    """The same for people, as pairs of a word and what it says."""
+    about = named_dataset(name)
+    rows = [
+        ("name", about.name),
+        ("is", about.title),
+        ("task", about.task + (", horizontal or oriented boxes" if about.oriented else "")),
+        ("classes", "; ".join(about.classes)),
+        ("bands", ", ".join(about.bands)),
+        ("window", f"{about.window} pixels"),
+        ("metres a pixel", f"{about.gsd_m:g}" if about.gsd_m else "not the same in all images"),
+        ("splits", ", ".join(about.divisions) or "none is published"),
+        ("licence", about.licence),
+        ("paper", about.paper),
+        ("from", about.source),
+        ("files", "".join(f"\n{line}" for line in layout(about))),
+        ("note", about.note),
+    ]
+    return [(word, text) for word, text in rows if text]
+
+
+def _method(kind: str) -> Row:
+    section = method_section(kind)
+    return {
+        "name": kind,
+        "is": (section.__doc__ or "").partition("\n")[0].rstrip("."),
+        "fits": method_fits(kind),
+        "options": ", ".join(name for name in section.model_fields if name != "kind"),
+    }
+
+
+def _kinds(union: object) -> dict[str, list[str]]:
+    """The kinds of a recipe's section and the keys each of them has."""
+    models = get_args(get_args(union)[0])
+    return {
+        model.model_fields["kind"].default: [n for n in model.model_fields if n != "kind"]
+        for model in models
+    }
+
+
+def _backbones() -> list[Row]:
+    known = _known()
+    rows = []
+    for provider, names in known["names"].items():
+        for name in (f"{provider}/{model}" for model in names):
+            facts = known["backbones"].get(name)
+            rows.append(
+                {
+                    "name": name,
+                    "parameters": f"{facts['parameters'] / 1e6:.1f} M" if facts else "",
+                    "bands": _bands(facts) if facts else "",
+                    "needs": NEEDS[provider],
+                }
+            )
+    return rows
+
+
+def about_one(what: str, name: str) -> tuple[dict[str, Any], list[tuple[str, str]]] | None:
+    """All that is known of one backbone or named data set: values, and pairs for people.
+
+    None for what is no whole name.
+    """
+    if what == "datasets" and name in NAMED:
+        return dataset_facts(name), dataset_rows(name)
+    facts = backbone_facts(name) if what == "backbones" else None
+    return None if facts is None else ({"name": name, **facts}, backbone_rows(name, facts))
+
+
+def backbone_facts(name: str) -> dict[str, Any] | None:
+    """What is known of a backbone by its full name; None for a name that is only a name."""
+    facts: dict[str, Any] | None = _known()["backbones"].get(name)
+    return facts
+
+
+def backbone_rows(name: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The same for people, as pairs of a word and what it says."""
+    stages = [
+        f"{stage['blocks']} of {stage['channels']} channels at stride {stage['stride']:g}"
+        for stage in facts["taps"]
+    ]
+    rows = [
+        ("name", name),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("taps", "; ".join(stages)),
+        ("bands", _bands(facts)),
+    ]
+    normalization = facts["normalization"]
+    if normalization is not None:
+        rows.append(
+            (
+                "normalisation",
+                ", ".join(
+                    f"{band} (x - {offset:.6g}) / {scale:.6g}"
+                    for band, offset, scale in zip(*normalization.values(), strict=True)
+                ),
+            )
+        )
+    else:
+        rows.append(("normalisation", "none is published: that of the training data is used"))
+    methods = facts["methods"]
+    rows += [
+        ("metadata", ", ".join(facts["metadata"]) or "none"),
+        ("options", ", ".join(facts["takes"]) or "none"),
+        ("licence", facts["licence"]),
+        ("paper", facts["paper"] or "not stated"),
+        ("weights", facts["weights"] or "none are published"),
+        ("methods", ", ".join(method for method, result in methods.items() if result == "works")),
+    ]
+    return rows + [(f"not {m}", reason) for m, reason in methods.items() if reason != "works"]
+
+
+def _bands(facts: Mapping[str, Any]) -> str:
+    if facts["modalities"]:
+        return "; ".join(f"{name}: {', '.join(m)}" for name, m in facts["modalities"].items())
+    return ", ".join(facts["bands"]) or "any"
+
+
+@cache
+def _known() -> dict[str, Any]:
+    """What `scripts/build_model_index.py` wrote; no provider is imported."""
+    text = files("geotune.backbones").joinpath("model_index.json").read_text(encoding="utf-8")
+    known: dict[str, Any] = json.loads(text)
+    return known

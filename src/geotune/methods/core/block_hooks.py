@@ -1,0 +1,69 @@
+"""Looking into the blocks of a backbone while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from geotune.backbones.base import Backbone, from_tiles
+from geotune.backbones.blocks import as_maps, no_places
+from geotune.methods.core.reader import Inside
+
+
+@contextmanager
+def looking_inside(
+    backbone: Backbone, indices: Sequence[int]
+) -> Iterator[dict[int, Callable[[Tensor], Inside]]]:
+    """While it is open, `found[i](map)` gives the inside of block `i` that has given this map."""
+    found: dict[int, Callable[[Tensor], Inside]] = {}
+    streams: dict[tuple[int, str], Tensor] = {}
+    hooks: list[Any] = []
+
+    def watch(index: int) -> None:
+        block, parts = backbone.blocks[index], backbone.parts(index)
+
+        def keep(place: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, inputs: Any, named: Any) -> None:
+                streams[index, place] = inputs[0] if inputs else named["x"]
+
+            return hook
+
+        def after(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            before, middle = streams.pop((index, "before")), streams.pop((index, "middle"), None)
+
+            def inside(feature: Tensor) -> Inside:
+                def to_map(stream: Tensor) -> Tensor:
+                    tiles = as_maps(backbone, index, stream).mean
+                    stride = backbone.taps[index].stride  # the stream's own may be another
+                    rows, columns = (round(side / stride) for side in backbone.canvas)
+                    grid = feature.shape[-2] // rows, feature.shape[-1] // columns
+                    return from_tiles(tiles, grid)
+
+                def change(start: Tensor, end: Tensor) -> Tensor:
+                    return to_map(end - start.reshape(end.shape))
+
+                stream = to_map(before)
+                if middle is not None:
+                    return Inside(stream, change(before, middle), change(middle, output))
+                return Inside(stream, None, change(before, output) if parts.mlp else None)
+
+            found[index] = inside
+
+        hooks.append(block.register_forward_pre_hook(keep("before"), with_kwargs=True))
+        if parts.middle is not None:
+            seer = block.get_submodule(parts.middle)
+            hooks.append(seer.register_forward_pre_hook(keep("middle"), with_kwargs=True))
+        hooks.append(block.register_forward_hook(after))
+
+    if indices and not (backbone.blocks and backbone.has_places):
+        raise no_places(backbone, "looking inside")
+    try:
+        for index in indices:
+            watch(index)
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,27 @@
+"""Windows with the features that a constant backbone makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from geotune.data.window_datasets import FixedWindows, GridWindows
+from geotune.feature_cache.store import Store
+from geotune.types import Sample
+
+
+class CachedWindows:
+    """Windows whose samples carry their features."""
+
+    def __init__(self, windows: FixedWindows | GridWindows, names: list[str], store: Store) -> None:
+        self.windows = windows
+        self.endless = windows.endless
+        self.names = names  # of window i laid way w at i * ways + w
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> Sample:
+        which, way = self.windows.chosen(index)
+        features = self.store.read(self.names[which * self.windows.ways + way])
+        return replace(self.windows.sample(which, way), features=features)

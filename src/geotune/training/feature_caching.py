@@ -1,0 +1,213 @@
+"""Computing the features of a training's windows once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geotune.backbones.base import fingerprint
+from geotune.config import Train
+from geotune.data.datamodule import DataParts
+from geotune.data.window_datasets import FixedWindows, GridWindows
+from geotune.feature_cache.cache_key import file_stamp, sample_name, set_name, source_name
+from geotune.feature_cache.capacity import bytes_below, in_gb, require_room
+from geotune.feature_cache.encoding import hold
+from geotune.feature_cache.populate import fill
+from geotune.feature_cache.store import Store, alone_in, prepare_folder
+from geotune.memory.oom import is_exhausted
+from geotune.methods.core.base import Encoder
+from geotune.model import Model
+from geotune.training.cached_dataset import CachedWindows
+from geotune.training.calibrate import calibrate
+from geotune.training.evaluate import autocast
+from geotune.types import Batch, GeotuneError
+
+FORMAT = 1
+"""Of what is kept; another one makes other sets."""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Windows to train on from a cache.
+
+    Attributes:
+        folder: where the features are; None: in memory.
+        samples: how many windows, in how many ways, there are in all.
+        computed: how many of them were not there before.
+        bytes: what the cache takes on the disk, or the features in memory.
+    """
+
+    train: CachedWindows
+    val: CachedWindows
+    folder: Path | None
+    samples: int
+    computed: int
+    bytes: int
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """For people and for `run.json`."""
+        return {
+            "folder": None if self.folder is None else str(self.folder),
+            "samples": self.samples,
+            "computed": self.computed,
+            "bytes": self.bytes,
+        }
+
+
+def require_constant(encoder: Encoder, cache: str) -> None:
+    """Raise `GeotuneError` where the features of the backbone change while it trains."""
+    if not encoder.constant_backbone:
+        method = encoder.method
+        raise GeotuneError(
+            f"train.cache: found {cache}, but method.kind "
+            f"{method.name if method else 'of your own'} changes the backbone, so that its "
+            "features cannot be kept; use train.cache=none, or a method beside the backbone: "
+            "frozen, sidetune, lst, e3va, dtl without feedback_from, est"
+        )
+
+
+def cache_notes(data: DataParts) -> list[str]:
+    """What a user should know of training from a cache."""
+    varied = ", each in all eight ways to lay it" if data.train.augment.flips else ""
+    notes = [f"train.cache: the training windows are the same {len(data.train)} in every epoch"]
+    notes[0] += varied
+    if data.train.brightness:
+        notes.append(
+            f"train.cache: data.brightness {data.train.brightness:g} is left out, for the kept "
+            "features would not vary with the light"
+        )
+    return notes
+
+
+def build_cache(
+    model: Model,
+    data: DataParts,
+    train: Train,
+    *,
+    batch_size: int,
+    device: torch.device,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> Cached:
+    """The windows to train on with their features; what is not kept yet is computed on `device`.
+
+    Calibrates the model, and leaves it on the CPU. `say` gets a line at a time for the user,
+    `progress` windows done and to be computed. Raises `GeotuneError` for a method whose backbone
+    changes, a folder that is not geotune's, and where the features take more than there is room.
+    """
+    require_constant(model.encoder, train.cache)
+    fixed = FixedWindows(data.train)
+    calibrate(model, fixed)
+    about = depends_on(model, train, device)
+    folder = None
+    if train.cache == "disk":
+        name = set_name(about, about["backbone"]["name"])
+        folder = prepare_folder(train.cache_folder, name, about)
+    names, val_names = sample_names(fixed), sample_names(data.val)
+    wanted = [*names, *val_names]
+    store = Store(folder)
+    size = 0
+
+    def compute(indices: Sequence[int]) -> dict[str, Tensor]:
+        model.to(device)  # not before it is needed
+        samples = [
+            fixed.sample(*divmod(i, fixed.ways))
+            if i < len(names)
+            else data.val.sample(i - len(names))
+            for i in indices
+        ]
+        try:
+            with torch.no_grad(), autocast(device, train.precision):
+                features = model.features(**Batch.of(samples).to(device).inputs)
+            return hold(features, train.cache_precision)
+        except (RuntimeError, MemoryError) as error:
+            if len(indices) == 1 or not is_exhausted(error):
+                raise
+        half = len(indices) // 2  # not from the error, which holds on to all that was there
+        parts = [compute(indices[:half]), compute(indices[half:])]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def begin(missing: int, needed: int) -> None:
+        nonlocal size
+        size = needed
+        require_room(train.cache_folder if folder else None, train.cache_limit, missing, needed)
+        where = f"to {folder}" if folder else "into memory"
+        say(f"computing the features of {missing} windows {where}: {in_gb(needed)}")
+
+    training = model.training
+    model.eval()
+    try:
+        with alone_in(folder):
+            for note in store.open(wanted):
+                say(f"note: {note}")
+            computed = fill(
+                store, wanted, compute, batch_size=batch_size, begin=begin, progress=progress
+            )
+    finally:
+        model.to("cpu").train(training)
+    return Cached(
+        CachedWindows(fixed, names, store),
+        CachedWindows(data.val, val_names, store),
+        folder,
+        len(set(wanted)),
+        computed,
+        bytes_below(folder) if folder else size,
+    )
+
+
+def depends_on(model: Model, train: Train, device: torch.device) -> dict[str, Any]:
+    """All that the features of a window depend on, but for the window."""
+    backbone, reader = model.encoder.backbone, model.encoder.reader
+    method = model.encoder.method
+    reduction = reader.reduction()
+    half = autocast(device, train.precision).fast_dtype
+    asked = asdict(backbone.request)
+    own_code = backbone.request.model.rpartition(":")[0]
+    return {
+        "format": FORMAT,
+        "backbone": {
+            # weights stand for themselves, by their fingerprint
+            **{k: v for k, v in asked.items() if k not in ("weights", "pretrained")},
+            "fingerprint": backbone.fingerprint,
+            "code": file_stamp(Path(own_code)) if backbone.name.startswith("python/") else None,
+        },
+        "frozen_precision": method.frozen_precision if method else "fp32",
+        "computed_in": str(torch.float32 if train.precision == "32-true" else half),
+        "normalization": {
+            "offset": model.offset.tolist(),
+            "scale": model.scale.tolist(),
+            "fill": model.fill.tolist(),
+        },
+        "taps": {str(index): list(reader.reads(index)) for index in reader.wanted},
+        "reduction": None if reduction is None else fingerprint(reduction),
+        "held": train.cache_precision,
+    }
+
+
+def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
+    """Of each window in each of its ways: a name that changes with the file."""
+    sources = []
+    for scene in windows.scenes:
+        raster = scene.raster
+        where: list[Any] = [
+            (p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.places
+        ]
+        if scene.area is not None:  # windows see nothing beyond it
+            where.append(scene.area)
+        files = list(raster.files)
+        if raster.quality is not None and raster.quality.rule.hide:
+            files.append(raster.quality.path)
+            where.append(raster.quality.rule)
+        sources.append(source_name([file_stamp(path) for path in files], where))
+    side = windows.window
+    return [
+        sample_name(sources[place.scene], (place.row, place.col, side, side), way)
+        for place in windows.places
+        for way in range(windows.ways)
+    ]

@@ -1,0 +1,56 @@
+"""What the tensors of a training step take at the highest, measured in a training itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from geotune.memory.tracker import TrackedPeak, Tracker
+from geotune.training.training_module import Training
+from geotune.types import Batch
+
+
+class TrackStep(Callback):
+    """Follows one whole step on a CPU: the first after which the optimizer has its state.
+
+    Args:
+        whole: batches of an epoch that are not smaller than the others.
+
+    Attributes:
+        peak: None where no step was followed.
+    """
+
+    def __init__(self, whole: int) -> None:
+        self.whole = whole
+        self.peak: TrackedPeak | None = None
+        self._tracker: Tracker | None = None
+        self._steps_before: int | None = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Begin to follow."""
+        if self._steps_before is None:
+            self._steps_before = trainer.global_step
+        ready = trainer.global_step > self._steps_before
+        if self.peak is None and ready and batch_idx < self.whole:
+            assert isinstance(pl_module, Training)
+            seen = (batch.inputs, batch.targets)
+            self._tracker = Tracker(pl_module.model, trainer.optimizers[0], seen)
+            self._tracker.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End it."""
+        if self._tracker is not None:
+            tracker = self._tracker
+            self.close()
+            self.peak = tracker.peak
+
+    def close(self) -> None:
+        """Stop, whatever has happened."""
+        if self._tracker is not None:
+            tracker, self._tracker = self._tracker, None
+            tracker.__exit__(None, None, None)

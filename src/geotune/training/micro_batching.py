@@ -1,0 +1,77 @@
+"""A batch computed in parts, and in smaller ones where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from geotune.memory.oom import free_memory, is_exhausted
+from geotune.types import GeotuneError
+
+Result = TypeVar("Result")
+
+
+class Parts:
+    """How many windows are computed at once.
+
+    Args:
+        micro: that many at first.
+        fewer: told how many it is from now on, and what was said when memory ran out; None where
+            memory that runs out is an error.
+
+    Attributes:
+        micro: that many now.
+    """
+
+    def __init__(self, micro: int, fewer: Callable[[int, str], None] | None = None) -> None:
+        self.micro = micro
+        self._fewer = fewer
+
+    def compute(self, windows: int, attempt: Callable[[Sequence[slice]], Result]) -> Result:
+        """What `attempt` makes of a batch of `windows`, given its parts.
+
+        Where memory runs out it is called again, with parts of half the size or less; so it has to
+        undo what it did before it fails. Raises `GeotuneError` where one window is too much.
+        """
+        while True:
+            starts = range(0, windows, self.micro)
+            try:
+                return attempt([slice(i, min(i + self.micro, windows)) for i in starts])
+            except (RuntimeError, MemoryError) as error:
+                if self._fewer is None or not is_exhausted(error):
+                    raise
+                said = str(error).partition("\n")[0]
+            why = f"memory ran out with {self.micro} windows at once: {said}"
+            smaller = smaller_micro_batch(self.micro)
+            if smaller is None:
+                raise GeotuneError(
+                    f"{why}; and there is no smaller micro-batch: geotune plan --budget says what "
+                    "else saves memory"
+                )
+            free_memory()  # not before: the error holds on to all that was there
+            self.micro = smaller
+            self._fewer(smaller, why)
+
+
+def smaller_micro_batch(micro: int) -> int | None:
+    """The next smaller one that divides it, at most half of it; None below one."""
+    return max((n for n in range(1, micro // 2 + 1) if micro % n == 0), default=None)
+
+
+class Statistics:
+    """What a pass forward in training mode moves: batch norm's statistics, as they are now."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kept: list[tuple[Tensor, Tensor]] = [
+            (buffer, buffer.clone())
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+            for buffer in module.buffers(recurse=False)
+        ]
+
+    def restore(self) -> None:
+        """Put them back."""
+        for buffer, kept in self._kept:
+            buffer.copy_(kept)

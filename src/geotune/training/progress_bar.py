@@ -1,0 +1,57 @@
+"""Progress of a training on the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from geotune.utils.progress import bar
+
+
+class TrainingProgress(Callback):
+    """A bar over all steps, and a line after each epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Show the bar; going on from a checkpoint it starts where that stopped."""
+        if not trainer.is_global_zero:
+            return
+        batches = int(trainer.num_training_batches)
+        self.progress = bar(self.console)
+        self.task = self.progress.add_task(
+            "training", total=batches * (trainer.max_epochs or 0), note=""
+        )
+        self.progress.update(self.task, completed=batches * trainer.current_epoch)
+        self.progress.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One step further."""
+        if self.progress is not None and self.task is not None:
+            self.progress.advance(self.task)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Say how the epoch went."""
+        if self.progress is None or self.task is None:
+            return
+        metrics = trainer.callback_metrics
+        note = f"loss {float(metrics['train/loss']):.4f}"
+        monitor = pl_module.monitor
+        note += f", validation {monitor} {float(metrics[f'val/{monitor}']):.4g}"
+        self.progress.update(self.task, note=note)
+        if not self.console.is_terminal:
+            self.console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {note}")
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Take the bar away, also after a failure."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

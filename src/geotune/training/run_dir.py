@@ -1,0 +1,213 @@
+"""The run folder: what a training leaves, and what a training that was cut off goes on from."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from geotune.adapter_config import CARD, TENSORS
+from geotune.config import Recipe, dump_recipe, read_recipe
+from geotune.training.lock import LOCK
+from geotune.types import GeotuneError
+from geotune.utils.atomic import write_atomically
+
+State = Literal["new", "unfinished", "finished"]
+WORK = (
+    "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
+    TENSORS, CARD,
+)  # fmt: skip
+"""What is there only when an epoch was finished."""
+OURS = (*WORK, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
+"""All that geotune writes, in the order of its removal: what says whose it is comes last."""
+METRICS = ("val", "test", "regions", "gap")
+"""Entries of a run's `metrics.json`; what else there is are a task's details, by part."""
+PLACES = ("train.run", "train.cache_folder", "train.cache_limit")
+"""Keys of a recipe that do not change what comes out."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and small files of a run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as resolved."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def asked(self) -> Path:
+        """The recipe as it was asked for, where it was changed to fit into memory."""
+        return self.path / "asked.yaml"
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def examples(self) -> Path:
+        """The best and worst validation windows."""
+        return self.path / "examples.npz"
+
+    @property
+    def test_windows(self) -> Path:
+        """What was found in each test window."""
+        return self.path / "test_windows.npz"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that an interrupted training goes on from."""
+        return self.path / "checkpoint" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """What the best epoch so far had trained."""
+        return self.path / "checkpoint" / "best.safetensors"
+
+    def state(self, recipe: Recipe) -> State:
+        """How far this recipe got here.
+
+        Raises `GeotuneError` where the folder holds another recipe, or something that is no run.
+        """
+        self.refuse_foreign()
+        if not self.recipe.is_file():
+            return "new"
+        other = self.changed(recipe)
+        if other:
+            more = f"; and {len(other) - 6} more keys" if len(other) > 6 else ""
+            raise GeotuneError(
+                f"{self.path}: holds a run of another recipe ({'; '.join(other[:6])}{more}); "
+                "choose another train.run, or start anew with --fresh"
+            )
+        return "finished" if (self.path / "run.json").is_file() else "unfinished"
+
+    def changed(self, recipe: Recipe) -> list[str]:
+        """What differs between the recipe that is here, if any, and another: see `changed_keys`."""
+        return changed_keys(read_recipe(self.recipe)[0], recipe) if self.recipe.is_file() else []
+
+    def is_finished(self, recipe: Recipe) -> bool:
+        """Whether this recipe is trained."""
+        return (self.path / "run.json").is_file() and not self.changed(recipe)
+
+    @property
+    def holds_work(self) -> bool:
+        """Whether there is anything that took training: an epoch at the least."""
+        files = [self.path / name for name in WORK]
+        return any(path.exists() for path in [*files, self.best, self.last])
+
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """The recipe as it was changed here to fit into memory; as it is where it was not."""
+        if not (self.asked.is_file() and self.recipe.is_file()):
+            return recipe
+        if changed_keys(read_recipe(self.asked)[0], recipe):
+            return recipe
+        changed = read_recipe(self.recipe)[0]
+        keys = [key.removeprefix("train.") for key in PLACES]
+        update = {key: getattr(recipe.train, key) for key in keys}
+        return changed.model_copy(update={"train": changed.train.model_copy(update=update)})
+
+    def start(self, recipe: Recipe, asked: Recipe | None = None) -> None:
+        """Make the folder and write the recipe; what it was `asked` as, where that differs."""
+        if asked is not None and changed_keys(asked, recipe):
+            write_atomically(self.asked, dump_recipe(asked).encode())
+        write_atomically(self.recipe, dump_recipe(recipe).encode())
+
+    def refuse_foreign(self) -> None:
+        """Raise `GeotuneError` where the folder is there and holds no run of geotune."""
+        if not self.path.exists() or self.recipe.is_file():
+            return
+        if not self.path.is_dir() or any(not _passing(path) for path in self.path.iterdir()):
+            raise GeotuneError(
+                f"{self.path}: is there and is no run of geotune; choose another train.run"
+            )
+
+    def clear(self) -> None:
+        """Remove what geotune wrote here; anything else stays."""
+        for name in OURS:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write `<name>.json`; numbers that are not finite become null."""
+        text = json.dumps(finite(values), indent=2, ensure_ascii=False, default=str)
+        write_atomically(self.path / f"{name}.json", text.encode())
+
+    def read_json(self, name: str) -> Any:
+        """Read `<name>.json`. Raises `GeotuneError` where it is missing or damaged."""
+        path = self.path / f"{name}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise GeotuneError(
+                f"{path}: is not there; {self.path} holds no finished run; run geotune fit first"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
+
+    def details(self, part: str) -> dict[str, Any]:
+        """What a task told of a part, `val` or `test`, beside its metrics."""
+        told = self.read_json("metrics").items()
+        return {
+            name: values[part]
+            for name, values in told
+            if name not in METRICS and isinstance(values, dict) and part in values
+        }
+
+
+def _passing(path: Path) -> bool:
+    """Whether a file is what a process leaves that was killed before it wrote the recipe."""
+    return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".part")
+
+
+def finite(values: Any) -> Any:
+    """The values with numbers that are not finite as None, for JSON."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return values
+
+
+def changed_keys(before: Recipe, now: Recipe) -> list[str]:
+    """What differs between two recipes, as `key: before -> now`.
+
+    Where they run and where features are kept does not count. Of a section of another kind only
+    the kind is named.
+    """
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    changed = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if key not in PLACES and old.get(key, "absent") != new.get(key, "absent")
+    ]
+    anew = tuple(key.removesuffix("kind") for key in changed if key.endswith(".kind"))
+    return [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in changed
+        if key.endswith(".kind") or not key.startswith(anew)
+    ]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat

@@ -1,0 +1,302 @@
+"""Training a built recipe in a run folder."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import signal
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from geotune.config import Train
+from geotune.data.datamodule import DataParts
+from geotune.factory.build_model import Built
+from geotune.memory.estimate import Step, UnpredictableError, predict
+from geotune.memory.measure import Peak, PeakWatch
+from geotune.memory.oom import is_exhausted
+from geotune.memory.tracker import faked
+from geotune.training.calibrate import calibrate
+from geotune.training.checkpointer import Keeper
+from geotune.training.compile import compiled, require_compilable
+from geotune.training.feature_caching import Cached, build_cache, require_constant
+from geotune.training.fsdp import is_sharded
+from geotune.training.loaders import loader
+from geotune.training.memory_callback import TrackStep
+from geotune.training.micro_batching import Parts, smaller_micro_batch
+from geotune.training.run_dir import RunFolder
+from geotune.training.step import devices, micro_batch, training_step
+from geotune.training.training_module import Training
+from geotune.types import Batch, GeotuneError
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training came to. The folder holds the best epoch's tensors, the model the last's.
+
+    Attributes:
+        sharded: the model is parted among processes, and no use to one of them alone.
+        best_epoch: from 0.
+        accumulate: in how many parts a batch was computed, in the end.
+        went_on: whether it went on from the checkpoint of one that was cut off.
+        main_process: false in the helper processes of a training on many devices.
+        cache: of features, where the backbone did not run.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    accumulate: int
+    peak: Peak
+    device: torch.device
+    went_on: bool
+    main_process: bool
+    sharded: bool = False
+    cache: Cached | None = None
+
+
+def monitored(built: Built, train: Train) -> str:
+    """The name of the metric that decides, as the task knows it.
+
+    Raises `GeotuneError` where `train.monitor` is no metric of the task.
+    """
+    known = built.task.metric_names
+    name = (train.monitor or built.task.main_metric).removeprefix("val/")
+    if name not in known:
+        raise GeotuneError(
+            f"train.monitor: found {train.monitor!r}, expected one of {', '.join(known)}"
+        )
+    return name
+
+
+def fit(
+    built: Built,
+    data: DataParts,
+    train: Train,
+    folder: RunFolder,
+    callbacks: Sequence[Callback] = (),
+    begin: Callable[[], None] = lambda: None,
+    fewer: Callable[[int, str], None] = lambda micro, why: None,
+    say: Callable[[str], None] = lambda text: None,
+    caching: Callable[[int, int], None] = lambda done, total: None,
+) -> Fitted:
+    """Train, going on from the folder's checkpoint where there is one.
+
+    `begin` is called once the settings are known to fit together, before anything is written;
+    `fewer` is told how many windows are computed at once from now on, and why, where memory ran
+    out in the one process of a training; `say` gets a line at a time for the user, `caching`
+    windows done and to be done for a cache. Raises `GeotuneError` where the settings do not fit
+    together, where the loss is not finite, and where memory runs out for good.
+    """
+    _quiet()
+    monitor = monitored(built, train)
+    lower = monitor in built.task.lower_is_better
+    keeper = Keeper(folder, f"val/{monitor}", train.patience, lower_is_better=lower)
+    extra: list[Callback] = [keeper, *callbacks, _FiniteLoss()]
+    trainer = _trainer(train, folder, extra)
+    world, rank = trainer.world_size, trainer.global_rank
+    micro = micro_batch(train.batch_size, train.accumulate, world)
+    if len(data.val) < world:  # a process without a window would leave the others waiting
+        raise GeotuneError(
+            f"train.devices: {world} processes, but the validation part has only {len(data.val)} "
+            "windows; use fewer devices, a smaller data.window or more validation scenes"
+        )
+    if train.cache != "none":
+        require_constant(built.model.encoder, train.cache)
+    if train.compile:
+        require_compilable(built.model.encoder)
+    if train.cache == "memory" and world > 1:
+        raise GeotuneError(
+            f"train.cache memory: each of {world} processes would keep all of it; use "
+            "train.cache=disk, which they share"
+        )
+    begin()
+    cache = None
+    if train.cache == "none":
+        calibrate(built.model, data.train)
+    else:
+        device = trainer.strategy.root_device
+        cache = build_cache(
+            built.model, data, train, batch_size=micro, device=device, say=say, progress=caching
+        )
+    share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
+    batches = loader(cache.train if cache else data.train, micro * train.accumulate, **share)
+    validation = loader(cache.val if cache else data.val, micro, **share)
+    largest_share = -(-len(data.val) // world)
+    whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
+    module = Training(
+        built.model,
+        built.task,
+        Parts(micro, fewer if whole else None),
+        total_steps=len(batches) * train.epochs,
+        monitor=monitor,
+        lr=train.lr,
+        backbone_lr=train.backbone_lr,
+        weight_decay=train.weight_decay,
+        schedule=train.schedule,
+        warmup=train.warmup,
+        seed=train.seed,
+        most_val_batches=-(-largest_share // micro),
+    )
+    module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
+    watch = PeakWatch(trainer.strategy.root_device)
+    tracked = TrackStep(len(data.train) // train.batch_size)
+    if whole and trainer.strategy.root_device.type == "cpu":
+        trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
+    alone = not torch.distributed.is_initialized()
+    encoder, device = built.model.encoder, trainer.strategy.root_device
+
+    def run() -> bool:
+        """Train in each of the processes; says whether it went on from a checkpoint."""
+        going_on = folder.last if folder.last.is_file() else None
+        if world > 1:  # the main process may have emptied the folder after another looked
+            trainer.strategy.connect(module)
+            trainer.strategy.setup_environment()
+            going_on = trainer.strategy.broadcast(going_on)
+            if going_on is not None and not going_on.is_file():
+                raise GeotuneError(
+                    f"{going_on}: is not seen by process {rank} of {world} on {platform.node()}; "
+                    "all machines have to share train.run"
+                )
+        trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
+        return going_on is not None
+
+    draft = None
+    try:
+        with encoder.without_backbone() if cache else nullcontext():
+            if trainer.is_global_zero and train.strategy != "fsdp":  # which holds less
+                draft = faked(built.model, FakeTensorMode())  # while it is on the CPU
+            streams = train.compile and not cache
+            launcher = trainer.strategy.launcher
+            with compiled(encoder, device, say) if streams else nullcontext():
+                went_on = launcher.launch(run) if launcher else run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_exhausted(error):
+            raise
+        said = str(error).partition("\n")[0]
+        smaller = smaller_micro_batch(micro) or 1
+        advice = (  # one process cannot do its step again while the others wait for its gradients
+            f"set train.accumulate={train.accumulate * micro // smaller}, which several processes "
+            "do not find out by themselves"
+            if world > 1 and smaller < micro
+            else "geotune plan --budget says what saves memory"
+        )
+        raise GeotuneError(
+            f"memory ran out with {micro} windows at once: {said}; {advice}"
+        ) from error
+    except SystemExit as error:  # what Lightning makes of Ctrl+C, which it also turns off
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from error
+    finally:
+        tracked.close()
+    if alone and torch.distributed.is_initialized():
+        # what follows is the main process's alone: its metrics must not wait for the others
+        torch.distributed.destroy_process_group()
+    assert keeper.best_epoch is not None
+    predicted = None
+    if draft is not None:
+        one = Batch.of([(cache.train if cache else data.train)[0]])
+        step = training_step(
+            built.task, train, one.inputs, one.targets, world=world, micro=module.parts.micro
+        )
+        predicted = _predicted_bytes(draft, step, trainer.strategy.root_device)
+    return Fitted(
+        keeper.history,
+        keeper.best_epoch,
+        train.batch_size // world // module.parts.micro,
+        replace(
+            watch.peak(),
+            tracked_bytes=tracked.peak.total if tracked.peak else None,
+            predicted_bytes=predicted,
+        ),
+        trainer.strategy.root_device,
+        bool(went_on),
+        trainer.is_global_zero,
+        is_sharded(built.model),
+        cache,
+    )
+
+
+def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trainer:
+    strategy: str | Strategy = train.strategy
+    processes = devices(train)
+    many = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
+    if train.strategy == "fsdp":
+        strategy = ModelParallelStrategy(
+            data_parallel_size=train.nodes * processes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,  # one file, for any number of processes
+        )
+    elif many and train.strategy in ("auto", "ddp"):
+        # each process validates its own windows, so buffers are not exchanged in every forward
+        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
+    logger: Any = TensorBoardLogger(folder.path, name="tensorboard", version="")
+    try:
+        return Trainer(
+            accelerator=train.accelerator,
+            devices=processes,
+            num_nodes=train.nodes,
+            strategy=strategy,
+            precision=train.precision,
+            max_epochs=train.epochs,
+            gradient_clip_val=train.clip or None,
+            callbacks=callbacks,
+            logger=logger,
+            log_every_n_steps=10,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            sync_batchnorm=many and torch.cuda.is_available() and train.accelerator != "cpu",
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise GeotuneError(
+            f"train.accelerator {train.accelerator}, train.devices {train.devices}, train.strategy "
+            f"{train.strategy}, train.precision {train.precision}: {error}"
+        ) from error
+
+
+def _predicted_bytes(model: nn.Module, step: Step, device: torch.device) -> int | None:
+    """What a step's tensors take on a device; None for a model that looks at values."""
+    try:
+        prediction = predict(model, step)
+    except UnpredictableError:
+        return None
+    return (prediction.gpu if device.type == "cuda" else prediction.cpu).total
+
+
+class _FiniteLoss(Callback):
+    """Stops a training whose loss is no number, before it is written anywhere."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not torch.isfinite(pl_module.loss):
+            raise GeotuneError(
+                f"the loss is {float(pl_module.loss)} in epoch {trainer.current_epoch + 1}, batch "
+                f"{batch_idx + 1} ({', '.join(batch.names[:3])} ...); try a lower train.lr, or "
+                "train.precision=32-true"
+            )
+
+
+def _quiet() -> None:
+    """Keep what Lightning says to its developers from its users' screens."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*")
+    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
+    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")

@@ -1,0 +1,269 @@
+"""From a recipe to a run, its test and its maps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from geotune.api.environment import pick_device
+from geotune.api.fitting import fit_recipe, run_path
+from geotune.api.prediction import predict_run
+from geotune.api.testing import test_run
+from geotune.config import Recipe, parse_recipe
+from geotune.factory.build_model import build_task
+from geotune.metrics.state import Parts
+from geotune.report.from_run import Examples
+from geotune.tasks.base import Task
+from geotune.training.evaluate import Evaluation
+from geotune.training.window_metrics import WindowParts
+from geotune.types import GeotuneError
+
+test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_values: Callable[..., dict[str, Any]]) -> Recipe:
+    return parse_recipe(tiny_values({"train.epochs": 1}))
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, tested; for tests that only read it."""
+    folder = tmp_path_factory.mktemp("job") / "tiny"
+    fit_recipe(recipe, folder)
+    test_run(folder)
+    return folder
+
+
+def written(run: Path) -> dict[str, int]:
+    return {str(p.relative_to(run)): p.stat().st_mtime_ns for p in run.rglob("*")}
+
+
+def test_run_path(recipe: Recipe, tiny_values: Callable[..., dict[str, Any]]) -> None:
+    assert run_path(recipe, Path("recipes/ships.yaml")) == Path("runs/ships")
+    moved = parse_recipe(tiny_values({"train.run": "elsewhere/x"}))
+    assert run_path(moved, Path("recipes/ships.yaml")) == Path("elsewhere/x")
+
+
+def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.yaml",
+        "run.json",
+        "metrics.json",
+        "history.csv",
+        "report.html",
+        "examples.npz",
+        "test_windows.npz",
+        "adapter.safetensors",
+        "adapter.json",
+        "tensorboard",
+        ".lock",
+    }
+    summary = json.loads((run / "run.json").read_text())
+    assert summary["epochs"] == 1 and summary["best_epoch"] == 1
+    assert 0 < summary["trained_parameters"] < summary["total_parameters"]
+    assert summary["adapter_bytes"] == (run / "adapter.safetensors").stat().st_size
+    assert summary["peak_memory"]["peak_bytes"] > 0 and summary["seconds"] > 0
+    assert summary["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert summary["backbone"]["random_weights"] is True
+    assert any("random weights" in note for note in summary["notes"])
+    assert summary["data"]["parts"] == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+
+
+def test_what_test_windows_hold_gives_the_metrics_of_the_test(run: Path, recipe: Recipe) -> None:
+    windows = WindowParts.load(run / "test_windows.npz")
+    metrics = build_task(recipe).metrics()
+    assert windows.names[1] == "d (0, 32)" and len(windows.names) == len(windows.parts) == 4
+    assert windows.scenes == windows.groups == ("d",) * 4
+    assert windows.places.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32]]
+    tested = json.loads((run / "metrics.json").read_text())
+    found = metrics.of(Parts.join(windows.parts))
+    assert found == tested["test"] == tested["regions"]["test"]["d"]
+
+
+def test_example_windows_that_cannot_be_read_are_told(run: Path, tmp_path: Path) -> None:
+    assert Examples.load(run / "examples.npz").worst
+    path = tmp_path / "examples.npz"
+    np.savez_compressed(path, **{"best.0.name": np.array("a (0, 0)")})  # and no pictures
+    with pytest.raises(GeotuneError, match=r"examples\.npz: cannot be read .* delete it"):
+        Examples.load(path)
+    path.write_bytes(b"no archive")
+    with pytest.raises(GeotuneError, match=r"examples\.npz: cannot be read .* delete it"):
+        Examples.load(path)
+
+
+def test_a_finished_run_is_left_alone(run: Path, recipe: Recipe) -> None:
+    before = written(run)
+    again = fit_recipe(recipe, run)
+    assert again.did == "nothing"
+    assert again.metrics == json.loads((run / "metrics.json").read_text())["val"]
+    assert written(run) == before
+
+
+def test_another_recipe_is_refused(run: Path, tiny_values: Callable[..., dict[str, Any]]) -> None:
+    before = written(run)
+    other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
+    with pytest.raises(GeotuneError, match=r"another recipe \(train\.seed: 0 -> 7\)"):
+        fit_recipe(other, run)
+    assert written(run) == before
+
+
+def test_fresh(run: Path, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]) -> None:
+    """It starts anew, also for another recipe, and leaves what is not ours."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "notes.txt").write_text("mine")
+    (copy / "checkpoint").mkdir()
+    (copy / "checkpoint" / "last.ckpt").write_text("of a training that --fresh must not go on from")
+    other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
+    result = fit_recipe(other, copy, fresh=True)
+    assert result.did == "trained"
+    assert (copy / "notes.txt").read_text() == "mine"
+    assert "seed: 7" in (copy / "recipe.yaml").read_text()
+    assert (copy / "adapter.safetensors").read_bytes() != (run / "adapter.safetensors").read_bytes()
+    assert "test" not in json.loads((copy / "metrics.json").read_text())
+
+
+def test_fresh_refuses_a_folder_that_is_no_run(tmp_path: Path, recipe: Recipe) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(GeotuneError, match="is no run of geotune"):
+        fit_recipe(recipe, tmp_path, fresh=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_test_joins_metrics_and_report(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["regions"]) == set(metrics["confusion"]) == {"val", "test"}
+    assert metrics["regions"]["test"] == {"d": metrics["test"]}
+    report = (run / "report.html").read_text(encoding="utf-8")
+    for part in ("val", "test"):
+        assert f"{metrics[part]['miou']:.3f}" in report
+    assert "random" in report
+
+
+def test_the_gap_counts_what_the_test_counts(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both with what validation decided, such as the score from which on objects count."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    given = []
+
+    class Judged:
+        """The task, whose figures say that validation has spoken."""
+
+        def __init__(self, task: Task) -> None:
+            self.task = task
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.task, name)
+
+        def metrics(self) -> Any:
+            metrics = self.task.metrics()
+            of, compute = metrics.of, metrics.compute
+            metrics.of = lambda parts: {**of(parts), "judged": 1.0}  # type: ignore[method-assign]
+            metrics.compute = lambda: {**compute(), "judged": 1.0}  # type: ignore[method-assign]
+            return metrics
+
+    def gap(data: Any, tested: Evaluation, measure: Any, figures: Any) -> None:
+        given.extend([tested.metrics, figures(Parts.join(tested.windows.parts))])
+
+    monkeypatch.setattr(
+        "geotune.factory.build_model.as_validated", lambda task, details: Judged(task)
+    )
+    monkeypatch.setattr("geotune.training.generalization_gap.region_gap", gap)
+    test_run(copy)
+    assert [figures.get("judged") for figures in given] == [1.0, 1.0]
+
+
+def test_test_needs_a_finished_run(tmp_path: Path) -> None:
+    with pytest.raises(GeotuneError, match=r"run\.json: is not there"):
+        test_run(tmp_path)
+
+
+def test_test_needs_a_test_part(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    text = (copy / "recipe.yaml").read_text()
+    assert "    test:\n    - d\n" in text
+    (copy / "recipe.yaml").write_text(text.replace("    test:\n    - d\n", "    test: []\n"))
+    with pytest.raises(GeotuneError, match=r"recipe\.yaml: data\.split has no test part"):
+        test_run(copy)
+
+
+def test_predict_lies_where_the_scene_lies(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+    scene = tiny_scenes / "scenes" / "d.tif"
+    told: list[tuple[str, int, int]] = []
+    results = predict_run(
+        run, [str(scene)], tmp_path, progress=lambda *done: told.append(done), device="cpu"
+    )
+    with rasterio.open(scene) as image, rasterio.open(results[0].classes_path) as classes:
+        assert classes.crs == image.crs and classes.transform == image.transform
+        assert classes.shape == image.shape
+        assert set(np.unique(classes.read(1))) <= {0, 1}
+    assert told[-1][0] == "d" and told[-1][1] == told[-1][2]
+
+
+def test_adapter_alone_elsewhere(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+    """Two files copied elsewhere map as the run does."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("adapter.safetensors", "adapter.json"):
+        shutil.copy(run / name, alone)
+    scene = str(tiny_scenes / "scenes" / "d.tif")
+    options: dict[str, Any] = {"window": 32, "polygons": False, "device": "cpu"}
+    maps = []
+    for folder in (run, alone):
+        result = predict_run(folder, [scene], tmp_path / folder.name, **options)[0]
+        assert result.polygons_path is None
+        with rasterio.open(result.classes_path) as file:
+            maps.append(file.read(1))
+    np.testing.assert_array_equal(*maps)
+
+
+def test_predict_a_file_for_each_band(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+    scene = tiny_scenes / "scenes" / "d.tif"
+    with rasterio.open(scene) as file:
+        profile = {**file.profile, "count": 1}
+        for i, band in enumerate(("red", "green", "nir"), 1):
+            path = tmp_path / "d" / f"{band}.tif"
+            path.parent.mkdir(exist_ok=True)
+            with rasterio.open(path, "w", **profile) as single:
+                single.write(file.read(i), 1)
+    options: dict[str, Any] = {"polygons": False, "device": "cpu"}
+    pattern = str(tmp_path / "{scene}" / "{band}.tif")
+    split = predict_run(run, [pattern], tmp_path / "split", **options)[0]
+    whole = predict_run(run, [str(scene)], tmp_path / "whole", **options)[0]
+    assert split.name == "d"
+    with rasterio.open(split.classes_path) as one, rasterio.open(whole.classes_path) as other:
+        np.testing.assert_array_equal(one.read(1), other.read(1))
+
+
+def test_predict_refuses_before_it_writes(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+    good = tiny_scenes / "scenes" / "d.tif"
+    other = tmp_path / "other.tif"
+    with rasterio.open(good) as file:
+        pixels, profile = file.read([1, 2]), {**file.profile, "count": 2}
+    with rasterio.open(other, "w", **profile) as two:
+        two.write(pixels)
+        two.descriptions = ("red", "swir")
+    with pytest.raises(GeotuneError, match=r"other\.tif: has no band green, nir"):
+        predict_run(run, [str(good), str(other)], tmp_path / "maps")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_pick_device() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    if torch.cuda.is_available():
+        assert pick_device("auto").type == "cuda"
+        return
+    with pytest.raises(GeotuneError, match="gpu: there is none here"):
+        pick_device("gpu")

@@ -1,0 +1,217 @@
+"""`geotune check`, and what it has in common with `geotune fit`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+from geotune.config import parse_recipe
+from geotune.factory.build_data import build_data
+from geotune.types import GeotuneError
+from helpers.corrupt_files import masks, write
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+class Data:
+    """A whole data set of six scenes, to be spoilt, and its recipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.values = masks(folder)
+
+    def scene(self, name: str) -> Path:
+        return self.folder / "scenes" / f"{name}.tif"
+
+    def change(self, name: str, change: Callable[[Any], Any], place: str | None = None) -> None:
+        """New values for a scene, at the place of another one."""
+        with rasterio.open(self.scene(name)) as file:
+            array = file.read()
+        index = "abcdef".index(place or name)
+        write(self.scene(name), change(array).astype("float32"), index)
+        label = self.folder / "labels" / f"{name}.tif"
+        with rasterio.open(label) as file:
+            mask = file.read()
+        write(label, mask, index)
+
+    def recipe(self) -> Path:
+        path = self.folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(self.values))
+        return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    return Data(tmp_path / "data")
+
+
+@pytest.fixture
+def check(geotune: Command, data: Data) -> Callable[..., tuple[int, dict[str, Any]]]:
+    def run(*overrides: str) -> tuple[int, dict[str, Any]]:
+        page = data.folder / "page.html"
+        code, out, err = geotune("check", data.recipe(), *overrides, "--json", "--page", page)
+        assert "Traceback" not in err
+        return code, json.loads(out)
+
+    return run
+
+
+def texts(found: dict[str, Any], severity: str) -> list[str]:
+    return [one["text"] for one in found["findings"] if one["severity"] == severity]
+
+
+def test_data_in_order_has_no_errors(check: Any, data: Data) -> None:
+    code, found = check()
+    assert code == 0 and found["errors"] == 0 and found["scenes"] == 6
+    assert found["distances_m"]["train-val"] == pytest.approx(520, rel=1e-2)
+    assert found["class_counts"]["val"].keys() == {"land", "water"}
+    page = (data.folder / "page.html").read_text()
+    assert "A training would start" in page or "Nothing is wrong" in page
+    assert len(re.findall("<svg", page)) == 3
+    assert not re.search(r'(src|href)="(?!#|data:)', page)
+
+
+def test_all_faults_are_told_and_fit_refuses_the_first(check: Any, data: Data) -> None:
+    data.scene("a").write_bytes(b"no raster")
+    data.scene("c").write_bytes(data.scene("c").read_bytes()[:9000])
+    data.change("e", lambda a: np.where(a == a.max(), np.nan, a))
+    (data.folder / "labels" / "d.tif").unlink()
+    code, found = check("data.split.val=[e,f]", "data.split.test=[]")
+    assert code == 1
+    errors = texts(found, "error")
+    for name in ("scenes/a.tif", "scenes/c.tif", "scenes/e.tif", "labels/d.tif"):
+        assert any(name in text for text in errors), (name, errors)
+    with pytest.raises(GeotuneError) as refused:
+        build_data(parse_recipe(data.values))
+    assert any(str(refused.value).split(" (")[0] in text for text in errors)
+
+
+def test_overlaps_across_parts_are_an_error_unless_allowed(check: Any, data: Data) -> None:
+    data.change("e", lambda a: a, place="a")
+    code, found = check()
+    [text] = [text for text in texts(found, "error") if "overlap" in text]
+    assert code == 1 and "a.tif (train)" in text and "e.tif (val)" in text
+    assert re.search(r"overlap by 230,\d{3} m2", text)  # 48 x 48 pixels of 10 m
+    with pytest.raises(GeotuneError, match=re.escape(text[:80])):
+        build_data(parse_recipe(data.values))
+    code, found = check("data.split.allow_overlap=true")
+    assert code == 0 and text in texts(found, "warning")
+
+
+def test_the_same_pixels_in_two_parts_are_an_error(check: Any, data: Data) -> None:
+    with rasterio.open(data.scene("a")) as file:
+        image = file.read()
+    data.change("f", lambda _: image)
+    data.change("b", lambda _: image)
+    code, found = check()
+    [text] = texts(found, "error")
+    assert code == 1 and "hold the same pixels" in text
+    assert "a.tif (train)" in text and "f.tif (test)" in text
+    data.change("f", lambda a: a + 1)
+    code, found = check()
+    assert code == 0 and any("more than once" in text for text in texts(found, "note"))
+
+
+def test_odd_values_are_warned_of(check: Any, data: Data) -> None:
+    data.change("a", lambda a: a / 10_000)
+    data.change("b", lambda a: np.minimum(a, np.percentile(a, 97)))
+    data.change("c", lambda a: np.stack([a[0], a[1], np.full_like(a[2], 7)]))
+
+    def border(array: Any) -> Any:
+        array[:, :6] = 255
+        return array
+
+    data.change("d", border)
+    code, found = check()
+    warnings = texts(found, "warning")
+    assert code == 0
+    for pattern in (
+        r"a\.tif \(mean 0\.0\d+\).*: other units than the rest, whose mean is about",
+        r"b\.tif: .*% of band red hold its highest value .*; saturated are red, .*in 1 of 6",
+        r"band nir has one value in 1 of . scenes: .*c\.tif",
+        r"d\.tif: 12\.5% of its pixels hold 255 in every band.*data\.nodata: 255",
+    ):
+        assert any(re.search(pattern, text) for text in warnings), (pattern, warnings)
+    # what is saturated or filled is not told of the others
+    assert not any("saturated" in text and "d.tif" in text for text in warnings)
+
+
+def test_swapped_bands_are_warned_of(check: Any, data: Data) -> None:
+    offsets = np.array([0, 500, 1000])[:, None, None]
+    for name in "abcdef":
+        data.change(name, lambda a: a + offsets)
+    _, found = check()
+    assert not any("swapped" in text for text in texts(found, "warning"))
+    data.change("c", lambda a: a[[2, 1, 0]])
+    _, found = check()
+    [text] = [text for text in texts(found, "warning") if "swapped" in text]
+    assert "c.tif: its bands look swapped: red is like nir, nir is like red" in text
+
+
+def test_files_unlike_the_others_are_named(check: Any, data: Data) -> None:
+    with rasterio.open(data.scene("b")) as file:
+        image = file.read()
+    write(data.scene("b"), image.astype("uint16"), 1, nodata=0)
+    _, found = check()
+    warnings = " ".join(texts(found, "warning"))
+    assert re.search(r"number type is float32 in 5 of 6 scenes, but not in .*b\.tif", warnings)
+    assert re.search(r"nodata value is None in 5 of 6 scenes, but not in .*b\.tif", warnings)
+
+
+def test_bad_samples_are_skipped_and_listed(data: Data) -> None:
+    names = "abcdef"
+    for i in range(40):
+        image = np.random.default_rng(100 + i).normal(500, 60, (3, 48, 48)).astype("float32")
+        write(data.folder / "scenes" / f"s{i}.tif", image, 10 + i)
+        write(data.folder / "labels" / f"s{i}.tif", np.ones((1, 48, 48), "uint8"), 10 + i)
+    data.values["data"]["split"]["train"] = [*"abcd", *(f"s{i}" for i in range(40))]
+    data.scene("a").write_bytes(b"")
+    data.change("b", lambda a: np.where(a == a.max(), np.nan, a))
+    with pytest.raises(GeotuneError, match=r"a\.tif: cannot be opened"):
+        build_data(parse_recipe(data.values))
+    data.values["train"]["skip_bad_samples"] = True
+    made = build_data(parse_recipe(data.values))
+    assert "a" not in made.parts["train"] and "b" not in made.parts["train"]
+    assert len(made.parts["train"]) == 42 and len(made.skipped) == 2
+    assert "a.tif" in made.skipped[0] and "band" in made.skipped[1]
+    assert sum("skipped, for train.skip_bad_samples" in note for note in made.notes) == 2
+    for name in names[:4]:
+        data.scene(name).write_bytes(b"")
+    with pytest.raises(GeotuneError, match=r"4 of 46 samples are bad: a, b, c, d; at most 5%"):
+        build_data(parse_recipe(data.values))
+
+
+@pytest.mark.slow
+def test_seen_and_unseen_regions_and_what_was_skipped_are_in_the_report(
+    geotune: Command, data: Data, tmp_path: Path
+) -> None:
+    """Two regions of three scenes: one tests, scenes of the other train and validate."""
+    data.values["data"]["split"] = {
+        "kind": "folds",
+        "by": "^([abc]|[def])$",
+        "folds": 2,
+        "fold": 1,
+        "val": 0.34,
+    }
+    data.values["train"]["run"] = str(tmp_path / "run")
+    code, _, err = geotune("fit", data.recipe())
+    assert code == 0, err
+    code, out, err = geotune("test", tmp_path / "run", "--json")
+    assert code == 0, err
+    gap = json.loads(out)["gap"]
+    assert gap["seen_in"] == "training"  # each scene is its own region here
+    assert not set(gap["seen_regions"]) & set(gap["unseen_regions"])
+    assert gap["unseen"]["miou"] == json.loads(out)["metrics"]["miou"]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Region by region" in report and "How far the parts lie apart" in report
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["data"]["skipped"] == [] and run["data"]["distances_m"]["train-test"] > 0

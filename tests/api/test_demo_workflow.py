@@ -1,0 +1,54 @@
+"""`geotune demo`, on smaller scenes and for one epoch; the README's test runs it as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+
+from geotune.config import Recipe, parse_recipe
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(values: dict[str, Any], source: str) -> Recipe:
+        values = copy.deepcopy(values)
+        values["data"] |= {"size": 64, "window": 32, "samples": 4}
+        values["train"] |= {"epochs": 1, "batch_size": 4}
+        return parse_recipe(values, source)
+
+    monkeypatch.setattr("geotune.api.demo_workflow.parse_recipe", parse)
+
+
+def test_demo(geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = geotune("demo")
+    assert code == 0, err
+    assert "random weights" in err
+    said = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    for label in ("recipe", "adapter", "map", "polygons", "report"):
+        assert Path(said[label]).is_file(), label
+    scene = Path("geotune-demo/scenes") / Path(said["map"]).name.replace("_classes", "")
+    with rasterio.open(said["map"]) as found:
+        assert found.crs is not None and found.shape == (64, 64)
+        if scene.is_file():
+            with rasterio.open(scene) as image:
+                assert found.transform == image.transform
+    report = Path(said["report"]).read_text(encoding="utf-8")
+    assert "random" in report and "IoU" in report
+
+
+def test_demo_leaves_what_is_not_its_own(geotune: Command, tmp_path: Path) -> None:
+    """Where its run should go stands something else."""
+    run = tmp_path / "mine" / "est"
+    run.mkdir(parents=True)
+    (run / "notes.txt").write_text("mine")
+    code, _, err = geotune("demo", run.parent)
+    assert code == 1 and f"{run}: is there and is no run of geotune" in err
+    assert [path.name for path in run.parent.rglob("*")] == ["est", "notes.txt"]

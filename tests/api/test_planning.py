@@ -1,0 +1,310 @@
+"""`geotune plan`: what a recipe takes, what fits a budget, and trainings that keep to one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from geotune.api.budget_search import as_overrides, fit_budget
+from geotune.api.planning import plan_recipe, plan_values
+from geotune.config import Recipe, parse_recipe, read_recipe
+from geotune.memory.estimate import Prediction, UnpredictableError, predict
+from geotune.memory.tracker import TrackedPeak
+from geotune.types import GeotuneError
+
+ROOT = Path(__file__).parents[1]
+Command = Callable[..., tuple[int, str, str]]
+Values = Callable[..., dict[str, Any]]
+
+
+# ---------------------------------------------------------------- what a recipe takes
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"kind": "full"},
+        {"kind": "frozen"},
+        {"kind": "lora", "rank": 4},
+        {"kind": "est", "min_width": 8, "down": "pca"},
+        {"kind": "est", "min_width": 8, "frozen_precision": "int8"},
+        {"kind": "adapter", "stem": 8},
+    ],
+    ids=lambda m: "-".join(map(str, m.values())),
+)
+@pytest.mark.parametrize("changes", [{}, {"train.accumulate": 2, "train.precision": "bf16-mixed"}])
+def test_a_run_takes_what_was_predicted(
+    tiny_values: Values, tmp_path: Path, method: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    """The plan without weights, the prediction in the run and the tensors of its own step."""
+    from geotune.api.fitting import fit_recipe
+
+    samples = 4 * 2
+    recipe = parse_recipe(
+        tiny_values({"method": method, "train.epochs": 1, "data.samples": samples, **changes})
+    )
+    planned = plan_recipe(recipe).prediction.cpu.total
+    memory = fit_recipe(recipe, tmp_path / "run").summary["peak_memory"]
+    assert planned == memory["predicted_bytes"]
+    assert memory["tracked_bytes"] == pytest.approx(planned, rel=0.02)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["peak_memory"] == memory
+    assert memory["peak_bytes"] > memory["tracked_bytes"]  # the process has more than tensors
+
+
+def test_parts_and_places_sum_to_the_peak(tiny_values: Values) -> None:
+    values = plan_values(plan_recipe(parse_recipe(tiny_values({"method.stem": 8}))))
+    assert sum(values["parts"].values()) == values["peak_bytes"] == values["cpu"]["peak_bytes"]
+    by_place = values["by_place"]
+    assert sum(n for parts in by_place.values() for n in parts.values()) == values["peak_bytes"]
+    assert set(by_place) <= {"backbone", "method", "decoder", "loss", "optimizer"}
+    assert "trained" not in by_place["backbone"] and by_place["backbone"]["frozen"] > 0
+    assert by_place["method"]["trained"] > 0 and by_place["decoder"]["trained"] > 0
+    gpu = values["gpu"]
+    parts = gpu["peak_bytes"] + gpu["allocator_bytes"] + gpu["cuda_context_bytes"]
+    assert gpu["total_bytes"] == parts
+
+
+def test_what_is_put_into_the_backbone_is_the_methods(tiny_values: Values) -> None:
+    recipe = parse_recipe(tiny_values({"method": {"kind": "lora", "rank": 4, "stem": 0}}))
+    by_place = plan_recipe(recipe).peak.by_place
+    assert "trained" not in by_place["backbone"] and by_place["method"]["trained"] > 0
+    assert by_place["backbone"]["saved"] > 0
+
+
+def test_bands_come_from_the_files_where_the_recipe_names_none(
+    tiny_values: Values, tmp_path: Path
+) -> None:
+    named = plan_recipe(parse_recipe(tiny_values())).prediction
+    unnamed = plan_recipe(parse_recipe(tiny_values({"backbone.bands": None}))).prediction
+    assert named.cpu.total == unnamed.cpu.total
+    elsewhere = tiny_values(data=tmp_path / "nowhere")
+    assert plan_recipe(parse_recipe(elsewhere)).prediction.cpu.total == named.cpu.total
+
+
+def test_weights_are_not_read(tiny_values: Values) -> None:
+    changes = {"backbone.pretrained": True, "backbone.weights": "no/such/file.safetensors"}
+    assert plan_recipe(parse_recipe(tiny_values(changes))).peak.total > 0
+
+
+def test_a_model_that_looks_at_values_is_computed(
+    tiny_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tests/memory/test_predict.py` has one that really does."""
+    expected = plan_recipe(parse_recipe(tiny_values())).peak.total
+
+    def looking(*arguments: Any, compute: bool = False) -> Prediction:
+        if not compute:
+            raise UnpredictableError
+        return predict(*arguments, compute=compute)
+
+    monkeypatch.setattr("geotune.api.planning.predict", looking)
+    plan = plan_recipe(parse_recipe(tiny_values()))
+    assert plan.prediction.computed
+    assert any("computed on this CPU" in note for note in plan.notes)
+    assert plan.peak.total == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_large_vit_keeps_its_promises() -> None:
+    """ViT-L at 224 pixels, a batch of 8, bf16: shares of full."""
+    path = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
+
+    def peak(*overrides: str) -> int:
+        return plan_recipe(read_recipe(path, overrides)[0]).peak.total
+
+    full = peak("method.kind=full")
+    assert peak() <= 0.27 * full
+    assert peak("method.frozen_precision=bf16") <= 0.16 * full
+    assert peak("method.frozen_precision=int8") <= 0.12 * full
+
+
+# ---------------------------------------------------------------- budgets
+def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[Prediction, None]]:
+    """Predictions by a formula; `full` has nothing to hold in fewer bits."""
+
+    def predict(recipe: Recipe) -> tuple[Prediction, None]:
+        kind = recipe.method.kind
+        if kind == "full" and recipe.method.frozen_precision != "fp32":
+            raise GeotuneError("nothing is frozen")
+        if kind in ("full", "lora") and recipe.train.cache != "none":
+            raise GeotuneError("features change")
+        peak = TrackedPeak(bytes_of(recipe), {"backbone": {"saved": bytes_of(recipe)}})
+        return Prediction(peak, peak, flops=100), None
+
+    return predict
+
+
+def by_formula(recipe: Recipe) -> int:
+    frozen = {"fp32": 400, "bf16": 200, "int8": 100}[recipe.method.frozen_precision]
+    frozen *= recipe.train.cache == "none"
+    micro = recipe.train.batch_size // recipe.train.accumulate
+    saved = {"none": 60, "decoder": 50, "all": 40}[recipe.train.recompute]
+    return {"full": 1600, "lora": frozen + 100}.get(recipe.method.kind, frozen) + micro * saved
+
+
+def found(recipe: Recipe, budget: int, **options: Any) -> Any:
+    return fit_budget(recipe, budget, weighed(by_formula), lambda p, _: p.cpu.total, **options)
+
+
+@pytest.fixture
+def lora(tiny_values: Values) -> Recipe:
+    """Needs 400 + 100 + 8 * 50 = 900."""
+    return parse_recipe(tiny_values({"method": {"kind": "lora"}, "train.batch_size": 8}))
+
+
+@pytest.mark.parametrize(
+    ("budget", "changes"),
+    [
+        (900, {}),
+        (850, {"train.accumulate": 2}),  # 700
+        (600, {"train.accumulate": 4}),
+        (400, {"train.accumulate": 4, "method.frozen_precision": "bf16"}),  # 8 are not needed
+        (250, {"train.accumulate": 8, "method.frozen_precision": "int8"}),
+        (240, {"train.accumulate": 8, "method.frozen_precision": "int8", "train.recompute": "all"}),
+    ],
+)
+def test_the_cheapest_changes_that_fit_come_first(
+    lora: Recipe, budget: int, changes: dict[str, Any]
+) -> None:
+    fitting = found(lora, budget)
+    first = fitting.proposals[0]
+    assert first.changes == changes
+    assert first.bytes == by_formula(first.recipe) <= budget
+    assert all(candidate.bytes <= budget for candidate in fitting.proposals)
+    assert all(candidate.recipe.method.kind == "lora" for candidate in fitting.proposals)
+    names = [json.dumps(candidate.changes, sort_keys=True) for candidate in fitting.proposals]
+    assert len(set(names)) == len(names)
+    ranks = [candidate.rank for candidate in fitting.proposals]
+    assert ranks == sorted(ranks)
+
+
+def test_smaller_micro_batches_keep_the_batch(lora: Recipe) -> None:
+    for candidate in found(lora, 300).proposals:
+        train = candidate.recipe.train
+        assert train.batch_size == 8 and train.batch_size % train.accumulate == 0
+        if train.accumulate > 1:
+            assert any("batch norm" in note for note in candidate.notes)
+
+
+def test_another_method_comes_last_and_is_named(tiny_values: Values) -> None:
+    full = parse_recipe(tiny_values({"method": {"kind": "full", "stem": 8}}))
+    fitting = found(full, 500)
+    first = fitting.proposals[0]
+    assert first.recipe.method.kind == "est" and first.recipe.method.stem == 8
+    assert any("another method" in note for note in first.notes)
+    assert "method.kind=est" in as_overrides(first.changes)
+
+
+def test_where_nothing_fits_the_smallest_is_told(lora: Recipe) -> None:
+    fitting = found(lora, 10)
+    assert fitting.proposals == []
+    assert fitting.smallest.bytes == 40  # est or frozen from a cache, one window at a time
+    assert fitting.held_up_by == ("saved", "backbone", 40)
+
+
+def test_a_cache_comes_last_and_only_where_the_features_never_change(
+    tiny_values: Values, lora: Recipe
+) -> None:
+    est = parse_recipe(tiny_values({"train.batch_size": 8}))
+    fitting = found(est, 45)
+    changes = {"train.accumulate": 8, "train.recompute": "all", "train.cache": "disk"}
+    assert fitting.proposals[0].changes == changes  # frozen precision saves nothing then
+    assert found(est, 200).proposals[0].changes.keys() == {
+        "train.accumulate",
+        "method.frozen_precision",
+    }
+    first = found(lora, 150).proposals[0]
+    assert first.recipe.method.kind == "est" and "train.cache" not in first.changes
+
+
+def test_processes_share_a_batch(lora: Recipe) -> None:
+    for candidate in found(lora, 400, world=2).proposals:
+        assert 8 % (2 * candidate.recipe.train.accumulate) == 0
+
+
+# ---------------------------------------------------------------- a cache of features
+@pytest.mark.parametrize("method", ["est", "frozen", "dtl"])
+def test_a_training_from_a_cache_takes_what_was_predicted(
+    tiny_values: Values, tmp_path: Path, method: str
+) -> None:
+    from geotune.api.fitting import fit_recipe
+
+    changes: dict[str, Any] = {"method": {"kind": method, "stem": 0}, "train.epochs": 1}
+    changes |= {"train.cache": "disk", "train.cache_folder": str(tmp_path / "cache")}
+    recipe = parse_recipe(tiny_values({**changes, "train.precision": "bf16-mixed"}))
+    plan = plan_recipe(recipe)
+    summary = fit_recipe(recipe, tmp_path / "run").summary
+    memory = summary["peak_memory"]
+    assert plan.peak.total == memory["predicted_bytes"]
+    assert memory["tracked_bytes"] == pytest.approx(plan.peak.total, rel=0.02)
+    assert plan.kept is not None and plan.kept.train_bytes is not None
+    assert plan.kept.filling_bytes > plan.peak.by_place.get("backbone", {}).get("frozen", 0)
+    whole = summary["cache"]["samples"] * plan.kept.window_bytes  # and shards' heads and cards
+    assert whole < summary["cache"]["bytes"] < whole + 100_000
+    assert plan.kept.train_bytes == 8 * 8 * plan.kept.window_bytes
+    assert any("train.cache disk" in note for note in plan.notes)
+
+
+def test_a_cache_cannot_be_planned_where_the_backbone_changes(tiny_values: Values) -> None:
+    values = tiny_values({"method": {"kind": "lora"}, "train.cache": "disk"})
+    with pytest.raises(GeotuneError, match=r"train\.cache.*lora changes the backbone"):
+        plan_recipe(parse_recipe(values))
+
+
+# ---------------------------------------------------------------- the commands
+def test_the_command(geotune: Command, tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    figure = tmp_path / "parts.svg"
+    recipe = tiny_recipe({"method": {"kind": "full", "stem": 0}})
+    code, out, err = geotune("plan", recipe, "--figure", figure)
+    assert code == 0, err
+    for word in ("frozen", "optimizer state", "saved", "backbone", "decoder", "on a GPU"):
+        assert word in out
+    assert "assumed" in out and figure.read_text().lstrip().startswith("<?xml")
+    code, out, err = geotune("plan", recipe, "--json")
+    peak = json.loads(out)["peak_bytes"]
+    code, out, err = geotune("plan", recipe, "--budget", f"{0.8 * peak:.0f}", "--json")
+    assert code == 0, err
+    values = json.loads(out)
+    assert values["budget_bytes"] == round(0.8 * peak) and values["proposals"]
+    assert all(found["peak_bytes"] <= 0.8 * peak for found in values["proposals"])
+    assert all(found["relative_time"] > 0 for found in values["proposals"])
+    code, out, err = geotune("plan", recipe, "--budget", "1kB")
+    assert code == 0 and "nothing fits" in out and "held up by" in out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("amount", ["lots", "8 parsecs", "-3GB", "0", ""])
+def test_a_budget_that_cannot_be_read(
+    geotune: Command, tiny_recipe: Callable[..., Path], amount: str
+) -> None:
+    code, _, err = geotune("plan", tiny_recipe(), f"--budget={amount}")
+    assert code == 1 and "--budget" in err and "8GB" in err
+    code, _, err = geotune("fit", tiny_recipe(), f"train.memory_budget={amount or 'none'}")
+    assert code == 1 and "train.memory_budget" in err
+
+
+def test_a_training_keeps_to_its_budget(
+    geotune: Command, tiny_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe({"method": {"kind": "full", "stem": 0}, "train.epochs": 1})
+    peak = json.loads(geotune("plan", recipe, "--json")[1])["peak_bytes"]
+    budget = f"train.memory_budget={0.9 * peak:.0f}"
+    code, out, err = geotune("fit", recipe, budget, "--json")
+    assert code == 0, err
+    assert "train.memory_budget" in err and "predicted" in err
+    result = json.loads(out)
+    assert result["summary"]["peak_memory"]["predicted_bytes"] <= 0.9 * peak
+    assert result["summary"]["peak_memory"]["tracked_bytes"] <= 0.91 * peak
+    kept = read_recipe(tmp_path / "run" / "recipe.yaml")[0]
+    asked = read_recipe(tmp_path / "run" / "asked.yaml")[0]
+    assert asked == read_recipe(recipe, [budget])[0] != kept
+    code, out, _ = geotune("fit", recipe, budget, "--json")
+    assert code == 0 and json.loads(out)["did"] == "nothing"
+    code, _, err = geotune("fit", recipe, "train.memory_budget=900GB")
+    assert code == 1 and "another recipe" in err
+    code, _, err = geotune("fit", recipe, "train.memory_budget=1kB", "--fresh")
+    assert code == 1 and "nothing fits" in err and "held up by" in err
+    assert torch.is_grad_enabled()

@@ -1,0 +1,115 @@
+"""A backbone of the user's own, as docs/own-backbone.md shows it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+import geotune
+from geotune.api.fitting import fit_recipe
+from geotune.api.prediction import predict_run
+from geotune.api.testing import test_run
+from geotune.config import parse_recipe
+from geotune.types import GeotuneError
+
+test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "own-backbone.md"
+OWN = "python/mine.py:build"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The document's file, in the current folder."""
+    match = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert match is not None
+    code = match.group(1)
+    assert code.count("\n") < 40
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(code)
+    return tmp_path / "mine.py"
+
+
+def test_it_is_a_backbone_like_any_other(file: Path) -> None:
+    backbone = geotune.backbone(OWN, bands=3, pretrained=False)
+    assert [tap.stride for tap in backbone.taps] == [2, 4, 8, 16]
+    assert [tap.channels for tap in backbone.taps] == [16, 32, 64, 128]
+    again = geotune.backbone(OWN, bands=3, pretrained=False)
+    assert backbone.fingerprint == again.fingerprint and backbone.random_weights
+    for method in (geotune.Full(), geotune.Frozen(), geotune.Est()):
+        encoder = geotune.attach(geotune.backbone(OWN, bands=3, pretrained=False), method)
+        assert encoder(torch.randn(1, 3, 37, 50)).maps
+    with pytest.raises(GeotuneError, match=r"backbone\.patch_size 4: python/mine\.py:build has"):
+        geotune.backbone(OWN, bands=3, patch_size=4)
+    with pytest.raises(GeotuneError, match="takes only time"):
+        geotune.backbone(OWN, bands=3, metadata=["location"])
+
+
+def test_it_trains_tests_and_maps_with_the_files_dates(
+    file: Path, tiny_scenes: Path, tiny_values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_scenes, tmp_path / "dated")
+    for i, scene in enumerate(sorted((tmp_path / "dated" / "scenes").iterdir())):
+        with rasterio.open(scene, "r+") as handle:
+            handle.update_tags(ACQUISITIONDATETIME=f"2020-0{2 * i + 1}-15 10:00:00")
+    values = tiny_values({"train.epochs": 1, "method": {"kind": "full"}})
+    values["backbone"] = {
+        "name": OWN,
+        "pretrained": False,
+        "bands": values["backbone"]["bands"],
+        "metadata": ["time"],
+    }
+    undated = parse_recipe(values)
+    with pytest.raises(GeotuneError, match=r"\.tif: does not say its time"):
+        fit_recipe(undated, tmp_path / "undated")
+    assert not (tmp_path / "undated").exists()
+    for key in ("scenes", "labels"):
+        values["data"][key] = values["data"][key].replace(str(tiny_scenes), str(tmp_path / "dated"))
+    run = tmp_path / "run"
+    fit_recipe(parse_recipe(values), run)
+
+    scene = tmp_path / "dated" / "scenes" / "d.tif"
+    for command in (
+        lambda **options: test_run(run, **options),
+        lambda **options: predict_run(run, [str(scene)], tmp_path / "maps", **options),
+    ):
+        with pytest.raises(GeotuneError, match=f"may not run: .*--backbone {OWN}"):
+            command()
+        assert command(backbone=OWN)
+    with pytest.raises(GeotuneError, match=r"d\.tif: does not say its time"):
+        predict_run(run, [str(tiny_scenes / "scenes" / "d.tif")], tmp_path / "m", backbone=OWN)
+
+    def shares(day: str) -> Any:
+        with rasterio.open(scene, "r+") as handle:
+            handle.update_tags(ACQUISITIONDATETIME=day)
+        predict_run(run, [str(scene)], tmp_path / "maps", backbone=OWN, probabilities=True)
+        with rasterio.open(tmp_path / "maps" / "d_probabilities.tif") as handle:
+            return handle.read()
+
+    assert not np.array_equal(shares("2020-01-01"), shares("2020-12-01"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("python/mine.py", "expected python/FILE.py:FUNCTION"),
+        ("python/mine.txt:build", "expected python/FILE.py:FUNCTION"),
+        ("python/gone.py:build", "there is no file"),
+        ("python/mine.py:gone", "has no function gone"),
+        ("python/bad.py:build", "bad.py: fails with ZeroDivisionError"),
+        ("python/other.py:build", "gives int, expected a geotune.Backbone"),
+    ],
+)
+def test_what_is_no_backbone_is_refused(file: Path, name: str, reason: str) -> None:
+    (file.parent / "bad.py").write_text("1 / 0\n")
+    (file.parent / "other.py").write_text("def build(request):\n    return 1\n")
+    with pytest.raises(GeotuneError, match=reason):
+        geotune.backbone(name, bands=3, pretrained=False)

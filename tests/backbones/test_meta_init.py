@@ -1,0 +1,44 @@
+"""Models without contents have the shapes of those with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import geotune
+from geotune.backbones.meta_init import are_empty, empty_weights
+
+
+def test_shapes_taps_and_small_values_are_those_of_the_model() -> None:
+    full = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
+    with empty_weights():
+        assert are_empty()
+        empty = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
+    assert not are_empty()
+    assert empty.taps == full.taps and empty.fingerprint == "" != full.fingerprint
+    shapes = [{n: (t.shape, t.dtype) for n, t in m.state_dict().items()} for m in (full, empty)]
+    assert shapes[0] == shapes[1]
+
+
+def test_large_parameters_are_not_drawn_however_that_is_written() -> None:
+    def same(tensor: torch.Tensor) -> bool:
+        before = tensor.detach().clone()
+        nn.init.trunc_normal_(tensor)
+        nn.init.kaiming_uniform_(tensor)
+        with torch.no_grad():
+            tensor.normal_().mul_(2)
+        tensor.data.uniform_()
+        return torch.equal(before, tensor)
+
+    with empty_weights():
+        assert same(nn.Parameter(torch.zeros(300, 300)))
+        assert not same(nn.Parameter(torch.zeros(10, 10)))
+        assert torch.rand(300, 300).std() > 0.1  # what is no parameter is as always
+
+
+def test_the_state_is_restored_after_an_error() -> None:
+    with pytest.raises(RuntimeError, match="broken"), empty_weights():
+        raise RuntimeError("broken")
+    assert not are_empty()
+    assert nn.Linear(300, 300).weight.std() > 0

@@ -1,0 +1,71 @@
+"""Runs on a Ray cluster of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geotune.types import GeotuneError
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geotune.bench.ray_executor import RayWorker
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(GeotuneError, match=r"--ray: needs Ray.*geotune\[ray\]"):
+        RayWorker("auto")
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as on the cluster: sums depend on it
+    ray = pytest.importorskip("ray")
+    paths = os.pathsep.join(str(Path(part).resolve()) for part in ("src", "tests"))
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_two_workers_come_to_the_same_and_a_run_whose_worker_dies_is_tried_again(
+    ray: Any, suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    import threading
+
+    from geotune.bench.run_suite import bench
+
+    path = suite({"train.epochs": 2}, grid={"method.kind": ["est", "frozen"]}, baselines=None)
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        """Of the first run that has begun."""
+        recipe = tmp_path / "bench" / "runs" / "tiny" / "est-0" / ".lock"
+        while not (recipe.is_file() and recipe.read_text()):
+            time.sleep(0.05)
+        child = json.loads(recipe.read_text())["process"]
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        killed.append(int(fields[1]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    found = bench(path, ray="auto")
+    killer.join()
+    assert killed and [row["error"] for row in found.rows] == [None, None]
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(path.read_text().replace(str(tmp_path / "bench"), str(tmp_path / "alone")))
+    expected = bench(alone)
+    assert [row["metrics"] for row in found.rows] == [row["metrics"] for row in expected.rows]

@@ -1,0 +1,79 @@
+"""Rows: where a run stands in the grid, as columns by the grid's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from geotune.api.fitting import fit_recipe
+from geotune.api.testing import test_run as judge_run
+from geotune.bench.grid import expand
+from geotune.bench.local_executor import Outcome
+from geotune.bench.results import row_of
+from geotune.bench.suite import TAKEN, read_suite
+
+Write = Callable[..., Path]
+
+RESULTS = {"run", "status", "search", "error"}
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Rows of runs that have all failed: what is known before any has begun."""
+    cells = expand(read_suite(path))[0]
+    return [row_of(cell, path, Outcome("no"), None) for cell in cells]
+
+
+def test_the_grids_keys_are_columns_with_the_values_that_they_have(suite: Write) -> None:
+    path = suite(
+        grid={
+            "train.lr": [1e-3, 1e-2],
+            "size": {"small": {"train.batch_size": 2, "decoder": {"kind": "fcn", "channels": 8}}},
+        },
+        seeds=[7],
+        fractions=[0.5],
+        baselines=None,
+    )
+    first, second = rows_of(path)
+    assert {k: v for k, v in first.items() if k not in RESULTS} == {
+        "recipe": "tiny",
+        "method": "est",
+        "method.kind": "est",
+        "train.seed": 7,
+        "train.lr": 1e-3,
+        "size": "small",
+        "train.batch_size": 2,
+        "decoder.kind": "fcn",
+        "decoder.channels": 8,
+        "data.fraction": 0.5,
+    }
+    assert second["train.lr"] == 1e-2
+
+
+def test_method_and_seed_are_there_though_the_grid_does_not_vary_them(suite: Write) -> None:
+    [row] = rows_of(suite(baselines=None))
+    assert (row["method.kind"], row["train.seed"]) == ("est", 0)
+
+
+def test_no_two_runs_have_the_same_recipe_method_and_seed(suite: Write) -> None:
+    rows = rows_of(suite(grid={"method.kind": ["full", "est"]}, seeds=[0, 1]))
+    found = {(row["recipe"], row["method.kind"], row["train.seed"]) for row in rows}
+    assert len(found) == len(rows) == 8
+    assert ("tiny", "unet_from_scratch", 0) in found
+
+
+def test_a_baseline_stands_beside_each_label_of_the_other_axes(suite: Write) -> None:
+    rows = rows_of(suite(grid={"method.kind": ["est"], "decoder.kind": ["linear", "fcn"]}))
+    scratch = [row for row in rows if row["method.kind"] == "unet_from_scratch"]
+    assert [row["decoder.kind"] for row in scratch] == ["linear", "fcn"]
+    assert len({row["run"] for row in scratch}) == 1
+
+
+def test_no_axis_may_take_the_name_of_a_column(suite: Write, tmp_path: Path) -> None:
+    [cell] = expand(read_suite(suite(baselines=None)))[0]
+    fit_recipe(cell.recipe, tmp_path / "run")
+    judge_run(tmp_path / "run")
+    for outcome in (Outcome("no"), Outcome()):
+        row = row_of(cell, tmp_path / "run", outcome, None)
+        assert {name for name in row if "." not in name} - {cell.axis} <= set(TAKEN)
+        assert ("cost" in row) == (outcome.error is None)

@@ -1,0 +1,65 @@
+"""Recipes that reproduce papers: every one, and every row of commands, is a recipe."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from geotune.config import read_recipe
+from geotune.config.data_options import Named
+from geotune.datasets.registry import DATASETS, named_dataset
+from geotune.info import backbone_facts
+from geotune.registry import METHODS
+
+ROOT = Path(__file__).parents[2]
+ROWS = [
+    line
+    for line in (ROOT / "recipes/peft_geofm/rows.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+COMMANDS = [
+    line.strip()
+    for folder in ("peft_geofm", "est")
+    for line in (ROOT / "recipes" / folder / "README.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("    geotune fit ")
+]
+
+
+@pytest.mark.parametrize("command", [*ROWS, *COMMANDS])
+def test_a_command_is_a_recipe_on_a_named_data_set(command: str) -> None:
+    geotune, fit, path, *overrides = shlex.split(command)
+    assert (geotune, fit) == ("geotune", "fit")
+    recipe, _ = read_recipe(ROOT / path, overrides)
+    assert isinstance(recipe.data, Named)
+    about = named_dataset(recipe.data.name)
+    assert Path(path).stem == about.name
+    assert set(recipe.backbone.bands or ()) <= set(about.bands)
+    facts = backbone_facts(recipe.backbone.name.removesuffix(".ms_in22k"))
+    assert facts is not None and facts["methods"][recipe.method.kind] == "works"
+
+
+def test_rows_are_the_papers_and_no_two_share_a_run() -> None:
+    read = [read_recipe(ROOT / row.split()[2], shlex.split(row)[3:])[0] for row in ROWS]
+    assert len(read) == 80 == len({recipe.train.run for recipe in read})
+    assert {recipe.method.kind for recipe in read} == {
+        "frozen",
+        "full",
+        "lora",
+        "vpt",
+        "vit_adapter",
+    } & set(METHODS)
+    for recipe in read:
+        assert recipe.train.run is not None
+        assert recipe.train.run.name == recipe.method.kind
+        full = recipe.method.kind == "full"
+        assert recipe.train.backbone_lr == (recipe.train.lr if full else None)
+
+
+def test_every_data_set_of_both_papers_has_a_recipe_and_all_are_in_the_document() -> None:
+    peft = {path.stem for path in (ROOT / "recipes/peft_geofm").glob("*.yaml")}
+    est = {path.stem for path in (ROOT / "recipes/est").glob("*.yaml")}
+    assert peft | est <= set(DATASETS) and len(peft) == 5 and len(est) == 7
+    text = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}`" in text for name in DATASETS)

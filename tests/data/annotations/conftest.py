@@ -1,0 +1,47 @@
+"""A folder of small images, and opening the objects that a test writes beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geotune.data.annotations.annotated_scenes import open_object_scenes
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.source import RasterSource
+from geotune.data.scenes.scene import Scene
+
+CLASSES = ["ship", "crane"]
+SHAPE = 60, 80
+
+
+@pytest.fixture
+def images(write_raster: Any) -> dict[str, RasterSource]:
+    """Three images of 60 x 80 pixels, `a.tif` to `c.tif`, by name."""
+    ones = np.ones((1, *SHAPE), dtype="uint8")
+    return {name: open_raster(write_raster(f"{name}.tif", ones)) for name in "abc"}
+
+
+@pytest.fixture
+def opened(tmp_path: Path, images: dict[str, RasterSource]) -> Callable[..., list[Scene]]:
+    """Opens the images of the test's folder with the labels of a pattern."""
+
+    def read(
+        labels: str, scenes: str = "*.tif", classes: list[str] = CLASSES, **options: Any
+    ) -> list[Scene]:
+        of_files = {
+            key: options.pop(key) for key in ("format", "missing", "class_values") if key in options
+        }
+        return open_object_scenes(
+            scenes=str(tmp_path / scenes),
+            labels=str(tmp_path / labels),
+            classes=classes,
+            options=Options(**options),
+            **of_files,
+        )
+
+    return read

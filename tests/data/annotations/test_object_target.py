@@ -1,0 +1,164 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geotune.boxes.oriented import as_oriented, canonical
+from geotune.boxes.polygons import outlines
+from geotune.data.annotations.object_labels import ObjectLabels
+from geotune.data.annotations.object_target import Objects
+from geotune.data.augment import turn
+from geotune.data.raster.windows import Window, grid
+
+SIDE = 40
+
+
+def labels(boxes: Any, classes: Any = None, difficult: Any = None, **options: Any) -> ObjectLabels:
+    boxes = np.asarray(boxes, dtype=float)
+    count = len(boxes)
+    return ObjectLabels(
+        path="objects",  # type: ignore[arg-type]  # no file is read
+        classes=("ship", "crane"),
+        shape=options.get("shape", (SIDE, SIDE)),
+        boxes=boxes,
+        indices=np.zeros(count, dtype=np.int64) if classes is None else np.array(classes),
+        difficult=np.zeros(count, dtype=bool) if difficult is None else np.array(difficult),
+        visible=options.get("visible", 0.5),
+        overlaps=True,
+    )
+
+
+def drawn(boxes: Any, shape: tuple[int, int], grown: float = 0.0) -> Any:
+    """Pixels `(N, H, W)` whose centres lie in the boxes, with sides longer by `grown`."""
+    rows, cols = np.mgrid[: shape[0], : shape[1]] + 0.5
+    boxes = as_oriented(boxes) + np.array([0, 0, grown, grown, 0])
+    return np.array([shapely.contains_xy(box, cols, rows) for box in outlines(boxes)])
+
+
+oriented = st.tuples(
+    st.floats(-5, SIDE + 5),
+    st.floats(-5, SIDE + 5),
+    st.floats(2, 30),
+    st.floats(2, 30),
+    st.floats(-4, 4),
+)
+
+
+@pytest.mark.parametrize("way", range(8))
+@given(boxes=st.lists(oriented, min_size=1, max_size=4), height=st.integers(8, SIDE))
+@settings(max_examples=15, deadline=None)
+def test_boxes_turn_as_the_image_does(way: int, boxes: Any, height: int) -> None:
+    target = labels(canonical(np.array(boxes))).read(Window(0, 0, height, SIDE))
+    turned = target.turned(way)
+    assert turned.valid.shape == turn(target.valid, way).shape
+    # a pixel whose centre lies on an edge may fall to either side
+    least, most = (drawn(turned.boxes, turned.valid.shape, grown) for grown in (-1e-6, 1e-6))
+    for low, mask, high in zip(least, drawn(target.boxes, (height, SIDE)), most, strict=True):
+        assert (low <= turn(mask, way)).all() and (turn(mask, way) <= high).all()
+
+
+@pytest.mark.parametrize("way", range(8))
+def test_horizontal_boxes_turn_as_the_image_does(way: int) -> None:
+    target = labels([[3, 5, 11, 8], [-4, 20, 6, 29]]).read(Window(0, 0, 30, SIDE))
+    turned = target.turned(way)
+    expected = [turn(mask, way) for mask in drawn(target.boxes, (30, SIDE))]
+    assert (drawn(turned.boxes, turned.valid.shape) == expected).all()
+    assert (turned.counted == target.counted).all()
+
+
+def test_an_object_keeps_its_whole_box_and_counts_from_half_of_it_on() -> None:
+    found = labels([[-4, 0, 6, 10], [-5, 0, 5, 10], [-6, 0, 4, 10], [50, 0, 60, 10]])
+    target = found.read(Window(0, 0, 20, 20))
+    assert target.boxes.tolist() == [[-4, 0, 6, 10], [-5, 0, 5, 10], [-6, 0, 4, 10]]
+    assert target.counted.tolist() == [True, True, False]
+    strict = labels(found.boxes, visible=0.6).read(Window(0, 0, 20, 20))
+    assert strict.counted.tolist() == [True, False, False]
+
+
+@given(
+    boxes=st.lists(
+        st.tuples(
+            st.integers(0, 8 * SIDE).map(lambda x: x / 8),
+            st.integers(0, 8 * SIDE).map(lambda x: x / 8),
+            st.integers(1, 20),
+            st.integers(1, 20),
+            st.sampled_from([0.0, 0.3, np.pi / 4, -1.2]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    size=st.sampled_from([5, 8, 10, 20]),
+)
+@settings(max_examples=60, deadline=None)
+def test_over_a_grid_every_object_is_marked_once_and_counts_at_most_once(
+    boxes: Any, size: int
+) -> None:
+    inside = np.array([box for box in boxes if box[0] < SIDE and box[1] < SIDE]).reshape(-1, 5)
+    found = labels(canonical(inside))
+    windows = [found.read(window) for window in grid((SIDE, SIDE), size)]
+    marks = sum(len(where) for window in windows for _, where in window.marks())
+    assert marks == len(inside)
+    counted = sum(int(window.counted.sum()) for window in windows)
+    assert counted == len(inside) - found.cut(size)
+
+
+def test_what_is_cut_in_half_counts_in_one_window() -> None:
+    found = labels([[5, 2, 15, 8], [5.1, 12.3, 14.9, 17.1]])
+    windows = [found.read(window) for window in grid((20, 20), 10)]
+    assert [window.counted.tolist() for window in windows] == [[False], [True], [False], [True]]
+    assert all(len(window.boxes) == 1 for window in windows)
+
+
+def test_an_object_at_the_crossing_of_four_windows_counts_in_none() -> None:
+    found = labels([[6, 6, 14, 14]])
+    windows = [found.read(window) for window in grid((20, 20), 10)]
+    assert not any(window.counted.any() for window in windows)
+    assert found.cut(10) == 1 and found.cut(20) == 0
+    assert labels(found.boxes, shape=(9, 9)).cut(20) == 1  # the scene ends within it
+
+
+def test_nodata_hides_objects_as_an_edge_does() -> None:
+    target = labels([[0, 0, 10, 10], [4, 12, 14, 18], [12, 0, 18, 6]]).read(Window(0, 0, 20, 20))
+    valid = np.ones((20, 20), dtype=bool)
+    valid[:, :10] = False
+    shown = target.shown(valid)
+    assert shown.boxes.tolist() == [[4, 12, 14, 18], [12, 0, 18, 6]]
+    assert shown.counted.tolist() == [False, True]
+    assert (shown.labelled(np.ones_like(valid)) == valid).all()
+    assert [where.tolist() for _, where in shown.marks()] == [[3 * 20 + 15]]
+
+
+def test_an_object_within_a_pixel_is_hidden_with_it() -> None:
+    target = labels([[3.1, 3.1, 3.4, 3.4], [7.6, 7.6, 7.9, 7.9]]).read(Window(0, 0, 10, 10))
+    valid = np.ones((10, 10), dtype=bool)
+    valid[3, 3] = False
+    assert target.shown(valid).boxes.tolist() == [[7.6, 7.6, 7.9, 7.9]]
+
+
+def test_a_window_without_objects_is_background() -> None:
+    target = labels([[30, 30, 35, 35]]).read(Window(0, 0, 10, 10))
+    assert target.learnable and not len(target.boxes) and not list(target.marks())
+    assert not target.shown(np.zeros((10, 10), dtype=bool)).learnable
+    assert not len(labels(np.zeros((0, 5))).read(Window(0, 0, 10, 10)).boxes)
+
+
+def test_difficult_objects_are_no_marks() -> None:
+    found = labels([[0, 0, 4, 4], [5, 5, 9, 9]], classes=[1, 1], difficult=[True, False])
+    target = found.read(Window(0, 0, 10, 10))
+    assert [(index, where.tolist()) for index, where in target.marks()] == [(1, [77])]
+    assert target.counted.tolist() == [False, True]
+
+
+def test_stacked_they_are_tensors_of_each_window() -> None:
+    import torch
+
+    found = labels([[0, 0, 4, 4], [8, 1, 12, 3]], classes=[1, 0])
+    stacked = Objects.stack([found.read(w) for w in (Window(0, 0, 9, 9), Window(20, 20, 9, 9))])
+    first, second = stacked
+    assert first["boxes"].dtype == torch.float32 and first["labels"].tolist() == [1, 0]
+    assert first["difficult"].tolist() == [False, True]
+    assert second["boxes"].shape == (0, 4) and second["labels"].dtype == torch.int64
+    assert stacked[1:2] == [second]

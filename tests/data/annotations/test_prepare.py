@@ -1,0 +1,145 @@
+"""Objects through the scan, the sampling and the datasets, on small files and on real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geotune.config import parse_recipe
+from geotune.data.annotations.annotated_scenes import cut_notes
+from geotune.data.checks.scan import scan
+from geotune.data.datamodule import prepare
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.scenes.scene import Scene
+from geotune.data.splits.explicit import split_by_list
+from geotune.data.window_datasets import FixedWindows
+from geotune.factory.build_data import build_data
+from geotune.types import Batch, GeotuneError
+from helpers.annotation_files import upright, write_dota
+
+CLASSES = ["ship", "crane"]
+
+
+@pytest.fixture
+def parts(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]]) -> Any:
+    """Scenes of 600 x 700 pixels: a with two ships and a crane, b with a ship, c with none."""
+    there = {
+        "a": [
+            upright(100, 100, 110, 110),
+            upright(506, 200, 518, 210),
+            upright(300, 588, 320, 608, name="crane"),
+        ],
+        "b": [upright(58, 58, 70, 70), upright(10, 10, 20, 20, difficult=True)],
+        "c": [],
+    }
+    for name, things in there.items():
+        pixels = np.ones((1, 600, 700), dtype="uint8")
+        pixels[:, :, :50] = 0
+        raster = open_raster(write_raster(f"{name}.tif", pixels, nodata=0))
+        write_dota(tmp_path / f"{name}.txt", raster, things, CLASSES)
+    return split_by_list(opened("{stem}.txt"), train=["a", "c"], val=["b"])
+
+
+def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
+    made = prepare(parts, window=64, allow_overlap=True, samples=60, focus=1.0, brightness=0.0)
+    assert made.unit == "object"
+    assert made.class_counts == {"train": [2, 1], "val": [1, 0], "test": []}
+    assert "no object of crane in the val part" in made.notes
+    assert len(made.notes) == len(set(made.notes))
+    drawn = [made.train[i] for i in range(60)]
+    assert all(len(sample.target.boxes) for sample in drawn)
+    assert {int(c) for sample in drawn for c in sample.target.classes} == {0, 1}
+    # the grid takes all that has data in: 10 rows of 11 windows, the first column partly empty
+    assert len(made.val) == 110
+
+
+def test_windows_without_objects_train_too(parts: Any) -> None:
+    made = prepare(parts, window=64, allow_overlap=True, samples=30, focus=0.0, brightness=0.0)
+    empty = [i for i in range(30) if not len(made.train[i].target.boxes)]
+    assert empty
+    batch = Batch.of([made.train[i] for i in range(30)])
+    assert len(batch.targets) == 30 and batch.targets[empty[0]]["boxes"].shape == (0, 4)
+
+
+def test_fixed_windows_lie_in_eight_ways(parts: Any) -> None:
+    made = prepare(parts, window=64, allow_overlap=True, samples=4, focus=1.0)
+    fixed = FixedWindows(made.train)
+    areas = []
+    for way in range(8):
+        boxes = fixed.sample(0, way).target.boxes
+        areas.append(sorted(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).tolist()))
+    assert all(found == areas[0] for found in areas)
+
+
+def test_blocks_of_the_scan_do_not_cut_objects(parts: Any) -> None:
+    result, _ = scan(parts["train"], 64)
+    found = {tuple(place) for places in result.positions for place in places.tolist()}
+    assert found == {(105, 105), (205, 512), (598, 310)}
+
+
+def test_what_the_grid_cuts_is_noted(parts: Any) -> None:
+    assert cut_notes(parts, 512) == []
+    [note] = cut_notes(parts, 64)
+    assert note.startswith("1 of 1 objects in the val scenes are so cut by the grid of 64 pixels")
+
+
+def test_the_target_of_a_scene_is_that_of_one_window(parts: Any) -> None:
+    scene = parts["train"][0]
+    target = scene.target()
+    assert target.valid.shape == (600, 700) and int(target.valid.sum()) == 600 * 650
+    assert target.counted.tolist() == [True, True, True]
+
+
+# ---------------------------------------------------------------- from a recipe
+def _recipe(data: dict[str, Any], task: dict[str, Any], bands: Any) -> Any:
+    return parse_recipe(
+        {
+            "backbone": {"name": "timm/test_vit", "pretrained": False, "bands": bands},
+            "method": {"kind": "frozen"},
+            "decoder": {"kind": "rotated_fcos" if task.get("boxes") == "oriented" else "fcos"},
+            "task": {"kind": "detect", **task},
+            "data": {"kind": "scenes", **data},
+        }
+    )
+
+
+@pytest.mark.parametrize("boxes", ["horizontal", "oriented"])
+def test_real_ships(shared_data: Path, boxes: str) -> None:
+    recipe = _recipe(
+        {
+            "scenes": f"{shared_data}/ships/*.tif",
+            "labels": f"{shared_data}/ships/{{stem}}.geojson",
+            "split": {"kind": "group", "test": ["busan"], "val": ["durban"]},
+        },
+        {"classes": ["ship"], "boxes": boxes},
+        ["B08"],
+    )
+    made = build_data(recipe)
+    assert made.class_counts == {"train": [138], "val": [36], "test": [54]}  # 228
+    assert sum(int(sample.target.counted.sum()) for sample in made.val) == 36
+    sides = made.train[0].target.boxes.shape[1]
+    assert sides == (5 if boxes == "oriented" else 4)
+
+
+@pytest.mark.slow
+def test_real_trees(shared_data: Path) -> None:
+    folder = shared_data / "trees"
+    data = {
+        "scenes": f"{folder}/images/*.tif",
+        "labels": f"{folder}/points/{{stem}}.csv",
+        "point_size": "6 m",
+        "window": 256,
+        "split": {part: f"{folder}/{part}.txt" for part in ("train", "val", "test")}
+        | {"kind": "list"},
+    }
+    with pytest.raises(GeotuneError, match=r"palm_springs_2020_57\.csv: there is no such"):
+        build_data(_recipe(data, {"classes": ["tree"]}, ["band1"]))
+    made = build_data(_recipe({**data, "missing": "empty"}, {"classes": ["tree"]}, ["band1"]))
+    rows = [len(path.read_text().split()) - 1 for path in (folder / "points").glob("*.csv")]
+    assert sum(rows) == 11_392
+    assert made.class_counts == {"train": [6641], "val": [2070], "test": [2681]}
+    assert len(made.val) == 43

@@ -1,0 +1,175 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geotune.data.checks import scan as scan_module
+from geotune.data.checks.scan import _cells, _Reservoir, scan, statistics
+from geotune.data.labels.base import open_labels
+from geotune.data.raster.windows import Window
+from geotune.data.scenes.open_scenes import open_scenes
+from geotune.data.scenes.scene import Scene
+from geotune.types import GeotuneError
+
+CLASSES = ["water", "wood", "field"]
+
+
+@pytest.fixture
+def make_scene(write_raster: Any, tmp_path: Path) -> Any:
+    def make(image: Any, mask: Any, name: str = "a", **options: Any) -> Scene:
+        write_raster(f"{name}.tif", image, **options)
+        write_raster(f"l/{name}.tif", mask)
+        [scene] = open_scenes(
+            partial(open_labels, classes=CLASSES),
+            scenes=f"{tmp_path}/{name}.tif",
+            labels=f"{tmp_path}/l/{{stem}}.tif",
+        )
+        return scene
+
+    return make
+
+
+@pytest.fixture(params=[7, 512])
+def block(request: Any, monkeypatch: Any) -> int:
+    """Blocks that cut the scene, and one that holds it."""
+    monkeypatch.setattr(scan_module, "BLOCK", request.param)
+    return int(request.param)
+
+
+def test_a_scan_counts_what_is_there(make_scene: Any, block: int) -> None:
+    rng = np.random.default_rng(0)
+    # large values that differ little: a plain sum of squares in float32 would lose them
+    image = (rng.normal(0, 1, (2, 40, 33)) + np.array([1e5, -3])[:, None, None]).astype("float32")
+    image[:, 5:9, 3] = -1
+    image[1, 20, 20] = -1
+    mask = rng.choice([0, 2, 255], (40, 33)).astype("uint8")
+    scene = make_scene(image, mask, nodata=-1)
+    [result] = scan([scene], 10)
+    valid = image != -1
+    assert result.pixels == 40 * 33 - 4
+    labels = np.where(valid.any(axis=0), mask, 255)
+    assert result.class_counts.tolist() == [(labels == i).sum() for i in range(3)]
+    found = statistics([scene], [result])
+    for i in range(2):
+        values = image[i][valid[i]].astype(np.float64)
+        assert found.mean[i] == pytest.approx(values.mean(), rel=1e-12)
+        assert found.std[i] == pytest.approx(values.std(), rel=1e-9)
+    assert found.pixels == result.pixels
+    for i in (0, 2):
+        kept = {tuple(position) for position in result.positions[i]}
+        assert kept == {tuple(position) for position in np.argwhere(labels == i)}
+
+
+def test_statistics_of_many_scenes_are_those_of_all_pixels(make_scene: Any) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 99, (2, 9, 9 + i)).astype("uint16") for i in range(3)]
+    scenes = [
+        make_scene(image, np.zeros(image.shape[1:], "uint8"), name=f"s{i}")
+        for i, image in enumerate(images)
+    ]
+    found = statistics(scenes, scan(scenes, 4))
+    pixels = np.concatenate([image.reshape(2, -1) for image in images], axis=1)
+    assert found.mean == pytest.approx(pixels.mean(axis=1))
+    assert found.std == pytest.approx(pixels.std(axis=1))
+
+
+def test_a_scan_does_not_depend_on_threads(make_scene: Any) -> None:
+    rng = np.random.default_rng(0)
+    scenes = [
+        make_scene(
+            rng.integers(1, 99, (1, 70, 70)).astype("uint8"),
+            rng.integers(0, 2, (70, 70)).astype("uint8"),
+            name=f"s{i}",
+        )
+        for i in range(4)
+    ]
+    for one, many in zip(scan(scenes, 16, threads=1), scan(scenes, 16, threads=4), strict=True):
+        assert (one.class_counts == many.class_counts).all() and one.labelled == many.labelled
+        assert (one.means == many.means).all() and (one.squares == many.squares).all()
+        for here, there in zip(one.positions, many.positions, strict=True):
+            assert len(here) == len(there) and (here == there).all()
+
+
+def test_the_reservoir_is_uniform(monkeypatch: Any) -> None:
+    monkeypatch.setattr(scan_module, "KEPT", 20)
+    rng = np.random.default_rng(0)
+    hits = np.zeros(60)
+    for _ in range(2000):
+        reservoir = _Reservoir(rng)
+        for row, width in ((0, 10), (1, 35), (2, 15)):
+            reservoir.add(np.arange(width), Window(row, 0, 1, width))
+        assert reservoir.seen == 60 and len(reservoir.positions) == 20
+        rows, cols = reservoir.positions.T
+        flat = np.array([0, 10, 45])[rows] + cols
+        assert len(set(flat.tolist())) == 20
+        hits[flat] += 1
+    # each of 60 is kept in a third of 2000 draws: five standard deviations around 667
+    assert abs(hits - 2000 / 3).max() < 5 * np.sqrt(2000 * 2 / 9)
+
+
+@given(st.data(), st.integers(1, 9))
+def test_labelled_cells_are_those_of_the_grid(data: Any, window: int) -> None:
+    row, col = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 30))
+    height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    seed = data.draw(st.integers(0, 99))
+    there = np.random.default_rng(seed).random((height, width)) < 0.1
+    expected = {
+        ((row + r) // window * window, (col + c) // window * window) for r, c in np.argwhere(there)
+    }
+    assert _cells(there, Window(row, col, height, width), window) == expected
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_bad_pixels_outside_nodata_are_named(make_scene: Any, block: int, bad: float) -> None:
+    image = np.ones((2, 30, 30), dtype="float32")
+    image[1, 20, 3] = image[1, 4, 25] = bad
+    for options, said in (({}, "has no nodata value"), ({"nodata": -9}, "nodata is -9")):
+        scene = make_scene(image, np.zeros((30, 30), "uint8"), bands=["red", "nir"], **options)
+        with pytest.raises(
+            GeotuneError,
+            match=rf"a\.tif: band nir has 2 NaN or infinite pixels outside nodata \({said}\), "
+            "the first at row 4, column 25",
+        ):
+            scan([scene], 16)
+
+
+def test_nan_may_be_nodata(make_scene: Any) -> None:
+    image = np.ones((1, 8, 8), dtype="float32")
+    image[0, 2, 2] = np.nan
+    [result] = scan([make_scene(image, np.zeros((8, 8), "uint8"), nodata=np.nan)], 4)
+    assert result.pixels == 63
+
+
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_a_truncated_raster_is_named(make_scene: Any, tmp_path: Path, compress: str) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (1, 200, 200)).astype("uint8")
+    scene = make_scene(image, np.zeros((200, 200), "uint8"), compress=compress)
+    path = tmp_path / "a.tif"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(
+        GeotuneError, match=r"a\.tif: cannot be (read|opened) as a raster.*truncated"
+    ):
+        scan([scene], 64)
+
+
+def test_unknown_class_values_are_counted_over_the_file(make_scene: Any, block: int) -> None:
+    mask = np.zeros((30, 30), "uint8")
+    mask[0, 0], mask[25:, 25] = 7, 9
+    scene = make_scene(np.ones((1, 30, 30), "uint8"), mask)
+    with pytest.raises(
+        GeotuneError, match=r"l/a\.tif: holds class value 7 \(1 pixels\), 9 \(5 pixels\); expected"
+    ):
+        scan([scene], 16)
+
+
+def test_a_band_without_data_is_named(make_scene: Any) -> None:
+    image = np.ones((2, 8, 8), "uint8")
+    image[1] = 0
+    scene = make_scene(image, np.zeros((8, 8), "uint8"), bands=["red", "nir"], nodata=0)
+    with pytest.raises(GeotuneError, match="data in band nir"):
+        statistics([scene], scan([scene], 4))

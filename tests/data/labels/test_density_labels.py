@@ -1,0 +1,166 @@
+"""Densities add up to the objects, however they are cut, turned and spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely import Point, box
+
+from geotune.data.labels.density_labels import DensityLabels, open_density_labels
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.source import RasterSource
+from geotune.data.raster.windows import Window, grid
+from geotune.types import GeotuneError
+
+SHAPE = (40, 56)
+
+
+def labels(points: Any, sigma: float) -> DensityLabels:
+    found = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return DensityLabels(Path("x"), ("trees",), SHAPE, found, sigma, True, ())
+
+
+places = st.lists(st.tuples(st.floats(0, 55.999), st.floats(0, 39.999)), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(points=places, sigma=st.floats(0.2, 20), size=st.integers(3, 64))
+def test_the_windows_of_a_grid_have_together_what_the_scene_has(
+    points: list[tuple[float, float]], sigma: float, size: int
+) -> None:
+    made = labels(points, sigma)
+    whole = made.read(Window(0, 0, *SHAPE))
+    assert whole.values.sum(dtype=np.float64) == pytest.approx(len(points), abs=1e-4)
+    assert (whole.values >= 0).all() and whole.places.sum() == len(points)
+    parts = [made.read(window) for window in grid(SHAPE, size)]
+    assert sum(np.nansum(part.values, dtype=np.float64) for part in parts) == pytest.approx(
+        len(points), abs=1e-4
+    )
+    assert sum(part.places.sum() for part in parts) == len(points)
+    cut = made.read(Window(7, 11, 9, 13)).values
+    np.testing.assert_allclose(cut, whole.values[7:16, 11:24], atol=1e-6)
+
+
+@given(points=places, way=st.integers(0, 7))
+@settings(max_examples=30, deadline=None)
+def test_turning_keeps_the_sum_and_moves_objects_with_their_density(
+    points: list[tuple[float, float]], way: int
+) -> None:
+    target = labels(points, 0.2).read(Window(0, 0, *SHAPE))
+    turned = target.turned(way)
+    assert turned.values.sum() == pytest.approx(target.values.sum(), abs=1e-4)
+    assert turned.places.sum() == target.places.sum()
+    if points:
+        # an object is where its density is highest, or shared with a neighbour
+        assert turned.values[turned.places > 0].min() > 0.2
+
+
+def test_an_object_at_the_corner_counts_one_and_is_highest_there() -> None:
+    values = labels([(0.1, 0.1)], 3).read(Window(0, 0, *SHAPE)).values
+    assert values.sum() == pytest.approx(1) and values.argmax() == 0
+
+
+def test_an_object_outside_the_window_gives_it_the_part_that_lies_in_it() -> None:
+    part = labels([(19.5, 20.5)], 2).read(Window(0, 20, 40, 20))
+    # everything right of column 20: the mass beyond half a pixel from the centre
+    assert 0.35 < part.values.sum() < 0.45 and part.places.sum() == 0
+
+
+def test_spread_is_a_standard_deviation() -> None:
+    values = labels([(28.0, 20.0)], 3).read(Window(0, 0, *SHAPE)).values.astype(np.float64)
+    columns = np.arange(SHAPE[1]) + 0.5
+    share = values.sum(axis=0)
+    assert np.sqrt((share * (columns - 28) ** 2).sum()) == pytest.approx(3, rel=0.01)
+
+
+def test_where_there_is_no_data_nothing_is_counted() -> None:
+    target = labels([(5.5, 5.5), (30.5, 5.5)], 0.2).read(Window(0, 0, *SHAPE))
+    valid = np.ones(SHAPE, dtype=bool)
+    valid[:, :20] = False
+    shown = target.shown(valid)
+    assert np.isnan(shown.values[:, :20]).all() and np.nansum(shown.values) == pytest.approx(1)
+    assert [(index, list(where)) for index, where in shown.marks()] == [(0, [5 * 56 + 30])]
+    assert shown.learnable and not shown.shown(np.zeros(SHAPE, dtype=bool)).learnable
+    beyond = labels([(1, 1)], 2).read(Window(-4, -4, 8, 8))
+    assert np.isnan(beyond.values[:4]).all() and np.isnan(beyond.values[:, :4]).all()
+
+
+# ---------------------------------------------------------------- files
+@pytest.fixture
+def scene(write_raster: Callable[..., Path]) -> RasterSource:
+    return open_raster(write_raster("s.tif", np.ones((1, *SHAPE), dtype="uint8")))
+
+
+def test_a_csv_in_pixels_or_coordinates_and_points_in_another_crs_say_the_same(
+    tmp_path: Path, scene: RasterSource
+) -> None:
+    at = [(3.0, 4.0), (50.5, 30.25)]
+    there = [scene.transform @ point for point in at]
+    (tmp_path / "p.csv").write_text("Y , x,kind\n" + "\n".join(f"{y},{x},oak" for x, y in at))
+    (tmp_path / "c.csv").write_text("x,y\n" + "\n".join(f"{x},{y}" for x, y in there) + "\n")
+    frame = geopandas.GeoDataFrame(geometry=[Point(p) for p in there], crs=scene.crs.to_wkt())  # type: ignore[union-attr]
+    frame.to_crs("EPSG:4326").to_file(tmp_path / "p.geojson")
+    frame.to_file(tmp_path / "p.gpkg")
+    for name, xy in (
+        ("p.csv", "pixels"),
+        ("c.csv", "coordinates"),
+        ("p.geojson", "pixels"),
+        ("p.gpkg", "pixels"),
+    ):
+        found = open_density_labels(tmp_path / name, scene, objects="trees", xy=xy)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found.points, at, atol=1e-2)
+        assert found.overlaps and found.classes == ("trees",) and found.unit == "object"
+
+
+def test_metres_become_pixels(tmp_path: Path, scene: RasterSource, write_raster: Any) -> None:
+    (tmp_path / "p.csv").write_text("x,y\n1,1\n")
+    opened = open_density_labels(tmp_path / "p.csv", scene, objects="trees", spread="25 m")
+    assert opened.sigma == 2.5
+    plain = open_raster(write_raster("plain.tif", np.ones((1, 4, 4), dtype="uint8"), crs=None))
+    with pytest.raises(GeotuneError, match=r"plain\.tif: does not say how many metres"):
+        open_density_labels(tmp_path / "p.csv", plain, objects="trees", spread="25 m")
+
+
+def test_no_file_and_an_empty_one_hold_no_object(tmp_path: Path, scene: RasterSource) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "head.csv").write_text("x,y\n")
+    for name in ("gone.csv", "empty.csv", "head.csv"):
+        found = open_density_labels(tmp_path / name, scene, objects="trees")
+        assert found.overlaps is None
+        assert (found.read(Window(0, 0, *SHAPE)).values == 0).all()
+
+
+def test_points_outside_the_scene_are_noted(tmp_path: Path, scene: RasterSource) -> None:
+    (tmp_path / "p.csv").write_text("x,y\n1,1\n56,3\n-1,3\n")
+    found = open_density_labels(tmp_path / "p.csv", scene, objects="trees")
+    assert len(found.points) == 1
+    assert "2 of 3 points lie outside" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\n1,2\n", r"p\.csv: its first line is 'a, b', expected the columns x and y"),
+        ("x,y\n1,2\nn,3\n", r"p\.csv: line 3: found 'n 3', expected 2 numbers"),
+        ("x,y\n1\n", r"p\.csv: line 2: has 1 values for 2 columns"),
+        ("x,y\n1,nan\n", r"p\.csv: line 2: has a coordinate that is no finite number"),
+    ],
+)
+def test_a_faulty_csv_is_named_with_its_line(
+    tmp_path: Path, scene: RasterSource, text: str, says: str
+) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(GeotuneError, match=says):
+        open_density_labels(tmp_path / "p.csv", scene, objects="trees")
+
+
+def test_polygons_are_no_points(scene: RasterSource, write_polygons: Any) -> None:
+    with pytest.raises(GeotuneError, match="such as Polygon; expected points"):
+        open_density_labels(write_polygons("p.gpkg", [box(1, 1, 3, 3)]), scene, objects="trees")

@@ -1,0 +1,112 @@
+"""When and where: from tags, names and coordinates."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from geotune.data.raster.metadata import require_metadata, time_and_place
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.source import RasterSource
+from geotune.data.raster.windows import Window
+from geotune.types import GeotuneError
+
+
+def write(path: Path, **profile: Any) -> Path:
+    options: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": 8,
+        "width": 10,
+        "count": 2,
+        "dtype": "uint8",
+        "crs": "EPSG:32633",
+        "transform": from_origin(500_000, 5_000_000, 10, 10),
+        **profile,
+    }
+    with rasterio.open(path, "w", **options) as file:
+        file.write(np.ones((2, 8, 10), "uint8"))
+    return path
+
+
+def tag(path: Path, **tags: str) -> RasterSource:
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(**tags)
+    return open_raster(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "day"),
+    [
+        ("S2B_MSIL1C_20181013T101231_T32.tif", date(2018, 10, 13)),
+        ("scene_2018-10-13.tif", date(2018, 10, 13)),
+        ("HLS.S30.T10SEH.2018286T190321.tif", date(2018, 10, 13)),
+        ("LC08_L1TP_193024_20180824_20200831.tif", date(2018, 8, 24)),
+        ("busan.tif", None),
+        ("tile_20181332.tif", None),
+        ("run_1234567890.tif", None),
+    ],
+)
+def test_a_date_in_the_name(tmp_path: Path, name: str, day: date | None) -> None:
+    assert open_raster(write(tmp_path / name)).acquired == day
+
+
+def test_a_tag_goes_before_the_name_and_the_writers_time_behind_it(tmp_path: Path) -> None:
+    named = write(tmp_path / "a_20200101.tif")
+    assert tag(named, TIFFTAG_DATETIME="2024:05:06 07:08:09").acquired == date(2020, 1, 1)
+    assert tag(named, ACQUISITIONDATETIME="2019-02-03 10:00:00").acquired == date(2019, 2, 3)
+    unnamed = write(tmp_path / "b.tif")
+    assert tag(unnamed, TIFFTAG_DATETIME="2024:05:06 07:08:09").acquired == date(2024, 5, 6)
+
+
+def test_wavelengths_of_bands(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("red", "other")
+        file.update_tags(1, wavelength="665", wavelength_units="Nanometers")
+        file.update_tags(2, wavelength="unknown")
+    assert open_raster(path).wavelengths == {"red": 0.665}
+
+
+@pytest.mark.parametrize(
+    ("crs", "side", "metres"),
+    [
+        ("EPSG:32633", 10.0, 10.0),
+        ("EPSG:2263", 10.0, 3.048),  # feet
+        ("EPSG:4326", 0.0001, 11.132),
+        (None, 1.0, None),
+    ],
+)
+def test_metres_a_pixel(tmp_path: Path, crs: str | None, side: float, metres: float | None) -> None:
+    transform = from_origin(0, 0, side, side) if crs else rasterio.Affine.identity()
+    source = open_raster(write(tmp_path / "a.tif", crs=crs, transform=transform))
+    assert source.gsd_m == (None if metres is None else pytest.approx(metres, rel=1e-3))
+
+
+def test_what_is_asked_of_a_window(tmp_path: Path) -> None:
+    source = open_raster(write(tmp_path / "a_20181013.tif"))
+    assert time_and_place(source, Window(0, 0, 8, 8), ()) == (None, None)
+    time, place = time_and_place(source, Window(0, 0, 8, 8), ("time", "location"))
+    assert time == ((2018.0, 286.0),)
+    assert place is not None
+    # the central meridian of zone 33 is 15 degrees east; 40 m east and south of the corner
+    assert place[0] == pytest.approx(15 + 40 / (111_320 * np.cos(np.radians(45.15))), abs=1e-5)
+    assert place[1] == pytest.approx(45.15, abs=0.01)
+    _, further = time_and_place(source, Window(0, 1000, 8, 8), ("location",))
+    assert further is not None and further[0] > place[0]
+
+
+def test_a_scene_that_does_not_say_it_is_named(tmp_path: Path) -> None:
+    dated = open_raster(write(tmp_path / "a_20181013.tif"))
+    plain = open_raster(write(tmp_path / "b.tif", crs=None))
+    require_metadata({"a": dated, "b": plain}, ())
+    require_metadata({"a": dated}, ("time", "location"))
+    with pytest.raises(GeotuneError, match=r"b\.tif: does not say its time, .*no date in its name"):
+        require_metadata({"a": dated, "b": plain}, ("time",))
+    with pytest.raises(GeotuneError, match=r"b\.tif: does not say its location, .*coordinate"):
+        require_metadata({"b": plain}, ("location",))

@@ -1,0 +1,96 @@
+"""What a mask of quality flags is not learnt from."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geotune.data.checks.scan import scan_scene
+from geotune.data.labels.base import open_labels
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.warp import look
+from geotune.data.raster.windows import Window
+from geotune.data.scenes.quality import Rule, open_quality, with_quality
+from geotune.data.scenes.scene import Scene
+from geotune.types import IGNORE, GeotuneError
+
+CLOUDS = np.zeros((30, 40), dtype="uint16")
+CLOUDS[5:15, 10:20] = 8
+CLOUDS[20, 30] = 3
+
+
+@pytest.fixture
+def scene(write_raster: Any) -> Scene:
+    raster = open_raster(write_raster("a.tif", np.full((2, 30, 40), 50, dtype="uint8")))
+    path = write_raster("l.tif", np.ones((30, 40), dtype="uint8"))
+    labels = partial(open_labels, classes=["background", "ship"])(path, raster)
+    return Scene("a", raster, labels, group="a")
+
+
+def masked(scene: Scene, path: Path, **rule: Any) -> Scene:
+    return replace(
+        scene, raster=replace(scene.raster, quality=open_quality(path, scene.raster, Rule(**rule)))
+    )
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_flagged_pixels_have_no_label_and_no_data_if_asked(
+    scene: Scene, write_raster: Any, hide: bool
+) -> None:
+    cloudy = masked(scene, write_raster("q.tif", CLOUDS), values=(3, 8), hide=hide)
+    image, target = cloudy.read(Window(-2, 0, 34, 42))
+    flagged = np.pad(CLOUDS > 0, ((2, 2), (0, 2)))
+    beyond = np.pad(np.zeros((30, 40), bool), ((2, 2), (0, 2)), constant_values=True)
+    assert ((target.mask == IGNORE) == flagged | beyond).all()
+    assert (np.isnan(image[0]) == (beyond | flagged if hide else beyond)).all()
+    found = scan_scene(cloudy, 16)
+    assert found.pixels == 1200 - 101 and found.class_counts.tolist() == [0, 1200 - 101]
+    assert found.counts.tolist() == [1200 - 101 * hide] * 2
+    assert (cloudy.target().mask == IGNORE).sum() == 101
+    _, turned = cloudy.view(look(20, 15, 12, angle=0, scale=1))
+    assert (turned.mask == target.mask[11:23, 14:26]).all()
+
+
+def test_bits_flag_a_pixel_where_one_is_set(scene: Scene, write_raster: Any) -> None:
+    values = np.zeros((30, 40), dtype="uint16")
+    values[0, :5] = [1 << 3, 1 << 4, (1 << 3) + (1 << 4), 1 << 15, 1 << 2]
+    cloudy = masked(scene, write_raster("q.tif", values), bits=(3, 15))
+    assert (cloudy.read(Window(0, 0, 1, 6))[1].mask == IGNORE).tolist() == [
+        [True, False, True, True, False, False]
+    ]
+
+
+def test_a_mask_of_another_grid_is_brought_to_the_image(scene: Scene, write_raster: Any) -> None:
+    from rasterio.transform import from_origin
+
+    coarse = CLOUDS[::5, ::5].copy()
+    path = write_raster("q.tif", coarse, transform=from_origin(500_000, 5_000_000, 50, 50))
+    cloudy = masked(scene, path, values=(8, 0))
+    flags = np.isin(coarse, (8, 0)).repeat(5, 0).repeat(5, 1)
+    assert (~cloudy.raster.clear(Window(0, 0, 30, 40)) == flags).all()
+
+
+def test_masks_that_do_not_fit_are_refused_by_name(
+    scene: Scene, write_raster: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        GeotuneError, match=r"a_q\.tif: there is no such mask.*data\.quality\.pattern"
+    ):
+        with_quality({"a": scene.raster}, f"{tmp_path}/{{stem}}_q.tif", Rule(values=(1,)))
+    cases = [
+        ({"values": (1,), "band": 2}, CLOUDS, "has 1 bands, but data.quality.band is 2"),
+        (
+            {"values": (1,)},
+            CLOUDS.astype("float32"),
+            "holds float32 values; expected whole numbers",
+        ),
+        ({"bits": (9,)}, CLOUDS.astype("uint8"), "which have no bit 9"),
+        ({"values": (1,)}, CLOUDS[:20], "the two must have one size"),
+    ]
+    for i, (rule, values, message) in enumerate(cases):
+        path = write_raster(f"q{i}.tif", values, crs=None)
+        with pytest.raises(GeotuneError, match=message):
+            masked(scene, path, **rule)

@@ -1,0 +1,232 @@
+"""Recipes become objects, with the names of a recipe's fields as the constructors' parameters."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import pytest
+import torch
+
+import geotune.config as sections
+from geotune.adapter_io import adapter_state, save_adapter
+from geotune.backbones.create import backbone
+from geotune.config import Recipe, parse_recipe
+from geotune.data.annotations.annotated_scenes import open_object_scenes
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.formats import FORMATS
+from geotune.data.augment import Augment
+from geotune.data.checks.scanned import examine
+from geotune.data.datamodule import datasets
+from geotune.data.labels.base import open_labels
+from geotune.data.labels.density_labels import open_density_labels
+from geotune.data.scenes.chips import open_chips
+from geotune.data.scenes.open_scenes import open_scenes
+from geotune.data.scenes.quality import Rule
+from geotune.decoders.registry import DECODERS
+from geotune.factory.build_data import SPLITS, build_data
+from geotune.factory.build_model import TASKS, Built, build_training, card_sections, load_adapter
+from geotune.factory.values import values_of
+from geotune.training.training_module import Training
+from geotune.types import BandStatistics, GeotuneError
+
+NAMED_SPLITS = sections.data_options.Named.model_fields["split"].annotation
+EVERY_SPLIT = Annotated[NAMED_SPLITS, "a named data set has all there are"]
+STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
+
+
+def kinds(union: Any) -> dict[str, type[sections.Section]]:
+    members = get_args(get_args(union)[0]) or (get_args(union)[0],)
+    return {member.model_fields["kind"].default: member for member in members}
+
+
+def parameters(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    found = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in found if p.default is not p.empty}
+
+
+@pytest.mark.parametrize(
+    ("union", "catalogue"),
+    [
+        (sections.Decoder, DECODERS),
+        (EVERY_SPLIT, SPLITS),
+        (sections.Task, TASKS),
+    ],
+    ids=["decoders", "splits", "tasks"],
+)
+def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., Any]]) -> None:
+    assert set(kinds(union)) == set(catalogue)
+    for kind, section in kinds(union).items():
+        fields = set(section.model_fields) - {"kind", "allow_overlap"}
+        assert fields <= parameters(catalogue[kind]), kind
+
+
+def test_fields_of_the_other_sections_are_parameters() -> None:
+    assert set(sections.Backbone.model_fields) == parameters(backbone)
+    own = {"split", "kind", "normalize", "quality", "fraction"}
+    of_windows = {"window", "samples", "focus", "augment", "brightness"}
+    assert of_windows <= parameters(examine) | parameters(datasets)
+    assert set(sections.data_options.Augment.model_fields) == parameters(Augment)
+    assert Augment(**values_of(sections.data_options.Augment())) == Augment()
+    assert set(sections.data_options.Quality.model_fields) - {"pattern"} == parameters(Rule)
+    vector = {"class_field", "unlabelled"}
+    scenes = set(sections.data_options.Scenes.model_fields) - of_windows - own
+    objects = parameters(open_object_scenes) | parameters(Options)
+    readers = parameters(open_labels) | parameters(open_density_labels)
+    renamed = {"label_band", "points"}  # `band` and `xy`, which a recipe has to say of what
+    assert scenes - renamed <= parameters(open_scenes) | objects | readers
+    assert parameters(Options) - {"oriented"} <= scenes
+    assert set(get_args(sections.data_options.Scenes.model_fields["format"].annotation)) == {
+        "auto",
+        *FORMATS,
+    }
+    chips = set(sections.data_options.Chips.model_fields) - of_windows - own - vector - renamed
+    assert chips <= parameters(open_chips) | readers
+    training = {"lr", "backbone_lr", "weight_decay", "schedule", "warmup", "seed"}
+    assert training <= parameters(Training) & set(sections.Train.model_fields)
+
+
+@pytest.mark.parametrize("method", ["full", "frozen", "lora", "est"])
+def test_same_seed_same_weights(tiny_values: Callable[..., dict[str, Any]], method: str) -> None:
+    def state(seed: int) -> dict[str, torch.Tensor]:
+        values = tiny_values({"method": {"kind": method}, "train.seed": seed})
+        torch.rand(3)  # what was drawn before must not matter
+        return build_training(parse_recipe(values), STATISTICS).model.state_dict()
+
+    one, two, other = state(0), state(0), state(1)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_random_weights_are_said(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    built = build_training(parse_recipe(tiny_values()), STATISTICS)
+    assert "timm/test_vit has random weights" in built.notes[0]
+
+
+def test_scenes_have_as_many_dates_as_the_backbone_takes(
+    tiny_values: Callable[..., dict[str, Any]],
+) -> None:
+    values = tiny_values({"backbone.timesteps": 3})
+    with pytest.raises(GeotuneError, match=r"a\.tif: its scene has 1 dates, but .*timesteps is 3"):
+        build_data(parse_recipe(values))
+
+
+def test_resolution_and_quality_of_the_recipe_reach_the_files(
+    tiny_values: Callable[..., dict[str, Any]], tiny_scenes: Path
+) -> None:
+    """The labels' water, as a mask of quality, leaves no water."""
+    quality = {"pattern": f"{tiny_scenes}/labels/{{stem}}.tif", "values": [1]}
+    data = build_data(parse_recipe(tiny_values({"data.resolution": "20 m"})))
+    assert data.train.scenes[0].shape == (32, 32) and data.gsd_m == pytest.approx(20)
+    data = build_data(parse_recipe(tiny_values({"data.quality": quality})))
+    assert data.class_counts["train"][0] and not data.class_counts["train"][1]
+    assert data.statistics.pixels < 2 * 64 * 64
+
+
+def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    data = build_data(parse_recipe(tiny_values({"data.samples": 5})))
+    assert data.parts == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    assert len(data.train) == 5 and len(data.val) == 4
+    assert data.statistics.bands == ("red", "green", "nir")
+    values = tiny_values({"backbone.bands": ["nir", "red"]})
+    assert build_data(parse_recipe(values)).statistics.bands == ("nir", "red")
+
+
+def test_number_of_bands(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    assert build_data(parse_recipe(tiny_values({"backbone.bands": 3}))).parts["val"] == ["c"]
+    with pytest.raises(GeotuneError, match=r"backbone\.bands: expected 4, .* have 3: red, green"):
+        build_data(parse_recipe(tiny_values({"backbone.bands": 4})))
+
+
+def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    values = tiny_values({"backbone.bands": ["B02", "B08"]})
+    values["data"] = {
+        "kind": "synthetic",
+        "folder": str(tmp_path / "made"),
+        "count": 3,
+        "size": 64,
+        "window": 32,
+        "split": {"kind": "random", "val": 0.3, "test": 0.3},
+    }
+    with pytest.raises(GeotuneError, match=r"task\.classes: synthetic scenes have water"):
+        build_data(parse_recipe(values))
+    assert not (tmp_path / "made").exists()
+    from geotune.data.synthetic.writer import CLASSES
+
+    values["task"]["classes"] = list(CLASSES)
+    data = build_data(parse_recipe(values))
+    assert sorted(len(names) for names in data.parts.values()) == [1, 1, 1]
+    assert data.statistics.bands == ("B02", "B08")
+
+
+# ---------------------------------------------------------------- adapters
+@pytest.fixture
+def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[Built, Path]:
+    """A model whose trained tensors are not what they started as, and its adapter."""
+    recipe: Recipe = parse_recipe(tiny_values())
+    built = build_training(recipe, STATISTICS)
+    generator = torch.Generator().manual_seed(1)
+    for tensor in adapter_state(built.model).values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.1)
+    built.model.eval()
+    save_adapter(
+        tmp_path / "adapter",
+        adapter_state(built.model),
+        backbone=built.backbone,
+        normalization=built.normalization,
+        sections=card_sections(recipe),
+        version="1",
+    )
+    return built, tmp_path / "adapter"
+
+
+def test_loading_restores_outputs(saved: tuple[Built, Path]) -> None:
+    built, folder = saved
+    again = load_adapter(folder)
+    images = 500 + 100 * torch.randn(2, 3, 40, 56)
+    images[0, :, :5] = torch.nan
+    with torch.no_grad():
+        assert torch.equal(built.model(images), again.model(images))
+    assert again.normalization == built.normalization
+    assert again.task.classes == ("land", "water")
+    assert not again.model.training
+
+
+def test_another_base_is_refused(saved: tuple[Built, Path], tmp_path: Path) -> None:
+    _, folder = saved
+    import safetensors.torch
+
+    base = backbone("timm/test_vit", bands=3, pretrained=False)
+    state = {f"{name}": tensor + 1 for name, tensor in base.model.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(GeotuneError) as error:
+        load_adapter(folder, tmp_path / "other.safetensors")
+    message = str(error.value)
+    assert "was trained on timm/test_vit" in message and "other.safetensors" in message
+
+
+@pytest.mark.parametrize("damage", ["hash", "missing", "card"])
+def test_damaged_adapters(saved: tuple[Built, Path], tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(saved[1], folder)
+    expected = {
+        "hash": r"adapter\.safetensors: is not the file that .*adapter\.json belongs to",
+        "missing": r"adapter\.safetensors: cannot be read",
+        "card": r"adapter\.json: is not there",
+    }[damage]
+    if damage == "hash":
+        data = bytearray((folder / "adapter.safetensors").read_bytes())
+        data[-1] ^= 1
+        (folder / "adapter.safetensors").write_bytes(data)
+    else:
+        (folder / f"adapter.{'json' if damage == 'card' else 'safetensors'}").unlink()
+    with pytest.raises(GeotuneError, match=expected):
+        load_adapter(folder)

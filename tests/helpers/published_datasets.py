@@ -1,0 +1,315 @@
+"""Writers of tiny copies of named data sets: their folders, names, suffixes, types and formats.
+
+Every image shows a dark ground with a bright block, which is labelled; `SIDE` pixels wide where the
+true ones are larger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+from geotune.data.raster.open_raster import open_raster
+from geotune.datasets.registry import named_dataset
+from helpers.annotation_files import Thing, upright, write_dota, write_fair1m, write_voc
+
+SIDE = 48
+BLOCK = slice(12, 28)
+DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG"}
+Write = Callable[[Path, Sequence[str]], None]
+_MADE = count()
+
+
+def write(
+    path: Path, values: Any, *, pixel_m: float | None = None, crs: int = 32633, ground: int = 0
+) -> Path:
+    """`(C, H, W)` or `(H, W)` as a raster of the suffix's kind; each `ground` is a place apart."""
+    values = np.asarray(values)
+    values = values[None] if values.ndim == 2 else values
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place: dict[str, Any] = {}
+    if pixel_m is not None:
+        corner = (10 + 0.05 * ground, 50) if crs == 4326 else (500_000, 5_000_000 - 5_000 * ground)
+        size = pixel_m * (1e-5 if crs == 4326 else 1)
+        place = {"crs": f"EPSG:{crs}", "transform": from_origin(*corner, size, size)}
+    with rasterio.open(
+        path,
+        "w",
+        driver=DRIVERS[path.suffix],
+        count=len(values),
+        height=values.shape[1],
+        width=values.shape[2],
+        dtype=values.dtype,
+        **place,
+    ) as file:
+        file.write(values)
+    return path
+
+
+def block(side: int, inside: float, outside: float, dtype: str) -> NDArray[Any]:
+    """`(side, side)` with a block."""
+    values = np.full((side, side), outside, dtype)
+    scale = side / SIDE
+    part = slice(round(BLOCK.start * scale), round(BLOCK.stop * scale))
+    values[part, part] = inside
+    return values
+
+
+def image(bands: int, dtype: str, high: float, side: int = SIDE) -> NDArray[Any]:
+    """`(bands, side, side)`, a little noisy; no two are the same."""
+    noise = np.random.default_rng(next(_MADE)).uniform(0, 0.2, (bands, side, side))
+    steps = np.arange(1, bands + 1)[:, None, None] / bands
+    return (high * (block(side, 0.6, 0.1, "float32") * steps + noise)).astype(dtype)
+
+
+# ---------------------------------------------------------------- masks
+def sen1floods11(root: Path, names: Sequence[str]) -> None:
+    folder = root / "v1.1/data/flood_events/HandLabeled"
+    mask = block(SIDE, 1, 0, "int16")
+    mask[:3] = -1
+    for i, name in enumerate(names):
+        scene = {"pixel_m": 10, "crs": 4326, "ground": i}
+        write(folder / f"S2Hand/{name}_S2Hand.tif", image(13, "int16", 4000), **scene)
+        write(folder / f"LabelHand/{name}_LabelHand.tif", mask, **scene)
+
+
+def burn_scars(root: Path, names: Sequence[str]) -> None:
+    mask = block(SIDE, 1, 0, "int16")
+    mask[:3] = -1
+    for i, name in enumerate(names):
+        pixels = image(6, "float32", 0.5)
+        pixels[:, -2:] = -9999
+        scene = root / ("validation" if i % 3 == 0 else "training") / "subsetted_512x512_HLS.S30."
+        write(Path(f"{scene}{name}.4_merged.tif"), pixels, pixel_m=30, ground=i)
+        write(Path(f"{scene}{name}.4.mask.tif"), mask, pixel_m=30, ground=i)
+
+
+def reben_7k(root: Path, names: Sequence[str]) -> None:
+    """Bands of 10, 20 and 60 m, all of the same ground."""
+    metres = {band: 20 for band in ("B05", "B06", "B07", "B8A", "B11", "B12")}
+    metres |= {"B01": 60, "B09": 60}
+    codes = block(120, 312, 211, "uint16")
+    codes[:4], codes[4:8] = 999, 112
+    for i, name in enumerate(names):
+        product = name[:-6]
+        for band in named_dataset("reben_7k").bands:
+            size = metres.get(band, 10)
+            pixels = image(1, "uint16", 3000, 1200 // size)
+            write(
+                root / "BigEarthNet-S2" / product / name / f"{name}_{band}.tif",
+                pixels,
+                pixel_m=size,
+                ground=i,
+            )
+        write(
+            root / "Reference_Maps" / product / name / f"{name}_reference_map.tif",
+            codes,
+            pixel_m=10,
+            ground=i,
+        )
+
+
+BANDS_OF_GEOBENCH = [
+    "01 - Coastal aerosol",
+    "02 - Blue",
+    "03 - Green",
+    "04 - Red",
+    "05 - Vegetation Red Edge",
+    "06 - Vegetation Red Edge",
+    "07 - Vegetation Red Edge",
+    "08 - NIR",
+    "08A - Vegetation Red Edge",
+    "09 - Water vapour",
+    "11 - SWIR",
+    "12 - SWIR",
+    "Cloud Probability",
+]
+
+
+def geobench(folder: str, date: str) -> Write:
+    def made(root: Path, names: Sequence[str]) -> None:
+        import h5py
+
+        (root / folder).mkdir(parents=True)
+        parts = {"train": ["id_1", "id_2"], "valid": ["id_3"], "test": ["id_4"]}
+        (root / folder / "default_partition.json").write_text(json.dumps(parts))
+        for name in chain.from_iterable(parts.values()):
+            with h5py.File(root / folder / f"{name}.hdf5", "w") as file:
+                for number, band in enumerate(BANDS_OF_GEOBENCH, 1):
+                    layer = block(SIDE, 100 * number, 10 * number, "int16") + int(name[-1])
+                    file.create_dataset(f"{band}_{date}", data=layer)
+                file.create_dataset("label", data=block(SIDE, 3, 0, "int16"))
+                file.attrs["pickle"] = "never read"
+
+    return made
+
+
+def loveda(root: Path, names: Sequence[str]) -> None:
+    number = 0
+    mask = block(SIDE, 2, 7, "uint8")
+    mask[:3] = 0
+    for part in ("Train", "Val", "Test"):
+        for region in ("Rural", "Urban"):
+            folder = root / part / region
+            write(folder / f"images_png/{number}.png", image(3, "uint8", 255))
+            if part != "Test":
+                write(folder / f"masks_png/{number}.png", mask)
+            number += 1
+
+
+def in_colours() -> NDArray[np.uint8]:
+    """Building on low vegetation."""
+    high = block(SIDE, 1, 0, "uint8") == 1
+    return np.where(
+        high, *(np.array(c)[:, None, None] for c in ([0, 0, 255], [0, 255, 255]))
+    ).astype("uint8")
+
+
+def potsdam(root: Path, names: Sequence[str]) -> None:
+    for i, name in enumerate([*names, "7_10"]):
+        scene = root / f"4_Ortho_RGBIR/top_potsdam_{name}_RGBIR.tif"
+        write(scene, image(4, "uint8", 255), pixel_m=0.05, ground=i)
+        write(root / f"5_Labels_all/top_potsdam_{name}_label.tif", in_colours())
+
+
+def vaihingen(root: Path, names: Sequence[str]) -> None:
+    for i, name in enumerate(names):
+        file = f"top_mosaic_09cm_area{name}.tif"
+        write(root / "top" / file, image(3, "uint8", 255), pixel_m=0.09, ground=i)
+        write(root / file, in_colours())
+
+
+# ---------------------------------------------------------------- objects
+def things(name: str) -> list[Thing]:
+    return [upright(12, 12, 28, 28, name=name), upright(33, 30, 45, 40, name=name)]
+
+
+def dior(root: Path, names: Sequence[str]) -> None:
+    parts = {"train": ["00001", "00002"], "val": ["00003"], "test": ["11726"]}
+    lists = root / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    there = things("Expressway-Service-area")
+    for part, ids in parts.items():
+        (lists / f"{part}.txt").write_text("\n".join(ids) + "\n")
+        for name in ids:
+            half = "test" if part == "test" else "trainval"
+            path = write(root / f"JPEGImages-{half}/{name}.jpg", image(3, "uint8", 255))
+            for kind in ("Horizontal", "Oriented"):
+                folder = root / f"Annotations/{kind} Bounding Boxes"
+                folder.mkdir(parents=True, exist_ok=True)
+                target = folder / f"{name}.xml"
+                if kind == "Horizontal":
+                    write_voc(target, open_raster(path), there, [])
+                else:
+                    target.write_text(oriented_voc(there))
+
+
+def oriented_voc(there: list[Thing]) -> str:
+    """As DIOR-R has it."""
+    text = f"<annotation><size><width>{SIDE}</width><height>{SIDE}</height></size>"
+    for thing in there:
+        corners = dict(
+            zip(
+                ("left_top", "right_top", "right_bottom", "left_bottom"),
+                thing.corners.astype(int).tolist(),
+                strict=True,
+            )
+        )
+        box = "".join(
+            f"<{axis}_{at}>{value}</{axis}_{at}>"
+            for at, corner in corners.items()
+            for axis, value in zip("xy", corner, strict=True)
+        )
+        text += (
+            f"<object><type>robndbox</type><name>{thing.name}</name><difficult>0</difficult>"
+            f"<robndbox>{box}</robndbox><angle>0</angle></object>"
+        )
+    return text + "</annotation>"
+
+
+def dota(root: Path, names: Sequence[str]) -> None:
+    """The last image is grey."""
+    for i, name in enumerate(["P0000", "P0001", "P0002", "P0003"]):
+        part = "val" if i > 1 else "train"
+        pixels = image(1 if i == 3 else 3, "uint8", 255)
+        path = write(root / part / f"images/{name}.png", pixels)
+        (root / part / "labelTxt").mkdir(exist_ok=True)
+        write_dota(root / part / f"labelTxt/{name}.txt", open_raster(path), things("plane"), [])
+
+
+def fair1m(root: Path, names: Sequence[str]) -> None:
+    for folder, number in (("train/part1", 0), ("train/part2", 1), ("validation", 0)):
+        path = write(root / folder / f"images/{number}.tif", image(3, "uint8", 255))
+        (root / folder / "labelXml").mkdir(exist_ok=True)
+        label = root / folder / f"labelXml/{number}.xml"
+        write_fair1m(label, open_raster(path), things("Boeing737"), [])
+
+
+def nwpu_vhr10(root: Path, names: Sequence[str]) -> None:
+    folder = root / "NWPU VHR-10 dataset"
+    (folder / "ground truth").mkdir(parents=True)
+    for i in range(1, 6):
+        write(folder / f"positive image set/{i:03}.jpg", image(3, "uint8", 255))
+        text = "(12,12),(28,28),1 \n(33,30),(45,40),10 \n\n"
+        (folder / f"ground truth/{i:03}.txt").write_text(text)
+    write(folder / "negative image set/001.jpg", image(3, "uint8", 255))
+
+
+# ---------------------------------------------------------------- images of one class
+def by_class(
+    folder: str, file: str, bands: int, dtype: str, lists: str, listed_as: str = ""
+) -> Write:
+    """An image of each class in each part; `file` and `lists` have what stands for both."""
+
+    def made(root: Path, names: Sequence[str]) -> None:
+        (about,) = (a for a in map(named_dataset, WRITERS) if a.images[0].startswith(folder))
+        root.mkdir(exist_ok=True)
+        listed: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        for label in about.classes:
+            for number, part in enumerate(listed, 1):
+                name = file.format(label=label, number=number)
+                listed[part].append(Path(name).stem + (listed_as or Path(name).suffix))
+                pixels = image(bands, dtype, 255 if dtype == "uint8" else 4000)
+                write(root / folder / label / name, pixels)
+        for part, own in listed.items():
+            (root / lists.format(part=part)).write_text("\n".join(own) + "\n")
+
+    return made
+
+
+WRITERS: dict[str, Write] = {
+    "sen1floods11": sen1floods11,
+    "burn_scars": burn_scars,
+    "reben_7k": reben_7k,
+    "m_cashew_plantation": geobench("m-cashew-plant", "2019-11-05"),
+    "m_sa_crop_type": geobench("m-SA-crop-type", "2017-04-01"),
+    "loveda": loveda,
+    "potsdam": potsdam,
+    "vaihingen": vaihingen,
+    "dior": dior,
+    "dota": dota,
+    "fair1m": fair1m,
+    "nwpu_vhr10": nwpu_vhr10,
+    "eurosat": by_class(
+        "EuroSAT_MS", "{label}_{number}.tif", 13, "uint16", "eurosat-{part}.txt", ".jpg"
+    ),
+    "eurosat_rgb": by_class(
+        "EuroSAT_RGB", "{label}_{number}.jpg", 3, "uint8", "eurosat-{part}.txt"
+    ),
+    "uc_merced": by_class(
+        "UCMerced_LandUse/Images", "{label}{number:02}.tif", 3, "uint8", "uc_merced-{part}.txt"
+    ),
+    "resisc45": by_class(
+        "NWPU-RESISC45", "{label}_{number:03}.jpg", 3, "uint8", "resisc45-{part}.txt"
+    ),
+}
+"""By the data set's name: what writes its copy; `names` are those of the split's images, where it
+lists them."""

@@ -1,0 +1,106 @@
+"""What windows find becomes what is in the scene, once each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from geotune.boxes.oriented import centres
+from geotune.boxes.structures import Detections
+from geotune.boxes.transforms import moved
+from geotune.inference.merge_detections import Merger
+from geotune.inference.tiling import starts
+
+WINDOW = 64
+
+
+def merged(
+    boxes: Tensor, shape: tuple[int, int], overlap: float = 0.5, cut: bool = True
+) -> tuple[Tensor, list[float]]:
+    """Boxes as a perfect detector sees them in windows: those of which it sees the middle.
+
+    With `cut` it tells only what it sees of a box, and a little less surely.
+    """
+    tops, lefts = (starts(side, WINDOW, overlap) for side in shape)
+    merger = Merger(tops, lefts, WINDOW, shape, 0.3)
+    found: list[Detections] = []
+    for top in tops:
+        found += [f for f in [merger.take(top)] if f is not None]
+        for left in lefts:
+            mine = moved(boxes, -float(left), -float(top))
+            seen = ((centres(mine) >= 0) & (centres(mine) < WINDOW)).all(dim=1)
+            mine = mine[seen]
+            scores = torch.full((len(mine),), 0.9)
+            if cut:
+                told = mine.clamp(0, WINDOW)
+                scores = scores - 0.1 * (told != mine).any(dim=1)
+                mine = told
+            merger.add(top, left, Detections(mine, scores, torch.zeros(len(mine)).long()))
+    found += [f for f in [merger.take()] if f is not None]
+    return torch.cat([f.boxes for f in found]), [float(s) for f in found for s in f.scores]
+
+
+def in_order(boxes: Tensor) -> list[list[float]]:
+    return sorted(boxes.tolist())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(20, 200),
+    width=st.integers(20, 200),
+    side=st.integers(4, 28),
+    shift=st.integers(0, 40),
+)
+def test_every_object_smaller_than_the_overlap_comes_once_and_whole(
+    height: int, width: int, side: int, shift: int
+) -> None:
+    x, y = torch.meshgrid(
+        torch.tensor([*range(shift, width - side + 1, side + 5)], dtype=torch.int64),
+        torch.tensor([*range(shift // 2, height - side + 1, side + 3)], dtype=torch.int64),
+        indexing="xy",
+    )
+    corner = torch.stack([x.flatten(), y.flatten()], dim=1).double()
+    boxes = torch.cat([corner, corner + side], dim=1)
+    if not len(boxes):
+        return
+    found, _ = merged(boxes, (height, width))
+    assert in_order(found) == in_order(boxes)
+
+
+def test_an_object_that_every_window_cuts_is_not_lost() -> None:
+    large = torch.tensor([[10.0, 40.0, 150.0, 70.0]], dtype=torch.float64)
+    found, scores = merged(large, (128, 192), cut=False)
+    assert in_order(found) == in_order(large) and scores == pytest.approx([0.9])
+
+
+def test_what_a_window_cuts_goes_where_a_neighbour_sees_it_whole() -> None:
+    # The cut half overlaps the whole too little to be suppressed by it, and it is the surer.
+    box = torch.tensor([[55.0, 10.0, 75.0, 20.0]], dtype=torch.float64)
+    half = Detections(box.clamp(max=64), torch.tensor([0.99]), torch.tensor([0]))
+    merger = Merger((0,), (0, 32), WINDOW, (64, 96), 0.9)
+    merger.add(0, 0, half)
+    merger.add(0, 32, Detections(moved(box, -32.0, 0.0), torch.tensor([0.5]), torch.tensor([0])))
+    found = merger.take()
+    assert found is not None and found.boxes.tolist() == box.tolist()
+    alone = Merger((0,), (0,), WINDOW, (64, 64), 0.9)
+    alone.add(0, 0, half)
+    found = alone.take()
+    assert found is not None and found.boxes.tolist() == half.boxes.tolist()
+
+
+def test_what_is_held_does_not_grow_with_the_scene() -> None:
+    tops = starts(64 * 60, WINDOW, 0.5)
+    merger = Merger(tops, (0,), WINDOW, (64 * 60, 64), 0.3)
+    most = count = 0
+    for top in tops:
+        final = merger.take(top)
+        count += 0 if final is None else len(final.scores)
+        boxes = torch.tensor([[20.0, 20.0, 30.0, 30.0], [40.0, 36.0, 50.0, 44.0]])
+        merger.add(top, 0, Detections(boxes, torch.tensor([0.5, 0.6]), torch.tensor([0, 0])))
+        most = max(most, sum(len(found.scores) for found in merger._held))
+    final = merger.take()
+    count += 0 if final is None else len(final.scores)
+    assert most <= 16 and count == 2 * len(tops)

@@ -1,0 +1,159 @@
+"""Probabilities of a scene equal a blend of the whole array by brute force."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from geotune.data.raster.source import RasterSource
+from geotune.data.raster.windows import Window
+from geotune.inference.blend import weights
+from geotune.inference.sliding_window import Finished, sweep
+from geotune.inference.tiling import starts
+from geotune.types import GeotuneError
+
+from .scenes import position_model, write_scene
+
+CPU = torch.device("cpu")
+
+
+def shares(images: torch.Tensor) -> torch.Tensor:
+    """Probabilities of `position_model`."""
+    return position_model(images).softmax(dim=1)
+
+
+def swept(
+    source: RasterSource, window: int, overlap: float, columns: int, batch: int
+) -> list[Finished]:
+    return list(
+        sweep(
+            shares,
+            source,
+            channels=3,
+            window=window,
+            overlap=overlap,
+            batch_size=batch,
+            device=CPU,
+            columns=columns,
+        )
+    )
+
+
+def put_together(parts: list[Finished], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """(K, H, W); fails where a pixel comes twice or never."""
+    whole = np.full((3, *shape), np.nan, dtype=np.float32)
+    for part in parts:
+        height, width = part.valid.shape
+        target = whole[:, part.row : part.row + height, part.col : part.col + width]
+        assert target.shape == part.answers.shape
+        assert np.isnan(target).all()
+        target[:] = part.answers.numpy()
+    assert not np.isnan(whole).any()
+    return whole
+
+
+def brute_force(source: RasterSource, window: int, overlap: float) -> NDArray[np.float64]:
+    """All windows over the whole array in float64, without strips, batches or buffers."""
+    height, width = source.shape
+    sums = np.zeros((3, height + window, width + window))
+    totals = np.zeros((height + window, width + window))
+    for top in starts(height, window, overlap):
+        for left in starts(width, window, overlap):
+            image = source.read(Window(top, left, window, window))
+            if np.isnan(image).all():
+                continue
+            shares = position_model(torch.from_numpy(image)[None])[0].double().softmax(0).numpy()
+            weight = weights(window).double().numpy()
+            sums[:, top : top + window, left : left + window] += shares * weight
+            totals[top : top + window, left : left + window] += weight
+    blend = sums / np.where(totals == 0, 1, totals)
+    return blend[:, :height, :width]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 60),
+    window=st.integers(4, 17),
+    overlap=st.floats(0, 0.75),
+    columns=st.integers(9, 70),
+    batch=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_strips_and_buffers_change_nothing(
+    height: int, width: int, window: int, overlap: float, columns: int, batch: int, seed: int
+) -> None:
+    made = np.random.default_rng(seed)
+    image = made.random((2, height, width), dtype=np.float32)
+    image[:, : height // 2, : width // 3] = -1
+    image[0, made.random((height, width)) < 0.1] = -1
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_scene(Path(folder) / "scene.tif", image)
+        expected = brute_force(source, window, overlap)
+        parts = swept(source, window, overlap, columns, batch)
+    found = put_together(parts, source.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    for part in parts:
+        rows, cols = part.valid.shape
+        data = image[:, part.row : part.row + rows, part.col : part.col + cols]
+        np.testing.assert_array_equal(part.valid, (data != -1).any(axis=0))
+
+
+def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) -> None:
+    image = np.full((2, 32, 32), -1, dtype=np.float32)
+    image[:, :8, :8] = 1
+    source = write_scene(tmp_path / "scene.tif", image)
+    calls: list[tuple[int, int]] = []
+    parts = list(
+        sweep(
+            position_model,
+            source,
+            channels=3,
+            window=8,
+            overlap=0,
+            batch_size=3,
+            device=CPU,
+            progress=lambda done, total: calls.append((done, total)),
+        )
+    )
+    assert sum(part.windows for part in parts) == 1
+    assert calls[-1] == (16, 16)
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+
+
+def test_no_gradient_is_kept(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
+    layer = torch.nn.Conv2d(2, 2, 1)
+    parts = list(sweep(layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU))
+    assert not parts[0].answers.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (lambda x: x[:, :1], "a map for each of 3 channels"),
+        (lambda x: position_model(x)[:, :, ::2, ::2], "a map for each of 3 channels"),
+        (lambda x: position_model(x) * torch.nan, "not finite in rows from 0, columns 0 to"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, model: object, says: str) -> None:
+    source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
+    with pytest.raises(GeotuneError, match=says):
+        list(
+            sweep(  # type: ignore[arg-type]
+                model, source, channels=3, window=8, overlap=0, batch_size=1, device=CPU
+            )
+        )
+
+
+def test_a_batch_of_zero_is_refused(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
+    with pytest.raises(GeotuneError, match="batch_size: found 0"):
+        swept(source, 8, 0.5, 512, 0)

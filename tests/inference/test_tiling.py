@@ -1,0 +1,81 @@
+"""Windows cover every pixel, and no more of them than needed."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geotune.inference.tiling import Plan, starts, stride, strip_width
+from geotune.types import GeotuneError
+
+sizes = st.integers(1, 70)
+overlaps = st.floats(0, 0.95)
+
+
+@settings(deadline=None)
+@given(length=st.integers(1, 500), window=sizes, overlap=overlaps)
+def test_an_axis_is_covered_by_as_few_windows_as_the_overlap_allows(
+    length: int, window: int, overlap: float
+) -> None:
+    found = starts(length, window, overlap)
+    steps = [b - a for a, b in itertools.pairwise(found)]
+    assert found[0] == 0
+    assert all(0 < step <= stride(window, overlap) <= window for step in steps)
+    assert found[-1] == max(0, length - window)
+    fewest = -(-max(0, length - window) // stride(window, overlap)) + 1
+    assert len(found) == fewest
+
+
+@settings(deadline=None)
+@given(window=st.integers(1, 300), overlap=overlaps)
+def test_neighbours_overlap_by_at_least_the_share(window: int, overlap: float) -> None:
+    step = stride(window, overlap)
+    assert step == 1 or window - step >= overlap * window - 1e-6
+
+
+@pytest.mark.parametrize(("window", "overlap", "step"), [(128, 0.5, 64), (10, 0.9, 1), (7, 0.0, 7)])
+def test_stride(window: int, overlap: float, step: int) -> None:
+    assert stride(window, overlap) == step
+
+
+@settings(deadline=None)
+@given(height=sizes, width=sizes, window=sizes, overlap=overlaps, columns=sizes)
+def test_strips_part_the_columns_and_have_every_window_that_touches_them(
+    height: int, width: int, window: int, overlap: float, columns: int
+) -> None:
+    plan = Plan((height, width), window, overlap, columns)
+    strips = list(plan.strips())
+    owned = np.zeros(width, dtype=int)
+    for strip in strips:
+        owned[strip.left : strip.right] += 1
+        expected = [
+            x
+            for x in starts(width, window, overlap)
+            if set(range(x, x + window)) & set(range(strip.left, strip.right))
+        ]
+        assert list(strip.lefts) == expected
+        assert strip.first <= strip.left
+        assert strip.first + strip.width >= strip.right
+    assert (owned == 1).all()
+    assert len(plan) == len(plan.tops) * sum(len(strip.lefts) for strip in strips)
+
+
+@pytest.mark.parametrize(
+    ("window", "overlap", "says"), [(0, 0.5, "window"), (8, 1.0, "overlap"), (8, -0.1, "overlap")]
+)
+def test_values_out_of_range_are_refused(window: int, overlap: float, says: str) -> None:
+    with pytest.raises(GeotuneError, match=says):
+        Plan((10, 10), window, overlap, 512)
+
+
+@settings(deadline=None)
+@given(window=st.integers(1, 2048), bytes_per_pixel=st.integers(12, 2000))
+def test_strips_keep_to_their_budget_or_to_four_windows(window: int, bytes_per_pixel: int) -> None:
+    width = strip_width(window, bytes_per_pixel)
+    assert width % 512 == 0
+    assert width >= 4 * window
+    assert width * window * bytes_per_pixel <= 128 * 2**20 or width < 4 * window + 512

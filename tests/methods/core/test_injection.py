@@ -1,0 +1,218 @@
+"""What is put into blocks, against values computed from the formulas by hand."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geotune import Adapter, AdaptFormer, LoRand, Mona, Partial
+from geotune.backbones.base import Backbone
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.injection import After, Wrapped
+from geotune.types import GeotuneError
+
+MakeBackbone = Callable[..., Backbone]
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(2, 4, 32, 48, generator=torch.Generator().manual_seed(seed))
+
+
+def attached(backbone: Backbone, method: Method) -> Encoder:
+    """With every inserted parameter at a value that can be seen."""
+    encoder = method.attach(backbone).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return encoder
+
+
+def through_vit(
+    plain: Backbone,
+    *,
+    attention: Callable[[int, Tensor], Tensor] = lambda i, y: y,
+    middle: Callable[[int, Tensor], Tensor] = lambda i, x: x,
+    mlp: Callable[[int, Any, Tensor], Tensor] = lambda i, mlp, u: mlp(u),
+    after: Callable[[int, Tensor], Tensor] = lambda i, x: x,
+) -> Tensor:
+    """A timm ViT written out, with a place for what each method changes; its last map."""
+    model: Any = plain.model
+    x = model.norm_pre(model._pos_embed(model.patch_embed(images())))
+    for index, block in enumerate(model.blocks):
+        x = middle(index, x + attention(index, block.attn(block.norm1(x))))
+        x = after(index, x + mlp(index, block.mlp, block.norm2(x)))
+    tokens: Tensor = model.norm(x)[:, 1:]
+    return tokens.transpose(1, 2).unflatten(2, (2, 3))
+
+
+def part(encoder: Encoder, name: str) -> dict[str, Tensor]:
+    """The parameters of an inserted part, by the name of what it stands on."""
+    module = encoder.backbone.model.get_submodule(name)
+    return dict(module.named_parameters())
+
+
+def linear(p: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+
+def compare(encoder: Encoder, expected: Tensor, plain: Backbone) -> None:
+    with torch.no_grad():
+        found = encoder(images()).maps[-1]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, through_vit(plain), atol=1e-2)
+
+
+@torch.no_grad()
+def test_adapter(make_backbone: MakeBackbone) -> None:
+    """y' = y + Up(GELU(Down(y))) after attention and after the MLP."""
+    plain = make_backbone("vit").eval()
+    encoder = attached(copy.deepcopy(plain), Adapter(width=4, stem=0))
+
+    def bottleneck(name: str, y: Tensor) -> Tensor:
+        p = part(encoder, name)
+        return y + linear(p, "up", F.gelu(linear(p, "down", y)))
+
+    expected = through_vit(
+        plain,
+        attention=lambda i, y: bottleneck(f"blocks.{i}.attn.part", y),
+        mlp=lambda i, mlp, u: bottleneck(f"blocks.{i}.mlp.part", mlp(u)),
+    )
+    compare(encoder, expected, plain)
+
+
+@torch.no_grad()
+def test_adaptformer(make_backbone: MakeBackbone) -> None:
+    """MLP(u) + s Up(ReLU(Down(u))), s = 0.1."""
+    plain = make_backbone("vit").eval()
+    encoder = attached(copy.deepcopy(plain), AdaptFormer(width=4, stem=0))
+
+    def beside(i: int, mlp: nn.Module, u: Tensor) -> Tensor:
+        p = part(encoder, f"blocks.{i}.mlp.part")
+        added: Tensor = mlp(u) + 0.1 * linear(p, "up", linear(p, "down", u).clamp(min=0))
+        return added
+
+    compare(encoder, through_vit(plain, mlp=beside), plain)
+
+
+@torch.no_grad()
+def test_lorand(make_backbone: MakeBackbone) -> None:
+    """y' = y + U GELU(D y); D and U are sums of four products of thin factors and a kernel."""
+    plain = make_backbone("vit").eval()
+    encoder = attached(copy.deepcopy(plain), LoRand(width=6, rank=2, branches=4, stem=0))
+
+    def adapter(name: str, y: Tensor) -> Tensor:
+        p = part(encoder, name)
+        down, up = torch.zeros(6, 64), torch.zeros(64, 6)
+        for b in range(4):
+            down += p["down_out"][b] @ p["kernel"][b] @ p["down_in"][b]
+            up += p["up_out"][b] @ p["kernel"][b] @ p["up_in"][b]
+        return y + F.gelu(y @ down.T + p["down_bias"]) @ up.T + p["up_bias"]
+
+    expected = through_vit(
+        plain,
+        attention=lambda i, y: adapter(f"blocks.{i}.attn.part", y),
+        mlp=lambda i, mlp, u: adapter(f"blocks.{i}.mlp.part", mlp(u)),
+    )
+    compare(encoder, expected, plain)
+
+
+def depthwise(p: dict[str, Tensor], name: str, maps: Tensor) -> Tensor:
+    """A depthwise convolution, pixel by pixel; `maps` is `(B, h, w, C)`."""
+    weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
+    reach = weight.shape[-1] // 2
+    out = bias.expand(maps.shape).clone()
+    for row in range(maps.shape[1]):
+        for column in range(maps.shape[2]):
+            for down in range(-reach, reach + 1):
+                for right in range(-reach, reach + 1):
+                    y, x = row + down, column + right
+                    if 0 <= y < maps.shape[1] and 0 <= x < maps.shape[2]:
+                        tap = weight[:, 0, down + reach, right + reach]
+                        out[:, row, column] += tap * maps[:, y, x]
+    return out
+
+
+@torch.no_grad()
+def test_mona(make_backbone: MakeBackbone) -> None:
+    """The class token skips the convolutions; on the stream after attention and after the MLP."""
+    plain = make_backbone("vit").eval()
+    encoder = attached(copy.deepcopy(plain), Mona(width=4, stem=0))
+
+    def mona(name: str, x: Tensor) -> Tensor:
+        p = part(encoder, name)
+        normed = linear_norm(x) * p["norm.weight"] + p["norm.bias"]
+        v = linear(p, "down", p["norm_scale"] * normed + p["scale"] * x)
+        maps = v[:, 1:].reshape(2, 2, 3, 4)
+        maps = maps + sum(depthwise(p, f"convolutions.{k}", maps) for k in range(3)) / 3
+        maps = maps + maps @ p["pointwise.weight"][..., 0, 0].T + p["pointwise.bias"]
+        w = torch.cat([v[:, :1], maps.reshape(2, 6, 4)], dim=1)
+        return x + linear(p, "up", F.gelu(w))
+
+    def linear_norm(x: Tensor) -> Tensor:
+        mean, var = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
+        return (x - mean) / (var + 1e-5).sqrt()
+
+    expected = through_vit(
+        plain,
+        middle=lambda i, x: mona(f"blocks.{i}.inner.inner.norm2.part", x),
+        after=lambda i, x: mona(f"blocks.{i}.part", x),
+    )
+    compare(encoder, expected, plain)
+
+
+def test_mona_starts_with_small_weight_on_the_normalised_input(make_backbone: MakeBackbone) -> None:
+    encoder = Mona(stem=0).attach(make_backbone("vit"))
+    for name, parameter in encoder.named_parameters():
+        if name.endswith(("norm_scale", ".scale")):
+            start = 1e-6 if name.endswith("norm_scale") else 1.0
+            assert torch.equal(parameter, torch.full_like(parameter, start)), name
+
+
+def test_a_wrapped_module_shows_what_is_on_the_one_inside() -> None:
+    inner = nn.Linear(3, 2)
+    wrapped = After(inner, nn.Identity())
+    assert wrapped.in_features == 3
+    assert wrapped.weight is inner.weight
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = wrapped.nothing
+    twin = copy.deepcopy(wrapped)
+    assert isinstance(twin, Wrapped)
+    assert twin.inner is not inner
+    assert torch.equal(twin(torch.ones(1, 3)), wrapped(torch.ones(1, 3)))
+
+
+def test_partial_trains_the_last_blocks(make_backbone: MakeBackbone) -> None:
+    encoder = Partial(blocks=2, stem=0).attach(make_backbone("vit"))
+    assert {name.split(".")[3] for name in encoder.trainable_names()} == {"4", "5"}
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "message"),
+    [
+        ("vit", Partial(blocks=7), r"method\.blocks 7: timm/test_vit has 6 blocks"),
+        ("vit", Adapter(width=65), r"method\.width 65: .*timm/test_vit are 64 wide"),
+        ("swin", Mona(width=17), r"method\.width 17: .*16 wide \(the narrowest\)"),
+        ("vit", LoRand(width=4, rank=5), r"method\.rank 5: the bottleneck is 4 wide"),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    make_backbone: MakeBackbone, family: str, method: Method, message: str
+) -> None:
+    backbone = make_backbone(family)
+    with pytest.raises(GeotuneError, match=message):
+        method.attach(backbone)
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"width": -3}, {"dropout": 1.0}])
+def test_an_option_that_cannot_be_is_named(options: dict[str, Any]) -> None:
+    with pytest.raises(GeotuneError, match=rf"method\.{next(iter(options))}"):
+        Mona(**options)

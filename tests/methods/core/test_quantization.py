@@ -1,0 +1,166 @@
+"""Frozen weights in fewer bits: what they are, what they cost, and that the rest is untouched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import geotune
+from geotune.backbones.base import Backbone
+from geotune.backbones.spec import Request
+from geotune.memory.tracker import Tracker
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.quantization import hold_frozen
+from geotune.methods.core.reader import Levels
+from geotune.types import GeotuneError
+
+MakeBackbone = Callable[..., Backbone]
+PRECISIONS = ("bf16", "int8")
+
+
+def layers() -> list[tuple[nn.Module, tuple[int, ...]]]:
+    return [
+        (nn.Linear(6, 4), (3, 5, 6)),
+        (nn.Linear(6, 4, bias=False), (3, 6)),
+        (nn.Conv2d(4, 6, 3, padding=1), (2, 4, 5, 7)),
+        (
+            nn.Conv2d(4, 8, 3, stride=2, dilation=2, padding=(2, 1), groups=2, bias=False),
+            (2, 4, 9, 8),
+        ),
+    ]
+
+
+def holding(layer: nn.Module, precision: Any) -> nn.Module:
+    """A copy of the layer in a backbone whose frozen weights are held."""
+    model = nn.Sequential(copy.deepcopy(layer)).requires_grad_(False)
+    hold_frozen(Toy(model), precision)
+    return model[0]
+
+
+class Toy(Backbone):
+    def __init__(self, model: nn.Module) -> None:
+        request = Request("test/toy", ("a",))
+        super().__init__(model, request, pad_to=1, licence="none", source=None)
+
+    def run(self, images: Tensor, emit: Any, wanted: set[int], **_: Tensor | None) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("layer", "shape"), layers(), ids=["linear", "no-bias", "conv", "groups"])
+def test_a_layer_computes_with_what_is_held(
+    layer: nn.Module, shape: tuple[int, ...], precision: Any, autocast: bool
+) -> None:
+    """s q with q = round(W / s), s = max |row| / 127; its gradient is that of such a layer."""
+    weight = layer.get_parameter("weight").detach()
+    if precision == "int8":
+        rows = weight.flatten(1)
+        scale = rows.abs().amax(1) / 127
+        expected = ((rows / scale[:, None]).round() * scale[:, None]).view(weight.shape)
+    else:
+        expected = weight.bfloat16().float()
+    plain = copy.deepcopy(layer).requires_grad_(False)
+    with torch.no_grad():
+        plain.get_parameter("weight").copy_(expected)
+    held = holding(layer, precision)
+    torch.testing.assert_close(held.weight, expected, rtol=1e-6, atol=1e-7)
+
+    one, two = (torch.randn(shape, generator=torch.manual_seed(1)).requires_grad_() for _ in "ab")
+    with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+        found, wanted = held(one), plain(two)
+    assert found.dtype == wanted.dtype
+    near = {"rtol": 3e-2, "atol": 3e-2} if autocast else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(found, wanted, **near)
+    found.float().square().sum().backward()
+    wanted.float().square().sum().backward()
+    torch.testing.assert_close(one.grad, two.grad, **near)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "method", [geotune.Frozen, geotune.Est, geotune.Lora, geotune.BitFit, geotune.Mona, geotune.Vpt]
+)
+def test_every_method_trains_beside_them(
+    make_backbone: MakeBackbone, family: str, method: Any, precision: Any
+) -> None:
+    options: dict[str, Any] = {"stem": 0, "frozen_precision": precision}
+    if method is geotune.Vpt and family in ("swin", "swinv2", "convnext", "resnet"):
+        pytest.skip("prompts do not fit")
+    if method in (geotune.Lora,):
+        options["rank"] = 2
+    if method is geotune.Mona:
+        options["width"] = 4
+    encoder = method(**options).attach(make_backbone(family))
+    plain = method(**{**options, "frozen_precision": "fp32"}).attach(make_backbone(family))
+    plain.load_state_dict(encoder.state_dict(), strict=False)
+    images = torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        ours, theirs = (e.eval()(images).maps[-1] for e in (encoder, plain))
+    assert not torch.equal(ours, theirs)
+    assert (ours - theirs).norm() < 0.1 * theirs.norm()
+
+    names = encoder.trainable_names()
+    assert names == plain.trainable_names()
+    assert all(encoder.get_parameter(name).dtype == torch.float32 for name in names)
+    before = {n: t.clone() for n, t in encoder.state_dict().items() if n.startswith("backbone.")}
+    encoder.train()
+    sum(m.square().mean() for m in encoder(images).maps).backward() if names else None
+    reached = {n for n, p in encoder.named_parameters() if p.grad is not None}
+    assert reached == set(names)
+    for name, tensor in encoder.state_dict().items():
+        if name in before and name not in names:
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_they_take_a_half_and_a_quarter(make_backbone: MakeBackbone) -> None:
+    def held(method: Method) -> int:
+        encoder = method.attach(make_backbone("vit"))
+        with Tracker(encoder) as tracker:
+            pass
+        return tracker.peak.frozen
+
+    whole = held(geotune.Frozen(stem=0))
+    assert held(geotune.Frozen(stem=0, frozen_precision="bf16")) < 0.6 * whole
+    assert held(geotune.Frozen(stem=0, frozen_precision="int8")) < 0.4 * whole
+
+
+def test_no_copy_of_a_weight_is_kept_for_the_way_back(make_backbone: MakeBackbone) -> None:
+    def activations(precision: str) -> int:
+        encoder: Encoder = geotune.Lora(rank=2, stem=0, frozen_precision=precision).attach(
+            make_backbone("vit")
+        )
+        images = torch.randn(1, 4, 32, 32)
+        with Tracker(encoder, others=images) as tracker:
+            sum(m.sum() for m in encoder.train()(images).maps).backward()
+        return tracker.peak.activations
+
+    weights = sum(p.numel() * 4 for p in make_backbone("vit").parameters())
+    assert activations("int8") - activations("fp32") < 0.2 * weights
+
+
+def test_where_everything_trains_it_is_refused(make_backbone: MakeBackbone) -> None:
+    with pytest.raises(GeotuneError, match=r"frozen_precision int8: no layer of timm/test_vit"):
+        geotune.Full(frozen_precision="int8").attach(make_backbone("vit"))
+
+
+def test_an_update_of_weights_in_fewer_bits_is_not_merged(make_backbone: MakeBackbone) -> None:
+    encoder = geotune.Lora(rank=2, frozen_precision="bf16").attach(make_backbone("vit"))
+    with pytest.raises(GeotuneError, match="nothing to merge"):
+        encoder.merge()
+
+
+def test_a_copy_is_independent(make_backbone: MakeBackbone) -> None:
+    encoder = geotune.Frozen(stem=0, frozen_precision="bf16").attach(make_backbone("vit"))
+    twin = copy.deepcopy(encoder)
+    twin.backbone.model.get_submodule("blocks.0.attn.qkv").held.zero_()  # type: ignore[operator, union-attr]
+    images = torch.randn(1, 4, 32, 32)
+    with torch.no_grad():
+        assert not torch.equal(twin(images).maps[0], encoder(images).maps[0])
+    assert isinstance(encoder.reader, Levels)

@@ -1,0 +1,134 @@
+"""What is kept of a backbone's features stands for the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from geotune import Est, attach
+from geotune.backbones.base import Backbone
+from geotune.methods.core.base import Encoder
+from helpers.method_cases import METHODS
+
+MakeBackbone = Callable[..., Backbone]
+
+constant_methods = pytest.mark.parametrize(
+    "method", [name for name, case in METHODS.items() if case.constant]
+)
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(2, 4, 21, 34, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def build(make_backbone: MakeBackbone) -> Callable[..., Encoder]:
+    """An encoder whose method has been moved off its start; skips what does not fit."""
+
+    def encoder(family: str, method: str) -> Encoder:
+        case = METHODS[method]
+        if family in case.refused:
+            pytest.skip(f"{method} does not fit {family}")
+        torch.manual_seed(0)
+        built = attach(make_backbone(family), case.method.model_copy(update={"stem": 4}))
+        if built.reader.samples:
+            built.calibrate([{"images": images(seed=5)}])
+        with torch.no_grad():
+            for parameter in built.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.1 * torch.randn(parameter.shape)
+        return built
+
+    return encoder
+
+
+def gradients(encoder: Encoder, maps: tuple[Tensor, ...]) -> list[Tensor]:
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    total = torch.stack([m.square().mean() for m in maps]).sum()
+    return list(torch.autograd.grad(total, trained))
+
+
+@constant_methods
+def test_maps_and_gradients_are_those_of_the_backbone(
+    build: Callable[..., Encoder], family: str, method: str
+) -> None:
+    """With the backbone out of the way: nothing of it but what the reader borrows is there."""
+    encoder = build(family, method)
+    kept = encoder.features(images())
+    streamed = encoder(images())
+    expected = gradients(encoder, streamed.maps)
+
+    def runs(*_: object, **__: object) -> None:
+        raise AssertionError("the backbone runs")
+
+    with encoder.without_backbone():
+        encoder.backbone.run = runs  # type: ignore[method-assign]
+        replayed = encoder(images(), features=kept)
+        found = gradients(encoder, replayed.maps)
+    assert replayed.image_size == streamed.image_size
+    for one, other in zip(streamed.maps, replayed.maps, strict=True):
+        torch.testing.assert_close(one, other)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@constant_methods
+def test_no_more_is_kept_than_is_read(
+    build: Callable[..., Encoder], family: str, method: str
+) -> None:
+    """With any one of the kept maps changed the encoder hands on something else."""
+    encoder = build(family, method)
+    kept = encoder.features(images())
+    streamed = encoder(images()).maps
+    for name in kept:
+        changed = {**kept, name: torch.randn_like(kept[name])}
+        maps = encoder(images(), features=changed).maps
+        assert not all(map(torch.equal, maps, streamed)), name
+
+
+@constant_methods
+def test_the_backbone_comes_back(build: Callable[..., Encoder], family: str, method: str) -> None:
+    encoder = build(family, method).train()
+    names = [name for name, _ in encoder.named_parameters()]
+    state = list(encoder.state_dict())
+    backbone = encoder.backbone
+    own = {id(p) for p in backbone.parameters()}
+    borrowed = {id(p) for layer in encoder.reader.borrowed() for p in layer.parameters()}
+    with pytest.raises(KeyError), encoder.without_backbone():
+        inside = {id(p) for p in encoder.parameters()}
+        assert inside & own == borrowed
+        assert encoder.backbone is backbone
+        encoder.train()
+        assert not any(module.training for module in backbone.modules())
+        raise KeyError
+    assert [name for name, _ in encoder.named_parameters()] == names
+    assert list(encoder.state_dict()) == state
+    assert encoder.backbone is backbone
+
+
+def test_moving_the_encoder_leaves_the_backbone_where_it_is(make_backbone: MakeBackbone) -> None:
+    encoder = Est(stem=4, min_width=8).attach(make_backbone("vit"))
+    with encoder.without_backbone():
+        encoder.to("meta")
+    assert {p.device.type for p in encoder.backbone.parameters()} == {"cpu"}
+    assert {p.device.type for p in encoder.reader.parameters()} == {"meta"}
+
+
+def test_fixed_projections_shrink_what_is_kept(make_backbone: MakeBackbone) -> None:
+    """By as much as the stream is narrower than the taps; also at the levels, unless they are
+    handed on themselves."""
+
+    def numbers(**options: object) -> int:
+        encoder = Est(stem=0, min_width=8, **options).attach(make_backbone("vit"))
+        return sum(maps.numel() for maps in encoder.features(images()).values())
+
+    backbone = make_backbone("vit")
+    whole = numbers()
+    assert whole == numbers(down="pca")
+    assert numbers(down="pca_fixed", reduction=8) * 8 == whole
+    assert len(backbone.taps) == 6
+    levels = 4 / 6 + 2 / 6 / 8
+    assert numbers(down="pca_fixed", reduction=8, fuse="sum") == pytest.approx(levels * whole)

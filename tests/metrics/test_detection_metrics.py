@@ -1,0 +1,284 @@
+"""Average precision against supervision's, pycocotools', and DOTA's rules written out plainly."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from geotune.boxes.oriented import canonical, hull
+from geotune.boxes.polygons import outlines
+from geotune.boxes.structures import Detections, Objects
+from geotune.metrics.average_precision import Curve, Interpolation
+from geotune.metrics.coco_map import CocoMetrics
+from geotune.metrics.detection_metrics import Counts, DetectionMetrics
+from geotune.metrics.matching import FALSE, IGNORED, match_boxes
+from geotune.types import GeotuneError
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_average_precision.json").read_text())
+CLASSES = ["ship", "harbour"]
+Image = tuple[Detections, Objects]
+
+
+def image_of(values: dict[str, Any], horizontal: bool) -> Image:
+    found, there = torch.tensor(values["found"]).double(), torch.tensor(values["objects"]).double()
+    if horizontal:
+        found, there = hull(found), hull(there)
+    return (
+        Detections(found, torch.tensor(values["scores"]), torch.tensor(values["classes"])),
+        Objects(there, torch.tensor(values["object_classes"])),
+    )
+
+
+def random_images(count: int, seed: int = 0, difficult: float = 0.2) -> list[Image]:
+    """Crowded objects that overlap each other, each tried several times."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(count):
+        n = int(rng.integers(5, 30))
+        sides = rng.uniform(8, 40, (n, 2))
+        there = np.hstack([rng.uniform(0, 150, (n, 2)), sides, rng.uniform(-2, 2, (n, 1))])
+        of = rng.integers(n, size=4 * n)
+        found = there[of] + rng.normal(0, 1, (4 * n, 5)) * [2, 2, 2, 2, 0.1]
+        found[:, 2:4] = np.maximum(found[:, 2:4], 1)
+        classes = rng.integers(2, size=n)
+        tried = np.where(rng.random(4 * n) < 0.2, 1 - classes[of], classes[of])
+        images.append(
+            (
+                Detections(
+                    canonical(torch.from_numpy(found)),
+                    torch.from_numpy(rng.random(4 * n)).float(),
+                    torch.from_numpy(tried),
+                ),
+                Objects(
+                    canonical(torch.from_numpy(there)),
+                    torch.from_numpy(classes),
+                    torch.from_numpy(rng.random(n) < difficult),
+                ),
+            )
+        )
+    return images
+
+
+def metrics_of(images: list[Image], **options: Any) -> DetectionMetrics:
+    metrics = DetectionMetrics(CLASSES, **options)
+    for found, there in images:
+        metrics.update([found], [there])
+    return metrics
+
+
+@pytest.mark.parametrize("kind", ["oriented", "horizontal"])
+@pytest.mark.parametrize("case", range(len(GOLDEN["cases"])))
+def test_average_precision_is_supervisions(kind: str, case: int) -> None:
+    values = GOLDEN["cases"][case]
+    images = [image_of(image, kind == "horizontal") for image in values["images"]]
+    found = metrics_of(images, interpolation="coco").compute()
+    # It keeps precision in float32; and hulls may overlap each other, which it matches otherwise.
+    for name, said in values["said"][kind].items():
+        assert found[name] == pytest.approx(said, abs=1e-6 if kind == "oriented" else 5e-3), name
+
+
+def plainly(images: list[Image], k: int, limit: float, eleven_points: bool) -> float:
+    """AP by the rules of DOTA's evaluation, a detection at a time, areas by shapely."""
+    there = [outlines(o.boxes[o.classes == k].numpy()) for _, o in images]
+    difficult = [o.ignored()[o.classes == k].tolist() for _, o in images]
+    taken: set[tuple[int, int]] = set()
+    detections = [
+        (float(score), i, outline)
+        for i, (d, _) in enumerate(images)
+        for score, outline in zip(
+            d.scores[d.classes == k], outlines(d.boxes[d.classes == k].numpy()), strict=True
+        )
+    ]
+    objects = sum(not flag for flags in difficult for flag in flags)
+    true = false = 0
+    points = []
+    for _, i, outline in sorted(detections, key=lambda each: -each[0]):
+        shared = shapely.area(shapely.intersection(there[i], outline))
+        ious = shared / (shapely.area(there[i]) + shapely.area(outline) - shared)
+        best = int(np.argmax(ious)) if len(ious) else -1
+        if best >= 0 and ious[best] > limit:
+            if difficult[i][best]:
+                continue
+            true, false = (true, false + 1) if (i, best) in taken else (true + 1, false)
+            taken.add((i, best))
+        else:
+            false += 1
+        points.append((true / objects, true / (true + false)))
+    highest = lambda recall: max((p for r, p in points if r >= recall), default=0.0)  # noqa: E731
+    if eleven_points:
+        return sum(highest(t) for t in np.linspace(0, 1, 11)) / 11
+    return sum(highest(n / objects - 1e-9) for n in range(1, objects + 1)) / objects
+
+
+@pytest.mark.parametrize("interpolation", ["voc07", "area"])
+@pytest.mark.parametrize("limit", [0.5, 0.75])
+def test_average_precision_is_dotas_in_a_crowd_with_difficult_objects(
+    interpolation: Any, limit: float
+) -> None:
+    images = random_images(4)
+    values = metrics_of(images, interpolation=interpolation).compute()
+    expected = [plainly(images, k, limit, interpolation == "voc07") for k in (0, 1)]
+    assert values[f"ap{round(100 * limit)}"] == pytest.approx(np.mean(expected))
+    if limit == 0.5:
+        assert [values["ap50/ship"], values["ap50/harbour"]] == pytest.approx(expected)
+    assert 0.1 < values["ap75"] < values["ap50"] < 1 and 0.1 < values["ap"] < values["ap50"]
+
+
+def test_batches_order_and_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = random_images(6)
+    expected = metrics_of(images).compute()
+    assert metrics_of(images[::-1]).compute() == expected
+    together = DetectionMetrics(CLASSES)
+    together.update(*([each[k] for each in images] for k in (0, 1)))
+    assert together.compute() == expected
+    parts = [metrics_of(images[:1]), metrics_of(images[1:])]
+    monkeypatch.setattr(
+        "geotune.metrics.state.gathered", lambda _: [part.parts() for part in parts]
+    )
+    assert parts[0].compute() == parts[1].compute() == expected
+    assert list(expected) == list(together.metric_names) and not together.state_dict()
+
+
+def test_equal_scores_enter_together() -> None:
+    scores = np.array([0.9, 0.5, 0.5, 0.5])
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 1, 3]):
+        curve = Curve.of(scores[order], np.array([True, False, True, False])[order], 2)
+        assert curve.scores.tolist() == [0.9, 0.5]
+        assert curve.true.tolist() == [1, 2] and curve.false.tolist() == [0, 2]
+        assert curve.average() == 0.5 * 1 + 0.5 * 0.5
+        assert curve.best() in (0.9, 0.5) and curve.f1.tolist() == pytest.approx([2 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("interpolation", ["area", "voc07", "coco"])
+def test_figures_are_the_averages_of_the_curves(interpolation: Interpolation) -> None:
+    images = random_images(20, seed=3)
+    rounded = [
+        (replace(found, scores=found.scores.round(decimals=1)), there) for found, there in images
+    ]
+    for each in (images, rounded):  # with scores in common, too
+        metrics = metrics_of(each, interpolation=interpolation)
+        figures, curves = metrics.compute(), metrics.curves(0.5)
+        for name in CLASSES:
+            assert figures[f"ap50/{name}"] == pytest.approx(curves[name].average(interpolation))
+
+
+def test_the_three_ways_to_read_a_curve() -> None:
+    curve = Curve.of(np.array([0.9, 0.8, 0.7]), np.ones(3, dtype=bool), 8)
+    assert curve.average("voc07") == pytest.approx(4 / 11)
+    assert curve.average("coco") == pytest.approx(38 / 101)
+    assert curve.average("area") == pytest.approx(3 / 8)
+
+
+def test_counts_are_those_above_the_score() -> None:
+    box = torch.tensor([[10.0, 10, 8, 4, 0.3], [40, 10, 8, 4, 1], [70, 10, 8, 4, 0]])
+    found = Detections(
+        box[[0, 0, 1, 2]], torch.tensor([0.9, 0.6, 0.5, 0.4]), torch.tensor([0, 0, 0, 1])
+    )
+    there = Objects(box, torch.tensor([0, 0, 0]), torch.tensor([False, False, True]))
+    metrics = metrics_of([(found, there)])
+    assert metrics.counts(0.9)["ship"] == Counts(1, 0, 1)
+    assert metrics.counts(0.6)["ship"] == Counts(1, 1, 1), "the second of one object is false"
+    assert metrics.counts(0)["ship"] == Counts(2, 1, 0)
+    assert metrics.counts(0.95) == {"ship": Counts(0, 0, 2), "harbour": Counts(0, 0, 0)}
+    assert metrics.counts(0)["harbour"] == Counts(0, 1, 0)
+    values = metrics.compute()
+    assert math.isnan(values["ap50/harbour"]) and values["ap50"] == values["ap50/ship"]
+
+
+def test_matches_name_the_object_for_drawing() -> None:
+    box = torch.tensor([[10.0, 10, 8, 4, 0.3], [40, 10, 8, 4, 1], [70, 10, 8, 4, 0]])
+    scores, classes = torch.tensor([0.1, 0.6, 0.5, 0.4]), torch.tensor([0, 0, 0, 1])
+    there = Objects(box, torch.tensor([0, 0, 1]), torch.tensor([False, True, False]))
+    found = match_boxes(Detections(box[[0, 0, 1, 0]], scores, classes), there, [0.5])
+    assert found[:, 0].tolist() == [FALSE, 0, IGNORED, FALSE]
+
+
+def test_nothing_found_nothing_there_and_no_image() -> None:
+    nothing = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    empty = Objects(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
+    one = Objects(torch.tensor([[1.0, 1, 2, 1, 0]]), torch.tensor([1]))
+    assert all(math.isnan(value) for value in metrics_of([]).compute().values())
+    assert list(DetectionMetrics([]).compute()) == ["ap50", "ap75", "ap"]
+    assert all(math.isnan(v) for v in metrics_of([(nothing, empty)]).compute().values())
+    values = metrics_of([(nothing, one), (nothing, empty)]).compute()
+    assert values["ap50"] == values["ap/harbour"] == 0
+    metrics = metrics_of([(nothing, one)])
+    metrics.reset()
+    assert math.isnan(metrics.compute()["ap"])
+
+
+def test_boxes_and_what_goes_with_them_have_to_fit() -> None:
+    with pytest.raises(GeotuneError, match=r"\(N, 5\) oriented"):
+        Objects(torch.zeros(2, 8), torch.zeros(2))
+    with pytest.raises(GeotuneError, match="scores has the shape"):
+        Detections(torch.zeros(2, 5), torch.zeros(3), torch.zeros(2))
+
+
+def test_coco_average_precision_is_pycocotools() -> None:
+    images = [
+        (
+            Detections(hull(d.boxes).float(), d.scores, d.classes),
+            Objects(hull(o.boxes).float(), o.classes, o.difficult),
+        )
+        for d, o in random_images(5, seed=3)
+    ]
+    metrics = CocoMetrics([*CLASSES, "never there"])
+    metrics.update(*([each[k] for each in images] for k in (0, 1)))
+    found = metrics.compute()
+    annotations, results = [], []
+    for i, (d, o) in enumerate(images):
+        for box, k, crowd in zip(o.boxes.tolist(), o.classes.tolist(), o.ignored(), strict=True):
+            x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": i, "category_id": k, "iscrowd": int(crowd),
+                 "bbox": [x, y, w, h], "area": w * h}
+            )  # fmt: skip
+        for box, k, score in zip(
+            d.boxes.tolist(), d.classes.tolist(), d.scores.tolist(), strict=True
+        ):
+            bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            results.append({"image_id": i, "category_id": k, "bbox": bbox, "score": score})
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "info": {}, "images": [{"id": i} for i in range(5)], "annotations": annotations,
+            "categories": [{"id": 0}, {"id": 1}],
+        }  # fmt: skip
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    names = ["coco_ap", "coco_ap50", "coco_ap75", "coco_ap_small", "coco_ap_medium"]
+    assert [found[name] for name in names] == pytest.approx(evaluation.stats[:5], abs=1e-6)
+    assert math.isnan(found["coco_ap/never there"]) and math.isnan(found["coco_ap_large"]) == (
+        evaluation.stats[5] < 0
+    )
+    each = [found[f"coco_ap/{name}"] for name in CLASSES]
+    assert np.mean(each) == pytest.approx(found["coco_ap"], abs=1e-6)
+    assert tuple(found) == metrics.metric_names
+
+
+def test_coco_refuses_oriented_boxes_and_resets() -> None:
+    metrics = CocoMetrics(CLASSES)
+    ((d, o),) = random_images(1)
+    with pytest.raises(GeotuneError, match="DetectionMetrics"):
+        metrics.update([d], [o])
+    metrics.update(
+        [Detections(hull(d.boxes), d.scores, d.classes)], [Objects(hull(o.boxes), o.classes)]
+    )
+    assert metrics.compute()["coco_ap50"] > 0
+    metrics.reset()
+    assert metrics.metric.detection_scores == []

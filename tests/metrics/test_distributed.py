@@ -1,0 +1,43 @@
+"""Figures of several processes together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geotune.metrics.distributed import gathered
+
+SCRIPT = """
+import sys
+import torch, torch.distributed as distributed
+import pytest
+
+from geotune.metrics.distributed import gathered
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+assert gathered([rank, "a"] if rank else []) == [1, "a"]
+assert gathered([rank]) == [0, 1]
+distributed.destroy_process_group()
+"""
+
+
+def test_one_process_has_its_own() -> None:
+    assert gathered((1, 2)) == [1, 2]
+
+
+@pytest.mark.slow
+def test_two_processes_have_both_in_order_though_one_is_empty(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    source = str(Path(__file__).parents[2] / "src")
+    started = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "meet")],
+            env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(120) for process in started] == [0, 0]

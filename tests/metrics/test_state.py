@@ -1,0 +1,159 @@
+"""What single windows add to the figures, put together again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from geotune.boxes.detector_output import Detected
+from geotune.boxes.structures import Detections
+from geotune.metrics.state import Parts
+from geotune.tasks.base import Task
+from geotune.tasks.registry import TASKS
+from geotune.training.window_metrics import WindowParts
+from geotune.types import IGNORE, GeotuneError
+
+NAMES = ("water", "forest", "town")
+WINDOWS = 5
+Batch = tuple[Any, Any]
+
+
+def masks() -> Batch:
+    truth = torch.randint(0, len(NAMES), (WINDOWS, 8, 8))
+    truth[0, :4] = IGNORE
+    return torch.randn(WINDOWS, len(NAMES), 8, 8), truth
+
+
+def one_each() -> Batch:
+    return torch.randn(WINDOWS, len(NAMES)), torch.randint(0, len(NAMES), (WINDOWS,))
+
+
+def several_each() -> Batch:
+    return torch.randn(WINDOWS, len(NAMES)), torch.randint(0, 2, (WINDOWS, len(NAMES))).float()
+
+
+def values() -> Batch:
+    labels = 300 + 5 * torch.randn(WINDOWS, 8, 8)
+    labels[1] = math.nan
+    return torch.randn(WINDOWS, 1, 8, 8), labels
+
+
+def objects(columns: int) -> Batch:
+    def boxes(count: int) -> torch.Tensor:
+        corner = 20 * torch.rand(count, 2)
+        return torch.cat([corner, corner + 20], dim=1)[:, :columns]
+
+    found = [
+        Detections(boxes(n), torch.rand(n), torch.randint(0, len(NAMES), (n,)))
+        for n in (9, 0, 4, 7, 30)
+    ]
+    truth = [
+        {
+            "boxes": boxes(n),
+            "labels": torch.randint(0, len(NAMES), (n,)),
+            "difficult": torch.rand(n) < 0.1,
+        }
+        for n in (5, 3, 0, 6, 9)
+    ]
+    return Detected({}, found), truth
+
+
+CASES: dict[str, tuple[Task, Callable[[], Batch]]] = {
+    "segment": (TASKS["segment"](NAMES), masks),
+    "classify": (TASKS["classify"](NAMES), one_each),
+    "several": (TASKS["classify"](NAMES, several=True), several_each),
+    "regress": (TASKS["regress"](mean=300.0, std=5.0), values),
+    "density": (TASKS["density"](), values),
+    "boxes": (TASKS["detect"](NAMES), lambda: objects(4)),
+    "points": (
+        TASKS["detect"](NAMES, boxes="points", radius_m=20.0, pixel_m=2.0),
+        lambda: objects(4),
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[Task, Batch]:
+    torch.manual_seed(0)
+    task, make = CASES[request.param]
+    return task, make()
+
+
+def one_by_one(task: Task, batch: Batch) -> list[Parts]:
+    parts = []
+    for i in range(WINDOWS):
+        metrics = task.metrics()
+        metrics.update(batch[0][i : i + 1], batch[1][i : i + 1])
+        parts.append(metrics.parts())
+    return parts
+
+
+def close(a: dict[str, float], b: dict[str, float]) -> bool:
+    return list(a) == list(b) and all(
+        x == pytest.approx(y, rel=1e-5, abs=1e-7, nan_ok=True)
+        for x, y in zip(a.values(), b.values(), strict=True)
+    )
+
+
+def test_windows_put_together_give_the_figures_of_all(case: tuple[Task, Batch]) -> None:
+    task, batch = case
+    metrics = task.metrics()
+    nothing = metrics.parts()
+    parts = one_by_one(task, batch)
+    metrics.update(*batch)
+    expected = metrics.compute()
+    assert math.isfinite(expected[task.main_metric])
+    assert close(metrics.of(Parts.join(parts)), expected)
+    assert close(metrics.of(Parts.join([nothing, *parts[::-1]])), expected)
+    assert close(metrics.of(metrics.parts()), expected)
+
+
+def test_a_window_drawn_twice_counts_twice(case: tuple[Task, Batch]) -> None:
+    task, batch = case
+    parts = one_by_one(task, batch)
+    metrics = task.metrics()
+    for i in (0, 3, 3):
+        metrics.update(batch[0][i : i + 1], batch[1][i : i + 1])
+    assert close(metrics.of(Parts.join([parts[0], parts[3], parts[3]])), metrics.compute())
+
+
+def test_they_outlast_a_file(case: tuple[Task, Batch], tmp_path: Path) -> None:
+    task, batch = case
+    parts = one_by_one(task, batch)
+    kept = WindowParts(
+        tuple(f"a (0, {i})" for i in range(WINDOWS)),
+        ("a",) * WINDOWS,
+        ("north",) * WINDOWS,
+        np.array([(0, i) for i in range(WINDOWS)]),
+        np.array([0.5, math.nan, 1, 1, 1]),
+        tuple(parts),
+    )
+    kept.save(tmp_path / "windows.npz")
+    read = WindowParts.load(tmp_path / "windows.npz")
+    assert (read.names, read.scenes, read.groups) == (kept.names, kept.scenes, kept.groups)
+    np.testing.assert_array_equal(read.places, kept.places)
+    np.testing.assert_array_equal(read.scores, kept.scores)
+    for one, other in zip(read.parts, parts, strict=True):
+        for mine, theirs in ((one.sums, other.sums), (one.lists, other.lists)):
+            assert mine.keys() == theirs.keys()
+            for name, array in mine.items():
+                np.testing.assert_array_equal(array, theirs[name])
+                assert array.dtype == theirs[name].dtype
+
+
+def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "windows.npz"
+    with pytest.raises(GeotuneError, match=r"windows.npz: is not there; run geotune test"):
+        WindowParts.load(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(GeotuneError, match=r"windows.npz: holds no results of windows"):
+        WindowParts.load(path)
+    np.savez(path, names=np.array(["a"]))
+    with pytest.raises(GeotuneError, match=r"windows.npz: holds no results of windows"):
+        WindowParts.load(path)

@@ -1,0 +1,95 @@
+"""What `geotune list` shows is what there is."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any, get_args
+
+import pytest
+
+import geotune
+from geotune import info as rooms
+from geotune.backbones.create import PROVIDERS
+from geotune.config import Data, Decoder, Method, Task
+from geotune.decoders.registry import DECODERS
+from geotune.info import about_one, backbone_facts, backbone_rows, listing
+from geotune.registry import METHODS, find
+from geotune.tasks.registry import TASKS
+
+
+def kinds(union: Any) -> list[str]:
+    return [model.model_fields["kind"].default for model in get_args(get_args(union)[0])]
+
+
+def test_methods_and_decoders_are_those_of_the_catalogues_and_of_recipes() -> None:
+    assert list(rooms.METHODS) == list(METHODS) == kinds(Method)
+    assert list(rooms.DECODERS) == list(DECODERS) == kinds(Decoder)
+    assert list(rooms.TASKS) == list(TASKS) == kinds(Task)
+    assert list(rooms.DATASETS) == kinds(Data)
+
+
+@pytest.mark.parametrize("what", ["methods", "decoders", "tasks", "datasets"])
+def test_rows_say_what_each_is_and_which_keys_it_takes(what: Any) -> None:
+    rows = listing(what)
+    columns = ["name", "is", "fits", "options"] if what == "methods" else ["name", "is", "options"]
+    published = list(rooms.NAMED) if what == "datasets" else []
+    assert [row["name"] for row in rows] == [*getattr(rooms, what.upper()), *published]
+    assert all(list(row) == columns for row in rows)
+    assert all(row["is"] for row in rows)
+    options = {row["name"]: row["options"].split(", ") for row in rows}
+    if what == "methods":
+        assert {"rank", "alpha", "stem"} <= set(options["lora"])
+        for row in rows:
+            method = find(METHODS[row["name"]])
+            assert row["fits"] == method.fits
+            assert inspect.getdoc(method).startswith(row["is"])
+    assert all("kind" not in keys for keys in options.values())
+
+
+def test_backbones_are_names_that_can_be_asked_for() -> None:
+    rows = listing("backbones")
+    names = {row["name"] for row in rows}
+    assert {"timm/resnet18", "timm/vit_small_patch16_224", "rslearn/galileo_nano"} <= names
+    assert "timm/vit_large_patch16_dinov3.sat493m" in names
+    assert {name.partition("/")[0] for name in names} == set(PROVIDERS) - {"python"}
+    assert all(list(row) == ["name", "parameters", "bands", "needs"] for row in rows)
+
+
+def test_what_is_known_of_a_backbone_is_what_is_built() -> None:
+    name = "rslearn/galileo_nano"
+    pytest.importorskip("rslearn")
+    known = backbone_facts(name)
+    assert known is not None
+    backbone = geotune.backbone(name, bands=known["bands"], pretrained=False)
+    assert known["parameters"] == sum(p.numel() for p in backbone.parameters())
+    assert sum(stage["blocks"] for stage in known["taps"]) == len(backbone.taps)
+    assert backbone.normalization is not None
+    assert known["normalization"]["scale"] == pytest.approx(backbone.normalization.scale)
+    assert set(known["methods"]) == set(METHODS)
+    rows = dict(backbone_rows(name, known))
+    assert "MIT" in rows["licence"] and "est" in rows["methods"] and "2502.09356" in rows["paper"]
+
+
+def test_what_is_written_down_is_there_for_every_described_backbone() -> None:
+    named = {row["name"] for row in listing("backbones")}
+    for provider, target in PROVIDERS.items():
+        models = getattr(import_module(target.partition(":")[0]), "MODELS", {})
+        for model, facts in models.items():
+            known = backbone_facts(f"{provider}/{model}")
+            assert known is not None, f"run scripts/build_model_index.py: {provider}/{model}"
+            assert known["licence"] == facts.licence and known["paper"] == facts.paper
+            assert f"{provider}/{model}" in named
+    assert backbone_facts("timm/nothing") is None
+
+
+def test_named_data_sets_are_shown_with_licence_bands_classes_and_source() -> None:
+    rows = {row["name"]: row["options"] for row in listing("datasets")}
+    assert rows["potsdam"].startswith("task.kind=segment; 4 bands; 6 classes; ")
+    for name in rooms.NAMED:
+        facts, pairs = about_one("datasets", name) or ({}, [])
+        said = dict(pairs)
+        assert facts["licence"] == said["licence"] and facts["source"] == said["from"]
+        assert all(pattern in said["files"] for pattern in facts["images"])
+    assert about_one("datasets", "scenes") is None
+    assert about_one("backbones", "nothing") is None

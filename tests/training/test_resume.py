@@ -1,0 +1,224 @@
+"""A training that was cut off and goes on is the one that was never interrupted."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Trainer
+
+from geotune.api.fitting import FitResult, fit_recipe
+from geotune.config import parse_recipe
+from geotune.training.checkpointer import Keeper
+from geotune.training.run_dir import RunFolder
+
+Train = Callable[..., FitResult]
+LORA = {"kind": "lora", "rank": 2, "dropout": 0.3, "stem": 0}
+# a backbone with batch-norm statistics that move and drop path, trained whole
+FULL = {"backbone.name": "timm/test_resnet", "method": {"kind": "full", "stem": 4}}
+
+
+def tensors(run: Path) -> bytes:
+    return (run / "adapter.safetensors").read_bytes()
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    """The rows of history.csv without what a clock decides."""
+    with (run / "history.csv").open(encoding="utf-8", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert history(one) == history(other)
+    assert tensors(one) == tensors(other)
+    metrics = [(run / "metrics.json").read_text(encoding="utf-8") for run in (one, other)]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"train.schedule": "cosine", "train.warmup": 0.4}, id="est-cosine-warmup"),
+        pytest.param({"method": LORA, "train.accumulate": 2}, id="lora-dropout-accumulate"),
+        pytest.param({**FULL, "train.schedule": "constant"}, id="full-batchnorm"),
+        # 3 parts of a batch in an epoch: a whole step, and one of a single part
+        pytest.param({"data.samples": 5, "train.accumulate": 2}, id="uneven-accumulate"),
+        pytest.param({"train.precision": "bf16-mixed"}, id="bf16"),
+    ],
+)
+def test_mid_epoch(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    changes = {**changes, "train.epochs": 2}
+    train(tmp_path / "whole", changes)
+    cut_off(tmp_path / "cut", changes, epoch=1)
+    result = train(tmp_path / "cut", changes)
+    assert result.did == "went on"
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_plateau(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a rate of next to nothing no epoch is better than the first."""
+    monkeypatch.setattr("geotune.training.training_module.PLATEAU_EPOCHS", 2)
+    changes = {"train.schedule": "plateau", "train.lr": 1e-12, "train.epochs": 5}
+    train(tmp_path / "whole", changes)
+    cut_off(tmp_path / "cut", changes, epoch=2)  # has waited for one epoch
+    cut_off(tmp_path / "cut", changes, epoch=4)  # has halved the rate
+    train(tmp_path / "cut", changes)
+    rates = [float(row["lr"]) for row in history(tmp_path / "whole")]
+    assert rates == pytest.approx([1e-12] * 3 + [5e-13] * 2)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_twice(train: Train, cut_off: Callable[..., None], tmp_path: Path) -> None:
+    changes = {"train.epochs": 3}
+    train(tmp_path / "whole", changes)
+    cut_off(tmp_path / "cut", changes, epoch=0)
+    cut_off(tmp_path / "cut", changes, epoch=1, batch=0)
+    cut_off(tmp_path / "cut", changes, epoch=2, batch=1)
+    train(tmp_path / "cut", changes)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_patience(train: Train, cut_off: Callable[..., None], tmp_path: Path, epoch: int) -> None:
+    changes = {"train.patience": 2, "train.lr": 1e-12, "train.epochs": 6}
+    train(tmp_path / "whole", changes)
+    assert len(history(tmp_path / "whole")) == 3  # the best epoch and two that are no better
+    cut_off(tmp_path / "cut", changes, epoch=epoch)
+    train(tmp_path / "cut", changes)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+class DiedError(BaseException):
+    """Ends a training as a killed process would, right after a file was written."""
+
+
+FILES = {
+    "checkpoint/best.safetensors": 0,
+    "history.csv": 1,
+    "checkpoint/last.part": 1,
+    "checkpoint/last.ckpt": 1,
+    "adapter.safetensors": 1,
+    "adapter.json": 1,
+    "report.html": 1,
+    "run.json": 1,
+}
+"""Some of what a training writes, in this order, and the epoch after which it dies."""
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_between_files(train: Train, tmp_path: Path, two_epochs: Path, file: str) -> None:
+    cut = tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        _die_after(patch, cut / file, FILES[file])
+        with pytest.raises(DiedError):
+            train(cut, {"train.epochs": 2})
+    assert (cut / file).exists()
+    assert (cut / "run.json").exists() == (file == "run.json")
+    result = train(cut, {"train.epochs": 2})
+    kept = FILES[file]  # an epoch before the one in which it died
+    assert result.did == ("nothing" if file == "run.json" else "went on" if kept else "trained")
+    assert_same(two_epochs, cut)
+    assert {path.name for path in cut.iterdir()} - {"checkpoint"} == {
+        path.name for path in two_epochs.iterdir()
+    }
+
+
+def test_after_the_epoch_that_stops_it(train: Train, tmp_path: Path) -> None:
+    changes = {"train.epochs": 4, "train.patience": 1, "train.lr": 1e-12}
+    train(tmp_path / "whole", changes)
+    with pytest.MonkeyPatch.context() as patch:
+        _die_after(patch, tmp_path / "cut" / "checkpoint" / "last.ckpt", 1)
+        with pytest.raises(DiedError):
+            train(tmp_path / "cut", changes)
+    train(tmp_path / "cut", changes)
+    assert len(history(tmp_path / "whole")) == 2
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.fixture(scope="module")
+def two_epochs(
+    tiny_values: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A training of two epochs that nothing interrupted."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    fit_recipe(parse_recipe(tiny_values({"train.epochs": 2})), run)
+    return run
+
+
+def _die_after(patch: pytest.MonkeyPatch, path: Path, epoch: int) -> None:
+    """End the training right after `path` was put in its place in `epoch` or later."""
+    replace, save, begin = Path.replace, Trainer.save_checkpoint, Keeper.on_train_epoch_start
+    now = [0]
+
+    def started(self: Keeper, trainer: Trainer, module: Any) -> None:
+        now[0] = trainer.current_epoch
+        begin(self, trainer, module)
+
+    def replaced(self: Path, target: Any) -> None:
+        replace(self, target)
+        if now[0] >= epoch and target == path:
+            raise DiedError
+
+    def saved(self: Trainer, target: Any, *args: Any, **kwargs: Any) -> None:
+        save(self, target, *args, **kwargs)
+        if now[0] >= epoch and target == path:
+            raise DiedError
+
+    patch.setattr(Keeper, "on_train_epoch_start", started)
+    patch.setattr(Path, "replace", replaced)
+    patch.setattr(Trainer, "save_checkpoint", saved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="est"),
+        pytest.param({"method": LORA}, id="lora-dropout"),
+    ],
+)
+def test_sigkill(
+    train: Train,
+    geotune: Callable[..., tuple[int, str, str]],
+    tiny_recipe: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+) -> None:
+    """The command itself, killed from outside while its second or a later epoch runs."""
+    changes = {**changes, "train.epochs": 8, "data.samples": 40}
+    recipe, run = tiny_recipe(changes), tmp_path / "run"
+    last = RunFolder(run).last
+    command = str(Path(sys.executable).parent / "geotune")
+    process = subprocess.Popen([command, "fit", str(recipe)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 900  # a busy machine may take minutes to import all
+        while not last.exists():
+            assert process.poll() is None, "the training ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.1)  # into the epoch that follows
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "run.json").exists()
+    assert 1 <= len(history(run)) < 8
+
+    code, _, err = geotune("fit", recipe)
+    assert code == 0, err
+    assert f"going on from {last}" in err
+    train(tmp_path / "whole", changes)
+    assert len(history(run)) == 8
+    assert_same(tmp_path / "whole", run)

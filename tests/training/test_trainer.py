@@ -1,0 +1,207 @@
+"""What a training does: reproducible, with the best epoch's weights, by the recipe's settings."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from geotune.api.fitting import FitResult
+from geotune.config import Train
+from geotune.factory.build_model import load_adapter
+from geotune.training.run_dir import RunFolder
+from geotune.training.trainer import _trainer
+from geotune.training.training_module import Training
+from geotune.types import GeotuneError
+
+Run = Callable[..., FitResult]
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+
+
+def tensors(run: Path) -> bytes:
+    return (run / "adapter.safetensors").read_bytes()
+
+
+class Watch(Callback):
+    """Keeps what a training was told, and its losses."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+        self.rates: list[float] = []
+        self.norms: list[float] = []
+        self.dtypes: set[torch.dtype] = set()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        pl_module.model.decoder.register_forward_hook(
+            lambda module, inputs, output: (
+                self.dtypes.add(output.dtype) if module.training else None
+            )
+        )
+
+        trainer.optimizers[0].register_step_post_hook(self._stepped)
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        found = [p.grad.norm() for g in optimizer.param_groups for p in g["params"]]
+        self.norms.append(float(torch.stack(found).norm()))
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        self.losses.append({name: float(metrics[name]) for name in ("train/loss", "val/loss")})
+
+
+def test_same_seed_same_adapter(train: Run, tmp_path: Path) -> None:
+    changes = {"train.epochs": 1}
+    train(tmp_path / "one", changes)
+    torch.manual_seed(123)  # what was drawn before must not matter
+    train(tmp_path / "two", changes)
+    train(tmp_path / "other", {**changes, "train.seed": 1})
+    assert tensors(tmp_path / "one") == tensors(tmp_path / "two")
+    assert tensors(tmp_path / "one") != tensors(tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["full", "frozen", "lora", "est"])
+def test_golden_losses(train: Run, tmp_path: Path, kind: str) -> None:
+    """A refactoring must not change these; `golden_losses.json` says how they were made."""
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    watch = Watch()
+    train(
+        tmp_path / "run",
+        {"method": golden["methods"][kind], "train.epochs": 2},
+        callbacks=lambda: [watch],
+    )
+    for found, expected in zip(watch.losses, golden["losses"][kind], strict=True):
+        close = pytest.approx(expected, rel=golden["tolerance"])
+        assert found == close, f"{kind}: found {json.dumps(watch.losses)}"
+
+
+def test_the_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
+    """A rate that grows until it ruins the model: the last epoch is not the best."""
+    run = tmp_path / "run"
+    changes = {"train.epochs": 4, "train.lr": 5.0, "train.warmup": 1.0, "train.clip": 0}
+    changes |= {"task.loss": "ce", "train.schedule": "constant"}
+    result = train(run, changes)
+    rows = [line.split(",") for line in RunFolder(run).history.read_text().splitlines()]
+    column = rows[0].index("val/miou")
+    scores = [float(row[column]) for row in rows[1:]]
+    best = max(scores)
+    assert scores[-1] < best, "the test needs a last epoch that is not the best"
+    assert result.summary["best_epoch"] == scores.index(best) + 1
+    metrics = RunFolder(run).read_json("metrics")["val"]
+    assert metrics["miou"] == pytest.approx(best, abs=1e-6)
+    assert load_adapter(run).model is not None
+
+
+def test_adapter_gives_the_stated_metrics(
+    train: Run, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
+) -> None:
+    from geotune.config import parse_recipe
+    from geotune.factory.build_data import build_data
+    from geotune.training.evaluate import evaluate
+
+    result = train(tmp_path / "run", {"train.epochs": 1})
+    built = load_adapter(tmp_path / "run")
+    data = build_data(parse_recipe(tiny_values()))
+    again = evaluate(built.model, built.task, data.val, batch_size=4, device=torch.device("cpu"))
+    assert again.metrics == result.metrics
+    assert sum(map(sum, again.details["confusion"])) == 64 * 64  # each pixel once
+    assert again.regions["c"] == again.metrics  # the one scene of the part
+    assert len(again.scores) == 4
+
+
+def test_bf16(train: Run, tmp_path: Path) -> None:
+    watch = Watch()
+    changes = {"train.epochs": 1, "train.precision": "bf16-mixed"}
+    result = train(tmp_path / "run", changes, callbacks=lambda: [watch])
+    assert watch.dtypes == {torch.bfloat16}
+    assert math.isfinite(watch.losses[-1]["train/loss"]) and result.metrics["miou"] > 0
+
+
+def test_no_number_for_a_loss(train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from geotune.tasks.segment import Segment
+
+    loss, calls = Segment.loss, []
+
+    def broken(self: Segment, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        calls.extend([1] * (type(logits) is torch.Tensor))  # not where memory is predicted
+        return loss(self, logits, masks) * (math.nan if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(Segment, "loss", broken)
+    with pytest.raises(GeotuneError, match=r"loss is nan in epoch 1, batch 2 .*train\.lr"):
+        train(tmp_path / "run", {"train.epochs": 2})
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+    assert not RunFolder(tmp_path / "run").last.exists()
+
+
+def test_unknown_monitor(train: Run, tmp_path: Path) -> None:
+    with pytest.raises(GeotuneError, match=r"train\.monitor: found 'mAP', expected one of miou"):
+        train(tmp_path / "run", {"train.monitor": "mAP"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_monitor_decides(train: Run, tmp_path: Path) -> None:
+    result = train(tmp_path / "run", {"train.epochs": 2, "train.monitor": "val/iou/water"})
+    assert result.summary["best_epoch"] in (1, 2)
+
+
+def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
+    """12 windows in parts of 2, two parts a step: 3 steps an epoch."""
+    watch = Watch()
+    changes = {"train.epochs": 2, "data.samples": 12, "train.accumulate": 2, "train.warmup": 0.34}
+    train(
+        tmp_path / "run",
+        {**changes, "train.clip": 1e-3, "train.lr": 0.1},
+        callbacks=lambda: [watch],
+    )
+    falling = [0.05 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
+    assert watch.rates == pytest.approx([0.05, 0.1, *falling])
+    assert max(watch.norms) <= 1e-3 * 1.001
+
+
+def test_settings_reach_the_trainer(tmp_path: Path) -> None:
+    settings = Train(
+        epochs=7,
+        clip=0.5,
+        precision="bf16-mixed",
+        accelerator="cpu",
+        devices=2,
+        nodes=3,
+        strategy="ddp",
+    )
+    trainer = _trainer(settings, RunFolder(tmp_path / "run"), [])
+    assert trainer.max_epochs == 7
+    assert trainer.gradient_clip_val == 0.5
+    assert trainer.precision == "bf16-mixed"
+    assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
+    assert type(trainer.strategy).__name__ == "DDPStrategy"
+    assert _trainer(Train(clip=0), RunFolder(tmp_path / "run"), []).gradient_clip_val is None
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.devices": 3}, r"train\.batch_size 4 is no multiple .* \(1 x 3\)"),
+        (
+            {"train.devices": 8, "train.batch_size": 8},
+            r"train\.devices: 8 processes, .* only 4 windows",
+        ),
+        ({"train.accelerator": "gpu"}, r"train\.accelerator gpu"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    train: Run, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    """Said before anything is written."""
+    if "train.accelerator" in changes and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(GeotuneError, match=message):
+        train(tmp_path / "run", changes)
+    assert not (tmp_path / "run").exists()

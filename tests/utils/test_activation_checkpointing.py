@@ -1,0 +1,149 @@
+"""What is computed again changes no value, and holds less."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import geotune
+from geotune.backbones.base import Backbone
+from geotune.decoders.registry import DECODERS
+from geotune.detectors.registry import DETECTORS
+from geotune.memory.tracker import Tracker
+from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.injection import recompute_blocks
+from geotune.utils.activation_checkpointing import recompute, recompute_stages
+
+MakeBackbone = Callable[..., Backbone]
+
+
+def step(model: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output and the gradients of one pass forward and back."""
+    torch.manual_seed(7)
+    model.train()
+    out = run()
+    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    return out, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def same(one: nn.Module, two: nn.Module, run: Callable[[nn.Module], Tensor]) -> None:
+    """Outputs, gradients, statistics and names of both are equal, bit by bit."""
+    found, gradients = step(one, lambda: run(one))
+    expected, others = step(two, lambda: run(two))
+    assert torch.equal(found, expected)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, others[name]), name
+    assert one.state_dict().keys() == two.state_dict().keys()
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+def test_statistics_move_once_and_random_numbers_are_the_same() -> None:
+    plain = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(0.5)
+    )
+    again = copy.deepcopy(plain)
+    recompute(again)
+    recompute(again)  # once is enough
+    x = torch.randn(2, 3, 8, 8)
+    same(again, plain, lambda net: net(x))
+    assert plain[1].num_batches_tracked == 1
+    assert again[1].momentum == plain[1].momentum == 0.1
+    assert isinstance(again, nn.Sequential)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), plain.eval()(x))
+
+
+def test_a_copy_is_marked_too_and_independent() -> None:
+    stage = nn.Linear(3, 3)
+    recompute(stage)
+    twin = copy.deepcopy(stage)
+    assert type(twin) is type(stage)
+    with torch.no_grad():
+        twin.weight.zero_()
+    assert stage.weight.any()
+
+
+class Net(nn.Module):
+    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(self.encoder(images))
+        return logits
+
+
+def net(make_backbone: MakeBackbone, family: str, method: Method, decoder: str) -> Net:
+    torch.manual_seed(0)
+    encoder = method.attach(make_backbone(family))
+    return Net(encoder, DECODERS[decoder](encoder.taps, 3))
+
+
+@pytest.mark.parametrize("decoder", [kind for kind in DECODERS if kind not in DETECTORS])
+@pytest.mark.parametrize("method", ["Est", "Lst", "SideTune", "VitAdapter"])
+def test_stages_of_stem_side_network_and_decoder(
+    make_backbone: MakeBackbone, method: str, decoder: str
+) -> None:
+    options: dict[str, Any] = {"stem": 4}
+    again, plain = (
+        net(make_backbone, "vit", getattr(geotune, method)(**options), decoder) for _ in range(2)
+    )
+    recompute_stages(again)
+    images = torch.randn(2, 4, 64, 64)
+    same(again, plain, lambda model: model(images))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        geotune.Full(),
+        geotune.Partial(),
+        geotune.Lora(rank=2),
+        geotune.Vpt(prompts=3),
+        geotune.Vpt(prompts=3, depth="shallow"),
+        geotune.Mona(width=4),
+        geotune.AdaptFormer(width=4),
+        geotune.VitAdapter(conv_inplane=4),
+        geotune.Dtl(feedback_from=3),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_blocks_that_gradients_cross(make_backbone: MakeBackbone, method: Method) -> None:
+    again, plain = (net(make_backbone, "vit", method, "linear") for _ in range(2))
+    recompute_blocks(again.encoder)
+    images = torch.randn(2, 4, 64, 64)
+    same(again, plain, lambda model: model(images))
+
+
+@pytest.mark.parametrize("family", ["swin", "convnext", "resnet"])
+def test_blocks_of_every_class(make_backbone: MakeBackbone, family: str) -> None:
+    again, plain = (net(make_backbone, family, geotune.Full(), "linear") for _ in range(2))
+    recompute_blocks(again.encoder)
+    images = torch.randn(2, 4, 64, 64)
+    same(again, plain, lambda model: model(images))
+
+
+def test_it_holds_less(make_backbone: MakeBackbone) -> None:
+    def activations(mark: Callable[[Net], None]) -> int:
+        model = net(make_backbone, "vit", geotune.Full(), "unet").train()
+        mark(model)
+        images = torch.randn(4, 4, 64, 64)
+        with Tracker(model, others=images) as tracker:
+            model(images).sum().backward()
+        return tracker.peak.activations
+
+    def mark_both(model: Net) -> None:
+        recompute_stages(model)
+        recompute_blocks(model.encoder)
+
+    plain = activations(lambda _: None)
+    stages = activations(recompute_stages)
+    both = activations(mark_both)
+    assert both < 0.95 * stages < 0.8 * plain
