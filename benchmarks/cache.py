@@ -34,12 +34,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import AdamW, Optimizer
 from torch.utils._pytree import tree_map_only
 
-from geotune.config import Recipe, read_recipe
-from geotune.data.datamodule import DataParts
+from geotune.config import Recipe, load_recipe
+from geotune.data.datamodule import DataModule
 from geotune.data.synthetic.writer import CLASSES
 from geotune.factory.build_data import build_data
-from geotune.factory.build_model import Built, build_training
-from geotune.memory.tracker import Tracker, faked
+from geotune.factory.build_model import BuiltModel, build_training
+from geotune.memory.tracker import Tracker, to_fake
 from geotune.model import Model
 from geotune.training.evaluate import autocast
 from geotune.training.feature_caching import build_cache
@@ -87,7 +87,7 @@ def recipe_of(row: str, folder: Path, options: argparse.Namespace) -> Recipe:
         f"train.cache_folder={folder / 'cache'}",
         *options.overrides,
     ]
-    return read_recipe(RECIPE, [*changes, f"task.classes=[{','.join(CLASSES)}]"])[0]
+    return load_recipe(RECIPE, [*changes, f"task.classes=[{','.join(CLASSES)}]"])[0]
 
 
 class Running:
@@ -108,7 +108,7 @@ class Running:
         self.model = self.built.model.to(self.device).train()
         self.optimizer = optimizer_of(self.model)
 
-    def read_cache(self, data: DataParts) -> None:
+    def read_cache(self, data: DataModule) -> None:
         """Build the cache, and let go of the backbone for good."""
         start = time.perf_counter()
         cached = build_cache(
@@ -153,7 +153,7 @@ class Running:
     def tracked(self) -> int:
         """The peak of the second step, on fake tensors."""
         mode = FakeTensorMode()
-        model = faked(self.built.model.train(), mode)
+        model = to_fake(self.built.model.train(), mode)
         batch = Batch.of([self.windows[i] for i in range(self.train.batch_size)])
         inputs, masks = tree_map_only(
             torch.Tensor, mode.from_tensor, (dict(batch.inputs), batch.targets)
@@ -186,7 +186,9 @@ def optimizer_of(model: Model, foreach: bool | None = None) -> Optimizer:
     return AdamW([p for p in model.parameters() if p.requires_grad], foreach=foreach)
 
 
-def step(model: Model, built: Built, optimizer: Optimizer, batch: Batch, precision: str) -> None:
+def step(
+    model: Model, built: BuiltModel, optimizer: Optimizer, batch: Batch, precision: str
+) -> None:
     """One training step."""
     with autocast(batch.targets.device, precision):
         loss = built.task.loss(model(**batch.inputs), batch.targets)

@@ -32,8 +32,8 @@ from torch.utils._pytree import tree_map_only
 
 from geotune.api.budget_search import with_changes
 from geotune.api.planning import Planner
-from geotune.config import Recipe, read_recipe
-from geotune.factory.build_model import assemble, build_backbone, build_task
+from geotune.config import Recipe, load_recipe
+from geotune.factory.build_model import build_backbone, build_model, build_task
 from geotune.memory.estimate import Prediction, Step
 from geotune.memory.tracker import Tracker
 from geotune.model import Model
@@ -80,7 +80,7 @@ CHECKED: dict[str, dict[str, Any]] = {
 
 def recipe_for(backbone: dict[str, Any], changes: dict[str, Any]) -> Recipe:
     """The bench recipe with another backbone, and with changes by key."""
-    recipe, _ = read_recipe(RECIPE)
+    recipe, _ = load_recipe(RECIPE)
     return with_changes(recipe, {f"backbone.{key}": v for key, v in backbone.items()} | changes)
 
 
@@ -186,7 +186,7 @@ def real_peak(recipe: Recipe, device: torch.device) -> int:
     count, window, batch = len(bands), recipe.data.window, recipe.train.batch_size
     assert window is not None  # the recipes say it
     backbone = build_backbone(recipe.backbone, bands)
-    model = assemble(recipe, backbone, Normalization(bands, (0.0,) * count, (1.0,) * count))
+    model = build_model(recipe, backbone, Normalization(bands, (0.0,) * count, (1.0,) * count))
     images = torch.rand(batch, count, window, window)
     if model.encoder.reader.samples:
         model.calibrate([{"images": images}])

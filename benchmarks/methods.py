@@ -39,7 +39,7 @@ from torch.optim import AdamW, Optimizer
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone
 from geotune.decoders.unet import Unet
-from geotune.memory.tracker import PARTS, Tracker, faked
+from geotune.memory.tracker import PARTS, Tracker, to_fake
 from geotune.methods.core.base import Method
 from geotune.model import Model
 from geotune.registry import METHODS, find
@@ -115,7 +115,7 @@ def step(
 def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> dict[str, int]:
     """Bytes at the peak of the second step, on fake tensors: in all and by part."""
     mode = FakeTensorMode()
-    fake = faked(model, mode)
+    fake = to_fake(model, mode)
     fake_batch = mode.from_tensor(batch[0]), mode.from_tensor(batch[1])
     with mode:
         optimizer = optimizer_of(fake, foreach=True)  # as PyTorch chooses on a GPU

@@ -7,7 +7,7 @@ Scenes are tiled, compressed GeoTIFFs of uint16 with a raster of classes each, m
 measured, in processes of their own:
 
 - windows a second of CPU: a loop that reads image and mask of each window from open files and
-  makes float32 of the pixels, and `TrainWindows` through the loader of a training, which also
+  makes float32 of the pixels, and `RandomWindowDataset` through the loader of a training, which also
   draws the windows, looks for nodata, turns image and mask and stacks batches; with a block cache
   of GDAL that is small beside the scenes, as in a training on more than a few of them, so that
   tiles are decompressed, and with one that holds them all, so that reading is copying;
@@ -78,7 +78,7 @@ def train_windows(folder: Path, window: int, samples: int) -> Any:
     from geotune.data.checks.scan import scan
     from geotune.data.labels.base import open_labels
     from geotune.data.scenes.open_scenes import open_scenes
-    from geotune.data.window_datasets import TrainWindows
+    from geotune.data.window_datasets import RandomWindowDataset
 
     scenes = open_scenes(
         partial(open_labels, classes=CLASSES),
@@ -86,7 +86,7 @@ def train_windows(folder: Path, window: int, samples: int) -> Any:
         labels=f"{folder}/labels/{{stem}}.tif",
     )
     scans = [one for one in scan(scenes, window) if one is not None]  # none is, of sound scenes
-    return TrainWindows(scenes, scans, window, samples=samples)
+    return RandomWindowDataset(scenes, scans, window, samples=samples)
 
 
 def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from geotune.boxes.iou import paired_iou, pairwise_iou
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import canonical
-from geotune.boxes.polygons import outlines
+from geotune.boxes.polygons import to_polygons
 
 RESULTS = Path(__file__).parent / "results" / "rotated_nms.json"
 TARGETS = {2_000: 0.1, 10_000: 1.5}
@@ -139,7 +139,7 @@ def nearly_equal() -> dict[str, Any]:
     columns = [rng.uniform(0, 100, (n, 2)), rng.uniform(2, 60, (n, 2)), rng.uniform(-2, 2, (n, 1))]
     first = canonical(np.hstack(columns))
     second = first + 1e-4 * rng.standard_normal((n, 5)) * [1, 1, 0, 0, 1]
-    a, b = outlines(first), outlines(second)
+    a, b = to_polygons(first), to_polygons(second)
     shared = shapely.area(shapely.intersection(a, b))
     truth = shared / (shapely.area(a) + shapely.area(b) - shared)
     x, y, each = torch.from_numpy(first), torch.from_numpy(second), torch.arange(n)

@@ -29,15 +29,15 @@ from typing import Any
 
 import torch
 
-from geotune.config import read_recipe
-from geotune.data.window_datasets import GridWindows
+from geotune.config import load_recipe
+from geotune.data.window_datasets import GridWindowDataset
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.training.evaluate import autocast
 from geotune.training.loaders import loader
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 
 RESULTS = Path(__file__).parent / "results" / "urban_trees.json"
 METRES = (3.0, 6.0)
@@ -56,7 +56,7 @@ FIGURES = (
 
 def judged(run: Path) -> list[dict[str, Any]]:
     """A finished run's figures in the test, by the distance within which a tree counts as found."""
-    recipe, _ = read_recipe(RunFolder(run).recipe)
+    recipe, _ = load_recipe(RunDir(run).recipe)
     data = build_data(recipe)
     built = load_adapter(run)
     assert isinstance(built.task, Detect) and data.test is not None
@@ -74,7 +74,7 @@ def judged(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def answers(model: Model, windows: GridWindows, precision: str) -> list[Answer]:
+def answers(model: Model, windows: GridWindowDataset, precision: str) -> list[Answer]:
     """What the model finds in each window, and what is there."""
     model.eval()
     with torch.no_grad(), autocast(torch.device("cpu"), precision):

@@ -25,8 +25,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import geotune
 from geotune.backbones.create import PROVIDERS
-from geotune.backbones.model_info import Facts
-from geotune.memory.tracker import faked
+from geotune.backbones.model_info import ModelInfo
+from geotune.memory.tracker import to_fake
 from geotune.methods.core.base import Method
 from geotune.registry import METHODS, find
 from geotune.types import GeotuneError
@@ -52,7 +52,7 @@ TIMM = (  # one of each kind that people start from; all others are listed by na
 RGB = ("red", "green", "blue")
 
 
-def described() -> dict[str, Facts]:
+def described() -> dict[str, ModelInfo]:
     """Every backbone that a provider describes, by its full name."""
     found = {}
     for provider, target in PROVIDERS.items():
@@ -62,7 +62,7 @@ def described() -> dict[str, Facts]:
     return found
 
 
-def build(name: str, facts: Facts | None) -> geotune.Backbone:
+def build(name: str, facts: ModelInfo | None) -> geotune.Backbone:
     """The backbone with the bands it was made for."""
     bands: Any = RGB
     if facts is not None and facts.modalities:
@@ -99,7 +99,7 @@ def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
     if kind not in ("lora", "peft", "vpt"):  # which move what they make, or try it
         try:
             with FakeTensorMode() as fake:
-                geotune.attach(faked(backbone, fake), method)
+                geotune.attach(to_fake(backbone, fake), method)
             return
         except GeotuneError:
             raise
@@ -108,12 +108,12 @@ def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
     geotune.attach(copy.deepcopy(backbone), method)
 
 
-def entry(name: str, facts: Facts | None) -> dict[str, Any]:
+def entry(name: str, facts: ModelInfo | None) -> dict[str, Any]:
     """What is known of one backbone."""
     backbone = build(name, facts)
     config = getattr(backbone.model, "pretrained_cfg", None) or {}
     if facts is None:
-        facts = Facts(
+        facts = ModelInfo(
             paper=str(config.get("paper_name") or ""),
             licence=str(config.get("license") or "not stated by timm"),
             weights=str(config.get("hf_hub_id") or config.get("url") or ""),
@@ -137,7 +137,7 @@ def entry(name: str, facts: Facts | None) -> dict[str, Any]:
             "scale": list(backbone.normalization.scale),
         },
         "metadata": list(facts.metadata),
-        "takes": list(facts.takes),
+        "takes": list(facts.supported_options),
         "licence": facts.licence,
         "paper": facts.paper,
         "weights": facts.weights,
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--missing", action="store_true", help="only what lacks a method")
     options = parser.parse_args()
     before = json.loads(KNOWN.read_text(encoding="utf-8")) if KNOWN.is_file() else {}
-    wanted: dict[str, Facts | None] = {f"timm/{name}": None for name in TIMM}
+    wanted: dict[str, ModelInfo | None] = {f"timm/{name}": None for name in TIMM}
     wanted.update(described())
     known: dict[str, Any] = {
         "versions": {

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geotune import Est, Lora
-from geotune.adapter_config import CARD, TENSORS, Card, read_card
+from geotune.adapter_config import CARD, TENSORS, AdapterConfig, load_adapter_config
 from geotune.adapter_io import (
     adapter_state,
+    check_base_model,
     load_adapter_state,
     read_tensors,
-    require_base,
     save_adapter,
 )
 from geotune.backbones.base import Backbone
@@ -87,7 +87,7 @@ def rehash(folder: Path) -> None:
 
 def test_the_card_says_what_it_belongs_to(model: Model, folder: Path) -> None:
     backbone = model.encoder.backbone
-    assert read_card(folder) == Card(
+    assert load_adapter_config(folder) == AdapterConfig(
         base={
             "name": "timm/test_resnet",
             "fingerprint": backbone.fingerprint,
@@ -133,8 +133,8 @@ def test_the_same_adapter_is_the_same_file(model: Model, folder: Path, tmp_path:
 # ---------------------------------------------------------------- damaged files
 def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(GeotuneError, match=r"adapter\.json: is not there"):
-        read_card(tmp_path)
-    card = read_card(folder)
+        load_adapter_config(tmp_path)
+    card = load_adapter_config(folder)
     (folder / TENSORS).unlink()
     with pytest.raises(GeotuneError, match=r"adapter\.safetensors: cannot be read"):
         read_tensors(folder, card)
@@ -144,7 +144,7 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
 def test_a_card_that_is_no_json_is_named(folder: Path, text: str) -> None:
     (folder / CARD).write_text(text, encoding="latin-1")
     with pytest.raises(GeotuneError, match=r"adapter\.json: cannot be read as JSON"):
-        read_card(folder)
+        load_adapter_config(folder)
 
 
 TAMPERED: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -178,23 +178,23 @@ def test_a_card_of_another_shape_is_refused(
 ) -> None:
     edit(folder, change)
     with pytest.raises(GeotuneError, match=r"adapter\.json: is no card of a geotune adapter"):
-        read_card(folder)
+        load_adapter_config(folder)
 
 
 def test_a_card_that_is_a_list_is_refused(folder: Path) -> None:
     (folder / CARD).write_text("[1]")
     with pytest.raises(GeotuneError, match=r"adapter\.json: is no card"):
-        read_card(folder)
+        load_adapter_config(folder)
 
 
 def test_another_format_says_so(folder: Path) -> None:
     edit(folder, lambda card: card.update(format=2))
     with pytest.raises(GeotuneError, match="has format 2, this geotune reads 1"):
-        read_card(folder)
+        load_adapter_config(folder)
 
 
 def test_tensors_of_another_adapter_are_refused(folder: Path) -> None:
-    card = read_card(folder)
+    card = load_adapter_config(folder)
     state = load_file(folder / TENSORS)
     save_file({name: tensor + 1 for name, tensor in state.items()}, folder / TENSORS)
     with pytest.raises(GeotuneError) as caught:
@@ -209,10 +209,10 @@ def test_truncated_tensors_are_refused(folder: Path, keep: int) -> None:
     path = folder / TENSORS
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(GeotuneError, match=r"adapter\.safetensors: is not the file"):
-        read_tensors(folder, read_card(folder))
+        read_tensors(folder, load_adapter_config(folder))
     rehash(folder)
     with pytest.raises(GeotuneError, match=r"adapter\.safetensors: cannot be read"):
-        read_tensors(folder, read_card(folder))
+        read_tensors(folder, load_adapter_config(folder))
 
 
 class Trap:
@@ -234,7 +234,7 @@ def test_a_pickle_by_another_name_is_refused_and_not_run(
         torch.save(trap, folder / TENSORS)
     rehash(folder)
     with pytest.raises(GeotuneError, match=r"adapter\.safetensors: cannot be read"):
-        read_tensors(folder, read_card(folder))
+        read_tensors(folder, load_adapter_config(folder))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -242,11 +242,11 @@ def test_a_pickle_by_another_name_is_refused_and_not_run(
 def test_another_base_is_refused_by_name(
     folder: Path, model: Model, make_backbone: MakeBackbone
 ) -> None:
-    card = read_card(folder)
-    require_base(model.encoder.backbone, card, folder)
+    card = load_adapter_config(folder)
+    check_base_model(model.encoder.backbone, card, folder)
     other = make_backbone("vit")
     with pytest.raises(GeotuneError) as caught:
-        require_base(other, card, folder)
+        check_base_model(other, card, folder)
     message = str(caught.value)
     for part in (str(folder), "timm/test_resnet", "timm/test_vit", other.fingerprint[:12]):
         assert part in message
@@ -261,7 +261,7 @@ def test_other_weights_of_the_same_model_are_refused(
     save_file(state, tmp_path / "other.safetensors")
     other = make_backbone("resnet", weights=tmp_path / "other.safetensors")
     with pytest.raises(GeotuneError, match=r"other\.safetensors"):
-        require_base(other, read_card(folder), folder)
+        check_base_model(other, load_adapter_config(folder), folder)
 
 
 def test_what_was_merged_is_in_no_adapter(make_backbone: MakeBackbone) -> None:

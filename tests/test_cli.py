@@ -32,10 +32,10 @@ def recipe(
 def run(recipe: Path) -> Path:
     """A finished run; for tests that only read it."""
     from geotune.api.fitting import fit_recipe
-    from geotune.config import read_recipe
+    from geotune.config import load_recipe
 
     folder = recipe.parent / "runs" / "tiny"
-    fit_recipe(read_recipe(recipe)[0], folder)
+    fit_recipe(load_recipe(recipe)[0], folder)
     return folder
 
 
@@ -179,14 +179,14 @@ def test_ctrl_c(
     """Ctrl+C ends with one line; Lightning's own way out would say nothing."""
     import signal
 
-    from geotune.training.training_module import Training
+    from geotune.training.training_module import TrainingModule
 
     def pressed(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
     # tests in the background of a shell start with the signal ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(Training, "validation_step", pressed)
+    monkeypatch.setattr(TrainingModule, "validation_step", pressed)
     code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'run'}")
     assert code == 130
     assert "the same command goes on" in err and "Traceback" not in err

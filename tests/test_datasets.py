@@ -11,7 +11,7 @@ import pytest
 from geotune.data.annotations.formats import FORMATS
 from geotune.data.published.published_split import Place, division, packaged
 from geotune.data.scenes.patterns import fields_of
-from geotune.datasets.base import PARTS, InFolders, Named, NamedDataset, Packaged
+from geotune.datasets.base import PARTS, DatasetInfo, FolderSplit, NamedSplit, PackagedSplit
 from geotune.datasets.registry import DATASETS, named_dataset
 
 EVERY = [pytest.param(named_dataset(name), id=name) for name in DATASETS]
@@ -22,7 +22,7 @@ def names_in(pattern: str) -> set[str]:
 
 
 @pytest.mark.parametrize("about", EVERY)
-def test_patterns_name_the_same_fields(about: NamedDataset) -> None:
+def test_patterns_name_the_same_fields(about: DatasetInfo) -> None:
     assert about.name in DATASETS and about.images and about.source.startswith("http")
     for pattern in about.images:
         assert names_in(about.image_name) | names_in(about.region) <= names_in(pattern)
@@ -36,7 +36,7 @@ def test_patterns_name_the_same_fields(about: NamedDataset) -> None:
 
 
 @pytest.mark.parametrize("about", EVERY)
-def test_values_and_parts_are_whole(about: NamedDataset) -> None:
+def test_values_and_parts_are_whole(about: DatasetInfo) -> None:
     assert len(set(about.classes)) == len(about.classes) > 1
     assert len(set(about.bands)) == len(about.bands)
     if about.values:
@@ -46,22 +46,22 @@ def test_values_and_parts_are_whole(about: NamedDataset) -> None:
     assert (about.format in FORMATS) == (about.task == "detect")
     assert not about.layers or set(about.layers) == set(about.bands)
     for said in about.divisions.values():
-        if isinstance(said, Named):
+        if isinstance(said, NamedSplit):
             every_name = [name for names in said.parts.values() for name in names]
             assert len(set(every_name)) == len(every_name)
-        if isinstance(said, InFolders):
+        if isinstance(said, FolderSplit):
             assert all(said.field in names_in(pattern) for pattern in about.images)
 
 
 def test_the_lists_of_the_paper_are_whole() -> None:
     """Counts of arXiv 2504.17397's lists: train, val, test, and the regions held out."""
-    floods = packaged(Packaged("sen1floods11.txt"))
+    floods = packaged(PackagedSplit("sen1floods11.txt"))
     assert [sum(p.part == part for p in floods.values()) for part in PARTS] == [252, 89, 105]
     bolivia = {name: place for name, place in floods.items() if name.startswith("Bolivia_")}
     assert len(bolivia) == 15 and {place.part for place in bolivia.values()} == {"test"}
-    scars = packaged(Packaged("burn_scars.txt"))
+    scars = packaged(PackagedSplit("burn_scars.txt"))
     assert [sum(p.part == part for p in scars.values()) for part in PARTS] == [524, 160, 120]
-    reben = list(packaged(Packaged("reben_7k.txt")).values())
+    reben = list(packaged(PackagedSplit("reben_7k.txt")).values())
     assert [reben.count(Place(part, "elsewhere")) for part in PARTS] == [4690, 946, 945]
     assert reben.count(Place("test", "Austria")) == 417
     assert reben.count(Place("test", "Ireland")) == 390
@@ -72,7 +72,7 @@ def test_names_in_packaged_lists_are_those_of_the_patterns() -> None:
 
     for name in DATASETS:
         about = named_dataset(name)
-        if not any(isinstance(said, Packaged) for said in about.divisions.values()):
+        if not any(isinstance(said, PackagedSplit) for said in about.divisions.values()):
             continue
         places = division(about, Path("nowhere"), None)
         assert isinstance(places, dict)

@@ -21,7 +21,7 @@ from torch import Tensor
 import geotune as api
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.backbones.base import Backbone
-from geotune.boxes.detector_output import Detected
+from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.oriented import as_oriented, corners
 from geotune.config import RecipeError, parse_recipe
 from geotune.detectors.registry import DETECTORS
@@ -93,9 +93,9 @@ def test_methods_train_what_they_say_and_adapters_come_back(
     other = model_of(make_backbone("vit"), getattr(api, method)(), "rotated_fcos")
     load_adapter_state(other, adapter_state(model), "test")
 
-    def found(network: Model) -> Detected:
+    def found(network: Model) -> DetectorOutput:
         with torch.no_grad():
-            outputs: Detected = network.eval()(images)
+            outputs: DetectorOutput = network.eval()(images)
         return outputs
 
     for one, two in zip(found(model).detections, found(other).detections, strict=True):

@@ -13,7 +13,7 @@ from geotune import info as rooms
 from geotune.backbones.create import PROVIDERS
 from geotune.config import Data, Decoder, Method, Task
 from geotune.decoders.registry import DECODERS
-from geotune.info import about_one, backbone_facts, backbone_rows, listing
+from geotune.info import backbone_facts, backbone_rows, describe, list_components
 from geotune.registry import METHODS, find
 from geotune.tasks.registry import TASKS
 
@@ -31,7 +31,7 @@ def test_methods_and_decoders_are_those_of_the_catalogues_and_of_recipes() -> No
 
 @pytest.mark.parametrize("what", ["methods", "decoders", "tasks", "datasets"])
 def test_rows_say_what_each_is_and_which_keys_it_takes(what: Any) -> None:
-    rows = listing(what)
+    rows = list_components(what)
     columns = ["name", "is", "fits", "options"] if what == "methods" else ["name", "is", "options"]
     published = list(rooms.NAMED) if what == "datasets" else []
     assert [row["name"] for row in rows] == [*getattr(rooms, what.upper()), *published]
@@ -48,7 +48,7 @@ def test_rows_say_what_each_is_and_which_keys_it_takes(what: Any) -> None:
 
 
 def test_backbones_are_names_that_can_be_asked_for() -> None:
-    rows = listing("backbones")
+    rows = list_components("backbones")
     names = {row["name"] for row in rows}
     assert {"timm/resnet18", "timm/vit_small_patch16_224", "rslearn/galileo_nano"} <= names
     assert "timm/vit_large_patch16_dinov3.sat493m" in names
@@ -72,7 +72,7 @@ def test_what_is_known_of_a_backbone_is_what_is_built() -> None:
 
 
 def test_what_is_written_down_is_there_for_every_described_backbone() -> None:
-    named = {row["name"] for row in listing("backbones")}
+    named = {row["name"] for row in list_components("backbones")}
     for provider, target in PROVIDERS.items():
         models = getattr(import_module(target.partition(":")[0]), "MODELS", {})
         for model, facts in models.items():
@@ -84,12 +84,12 @@ def test_what_is_written_down_is_there_for_every_described_backbone() -> None:
 
 
 def test_named_data_sets_are_shown_with_licence_bands_classes_and_source() -> None:
-    rows = {row["name"]: row["options"] for row in listing("datasets")}
+    rows = {row["name"]: row["options"] for row in list_components("datasets")}
     assert rows["potsdam"].startswith("task.kind=segment; 4 bands; 6 classes; ")
     for name in rooms.NAMED:
-        facts, pairs = about_one("datasets", name) or ({}, [])
+        facts, pairs = describe("datasets", name) or ({}, [])
         said = dict(pairs)
         assert facts["licence"] == said["licence"] and facts["source"] == said["from"]
         assert all(pattern in said["files"] for pattern in facts["images"])
-    assert about_one("datasets", "scenes") is None
-    assert about_one("backbones", "nothing") is None
+    assert describe("datasets", "scenes") is None
+    assert describe("backbones", "nothing") is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.normalization import choose_normalization
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -27,8 +27,8 @@ class Known(Backbone):
     def __init__(
         self, normalization: Normalization | None, pretraining: BandStatistics | None
     ) -> None:
-        request = Request("test/known", BANDS)
-        super().__init__(nn.Identity(), request, pad_to=1, licence="none", source=None)
+        request = BackboneSpec("test/known", BANDS)
+        super().__init__(nn.Identity(), request, size_divisor=1, licence="none", source=None)
         self.normalization = normalization
         self.pretraining = pretraining
 

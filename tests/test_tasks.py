@@ -18,7 +18,7 @@ from geotune.api.fitting import fit_recipe
 from geotune.api.planning import plan_recipe
 from geotune.api.prediction import predict_run
 from geotune.api.testing import test_run
-from geotune.config import RecipeError, parse_recipe, read_recipe
+from geotune.config import RecipeError, load_recipe, parse_recipe
 from geotune.types import GeotuneError
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
@@ -149,7 +149,7 @@ def test_the_labels_moments_lie_in_the_adapter(runs: Callable[[str], Path], made
     """So that predictions come in the labels' unit, whatever it is."""
     task = json.loads((runs("regress") / "adapter.json").read_text())["task"]
     assert 280 < task["mean"] < 320 and 3 < task["std"] < 40
-    assert read_recipe(runs("regress") / "recipe.yaml")[0].task.mean is None  # type: ignore[union-attr]
+    assert load_recipe(runs("regress") / "recipe.yaml")[0].task.mean is None  # type: ignore[union-attr]
     density = json.loads((runs("density") / "adapter.json").read_text())["task"]
     assert 0 < density["std"] < 0.1
     metrics = json.loads((runs("regress") / "metrics.json").read_text())

@@ -20,7 +20,7 @@ CARD = "adapter.json"
 
 
 @dataclass(frozen=True)
-class Card:
+class AdapterConfig:
     """What an adapter belongs to.
 
     Attributes:
@@ -44,7 +44,7 @@ class Card:
         return tuple(map(str, named)) if isinstance(named, list) else ()
 
 
-def read_card(folder: Path) -> Card:
+def load_adapter_config(folder: Path) -> AdapterConfig:
     """Read `adapter.json`. Raises `GeotuneError` where it is missing, damaged or newer."""
     path = folder / CARD
     try:
@@ -68,7 +68,7 @@ def read_card(folder: Path) -> Card:
             raise ValueError("base, geotune and hash are not all text")
         if not all(isinstance(section, dict) for section in sections.values()):
             raise ValueError("backbone, method, decoder and task are not all sections")
-        return Card(base, _read_normalization(values), sections, version, digest)
+        return AdapterConfig(base, _read_normalization(values), sections, version, digest)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise GeotuneError(
             f"{path}: is no card of a geotune adapter ({type(error).__name__}: {error})"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from geotune.adapter_config import CARD, FORMAT, TENSORS, Card
+from geotune.adapter_config import CARD, FORMAT, TENSORS, AdapterConfig
 from geotune.backbones.base import Backbone
 from geotune.methods.core.inserted import is_inserted
 from geotune.model import Model
@@ -77,7 +77,7 @@ def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -
     model.load_state_dict(dict(state), strict=False)
 
 
-def tensors_as_bytes(state: Mapping[str, Tensor]) -> bytes:
+def serialize_tensors(state: Mapping[str, Tensor]) -> bytes:
     """Tensors of any device as the content of a `.safetensors` file."""
     return save({name: tensor.cpu().contiguous() for name, tensor in state.items()})
 
@@ -92,7 +92,7 @@ def save_adapter(
     version: str,
 ) -> int:
     """Write both files, each whole or not at all. Returns the bytes of the tensors' file."""
-    data = tensors_as_bytes(state)
+    data = serialize_tensors(state)
     card = {
         "format": FORMAT,
         "geotune": version,
@@ -115,7 +115,7 @@ def save_adapter(
     return len(data)
 
 
-def read_tensors(folder: Path, card: Card) -> dict[str, Tensor]:
+def read_tensors(folder: Path, card: AdapterConfig) -> dict[str, Tensor]:
     """Read `adapter.safetensors`. Raises `GeotuneError` where it is not the card's own."""
     path = folder / TENSORS
     try:
@@ -130,7 +130,7 @@ def read_tensors(folder: Path, card: Card) -> dict[str, Tensor]:
         raise GeotuneError(f"{path}: cannot be read ({error}); copy the adapter again") from error
 
 
-def require_base(backbone: Backbone, card: Card, source: Path) -> None:
+def check_base_model(backbone: Backbone, card: AdapterConfig, source: Path) -> None:
     """Raise `GeotuneError` where a backbone is not the one that the adapter was trained on."""
     if backbone.fingerprint != card.base["fingerprint"]:
         raise GeotuneError(

@@ -53,7 +53,9 @@ NEEDS = {
 Row = dict[str, str]
 
 
-def listing(what: Literal["backbones", "methods", "decoders", "tasks", "datasets"]) -> list[Row]:
+def list_components(
+    what: Literal["backbones", "methods", "decoders", "tasks", "datasets"],
+) -> list[Row]:
     """Rows with the same keys, `name` first."""
     if what == "backbones":
         return _backbones()
@@ -143,7 +145,7 @@ def _backbones() -> list[Row]:
     return rows
 
 
-def about_one(what: str, name: str) -> tuple[dict[str, Any], list[tuple[str, str]]] | None:
+def describe(what: str, name: str) -> tuple[dict[str, Any], list[tuple[str, str]]] | None:
     """All that is known of one backbone or named data set: values, and pairs for people.
 
     None for what is no whole name.

@@ -37,7 +37,7 @@ class Model(nn.Module):
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
         # missing pixels look like the mean of what the backbone was trained on
-        means, _ = encoder.backbone.usual_moments
+        means, _ = encoder.backbone.mean_std
         self.register_buffer("fill", torch.tensor(means), persistent=False)
 
     def forward(

@@ -97,7 +97,7 @@ def _from_data(backbone: Backbone, statistics: BandStatistics) -> Normalization:
             f"band {', '.join(constant)} has one value in all training scenes; "
             "leave it out of backbone.bands"
         )
-    means, stds = backbone.usual_moments
+    means, stds = backbone.mean_std
     scale = [s / usual for s, usual in zip(statistics.std, stds, strict=True)]
     offset = [m - usual * f for m, usual, f in zip(statistics.mean, means, scale, strict=True)]
     return Normalization(statistics.bands, tuple(offset), tuple(scale))

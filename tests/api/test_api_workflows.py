@@ -19,7 +19,7 @@ from geotune.api.prediction import predict_run
 from geotune.api.testing import test_run
 from geotune.config import Recipe, parse_recipe
 from geotune.factory.build_model import build_task
-from geotune.metrics.state import Parts
+from geotune.metrics.state import MetricState
 from geotune.report.from_run import Examples
 from geotune.tasks.base import Task
 from geotune.training.evaluate import Evaluation
@@ -85,7 +85,7 @@ def test_what_test_windows_hold_gives_the_metrics_of_the_test(run: Path, recipe:
     assert windows.scenes == windows.groups == ("d",) * 4
     assert windows.places.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32]]
     tested = json.loads((run / "metrics.json").read_text())
-    found = metrics.of(Parts.join(windows.parts))
+    found = metrics.of(MetricState.join(windows.parts))
     assert found == tested["test"] == tested["regions"]["test"]["d"]
 
 
@@ -174,7 +174,7 @@ def test_the_gap_counts_what_the_test_counts(
             return metrics
 
     def gap(data: Any, tested: Evaluation, measure: Any, figures: Any) -> None:
-        given.extend([tested.metrics, figures(Parts.join(tested.windows.parts))])
+        given.extend([tested.metrics, figures(MetricState.join(tested.windows.parts))])
 
     monkeypatch.setattr(
         "geotune.factory.build_model.as_validated", lambda task, details: Judged(task)

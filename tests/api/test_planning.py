@@ -12,8 +12,8 @@ import torch
 
 from geotune.api.budget_search import as_overrides, fit_budget
 from geotune.api.planning import plan_recipe, plan_values
-from geotune.config import Recipe, parse_recipe, read_recipe
-from geotune.memory.estimate import Prediction, UnpredictableError, predict
+from geotune.config import Recipe, load_recipe, parse_recipe
+from geotune.memory.estimate import Prediction, UnpredictableError, estimate_peak
 from geotune.memory.tracker import TrackedPeak
 from geotune.types import GeotuneError
 
@@ -98,7 +98,7 @@ def test_a_model_that_looks_at_values_is_computed(
     def looking(*arguments: Any, compute: bool = False) -> Prediction:
         if not compute:
             raise UnpredictableError
-        return predict(*arguments, compute=compute)
+        return estimate_peak(*arguments, compute=compute)
 
     monkeypatch.setattr("geotune.api.planning.predict", looking)
     plan = plan_recipe(parse_recipe(tiny_values()))
@@ -113,7 +113,7 @@ def test_the_large_vit_keeps_its_promises() -> None:
     path = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
 
     def peak(*overrides: str) -> int:
-        return plan_recipe(read_recipe(path, overrides)[0]).peak.total
+        return plan_recipe(load_recipe(path, overrides)[0]).peak.total
 
     full = peak("method.kind=full")
     assert peak() <= 0.27 * full
@@ -298,9 +298,9 @@ def test_a_training_keeps_to_its_budget(
     result = json.loads(out)
     assert result["summary"]["peak_memory"]["predicted_bytes"] <= 0.9 * peak
     assert result["summary"]["peak_memory"]["tracked_bytes"] <= 0.91 * peak
-    kept = read_recipe(tmp_path / "run" / "recipe.yaml")[0]
-    asked = read_recipe(tmp_path / "run" / "asked.yaml")[0]
-    assert asked == read_recipe(recipe, [budget])[0] != kept
+    kept = load_recipe(tmp_path / "run" / "recipe.yaml")[0]
+    asked = load_recipe(tmp_path / "run" / "asked.yaml")[0]
+    assert asked == load_recipe(recipe, [budget])[0] != kept
     code, out, _ = geotune("fit", recipe, budget, "--json")
     assert code == 0 and json.loads(out)["did"] == "nothing"
     code, _, err = geotune("fit", recipe, "train.memory_budget=900GB")

@@ -243,7 +243,7 @@ def test_the_normalisation_is_that_of_the_pretraining(make_backbone: MakeBackbon
     ):
         assert (mean - 2 * std - offset) / scale == pytest.approx(0)
         assert (mean + 2 * std - offset) / scale == pytest.approx(1)
-    means, stds = backbone.usual_moments
+    means, stds = backbone.mean_std
     assert means == pytest.approx((0.5, 0.5))
     assert stds == pytest.approx((0.25, 0.25))
 

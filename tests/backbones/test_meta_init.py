@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import geotune
-from geotune.backbones.meta_init import are_empty, empty_weights
+from geotune.backbones.meta_init import are_empty, skip_init
 
 
 def test_shapes_taps_and_small_values_are_those_of_the_model() -> None:
     full = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
-    with empty_weights():
+    with skip_init():
         assert are_empty()
         empty = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
     assert not are_empty()
@@ -31,14 +31,14 @@ def test_large_parameters_are_not_drawn_however_that_is_written() -> None:
         tensor.data.uniform_()
         return torch.equal(before, tensor)
 
-    with empty_weights():
+    with skip_init():
         assert same(nn.Parameter(torch.zeros(300, 300)))
         assert not same(nn.Parameter(torch.zeros(10, 10)))
         assert torch.rand(300, 300).std() > 0.1  # what is no parameter is as always
 
 
 def test_the_state_is_restored_after_an_error() -> None:
-    with pytest.raises(RuntimeError, match="broken"), empty_weights():
+    with pytest.raises(RuntimeError, match="broken"), skip_init():
         raise RuntimeError("broken")
     assert not are_empty()
     assert nn.Linear(300, 300).weight.std() > 0

@@ -10,7 +10,7 @@ import torch
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn.band_groups import groups_in_use
-from geotune.backbones.rslearn.date_location import months_and_days, on_the_sphere
+from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
 from geotune.backbones.rslearn.rslearn_provider import MODELS
 from geotune.types import GeotuneError
 
@@ -69,7 +69,7 @@ def test_months_and_days_are_those_of_the_calendar() -> None:
 
 
 def test_places_lie_on_the_unit_sphere() -> None:
-    points = on_the_sphere(torch.tensor([[0.0, 0.0], [90.0, 0.0], [10.0, 90.0]]))
+    points = lonlat_to_xyz(torch.tensor([[0.0, 0.0], [90.0, 0.0], [10.0, 90.0]]))
     expected = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     torch.testing.assert_close(points, expected, atol=1e-6, rtol=0)
 

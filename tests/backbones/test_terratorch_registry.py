@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import geotune
 from geotune.backbones.base import Backbone
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.terratorch import terratorch_provider, terratorch_registry
 from geotune.types import GeotuneError
 from helpers.method_cases import NEED_BLOCKS
@@ -184,7 +184,7 @@ def test_without_terratorch_its_extra_is_named_and_float32_stays_as_it_was(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "terratorch")
     with pytest.raises(GeotuneError, match=r"pip install 'geotune\[terratorch\]'"):
-        terratorch_provider.terratorch_backbone(Request("terratorch/prithvi_eo_tiny", BANDS))
+        terratorch_provider.terratorch_backbone(BackboneSpec("terratorch/prithvi_eo_tiny", BANDS))
     assert torch.get_float32_matmul_precision() == "highest"
 
 

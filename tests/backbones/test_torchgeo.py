@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import geotune
 from geotune.backbones.base import Backbone
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo import croma, dofa, panopticon, scalemae, swin
 from geotune.backbones.torchgeo.torchgeo_provider import MODELS
 from geotune.backbones.torchgeo.weights_table import PUBLISHED
@@ -242,7 +242,7 @@ def test_options_that_no_family_takes_are_refused(
 
 @every_family
 def test_options_of_other_families_are_refused(family: str) -> None:
-    takes = MODELS[FAMILIES[family][0]].takes
+    takes = MODELS[FAMILIES[family][0]].supported_options
     offered = {"gsd": 10.0, "wavelengths": {FAMILIES[family][1][0]: 0.5}, "new_bands": "mean"}
     for option, value in offered.items():
         if option in takes:
@@ -660,5 +660,5 @@ def test_weights_are_fetched_once_and_their_absence_is_said(
         backbone = build("resnet", pretrained=True)
     assert downloads == [MODELS["resnet18_sentinel2_all_moco"].weights]
     assert backbone.source == downloads[0]
-    path, _ = fetch_url(Request("torchgeo/a", ("B02",)), downloads[0])
+    path, _ = fetch_url(BackboneSpec("torchgeo/a", ("B02",)), downloads[0])
     assert path == tmp_path / "checkpoints" / "resnet18_sentinel2_all_moco-59bfdff9.pth"

@@ -13,16 +13,16 @@ import pytest
 from geotune.bench import analysis
 from geotune.bench.analysis import (
     COSTS,
-    Line,
+    ComparisonTable,
+    MethodSummary,
     Repeat,
-    Table,
     _Draws,
     _gaps,
     _Runs,
     compare,
 )
-from geotune.bench.grid import Cell, expand
-from geotune.bench.hparam_search import Goal
+from geotune.bench.grid import RunSpec, expand
+from geotune.bench.hparam_search import Objective
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.suite import Compare, Suite, read_suite
@@ -31,9 +31,9 @@ from geotune.training.window_metrics import WindowParts
 from helpers.resampling import mean_of, windows
 
 Write = Callable[..., Path]
-Told = Callable[..., list[Table]]
+Told = Callable[..., list[ComparisonTable]]
 
-GOAL = {"tiny": Goal("mean", lower=False)}
+GOAL = {"tiny": Objective("mean", lower=False)}
 COST = dict.fromkeys([*COSTS, "tensor_bytes"], 1.0) | {"memory_kind": "process memory"}
 GAPS = {"bern": -0.1, "lima": -0.2, "oslo": -0.3}
 
@@ -57,7 +57,9 @@ def held_out(suite: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
 def told(held_out: Suite, tmp_path: Path) -> Told:
     """The tables of figures by cell: its windows' values, or None of a run that failed."""
 
-    def tables(figures: Callable[[Cell], np.ndarray | None], **how: Any) -> list[Table]:
+    def tables(
+        figures: Callable[[RunSpec], np.ndarray | None], **how: Any
+    ) -> list[ComparisonTable]:
         cells = expand(held_out)[0]
         rows = [_row(tmp_path, cell, figures(cell)) for cell in cells]
         return compare(cells, rows, GOAL, Compare(draws=400, **how), tmp_path)
@@ -65,7 +67,7 @@ def told(held_out: Suite, tmp_path: Path) -> Told:
     return tables
 
 
-def _row(folder: Path, cell: Cell, values: np.ndarray | None) -> Row:
+def _row(folder: Path, cell: RunSpec, values: np.ndarray | None) -> Row:
     if values is None:
         return {"run": cell.name, "error": "the disk is full"}
     run, city = folder / RUNS / cell.name, cell.labels["city"]
@@ -95,7 +97,7 @@ def _row(folder: Path, cell: Cell, values: np.ndarray | None) -> Row:
     }
 
 
-def _values(cell: Cell) -> np.ndarray:
+def _values(cell: RunSpec) -> np.ndarray:
     """Cities are far apart, windows and seeds close, and est is a little better in each."""
     level = {"bern": 0.2, "lima": 0.5, "oslo": 0.8}[cell.labels["city"]]
     better = 0.02 if cell.method == "est" else 0.0
@@ -103,7 +105,7 @@ def _values(cell: Cell) -> np.ndarray:
     return np.asarray(level + better + noise)
 
 
-def line_of(table: Table, method: str) -> Line:
+def line_of(table: ComparisonTable, method: str) -> MethodSummary:
     return next(line for line in table.lines if line.method == method)
 
 
@@ -158,7 +160,7 @@ def test_gaps_of_seeds_are_averaged_by_the_regions_not_seen() -> None:
 def test_a_difference_is_of_what_both_have_done(told: Told) -> None:
     """Else a method that failed in the hardest city would pass for the better one."""
 
-    def failing(cell: Cell) -> np.ndarray | None:
+    def failing(cell: RunSpec) -> np.ndarray | None:
         failed = cell.method == "est" and cell.labels["city"] == "bern"
         return None if failed else _values(cell)
 
@@ -170,7 +172,7 @@ def test_a_difference_is_of_what_both_have_done(told: Told) -> None:
 
 
 def test_methods_that_share_no_run_are_not_compared(told: Told) -> None:
-    def apart(cell: Cell) -> np.ndarray | None:
+    def apart(cell: RunSpec) -> np.ndarray | None:
         return _values(cell) if (cell.labels["seed"] == 0) == (cell.method == "est") else None
 
     [table] = told(apart, over=["city"])

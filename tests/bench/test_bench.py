@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from geotune.bench.grid import expand
-from geotune.bench.local_executor import Outcome
+from geotune.bench.local_executor import JobResult
 from geotune.bench.results import ROWS, row_of, write_rows
 from geotune.bench.suite import read_suite
 
@@ -89,7 +89,7 @@ def test_a_suite_with_a_run_that_failed_does_not_pass_for_done(
 ) -> None:
     path = suite(baselines=None)
     [cell] = expand(read_suite(path))[0]
-    row = row_of(cell, tmp_path, Outcome("the disk is full"), None)
+    row = row_of(cell, tmp_path, JobResult("the disk is full"), None)
     write_rows(tmp_path / "bench" / ROWS, [row])
     for options in ((), ("--json",)):
         code, out, err = geotune("bench", path, "--table-only", *options)

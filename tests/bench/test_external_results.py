@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from geotune.bench.external_results import Figure, read_published
+from geotune.bench.external_results import ExternalResult, read_external_results
 from geotune.bench.suite import Published, Suite, read_suite
 from geotune.types import GeotuneError
 
@@ -46,7 +46,7 @@ def grouped(tmp_path: Path) -> Path:
 
 
 def test_columns_under_several_lines_of_names(grouped: Path) -> None:
-    lora, full = read_published(asked(grouped))
+    lora, full = read_external_results(asked(grouped))
     assert (lora.recipe, lora.method, lora.source) == ("sen1", "lora", "a paper")
     assert (lora.value, lora.spread) == (pytest.approx(0.9025), pytest.approx(0.0025))
     assert (full.method, full.value, full.spread) == ("Full FT", pytest.approx(0.91), None)
@@ -56,7 +56,7 @@ def test_columns_under_one_line(tmp_path: Path) -> None:
     path = tmp_path / "plain.csv"
     path.write_text("method,ap\nfull,50\nfrozen,\n")
     keys = {"header": 1, "method": "method", "only": {}, "values": {"sen1": "ap"}, "spreads": {}}
-    [full] = read_published(asked(path, **keys))
+    [full] = read_external_results(asked(path, **keys))
     assert (full.method, full.value) == ("full", 0.5)
 
 
@@ -74,12 +74,12 @@ def test_columns_under_one_line(tmp_path: Path) -> None:
 )
 def test_what_is_missing_is_named(grouped: Path, keys: dict[str, Any], said: str) -> None:
     with pytest.raises(GeotuneError, match=said):
-        read_published(asked(**({"file": grouped} | keys)))
+        read_external_results(asked(**({"file": grouped} | keys)))
 
 
-def read_all(suite: Suite, reference: Path) -> list[list[Figure]]:
+def read_all(suite: Suite, reference: Path) -> list[list[ExternalResult]]:
     return [
-        read_published(
+        read_external_results(
             each.model_copy(
                 update={"file": reference / each.file.relative_to("../shared/reference")}
             )
@@ -106,6 +106,6 @@ def test_the_papers_files_are_read_as_they_are(shared_data: Path) -> None:
 
 
 def test_a_column_says_of_which_label_a_line_is(grouped: Path) -> None:
-    found = read_published(asked(grouped, only={}, axes={"backbone": "dataset/model"}))
+    found = read_external_results(asked(grouped, only={}, axes={"backbone": "dataset/model"}))
     labels = [(figure.labels["backbone"], figure.method) for figure in found]
     assert labels == [("Small", "lora"), ("Large", "lora"), ("Large", "Full FT")]

@@ -11,15 +11,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geotune.bench.grid import Cell, as_overrides, expand
+from geotune.bench.grid import RunSpec, as_overrides, expand
 from geotune.bench.suite import read_suite
-from geotune.config import RecipeError, parse_recipe, read_recipe
+from geotune.config import RecipeError, load_recipe, parse_recipe
 from geotune.registry import METHODS
 
 Write = Callable[..., Path]
 
 
-def cells_of(path: Path) -> list[Cell]:
+def cells_of(path: Path) -> list[RunSpec]:
     return expand(read_suite(path))[0]
 
 
@@ -51,7 +51,7 @@ def test_the_words_of_a_command_give_the_recipe_that_was_read(suite: Write) -> N
         "method": {"kind": "frozen", "stem": 4},
     }
     for cell in cells_of(suite(grid={"shape": {"a: b, c": changes}}, baselines=None)):
-        again, _ = read_recipe(cell.path, cell.overrides)
+        again, _ = load_recipe(cell.path, cell.overrides)
         assert again == cell.recipe
 
 

@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from geotune.bench.analysis import COSTS, Line, Table, _cost
+from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary, _cost
 from geotune.bench.comparison_tables import HEAD, as_csv, as_latex, as_markdown, cells
-from geotune.bench.external_results import Figure
-from geotune.bench.hparam_search import Goal
-from geotune.bench.html import Content, _beside, _gaps, _regions, render, sentences
+from geotune.bench.external_results import ExternalResult
+from geotune.bench.hparam_search import Objective
+from geotune.bench.html import PageContext, _beside, _gaps, _regions, render, sentences
 from geotune.bench.pareto_plots import fronts, write_figures
 from geotune.bench.statistics import Difference, Estimate
 from geotune.bench.suite import Compare
@@ -31,7 +31,9 @@ COST = dict.fromkeys(COSTS, None) | {
 }
 
 
-def line(method: str, mean: float, against: Difference | None = None, **more: object) -> Line:
+def line(
+    method: str, mean: float, against: Difference | None = None, **more: object
+) -> MethodSummary:
     values: dict[str, object] = {
         "method": method,
         "runs": [f"ships/{method}-0", f"ships/{method}-1"],
@@ -50,14 +52,14 @@ def line(method: str, mean: float, against: Difference | None = None, **more: ob
         "cost": COST,
         "search": None,
     }
-    return Line(**{**values, **more})  # type: ignore[arg-type]
+    return MethodSummary(**{**values, **more})  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def table() -> Table:
-    return Table(
+def table() -> ComparisonTable:
+    return ComparisonTable(
         {"recipe": "ships", "fraction": "0.1"},
-        Goal("miou", lower=False),
+        Objective("miou", lower=False),
         "full",
         40,
         [
@@ -70,15 +72,18 @@ def table() -> Table:
     )  # fmt: skip
 
 
-def content(table: Table) -> Content:
-    figures = [Figure("ships", "full", 0.55, 0.01, "a paper"), Figure("x", "est", 0.1, None, "y")]
+def content(table: ComparisonTable) -> PageContext:
+    figures = [
+        ExternalResult("ships", "full", 0.55, 0.01, "a paper"),
+        ExternalResult("x", "est", 0.1, None, "y"),
+    ]
     pages = {"ships": PAGES["segment"]}
-    return Content(
+    return PageContext(
         "harbours", [table], [fronts(table, 0)], Compare(), pages, [], figures, ["a note"], "a CPU"
     )
 
 
-def test_the_page_needs_no_network_and_runs_its_own_script_only(table: Table) -> None:
+def test_the_page_needs_no_network_and_runs_its_own_script_only(table: ComparisonTable) -> None:
     html = render(content(table))
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", html)
     [script] = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
@@ -89,14 +94,16 @@ def test_the_page_needs_no_network_and_runs_its_own_script_only(table: Table) ->
     assert "<b>odd" not in html and "&lt;b&gt;odd_1|x&lt;/b&gt;" in html
 
 
-def test_every_section_is_in_the_pages_list_of_them(table: Table) -> None:
+def test_every_section_is_in_the_pages_list_of_them(table: ComparisonTable) -> None:
     page = render(content(table))
     sections = re.findall(r'<section[^>]* id="([^"]+)"', page)
     assert "gaps" in sections
     assert re.findall(r'<a href="#([^"]+)"', page) == sections
 
 
-def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(table: Table) -> None:
+def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(
+    table: ComparisonTable,
+) -> None:
     html = render(content(table))
     for text in (
         "the disk is full",
@@ -112,7 +119,7 @@ def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(table:
     assert 'data-verdict="better"' in html
 
 
-def test_in_short_it_says_which_is_better_and_which_is_worse(table: Table) -> None:
+def test_in_short_it_says_which_is_better_and_which_is_worse(table: ComparisonTable) -> None:
     [said] = sentences(table, Compare())
     assert said == (
         "ships, fraction 0.1: of 3 methods est has the best miou on test data, 0.620 ± 0.010 (from "
@@ -124,9 +131,9 @@ def test_in_short_it_says_which_is_better_and_which_is_worse(table: Table) -> No
 
 
 def test_the_best_of_errors_is_the_least() -> None:
-    lower = Table(
+    lower = ComparisonTable(
         {"recipe": "trees"},
-        Goal("miou", lower=True),
+        Objective("miou", lower=True),
         "full",
         9,
         [line("full", 0.6), line("est", 0.4)],
@@ -134,7 +141,7 @@ def test_the_best_of_errors_is_the_least() -> None:
     assert "est has the best" in sentences(lower, Compare())[0]
 
 
-def test_every_table_has_every_method_and_column(table: Table) -> None:
+def test_every_table_has_every_method_and_column(table: ComparisonTable) -> None:
     markdown = as_markdown([table], Compare())
     _, rows, _, said, lost = markdown.strip().split("\n\n")
     assert said == "miou there, less that in seen regions:"
@@ -147,7 +154,7 @@ def test_every_table_has_every_method_and_column(table: Table) -> None:
     assert "odd\\_1|x" in latex and len(cells(table, table.lines[0])) == len(HEAD)
 
 
-def test_metrics_that_are_not_judged_by_are_shown_too(table: Table) -> None:
+def test_metrics_that_are_not_judged_by_are_shown_too(table: ComparisonTable) -> None:
     for each in table.lines[:3]:
         each.figures["recall"] = Estimate(0.123, 0.004, 0.1, 0.2, 2)
     markdown = as_markdown([table], Compare())
@@ -156,7 +163,7 @@ def test_metrics_that_are_not_judged_by_are_shown_too(table: Table) -> None:
     assert 'id="others"' in html and "0.123" in html
 
 
-def test_the_csv_has_plain_numbers(table: Table) -> None:
+def test_the_csv_has_plain_numbers(table: ComparisonTable) -> None:
     full, est, _, none = csv.DictReader(io.StringIO(as_csv([table])))
     assert (est["recipe"], est["fraction"], est["method"]) == ("ships", "0.1", "est")
     assert float(est["mean"]) == 0.62 and float(est["difference_low"]) == 0.01
@@ -165,13 +172,13 @@ def test_the_csv_has_plain_numbers(table: Table) -> None:
     assert float(est["memory_bytes"]) == 2e9 and est["joules"] == ""
 
 
-def test_figures_say_in_words_who_is_on_the_front(table: Table) -> None:
+def test_figures_say_in_words_who_is_on_the_front(table: ComparisonTable) -> None:
     memory, time = fronts(table, 0).values()
     assert "No other method is as good for less than: est." in memory.words
     assert "<svg" in time.svg and "seconds a training step" in time.words
 
 
-def test_each_figure_is_a_file_of_its_own(table: Table, tmp_path: Path) -> None:
+def test_each_figure_is_a_file_of_its_own(table: ComparisonTable, tmp_path: Path) -> None:
     write_figures(tmp_path, [table], [fronts(table, 0)])
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "ships-fraction-0.1-memory.svg",
@@ -183,19 +190,19 @@ def test_each_figure_is_a_file_of_its_own(table: Table, tmp_path: Path) -> None:
         assert "currentColor" not in path.read_text()
 
 
-def test_a_table_without_any_run_has_no_figure(table: Table) -> None:
-    empty = Table(table.context, table.goal, "none", 0, [table.lines[-1]])
+def test_a_table_without_any_run_has_no_figure(table: ComparisonTable) -> None:
+    empty = ComparisonTable(table.context, table.goal, "none", 0, [table.lines[-1]])
     assert fronts(empty, 0) == {} and sentences(empty, Compare())[0].endswith("no run is done.")
 
 
-def test_a_single_region_is_the_whole_test_part(table: Table) -> None:
+def test_a_single_region_is_the_whole_test_part(table: ComparisonTable) -> None:
     [block] = _regions(table)
     assert block["columns"] == ["busan", "durban"] and block["title"] == "ships, fraction 0.1: miou"
     one = [replace(each, regions={"busan": each.regions["busan"]}) for each in table.lines[:2]]
     assert _regions(replace(table, lines=one)) == []
 
 
-def test_what_is_lost_in_regions_not_seen_has_its_interval(table: Table) -> None:
+def test_what_is_lost_in_regions_not_seen_has_its_interval(table: ComparisonTable) -> None:
     [block] = _gaps(table)
     assert block["columns"] == ["busan"]
     minus = "\N{MINUS SIGN}"
@@ -203,17 +210,17 @@ def test_what_is_lost_in_regions_not_seen_has_its_interval(table: Table) -> None
     assert block["lines"][0] == ("full", [cell])
 
 
-def test_many_regions_are_folded_with_a_line_each(table: Table) -> None:
+def test_many_regions_are_folded_with_a_line_each(table: ComparisonTable) -> None:
     figures = {f"region {i}": Estimate(0.1 * i, 0.01, math.nan, math.nan, 3) for i in range(20)}
     [block] = _regions(replace(table, lines=[replace(table.lines[0], regions=figures)]))
     assert block["many"] and block["columns"] == ["full"] and len(block["lines"]) == 20
 
 
-def test_numbers_of_one_backbone_stand_beside_it_only(table: Table) -> None:
+def test_numbers_of_one_backbone_stand_beside_it_only(table: ComparisonTable) -> None:
     context = {"recipe": "ships", "backbone": "Clay"}
     figures = [
-        Figure("ships", "full", 0.5, None, "a paper", {"backbone": "Clay"}),
-        Figure("ships", "est", 0.6, None, "a paper", {"backbone": "DeCUR"}),
+        ExternalResult("ships", "full", 0.5, None, "a paper", {"backbone": "Clay"}),
+        ExternalResult("ships", "est", 0.6, None, "a paper", {"backbone": "DeCUR"}),
     ]
     [block] = _beside(replace(table, context=context), figures)
     assert dict((method, theirs) for method, theirs, _ in block["lines"])["full"] == "0.500"

@@ -23,10 +23,10 @@ from geotune.api.fitting import fit_recipe
 from geotune.api.testing import test_run as judge_run
 from geotune.bench.analysis import COSTS
 from geotune.bench.grid import expand
-from geotune.bench.local_executor import Outcome
+from geotune.bench.local_executor import JobResult
 from geotune.bench.results import row_of
 from geotune.bench.suite import read_suite
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 
 MEASURED = {*COSTS, "frugal", "fast"}
 """Columns that a clock or the machine decides."""
@@ -97,7 +97,7 @@ def in_peace(suite: Path, folder: Path) -> list[dict[str, Any]]:
         run = folder / cell.name
         fit_recipe(cell.recipe, run)
         judge_run(run)
-        rows.append(row_of(cell, run, Outcome(), None))
+        rows.append(row_of(cell, run, JobResult(), None))
     torch.set_num_threads(threads)
     return rows
 
@@ -141,7 +141,7 @@ def test_stopping_ends_both_runs_that_are_under_way(
     said = end(running, signal.SIGINT)
     assert running.returncode == 130 and "the same command goes on" in " ".join(said.split())
     for run in (tmp_path / "bench" / "runs" / "tiny").iterdir():
-        assert RunFolder(run).holds_work and not (run / "run.json").exists()
+        assert RunDir(run).has_checkpoint and not (run / "run.json").exists()
 
 
 @pytest.mark.slow

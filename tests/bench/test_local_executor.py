@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import geotune
-from geotune.bench.local_executor import StoppedError, Work, Worker
+from geotune.bench.local_executor import Job, LocalExecutor, StoppedError
 
 
 def test_what_went_wrong_is_said_in_the_words_of_the_command(tmp_path: Path) -> None:
-    outcome = Worker().do(Work("none.yaml", (), "run", where=str(tmp_path)))
+    outcome = LocalExecutor().run(Job("none.yaml", (), "run", where=str(tmp_path)))
     assert (
         outcome.error == "none.yaml: cannot be read (No such file or directory); give a recipe file"
     )
@@ -22,10 +22,10 @@ def test_what_went_wrong_is_said_in_the_words_of_the_command(tmp_path: Path) -> 
 
 
 def test_after_stopping_nothing_begins(tmp_path: Path) -> None:
-    worker = Worker()
+    worker = LocalExecutor()
     worker.stop()
     with pytest.raises(StoppedError):
-        worker.do(Work("none.yaml", (), "run", where=str(tmp_path)))
+        worker.run(Job("none.yaml", (), "run", where=str(tmp_path)))
 
 
 def test_a_command_ends_when_its_starter_is_gone() -> None:

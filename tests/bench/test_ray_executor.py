@@ -17,11 +17,11 @@ from geotune.types import GeotuneError
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geotune.bench.ray_executor import RayWorker
+    from geotune.bench.ray_executor import RayExecutor
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(GeotuneError, match=r"--ray: needs Ray.*geotune\[ray\]"):
-        RayWorker("auto")
+        RayExecutor("auto")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 from geotune.api.fitting import fit_recipe
 from geotune.api.testing import test_run as judge_run
 from geotune.bench.grid import expand
-from geotune.bench.local_executor import Outcome
+from geotune.bench.local_executor import JobResult
 from geotune.bench.results import row_of
 from geotune.bench.suite import TAKEN, read_suite
 
@@ -21,7 +21,7 @@ RESULTS = {"run", "status", "search", "error"}
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """Rows of runs that have all failed: what is known before any has begun."""
     cells = expand(read_suite(path))[0]
-    return [row_of(cell, path, Outcome("no"), None) for cell in cells]
+    return [row_of(cell, path, JobResult("no"), None) for cell in cells]
 
 
 def test_the_grids_keys_are_columns_with_the_values_that_they_have(suite: Write) -> None:
@@ -73,7 +73,7 @@ def test_no_axis_may_take_the_name_of_a_column(suite: Write, tmp_path: Path) -> 
     [cell] = expand(read_suite(suite(baselines=None)))[0]
     fit_recipe(cell.recipe, tmp_path / "run")
     judge_run(tmp_path / "run")
-    for outcome in (Outcome("no"), Outcome()):
+    for outcome in (JobResult("no"), JobResult()):
         row = row_of(cell, tmp_path / "run", outcome, None)
         assert {name for name in row if "." not in name} - {cell.axis} <= set(TAKEN)
         assert ("cost" in row) == (outcome.error is None)

@@ -16,13 +16,18 @@ from geotune.bench.statistics import (
     pareto,
     verdict,
 )
-from geotune.metrics.bootstrap import draw, interval, redrawn, times
+from geotune.metrics.bootstrap import (
+    bootstrap,
+    multiplicities,
+    percentile_interval,
+    resample_indices,
+)
 from helpers.resampling import DRAWS, mean_of, scipys, windows
 
 
 def test_seeds_drawn_anew_give_scipys_interval() -> None:
     by_seed = np.random.default_rng(4).normal(0.6, 0.03, 12)
-    drawn = draw(12, DRAWS, np.random.default_rng(1))
+    drawn = resample_indices(12, DRAWS, np.random.default_rng(1))
     draws = over_runs(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
     found = estimate(by_seed, draws, 0.95)
     assert (found.low, found.high) == pytest.approx(scipys(by_seed), abs=0.001)
@@ -34,9 +39,9 @@ def test_seeds_and_windows_together_are_as_wide_as_two_independent_causes() -> N
     """Of independent seeds and windows the variances of the two bootstraps add up."""
     rng = np.random.default_rng(0)
     seeds, hard = rng.normal(0, 0.05, 8), rng.normal(0.5, 0.2, 60)
-    often = times(draw(60, DRAWS, rng))
-    by_seed = np.stack([redrawn(mean_of, windows(hard + s), often)["mean"] for s in seeds])
-    both = over_runs(by_seed, draw(8, DRAWS, rng))
+    often = multiplicities(resample_indices(60, DRAWS, rng))
+    by_seed = np.stack([bootstrap(mean_of, windows(hard + s), often)["mean"] for s in seeds])
+    both = over_runs(by_seed, resample_indices(8, DRAWS, rng))
     expected = seeds.var() / 8 + hard.var() / 60
     assert both.var() == pytest.approx(expected, rel=0.05)
 
@@ -66,8 +71,8 @@ def test_what_no_draw_shows_is_left_out() -> None:
     by_seed = np.array([[0.5, math.nan], [0.7, math.nan]])
     draws = over_runs(by_seed, np.array([[0, 1], [0, 1]]))
     assert draws[0] == pytest.approx(0.6) and math.isnan(draws[1])
-    assert interval(draws, 0.95) == pytest.approx((0.6, 0.6))
-    assert all(map(math.isnan, interval(np.array([math.nan]), 0.95)))
+    assert percentile_interval(draws, 0.95) == pytest.approx((0.6, 0.6))
+    assert all(map(math.isnan, percentile_interval(np.array([math.nan]), 0.95)))
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ from geotune.boxes.candidate_pairs import Neighbours
 from geotune.boxes.intersection import intersection
 from geotune.boxes.iou import paired_iou, pairwise_iou
 from geotune.boxes.oriented import as_oriented, canonical, hull
-from geotune.boxes.polygons import outlines
+from geotune.boxes.polygons import to_polygons
 
 Boxes = np.ndarray
 Make = Callable[..., Boxes]
 
 
 def by_shapely(first: Boxes, second: Boxes) -> Boxes:
-    a, b = outlines(first), outlines(second)
+    a, b = to_polygons(first), to_polygons(second)
     shared = shapely.area(shapely.intersection(a, b))
     return shared / (shapely.area(a) + shapely.area(b) - shared)
 

@@ -15,14 +15,14 @@ from geotune.boxes import nms as module
 from geotune.boxes.candidate_pairs import Neighbours
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import hull
-from geotune.boxes.polygons import outlines
+from geotune.boxes.polygons import to_polygons
 from geotune.types import GeotuneError
 
 Make = Callable[..., np.ndarray]
 
 
 def plainly(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit: float) -> list[int]:
-    shapes = outlines(boxes)
+    shapes = to_polygons(boxes)
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
         rivals = [k for k in kept if classes[k] == classes[i]]

@@ -10,9 +10,9 @@ import shapely
 import torch
 
 from geotune.boxes.oriented import as_oriented, hull
-from geotune.boxes.polygons import minimum_rectangles, outlines
-from geotune.boxes.transforms import moved
-from geotune.boxes.visibility import clipped, visible_fraction
+from geotune.boxes.polygons import minimum_rectangles, to_polygons
+from geotune.boxes.transforms import translate
+from geotune.boxes.visibility import clip, visible_fraction
 
 Make = Callable[..., np.ndarray]
 SHAPE = (40, 70)
@@ -21,17 +21,17 @@ SHAPE = (40, 70)
 @pytest.mark.parametrize("shift", [0, 5e6])
 def test_a_rectangle_is_its_own_minimum_rectangle(random_boxes: Make, shift: float) -> None:
     boxes = random_boxes(200)
-    back = minimum_rectangles(outlines(moved(boxes, shift, shift)))
-    overlap = shapely.intersection(outlines(moved(back, -shift, -shift)), outlines(boxes))
+    back = minimum_rectangles(to_polygons(translate(boxes, shift, shift)))
+    overlap = shapely.intersection(to_polygons(translate(back, -shift, -shift)), to_polygons(boxes))
     assert np.allclose(shapely.area(overlap) / (boxes[:, 2] * boxes[:, 3]), 1, atol=1e-6)
-    assert np.allclose(back[:, :4], moved(boxes, shift, shift)[:, :4], atol=1e-6, rtol=0)
+    assert np.allclose(back[:, :4], translate(boxes, shift, shift)[:, :4], atol=1e-6, rtol=0)
 
 
 def test_it_covers_any_shape_and_no_side_can_be_closer() -> None:
     points = np.random.default_rng(0).normal(size=(50, 9, 2))
     shapes = shapely.multipoints(points)
     boxes = minimum_rectangles(shapes)
-    assert shapely.covers(shapely.buffer(outlines(boxes), 1e-9), shapes).all()
+    assert shapely.covers(shapely.buffer(to_polygons(boxes), 1e-9), shapes).all()
     hulls = shapely.convex_hull(shapes)
     assert np.all(boxes[:, 2] * boxes[:, 3] <= shapely.area(shapely.envelope(hulls)) + 1e-9)
     assert np.all(boxes[:, 2] * boxes[:, 3] >= shapely.area(hulls))
@@ -52,7 +52,7 @@ def test_lines_points_and_nothing_have_boxes_without_area() -> None:
 def test_visible_fractions_are_shapelys(random_boxes: Make) -> None:
     boxes = random_boxes(500)
     window = shapely.box(0, 0, SHAPE[1], SHAPE[0])
-    shares = shapely.area(shapely.intersection(outlines(boxes), window)) / (
+    shares = shapely.area(shapely.intersection(to_polygons(boxes), window)) / (
         boxes[:, 2] * boxes[:, 3]
     )
     assert 0 < (shares == 0).sum() + (shares < 0.7).sum() < 500
@@ -73,20 +73,20 @@ def test_points_and_boxes_without_area_are_seen_by_their_place() -> None:
 
 def test_every_point_is_in_one_window_of_a_grid() -> None:
     points = np.random.default_rng(0).integers(0, 80, (200, 2)).astype(float)
-    seen = [visible_fraction(moved(points, -x, -y), (40, 40)) for x in (0, 40) for y in (0, 40)]
+    seen = [visible_fraction(translate(points, -x, -y), (40, 40)) for x in (0, 40) for y in (0, 40)]
     assert np.all(sum(seen) == 1)
 
 
 def test_clipping_keeps_what_is_inside(random_boxes: Make) -> None:
-    boxes = moved(random_boxes(300), -10, -10)
+    boxes = translate(random_boxes(300), -10, -10)
     window = shapely.box(0, 0, SHAPE[1], SHAPE[0])
-    cut, parts = clipped(boxes, SHAPE), shapely.intersection(outlines(boxes), window)
+    cut, parts = clip(boxes, SHAPE), shapely.intersection(to_polygons(boxes), window)
     gone = shapely.is_empty(parts)
     assert gone.any() and np.isnan(cut[gone]).all() and not np.isnan(cut[~gone]).any()
-    assert shapely.covers(shapely.buffer(outlines(cut[~gone]), 1e-6), parts[~gone]).all()
-    whole = shapely.contains_properly(window, outlines(boxes))
+    assert shapely.covers(shapely.buffer(to_polygons(cut[~gone]), 1e-6), parts[~gone]).all()
+    whole = shapely.contains_properly(window, to_polygons(boxes))
     assert whole.any() and np.array_equal(cut[whole], boxes[whole])
-    flat = clipped(hull(boxes), SHAPE)
+    flat = clip(hull(boxes), SHAPE)
     inside = ~np.isnan(flat[:, 0])
-    bounds = shapely.bounds(shapely.intersection(shapely.envelope(outlines(boxes)), window))
+    bounds = shapely.bounds(shapely.intersection(shapely.envelope(to_polygons(boxes)), window))
     assert np.allclose(flat[inside & ~gone], bounds[inside & ~gone])

@@ -21,9 +21,9 @@ from geotune.config import (
     RecipeError,
     apply_override,
     dump_recipe,
+    load_recipe,
     parse_recipe,
     parse_sections,
-    read_recipe,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -215,7 +215,7 @@ def test_strategies_that_cannot_be_are_refused() -> None:
 def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
     path = tmp_path / "ships.yaml"
     path.write_text(yaml.safe_dump(VALUES))
-    recipe, notes = read_recipe(path, ["train.epochs=7", "method.kind=lora", "method.rank=4"])
+    recipe, notes = load_recipe(path, ["train.epochs=7", "method.kind=lora", "method.rank=4"])
     assert recipe.train.epochs == 7
     assert recipe.method == sections.method_options.method_section("lora")(rank=4)
     assert notes == [
@@ -228,7 +228,7 @@ def test_a_recipe_as_resolved_reads_back_the_same(tmp_path: Path) -> None:
     recipe = parse_recipe(values)
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
-    again, notes = read_recipe(path)
+    again, notes = load_recipe(path)
     assert again == recipe
     assert notes == []
     assert "Gdańsk" in path.read_text(encoding="utf-8")
@@ -251,7 +251,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, content: bytes, messa
     path = tmp_path / "ships.yaml"
     path.write_bytes(content)
     with pytest.raises(RecipeError) as caught:
-        read_recipe(path)
+        load_recipe(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
 
@@ -259,7 +259,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, content: bytes, messa
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.yaml"):
         with pytest.raises(RecipeError, match="cannot be read"):
-            read_recipe(path)
+            load_recipe(path)
 
 
 RECIPES = sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if p.parent.name != "suites")
@@ -267,7 +267,7 @@ RECIPES = sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if p.parent.name 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
 def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
-    recipe, notes = read_recipe(path)
+    recipe, notes = load_recipe(path)
     assert notes == []
     assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
 
@@ -341,7 +341,7 @@ def test_an_override_of_an_unknown_key_is_refused_with_the_nearest(tmp_path: Pat
     path = tmp_path / "ships.yaml"
     path.write_text(yaml.safe_dump(VALUES))
     with pytest.raises(RecipeError, match=r"train\.epoch: unknown key; did you mean train\.epochs"):
-        read_recipe(path, ["train.epoch=3"])
+        load_recipe(path, ["train.epoch=3"])
 
 
 def test_sections_of_a_model_are_checked_as_a_recipe_is() -> None:

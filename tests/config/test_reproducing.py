@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from geotune.config import read_recipe
+from geotune.config import load_recipe
 from geotune.config.data_options import Named
 from geotune.datasets.registry import DATASETS, named_dataset
 from geotune.info import backbone_facts
@@ -31,7 +31,7 @@ COMMANDS = [
 def test_a_command_is_a_recipe_on_a_named_data_set(command: str) -> None:
     geotune, fit, path, *overrides = shlex.split(command)
     assert (geotune, fit) == ("geotune", "fit")
-    recipe, _ = read_recipe(ROOT / path, overrides)
+    recipe, _ = load_recipe(ROOT / path, overrides)
     assert isinstance(recipe.data, Named)
     about = named_dataset(recipe.data.name)
     assert Path(path).stem == about.name
@@ -41,7 +41,7 @@ def test_a_command_is_a_recipe_on_a_named_data_set(command: str) -> None:
 
 
 def test_rows_are_the_papers_and_no_two_share_a_run() -> None:
-    read = [read_recipe(ROOT / row.split()[2], shlex.split(row)[3:])[0] for row in ROWS]
+    read = [load_recipe(ROOT / row.split()[2], shlex.split(row)[3:])[0] for row in ROWS]
     assert len(read) == 80 == len({recipe.train.run for recipe in read})
     assert {recipe.method.kind for recipe in read} == {
         "frozen",

@@ -1,21 +1,21 @@
 import numpy as np
 
-from geotune.data.augment import COUNT, drop_bands, relight, turn
+from geotune.data.augment import NUM_ORIENTATIONS, drop_bands, relight, turn
 
 RNG = np.random.default_rng(0)
 
 
 def test_the_eight_ways_are_all_there_are() -> None:
     square = np.arange(9).reshape(1, 3, 3)
-    seen = {tuple(turn(square, way).flatten().tolist()) for way in range(COUNT)}
-    assert len(seen) == COUNT
+    seen = {tuple(turn(square, way).flatten().tolist()) for way in range(NUM_ORIENTATIONS)}
+    assert len(seen) == NUM_ORIENTATIONS
     assert (turn(square, 0) == square).all()
 
 
 def test_image_and_mask_turn_alike() -> None:
     mask = np.arange(16).reshape(4, 4)
     image = np.stack([mask, mask * 10])
-    for way in range(COUNT):
+    for way in range(NUM_ORIENTATIONS):
         assert (turn(image, way)[1] == turn(mask, way) * 10).all()
 
 

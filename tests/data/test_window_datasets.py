@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from geotune.data.augment import COUNT, Augment, turn
+from geotune.data.augment import NUM_ORIENTATIONS, Augment, turn
 from geotune.data.checks.scan import scan
-from geotune.data.datamodule import DataParts, prepare
+from geotune.data.datamodule import DataModule, prepare
 from geotune.data.labels.base import open_labels
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.raster.open_raster import open_raster
@@ -17,7 +17,7 @@ from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
-from geotune.data.window_datasets import FixedWindows, GridWindows, TrainWindows
+from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
 from geotune.training.loaders import loader
 from geotune.types import IGNORE, Batch, GeotuneError, Sample
 
@@ -54,8 +54,8 @@ def _equal(one: Sample, two: Sample) -> bool:
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(scenes: Any) -> None:
     scans = scan(scenes, 16)
-    one = TrainWindows(scenes, scans, 16, seed=3)
-    two = TrainWindows(scenes, scans, 16, seed=3)
+    one = RandomWindowDataset(scenes, scans, 16, seed=3)
+    two = RandomWindowDataset(scenes, scans, 16, seed=3)
     backwards = {i: two[i] for i in reversed(range(len(two)))}
     assert all(_equal(one[i], backwards[i]) for i in range(len(one)))
     assert len({one[i].name for i in range(len(one))}) > len(one) // 2
@@ -63,12 +63,12 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(scenes: Any) -> None:
     assert not any(_equal(sample, one[len(one) + i]) for i, sample in enumerate(first))
     assert all(_equal(sample, one[i]) for i, sample in enumerate(first))
     assert len(list(one)) == len(one)
-    other = TrainWindows(scenes, scans, 16, seed=4)
+    other = RandomWindowDataset(scenes, scans, 16, seed=4)
     assert not all(_equal(sample, other[i]) for i, sample in enumerate(first))
 
 
 def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
-    windows = TrainWindows(scenes, scan(scenes, 16), 16, samples=6)
+    windows = RandomWindowDataset(scenes, scan(scenes, 16), 16, samples=6)
     batches = loader(windows, 2, workers=1)
     for epoch in (0, 5):
         batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
@@ -84,8 +84,8 @@ def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
 
 def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
     scans = scan(scenes, 16)
-    plain = TrainWindows(scenes, scans, 16, augment=Augment(flips=False))
-    turned = TrainWindows(scenes, scans, 16)
+    plain = RandomWindowDataset(scenes, scans, 16, augment=Augment(flips=False))
+    turned = RandomWindowDataset(scenes, scans, 16)
     ways = set()
     for i in range(30):
         sample = plain[i]
@@ -95,7 +95,9 @@ def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
         mask = scene.labels.read(Window(0, 0, 40, 50)).mask
         assert (sample.target.mask.flatten() == mask[rows, cols]).all()
         assert sample.name == f"{scene.name} ({rows[0]}, {cols[0]})" and sample.group == scene.name
-        [way] = [k for k in range(COUNT) if (turn(sample.image, k) == turned[i].image).all()]
+        [way] = [
+            k for k in range(NUM_ORIENTATIONS) if (turn(sample.image, k) == turned[i].image).all()
+        ]
         assert (turn(sample.target.mask, way) == turned[i].target.mask).all()
         ways.add(way)
     assert len(ways) > 4
@@ -114,7 +116,7 @@ def test_image_and_mask_stay_together_at_any_angle_and_scale(
     mask = write_raster("mask.tif", disc.astype(np.uint8))
     raster = open_raster(image)
     scenes = [Scene("a", raster, open_labels(mask, raster, classes=CLASSES), group="a")]
-    windows = TrainWindows(scenes, scan(scenes, 32), 32, augment=augment, samples=30, seed=1)
+    windows = RandomWindowDataset(scenes, scan(scenes, 32), 32, augment=augment, samples=30, seed=1)
     bright = 0
     for i in range(30):
         sample = windows[i]
@@ -134,7 +136,7 @@ def test_turned_windows_have_no_empty_corners_inside_a_scene(
     write_raster: Any, tmp_path: Path
 ) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.pad(np.ones((1, 1)), 60)})
-    windows = TrainWindows(
+    windows = RandomWindowDataset(
         scenes, scan(scenes, 32), 32, augment=Augment(rotate=180), samples=20, focus=1
     )
     inside = [
@@ -147,8 +149,8 @@ def test_turned_windows_have_no_empty_corners_inside_a_scene(
 
 def test_a_dropped_band_is_nan_and_one_band_always_stays(scenes: Any) -> None:
     scans = scan(scenes, 16)
-    dropped = TrainWindows(scenes, scans, 16, augment=Augment(band_dropout=0.9), samples=10)
-    plain = TrainWindows(scenes, scans, 16, samples=10)
+    dropped = RandomWindowDataset(scenes, scans, 16, augment=Augment(band_dropout=0.9), samples=10)
+    plain = RandomWindowDataset(scenes, scans, 16, samples=10)
     for i in range(10):
         assert np.array_equal(dropped[i].image, plain[i].image), "its only band"
         assert np.array_equal(dropped[i].target.mask, plain[i].target.mask)
@@ -156,25 +158,28 @@ def test_a_dropped_band_is_nan_and_one_band_always_stays(scenes: Any) -> None:
 
 def test_an_epoch_covers_the_scenes_area_once(scenes: Any) -> None:
     scans = scan(scenes, 16)
-    assert len(TrainWindows(scenes, scans, 16)) == 32  # 4 * 40 * 50 / 16**2 = 31.25
-    assert len(TrainWindows(scenes, scans, 512)) == 1
-    assert len(TrainWindows(scenes, scans, 16, samples=7)) == 7
+    assert len(RandomWindowDataset(scenes, scans, 16)) == 32  # 4 * 40 * 50 / 16**2 = 31.25
+    assert len(RandomWindowDataset(scenes, scans, 512)) == 1
+    assert len(RandomWindowDataset(scenes, scans, 16, samples=7)) == 7
     with pytest.raises(IndexError):
-        TrainWindows(scenes, scans, 16, samples=7)[-1]
+        RandomWindowDataset(scenes, scans, 16, samples=7)[-1]
 
 
 def test_every_training_window_holds_a_labelled_pixel(write_raster: Any, tmp_path: Path) -> None:
     mask = np.full((400, 400), IGNORE)
     mask[300, 310] = 1
     scenes = _scenes(write_raster, tmp_path, {"a": mask})
-    dataset = TrainWindows(scenes, scan(scenes, 8), 8, samples=20, focus=0)
+    dataset = RandomWindowDataset(scenes, scan(scenes, 8), 8, samples=20, focus=0)
     assert all((dataset[i].target.mask == 1).any() for i in range(20))
 
 
 def test_scenes_smaller_than_the_window_are_padded(write_raster: Any, tmp_path: Path) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.ones((5, 9))})
     scans = scan(scenes, 16)
-    for sample in (TrainWindows(scenes, scans, 16)[0], GridWindows(scenes, scans, 16)[0]):
+    for sample in (
+        RandomWindowDataset(scenes, scans, 16)[0],
+        GridWindowDataset(scenes, scans, 16)[0],
+    ):
         assert sample.image.shape == (1, 16, 16) and sample.target.mask.shape == (16, 16)
         assert (sample.target.mask == 1).sum() == 45 and (
             sample.target.mask == IGNORE
@@ -186,7 +191,7 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
     mask = np.full((50, 70), IGNORE)
     mask[3, 3], mask[49, 69], mask[20:30, 30:40] = 0, 1, 1
     scenes = _scenes(write_raster, tmp_path, {"a": mask, "b": np.full((20, 20), IGNORE)})
-    windows = GridWindows(scenes, scan(scenes, 16), 16)
+    windows = GridWindowDataset(scenes, scan(scenes, 16), 16)
     seen: list[float] = []
     for i in range(len(windows)):
         sample, place = windows[i], windows.places[i]
@@ -197,7 +202,7 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
     assert len(windows) < 20
 
 
-def _parts(scenes: Any, **options: Any) -> DataParts:
+def _parts(scenes: Any, **options: Any) -> DataModule:
     parts = split_by_list(scenes, train=["a", "b"], val=["c"], test=["d"])
     return prepare(parts, window=16, allow_overlap=True, **options)
 
@@ -208,13 +213,13 @@ def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -
     scans = scan(scenes, 16)
     options: dict[str, Any] = {"samples": 12, "augment": Augment(flips=augment), "brightness": 0.5}
     options["spread"] = [1.0]
-    fixed = FixedWindows(TrainWindows(scenes, scans, 16, seed=3, **options))
-    plain = TrainWindows(scenes, scans, 16, samples=12, augment=Augment(flips=False))
-    assert len(fixed) == 12 and fixed.ways == (COUNT if augment else 1)
+    fixed = FixedWindowDataset(RandomWindowDataset(scenes, scans, 16, seed=3, **options))
+    plain = RandomWindowDataset(scenes, scans, 16, samples=12, augment=Augment(flips=False))
+    assert len(fixed) == 12 and fixed.ways == (NUM_ORIENTATIONS if augment else 1)
     assert all(_equal(fixed.sample(i), plain[i]) for i in range(12))
     ways = set()
     for epoch in range(3):
-        chosen = [fixed.chosen(epoch * 12 + i) for i in range(12)]
+        chosen = [fixed.resolve_index(epoch * 12 + i) for i in range(12)]
         which = [one for one, _ in chosen]
         assert (which == list(range(12))) == (epoch == 0)
         assert sorted(which) == list(range(12))
@@ -223,15 +228,15 @@ def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -
             assert np.array_equal(sample.image, turn(plain[one].image, way), equal_nan=True)
             assert np.array_equal(sample.target.mask, turn(plain[one].target.mask, way))
             ways.add(way)
-    assert ways == (set(range(COUNT)) if augment else {0})
+    assert ways == (set(range(NUM_ORIENTATIONS)) if augment else {0})
 
 
 def test_how_fixed_windows_lie_depends_on_the_seed_and_not_on_what_was_read(scenes: Any) -> None:
     scans = scan(scenes, 16)
 
     def chosen(seed: int, indices: Iterable[int]) -> dict[int, tuple[int, int]]:
-        fixed = FixedWindows(TrainWindows(scenes, scans, 16, seed=seed, samples=7))
-        return {index: fixed.chosen(index) for index in indices}
+        fixed = FixedWindowDataset(RandomWindowDataset(scenes, scans, 16, seed=seed, samples=7))
+        return {index: fixed.resolve_index(index) for index in indices}
 
     assert chosen(1, range(30)) == dict(sorted(chosen(1, reversed(range(30))).items()))
     assert chosen(1, range(30)) != chosen(2, range(30))

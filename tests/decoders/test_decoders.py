@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.config import decoder_options as sections
-from geotune.decoders.base import last_layer
+from geotune.decoders.base import classifier_conv
 from geotune.decoders.registry import DECODERS as ALL
 from geotune.detectors.registry import DETECTORS
 from geotune.types import FeatureMaps, Tap
@@ -100,7 +100,7 @@ def test_logits_have_one_channel_a_class_and_reach_the_finest_map(
 def test_at_the_start_features_speak_for_every_class() -> None:
     # The features are not negative, so a class gains by a feature only through a weight that is
     # larger than the others': were all weights near zero, the commonest class would take them all.
-    weight = last_layer(64, CLASSES).weight.detach().flatten(1)
+    weight = classifier_conv(64, CLASSES).weight.detach().flatten(1)
     assert weight.std() > 0.25 / 64**0.5
     speaks_for = weight.argmax(dim=0).bincount(minlength=CLASSES)
     assert (speaks_for > 0).all()

@@ -13,7 +13,11 @@ from torchvision.models.detection._utils import BoxCoder
 
 from geotune.boxes.iou import paired_iou
 from geotune.boxes.oriented import hull
-from geotune.detectors.box_coders import Horizontal, Midpoints, Turned
+from geotune.detectors.box_coders import (
+    HorizontalDeltaCoder,
+    MidpointOffsetCoder,
+    OrientedDeltaCoder,
+)
 
 place = st.floats(-50, 50)
 side = st.floats(2, 60)  # a ratio above 1000 / 16 is not said, and a hull is larger than its box
@@ -36,10 +40,10 @@ def test_horizontal_boxes_come_back_and_are_said_as_torchvision_says_them(
     one: Tensor, other: Tensor
 ) -> None:
     anchor, box = horizontal(one), horizontal(other)
-    said = Horizontal.encode(anchor, box)
+    said = HorizontalDeltaCoder.encode(anchor, box)
     theirs = BoxCoder((1.0, 1.0, 1.0, 1.0))
     torch.testing.assert_close(said, theirs.encode([box], [anchor])[0])
-    torch.testing.assert_close(Horizontal.decode(anchor, said), box)
+    torch.testing.assert_close(HorizontalDeltaCoder.decode(anchor, said), box)
 
 
 @given(oriented, oriented)
@@ -47,29 +51,31 @@ def test_oriented_boxes_come_back_from_where_they_touch_their_hull(
     one: Tensor, other: Tensor
 ) -> None:
     anchor = horizontal(one)
-    said = Midpoints.encode(anchor, other)
+    said = MidpointOffsetCoder.encode(anchor, other)
     assert said[:, 4:].abs().max() <= 0.5 + 1e-9
-    assert overlap(Midpoints.decode(anchor, said), other) > 1 - 1e-4
+    assert overlap(MidpointOffsetCoder.decode(anchor, said), other) > 1 - 1e-4
 
 
 @given(oriented, oriented)
 def test_oriented_boxes_come_back_from_others_and_are_turned_least(
     one: Tensor, other: Tensor
 ) -> None:
-    said = Turned.encode(one, other)
+    said = OrientedDeltaCoder.encode(one, other)
     assert said[:, 4].abs() <= math.pi / 4 + 1e-9
-    assert overlap(Turned.decode(one, said), other) > 1 - 1e-6
+    assert overlap(OrientedDeltaCoder.decode(one, said), other) > 1 - 1e-6
 
 
 def test_what_is_said_of_an_equal_box_is_nothing() -> None:
     box = torch.tensor([[10.0, 20.0, 8.0, 4.0, 0.5]])
-    assert Turned.encode(box, box).abs().max() == 0
+    assert OrientedDeltaCoder.encode(box, box).abs().max() == 0
     around = hull(box)
-    assert Horizontal.encode(around, around).abs().max() == 0
-    assert Midpoints.encode(around, box)[:, :4].abs().max() < 1e-6
+    assert HorizontalDeltaCoder.encode(around, around).abs().max() == 0
+    assert MidpointOffsetCoder.encode(around, box)[:, :4].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("coder", [Horizontal, Midpoints])
-def test_boxes_do_not_grow_without_bound(coder: type[Horizontal] | type[Midpoints]) -> None:
+@pytest.mark.parametrize("coder", [HorizontalDeltaCoder, MidpointOffsetCoder])
+def test_boxes_do_not_grow_without_bound(
+    coder: type[HorizontalDeltaCoder] | type[MidpointOffsetCoder],
+) -> None:
     anchor = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
     assert coder.decode(anchor, torch.full((1, coder.size), 100.0)).isfinite().all()

@@ -15,10 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.boxes.oriented import as_oriented
 from geotune.config import detector_options as sections
-from geotune.detectors.assigner import BACKGROUND, Truth
+from geotune.detectors.assigner import BACKGROUND, GroundTruth
 from geotune.detectors.base import Detector
-from geotune.detectors.fcos import Grid, assigned
-from geotune.detectors.postprocess import Choice
+from geotune.detectors.fcos import FcosGrid, assign_targets
+from geotune.detectors.postprocess import Postprocessor
 from geotune.detectors.registry import DETECTORS
 from geotune.types import FeatureMaps, GeotuneError, Tap
 
@@ -204,20 +204,22 @@ def test_the_finest_level_is_what_is_asked_for_or_the_nearest_there_is() -> None
 
 
 # ---------------------------------------------------------------- places of FCOS
-def grid(strides: Sequence[float] = (4, 8, 16), size: int = 64) -> Grid:
-    return Grid.of([torch.zeros(1, 1, int(size / s), int(size / s)) for s in strides], strides)
+def grid(strides: Sequence[float] = (4, 8, 16), size: int = 64) -> FcosGrid:
+    return FcosGrid.of([torch.zeros(1, 1, int(size / s), int(size / s)) for s in strides], strides)
 
 
-def boxes_truth(boxes: Tensor) -> Truth:
+def boxes_truth(boxes: Tensor) -> GroundTruth:
     count = len(boxes)
-    return Truth(boxes, torch.zeros(count, dtype=torch.int64), torch.ones(count, dtype=torch.bool))
+    return GroundTruth(
+        boxes, torch.zeros(count, dtype=torch.int64), torch.ones(count, dtype=torch.bool)
+    )
 
 
 @pytest.mark.parametrize("side", [0.5, 1.5, 3, 7, 20, 60, 200])
 @pytest.mark.parametrize("turn", [0.0, 0.4, 1.3])
 def test_every_object_has_a_place_however_small_it_is(side: float, turn: float) -> None:
     box = torch.tensor([[30.3, 32.9, side, side / 2, turn]])
-    match, centreness = assigned(boxes_truth(box), grid())
+    match, centreness = assign_targets(boxes_truth(box), grid())
     assert (match == 0).any() and ((match == 0) == (centreness > 0)).any()
     assert (centreness[match == BACKGROUND] == 0).all() and (centreness <= 1).all()
     assert (centreness[match == 0] > 0).any()
@@ -226,24 +228,24 @@ def test_every_object_has_a_place_however_small_it_is(side: float, turn: float) 
 def test_an_object_is_on_one_level_and_the_smaller_of_two_has_a_place() -> None:
     places = grid()
     small, large = [30.0, 30.0, 9.0, 9.0, 0.0], [30.0, 30.0, 40.0, 30.0, 0.0]
-    match, _ = assigned(boxes_truth(torch.tensor([small, large])), places)
+    match, _ = assign_targets(boxes_truth(torch.tensor([small, large])), places)
     assert set(places.stride[match == 0].tolist()) == {4.0}
     assert set(places.stride[match >= 0].tolist()) == {4.0}
-    match, _ = assigned(boxes_truth(torch.tensor([[30.0, 30.0, 100.0, 30.0, 0.0]])), places)
+    match, _ = assign_targets(boxes_truth(torch.tensor([[30.0, 30.0, 100.0, 30.0, 0.0]])), places)
     assert set(places.stride[match == 0].tolist()) == {8.0}
 
 
 def test_horizontal_boxes_have_the_places_of_the_same_boxes_as_oriented_ones() -> None:
     box = torch.tensor([[10.0, 12.0, 40.0, 33.0]])
-    one, centre = assigned(boxes_truth(box), grid())
-    other, turned = assigned(boxes_truth(as_oriented(box)), grid())
+    one, centre = assign_targets(boxes_truth(box), grid())
+    other, turned = assign_targets(boxes_truth(as_oriented(box)), grid())
     assert torch.equal(one, other)
     torch.testing.assert_close(centre, turned)
 
 
 # ---------------------------------------------------------------- detections
 def test_what_is_not_finite_is_said() -> None:
-    choice = Choice(0.1, 0.5, 10)
+    choice = Postprocessor(0.1, 0.5, 10)
     boxes = torch.tensor([[1.0, 1.0, 5.0, 5.0], [math.nan, 1.0, 5.0, 5.0]])
     with pytest.raises(GeotuneError, match="not finite"):
         choice.among(boxes, torch.ones(2, 1), (32, 32))
@@ -253,7 +255,7 @@ def test_what_is_not_finite_is_said() -> None:
 
 def test_detections_are_whole_and_have_their_middle_in_the_image() -> None:
     boxes = torch.tensor([[-4.0, 1.0, 6.0, 5.0], [-8.0, 1.0, 6.0, 5.0]])
-    found = Choice(0.1, 0.5, 10).among(boxes, torch.ones(2, 1), (32, 32))
+    found = Postprocessor(0.1, 0.5, 10).among(boxes, torch.ones(2, 1), (32, 32))
     assert found.boxes.tolist() == [[-4.0, 1.0, 6.0, 5.0]]
 
 

@@ -10,7 +10,7 @@ import torchvision.ops
 from torch import Tensor
 
 from geotune.boxes.oriented import as_oriented, hull
-from geotune.detectors.roi_align import BINS, SAMPLES, Sheet
+from geotune.detectors.roi_align import BINS, SAMPLES, MultiScaleRoIAlign
 
 STRIDES = (4.0, 8.0, 16.0, 32.0)
 SIZE = 768, 1024
@@ -35,7 +35,7 @@ def regions(count: int = 40, images: int = 2) -> Tensor:
 
 def test_horizontal_regions_are_read_as_torchvision_reads_them_level_by_level() -> None:
     given, boxes = maps(), regions()
-    ours = Sheet(given, STRIDES).read(boxes).unflatten(0, boxes.shape[:2])
+    ours = MultiScaleRoIAlign(given, STRIDES).read(boxes).unflatten(0, boxes.shape[:2])
     size = (boxes[..., 2:] - boxes[..., :2]).prod(-1).sqrt()
     level = (4 + torch.log2(size / 224)).floor().clamp(2, 5).long() - 2  # its LevelMapper
     for k, (x, stride) in enumerate(zip(given, STRIDES, strict=True)):
@@ -50,7 +50,7 @@ def test_oriented_regions_that_are_not_turned_are_read_as_horizontal_ones() -> N
     wide = regions()
     height = (wide[..., 3] - wide[..., 1]).minimum(0.9 * (wide[..., 2] - wide[..., 0]))
     wide[..., 3] = wide[..., 1] + height
-    sheet = Sheet(maps(), STRIDES)
+    sheet = MultiScaleRoIAlign(maps(), STRIDES)
     turned = as_oriented(wide)
     assert (turned[..., 4] == 0).all()
     torch.testing.assert_close(sheet.read(turned), sheet.read(wide), rtol=1e-4, atol=1e-4)
@@ -62,15 +62,15 @@ def test_an_object_looks_the_same_however_the_image_is_turned(quarter: int) -> N
     box = torch.tensor([[[32.0, 32.0, 24.0, 12.0, 0.3]]])
     turned = box.clone()
     turned[..., 4] -= quarter * math.pi / 2  # rot90 turns against the clock
-    one = Sheet([image], (1.0,)).read(box)
-    other = Sheet([image.rot90(quarter, (2, 3))], (1.0,)).read(turned)
+    one = MultiScaleRoIAlign([image], (1.0,)).read(box)
+    other = MultiScaleRoIAlign([image.rot90(quarter, (2, 3))], (1.0,)).read(turned)
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_gradients_reach_the_level_of_a_region_and_no_other() -> None:
     given = [x.requires_grad_() for x in maps(images=1)]
     small = torch.tensor([[[40.0, 40.0, 52.0, 52.0]]])
-    Sheet(given, STRIDES).read(small).sum().backward()
+    MultiScaleRoIAlign(given, STRIDES).read(small).sum().backward()
     sums = [0.0 if x.grad is None else float(x.grad.abs().sum()) for x in given]
     assert sums[0] > 0 and sums[1:] == [0, 0, 0]
     assert hull(small).shape == small.shape

@@ -19,18 +19,24 @@ from geotune.data.annotations.annotated_scenes import open_object_scenes
 from geotune.data.annotations.annotation_options import Options
 from geotune.data.annotations.formats import FORMATS
 from geotune.data.augment import Augment
-from geotune.data.checks.scanned import examine
+from geotune.data.checks.scanned import scan_splits
 from geotune.data.datamodule import datasets
 from geotune.data.labels.base import open_labels
 from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.open_scenes import open_scenes
-from geotune.data.scenes.quality import Rule
+from geotune.data.scenes.quality import QARule
 from geotune.decoders.registry import DECODERS
 from geotune.factory.build_data import SPLITS, build_data
-from geotune.factory.build_model import TASKS, Built, build_training, card_sections, load_adapter
+from geotune.factory.build_model import (
+    TASKS,
+    BuiltModel,
+    build_training,
+    card_sections,
+    load_adapter,
+)
 from geotune.factory.values import values_of
-from geotune.training.training_module import Training
+from geotune.training.training_module import TrainingModule
 from geotune.types import BandStatistics, GeotuneError
 
 NAMED_SPLITS = sections.data_options.Named.model_fields["split"].annotation
@@ -38,7 +44,7 @@ EVERY_SPLIT = Annotated[NAMED_SPLITS, "a named data set has all there are"]
 STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
 
 
-def kinds(union: Any) -> dict[str, type[sections.Section]]:
+def kinds(union: Any) -> dict[str, type[sections.OptionsModel]]:
     members = get_args(get_args(union)[0]) or (get_args(union)[0],)
     return {member.model_fields["kind"].default: member for member in members}
 
@@ -72,10 +78,10 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
     own = {"split", "kind", "normalize", "quality", "fraction"}
     of_windows = {"window", "samples", "focus", "augment", "brightness"}
-    assert of_windows <= parameters(examine) | parameters(datasets)
+    assert of_windows <= parameters(scan_splits) | parameters(datasets)
     assert set(sections.data_options.Augment.model_fields) == parameters(Augment)
     assert Augment(**values_of(sections.data_options.Augment())) == Augment()
-    assert set(sections.data_options.Quality.model_fields) - {"pattern"} == parameters(Rule)
+    assert set(sections.data_options.Quality.model_fields) - {"pattern"} == parameters(QARule)
     vector = {"class_field", "unlabelled"}
     scenes = set(sections.data_options.Scenes.model_fields) - of_windows - own
     objects = parameters(open_object_scenes) | parameters(Options)
@@ -90,7 +96,7 @@ def test_fields_of_the_other_sections_are_parameters() -> None:
     chips = set(sections.data_options.Chips.model_fields) - of_windows - own - vector - renamed
     assert chips <= parameters(open_chips) | readers
     training = {"lr", "backbone_lr", "weight_decay", "schedule", "warmup", "seed"}
-    assert training <= parameters(Training) & set(sections.Train.model_fields)
+    assert training <= parameters(TrainingModule) & set(sections.Train.model_fields)
 
 
 @pytest.mark.parametrize("method", ["full", "frozen", "lora", "est"])
@@ -168,7 +174,7 @@ def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -
 
 # ---------------------------------------------------------------- adapters
 @pytest.fixture
-def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[Built, Path]:
+def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[BuiltModel, Path]:
     """A model whose trained tensors are not what they started as, and its adapter."""
     recipe: Recipe = parse_recipe(tiny_values())
     built = build_training(recipe, STATISTICS)
@@ -188,7 +194,7 @@ def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[B
     return built, tmp_path / "adapter"
 
 
-def test_loading_restores_outputs(saved: tuple[Built, Path]) -> None:
+def test_loading_restores_outputs(saved: tuple[BuiltModel, Path]) -> None:
     built, folder = saved
     again = load_adapter(folder)
     images = 500 + 100 * torch.randn(2, 3, 40, 56)
@@ -200,7 +206,7 @@ def test_loading_restores_outputs(saved: tuple[Built, Path]) -> None:
     assert not again.model.training
 
 
-def test_another_base_is_refused(saved: tuple[Built, Path], tmp_path: Path) -> None:
+def test_another_base_is_refused(saved: tuple[BuiltModel, Path], tmp_path: Path) -> None:
     _, folder = saved
     import safetensors.torch
 
@@ -214,7 +220,7 @@ def test_another_base_is_refused(saved: tuple[Built, Path], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("damage", ["hash", "missing", "card"])
-def test_damaged_adapters(saved: tuple[Built, Path], tmp_path: Path, damage: str) -> None:
+def test_damaged_adapters(saved: tuple[BuiltModel, Path], tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(saved[1], folder)
     expected = {

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geotune.feature_cache import populate as filling
-from geotune.feature_cache.capacity import bytes_below, require_room
+from geotune.feature_cache.capacity import bytes_below, check_free_space
 from geotune.feature_cache.populate import fill
-from geotune.feature_cache.store import MANIFEST, Store, alone_in, prepare_folder
+from geotune.feature_cache.store import MANIFEST, Store, exclusive_folder, prepare_folder
 from geotune.types import GeotuneError
 
 EACH = 2 * 3 * 4 * 4  # bytes of a sample
@@ -283,32 +283,32 @@ def test_a_folder_that_cannot_be_written_is_named(
 def test_a_limit_counts_what_is_there_already(tmp_path: Path) -> None:
     (tmp_path / "shard").write_bytes(bytes(1000))
     assert bytes_below(tmp_path) == 1000
-    require_room(tmp_path, 1500, 5, 500)
+    check_free_space(tmp_path, 1500, 5, 500)
     with pytest.raises(
         GeotuneError, match=r"train\.cache_limit .*5 windows take 0\.000501 MB, and"
     ):
-        require_room(tmp_path, 1500, 5, 501)
-    require_room(None, 501, 5, 501)
+        check_free_space(tmp_path, 1500, 5, 501)
+    check_free_space(None, 501, 5, 501)
     with pytest.raises(GeotuneError, match=r"train\.cache_limit"):
-        require_room(None, 500, 5, 501)
+        check_free_space(None, 500, 5, 501)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_more_than_there_is_room_for_is_refused(tmp_path: Path, in_memory: bool) -> None:
     with pytest.raises(GeotuneError, match=r"1e\+09 GB.* free; make room"):
-        require_room(None if in_memory else tmp_path, None, 5, 10**18)
+        check_free_space(None if in_memory else tmp_path, None, 5, 10**18)
 
 
 def test_two_processes_do_not_build_at_once(tmp_path: Path) -> None:
     import fcntl
 
     with (
-        alone_in(tmp_path),
+        exclusive_folder(tmp_path),
         (tmp_path / ".lock").open("w") as other,
         pytest.raises(BlockingIOError),
     ):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with (tmp_path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with alone_in(None):
+    with exclusive_folder(None):
         pass

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geotune.data.raster.source import RasterSource, apply
+from geotune.data.raster.source import RasterSource, apply_affine
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def write_vector(
 ) -> None:
     """Polygons in the scene's CRS, or brought to another."""
     polygons = [
-        shapely.Polygon(np.stack(apply(raster.transform, *thing.corners.T), axis=1))
+        shapely.Polygon(np.stack(apply_affine(raster.transform, *thing.corners.T), axis=1))
         for thing in things
     ]
     frame = geopandas.GeoDataFrame(

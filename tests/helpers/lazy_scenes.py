@@ -9,14 +9,14 @@ from rasterio.transform import from_origin
 
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts
+from geotune.data.splits.base import Splits
 
 
 class Whole:
     """Labels that no window may cut, or that may be cut."""
 
     def __init__(self, whole: bool) -> None:
-        self.whole = whole
+        self.image_level = whole
 
 
 def scene(
@@ -39,5 +39,5 @@ def scenes(listed: Sequence[str]) -> list[Scene]:
     return [scene(name) for name in listed]
 
 
-def names(parts: Parts) -> dict[str, list[str]]:
+def names(parts: Splits) -> dict[str, list[str]]:
     return {part: [scene.name for scene in scenes] for part, scenes in parts.items()}

@@ -3,17 +3,17 @@
 import numpy as np
 from scipy.stats import bootstrap
 
-from geotune.metrics.state import Parts
+from geotune.metrics.state import MetricState
 
 DRAWS = 20_000
 
 
-def mean_of(parts: Parts) -> dict[str, float]:
+def mean_of(parts: MetricState) -> dict[str, float]:
     return {"mean": float(parts.sums["total"] / parts.sums["count"])}
 
 
-def windows(values: np.ndarray) -> list[Parts]:
-    return [Parts({"total": np.asarray(v), "count": np.ones(())}) for v in values]
+def windows(values: np.ndarray) -> list[MetricState]:
+    return [MetricState({"total": np.asarray(v), "count": np.ones(())}) for v in values]
 
 
 def scipys(*data: np.ndarray, paired: bool = False) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def _moved(values: Any, old: str, new: str) -> Any:
     return values.replace(old, new) if isinstance(values, str) else values
 
 
-def _check(values: Values, page: Path, monkeypatch: pytest.MonkeyPatch) -> list[job.Finding]:
+def _check(values: Values, page: Path, monkeypatch: pytest.MonkeyPatch) -> list[job.Issue]:
     # neither depends on the files that are damaged
     monkeypatch.setattr(job, "_write_page", lambda *_: None)
     monkeypatch.setattr(job, "_against_pretraining", lambda *_: (None, []))

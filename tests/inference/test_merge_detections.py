@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geotune.boxes.oriented import centres
 from geotune.boxes.structures import Detections
-from geotune.boxes.transforms import moved
+from geotune.boxes.transforms import translate
 from geotune.inference.merge_detections import Merger
 from geotune.inference.tiling import starts
 
@@ -30,7 +30,7 @@ def merged(
     for top in tops:
         found += [f for f in [merger.take(top)] if f is not None]
         for left in lefts:
-            mine = moved(boxes, -float(left), -float(top))
+            mine = translate(boxes, -float(left), -float(top))
             seen = ((centres(mine) >= 0) & (centres(mine) < WINDOW)).all(dim=1)
             mine = mine[seen]
             scores = torch.full((len(mine),), 0.9)
@@ -82,7 +82,9 @@ def test_what_a_window_cuts_goes_where_a_neighbour_sees_it_whole() -> None:
     half = Detections(box.clamp(max=64), torch.tensor([0.99]), torch.tensor([0]))
     merger = Merger((0,), (0, 32), WINDOW, (64, 96), 0.9)
     merger.add(0, 0, half)
-    merger.add(0, 32, Detections(moved(box, -32.0, 0.0), torch.tensor([0.5]), torch.tensor([0])))
+    merger.add(
+        0, 32, Detections(translate(box, -32.0, 0.0), torch.tensor([0.5]), torch.tensor([0]))
+    )
     found = merger.take()
     assert found is not None and found.boxes.tolist() == box.tolist()
     alone = Merger((0,), (0,), WINDOW, (64, 64), 0.9)

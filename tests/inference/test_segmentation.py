@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
-from geotune.inference.geotiff import staged
+from geotune.inference.geotiff import atomic_output
 from geotune.inference.segmentation import ClassMap, map_classes
 from geotune.types import GeotuneError
 from geotune.utils.colors import palette
@@ -281,7 +281,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_staged_files_move_together_at_the_end(tmp_path: Path) -> None:
-    with staged(tmp_path / "new") as folder:
+    with atomic_output(tmp_path / "new") as folder:
         (folder / "a").write_text("a")
         assert not (tmp_path / "new" / "a").exists()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geotune.inference.tiling import Plan, starts, stride, strip_width
+from geotune.inference.tiling import TilingPlan, starts, stride, strip_width
 from geotune.types import GeotuneError
 
 sizes = st.integers(1, 70)
@@ -47,7 +47,7 @@ def test_stride(window: int, overlap: float, step: int) -> None:
 def test_strips_part_the_columns_and_have_every_window_that_touches_them(
     height: int, width: int, window: int, overlap: float, columns: int
 ) -> None:
-    plan = Plan((height, width), window, overlap, columns)
+    plan = TilingPlan((height, width), window, overlap, columns)
     strips = list(plan.strips())
     owned = np.zeros(width, dtype=int)
     for strip in strips:
@@ -69,7 +69,7 @@ def test_strips_part_the_columns_and_have_every_window_that_touches_them(
 )
 def test_values_out_of_range_are_refused(window: int, overlap: float, says: str) -> None:
     with pytest.raises(GeotuneError, match=says):
-        Plan((10, 10), window, overlap, 512)
+        TilingPlan((10, 10), window, overlap, 512)
 
 
 @settings(deadline=None)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.memory.estimate import CUDA_CONTEXT_BYTES, Step, UnpredictableError, predict
+from geotune.memory.estimate import CUDA_CONTEXT_BYTES, Step, UnpredictableError, estimate_peak
 from geotune.memory.tracker import TrackedPeak, Tracker
 
 
@@ -70,7 +70,7 @@ def test_the_prediction_is_the_real_peak(precision: str, accumulate: int, clip: 
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    found = predict(model, step_of(precision=precision, micro=4 // accumulate, clip=clip)).cpu
+    found = estimate_peak(model, step_of(precision=precision, micro=4 // accumulate, clip=clip)).cpu
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
@@ -81,7 +81,7 @@ def test_the_prediction_is_the_real_peak(precision: str, accumulate: int, clip: 
 
 def test_parts_are_told_by_place_on_a_real_model_too() -> None:
     model = Small()
-    found = predict(model, step_of(), {"body": [model.body], "head": [model.head]}).cpu
+    found = estimate_peak(model, step_of(), {"body": [model.body], "head": [model.head]}).cpu
     assert found.by_place["body"]["saved"] > found.by_place.get("head", {}).get("saved", 0)
     assert found.by_place["body"]["frozen"] > 0
 
@@ -90,7 +90,7 @@ def test_an_optimizer_that_takes_all_at_once_needs_more_on_a_gpu() -> None:
     model = nn.Sequential(*(nn.Linear(300, 300) for _ in range(12)))
     inputs = {"input": torch.empty(1, 300, device="meta")}
     step = Step(inputs, torch.empty(1, dtype=torch.long, device="meta"), F.cross_entropy, adamw)
-    found = predict(model, step)
+    found = estimate_peak(model, step)
     assert found.cpu.total < 4.5 * found.cpu.trained  # weights, gradients, two of the state
     assert found.gpu.total >= 5 * found.gpu.trained  # and one more in between
     assert found.gpu_bytes == found.gpu.total + round(0.1 * found.gpu.total) + CUDA_CONTEXT_BYTES
@@ -101,15 +101,15 @@ def test_operations_count_what_is_computed_again_and_every_part() -> None:
     from geotune.utils.activation_checkpointing import recompute
 
     recompute(again.body)
-    flops = predict(model, step_of()).flops
+    flops = estimate_peak(model, step_of()).flops
     assert flops > 0
-    assert predict(again, step_of()).flops > flops
-    assert predict(model, step_of(micro=1)).flops == flops
+    assert estimate_peak(again, step_of()).flops > flops
+    assert estimate_peak(model, step_of(micro=1)).flops == flops
 
 
 def test_a_model_that_looks_at_values_is_computed_where_that_is_asked() -> None:
     with pytest.raises(UnpredictableError):
-        predict(Looking(), step_of())
-    found = predict(Looking(), step_of(), compute=True)
+        estimate_peak(Looking(), step_of())
+    found = estimate_peak(Looking(), step_of(), compute=True)
     assert found.computed
-    assert found.cpu.total == pytest.approx(predict(Small(), step_of()).cpu.total, rel=0.05)
+    assert found.cpu.total == pytest.approx(estimate_peak(Small(), step_of()).cpu.total, rel=0.05)

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.checkpoint import checkpoint
 
-from geotune.memory.tracker import TrackedPeak, Tracker, faked
+from geotune.memory.tracker import TrackedPeak, Tracker, to_fake
 
 FLOAT = 4
 BATCH, WIDTH, DEPTH = 32, 8, 3
@@ -195,7 +195,7 @@ def two_steps(
 def real_and_fake(model: nn.Module, **options: bool) -> tuple[list[TrackedPeak], list[TrackedPeak]]:
     images, classes = torch.randn(2, 3, 160, 160), torch.tensor([0, 1])
     mode = FakeTensorMode()
-    fake = faked(model, mode)
+    fake = to_fake(model, mode)
     fake_batch = mode.from_tensor(images), mode.from_tensor(classes)
     real = two_steps(model, images, classes, **options)
     with mode:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from geotune import Frozen, Full, Lora, attach, registry
-from geotune.adapter_config import read_card
+from geotune.adapter_config import load_adapter_config
 from geotune.adapter_io import (
     adapter_state,
+    check_base_model,
     load_adapter_state,
     read_tensors,
-    require_base,
     save_adapter,
 )
 from geotune.backbones.base import Backbone
@@ -215,7 +215,7 @@ def test_features_of_a_constant_backbone_carry_no_graph(
 
     monkeypatch.setattr(encoder.reader, "step", watch)
     maps = encoder(images().requires_grad_()).maps
-    assert len(seen) == len(encoder.reader.wanted)
+    assert len(seen) == len(encoder.reader.out_indices)
     assert not any(feature.requires_grad for feature in seen)
     assert all(m.requires_grad == (method != "frozen") for m in maps)
     with torch.no_grad():
@@ -250,8 +250,8 @@ def test_an_adapter_gives_the_outputs_back_bit_by_bit(
     with torch.no_grad():
         expected = model.eval()(images())
         assert not torch.equal(other.eval()(images()), expected)
-    card = read_card(tmp_path)
-    require_base(other.encoder.backbone, card, tmp_path)
+    card = load_adapter_config(tmp_path)
+    check_base_model(other.encoder.backbone, card, tmp_path)
     tensors = read_tensors(tmp_path, card)
     load_adapter_state(other, tensors, "adapter")
     with torch.no_grad():

@@ -11,7 +11,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
 from geotune.methods.est import Est, EstBlock
 from geotune.types import GeotuneError
@@ -30,7 +30,7 @@ def vit(depth: int, patch: int = 16) -> Backbone:
         num_heads=2,
         dynamic_img_size=True,
     )
-    request = Request("timm/vit", ("red", "green", "blue"))
+    request = BackboneSpec("timm/vit", ("red", "green", "blue"))
     return TimmBackbone(model, request, pad_to=patch, licence="none", source=None)
 
 
@@ -136,7 +136,7 @@ def test_a_shallow_vit_has_fewer_levels(depth: int, fuse: Any) -> None:
 def test_deep_backbones_are_tapped_at_a_distance(depth: int, every: int | None, count: int) -> None:
     """Counted back from the last block; the four levels that are handed on are always read."""
     encoder = Est(fuse="sum", every=every, reduction=4, stem=0).attach(vit(depth))
-    wanted = encoder.reader.wanted
+    wanted = encoder.reader.out_indices
     assert isinstance(wanted, tuple)
     assert len(wanted) == count
     assert wanted[-1] == depth - 1
@@ -196,7 +196,7 @@ def test_with_the_inside_what_attention_and_mlp_add_is_offered_too(
 ) -> None:
     encoder = Est(inside=True, stem=0, min_width=8).attach(make_backbone("vit"))
     reader = encoder.reader
-    assert reader.looks_inside == reader.wanted
+    assert reader.internals_at == reader.out_indices
     offered = []
     reader.blocks[0].register_forward_hook(lambda _m, inputs, _o: offered.append(inputs[0]))
     images = torch.randn(1, 4, 32, 32)

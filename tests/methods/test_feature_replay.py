@@ -96,7 +96,7 @@ def test_the_backbone_comes_back(build: Callable[..., Encoder], family: str, met
     state = list(encoder.state_dict())
     backbone = encoder.backbone
     own = {id(p) for p in backbone.parameters()}
-    borrowed = {id(p) for layer in encoder.reader.borrowed() for p in layer.parameters()}
+    borrowed = {id(p) for layer in encoder.reader.shared_layers() for p in layer.parameters()}
     with pytest.raises(KeyError), encoder.without_backbone():
         inside = {id(p) for p in encoder.parameters()}
         assert inside & own == borrowed

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from geotune.adapter_io import adapter_state, load_adapter_state, tensors_as_bytes
+from geotune.adapter_io import adapter_state, load_adapter_state, serialize_tensors
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import method_section
 from geotune.decoders.linear import Linear
@@ -169,7 +169,7 @@ def test_what_was_saved_gives_the_outputs_back_bit_by_bit(
 
     one, two = model(0), model(1)
     randomise(one.encoder)
-    saved = tensors_as_bytes(adapter_state(one))
+    saved = serialize_tensors(adapter_state(one))
     with torch.no_grad():
         expected = one(images())
         assert not torch.equal(two(images()), expected)

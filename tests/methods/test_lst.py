@@ -128,9 +128,10 @@ def test_streams_are_an_eighth_of_the_taps_or_eight_wide_and_taps_are_read_at_di
 ) -> None:
     backbone = make_backbone("convnext")
     side = ladder(Lst(every=2, stem=0).attach(backbone))
-    assert side.wanted == (0, 2, 4, 6, 8)
+    assert side.out_indices == (0, 2, 4, 6, 8)
     assert [layer.get_parameter("weight").shape[:2] for layer in side.down] == [
-        (max(8, backbone.taps[i].channels // 8), backbone.taps[i].channels) for i in side.wanted
+        (max(8, backbone.taps[i].channels // 8), backbone.taps[i].channels)
+        for i in side.out_indices
     ]
 
 

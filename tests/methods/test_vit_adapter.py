@@ -14,12 +14,12 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
 from geotune.methods.core.base import Encoder
-from geotune.methods.core.deformable_attention import DeformableAttention, places
+from geotune.methods.core.deformable_attention import DeformableAttention, reference_points
 from geotune.methods.frozen import Frozen
-from geotune.methods.vit_adapter import Injected, Interaction, VitAdapter, usual_heads
+from geotune.methods.vit_adapter import Injected, Interaction, VitAdapter, default_num_heads
 from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
@@ -38,7 +38,7 @@ def vit(depth: int = 4, patch: int = 16, width: int = 16) -> Backbone:
         num_heads=2,
         dynamic_img_size=True,
     )
-    request = Request("timm/vit", ("red", "green", "blue"))
+    request = BackboneSpec("timm/vit", ("red", "green", "blue"))
     return TimmBackbone(model, request, pad_to=patch, licence="none", source=None)
 
 
@@ -121,7 +121,7 @@ def test_places_are_the_centres_of_pixels() -> None:
         [0.25, 5 / 6],
         [0.75, 5 / 6],
     ]
-    torch.testing.assert_close(places((3, 2)), torch.tensor(expected))
+    torch.testing.assert_close(reference_points((3, 2)), torch.tensor(expected))
 
 
 def test_each_map_is_read_at_once_by_all_heads_points_and_images(
@@ -142,7 +142,7 @@ def test_each_map_is_read_at_once_by_all_heads_points_and_images(
 
 def test_half_precision_keeps_places_exact() -> None:
     attention = DeformableAttention(8, 8, levels=1, heads=1, points=1)
-    inputs = torch.randn(1, 4, 8), places((1, 4)), torch.randn(1, 4096, 8), [(1, 4096)]
+    inputs = torch.randn(1, 4, 8), reference_points((1, 4)), torch.randn(1, 4096, 8), [(1, 4096)]
     exact = attention(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
         rough = attention(*inputs)
@@ -169,7 +169,10 @@ def test_it_is_what_its_formulas_say_on_a_vit() -> None:
             ],
             1,
         )
-        c_places, x_places = torch.cat([places(s) for s in sizes]), places((2, 3))
+        c_places, x_places = (
+            torch.cat([reference_points(s) for s in sizes]),
+            reference_points((2, 3)),
+        )
 
         def to_maps(tokens: Tensor) -> list[Tensor]:
             split = torch.split(tokens.transpose(1, 2), [24, 6, 2], -1)
@@ -387,8 +390,8 @@ def test_options_are_what_they_say() -> None:
 
 
 def test_heads_are_those_of_the_paper_by_default() -> None:
-    assert [usual_heads(width // 2) for width in (768, 1024)] == [12, 16]
-    assert [usual_heads(width) for width in (8, 50, 64, 192)] == [1, 1, 2, 6]
+    assert [default_num_heads(width // 2) for width in (768, 1024)] == [12, 16]
+    assert [default_num_heads(width) for width in (8, 50, 64, 192)] == [1, 1, 2, 6]
 
 
 @pytest.mark.parametrize(

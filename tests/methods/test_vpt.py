@@ -42,7 +42,7 @@ def test_it_is_what_its_formula_says_on_a_vit(make_backbone: MakeBackbone, depth
     assert encoder.trainable_names() == [
         f"backbone.model.blocks.{i}.part.tokens" for i in range(len(prompts))
     ]
-    wanted, expected = encoder.reader.wanted, []
+    wanted, expected = encoder.reader.out_indices, []
     with torch.no_grad():
         x = model._pos_embed(model.patch_embed(images()))
         z = prompts[0].expand(2, -1, -1)
@@ -130,7 +130,7 @@ def test_a_pixel_as_a_sequence_may_have_prompts_too(make_backbone: MakeBackbone)
     encoder = prompted(backbone)
     small = images()[..., :4, :5]
     with torch.no_grad():
-        found, expected = encoder(small).maps, frozen(small, taps=encoder.reader.wanted).maps
+        found, expected = encoder(small).maps, frozen(small, taps=encoder.reader.out_indices).maps
     assert [m.shape for m in found] == [m.shape for m in expected]
     assert not torch.allclose(found[-1], expected[-1], atol=1e-3)
 

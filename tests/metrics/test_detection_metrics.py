@@ -18,8 +18,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from geotune.boxes.oriented import canonical, hull
-from geotune.boxes.polygons import outlines
-from geotune.boxes.structures import Detections, Objects
+from geotune.boxes.polygons import to_polygons
+from geotune.boxes.structures import Detections, GroundTruthObjects
 from geotune.metrics.average_precision import Curve, Interpolation
 from geotune.metrics.coco_map import CocoMetrics
 from geotune.metrics.detection_metrics import Counts, DetectionMetrics
@@ -28,7 +28,7 @@ from geotune.types import GeotuneError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_average_precision.json").read_text())
 CLASSES = ["ship", "harbour"]
-Image = tuple[Detections, Objects]
+Image = tuple[Detections, GroundTruthObjects]
 
 
 def image_of(values: dict[str, Any], horizontal: bool) -> Image:
@@ -37,7 +37,7 @@ def image_of(values: dict[str, Any], horizontal: bool) -> Image:
         found, there = hull(found), hull(there)
     return (
         Detections(found, torch.tensor(values["scores"]), torch.tensor(values["classes"])),
-        Objects(there, torch.tensor(values["object_classes"])),
+        GroundTruthObjects(there, torch.tensor(values["object_classes"])),
     )
 
 
@@ -61,7 +61,7 @@ def random_images(count: int, seed: int = 0, difficult: float = 0.2) -> list[Ima
                     torch.from_numpy(rng.random(4 * n)).float(),
                     torch.from_numpy(tried),
                 ),
-                Objects(
+                GroundTruthObjects(
                     canonical(torch.from_numpy(there)),
                     torch.from_numpy(classes),
                     torch.from_numpy(rng.random(n) < difficult),
@@ -91,14 +91,14 @@ def test_average_precision_is_supervisions(kind: str, case: int) -> None:
 
 def plainly(images: list[Image], k: int, limit: float, eleven_points: bool) -> float:
     """AP by the rules of DOTA's evaluation, a detection at a time, areas by shapely."""
-    there = [outlines(o.boxes[o.classes == k].numpy()) for _, o in images]
+    there = [to_polygons(o.boxes[o.classes == k].numpy()) for _, o in images]
     difficult = [o.ignored()[o.classes == k].tolist() for _, o in images]
     taken: set[tuple[int, int]] = set()
     detections = [
         (float(score), i, outline)
         for i, (d, _) in enumerate(images)
         for score, outline in zip(
-            d.scores[d.classes == k], outlines(d.boxes[d.classes == k].numpy()), strict=True
+            d.scores[d.classes == k], to_polygons(d.boxes[d.classes == k].numpy()), strict=True
         )
     ]
     objects = sum(not flag for flags in difficult for flag in flags)
@@ -186,7 +186,7 @@ def test_counts_are_those_above_the_score() -> None:
     found = Detections(
         box[[0, 0, 1, 2]], torch.tensor([0.9, 0.6, 0.5, 0.4]), torch.tensor([0, 0, 0, 1])
     )
-    there = Objects(box, torch.tensor([0, 0, 0]), torch.tensor([False, False, True]))
+    there = GroundTruthObjects(box, torch.tensor([0, 0, 0]), torch.tensor([False, False, True]))
     metrics = metrics_of([(found, there)])
     assert metrics.counts(0.9)["ship"] == Counts(1, 0, 1)
     assert metrics.counts(0.6)["ship"] == Counts(1, 1, 1), "the second of one object is false"
@@ -200,15 +200,15 @@ def test_counts_are_those_above_the_score() -> None:
 def test_matches_name_the_object_for_drawing() -> None:
     box = torch.tensor([[10.0, 10, 8, 4, 0.3], [40, 10, 8, 4, 1], [70, 10, 8, 4, 0]])
     scores, classes = torch.tensor([0.1, 0.6, 0.5, 0.4]), torch.tensor([0, 0, 0, 1])
-    there = Objects(box, torch.tensor([0, 0, 1]), torch.tensor([False, True, False]))
+    there = GroundTruthObjects(box, torch.tensor([0, 0, 1]), torch.tensor([False, True, False]))
     found = match_boxes(Detections(box[[0, 0, 1, 0]], scores, classes), there, [0.5])
     assert found[:, 0].tolist() == [FALSE, 0, IGNORED, FALSE]
 
 
 def test_nothing_found_nothing_there_and_no_image() -> None:
     nothing = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    empty = Objects(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
-    one = Objects(torch.tensor([[1.0, 1, 2, 1, 0]]), torch.tensor([1]))
+    empty = GroundTruthObjects(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
+    one = GroundTruthObjects(torch.tensor([[1.0, 1, 2, 1, 0]]), torch.tensor([1]))
     assert all(math.isnan(value) for value in metrics_of([]).compute().values())
     assert list(DetectionMetrics([]).compute()) == ["ap50", "ap75", "ap"]
     assert all(math.isnan(v) for v in metrics_of([(nothing, empty)]).compute().values())
@@ -221,7 +221,7 @@ def test_nothing_found_nothing_there_and_no_image() -> None:
 
 def test_boxes_and_what_goes_with_them_have_to_fit() -> None:
     with pytest.raises(GeotuneError, match=r"\(N, 5\) oriented"):
-        Objects(torch.zeros(2, 8), torch.zeros(2))
+        GroundTruthObjects(torch.zeros(2, 8), torch.zeros(2))
     with pytest.raises(GeotuneError, match="scores has the shape"):
         Detections(torch.zeros(2, 5), torch.zeros(3), torch.zeros(2))
 
@@ -230,7 +230,7 @@ def test_coco_average_precision_is_pycocotools() -> None:
     images = [
         (
             Detections(hull(d.boxes).float(), d.scores, d.classes),
-            Objects(hull(o.boxes).float(), o.classes, o.difficult),
+            GroundTruthObjects(hull(o.boxes).float(), o.classes, o.difficult),
         )
         for d, o in random_images(5, seed=3)
     ]
@@ -277,7 +277,8 @@ def test_coco_refuses_oriented_boxes_and_resets() -> None:
     with pytest.raises(GeotuneError, match="DetectionMetrics"):
         metrics.update([d], [o])
     metrics.update(
-        [Detections(hull(d.boxes), d.scores, d.classes)], [Objects(hull(o.boxes), o.classes)]
+        [Detections(hull(d.boxes), d.scores, d.classes)],
+        [GroundTruthObjects(hull(o.boxes), o.classes)],
     )
     assert metrics.compute()["coco_ap50"] > 0
     metrics.reset()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from geotune.metrics.distributed import gathered
+from geotune.metrics.distributed import all_gather
 
 SCRIPT = """
 import sys
@@ -26,7 +26,7 @@ distributed.destroy_process_group()
 
 
 def test_one_process_has_its_own() -> None:
-    assert gathered((1, 2)) == [1, 2]
+    assert all_gather((1, 2)) == [1, 2]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from geotune.boxes.structures import Detections, Objects
+from geotune.boxes.structures import Detections, GroundTruthObjects
 from geotune.metrics.matching import match_points, match_points_by_level
 from geotune.metrics.point_metrics import PointMetrics
 
@@ -92,9 +92,9 @@ def detections(places: list[tuple[float, float]], scores: list[float], kind: int
     return Detections(boxes, torch.tensor(scores), torch.full((len(boxes),), kind))
 
 
-def objects(places: list[tuple[float, float]], kind: int = 0) -> Objects:
+def objects(places: list[tuple[float, float]], kind: int = 0) -> GroundTruthObjects:
     boxes = torch.tensor(places).reshape(-1, 2)
-    return Objects(boxes, torch.full((len(boxes),), kind))
+    return GroundTruthObjects(boxes, torch.full((len(boxes),), kind))
 
 
 def test_figures_by_hand() -> None:

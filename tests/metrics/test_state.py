@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from geotune.boxes.detector_output import Detected
+from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.structures import Detections
-from geotune.metrics.state import Parts
+from geotune.metrics.state import MetricState
 from geotune.tasks.base import Task
 from geotune.tasks.registry import TASKS
 from geotune.training.window_metrics import WindowParts
@@ -61,7 +61,7 @@ def objects(columns: int) -> Batch:
         }
         for n in (5, 3, 0, 6, 9)
     ]
-    return Detected({}, found), truth
+    return DetectorOutput({}, found), truth
 
 
 CASES: dict[str, tuple[Task, Callable[[], Batch]]] = {
@@ -85,7 +85,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Task, Batch]:
     return task, make()
 
 
-def one_by_one(task: Task, batch: Batch) -> list[Parts]:
+def one_by_one(task: Task, batch: Batch) -> list[MetricState]:
     parts = []
     for i in range(WINDOWS):
         metrics = task.metrics()
@@ -109,8 +109,8 @@ def test_windows_put_together_give_the_figures_of_all(case: tuple[Task, Batch]) 
     metrics.update(*batch)
     expected = metrics.compute()
     assert math.isfinite(expected[task.main_metric])
-    assert close(metrics.of(Parts.join(parts)), expected)
-    assert close(metrics.of(Parts.join([nothing, *parts[::-1]])), expected)
+    assert close(metrics.of(MetricState.join(parts)), expected)
+    assert close(metrics.of(MetricState.join([nothing, *parts[::-1]])), expected)
     assert close(metrics.of(metrics.parts()), expected)
 
 
@@ -120,7 +120,7 @@ def test_a_window_drawn_twice_counts_twice(case: tuple[Task, Batch]) -> None:
     metrics = task.metrics()
     for i in (0, 3, 3):
         metrics.update(batch[0][i : i + 1], batch[1][i : i + 1])
-    assert close(metrics.of(Parts.join([parts[0], parts[3], parts[3]])), metrics.compute())
+    assert close(metrics.of(MetricState.join([parts[0], parts[3], parts[3]])), metrics.compute())
 
 
 def test_they_outlast_a_file(case: tuple[Task, Batch], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from geotune.data.labels.targets import PixelClasses
-from geotune.report.context import Backbone, Cost, Example, Part, Report
+from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
 from geotune.report.tasks.base import Shown
 from geotune.report.tasks.registry import PAGES
 
@@ -81,9 +81,9 @@ def report() -> Report:
         best=[example()],
         worst=[example("durban (128, 0)")],
         data={
-            "train": Part(["athens", "cartagena"], [99_000, 500]),
-            "val": Part(["durban"], [9900, 100]),
-            "test": Part(["busan"], [19850, 150], ignored_pixels=77),
+            "train": SplitSummary(["athens", "cartagena"], [99_000, 500]),
+            "val": SplitSummary(["durban"], [9900, 100]),
+            "test": SplitSummary(["busan"], [19850, 150], ignored_pixels=77),
         },
         shown_bands=["B04", "B03", "B02"],
         versions={"geotune": "0.1.0", "torch": "2.15.0"},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.annotations.object_target import Objects
+from geotune.data.annotations.object_target import ObjectTarget
 from geotune.report.tasks.base import Shown
 from geotune.report.tasks.boxes_overlay import FALSE, MISSED, TRUE, UNCOUNTED
 from geotune.report.tasks.detect_page import PAGE, POINTS
@@ -19,7 +19,7 @@ def shown(details: dict[str, Any]) -> Shown:
     """Three objects, of which one is difficult; one of them is found, and one place is false."""
     found = np.array([BOXES[0], [10, 40, 20, 50], [30, 12, 40, 20], BOXES[2]])
     scores, classes = np.array([[0.9], [0.8], [0.3], [0.7]]), np.zeros((4, 1))
-    target = Objects(
+    target = ObjectTarget(
         BOXES, np.zeros(3, dtype=np.int64), np.array([False, False, True]), np.ones(3), 0.5,
         np.ones((64, 64), dtype=bool),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from geotune.report.context import Backbone, Cost, Example, Part, Report
+from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
 from geotune.report.page import render, write_report
 from geotune.types import GeotuneError
 
@@ -95,7 +95,7 @@ def test_names_cannot_break_out_of_the_text(report: Report, window: Callable[...
         cost=replace(report.cost, device=EVIL, peak_memory_kind=EVIL),
         recipe_yaml=EVIL,
         best=[window(EVIL)],
-        data={"train": Part([EVIL], [1, 1]), "test": Part([EVIL] * 20, [1, 1])},
+        data={"train": SplitSummary([EVIL], [1, 1]), "test": SplitSummary([EVIL] * 20, [1, 1])},
         unit=EVIL,
         shown_bands=[EVIL] * 3,
         versions={EVIL: EVIL},
@@ -250,7 +250,7 @@ def test_every_task_has_a_page(
     report: Report, changes: dict[str, Any], expected: list[str]
 ) -> None:
     count = len(changes["classes"])
-    data = {"test": Part(["busan"], [20] * count)}
+    data = {"test": SplitSummary(["busan"], [20] * count)}
     other = {"best": (), "worst": (), "history": (), "confusion": {}, "data": data}
     colors = [(0, 0, 0)] * count
     html = render(replace(report, **{**other, "colors": colors, **changes}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from geotune.report.context import Part, Report
+from geotune.report.context import Report, SplitSummary
 from geotune.report.summary import summary
 from geotune.report.tasks.registry import page_of
 
@@ -54,7 +54,7 @@ def test_many_classes_are_told_by_the_best_and_the_worst(report: Report) -> None
             report,
             classes=names,
             colors=[(0, 0, 0)] * 5,
-            data={"test": Part(["a", "b", "c", "d"], [1] * 5)},
+            data={"test": SplitSummary(["a", "b", "c", "d"], [1] * 5)},
             confusion={"test": counts},
             metrics={
                 "test": dict(zip((f"iou/{n}" for n in names), (0.4, 0.8, 0.9, 0.7, 0), strict=True))

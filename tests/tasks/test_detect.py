@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from geotune.boxes.detector_output import Detected
+from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.oriented import as_oriented
 from geotune.boxes.structures import Detections
 from geotune.data.annotations.object_labels import ObjectLabels
-from geotune.data.annotations.object_target import Objects
+from geotune.data.annotations.object_target import ObjectTarget
 from geotune.data.raster.windows import grid
 from geotune.tasks.detect import CURVE_POINTS, Boxes, Detect
 from geotune.types import GeotuneError
@@ -33,14 +33,14 @@ def target(boxes: Tensor = BOXES, difficult: bool = False) -> dict[str, Tensor]:
     }
 
 
-def found(boxes: Tensor = BOXES, scores: tuple[float, ...] = (0.9, 0.8)) -> Detected:
+def found(boxes: Tensor = BOXES, scores: tuple[float, ...] = (0.9, 0.8)) -> DetectorOutput:
     classes = torch.zeros(len(boxes), dtype=torch.int64)
-    return Detected({}, [Detections(boxes, torch.tensor(scores), classes)])
+    return DetectorOutput({}, [Detections(boxes, torch.tensor(scores), classes)])
 
 
 def test_the_loss_is_the_sum_of_the_detectors_losses() -> None:
     losses = {"a": torch.tensor(1.5, requires_grad=True), "b": torch.tensor(2.0)}
-    loss = Detect(["ship"]).loss(Detected(losses, ()), [])
+    loss = Detect(["ship"]).loss(DetectorOutput(losses, ()), [])
     assert loss == 3.5 and loss.requires_grad
 
 
@@ -155,11 +155,11 @@ def test_a_perfect_model_is_perfect_on_the_windows_of_a_grid(
             "all whose middle it sees": target.shown_share > 0,
             "all it sees": np.ones(len(target.boxes), dtype=bool),
         }[told]
-        targets = Objects.stack([target])
+        targets = ObjectTarget.stack([target])
         found = Detections(
             targets[0]["boxes"][seen], torch.ones(int(seen.sum())), targets[0]["labels"][seen]
         )
-        metrics.update(Detected({}, [found]), targets)
+        metrics.update(DetectorOutput({}, [found]), targets)
         judged += int(target.counted.sum())
     assert judged == int((~labels.difficult).sum()) - labels.cut(window)
     assert metrics.compute()["ap"] == pytest.approx(1.0)

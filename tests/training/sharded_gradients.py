@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from geotune.config import parse_recipe
 from geotune.factory.build_model import build_training
 from geotune.model import Model
-from geotune.training.fsdp import shard, whole_state
+from geotune.training.fsdp import full_state_dict, shard
 from geotune.types import BandStatistics
 
 
@@ -38,14 +38,14 @@ def differences(values: dict[str, Any], mesh: Any) -> dict[str, float]:
     mine = slice(2 * rank, 2 * rank + 2)
 
     whole, parted = build(values), build(values)
-    before = {name: tensor.clone() for name, tensor in whole_state(whole).items()}
+    before = {name: tensor.clone() for name, tensor in full_state_dict(whole).items()}
     numbers = shard(parted, mesh)
     expected = gradients(whole, images, masks)
     found = gradients(parted, images[mine], masks[mine])
     assert found.keys() == expected.keys()
     with torch.no_grad():
         outputs = [model.eval()(images) for model in (whole, parted)]
-    state = whole_state(parted)
+    state = full_state_dict(parted)
     if rank == 0:
         assert state.keys() == before.keys()
         for name, tensor in before.items():

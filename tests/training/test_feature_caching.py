@@ -19,12 +19,12 @@ from geotune.api.caching import CacheResult, cache_recipe
 from geotune.api.fitting import FitResult
 from geotune.backbones.base import Backbone
 from geotune.config import parse_recipe
-from geotune.data.window_datasets import FixedWindows, TrainWindows
+from geotune.data.window_datasets import FixedWindowDataset, RandomWindowDataset
 from geotune.feature_cache.encoding import Features
 from geotune.model import Model
 from geotune.training import feature_caching as caches
 from geotune.training.cached_dataset import CachedWindows
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 from geotune.types import Batch, GeotuneError
 
 Run = Callable[..., FitResult]
@@ -54,7 +54,7 @@ def stream(monkeypatch: pytest.MonkeyPatch, train: Run) -> Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 "geotune.data.datamodule.TrainWindows",
-                lambda *a, **k: FixedWindows(TrainWindows(*a, **k)),
+                lambda *a, **k: FixedWindowDataset(RandomWindowDataset(*a, **k)),
             )
             return train(*arguments, **options)
 
@@ -198,7 +198,7 @@ def test_sigkill(
     changes = {**caching, "train.epochs": 6, "data.samples": 24, "train.batch_size": 2}
     recipe, run = tiny_recipe(changes), tmp_path / "run"
     command = [str(Path(sys.executable).parent / "geotune"), "fit", str(recipe)]
-    for there in (lambda: list(tmp_path.glob("cache/*/.lock")), RunFolder(run).last.exists):
+    for there in (lambda: list(tmp_path.glob("cache/*/.lock")), RunDir(run).last.exists):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 900
         while not there():
@@ -259,15 +259,15 @@ def names_of(data: Path, scene: str) -> int:
     return sum(name.startswith(f"{scene} ") for name in recipe)
 
 
-FIXED: dict[str, FixedWindows] = {}
+FIXED: dict[str, FixedWindowDataset] = {}
 
 
 @pytest.fixture(autouse=True)
 def remember_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The training windows of the last cache, by the folder of their data."""
 
-    def fixed(windows: TrainWindows) -> FixedWindows:
-        found = FixedWindows(windows)
+    def fixed(windows: RandomWindowDataset) -> FixedWindowDataset:
+        found = FixedWindowDataset(windows)
         FIXED[str(found.scenes[0].raster.path.parents[1])] = found
         return found
 

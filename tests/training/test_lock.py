@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from geotune.api.fitting import FitResult
-from geotune.training.lock import alone_in
-from geotune.training.run_dir import RunFolder
+from geotune.training.lock import exclusive_lock
+from geotune.training.run_dir import RunDir
 from geotune.types import GeotuneError
 
 Train = Callable[..., FitResult]
@@ -53,16 +53,16 @@ def test_the_second_is_refused_and_a_killed_one_is_not_in_the_way(
     process, run = held
     refused = rf"held: process {process.pid} on \S+, since 2.*, is at work there; wait"
     for _ in range(2):  # being refused takes nothing from the holder
-        with pytest.raises(GeotuneError, match=refused), alone_in(run):
+        with pytest.raises(GeotuneError, match=refused), exclusive_lock(run):
             pass
     os.kill(process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its forked worker lives on
     said: list[str] = []
-    with alone_in(run, said.append):
+    with exclusive_lock(run, said.append):
         pass
     (line,) = said
     assert f"process {process.pid} on " in line and line.endswith("has ended there unfinished")
-    with alone_in(run, said.append):
+    with exclusive_lock(run, said.append):
         pass
     assert said == [line]  # the one before ended in order
 
@@ -79,7 +79,7 @@ def test_nothing_is_touched_where_another_trains(
     from geotune.config import parse_recipe
 
     _, run = held
-    RunFolder(run).start(parse_recipe(tiny_values()))
+    RunDir(run).start(parse_recipe(tiny_values()))
     before = {path: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(GeotuneError, match=r"is at work there|holds a run of another recipe"):
         train(run, changes, fresh=fresh)
@@ -92,7 +92,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(fcntl, "lockf", none)
     said: list[str] = []
-    with alone_in(tmp_path, said.append), alone_in(tmp_path, said.append):
+    with exclusive_lock(tmp_path, said.append), exclusive_lock(tmp_path, said.append):
         pass
     assert "no locks; see to it that no other process works there" in said[0]
     assert said[1].endswith(" may") and f"process {os.getpid()} on" in said[1]
@@ -108,7 +108,7 @@ def test_begun_by_another_in_the_meantime(
 
     def say(text: str) -> None:
         if text == "building the model":
-            RunFolder(run).start(parse_recipe(tiny_values()))
+            RunDir(run).start(parse_recipe(tiny_values()))
 
     with pytest.raises(GeotuneError, match="another process has begun a run there in the meantime"):
         train(run, say=say)
@@ -119,7 +119,7 @@ def test_a_recipe_that_was_mended_starts_anew(train: Train, tmp_path: Path) -> N
     run = tmp_path / "run"
     with pytest.raises(GeotuneError, match="the loss is"):
         train(run, {"train.lr": 1e30, "train.clip": 0, "train.schedule": "constant"})
-    assert not RunFolder(run).history.exists()
+    assert not RunDir(run).history.exists()
     result = train(run, {"train.epochs": 1})
     assert result.did == "trained" and result.summary["epochs"] == 1
     train(tmp_path / "other", {"train.epochs": 1})

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from geotune.api.fitting import FitResult
-from geotune.config import read_recipe
-from geotune.memory.oom import is_exhausted
+from geotune.config import load_recipe
+from geotune.memory.oom import is_oom
 from geotune.model import Model
 from geotune.types import GeotuneError
 
@@ -57,8 +57,8 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_what_says_that_memory_ran_out(error: BaseException) -> None:
-    assert is_exhausted(error)
-    assert not is_exhausted(RuntimeError("shapes do not fit"))
+    assert is_oom(error)
+    assert not is_oom(RuntimeError("shapes do not fit"))
 
 
 @pytest.mark.parametrize("error", ERRORS[:1] + ERRORS[2:3], ids=["gpu", "cpu"])
@@ -82,9 +82,9 @@ def test_a_step_is_done_again_in_smaller_parts(
     assert small.metrics == result.metrics
     predicted = [done.summary["peak_memory"]["predicted_bytes"] for done in (small, result)]
     assert predicted[0] == predicted[1]
-    kept = read_recipe(tmp_path / "run" / "recipe.yaml")[0].train
+    kept = load_recipe(tmp_path / "run" / "recipe.yaml")[0].train
     assert (kept.batch_size, kept.accumulate) == (4, 4)
-    assert read_recipe(tmp_path / "run" / "asked.yaml")[0].train.accumulate == 1
+    assert load_recipe(tmp_path / "run" / "asked.yaml")[0].train.accumulate == 1
     assert train(tmp_path / "run", {"train.epochs": 2}).did == "nothing"
 
 

@@ -17,8 +17,8 @@ from lightning.pytorch import Trainer
 
 from geotune.api.fitting import FitResult, fit_recipe
 from geotune.config import parse_recipe
-from geotune.training.checkpointer import Keeper
-from geotune.training.run_dir import RunFolder
+from geotune.training.checkpointer import Checkpointer
+from geotune.training.run_dir import RunDir
 
 Train = Callable[..., FitResult]
 LORA = {"kind": "lora", "rank": 2, "dropout": 0.3, "stem": 0}
@@ -159,10 +159,10 @@ def two_epochs(
 
 def _die_after(patch: pytest.MonkeyPatch, path: Path, epoch: int) -> None:
     """End the training right after `path` was put in its place in `epoch` or later."""
-    replace, save, begin = Path.replace, Trainer.save_checkpoint, Keeper.on_train_epoch_start
+    replace, save, begin = Path.replace, Trainer.save_checkpoint, Checkpointer.on_train_epoch_start
     now = [0]
 
-    def started(self: Keeper, trainer: Trainer, module: Any) -> None:
+    def started(self: Checkpointer, trainer: Trainer, module: Any) -> None:
         now[0] = trainer.current_epoch
         begin(self, trainer, module)
 
@@ -176,7 +176,7 @@ def _die_after(patch: pytest.MonkeyPatch, path: Path, epoch: int) -> None:
         if now[0] >= epoch and target == path:
             raise DiedError
 
-    patch.setattr(Keeper, "on_train_epoch_start", started)
+    patch.setattr(Checkpointer, "on_train_epoch_start", started)
     patch.setattr(Path, "replace", replaced)
     patch.setattr(Trainer, "save_checkpoint", saved)
 
@@ -199,7 +199,7 @@ def test_sigkill(
     """The command itself, killed from outside while its second or a later epoch runs."""
     changes = {**changes, "train.epochs": 8, "data.samples": 40}
     recipe, run = tiny_recipe(changes), tmp_path / "run"
-    last = RunFolder(run).last
+    last = RunDir(run).last
     command = str(Path(sys.executable).parent / "geotune")
     process = subprocess.Popen([command, "fit", str(recipe)], stderr=subprocess.DEVNULL)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from geotune.config import Recipe, parse_recipe
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 from geotune.types import GeotuneError
 
 
@@ -22,7 +22,7 @@ def recipe(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., Recipe]:
 
 
 def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
-    folder = RunFolder(tmp_path / "runs" / "one")
+    folder = RunDir(tmp_path / "runs" / "one")
     assert folder.state(recipe()) == "new"
     folder.path.mkdir(parents=True)
     assert folder.state(recipe()) == "new"  # an empty folder is nobody's
@@ -34,7 +34,7 @@ def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
 
 
 def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = RunDir(tmp_path / "run")
     folder.start(recipe())
     other = recipe(
         {
@@ -60,7 +60,7 @@ def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
 def test_killed_before_the_recipe_was_written(
     tmp_path: Path, recipe: Callable[..., Recipe]
 ) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunDir(tmp_path)
     for name in (".lock", ".recipe.yaml.123.part"):
         (tmp_path / name).touch()
     assert folder.state(recipe()) == "new"
@@ -70,7 +70,7 @@ def test_killed_while_it_was_emptied(
     tmp_path: Path, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left is never a finished run that lacks something, nor nobody's folder."""
-    folder = RunFolder(tmp_path)
+    folder = RunDir(tmp_path)
     folder.start(recipe())
     for name in ("run.json", "metrics.json", "adapter.safetensors", "history.csv"):
         (tmp_path / name).touch()
@@ -103,11 +103,11 @@ def test_foreign(tmp_path: Path, recipe: Callable[..., Recipe], kind: str) -> No
     else:
         path.write_text("mine")
     with pytest.raises(GeotuneError, match=r"mine: is there and is no run of geotune"):
-        RunFolder(path).state(recipe())
+        RunDir(path).state(recipe())
 
 
 def test_json(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunDir(tmp_path)
     folder.write_json("metrics", {"a": [math.nan, 1.5, (math.inf,)], "é": {"b": -math.inf}})
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"a": [None, 1.5, [None]], "é": {"b": None}}
@@ -120,7 +120,7 @@ def test_json(tmp_path: Path) -> None:
 
 
 def test_details_are_what_is_no_metric(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunDir(tmp_path)
     each = {"val": {"f1": 1.0}}
     values = {"threshold": {"val": {"tree": 0.4}, "test": {}}, "regions": {"val": each}}
     for gap in (None, {"val": 1}):

@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from geotune.api.fitting import FitResult
 from geotune.config import Train
 from geotune.factory.build_model import load_adapter
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 from geotune.training.trainer import _trainer
-from geotune.training.training_module import Training
+from geotune.training.training_module import TrainingModule
 from geotune.types import GeotuneError
 
 Run = Callable[..., FitResult]
@@ -38,7 +38,7 @@ class Watch(Callback):
         self.dtypes: set[torch.dtype] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Training)
+        assert isinstance(pl_module, TrainingModule)
         pl_module.model.decoder.register_forward_hook(
             lambda module, inputs, output: (
                 self.dtypes.add(output.dtype) if module.training else None
@@ -88,13 +88,13 @@ def test_the_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
     changes = {"train.epochs": 4, "train.lr": 5.0, "train.warmup": 1.0, "train.clip": 0}
     changes |= {"task.loss": "ce", "train.schedule": "constant"}
     result = train(run, changes)
-    rows = [line.split(",") for line in RunFolder(run).history.read_text().splitlines()]
+    rows = [line.split(",") for line in RunDir(run).history.read_text().splitlines()]
     column = rows[0].index("val/miou")
     scores = [float(row[column]) for row in rows[1:]]
     best = max(scores)
     assert scores[-1] < best, "the test needs a last epoch that is not the best"
     assert result.summary["best_epoch"] == scores.index(best) + 1
-    metrics = RunFolder(run).read_json("metrics")["val"]
+    metrics = RunDir(run).read_json("metrics")["val"]
     assert metrics["miou"] == pytest.approx(best, abs=1e-6)
     assert load_adapter(run).model is not None
 
@@ -137,7 +137,7 @@ def test_no_number_for_a_loss(train: Run, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(GeotuneError, match=r"loss is nan in epoch 1, batch 2 .*train\.lr"):
         train(tmp_path / "run", {"train.epochs": 2})
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
-    assert not RunFolder(tmp_path / "run").last.exists()
+    assert not RunDir(tmp_path / "run").last.exists()
 
 
 def test_unknown_monitor(train: Run, tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
         nodes=3,
         strategy="ddp",
     )
-    trainer = _trainer(settings, RunFolder(tmp_path / "run"), [])
+    trainer = _trainer(settings, RunDir(tmp_path / "run"), [])
     assert trainer.max_epochs == 7
     assert trainer.gradient_clip_val == 0.5
     assert trainer.precision == "bf16-mixed"
     assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
     assert type(trainer.strategy).__name__ == "DDPStrategy"
-    assert _trainer(Train(clip=0), RunFolder(tmp_path / "run"), []).gradient_clip_val is None
+    assert _trainer(Train(clip=0), RunDir(tmp_path / "run"), []).gradient_clip_val is None
     assert not (tmp_path / "run").exists()
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from geotune.methods.core.inserted import inserted
 from geotune.training.loaders import EpochSampler, RankSampler
-from geotune.training.micro_batching import Parts
-from geotune.training.training_module import PLATEAU_EPOCHS, Plateau, Training
+from geotune.training.micro_batching import MicroBatcher
+from geotune.training.training_module import PLATEAU_EPOCHS, Plateau, TrainingModule
 
 
 class Net(torch.nn.Module):
@@ -32,7 +32,7 @@ class Task:
         return torch.nn.Identity()
 
 
-def training(backbone_trains: bool = False, **changes: Any) -> Training:
+def training(backbone_trains: bool = False, **changes: Any) -> TrainingModule:
     values: dict[str, Any] = {
         "total_steps": 100,
         "monitor": "miou",
@@ -43,7 +43,7 @@ def training(backbone_trains: bool = False, **changes: Any) -> Training:
         "warmup": 0.1,
         "seed": 0,
     }
-    return Training(Net(backbone_trains), Task(), Parts(1), **(values | changes))  # type: ignore[arg-type]
+    return TrainingModule(Net(backbone_trains), Task(), MicroBatcher(1), **(values | changes))  # type: ignore[arg-type]
 
 
 def test_cosine_with_warmup() -> None:
@@ -74,7 +74,7 @@ def test_plateau_counts_from_the_best() -> None:
     assert vars(again) == vars(plateau)
 
 
-def groups(module: Training) -> dict[str, tuple[float, float]]:
+def groups(module: TrainingModule) -> dict[str, tuple[float, float]]:
     """Rate and decay of each parameter."""
     optimizer: Any = module.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
     names = {id(p): name for name, p in module.model.named_parameters()}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geotune.api.cache_estimate import Kept, cache_note
+from geotune.api.cache_estimate import CacheEstimate, cache_note
 from geotune.config import Recipe, parse_recipe
 from geotune.memory.estimate import Prediction
 from geotune.training.micro_batching import smaller_micro_batch
@@ -21,7 +21,7 @@ WORTH_IT = 0.99
 """A change that leaves more than this share of the peak is not worth making."""
 EVERY = (2, 3, 4, 6)
 OTHER_METHODS = ("est", "frozen")
-Predict = Callable[[Recipe], tuple[Prediction, Kept | None]]
+Predict = Callable[[Recipe], tuple[Prediction, CacheEstimate | None]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Candidate:
     recipe: Recipe
     changes: dict[str, Any]
     prediction: Prediction
-    kept: Kept | None
+    kept: CacheEstimate | None
     bytes: int
     costs: dict[str, int]
 
@@ -69,7 +69,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Fitting:
+class BudgetResult:
     """What keeps to a budget.
 
     Attributes:
@@ -89,11 +89,11 @@ def fit_budget(
     recipe: Recipe,
     budget: int,
     predict: Predict,
-    bytes_needed: Callable[[Prediction, Kept | None], int],
+    bytes_needed: Callable[[Prediction, CacheEstimate | None], int],
     *,
     world: int = 1,
     alternatives: bool = True,
-) -> Fitting:
+) -> BudgetResult:
     """Find what of a recipe has to change.
 
     Args:
@@ -114,7 +114,7 @@ class _Search:
         recipe: Recipe,
         budget: int,
         predict: Predict,
-        bytes_needed: Callable[[Prediction, Kept | None], int],
+        bytes_needed: Callable[[Prediction, CacheEstimate | None], int],
         world: int,
     ) -> None:
         self.recipe = recipe
@@ -124,7 +124,7 @@ class _Search:
         self.world = world
         self.tried: dict[str, Candidate | None] = {}
 
-    def run(self, alternatives: bool) -> Fitting:
+    def run(self, alternatives: bool) -> BudgetResult:
         proposals: list[Candidate] = []
         asked = self.candidate({}, {})
         assert asked is not None
@@ -142,7 +142,7 @@ class _Search:
             for place, parts in peak.by_place.items()
             for part, size in parts.items()
         )
-        return Fitting(self.budget, proposals, smallest, (part, place, size))
+        return BudgetResult(self.budget, proposals, smallest, (part, place, size))
 
     def starts(self, asked: Candidate) -> Iterator[Candidate]:
         """The recipe's own method, then others."""

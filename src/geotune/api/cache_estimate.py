@@ -13,8 +13,8 @@ from torch._guards import detect_fake_mode
 from torch.utils._pytree import tree_map_only
 
 from geotune.config import Recipe
-from geotune.data.augment import COUNT
-from geotune.feature_cache.encoding import hold
+from geotune.data.augment import NUM_ORIENTATIONS
+from geotune.feature_cache.encoding import encode
 from geotune.memory.tracker import Tracker
 from geotune.model import Model
 from geotune.report.number_format import size
@@ -22,7 +22,7 @@ from geotune.training.feature_caching import require_constant
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEstimate:
     """What a cache of features will be.
 
     Attributes:
@@ -40,7 +40,9 @@ class Kept:
     train_bytes: int | None
 
 
-def predict_kept(model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro: int) -> Kept:
+def predict_kept(
+    model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro: int
+) -> CacheEstimate:
     """What a cache will hold of a model's features.
 
     Args:
@@ -62,19 +64,19 @@ def predict_kept(model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro:
             Tensor, lambda x: torch.zeros(micro, *x.shape[1:], dtype=x.dtype), dict(inputs)
         )
         with Tracker(model, None, batch) as tracker:
-            kept = hold(model.features(**batch), train.cache_precision)
+            kept = encode(model.features(**batch), train.cache_precision)
         features = {name: tensor[:1] for name, tensor in kept.items()}
     model.train(training)
     each = sum(tensor.nbytes for tensor in kept.values()) // micro
-    ways = COUNT if data.augment.flips else 1
+    ways = NUM_ORIENTATIONS if data.augment.flips else 1
     total = None if data.samples is None else each * ways * data.samples
-    return Kept(features, tracker.peak.total, each, total)
+    return CacheEstimate(features, tracker.peak.total, each, total)
 
 
-def cache_note(recipe: Recipe, kept: Kept) -> str:
+def cache_note(recipe: Recipe, kept: CacheEstimate) -> str:
     """What a user should know of training from a cache."""
     where = "the disk" if recipe.train.cache == "disk" else "the memory of the machine"
-    ways = f" in each of {COUNT} ways to lay it" if recipe.data.augment.flips else ""
+    ways = f" in each of {NUM_ORIENTATIONS} ways to lay it" if recipe.data.augment.flips else ""
     total = "" if kept.train_bytes is None else f", {size(kept.train_bytes)} for training"
     return (
         f"train.cache {recipe.train.cache}: {size(kept.window_bytes)} of {where} for each window"

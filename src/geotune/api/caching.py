@@ -49,10 +49,10 @@ def cache_recipe(
     say("building the model")
     recipe = with_window(recipe, data.window)
     from geotune.api.environment import pick_device
-    from geotune.factory.build_model import build_training, complete
+    from geotune.factory.build_model import build_training, resolve_recipe
     from geotune.training.feature_caching import build_cache
 
-    recipe, _ = complete(recipe, data)
+    recipe, _ = resolve_recipe(recipe, data)
     built = build_training(recipe, data.statistics)
     for note in built.notes:
         say(f"note: {note}")

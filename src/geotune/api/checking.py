@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from geotune.config import Recipe
-from geotune.data.checks.scanned import Examined
-from geotune.data.datamodule import DataParts
-from geotune.data.issues import SEVERITIES, Faults, Finding
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.datamodule import DataModule
+from geotune.data.issues import SEVERITIES, ErrorCollector, Issue
 from geotune.factory.build_data import check_data, examine_data, make_datasets
 from geotune.types import BandStatistics, GeotuneError
 from geotune.utils.atomic import write_atomically
@@ -28,7 +28,7 @@ class Checked:
         distances_m: between the nearest scenes of two parts, `train-test`.
     """
 
-    findings: list[Finding]
+    findings: list[Issue]
     scenes: int
     page: Path
     class_counts: dict[str, dict[str, int]]
@@ -53,16 +53,16 @@ def check_recipe(
     `page`. `say` gets a line at a time for the user, `progress` the scenes read and how many there
     are. Raises `GeotuneError` only where the page cannot be written.
     """
-    faults = Faults(keep=True)
+    faults = ErrorCollector(keep=True)
     say("reading the data")
-    examined: Examined | None = None
-    found: list[Finding] = []
+    examined: ScannedData | None = None
+    found: list[Issue] = []
     try:
         examined = examine_data(recipe, faults, progress)
         found += check_data(recipe, examined)
         data = make_datasets(recipe, examined)
     except GeotuneError as error:  # what concerns all files, so that there is nothing to go on with
-        found.append(Finding("error", "data", str(error)))
+        found.append(Issue("error", "data", str(error)))
         seen = None
     else:
         say("comparing it with the backbone's pretraining")
@@ -81,23 +81,25 @@ def check_recipe(
 
 
 def _against_pretraining(
-    recipe: Recipe, data: DataParts
-) -> tuple[BandStatistics | None, list[Finding]]:
+    recipe: Recipe, data: DataModule
+) -> tuple[BandStatistics | None, list[Issue]]:
     """What the backbone was pretrained on, and what is unlike it; no weights are read."""
-    from geotune.factory.build_model import complete
-    from geotune.factory.fake_model import Drafts  # imports torch and the backbone's provider
+    from geotune.factory.build_model import resolve_recipe
+    from geotune.factory.fake_model import (
+        FakeModelBuilder,  # imports torch and the backbone's provider
+    )
     from geotune.normalization import choose_normalization
 
     try:
-        completed, _ = complete(recipe, data)
-        backbone = Drafts(completed, data.statistics.bands).backbone
+        completed, _ = resolve_recipe(recipe, data)
+        backbone = FakeModelBuilder(completed, data.statistics.bands).backbone
         _, notes = choose_normalization(backbone, data.statistics, recipe.data.normalize)
     except GeotuneError as error:
-        return None, [Finding("error", "backbone", str(error))]
-    return backbone.pretraining, [Finding("warning", "units", note) for note in notes]
+        return None, [Issue("error", "backbone", str(error))]
+    return backbone.pretraining, [Issue("warning", "units", note) for note in notes]
 
 
-def _class_counts(examined: Examined) -> dict[str, dict[str, int]]:
+def _class_counts(examined: ScannedData) -> dict[str, dict[str, int]]:
     classes = examined.parts["train"][0].labels.classes
     return {
         part: dict(zip(classes, counts, strict=True))
@@ -109,8 +111,8 @@ def _class_counts(examined: Examined) -> dict[str, dict[str, int]]:
 def _write_page(
     page: Path,
     title: str,
-    findings: list[Finding],
-    examined: Examined | None,
+    findings: list[Issue],
+    examined: ScannedData | None,
     pretraining: BandStatistics | None,
 ) -> None:
     from geotune.report.data_check_page import Content, Histogram, render_check
@@ -132,7 +134,7 @@ def _write_page(
     content = Content(
         title=title,
         findings=[(one.severity, one.check, one.text) for one in findings],
-        unit=examined.parts["train"][0].labels.unit if examined else "pixel",
+        unit=examined.parts["train"][0].labels.label_unit if examined else "pixel",
         parts={part: len(members) for part, members in examined.parts.items()} if examined else {},
         class_counts=_class_counts(examined) if examined else {},
         distances_m=examined.distances_m if examined else {},

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from geotune.api.budget_search import as_overrides, with_changes
 from geotune.api.planning import Planner
 from geotune.config import Recipe
-from geotune.data.datamodule import DataParts
-from geotune.factory.build_model import complete
+from geotune.data.datamodule import DataModule
+from geotune.factory.build_model import resolve_recipe
 from geotune.report.number_format import size
 from geotune.types import GeotuneError
 
 
 def keep_to_budget(
-    recipe: Recipe, data: DataParts, say: Callable[[str], None]
+    recipe: Recipe, data: DataModule, say: Callable[[str], None]
 ) -> tuple[Recipe, list[str]]:
     """The recipe changed so that it keeps to its `train.memory_budget`, and what was changed.
 
@@ -23,7 +23,7 @@ def keep_to_budget(
     budget = recipe.train.memory_budget
     assert budget is not None
     say(f"looking for settings that need at most {size(budget)}")
-    completed, _ = complete(recipe, data)
+    completed, _ = resolve_recipe(recipe, data)
     fitting = Planner(completed, data.statistics.bands).fit(completed, budget, alternatives=False)
     if not fitting.proposals:
         part, place, held = fitting.held_up_by

@@ -11,8 +11,8 @@ from typing import Any
 
 from geotune.config import Recipe
 from geotune.factory.build_data import build_data, with_window
-from geotune.training.lock import alone_in
-from geotune.training.run_dir import RunFolder, State
+from geotune.training.lock import exclusive_lock
+from geotune.training.run_dir import RunDir, State
 from geotune.types import GeotuneError
 
 
@@ -62,25 +62,25 @@ def fit_recipe(
     is told the windows done and to be done for a cache of features. Raises `GeotuneError` for
     what is wrong.
     """
-    folder = RunFolder(run)
+    folder = RunDir(run)
     helper = _is_helper()
     if helper:
         say = _silent
-    asked, recipe = recipe, recipe if fresh else folder.resolved(recipe)
+    asked, recipe = recipe, recipe if fresh else folder.with_saved_defaults(recipe)
 
     def judge() -> State:
         if helper:  # the main process judges for all, and may be writing there
             return "finished" if not fresh and folder.is_finished(recipe) else "unfinished"
         if not fresh:
             return folder.state(recipe)
-        folder.refuse_foreign()
+        folder.check_owned()
         return "new"
 
     with ExitStack() as held:
         state = judge()
         locked = run.exists() and not helper and state != "finished"
         if locked:
-            held.enter_context(alone_in(run, say))
+            held.enter_context(exclusive_lock(run, say))
             state = judge()
         if state == "finished":
             done = folder.read_json("run")
@@ -107,7 +107,7 @@ def fit_recipe(
             if helper:
                 return
             if not locked:
-                held.enter_context(alone_in(run, say))
+                held.enter_context(exclusive_lock(run, say))
                 locked = True
                 if folder.recipe.is_file():
                     raise GeotuneError(
@@ -133,7 +133,9 @@ def fit_recipe(
                 notes=notes,
             )
         except GeotuneError:
-            if begun and not folder.holds_work:  # the recipe may be mended: nothing is in its way
+            if (
+                begun and not folder.has_checkpoint
+            ):  # the recipe may be mended: nothing is in its way
                 folder.clear()
             raise
     if trained is None:

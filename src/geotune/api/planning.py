@@ -9,24 +9,24 @@ from typing import Any
 
 from torch import nn
 
-from geotune.api.budget_search import Candidate, Fitting, fit_budget
-from geotune.api.cache_estimate import Kept, cache_note, predict_kept
+from geotune.api.budget_search import BudgetResult, Candidate, fit_budget
+from geotune.api.cache_estimate import CacheEstimate, cache_note, predict_kept
 from geotune.backbones.create import facts
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe
-from geotune.factory.build_model import build_task, complete
-from geotune.factory.fake_model import Drafts
+from geotune.factory.build_model import build_task, resolve_recipe
+from geotune.factory.fake_model import FakeModelBuilder
 from geotune.memory.estimate import (
     CUDA_CONTEXT_BYTES,
     Prediction,
     UnpredictableError,
     allocator_bytes,
+    estimate_peak,
     gpu_bytes,
-    predict,
 )
 from geotune.memory.tracker import TrackedPeak
 from geotune.model import Model
-from geotune.training.step import devices, micro_batch, on_gpu, places, training_step
+from geotune.training.step import devices, micro_batch, module_scopes, on_gpu, training_step
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Plan:
     """
 
     prediction: Prediction
-    kept: Kept | None
+    kept: CacheEstimate | None
     on_gpu: bool
     micro_batch: int
-    fitting: Fitting | None
+    fitting: BudgetResult | None
     notes: list[str]
 
     @property
@@ -88,13 +88,17 @@ def _completed(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
     """The recipe with its bands; files are opened only where they alone say what is needed."""
     section = recipe.backbone
     known = facts(section.name)
-    asks = known is not None and "wavelengths" in known.takes and section.wavelengths is None
+    asks = (
+        known is not None
+        and "wavelengths" in known.supported_options
+        and section.wavelengths is None
+    )
     if section.bands is not None and not asks and recipe.data.window is not None:
         return recipe, band_names(section.bands), []
-    from geotune.factory.build_data import file_facts, with_window  # imports what reads files
+    from geotune.factory.build_data import inspect_files, with_window  # imports what reads files
 
-    found = file_facts(recipe)
-    recipe, notes = complete(with_window(recipe, found.window), found)
+    found = inspect_files(recipe)
+    recipe, notes = resolve_recipe(with_window(recipe, found.window), found)
     return recipe, found.bands, notes
 
 
@@ -102,19 +106,19 @@ class Planner:
     """Predicts a recipe and its variations, over one backbone.
 
     Args:
-        recipe: complete, as `complete` makes it.
+        recipe: complete, as `resolve_recipe` makes it.
         bands: of the images.
     """
 
     def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
         self.on_gpu = on_gpu(recipe.train)
         self.world = devices(recipe.train) * recipe.train.nodes
-        self._drafts = Drafts(recipe, bands)
+        self._drafts = FakeModelBuilder(recipe, bands)
         self._task = build_task(recipe)
         self._computes = False
         self.batch_norm = False
 
-    def predict(self, recipe: Recipe) -> tuple[Prediction, Kept | None]:
+    def predict(self, recipe: Recipe) -> tuple[Prediction, CacheEstimate | None]:
         """The peak of a recipe over this backbone, and what its cache will be where it has one.
 
         Raises `GeotuneError` where the recipe's parts do not fit together.
@@ -127,7 +131,7 @@ class Planner:
                 self._computes = True
         return self._predict(recipe, self._drafts.real(recipe))
 
-    def _predict(self, recipe: Recipe, model: Model) -> tuple[Prediction, Kept | None]:
+    def _predict(self, recipe: Recipe, model: Model) -> tuple[Prediction, CacheEstimate | None]:
         train, window = recipe.train, recipe.data.window
         assert window is not None  # the recipe is complete
         example: dict[str, Any] = model.encoder.backbone.example(window, window)
@@ -143,10 +147,10 @@ class Planner:
             for module in model.modules()
         )
         with model.encoder.without_backbone() if kept else nullcontext():
-            found = predict(model, step, places(model), compute=self._computes)
+            found = estimate_peak(model, step, module_scopes(model), compute=self._computes)
         return found, kept
 
-    def fit(self, recipe: Recipe, budget: int, *, alternatives: bool = True) -> Fitting:
+    def fit(self, recipe: Recipe, budget: int, *, alternatives: bool = True) -> BudgetResult:
         """What of a recipe has to change to keep to a budget in bytes."""
         fitting = fit_budget(
             recipe,
@@ -158,7 +162,7 @@ class Planner:
         )
         return fitting
 
-    def bytes_needed(self, prediction: Prediction, kept: Kept | None) -> int:
+    def bytes_needed(self, prediction: Prediction, kept: CacheEstimate | None) -> int:
         """What has to be free on the device that counts: to fill a cache, too."""
         filling = 0 if kept is None else kept.filling_bytes
         if self.on_gpu:
@@ -196,7 +200,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     return values
 
 
-def _cache(kept: Kept | None) -> dict[str, int | None] | None:
+def _cache(kept: CacheEstimate | None) -> dict[str, int | None] | None:
     if kept is None:
         return None
     return {

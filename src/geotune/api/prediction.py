@@ -7,19 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from geotune.adapter_config import read_card
-from geotune.config import read_recipe
+from geotune.adapter_config import load_adapter_config
+from geotune.config import load_recipe
 from geotune.data.raster.metadata import require_metadata
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
 from geotune.data.scenes.open_scenes import open_rasters
 from geotune.data.scenes.quality import with_quality
-from geotune.factory.build_data import quality_rule, require_dates, resolution_m, said_of_files
-from geotune.training.run_dir import RunFolder
+from geotune.factory.build_data import (
+    declared_bands_nodata,
+    quality_rule,
+    require_dates,
+    resolution_m,
+)
+from geotune.training.run_dir import RunDir
 from geotune.types import GeotuneError
 
 if TYPE_CHECKING:
-    from geotune.factory.build_model import Built
+    from geotune.factory.build_model import BuiltModel
     from geotune.tasks.base import TableTask, ValueTask
 
 Told = Callable[[str, int, int], None]
@@ -85,13 +90,13 @@ def predict_run(
     as in `load_adapter`. Raises `GeotuneError` before anything is written where a scene does not
     fit.
     """
-    card = read_card(run)
-    folder = RunFolder(run)
+    card = load_adapter_config(run)
+    folder = RunDir(run)
     resolution, rule = None, None
     if folder.recipe.is_file():
-        recipe = read_recipe(folder.recipe)[0]
+        recipe = load_recipe(folder.recipe)[0]
         data = recipe.data
-        own, none = said_of_files(data)
+        own, none = declared_bands_nodata(data)
         bands, nodata = bands or own, none if nodata is None else nodata
         window = window or data.window
         resolution, rule = resolution_m(recipe), quality_rule(recipe)
@@ -148,7 +153,7 @@ Sources = dict[str, RasterSource]
 
 
 def _class_maps(
-    built: Built,
+    built: BuiltModel,
     sources: Sources,
     out: Path,
     progress: Told | None,
@@ -174,7 +179,7 @@ def _class_maps(
 
 
 def _value_maps(
-    built: Built,
+    built: BuiltModel,
     sources: Sources,
     out: Path,
     progress: Told | None,
@@ -205,23 +210,23 @@ def _value_maps(
 
 
 def _table(
-    built: Built,
+    built: BuiltModel,
     sources: Sources,
     out: Path,
     progress: Told | None,
     options: dict[str, Any],
     **_: Any,
 ) -> list[Predicted]:
-    from geotune.inference.image_table import tabulate
+    from geotune.inference.image_table import write_image_table
 
     rows = cast("TableTask", built.task).rows
     model = _answering(built, options["device"])
     told = _named(progress, "images")
-    return [tabulate(model, sources, out, rows=rows, progress=told, **options)]
+    return [write_image_table(model, sources, out, rows=rows, progress=told, **options)]
 
 
 def _objects(
-    built: Built,
+    built: BuiltModel,
     sources: Sources,
     out: Path,
     progress: Told | None,
@@ -254,7 +259,7 @@ def _objects(
     ]
 
 
-def _least_scores(folder: RunFolder, built: Built, score: float | None) -> dict[str, float]:
+def _least_scores(folder: RunDir, built: BuiltModel, score: float | None) -> dict[str, float]:
     """By class: what was asked for, else what did best in validation, else the detector's own."""
     best: dict[str, float | None] = {}
     if score is None and (folder.path / "metrics.json").is_file():
@@ -274,7 +279,7 @@ PRODUCTS: dict[str, Callable[..., list[Predicted]]] = {
 """By `Task.product`: what writes it."""
 
 
-def _answering(built: Built, device: Any) -> Callable[..., Any]:
+def _answering(built: BuiltModel, device: Any) -> Callable[..., Any]:
     """The model, giving what the task makes of its outputs."""
     model = built.model.to(device).eval()
 

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geotune.config import read_recipe
+from geotune.config import load_recipe
 from geotune.factory.build_data import build_data
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 from geotune.types import GeotuneError
 
 
@@ -24,25 +24,25 @@ def test_run(
     `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError` where
     the run is not finished or its recipe has no test part.
     """
-    folder = RunFolder(run)
+    folder = RunDir(run)
     run_summary = folder.read_json("run")
-    recipe, _ = read_recipe(folder.recipe)
+    recipe, _ = load_recipe(folder.recipe)
     data = build_data(recipe)
     if data.test is None:
         raise GeotuneError(
             f"{folder.recipe}: data.split has no test part; name test scenes and fit again"
         )
     from geotune.api.environment import pick_device
-    from geotune.factory.build_model import as_validated, load_adapter
+    from geotune.factory.build_model import load_adapter, with_val_threshold
     from geotune.report.from_run import Examples, make_report
     from geotune.report.page import write_report
     from geotune.training.evaluate import evaluate
     from geotune.training.generalization_gap import region_gap
-    from geotune.training.lock import alone_in
+    from geotune.training.lock import exclusive_lock
 
-    with alone_in(run):
+    with exclusive_lock(run):
         built = load_adapter(run, weights, backbone=backbone)
-        task = as_validated(built.task, folder.details("val"))
+        task = with_val_threshold(built.task, folder.details("val"))
         # a run that was trained on a GPU can be tested where there is none
         device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
         measure = partial(

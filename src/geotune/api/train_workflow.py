@@ -15,15 +15,15 @@ import geotune
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.api.environment import device_name, versions
 from geotune.config import Recipe
-from geotune.data.datamodule import DataParts
-from geotune.factory.build_model import Built, build_training, card_sections, complete
+from geotune.data.datamodule import DataModule
+from geotune.factory.build_model import BuiltModel, build_training, card_sections, resolve_recipe
 from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
 from geotune.report.tasks.registry import PAGES
 from geotune.training.evaluate import Evaluation, evaluate
 from geotune.training.feature_caching import cache_notes
-from geotune.training.run_dir import RunFolder
-from geotune.training.trainer import Fitted, fit, monitored
+from geotune.training.run_dir import RunDir
+from geotune.training.trainer import TrainerResult, fit, resolve_monitor
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Trained:
 
 def train(
     recipe: Recipe,
-    data: DataParts,
-    folder: RunFolder,
+    data: DataModule,
+    folder: RunDir,
     *,
     begin: Callable[[Recipe], None],
     say: Callable[[str], None],
@@ -59,9 +59,9 @@ def train(
     for a cache of features; `notes` were said before.
     """
     asked = recipe
-    recipe, told = complete(recipe, data)
+    recipe, told = resolve_recipe(recipe, data)
     built = build_training(recipe, data.statistics)
-    monitored(built, recipe.train)
+    resolve_monitor(built, recipe.train)
     found = [*data.notes, *told, *built.notes]
     if recipe.train.cache != "none":
         found += cache_notes(data)
@@ -115,10 +115,10 @@ def in_parts(recipe: Recipe, accumulate: int) -> Recipe:
 
 def _finish(
     recipe: Recipe,
-    folder: RunFolder,
-    built: Built,
-    data: DataParts,
-    fitted: Fitted,
+    folder: RunDir,
+    built: BuiltModel,
+    data: DataModule,
+    fitted: TrainerResult,
     validation: Evaluation,
     notes: list[str],
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.types import GeotuneError
 
 # Sentinel-2's name, its centre in micrometres (Sentinel-2A, ESA's spectral response functions),
@@ -48,7 +48,7 @@ def wavelength(band: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Fit:
+class BandMatch:
     """How a model's own bands feed on the images' channels.
 
     Attributes:
@@ -80,7 +80,7 @@ class Fit:
         return torch.stack([mean if c is None else own[c] for c in self.columns], dim)
 
 
-def fit_bands(request: Request, known: Sequence[str]) -> Fit:
+def match_bands(request: BackboneSpec, known: Sequence[str]) -> BandMatch:
     """Match the images' bands with those of a model by name.
 
     Raises `GeotuneError` for a band that the model does not know, unless `new_bands` lets it in.
@@ -114,7 +114,7 @@ def fit_bands(request: Request, known: Sequence[str]) -> Fit:
         )
     if absent:
         notes.append(f"without {', '.join(absent)}, which count as being at their mean")
-    return Fit(tuple(columns), "; ".join(notes))
+    return BandMatch(tuple(columns), "; ".join(notes))
 
 
 def _index(names: Sequence[str], name: str) -> int | None:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.backbones.blocks import Parts, Tokens, find_parts
+from geotune.backbones.blocks import BlockParts, Tokens, find_parts
 from geotune.backbones.meta_init import are_empty
-from geotune.backbones.spec import Combine, Request
+from geotune.backbones.spec import BackboneSpec, Combine
 from geotune.types import BandStatistics, FeatureMaps, GeotuneError, Normalization, Tap
 
 Emit = Callable[[int, Tensor], None]
@@ -75,9 +75,9 @@ class Backbone(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        request: Request,
+        request: BackboneSpec,
         *,
-        pad_to: int,
+        size_divisor: int,
         licence: str,
         source: str | None,
         tiled: bool = False,
@@ -92,7 +92,7 @@ class Backbone(nn.Module):
         self.timesteps = request.timesteps
         self.combine = request.combine
         self.metadata = request.metadata
-        self.pad_to = pad_to
+        self.pad_to = size_divisor
         self.random_weights = source is None
         self.licence = licence if source is not None else "none"
         self.source = source if source is not None else "random weights"
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
         """The modules whose outputs are the taps; by default the model's own `blocks`."""
         return list(self.model.blocks)  # type: ignore[arg-type]
 
-    def parts(self, index: int) -> Parts:
+    def parts(self, index: int) -> BlockParts:
         """Where attention and MLP are in block `index`."""
         return find_parts(self.blocks[index])
 
@@ -263,7 +263,7 @@ class Backbone(nn.Module):
         return tuple(Tap(name, shapes[i][1], size / shapes[i][2]) for i, name in enumerate(names))
 
     @property
-    def usual_moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each band as the model was used to get them.
 
         Those of the pretraining data after its normalisation, where both are known; else 0 and 1.
@@ -276,14 +276,14 @@ class Backbone(nn.Module):
         return tuple((m - o) / s for m, o, s in means), tuple(d / s for d, s in stds)
 
     @property
-    def plain(self) -> bool:
+    def is_columnar(self) -> bool:
         """Whether all taps have one stride, as in a plain ViT."""
         return len({tap.stride for tap in self.taps}) == 1
 
     @property
-    def has_places(self) -> bool:
+    def has_spatial_tokens(self) -> bool:
         """Whether what is inside the blocks has places in the image, as maps have."""
-        return not self.plain or self.tokens is not None
+        return not self.is_columnar or self.tokens is not None
 
     @property
     def stages(self) -> list[list[int]]:

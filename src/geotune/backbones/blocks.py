@@ -35,7 +35,7 @@ _POST_NORM = (
 
 
 @dataclass(frozen=True)
-class Parts:
+class BlockParts:
     """Names of a block's parts, relative to the block; None where it has no such part."""
 
     attention: str | None = None
@@ -57,23 +57,23 @@ class Tokens:
     order: Literal["places together", "tokens of a place together"] = "places together"
 
 
-def find_parts(block: nn.Module) -> Parts:
+def find_parts(block: nn.Module) -> BlockParts:
     """Attention, MLP and middle of a block, by the names that vision models give them."""
 
     def named(names: Iterable[str]) -> str | None:
         return next((n for n in names if isinstance(getattr(block, n, None), nn.Module)), None)
 
     if isinstance(block, nn.ModuleList) and len(block) == 2:  # attention and MLP in a row
-        return Parts("0", "1", "1")
+        return BlockParts("0", "1", "1")
     attention, mlp = named(_ATTENTION), named(_MLP)
     middle = named(_SECOND_NORM)
     if type(block).__name__ in _POST_NORM:
         middle = mlp
-    return Parts(attention, mlp, middle if attention and mlp else None)
+    return BlockParts(attention, mlp, middle if attention and mlp else None)
 
 
 @dataclass(frozen=True)
-class AsMaps:
+class TokensToMaps:
     """A tensor of a block's stream as maps `(B kinds, C, h, w)`, those of one image in a row.
 
     `back` puts changed maps in the place of the old; tokens without a place stay as they are.
@@ -91,7 +91,9 @@ class AsMaps:
         return self.maps.reshape(-1, self.kinds, *self.maps.shape[1:]).mean(1)
 
 
-def as_maps(backbone: Backbone, index: int, x: Tensor, channels_last: bool | None = None) -> AsMaps:
+def tokens_to_maps(
+    backbone: Backbone, index: int, x: Tensor, channels_last: bool | None = None
+) -> TokensToMaps:
     """The stream of block `index` as maps; raises `GeotuneError` where it has no places.
 
     `channels_last` says that a stream of four dimensions is `(B, h, w, C)`, whatever the blocks'
@@ -102,12 +104,12 @@ def as_maps(backbone: Backbone, index: int, x: Tensor, channels_last: bool | Non
     rows, columns = round(height / tap.stride), round(width / tap.stride)
     if x.ndim == 4:
         if not (backbone.channels_last if channels_last is None else channels_last):
-            return AsMaps(x, lambda maps: maps)
-        return AsMaps(x.permute(0, 3, 1, 2), lambda maps: maps.permute(0, 2, 3, 1))
+            return TokensToMaps(x, lambda maps: maps)
+        return TokensToMaps(x.permute(0, 3, 1, 2), lambda maps: maps.permute(0, 2, 3, 1))
     places = rows * columns
     tokens = backbone.tokens
     if tokens is None or x.ndim != 3 or x.shape[1] < places:
-        raise no_places(backbone, "this method")
+        raise no_spatial_tokens_error(backbone, "this method")
     first = min(tokens.prefix, x.shape[1] - places)  # some bring their class token in late
     kinds = (x.shape[1] - first) // places
     last = first + kinds * places
@@ -128,7 +130,7 @@ def as_maps(backbone: Backbone, index: int, x: Tensor, channels_last: bool | Non
             return changed
         return _replace(x, changed, first, last)
 
-    return AsMaps(placed.permute(0, 3, 1, 2), back, kinds)
+    return TokensToMaps(placed.permute(0, 3, 1, 2), back, kinds)
 
 
 def _replace(x: Tensor, changed: Tensor, first: int, last: int) -> Tensor:
@@ -137,7 +139,7 @@ def _replace(x: Tensor, changed: Tensor, first: int, last: int) -> Tensor:
     return torch.cat([x[:, :first].to(changed.dtype), changed, x[:, last:].to(changed.dtype)], 1)
 
 
-def no_places(backbone: Backbone, method: str) -> GeotuneError:
+def no_spatial_tokens_error(backbone: Backbone, method: str) -> GeotuneError:
     """The error where the tokens inside the blocks cannot be told a place in the image."""
     return GeotuneError(
         f"{method} on {backbone.name}: the tokens inside its blocks have no place in the image; "

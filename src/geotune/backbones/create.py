@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Combine, Metadata, Request, band_names
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec, Combine, Metadata, band_names
 from geotune.types import GeotuneError
 
 PROVIDERS: dict[str, str] = {
@@ -67,7 +67,7 @@ def backbone(
             f"backbone.name {name!r}: expected provider/model with a provider of "
             f"{', '.join(PROVIDERS)}{hint}"
         )
-    request = Request(
+    request = BackboneSpec(
         name,
         band_names(bands),
         {key: tuple(value) for key, value in bands.items()} if isinstance(bands, Mapping) else {},
@@ -82,18 +82,18 @@ def backbone(
         new_bands=new_bands,
     )
     module, _, function = PROVIDERS[provider].partition(":")
-    build: Callable[[Request], Backbone] = getattr(import_module(module), function)
+    build: Callable[[BackboneSpec], Backbone] = getattr(import_module(module), function)
     # A random backbone must be the same in every process, or its adapter could not be loaded.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build(request)
 
 
-def facts(name: str) -> Facts | None:
+def facts(name: str) -> ModelInfo | None:
     """What is known of a backbone without building it; None where nothing is written down."""
     provider, _, model = name.partition("/")
     if provider not in PROVIDERS:
         return None
     module = import_module(PROVIDERS[provider].partition(":")[0])
-    known: dict[str, Facts] = getattr(module, "MODELS", {})
+    known: dict[str, ModelInfo] = getattr(module, "MODELS", {})
     return known.get(model)

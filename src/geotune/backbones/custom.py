@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.types import GeotuneError
 
 
-def python_backbone(request: Request) -> Backbone:
+def python_backbone(request: BackboneSpec) -> Backbone:
     """Build `FILE.py:FUNCTION`, such as `models/mine.py:build`; the function gets the request.
 
     Raises `GeotuneError` where the file or the function is not there, where its code fails, and

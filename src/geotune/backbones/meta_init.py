@@ -17,7 +17,7 @@ _DRAWN = {torch.ops.aten.uniform_, torch.ops.aten.normal_, torch.ops.aten.erfinv
 
 
 @contextmanager
-def empty_weights() -> Iterator[None]:
+def skip_init() -> Iterator[None]:
     """Large parameters get no initial values, and fingerprints are empty, while it is open.
 
     For models of which only the shapes are asked. Memory that nobody writes takes no place.

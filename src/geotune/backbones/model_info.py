@@ -9,7 +9,7 @@ from geotune.backbones.spec import Metadata
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelInfo:
     """What a provider knows of one of its models.
 
     Attributes:
@@ -31,4 +31,4 @@ class Facts:
     std: tuple[float, ...] = ()
     modalities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     metadata: tuple[Metadata, ...] = ()
-    takes: tuple[str, ...] = ()
+    supported_options: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ Metadata = Literal["time", "location"]
 
 
 @dataclass(frozen=True)
-class Request:
+class BackboneSpec:
     """A backbone as it was asked for.
 
     Attributes:
@@ -71,7 +71,7 @@ class Request:
                 f"backbone.timesteps {self.timesteps}: {self.name} takes at most {most} dates"
             )
 
-    def refuse_all_but(self, *taken: str, metadata: Collection[str] = ()) -> None:
+    def allow_only(self, *taken: str, metadata: Collection[str] = ()) -> None:
         """Raise `GeotuneError` for an option that was given and that the model does not take.
 
         Args:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint, tapped
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import (
     fit_patch_embedding,
     load_state,
@@ -42,7 +42,7 @@ class _NoMapError(Exception):
 class TimmBackbone(Backbone):
     """A timm encoder behind geotune's contract."""
 
-    def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
         super().__init__(model, request, **kwargs)
         self._block_names = _find_blocks(model)
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
@@ -126,7 +126,7 @@ class TimmBackbone(Backbone):
         return output.permute(0, 3, 1, 2) if self.channels_last else output
 
 
-def timm_backbone(request: Request) -> TimmBackbone:
+def timm_backbone(request: BackboneSpec) -> TimmBackbone:
     """Build a timm encoder by its timm name, such as `vit_small_patch16_224`.
 
     Raises `GeotuneError` for an unknown name, and where pretrained weights cannot be had.
@@ -136,7 +136,7 @@ def timm_backbone(request: Request) -> TimmBackbone:
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"; near it: {', '.join('timm/' + n for n in near)}" if near else ""
         raise GeotuneError(f"backbone.name {request.name}: timm has no such model{hint}")
-    request.refuse_all_but()
+    request.allow_only()
     model = _create(name, in_chans=len(bands))
     note, source = None, None
     config = dict(getattr(model, "pretrained_cfg", None) or {})

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.types import GeotuneError
 
 _RGB = ("B04", "B03", "B02")
@@ -64,7 +64,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fetch(request: Request, repository: str, file: str) -> tuple[Path, str]:
+def fetch(request: BackboneSpec, repository: str, file: str) -> tuple[Path, str]:
     """A file of the Hugging Face hub, from its cache where it is there, and what to call it.
 
     Raises `GeotuneError` where nothing is published, or where it cannot be had.
@@ -86,7 +86,7 @@ def fetch(request: Request, repository: str, file: str) -> tuple[Path, str]:
         ) from error
 
 
-def hub_state(request: Request, repository: str, file: str) -> tuple[dict[str, Tensor], str]:
+def hub_state(request: BackboneSpec, repository: str, file: str) -> tuple[dict[str, Tensor], str]:
     """The tensors of `backbone.weights` or of a file of the hub, and what to call their source."""
     if request.weights is not None:
         return read_state(request.weights), str(request.weights)
@@ -94,7 +94,7 @@ def hub_state(request: Request, repository: str, file: str) -> tuple[dict[str, T
     return read_state(path), source
 
 
-def fetch_url(request: Request, url: str) -> tuple[Path, str]:
+def fetch_url(request: BackboneSpec, url: str) -> tuple[Path, str]:
     """A file from its address, from torch's hub cache where it is there, and what to call it.
 
     Raises `GeotuneError` where nothing is published, or where it cannot be had.

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from geotune.adapter_config import read_card
-from geotune.bench.grid import Cell, Labels
-from geotune.bench.hparam_search import Goal
+from geotune.adapter_config import load_adapter_config
+from geotune.bench.grid import Labels, RunSpec
+from geotune.bench.hparam_search import Objective
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.statistics import (
@@ -27,10 +27,10 @@ from geotune.bench.statistics import (
 )
 from geotune.bench.suite import Compare
 from geotune.config import parse_sections
-from geotune.factory.build_model import as_validated, build_task
-from geotune.metrics.bootstrap import Floats, draw, of_units, redrawn, times
-from geotune.metrics.state import Parts
-from geotune.training.run_dir import RunFolder
+from geotune.factory.build_model import build_task, with_val_threshold
+from geotune.metrics.bootstrap import Floats, bootstrap, multiplicities, of_units, resample_indices
+from geotune.metrics.state import MetricState
+from geotune.training.run_dir import RunDir
 from geotune.training.window_metrics import WindowParts
 
 MOST_NAMED = 3
@@ -51,7 +51,7 @@ COSTS = (
 
 
 @dataclass(frozen=True)
-class Line:
+class MethodSummary:
     """A method within a context.
 
     Attributes:
@@ -84,14 +84,14 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
+class ComparisonTable:
     """Methods within a context, such as a recipe and a share of its training data."""
 
     context: Labels
-    goal: Goal
+    goal: Objective
     reference: str
     units: int
-    lines: list[Line] = field(default_factory=list)
+    lines: list[MethodSummary] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -113,7 +113,7 @@ Repeat = tuple[tuple[Any, ...], int]
 class _Runs:
     """Runs of one method: what they repeat, their rows, and figures of drawn windows.
 
-    `redrawn` has every metric `(S, draws)`, `regions` the one that is judged by in each region.
+    `bootstrap` has every metric `(S, draws)`, `regions` the one that is judged by in each region.
     """
 
     repeats: list[Repeat]
@@ -130,14 +130,14 @@ class _Runs:
 
 
 def compare(
-    cells: Sequence[Cell],
+    cells: Sequence[RunSpec],
     rows: Sequence[Row],
-    goals: Mapping[str, Goal],
+    goals: Mapping[str, Objective],
     how: Compare,
     folder: Path,
-) -> list[Table]:
+) -> list[ComparisonTable]:
     """A table for each context, in the order of the cells."""
-    contexts: dict[tuple[Any, ...], list[tuple[Cell, Row]]] = {}
+    contexts: dict[tuple[Any, ...], list[tuple[RunSpec, Row]]] = {}
     for cell, row in zip(cells, rows, strict=True):
         context = {axis: label for axis, label in cell.context.items() if axis not in how.over}
         contexts.setdefault(tuple(context.items()), []).append((cell, row))
@@ -148,9 +148,13 @@ def compare(
 
 
 def _table(
-    context: Labels, pairs: Sequence[tuple[Cell, Row]], goal: Goal, how: Compare, folder: Path
-) -> Table:
-    by_method: dict[str, list[tuple[Cell, Row]]] = {}
+    context: Labels,
+    pairs: Sequence[tuple[RunSpec, Row]],
+    goal: Objective,
+    how: Compare,
+    folder: Path,
+) -> ComparisonTable:
+    by_method: dict[str, list[tuple[RunSpec, Row]]] = {}
     for cell, row in pairs:
         by_method.setdefault(cell.method, []).append((cell, row))
     draws = _Draws(how)
@@ -167,10 +171,10 @@ def _table(
         replace(line, frugal=frugal, fast=fast)
         for line, frugal, fast in zip(lines, *fronts, strict=True)
     ]
-    return Table(context, goal, reference, draws.units, marked)
+    return ComparisonTable(context, goal, reference, draws.units, marked)
 
 
-def _mean(line: Line, goal: Goal) -> float:
+def _mean(line: MethodSummary, goal: Objective) -> float:
     return line.figures[goal.metric].mean if goal.metric in line.figures else math.nan
 
 
@@ -200,7 +204,7 @@ class _Draws:
         """How often each unit is drawn; `names` of the windows."""
         if names not in self._often:
             rng = np.random.default_rng([1, len(self._often)])
-            self._often[names] = times(draw(units, self.how.draws, rng))
+            self._often[names] = multiplicities(resample_indices(units, self.how.draws, rng))
         return self._often[names]
 
     def runs(self, repeats: Sequence[Repeat]) -> Any:
@@ -214,7 +218,7 @@ class _Draws:
 
 
 def _runs(
-    pairs: Sequence[tuple[Cell, Row]], goal: Goal, how: Compare, folder: Path, draws: _Draws
+    pairs: Sequence[tuple[RunSpec, Row]], goal: Objective, how: Compare, folder: Path, draws: _Draws
 ) -> _Runs:
     done = [(cell, row) for cell, row in pairs if row["error"] is None]
     errors = [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None]
@@ -247,7 +251,7 @@ def _runs(
     )
 
 
-def _repeat(cell: Cell, how: Compare) -> Repeat:
+def _repeat(cell: RunSpec, how: Compare) -> Repeat:
     return tuple(cell.labels[axis] for axis in how.over), cell.labels["seed"]
 
 
@@ -256,7 +260,7 @@ def _regions(rows: Sequence[Row]) -> list[str]:
 
 
 def _drawn(
-    of: Callable[[Parts], dict[str, float]],
+    of: Callable[[MetricState], dict[str, float]],
     windows: WindowParts,
     chosen: Sequence[int],
     how: Compare,
@@ -267,22 +271,22 @@ def _drawn(
     if how.unit == "scene":
         units = of_units(units, [windows.scenes[i] for i in chosen])
     often = draws.often(tuple(windows.names[i] for i in chosen), len(units))
-    return redrawn(of, units, often)
+    return bootstrap(of, units, often)
 
 
-def _figures_of(run: Path) -> Callable[[Parts], dict[str, float]]:
+def _figures_of(run: Path) -> Callable[[MetricState], dict[str, float]]:
     """What makes figures of a run's windows; its card knows all that its task was told."""
-    task = build_task(parse_sections(read_card(run).sections, str(run)))
-    return as_validated(task, RunFolder(run).details("val")).metrics().of
+    task = build_task(parse_sections(load_adapter_config(run).sections, str(run)))
+    return with_val_threshold(task, RunDir(run).details("val")).metrics().of
 
 
-def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, draws: _Draws) -> Line:
+def _line(name: str, its: _Runs, reference: _Runs, goal: Objective, draws: _Draws) -> MethodSummary:
     def over(found: Sequence[Mapping[str, Any]], metric: str, redrawn: Floats | None) -> Estimate:
         by_run = np.array([_known(each.get(metric)) for each in found])
         drawn = np.empty(0) if redrawn is None else over_runs(redrawn, draws.runs(its.repeats))
         return estimate(by_run, drawn, draws.how.level)
 
-    return Line(
+    return MethodSummary(
         name,
         [row["run"] for row in its.rows],
         its.errors,
@@ -306,7 +310,7 @@ def _line(name: str, its: _Runs, reference: _Runs, goal: Goal, draws: _Draws) ->
     )
 
 
-def _against(its: _Runs, reference: _Runs, goal: Goal, draws: _Draws) -> Difference | None:
+def _against(its: _Runs, reference: _Runs, goal: Objective, draws: _Draws) -> Difference | None:
     """The difference in what both have done: of regions or seeds of one alone it would tell."""
     both = [repeat for repeat in reference.repeats if repeat in its.repeats]
     if not both:

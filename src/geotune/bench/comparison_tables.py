@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from geotune.bench.analysis import COSTS, Line, Table
+from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
 
@@ -21,12 +21,12 @@ HEAD = (
 )  # fmt: skip
 
 
-def head(table: Table) -> list[str]:
+def head(table: ComparisonTable) -> list[str]:
     """The names of the columns."""
     return [name.format(metric=table.goal.metric, reference=table.reference) for name in HEAD]
 
 
-def cells(table: Table, line: Line) -> list[str]:
+def cells(table: ComparisonTable, line: MethodSummary) -> list[str]:
     """What stands in a method's line, as people read it."""
     figure, cost = line.figures.get(table.goal.metric), line.cost
     against = line.against
@@ -53,7 +53,7 @@ def _starred(text: str, marked: bool) -> str:
     return f"* {text}" if marked else text
 
 
-def notes(table: Table, how: Compare) -> str:
+def notes(table: ComparisonTable, how: Compare) -> str:
     """What a reader of the table has to know."""
     better = "lower" if table.goal.lower else "higher"
     over = f"{fmt.listing(how.over)}, and seeds" if how.over else "seeds"
@@ -70,13 +70,13 @@ def notes(table: Table, how: Compare) -> str:
     )
 
 
-def others(table: Table) -> list[str]:
+def others(table: ComparisonTable) -> list[str]:
     """The metrics of all of the test part beside the one that is judged by."""
     names = dict.fromkeys(name for line in table.lines for name in line.figures)
     return [name for name in names if "/" not in name and name != table.goal.metric]
 
 
-def as_markdown(tables: Sequence[Table], how: Compare) -> str:
+def as_markdown(tables: Sequence[ComparisonTable], how: Compare) -> str:
     """All tables as Markdown, each with one of the other figures below it where there are any."""
     blocks = []
     for table in tables:
@@ -94,7 +94,7 @@ def as_markdown(tables: Sequence[Table], how: Compare) -> str:
     return "\n".join(blocks)
 
 
-def _gaps(table: Table) -> str:
+def _gaps(table: ComparisonTable) -> str:
     """What is lost in regions not seen, one a line; there may be many."""
     done = [line for line in table.lines if line.gaps]
     places = dict.fromkeys(place for line in done for place in line.gaps)
@@ -120,7 +120,7 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in (first, rule, *rest))
 
 
-def as_latex(tables: Sequence[Table], how: Compare) -> str:
+def as_latex(tables: Sequence[ComparisonTable], how: Compare) -> str:
     """All tables as LaTeX, for the package booktabs."""
     blocks = []
     for table in tables:
@@ -136,7 +136,7 @@ def as_latex(tables: Sequence[Table], how: Compare) -> str:
     return "\n".join(blocks)
 
 
-def as_csv(tables: Sequence[Table]) -> str:
+def as_csv(tables: Sequence[ComparisonTable]) -> str:
     """One CSV of all tables, with plain numbers; what is not known is empty."""
     contexts = list(dict.fromkeys(axis for table in tables for axis in table.context))
     buffer = io.StringIO()
@@ -161,7 +161,7 @@ def as_csv(tables: Sequence[Table]) -> str:
     return buffer.getvalue()
 
 
-def for_terminal(table: Table) -> Drawn:
+def for_terminal(table: ComparisonTable) -> Drawn:
     """A table for rich: what a terminal is wide enough for."""
     from rich.table import Table as Drawn
 

@@ -11,20 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geotune.adapter_config import read_card
-from geotune.bench.analysis import Table
+from geotune.adapter_config import load_adapter_config
+from geotune.bench.analysis import ComparisonTable
 from geotune.bench.runner import RUNS
-from geotune.config import read_recipe
-from geotune.data.window_datasets import GridWindows
+from geotune.config import load_recipe
+from geotune.data.window_datasets import GridWindowDataset
 from geotune.factory.build_data import build_data
-from geotune.factory.build_model import Built, load_adapter
+from geotune.factory.build_model import BuiltModel, load_adapter
 from geotune.report.context import Example
 from geotune.report.from_run import page_name
 from geotune.report.rgb import to_rgb
 from geotune.report.tasks.base import Picture, Shown, TaskPage
 from geotune.report.tasks.registry import PAGES
 from geotune.training.evaluate import predict_windows
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 from geotune.training.window_metrics import WindowParts
 from geotune.types import Sample
 from geotune.utils.colors import Color, palette
@@ -34,16 +34,16 @@ WINDOWS = 4
 
 
 @dataclass(frozen=True)
-class Differing:
+class Disagreements:
     """Windows in which two methods differ: pictures of both by title; classes in their colours."""
 
-    table: Table
+    table: ComparisonTable
     methods: tuple[str, str]
     windows: list[Example]
     legend: list[tuple[str, Color]]
 
 
-def differing(table: Table, folder: Path) -> Differing | None:
+def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | None:
     """The reference and the best other method on the test windows that part them most.
 
     None where there are not two, or their windows are not the same.
@@ -59,7 +59,7 @@ def differing(table: Table, folder: Path) -> Differing | None:
     if found[0].names != found[1].names:
         return None
     chosen = _chosen(found[1].scores - found[0].scores)
-    recipe, _ = read_recipe(RunFolder(runs[0]).recipe)
+    recipe, _ = load_recipe(RunDir(runs[0]).recipe)
     windows = build_data(recipe).test
     assert windows is not None  # both are tested
     page = PAGES[page_name(recipe)]
@@ -82,9 +82,11 @@ def differing(table: Table, folder: Path) -> Differing | None:
                 }
         caption = f"{names[0]}: {said}; {names[1]}: {said_too}"
         examples.append(Example(windows.name(index), caption, pictures))
-    classes = read_card(runs[0]).sections["task"].get("classes", []) if page.legend else []
+    classes = (
+        load_adapter_config(runs[0]).sections["task"].get("classes", []) if page.legend else []
+    )
     legend = list(zip(classes, palette(classes), strict=True))
-    return Differing(table, names, examples, legend)
+    return Disagreements(table, names, examples, legend)
 
 
 def _own_file(backbone: str) -> str | None:
@@ -93,7 +95,7 @@ def _own_file(backbone: str) -> str | None:
 
 
 def _predicted(
-    built: Built, windows: GridWindows, chosen: list[int], parts: WindowParts
+    built: BuiltModel, windows: GridWindowDataset, chosen: list[int], parts: WindowParts
 ) -> list[tuple[Sample, Tensor, float]]:
     predicted = predict_windows(
         built.model, built.task, windows, chosen, device=torch.device("cpu")
@@ -105,7 +107,7 @@ def _predicted(
 
 
 def _draw(
-    page: TaskPage, built: Built, run: Path, sample: Sample, prediction: Tensor, score: float
+    page: TaskPage, built: BuiltModel, run: Path, sample: Sample, prediction: Tensor, score: float
 ) -> tuple[str, Mapping[str, Picture]]:
     return page.draw(
         Shown(
@@ -116,7 +118,7 @@ def _draw(
             built.task.classes,
             palette(built.task.classes),
             getattr(built.task, "unit", ""),
-            RunFolder(run).details("val"),
+            RunDir(run).details("val"),
         )
     )
 

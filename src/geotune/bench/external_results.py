@@ -11,7 +11,7 @@ from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
-class Figure:
+class ExternalResult:
     """One published number.
 
     Attributes:
@@ -28,7 +28,7 @@ class Figure:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_published(asked: Published) -> list[Figure]:
+def read_external_results(asked: Published) -> list[ExternalResult]:
     """The figures that a suite asks for; a cell without a number gives none.
 
     Raises `GeotuneError` for a file that cannot be read, columns that it lacks, and one in which no
@@ -58,7 +58,7 @@ def read_published(asked: Published) -> list[Figure]:
             value = _number(asked, row.get(column, ""))
             if value is not None:
                 spread = _number(asked, row.get(asked.spreads.get(recipe, ""), ""))
-                figures.append(Figure(recipe, method, value, spread, asked.source, labels))
+                figures.append(ExternalResult(recipe, method, value, spread, asked.source, labels))
     return figures
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from geotune.bench.baselines import BASELINES
 from geotune.bench.suite import Changes, Suite, nearest
-from geotune.config import Recipe, RecipeError, read_recipe
+from geotune.config import Recipe, RecipeError, load_recipe
 
 METHOD = "method"
 """The axis of what is compared, where none of the grid varies the method."""
@@ -23,7 +23,7 @@ Labels = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunSpec:
     """One combination of what varies: a line in the table of all runs.
 
     Attributes:
@@ -62,10 +62,10 @@ class Cell:
         """All labels but method and seed: within what methods are compared."""
         return {axis: label for axis, label in self.group.items() if axis != self.axis}
 
-    def with_changes(self, changes: Changes) -> Cell:
+    def with_changes(self, changes: Changes) -> RunSpec:
         """The same with more changes."""
         changed = {**self.changes, **changes}
-        recipe, _ = read_recipe(self.path, as_overrides(changed))
+        recipe, _ = load_recipe(self.path, as_overrides(changed))
         return replace(self, changes=changed, recipe=recipe)
 
 
@@ -82,7 +82,7 @@ def _as_yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=9999).split("\n")[0]
 
 
-def expand(suite: Suite) -> tuple[list[Cell], list[str]]:
+def expand(suite: Suite) -> tuple[list[RunSpec], list[str]]:
     """The cells of a suite, in order, and what a user should know.
 
     Raises `RecipeError` for a combination under which a recipe does not read, two runs that would
@@ -90,7 +90,7 @@ def expand(suite: Suite) -> tuple[list[Cell], list[str]]:
     """
     axis = next((a for a, each in suite.grid.items() if _about_methods(each)), METHOD)
     _check_exclude(suite, axis)
-    cells: list[Cell] = []
+    cells: list[RunSpec] = []
     notes: list[str] = []
     for recipe in suite.recipes:
         own = [_cell(suite, axis, recipe, *chosen) for chosen in _chosen(suite, axis, recipe)]
@@ -129,13 +129,13 @@ def _chosen(
         yield labels, changes
 
 
-def _cell(suite: Suite, axis: str, name: str, labels: Labels, changes: Changes) -> Cell | None:
+def _cell(suite: Suite, axis: str, name: str, labels: Labels, changes: Changes) -> RunSpec | None:
     """The cell of a combination; None where it is left out."""
     path = suite.recipes[name].path
     if axis in labels and _left_out(suite, labels):  # it may be left out because it does not read
         return None
     try:
-        recipe, _ = read_recipe(path, as_overrides(changes))
+        recipe, _ = load_recipe(path, as_overrides(changes))
     except RecipeError as error:
         said = ", ".join(f"{axis} {label}" for axis, label in labels.items() if axis != "recipe")
         raise RecipeError(f"{name} with {said}: {error}") from error
@@ -143,23 +143,23 @@ def _cell(suite: Suite, axis: str, name: str, labels: Labels, changes: Changes) 
         labels = {"recipe": name, axis: recipe.method.kind, **labels}
         if _left_out(suite, labels):
             return None
-    return Cell(folder_name(labels), labels, changes, path, recipe, axis)
+    return RunSpec(folder_name(labels), labels, changes, path, recipe, axis)
 
 
 def _baseline(
-    suite: Suite, axis: str, recipe: str, name: str, cells: Sequence[Cell], notes: list[str]
-) -> list[Cell]:
+    suite: Suite, axis: str, recipe: str, name: str, cells: Sequence[RunSpec], notes: list[str]
+) -> list[RunSpec]:
     """The cells of a baseline: it takes the place of every method.
 
     Those that are one training, such as a UNet from scratch beside several backbones, are one run.
     """
     baseline = BASELINES[name]
-    found: list[Cell] = []
+    found: list[RunSpec] = []
     for labels, changes in _chosen(suite, axis, recipe, methods=False):
         labels = {"recipe": recipe, axis: name, **labels}
         if _left_out(suite, labels):
             continue
-        plain, _ = read_recipe(suite.recipes[recipe].path, as_overrides(changes))
+        plain, _ = load_recipe(suite.recipes[recipe].path, as_overrides(changes))
         refusal = baseline.refuses(plain)
         if refusal is not None:
             notes.append(f"{recipe}: {refusal}")
@@ -175,7 +175,7 @@ def _baseline(
     return found
 
 
-def _same_training(cell: Cell, other: Cell) -> bool:
+def _same_training(cell: RunSpec, other: RunSpec) -> bool:
     return cell.context == other.context and cell.recipe == other.recipe
 
 
@@ -215,8 +215,8 @@ def folder_name(labels: Labels) -> str:
     return f"{recipe}/{'-'.join(others)}"
 
 
-def _refuse_shared_folders(cells: Sequence[Cell]) -> None:
-    first: dict[str, Cell] = {}
+def _refuse_shared_folders(cells: Sequence[RunSpec]) -> None:
+    first: dict[str, RunSpec] = {}
     for cell in cells:
         other = first.setdefault(cell.name.lower(), cell)  # file systems may not tell case apart
         again = other is not cell and other.recipe == cell.recipe and other.method in BASELINES
@@ -227,5 +227,5 @@ def _refuse_shared_folders(cells: Sequence[Cell]) -> None:
             )
 
 
-def _said(cell: Cell) -> str:
+def _said(cell: RunSpec) -> str:
     return "(" + ", ".join(f"{axis} {label}" for axis, label in cell.labels.items()) + ")"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geotune.bench.grid import Cell
-from geotune.bench.local_executor import Outcome
+from geotune.bench.grid import RunSpec
+from geotune.bench.local_executor import JobResult
 from geotune.bench.suite import Changes, Search
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 from geotune.types import GeotuneError
 
 RANDOM_TRIALS = 3
@@ -19,7 +19,7 @@ RANDOM_TRIALS = 3
 
 
 @dataclass(frozen=True)
-class Goal:
+class Objective:
     """By which metric runs are judged, and whether it shrinks as they get better."""
 
     metric: str
@@ -27,7 +27,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search came to.
 
     Attributes:
@@ -46,9 +46,13 @@ class Found:
         return {"key": self.key, "value": self.value, "score": self.score, "trials": self.trials}
 
 
-def look_for(
-    search: Search, cell: Cell, goal: Goal, folder: Path, do: Callable[[Cell, Path], Outcome]
-) -> Found:
+def search(
+    search: Search,
+    cell: RunSpec,
+    goal: Objective,
+    folder: Path,
+    do: Callable[[RunSpec, Path], JobResult],
+) -> SearchResult:
     """Try numbers on a cell, each as a run below `folder`, and say which was best.
 
     The sampler is seeded and is told of every trial in order, so that the same numbers come again
@@ -67,7 +71,7 @@ def look_for(
         outcome = do(trial_of(search, cell, value), run)
         score = math.nan
         if outcome.error is None:
-            found = RunFolder(run).read_json("metrics")["val"][goal.metric]
+            found = RunDir(run).read_json("metrics")["val"][goal.metric]
             score = math.nan if found is None else float(found)
         else:
             error = outcome.error
@@ -83,16 +87,16 @@ def look_for(
             + (f"; the last one: {error}" if error else "")
         )
     score, value = min(rated) if goal.lower else max(rated)
-    return Found(search.key, value, score, trials)
+    return SearchResult(search.key, value, score, trials)
 
 
-def trial_of(search: Search, cell: Cell, value: float) -> Cell:
+def trial_of(search: Search, cell: RunSpec, value: float) -> RunSpec:
     """The cell that tries a number."""
     short: Changes = {} if search.epochs is None else {"train.epochs": search.epochs}
-    return settled(search, cell, value).with_changes({**short, "train.seed": search.seed})
+    return with_best(search, cell, value).with_changes({**short, "train.seed": search.seed})
 
 
-def settled(search: Search, cell: Cell, value: float) -> Cell:
+def with_best(search: Search, cell: RunSpec, value: float) -> RunSpec:
     """The cell with a number; where one rate served the backbone, too, it goes on to."""
     train = cell.recipe.train
     both = search.key == "train.lr" and train.backbone_lr == train.lr

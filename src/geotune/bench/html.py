@@ -14,7 +14,7 @@ from typing import Any, get_args
 from markupsafe import Markup
 
 import geotune
-from geotune.bench.analysis import Line, Table
+from geotune.bench.analysis import ComparisonTable, MethodSummary
 from geotune.bench.comparison_tables import (
     HEAD,
     between,
@@ -27,8 +27,8 @@ from geotune.bench.comparison_tables import (
     signed,
     with_spread,
 )
-from geotune.bench.disagreements import Differing
-from geotune.bench.external_results import Figure
+from geotune.bench.disagreements import Disagreements
+from geotune.bench.external_results import ExternalResult
 from geotune.bench.statistics import Estimate, Verdict
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
@@ -99,7 +99,7 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Content:
+class PageContext:
     """What a page shows.
 
     Attributes:
@@ -112,17 +112,17 @@ class Content:
     """
 
     name: str
-    tables: Sequence[Table]
+    tables: Sequence[ComparisonTable]
     figures: Sequence[Mapping[str, Curve]]
     how: Compare
     pages: Mapping[str, TaskPage]
-    differing: Sequence[Differing]
-    published: Sequence[Figure]
+    differing: Sequence[Disagreements]
+    published: Sequence[ExternalResult]
     notes: Sequence[str]
     device: str
 
 
-def render(content: Content) -> str:
+def render(content: PageContext) -> str:
     """The page as HTML."""
     script = _own("bench.js")
     tables, how = content.tables, content.how
@@ -171,7 +171,7 @@ def render(content: Content) -> str:
     )
 
 
-def sentences(table: Table, how: Compare) -> list[str]:
+def sentences(table: ComparisonTable, how: Compare) -> list[str]:
     """What a table says, for a person who reads nothing else."""
     metric = table.goal.metric
     done = [line for line in table.lines if metric in line.figures]
@@ -215,7 +215,7 @@ def _own(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _table(table: Table, how: Compare) -> dict[str, Any]:
+def _table(table: ComparisonTable, how: Compare) -> dict[str, Any]:
     names = head(table)
     return {
         "recipe": table.recipe,
@@ -237,7 +237,7 @@ def _table(table: Table, how: Compare) -> dict[str, Any]:
     }
 
 
-def _values(table: Table, line: Line) -> list[float | str]:
+def _values(table: ComparisonTable, line: MethodSummary) -> list[float | str]:
     """What a line is sorted by, column for column."""
     figure, against, cost = line.figures.get(table.goal.metric), line.against, line.cost
     return [
@@ -255,7 +255,7 @@ def _values(table: Table, line: Line) -> list[float | str]:
     ]  # fmt: skip
 
 
-def _others(table: Table) -> list[dict[str, Any]]:
+def _others(table: ComparisonTable) -> list[dict[str, Any]]:
     lines = {
         line.method: {name: line.figures[name] for name in others(table) if name in line.figures}
         for line in table.lines
@@ -263,7 +263,7 @@ def _others(table: Table) -> list[dict[str, Any]]:
     return _block(table.recipe, table.title, lines)
 
 
-def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:
+def _classes(table: ComparisonTable, each: str | None) -> list[dict[str, Any]]:
     lines = {
         line.method: {
             name.removeprefix(f"{each}/"): figure
@@ -275,14 +275,14 @@ def _classes(table: Table, each: str | None) -> list[dict[str, Any]]:
     return _block(table.recipe, f"{table.title}: {each}", lines)
 
 
-def _regions(table: Table) -> list[dict[str, Any]]:
+def _regions(table: ComparisonTable) -> list[dict[str, Any]]:
     """None where the whole test part is one region."""
     lines = {line.method: line.regions for line in table.lines}
     several = len({region for figures in lines.values() for region in figures}) > 1
     return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines) if several else []
 
 
-def _gaps(table: Table) -> list[dict[str, Any]]:
+def _gaps(table: ComparisonTable) -> list[dict[str, Any]]:
     lines = {line.method: line.gaps for line in table.lines}
     return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines, signs=True)
 
@@ -331,7 +331,7 @@ def _cell(figure: Estimate | None, signs: bool) -> tuple[str, str, float | str]:
     return mean, "" if interval == fmt.DASH else interval, plain(figure.mean)
 
 
-def _windows(found: Differing) -> dict[str, Any]:
+def _windows(found: Disagreements) -> dict[str, Any]:
     return {
         "recipe": found.table.recipe,
         "title": found.table.title,
@@ -344,7 +344,7 @@ def _windows(found: Differing) -> dict[str, Any]:
     }
 
 
-def _beside(table: Table, published: Sequence[Figure]) -> list[dict[str, Any]]:
+def _beside(table: ComparisonTable, published: Sequence[ExternalResult]) -> list[dict[str, Any]]:
     """The numbers of each source beside ours, by method."""
     ours = {
         line.method: with_spread(line.figures[m].mean, line.figures[m].spread)

@@ -14,12 +14,12 @@ from typing import Any
 
 import geotune
 from geotune.bench.energy import EnergyWatch
-from geotune.training.run_dir import RunFolder
+from geotune.training.run_dir import RunDir
 from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
-class Work:
+class Job:
     """What a worker is told: plain values, so that any machine can be sent them.
 
     Attributes:
@@ -40,7 +40,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What it came to.
 
     Attributes:
@@ -56,7 +56,7 @@ class StoppedError(Exception):
     """The suite is stopped by its user."""
 
 
-class Worker:
+class LocalExecutor:
     """Does work on this machine. Several threads may use one."""
 
     def __init__(self) -> None:
@@ -64,16 +64,16 @@ class Worker:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def do(self, work: Work) -> Outcome:
+    def run(self, work: Job) -> JobResult:
         """Fit, and test; what is done already is not done again.
 
         Raises `StoppedError` after `stop`.
         """
-        begun = RunFolder(Path(work.where, work.run)).holds_work
+        begun = RunDir(Path(work.where, work.run)).has_checkpoint
         watch = EnergyWatch()
         fit = ["fit", work.path, *work.overrides, f"train.run={work.run}"]
         error = self._commands([fit, ["test", work.run]] if work.tests else [fit], work)
-        return Outcome(error, None if begun or error else watch.joules())
+        return JobResult(error, None if begun or error else watch.joules())
 
     def stop(self) -> None:
         """End what is being done; every run goes on from its last epoch another time."""
@@ -82,7 +82,7 @@ class Worker:
             for child in self._children:
                 child.terminate()
 
-    def _commands(self, commands: Sequence[Sequence[str]], work: Work) -> str | None:
+    def _commands(self, commands: Sequence[Sequence[str]], work: Job) -> str | None:
         """Run commands of geotune in one process; what went wrong, or None."""
         # The child is to be this geotune, whatever copy is installed.
         roots = [str(Path(geotune.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -145,9 +145,9 @@ def _reason(code: int, out: str, said: str) -> str:
 
 def is_done(run: Path, recipe: Any, *, tests: bool = True) -> bool:
     """Whether a run folder holds all that work on this recipe leaves."""
-    folder = RunFolder(run)
+    folder = RunDir(run)
     try:
-        if not folder.is_finished(folder.resolved(recipe)):
+        if not folder.is_finished(folder.with_saved_defaults(recipe)):
             return False
         return not tests or (
             "test" in folder.read_json("metrics") and folder.test_windows.is_file()

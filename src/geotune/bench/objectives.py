@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geotune.bench.grid import Cell
-from geotune.bench.hparam_search import Goal
+from geotune.bench.grid import RunSpec
+from geotune.bench.hparam_search import Objective
 from geotune.bench.suite import Suite, nearest
 from geotune.config import RecipeError
 from geotune.factory.build_model import build_task
@@ -14,12 +14,14 @@ from geotune.report.tasks.base import TaskPage
 from geotune.report.tasks.registry import PAGES
 
 
-def goals_of(suite: Suite, cells: Sequence[Cell]) -> tuple[dict[str, Goal], dict[str, TaskPage]]:
+def objectives_of(
+    suite: Suite, cells: Sequence[RunSpec]
+) -> tuple[dict[str, Objective], dict[str, TaskPage]]:
     """By recipe's name its goal, and its task's part of a page.
 
     Raises `RecipeError` for a metric that a task does not have.
     """
-    goals: dict[str, Goal] = {}
+    goals: dict[str, Objective] = {}
     pages: dict[str, TaskPage] = {}
     for cell in cells:
         name = cell.labels["recipe"]
@@ -32,6 +34,6 @@ def goals_of(suite: Suite, cells: Sequence[Cell]) -> tuple[dict[str, Goal], dict
                 f"{cell.recipe.task.kind}; {nearest(metric, task.metric_names)}"
             )
         lower = metric in task.lower_is_better
-        goals.setdefault(name, Goal(metric, lower))
+        goals.setdefault(name, Objective(metric, lower))
         pages.setdefault(name, PAGES[page_name(cell.recipe)])
     return goals, pages

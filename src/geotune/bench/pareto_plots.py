@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geotune.bench.analysis import Line, Table
+from geotune.bench.analysis import ComparisonTable, MethodSummary
 from geotune.bench.label_placement import name_dots
 from geotune.report.plots import BLUE, ORANGE, Curve, as_file, new_axes, svg
 from geotune.utils.atomic import write_atomically
@@ -39,14 +39,14 @@ ACROSS = (
 )
 
 
-def fronts(table: Table, number: int) -> dict[str, Curve]:
+def fronts(table: ComparisonTable, number: int) -> dict[str, Curve]:
     """The figures of a table by name, the `number`-th on its page; none of what is not known."""
     made = {each.name: _front(table, each, f"front{number}{each.name}") for each in ACROSS}
     return {name: curve for name, curve in made.items() if curve is not None}
 
 
 def write_figures(
-    folder: Path, tables: Sequence[Table], figures: Sequence[Mapping[str, Curve]]
+    folder: Path, tables: Sequence[ComparisonTable], figures: Sequence[Mapping[str, Curve]]
 ) -> None:
     """The figures of each table as SVGs of their own, called by the table and the cost."""
     for table, curves in zip(tables, figures, strict=True):
@@ -55,7 +55,7 @@ def write_figures(
             write_atomically(folder / f"{title}-{name}.svg", as_file(curve.svg).encode())
 
 
-def _front(table: Table, across: Across, prefix: str) -> Curve | None:
+def _front(table: ComparisonTable, across: Across, prefix: str) -> Curve | None:
     metric = table.goal.metric
     lines = [line for line in table.lines if metric in line.figures and line.cost[across.cost]]
     if not lines:
@@ -87,7 +87,7 @@ def _front(table: Table, across: Across, prefix: str) -> Curve | None:
     return Curve(title, svg(figure, prefix), words)
 
 
-def _x(line: Line, across: Across) -> float:
+def _x(line: MethodSummary, across: Across) -> float:
     value = line.cost[across.cost]
     assert value is not None
     return value / across.unit

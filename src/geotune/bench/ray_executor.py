@@ -5,15 +5,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from geotune.bench.local_executor import Outcome, StoppedError, Work, Worker
+from geotune.bench.local_executor import Job, JobResult, LocalExecutor, StoppedError
 from geotune.types import GeotuneError
 
 RETRIES = 3
 """How often a run is tried again whose worker has died; it goes on from its last epoch."""
 
 
-class RayWorker:
-    """Does work on a cluster, in place of `Worker`.
+class RayExecutor:
+    """Does work on a cluster, in place of `LocalExecutor`.
 
     Every machine of it needs geotune and the suite's folder under the same path. A run takes one
     processor, and one GPU where the cluster has any.
@@ -47,21 +47,21 @@ class RayWorker:
         self._pending: set[Any] = set()
         self._stopped = False
 
-    def do(self, work: Work) -> Outcome:
-        """As `Worker.do`, on any machine of the cluster."""
+    def run(self, work: Job) -> JobResult:
+        """As `LocalExecutor.run`, on any machine of the cluster."""
         if self._stopped:
             raise StoppedError
         errors = self._ray.exceptions
         pending = self._task.remote(work)
         self._pending.add(pending)
         try:
-            outcome: Outcome = self._ray.get(pending)
+            outcome: JobResult = self._ray.get(pending)
         except (errors.TaskCancelledError, errors.WorkerCrashedError) as error:
             if self._stopped:
                 raise StoppedError from error
-            return Outcome(f"its worker has died {RETRIES + 1} times ({error})")
+            return JobResult(f"its worker has died {RETRIES + 1} times ({error})")
         except errors.RayError as error:
-            return Outcome(f"Ray: {error}")
+            return JobResult(f"Ray: {error}")
         finally:
             self._pending.discard(pending)
         return outcome
@@ -73,5 +73,5 @@ class RayWorker:
             self._ray.cancel(pending, force=True)
 
 
-def _do(work: Work) -> Outcome:
-    return Worker().do(work)
+def _do(work: Job) -> JobResult:
+    return LocalExecutor().run(work)

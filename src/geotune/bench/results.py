@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from geotune.bench.grid import Cell
-from geotune.bench.local_executor import Outcome
+from geotune.bench.grid import RunSpec
+from geotune.bench.local_executor import JobResult
 from geotune.bench.suite import label_of
-from geotune.training.run_dir import RunFolder, finite
+from geotune.training.run_dir import RunDir, finite
 from geotune.utils.atomic import write_atomically
 
 Row = dict[str, Any]
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 ROWS = "rows.jsonl"
 
 
-def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | None) -> Row:
+def row_of(cell: RunSpec, run: Path, outcome: JobResult, found: Mapping[str, Any] | None) -> Row:
     """The row of a cell: what was chosen, the recipe's keys that this changes, and what came out.
 
     `found` is what a search found for it; without a metric where the run failed, and with its
@@ -35,7 +35,7 @@ def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | N
     }
     if outcome.error is not None:
         return row
-    folder = RunFolder(run)
+    folder = RunDir(run)
     metrics = folder.read_json("metrics")
     return {
         **row,
@@ -47,7 +47,7 @@ def row_of(cell: Cell, run: Path, outcome: Outcome, found: Mapping[str, Any] | N
     }
 
 
-def chosen(cell: Cell) -> Row:
+def chosen(cell: RunSpec) -> Row:
     """Where a cell stands in the grid: its labels by axis.
 
     A label that names a key's value is that value. That of a baseline is its name along the axis of
@@ -60,7 +60,7 @@ def chosen(cell: Cell) -> Row:
     }
 
 
-def _keys(cell: Cell) -> Row:
+def _keys(cell: RunSpec) -> Row:
     """Values by the recipe's keys that the suite sets; the method's kind and the seed always."""
     recipe = cell.recipe
     return {
@@ -80,7 +80,7 @@ def _flat(changes: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _cost(folder: RunFolder, outcome: Outcome) -> dict[str, Any]:
+def _cost(folder: RunDir, outcome: JobResult) -> dict[str, Any]:
     """Memory in bytes, time in seconds, sizes, energy in joules.
 
     The time of a step is that of the fastest epoch, the one that other work on the machine held up

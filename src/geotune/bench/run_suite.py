@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geotune.bench.external_results import read_published
-from geotune.bench.grid import Cell, expand
+from geotune.bench.external_results import read_external_results
+from geotune.bench.grid import RunSpec, expand
 from geotune.bench.results import ROWS, Row, chosen, read_rows
 from geotune.bench.suite import Search, Suite, nearest, read_suite
 from geotune.config import RecipeError
-from geotune.training.lock import alone_in
+from geotune.training.lock import exclusive_lock
 from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 
@@ -62,13 +62,13 @@ def bench(
     cells, notes = expand(suite)
     for note in notes:
         say(f"note: {note}")
-    published = [figure for each in suite.published for figure in read_published(each)]
+    published = [figure for each in suite.published for figure in read_external_results(each)]
     _check_compare(suite, cells)
     if suite.search is not None:
         _check_search(suite.search, cells)
-    from geotune.bench.objectives import goals_of  # imports torch, for seconds
+    from geotune.bench.objectives import objectives_of  # imports torch, for seconds
 
-    goals, pages = goals_of(suite, cells)
+    goals, pages = objectives_of(suite, cells)
     rows = (
         _rows_there(folder, cells)
         if table_only
@@ -76,8 +76,8 @@ def bench(
     )
     from geotune.bench.analysis import compare
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
-    from geotune.bench.disagreements import differing
-    from geotune.bench.html import Content, render
+    from geotune.bench.disagreements import find_disagreements
+    from geotune.bench.html import PageContext, render
     from geotune.bench.pareto_plots import fronts, write_figures
     from geotune.report.page import write_page
 
@@ -94,9 +94,9 @@ def bench(
     say("drawing")
     figures = [fronts(table, number) for number, table in enumerate(tables)]
     write_figures(folder / "figures", tables, figures)
-    maps = [found for table in tables if (found := differing(table, folder)) is not None]
+    maps = [found for table in tables if (found := find_disagreements(table, folder)) is not None]
     devices = dict.fromkeys(row["cost"]["device"] for _, row in kept if row["error"] is None)
-    content = Content(
+    content = PageContext(
         path.stem, tables, figures, how, pages, maps, published, notes, ", ".join(devices)
     )
     write_page(folder / PAGE, render(content))
@@ -107,30 +107,30 @@ def _run(
     suite: Suite,
     folder: Path,
     path: Path,
-    cells: Sequence[Cell],
+    cells: Sequence[RunSpec],
     goals: Any,
     workers: int | None,
     ray: str | None,
     tell: Callable[[str, str, int, int], None],
 ) -> list[Row]:
-    from geotune.bench.local_executor import Worker
-    from geotune.bench.runner import Doer, Execution
+    from geotune.bench.local_executor import LocalExecutor
+    from geotune.bench.runner import Execution, Executor
 
     at_once = workers or suite.workers
-    doer: Doer
+    doer: Executor
     if ray is None:
-        doer = Worker()
+        doer = LocalExecutor()
     else:
-        from geotune.bench.ray_executor import RayWorker
+        from geotune.bench.ray_executor import RayExecutor
 
-        doer = RayWorker(ray)
+        doer = RayExecutor(ray)
         at_once = workers or doer.processors
-    with alone_in(folder):
+    with exclusive_lock(folder):
         write_atomically(folder / "suite.yaml", path.read_bytes())
         return Execution(folder, doer, at_once, goals, tell, suite.search).run(cells)
 
 
-def _rows_there(folder: Path, cells: Sequence[Cell]) -> list[Row | None]:
+def _rows_there(folder: Path, cells: Sequence[RunSpec]) -> list[Row | None]:
     """The rows of an earlier start, by cell."""
     found = {row["run"]: row for row in read_rows(folder / ROWS)}
     rows = [found[cell.name] | chosen(cell) if cell.name in found else None for cell in cells]
@@ -141,7 +141,7 @@ def _rows_there(folder: Path, cells: Sequence[Cell]) -> list[Row | None]:
     return rows
 
 
-def _check_compare(suite: Suite, cells: Sequence[Cell]) -> None:
+def _check_compare(suite: Suite, cells: Sequence[RunSpec]) -> None:
     if cells[0].axis in suite.compare.over:
         raise RecipeError(f"compare.over: {cells[0].axis} is what is compared; leave it out")
     to = suite.compare.to
@@ -150,7 +150,7 @@ def _check_compare(suite: Suite, cells: Sequence[Cell]) -> None:
         raise RecipeError(f"compare.to: {to!r} is no method of this suite; {nearest(to, methods)}")
 
 
-def _check_search(search: Search, cells: Sequence[Cell]) -> None:
+def _check_search(search: Search, cells: Sequence[RunSpec]) -> None:
     from geotune.bench.hparam_search import load_optuna, trial_of
 
     load_optuna()

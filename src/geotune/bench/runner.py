@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from geotune.bench.grid import Cell, folder_name
-from geotune.bench.hparam_search import Found, Goal, look_for, settled
-from geotune.bench.local_executor import Outcome, Work, is_done
+from geotune.bench.grid import RunSpec, folder_name
+from geotune.bench.hparam_search import Objective, SearchResult, search, with_best
+from geotune.bench.local_executor import Job, JobResult, is_done
 from geotune.bench.results import ROWS, Row, chosen, read_rows, row_of, write_rows
 from geotune.bench.suite import Search
 from geotune.types import GeotuneError
@@ -19,10 +19,10 @@ from geotune.types import GeotuneError
 RUNS, TRIALS = "runs", "search"
 
 
-class Doer(Protocol):
+class Executor(Protocol):
     """What does work: this machine, or a cluster."""
 
-    def do(self, work: Work) -> Outcome:
+    def run(self, work: Job) -> JobResult:
         """Do it; a run that fails is an outcome with an error."""
 
     def stop(self) -> None:
@@ -42,13 +42,13 @@ class Execution:
     """
 
     folder: Path
-    doer: Doer
+    doer: Executor
     workers: int
-    goals: Mapping[str, Goal]
+    goals: Mapping[str, Objective]
     tell: Callable[[str, str, int, int], None]
     search: Search | None = None
 
-    def run(self, cells: Sequence[Cell]) -> list[Row]:
+    def run(self, cells: Sequence[RunSpec]) -> list[Row]:
         """The rows of all cells, in their order; after each run they are written anew.
 
         What is done already, as the run folders say, is not done again. Ctrl+C ends what is being
@@ -65,14 +65,14 @@ class Execution:
                 raise
 
     def _search(
-        self, pool: ThreadPoolExecutor, cells: Sequence[Cell]
-    ) -> dict[str, Found | GeotuneError]:
+        self, pool: ThreadPoolExecutor, cells: Sequence[RunSpec]
+    ) -> dict[str, SearchResult | GeotuneError]:
         """By the name of a group of seeds what was found, or why nothing was."""
         if self.search is None:
             return {}
         groups = {folder_name(cell.group): cell for cell in cells}
         futures = {pool.submit(self._look, name, cell): name for name, cell in groups.items()}
-        found: dict[str, Found | GeotuneError] = {}
+        found: dict[str, SearchResult | GeotuneError] = {}
         for future in as_completed(futures):
             name = futures[future]
             try:
@@ -83,19 +83,19 @@ class Execution:
             self.tell(f"search {name}", said, len(found), len(groups))
         return found
 
-    def _look(self, name: str, cell: Cell) -> Found:
+    def _look(self, name: str, cell: RunSpec) -> SearchResult:
         assert self.search is not None
         goal = self.goals[cell.labels["recipe"]]
         folder = self.folder / TRIALS / name
-        return look_for(
+        return search(
             self.search, cell, goal, folder, lambda trial, run: self._do(trial, run, tests=False)
         )
 
     def _all(
         self,
         pool: ThreadPoolExecutor,
-        cells: Sequence[Cell],
-        found: Mapping[str, Found | GeotuneError],
+        cells: Sequence[RunSpec],
+        found: Mapping[str, SearchResult | GeotuneError],
         earlier: Mapping[str, Row],
     ) -> list[Row]:
         runs: dict[str, list[int]] = {}
@@ -115,26 +115,29 @@ class Execution:
         return [rows[i] for i in range(len(cells))]
 
     def _row(
-        self, cell: Cell, found: Mapping[str, Found | GeotuneError], earlier: Mapping[str, Row]
+        self,
+        cell: RunSpec,
+        found: Mapping[str, SearchResult | GeotuneError],
+        earlier: Mapping[str, Row],
     ) -> Row:
         searched: dict[str, Any] | None = None
         if self.search is not None:
             best = found[folder_name(cell.group)]
             if isinstance(best, GeotuneError):
-                return row_of(cell, self.folder, Outcome(str(best)), None)
-            cell, searched = settled(self.search, cell, best.value), best.as_row()
+                return row_of(cell, self.folder, JobResult(str(best)), None)
+            cell, searched = with_best(self.search, cell, best.value), best.as_row()
         run = self.folder / RUNS / cell.name
         before = earlier.get(cell.name, {}).get("cost") or {}
         outcome = self._do(cell, run, joules=before.get("joules"))
         return row_of(cell, run, outcome, searched)
 
     def _do(
-        self, cell: Cell, run: Path, *, tests: bool = True, joules: float | None = None
-    ) -> Outcome:
+        self, cell: RunSpec, run: Path, *, tests: bool = True, joules: float | None = None
+    ) -> JobResult:
         """Have a cell trained; `joules` are those of a run that is done."""
         if is_done(run, cell.recipe, tests=tests):
-            return Outcome(joules=joules)
-        work = Work(
+            return JobResult(joules=joules)
+        work = Job(
             str(cell.path),
             cell.overrides,
             str(run),
@@ -142,4 +145,4 @@ class Execution:
             max(1, (os.cpu_count() or 1) // self.workers) if self.workers > 1 else None,
             os.getcwd(),
         )
-        return self.doer.do(work)
+        return self.doer.run(work)

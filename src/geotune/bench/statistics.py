@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.metrics.bootstrap import Floats, draw, interval
+from geotune.metrics.bootstrap import Floats, percentile_interval, resample_indices
 
 Verdict = Literal["better", "not worse by more than the margin", "worse", "undecided"]
 
@@ -61,7 +61,7 @@ def draw_runs(
     members: dict[Hashable, list[int]] = {}
     for run, group in enumerate(groups):
         members.setdefault(group, []).append(run)
-    picked = draw(len(members), draws, rng)
+    picked = resample_indices(len(members), draws, rng)
     counts = np.array([len(runs) for runs in members.values()])
     padded = np.zeros((len(members), counts.max()), dtype=np.int64)
     for row, runs in zip(padded, members.values(), strict=True):
@@ -89,14 +89,14 @@ def estimate(by_run: Floats, draws: Floats, level: float) -> Estimate:
     return Estimate(
         float(known.mean()) if len(known) else math.nan,
         float(known.std(ddof=1)) if len(known) > 1 else math.nan,
-        *interval(draws, level),
+        *percentile_interval(draws, level),
         len(by_run),
     )
 
 
 def difference(mean: float, draws: Floats, level: float, margin: float) -> Difference:
     """Of a difference that is positive where it is better, its draws, and a margin in its unit."""
-    low, high = interval(draws, level)
+    low, high = percentile_interval(draws, level)
     return Difference(mean, low, high, verdict(low, high, margin))
 
 

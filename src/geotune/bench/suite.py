@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from geotune.config.base import Section, Share
+from geotune.config.base import OptionsModel, Share
 from geotune.config.loader import parse, read_values
 
 Changes = dict[str, Any]
@@ -25,7 +25,7 @@ TAKEN = (
 """Names that no axis of a grid may have: those of every suite, and of a row's columns."""
 
 
-class Entry(Section):
+class Entry(OptionsModel):
     """A recipe of the suite."""
 
     path: Path
@@ -33,7 +33,7 @@ class Entry(Section):
     metric: str | None = Field(None, description="what it is judged by; by default the task's")
 
 
-class Baselines(Section):
+class Baselines(OptionsModel):
     """What is compared beside what was asked for, unless it is switched off by name."""
 
     unet_from_scratch: bool = Field(
@@ -42,7 +42,7 @@ class Baselines(Section):
     frozen: bool = Field(True, description="the frozen backbone with the same stem and decoder")
 
 
-class Search(Section):
+class Search(OptionsModel):
     """A search for one number of the recipe, for every method by itself, on the validation part."""
 
     key: str = "train.lr"
@@ -59,7 +59,7 @@ class Search(Section):
         return self
 
 
-class Compare(Section):
+class Compare(OptionsModel):
     """How differences are judged."""
 
     to: str | None = Field(
@@ -80,7 +80,7 @@ class Compare(Section):
     )
 
 
-class Published(Section):
+class Published(OptionsModel):
     """Numbers of others, from a CSV, to stand beside ours."""
 
     file: Path
@@ -150,7 +150,7 @@ def label_of(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-class Suite(Section):
+class Suite(OptionsModel):
     """The whole suite."""
 
     recipes: Annotated[dict[str, Entry], BeforeValidator(_entries)] = Field(

@@ -22,7 +22,7 @@ class Functions(Protocol[_Kind]):
     def __getattr__(self, name: str, /) -> Callable[..., _Kind]: ...
 
 
-def functions_for(array: Array) -> Functions[Array]:
+def array_namespace(array: Array) -> Functions[Array]:
     """The module, `numpy` or `torch`, whose functions take this array."""
     if isinstance(array, np.ndarray):
         return cast("Functions[Array]", np)

@@ -11,7 +11,7 @@ from geotune.boxes.structures import Detections
 
 
 @dataclass(frozen=True)
-class Detected:
+class DetectorOutput:
     """What there is to learn from, and what was found; `[i : i + 1]` is one image's share.
 
     Attributes:
@@ -23,6 +23,6 @@ class Detected:
     losses: Mapping[str, Tensor]
     detections: Sequence[Detections]
 
-    def __getitem__(self, which: slice) -> Detected:
+    def __getitem__(self, which: slice) -> DetectorOutput:
         """Of some images."""
-        return Detected({}, self.detections[which])
+        return DetectorOutput({}, self.detections[which])

@@ -15,27 +15,27 @@ So it is exact for boxes that are equal, that touch and that have no area.
 
 from __future__ import annotations
 
-from geotune.boxes.array_namespace import Array, functions_for
+from geotune.boxes.array_namespace import Array, array_namespace
 
 
 def intersection(first: Array, second: Array) -> Array:
     """Areas `(...)` that oriented boxes `(..., 5)` share with others; shapes are broadcast."""
-    return shared_area(framed(first), framed(second))
+    return shared_area(normalise_frame(first), normalise_frame(second))
 
 
-def framed(boxes: Array) -> Array:
+def normalise_frame(boxes: Array) -> Array:
     """Centre, half sides, and cosine and sine of the angle: `(6, ...)` of boxes `(..., 5)`.
 
     For those who compare a box with many: the angle's functions are taken once.
     """
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     x, y, w, h, angle = (boxes[..., k] for k in range(5))
     return xp.stack([x, y, w / 2, h / 2, xp.cos(angle), xp.sin(angle)])
 
 
 def shared_area(first: Array, second: Array) -> Array:
-    """See `intersection`; both as `framed` gives them."""
-    xp = functions_for(first)
+    """See `intersection`; both as `normalise_frame` gives them."""
+    xp = array_namespace(first)
     x, y, w, h, first_cos, first_sin = first
     x_origin, y_origin, right, down, cos, sin = second
     # The first box from the second: its centre, and its half sides as vectors.

@@ -13,7 +13,7 @@ import torch
 import torchvision.ops
 from torch import Tensor
 
-from geotune.boxes.intersection import framed, shared_area
+from geotune.boxes.intersection import normalise_frame, shared_area
 from geotune.boxes.oriented import HORIZONTAL, as_oriented
 
 _PAIRS = 1 << 14
@@ -27,7 +27,7 @@ def paired_iou(first: Tensor, second: Tensor, i: Tensor, j: Tensor) -> Tensor:
     Boxes are `(N, 5)` or `(N, 4)`. Computed in float64 (float32 on MPS), in pieces, so that memory
     beyond the result has a bound. 0 where neither box has an area.
     """
-    first, second = (framed(as_oriented(_precise(boxes))) for boxes in (first, second))
+    first, second = (normalise_frame(as_oriented(_precise(boxes))) for boxes in (first, second))
     result = first.new_empty(len(i))
     for part in _pieces(len(i), first.device, 1):
         result[part] = _iou(first[:, i[part]], second[:, j[part]])
@@ -40,7 +40,7 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     if first.shape[-1] == HORIZONTAL and second.shape[-1] == HORIZONTAL:
         ious: Tensor = torchvision.ops.box_iou(first, second)
         return ious.nan_to_num(0.0)
-    first, second = framed(as_oriented(first)), framed(as_oriented(second))
+    first, second = normalise_frame(as_oriented(first)), normalise_frame(as_oriented(second))
     result = first.new_empty(first.shape[1], second.shape[1])
     for part in _pieces(first.shape[1], first.device, second.shape[1]):
         result[part] = _iou(first[:, part, None], second[:, None])
@@ -48,7 +48,7 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of boxes as `framed` gives them."""
+    """IoU of boxes as `normalise_frame` gives them."""
     shared = shared_area(first, second)
     union = 4 * (first[2] * first[3] + second[2] * second[3]) - shared
     return shared / union.where(union > 0, 1.0)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 
-from geotune.boxes.array_namespace import Array, functions_for
+from geotune.boxes.array_namespace import Array, array_namespace
 
 ORIENTED, HORIZONTAL, POINT = 5, 4, 2
 """Columns of each kind of object."""
@@ -34,7 +34,7 @@ def canonical(boxes: Array) -> Array:
 
     A side may be given in either place, and the angle may be any.
     """
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     w, h, angle = boxes[..., 2], boxes[..., 3], boxes[..., 4]
     angle = xp.where(w < h, angle + math.pi / 2, angle)
     angle = _wrapped(angle, math.pi)
@@ -45,14 +45,14 @@ def canonical(boxes: Array) -> Array:
 
 def _wrapped(angle: Array, period: float) -> Array:
     """Angles brought into half a period on either side of zero, the lower end included."""
-    xp = functions_for(angle)
+    xp = array_namespace(angle)
     angle = angle - period * xp.floor(angle / period + 0.5)
     return xp.where(abs(angle) >= period / 2, -period / 2, angle)  # rounded over an end
 
 
 def corners(boxes: Array) -> Array:
     """Corners `(..., 4, 2)` of oriented boxes `(..., 5)`, in the order of the picture."""
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     cos, sin = xp.cos(boxes[..., 4]), xp.sin(boxes[..., 4])
     along = xp.stack([cos, sin], -1) * boxes[..., 2:3] / 2
     across = xp.stack([-sin, cos], -1) * boxes[..., 3:4] / 2
@@ -74,7 +74,7 @@ def from_corners(points: Array) -> Array:
     Corners go around, either way, from any of them. A quadrilateral that is no rectangle has no
     oriented box of its own: see `polygons.minimum_rectangles`.
     """
-    xp = functions_for(points)
+    xp = array_namespace(points)
     p0, p1, p2, p3 = (points[..., k, :] for k in range(4))
     along, across = (p1 - p0 + p2 - p3) / 2, (p2 - p1 + p3 - p0) / 2
     w, h = xp.hypot(along[..., 0], along[..., 1]), xp.hypot(across[..., 0], across[..., 1])
@@ -92,7 +92,7 @@ def hull(boxes: Array) -> Array:
 
     Horizontal boxes and points `(..., 2)` are their own; a point is a box of no size.
     """
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     if boxes.shape[-1] == HORIZONTAL:
         return boxes
     if boxes.shape[-1] == POINT:
@@ -107,7 +107,7 @@ def as_oriented(boxes: Array) -> Array:
     """Horizontal boxes `(..., 4)` as canonical oriented ones; oriented ones as they are."""
     if boxes.shape[-1] == ORIENTED:
         return boxes
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     size = boxes[..., 2:] - boxes[..., :2]
     return canonical(xp.concatenate([centres(boxes), size, 0 * size[..., :1]], -1))
 

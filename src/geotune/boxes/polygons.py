@@ -36,6 +36,6 @@ def minimum_rectangles(geometries: NDArray[Any]) -> NDArray[np.float64]:
     return boxes
 
 
-def outlines(boxes: NDArray[np.floating[Any]]) -> NDArray[Any]:
+def to_polygons(boxes: NDArray[np.floating[Any]]) -> NDArray[Any]:
     """Polygons `(N)` of oriented boxes `(N, 5)`."""
     return np.asarray(shapely.polygons(corners(boxes)))

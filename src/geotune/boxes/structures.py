@@ -12,7 +12,7 @@ from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
-class Objects:
+class GroundTruthObjects:
     """The labelled objects of one image.
 
     Attributes:
@@ -41,7 +41,7 @@ class Detections:
     """What was found in one image, in any order.
 
     Attributes:
-        boxes: as those of `Objects`.
+        boxes: as those of `GroundTruthObjects`.
         scores: `(N)`, higher is surer.
         classes: `(N)` int64.
     """

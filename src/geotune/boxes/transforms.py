@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from geotune.boxes.array_namespace import Array, functions_for
+from geotune.boxes.array_namespace import Array, array_namespace
 from geotune.boxes.oriented import (
     HORIZONTAL,
     ORIENTED,
@@ -20,27 +20,27 @@ from geotune.boxes.oriented import (
 )
 
 
-def moved(boxes: Array, x: float, y: float) -> Array:
+def translate(boxes: Array, x: float, y: float) -> Array:
     """Boxes as seen from an origin that lies at `-x, -y`: so many pixels right and down.
 
-    From a scene into the window at `col, row` it is `moved(boxes, -col, -row)`.
+    From a scene into the window at `col, row` it is `translate(boxes, -col, -row)`.
     """
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     columns = boxes.shape[-1]
     shifts = [x, y, x, y] if columns == HORIZONTAL else [x, y] + [0.0] * (columns - 2)
     return xp.stack([boxes[..., k] + shift for k, shift in enumerate(shifts)], -1)
 
 
-def turned(boxes: Array, which: int, shape: tuple[int, int]) -> Array:
+def rotate90_flip(boxes: Array, which: int, shape: tuple[int, int]) -> Array:
     """Boxes in a window of `shape` (H, W) that is laid one of the eight ways `(0 to 7)`.
 
     `which % 4` quarter turns against the clock, after a left-right flip from 4 on: what
     `numpy.rot90` makes of the pixels. Oriented boxes come back canonical.
     """
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     if boxes.shape[-1] == HORIZONTAL:
-        first = turned(boxes[..., :2], which, shape)
-        second = turned(boxes[..., 2:], which, shape)
+        first = rotate90_flip(boxes[..., :2], which, shape)
+        second = rotate90_flip(boxes[..., 2:], which, shape)
         return xp.concatenate([xp.minimum(first, second), xp.maximum(first, second)], -1)
     height, width = shape
     x, y = boxes[..., 0], boxes[..., 1]
@@ -55,13 +55,13 @@ def turned(boxes: Array, which: int, shape: tuple[int, int]) -> Array:
     return canonical(xp.stack([x, y, boxes[..., 2], boxes[..., 3], angle], -1))
 
 
-def placed(boxes: Array, to: tuple[float, ...]) -> Array:
+def affine_transform(boxes: Array, to: tuple[float, ...]) -> Array:
     """Boxes whose corners go where `to` takes them: `x' = a x + b y + c`, `y' = d x + e y + f`.
 
     `to` turns by any angle, scales all directions alike and moves. Of a horizontal box it is the
     smallest horizontal one around its corners, larger than the box where that is turned aslant.
     """
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     a, b, c, d, e, f = to
 
     def there(points: Array) -> Array:

@@ -12,10 +12,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geotune.boxes.array_namespace import Array, functions_for
+from geotune.boxes.array_namespace import Array, array_namespace
 from geotune.boxes.intersection import intersection
 from geotune.boxes.oriented import HORIZONTAL, POINT, as_oriented, centres
-from geotune.boxes.polygons import minimum_rectangles, outlines
+from geotune.boxes.polygons import minimum_rectangles, to_polygons
 
 
 def visible_fraction(boxes: Array, shape: tuple[int, int]) -> Array:
@@ -25,7 +25,7 @@ def visible_fraction(boxes: Array, shape: tuple[int, int]) -> Array:
     not, 1 or 0; so are boxes without an area, by their centre. The right and lower edges belong to
     the next window.
     """
-    xp = functions_for(boxes)
+    xp = array_namespace(boxes)
     height, width = shape
     x, y = centres(boxes)[..., 0], centres(boxes)[..., 1]
     inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height)) * (1 + 0 * x)
@@ -38,7 +38,7 @@ def visible_fraction(boxes: Array, shape: tuple[int, int]) -> Array:
     return xp.where(area > 0, xp.clip(share, 0.0, 1.0), inside)
 
 
-def clipped(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float64]:
+def clip(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float64]:
     """The boxes of what a window of `shape` (H, W) shows of boxes `(N, 5)` or `(N, 4)`.
 
     Of an oriented one it is the smallest rectangle around the part inside, at whatever angle, which
@@ -53,7 +53,7 @@ def clipped(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray
     result = np.array(boxes, dtype=np.float64)
     # Those wholly inside stay as they are, to the last bit.
     window = shapely.box(0, 0, width, height)
-    shapes = outlines(result)
+    shapes = to_polygons(result)
     cut_off = ~shapely.contains_properly(window, shapes)
     result[cut_off] = minimum_rectangles(shapely.intersection(shapes[cut_off], window))
     return result

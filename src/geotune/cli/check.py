@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geotune.cli.console import Json, counting, escape, out, print_json, recipe_of, say
-from geotune.utils.text import counted
+from geotune.utils.text import pluralize
 
 if TYPE_CHECKING:
     from geotune.api.checking import Checked
@@ -63,8 +63,8 @@ def _show_check(found: Checked) -> None:
             shares = [_share(counts, name) for counts in found.class_counts.values()]
             table.add_row(escape(name), *shares)
         out().print(table)
-    counts = ", ".join(counted(found.count(word), word) for word in SEVERITY_STYLES)
-    out().print(f"{counted(found.scenes, 'scene')} read: {counts}")
+    counts = ", ".join(pluralize(found.count(word), word) for word in SEVERITY_STYLES)
+    out().print(f"{pluralize(found.scenes, 'scene')} read: {counts}")
     out().print(f"page: {found.page}")
 
 

@@ -42,9 +42,9 @@ def counting(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
 
 def recipe_of(path: Path, overrides: tuple[str, ...]) -> Recipe:
     """A file read with its changes; what there is to note is said."""
-    from geotune.config import read_recipe
+    from geotune.config import load_recipe
 
-    recipe, notes = read_recipe(path, overrides)
+    recipe, notes = load_recipe(path, overrides)
     for note in notes:
         say(f"note: {note}")
     return recipe

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from geotune.cli.console import Json, counting, err, out, print_json, recipe_of, say
 from geotune.cli.metrics_table import metrics_table
-from geotune.utils.text import counted
+from geotune.utils.text import pluralize
 
 if TYPE_CHECKING:
     from geotune.api.fitting import FitResult
@@ -76,7 +76,7 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
     summary, memory = result.summary, result.summary["peak_memory"]
     tensors, predicted = memory.get("tracked_bytes"), memory.get("predicted_bytes")
     out().print(
-        f"{counted(summary['epochs'], 'epoch')} in {summary['seconds']:.0f} s, "
+        f"{pluralize(summary['epochs'], 'epoch')} in {summary['seconds']:.0f} s, "
         f"best {summary['best_epoch']}; "
         f"{summary['trained_parameters']:,} of {summary['total_parameters']:,} parameters trained; "
         f"peak {memory['peak_bytes'] / 1e9:.2f} GB of {memory['kind']}"

@@ -22,9 +22,9 @@ def list_(
         Only those whose name holds this; for the whole name of a backbone or a named data set, all
         that is known of it.
     """
-    from geotune.info import about_one, listing
+    from geotune.info import describe, list_components
 
-    known = None if name is None else about_one(what, name)
+    known = None if name is None else describe(what, name)
     if known is not None:
         facts, pairs = known
         if as_json:
@@ -33,7 +33,9 @@ def list_(
         for word, text in pairs:
             out().print(f"[bold]{escape(word)}[/bold]: {escape(text)}")
         return
-    rows = [row for row in listing(what) if name is None or name.lower() in row["name"].lower()]
+    rows = [
+        row for row in list_components(what) if name is None or name.lower() in row["name"].lower()
+    ]
     if as_json:
         print_json({what: rows})
         return

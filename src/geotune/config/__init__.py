@@ -4,15 +4,15 @@ Every section is a pydantic model; a field has the name of the constructor param
 feeds (`build.py` turns sections into objects). Nothing heavy is imported here.
 """
 
-from geotune.config.base import RecipeError, Section
+from geotune.config.base import OptionsModel, RecipeError
 from geotune.config.data_options import Data
 from geotune.config.decoder_options import Decoder
 from geotune.config.loader import (
     apply_override,
     dump_recipe,
+    load_recipe,
     parse_recipe,
     parse_sections,
-    read_recipe,
 )
 from geotune.config.method_options import Method
 from geotune.config.schema import Backbone, Recipe, Sections
@@ -26,17 +26,17 @@ __all__ = [
     "Data",
     "Decoder",
     "Method",
+    "OptionsModel",
     "Recipe",
     "RecipeError",
-    "Section",
     "Sections",
     "Split",
     "Task",
     "Train",
     "apply_override",
     "dump_recipe",
+    "load_recipe",
     "parse_recipe",
     "parse_sections",
     "parse_size",
-    "read_recipe",
 ]

@@ -13,7 +13,7 @@ class RecipeError(Exception):
     """A recipe that cannot be used; the message names the key and what to do."""
 
 
-class Section(BaseModel):
+class OptionsModel(BaseModel):
     """A part of a recipe: unknown keys are refused, values are not changed after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from geotune.config.base import Section, Share
+from geotune.config.base import OptionsModel, Share
 from geotune.config.split_options import OwnSplit, PublishedSplit, RandomSplit, Split
 from geotune.config.units import Resolution, Width
 
@@ -29,7 +29,7 @@ Visible = Annotated[
 ]
 
 
-class Augment(Section):
+class Augment(OptionsModel):
     """How training windows vary: what is in them keeps its place in image and labels alike."""
 
     flips: bool = Field(True, description="flips and quarter turns: each of the eight ways")
@@ -68,7 +68,7 @@ def _section(value: object) -> object:
     return value
 
 
-class Quality(Section):
+class Quality(OptionsModel):
     """Masks of clouds or of quality, a file for each scene."""
 
     pattern: str = Field(description="the mask's file, with `{stem}` for the scene's name")
@@ -91,7 +91,7 @@ class Quality(Section):
         return self
 
 
-class _Windows(Section):
+class _Windows(OptionsModel):
     """What every kind of data has."""
 
     samples: PositiveInt | None = Field(

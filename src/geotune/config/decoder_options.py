@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from geotune.config.base import Section, Share
+from geotune.config.base import OptionsModel, Share
 from geotune.config.detector_options import FasterRcnn, Fcos, OrientedRcnn, Retinanet, RotatedFcos
 from geotune.config.task_options import Per
 
 
-class Linear(Section):
+class Linear(OptionsModel):
     """One 1x1 convolution on the maps that the encoder hands on."""
 
     per: ClassVar[Per] = "pixel"
@@ -19,7 +19,7 @@ class Linear(Section):
     levels: Literal["all", "last"] = "all"
 
 
-class Fcn(Section):
+class Fcn(OptionsModel):
     """A few convolutions on the maps, brought to the finest of them."""
 
     per: ClassVar[Per] = "pixel"
@@ -28,7 +28,7 @@ class Fcn(Section):
     depth: PositiveInt = 2
 
 
-class Unet(Section):
+class Unet(OptionsModel):
     """UNet's decoder: from coarse to fine, with skips."""
 
     per: ClassVar[Per] = "pixel"
@@ -38,7 +38,7 @@ class Unet(Section):
     )
 
 
-class Upernet(Section):
+class Upernet(OptionsModel):
     """UPerNet's decoder: pyramid pooling and a feature pyramid."""
 
     per: ClassVar[Per] = "pixel"
@@ -46,7 +46,7 @@ class Upernet(Section):
     channels: PositiveInt = 128
 
 
-class Pooled(Section):
+class Pooled(OptionsModel):
     """One answer an image: maps averaged over the image, then a linear layer."""
 
     per: ClassVar[Per] = "image"

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from geotune.config.base import Section, Share
+from geotune.config.base import OptionsModel, Share
 from geotune.config.task_options import Per
 
 
-class Detector(Section):
+class Detector(OptionsModel):
     """What every detector has."""
 
     per: ClassVar[Per] = "object"

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from geotune.config.base import RecipeError, Section
+from geotune.config.base import OptionsModel, RecipeError
 from geotune.config.error_messages import say_fault
 from geotune.config.schema import Recipe, Sections
 
-Parsed = TypeVar("Parsed", bound=Section)
+Parsed = TypeVar("Parsed", bound=OptionsModel)
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list[str]]:
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list[str]]:
     """Read a recipe and apply `key=value` overrides.
 
     Returns the recipe and the notes a user should see (such as keys that a new `kind` dropped).

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from geotune.config.base import Section
+from geotune.config.base import OptionsModel
 from geotune.registry import METHODS
 
 _LIGHT = ("typing", "collections", "pydantic", "annotated_types")
 
 
-class MethodSection(Section):
+class MethodSection(OptionsModel):
     """What every method has."""
 
     kind: str

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from geotune.config.base import Section
+from geotune.config.base import OptionsModel
 from geotune.config.data_options import Data, Named
 from geotune.config.decoder_options import Decoder
 from geotune.config.detector_options import Detector
@@ -48,7 +48,7 @@ DECODERS_OF = {
 """Kinds of decoders that give an answer for each."""
 
 
-class Backbone(Section):
+class Backbone(OptionsModel):
     """Which pretrained encoder, with which weights and bands."""
 
     name: str
@@ -79,7 +79,7 @@ class Backbone(Section):
     )
 
 
-class Sections(Section):
+class Sections(OptionsModel):
     """What describes a model without its data and training."""
 
     backbone: Backbone

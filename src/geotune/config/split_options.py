@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from geotune.config.base import Section, Share
+from geotune.config.base import OptionsModel, Share
 from geotune.config.units import width
 
 
-class _Split(Section):
+class _Split(OptionsModel):
     """What every split has."""
 
     allow_overlap: bool = Field(

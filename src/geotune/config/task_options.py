@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from geotune.config.base import Section
+from geotune.config.base import OptionsModel
 
 Per = Literal["pixel", "object", "image"]
 """What an answer is of."""
 
 
-class _Classes(Section):
+class _Classes(OptionsModel):
     """What tasks with classes have."""
 
     classes: list[str] = Field(min_length=2)
@@ -59,7 +59,7 @@ class Classify(_Classes):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class Regress(Section):
+class Regress(OptionsModel):
     """A number for every pixel, or for every image."""
 
     kind: Literal["regress"] = "regress"
@@ -75,7 +75,7 @@ class Regress(Section):
     )
 
 
-class Density(Section):
+class Density(OptionsModel):
     """How many objects there are: a map whose sum is their number, learnt from points."""
 
     per: ClassVar[Per] = "pixel"
@@ -89,7 +89,7 @@ class Density(Section):
     )
 
 
-class Detect(Section):
+class Detect(OptionsModel):
     """Objects, each a box with a class."""
 
     per: ClassVar[Per] = "object"

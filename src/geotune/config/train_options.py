@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from geotune.config.base import Section, Share
+from geotune.config.base import OptionsModel, Share
 from geotune.config.sizes import Size
 
 
-class Train(Section):
+class Train(OptionsModel):
     """How long, how fast, on what."""
 
     run: Path | None = Field(None, description="run folder; by default runs/<recipe's name>")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geotune.data.raster.source import Image
 
-COUNT = 8
+NUM_ORIENTATIONS = 8
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -39,7 +39,7 @@ class Augment:
         return self.rotate > 0 or self.scale != (1.0, 1.0)
 
     @property
-    def endless(self) -> bool:
+    def infinite(self) -> bool:
         """Whether a window may come in more than the eight ways to lay it."""
         return self.resamples or self.band_dropout > 0 or self.band_brightness > 0
 

@@ -11,16 +11,16 @@ import numpy as np
 from geotune.data.augment import Augment
 from geotune.data.checks.registry import check
 from geotune.data.checks.scan import label_statistics, statistics
-from geotune.data.checks.scanned import Examined, examine
-from geotune.data.issues import refuse
+from geotune.data.checks.scanned import ScannedData, scan_splits
+from geotune.data.issues import raise_on_error
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts
-from geotune.data.window_datasets import PLAIN, GridWindows, TrainWindows
+from geotune.data.splits.base import Splits
+from geotune.data.window_datasets import PLAIN, GridWindowDataset, RandomWindowDataset
 from geotune.types import BandStatistics
 
 
 @dataclass(frozen=True)
-class DataParts:
+class DataModule:
     """What a training reads.
 
     Attributes:
@@ -42,9 +42,9 @@ class DataParts:
         skipped: what was wrong with each sample that `train.skip_bad_samples` left out.
     """
 
-    train: TrainWindows
-    val: GridWindows
-    test: GridWindows | None
+    train: RandomWindowDataset
+    val: GridWindowDataset
+    test: GridWindowDataset | None
     statistics: BandStatistics
     class_counts: dict[str, list[int]]
     unit: str
@@ -53,7 +53,7 @@ class DataParts:
     gsd_m: float | None
     wavelengths: dict[str, float]
     parts: dict[str, list[str]]
-    train_grid: GridWindows
+    train_grid: GridWindowDataset
     distances_m: dict[str, float]
     skipped: tuple[str, ...] = ()
 
@@ -64,7 +64,7 @@ class DataParts:
 
 
 def prepare(
-    parts: Parts,
+    parts: Splits,
     *,
     window: int | None,
     threads: int | None = None,
@@ -72,21 +72,23 @@ def prepare(
     allow_overlap: bool = False,
     metadata: Sequence[str] = (),
     **options: Any,
-) -> DataParts:
+) -> DataModule:
     """Read and check all scenes of `parts` and make their datasets.
 
-    See `examine`, `check` and, for the `options`, `datasets`. Raises `GeotuneError` for what a
+    See `scan_splits`, `check` and, for the `options`, `datasets`. Raises `GeotuneError` for what a
     check calls an error.
     """
-    examined = examine(parts, window=window, metadata=metadata, threads=threads, progress=progress)
+    examined = scan_splits(
+        parts, window=window, metadata=metadata, threads=threads, progress=progress
+    )
     findings = check(examined, allow_overlap=allow_overlap)
-    refuse(findings)
+    raise_on_error(findings)
     notes = [one.text for one in findings]
     return datasets(examined, metadata=metadata, notes=notes, **options)
 
 
 def datasets(
-    examined: Examined,
+    examined: ScannedData,
     *,
     samples: int | None = None,
     focus: float = 0.5,
@@ -95,7 +97,7 @@ def datasets(
     seed: int = 0,
     metadata: Sequence[str] = (),
     notes: Sequence[str] = (),
-) -> DataParts:
+) -> DataModule:
     """The datasets of scenes that were examined.
 
     Raises `GeotuneError` for a band without any pixel with data.
@@ -105,11 +107,11 @@ def datasets(
     sides = [scene.raster.gsd_m for scene in parts["train"]]
     known = [side for side in sides if side is not None]
 
-    def grid(part: str) -> GridWindows:
-        return GridWindows(parts[part], scans[part], window, metadata=metadata)
+    def grid(part: str) -> GridWindowDataset:
+        return GridWindowDataset(parts[part], scans[part], window, metadata=metadata)
 
-    return DataParts(
-        train=TrainWindows(
+    return DataModule(
+        train=RandomWindowDataset(
             parts["train"],
             scans["train"],
             window,
@@ -125,7 +127,7 @@ def datasets(
         test=grid("test") if parts["test"] else None,
         statistics=found,
         class_counts={part: examined.class_counts(part) for part in parts},
-        unit=parts["train"][0].labels.unit,
+        unit=parts["train"][0].labels.label_unit,
         numbers=label_statistics(scans["train"]),
         notes=list(notes),
         gsd_m=float(np.median(known)) if known else None,

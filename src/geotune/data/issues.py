@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -20,7 +20,7 @@ SKIPPED_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """One thing that was found.
 
     Attributes:
@@ -38,7 +38,7 @@ class Finding:
 
 
 @dataclass
-class Faults:
+class ErrorCollector:
     """What becomes of a file that cannot be used: raised at once, or kept.
 
     Attributes:
@@ -47,7 +47,7 @@ class Faults:
     """
 
     keep: bool = False
-    found: list[Finding] = field(default_factory=list)
+    found: list[Issue] = field(default_factory=list)
 
     @contextmanager
     def of(self, scene: str | None, file: Path) -> Iterator[None]:
@@ -57,7 +57,7 @@ class Faults:
         except GeotuneError as error:
             if not self.keep:
                 raise
-            self.found.append(Finding("error", "files", str(error), file, scene))
+            self.found.append(Issue("error", "files", str(error), file, scene))
 
     @property
     def scenes(self) -> list[str]:
@@ -76,13 +76,13 @@ class Faults:
         if len(left_out) > SKIPPED_SHARE * total:
             raise GeotuneError(
                 f"{self.found[0].text} (train.skip_bad_samples: {len(left_out)} of {total} samples "
-                f"are bad: {some(left_out)}; at most {SKIPPED_SHARE:.0%} are skipped: mend them)"
+                f"are bad: {join_some(left_out)}; at most {SKIPPED_SHARE:.0%} are skipped: mend them)"
             )
         return [one.text for one in self.found]
 
 
 @contextmanager
-def at(where: str) -> Iterator[None]:
+def location(where: str) -> Iterator[None]:
     """A `GeotuneError` inside also says where it was met: in which row, of which list."""
     try:
         yield
@@ -90,7 +90,7 @@ def at(where: str) -> Iterator[None]:
         raise GeotuneError(f"{where}: {error}") from error
 
 
-def refuse(findings: Iterable[Finding]) -> None:
+def raise_on_error(findings: Iterable[Issue]) -> None:
     """Raise the first error as `GeotuneError`, and say how many more there are."""
     errors = [one.text for one in findings if one.severity == "error"]
     if errors:

@@ -10,21 +10,21 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from geotune.data.augment import COUNT, Augment, drop_bands, relight, turn
+from geotune.data.augment import NUM_ORIENTATIONS, Augment, drop_bands, relight, turn
 from geotune.data.checks.scan import SceneScan
 from geotune.data.raster.metadata import time_and_place
 from geotune.data.raster.source import Image
-from geotune.data.raster.warp import look
+from geotune.data.raster.warp import rotated_crop
 from geotune.data.raster.windows import Window, grid
 from geotune.data.sampling import WindowSampler
 from geotune.data.scenes.scene import Scene, has_data
 from geotune.types import Sample, Target
 
-TRIES = 10
+MAX_TRIES = 10
 PLAIN = Augment()
 
 
-class TrainWindows:
+class RandomWindowDataset:
     """Random windows of the training scenes, which vary as `augment` says.
 
     There is no end of them: `windows[epoch * len(windows) + i]` is sample `i` of an epoch. It is a
@@ -86,7 +86,7 @@ class TrainWindows:
         _, sample = self.draw(rng)
         varied = self.augment
         if varied.flips:
-            sample = _turned(sample, int(rng.integers(COUNT)))
+            sample = _turned(sample, int(rng.integers(NUM_ORIENTATIONS)))
         image, target = sample.image, sample.target
         if self.brightness:
             image = relight(image, rng, self.brightness, self.spread)
@@ -97,9 +97,9 @@ class TrainWindows:
             target = target.shown(has_data(image))
         return replace(sample, image=image, target=target)
 
-    def draw(self, rng: np.random.Generator) -> tuple[GridPlace, Sample]:
+    def draw(self, rng: np.random.Generator) -> tuple[WindowIndex, Sample]:
         """A window that holds a label, and where it is."""
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             place, sample = self._window(rng, self.sampler.draw)
             if sample.target.learnable:
                 return place, sample
@@ -109,7 +109,7 @@ class TrainWindows:
         self,
         rng: np.random.Generator,
         draw: Callable[[np.random.Generator, int], tuple[int, Window]],
-    ) -> tuple[GridPlace, Sample]:
+    ) -> tuple[WindowIndex, Sample]:
         """A window of the scene, or what `augment` makes of one: it may be turned and scaled."""
         if not self.augment.resamples:
             which, window = draw(rng, self.window)
@@ -123,20 +123,20 @@ class TrainWindows:
             # of a scene that is smaller than the window, the scene's middle
             inner = window.clip(scene.shape) or window
             x, y = inner.col + inner.width / 2, inner.row + inner.height / 2
-            view = look(x, y, self.window, angle=angle, scale=scale)
+            view = rotated_crop(x, y, self.window, angle=angle, scale=scale)
             window, found = view.window, scene.view(view)
         sample = _sample(self.scenes[which], window, *found, self.metadata)
-        return GridPlace(which, window.row, window.col), sample
+        return WindowIndex(which, window.row, window.col), sample
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples of the first epoch."""
         return (self[index] for index in range(len(self)))
 
 
-class FixedWindows:
+class FixedWindowDataset:
     """Training windows that are the same in every epoch, so that something can be kept of each.
 
-    They are those of the first epoch of `TrainWindows` with seed 0. What varies is their order,
+    They are those of the first epoch of `RandomWindowDataset` with seed 0. What varies is their order,
     from the second epoch on, and how each is laid: `windows[epoch * len(windows) + i]` is a
     function of `(seed, epoch, i)`. The light does not vary.
 
@@ -147,12 +147,12 @@ class FixedWindows:
 
     endless: ClassVar[bool] = True
 
-    def __init__(self, windows: TrainWindows) -> None:
+    def __init__(self, windows: RandomWindowDataset) -> None:
         self.scenes = windows.scenes
         self.metadata = windows.metadata
         self.window = windows.window
         self.seed = windows.seed
-        self.ways = COUNT if windows.augment.flips else 1
+        self.ways = NUM_ORIENTATIONS if windows.augment.flips else 1
         rngs = (np.random.default_rng([0, 0, index]) for index in range(len(windows)))
         self.places = [windows.draw(rng)[0] for rng in rngs]
         self._order = 0, np.arange(len(self.places))
@@ -161,9 +161,9 @@ class FixedWindows:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.sample(*self.chosen(index))
+        return self.sample(*self.resolve_index(index))
 
-    def chosen(self, index: int) -> tuple[int, int]:
+    def resolve_index(self, index: int) -> tuple[int, int]:
         """Which window sample `index` is, and which of the eight ways it lies."""
         if index < 0:
             raise IndexError(index)
@@ -185,7 +185,7 @@ class FixedWindows:
         return (self[index] for index in range(len(self)))
 
 
-class GridPlace(NamedTuple):
+class WindowIndex(NamedTuple):
     """Which window a sample is: index of its scene, and the row and column of its first pixel."""
 
     scene: int
@@ -193,7 +193,7 @@ class GridPlace(NamedTuple):
     col: int
 
 
-class GridWindows:
+class GridWindowDataset:
     """The windows of a regular grid that hold a labelled pixel: every such pixel exactly once.
 
     Args:
@@ -218,14 +218,14 @@ class GridWindows:
         self.metadata = tuple(metadata)
         self.window = window
         self.places = [
-            GridPlace(i, place.row, place.col)
+            WindowIndex(i, place.row, place.col)
             for i, (scene, scan) in enumerate(zip(scenes, scans, strict=True))
             for labelled in [set(scan.labelled)]
             for place in grid(scene.shape, window)
             if (place.row, place.col) in labelled
         ]
 
-    def of(self, groups: Collection[str], most: int | None = None) -> GridWindows:
+    def of(self, groups: Collection[str], most: int | None = None) -> GridWindowDataset:
         """The windows in scenes of some groups; with `most` so many of them, evenly spread."""
         index = {
             i: n
@@ -248,7 +248,7 @@ class GridWindows:
         place = self.places[index]
         return _name(self.scenes[place.scene], place.row, place.col)
 
-    def chosen(self, index: int) -> tuple[int, int]:
+    def resolve_index(self, index: int) -> tuple[int, int]:
         """Which window sample `index` is, and how it lies: the one of that number, as it is."""
         return index, 0
 
@@ -257,7 +257,9 @@ class GridWindows:
         return _turned(_at(self.scenes, self.places[which], self.window, self.metadata), way)
 
 
-def _at(scenes: Sequence[Scene], place: GridPlace, window: int, metadata: Sequence[str]) -> Sample:
+def _at(
+    scenes: Sequence[Scene], place: WindowIndex, window: int, metadata: Sequence[str]
+) -> Sample:
     scene = scenes[place.scene]
     there = Window(place.row, place.col, window, window)
     return _sample(scene, there, *scene.read(there), metadata)
@@ -278,4 +280,4 @@ def _sample(
 
 
 def _name(scene: Scene, row: int, col: int) -> str:
-    return scene.name if scene.labels.whole else f"{scene.name} ({row}, {col})"
+    return scene.name if scene.labels.image_level else f"{scene.name} ({row}, {col})"

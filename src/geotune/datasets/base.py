@@ -10,7 +10,7 @@ PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class InFolders:
+class FolderSplit:
     """The part is what stands for a field of the image's path.
 
     Attributes:
@@ -23,7 +23,7 @@ class InFolders:
 
 
 @dataclass(frozen=True)
-class InLists:
+class ListFileSplit:
     """The part is the list that names the image, in files that come with the data.
 
     Attributes:
@@ -39,14 +39,14 @@ class InLists:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedSplit:
     """The part's images by name."""
 
     parts: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedSplit:
     """Lists that geotune brings along, in `splits/`.
 
     A line has the part (or `part/region`, where the list says the region), the beginning of names
@@ -56,11 +56,11 @@ class Packaged:
     file: str
 
 
-Division = InFolders | InLists | Named | Packaged
+Division = FolderSplit | ListFileSplit | NamedSplit | PackagedSplit
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedDataset:
+class DatasetInfo:
     """A data set that others publish.
 
     Path patterns start at the root; `{field}` stands for any text without `/`, the same wherever
@@ -127,7 +127,7 @@ class NamedDataset:
     note: str = ""
 
 
-def layout(about: NamedDataset) -> list[str]:
+def layout(about: DatasetInfo) -> list[str]:
     """The files of a data set from its root, one pattern a line."""
 
     def lines(patterns: tuple[str, ...], what: str) -> list[str]:
@@ -137,7 +137,7 @@ def layout(about: NamedDataset) -> list[str]:
     found += lines(tuple(about.labels), "  (labels)")
     found += lines(tuple(about.oriented_labels), "  (labels of oriented boxes)")
     for name, said in about.divisions.items():
-        if isinstance(said, InLists):
+        if isinstance(said, ListFileSplit):
             files = ", ".join(dict.fromkeys(said.files.values()))
             where = f", from {said.source}" if said.source else ""
             found.append(f"  {files}  (lists of the split {name}{where})")

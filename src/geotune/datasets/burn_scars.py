@@ -1,10 +1,10 @@
 """HLS Burn Scars (IBM and NASA, 2023)."""
 
-from geotune.datasets.base import InFolders, NamedDataset, Packaged
+from geotune.datasets.base import DatasetInfo, FolderSplit, PackagedSplit
 
 SCENE = "{folder}/subsetted_512x512_HLS.S30.{tile}.{date}.v1.4"
 
-BURN_SCARS = NamedDataset(
+BURN_SCARS = DatasetInfo(
     name="burn_scars",
     title="HLS Burn Scars: scars of wildfires in the contiguous United States, 2018 to 2021",
     task="segment",
@@ -22,8 +22,8 @@ BURN_SCARS = NamedDataset(
     ignored=[-1],
     nodata=-9999,
     divisions={
-        "peft_geofm": Packaged("burn_scars.txt"),
-        "authors": InFolders("folder", {"training": "train", "validation": "val"}),
+        "peft_geofm": PackagedSplit("burn_scars.txt"),
+        "authors": FolderSplit("folder", {"training": "train", "validation": "val"}),
     },
     note="The authors have no test part; that of arXiv 2504.17397 is the default.",
 )

@@ -1,9 +1,9 @@
 """DIOR (Li et al., ISPRS Journal 2020) and its oriented boxes, DIOR-R (Cheng et al., 2022)."""
 
-from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.base import DatasetInfo, ListFileSplit
 from geotune.datasets.colours import RGB
 
-DIOR = NamedDataset(
+DIOR = DatasetInfo(
     name="dior",
     title="DIOR: 20 classes of objects in aerial images; oriented boxes of DIOR-R",
     task="detect",
@@ -41,7 +41,7 @@ DIOR = NamedDataset(
     format="voc",
     image_name="{id}",
     divisions={
-        "authors": InLists(
+        "authors": ListFileSplit(
             {part: f"ImageSets/Main/{part}.txt" for part in ("train", "val", "test")}
         )
     },

@@ -1,9 +1,9 @@
 """DOTA v1.0 (Xia et al., CVPR 2018)."""
 
-from geotune.datasets.base import InFolders, NamedDataset
+from geotune.datasets.base import DatasetInfo, FolderSplit
 from geotune.datasets.colours import RGB
 
-DOTA = NamedDataset(
+DOTA = DatasetInfo(
     name="dota",
     title="DOTA v1.0: 15 classes of objects in aerial images, oriented",
     task="detect",
@@ -40,6 +40,6 @@ DOTA = NamedDataset(
     grey=True,
     format="dota",
     image_name="{id}",
-    divisions={"authors": InFolders("part", {"train": "train", "val": "val"})},
+    divisions={"authors": FolderSplit("part", {"train": "train", "val": "val"})},
     note="The authors keep the test part's labels: train and val are open.",
 )

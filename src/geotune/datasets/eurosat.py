@@ -1,6 +1,6 @@
 """EuroSAT (Helber et al., JSTARS 2019), in natural colours and with all bands."""
 
-from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.base import DatasetInfo, ListFileSplit
 from geotune.datasets.colours import RGB
 
 CLASSES = [
@@ -19,15 +19,15 @@ LISTS = "https://huggingface.co/datasets/torchgeo/eurosat"
 NOTE = "The lists are those of arXiv 1911.06721; eurosat-spatial-*.txt part it by longitude."
 
 
-def _lists(kind: str) -> InLists:
+def _lists(kind: str) -> ListFileSplit:
     files = {part: f"eurosat{kind}-{part}.txt" for part in ("train", "val", "test")}
-    return InLists(files, source=LISTS)
+    return ListFileSplit(files, source=LISTS)
 
 
 def _eurosat(
     name: str, title: str, bands: list[str], suffix: str, folders: list[str]
-) -> NamedDataset:
-    return NamedDataset(
+) -> DatasetInfo:
+    return DatasetInfo(
         name=name,
         title=title,
         task="classify",

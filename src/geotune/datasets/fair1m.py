@@ -1,9 +1,9 @@
 """FAIR1M (Sun et al., ISPRS Journal 2022)."""
 
-from geotune.datasets.base import InFolders, NamedDataset
+from geotune.datasets.base import DatasetInfo, FolderSplit
 from geotune.datasets.colours import RGB
 
-FAIR1M = NamedDataset(
+FAIR1M = DatasetInfo(
     name="fair1m",
     title="FAIR1M: 37 fine-grained classes of objects in satellite images, oriented",
     task="detect",
@@ -61,6 +61,6 @@ FAIR1M = NamedDataset(
     oriented=True,
     format="fair1m",
     image_name="{part}_{id}",
-    divisions={"authors": InFolders("part", {"train": "train", "validation": "val"})},
+    divisions={"authors": FolderSplit("part", {"train": "train", "validation": "val"})},
     note="The authors keep the test part's labels: train and validation are open.",
 )

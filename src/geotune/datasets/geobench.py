@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.base import DatasetInfo, ListFileSplit
 from geotune.datasets.sentinel2 import SURFACE
 
 LAYERS = {
@@ -24,8 +24,8 @@ LAYERS = {
 
 def _segmentation(
     name: str, folder: str, title: str, classes: Sequence[str], paper: str, licence: str
-) -> NamedDataset:
-    return NamedDataset(
+) -> DatasetInfo:
+    return DatasetInfo(
         name=name,
         title=title,
         task="segment",
@@ -41,7 +41,7 @@ def _segmentation(
         layers=LAYERS,
         image_name="{id}",
         divisions={
-            "authors": InLists(
+            "authors": ListFileSplit(
                 dict.fromkeys(("train", "val", "test"), f"{folder}/default_partition.json"),
                 keys={"train": "train", "val": "valid", "test": "test"},
             )

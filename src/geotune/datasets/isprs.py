@@ -1,6 +1,6 @@
 """Potsdam and Vaihingen of the ISPRS benchmark of urban semantic labelling."""
 
-from geotune.datasets.base import Named, NamedDataset
+from geotune.datasets.base import DatasetInfo, NamedSplit
 from geotune.datasets.colours import RGB
 
 CLASSES = {
@@ -23,7 +23,7 @@ POTSDAM_TEST = "2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15
 VAIHINGEN_TRAIN = "1 3 5 7 11 13 15 17 21 23 26 28 32 34 37"
 VAIHINGEN_TEST = "2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38"
 
-POTSDAM = NamedDataset(
+POTSDAM = DatasetInfo(
     name="potsdam",
     title="Potsdam: land cover of a city in aerial images of 5 cm",
     task="segment",
@@ -39,7 +39,7 @@ POTSDAM = NamedDataset(
     labels=["5_Labels_all/top_potsdam_{tile}_label.tif", "top_potsdam_{tile}_label.tif"],
     image_name="{tile}",
     divisions={
-        "usual": Named(
+        "usual": NamedSplit(
             {
                 "train": POTSDAM_TRAIN.split(),
                 "val": ["2_10"],
@@ -50,7 +50,7 @@ POTSDAM = NamedDataset(
     note="Train and test are the benchmark's; as most papers do, 2_10 of train validates and 7_10, "
     "whose labels are wrong, is left out.",
 )
-VAIHINGEN = NamedDataset(
+VAIHINGEN = DatasetInfo(
     name="vaihingen",
     title="Vaihingen: land cover of a town in false-colour aerial images of 9 cm",
     task="segment",
@@ -69,7 +69,7 @@ VAIHINGEN = NamedDataset(
     ],
     image_name="{area}",
     divisions={
-        "usual": Named(
+        "usual": NamedSplit(
             {
                 "train": VAIHINGEN_TRAIN.split(),
                 "val": ["30"],

@@ -1,11 +1,11 @@
 """LoveDA (Wang et al., NeurIPS 2021)."""
 
-from geotune.datasets.base import InFolders, NamedDataset
+from geotune.datasets.base import DatasetInfo, FolderSplit
 from geotune.datasets.colours import RGB
 
 CLASSES = ["background", "building", "road", "water", "barren", "forest", "agriculture"]
 
-LOVEDA = NamedDataset(
+LOVEDA = DatasetInfo(
     name="loveda",
     title="LoveDA: land cover in aerial images, urban and rural",
     task="segment",
@@ -22,6 +22,6 @@ LOVEDA = NamedDataset(
     labels=["{part}/{region}/masks_png/{id}.png"],
     image_name="{part}_{region}_{id}",
     region="{region}",
-    divisions={"authors": InFolders("part", {"Train": "train", "Val": "val"})},
+    divisions={"authors": FolderSplit("part", {"Train": "train", "Val": "val"})},
     note="The authors keep the test part's labels: train and val are open.",
 )

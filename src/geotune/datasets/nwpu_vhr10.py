@@ -1,6 +1,6 @@
 """NWPU VHR-10 (Cheng et al., ISPRS Journal 2014)."""
 
-from geotune.datasets.base import NamedDataset
+from geotune.datasets.base import DatasetInfo
 from geotune.datasets.colours import RGB
 
 ROOT = "NWPU VHR-10 dataset"
@@ -17,7 +17,7 @@ CLASSES = [
     "vehicle",
 ]
 
-NWPU_VHR10 = NamedDataset(
+NWPU_VHR10 = DatasetInfo(
     name="nwpu_vhr10",
     title="NWPU VHR-10: 10 classes of objects in aerial images",
     task="detect",

@@ -1,11 +1,11 @@
 """reBEN 7k: of BigEarthNet v2 the patches that arXiv 2504.17397 takes."""
 
-from geotune.datasets.base import NamedDataset, Packaged
+from geotune.datasets.base import DatasetInfo, PackagedSplit
 from geotune.datasets.sentinel2 import SURFACE
 
 PATCH = "{product}_{row}_{col}"
 
-REBEN_7K = NamedDataset(
+REBEN_7K = DatasetInfo(
     name="reben_7k",
     title="reBEN 7k: land cover in Sentinel-2 patches of BigEarthNet v2",
     task="segment",
@@ -68,6 +68,6 @@ REBEN_7K = NamedDataset(
     ],
     labels=[f"Reference_Maps/{{product}}/{PATCH}/{PATCH}_reference_map.tif"],
     image_name=PATCH,
-    divisions={"peft_geofm": Packaged("reben_7k.txt")},
+    divisions={"peft_geofm": PackagedSplit("reben_7k.txt")},
     note="Austria and Ireland are in the test part alone; elsewhere: eight other countries.",
 )

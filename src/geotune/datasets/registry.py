@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from geotune.datasets.base import NamedDataset
+from geotune.datasets.base import DatasetInfo
 from geotune.registry import find
 
 DATASETS: dict[str, str] = {
@@ -27,11 +27,11 @@ DATASETS: dict[str, str] = {
 }
 
 
-def named_dataset(name: str) -> NamedDataset:
+def named_dataset(name: str) -> DatasetInfo:
     """The description of a data set. Raises `ValueError` for a name that there is not."""
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(DATASETS)}"
         raise ValueError(f"data.name: found {name!r}; {advice}")
-    described: NamedDataset = find(DATASETS[name])
+    described: DatasetInfo = find(DATASETS[name])
     return described

@@ -1,9 +1,9 @@
 """NWPU-RESISC45 (Cheng et al., Proceedings of the IEEE 2017)."""
 
-from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.base import DatasetInfo, ListFileSplit
 from geotune.datasets.colours import RGB
 
-RESISC45 = NamedDataset(
+RESISC45 = DatasetInfo(
     name="resisc45",
     title="NWPU-RESISC45: 45 kinds of scenes in aerial images of the whole world",
     task="classify",
@@ -62,7 +62,7 @@ RESISC45 = NamedDataset(
     images=["NWPU-RESISC45/{label}/{id}.jpg"],
     image_name="{id}",
     divisions={
-        "neumann": InLists(
+        "neumann": ListFileSplit(
             {part: f"resisc45-{part}.txt" for part in ("train", "val", "test")},
             source="https://huggingface.co/datasets/isaaccorley/resisc45",
         )

@@ -1,11 +1,11 @@
 """Sen1Floods11, the part that people labelled (Bonafilia et al., CVPR Workshops 2020)."""
 
-from geotune.datasets.base import NamedDataset, Packaged
+from geotune.datasets.base import DatasetInfo, PackagedSplit
 from geotune.datasets.sentinel2 import ALL
 
 HAND = "v1.1/data/flood_events/HandLabeled"
 
-SEN1FLOODS11 = NamedDataset(
+SEN1FLOODS11 = DatasetInfo(
     name="sen1floods11",
     title="Sen1Floods11: water in Sentinel-2 images of eleven floods",
     task="segment",
@@ -21,7 +21,7 @@ SEN1FLOODS11 = NamedDataset(
     image_name="{region}_{id}",
     region="{region}",
     ignored=[-1],
-    divisions={"authors": Packaged("sen1floods11.txt")},
+    divisions={"authors": PackagedSplit("sen1floods11.txt")},
     note="Bolivia is in the test part alone. The lists are the authors', as arXiv 2504.17397 gives "
     "them.",
 )

@@ -1,9 +1,9 @@
 """UC Merced Land Use (Yang and Newsam, 2010)."""
 
-from geotune.datasets.base import InLists, NamedDataset
+from geotune.datasets.base import DatasetInfo, ListFileSplit
 from geotune.datasets.colours import RGB
 
-UC_MERCED = NamedDataset(
+UC_MERCED = DatasetInfo(
     name="uc_merced",
     title="UC Merced: 21 kinds of land use in aerial images of the United States",
     task="classify",
@@ -39,7 +39,7 @@ UC_MERCED = NamedDataset(
     images=["UCMerced_LandUse/Images/{label}/{id}.tif"],
     image_name="{id}",
     divisions={
-        "neumann": InLists(
+        "neumann": ListFileSplit(
             {part: f"uc_merced-{part}.txt" for part in ("train", "val", "test")},
             source="https://huggingface.co/datasets/torchgeo/ucmerced",
         )

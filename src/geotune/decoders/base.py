@@ -31,12 +31,12 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def size_of(x: Tensor) -> tuple[int, int]:
+def spatial_size(x: Tensor) -> tuple[int, int]:
     """`(H, W)` of `(B, C, H, W)`."""
     return x.shape[-2], x.shape[-1]
 
 
-def last_layer(channels: int, num_outputs: int, bias: bool = True) -> nn.Conv2d:
+def classifier_conv(channels: int, num_outputs: int, bias: bool = True) -> nn.Conv2d:
     """A 1x1 convolution from features to logits, with PyTorch's own initial weights.
 
     Weights near zero would be pushed one way by the commonest class in the first steps: after the

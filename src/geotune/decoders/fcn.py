@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from geotune.decoders.base import last_layer, resize, size_of
+from geotune.decoders.base import classifier_conv, resize, spatial_size
 from geotune.types import FeatureMaps, Tap
 
 
@@ -31,11 +31,11 @@ class Fcn(nn.Module):
             nn.Conv2d(tap.channels, channels, kernel_size=1, bias=False) for tap in taps
         )
         self.hidden = nn.Sequential(*(_block(channels) for _ in range(depth)))
-        self.head = last_layer(channels, num_outputs)
+        self.head = classifier_conv(channels, num_outputs)
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Maps `(B, C_i, H_i, W_i)` to logits `(B, K, h, w)` at the size of the finest map."""
-        size = size_of(features.maps[self._finest])
+        size = spatial_size(features.maps[self._finest])
         parts = [
             resize(projection(x), size)
             for x, projection in zip(features.maps, self.projections, strict=True)

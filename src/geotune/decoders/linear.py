@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from geotune.decoders.base import last_layer, resize, size_of
+from geotune.decoders.base import classifier_conv, resize, spatial_size
 from geotune.decoders.pyramid import is_stem
 from geotune.types import FeatureMaps, Tap
 
@@ -36,12 +36,12 @@ class Linear(nn.Module):
         self._finest = min(used, key=lambda i: taps[i].stride)
         # One bias is enough for a sum.
         self.projections = nn.ModuleList(
-            last_layer(taps[i].channels, num_outputs, bias=i == used[0]) for i in used
+            classifier_conv(taps[i].channels, num_outputs, bias=i == used[0]) for i in used
         )
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Maps `(B, C_i, H_i, W_i)` to logits `(B, K, h, w)` at the size of the finest used."""
-        size = size_of(features.maps[self._finest])
+        size = spatial_size(features.maps[self._finest])
         parts = [
             resize(projection(features.maps[i]), size)
             for i, projection in zip(self._used, self.projections, strict=True)

@@ -22,7 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from geotune.decoders.base import resize, size_of
+from geotune.decoders.base import resize, spatial_size
 from geotune.types import Tap
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
@@ -131,4 +131,4 @@ def _joined(parts: Sequence[Tap]) -> Tap:
 def _concatenate(maps: Sequence[Tensor]) -> Tensor:
     if len(maps) == 1:
         return maps[0]
-    return torch.cat([resize(x, size_of(maps[0])) for x in maps], dim=1)
+    return torch.cat([resize(x, spatial_size(maps[0])) for x in maps], dim=1)

@@ -14,7 +14,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
-from geotune.decoders.base import last_layer, size_of
+from geotune.decoders.base import classifier_conv, spatial_size
 from geotune.decoders.pyramid import Pyramid
 from geotune.types import FeatureMaps, Tap
 
@@ -50,7 +50,7 @@ class Unet(nn.Module):
             for before, skip, width in zip(inputs, skips, widths, strict=False)
         )
         initialize_decoder(self.blocks)
-        self.head = last_layer(inputs[-1], num_outputs)
+        self.head = classifier_conv(inputs[-1], num_outputs)
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Maps `(B, C_i, H_i, W_i)` to logits `(B, K, h, w)`, `(h, w)` up to the image's size."""
@@ -59,7 +59,7 @@ class Unet(nn.Module):
         for block in self.blocks:
             skip = finer.pop() if finer else None
             if skip is not None:
-                size = size_of(skip)
+                size = spatial_size(skip)
             else:
                 size = min(2 * x.shape[-2], height), min(2 * x.shape[-1], width)
             x = block(x, *size, skip)

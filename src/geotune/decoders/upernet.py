@@ -14,7 +14,7 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
-from geotune.decoders.base import last_layer, size_of
+from geotune.decoders.base import classifier_conv, spatial_size
 from geotune.decoders.pyramid import SAME_LEVEL, Pyramid
 from geotune.decoders.unet import Block
 from geotune.types import FeatureMaps, Tap
@@ -50,7 +50,7 @@ class Upernet(nn.Module):
         )
         initialize_decoder(self.fuse)
         initialize_decoder(self.refine)
-        self.head = last_layer(widths[-1], num_outputs)
+        self.head = classifier_conv(widths[-1], num_outputs)
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Maps `(B, C_i, H_i, W_i)` to logits `(B, K, h, w)` at the size of the finest level."""
@@ -59,6 +59,6 @@ class Upernet(nn.Module):
         # A new list: smp's forward writes into the one that it gets.
         x: Tensor = self.fuse([coarse[0], coarse[0], *coarse])
         for block, skip in zip(self.refine, reversed(fine), strict=True):
-            x = block(x, *size_of(skip), skip)
+            x = block(x, *spatial_size(skip), skip)
         logits: Tensor = self.head(x)
         return logits

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ASPECTS = (0.5, 1.0, 2.0)
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Heights of anchors over their widths."""
 
 
-def places(maps: Sequence[Tensor], strides: Sequence[float]) -> list[Tensor]:
+def grid_centers(maps: Sequence[Tensor], strides: Sequence[float]) -> list[Tensor]:
     """Middles `(H_i W_i, 2)` of the pixels of maps `(B, C, H_i, W_i)`, as x and y on the image.
 
     (torchvision's are the upper left corners, half a stride off, which small objects feel.)
@@ -31,14 +31,14 @@ def places(maps: Sequence[Tensor], strides: Sequence[float]) -> list[Tensor]:
 def anchors(
     maps: Sequence[Tensor], strides: Sequence[float], sizes: Sequence[float]
 ) -> list[Tensor]:
-    """Horizontal boxes `(H_i W_i A, 4)` around each place: `A` of each size times `ASPECTS`.
+    """Horizontal boxes `(H_i W_i A, 4)` around each place: `A` of each size times `ASPECT_RATIOS`.
 
     Sizes are roots of areas in strides. The order is that of torchvision's heads.
     """
-    widths = [size * aspect**-0.5 for size in sizes for aspect in ASPECTS]
-    heights = [size * aspect**0.5 for size in sizes for aspect in ASPECTS]
+    widths = [size * aspect**-0.5 for size in sizes for aspect in ASPECT_RATIOS]
+    heights = [size * aspect**0.5 for size in sizes for aspect in ASPECT_RATIOS]
     found = []
-    for centre, stride in zip(places(maps, strides), strides, strict=True):
+    for centre, stride in zip(grid_centers(maps, strides), strides, strict=True):
         half = torch.tensor([widths, heights], device=centre.device).T * (stride / 2)
         boxes = torch.cat([centre[:, None] - half, centre[:, None] + half], dim=-1)
         found.append(boxes.flatten(0, 1))

@@ -15,12 +15,12 @@ from torch import Tensor
 
 BACKGROUND, NEITHER = -1, -2
 """In place of an object's index: what stands for none, and what is not learnt from."""
-LEAST_POSITIVES = 9
+MIN_POSITIVES = 9
 """What an image counts as having where fewer boxes stand for its objects: about those of one."""
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """The objects of one image.
 
     Attributes:
@@ -34,28 +34,28 @@ class Truth:
     counted: Tensor
 
     @staticmethod
-    def of(targets: Sequence[Mapping[str, Tensor]]) -> list[Truth]:
+    def of(targets: Sequence[Mapping[str, Tensor]]) -> list[GroundTruth]:
         """From targets as batches hold them: `boxes`, `labels` and `difficult` of each image."""
-        return [Truth(t["boxes"].float(), t["labels"], ~t["difficult"]) for t in targets]
+        return [GroundTruth(t["boxes"].float(), t["labels"], ~t["difficult"]) for t in targets]
 
-    def chosen(self, match: Tensor) -> tuple[Tensor, Tensor]:
+    def gather(self, match: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes `(N, D)` and classes `(N)` of what was matched; of something where nothing was."""
         if not len(self.classes):
             return self.boxes.new_zeros(len(match), self.boxes.shape[1]), torch.zeros_like(match)
         index = match.clamp(min=0)
         return self.boxes[index], self.classes[index]
 
-    def without_uncounted(self, match: Tensor) -> Tensor:
-        """A match `(N)` in which what stands for such an object is `NEITHER`."""
+    def mask_ignored(self, match: Tensor) -> Tensor:
+        """A match `(N)` in which what stands for such an object is `IGNORE_INDEX`."""
         if not len(self.classes):
             return match
         return match.where((match < 0) | self.counted[match.clamp(min=0)], NEITHER)
 
 
-def match_by_overlap(
-    overlap: Tensor, truth: Truth, *, least: float, none_below: float, best: bool
+def match_by_iou(
+    overlap: Tensor, truth: GroundTruth, *, least: float, none_below: float, best: bool
 ) -> Tensor:
-    """For each of N boxes the index `(N)` of its object, or `BACKGROUND`, or `NEITHER`.
+    """For each of N boxes the index `(N)` of its object, or `BACKGROUND`, or `IGNORE_INDEX`.
 
     Args:
         overlap: IoU `(M, N)` of the objects with the boxes.
@@ -72,10 +72,10 @@ def match_by_overlap(
     if best:
         mine = (overlap == overlap.amax(dim=1, keepdim=True)) & (overlap > 0)
         match = (overlap * mine).argmax(dim=0).where(mine.any(dim=0), match)
-    return truth.without_uncounted(match)
+    return truth.mask_ignored(match)
 
 
-def positives(match: Tensor) -> Tensor:
+def num_positives(match: Tensor) -> Tensor:
     """By how many a sum of focal losses over boxes `(..., N)` is divided, `(...)`, by their match.
 
     The papers' number is that of boxes that stand for an object. Of an image without one that would
@@ -83,10 +83,10 @@ def positives(match: Tensor) -> Tensor:
     validation, most of whose windows are empty, would tell of nothing else, and a training batch
     without objects would undo what others taught.
     """
-    return (match >= 0).sum(dim=-1).clamp(min=LEAST_POSITIVES)
+    return (match >= 0).sum(dim=-1).clamp(min=MIN_POSITIVES)
 
 
-def sample(match: Tensor, count: int, positive_share: float) -> tuple[Tensor, Tensor]:
+def sample_proposals(match: Tensor, count: int, positive_share: float) -> tuple[Tensor, Tensor]:
     """At random `count` of N boxes by their match: indices, and which of them count, `(count)`.
 
     At most `positive_share` stand for an object, the others for none. Where there are not enough

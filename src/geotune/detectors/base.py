@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from geotune.boxes.detector_output import Detected
+from geotune.boxes.detector_output import DetectorOutput
 from geotune.types import FeatureMaps
 
 Targets = Sequence[Mapping[str, Tensor]]
@@ -29,14 +29,14 @@ class Detector(Protocol):
 
     def __call__(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
-    ) -> Detected:
+    ) -> DetectorOutput:
         """Of maps `(B, C_i, H_i, W_i)` of images whose own size is `size` (H, W).
 
         Losses where there are `targets`, detections outside of training.
         """
 
 
-def started(convolution: nn.Conv2d) -> nn.Conv2d:
+def init_head_conv(convolution: nn.Conv2d) -> nn.Conv2d:
     """A convolution with the papers' initial values: small weights, and no bias at first."""
     nn.init.normal_(convolution.weight, std=0.01)
     assert convolution.bias is not None

@@ -1,6 +1,6 @@
 """What a network says of a box: how it differs from one that is given.
 
-A `Coder` is a pair of functions, each the other's inverse where a box can be said exactly.
+A `BoxCoder` is a pair of functions, each the other's inverse where a box can be said exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LARGEST = math.log(1000 / 16)
 SMALLEST_SIDE = 1e-3
 
 
-class Coder(Protocol):
+class BoxCoder(Protocol):
     """Boxes `(..., D)` as numbers `(..., size)` relative to others."""
 
     size: int
@@ -32,7 +32,7 @@ class Coder(Protocol):
         """The boxes of which that is said."""
 
 
-class Horizontal:
+class HorizontalDeltaCoder:
     """Middle in the given box's sides, and logarithms of sides (arXiv 1311.2524, appendix C)."""
 
     size = 4
@@ -53,7 +53,7 @@ class Horizontal:
         return torch.cat([middle - half, middle + half], dim=-1)
 
 
-class Midpoints:
+class MidpointOffsetCoder:
     """Oriented boxes from horizontal ones: the hull, and where the box touches it.
 
     Oriented R-CNN (ICCV 2021, arXiv 2108.05699), equations 1 and 2: from the middles of the hull's
@@ -75,12 +75,12 @@ class Midpoints:
         highest = sin * h - (cos * w).where(sin >= 0, -cos * w)
         rightmost = sin * w - (cos * h).where(sin >= 0, -cos * h)
         shift = torch.stack([highest, rightmost], dim=-1) / sides
-        return torch.cat([Horizontal.encode(given, around), shift], dim=-1)
+        return torch.cat([HorizontalDeltaCoder.encode(given, around), shift], dim=-1)
 
     @staticmethod
     def decode(given: Tensor, deltas: Tensor) -> Tensor:
         """Canonical oriented boxes `(..., 5)`."""
-        around = Horizontal.decode(given, deltas[..., :4])
+        around = HorizontalDeltaCoder.decode(given, deltas[..., :4])
         middle, sides = _parts(around)
         shift = deltas[..., 4:].clamp(min=-0.5, max=0.5) * sides
         top = torch.stack([shift[..., 0], -sides[..., 1] / 2], dim=-1)
@@ -97,7 +97,7 @@ class Midpoints:
         return canonical(torch.cat([middle, torch.stack(values, dim=-1)], dim=-1))
 
 
-class Turned:
+class OrientedDeltaCoder:
     """Oriented boxes from others: middle and sides in the given box's frame, and the turn.
 
     Of the two descriptions of a box the one is said that is turned less, at most by an eighth.

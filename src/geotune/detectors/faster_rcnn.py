@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from geotune.detectors.box_coders import Horizontal
-from geotune.detectors.fpn import Levels
-from geotune.detectors.postprocess import Choice
-from geotune.detectors.two_stage import Geometry, TwoStage
+from geotune.detectors.box_coders import HorizontalDeltaCoder
+from geotune.detectors.fpn import FeaturePyramid
+from geotune.detectors.postprocess import Postprocessor
+from geotune.detectors.two_stage import TwoStage, TwoStageConfig
 from geotune.types import Tap
 
 
@@ -28,12 +28,12 @@ def faster_rcnn(
 ) -> nn.Module:
     """A `TwoStage`. `anchor_size` is the side of each level's anchors, in its strides."""
     return TwoStage(
-        Levels(taps, channels, finest, levels),
+        FeaturePyramid(taps, channels, finest, levels),
         num_outputs,
         channels,
         hidden,
         anchor_size,
-        Choice(score_threshold, nms_threshold, max_detections),
-        Geometry(Horizontal, Horizontal, (10.0, 10.0, 5.0, 5.0)),
+        Postprocessor(score_threshold, nms_threshold, max_detections),
+        TwoStageConfig(HorizontalDeltaCoder, HorizontalDeltaCoder, (10.0, 10.0, 5.0, 5.0)),
         oriented=False,
     )

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from geotune.boxes.box_losses import giou_loss, probiou_loss
-from geotune.boxes.detector_output import Detected
-from geotune.detectors.anchors import places
-from geotune.detectors.assigner import BACKGROUND, NEITHER, Truth, positives
-from geotune.detectors.base import Targets, group_norm, started
-from geotune.detectors.fpn import Levels
-from geotune.detectors.postprocess import Choice
+from geotune.boxes.detector_output import DetectorOutput
+from geotune.detectors.anchors import grid_centers
+from geotune.detectors.assigner import BACKGROUND, NEITHER, GroundTruth, num_positives
+from geotune.detectors.base import Targets, group_norm, init_head_conv
+from geotune.detectors.fpn import FeaturePyramid
+from geotune.detectors.postprocess import Postprocessor
 from geotune.types import FeatureMaps, Tap
 
 LONGEST_SIDE = 1e4
@@ -51,7 +51,7 @@ NEAR = 1.5
 
 
 @dataclass(frozen=True)
-class Grid:
+class FcosGrid:
     """All places of all levels, finest first.
 
     Attributes:
@@ -67,16 +67,16 @@ class Grid:
     up_to: Tensor
 
     @staticmethod
-    def of(maps: Sequence[Tensor], strides: Sequence[float]) -> Grid:
+    def of(maps: Sequence[Tensor], strides: Sequence[float]) -> FcosGrid:
         """Those of maps `(B, C, H_i, W_i)`."""
-        where = places(maps, strides)
+        where = grid_centers(maps, strides)
         ends = [RANGE * stride for stride in strides[:-1]]
 
         def each(values: Sequence[float]) -> Tensor:
             parts = [x.new_full((len(x),), v) for x, v in zip(where, values, strict=True)]
             return torch.cat(parts)
 
-        return Grid(torch.cat(where), each(strides), each([-1, *ends]), each([*ends, math.inf]))
+        return FcosGrid(torch.cat(where), each(strides), each([-1, *ends]), each([*ends, math.inf]))
 
 
 def fcos(
@@ -92,8 +92,8 @@ def fcos(
     max_detections: int = 1000,
 ) -> nn.Module:
     """Horizontal boxes; see `Fcos`."""
-    choice = Choice(score_threshold, nms_threshold, max_detections)
-    pyramid = Levels(taps, channels, finest, levels)
+    choice = Postprocessor(score_threshold, nms_threshold, max_detections)
+    pyramid = FeaturePyramid(taps, channels, finest, levels)
     return Fcos(pyramid, num_outputs, channels, depth, choice, oriented=False)
 
 
@@ -110,8 +110,8 @@ def rotated_fcos(
     max_detections: int = 1000,
 ) -> nn.Module:
     """Oriented boxes; see `Fcos`."""
-    choice = Choice(score_threshold, nms_threshold, max_detections)
-    pyramid = Levels(taps, channels, finest, levels)
+    choice = Postprocessor(score_threshold, nms_threshold, max_detections)
+    pyramid = FeaturePyramid(taps, channels, finest, levels)
     return Fcos(pyramid, num_outputs, channels, depth, choice, oriented=True)
 
 
@@ -122,11 +122,11 @@ class Fcos(nn.Module):
 
     def __init__(
         self,
-        levels: Levels,
+        levels: FeaturePyramid,
         num_classes: int,
         channels: int,
         depth: int,
-        choice: Choice,
+        choice: Postprocessor,
         *,
         oriented: bool,
     ) -> None:
@@ -139,29 +139,29 @@ class Fcos(nn.Module):
             channels, 1, num_classes, depth, norm_layer=group_norm
         )
         self.tower = nn.Sequential(*(_block(channels) for _ in range(depth)))
-        self.box = started(nn.Conv2d(channels, 5 if oriented else 4, 3, padding=1))
-        self.centreness = started(nn.Conv2d(channels, 1, 3, padding=1))
+        self.box = init_head_conv(nn.Conv2d(channels, 5 if oriented else 4, 3, padding=1))
+        self.centreness = init_head_conv(nn.Conv2d(channels, 1, 3, padding=1))
         self.scales = nn.Parameter(torch.ones(len(levels.strides)))
 
     def forward(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
-    ) -> Detected:
+    ) -> DetectorOutput:
         """See `Detector`."""
         maps = self.levels(features.maps)
-        grid = Grid.of(maps, self.levels.strides)
+        grid = FcosGrid.of(maps, self.levels.strides)
         logits = self.classes(maps).float()
         boxes, centreness = self._boxes(maps, grid)
         losses = {}
         if targets is not None:
-            losses = self._losses(Truth.of(targets), grid, logits, boxes, centreness)
+            losses = self._losses(GroundTruth.of(targets), grid, logits, boxes, centreness)
         if self.training:
-            return Detected(losses, ())
+            return DetectorOutput(losses, ())
         scores = (logits.sigmoid() * centreness.sigmoid().unsqueeze(-1)).sqrt()
-        return Detected(
+        return DetectorOutput(
             losses, [self.choice.among(b, s, size) for b, s in zip(boxes, scores, strict=True)]
         )
 
-    def _boxes(self, maps: Sequence[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
+    def _boxes(self, maps: Sequence[Tensor], grid: FcosGrid) -> tuple[Tensor, Tensor]:
         """Boxes `(B, N, D)` and logits of centre-ness `(B, N)`."""
         told, middles = [], []
         for x, scale in zip(maps, self.scales, strict=True):
@@ -186,18 +186,18 @@ class Fcos(nn.Module):
 
     def _losses(
         self,
-        truths: Sequence[Truth],
-        grid: Grid,
+        truths: Sequence[GroundTruth],
+        grid: FcosGrid,
         logits: Tensor,
         boxes: Tensor,
         centreness: Tensor,
     ) -> dict[str, Tensor]:
         """Of all places `N` of all images `B`; what a place has no part in has no weight there."""
         with torch.no_grad():
-            matches = [assigned(truth, grid) for truth in truths]
+            matches = [assign_targets(truth, grid) for truth in truths]
             match = torch.stack([m for m, _ in matches])
             middle = torch.stack([c for _, c in matches])
-            chosen = [truth.chosen(m) for truth, (m, _) in zip(truths, matches, strict=True)]
+            chosen = [truth.gather(m) for truth, (m, _) in zip(truths, matches, strict=True)]
             label = torch.stack([classes for _, classes in chosen])
             positive = (match >= 0).float()
             # Places without an object are held against a box that nothing is wrong with.
@@ -210,13 +210,13 @@ class Fcos(nn.Module):
         weight = positive * middle.clamp(min=0.1)
         count = positive.sum().clamp(min=1)
         return {
-            "class": (focal * (match != NEITHER)[..., None]).sum() / positives(match).sum(),
+            "class": (focal * (match != NEITHER)[..., None]).sum() / num_positives(match).sum(),
             "box": (overlap(boxes, true) * weight).sum() / weight.sum().clamp(min=1),
             "centreness": (near * positive).sum() / count,
         }
 
 
-def assigned(truth: Truth, grid: Grid) -> tuple[Tensor, Tensor]:
+def assign_targets(truth: GroundTruth, grid: FcosGrid) -> tuple[Tensor, Tensor]:
     """For each of N places its object and its centre-ness.
 
     The index `(N)` of the object, or `BACKGROUND`, or `NEITHER`; centre-ness `(N)` is 0 there. Of
@@ -237,7 +237,7 @@ def assigned(truth: Truth, grid: Grid) -> tuple[Tensor, Tensor]:
     nearest = fits & (distance == distance.amin(dim=1, keepdim=True))
     stands = stands | (nearest & ~stands.any(dim=1, keepdim=True))
     smallest, index = half.prod(dim=-1).where(stands, math.inf).min(dim=0)
-    match = truth.without_uncounted(index.where(smallest < math.inf, BACKGROUND))
+    match = truth.mask_ignored(index.where(smallest < math.inf, BACKGROUND))
     gap = (offset / half.maximum(grid.stride[:, None])).clamp(max=1)
     each = ((1 - gap) / (1 + gap)).prod(dim=-1).sqrt()  # min(l, r) / max(l, r), and so on
     return match, each.gather(0, index[None])[0].where(match >= 0, 0.0)
@@ -254,5 +254,5 @@ def _seen_from(boxes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _block(channels: int) -> nn.Sequential:
-    convolution = started(nn.Conv2d(channels, channels, 3, padding=1))
+    convolution = init_head_conv(nn.Conv2d(channels, channels, 3, padding=1))
     return nn.Sequential(convolution, group_norm(channels), nn.ReLU())

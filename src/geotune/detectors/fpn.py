@@ -16,12 +16,12 @@ import torch.nn.functional as F
 import torchvision.ops
 from torch import Tensor, nn
 
-from geotune.decoders.base import resize, size_of
+from geotune.decoders.base import resize, spatial_size
 from geotune.decoders.pyramid import SAME_LEVEL, Pyramid
 from geotune.types import Tap
 
 
-class Levels(nn.Module):
+class FeaturePyramid(nn.Module):
     """Maps of one width, fine to coarse.
 
     Attributes:
@@ -44,7 +44,8 @@ class Levels(nn.Module):
         self._fine = fine = min(fine, len(given) - 1)
         base, *coarse = given[fine:]
         self.reduce = nn.ModuleList(
-            _Reduce(tap.channels, channels, round(base.stride / tap.stride)) for tap in given[:fine]
+            _PatchDownsample(tap.channels, channels, round(base.stride / tap.stride))
+            for tap in given[:fine]
         )
         inputs = [base.channels + fine * channels, *(tap.channels for tap in coarse)]
         self.top_down = torchvision.ops.FeaturePyramidNetwork(inputs, channels)
@@ -61,7 +62,7 @@ class Levels(nn.Module):
         given = self.pyramid(maps)
         base, *coarse = given[self._fine :]
         finer = [
-            resize(reduce(x), size_of(base))
+            resize(reduce(x), spatial_size(base))
             for reduce, x in zip(self.reduce, given[: self._fine], strict=True)
         ]
         joined = torch.cat([base, *finer], dim=1) if finer else base
@@ -72,7 +73,7 @@ class Levels(nn.Module):
         return levels
 
 
-class _Reduce(nn.Module):
+class _PatchDownsample(nn.Module):
     """A map made `factor` times smaller by one convolution that sees each pixel once."""
 
     def __init__(self, inputs: int, outputs: int, factor: int) -> None:
@@ -82,7 +83,7 @@ class _Reduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, D, H / factor, W / factor)`, rounded up."""
-        height, width = size_of(x)
+        height, width = spatial_size(x)
         x = F.pad(x, (0, -width % self.factor, 0, -height % self.factor), mode="replicate")
         reduced: Tensor = self.convolution(x)
         return reduced

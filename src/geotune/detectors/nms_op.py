@@ -9,7 +9,7 @@ from geotune.boxes.nms import nms
 
 
 @torch.library.custom_op("geotune::survivors", mutates_args=())
-def survivors(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+def nms_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Which of boxes `(N, D)` stay, `(N)` bool, as `boxes.nms.nms` has it; `groups` `(N)` apart.
 
     It is an operator of its own because how many stay is in the values: on fake tensors, which have
@@ -19,6 +19,6 @@ def survivors(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -
     return stay.index_fill_(0, nms(boxes, scores, threshold, groups), True)
 
 
-@survivors.register_fake
+@nms_keep_mask.register_fake
 def _(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)

@@ -10,12 +10,12 @@ from geotune.boxes.nms import nms
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED, canonical, centres
 from geotune.boxes.structures import Detections
 
-CANDIDATES = 10_000
+PRE_NMS_TOPK = 10_000
 """Boxes of an image that suppression looks at, the best."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class Postprocessor:
     """Which boxes are detections.
 
     Attributes:
@@ -40,14 +40,14 @@ class Choice:
         below = scores <= self.score_threshold
         box, label = (inside[:, None] & ~below).nonzero(as_tuple=True)
         score = scores[box, label]
-        score, best = score.topk(min(CANDIDATES, len(score)))
+        score, best = score.topk(min(PRE_NMS_TOPK, len(score)))
         box, label = box[best], label[best]
         kept = canonical(boxes[box]) if boxes.shape[-1] == ORIENTED else boxes[box]
         stays = nms(kept, score, self.nms_threshold, label)[: self.max_detections]
         return Detections(kept[stays], score[stays], label[stays])
 
 
-def fitted(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clip_to_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Horizontal boxes `(N, 4)` cut to an image of `size` (H, W); oriented ones canonical."""
     if boxes.shape[-1] != HORIZONTAL:
         return canonical(boxes)

@@ -10,13 +10,13 @@ import torchvision.ops
 from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from geotune.boxes.detector_output import Detected
-from geotune.detectors.anchors import ASPECTS, anchors
-from geotune.detectors.assigner import NEITHER, Truth, match_by_overlap, positives
+from geotune.boxes.detector_output import DetectorOutput
+from geotune.detectors.anchors import ASPECT_RATIOS, anchors
+from geotune.detectors.assigner import NEITHER, GroundTruth, match_by_iou, num_positives
 from geotune.detectors.base import Targets, group_norm
-from geotune.detectors.box_coders import Horizontal
-from geotune.detectors.fpn import Levels
-from geotune.detectors.postprocess import Choice
+from geotune.detectors.box_coders import HorizontalDeltaCoder
+from geotune.detectors.fpn import FeaturePyramid
+from geotune.detectors.postprocess import Postprocessor
 from geotune.types import FeatureMaps, Tap
 
 OCTAVE = tuple(2 ** (i / 3) for i in range(3))
@@ -48,15 +48,15 @@ class Retinanet(nn.Module):
     ) -> None:
         """`anchor_size` is the side of each level's smallest anchors, in its strides."""
         super().__init__()
-        self.levels = Levels(taps, channels, finest, levels)
+        self.levels = FeaturePyramid(taps, channels, finest, levels)
         self.sizes = [anchor_size * step for step in OCTAVE]
-        self.choice = Choice(score_threshold, nms_threshold, max_detections)
-        count = len(OCTAVE) * len(ASPECTS)
+        self.choice = Postprocessor(score_threshold, nms_threshold, max_detections)
+        count = len(OCTAVE) * len(ASPECT_RATIOS)
         self.head = RetinaNetHead(channels, count, num_outputs, norm_layer=group_norm)
 
     def forward(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
-    ) -> Detected:
+    ) -> DetectorOutput:
         """See `Detector`."""
         maps = self.levels(features.maps)
         told = self.head(maps)
@@ -64,31 +64,31 @@ class Retinanet(nn.Module):
         around = torch.cat(anchors(maps, self.levels.strides, self.sizes))
         losses = {}
         if targets is not None:
-            losses = _losses(Truth.of(targets), around, logits, deltas)
+            losses = _losses(GroundTruth.of(targets), around, logits, deltas)
         if self.training:
-            return Detected(losses, ())
-        boxes = Horizontal.decode(around, deltas)
-        return Detected(
+            return DetectorOutput(losses, ())
+        boxes = HorizontalDeltaCoder.decode(around, deltas)
+        return DetectorOutput(
             losses,
             [self.choice.among(b, s.sigmoid(), size) for b, s in zip(boxes, logits, strict=True)],
         )
 
 
 def _losses(
-    truths: Sequence[Truth], around: Tensor, logits: Tensor, deltas: Tensor
+    truths: Sequence[GroundTruth], around: Tensor, logits: Tensor, deltas: Tensor
 ) -> dict[str, Tensor]:
     """Of logits `(B, N, K)` and `(B, N, 4)` for anchors `(N, 4)`; the mean over images."""
     losses = {"class": logits.new_zeros(()), "box": logits.new_zeros(())}
     for truth, logit, delta in zip(truths, logits, deltas, strict=True):
         with torch.no_grad():
             overlap = torchvision.ops.box_iou(truth.boxes, around)
-            match = match_by_overlap(overlap, truth, least=0.5, none_below=0.4, best=True)
-            boxes, label = truth.chosen(match)
+            match = match_by_iou(overlap, truth, least=0.5, none_below=0.4, best=True)
+            boxes, label = truth.gather(match)
             positive = (match >= 0).float()[:, None]
             is_class = F.one_hot(label, logit.shape[-1]) * positive
             # Anchors without an object are held against themselves.
-            true = Horizontal.encode(around, boxes.where(positive > 0, around))
-            count = positives(match)
+            true = HorizontalDeltaCoder.encode(around, boxes.where(positive > 0, around))
+            count = num_positives(match)
         focal = torchvision.ops.sigmoid_focal_loss(logit, is_class)
         losses["class"] = losses["class"] + (focal * (match != NEITHER)[:, None]).sum() / count
         losses["box"] = losses["box"] + ((delta - true).abs() * positive).sum() / count

@@ -32,7 +32,7 @@ SAMPLES = 2
 LARGEST = 28.0
 
 
-class Sheet:
+class MultiScaleRoIAlign:
     """Maps of several strides `(B, C, H_i, W_i)`, laid out to be read by region."""
 
     def __init__(self, maps: Sequence[Tensor], strides: Sequence[float]) -> None:

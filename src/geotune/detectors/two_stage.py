@@ -3,7 +3,7 @@
     maps -- anchors --> proposals --.   which of many places hold something, and where about
       '--- features of each --------+--> class and box of each
 
-The stages differ between horizontal and oriented boxes only in how they tell boxes (`Geometry`).
+The stages differ between horizontal and oriented boxes only in how they tell boxes (`TwoStageConfig`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torchvision.ops
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from geotune.boxes.detector_output import Detected
+from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.iou import pairwise_iou
 from geotune.boxes.oriented import hull
-from geotune.detectors.anchors import ASPECTS, anchors
-from geotune.detectors.assigner import NEITHER, Truth, match_by_overlap, sample
-from geotune.detectors.base import Targets, started
-from geotune.detectors.box_coders import Coder
-from geotune.detectors.fpn import Levels
-from geotune.detectors.nms_op import survivors
-from geotune.detectors.postprocess import Choice, fitted
-from geotune.detectors.roi_align import BINS, Sheet
+from geotune.detectors.anchors import ASPECT_RATIOS, anchors
+from geotune.detectors.assigner import NEITHER, GroundTruth, match_by_iou, sample_proposals
+from geotune.detectors.base import Targets, init_head_conv
+from geotune.detectors.box_coders import BoxCoder
+from geotune.detectors.fpn import FeaturePyramid
+from geotune.detectors.nms_op import nms_keep_mask
+from geotune.detectors.postprocess import Postprocessor, clip_to_image
+from geotune.detectors.roi_align import BINS, MultiScaleRoIAlign
 from geotune.types import FeatureMaps
 
 CANDIDATES = 2000
@@ -44,7 +44,7 @@ BETA = 1 / 9
 
 
 @dataclass(frozen=True)
-class Geometry:
+class TwoStageConfig:
     """How the two stages tell boxes.
 
     Attributes:
@@ -53,8 +53,8 @@ class Geometry:
         weights: of what the second stage says, so that its numbers are of one size.
     """
 
-    first: type[Coder]
-    second: type[Coder]
+    first: type[BoxCoder]
+    second: type[BoxCoder]
     weights: tuple[float, ...]
 
 
@@ -65,13 +65,13 @@ class TwoStage(nn.Module):
 
     def __init__(
         self,
-        levels: Levels,
+        levels: FeaturePyramid,
         num_classes: int,
         channels: int,
         hidden: int,
         anchor_size: float,
-        choice: Choice,
-        geometry: Geometry,
+        choice: Postprocessor,
+        geometry: TwoStageConfig,
         *,
         oriented: bool,
     ) -> None:
@@ -82,41 +82,43 @@ class TwoStage(nn.Module):
         self.choice = choice
         self.geometry = geometry
         self.oriented = oriented
-        hidden_layer = started(nn.Conv2d(channels, channels, 3, padding=1))
+        hidden_layer = init_head_conv(nn.Conv2d(channels, channels, 3, padding=1))
         self.proposing = nn.Sequential(hidden_layer, nn.ReLU())
-        self.objectness = started(nn.Conv2d(channels, len(ASPECTS), 1))
-        self.first = started(nn.Conv2d(channels, len(ASPECTS) * geometry.first.size, 1))
+        self.objectness = init_head_conv(nn.Conv2d(channels, len(ASPECT_RATIOS), 1))
+        self.first = init_head_conv(
+            nn.Conv2d(channels, len(ASPECT_RATIOS) * geometry.first.size, 1)
+        )
         self.regions = TwoMLPHead(channels * BINS**2, hidden)
         self.classes = nn.Linear(hidden, num_classes + 1)  # the last: nothing
         self.second = nn.Linear(hidden, geometry.second.size)
 
     def forward(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
-    ) -> Detected:
+    ) -> DetectorOutput:
         """See `Detector`."""
         maps = self.levels(features.maps)
         around = anchors(maps, self.levels.strides, self.sizes)
         told = [self._propose(x) for x in maps]
         proposals, real = self._proposals(around, told, size)
-        sheet = Sheet(maps[: self.levels.own], self.levels.strides[: self.levels.own])
+        sheet = MultiScaleRoIAlign(maps[: self.levels.own], self.levels.strides[: self.levels.own])
         losses: dict[str, Tensor] = {}
         if targets is not None:
-            truths = Truth.of(targets)
+            truths = GroundTruth.of(targets)
             losses |= self._first_losses(torch.cat(around), told, truths)
             losses |= self._second_losses(sheet, proposals, real, truths, size)
         if self.training:
-            return Detected(losses, ())
+            return DetectorOutput(losses, ())
         logits, deltas = self._look(sheet, proposals)
         boxes = self.geometry.second.decode(proposals, deltas / self._weights(deltas))
         scores = logits.softmax(dim=-1)[..., :-1] * real[..., None]
-        return Detected(
+        return DetectorOutput(
             losses, [self.choice.among(b, s, size) for b, s in zip(boxes, scores, strict=True)]
         )
 
     def _propose(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of a level's anchors: logits of being an object `(B, N)`, and where it is `(B, N, D)`."""
         hidden = self.proposing(x)
-        deltas = self.first(hidden).unflatten(1, (len(ASPECTS), self.geometry.first.size))
+        deltas = self.first(hidden).unflatten(1, (len(ASPECT_RATIOS), self.geometry.first.size))
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         return logits.float(), deltas.permute(0, 3, 4, 1, 2).flatten(1, 3).float()
 
@@ -132,20 +134,23 @@ class TwoStage(nn.Module):
         for level, (anchor, (logits, deltas)) in enumerate(zip(around, told, strict=True)):
             best, index = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
             said = deltas.gather(1, index[..., None].expand(-1, -1, deltas.shape[-1]))
-            boxes.append(fitted(self.geometry.first.decode(anchor[index], said), size))
+            boxes.append(clip_to_image(self.geometry.first.decode(anchor[index], said), size))
             scores.append(best)
             groups.append(torch.full_like(index[0], level))
         box, score, group = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(groups)
         hulls = hull(box)
         stays = torch.stack(
-            [survivors(b, s, group, PROPOSALS_OVERLAP) for b, s in zip(hulls, score, strict=True)]
+            [
+                nms_keep_mask(b, s, group, PROPOSALS_OVERLAP)
+                for b, s in zip(hulls, score, strict=True)
+            ]
         )
         stays &= ((hulls[..., 2:] - hulls[..., :2]) > 0).all(dim=-1)
         count = min(PROPOSALS, score.shape[1])
         best, index = score.where(stays, -torch.inf).topk(count, dim=1)
         return box.gather(1, index[..., None].expand(-1, -1, box.shape[-1])), best > -torch.inf
 
-    def _look(self, sheet: Sheet, proposals: Tensor) -> tuple[Tensor, Tensor]:
+    def _look(self, sheet: MultiScaleRoIAlign, proposals: Tensor) -> tuple[Tensor, Tensor]:
         """Of proposals `(B, P, D)` logits `(B, P, K + 1)` and where the objects are `(B, P, D)`."""
         hidden = self.regions(sheet.read(proposals))
         shape = proposals.shape[:2]
@@ -158,7 +163,7 @@ class TwoStage(nn.Module):
         return like.new_tensor(self.geometry.weights)
 
     def _first_losses(
-        self, around: Tensor, told: Sequence[tuple[Tensor, Tensor]], truths: Sequence[Truth]
+        self, around: Tensor, told: Sequence[tuple[Tensor, Tensor]], truths: Sequence[GroundTruth]
     ) -> dict[str, Tensor]:
         logits = torch.cat([logits for logits, _ in told], dim=1)
         deltas = torch.cat([deltas for _, deltas in told], dim=1)
@@ -166,10 +171,10 @@ class TwoStage(nn.Module):
         for truth, logit, delta in zip(truths, logits, deltas, strict=True):
             with torch.no_grad():
                 overlap = torchvision.ops.box_iou(hull(truth.boxes), around)
-                match = match_by_overlap(overlap, truth, least=0.7, none_below=0.3, best=True)
-                index, counted = sample(match, ANCHORS_LEARNT, 0.5)
+                match = match_by_iou(overlap, truth, least=0.7, none_below=0.3, best=True)
+                index, counted = sample_proposals(match, ANCHORS_LEARNT, 0.5)
                 match, anchor = match[index], around[index]
-                boxes, _ = truth.chosen(match)
+                boxes, _ = truth.gather(match)
                 positive = ((match >= 0) & counted).float()
                 true = self.geometry.first.encode(anchor, boxes)
                 true = true.where(positive[:, None] > 0, 0.0)
@@ -186,10 +191,10 @@ class TwoStage(nn.Module):
 
     def _second_losses(
         self,
-        sheet: Sheet,
+        sheet: MultiScaleRoIAlign,
         proposals: Tensor,
         real: Tensor,
-        truths: Sequence[Truth],
+        truths: Sequence[GroundTruth],
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
         nothing = self.classes.out_features - 1
@@ -199,13 +204,13 @@ class TwoStage(nn.Module):
         with torch.no_grad():
             for truth, proposal, is_real in zip(truths, proposals, real, strict=True):
                 # The objects are proposals too: at first there are no others near them.
-                boxes = torch.cat([proposal, fitted(truth.boxes, size)])
+                boxes = torch.cat([proposal, clip_to_image(truth.boxes, size)])
                 overlap = pairwise_iou(truth.boxes, boxes)
-                match = match_by_overlap(overlap, truth, least=0.5, none_below=0.5, best=False)
+                match = match_by_iou(overlap, truth, least=0.5, none_below=0.5, best=False)
                 added = torch.ones_like(truth.counted)
                 match = match.where(torch.cat([is_real, added]), NEITHER)
-                index, counted = sample(match, count, 0.25)
-                true, label = truth.chosen(match[index])
+                index, counted = sample_proposals(match, count, 0.25)
+                true, label = truth.gather(match[index])
                 positive = (match[index] >= 0) & counted
                 deltas = self.geometry.second.encode(boxes[index], true)
                 deltas = deltas * self._weights(deltas)

@@ -19,9 +19,9 @@ from geotune.data.annotations.annotated_scenes import cut_notes, open_object_sce
 from geotune.data.annotations.annotation_options import Options
 from geotune.data.augment import Augment
 from geotune.data.checks.registry import check
-from geotune.data.checks.scanned import Examined, examine, fitting_window
-from geotune.data.datamodule import DataParts, datasets
-from geotune.data.issues import Faults, Finding, refuse
+from geotune.data.checks.scanned import ScannedData, fitting_window, scan_splits
+from geotune.data.datamodule import DataModule, datasets
+from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader, open_labels
 from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.labels.regression_labels import open_value_labels
@@ -32,9 +32,9 @@ from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.find import Names
 from geotune.data.scenes.image_folder import open_images
 from geotune.data.scenes.open_scenes import open_scenes
-from geotune.data.scenes.quality import Rule, with_quality
+from geotune.data.scenes.quality import QARule, with_quality
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts, some_to_train
+from geotune.data.splits.base import Splits, subsample_train
 from geotune.data.splits.explicit import split_by_column, split_by_list
 from geotune.data.splits.folds import split_into_folds
 from geotune.data.splits.groups import split_at_random, split_by_group
@@ -49,8 +49,8 @@ from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
-class FileFacts:
-    """What the files say of themselves; see `DataParts`."""
+class FileInfo:
+    """What the files say of themselves; see `DataModule`."""
 
     bands: tuple[str, ...]
     gsd_m: float | None
@@ -59,7 +59,7 @@ class FileFacts:
     numbers: tuple[float, float] | None = None
 
 
-SPLITS: dict[str, Callable[..., Parts]] = {
+SPLITS: dict[str, Callable[..., Splits]] = {
     "list": split_by_list,
     "random": split_at_random,
     "group": split_by_group,
@@ -104,25 +104,25 @@ READERS: dict[str, Callable[[Any], LabelReader]] = {
 """By the task's kind: what opens the label file of a scene."""
 
 
-def build_data(recipe: Recipe) -> DataParts:
+def build_data(recipe: Recipe) -> DataModule:
     """Open, split, read and check the recipe's data.
 
     Raises `GeotuneError` for what is wrong, unless it is in few files and the recipe says
     `train.skip_bad_samples`.
     """
-    faults = Faults(keep=recipe.train.skip_bad_samples)
+    faults = ErrorCollector(keep=recipe.train.skip_bad_samples)
     examined = examine_data(recipe, faults)
     skipped = faults.without(len(examined.scenes) + len(faults.scenes))
     findings = check_data(recipe, examined)
-    refuse(findings)
+    raise_on_error(findings)
     notes = [f"skipped, for train.skip_bad_samples: {text}" for text in skipped]
     notes += [one.text for one in findings]
     return replace(make_datasets(recipe, examined, notes), skipped=tuple(skipped))
 
 
 def examine_data(
-    recipe: Recipe, faults: Faults, progress: Callable[[int, int], None] | None = None
-) -> Examined:
+    recipe: Recipe, faults: ErrorCollector, progress: Callable[[int, int], None] | None = None
+) -> ScannedData:
     """Open, split and read the recipe's data. `progress` is told the scenes read, and how many.
 
     Raises `GeotuneError` for what is wrong; `faults` may keep what is wrong with single files.
@@ -131,10 +131,10 @@ def examine_data(
     split = values_of(recipe.data.split)
     del split["allow_overlap"]
     parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
-    parts = some_to_train(parts, recipe.data.fraction, seed=recipe.train.seed)
+    parts = subsample_train(parts, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, parts.values()))
     done = count(1)
-    return examine(
+    return scan_splits(
         parts,
         window=recipe.data.window,
         metadata=recipe.backbone.metadata,
@@ -143,14 +143,14 @@ def examine_data(
     )
 
 
-def check_data(recipe: Recipe, examined: Examined) -> list[Finding]:
+def check_data(recipe: Recipe, examined: ScannedData) -> list[Issue]:
     """What every check finds in the data that was read, errors first."""
     found = check(examined, allow_overlap=recipe.data.split.allow_overlap)
     cuts = cut_notes(examined.parts, examined.window)
-    return [*found, *(Finding("note", "labels", text) for text in cuts)]
+    return [*found, *(Issue("note", "labels", text) for text in cuts)]
 
 
-def make_datasets(recipe: Recipe, examined: Examined, notes: Sequence[str] = ()) -> DataParts:
+def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = ()) -> DataModule:
     """The datasets of a training. Raises `GeotuneError` for a band without any data."""
     data = recipe.data
     return datasets(
@@ -170,7 +170,7 @@ def with_window(recipe: Recipe, window: int) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"window": window})})
 
 
-def file_facts(recipe: Recipe) -> FileFacts:
+def inspect_files(recipe: Recipe) -> FileInfo:
     """Bands of the recipe's files, and what else a backbone is told; no pixel is read.
 
     Raises `GeotuneError` for files that cannot be opened or do not fit.
@@ -178,14 +178,14 @@ def file_facts(recipe: Recipe) -> FileFacts:
     if recipe.data.kind == "synthetic":
         bands = recipe.backbone.bands
         named = DEFAULT_BANDS if bands is None else band_names(bands)
-        return FileFacts(named, PIXEL_M, {}, recipe.data.window)
+        return FileInfo(named, PIXEL_M, {}, recipe.data.window)
     scenes = _open(recipe)
     raster = scenes[0].raster
     window = fitting_window(scenes, recipe.data.window)
-    return FileFacts(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
+    return FileInfo(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
-def said_of_files(data: Data) -> tuple[Names | None, float | None]:
+def declared_bands_nodata(data: Data) -> tuple[Names | None, float | None]:
     """Names of the files' bands in file order, and their nodata, where the files do not say."""
     if isinstance(data, Named):
         about = named_dataset(data.name)
@@ -193,11 +193,11 @@ def said_of_files(data: Data) -> tuple[Names | None, float | None]:
     return data.bands, data.nodata
 
 
-def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
-    faults = faults or Faults()
+def _open(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scene]:
+    faults = faults or ErrorCollector()
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
-    own, nodata = said_of_files(recipe.data)
+    own, nodata = declared_bands_nodata(recipe.data)
     scenes = OPENERS[recipe.data.kind](
         recipe,
         bands=own,
@@ -208,7 +208,7 @@ def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
     )
     scenes = _fitting(scenes, recipe, faults)
     if not scenes:
-        refuse(faults.found)
+        raise_on_error(faults.found)
     found = scenes[0].raster.bands
     if isinstance(bands, int) and len(found) != bands:
         raise GeotuneError(
@@ -217,7 +217,7 @@ def _open(recipe: Recipe, faults: Faults | None = None) -> list[Scene]:
     return scenes
 
 
-def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: Faults) -> list[Scene]:
+def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: ErrorCollector) -> list[Scene]:
     """The scenes with their masks of quality; `faults` may keep what does not fit."""
     rule = quality_rule(recipe)
     kept = []
@@ -234,9 +234,9 @@ def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: Faults) -> list[Sc
 def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
     """Raise `GeotuneError` for an image of more or fewer dates than the backbone takes."""
     for source in sources.values():
-        if source.steps != timesteps:
+        if source.num_dates != timesteps:
             raise GeotuneError(
-                f"{source.path}: its scene has {source.steps} dates, but backbone.timesteps is "
+                f"{source.path}: its scene has {source.num_dates} dates, but backbone.timesteps is "
                 f"{timesteps}; the two have to be the same number (dates come from {{date}} in the "
                 "path, and few backbones take several: geotune list backbones NAME)"
             )
@@ -249,12 +249,12 @@ def resolution_m(recipe: Recipe) -> float | None:
     return float(recipe.data.resolution.rstrip(" m"))
 
 
-def quality_rule(recipe: Recipe) -> tuple[str, Rule] | None:
+def quality_rule(recipe: Recipe) -> tuple[str, QARule] | None:
     """The pattern of the masks of quality, and what flags a pixel in them."""
     if isinstance(recipe.data, Named) or recipe.data.quality is None:
         return None
     section = recipe.data.quality
-    rule = Rule(tuple(section.values), tuple(section.bits), section.band, section.hide)
+    rule = QARule(tuple(section.values), tuple(section.bits), section.band, section.hide)
     return section.pattern, rule
 
 
@@ -334,7 +334,7 @@ def _open_images(recipe: Recipe, **files: Any) -> list[Scene]:
 
 
 def _open_named(
-    recipe: Recipe, *, wanted_bands: Sequence[str] | None, faults: Faults, **_: Any
+    recipe: Recipe, *, wanted_bands: Sequence[str] | None, faults: ErrorCollector, **_: Any
 ) -> list[Scene]:
     data: Any = recipe.data
     task: Any = recipe.task

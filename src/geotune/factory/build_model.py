@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geotune.adapter_config import read_card
-from geotune.adapter_io import load_adapter_state, read_tensors, require_base
+from geotune.adapter_config import load_adapter_config
+from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone as make_backbone
 from geotune.backbones.create import facts
-from geotune.config import Recipe, RecipeError, Section, Sections, parse_sections
+from geotune.config import OptionsModel, Recipe, RecipeError, Sections, parse_sections
 from geotune.decoders.registry import DECODERS
 from geotune.factory.values import values_of
 from geotune.methods.core.injection import recompute_blocks
@@ -28,12 +28,12 @@ from geotune.types import BandStatistics, GeotuneError, Normalization
 from geotune.utils.activation_checkpointing import recompute_stages
 
 if TYPE_CHECKING:  # reading files takes libraries that a model does not need
-    from geotune.data.datamodule import DataParts
-    from geotune.factory.build_data import FileFacts
+    from geotune.data.datamodule import DataModule
+    from geotune.factory.build_data import FileInfo
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltModel:
     """A recipe's objects, ready to be trained.
 
     Attributes:
@@ -51,14 +51,14 @@ class Built:
         return self.model.encoder.backbone
 
 
-def complete(recipe: Recipe, data: DataParts | FileFacts) -> tuple[Recipe, list[str]]:
+def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe, list[str]]:
     """The recipe with what the files say of the backbone's options, where it leaves them open.
 
     Also gives what a user should know of it.
     """
     section = recipe.backbone
     known = facts(section.name)
-    takes = () if known is None else known.takes
+    takes = () if known is None else known.supported_options
     found: dict[str, Any] = {}
     notes = []
     if "gsd" in takes and section.gsd is None and data.gsd_m is not None:
@@ -102,7 +102,7 @@ def _standardised(task: Any, numbers: tuple[float, float] | None) -> tuple[Any, 
     return task.model_copy(update=found), notes
 
 
-def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:
+def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
     """The model to train, with initial weights that are a function of the recipe's seed."""
     backbone = build_backbone(recipe.backbone, statistics.bands)
     normalization, notes = choose_normalization(backbone, statistics, recipe.data.normalize)
@@ -114,15 +114,15 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> Built:
         notes.insert(
             0, f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
         )
-    return Built(
-        assemble(recipe, backbone, normalization),
+    return BuiltModel(
+        build_model(recipe, backbone, normalization),
         build_task(recipe),
         normalization,
         notes,
     )
 
 
-def assemble(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
+def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
     """The recipe's method, decoder and stages to recompute around a backbone."""
     model = _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization)
     if recipe.train.recompute != "none":
@@ -137,7 +137,7 @@ def build_task(recipe: Sections) -> Task:
     return TASKS[recipe.task.kind](**values_of(recipe.task))
 
 
-def as_validated(task: Task, details: Mapping[str, Any]) -> Task:
+def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
     """The task with what a validation decided: the scores from which on objects count.
 
     `details` are those of the validation's metrics.
@@ -147,7 +147,7 @@ def as_validated(task: Task, details: Mapping[str, Any]) -> Task:
     return task
 
 
-def build_backbone(section: Section, bands: tuple[str, ...], **instead: Any) -> Backbone:
+def build_backbone(section: OptionsModel, bands: tuple[str, ...], **instead: Any) -> Backbone:
     """The section's backbone for these bands."""
     values = {**values_of(section), **instead}
     named = values["bands"]
@@ -159,7 +159,7 @@ def load_adapter(
     weights: Path | str | None = None,
     *,
     backbone: str | None = None,
-) -> Built:
+) -> BuiltModel:
     """The trained model of a run folder, or of a folder that holds an adapter's two files.
 
     Args:
@@ -172,7 +172,7 @@ def load_adapter(
     a base whose code nobody let in.
     """
     folder = Path(folder)
-    card = read_card(folder)
+    card = load_adapter_config(folder)
     try:
         sections = parse_sections(card.sections, str(folder))
     except RecipeError as error:
@@ -187,12 +187,12 @@ def load_adapter(
     if backbone is not None:
         instead["name"] = backbone
     base = build_backbone(sections.backbone, card.normalization.bands, **instead)
-    require_base(base, card, folder)
+    check_base_model(base, card, folder)
     model = _model(sections.method, sections.decoder, sections.task, base, card.normalization)
     load_adapter_state(model, read_tensors(folder, card), str(folder))
     model.eval()
     task = TASKS[sections.task.kind](**values_of(sections.task))
-    return Built(model, task, card.normalization, list(base.notes))
+    return BuiltModel(model, task, card.normalization, list(base.notes))
 
 
 def card_sections(recipe: Recipe) -> dict[str, Any]:
@@ -201,9 +201,9 @@ def card_sections(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model(
-    method: Section,
-    decoder: Section,
-    task: Section,
+    method: OptionsModel,
+    decoder: OptionsModel,
+    task: OptionsModel,
     backbone: Backbone,
     normalization: Normalization,
 ) -> Model:

@@ -11,15 +11,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.meta_init import empty_weights
+from geotune.backbones.meta_init import skip_init
 from geotune.config import Recipe
-from geotune.factory.build_model import assemble, build_backbone
-from geotune.memory.tracker import faked
+from geotune.factory.build_model import build_backbone, build_model
+from geotune.memory.tracker import to_fake
 from geotune.model import Model
 from geotune.types import GeotuneError, Normalization
 
 
-class Drafts:
+class FakeModelBuilder:
     """Drafts over one backbone, which is built once; no weights are read.
 
     Args:
@@ -42,7 +42,7 @@ class Drafts:
         """
         mode = FakeTensorMode()
         try:
-            backbone = faked(self.backbone, mode)
+            backbone = to_fake(self.backbone, mode)
             assert isinstance(backbone, Backbone)
             with mode, _staying_put():
                 return self._assemble(recipe, backbone)
@@ -53,23 +53,23 @@ class Drafts:
 
     def real(self, recipe: Recipe) -> Model:
         """On real tensors, whose contents are by chance."""
-        with empty_weights():
+        with skip_init():
             return self._assemble(recipe, self._build())
 
     def _build(self) -> Backbone:
-        with empty_weights():
+        with skip_init():
             return build_backbone(self._section, self._bands)
 
     def _assemble(self, recipe: Recipe, backbone: Backbone) -> Model:
         bands = backbone.bands
         as_it_is = Normalization(bands, (0.0,) * len(bands), (1.0,) * len(bands))
-        model = assemble(recipe, backbone, as_it_is)
+        model = build_model(recipe, backbone, as_it_is)
         reader = model.encoder.reader
         if reader.samples:  # what it is fitted to does not matter
-            widths = [backbone.taps[i].channels for i in reader.wanted]
+            widths = [backbone.taps[i].channels for i in reader.out_indices]
             maps = (torch.rand(2, width, 2, 2) for width in widths)
             with torch.no_grad():
-                reader.calibrate(dict(zip(reader.wanted, maps, strict=True)))
+                reader.calibrate(dict(zip(reader.out_indices, maps, strict=True)))
         return model
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from geotune.types import GeotuneError
 
 
-def require_room(folder: Path | None, limit: int | None, samples: int, needed: int) -> None:
+def check_free_space(folder: Path | None, limit: int | None, samples: int, needed: int) -> None:
     """Raise `GeotuneError` where the features of so many samples take more than there may be.
 
     Args:
@@ -20,21 +20,21 @@ def require_room(folder: Path | None, limit: int | None, samples: int, needed: i
     """
     there = bytes_below(folder) if folder else 0
     free = shutil.disk_usage(folder).free if folder else available_memory()
-    takes = f"the features of {samples} windows take {in_gb(needed)}"
+    takes = f"the features of {samples} windows take {format_bytes(needed)}"
     advice = (
         "use train.cache_precision=int8, method.down=pca_fixed with est, data.augment=false (an "
         "eighth), or fewer data.samples"
     )
     if limit is not None and there + needed > limit:
-        other = f", and {folder} holds {in_gb(there)} already" if there else ""
+        other = f", and {folder} holds {format_bytes(there)} already" if there else ""
         more = "; folders in it that no recipe needs may be deleted" if there else ""
         raise GeotuneError(
-            f"train.cache_limit {in_gb(limit)}: {takes}{other}; raise it, {advice}{more}"
+            f"train.cache_limit {format_bytes(limit)}: {takes}{other}; raise it, {advice}{more}"
         )
     if free is not None and needed > free:
         where = f"the disk of {folder}" if folder else "the memory"
         raise GeotuneError(
-            f"train.cache: {takes}, but {where} has {in_gb(free)} free; make room, {advice}"
+            f"train.cache: {takes}, but {where} has {format_bytes(free)} free; make room, {advice}"
         )
 
 
@@ -57,6 +57,6 @@ def available_memory() -> int | None:
         return None
 
 
-def in_gb(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Bytes for people."""
     return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"

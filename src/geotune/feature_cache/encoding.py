@@ -18,7 +18,7 @@ from torch import Tensor
 Held = Literal["bf16", "fp32", "int8"]
 
 
-def hold(features: Mapping[str, Tensor], held: Held) -> dict[str, Tensor]:
+def encode(features: Mapping[str, Tensor], held: Held) -> dict[str, Tensor]:
     """Maps `(B, C, h, w)` by name as they are kept: `(B, h, w, C)`, on the CPU.
 
     For int8 with `<name>.scale`, `(B, 1, 1, C)`.

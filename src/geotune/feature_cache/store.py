@@ -137,7 +137,7 @@ def prepare_folder(root: Path, name: str, about: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def alone_in(folder: Path | None) -> Iterator[None]:
+def exclusive_folder(folder: Path | None) -> Iterator[None]:
     """While it is open, no other process writes into the folder; the others wait."""
     if folder is None:
         yield

@@ -19,10 +19,10 @@ from geotune.data.raster.source import Image, RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import has_data
 from geotune.inference.detection_writers import ObjectFiles, names_its_crs
-from geotune.inference.geotiff import bounded_cache, require_stem, source_notes, staged
+from geotune.inference.geotiff import atomic_output, bounded_cache, require_stem, source_notes
 from geotune.inference.merge_detections import Merger
 from geotune.inference.sliding_window import Progress
-from geotune.inference.tiling import Plan, starts
+from geotune.inference.tiling import TilingPlan, starts
 from geotune.types import GeotuneError, model_inputs
 
 Detecting = Callable[..., Sequence[Detections]]
@@ -30,7 +30,7 @@ Detecting = Callable[..., Sequence[Detections]]
 
 
 @dataclass(frozen=True)
-class FoundObjects:
+class SceneDetections:
     """What a prediction left.
 
     Attributes:
@@ -79,7 +79,7 @@ def find_objects(
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
     progress: Progress | None = None,
-) -> FoundObjects:
+) -> SceneDetections:
     """Find the objects of a scene and write `<name>_objects.gpkg` and `<name>_objects.geojson`.
 
     They are in the scene's CRS, boxes as polygons, or their middles as points. Both files are moved
@@ -111,7 +111,7 @@ def find_objects(
     if batch_size < 1:
         raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
     selected = source.select(bands)
-    plan = Plan(source.shape, window, overlap, strip_width=source.shape[1])
+    plan = TilingPlan(source.shape, window, overlap, strip_width=source.shape[1])
     lefts = starts(source.shape[1], window, overlap)
     merger = Merger(plan.tops, lefts, window, source.shape, nms_threshold)
     least = torch.tensor([scores[title] for title in classes])
@@ -121,7 +121,7 @@ def find_objects(
     seen = done = 0
     with (
         bounded_cache(),
-        staged(out_dir) as folder,
+        atomic_output(out_dir) as folder,
         ObjectFiles(
             folder / package.name,
             folder / text.name if named else None,
@@ -151,7 +151,7 @@ def find_objects(
     notes = source_notes(source, seen)
     if not named:
         notes.append(f"{source.path}: its CRS has no EPSG code, so there is no GeoJSON")
-    return FoundObjects(
+    return SceneDetections(
         name=name,
         package_path=package,
         text_path=text if named else None,

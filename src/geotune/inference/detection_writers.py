@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geotune.boxes.oriented import as_oriented, centres
-from geotune.boxes.polygons import outlines
+from geotune.boxes.polygons import to_polygons
 from geotune.data.raster.source import RasterSource
 from geotune.types import GeotuneError
 
@@ -73,7 +73,7 @@ class ObjectFiles(AbstractContextManager["ObjectFiles"]):
     def _append(
         self, boxes: NDArray[Any], scores: NDArray[np.float32], classes: NDArray[np.int64]
     ) -> NDArray[Any]:
-        shapes = shapely.points(centres(boxes)) if self.points else outlines(as_oriented(boxes))
+        shapes = shapely.points(centres(boxes)) if self.points else to_polygons(as_oriented(boxes))
         t = self.source.transform
         matrix = np.array([[t.a, t.d], [t.b, t.e]])
         placed = shapely.transform(np.asarray(shapes), lambda xy: xy @ matrix + (t.c, t.f))

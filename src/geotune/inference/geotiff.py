@@ -42,7 +42,7 @@ def bounded_cache() -> Iterator[None]:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def atomic_output(folder: Path) -> Iterator[Path]:
     """A hidden folder whose files move into `folder` when the block ends well.
 
     Each file replaces one of its name in one step. When the block fails nothing of it remains.

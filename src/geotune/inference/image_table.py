@@ -22,7 +22,7 @@ from geotune.data.raster.metadata import time_and_place
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import has_data
-from geotune.inference.geotiff import staged, writing
+from geotune.inference.geotiff import atomic_output, writing
 from geotune.inference.sliding_window import Model, Progress
 from geotune.types import GeotuneError, model_inputs
 
@@ -69,7 +69,7 @@ class Table:
 SHOWN = 5
 
 
-def tabulate(
+def write_image_table(
     model: Model,
     sources: Mapping[str, RasterSource],
     out_dir: Path,
@@ -123,7 +123,7 @@ def tabulate(
     first: list[dict[str, str | float]] = []
     done = 0
     with (
-        staged(out_dir) as folder,
+        atomic_output(out_dir) as folder,
         writing(table_path),
         _Csv(folder / table_path.name) as table,
         _Outlines(folder / places_path.name if placed else None) as outlines,

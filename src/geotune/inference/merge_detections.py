@@ -18,7 +18,7 @@ from torch import Tensor
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import hull
 from geotune.boxes.structures import Detections
-from geotune.boxes.transforms import moved
+from geotune.boxes.transforms import translate
 
 EDGE = 1.0
 """Pixels from an edge within which a box counts as cut."""
@@ -52,7 +52,7 @@ class Merger:
 
     def add(self, top: int, left: int, found: Detections) -> None:
         """Take what was found in a window, in its pixels."""
-        boxes = moved(found.boxes.double().cpu(), float(left), float(top))
+        boxes = translate(found.boxes.double().cpu(), float(left), float(top))
         found = Detections(boxes, found.scores.cpu(), found.classes.cpu())
         self._held.append(found[~self._better_seen(hull(boxes), top, left)])
 

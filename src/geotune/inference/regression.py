@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from geotune.data.raster.source import RasterSource
-from geotune.inference.geotiff import MapFile, bounded_cache, require_stem, source_notes, staged
+from geotune.inference.geotiff import (
+    MapFile,
+    atomic_output,
+    bounded_cache,
+    require_stem,
+    source_notes,
+)
 from geotune.inference.sliding_window import Model, Progress, sweep
 
 
@@ -111,7 +117,7 @@ def map_values(
     windows, pixels, total = 0, 0, 0.0
     with (
         bounded_cache(),
-        staged(out_dir) as folder,
+        atomic_output(out_dir) as folder,
         MapFile.of(
             folder / path.name, source, [quantity], dtype="float32", nodata=math.nan
         ) as values_file,

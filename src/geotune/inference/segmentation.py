@@ -19,12 +19,12 @@ from geotune.inference.geotiff import (
     NODATA,
     PROBABILITY_STEPS,
     MapFile,
+    atomic_output,
     bounded_cache,
     describe_classes,
     describe_probabilities,
     require_stem,
     source_notes,
-    staged,
     write_categories,
 )
 from geotune.inference.polygon_writer import write_polygons
@@ -135,7 +135,7 @@ def map_classes(
     polygons_path = out_dir / f"{name}_polygons.gpkg"
     counts = np.zeros(NODATA + 1, dtype=np.int64)
     windows, found = 0, None
-    with bounded_cache(), staged(out_dir) as folder, ExitStack() as files:
+    with bounded_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
 
         def new_map(path: Path, layers: Sequence[str]) -> MapFile:
             return files.enter_context(MapFile.of(folder / path.name, source, layers))

@@ -19,7 +19,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import has_data
 from geotune.inference.blend import Blender
-from geotune.inference.tiling import Plan, Strip, strip_width
+from geotune.inference.tiling import Strip, TilingPlan, strip_width
 from geotune.types import GeotuneError, model_inputs
 
 Model = Callable[..., Tensor]
@@ -71,8 +71,8 @@ def sweep(
     if batch_size < 1:
         raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
     # the image's rows, those being read, the sums, their weights and the blend
-    held = 4 * (2 * len(source.places) + 2 * channels + 1)
-    plan = Plan(source.shape, window, overlap, columns or strip_width(max(window, 1), held))
+    held = 4 * (2 * len(source.band_files) + 2 * channels + 1)
+    plan = TilingPlan(source.shape, window, overlap, columns or strip_width(max(window, 1), held))
     done, total = 0, len(plan)
 
     def tell(windows: int) -> None:
@@ -91,7 +91,7 @@ def sweep(
 def _sweep_strip(
     model: Model,
     source: RasterSource,
-    plan: Plan,
+    plan: TilingPlan,
     strip: Strip,
     channels: int,
     batch_size: int,
@@ -128,7 +128,7 @@ def _sweep_strip(
 
 
 def _rows(
-    source: RasterSource, plan: Plan, strip: Strip
+    source: RasterSource, plan: TilingPlan, strip: Strip
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """For each row of windows: its top, the rows final after it, the image `(C, ..., window, w)`.
 

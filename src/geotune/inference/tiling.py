@@ -60,7 +60,7 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilingPlan:
     """All windows over a scene.
 
     Attributes:

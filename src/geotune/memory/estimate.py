@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from geotune.memory.tracker import TrackedPeak, Tracker, faked
+from geotune.memory.tracker import TrackedPeak, Tracker, to_fake
 
 CUDA_CONTEXT_BYTES = 512 * 2**20
 """What a CUDA context with cuBLAS' and cuDNN's handles takes beside all tensors; assumed."""
@@ -92,7 +92,7 @@ class Prediction:
         return gpu_bytes(self.gpu.total)
 
 
-def predict(
+def estimate_peak(
     model: nn.Module,
     step: Step,
     places: Mapping[str, Iterable[nn.Module]] | None = None,
@@ -116,7 +116,7 @@ def predict(
         if mode is None:
             mode = FakeTensorMode()
             names = {place: _paths(model, modules) for place, modules in (places or {}).items()}
-            model = faked(model, mode)
+            model = to_fake(model, mode)
             places = {p: [model.get_submodule(path) for path in v] for p, v in names.items()}
         return _predict(model, step, places, mode, compute)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:

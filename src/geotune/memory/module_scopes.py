@@ -15,7 +15,7 @@ ELSEWHERE = "loss"
 OPTIMIZER = "optimizer"
 
 
-class Places:
+class ModuleTracker:
     """Follows a model's calls while it watches.
 
     On the way forward it is hooks that tell; on the way back, the place where the autograd node

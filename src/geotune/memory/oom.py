@@ -9,7 +9,7 @@ import torch
 _WORDS = ("not enough memory", "can't allocate memory", "out of memory", "DefaultCPUAllocator")
 
 
-def is_exhausted(error: BaseException) -> bool:
+def is_oom(error: BaseException) -> bool:
     """Whether an error says that there is no memory left: on a GPU, or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

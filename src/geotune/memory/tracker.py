@@ -34,7 +34,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
-from geotune.memory.module_scopes import ELSEWHERE, Places
+from geotune.memory.module_scopes import ELSEWHERE, ModuleTracker
 
 Part = Literal["frozen", "trained", "gradients", "optimizer_state", "saved", "transient"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -45,7 +45,7 @@ class TrackedPeak:
     """Live tensor bytes at the highest, and their parts.
 
     Attributes:
-        by_place: the bytes of each part by where in the model they belong; see `Places`.
+        by_place: the bytes of each part by where in the model they belong; see `ModuleTracker`.
         frozen: parameters that do not train, and buffers.
         trained: parameters that train.
         gradients: of parameters.
@@ -114,7 +114,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         model: whose parameters and buffers are told apart from the rest.
         optimizer: whose state is.
         others: tensors that are there from the start, such as the batch; nested in any way.
-        places: modules of the model by the name of the place that they are; see `Places`.
+        places: modules of the model by the name of the place that they are; see `ModuleTracker`.
     """
 
     peak: TrackedPeak
@@ -130,7 +130,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._model: nn.Module | None = model
         self._optimizer = optimizer
         self._others = others
-        self._where: Places | None = Places(model, places or {}, optimizer)
+        self._where: ModuleTracker | None = ModuleTracker(model, places or {}, optimizer)
         self._storages: list[int] = []  # bytes now of each storage ever seen, by order of birth
         self._living: dict[int, tuple[int, weakref.ref[UntypedStorage]]] = {}  # by address
         self._changes: list[tuple[int, int]] = []  # (storage, bytes more or fewer), in order
@@ -256,7 +256,7 @@ def _storages(leaves: Iterable[Any]) -> Iterator[UntypedStorage]:
             yield leaf.untyped_storage()
 
 
-def faked(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+def to_fake(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
     """A copy of the model on fake tensors: shapes without contents."""
     with unset_fake_temporarily(), FakeCopyMode(mode):
         return copy.deepcopy(model)

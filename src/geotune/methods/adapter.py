@@ -19,11 +19,11 @@ from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
     after_parts,
+    apply_channels_last,
+    check_width,
     require_blocks,
-    require_narrower,
-    vectors,
     with_parts,
-    zeroed,
+    zero_init,
 )
 from geotune.methods.core.inserted import freeze
 
@@ -42,7 +42,7 @@ class Adapter(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
         require_blocks(backbone, "adapter")
-        require_narrower("width", self.width, backbone)
+        check_width("width", self.width, backbone)
         freeze(backbone)
         after_parts(backbone, lambda channels: Bottleneck(channels, self.width))
         return with_parts(backbone, self)
@@ -55,8 +55,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.channels = channels
         self.down = nn.Linear(channels, width)
-        self.up = zeroed(nn.Linear(width, channels))
+        self.up = zero_init(nn.Linear(width, channels))
 
     def forward(self, y: Tensor) -> Tensor:
         """`(..., C)` or `(B, C, h, w)` to the same shape."""
-        return y + vectors(lambda v: self.up(F.gelu(self.down(v))), y, self.channels)
+        return y + apply_channels_last(lambda v: self.up(F.gelu(self.down(v))), y, self.channels)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
+    apply_channels_last,
     beside_mlp,
+    check_width,
     require_mlp,
-    require_narrower,
-    vectors,
     widths,
     with_parts,
-    zeroed,
+    zero_init,
 )
 from geotune.methods.core.inserted import freeze
 
@@ -43,7 +43,7 @@ class AdaptFormer(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where a block has no MLP."""
         require_mlp(backbone, "adaptformer")
-        require_narrower("width", self.width, backbone)
+        check_width("width", self.width, backbone)
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             beside_mlp(backbone, index, ScaledBottleneck(channels, self.width, self.scale))
@@ -57,8 +57,10 @@ class ScaledBottleneck(nn.Module):
         super().__init__()
         self.channels, self.scale = channels, scale
         self.down = nn.Linear(channels, width)
-        self.up = zeroed(nn.Linear(width, channels))
+        self.up = zero_init(nn.Linear(width, channels))
 
     def forward(self, u: Tensor) -> Tensor:
         """`(..., C)` or `(B, C, h, w)` to the same shape."""
-        return vectors(lambda v: self.scale * self.up(F.relu(self.down(v))), u, self.channels)
+        return apply_channels_last(
+            lambda v: self.scale * self.up(F.relu(self.down(v))), u, self.channels
+        )

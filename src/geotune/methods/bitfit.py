@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.selective import train_some
+from geotune.methods.selective import train_subset
 
 
 class BitFit(Method):
@@ -16,7 +16,7 @@ class BitFit(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a backbone without biases."""
         biases = {name for name, _ in backbone.model.named_parameters() if _is_bias(name)}
-        return train_some(backbone, self, biases)
+        return train_subset(backbone, self, biases)
 
 
 def _is_bias(name: str) -> bool:

@@ -28,22 +28,22 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.blocks import as_maps
+from geotune.backbones.blocks import tokens_to_maps
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.block_hooks import looking_inside
-from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.block_hooks import capture_block_activations
+from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import (
     Wrapped,
-    put,
+    check_width,
+    inject,
     require_blocks,
-    require_narrower,
     require_places,
     widths,
-    zeroed,
+    zero_init,
 )
 from geotune.methods.core.inserted import freeze, inserted
-from geotune.methods.core.reader import Inside, Part, Reader, level_indices
-from geotune.methods.core.side_network import as_feature, between, require_odd
+from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
+from geotune.methods.core.side_network import as_feature, downsample, require_odd
 from geotune.types import GeotuneError
 
 BETA = 100.0
@@ -71,7 +71,7 @@ class Dtl(Method):
         require_odd("kernel_size", self.kernel_size)
         require_blocks(backbone, "dtl")
         require_places(backbone, "dtl")
-        require_narrower("rank", self.rank, backbone)
+        check_width("rank", self.rank, backbone)
         depth = len(backbone.blocks)
         first = depth if self.feedback_from is None else self.feedback_from
         if first > depth:
@@ -84,11 +84,13 @@ class Dtl(Method):
         levels = level_indices(backbone)
         reader: Reader
         if first == depth:
-            reader = Beside(backbone, network, levels)
+            reader = SideReader(backbone, network, levels)
         else:
-            reader = FedBack(backbone, levels, feed_back(backbone, network, first - 1, levels))
-        encoder = Encoder(backbone, reader, self, constant_backbone=first == depth)
-        return require_alive(encoder)
+            reader = FeedbackReader(
+                backbone, levels, feed_back(backbone, network, first - 1, levels)
+            )
+        encoder = Encoder(backbone, reader, self, backbone_frozen=first == depth)
+        return check_trainable(encoder)
 
 
 class CompactSideNetwork(nn.Module):
@@ -100,11 +102,11 @@ class CompactSideNetwork(nn.Module):
         super().__init__()
         taps, own = backbone.taps, widths(backbone)
         self.low_rank = nn.ModuleList(
-            LowRank(inputs, width, rank, pool)
+            DtlLowRank(inputs, width, rank, pool)
             for (inputs, pool), width in zip(block_inputs(backbone), own, strict=True)
         )
         self.between = nn.ModuleList(
-            between(taps[i - 1], taps[i], own[i - 1], own[i], bias=False)
+            downsample(taps[i - 1], taps[i], own[i - 1], own[i], bias=False)
             for i in range(1, len(taps))
         )
         self.stage_of = {i: at for at, stage in enumerate(backbone.stages) for i in stage}
@@ -123,14 +125,14 @@ class CompactSideNetwork(nn.Module):
         return out
 
 
-class LowRank(nn.Module):
+class DtlLowRank(nn.Module):
     """`x A B` at every position, pooled where the block gives a coarser map than it gets."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, pool: int) -> None:
         super().__init__()
         self.a = nn.Conv2d(inputs, rank, 1, bias=False)
         self.pool = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
-        self.b = zeroed(nn.Conv2d(rank, outputs, 1, bias=False))
+        self.b = zero_init(nn.Conv2d(rank, outputs, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, h, w)` to `(B, C', h / pool, w / pool)`."""
@@ -138,7 +140,7 @@ class LowRank(nn.Module):
         return out
 
 
-class Beside(Reader):
+class SideReader(Reader):
     """The side network where nothing goes back: the decoder alone gets the feedback."""
 
     def __init__(
@@ -147,14 +149,16 @@ class Beside(Reader):
         super().__init__()
         self.network = network
         self.levels = tuple(levels)
-        self.wanted = self.looks_inside = tuple(range(len(backbone.taps)))
+        self.out_indices = self.internals_at = tuple(range(len(backbone.taps)))
         self.taps = tuple(backbone.taps[i] for i in levels)
 
     def reads(self, index: int) -> tuple[Part, ...]:
-        """See `Reader.reads`."""
+        """See `Reader.required_inputs`."""
         return ("feature", "before") if index in self.levels else ("before",)
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`. The state is the stream and the maps finished so far."""
         assert inside is not None
         stream, maps = (None, ()) if state is None else state
@@ -169,7 +173,7 @@ class Beside(Reader):
         return maps
 
 
-class Passing:
+class SharedState:
     """What the blocks of one forward pass hand each other.
 
     Attributes:
@@ -182,7 +186,7 @@ class Passing:
         self.feedback: dict[int, Tensor] = {}
 
 
-class Tapped(Wrapped):
+class TappedBlock(Wrapped):
     """A block whose input the side network reads; from block M on its output gets the feedback."""
 
     carries = True
@@ -192,7 +196,7 @@ class Tapped(Wrapped):
         inner: nn.Module,
         backbone: Backbone,
         network: CompactSideNetwork,
-        passing: Passing,
+        passing: SharedState,
         index: int,
         *,
         feeds_back: bool,
@@ -209,12 +213,12 @@ class Tapped(Wrapped):
         """As the block inside."""
         backbone, network = self._backbone[0], self._network[0]
         index, passing = self.index, self.passing
-        found = as_maps(backbone, index, inputs[0] if inputs else named["x"])
+        found = tokens_to_maps(backbone, index, inputs[0] if inputs else named["x"])
         stream = network.take(index, found.maps, passing.stream if index else None)
         out: Tensor = self.inner(*inputs, **named)
         passing.stream = None if index == len(backbone.taps) - 1 else stream
         if self.keeps or self.feeds_back:
-            placed = as_maps(backbone, index, out)
+            placed = tokens_to_maps(backbone, index, out)
             feedback = network.feedback(index, stream)
             if self.feeds_back:
                 return placed.back(placed.maps + feedback)
@@ -222,12 +226,12 @@ class Tapped(Wrapped):
         return out
 
 
-class FedBack(Reader):
+class FeedbackReader(Reader):
     """Reads the levels; those before block M get the feedback here."""
 
-    def __init__(self, backbone: Backbone, levels: Sequence[int], passing: Passing) -> None:
+    def __init__(self, backbone: Backbone, levels: Sequence[int], passing: SharedState) -> None:
         super().__init__()
-        self.wanted = tuple(levels)
+        self.out_indices = tuple(levels)
         self.taps = tuple(backbone.taps[i] for i in levels)
         self.passing = passing
 
@@ -237,7 +241,9 @@ class FedBack(Reader):
         self.passing.feedback.clear()
         return ()
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`."""
         feedback = self.passing.feedback.pop(index, None)
         return (*state, feature if feedback is None else feature + as_feature(feedback, feature))
@@ -250,11 +256,11 @@ class FedBack(Reader):
 
 def feed_back(
     backbone: Backbone, network: CompactSideNetwork, first: int, levels: Sequence[int]
-) -> Passing:
+) -> SharedState:
     """Put the side network into the backbone; from block `first` on it changes the stream."""
-    passing = Passing()
+    passing = SharedState()
     for index, block in enumerate(backbone.blocks):
-        wrapped = Tapped(
+        wrapped = TappedBlock(
             block,
             backbone,
             network,
@@ -265,7 +271,7 @@ def feed_back(
         )
         if index == 0:
             wrapped.part = inserted(network)
-        put(backbone, block, wrapped)
+        inject(backbone, block, wrapped)
     return passing
 
 
@@ -277,7 +283,7 @@ def block_inputs(backbone: Backbone) -> list[tuple[int, int]]:
     indices = range(len(backbone.taps))
     training = backbone.training
     backbone.eval()
-    with torch.random.fork_rng(devices=[]), looking_inside(backbone, indices) as seen:
+    with torch.random.fork_rng(devices=[]), capture_block_activations(backbone, indices) as seen:
         inputs = backbone.example(size, size)
         device = next(backbone.parameters()).device
 

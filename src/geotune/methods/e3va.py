@@ -25,17 +25,17 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import (
+    check_width,
     require_blocks,
-    require_narrower,
     require_places,
     widths,
-    zeroed,
+    zero_init,
 )
 from geotune.methods.core.inserted import freeze
-from geotune.methods.core.reader import Inside, Part, Reader, level_indices
-from geotune.methods.core.side_network import MapNorm, as_feature
+from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
+from geotune.methods.core.side_network import LayerNorm2d, as_feature
 from geotune.types import GeotuneError
 
 
@@ -58,7 +58,7 @@ class E3va(Method):
         """
         require_blocks(backbone, "e3va")
         require_places(backbone, "e3va")
-        require_narrower("rank", self.rank, backbone)
+        check_width("rank", self.rank, backbone)
         strides = [tap.stride for tap in backbone.taps]
         for index, stride in enumerate(strides):
             if backbone.parts(index).mlp is None:
@@ -73,8 +73,8 @@ class E3va(Method):
                 )
         freeze(backbone)
         reader = Highway(backbone, self.rank)
-        encoder = Encoder(backbone, reader, self, constant_backbone=True)
-        return require_alive(encoder)
+        encoder = Encoder(backbone, reader, self, backbone_frozen=True)
+        return check_trainable(encoder)
 
 
 class Highway(Reader):
@@ -84,31 +84,33 @@ class Highway(Reader):
         super().__init__()
         self._backbone = [backbone]  # not a second owner
         self.levels = tuple(level_indices(backbone))
-        self.wanted = self.looks_inside = tuple(range(len(backbone.taps)))
+        self.out_indices = self.internals_at = tuple(range(len(backbone.taps)))
         self.taps = tuple(backbone.taps[i] for i in self.levels)
         self.attention = nn.ModuleDict()
         self.mlp = nn.ModuleDict()
         for index, width in enumerate(widths(backbone)):
             if backbone.parts(index).middle is not None:
-                self.attention[str(index)] = LowRank(width, rank)
-            self.mlp[str(index)] = LowRank(width, rank)
+                self.attention[str(index)] = E3vaAdapter(width, rank)
+            self.mlp[str(index)] = E3vaAdapter(width, rank)
         self.norms = nn.ModuleDict(
-            {str(i): MapNorm(backbone.taps[i].channels) for i in self.levels}
+            {str(i): LayerNorm2d(backbone.taps[i].channels) for i in self.levels}
         )
 
     def reads(self, index: int) -> tuple[Part, ...]:
-        """See `Reader.reads`: the map at the levels, and where patches are merged after it."""
-        depth = len(self.wanted)
+        """See `Reader.required_inputs`: the map at the levels, and where patches are merged after it."""
+        depth = len(self.out_indices)
         merged = index + 1 < depth and self._backbone[0].merging(index + 1) is not None
         inside: tuple[Part, ...] = ("attention", "mlp")
         return ("feature", *inside) if index in self.levels or merged else inside
 
     def borrowed(self) -> list[nn.Module]:
-        """See `Reader.borrowed`."""
-        layers = (self._backbone[0].merging(index) for index in self.wanted)
+        """See `Reader.shared_layers`."""
+        layers = (self._backbone[0].merging(index) for index in self.out_indices)
         return [layer for layer in layers if layer is not None]
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`. The state is the highway, the last tap, and the maps finished."""
         assert inside is not None and inside.mlp is not None
         highway, last, maps = (None, feature, ()) if state is None else state
@@ -144,13 +146,13 @@ class Highway(Reader):
         return down(frozen + highway) - start
 
 
-class LowRank(nn.Module):
+class E3vaAdapter(nn.Module):
     """`Up(GELU(Down(u)))` at every position of a map."""
 
     def __init__(self, channels: int, rank: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(channels, rank, 1)
-        self.up = zeroed(nn.Conv2d(rank, channels, 1))
+        self.up = zero_init(nn.Conv2d(rank, channels, 1))
 
     def forward(self, u: Tensor) -> Tensor:
         """`(B, C, h, w)` to the same shape."""

@@ -27,12 +27,17 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import require_alive
-from geotune.methods.core.injection import widths, zeroed
+from geotune.methods.core.gradient_check import check_trainable
+from geotune.methods.core.injection import widths, zero_init
 from geotune.methods.core.inserted import freeze
 from geotune.methods.core.pca import FixedProjection, principal_components
-from geotune.methods.core.reader import Inside, Part, Reader, level_indices
-from geotune.methods.core.side_network import between, require_channels_left, require_odd, spaced
+from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
+from geotune.methods.core.side_network import (
+    downsample,
+    require_channels_left,
+    require_odd,
+    select_blocks,
+)
 from geotune.methods.core.stride_resize import Rescale, pyramid_scales
 from geotune.types import GeotuneError, Tap
 
@@ -81,13 +86,13 @@ class Est(Method):
                 )
             require_inside(backbone)
         freeze(backbone)
-        encoder = Encoder(backbone, EstStream(backbone, self), self, constant_backbone=True)
-        return require_alive(encoder)
+        encoder = Encoder(backbone, EstStream(backbone, self), self, backbone_frozen=True)
+        return check_trainable(encoder)
 
 
 def require_inside(backbone: Backbone) -> None:
     """Raise `GeotuneError` where what attention and MLP add cannot be told."""
-    known = backbone.blocks and backbone.has_places
+    known = backbone.blocks and backbone.has_spatial_tokens
     if not known or not all(backbone.parts(i).mlp for i in range(len(backbone.taps))):
         raise GeotuneError(
             f"method.inside: {backbone.name} shows no attention and MLP inside its blocks; use "
@@ -103,14 +108,14 @@ class EstStream(Reader):
     def __init__(self, backbone: Backbone, options: Est) -> None:
         super().__init__()
         levels = level_indices(backbone)
-        self.wanted = spaced(backbone, levels, options.every)
-        self.looks_inside = self.wanted if options.inside else ()
+        self.out_indices = select_blocks(backbone, levels, options.every)
+        self.internals_at = self.out_indices if options.inside else ()
         self.fuse = options.fuse
         self.samples = 0 if options.down == "random" else 32
         self._fitted = not self.samples
         if self.samples:
             self.register_buffer("fitted", torch.zeros(()))
-        read = [backbone.taps[i] for i in self.wanted]
+        read = [backbone.taps[i] for i in self.out_indices]
         side = [
             min(tap.channels, max(tap.channels // options.reduction, options.min_width))
             for tap in read
@@ -121,7 +126,7 @@ class EstStream(Reader):
             project(tap.channels, width) for tap, width in zip(read, side, strict=True)
         )
         self.from_inside = nn.ModuleDict()
-        for index, width in zip(self.looks_inside, side, strict=False):
+        for index, width in zip(self.internals_at, side, strict=False):
             parts, channels = backbone.parts(index), widths(backbone)[index]
             self.from_inside[str(index)] = nn.ModuleDict(
                 {
@@ -134,12 +139,14 @@ class EstStream(Reader):
             EstBlock(width, options, gated=i > 0) for i, width in enumerate(side)
         )
         self.between = nn.ModuleList(
-            between(read[i - 1], read[i], side[i - 1], side[i]) if i else nn.Identity()
+            downsample(read[i - 1], read[i], side[i - 1], side[i]) if i else nn.Identity()
             for i in range(len(read))
         )
 
-        tap_of = {i: (tap, width) for i, tap, width in zip(self.wanted, read, side, strict=True)}
-        scales = pyramid_scales(read[-1].stride) if backbone.plain else [1.0] * len(levels)
+        tap_of = {
+            i: (tap, width) for i, tap, width in zip(self.out_indices, read, side, strict=True)
+        }
+        scales = pyramid_scales(read[-1].stride) if backbone.is_columnar else [1.0] * len(levels)
         if self.fuse == "sum":
             scales = [1.0] * len(levels)
         scales = scales[: len(levels)]  # a shallow ViT has fewer levels than a pyramid
@@ -151,7 +158,7 @@ class EstStream(Reader):
         for level, scale in zip(self.levels, scales, strict=True):
             tap, width = tap_of[level]
             if self.fuse == "sum":
-                self.mix[str(level)] = zeroed(nn.Conv2d(width, tap.channels, 1))
+                self.mix[str(level)] = zero_init(nn.Conv2d(width, tap.channels, 1))
                 taps.append(tap)
             else:
                 inputs = width if self._reduces(level) else tap.channels
@@ -171,10 +178,12 @@ class EstStream(Reader):
                 )
         return None
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`. The state is the stream and the maps finished so far."""
         stream, maps = (None, ()) if state is None else state
-        at = self.wanted.index(index)
+        at = self.out_indices.index(index)
         offered = feature if self._reduces(index) else self.down[at](feature)
         if inside is not None:
             for part, project in self.from_inside[str(index)].items():  # type: ignore[operator]
@@ -191,14 +200,14 @@ class EstStream(Reader):
         return stream, maps
 
     def reads(self, index: int) -> tuple[Part, ...]:
-        """See `Reader.reads`."""
-        return ("feature", "attention", "mlp") if index in self.looks_inside else ("feature",)
+        """See `Reader.required_inputs`."""
+        return ("feature", "attention", "mlp") if index in self.internals_at else ("feature",)
 
     def reduced(self, index: int, feature: Tensor) -> Tensor:
-        """See `Reader.reduced`: the fixed projections, `(B, d, h, w)`."""
+        """See `Reader.compress`: the fixed projections, `(B, d, h, w)`."""
         if not self._reduces(index):
             return feature
-        out: Tensor = self.down[self.wanted.index(index)](feature)
+        out: Tensor = self.down[self.out_indices.index(index)](feature)
         return out
 
     def reduction(self) -> nn.Module | None:
@@ -216,7 +225,7 @@ class EstStream(Reader):
 
     def calibrate(self, features: Mapping[int, Tensor]) -> None:
         """See `Reader.calibrate`: the projections become the taps' principal components."""
-        for index, down in zip(self.wanted, self.down, strict=True):
+        for index, down in zip(self.out_indices, self.down, strict=True):
             own = down.get_buffer if isinstance(down, FixedProjection) else down.get_parameter
             weight, bias = principal_components(features[index], len(own("bias")))
             own("weight").copy_(weight)
@@ -238,11 +247,11 @@ class EstBlock(nn.Module):
         # the adapters side by side in one matrix: their sum is one product
         self.adapter_widths = [max(1, width // share) for share in options.adapters]
         self.adapters_down = nn.Linear(width, sum(self.adapter_widths))
-        self.adapters_up = zeroed(nn.Linear(sum(self.adapter_widths), width))
+        self.adapters_up = zero_init(nn.Linear(sum(self.adapter_widths), width))
         several = len(self.adapter_widths) > 1
         self.adapter_logits = nn.Parameter(torch.zeros(len(self.adapter_widths)), several)
         side = options.kernel_size
-        self.enhance = zeroed(nn.Conv2d(width, width, side, padding=side // 2, groups=width))
+        self.enhance = zero_init(nn.Conv2d(width, width, side, padding=side // 2, groups=width))
 
     def forward(self, offered: Tensor, stream: Tensor | None) -> Tensor:
         """What the frozen block offers and the stream so far, `(B, d, h, w)`, to the new stream."""

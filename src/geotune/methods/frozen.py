@@ -5,7 +5,7 @@ from __future__ import annotations
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.inserted import freeze
-from geotune.methods.core.reader import Levels
+from geotune.methods.core.reader import SelectedFeatures
 
 
 class Frozen(Method):
@@ -16,7 +16,7 @@ class Frozen(Method):
         freeze(backbone)
         return Encoder(
             backbone,
-            Levels(backbone),
+            SelectedFeatures(backbone),
             self,
-            constant_backbone=True,
+            backbone_frozen=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import dead_parameters
-from geotune.methods.core.reader import Levels
+from geotune.methods.core.reader import SelectedFeatures
 from geotune.types import GeotuneError
 
 
@@ -20,9 +20,9 @@ class Full(Method):
             )
         encoder = Encoder(
             backbone,
-            Levels(backbone),
+            SelectedFeatures(backbone),
             self,
-            constant_backbone=False,
+            backbone_frozen=False,
             backbone_trains=True,
         )
         # weights that no output depends on (a pooling head's norm, say) stay as they are

@@ -36,7 +36,7 @@ from pydantic import Field, PositiveInt
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.hf_peft_utils import Layer, encoder_around, put_in, target_layers
+from geotune.methods.core.hf_peft_utils import Layer, build_encoder, inject_adapter, target_layers
 from geotune.types import GeotuneError
 
 
@@ -235,8 +235,8 @@ class Peft(Method):
                 config = make(**values | self.options)
         except Exception as error:
             raise GeotuneError(f"method.options of {name}: {error}") from error
-        put_in(backbone, config, name)
-        return encoder_around(backbone, name, self, merges=tuner.merges)
+        inject_adapter(backbone, config, name)
+        return build_encoder(backbone, name, self, merges=tuner.merges)
 
     def _configuration(self) -> Any:
         """The tuner's configuration in peft; raises `GeotuneError` for options that it lacks."""

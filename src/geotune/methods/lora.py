@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.hf_peft_utils import encoder_around, put_in, target_layers
+from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter, target_layers
 
 
 class Lora(Method):
@@ -44,5 +44,5 @@ class Lora(Method):
             target_modules=list(layers),
             init_lora_weights=True,
         )
-        put_in(backbone, config, "lora")
-        return encoder_around(backbone, "lora", self)
+        inject_adapter(backbone, config, "lora")
+        return build_encoder(backbone, "lora", self)

@@ -21,9 +21,9 @@ from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
     after_parts,
+    apply_channels_last,
+    check_width,
     require_blocks,
-    require_narrower,
-    vectors,
     with_parts,
 )
 from geotune.methods.core.inserted import freeze
@@ -48,18 +48,18 @@ class LoRand(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or rank that does not fit."""
         require_blocks(backbone, "lorand")
-        require_narrower("width", self.width, backbone)
+        check_width("width", self.width, backbone)
         if self.rank > self.width:
             raise GeotuneError(
                 f"method.rank {self.rank}: the bottleneck is {self.width} wide (method.width); "
                 f"choose at most {self.width}"
             )
         freeze(backbone)
-        after_parts(backbone, lambda c: LowRank(c, self.width, self.rank, self.branches))
+        after_parts(backbone, lambda c: LoRandAdapter(c, self.width, self.rank, self.branches))
         return with_parts(backbone, self)
 
 
-class LowRank(nn.Module):
+class LoRandAdapter(nn.Module):
     """`y + U GELU(D y)` on vectors, or on the vectors of a map."""
 
     def __init__(self, channels: int, width: int, rank: int, branches: int) -> None:
@@ -84,4 +84,4 @@ class LowRank(nn.Module):
         def change(v: Tensor) -> Tensor:
             return F.linear(F.gelu(F.linear(v, down, self.down_bias)), up, self.up_bias)
 
-        return y + vectors(change, y, self.channels)
+        return y + apply_channels_last(change, y, self.channels)

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import require_alive
-from geotune.methods.core.injection import zeroed
+from geotune.methods.core.gradient_check import check_trainable
+from geotune.methods.core.injection import zero_init
 from geotune.methods.core.inserted import freeze
-from geotune.methods.core.reader import Inside, Reader, level_indices
-from geotune.methods.core.side_network import between, require_channels_left, spaced
+from geotune.methods.core.reader import BlockActivations, Reader, level_indices
+from geotune.methods.core.side_network import downsample, require_channels_left, select_blocks
 
 TEMPERATURE = 0.1
 WINDOW = 8
@@ -56,8 +56,8 @@ class Lst(Method):
         require_channels_left(backbone, self.reduction)
         freeze(backbone)
         reader = Ladder(backbone, reduction=self.reduction, every=self.every)
-        encoder = Encoder(backbone, reader, self, constant_backbone=True)
-        return require_alive(encoder)
+        encoder = Encoder(backbone, reader, self, backbone_frozen=True)
+        return check_trainable(encoder)
 
 
 class Ladder(Reader):
@@ -68,32 +68,36 @@ class Ladder(Reader):
     def __init__(self, backbone: Backbone, *, reduction: int, every: int | None) -> None:
         super().__init__()
         levels = level_indices(backbone)
-        self.wanted = spaced(backbone, levels, every)
+        self.out_indices = select_blocks(backbone, levels, every)
         self.taps = tuple(backbone.taps[i] for i in levels)
-        read = [backbone.taps[i] for i in self.wanted]
+        read = [backbone.taps[i] for i in self.out_indices]
         widths = [max(tap.channels // reduction, min(tap.channels, LEAST_WIDTH)) for tap in read]
-        window = None if backbone.plain else WINDOW
+        window = None if backbone.is_columnar else WINDOW
         self.down = nn.ModuleList(
             nn.Conv2d(tap.channels, width, 1) for tap, width in zip(read, widths, strict=True)
         )
         self.between = nn.ModuleList(
-            between(read[i - 1], read[i], widths[i - 1], widths[i]) for i in range(1, len(read))
+            downsample(read[i - 1], read[i], widths[i - 1], widths[i]) for i in range(1, len(read))
         )
         self.gates = nn.ParameterList(torch.zeros(()) for _ in read[1:])
         self.blocks = nn.ModuleList(Block(width, window) for width in widths)
         self.up = nn.ModuleDict(
             {
-                str(level): zeroed(
-                    nn.Conv2d(widths[self.wanted.index(level)], backbone.taps[level].channels, 1)
+                str(level): zero_init(
+                    nn.Conv2d(
+                        widths[self.out_indices.index(level)], backbone.taps[level].channels, 1
+                    )
                 )
                 for level in levels
             }
         )
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`. The state is the stream and the maps finished so far."""
         stream, maps = (None, ()) if state is None else state
-        at = self.wanted.index(index)
+        at = self.out_indices.index(index)
         offered = self.down[at](feature)
         if stream is None:
             stream = offered

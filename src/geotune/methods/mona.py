@@ -21,18 +21,18 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.blocks import as_maps
+from geotune.backbones.blocks import tokens_to_maps
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
     after_block,
+    apply_channels_last,
     at_middle,
+    check_width,
     require_blocks,
-    require_narrower,
     require_places,
-    vectors,
     widths,
     with_parts,
-    zeroed,
+    zero_init,
 )
 from geotune.methods.core.inserted import freeze
 
@@ -54,7 +54,7 @@ class Mona(Method):
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
         require_blocks(backbone, "mona")
         require_places(backbone, "mona")
-        require_narrower("width", self.width, backbone)
+        check_width("width", self.width, backbone)
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             for place in (at_middle, after_block):
@@ -82,15 +82,15 @@ class MonaPart(nn.Module):
         )
         self.pointwise = nn.Conv2d(width, width, 1)
         self.dropout = nn.Dropout(dropout)
-        self.up = zeroed(nn.Linear(width, channels))
+        self.up = zero_init(nn.Linear(width, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """The stream as the block has it, to the same shape."""
-        return x + vectors(self._change, x, self.channels)
+        return x + apply_channels_last(self._change, x, self.channels)
 
     def _change(self, x: Tensor) -> Tensor:
         v = self.down(self.norm_scale * self.norm(x) + self.scale * x)
-        found = as_maps(self._backbone[0], self.index, v, channels_last=True)
+        found = tokens_to_maps(self._backbone[0], self.index, v, channels_last=True)
         maps = found.maps
         maps = maps + sum(convolution(maps) for convolution in self.convolutions) / 3
         w = found.back(maps + self.pointwise(maps))

@@ -9,7 +9,7 @@ from torch import nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.selective import train_some
+from geotune.methods.selective import train_subset
 
 _KINDS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.RMSNorm)
 
@@ -25,7 +25,7 @@ class Norm(Method):
             if isinstance(module, _KINDS) or _is_norm(module)
             for own, _ in module.named_parameters(recurse=False)
         }
-        return train_some(backbone, self, chosen)
+        return train_subset(backbone, self, chosen)
 
 
 def _is_norm(module: nn.Module) -> bool:

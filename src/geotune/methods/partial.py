@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import require_blocks
-from geotune.methods.selective import train_some
+from geotune.methods.selective import train_subset
 from geotune.types import GeotuneError
 
 
@@ -38,4 +38,4 @@ class Partial(Method):
             )
         last = {id(p) for block in backbone.blocks[-self.blocks :] for p in block.parameters()}
         chosen = {name for name, p in backbone.model.named_parameters() if id(p) in last}
-        return train_some(backbone, self, chosen)
+        return train_subset(backbone, self, chosen)

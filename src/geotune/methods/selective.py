@@ -8,11 +8,11 @@ from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import dead_parameters
 from geotune.methods.core.inserted import freeze
-from geotune.methods.core.reader import Levels
+from geotune.methods.core.reader import SelectedFeatures
 from geotune.types import GeotuneError
 
 
-def train_some(backbone: Backbone, method: Method, names: Collection[str]) -> Encoder:
+def train_subset(backbone: Backbone, method: Method, names: Collection[str]) -> Encoder:
     """The encoder in which those parameters of `backbone.model` train, and no others.
 
     What no output depends on (a pooling head's norm, say) stays as it is. Raises `GeotuneError`
@@ -22,8 +22,8 @@ def train_some(backbone: Backbone, method: Method, names: Collection[str]) -> En
     for name, parameter in backbone.model.named_parameters():
         if name in names and parameter.is_floating_point():
             parameter.requires_grad_(True)
-    levels = Levels(backbone)
-    encoder = Encoder(backbone, levels, method, constant_backbone=False)
+    levels = SelectedFeatures(backbone)
+    encoder = Encoder(backbone, levels, method, backbone_frozen=False)
     parameters = dict(encoder.named_parameters())
     for name in dead_parameters(encoder):
         parameters[name].requires_grad_(False)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.inserted import freeze
-from geotune.methods.core.reader import Inside, Reader, level_indices
-from geotune.methods.core.side_network import MapNorm, strided
+from geotune.methods.core.reader import BlockActivations, Reader, level_indices
+from geotune.methods.core.side_network import LayerNorm2d, strided
 
 WIDEST = 8
 """The trunk is at most so many times as wide as its first convolution."""
@@ -42,8 +42,8 @@ class SideTune(Method):
         """See `Method.attach`."""
         freeze(backbone)
         reader = SideNetwork(backbone, self.width)
-        encoder = Encoder(backbone, reader, self, constant_backbone=True)
-        return require_alive(encoder)
+        encoder = Encoder(backbone, reader, self, backbone_frozen=True)
+        return check_trainable(encoder)
 
 
 class SideNetwork(Reader):
@@ -53,8 +53,8 @@ class SideNetwork(Reader):
 
     def __init__(self, backbone: Backbone, width: int) -> None:
         super().__init__()
-        self.wanted = tuple(level_indices(backbone))
-        self.taps = tuple(backbone.taps[i] for i in self.wanted)
+        self.out_indices = tuple(level_indices(backbone))
+        self.taps = tuple(backbone.taps[i] for i in self.out_indices)
         inputs, stride, current = len(backbone.bands) * backbone.timesteps, 1.0, width
         self.trunk = nn.ModuleList()
         self.heads = nn.ModuleList()
@@ -80,10 +80,12 @@ class SideNetwork(Reader):
             side.append(head(x))
         return side, ()
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`."""
         side, maps = state
-        at = self.wanted.index(index)
+        at = self.out_indices.index(index)
         own = side[at]
         if own.shape[-2:] != feature.shape[-2:]:  # strides of some encoders are not whole
             own = F.interpolate(own, feature.shape[-2:], mode="bilinear")
@@ -101,7 +103,7 @@ def _convolution(inputs: int, outputs: int, factor: int) -> nn.Sequential:
     kernel = (
         strided(inputs, outputs, factor) if factor > 1 else nn.Conv2d(inputs, outputs, 3, padding=1)
     )
-    return nn.Sequential(kernel, MapNorm(outputs), nn.GELU())
+    return nn.Sequential(kernel, LayerNorm2d(outputs), nn.GELU())
 
 
 def _factors(number: int) -> list[int]:

@@ -38,13 +38,13 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles, to_tiles
-from geotune.backbones.blocks import AsMaps, as_maps
+from geotune.backbones.blocks import TokensToMaps, tokens_to_maps
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.deformable_attention import DeformableAttention, Size, places
-from geotune.methods.core.gradient_check import dead_parameters, require_alive
-from geotune.methods.core.injection import Wrapped, put, require_places, require_plain, widths
+from geotune.methods.core.deformable_attention import DeformableAttention, Size, reference_points
+from geotune.methods.core.gradient_check import check_trainable, dead_parameters
+from geotune.methods.core.injection import Wrapped, inject, require_places, require_plain, widths
 from geotune.methods.core.inserted import freeze
-from geotune.methods.core.reader import Inside, Reader, level_indices
+from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.stem import convolution
 from geotune.methods.core.stride_resize import pyramid_scales
 from geotune.types import GeotuneError, Tap
@@ -86,7 +86,7 @@ class VitAdapter(Method):
         require_places(backbone, "vit_adapter")
         channels = widths(backbone)[0]
         inner = max(1, int(channels * self.ratio))
-        heads = self.heads or usual_heads(inner)
+        heads = self.heads or default_num_heads(inner)
         if inner % heads:
             allowed = ", ".join(str(h) for h in range(1, inner + 1) if inner % h == 0)
             raise GeotuneError(
@@ -111,12 +111,12 @@ class VitAdapter(Method):
         )
         for at, index in enumerate(reader.first_blocks):
             block = backbone.blocks[index]
-            put(backbone, block, Injected(block, backbone, index, reader, at))
+            inject(backbone, block, Injected(block, backbone, index, reader, at))
         encoder = Encoder(
             backbone,
             reader,
             self,
-            constant_backbone=False,
+            backbone_frozen=False,
             backbone_trains=self.train_backbone,
         )
         if self.train_backbone:
@@ -124,10 +124,10 @@ class VitAdapter(Method):
             for name in dead_parameters(encoder):
                 if name.startswith("backbone."):  # what no output depends on
                     parameters[name].requires_grad_(False)
-        return require_alive(encoder)
+        return check_trainable(encoder)
 
 
-def usual_heads(inner: int) -> int:
+def default_num_heads(inner: int) -> int:
     """The most heads that divide the values' width and are wide enough."""
     return next((h for h in USUAL_HEADS if inner % h == 0 and inner // h >= HEAD_WIDTH), 1)
 
@@ -148,7 +148,7 @@ class Injected(Wrapped):
         """As the block inside."""
         backbone, reader = self._owners[0]
         if reader.now is not None:  # else the backbone runs by itself
-            found = as_maps(backbone, self.index, x)
+            found = tokens_to_maps(backbone, self.index, x)
             x = found.back(reader.inject(self.at, found))
         out: Tensor = self.inner(x, *inputs, **named)
         return out
@@ -193,8 +193,8 @@ class Interaction(Reader):
         super().__init__()
         channels, self.patch = widths(backbone)[0], backbone.taps[0].stride
         self.channels = channels
-        self.wanted = tuple(level_indices(backbone, interactions))
-        self.first_blocks = (0, *(index + 1 for index in self.wanted[:-1]))
+        self.out_indices = tuple(level_indices(backbone, interactions))
+        self.first_blocks = (0, *(index + 1 for index in self.out_indices[:-1]))
         scales = pyramid_scales(self.patch)
         levels = sum(scale <= 2 for scale in scales)
 
@@ -202,10 +202,10 @@ class Interaction(Reader):
         self.prior = SpatialPrior(bands, conv_inplane, channels, self.patch, scales)
         self.level_embedding = nn.Parameter(torch.randn(levels, channels))
         self.injectors = nn.ModuleList(
-            Injector(channels, levels=levels, **attention) for _ in self.wanted
+            Injector(channels, levels=levels, **attention) for _ in self.out_indices
         )
         self.extractors = nn.ModuleList(
-            Extractor(channels, hidden, **attention) for _ in range(len(self.wanted) + extra)
+            Extractor(channels, hidden, **attention) for _ in range(len(self.out_indices) + extra)
         )
         up = nn.ConvTranspose2d(channels, channels, 2, stride=2, bias=False)
         self.up = up if levels < len(scales) else None
@@ -227,13 +227,13 @@ class Interaction(Reader):
         self.now = _Pass(
             torch.cat(tokens, 1),
             sizes,
-            torch.cat([places(size, images.device) for size in sizes]),
-            places(grid, images.device),
+            torch.cat([reference_points(size, images.device) for size in sizes]),
+            reference_points(grid, images.device),
             grid,
         )
         return fine, []
 
-    def inject(self, at: int, found: AsMaps) -> Tensor:
+    def inject(self, at: int, found: TokensToMaps) -> Tensor:
         """What the group `at` gets, with the prior injected; of the shape of `found.maps`."""
         assert self.now is not None
         now, kinds, (height, width) = self.now, found.kinds, found.maps.shape[-2:]
@@ -245,14 +245,16 @@ class Interaction(Reader):
         changed = x.transpose(2, 3).reshape(whole.shape)
         return to_tiles(changed, tiles).reshape(found.maps.shape)
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`."""
         assert self.now is not None
         fine, maps = state
         if feature.shape[1] > self.channels:  # the dates' maps are side by side
             dates = feature.shape[1] // self.channels
             feature = feature.reshape(-1, self.channels, dates, *feature.shape[2:]).mean(2)
-        at, last = self.wanted.index(index), index == self.wanted[-1]
+        at, last = self.out_indices.index(index), index == self.out_indices[-1]
         x = to_tokens(feature)
         for extractor in self.extractors[at : None if last else at + 1]:
             self.now.c = extractor(self.now, x)

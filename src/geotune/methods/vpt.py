@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import require_alive
-from geotune.methods.core.injection import Wrapped, put, require_plain, widths
+from geotune.methods.core.gradient_check import check_trainable
+from geotune.methods.core.injection import Wrapped, inject, require_plain, widths
 from geotune.methods.core.inserted import freeze, inserted
-from geotune.methods.core.reader import Levels
+from geotune.methods.core.reader import SelectedFeatures
 from geotune.types import GeotuneError
 
 
@@ -56,15 +56,15 @@ class Vpt(Method):
             if along is None or not wrapped:
                 own = Prompts(self.prompts, channels, pixels, self.dropout)
             wrapped.append(Prompted(block, own, self.prompts, along))
-            put(backbone, block, wrapped[-1])
+            inject(backbone, block, wrapped[-1])
         wrapped[-1].last = True
-        levels = Levels(backbone)
-        encoder = Encoder(backbone, levels, self, constant_backbone=False)
+        levels = SelectedFeatures(backbone)
+        encoder = Encoder(backbone, levels, self, backbone_frozen=False)
         try:
-            return require_alive(encoder)
+            return check_trainable(encoder)
         except Exception as error:
             for block in wrapped:
-                put(backbone, block, block.without_prompts())
+                inject(backbone, block, block.without_prompts())
             if isinstance(error, GeotuneError):
                 raise
             reason = (str(error).strip().splitlines() or [""])[0][:200]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.boxes.oriented import HORIZONTAL
-from geotune.boxes.structures import Detections, Objects
+from geotune.boxes.structures import Detections, GroundTruthObjects
 from geotune.types import GeotuneError
 
 _NAMES = {
@@ -49,7 +49,9 @@ class CocoMetrics(nn.Module):
         return (*_NAMES, *(f"coco_ap/{name}" for name in self.classes))
 
     @torch.no_grad()
-    def update(self, detections: Sequence[Detections], objects: Sequence[Objects]) -> None:
+    def update(
+        self, detections: Sequence[Detections], objects: Sequence[GroundTruthObjects]
+    ) -> None:
         """Count images of horizontal boxes. Raises `GeotuneError` for others."""
         for boxes in [d.boxes for d in detections] + [o.boxes for o in objects]:
             if boxes.shape[1] != HORIZONTAL:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.metrics.state import Parts
+from geotune.metrics.state import MetricState
 from geotune.types import IGNORE
 
 
@@ -67,13 +67,13 @@ class SegmentMetrics(nn.Module):
 
         Classes in neither truth nor prediction are NaN and not in the means.
         """
-        return self.of(Parts({"confusion": self.matrix.compute().numpy(force=True)}))
+        return self.of(MetricState({"confusion": self.matrix.compute().numpy(force=True)}))
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """`confusion`, `(K, K)`: a sum."""
-        return Parts({"confusion": self.matrix.confmat.numpy(force=True).copy()})
+        return MetricState({"confusion": self.matrix.confmat.numpy(force=True).copy()})
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of a confusion matrix."""
         matrix = torch.from_numpy(parts.sums["confusion"])
         ious, f1s = iou(matrix), f1(matrix)

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from geotune.boxes.structures import Detections, Objects
+from geotune.boxes.structures import Detections, GroundTruthObjects
 from geotune.metrics.average_precision import Curve, Interpolation, average_precision
 from geotune.metrics.matching import FALSE, IGNORED, match_boxes
-from geotune.metrics.state import Parts, Tally
+from geotune.metrics.state import Accumulator, MetricState
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
@@ -48,7 +48,9 @@ class DetectionMetrics(nn.Module):
             "classes": nothing,
             "found": nothing.reshape(0, len(THRESHOLDS)),
         }
-        self.tally = Tally(Parts({"objects": np.zeros(len(self.classes), dtype=np.int64)}, lists))
+        self.tally = Accumulator(
+            MetricState({"objects": np.zeros(len(self.classes), dtype=np.int64)}, lists)
+        )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -57,7 +59,9 @@ class DetectionMetrics(nn.Module):
         return ("ap50", "ap75", "ap", *each)
 
     @torch.no_grad()
-    def update(self, detections: Sequence[Detections], objects: Sequence[Objects]) -> None:
+    def update(
+        self, detections: Sequence[Detections], objects: Sequence[GroundTruthObjects]
+    ) -> None:
         """Count images; a whole image at a time."""
         for found, there in zip(detections, objects, strict=True):
             counted = there.classes[~there.ignored()].cpu()
@@ -67,7 +71,7 @@ class DetectionMetrics(nn.Module):
                 "classes": found.classes.numpy(force=True),
                 "found": match_boxes(found, there, THRESHOLDS),
             }
-            self.tally.add(Parts({"objects": objects_by_class}, lists))
+            self.tally.add(MetricState({"objects": objects_by_class}, lists))
 
     def compute(self) -> dict[str, float]:
         """`ap50`, `ap75` and `ap` (the mean over IoU 0.5, 0.55, .. 0.95), and by class.
@@ -76,7 +80,7 @@ class DetectionMetrics(nn.Module):
         """
         return self.of(self.tally.together())
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """How many `objects` each class has, `(K)`, and of every detection what it is.
 
         Its `scores` and `classes` `(N)`, and what it `found` at each of `THRESHOLDS`, `(N, T)`, as
@@ -84,7 +88,7 @@ class DetectionMetrics(nn.Module):
         """
         return self.tally.parts()
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of such detections."""
         table = np.array([self._averages(parts, k) for k in range(len(self.classes))])
         table = table.reshape(len(self.classes), len(THRESHOLDS))
@@ -115,7 +119,7 @@ class DetectionMetrics(nn.Module):
         """Forget all images."""
         self.tally.reset()
 
-    def _averages(self, parts: Parts, k: int) -> list[float]:
+    def _averages(self, parts: MetricState, k: int) -> list[float]:
         """The average precision of a class by IoU threshold.
 
         Only where an object is found is the curve followed: a table of many runs asks for this a
@@ -141,7 +145,7 @@ def curve_of(scores: NDArray[np.float32], found: NDArray[np.int64], objects: int
     return Curve.of(scores[counts], found[counts] != FALSE, objects)
 
 
-def _of_class(parts: Parts, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _of_class(parts: MetricState, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores `(N)` of a class's detections, and what they found `(N, T)`."""
     of_class = parts.lists["classes"] == k
     return parts.lists["scores"][of_class], parts.lists["found"][of_class]

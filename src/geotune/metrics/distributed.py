@@ -10,7 +10,7 @@ from torch import distributed
 Item = TypeVar("Item")
 
 
-def gathered(items: Sequence[Item]) -> list[Item]:
+def all_gather(items: Sequence[Item]) -> list[Item]:
     """The items of all processes, in the order of their ranks; one's own where there is one only.
 
     Every process has to call it.

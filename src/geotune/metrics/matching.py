@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from geotune.boxes.candidate_pairs import Neighbours
 from geotune.boxes.iou import paired_iou
 from geotune.boxes.oriented import hull
-from geotune.boxes.structures import Detections, Objects
+from geotune.boxes.structures import Detections, GroundTruthObjects
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 FALSE, IGNORED = -1, -2
 
 
-def match_boxes(detections: Detections, objects: Objects, thresholds: Sequence[float]) -> Integers:
+def match_boxes(
+    detections: Detections, objects: GroundTruthObjects, thresholds: Sequence[float]
+) -> Integers:
     """For each detection of an image and each IoU threshold what it found, `(N, T)`.
 
     It is the index of the object, or `FALSE`, or `IGNORED`. As in Pascal VOC and DOTA: every
@@ -37,7 +39,7 @@ def match_boxes(detections: Detections, objects: Objects, thresholds: Sequence[f
     return found
 
 
-def _best_object(detections: Detections, objects: Objects) -> tuple[Integers, Floats]:
+def _best_object(detections: Detections, objects: GroundTruthObjects) -> tuple[Integers, Floats]:
     """The object of its class that each detection overlaps most, and their IoU; -1 and 0: none."""
     found, truth = detections.boxes.detach().cpu(), objects.boxes.detach().cpu()
     i, j = Neighbours(hull(truth)).of(hull(found))

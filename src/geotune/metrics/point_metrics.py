@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geotune.boxes.oriented import centres
-from geotune.boxes.structures import Detections, Objects
+from geotune.boxes.structures import Detections, GroundTruthObjects
 from geotune.metrics.matching import match_points_by_level
-from geotune.metrics.state import Arrays, Parts, Tally
+from geotune.metrics.state import Accumulator, Arrays, MetricState
 
 Floats = NDArray[np.float64]
 CANDIDATES = tuple(np.linspace(0.01, 0.99, 99).round(2).tolist())
@@ -50,7 +50,9 @@ class PointMetrics(nn.Module):
             "true": (levels, count),
             **dict.fromkeys(("distances", "errors", "absolutes", "squares"), (levels,)),
         }
-        self.tally = Tally(Parts({name: np.zeros(shape) for name, shape in shapes.items()}))
+        self.tally = Accumulator(
+            MetricState({name: np.zeros(shape) for name, shape in shapes.items()})
+        )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -61,7 +63,10 @@ class PointMetrics(nn.Module):
 
     @torch.no_grad()
     def update(
-        self, detections: Sequence[Detections], objects: Sequence[Objects], gsd_m: Sequence[float]
+        self,
+        detections: Sequence[Detections],
+        objects: Sequence[GroundTruthObjects],
+        gsd_m: Sequence[float],
     ) -> None:
         """Count images in pixels, whose pixels are so many metres wide."""
         for found, there, metres in zip(detections, objects, gsd_m, strict=True):
@@ -83,7 +88,7 @@ class PointMetrics(nn.Module):
         """
         return self.of(self.tally.together())
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """Sums of points, by threshold where it decides.
 
         `images`; points that are `there` `(K)`; `found` and of them `true` `(T, K)`; squared
@@ -92,7 +97,7 @@ class PointMetrics(nn.Module):
         """
         return self.tally.parts()
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of such sums, at the threshold with the highest F1."""
         each = [self._at(level, parts.sums) for level in range(len(self.thresholds))]
         return max(each, key=lambda values: -1 if math.isnan(values["f1"]) else values["f1"])
@@ -108,7 +113,7 @@ class PointMetrics(nn.Module):
         found_classes: NDArray[np.int64],
         truth: Floats,
         truth_classes: NDArray[np.int64],
-    ) -> Parts:
+    ) -> MetricState:
         """An image with points in metres, `(N, 2)` found and `(M, 2)` there."""
         count = len(self.thresholds)
         # What is found at a threshold: all whose level is greater than its place among them.
@@ -125,7 +130,7 @@ class PointMetrics(nn.Module):
             found_by_class.append(_at_least(levels[mine], count))
             there.append(np.sum(theirs))
         errors = np.sum(found_by_class, axis=0) - len(truth)
-        return Parts(
+        return MetricState(
             {
                 "images": np.ones(()),
                 "there": np.array(there, float),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geotune.metrics.state import Parts, Tally
+from geotune.metrics.state import Accumulator, MetricState
 
 PAIRS = 2000
 """Pairs of label and prediction that are kept for a report."""
@@ -74,7 +74,7 @@ class ValueMetrics(nn.Module):
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         super().__init__()
         self.mean, self.std = mean, std
-        self.tally = Tally(Parts(zeros()))
+        self.tally = Accumulator(MetricState(zeros()))
         self.pairs = Pairs()
 
     @torch.no_grad()
@@ -86,17 +86,17 @@ class ValueMetrics(nn.Module):
         predicted, labels = predicted[counted].float(), labels[counted].float()
         self.pairs.add(labels, predicted)
         predicted, labels = (predicted - self.mean) / self.std, (labels - self.mean) / self.std
-        self.tally.add(Parts(error_sums(predicted, labels)))
+        self.tally.add(MetricState(error_sums(predicted, labels)))
 
     def compute(self) -> dict[str, float]:
         """The figures by `names`; NaN where nothing was counted, `r2` where labels do not vary."""
         return self.of(self.tally.together())
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """The sums of `error_sums`, of standardised numbers."""
         return self.tally.parts()
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of such sums."""
         sums = {name: float(value) for name, value in parts.sums.items()}
         count = sums["numbers"] or math.nan

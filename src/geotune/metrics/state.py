@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.metrics.distributed import gathered
+from geotune.metrics.distributed import all_gather
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Parts:
+class MetricState:
     """What was counted of one window, or of several together.
 
     Attributes:
@@ -31,33 +31,33 @@ class Parts:
     lists: Arrays = field(default_factory=dict)
 
     @staticmethod
-    def join(parts: Sequence[Parts]) -> Parts:
+    def join(parts: Sequence[MetricState]) -> MetricState:
         """Of several together; at least one, and all of one task."""
-        return Parts(
+        return MetricState(
             {name: np.sum([p.sums[name] for p in parts], axis=0) for name in parts[0].sums},
             {name: np.concatenate([p.lists[name] for p in parts]) for name in parts[0].lists},
         )
 
 
-class Tally:
+class Accumulator:
     """Parts that were counted one after the other."""
 
-    def __init__(self, nothing: Parts) -> None:
+    def __init__(self, nothing: MetricState) -> None:
         """`nothing`: what stands for no window, with every name and shape."""
         self.nothing = nothing
-        self.counted: list[Parts] = []
+        self.counted: list[MetricState] = []
 
-    def add(self, parts: Parts) -> None:
+    def add(self, parts: MetricState) -> None:
         """Count a window, or several."""
         self.counted.append(parts)
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """What this process has counted."""
-        return Parts.join([self.nothing, *self.counted])
+        return MetricState.join([self.nothing, *self.counted])
 
-    def together(self) -> Parts:
+    def together(self) -> MetricState:
         """What all processes have counted; each of them has to call it."""
-        return Parts.join(gathered([self.parts()]))
+        return MetricState.join(all_gather([self.parts()]))
 
     def reset(self) -> None:
         """Forget what was counted."""

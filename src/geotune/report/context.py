@@ -28,7 +28,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitSummary:
     """Training, validation or test data.
 
     Attributes:
@@ -121,7 +121,7 @@ class Report:
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     best: Sequence[Example] = ()
     worst: Sequence[Example] = ()
-    data: Mapping[str, Part] = field(default_factory=dict)
+    data: Mapping[str, SplitSummary] = field(default_factory=dict)
     best_epoch: int | None = None
     unit: str = "scene"
     regions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from geotune.config import Recipe
-from geotune.data.datamodule import DataParts
-from geotune.factory.build_model import Built
-from geotune.report.context import Backbone, Cost, Example, Part, Report
+from geotune.data.datamodule import DataModule
+from geotune.factory.build_model import BuiltModel
+from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
 from geotune.report.rgb import shown_bands, to_rgb
 from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
-from geotune.training.run_dir import METRICS, RunFolder
+from geotune.training.run_dir import METRICS, RunDir
 from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 from geotune.utils.colors import palette
@@ -82,8 +82,8 @@ class Examples:
 
 
 def choose_examples(
-    built: Built,
-    data: DataParts,
+    built: BuiltModel,
+    data: DataModule,
     validation: Evaluation,
     page: TaskPage,
     *,
@@ -133,7 +133,7 @@ def page_name(recipe: Recipe) -> str:
 
 
 def make_report(
-    folder: RunFolder,
+    folder: RunDir,
     recipe: Recipe,
     examples: Examples,
     run: Mapping[str, Any],
@@ -183,7 +183,7 @@ def make_report(
         best=examples.best,
         worst=examples.worst,
         data={
-            part: Part(scenes, run["data"]["class_counts"][part])
+            part: SplitSummary(scenes, run["data"]["class_counts"][part])
             for part, scenes in run["data"]["parts"].items()
             if scenes
         },

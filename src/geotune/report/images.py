@@ -67,7 +67,7 @@ def dots(image: Picture, places: NDArray[np.integer]) -> Picture:
     there = blocks(places, step).max(axis=(1, 3)) > 0
     spread = np.pad(there, 1)
     wide = there | spread[:-2, 1:-1] | spread[2:, 1:-1] | spread[1:-1, :-2] | spread[1:-1, 2:]
-    return marked(shrunk(image), wide)
+    return overlay_errors(shrunk(image), wide)
 
 
 def class_map(classes: NDArray[np.integer], colors: Sequence[Color]) -> NDArray[np.uint8]:
@@ -86,7 +86,7 @@ def _hatching(shape: tuple[int, ...]) -> Picture:
     return hatched
 
 
-def marked(picture: NDArray[np.uint8], wrong: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def overlay_errors(picture: NDArray[np.uint8], wrong: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The picture pale and grey, with mistakes in red."""
     grey = 130 + picture.mean(axis=2) * (110 / 255)
     rgb = np.repeat((grey // 4 * 4).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -94,7 +94,7 @@ def marked(picture: NDArray[np.uint8], wrong: NDArray[np.bool_]) -> NDArray[np.u
     return rgb
 
 
-def every(array: NDArray[np.integer], step: int) -> NDArray[np.integer]:
+def subsample(array: NDArray[np.integer], step: int) -> NDArray[np.integer]:
     """Every `step`-th pixel, as many as `blocks` has blocks."""
     height, width = (side // step for side in array.shape)
     return array[: height * step : step, : width * step : step]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geotune.report.context import Part, Report
+from geotune.report.context import Report, SplitSummary
 from geotune.utils.colors import Color
 
 
@@ -95,7 +95,7 @@ def confusion_rows(counts: Sequence[Sequence[int]]) -> list[list[Cell]]:
     ]
 
 
-def share_rows(report: Report, part: Part) -> list[ShareRow]:
+def share_rows(report: Report, part: SplitSummary) -> list[ShareRow]:
     """The classes' shares of a part, in the classes' order."""
     total = sum(part.class_counts)
     return [

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from geotune.metrics.state import Parts
+from geotune.metrics.state import MetricState
 
 
 class Metrics(Protocol):
@@ -19,10 +19,10 @@ class Metrics(Protocol):
     def compute(self) -> dict[str, float]:
         """The figures by `Task.metric_names`; NaN where there is nothing to tell."""
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """What this process has counted, so that it can be put together with other windows'."""
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of what was counted anywhere, as `compute` gives them."""
 
     def details(self) -> dict[str, Any]:

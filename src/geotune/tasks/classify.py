@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.metrics.confusion_matrix import accuracy, f1
-from geotune.metrics.state import Parts, Tally
+from geotune.metrics.state import Accumulator, MetricState
 from geotune.tasks.base import Metrics
 from geotune.types import GeotuneError
 
@@ -81,7 +81,7 @@ class Classify:
 
     def metrics(self) -> Metrics:
         """A fresh counter of images."""
-        return SeveralMetrics(self.classes) if self.several else OneMetrics(self.classes)
+        return MultilabelMetrics(self.classes) if self.several else MulticlassMetrics(self.classes)
 
     def answers(self, logits: Tensor) -> Tensor:
         """Probabilities `(B, K)`; they sum to one unless `several`."""
@@ -116,7 +116,7 @@ class Classify:
         return torch.zeros(1, len(self.classes)) if self.several else torch.zeros(1).long()
 
 
-class OneMetrics(nn.Module):
+class MulticlassMetrics(nn.Module):
     """`f1` (mean of the classes), `accuracy` and `f1/<class>` where an image is of one class."""
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -133,13 +133,13 @@ class OneMetrics(nn.Module):
 
     def compute(self) -> dict[str, float]:
         """Classes in neither truth nor prediction are NaN and not in the mean."""
-        return self.of(Parts({"confusion": self.matrix.compute().numpy(force=True)}))
+        return self.of(MetricState({"confusion": self.matrix.compute().numpy(force=True)}))
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """`confusion`, `(K, K)`: a sum."""
-        return Parts({"confusion": self.matrix.confmat.numpy(force=True).copy()})
+        return MetricState({"confusion": self.matrix.confmat.numpy(force=True).copy()})
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of a confusion matrix."""
         matrix = torch.from_numpy(parts.sums["confusion"])
         each = f1(matrix)
@@ -158,7 +158,7 @@ class OneMetrics(nn.Module):
         self.matrix.reset()
 
 
-class SeveralMetrics(nn.Module):
+class MultilabelMetrics(nn.Module):
     """`ap`, `f1`, `accuracy`, `ap/<class>` and `f1/<class>` where an image has several classes.
 
     F1 and accuracy (the share of right answers, over all images and classes) are those at a
@@ -169,25 +169,25 @@ class SeveralMetrics(nn.Module):
         super().__init__()
         self.classes = tuple(classes)
         none = np.zeros((0, len(self.classes)))
-        self.tally = Tally(
-            Parts(lists={"shares": none.astype(np.float32), "truth": none.astype(np.int64)})
+        self.tally = Accumulator(
+            MetricState(lists={"shares": none.astype(np.float32), "truth": none.astype(np.int64)})
         )
 
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count logits `(B, K)` against labels `(B, K)` of ones and zeros."""
         shares, truth = logits.float().sigmoid().numpy(force=True), labels.long()
-        self.tally.add(Parts(lists={"shares": shares, "truth": truth.numpy(force=True)}))
+        self.tally.add(MetricState(lists={"shares": shares, "truth": truth.numpy(force=True)}))
 
     def compute(self) -> dict[str, float]:
         """A class that no image has is NaN and not in the means."""
         return self.of(self.tally.together())
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """`shares` and `truth`, `(N, K)`: a row an image."""
         return self.tally.parts()
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of probabilities and labels."""
         from torchmetrics.functional.classification import multilabel_average_precision
 
@@ -224,7 +224,7 @@ class SeveralMetrics(nn.Module):
         self.tally.reset()
 
 
-def _decisions(parts: Parts) -> Tensor:
+def _decisions(parts: MetricState) -> Tensor:
     """Images by class, truth and answer, `(K, 2, 2)`."""
     said, truth = parts.lists["shares"] > 0.5, parts.lists["truth"] > 0
     cells = [[(there & yes).sum(axis=0) for yes in (~said, said)] for there in (~truth, truth)]

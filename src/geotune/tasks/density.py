@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.metrics.regression_metrics import Pairs, error_sums, loss_of, zeros
-from geotune.metrics.state import Parts, Tally
+from geotune.metrics.state import Accumulator, MetricState
 
 
 class Density:
@@ -97,7 +97,7 @@ class CountMetrics(nn.Module):
     def __init__(self, task: Density) -> None:
         super().__init__()
         self.task = task
-        self.tally = Tally(Parts(zeros()))
+        self.tally = Accumulator(MetricState(zeros()))
         self.pairs = Pairs()
 
     @torch.no_grad()
@@ -107,18 +107,18 @@ class CountMetrics(nn.Module):
         if not there.any():
             return
         found, labelled = (count[there] for count in self.task.counts(outputs, densities))
-        self.tally.add(Parts(error_sums(found, labelled)))
+        self.tally.add(MetricState(error_sums(found, labelled)))
         self.pairs.add(labelled, found)
 
     def compute(self) -> dict[str, float]:
         """The figures by `names`; NaN where no window was seen."""
         return self.of(self.tally.together())
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """The sums of `error_sums`, of the windows' counts."""
         return self.tally.parts()
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of such sums."""
         sums = {name: float(value) for name, value in parts.sums.items()}
         windows = sums["numbers"] or math.nan

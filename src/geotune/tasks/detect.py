@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geotune.boxes.detector_output import Detected
+from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED
-from geotune.boxes.structures import Detections, Objects
+from geotune.boxes.structures import Detections, GroundTruthObjects
 from geotune.metrics.average_precision import Curve
 from geotune.metrics.detection_metrics import DetectionMetrics, curve_of
 from geotune.metrics.point_metrics import PointMetrics
-from geotune.metrics.state import Parts
+from geotune.metrics.state import MetricState
 from geotune.types import GeotuneError
 
 Boxes = Literal["horizontal", "oriented", "points"]
@@ -35,7 +35,7 @@ CURVE_POINTS = 200
 
 
 class Detect:
-    """Loss, metrics and reading of `Detected` against objects.
+    """Loss, metrics and reading of `DetectorOutput` against objects.
 
     What has to be learnt is computed by the detector itself, which knows what it sampled; here it
     is summed.
@@ -84,7 +84,7 @@ class Detect:
             return PointMetrics(self.classes, self.radius_m).metric_names
         return DetectionMetrics(self.classes).metric_names
 
-    def loss(self, outputs: Detected, targets: Targets) -> Tensor:
+    def loss(self, outputs: DetectorOutput, targets: Targets) -> Tensor:
         """The sum of the detector's losses."""
         return torch.stack(list(outputs.losses.values())).sum()
 
@@ -92,7 +92,7 @@ class Detect:
         """A fresh counter. Raises `GeotuneError` for points without a size of pixels."""
         return DetectMetrics(self)
 
-    def score(self, outputs: Detected, targets: Targets) -> float:
+    def score(self, outputs: DetectorOutput, targets: Targets) -> float:
         """F1 of one window at the score that suits it best.
 
         Where no object counts it is 0 for a detection that is `SURE`, and NaN without one.
@@ -104,11 +104,11 @@ class Detect:
         # Not compute(): a window is scored by the process that has it, without any exchange.
         return metrics.best_of_one(found, objects)
 
-    def answers(self, outputs: Detected) -> Sequence[Detections]:
+    def answers(self, outputs: DetectorOutput) -> Sequence[Detections]:
         """What was found in each image."""
         return outputs.detections
 
-    def predict(self, outputs: Detected) -> list[Tensor]:
+    def predict(self, outputs: DetectorOutput) -> list[Tensor]:
         """What was found in each window: rows `(N, D + 2)` of box, score and class."""
         return [
             torch.cat([d.boxes, d.scores[:, None], d.classes[:, None].to(d.boxes.dtype)], dim=1)
@@ -145,11 +145,11 @@ class DetectMetrics(nn.Module):
             self.points = PointMetrics(task.classes, task.radius_m, min(known, default=None))
 
     @torch.no_grad()
-    def update(self, outputs: Detected, targets: Targets) -> None:
+    def update(self, outputs: DetectorOutput, targets: Targets) -> None:
         """Count the images of a batch."""
         self._count(outputs.detections, objects_of(targets))
 
-    def _count(self, found: Sequence[Detections], objects: Sequence[Objects]) -> None:
+    def _count(self, found: Sequence[Detections], objects: Sequence[GroundTruthObjects]) -> None:
         if self.points is None:
             self.boxes.update(found, objects)
             return
@@ -161,11 +161,11 @@ class DetectMetrics(nn.Module):
         """See `DetectionMetrics.compute` and `PointMetrics.compute`."""
         return self.counter.compute()
 
-    def parts(self) -> Parts:
+    def parts(self) -> MetricState:
         """See `DetectionMetrics.parts` and `PointMetrics.parts`."""
         return self.counter.parts()
 
-    def of(self, parts: Parts) -> dict[str, float]:
+    def of(self, parts: MetricState) -> dict[str, float]:
         """The figures of what was counted."""
         return self.counter.of(parts)
 
@@ -198,7 +198,7 @@ class DetectMetrics(nn.Module):
             "counts": {name: _counts(curve, least.get(name)) for name, curve in curves.items()},
         }
 
-    def best_of_one(self, found: Detections, objects: Objects) -> float:
+    def best_of_one(self, found: Detections, objects: GroundTruthObjects) -> float:
         """The highest F1 over all scores of one image, of all classes together."""
         self._count([found], [objects])
         if self.points is not None:
@@ -214,15 +214,15 @@ class DetectMetrics(nn.Module):
         self.counter.reset()
 
 
-def objects_of(targets: Targets) -> list[Objects]:
+def objects_of(targets: Targets) -> list[GroundTruthObjects]:
     """The objects of each image of a batch."""
-    return [Objects(t["boxes"], t["labels"], t["difficult"]) for t in targets]
+    return [GroundTruthObjects(t["boxes"], t["labels"], t["difficult"]) for t in targets]
 
 
-def _without_difficult(objects: Objects) -> Objects:
+def _without_difficult(objects: GroundTruthObjects) -> GroundTruthObjects:
     # Points know none: what lies at the edge of a window is another window's.
     there = ~objects.ignored()
-    return Objects(objects.boxes[there], objects.classes[there])
+    return GroundTruthObjects(objects.boxes[there], objects.classes[there])
 
 
 def _thinned(curve: Curve) -> dict[str, list[float]]:

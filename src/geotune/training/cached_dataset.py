@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from geotune.data.window_datasets import FixedWindows, GridWindows
+from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.feature_cache.store import Store
 from geotune.types import Sample
 
@@ -12,7 +12,9 @@ from geotune.types import Sample
 class CachedWindows:
     """Windows whose samples carry their features."""
 
-    def __init__(self, windows: FixedWindows | GridWindows, names: list[str], store: Store) -> None:
+    def __init__(
+        self, windows: FixedWindowDataset | GridWindowDataset, names: list[str], store: Store
+    ) -> None:
         self.windows = windows
         self.endless = windows.endless
         self.names = names  # of window i laid way w at i * ways + w
@@ -22,6 +24,6 @@ class CachedWindows:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> Sample:
-        which, way = self.windows.chosen(index)
+        which, way = self.windows.resolve_index(index)
         features = self.store.read(self.names[which * self.windows.ways + way])
         return replace(self.windows.sample(which, way), features=features)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from geotune.data.window_datasets import FixedWindows, TrainWindows
+from geotune.data.window_datasets import FixedWindowDataset, RandomWindowDataset
 from geotune.model import Model
 from geotune.types import Batch
 
 
-def calibrate(model: Model, windows: TrainWindows | FixedWindows) -> None:
+def calibrate(model: Model, windows: RandomWindowDataset | FixedWindowDataset) -> None:
     """Show the model as many windows as its reader asks for."""
     some = range(min(model.encoder.reader.samples, len(windows)))
     if some:

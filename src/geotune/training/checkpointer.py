@@ -10,13 +10,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geotune.adapter_io import tensors_as_bytes
-from geotune.training.run_dir import RunFolder
-from geotune.training.training_module import Training
+from geotune.adapter_io import serialize_tensors
+from geotune.training.run_dir import RunDir
+from geotune.training.training_module import TrainingModule
 from geotune.utils.atomic import write_atomically
 
 
-class Keeper(Callback):
+class Checkpointer(Callback):
     """Writes after each epoch, each file whole or not at all; the checkpoint comes last.
 
     It also stops a training that no longer gets better: from the history, which is in the
@@ -35,7 +35,7 @@ class Keeper(Callback):
 
     def __init__(
         self,
-        folder: RunFolder,
+        folder: RunDir,
         monitor: str,
         patience: int | None = None,
         *,
@@ -82,10 +82,10 @@ class Keeper(Callback):
         if best:
             self.best_epoch = trainer.current_epoch
         if best:
-            assert isinstance(pl_module, Training)
+            assert isinstance(pl_module, TrainingModule)
             state = pl_module.trained()
             if trainer.is_global_zero:
-                write_atomically(self.folder.best, tensors_as_bytes(state))
+                write_atomically(self.folder.best, serialize_tensors(state))
         if trainer.is_global_zero:
             write_atomically(self.folder.history, _as_csv(self.history).encode())
         unfinished = self.folder.last.with_suffix(".part")

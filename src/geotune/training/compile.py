@@ -19,7 +19,7 @@ def require_compilable(encoder: Encoder) -> None:
             f"train.compile: is for a backbone that never changes, but method.kind {kind} changes "
             "it; use train.compile=false, or a method beside the backbone, such as est"
         )
-    if encoder.reader.looks_inside or not encoder.backbone.blocks:
+    if encoder.reader.internals_at or not encoder.backbone.blocks:
         raise GeotuneError(
             f"train.compile: {encoder.backbone.name} with method.kind {kind} has no blocks that "
             "can be compiled whole; use train.compile=false"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geotune.data.window_datasets import GridWindows
-from geotune.metrics.state import Parts
+from geotune.data.window_datasets import GridWindowDataset
+from geotune.metrics.state import MetricState
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.loaders import loader
@@ -40,7 +40,7 @@ class Evaluation:
 def evaluate(
     model: Model,
     task: Task,
-    windows: GridWindows,
+    windows: GridWindowDataset,
     *,
     batch_size: int,
     device: torch.device,
@@ -53,7 +53,7 @@ def evaluate(
     everything, single = task.metrics().to(device), task.metrics().to(device)
     nothing = single.parts()
     scores: list[float] = []
-    parts: list[Parts] = []
+    parts: list[MetricState] = []
     with torch.no_grad(), autocast(device, precision):
         for batch in loader(windows, batch_size, workers=workers):
             batch = batch.to(device)
@@ -74,7 +74,7 @@ def evaluate(
     }
     return Evaluation(
         everything.compute(),
-        {group: single.of(Parts.join([nothing, *its])) for group, its in regions.items()},
+        {group: single.of(MetricState.join([nothing, *its])) for group, its in regions.items()},
         scores,
         everything.details(),
         found,
@@ -84,7 +84,7 @@ def evaluate(
 def predict_windows(
     model: Model,
     task: Task,
-    windows: GridWindows,
+    windows: GridWindowDataset,
     indices: list[int],
     *,
     device: torch.device,
@@ -99,9 +99,9 @@ def predict_windows(
         ]
 
 
-def _regions(windows: GridWindows) -> list[str]:
+def _regions(windows: GridWindowDataset) -> list[str]:
     groups = list(dict.fromkeys(scene.group for scene in windows.scenes))
-    single = windows.scenes[0].labels.whole and len(groups) == len(windows.scenes)
+    single = windows.scenes[0].labels.image_level and len(groups) == len(windows.scenes)
     return [] if single else groups
 
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from geotune.backbones.base import fingerprint
 from geotune.config import Train
-from geotune.data.datamodule import DataParts
-from geotune.data.window_datasets import FixedWindows, GridWindows
+from geotune.data.datamodule import DataModule
+from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.feature_cache.cache_key import file_stamp, sample_name, set_name, source_name
-from geotune.feature_cache.capacity import bytes_below, in_gb, require_room
-from geotune.feature_cache.encoding import hold
+from geotune.feature_cache.capacity import bytes_below, check_free_space, format_bytes
+from geotune.feature_cache.encoding import encode
 from geotune.feature_cache.populate import fill
-from geotune.feature_cache.store import Store, alone_in, prepare_folder
-from geotune.memory.oom import is_exhausted
+from geotune.feature_cache.store import Store, exclusive_folder, prepare_folder
+from geotune.memory.oom import is_oom
 from geotune.methods.core.base import Encoder
 from geotune.model import Model
 from geotune.training.cached_dataset import CachedWindows
@@ -72,7 +72,7 @@ def require_constant(encoder: Encoder, cache: str) -> None:
         )
 
 
-def cache_notes(data: DataParts) -> list[str]:
+def cache_notes(data: DataModule) -> list[str]:
     """What a user should know of training from a cache."""
     varied = ", each in all eight ways to lay it" if data.train.augment.flips else ""
     notes = [f"train.cache: the training windows are the same {len(data.train)} in every epoch"]
@@ -87,7 +87,7 @@ def cache_notes(data: DataParts) -> list[str]:
 
 def build_cache(
     model: Model,
-    data: DataParts,
+    data: DataModule,
     train: Train,
     *,
     batch_size: int,
@@ -102,7 +102,7 @@ def build_cache(
     changes, a folder that is not geotune's, and where the features take more than there is room.
     """
     require_constant(model.encoder, train.cache)
-    fixed = FixedWindows(data.train)
+    fixed = FixedWindowDataset(data.train)
     calibrate(model, fixed)
     about = depends_on(model, train, device)
     folder = None
@@ -125,9 +125,9 @@ def build_cache(
         try:
             with torch.no_grad(), autocast(device, train.precision):
                 features = model.features(**Batch.of(samples).to(device).inputs)
-            return hold(features, train.cache_precision)
+            return encode(features, train.cache_precision)
         except (RuntimeError, MemoryError) as error:
-            if len(indices) == 1 or not is_exhausted(error):
+            if len(indices) == 1 or not is_oom(error):
                 raise
         half = len(indices) // 2  # not from the error, which holds on to all that was there
         parts = [compute(indices[:half]), compute(indices[half:])]
@@ -136,14 +136,14 @@ def build_cache(
     def begin(missing: int, needed: int) -> None:
         nonlocal size
         size = needed
-        require_room(train.cache_folder if folder else None, train.cache_limit, missing, needed)
+        check_free_space(train.cache_folder if folder else None, train.cache_limit, missing, needed)
         where = f"to {folder}" if folder else "into memory"
-        say(f"computing the features of {missing} windows {where}: {in_gb(needed)}")
+        say(f"computing the features of {missing} windows {where}: {format_bytes(needed)}")
 
     training = model.training
     model.eval()
     try:
-        with alone_in(folder):
+        with exclusive_folder(folder):
             for note in store.open(wanted):
                 say(f"note: {note}")
             computed = fill(
@@ -184,19 +184,19 @@ def depends_on(model: Model, train: Train, device: torch.device) -> dict[str, An
             "scale": model.scale.tolist(),
             "fill": model.fill.tolist(),
         },
-        "taps": {str(index): list(reader.reads(index)) for index in reader.wanted},
+        "taps": {str(index): list(reader.required_inputs(index)) for index in reader.out_indices},
         "reduction": None if reduction is None else fingerprint(reduction),
         "held": train.cache_precision,
     }
 
 
-def sample_names(windows: FixedWindows | GridWindows) -> list[str]:
+def sample_names(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
     """Of each window in each of its ways: a name that changes with the file."""
     sources = []
     for scene in windows.scenes:
         raster = scene.raster
         where: list[Any] = [
-            (p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.places
+            (p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.band_files
         ]
         if scene.area is not None:  # windows see nothing beyond it
             where.append(scene.area)

@@ -46,7 +46,7 @@ def is_sharded(model: Model) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def whole_state(model: Model) -> dict[str, Tensor]:
+def full_state_dict(model: Model) -> dict[str, Tensor]:
     """What training changed, as `adapter_state` gives it; every process has to call it.
 
     What is parted comes as whole tensors, on the CPU of the main process alone.

@@ -9,10 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from geotune.data.datamodule import DataParts
-from geotune.data.window_datasets import GridWindows
-from geotune.metrics.bootstrap import draw, interval, redrawn, times
-from geotune.metrics.state import Parts
+from geotune.data.datamodule import DataModule
+from geotune.data.window_datasets import GridWindowDataset
+from geotune.metrics.bootstrap import (
+    bootstrap,
+    multiplicities,
+    percentile_interval,
+    resample_indices,
+)
+from geotune.metrics.state import MetricState
 from geotune.training.evaluate import Evaluation
 
 MOST_WINDOWS = 512
@@ -50,10 +55,10 @@ class RegionGap:
 
 
 def region_gap(
-    data: DataParts,
+    data: DataModule,
     tested: Evaluation,
-    measure: Callable[[GridWindows], Evaluation],
-    figures: Callable[[Parts], dict[str, float]],
+    measure: Callable[[GridWindowDataset], Evaluation],
+    figures: Callable[[MetricState], dict[str, float]],
 ) -> RegionGap | None:
     """What a test in new regions says, beside one in the regions of the training.
 
@@ -66,7 +71,7 @@ def region_gap(
     unseen = data.test.of(new)
     if not len(unseen):
         return None
-    kinds: tuple[tuple[Kind, GridWindows], ...] = (
+    kinds: tuple[tuple[Kind, GridWindowDataset], ...] = (
         ("test", data.test),
         ("validation", data.val),
         ("training", data.train_grid),
@@ -86,13 +91,16 @@ def region_gap(
 
 
 def _intervals(
-    figures: Callable[[Parts], dict[str, float]], ones: Sequence[Parts], others: Sequence[Parts]
+    figures: Callable[[MetricState], dict[str, float]],
+    ones: Sequence[MetricState],
+    others: Sequence[MetricState],
 ) -> dict[str, tuple[float, float]]:
     """Of each figure the interval of its difference between two sets of windows."""
     if min(len(ones), len(others)) < 2:  # a window by itself is always drawn
         return dict.fromkeys(figures(ones[0]), (math.nan, math.nan))
     rng = np.random.default_rng(0)
     one, other = (
-        redrawn(figures, parts, times(draw(len(parts), DRAWS, rng))) for parts in (ones, others)
+        bootstrap(figures, parts, multiplicities(resample_indices(len(parts), DRAWS, rng)))
+        for parts in (ones, others)
     )
-    return {name: interval(one[name] - other[name], LEVEL) for name in one}
+    return {name: percentile_interval(one[name] - other[name], LEVEL) for name in one}

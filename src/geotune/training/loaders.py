@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from geotune.data.window_datasets import FixedWindows, GridWindows, TrainWindows
+from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
 from geotune.training.cached_dataset import CachedWindows
 from geotune.types import Batch, Sample
 
-Windows = TrainWindows | FixedWindows | GridWindows | CachedWindows
+Windows = RandomWindowDataset | FixedWindowDataset | GridWindowDataset | CachedWindows
 
 
 class RankSampler(Sampler[int]):

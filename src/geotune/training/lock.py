@@ -21,7 +21,7 @@ HELD = (errno.EACCES, errno.EAGAIN)
 
 
 @contextmanager
-def alone_in(folder: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+def exclusive_lock(folder: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """While it is open, no other process may hold the folder, which is made where it is not there.
 
     The lock is the system's own on the file (POSIX, which most network file systems keep, too): it

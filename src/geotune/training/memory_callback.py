@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geotune.memory.tracker import TrackedPeak, Tracker
-from geotune.training.training_module import Training
+from geotune.training.training_module import TrainingModule
 from geotune.types import Batch
 
 
@@ -35,7 +35,7 @@ class TrackStep(Callback):
             self._steps_before = trainer.global_step
         ready = trainer.global_step > self._steps_before
         if self.peak is None and ready and batch_idx < self.whole:
-            assert isinstance(pl_module, Training)
+            assert isinstance(pl_module, TrainingModule)
             seen = (batch.inputs, batch.targets)
             self._tracker = Tracker(pl_module.model, trainer.optimizers[0], seen)
             self._tracker.__enter__()

@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from geotune.memory.oom import free_memory, is_exhausted
+from geotune.memory.oom import free_memory, is_oom
 from geotune.types import GeotuneError
 
 Result = TypeVar("Result")
 
 
-class Parts:
+class MicroBatcher:
     """How many windows are computed at once.
 
     Args:
@@ -40,7 +40,7 @@ class Parts:
             try:
                 return attempt([slice(i, min(i + self.micro, windows)) for i in starts])
             except (RuntimeError, MemoryError) as error:
-                if self._fewer is None or not is_exhausted(error):
+                if self._fewer is None or not is_oom(error):
                     raise
                 said = str(error).partition("\n")[0]
             why = f"memory ran out with {self.micro} windows at once: {said}"

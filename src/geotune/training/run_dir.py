@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geotune.adapter_config import CARD, TENSORS
-from geotune.config import Recipe, dump_recipe, read_recipe
+from geotune.config import Recipe, dump_recipe, load_recipe
 from geotune.training.lock import LOCK
 from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
@@ -30,7 +30,7 @@ PLACES = ("train.run", "train.cache_folder", "train.cache_limit")
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunDir:
     """Paths and small files of a run."""
 
     path: Path
@@ -80,7 +80,7 @@ class RunFolder:
 
         Raises `GeotuneError` where the folder holds another recipe, or something that is no run.
         """
-        self.refuse_foreign()
+        self.check_owned()
         if not self.recipe.is_file():
             return "new"
         other = self.changed(recipe)
@@ -94,25 +94,25 @@ class RunFolder:
 
     def changed(self, recipe: Recipe) -> list[str]:
         """What differs between the recipe that is here, if any, and another: see `changed_keys`."""
-        return changed_keys(read_recipe(self.recipe)[0], recipe) if self.recipe.is_file() else []
+        return changed_keys(load_recipe(self.recipe)[0], recipe) if self.recipe.is_file() else []
 
     def is_finished(self, recipe: Recipe) -> bool:
         """Whether this recipe is trained."""
         return (self.path / "run.json").is_file() and not self.changed(recipe)
 
     @property
-    def holds_work(self) -> bool:
+    def has_checkpoint(self) -> bool:
         """Whether there is anything that took training: an epoch at the least."""
         files = [self.path / name for name in WORK]
         return any(path.exists() for path in [*files, self.best, self.last])
 
-    def resolved(self, recipe: Recipe) -> Recipe:
+    def with_saved_defaults(self, recipe: Recipe) -> Recipe:
         """The recipe as it was changed here to fit into memory; as it is where it was not."""
         if not (self.asked.is_file() and self.recipe.is_file()):
             return recipe
-        if changed_keys(read_recipe(self.asked)[0], recipe):
+        if changed_keys(load_recipe(self.asked)[0], recipe):
             return recipe
-        changed = read_recipe(self.recipe)[0]
+        changed = load_recipe(self.recipe)[0]
         keys = [key.removeprefix("train.") for key in PLACES]
         update = {key: getattr(recipe.train, key) for key in keys}
         return changed.model_copy(update={"train": changed.train.model_copy(update=update)})
@@ -123,7 +123,7 @@ class RunFolder:
             write_atomically(self.asked, dump_recipe(asked).encode())
         write_atomically(self.recipe, dump_recipe(recipe).encode())
 
-    def refuse_foreign(self) -> None:
+    def check_owned(self) -> None:
         """Raise `GeotuneError` where the folder is there and holds no run of geotune."""
         if not self.path.exists() or self.recipe.is_file():
             return

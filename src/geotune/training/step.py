@@ -54,7 +54,7 @@ def training_step(
     )
 
 
-def places(model: Model) -> dict[str, Iterable[nn.Module]]:
+def module_scopes(model: Model) -> dict[str, Iterable[nn.Module]]:
     """The parts of a model by which its memory is told apart."""
     encoder = model.encoder
     own = list(encoder.backbone.modules())

@@ -20,28 +20,28 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.config import Train
-from geotune.data.datamodule import DataParts
-from geotune.factory.build_model import Built
-from geotune.memory.estimate import Step, UnpredictableError, predict
+from geotune.data.datamodule import DataModule
+from geotune.factory.build_model import BuiltModel
+from geotune.memory.estimate import Step, UnpredictableError, estimate_peak
 from geotune.memory.measure import Peak, PeakWatch
-from geotune.memory.oom import is_exhausted
-from geotune.memory.tracker import faked
+from geotune.memory.oom import is_oom
+from geotune.memory.tracker import to_fake
 from geotune.training.calibrate import calibrate
-from geotune.training.checkpointer import Keeper
+from geotune.training.checkpointer import Checkpointer
 from geotune.training.compile import compiled, require_compilable
 from geotune.training.feature_caching import Cached, build_cache, require_constant
 from geotune.training.fsdp import is_sharded
 from geotune.training.loaders import loader
 from geotune.training.memory_callback import TrackStep
-from geotune.training.micro_batching import Parts, smaller_micro_batch
-from geotune.training.run_dir import RunFolder
+from geotune.training.micro_batching import MicroBatcher, smaller_micro_batch
+from geotune.training.run_dir import RunDir
 from geotune.training.step import devices, micro_batch, training_step
-from geotune.training.training_module import Training
+from geotune.training.training_module import TrainingModule
 from geotune.types import Batch, GeotuneError
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainerResult:
     """What a training came to. The folder holds the best epoch's tensors, the model the last's.
 
     Attributes:
@@ -64,7 +64,7 @@ class Fitted:
     cache: Cached | None = None
 
 
-def monitored(built: Built, train: Train) -> str:
+def resolve_monitor(built: BuiltModel, train: Train) -> str:
     """The name of the metric that decides, as the task knows it.
 
     Raises `GeotuneError` where `train.monitor` is no metric of the task.
@@ -79,16 +79,16 @@ def monitored(built: Built, train: Train) -> str:
 
 
 def fit(
-    built: Built,
-    data: DataParts,
+    built: BuiltModel,
+    data: DataModule,
     train: Train,
-    folder: RunFolder,
+    folder: RunDir,
     callbacks: Sequence[Callback] = (),
     begin: Callable[[], None] = lambda: None,
     fewer: Callable[[int, str], None] = lambda micro, why: None,
     say: Callable[[str], None] = lambda text: None,
     caching: Callable[[int, int], None] = lambda done, total: None,
-) -> Fitted:
+) -> TrainerResult:
     """Train, going on from the folder's checkpoint where there is one.
 
     `begin` is called once the settings are known to fit together, before anything is written;
@@ -98,9 +98,9 @@ def fit(
     together, where the loss is not finite, and where memory runs out for good.
     """
     _quiet()
-    monitor = monitored(built, train)
+    monitor = resolve_monitor(built, train)
     lower = monitor in built.task.lower_is_better
-    keeper = Keeper(folder, f"val/{monitor}", train.patience, lower_is_better=lower)
+    keeper = Checkpointer(folder, f"val/{monitor}", train.patience, lower_is_better=lower)
     extra: list[Callback] = [keeper, *callbacks, _FiniteLoss()]
     trainer = _trainer(train, folder, extra)
     world, rank = trainer.world_size, trainer.global_rank
@@ -133,10 +133,10 @@ def fit(
     validation = loader(cache.val if cache else data.val, micro, **share)
     largest_share = -(-len(data.val) // world)
     whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
-    module = Training(
+    module = TrainingModule(
         built.model,
         built.task,
-        Parts(micro, fewer if whole else None),
+        MicroBatcher(micro, fewer if whole else None),
         total_steps=len(batches) * train.epochs,
         monitor=monitor,
         lr=train.lr,
@@ -174,13 +174,13 @@ def fit(
     try:
         with encoder.without_backbone() if cache else nullcontext():
             if trainer.is_global_zero and train.strategy != "fsdp":  # which holds less
-                draft = faked(built.model, FakeTensorMode())  # while it is on the CPU
+                draft = to_fake(built.model, FakeTensorMode())  # while it is on the CPU
             streams = train.compile and not cache
             launcher = trainer.strategy.launcher
             with compiled(encoder, device, say) if streams else nullcontext():
                 went_on = launcher.launch(run) if launcher else run()
     except (RuntimeError, MemoryError) as error:
-        if not is_exhausted(error):
+        if not is_oom(error):
             raise
         said = str(error).partition("\n")[0]
         smaller = smaller_micro_batch(micro) or 1
@@ -209,7 +209,7 @@ def fit(
             built.task, train, one.inputs, one.targets, world=world, micro=module.parts.micro
         )
         predicted = _predicted_bytes(draft, step, trainer.strategy.root_device)
-    return Fitted(
+    return TrainerResult(
         keeper.history,
         keeper.best_epoch,
         train.batch_size // world // module.parts.micro,
@@ -226,7 +226,7 @@ def fit(
     )
 
 
-def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trainer:
+def _trainer(train: Train, folder: RunDir, callbacks: list[Callback]) -> Trainer:
     strategy: str | Strategy = train.strategy
     processes = devices(train)
     many = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
@@ -269,7 +269,7 @@ def _trainer(train: Train, folder: RunFolder, callbacks: list[Callback]) -> Trai
 def _predicted_bytes(model: nn.Module, step: Step, device: torch.device) -> int | None:
     """What a step's tensors take on a device; None for a model that looks at values."""
     try:
-        prediction = predict(model, step)
+        prediction = estimate_peak(model, step)
     except UnpredictableError:
         return None
     return (prediction.gpu if device.type == "cuda" else prediction.cpu).total

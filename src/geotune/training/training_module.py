@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 
 from geotune.model import Model
 from geotune.tasks.base import Task
-from geotune.training.fsdp import is_sharded, shard, whole_state
-from geotune.training.micro_batching import Parts, Statistics
+from geotune.training.fsdp import full_state_dict, is_sharded, shard
+from geotune.training.micro_batching import MicroBatcher, Statistics
 from geotune.training.optimizer import make_optimizer
 from geotune.types import Batch
 
@@ -26,7 +26,7 @@ PLATEAU_EPOCHS = 5
 PLATEAU_FACTOR = 0.5
 
 
-class Training(LightningModule):
+class TrainingModule(LightningModule):
     """Loss, optimizer and schedule around a model.
 
     Every step draws its random numbers from `(seed, epoch, batch)` alone, so that a training that
@@ -51,7 +51,7 @@ class Training(LightningModule):
         self,
         model: Model,
         task: Task,
-        parts: Parts,
+        parts: MicroBatcher,
         *,
         total_steps: int,
         monitor: str,
@@ -215,11 +215,11 @@ class Training(LightningModule):
     # ------------------------------------------------------------ checkpoints
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
         """What training changed; the frozen weights are on disk already."""
-        return {f"model.{n}": t for n, t in whole_state(self.model).items()}
+        return {f"model.{n}": t for n, t in full_state_dict(self.model).items()}
 
     def trained(self) -> dict[str, Tensor]:
         """What the adapter holds, in the main process; every process has to call it."""
-        state = whole_state(self.model)
+        state = full_state_dict(self.model)
         return {n: t.reshape(()) if n in self.numbers else t for n, t in state.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.window_datasets import GridWindows
-from geotune.metrics.state import Parts
+from geotune.data.window_datasets import GridWindowDataset
+from geotune.metrics.state import MetricState
 from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 
@@ -36,10 +36,12 @@ class WindowParts:
     groups: tuple[str, ...]
     places: NDArray[np.int64]
     scores: NDArray[np.float64]
-    parts: tuple[Parts, ...]
+    parts: tuple[MetricState, ...]
 
     @staticmethod
-    def of(windows: GridWindows, scores: Sequence[float], parts: Sequence[Parts]) -> WindowParts:
+    def of(
+        windows: GridWindowDataset, scores: Sequence[float], parts: Sequence[MetricState]
+    ) -> WindowParts:
         """Of windows in their order."""
         scenes = [windows.scenes[place.scene] for place in windows.places]
         return WindowParts(
@@ -94,7 +96,7 @@ class WindowParts:
                 arrays["places"],
                 arrays["scores"],
                 tuple(
-                    Parts(
+                    MetricState(
                         {name: values[i] for name, values in sums.items()},
                         {name: values[i] for name, values in lists.items()},
                     )

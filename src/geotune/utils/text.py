@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def counted(count: int, word: str) -> str:
+def pluralize(count: int, word: str) -> str:
     """`1 scene`, `2 scenes`, `12,000 scenes`."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
+def join_some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

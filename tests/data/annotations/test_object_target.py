@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotune.boxes.oriented import as_oriented, canonical
-from geotune.boxes.polygons import outlines
+from geotune.boxes.polygons import to_polygons
 from geotune.data.annotations.object_labels import ObjectLabels
-from geotune.data.annotations.object_target import Objects
+from geotune.data.annotations.object_target import ObjectTarget
 from geotune.data.augment import turn
 from geotune.data.raster.windows import Window, grid
 
@@ -35,7 +35,7 @@ def drawn(boxes: Any, shape: tuple[int, int], grown: float = 0.0) -> Any:
     """Pixels `(N, H, W)` whose centres lie in the boxes, with sides longer by `grown`."""
     rows, cols = np.mgrid[: shape[0], : shape[1]] + 0.5
     boxes = as_oriented(boxes) + np.array([0, 0, grown, grown, 0])
-    return np.array([shapely.contains_xy(box, cols, rows) for box in outlines(boxes)])
+    return np.array([shapely.contains_xy(box, cols, rows) for box in to_polygons(boxes)])
 
 
 oriented = st.tuples(
@@ -156,7 +156,9 @@ def test_stacked_they_are_tensors_of_each_window() -> None:
     import torch
 
     found = labels([[0, 0, 4, 4], [8, 1, 12, 3]], classes=[1, 0])
-    stacked = Objects.stack([found.read(w) for w in (Window(0, 0, 9, 9), Window(20, 20, 9, 9))])
+    stacked = ObjectTarget.stack(
+        [found.read(w) for w in (Window(0, 0, 9, 9), Window(20, 20, 9, 9))]
+    )
     first, second = stacked
     assert first["boxes"].dtype == torch.float32 and first["labels"].tolist() == [1, 0]
     assert first["difficult"].tolist() == [False, True]

@@ -16,7 +16,7 @@ from geotune.data.datamodule import prepare
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
-from geotune.data.window_datasets import FixedWindows
+from geotune.data.window_datasets import FixedWindowDataset
 from geotune.factory.build_data import build_data
 from geotune.types import Batch, GeotuneError
 from helpers.annotation_files import upright, write_dota
@@ -67,7 +67,7 @@ def test_windows_without_objects_train_too(parts: Any) -> None:
 
 def test_fixed_windows_lie_in_eight_ways(parts: Any) -> None:
     made = prepare(parts, window=64, allow_overlap=True, samples=4, focus=1.0)
-    fixed = FixedWindows(made.train)
+    fixed = FixedWindowDataset(made.train)
     areas = []
     for way in range(8):
         boxes = fixed.sample(0, way).target.boxes

@@ -14,7 +14,7 @@ from rasterio.warp import transform as warp_points
 from shapely.geometry import Point, Polygon, box
 
 from geotune.data.labels.base import open_labels
-from geotune.data.labels.class_mapping import UNKNOWN, ClassValues
+from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.data.labels.polygon_labels import VectorLabels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
@@ -41,7 +41,7 @@ def _centres_in(shape: Any, size: tuple[int, int]) -> Any:
 
 # ---------------------------------------------------------------- values
 def test_values_become_indices() -> None:
-    values = ClassValues.of(["shadow", "land"], {"shadow": 7, "land": 3}, [255, 3])
+    values = ClassMapping.of(["shadow", "land"], {"shadow": 7, "land": 3}, [255, 3])
     raw = np.array([[7, 3], [255, 1]], dtype="uint8")
     assert values.indices(raw).tolist() == [[0, 1], [IGNORE, UNKNOWN]]
     assert values.indices(raw, nodata=1).tolist() == [[0, 1], [IGNORE, IGNORE]]
@@ -50,32 +50,32 @@ def test_values_become_indices() -> None:
 
 
 def test_attributes_become_indices() -> None:
-    values = ClassValues.of(["water", "Forest"], {"water": 10, "Forest": 20})
+    values = ClassMapping.of(["water", "Forest"], {"water": 10, "Forest": 20})
     found = [values.index_of(v) for v in ["forest ", "WATER", 20, 10.0, "20", 255, "x", None, 11]]
     assert found == [1, 0, 1, 0, 1, IGNORE, UNKNOWN, UNKNOWN, UNKNOWN]
 
 
 def test_several_values_may_stand_for_one_class() -> None:
     said = {"water": 0, "wood": ["Pine ", "oak", 7], "field": [3, 4]}
-    values = ClassValues.of(LAND, said, [255, 4])
+    values = ClassMapping.of(LAND, said, [255, 4])
     raw = np.array([[0, 7, 3], [4, 255, 1]], dtype="uint8")
     assert values.indices(raw).tolist() == [[0, 1, 2], [2, IGNORE, UNKNOWN]]
     found = [values.index_of(v) for v in ["pine", "OAK", "wood", "7", 4, "fir", "field"]]
     assert found == [1, 1, 1, 1, 2, UNKNOWN, 2]
     assert values.describe() == "water (0), wood (Pine  or oak or 7), field (3 or 4)"
     with pytest.raises(GeotuneError, match="4 stands for wood and for field"):
-        ClassValues.of(LAND, {**said, "wood": [4, "oak"]})
+        ClassMapping.of(LAND, {**said, "wood": [4, "oak"]})
     with pytest.raises(GeotuneError, match="field stands for field and for wood"):
-        ClassValues.of(LAND, {**said, "wood": ["Field"]})
+        ClassMapping.of(LAND, {**said, "wood": ["Field"]})
 
 
 def test_class_values_must_fit_the_classes() -> None:
     with pytest.raises(GeotuneError, match=r"'wod' is no class.*did you mean wood"):
-        ClassValues.of(LAND, {"water": 0, "wod": 1, "field": 2})
+        ClassMapping.of(LAND, {"water": 0, "wod": 1, "field": 2})
     with pytest.raises(GeotuneError, match="has no value for field"):
-        ClassValues.of(LAND, {"water": 0, "wood": 1})
+        ClassMapping.of(LAND, {"water": 0, "wood": 1})
     with pytest.raises(GeotuneError, match="1 stands for wood and for field"):
-        ClassValues.of(LAND, {"water": 0, "wood": 1, "field": 1})
+        ClassMapping.of(LAND, {"water": 0, "wood": 1, "field": 1})
 
 
 # ---------------------------------------------------------------- rasters

@@ -116,7 +116,7 @@ def test_a_csv_in_pixels_or_coordinates_and_points_in_another_crs_say_the_same(
     ):
         found = open_density_labels(tmp_path / name, scene, objects="trees", xy=xy)  # type: ignore[arg-type]
         np.testing.assert_allclose(found.points, at, atol=1e-2)
-        assert found.overlaps and found.classes == ("trees",) and found.unit == "object"
+        assert found.overlaps and found.classes == ("trees",) and found.label_unit == "object"
 
 
 def test_metres_become_pixels(tmp_path: Path, scene: RasterSource, write_raster: Any) -> None:

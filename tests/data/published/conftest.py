@@ -12,7 +12,7 @@ import pytest
 from geotune.config import Recipe, parse_recipe
 from geotune.data.published import published_split as room
 from geotune.data.published.published_split import Place, division
-from geotune.datasets.base import Packaged
+from geotune.datasets.base import PackagedSplit
 from geotune.datasets.registry import named_dataset
 from helpers.published_datasets import WRITERS
 
@@ -28,7 +28,7 @@ def short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the lists that geotune brings along two images of each part and region held out."""
     whole = room.packaged
 
-    def first(said: Packaged) -> dict[str, Place]:
+    def first(said: PackagedSplit) -> dict[str, Place]:
         kept: dict[str, Place] = {}
         count: Counter[object] = Counter()
         for name, place in whole(said).items():

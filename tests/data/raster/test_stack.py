@@ -16,7 +16,7 @@ from geotune.data.raster.metadata import time_and_place
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
-from geotune.data.window_datasets import TrainWindows
+from geotune.data.window_datasets import RandomWindowDataset
 from geotune.types import Batch, GeotuneError
 
 DAYS = ("20200105", "20200612", "20201101")
@@ -65,7 +65,7 @@ def test_windows_of_several_dates_become_a_batch(series: Path) -> None:
     assert found.bands == ("nir", "red")
     assert found.mean == pytest.approx([np.mean([value(d, b) for d in range(3)]) for b in (1, 0)])
     varied = Augment(rotate=180, scale=(0.8, 1.2), band_brightness=0.1)
-    windows = TrainWindows(
+    windows = RandomWindowDataset(
         scenes, scans, 16, augment=varied, brightness=0.1, spread=found.std, metadata=["time"]
     )
     inputs = Batch.of([windows[0], windows[1]]).inputs

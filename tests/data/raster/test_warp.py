@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotune.boxes.oriented import canonical, centres, corners
-from geotune.boxes.polygons import outlines
+from geotune.boxes.polygons import to_polygons
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.labels.targets import ObjectDensity, PixelClasses, PixelValues
-from geotune.data.raster.warp import View, blended, look, nearest
+from geotune.data.raster.warp import AffineCrop, rotated_crop, warp_bilinear, warp_nearest
 from geotune.types import IGNORE
 
 SCENE = 120
@@ -23,7 +23,7 @@ scales = st.floats(0.5, 2.0)
 places = st.floats(45, 75)
 
 
-def cut(pixels: Any, view: View, empty: Any) -> Any:
+def cut(pixels: Any, view: AffineCrop, empty: Any) -> Any:
     """The view's window of a whole scene, `empty` beyond its edges."""
     there = np.pad(pixels, SCENE, constant_values=empty)
     top, left = view.window.row + SCENE, view.window.col + SCENE
@@ -52,23 +52,25 @@ def test_image_mask_boxes_and_points_stay_together(
     angle: float, scale: float, x: float, y: float, east: float, south: float
 ) -> None:
     """A disc is found in image and mask where its box and its point are, to half a pixel."""
-    view = look(x, y, SIZE, angle=angle, scale=scale)
+    view = rotated_crop(x, y, SIZE, angle=angle, scale=scale)
     at = np.array([x + east, y + south])
     painted = disc(*at, 5)
-    image = np.nan_to_num(blended(cut(painted, view, np.nan)[None], view.to, view.shape)[0])
+    image = np.nan_to_num(
+        warp_bilinear(cut(painted, view, np.nan)[None], view.transform, view.shape)[0]
+    )
     drawn = cut((painted > 0.5).astype(np.int64), view, IGNORE)
-    mask = PixelClasses(drawn).placed(view.to, view.shape)
+    mask = PixelClasses(drawn).placed(view.transform, view.shape)
     boxes = np.array([[*at, 10.0, 10.0, 0.3]])
     boxes[:, :2] -= [view.window.col, view.window.row]
-    target = objects(canonical(boxes), view).placed(view.to, view.shape)
+    target = objects(canonical(boxes), view).placed(view.transform, view.shape)
     found = target.boxes[0]
     assert np.abs(middle(image) - centres(found)).max() < 0.5
-    assert np.abs(middle(mask.mask == 1) - view.to @ tuple(middle(drawn == 1))).max() < 0.5
+    assert np.abs(middle(mask.mask == 1) - view.transform @ tuple(middle(drawn == 1))).max() < 0.5
     assert np.abs(found[2:4] - 10 * scale).max() < 1e-6
     assert image.sum() == pytest.approx(painted.sum() * scale**2, rel=0.02)
 
 
-def objects(boxes: Any, view: View) -> Any:
+def objects(boxes: Any, view: AffineCrop) -> Any:
     count = len(boxes)
     labels = ObjectLabels(
         path="objects",  # type: ignore[arg-type]  # no file is read
@@ -87,24 +89,24 @@ def objects(boxes: Any, view: View) -> Any:
 @settings(max_examples=25, deadline=None)
 def test_boxes_keep_their_corners(angle: float, scale: float) -> None:
     """Oriented ones exactly; a horizontal one is the smallest around them."""
-    view = look(60, 60, SIZE, angle=angle, scale=scale)
+    view = rotated_crop(60, 60, SIZE, angle=angle, scale=scale)
     box = np.array([[view.window.width / 2, view.window.height / 2, 9.0, 4.0, 0.4]])
-    points = np.array([view.to @ tuple(p) for p in corners(box)[0]])
-    target = objects(box, view).placed(view.to, view.shape)
-    [shape] = outlines(target.boxes)
+    points = np.array([view.transform @ tuple(p) for p in corners(box)[0]])
+    target = objects(box, view).placed(view.transform, view.shape)
+    [shape] = to_polygons(target.boxes)
     assert shapely.hausdorff_distance(shape, shapely.Polygon(points)) < 1e-6
-    flat = objects(np.array([[20.0, 25.0, 30.0, 28.0]]), view).placed(view.to, view.shape)
-    ends = np.array([view.to @ p for p in ((20, 25), (30, 25), (30, 28), (20, 28))])
+    flat = objects(np.array([[20.0, 25.0, 30.0, 28.0]]), view).placed(view.transform, view.shape)
+    ends = np.array([view.transform @ p for p in ((20, 25), (30, 25), (30, 28), (20, 28))])
     expected = [*ends.min(axis=0), *ends.max(axis=0)]
     if len(flat.boxes):
         np.testing.assert_allclose(flat.boxes[0], expected, atol=1e-6)
 
 
 def test_an_object_that_a_view_cuts_counts_by_what_the_view_shows() -> None:
-    view = look(60, 60, 20, angle=0, scale=1)
+    view = rotated_crop(60, 60, 20, angle=0, scale=1)
     there = np.array([[10.0, 5, 4, 4, 0], [0, 10, 8, 4, 0], [-1, 15, 8, 4, 0], [-9, 9, 8, 4, 0]])
     inside = there + np.array([50 - view.window.col, 50 - view.window.row, 0, 0, 0])
-    target = objects(inside, view).placed(view.to, view.shape)
+    target = objects(inside, view).placed(view.transform, view.shape)
     np.testing.assert_allclose(target.boxes[:, :2], there[:3, :2], atol=1e-9)
     assert target.counted.tolist() == [True, True, False]
     assert target.shown_share[:2] == pytest.approx([1, 0.5])
@@ -115,11 +117,13 @@ def test_a_view_by_quarters_and_no_scale_is_the_window_turned_exactly(quarters: 
     rng = np.random.default_rng(0)
     scene = rng.random((2, SCENE, SCENE), dtype=np.float32)
     classes = rng.integers(0, 4, (SCENE, SCENE))
-    view = look(60, 50, 32, angle=90 * quarters, scale=1)
+    view = rotated_crop(60, 50, 32, angle=90 * quarters, scale=1)
     pixels = np.stack([cut(band, view, np.nan) for band in scene])
     expected = np.rot90(scene[:, 34:66, 44:76], quarters, (1, 2))
-    np.testing.assert_allclose(blended(pixels, view.to, view.shape), expected, atol=1e-4)
-    mask = nearest(cut(classes, view, IGNORE), view.to, view.shape, outside=IGNORE)
+    np.testing.assert_allclose(
+        warp_bilinear(pixels, view.transform, view.shape), expected, atol=1e-4
+    )
+    mask = warp_nearest(cut(classes, view, IGNORE), view.transform, view.shape, outside=IGNORE)
     assert (mask == np.rot90(classes[34:66, 44:76], quarters)).all()
 
 
@@ -127,7 +131,7 @@ def test_a_view_by_quarters_and_no_scale_is_the_window_turned_exactly(quarters: 
 @settings(max_examples=20, deadline=None)
 def test_objects_that_are_counted_stay_as_many(angle: float, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    view = look(60, 60, SIZE, angle=angle, scale=scale)
+    view = rotated_crop(60, 60, SIZE, angle=angle, scale=scale)
     reach = SIZE / scale / 2 - 9
     distance, way = rng.uniform(0, reach, 12), rng.uniform(0, 2 * np.pi, 12)
     xs, ys = 60 + distance * np.cos(way), 60 + distance * np.sin(way)
@@ -137,7 +141,7 @@ def test_objects_that_are_counted_stay_as_many(angle: float, scale: float, seed:
     places = np.zeros((SCENE, SCENE), dtype=np.int64)
     np.add.at(places, (ys.astype(int), xs.astype(int)), 1)
     target = ObjectDensity(cut(density, view, np.nan), cut(places, view, 0))
-    found = target.placed(view.to, view.shape)
+    found = target.placed(view.transform, view.shape)
     assert np.nansum(found.values) == pytest.approx(12, rel=0.02)
     assert found.places.sum() == 12
 
@@ -147,24 +151,26 @@ def test_objects_that_are_counted_stay_as_many(angle: float, scale: float, seed:
 def test_nodata_does_not_bleed_into_what_is_beside_it(angle: float, scale: float) -> None:
     scene = np.full((SCENE, SCENE), 7.0, dtype=np.float32)
     scene[60:70, 55:75] = np.nan
-    view = look(60, 60, SIZE, angle=angle, scale=scale)
-    values = PixelValues(cut(scene, view, np.nan)).placed(view.to, view.shape).values
+    view = rotated_crop(60, 60, SIZE, angle=angle, scale=scale)
+    values = PixelValues(cut(scene, view, np.nan)).placed(view.transform, view.shape).values
     np.testing.assert_allclose(values[~np.isnan(values)], 7, rtol=1e-5)
     hidden = np.isnan(values).sum()
-    shown = nearest(cut(np.isnan(scene).astype(np.int64), view, 1), view.to, view.shape, outside=1)
+    shown = warp_nearest(
+        cut(np.isnan(scene).astype(np.int64), view, 1), view.transform, view.shape, outside=1
+    )
     assert abs(hidden - shown.sum()) < 0.1 * SIZE**2
 
 
 def test_beyond_a_scene_there_is_nothing() -> None:
-    view = look(5, 5, SIZE, angle=30, scale=1)
-    mask = nearest(
+    view = rotated_crop(5, 5, SIZE, angle=30, scale=1)
+    mask = warp_nearest(
         cut(np.ones((SCENE, SCENE), dtype=np.int64), view, IGNORE),
-        view.to,
+        view.transform,
         view.shape,
         outside=IGNORE,
     )
-    image = blended(
-        cut(np.ones((SCENE, SCENE), np.float32), view, np.nan)[None], view.to, view.shape
+    image = warp_bilinear(
+        cut(np.ones((SCENE, SCENE), np.float32), view, np.nan)[None], view.transform, view.shape
     )
     assert (mask == IGNORE).any() and ((mask == IGNORE) | (mask == 1)).all()
     assert np.isnan(image).any() and ((mask == IGNORE) != np.isnan(image[0])).mean() < 0.05

@@ -13,7 +13,7 @@ from rasterio.transform import Affine, from_origin
 
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.footprints import Footprint, footprint, gap, nearer_than
+from geotune.data.scenes.footprints import Footprint, footprint, gap, within_distance
 from geotune.data.scenes.scene import Scene
 
 GEOD = Geod(ellps="WGS84")
@@ -123,7 +123,7 @@ def test_what_is_nearer_is_what_a_plane_says(one: Any, other: Any, metres: float
     distances = {at: min(apart(at, b) for b in other) for at in one}
     certain = {f"{at}" for at, d in distances.items() if d < metres * 0.99}
     possible = {f"{at}" for at, d in distances.items() if d < metres * 1.01}
-    found = nearer_than([tile(at) for at in one], [tile(at) for at in other], metres)
+    found = within_distance([tile(at) for at in one], [tile(at) for at in other], metres)
     assert certain <= found <= possible
     near = gap([tile(at) for at in one], [tile(at) for at in other])
     assert near is not None

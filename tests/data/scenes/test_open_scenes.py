@@ -10,7 +10,7 @@ from geotune.data.labels.base import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
-from geotune.data.scenes.patterns import fill, find
+from geotune.data.scenes.patterns import find, format_pattern
 from geotune.types import GeotuneError
 
 ONES = np.ones((1, 6, 6), dtype="uint8")
@@ -47,12 +47,12 @@ def test_known_bands_settle_what_a_name_is(tmp_path: Path) -> None:
 
 def test_names_are_filled_in(tmp_path: Path) -> None:
     _touch(tmp_path, "a[1]_mask_v1.tif")
-    assert fill(f"{tmp_path}/{{stem}}.tif", {"stem": "x"}) == [tmp_path / "x.tif"]
-    assert fill(f"{tmp_path}/{{stem}}_mask_*.tif", {"stem": "a[1]"}) == [
+    assert format_pattern(f"{tmp_path}/{{stem}}.tif", {"stem": "x"}) == [tmp_path / "x.tif"]
+    assert format_pattern(f"{tmp_path}/{{stem}}_mask_*.tif", {"stem": "a[1]"}) == [
         tmp_path / "a[1]_mask_v1.tif"
     ]
     with pytest.raises(GeotuneError, match=r"has \{name\}; expected \{stem\}"):
-        fill("{name}.tif", {"stem": "x"})
+        format_pattern("{name}.tif", {"stem": "x"})
 
 
 def test_scenes_of_one_file_each(tmp_path: Path) -> None:

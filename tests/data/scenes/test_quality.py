@@ -11,9 +11,9 @@ import pytest
 from geotune.data.checks.scan import scan_scene
 from geotune.data.labels.base import open_labels
 from geotune.data.raster.open_raster import open_raster
-from geotune.data.raster.warp import look
+from geotune.data.raster.warp import rotated_crop
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.quality import Rule, open_quality, with_quality
+from geotune.data.scenes.quality import QARule, open_quality, with_quality
 from geotune.data.scenes.scene import Scene
 from geotune.types import IGNORE, GeotuneError
 
@@ -32,7 +32,8 @@ def scene(write_raster: Any) -> Scene:
 
 def masked(scene: Scene, path: Path, **rule: Any) -> Scene:
     return replace(
-        scene, raster=replace(scene.raster, quality=open_quality(path, scene.raster, Rule(**rule)))
+        scene,
+        raster=replace(scene.raster, quality=open_quality(path, scene.raster, QARule(**rule))),
     )
 
 
@@ -50,7 +51,7 @@ def test_flagged_pixels_have_no_label_and_no_data_if_asked(
     assert found.pixels == 1200 - 101 and found.class_counts.tolist() == [0, 1200 - 101]
     assert found.counts.tolist() == [1200 - 101 * hide] * 2
     assert (cloudy.target().mask == IGNORE).sum() == 101
-    _, turned = cloudy.view(look(20, 15, 12, angle=0, scale=1))
+    _, turned = cloudy.view(rotated_crop(20, 15, 12, angle=0, scale=1))
     assert (turned.mask == target.mask[11:23, 14:26]).all()
 
 
@@ -79,7 +80,7 @@ def test_masks_that_do_not_fit_are_refused_by_name(
     with pytest.raises(
         GeotuneError, match=r"a_q\.tif: there is no such mask.*data\.quality\.pattern"
     ):
-        with_quality({"a": scene.raster}, f"{tmp_path}/{{stem}}_q.tif", Rule(values=(1,)))
+        with_quality({"a": scene.raster}, f"{tmp_path}/{{stem}}_q.tif", QARule(values=(1,)))
     cases = [
         ({"values": (1,), "band": 2}, CLOUDS, "has 1 bands, but data.quality.band is 2"),
         (

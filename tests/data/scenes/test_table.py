@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
-from geotune.data.issues import Faults
+from geotune.data.issues import ErrorCollector
 from geotune.data.labels.base import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import list_scenes, open_rasters, open_scenes
@@ -155,7 +155,7 @@ def test_what_is_wrong_with_a_csv_is_named(files: Path, text: str, said: str) ->
 def test_bad_rows_are_kept_where_they_are_asked_to_be(files: Path) -> None:
     path = as_csv(files)
     path.write_text(path.read_text() + "gone.tif,,,,,x\n")
-    faults = Faults(keep=True)
+    faults = ErrorCollector(keep=True)
     assert list(list_scenes(str(path), wanted_bands=["B02"], faults=faults)) == ["a", "b"]
     assert [one.scene for one in faults.found] == ["gone.tif"]
 

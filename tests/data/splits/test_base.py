@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune.data.splits.base import Parts, some_to_train
+from geotune.data.splits.base import Splits, subsample_train
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.splits.groups import split_at_random, split_by_group
 from geotune.types import GeotuneError
@@ -29,12 +29,12 @@ def test_a_smaller_share_to_train_is_in_every_larger_one(
     count: int, one: float, other: float, seed: int
 ) -> None:
     small, large = sorted((one, other))
-    parts: Parts = {"train": scenes([f"s{i:02}" for i in range(count)]), "val": [], "test": []}
+    parts: Splits = {"train": scenes([f"s{i:02}" for i in range(count)]), "val": [], "test": []}
     if small * count < 0.5:
         with pytest.raises(GeotuneError, match=r"data\.fraction: .* less than half of one"):
-            some_to_train(parts, small, seed=seed)
+            subsample_train(parts, small, seed=seed)
         return
-    few, many = (names(some_to_train(parts, f, seed=seed))["train"] for f in (small, large))
+    few, many = (names(subsample_train(parts, f, seed=seed))["train"] for f in (small, large))
     assert set(few) <= set(many) and few == sorted(few)
     assert len(few) == pytest.approx(small * count, abs=0.5 + 1e-9)
-    assert some_to_train(parts, 1.0, seed=seed) == parts
+    assert subsample_train(parts, 1.0, seed=seed) == parts

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.methods.core.base import Encoder
-from geotune.methods.core.gradient_check import dead_parameters, require_alive
+from geotune.methods.core.gradient_check import check_trainable, dead_parameters
 from geotune.methods.core.inserted import freeze
-from geotune.methods.core.reader import Inside, Levels, Reader, level_indices
+from geotune.methods.core.reader import BlockActivations, Reader, SelectedFeatures, level_indices
 from geotune.types import GeotuneError, Tap
 
 MakeBackbone = Callable[..., Backbone]
@@ -25,8 +25,8 @@ class Chain(Backbone):
 
     def __init__(self, depth: int = 3, idle: bool = False) -> None:
         model = nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(depth))
-        request = Request("test/chain", ("a", "b"))
-        super().__init__(model, request, pad_to=4, licence="none", source=None)
+        request = BackboneSpec("test/chain", ("a", "b"))
+        super().__init__(model, request, size_divisor=4, licence="none", source=None)
         self.idle = nn.Linear(2, 2) if idle else None
         self.fingerprint = "chain"
         self.taps = self.find_taps([f"{i}" for i in range(depth)])
@@ -64,9 +64,9 @@ def test_a_hierarchical_backbone_has_the_last_block_of_each_stage(
 
 def test_levels_hand_on_what_they_read() -> None:
     backbone = Chain()
-    levels = Levels(backbone, [0, 2])
+    levels = SelectedFeatures(backbone, [0, 2])
     assert levels.taps == (Tap("0", 2, 1.0), Tap("2", 2, 1.0))
-    encoder = Encoder(backbone, levels, constant_backbone=False, backbone_trains=True)
+    encoder = Encoder(backbone, levels, backbone_frozen=False, backbone_trains=True)
     image = torch.randn(1, 2, 5, 7)
     every = backbone(image).maps
     features = encoder(image)
@@ -78,7 +78,7 @@ def test_levels_hand_on_what_they_read() -> None:
 def test_what_no_gradient_reaches_is_found_and_named() -> None:
     backbone = Chain(idle=True)
     encoder = Encoder(
-        backbone, Levels(backbone, [0, 1]), constant_backbone=False, backbone_trains=True
+        backbone, SelectedFeatures(backbone, [0, 1]), backbone_frozen=False, backbone_trains=True
     )
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -93,10 +93,10 @@ def test_what_no_gradient_reaches_is_found_and_named() -> None:
         "backbone.idle.bias",
     ]
     with pytest.raises(GeotuneError, match=r"own on test/chain: 2 attached layers.*backbone\.idle"):
-        require_alive(encoder, "own")
+        check_trainable(encoder, "own")
     freeze(backbone)
     assert dead_parameters(encoder) == []
-    assert require_alive(encoder) is encoder
+    assert check_trainable(encoder) is encoder
 
 
 # ---------------------------------------------------------------- inside the blocks
@@ -105,12 +105,14 @@ class Watcher(Reader):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.wanted = self.looks_inside = tuple(range(len(backbone.taps)))
+        self.out_indices = self.internals_at = tuple(range(len(backbone.taps)))
         self.taps = backbone.taps
         self.features: list[Tensor] = []
-        self.insides: list[Inside] = []
+        self.insides: list[BlockActivations] = []
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         assert inside is not None
         assert index == len(self.insides)
         self.features.append(feature)
@@ -134,7 +136,7 @@ def look(backbone: Backbone, **inputs: Tensor) -> tuple[Watcher, list[Any], list
         block.register_forward_hook(lambda _, inputs, output: gave.append(output))
     watcher = Watcher(backbone)
     with torch.no_grad():
-        Encoder(backbone, watcher, constant_backbone=True)(**inputs)
+        Encoder(backbone, watcher, backbone_frozen=True)(**inputs)
     return watcher, got, gave
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from geotune import Adapter, AdaptFormer, LoRand, Mona, Partial
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.injection import After, Wrapped
+from geotune.methods.core.injection import SequentialAdapter, Wrapped
 from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
@@ -178,7 +178,7 @@ def test_mona_starts_with_small_weight_on_the_normalised_input(make_backbone: Ma
 
 def test_a_wrapped_module_shows_what_is_on_the_one_inside() -> None:
     inner = nn.Linear(3, 2)
-    wrapped = After(inner, nn.Identity())
+    wrapped = SequentialAdapter(inner, nn.Identity())
     assert wrapped.in_features == 3
     assert wrapped.weight is inner.weight
     with pytest.raises(AttributeError, match="nothing"):

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import geotune
 from geotune.backbones.base import Backbone
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.memory.tracker import Tracker
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.quantization import hold_frozen
-from geotune.methods.core.reader import Levels
+from geotune.methods.core.quantization import quantize_frozen
+from geotune.methods.core.reader import SelectedFeatures
 from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
@@ -39,14 +39,14 @@ def layers() -> list[tuple[nn.Module, tuple[int, ...]]]:
 def holding(layer: nn.Module, precision: Any) -> nn.Module:
     """A copy of the layer in a backbone whose frozen weights are held."""
     model = nn.Sequential(copy.deepcopy(layer)).requires_grad_(False)
-    hold_frozen(Toy(model), precision)
+    quantize_frozen(Toy(model), precision)
     return model[0]
 
 
 class Toy(Backbone):
     def __init__(self, model: nn.Module) -> None:
-        request = Request("test/toy", ("a",))
-        super().__init__(model, request, pad_to=1, licence="none", source=None)
+        request = BackboneSpec("test/toy", ("a",))
+        super().__init__(model, request, size_divisor=1, licence="none", source=None)
 
     def run(self, images: Tensor, emit: Any, wanted: set[int], **_: Tensor | None) -> None:
         raise NotImplementedError
@@ -163,4 +163,4 @@ def test_a_copy_is_independent(make_backbone: MakeBackbone) -> None:
     images = torch.randn(1, 4, 32, 32)
     with torch.no_grad():
         assert not torch.equal(twin(images).maps[0], encoder(images).maps[0])
-    assert isinstance(encoder.reader, Levels)
+    assert isinstance(encoder.reader, SelectedFeatures)

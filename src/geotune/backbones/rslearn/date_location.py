@@ -20,7 +20,7 @@ def months_and_days(time: Tensor) -> tuple[Tensor, Tensor]:
     return month, day - starts.gather(-1, month.unsqueeze(-1)).squeeze(-1)
 
 
-def on_the_sphere(location: Tensor) -> Tensor:
+def lonlat_to_xyz(location: Tensor) -> Tensor:
     """Points `(B, 3)` on the unit sphere of longitudes and latitudes `(B, 2)` in degrees."""
     longitude, latitude = torch.deg2rad(location).unbind(-1)
     return torch.stack(

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, fit_bands
+from geotune.backbones.bands import BandMatch, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.model_info import Facts
+from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn.band_groups import add_encodings, groups_in_use
-from geotune.backbones.rslearn.date_location import months_and_days, on_the_sphere
-from geotune.backbones.spec import Request
+from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import fetch
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -48,8 +48,8 @@ _STATISTICS: dict[str, tuple[float, float]] = {
     "B12": (1474.5311266077113, 980.2429840007796),
 }
 _HUB = "nasaharvest/galileo"
-MODELS: dict[str, Facts] = {
-    f"galileo_{size}": Facts(
+MODELS: dict[str, ModelInfo] = {
+    f"galileo_{size}": ModelInfo(
         paper="Galileo: Learning Global & Local Features of Many Remote Sensing Modalities, "
         "arXiv 2502.09356",
         licence=f"MIT ({_HUB})",
@@ -58,7 +58,7 @@ MODELS: dict[str, Facts] = {
         mean=tuple(mean for mean, _ in _STATISTICS.values()),
         std=tuple(std for _, std in _STATISTICS.values()),
         metadata=("time", "location"),
-        takes=("patch_size", "timesteps", "gsd"),
+        supported_options=("patch_size", "timesteps", "gsd"),
     )
     for size in SIZES
 }
@@ -70,11 +70,17 @@ class GalileoBackbone(Backbone):
     tokens = Tokens(order="tokens of a place together")
 
     def __init__(
-        self, model: nn.Module, request: Request, fit: Fit, *, patch_size: int, **kwargs: Any
+        self,
+        model: nn.Module,
+        request: BackboneSpec,
+        fit: BandMatch,
+        *,
+        patch_size: int,
+        **kwargs: Any,
     ) -> None:
         from rslearn.models.galileo import single_file_galileo as galileo
 
-        super().__init__(model, request, pad_to=patch_size, **kwargs)
+        super().__init__(model, request, size_divisor=patch_size, **kwargs)
         self.patch_size = patch_size
         self.gsd = GSD_M if request.gsd is None else request.gsd
         self._positions = galileo.get_2d_sincos_pos_embed_with_resolution
@@ -156,12 +162,12 @@ class GalileoBackbone(Backbone):
     def _place(self, location: Tensor) -> Tensor:
         """One token `(B, 1, D)` that says where on the Earth the image lies."""
         model: Any = self.model
-        token: Tensor = model.static_embed["location"](on_the_sphere(location))
+        token: Tensor = model.static_embed["location"](lonlat_to_xyz(location))
         channel = model.st_channel_embed[self._row_of_place]
         return (token + F.pad(channel, (0, 3 * len(channel)))).unsqueeze(1)
 
 
-def galileo_backbone(request: Request) -> GalileoBackbone:
+def galileo_backbone(request: BackboneSpec) -> GalileoBackbone:
     """Build `galileo_nano`, `galileo_tiny` or `galileo_base`.
 
     `weights` is the folder that holds `models/<size>/encoder.pt` and `config.json`, that subfolder
@@ -171,11 +177,11 @@ def galileo_backbone(request: Request) -> GalileoBackbone:
     from rslearn.models.galileo.single_file_galileo import Encoder
 
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    request.allow_only(*facts.supported_options, metadata=facts.metadata)
     patch = 8 if request.patch_size is None else request.patch_size
     if not 1 <= patch <= 8:
         raise GeotuneError(f"backbone.patch_size {patch}: Galileo takes patches of 1 to 8 pixels")
-    fit = fit_bands(request, facts.bands)
+    fit = match_bands(request, facts.bands)
     size = request.model.removeprefix("galileo_")
     source = None
     if request.loads_weights:
@@ -195,7 +201,7 @@ def galileo_backbone(request: Request) -> GalileoBackbone:
     )
 
 
-def _weights(request: Request, size: str) -> tuple[Path, str]:
+def _weights(request: BackboneSpec, size: str) -> tuple[Path, str]:
     """The folder that holds `encoder.pt` and `config.json`, and what to call it."""
     weights = request.weights
     if weights is None:

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, canonical, fit_bands
+from geotune.backbones.bands import BandMatch, canonical, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.model_info import Facts
+from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn.band_groups import add_encodings, groups_in_use
 from geotune.backbones.rslearn.date_location import months_and_days
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import fetch, load_state, read_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -75,9 +75,9 @@ _SIZES = {
 }
 
 
-def _facts(version: str, size: str) -> Facts:
+def _facts(version: str, size: str) -> ModelInfo:
     hub = f"allenai/OlmoEarth-{version}-{size.capitalize()}"
-    return Facts(
+    return ModelInfo(
         paper="OlmoEarth: Stable Latent Image Modeling for Multimodal Earth Observation, "
         "arXiv 2511.13655",
         licence=f"OlmoEarth Artifact License ({hub})",
@@ -87,11 +87,11 @@ def _facts(version: str, size: str) -> Facts:
         std=tuple(std for _, std in _BY_NAME.values()),
         modalities={modality: tuple(bands) for modality, bands in _STATISTICS.items()},
         metadata=("time",),
-        takes=("patch_size", "timesteps", "modalities", "gsd"),
+        supported_options=("patch_size", "timesteps", "modalities", "gsd"),
     )
 
 
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     f"olmoearth_{version}_{size}": _facts(version, size)
     for version, sizes in _SIZES.items()
     for size in sizes
@@ -106,14 +106,14 @@ class OlmoEarthBackbone(Backbone):
     def __init__(
         self,
         model: nn.Module,
-        request: Request,
+        request: BackboneSpec,
         named: tuple[str, ...],
-        fit: Fit,
+        fit: BandMatch,
         *,
         patch_size: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, request, pad_to=patch_size, **kwargs)
+        super().__init__(model, request, size_divisor=patch_size, **kwargs)
         encoder: Any = model
         self.patch_size = patch_size
         self.gsd = GSD_M if request.gsd is None else request.gsd
@@ -250,7 +250,7 @@ class OlmoEarthBackbone(Backbone):
         )
 
 
-def olmoearth_backbone(request: Request) -> OlmoEarthBackbone:
+def olmoearth_backbone(request: BackboneSpec) -> OlmoEarthBackbone:
     """Build an OlmoEarth encoder by a name such as `olmoearth_v1_2_nano`.
 
     `weights` is the folder as published, its `weights.pth`, or the weights of the encoder.
@@ -258,14 +258,14 @@ def olmoearth_backbone(request: Request) -> OlmoEarthBackbone:
     `{"landsat": ["B2", "B3"]}`.
     """
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    request.allow_only(*facts.supported_options, metadata=facts.metadata)
     patch = 8 if request.patch_size is None else request.patch_size
     if not 1 <= patch <= 8:
         raise GeotuneError(f"backbone.patch_size {patch}: OlmoEarth takes patches of 1 to 8 pixels")
     request.refuse_more_dates(DATES)
     named = _name_all(request)
     known = [_named(modality, band) for modality, bands in _STATISTICS.items() for band in bands]
-    fit = fit_bands(replace(request, bands=named), known)
+    fit = match_bands(replace(request, bands=named), known)
     model = _build(request)
     source = None
     if request.loads_weights:
@@ -283,7 +283,7 @@ def olmoearth_backbone(request: Request) -> OlmoEarthBackbone:
     )
 
 
-def _build(request: Request) -> nn.Module:
+def _build(request: BackboneSpec) -> nn.Module:
     """The encoder with random weights."""
     try:
         package: Any = import_module(PACKAGE)
@@ -314,7 +314,7 @@ def _named(modality: str, band: str) -> str:
     return f"{modality} {band.upper() if modality == 'landsat' else canonical(band)}"
 
 
-def _name_all(request: Request) -> tuple[str, ...]:
+def _name_all(request: BackboneSpec) -> tuple[str, ...]:
     unknown = [m for m in request.modalities if m not in _STATISTICS]
     if unknown:
         raise GeotuneError(

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from geotune.backbones.bands import Fit, fit_bands
+from geotune.backbones.bands import BandMatch, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.model_info import Facts
+from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn.band_groups import groups_in_use
-from geotune.backbones.rslearn.date_location import months_and_days, on_the_sphere
-from geotune.backbones.spec import Request
+from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
 from geotune.types import GeotuneError, Normalization
 
@@ -41,15 +41,15 @@ _SCALES: dict[str, tuple[float, float]] = {
     "slope": (0.0, 50.0),
 }
 _HUB = "nasaharvest/presto"
-MODELS: dict[str, Facts] = {
-    "presto": Facts(
+MODELS: dict[str, ModelInfo] = {
+    "presto": ModelInfo(
         paper="Lightweight, Pre-trained Transformers for Remote Sensing Timeseries, "
         "arXiv 2304.14065",
         licence=f"MIT ({_HUB})",
         weights=_HUB,
         bands=tuple(_SCALES),
         metadata=("time", "location"),
-        takes=("patch_size", "timesteps"),
+        supported_options=("patch_size", "timesteps"),
     )
 }
 
@@ -60,12 +60,18 @@ class PrestoBackbone(Backbone):
     tokens = None  # a pixel at a time goes through the blocks
 
     def __init__(
-        self, model: nn.Module, request: Request, fit: Fit, *, patch_size: int, **kwargs: Any
+        self,
+        model: nn.Module,
+        request: BackboneSpec,
+        fit: BandMatch,
+        *,
+        patch_size: int,
+        **kwargs: Any,
     ) -> None:
         from rslearn.models.presto.presto import INPUT_PRESTO_BANDS
         from rslearn.models.presto.single_file_presto import BANDS_GROUPS_IDX
 
-        super().__init__(model, request, pad_to=patch_size, **kwargs)
+        super().__init__(model, request, size_divisor=patch_size, **kwargs)
         encoder: Any = model
         self.patch_size = patch_size
         self._groups, self.notes = groups_in_use(
@@ -111,7 +117,7 @@ class PrestoBackbone(Backbone):
             months, _ = months_and_days(time)
         pixels = images.permute(0, 3, 4, 1, 2).flatten(0, 2)
         image_of = torch.arange(batch, device=images.device).repeat_interleave(rows * columns)
-        place = None if location is None else on_the_sphere(location)
+        place = None if location is None else lonlat_to_xyz(location)
         size = max(1, TOKENS // (dates * len(self._groups)))
         in_order = sorted(wanted)
         portions = []
@@ -162,7 +168,7 @@ class PrestoBackbone(Backbone):
         return tuple(found[index] for index in wanted)
 
 
-def presto_backbone(request: Request) -> PrestoBackbone:
+def presto_backbone(request: BackboneSpec) -> PrestoBackbone:
     """Build Presto's encoder; `weights` is `default_model.pt` as published, or of its encoder.
 
     `patch_size` is the side of the squares of pixels whose mean is run; 1 by default.
@@ -170,7 +176,7 @@ def presto_backbone(request: Request) -> PrestoBackbone:
     from rslearn.models.presto.single_file_presto import Presto
 
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    request.allow_only(*facts.supported_options, metadata=facts.metadata)
     if request.combine != "mean":
         raise GeotuneError(
             f"backbone.combine {request.combine}: {request.name} makes one map of all dates "
@@ -179,7 +185,7 @@ def presto_backbone(request: Request) -> PrestoBackbone:
     patch = 1 if request.patch_size is None else request.patch_size
     if patch < 1:
         raise GeotuneError(f"backbone.patch_size {patch}: expected 1 pixel or more")
-    fit = fit_bands(request, facts.bands)
+    fit = match_bands(request, facts.bands)
     model = Presto.construct().encoder
     request.refuse_more_dates(model.max_sequence_length)
     source = None

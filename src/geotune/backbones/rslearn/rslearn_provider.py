@@ -6,22 +6,22 @@ import difflib
 from collections.abc import Callable
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.model_info import Facts
+from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn import galileo, olmoearth, presto
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.types import GeotuneError
 
-MODELS: dict[str, Facts] = {**galileo.MODELS, **olmoearth.MODELS, **presto.MODELS}
+MODELS: dict[str, ModelInfo] = {**galileo.MODELS, **olmoearth.MODELS, **presto.MODELS}
 
 
-def rslearn_backbone(request: Request) -> Backbone:
+def rslearn_backbone(request: BackboneSpec) -> Backbone:
     """Build a backbone such as `galileo_nano`."""
     try:
         import einops  # noqa: F401
         import rslearn  # noqa: F401
     except ImportError as error:
         raise request.not_installed(error) from error
-    families: dict[str, Callable[[Request], Backbone]] = {
+    families: dict[str, Callable[[BackboneSpec], Backbone]] = {
         **dict.fromkeys(galileo.MODELS, galileo.galileo_backbone),
         **dict.fromkeys(olmoearth.MODELS, olmoearth.olmoearth_backbone),
         **dict.fromkeys(presto.MODELS, presto.presto_backbone),

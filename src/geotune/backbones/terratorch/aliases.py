@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo import torchgeo_provider as torchgeo
 from geotune.types import GeotuneError
 
@@ -58,10 +58,10 @@ NAMES: dict[str, str] = {
 }
 """TerraTorch's name to torchgeo's."""
 
-MODELS: dict[str, Facts] = {name: torchgeo.MODELS[own] for name, own in NAMES.items()}
+MODELS: dict[str, ModelInfo] = {name: torchgeo.MODELS[own] for name, own in NAMES.items()}
 
 
-def torchgeo_backbone(request: Request) -> Backbone:
+def torchgeo_backbone(request: BackboneSpec) -> Backbone:
     """Build torchgeo's backbone of that name; see there."""
     own = replace(request, name=f"torchgeo/{NAMES[request.model]}")
     try:

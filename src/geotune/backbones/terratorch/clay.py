@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from geotune.backbones.bands import canonical, wavelength
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -27,8 +27,8 @@ _STD = (1809.0, 1757.0, 1888.0, 1870.0, 1732.0, 1697.0, 1742.0, 1648.0, 1470.0, 
 _MICROMETRES = {"B02": 0.493, "B05": 0.704, "VV": 3.5, "VH": 4.0}
 
 
-def _facts(hub: str) -> Facts:
-    return Facts(
+def _facts(hub: str) -> ModelInfo:
+    return ModelInfo(
         paper="Clay, an open source model of Earth, doi 10.57967/hf/1537",
         licence=f"Apache-2.0 (Clay-foundation/model's README; the page of {hub} says OpenRAIL)"
         if hub
@@ -38,11 +38,11 @@ def _facts(hub: str) -> Facts:
         mean=_MEAN,
         std=_STD,
         metadata=("time", "location"),
-        takes=("wavelengths", "gsd"),
+        supported_options=("wavelengths", "gsd"),
     )
 
 
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     "clay_v1_base": _facts("made-with-clay/Clay-legacy"),
     "clay_v15_tiny": _facts(""),
     "clay_v15_small": _facts(""),
@@ -78,8 +78,8 @@ class ClayBackbone(Backbone):
 
     tokens = Tokens(prefix=1)
 
-    def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
-        super().__init__(model, request, pad_to=PATCH, **kwargs)
+    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
+        super().__init__(model, request, size_divisor=PATCH, **kwargs)
         encoder: Any = model
         layers = encoder.transformer.layers
         encoder.transformer.layers = nn.ModuleList(_Block(layer) for layer in layers)
@@ -170,7 +170,7 @@ def _week(year: float, day: float) -> float:
     return float((date(int(year), 1, 1) + timedelta(days=int(day) - 1)).isocalendar().week)
 
 
-def _wavelengths(request: Request) -> list[float]:
+def _wavelengths(request: BackboneSpec) -> list[float]:
     """Wavelengths of the images' bands in micrometres: those given, else by the bands' names."""
     given = {canonical(band): value for band, value in request.wavelengths.items()}
     own = [canonical(band) for band in request.bands]
@@ -190,10 +190,10 @@ def _wavelengths(request: Request) -> list[float]:
     return [float(value) for value in found if value is not None]
 
 
-def clay_backbone(request: Request) -> ClayBackbone:
+def clay_backbone(request: BackboneSpec) -> ClayBackbone:
     """Build a Clay encoder; `weights` is a checkpoint as published, or one of its encoder."""
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    request.allow_only(*facts.supported_options, metadata=facts.metadata)
     _wavelengths(request)
     shape = SHAPES[request.model]
     model: nn.Module

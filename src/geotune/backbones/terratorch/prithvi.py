@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, fit_bands
+from geotune.backbones.bands import BandMatch, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -23,8 +23,8 @@ _MEAN_2 = (1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0)
 _STD_2 = (2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0)
 
 
-def _facts(hub: str, *, first: bool = False, tl: bool = False) -> Facts:
-    return Facts(
+def _facts(hub: str, *, first: bool = False, tl: bool = False) -> ModelInfo:
+    return ModelInfo(
         paper="Prithvi-EO-1.0, arXiv 2310.18660" if first else "Prithvi-EO-2.0, arXiv 2412.02732",
         licence=f"Apache-2.0 ({hub})" if hub else "no weights are published",
         weights=hub,
@@ -32,12 +32,12 @@ def _facts(hub: str, *, first: bool = False, tl: bool = False) -> Facts:
         mean=_MEAN_1 if first else _MEAN_2,
         std=_STD_1 if first else _STD_2,
         metadata=("time", "location") if tl else (),
-        takes=("timesteps", "new_bands"),
+        supported_options=("timesteps", "new_bands"),
     )
 
 
 _HUB = "ibm-nasa-geospatial/Prithvi-EO-"
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     "prithvi_eo_tiny": _facts(""),
     "prithvi_eo_v1_100": _facts(f"{_HUB}1.0-100M", first=True),
     "prithvi_eo_v2_tiny_tl": _facts(f"{_HUB}2.0-tiny-TL", tl=True),
@@ -55,9 +55,13 @@ class PrithviBackbone(Backbone):
 
     tokens = Tokens(prefix=1)
 
-    def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
+    def __init__(
+        self, model: nn.Module, request: BackboneSpec, fit: BandMatch, **kwargs: Any
+    ) -> None:
         encoder: Any = model
-        super().__init__(model, request, pad_to=int(encoder.patch_embed.patch_size[-1]), **kwargs)
+        super().__init__(
+            model, request, size_divisor=int(encoder.patch_embed.patch_size[-1]), **kwargs
+        )
         # an encoding that is not fed would never learn
         for item in ("time", "location"):
             if item not in self.metadata:
@@ -110,7 +114,7 @@ class PrithviBackbone(Backbone):
         return tokens
 
 
-def prithvi_backbone(request: Request) -> PrithviBackbone:
+def prithvi_backbone(request: BackboneSpec) -> PrithviBackbone:
     """Build a Prithvi encoder; `weights` is a checkpoint as published, or one of its encoder."""
     from terratorch.models.backbones.prithvi_vit import (
         PrithviViT,
@@ -120,8 +124,8 @@ def prithvi_backbone(request: Request) -> PrithviBackbone:
     )
 
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
-    fit = fit_bands(request, facts.bands)
+    request.allow_only(*facts.supported_options, metadata=facts.metadata)
+    fit = match_bands(request, facts.bands)
     shape = {
         **prithvi_cfgs[request.model],
         "in_chans": len(request.bands),

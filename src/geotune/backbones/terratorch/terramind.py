@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, fit_bands
+from geotune.backbones.bands import BandMatch, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
 from geotune.types import BandStatistics, GeotuneError, Normalization
 
@@ -41,9 +41,9 @@ _KEYS = {
 _TOKENISED = ("LULC", "NDVI", "CAPTION", "COORDS")
 
 
-def _facts(hub: str, modalities: Sequence[str] = tuple(_MODALITIES)) -> Facts:
+def _facts(hub: str, modalities: Sequence[str] = tuple(_MODALITIES)) -> ModelInfo:
     first = hub.endswith("0.1-base")
-    return Facts(
+    return ModelInfo(
         paper="TerraMind, arXiv 2504.11171",
         licence="not stated" if first else f"Apache-2.0 ({hub})",
         weights=hub,
@@ -51,7 +51,7 @@ def _facts(hub: str, modalities: Sequence[str] = tuple(_MODALITIES)) -> Facts:
         mean=_MEAN_01 if first else _MEAN["S2L2A"],
         std=_STD_01 if first else _STD["S2L2A"],
         modalities={name: _MODALITIES[name] for name in modalities},
-        takes=("modalities", "new_bands"),
+        supported_options=("modalities", "new_bands"),
     )
 
 
@@ -93,7 +93,7 @@ _STD_01 = (
 )
 
 _HUB = "ibm-esa-geospatial/TerraMind-1.0-"
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     "terramind_v01_base": _facts("FAST-EO/TerraMind-0.1-base", ["S2L2A"]),
     "terramind_v1_tiny": _facts(f"{_HUB}tiny"),
     "terramind_v1_small": _facts(f"{_HUB}small"),
@@ -108,11 +108,11 @@ class TerramindBackbone(Backbone):
     def __init__(
         self,
         model: nn.Module,
-        request: Request,
-        fits: Mapping[str, Fit],
+        request: BackboneSpec,
+        fits: Mapping[str, BandMatch],
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, request, pad_to=PATCH, **kwargs)
+        super().__init__(model, request, size_divisor=PATCH, **kwargs)
         self._channels = {_KEYS[name]: len(fit.columns) for name, fit in fits.items()}
         if all(fit.known for fit in fits.values()):
             means: tuple[float, ...] = ()
@@ -155,7 +155,7 @@ class TerramindBackbone(Backbone):
         return None
 
 
-def terramind_backbone(request: Request) -> TerramindBackbone:
+def terramind_backbone(request: BackboneSpec) -> TerramindBackbone:
     """Build a TerraMind encoder; `weights` is a checkpoint as published.
 
     A plain list of bands is Sentinel-2 L2A.
@@ -164,7 +164,7 @@ def terramind_backbone(request: Request) -> TerramindBackbone:
     from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
 
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes, metadata=facts.metadata)
+    request.allow_only(*facts.supported_options, metadata=facts.metadata)
     fits = _fits(request, facts)
     model = TERRATORCH_BACKBONE_REGISTRY.build(
         request.model, modalities=[_KEYS[name] for name in fits], pretrained=False
@@ -191,9 +191,9 @@ def terramind_backbone(request: Request) -> TerramindBackbone:
     return TerramindBackbone(model, request, fits, licence=facts.licence, source=source)
 
 
-def _fits(request: Request, facts: Facts) -> dict[str, Fit]:
+def _fits(request: BackboneSpec, facts: ModelInfo) -> dict[str, BandMatch]:
     """How each modality's embedding feeds on its bands, by modality in the images' order."""
-    fits: dict[str, Fit] = {}
+    fits: dict[str, BandMatch] = {}
     for given, bands in (request.modalities or {_DEFAULT: request.bands}).items():
         name = {"S2RGB": "RGB", "S1": "S1GRD"}.get(given.upper(), given.upper())
         if name not in facts.modalities:
@@ -208,7 +208,7 @@ def _fits(request: Request, facts: Facts) -> dict[str, Fit]:
             )
         if name in fits:
             raise GeotuneError(f"backbone.bands names modality {name} twice")
-        fits[name] = fit_bands(replace(request, bands=bands), facts.modalities[name])
+        fits[name] = match_bands(replace(request, bands=bands), facts.modalities[name])
     return fits
 
 

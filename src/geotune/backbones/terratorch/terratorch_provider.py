@@ -10,24 +10,24 @@ from pathlib import Path
 import torch
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.terratorch import aliases, clay, prithvi, terramind, terratorch_registry
 from geotune.types import GeotuneError
 
-_FAMILIES: tuple[tuple[dict[str, Facts], Callable[[Request], Backbone]], ...] = (
+_FAMILIES: tuple[tuple[dict[str, ModelInfo], Callable[[BackboneSpec], Backbone]], ...] = (
     (prithvi.MODELS, prithvi.prithvi_backbone),
     (clay.MODELS, clay.clay_backbone),
     (terramind.MODELS, terramind.terramind_backbone),
     (aliases.MODELS, aliases.torchgeo_backbone),
     (terratorch_registry.MODELS, terratorch_registry.registry_backbone),
 )
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     name: facts for family, _ in _FAMILIES for name, facts in family.items()
 }
 
 
-def terratorch_backbone(request: Request) -> Backbone:
+def terratorch_backbone(request: BackboneSpec) -> Backbone:
     """Build a backbone by TerraTorch's name, such as `prithvi_eo_v2_300`.
 
     Raises `GeotuneError` for a name that TerraTorch does not have, and for one that cannot be

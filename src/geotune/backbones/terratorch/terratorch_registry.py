@@ -14,22 +14,22 @@ from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import load_state, quiet_hub, read_state
 from geotune.types import GeotuneError
 
 PAD_TO = 32  # a multiple of every stride there
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
-_SWIN = Facts(
+_SWIN = ModelInfo(
     paper="Prithvi's Swin form in TerraTorch, no paper",
     licence="no weights are published",
     bands=_BANDS,
 )
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     "prithvi_swin_B": _SWIN,
     "prithvi_swin_L": _SWIN,
-    "UNet": Facts(
+    "UNet": ModelInfo(
         paper="U-Net, arXiv 1505.04597",
         licence="no weights are published",
     ),
@@ -56,8 +56,8 @@ _CANNOT: tuple[tuple[str, str], ...] = (
 class RegistryBackbone(Backbone):
     """A model that TerraTorch builds, behind geotune's contract."""
 
-    def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
-        super().__init__(model, request, pad_to=PAD_TO, **kwargs)
+    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
+        super().__init__(model, request, size_divisor=PAD_TO, **kwargs)
         training = self.training
         self.eval()  # running statistics stand still
         try:
@@ -128,13 +128,13 @@ def knows(name: str) -> bool:
     return name in BACKBONE_REGISTRY
 
 
-def registry_backbone(request: Request) -> RegistryBackbone:
+def registry_backbone(request: BackboneSpec) -> RegistryBackbone:
     """Build any backbone of TerraTorch's registry; `weights` is a state dict of that module.
 
     Raises `GeotuneError` for what gives no maps, and for what geotune has under a better name.
     """
     _refuse(request)
-    request.refuse_all_but()
+    request.allow_only()
     source, note = None, ""
     if request.weights is not None:
         model = _build(request, pretrained=False)
@@ -158,7 +158,7 @@ def registry_backbone(request: Request) -> RegistryBackbone:
     return backbone
 
 
-def _refuse(request: Request) -> None:
+def _refuse(request: BackboneSpec) -> None:
     import timm
 
     name = request.model.removeprefix("timm_").removeprefix("terratorch_")
@@ -173,7 +173,7 @@ def _refuse(request: Request) -> None:
         )
 
 
-def _build(request: Request, *, pretrained: bool) -> nn.Module:
+def _build(request: BackboneSpec, *, pretrained: bool) -> nn.Module:
     from terratorch.registry import BACKBONE_REGISTRY
 
     known = [_TERRATORCH_NAMES.get(canonical(band), band) for band in request.bands]

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit, canonical, fit_bands
+from geotune.backbones.bands import BandMatch, canonical, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import Parts
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.blocks import BlockParts
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.weights import load_state
 from geotune.types import GeotuneError
@@ -46,13 +46,13 @@ _FILES = {
     "croma_base": "387883f08af79d777167519c57cd826eda89a16f/CROMA_base-0238d814.pt",
     "croma_large": "92cb1a0f4e34c6c01558baf070197c01255382f6/CROMA_large-921e69ad.pt",
 }
-MODELS: dict[str, Facts] = {
-    name: Facts(
+MODELS: dict[str, ModelInfo] = {
+    name: ModelInfo(
         paper="CROMA, arXiv 2311.00566",
         licence="CC-BY-4.0 (torchgeo's documentation)",
         weights=f"{_HUB}/{file}",
         modalities=BANDS,
-        takes=("modalities", "new_bands"),
+        supported_options=("modalities", "new_bands"),
     )
     for name, file in _FILES.items()
 }
@@ -64,12 +64,12 @@ class CromaBackbone(Backbone):
     def __init__(
         self,
         model: nn.Module,
-        request: Request,
+        request: BackboneSpec,
         channels: Mapping[str, list[int]],
         notes: tuple[str, ...],
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, request, pad_to=PATCH, **kwargs)
+        super().__init__(model, request, size_divisor=PATCH, **kwargs)
         encoder: Any = model
         self.heads = int(encoder.num_heads)
         self._channels = dict(channels)
@@ -93,12 +93,12 @@ class CromaBackbone(Backbone):
         """The blocks of every encoder."""
         return [block for name in self._transformers for block in self._layers(name)]
 
-    def parts(self, index: int) -> Parts:
+    def parts(self, index: int) -> BlockParts:
         """See `Backbone.parts`; attention to the other modality counts as attention."""
         return (
-            Parts("0", "2", "2")
+            BlockParts("0", "2", "2")
             if isinstance(self.blocks[index], _JoinBlock)
-            else Parts("0", "1", "1")
+            else BlockParts("0", "1", "1")
         )
 
     @property
@@ -177,17 +177,17 @@ def distance_bias(grid: tuple[int, int], heads: int, device: torch.device) -> Te
     return (-slopes[:, None, None] * distance)[None]
 
 
-def croma_backbone(request: Request) -> CromaBackbone:
+def croma_backbone(request: BackboneSpec) -> CromaBackbone:
     """Build CROMA for the modalities of the bands; `weights` is a checkpoint as published."""
     try:
         from torchgeo.models import CROMA
     except ImportError as error:
         raise request.not_installed(error) from error
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes)
+    request.allow_only(*facts.supported_options)
     channels = _channels(request)
     fits = {
-        name: fit_bands(replace(request, bands=tuple(request.bands[i] for i in own)), BANDS[name])
+        name: match_bands(replace(request, bands=tuple(request.bands[i] for i in own)), BANDS[name])
         for name, own in channels.items()
     }
     # the biases it would make for its image size are not used
@@ -206,7 +206,7 @@ def croma_backbone(request: Request) -> CromaBackbone:
     return CromaBackbone(model, request, channels, notes, licence=facts.licence, source=source)
 
 
-def _channels(request: Request) -> dict[str, list[int]]:
+def _channels(request: BackboneSpec) -> dict[str, list[int]]:
     """Which channels of the images are of which modality, Sentinel-1 first.
 
     Where the bands are not named by modality, a band that CROMA never saw goes with Sentinel-2's,
@@ -218,7 +218,7 @@ def _channels(request: Request) -> dict[str, list[int]]:
             f"backbone.bands: {request.name} does not know the modality {', '.join(strangers)}; "
             f"it knows {', '.join(BANDS)}"
         )
-    fit_bands(request, [*BANDS["S1"], *BANDS["S2"]])
+    match_bands(request, [*BANDS["S1"], *BANDS["S2"]])
     if request.modalities:
         of = {band: name for name, members in request.modalities.items() for band in members}
     else:
@@ -229,7 +229,7 @@ def _channels(request: Request) -> dict[str, list[int]]:
     return {name: own for name, own in found.items() if own}
 
 
-def _fit_input(layer: nn.Linear, fit: Fit, known: int) -> None:
+def _fit_input(layer: nn.Linear, fit: BandMatch, known: int) -> None:
     """Fit the embedding of patches `(D, bands * 64)`, band by band."""
     weight = layer.weight.detach()
     weight = fit.weight(weight.reshape(len(weight), known, -1)).flatten(1)

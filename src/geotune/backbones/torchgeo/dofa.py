@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.torchgeo.vit_utils import channel_ids, run_blocks
 from geotune.backbones.weights import load_state
@@ -35,14 +35,14 @@ _FILES = {
     "dofa_base_patch16_224": "dofa_base_patch16_224-a0275954.pth",
     "dofa_large_patch16_224": "dofa_large_patch16_224-0ff904d3.pth",
 }
-MODELS: dict[str, Facts] = {
-    name: Facts(
+MODELS: dict[str, ModelInfo] = {
+    name: ModelInfo(
         paper="DOFA, arXiv 2403.15356",
         licence="CC-BY-4.0 (torchgeo's documentation)"
         if name in _FILES
         else "no weights are published",
         weights=f"{_HUB}/{_FILES[name]}" if name in _FILES else "",
-        takes=("wavelengths",),
+        supported_options=("wavelengths",),
     )
     for name in SHAPES
 }
@@ -53,9 +53,9 @@ class DofaBackbone(Backbone):
 
     tokens = Tokens(prefix=1)
 
-    def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
         encoder: Any = model
-        super().__init__(model, request, pad_to=int(encoder.patch_size), **kwargs)
+        super().__init__(model, request, size_divisor=int(encoder.patch_size), **kwargs)
         self.wavelengths_um = channel_ids(request, RADAR, scale=1)
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
@@ -74,14 +74,14 @@ class DofaBackbone(Backbone):
         return run_blocks(x, self.blocks, None, grid, emit, wanted)
 
 
-def dofa_backbone(request: Request) -> DofaBackbone:
+def dofa_backbone(request: BackboneSpec) -> DofaBackbone:
     """Build a DOFA encoder; `weights` is a checkpoint as torchgeo publishes it."""
     try:
         from torchgeo.models import DOFA
     except ImportError as error:
         raise request.not_installed(error) from error
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes)
+    request.allow_only(*facts.supported_options)
     channel_ids(request, RADAR, scale=1)  # bands are refused before weights are fetched
     shape: dict[str, Any] = {**SHAPES[request.model]}
     model = DOFA(**shape, num_classes=0)

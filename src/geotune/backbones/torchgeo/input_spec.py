@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from geotune.backbones.bands import Fit, canonical, fit_bands
+from geotune.backbones.bands import BandMatch, canonical, match_bands
 from geotune.backbones.base import Backbone
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.types import BandStatistics, Normalization
 
 
 @dataclass(frozen=True)
-class Images:
+class InputSpec:
     """Images of one kind, as torchgeo's transforms and its models' descriptions have them.
 
     Attributes:
@@ -32,14 +32,14 @@ class Images:
     note: str = ""
 
 
-def fit_images(request: Request, images: Images) -> Fit:
-    """Match the bands asked for with those of the images; see `fit_bands`.
+def fit_images(request: BackboneSpec, images: InputSpec) -> BandMatch:
+    """Match the bands asked for with those of the images; see `match_bands`.
 
     Where the images are Landsat's, `B4` and `SR_B4` are Landsat's fourth band; a colour is that
     colour of Landsat.
     """
     if not images.colours:
-        return fit_bands(request, images.bands)
+        return match_bands(request, images.bands)
     labels = [f"{b} ({colour})" for b, colour in zip(images.bands, images.colours, strict=True)]
     by_number = {_number(b): label for b, label in zip(images.bands, labels, strict=True)}
     by_colour = {canonical(c): label for c, label in zip(images.colours, labels, strict=True)}
@@ -48,7 +48,7 @@ def fit_images(request: Request, images: Images) -> Fit:
         number = _number(band)
         return (by_number.get(number) if number else by_colour.get(canonical(band))) or band
 
-    return fit_bands(replace(request, bands=tuple(label(b) for b in request.bands)), labels)
+    return match_bands(replace(request, bands=tuple(label(b) for b in request.bands)), labels)
 
 
 def _number(band: str) -> str | None:
@@ -57,7 +57,7 @@ def _number(band: str) -> str | None:
     return found.group(1) if found else None
 
 
-def describe(backbone: Backbone, images: Images, fit: Fit) -> None:
+def describe(backbone: Backbone, images: InputSpec, fit: BandMatch) -> None:
     """Give a backbone the normalisation, statistics and notes of its images."""
     if fit.known:
         if images.scale:
@@ -71,17 +71,17 @@ def describe(backbone: Backbone, images: Images, fit: Fit) -> None:
     backbone.notes += tuple(note for note in (fit.note, images.note) if note)
 
 
-def _bytes(*bands: str, colours: tuple[str, ...] = (), note: str = "8-bit values") -> Images:
+def _bytes(*bands: str, colours: tuple[str, ...] = (), note: str = "8-bit values") -> InputSpec:
     """Images of 8-bit values, divided by 255."""
     count = len(bands)
-    return Images(
+    return InputSpec(
         bands, (0.0,) * count, (255.0,) * count, colours=colours, note=f"it was trained on {note}"
     )
 
 
-def _reflectance(*bands: str, mean: dict[str, float], std: dict[str, float]) -> Images:
+def _reflectance(*bands: str, mean: dict[str, float], std: dict[str, float]) -> InputSpec:
     """Sentinel-2's values, reflectance times 10000, divided by 10000."""
-    return Images(
+    return InputSpec(
         bands,
         (0.0,) * len(bands),
         (10000.0,) * len(bands),
@@ -105,28 +105,30 @@ _S2_STD = dict(zip(_S2, _S2_STDS, strict=True))
 
 S2 = _reflectance(*_S2, mean=_S2_MEAN, std=_S2_STD)
 S2_RGB = _reflectance("B04", "B03", "B02", mean=_S2_MEAN, std=_S2_STD)
-S2_STANDARD = Images(_S2, _S2_MEANS, _S2_STDS, _S2_MEANS, _S2_STDS)
+S2_STANDARD = InputSpec(_S2, _S2_MEANS, _S2_STDS, _S2_MEANS, _S2_STDS)
 CLOSP_S2 = _reflectance(*_S2, mean={}, std={})
 S2_L2A = _reflectance(*(b for b in _S2 if b != "B10"), mean={}, std={})
 S2_NDVI = _reflectance(*_S2[1:9], "NDVI", mean={}, std={})
 # SeCo's quantiles stand in torchgeo's transform in another order than its bands, so it is not used
-SECO_RGB = Images(("B04", "B03", "B02"))
+SECO_RGB = InputSpec(("B04", "B03", "B02"))
 
 _S1_MEAN = (-12.59, -20.26)
 _S1_STD = (5.26, 5.91)
-S1 = Images(("VV", "VH"), _S1_MEAN, _S1_STD, _S1_MEAN, _S1_STD, note="it was trained on decibels")
-CLOSP_S1 = Images(("VV", "VH"))
+S1 = InputSpec(
+    ("VV", "VH"), _S1_MEAN, _S1_STD, _S1_MEAN, _S1_STD, note="it was trained on decibels"
+)
+CLOSP_S1 = InputSpec(("VV", "VH"))
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _RGB = ("red", "green", "blue")
 
 
-def _imagenet(highest: float) -> Images:
+def _imagenet(highest: float) -> InputSpec:
     """Images from 0 to `highest`, normalised by ImageNet's mean and standard deviation."""
     mean = tuple(highest * m for m in _IMAGENET_MEAN)
     std = tuple(highest * s for s in _IMAGENET_STD)
-    return Images(_RGB, mean, std, mean, std)
+    return InputSpec(_RGB, mean, std, mean, std)
 
 
 FMOW = _imagenet(255.0)
@@ -134,7 +136,7 @@ STREETS = _imagenet(1.0)
 
 SATLAS_RGB = _bytes(*_RGB)
 SATLAS_S2_RGB = _bytes("B04", "B03", "B02", note="8-bit values of Sentinel-2's true-colour image")
-SATLAS_S2 = Images(
+SATLAS_S2 = InputSpec(
     ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12"),
     (0.0,) * 9,
     (255.0,) * 3 + (8160.0,) * 6,
@@ -158,7 +160,7 @@ ETM_TOA = _bytes(
 ETM_SR = _bytes(*(f"SR_B{i}" for i in (1, 2, 3, 4, 5, 7)), colours=_ETM_SR, note=_LANDSAT)
 OLI_TIRS_TOA = _bytes(*(f"B{i}" for i in range(1, 12)), colours=_OLI_TIRS, note=_LANDSAT)
 OLI_SR = _bytes(*(f"SR_B{i}" for i in range(1, 8)), colours=_OLI, note=_LANDSAT)
-SATLAS_LANDSAT = Images(
+SATLAS_LANDSAT = InputSpec(
     tuple(f"B{i:02}" for i in range(1, 12)),
     (4000.0,) * 11,
     (16320.0,) * 11,

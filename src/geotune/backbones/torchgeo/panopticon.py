@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.torchgeo.vit_utils import channel_ids, run_blocks
 from geotune.backbones.weights import load_state
@@ -29,13 +29,13 @@ RADAR = {
 SHAPES: dict[str, dict[str, int]] = {"panopticon_vitb14": {"attn_dim": 2304, "embed_dim": 768}}
 PATCH = 14
 _PRETRAINING_SIZE = 518  # of DINOv2, whose position embedding it keeps
-MODELS: dict[str, Facts] = {
-    "panopticon_vitb14": Facts(
+MODELS: dict[str, ModelInfo] = {
+    "panopticon_vitb14": ModelInfo(
         paper="Panopticon, arXiv 2503.10845",
         licence="Apache-2.0 (torchgeo's documentation)",
         weights="https://huggingface.co/lewaldm/panopticon/resolve/"
         "c8c2bb9555819e8b2bcedf5b3b00e3bf531554e7/panopticon_vitb14_teacher.pth",
-        takes=("wavelengths",),
+        supported_options=("wavelengths",),
     )
 }
 
@@ -45,8 +45,8 @@ class PanopticonBackbone(Backbone):
 
     tokens = Tokens(prefix=1)
 
-    def __init__(self, model: nn.Module, request: Request, **kwargs: Any) -> None:
-        super().__init__(model, request, pad_to=PATCH, **kwargs)
+    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
+        super().__init__(model, request, size_divisor=PATCH, **kwargs)
         encoder: Any = model
         self.channel_ids = channel_ids(request, RADAR, scale=1000)
         if all(i > 0 for i in self.channel_ids):
@@ -71,14 +71,14 @@ class PanopticonBackbone(Backbone):
         return run_blocks(x, self.blocks, model.norm, grid, emit, wanted)
 
 
-def panopticon_backbone(request: Request) -> PanopticonBackbone:
+def panopticon_backbone(request: BackboneSpec) -> PanopticonBackbone:
     """Build Panopticon's encoder; `weights` is a checkpoint as published."""
     try:
         from torchgeo.models import Panopticon
     except ImportError as error:
         raise request.not_installed(error) from error
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes)
+    request.allow_only(*facts.supported_options)
     channel_ids(request, RADAR, scale=1000)  # bands are refused before weights are fetched
     model = Panopticon(**SHAPES[request.model], img_size=_PRETRAINING_SIZE).model
     source = None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import fetch_url, read_state
 
 
-def published_state(request: Request, url: str) -> tuple[dict[str, Tensor], str]:
+def published_state(request: BackboneSpec, url: str) -> tuple[dict[str, Tensor], str]:
     """The tensors of `backbone.weights` or of `url`, and what to call their source."""
     if request.weights is not None:
         return read_state(request.weights), str(request.weights)

@@ -9,25 +9,25 @@ from typing import Any
 import timm
 from torch import nn
 
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
 from geotune.backbones.torchgeo.input_spec import describe, fit_images
 from geotune.backbones.torchgeo.pretrained import published_state, without_norm
 from geotune.backbones.torchgeo.weights_table import PUBLISHED
 from geotune.backbones.weights import load_state
 
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     name: published.facts
     for name, published in PUBLISHED.items()
     if published.network.startswith(("resnet", "vit"))
 }
 
 
-def resnet_vit_backbone(request: Request) -> TimmBackbone:
+def resnet_vit_backbone(request: BackboneSpec) -> TimmBackbone:
     """Build a ResNet or ViT; `weights` is a checkpoint as torchgeo publishes it."""
     published = PUBLISHED[request.model]
-    request.refuse_all_but(*published.facts.takes)
+    request.allow_only(*published.facts.supported_options)
     fit = fit_images(request, published.images)
     vit = published.network.startswith("vit")
     options: dict[str, Any] = {"img_size": 224, "dynamic_img_size": True} if vit else {}

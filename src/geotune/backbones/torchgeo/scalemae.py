@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import Fit
+from geotune.backbones.bands import BandMatch
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import Tokens
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo.input_spec import FMOW, describe, fit_images
 from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.torchgeo.vit_utils import run_blocks
@@ -23,8 +23,8 @@ from geotune.types import GeotuneError
 SHAPES: dict[str, dict[str, int]] = {
     "scalemae_large_patch16": {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16}
 }
-MODELS: dict[str, Facts] = {
-    "scalemae_large_patch16": Facts(
+MODELS: dict[str, ModelInfo] = {
+    "scalemae_large_patch16": ModelInfo(
         paper="Scale-MAE, arXiv 2212.14532",
         licence="CC-BY-NC-4.0 (torchgeo's documentation)",
         weights="https://huggingface.co/isaaccorley/vit_large_patch16_224_fmow_rgb_scalemae/resolve/"
@@ -33,7 +33,7 @@ MODELS: dict[str, Facts] = {
         bands=FMOW.bands,
         mean=FMOW.mean,
         std=FMOW.std,
-        takes=("gsd", "new_bands"),
+        supported_options=("gsd", "new_bands"),
     )
 }
 
@@ -43,9 +43,13 @@ class ScaleMaeBackbone(Backbone):
 
     tokens = Tokens(prefix=1)
 
-    def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
+    def __init__(
+        self, model: nn.Module, request: BackboneSpec, fit: BandMatch, **kwargs: Any
+    ) -> None:
         encoder: Any = model
-        super().__init__(model, request, pad_to=int(encoder.patch_embed.patch_size[0]), **kwargs)
+        super().__init__(
+            model, request, size_divisor=int(encoder.patch_embed.patch_size[0]), **kwargs
+        )
         self.gsd_m = 1.0 if request.gsd is None else request.gsd
         describe(self, FMOW, fit)
         if request.gsd is None:
@@ -76,14 +80,14 @@ class ScaleMaeBackbone(Backbone):
         return square[:, : grid[0], : grid[1]].flatten(1, 2)
 
 
-def scalemae_backbone(request: Request) -> ScaleMaeBackbone:
+def scalemae_backbone(request: BackboneSpec) -> ScaleMaeBackbone:
     """Build Scale-MAE's encoder; `weights` is a checkpoint as torchgeo publishes it."""
     try:
         from torchgeo.models import ScaleMAE
     except ImportError as error:
         raise request.not_installed(error) from error
     facts = MODELS[request.model]
-    request.refuse_all_but(*facts.takes)
+    request.allow_only(*facts.supported_options)
     if request.gsd is not None and not request.gsd > 0:
         raise GeotuneError(f"backbone.gsd {request.gsd}: expected metres per pixel, more than 0")
     fit = fit_images(request, FMOW)

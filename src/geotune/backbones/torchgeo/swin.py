@@ -24,10 +24,10 @@ from torchvision.models.swin_transformer import (
     SwinTransformerBlockV2,
 )
 
-from geotune.backbones.bands import Fit
+from geotune.backbones.bands import BandMatch
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo.input_spec import describe, fit_images
 from geotune.backbones.torchgeo.pretrained import published_state, without_norm
 from geotune.backbones.torchgeo.weights_table import PUBLISHED
@@ -42,7 +42,7 @@ SHAPES: dict[str, dict[str, int]] = {
     "swin_v2_b": {"width": 128, "third": 18, "window": 8},
 }
 """Width of the first stage, blocks of the third (the others have two), side of the windows."""
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     name: published.facts for name, published in PUBLISHED.items() if published.network in SHAPES
 }
 
@@ -52,8 +52,10 @@ class SwinBackbone(Backbone):
 
     channels_last = True
 
-    def __init__(self, model: nn.Module, request: Request, fit: Fit, **kwargs: Any) -> None:
-        super().__init__(model, request, pad_to=32, **kwargs)
+    def __init__(
+        self, model: nn.Module, request: BackboneSpec, fit: BandMatch, **kwargs: Any
+    ) -> None:
+        super().__init__(model, request, size_divisor=32, **kwargs)
         features: Any = model.features
         # after the patch embedding, stages and what merges patches between them take turns
         self._stages = range(1, len(features), 2)
@@ -178,10 +180,10 @@ class _NoBiasOfKeys(nn.Linear):
         return F.linear(x, self.weight, torch.cat([q, torch.zeros_like(k), v]))
 
 
-def swin_backbone(request: Request) -> SwinBackbone:
+def swin_backbone(request: BackboneSpec) -> SwinBackbone:
     """Build a Swin transformer; `weights` is a checkpoint as torchgeo publishes it."""
     published = PUBLISHED[request.model]
-    request.refuse_all_but(*published.facts.takes)
+    request.allow_only(*published.facts.supported_options)
     fit = fit_images(request, published.images)
     model = _build(published.network, len(published.images.bands))
     source: str | None = None

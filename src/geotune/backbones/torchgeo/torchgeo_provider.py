@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Callable
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.model_info import Facts
-from geotune.backbones.spec import Request
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo import croma, dofa, panopticon, resnet_vit, scalemae, swin
 from geotune.types import GeotuneError
 
-Build = Callable[[Request], Backbone]
+Build = Callable[[BackboneSpec], Backbone]
 
-MODELS: dict[str, Facts] = {
+MODELS: dict[str, ModelInfo] = {
     **dofa.MODELS,
     **croma.MODELS,
     **panopticon.MODELS,
@@ -23,7 +23,7 @@ MODELS: dict[str, Facts] = {
 }
 
 
-def torchgeo_backbone(request: Request) -> Backbone:
+def torchgeo_backbone(request: BackboneSpec) -> Backbone:
     """Build a backbone by torchgeo's name, such as `dofa_base_patch16_224`, or
     `resnet50_sentinel2_all_moco`: a network and an entry of its weights."""
     families: dict[str, Build] = {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical, wavelength
 from geotune.backbones.base import Emit
-from geotune.backbones.spec import Request
+from geotune.backbones.spec import BackboneSpec
 from geotune.types import GeotuneError
 
 
@@ -32,7 +32,9 @@ def run_blocks(
     return x[:, :1]
 
 
-def channel_ids(request: Request, radar: Mapping[str, float], scale: float) -> tuple[float, ...]:
+def channel_ids(
+    request: BackboneSpec, radar: Mapping[str, float], scale: float
+) -> tuple[float, ...]:
     """What stands for each band: its centre wavelength in micrometres times `scale`, or what
     `radar` says.
 

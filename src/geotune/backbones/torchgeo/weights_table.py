@@ -13,8 +13,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from geotune.backbones.model_info import Facts
-from geotune.backbones.torchgeo.input_spec import IMAGES, Images
+from geotune.backbones.model_info import ModelInfo
+from geotune.backbones.torchgeo.input_spec import IMAGES, InputSpec
 
 TABLE = Path(__file__).with_name("weights_table.csv")
 
@@ -32,8 +32,8 @@ class Published:
     """Weights of one name: the network, the images that it was trained on, and the rest."""
 
     network: str
-    images: Images
-    facts: Facts
+    images: InputSpec
+    facts: ModelInfo
 
 
 def _project(paper: str, licence: str) -> Project:
@@ -62,14 +62,14 @@ def _published() -> dict[str, Published]:
         for row in csv.DictReader(file):
             project, images = PROJECTS[row["project"]], IMAGES[row["images"]]
             where = f"{row['repository']}/resolve/{row['revision']}/{row['file']}"
-            facts = Facts(
+            facts = ModelInfo(
                 paper=project.paper,
                 licence=project.licence,
                 weights=f"https://huggingface.co/{where}",
                 bands=images.bands,
                 mean=images.mean,
                 std=images.std,
-                takes=("new_bands",),
+                supported_options=("new_bands",),
             )
             found[row["name"]] = Published(row["network"], images, facts)
     return found

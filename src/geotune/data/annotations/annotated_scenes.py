@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Literal
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Found, Remarks, usable
+from geotune.data.annotations.base import Notes, ParsedAnnotations, filter_valid
 from geotune.data.annotations.formats import FORMATS, Format, guess
 from geotune.data.annotations.object_labels import ObjectLabels
-from geotune.data.issues import Faults
-from geotune.data.labels.class_mapping import ClassValues, Said
+from geotune.data.issues import ErrorCollector
+from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
 from geotune.data.scenes.open_scenes import (
-    described,
+    drop_inconsistent_bands,
     label_files_of,
     list_scenes,
-    open_found,
-    refuse_missing,
+    open_entries,
+    raise_missing_labels,
     require_overlap,
-    same_bands,
+    with_attributes,
 )
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts
-from geotune.utils.text import counted, some
+from geotune.data.splits.base import Splits
+from geotune.utils.text import join_some, pluralize
 
 
 def open_object_scenes(
@@ -40,12 +40,12 @@ def open_object_scenes(
     options: Options,
     format: str = "auto",
     missing: Literal["refuse", "empty"] = "refuse",
-    class_values: Said | None = None,
+    class_values: ClassValueSpec | None = None,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    faults: Faults | None = None,
+    faults: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
 
@@ -64,10 +64,10 @@ def open_object_scenes(
     Raises `GeotuneError` for files that are missing or not as they should be, and where no object
     lies in its scene.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     origin = labels or "the labels that data.scenes lists"
     found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, faults=faults)
-    rasters = open_found(found, faults, bands, wanted_bands, nodata, resolution)
+    rasters = open_entries(found, faults, bands, wanted_bands, nodata, resolution)
     every = label_files_of(found, labels)
     files = {name: every[name] for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
@@ -75,7 +75,7 @@ def open_object_scenes(
     refused = missing == "refuse"
     otherwise = "; say data.missing: empty where that means no object"
     if rasters and (not there or (gone and refused and not faults.keep)):
-        refuse_missing(gone, files, otherwise)
+        raise_missing_labels(gone, files, otherwise)
     if not rasters:
         return []
     chosen = guess(there) if format == "auto" else format
@@ -83,19 +83,19 @@ def open_object_scenes(
     if refused:
         for name in gone:
             with faults.of(name, rasters.pop(name).path):
-                refuse_missing([name], files, otherwise)
+                raise_missing_labels([name], files, otherwise)
     elif gone:
         notes.append(
-            f"{origin}: {counted(len(gone), 'scene')} without a file, so without object: "
-            f"{some(gone, 3)}"
+            f"{origin}: {pluralize(len(gone), 'scene')} without a file, so without object: "
+            f"{join_some(gone, 3)}"
         )
-    values = ClassValues.of(classes, class_values, ())
+    values = ClassMapping.of(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
     listing = {files[name] for name in opened if files[name].is_file()}
     if without := _without_image(labels or "", files, listing, rasters, FORMATS[chosen]):
-        notes.append(f"{origin}: {len(without)} without an image: {some(without, 3)}")
+        notes.append(f"{origin}: {len(without)} without an image: {join_some(without, 3)}")
     opened_scenes = _scenes(rasters, opened, [*notes, *remarks], faults)
-    return [described(scene, found[scene.name]) for scene in opened_scenes]
+    return [with_attributes(scene, found[scene.name]) for scene in opened_scenes]
 
 
 def scenes_of(
@@ -105,9 +105,9 @@ def scenes_of(
     classes: Sequence[str],
     options: Options,
     format: str,
-    class_values: Said | None = None,
+    class_values: ClassValueSpec | None = None,
     notes: Sequence[str] = (),
-    faults: Faults | None = None,
+    faults: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Images with the objects in their label files, by name.
 
@@ -115,8 +115,8 @@ def scenes_of(
     files that are not as they should be, and where no object lies in its image; `faults` may keep
     what is wrong with single files.
     """
-    faults = faults or Faults()
-    values = ClassValues.of(classes, class_values, ())
+    faults = faults or ErrorCollector()
+    values = ClassMapping.of(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, format, faults)
     return _scenes(rasters, opened, [*notes, *remarks], faults)
 
@@ -124,21 +124,27 @@ def scenes_of(
 def _open_labels(
     rasters: Mapping[str, RasterSource],
     files: Mapping[str, Path],
-    values: ClassValues,
+    values: ClassMapping,
     options: Options,
     format: str,
-    faults: Faults,
+    faults: ErrorCollector,
 ) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
     """The labels of each image that can be read, and what was remarked of them."""
     read = FORMATS[format].read
-    remarks = Remarks()
+    remarks = Notes()
     opened: dict[str, ObjectLabels] = {}
     images = Counter(files.values())
     for name, raster in rasters.items():
         with faults.of(name, raster.path):
-            said = read(files[name], raster, options) if files[name].is_file() else Found([])
+            said = (
+                read(files[name], raster, options)
+                if files[name].is_file()
+                else ParsedAnnotations([])
+            )
             shared = images[files[name]] > 1
-            kept = usable(said, files[name], raster.shape, values, options, remarks, shared=shared)
+            kept = filter_valid(
+                said, files[name], raster.shape, values, options, remarks, shared=shared
+            )
             held = len(said.annotations) + len(said.elsewhere)
             opened[name] = ObjectLabels(
                 path=files[name],
@@ -157,13 +163,13 @@ def _scenes(
     rasters: Mapping[str, RasterSource],
     opened: Mapping[str, ObjectLabels],
     notes: Sequence[str],
-    faults: Faults,
+    faults: ErrorCollector,
 ) -> list[Scene]:
     found = [
         Scene(name, rasters[name], replace(label, notes=tuple(notes)), group=name)
         for name, label in opened.items()
     ]
-    found = same_bands(found, faults)
+    found = drop_inconsistent_bands(found, faults)
     require_overlap(found, faults)
     return found
 
@@ -187,7 +193,7 @@ def _without_image(
     return [str(p) for p in map(Path, sorted(glob.glob(pattern))) if p.absolute() not in used]
 
 
-def cut_notes(parts: Parts, window: int) -> list[str]:
+def cut_notes(parts: Splits, window: int) -> list[str]:
     """What the windows of `val` and `test` do to the objects there."""
     notes = []
     for part in ("val", "test"):

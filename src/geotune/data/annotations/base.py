@@ -16,9 +16,9 @@ from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import minimum_rectangles
 from geotune.data.annotations.annotation_options import Options
 from geotune.data.annotations.object_target import Boxes
-from geotune.data.labels.class_mapping import UNKNOWN, ClassValues
+from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 LEAST_AREA = 1e-6
 """In square pixels: what is smaller comes from rounding."""
@@ -44,7 +44,7 @@ class Annotation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class ParsedAnnotations:
     """What a file says of an image.
 
     Attributes:
@@ -57,7 +57,7 @@ class Found:
 
 
 @dataclass
-class Remarks:
+class Notes:
     """What was noticed in the label files of a dataset, each kind with all its places."""
 
     places: dict[str, list[str]] = field(default_factory=dict)
@@ -69,17 +69,18 @@ class Remarks:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each kind."""
         return tuple(
-            f"{what}: {len(places)} ({some(places, 3)})" for what, places in self.places.items()
+            f"{what}: {len(places)} ({join_some(places, 3)})"
+            for what, places in self.places.items()
         )
 
 
-def usable(
-    found: Found,
+def filter_valid(
+    found: ParsedAnnotations,
     path: Path,
     shape: tuple[int, int],
-    values: ClassValues,
+    values: ClassMapping,
     options: Options,
-    remarks: Remarks,
+    remarks: Notes,
     *,
     shared: bool,
 ) -> tuple[Boxes, NDArray[np.int64], NDArray[np.bool_]]:
@@ -127,7 +128,7 @@ def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Box
     if infinite.any():
         places = [annotations[i].place for i in np.flatnonzero(infinite).tolist()]
         raise GeotuneError(
-            f"{path}: {some(places, 3)}: has a coordinate that is no finite number; mend it or "
+            f"{path}: {join_some(places, 3)}: has a coordinate that is no finite number; mend it or "
             "take the annotation out"
         )
     if oriented:
@@ -138,13 +139,13 @@ def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Box
 
 
 def _classes(
-    path: Path, annotations: Sequence[Annotation], values: ClassValues, options: Options
+    path: Path, annotations: Sequence[Annotation], values: ClassMapping, options: Options
 ) -> NDArray[np.int64]:
     """Class index of each; `UNKNOWN` for others where they are to be left out."""
     nameless = [a.place for a in annotations if a.name is None]
     if nameless and len(values.classes) > 1:
         raise GeotuneError(
-            f"{path}: {some(nameless, 3)}: does not say which of {', '.join(values.classes)} it "
+            f"{path}: {join_some(nameless, 3)}: does not say which of {', '.join(values.classes)} it "
             "is; write the class into the file (of a vector file name its field with "
             "data.class_field)"
         )
@@ -158,7 +159,7 @@ def _classes(
         first = annotations[int(np.argmax(indices == UNKNOWN))].place
         found = [f"{name!r} ({count} annotations)" for name, count in unknown.most_common()]
         raise GeotuneError(
-            f"{path}: holds class {some(found)}, the first at {first}; expected "
+            f"{path}: holds class {join_some(found)}, the first at {first}; expected "
             f"{values.describe()}; name it in task.classes, say what it means with "
             "data.class_values, or leave other classes out with data.other_classes: leave_out"
         )

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.annotations.rle import corners_of_mask, counts_of
 from geotune.data.annotations.size import same_size
@@ -47,7 +47,7 @@ class _Index:
     categories: Mapping[Any, str]
 
 
-def read_coco(path: Path, raster: RasterSource, options: Options) -> Found:
+def read_coco(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one of the file's images; `iscrowd` and `ignore` mean difficult.
 
     Oriented boxes are those around polygons and masks. Raises `GeotuneError` for an image that
@@ -59,7 +59,7 @@ def read_coco(path: Path, raster: RasterSource, options: Options) -> Found:
     if image.get("width") and image.get("height"):
         height, width = numbers([image["height"], image["width"]], path, f"image {key}")
         same_size(path, f"image {key}", (height, width), raster)
-    return Found(
+    return ParsedAnnotations(
         [
             _annotation(path, place, item, index.categories, raster, options)
             for place, item in index.annotations.get(key, [])

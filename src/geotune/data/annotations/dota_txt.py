@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import lines, numbers
@@ -20,9 +20,9 @@ HEADER = ("imagesource:", "gsd:")
 CORNERS = 8
 
 
-def read_dota(path: Path, raster: RasterSource, options: Options) -> Found:
+def read_dota(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image: eight numbers, a class, and 0 or 1 for difficult, which may lack."""
-    return Found(
+    return ParsedAnnotations(
         [_annotation(path, place, words) for place, words in lines(path) if not is_header(words)]
     )
 

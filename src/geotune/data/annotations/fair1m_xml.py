@@ -18,7 +18,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.annotations.xml_io import parse
 from geotune.data.raster.source import RasterSource
@@ -28,10 +28,10 @@ from geotune.types import GeotuneError
 LEAST_POINTS = 3
 
 
-def read_fair1m(path: Path, raster: RasterSource, options: Options) -> Found:
+def read_fair1m(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image."""
     objects = enumerate(parse(path).iter("object"), 1)
-    return Found([_annotation(path, f"object {i}", item) for i, item in objects])
+    return ParsedAnnotations([_annotation(path, f"object {i}", item) for i, item in objects])
 
 
 def _annotation(path: Path, place: str, item: Element) -> Annotation:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geotune.data.annotations import yolo_txt
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Found
+from geotune.data.annotations.base import ParsedAnnotations
 from geotune.data.annotations.coco_json import image_names, read_coco, read_json
 from geotune.data.annotations.dota_txt import read_dota
 from geotune.data.annotations.fair1m_xml import read_fair1m
@@ -32,7 +32,7 @@ class Format:
         images: stems of the images that a file lists by name, where it does.
     """
 
-    read: Callable[[Path, RasterSource, Options], Found]
+    read: Callable[[Path, RasterSource, Options], ParsedAnnotations]
     images: Callable[[Path], list[str]] | None = None
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import rectangle
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import lines, numbers
@@ -18,9 +18,11 @@ from geotune.types import GeotuneError
 LINE = re.compile(r"\(([^,()]+),([^,()]+)\),\(([^,()]+),([^,()]+)\),(\d{1,9})")
 
 
-def read_nwpu(path: Path, raster: RasterSource, options: Options) -> Found:
+def read_nwpu(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image."""
-    return Found([_annotation(path, place, "".join(words)) for place, words in lines(path)])
+    return ParsedAnnotations(
+        [_annotation(path, place, "".join(words)) for place, words in lines(path)]
+    )
 
 
 def _annotation(path: Path, place: str, text: str) -> Annotation:

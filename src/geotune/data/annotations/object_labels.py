@@ -14,8 +14,8 @@ from shapely import STRtree
 
 from geotune.boxes.intersection import intersection
 from geotune.boxes.oriented import as_oriented, centres, hull
-from geotune.boxes.transforms import moved
-from geotune.data.annotations.object_target import ROUNDING, Boxes, Objects, seen
+from geotune.boxes.transforms import translate
+from geotune.data.annotations.object_target import ROUNDING, Boxes, ObjectTarget, clip_to_window
 from geotune.data.raster.windows import Window
 
 
@@ -44,24 +44,24 @@ class ObjectLabels:
     visible: float
     overlaps: bool | None
     notes: tuple[str, ...] = ()
-    unit: ClassVar[str] = "object"
-    whole: ClassVar[bool] = False
+    label_unit: ClassVar[str] = "object"
+    image_level: ClassVar[bool] = False
     tree: STRtree = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", STRtree(shapely.box(*hull(self.boxes).T)))
 
-    def read(self, window: Window) -> Objects:
+    def read(self, window: Window) -> ObjectTarget:
         """The objects of which any part lies in `window`."""
         frame = shapely.box(
             window.col, window.row, window.col + window.width, window.row + window.height
         )
         hits = np.sort(self.tree.query(frame))
         shape = window.height, window.width
-        boxes = moved(self.boxes[hits], -window.col, -window.row)
-        shares, there = seen(boxes, shape)
+        boxes = translate(self.boxes[hits], -window.col, -window.row)
+        shares, there = clip_to_window(boxes, shape)
         hits = hits[there]
-        return Objects(
+        return ObjectTarget(
             boxes=boxes[there],
             classes=self.indices[hits],
             difficult=self.difficult[hits],
@@ -80,7 +80,7 @@ class ObjectLabels:
         return replace(
             self,
             shape=(area.height, area.width),
-            boxes=np.asarray(moved(self.boxes[there], -area.col, -area.row)),
+            boxes=np.asarray(translate(self.boxes[there], -area.col, -area.row)),
             indices=self.indices[there],
             difficult=self.difficult[there],
         )

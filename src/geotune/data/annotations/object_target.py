@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from geotune.boxes.oriented import as_oriented, centres, hull
-from geotune.boxes.polygons import outlines
-from geotune.boxes.transforms import placed, turned
+from geotune.boxes.polygons import to_polygons
+from geotune.boxes.transforms import affine_transform, rotate90_flip
 from geotune.boxes.visibility import visible_fraction
 from geotune.data.augment import turn
 from geotune.data.labels.targets import NONE
-from geotune.data.raster.warp import Shape, nearest
+from geotune.data.raster.warp import Shape, warp_nearest
 
 if TYPE_CHECKING:  # reading and checking data needs no torch
     from torch import Tensor
@@ -30,7 +30,7 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Objects:
+class ObjectTarget:
     """The objects of which a window shows something, each with its whole box.
 
     An object counts in the window that holds its centre, if that shows at least `visible` of its
@@ -83,14 +83,14 @@ class Objects:
         height, width = self.valid.shape
         return replace(
             self,
-            boxes=np.asarray(turned(self.boxes, way, (height, width)), dtype=np.float64),
+            boxes=np.asarray(rotate90_flip(self.boxes, way, (height, width)), dtype=np.float64),
             valid=turn(self.valid, way),
         )
 
     def placed(self, to: Affine, shape: Shape) -> Self:
         """With the boxes by their corners, and what the other window shows of each."""
-        boxes = np.asarray(placed(self.boxes, tuple(to)[:6]), dtype=np.float64)
-        shares, there = seen(boxes, shape)
+        boxes = np.asarray(affine_transform(self.boxes, tuple(to)[:6]), dtype=np.float64)
+        shares, there = clip_to_window(boxes, shape)
         moved = replace(
             self,
             boxes=boxes[there],
@@ -99,7 +99,7 @@ class Objects:
             shown_share=shares[there],
             valid=np.ones(shape, dtype=np.bool_),
         )
-        return moved.shown(nearest(self.valid.astype(np.int64), to, shape, outside=0) == 1)
+        return moved.shown(warp_nearest(self.valid.astype(np.int64), to, shape, outside=0) == 1)
 
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Wherever there is data: where no object is labelled there is none."""
@@ -136,7 +136,7 @@ class Objects:
         return [one(target) for target in targets]
 
 
-def seen(boxes: Boxes, shape: Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def clip_to_window(boxes: Boxes, shape: Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Of boxes `(N, ...)` in pixels of a window their `shown_share`, and which show anything."""
     shares = visible_fraction(boxes, shape)
     middles = centres(boxes)
@@ -157,7 +157,7 @@ def _shares(boxes: Boxes, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     right, bottom = np.ceil(hulls[:, 2:]).astype(np.int64).T
     holes = missing[bottom, right] - missing[top, right] - missing[bottom, left]
     touched = np.flatnonzero(holes + missing[top, left])
-    shapes = outlines(as_oriented(boxes[touched]))
+    shapes = to_polygons(as_oriented(boxes[touched]))
     pixels = _centre_pixels(boxes[touched], valid.shape)
     for i, shape, pixel in zip(touched, shapes, pixels, strict=True):
         part = slice(top[i], bottom[i]), slice(left[i], right[i])

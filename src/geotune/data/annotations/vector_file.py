@@ -9,15 +9,15 @@ import numpy as np
 import shapely
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, rectangle
 from geotune.data.labels.vector_io import (
     Shapes,
+    attribute_columns,
+    check_crs,
     class_column,
-    fields,
-    near,
+    clip_to_scene,
     read_frame,
-    same_world,
     to_pixels,
 )
 from geotune.data.raster.source import RasterSource
@@ -27,7 +27,7 @@ DIFFICULT_FIELD = "difficult"
 POINT, MULTIPOINT, POLYGON, MULTIPOLYGON = 0, 4, 3, 6
 
 
-def read_vector(path: Path, raster: RasterSource, options: Options) -> Found:
+def read_vector(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one scene: a polygon each, of one part or more, or points as boxes.
 
     A field called difficult says which are. Raises `GeotuneError` for lines, for features without
@@ -36,10 +36,10 @@ def read_vector(path: Path, raster: RasterSource, options: Options) -> Found:
     frame = read_frame(path)
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
     if not len(shapes):
-        return Found([])
+        return ParsedAnnotations([])
     _check(path, shapes)
-    same_world(path, frame.crs, raster)
-    close = near(shapes, frame.crs, raster)
+    check_crs(path, frame.crs, raster)
+    close = clip_to_scene(shapes, frame.crs, raster)
     here = np.flatnonzero(close)
     shapes = shapes[here]
     areas = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))
@@ -67,7 +67,7 @@ def read_vector(path: Path, raster: RasterSource, options: Options) -> Found:
                 "" if valid[i] else CROSSES,
             )
         )
-    return Found(annotations, elsewhere=np.flatnonzero(~close) + 1)
+    return ParsedAnnotations(annotations, elsewhere=np.flatnonzero(~close) + 1)
 
 
 def _check(path: Path, shapes: Shapes) -> None:
@@ -88,7 +88,9 @@ def _check(path: Path, shapes: Shapes) -> None:
 
 def _difficult(path: Path, frame: geopandas.GeoDataFrame) -> np.ndarray:
     """What a field called difficult says; without one nothing is."""
-    column = next((name for name in fields(frame) if name.lower() == DIFFICULT_FIELD), None)
+    column = next(
+        (name for name in attribute_columns(frame) if name.lower() == DIFFICULT_FIELD), None
+    )
     if column is None:
         return np.zeros(len(frame), dtype=np.bool_)
     values = frame[column]

@@ -22,7 +22,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.annotations.size import same_size
 from geotune.data.annotations.xml_io import parse
@@ -38,7 +38,7 @@ CORNERS = [
 ]
 
 
-def read_voc(path: Path, raster: RasterSource, options: Options) -> Found:
+def read_voc(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image."""
     root = parse(path)
     if root.tag != "annotation":
@@ -51,7 +51,7 @@ def read_voc(path: Path, raster: RasterSource, options: Options) -> Found:
         height, width = numbers(said, path, "<size>")
         if width and height:  # many tools write 0 for what they do not know
             same_size(path, "<size>", (height, width), raster)
-    return Found(
+    return ParsedAnnotations(
         [_annotation(path, f"object {i}", item) for i, item in enumerate(root.iter("object"), 1)]
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, Found
+from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import lines, numbers
@@ -21,9 +21,11 @@ FARTHEST = 2.0
 """Shares beyond are pixels: an object may reach out of its image, but not so far."""
 
 
-def read_yolo(path: Path, raster: RasterSource, options: Options) -> Found:
+def read_yolo(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image; after the class a box, or the corners of any polygon."""
-    return Found([_annotation(path, place, words, raster) for place, words in lines(path)])
+    return ParsedAnnotations(
+        [_annotation(path, place, words, raster) for place, words in lines(path)]
+    )
 
 
 def fits(words: list[str]) -> bool:

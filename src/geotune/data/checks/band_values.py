@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from geotune.data.checks.scanned import Examined
-from geotune.data.issues import Finding
-from geotune.utils.text import counted, some
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.issues import Issue
+from geotune.utils.text import join_some, pluralize
 
 SATURATED = 0.01
 """Share of a band's pixels at its highest value that speaks of clipping."""
@@ -21,7 +21,7 @@ FILLED = 0.01
 """Share of pixels with one value in all bands alike that speaks of a border without data."""
 
 
-def values(examined: Examined) -> list[Finding]:
+def values(examined: ScannedData) -> list[Issue]:
     """Warnings for constant bands, saturated ones, and borders that are not marked as nodata."""
     constant: dict[str, list[Path]] = defaultdict(list)
     saturated: list[tuple[float, str, float, Path]] = []
@@ -48,25 +48,25 @@ def values(examined: Examined) -> list[Finding]:
         files = list(dict.fromkeys(map(str, paths)))
         text = (
             f"band {band} has one value in {len(files)} of {len(examined.scenes)} scenes: "
-            f"{some(files)}; "
+            f"{join_some(files)}; "
             "look whether the band is there"
         )
-        found.append(Finding("warning", "values", text, paths[0]))
+        found.append(Issue("warning", "values", text, paths[0]))
     if saturated:
         share, band, high, path = max(saturated)
         bands = list(dict.fromkeys(case[1] for case in saturated))
         text = (
             f"{path}: {share:.1%} of band {band} hold its highest value {high:g}; saturated are "
-            f"{some(bands, 20)}, in {len({case[3] for case in saturated})} of "
+            f"{join_some(bands, 20)}, in {len({case[3] for case in saturated})} of "
             f"{len(examined.scenes)} scenes: were they clipped when they were converted?"
         )
-        found.append(Finding("warning", "values", text, path))
+        found.append(Issue("warning", "values", text, path))
     for value, edges in filled.items():
         share, path = max(edges)
         text = (
             f"{path}: {share:.1%} of its pixels hold {value:g} in every band"
-            + (f", and so it is in {counted(len(edges) - 1, 'more scene')}" if edges[1:] else "")
+            + (f", and so it is in {pluralize(len(edges) - 1, 'more scene')}" if edges[1:] else "")
             + f"; where that means no data set data.nodata: {value:g}"
         )
-        found.append(Finding("warning", "values", text, path))
+        found.append(Issue("warning", "values", text, path))
     return found

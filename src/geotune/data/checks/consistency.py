@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 
 from geotune.data.checks.scan import SceneScan
-from geotune.data.checks.scanned import Examined
-from geotune.data.issues import Finding, Severity
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.issues import Issue, Severity
 from geotune.data.scenes.scene import Scene
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 Fact = Callable[[Scene, SceneScan], Hashable]
 
@@ -34,7 +34,7 @@ def _dtype(scene: Scene, scan: SceneScan) -> str:
 
 
 def _nodata(scene: Scene, scan: SceneScan) -> str:
-    return ", ".join(sorted({str(place.nodata) for place in scene.raster.places}))
+    return ", ".join(sorted({str(place.nodata) for place in scene.raster.band_files}))
 
 
 FACTS: dict[str, tuple[Fact, Severity]] = {
@@ -46,7 +46,7 @@ FACTS: dict[str, tuple[Fact, Severity]] = {
 }
 
 
-def likeness(examined: Examined) -> list[Finding]:
+def likeness(examined: ScannedData) -> list[Issue]:
     """A finding for each fact in which some files differ from most."""
     scenes = examined.scenes
     found = []
@@ -64,7 +64,7 @@ def likeness(examined: Examined) -> list[Finding]:
             named = [f"{path} ({value})" for path, value in odd]
             text = (
                 f"the {what} is {usual} in {count} of {len(scenes)} scenes, but not in "
-                f"{some(named)}"
+                f"{join_some(named)}"
             )
-            found.append(Finding(severity, "likeness", text, odd[0][0]))
+            found.append(Issue(severity, "likeness", text, odd[0][0]))
     return found

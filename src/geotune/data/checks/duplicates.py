@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from geotune.data.checks.scanned import Examined
-from geotune.data.issues import Finding
-from geotune.utils.text import some
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.issues import Issue
+from geotune.utils.text import join_some
 
 SHOWN = 10
 """Images that are told apart; the rest are counted."""
@@ -16,7 +16,7 @@ Copy = tuple[str, Path]
 """An image's part and file."""
 
 
-def duplicates(examined: Examined) -> list[Finding]:
+def duplicates(examined: ScannedData) -> list[Issue]:
     """An error for the same pixels in two parts, a note for the same pixels twice in one.
 
     Images of one value alone are not compared.
@@ -31,7 +31,7 @@ def duplicates(examined: Examined) -> list[Finding]:
         if len(same) > 1:
             (across if len({part for part, _ in same}) > 1 else within).append(same)
     found = [
-        Finding(
+        Issue(
             "error",
             "duplicates",
             f"{' and '.join(f'{path} ({part})' for part, path in _of_each_part(same))}: hold the "
@@ -45,10 +45,10 @@ def duplicates(examined: Examined) -> list[Finding]:
     if within:
         named = [" = ".join(str(path) for _, path in same) for same in within]
         found.append(
-            Finding(
+            Issue(
                 "note",
                 "duplicates",
-                f"images more than once in their part: {len(within)} ({some(named)})",
+                f"images more than once in their part: {len(within)} ({join_some(named)})",
                 within[0][0][1],
             )
         )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from geotune.data.checks.scanned import Examined
-from geotune.data.issues import Finding
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.issues import Issue
 
 SHOWN = 10
 """Pairs that are told apart; the rest are counted."""
 
 
-def overlap(examined: Examined) -> list[Finding]:
+def overlap(examined: ScannedData) -> list[Issue]:
     """An error for each pair of scenes in two parts of which one covers some of the other."""
     pairs = [(parts, found) for parts, gap in examined.gaps.items() for found in gap.overlaps]
     pairs.sort(key=lambda pair: -pair[1].area_m2)
     rest = len(pairs) - SHOWN
     return [
-        Finding(
+        Issue(
             "error",
             "overlap",
             f"{found.one.path} ({one}) and {found.other.path} ({other}): overlap by "

@@ -10,12 +10,12 @@ from geotune.data.checks.consistency import likeness
 from geotune.data.checks.duplicates import duplicates
 from geotune.data.checks.label_checks import labels
 from geotune.data.checks.overlap import overlap
-from geotune.data.checks.scanned import Examined
+from geotune.data.checks.scanned import ScannedData
 from geotune.data.checks.split_distance import distance
 from geotune.data.checks.value_units import units
-from geotune.data.issues import SEVERITIES, Finding
+from geotune.data.issues import SEVERITIES, Issue
 
-CHECKS: dict[str, Callable[[Examined], list[Finding]]] = {
+CHECKS: dict[str, Callable[[ScannedData], list[Issue]]] = {
     "labels": labels,
     "likeness": likeness,
     "values": values,
@@ -29,7 +29,7 @@ LEAKS = ("duplicates", "overlap")
 """What `data.split.allow_overlap` allows."""
 
 
-def check(examined: Examined, *, allow_overlap: bool = False) -> list[Finding]:
+def check(examined: ScannedData, *, allow_overlap: bool = False) -> list[Issue]:
     """All that the checks find, errors first; scenes that share a place may be allowed to."""
     found = [one for look in CHECKS.values() for one in look(examined)]
     if allow_overlap:

@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.issues import Faults
-from geotune.data.raster.io import dataset
+from geotune.data.issues import ErrorCollector
+from geotune.data.raster.io import open_dataset
 from geotune.data.raster.source import Image
 from geotune.data.raster.windows import Window, grid
 from geotune.data.scenes.scene import BLOCK, Scene, has_data
@@ -80,7 +80,7 @@ def scan(
     *,
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
-    faults: Faults | None = None,
+    faults: ErrorCollector | None = None,
 ) -> list[SceneScan | None]:
     """Read all scenes; `window` is the side of the grid that `labelled` is about.
 
@@ -88,11 +88,14 @@ def scan(
     outside nodata, and class values that are not in the list; where `faults` keep it, the scene's
     place in the result is None. The result does not depend on `threads`.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     sampled = max(64, SAMPLED // max(1, len(scenes)))
 
-    def one(scene: Scene) -> tuple[SceneScan | None, Faults]:
-        own, result = Faults(faults.keep), None  # in the scenes' order, whichever is ready first
+    def one(scene: Scene) -> tuple[SceneScan | None, ErrorCollector]:
+        own, result = (
+            ErrorCollector(faults.keep),
+            None,
+        )  # in the scenes' order, whichever is ready first
         with own.of(scene.name, scene.raster.path):
             result = scan_scene(scene, window, sampled)
         if progress is not None:
@@ -117,7 +120,7 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
     faults = _Faults(bands)
     pixels = 0
     # what is said of an image as a whole is said once
-    side = max(scene.shape) if scene.labels.whole else BLOCK
+    side = max(scene.shape) if scene.labels.image_level else BLOCK
     blocks = partial(_blocks, scene.shape, side)
     looks = _Looks(bands, scene.shape, sampled)
     for block in blocks():
@@ -153,7 +156,7 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
         sample=np.concatenate(looks.kept, axis=1),
         digest=looks.digest.hexdigest(),
         dtypes=tuple(
-            {place: None for path in scene.raster.paths for place in dataset(path).dtypes}
+            {place: None for path in scene.raster.paths for place in open_dataset(path).dtypes}
         ),
     )
 
@@ -314,7 +317,7 @@ class _Faults:
 
     def refuse(self, scene: Scene) -> None:
         for i in np.flatnonzero(self.counts):
-            place = scene.raster.places[i * scene.raster.steps]
+            place = scene.raster.band_files[i * scene.raster.num_dates]
             row, col = self.first[i] or (0, 0)
             has = "has no nodata value" if place.nodata is None else f"nodata is {place.nodata:g}"
             raise GeotuneError(

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from geotune.data.checks.scan import SceneScan, scan
-from geotune.data.issues import Faults
+from geotune.data.issues import ErrorCollector
 from geotune.data.raster.metadata import require_metadata
-from geotune.data.scenes.footprints import Gap, footprint, gap
+from geotune.data.scenes.footprints import Distance, footprint, gap
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts, require_parts
+from geotune.data.splits.base import Splits, require_splits
 from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
-class Examined:
+class ScannedData:
     """Split scenes and what was found in them.
 
     Attributes:
@@ -28,10 +28,10 @@ class Examined:
         unplaced: scenes that do not say where they lie.
     """
 
-    parts: Parts
+    parts: Splits
     scans: dict[str, list[SceneScan]]
     window: int
-    gaps: dict[tuple[str, str], Gap]
+    gaps: dict[tuple[str, str], Distance]
     unplaced: list[str]
 
     @property
@@ -54,22 +54,22 @@ class Examined:
         return [int(count) for count in sum(counts[1:], counts[0])] if counts else []
 
 
-def examine(
-    parts: Parts,
+def scan_splits(
+    parts: Splits,
     *,
     window: int | None,
     metadata: Sequence[str] = (),
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
-    faults: Faults | None = None,
-) -> Examined:
+    faults: ErrorCollector | None = None,
+) -> ScannedData:
     """Read all scenes of `parts` once (see `scan`).
 
     Without a `window` it is the side of the largest scene. `progress` is called with each scene
     that was read. Raises `GeotuneError` for faults in the files and where a file does not say what
     `metadata` asks; `faults` may keep what is wrong with single files.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     scenes = [scene for part in parts.values() for scene in part]
     with faults.of(None, scenes[0].raster.path):
         require_metadata({scene.name: scene.raster for scene in scenes}, metadata)
@@ -80,7 +80,7 @@ def examine(
         for part, members in parts.items()
     }
     left = {part: [scene for scene, _ in members] for part, members in read.items()}
-    require_parts(left, scenes)
+    require_splits(left, scenes)
     scans = {part: [found for _, found in members] for part, members in read.items()}
     placed = {part: [footprint(scene) for scene in members] for part, members in left.items()}
     known = {part: [one for one in places if one] for part, places in placed.items()}
@@ -95,7 +95,7 @@ def examine(
         for scene, place in zip(members, placed[part], strict=True)
         if place is None
     ]
-    return Examined(left, scans, window, gaps, unplaced)
+    return ScannedData(left, scans, window, gaps, unplaced)
 
 
 def fitting_window(scenes: Sequence[Scene], window: int | None) -> int:
@@ -103,7 +103,7 @@ def fitting_window(scenes: Sequence[Scene], window: int | None) -> int:
     largest = max(scenes, key=lambda scene: max(scene.shape))
     if window is None:
         return max(largest.shape)
-    if largest.labels.whole and window < max(largest.shape):
+    if largest.labels.image_level and window < max(largest.shape):
         height, width = largest.shape
         raise GeotuneError(
             f"{largest.raster.path}: is {height}x{width} pixels, larger than data.window {window}; "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from geotune.data.checks.scanned import Examined
-from geotune.data.issues import Finding
-from geotune.utils.text import some
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.issues import Issue
+from geotune.utils.text import join_some
 
 
-def distance(examined: Examined) -> list[Finding]:
+def distance(examined: ScannedData) -> list[Issue]:
     """The nearest scenes of every two parts, and how many scenes have no place.
 
     A warning where the two are nearer than a window is wide: they may show one street.
@@ -23,15 +23,15 @@ def distance(examined: Examined) -> list[Finding]:
         near = gap.distance_m < examined.window * gap.one.pixel_m
         if near:
             text += "; neighbours are alike: keep them together (data.split.kind blocks or group)"
-        found.append(Finding("warning" if near else "note", "distance", text, gap.one.path))
+        found.append(Issue("warning" if near else "note", "distance", text, gap.one.path))
     if examined.unplaced:
         count = len(examined.unplaced)
         found.append(
-            Finding(
+            Issue(
                 "note",
                 "distance",
                 f"{count} of {len(examined.scenes)} scenes do not say where they lie "
-                f"({some(examined.unplaced)}), so their distance from the other parts is unknown",
+                f"({join_some(examined.unplaced)}), so their distance from the other parts is unknown",
             )
         )
     return found

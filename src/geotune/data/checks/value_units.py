@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from geotune.data.checks.scanned import Examined
-from geotune.data.issues import Finding
-from geotune.utils.text import some
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.issues import Issue
+from geotune.utils.text import join_some
 
 FACTOR = 30.0
 """Values so many times larger or smaller than the other scenes' are in other units."""
@@ -20,7 +20,7 @@ UNLIKE = 4.0
 """Spreads between scenes, and times further than after a swap, by which swapped bands lie off."""
 
 
-def units(examined: Examined) -> list[Finding]:
+def units(examined: ScannedData) -> list[Issue]:
     """Warnings for single scenes in other units than the rest, and with swapped bands."""
     rows = [(scene, scan) for _, scene, scan in examined.scenes if (scan.counts > 0).all()]
     if len(rows) < 2:
@@ -36,13 +36,13 @@ def units(examined: Examined) -> list[Finding]:
     ]
     if odd:
         text = (
-            f"{some(odd)}: other units than the rest, whose mean is about {usual:.4g}; bring all "
+            f"{join_some(odd)}: other units than the rest, whose mean is about {usual:.4g}; bring all "
             "to one scale"
         )
-        found.append(Finding("warning", "units", text))
+        found.append(Issue("warning", "units", text))
     if len(rows) >= LEAST_SCENES:
         found += [
-            Finding(
+            Issue(
                 "warning",
                 "units",
                 f"{scene.raster.path}: its bands look swapped: {swap}, by the other scenes' means; "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from geotune.data.labels.class_mapping import ClassValues, Said
+from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
 from geotune.data.labels.polygon_labels import open_vector_labels
 from geotune.data.labels.raster_labels import open_raster_labels
 from geotune.data.raster.source import RasterSource
@@ -22,8 +22,8 @@ class Labels(Protocol):
     Attributes:
         path: the file.
         classes: names, in the order of the indices that `read` gives.
-        unit: what is counted of each class: `pixel`, `object`, `image`.
-        whole: whether they are about the image as a whole, so that no window may cut it.
+        label_unit: what is counted of each class: `pixel`, `object`, `image`.
+        image_level: whether they are about the image as a whole, so that no window may cut it.
         overlaps: whether any label lies in the scene; None where the file holds no label at all.
         notes: what a user should know about how the file was understood; what is true of all files
             of a dataset is in the notes of each, and shown once.
@@ -34,9 +34,9 @@ class Labels(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
-    def unit(self) -> str: ...  # noqa: D102
+    def label_unit(self) -> str: ...  # noqa: D102
     @property
-    def whole(self) -> bool: ...  # noqa: D102
+    def image_level(self) -> bool: ...  # noqa: D102
     @property
     def overlaps(self) -> bool | None: ...  # noqa: D102
     @property
@@ -74,7 +74,7 @@ def open_labels(
     raster: RasterSource,
     *,
     classes: Sequence[str],
-    class_values: Said | None = None,
+    class_values: ClassValueSpec | None = None,
     class_field: str | None = None,
     ignore_values: Sequence[int] = (IGNORE,),
     unlabelled: Literal["background", "ignore"] | None = None,
@@ -96,7 +96,7 @@ def open_labels(
 
     Raises `GeotuneError` for a file that is missing, unreadable or does not fit the scene.
     """
-    values = ClassValues.of(classes, class_values, ignore_values)
+    values = ClassMapping.of(classes, class_values, ignore_values)
     if not is_vector(path):
         return open_raster_labels(path, raster, values, by_pixel=by_pixel)
     if unlabelled is None:

@@ -20,12 +20,12 @@ Mask = NDArray[np.int16]
 """Class indices, `IGNORE` and `UNKNOWN`."""
 
 Value = int | str
-Said = Mapping[str, Value | Sequence[Value]]
+ClassValueSpec = Mapping[str, Value | Sequence[Value]]
 """Class name to its value in the labels, or its values: numbers, or text in vector files."""
 
 
 @dataclass(frozen=True)
-class ClassValues:
+class ClassMapping:
     """Which value in a label file stands for which class.
 
     Attributes:
@@ -41,9 +41,9 @@ class ClassValues:
     @staticmethod
     def of(
         classes: Sequence[str],
-        class_values: Said | None = None,
+        class_values: ClassValueSpec | None = None,
         ignore_values: Sequence[int] = (IGNORE,),
-    ) -> ClassValues:
+    ) -> ClassMapping:
         """The values of `classes`, by default their indices.
 
         A value that a class has is counted even if it is among `ignore_values`. Raises
@@ -79,7 +79,7 @@ class ClassValues:
                         )
                     owners[value] = name
         numbers = {value for own in values for value in own}
-        return ClassValues(
+        return ClassMapping(
             tuple(classes), values, tuple(v for v in ignore_values if v not in numbers)
         )
 
@@ -148,7 +148,7 @@ class ClassValues:
 
 
 @functools.lru_cache(maxsize=64)
-def _table(values: ClassValues, dtype: str, nodata: float | None) -> Mask:
+def _table(values: ClassMapping, dtype: str, nodata: float | None) -> Mask:
     """The index of every value of a type of one or two bytes, by the unsigned number it is."""
     kind = np.dtype(dtype)
     every = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)

@@ -55,8 +55,8 @@ class DensityLabels:
     overlaps: bool | None
     notes: tuple[str, ...]
 
-    unit: ClassVar[str] = "object"
-    whole: ClassVar[bool] = False
+    label_unit: ClassVar[str] = "object"
+    image_level: ClassVar[bool] = False
 
     def read(self, window: Window) -> ObjectDensity:
         """The density in objects a pixel; NaN outside the scene."""

@@ -27,8 +27,8 @@ class ImageLabels:
     classes: tuple[str, ...]
     target: Said
 
-    unit: ClassVar[str] = "image"
-    whole: ClassVar[bool] = True
+    label_unit: ClassVar[str] = "image"
+    image_level: ClassVar[bool] = True
     overlaps: ClassVar[bool | None] = True
     notes: ClassVar[tuple[str, ...]] = ()
 

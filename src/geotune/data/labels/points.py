@@ -12,8 +12,8 @@ import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
-from geotune.data.labels.vector_io import CLASS_FIELDS, read_frame, same_world
-from geotune.data.raster.source import RasterSource, apply
+from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame
+from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.text_io import numbers, rows
 from geotune.types import GeotuneError
 
@@ -95,7 +95,7 @@ def _read_vector(path: Path, raster: RasterSource) -> Points:
         raise GeotuneError(
             f"{path}: holds {len(others)} features such as {others[0].geom_type}; expected points"
         )
-    same_world(path, frame.crs, raster)
+    check_crs(path, frame.crs, raster)
     if frame.crs is not None and raster.crs is not None:
         try:
             series = geopandas.GeoSeries(shapes, crs=frame.crs).to_crs(raster.crs.to_wkt())
@@ -110,4 +110,4 @@ def _read_vector(path: Path, raster: RasterSource) -> Points:
 
 
 def _to_pixels(points: Points, raster: RasterSource) -> Points:
-    return np.stack(apply(~raster.transform, points[:, 0], points[:, 1]), axis=1)
+    return np.stack(apply_affine(~raster.transform, points[:, 0], points[:, 1]), axis=1)

@@ -16,22 +16,22 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from shapely import STRtree
 
-from geotune.data.labels.class_mapping import UNKNOWN, ClassValues
+from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.labels.vector_io import (
     Shapes,
+    attribute_columns,
+    check_crs,
     class_column,
-    fields,
-    near,
+    clip_to_scene,
     read_frame,
-    same_world,
     to_pixels,
 )
 from geotune.data.raster.io import quiet
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.types import IGNORE, GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 MANY_CORNERS = 500
 POLYGONS = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
@@ -63,8 +63,8 @@ class VectorLabels:
     outside: int
     overlaps: bool | None
     notes: tuple[str, ...]
-    unit: ClassVar[str] = "pixel"
-    whole: ClassVar[bool] = False
+    label_unit: ClassVar[str] = "pixel"
+    image_level: ClassVar[bool] = False
     tree: STRtree = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class VectorLabels:
 def open_vector_labels(
     path: Path,
     raster: RasterSource,
-    values: ClassValues,
+    values: ClassMapping,
     *,
     class_field: str | None = None,
     outside: int = IGNORE,
@@ -129,8 +129,8 @@ def open_vector_labels(
     overlaps: bool | None = None
     if len(shapes):
         _only_polygons(path, shapes)
-        same_world(path, frame.crs, raster)
-        here = near(shapes, frame.crs, raster)
+        check_crs(path, frame.crs, raster)
+        here = clip_to_scene(shapes, frame.crs, raster)
         shapes, indices = _polygons(shapes[here]), indices[here]
         shapes = to_pixels(path, frame.crs, shapes, raster)
         scene = shapely.box(0, 0, raster.shape[1], raster.shape[0])
@@ -150,13 +150,13 @@ def open_vector_labels(
 
 
 def _classes_of(
-    path: Path, frame: geopandas.GeoDataFrame, class_field: str | None, values: ClassValues
+    path: Path, frame: geopandas.GeoDataFrame, class_field: str | None, values: ClassMapping
 ) -> NDArray[np.int64]:
     """Class index of every feature."""
     name = class_column(path, frame, class_field)
     if name is None:
         if len(values.classes) > 2 and len(frame):
-            held = ", ".join(fields(frame)) or "none"
+            held = ", ".join(attribute_columns(frame)) or "none"
             raise GeotuneError(
                 f"{path}: does not say which of {', '.join(values.classes)} a polygon is; name "
                 f"the field that does with data.class_field (it has {held})"
@@ -166,7 +166,7 @@ def _classes_of(
     indices = np.array([values.index_of(value) for value in attribute], dtype=np.int64)
     unknown = Counter(str(v) for v, i in zip(attribute, indices, strict=True) if i == UNKNOWN)
     if unknown:
-        listed = some([f"{value!r} ({n} features)" for value, n in unknown.most_common()])
+        listed = join_some([f"{value!r} ({n} features)" for value, n in unknown.most_common()])
         raise GeotuneError(
             f"{path}: holds class value {listed} in its field {name!r}; expected "
             f"{values.describe()}; name another field with data.class_field, or say what the "

@@ -13,15 +13,15 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
-from geotune.data.labels.class_mapping import UNKNOWN, ClassValues, Mask
+from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, Mask
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.raster.crs import transformer
-from geotune.data.raster.io import Grid, dataset, reading, warped
-from geotune.data.raster.source import RasterSource, apply
+from geotune.data.raster.io import Grid, open_dataset, raster_errors, warped
+from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.raster.windows import Window
 from geotune.types import IGNORE, GeotuneError
 
-NEARLY = 0.1
+GRID_TOLERANCE = 0.1
 """Pixels by which a label raster may lie off the scene's grid and still count as on it."""
 
 
@@ -42,7 +42,7 @@ class RasterLabels:
     """
 
     path: Path
-    values: ClassValues
+    values: ClassMapping
     shape: tuple[int, int]
     grid: Grid | None
     nodata: float | None
@@ -51,8 +51,8 @@ class RasterLabels:
     notes: tuple[str, ...]
     colours: bool = False
 
-    unit: ClassVar[str] = "pixel"
-    whole: ClassVar[bool] = False
+    label_unit: ClassVar[str] = "pixel"
+    image_level: ClassVar[bool] = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -91,13 +91,13 @@ class RasterLabels:
 
     def _raw(self, window: Window) -> NDArray[Any]:
         where = RasterioWindow(window.col, window.row, window.width, window.height)
-        with reading(self.path):
+        with raster_errors(self.path):
             if self.colours:
-                red, green, blue = dataset(self.path).read(window=where).astype(np.int32)
+                red, green, blue = open_dataset(self.path).read(window=where).astype(np.int32)
                 colour: NDArray[Any] = red << 16 | green << 8 | blue
                 return colour
             source = (
-                dataset(self.path)
+                open_dataset(self.path)
                 if self.grid is None
                 else warped(self.path, self.grid, self.outside)
             )
@@ -129,16 +129,16 @@ class RasterLabels:
 
 
 def open_raster_labels(
-    path: Path, raster: RasterSource, values: ClassValues, *, by_pixel: bool = False
+    path: Path, raster: RasterSource, values: ClassMapping, *, by_pixel: bool = False
 ) -> RasterLabels:
     """Raster labels of the scene `raster`.
 
     A file with the scene's grid, or without georeference, is taken pixel by pixel and must have
     the scene's size; one on another grid is reprojected. Raises `GeotuneError` otherwise.
     """
-    handle = dataset(path, anew=True)
+    handle = open_dataset(path, anew=True)
     colours = _in_colours(path, raster, values, handle)
-    grid, overlaps, notes = place(path, raster, handle, by_pixel=by_pixel)
+    grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
     if grid is not None and colours:
         raise GeotuneError(
             f"{path}: is a mask in colours on another grid than {raster.path}; bring it to that "
@@ -163,7 +163,7 @@ def open_raster_labels(
 
 
 def _in_colours(
-    path: Path, raster: RasterSource, values: ClassValues, handle: DatasetReader
+    path: Path, raster: RasterSource, values: ClassMapping, handle: DatasetReader
 ) -> bool:
     """Whether a mask has colours. Raises `GeotuneError` for other bands than one, or than those."""
     if handle.count == 1:
@@ -177,7 +177,7 @@ def _in_colours(
     )
 
 
-def place(
+def align_to_grid(
     path: Path, raster: RasterSource, handle: DatasetReader, *, by_pixel: bool = False
 ) -> tuple[Grid | None, bool, list[str]]:
     """How a label raster lies on a scene: the scene's grid where it has to be brought to it.
@@ -216,8 +216,8 @@ def _same_grid(raster: RasterSource, handle: DatasetReader) -> bool:
         return False
     height, width = raster.shape
     cols, rows = np.array([0.0, width, 0, width]), np.array([0.0, 0, height, height])
-    there = apply(~handle.transform, *apply(raster.transform, cols, rows))
-    return bool(np.hypot(there[0] - cols, there[1] - rows).max() < NEARLY)
+    there = apply_affine(~handle.transform, *apply_affine(raster.transform, cols, rows))
+    return bool(np.hypot(there[0] - cols, there[1] - rows).max() < GRID_TOLERANCE)
 
 
 def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
@@ -227,7 +227,7 @@ def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
     """
     height, width = raster.shape
     cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
-    xs, ys = apply(raster.transform, cols.ravel(), rows.ravel())
+    xs, ys = apply_affine(raster.transform, cols.ravel(), rows.ravel())
     assert raster.crs is not None and handle.crs is not None
     # what the other CRS cannot express becomes infinite
     xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
@@ -237,12 +237,12 @@ def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
             f"look whether its coordinates are in the CRS that it states ({raster.crs})"
         )
     with np.errstate(invalid="ignore"):
-        cols, rows = apply(~handle.transform, xs, ys)
+        cols, rows = apply_affine(~handle.transform, xs, ys)
     inside = (cols > 0) & (cols < handle.width) & (rows > 0) & (rows < handle.height)
     return bool(inside.any())
 
 
-def _unused(dtype: str, values: ClassValues) -> float:
+def _unused(dtype: str, values: ClassMapping) -> float:
     """A value of `dtype` that no class has."""
     kind = np.dtype(dtype)
     if kind.kind == "f":

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.labels.base import is_vector
-from geotune.data.labels.raster_labels import place
+from geotune.data.labels.raster_labels import align_to_grid
 from geotune.data.labels.targets import PixelValues
-from geotune.data.raster.io import Grid, dataset, reading, warped_values
+from geotune.data.raster.io import Grid, open_dataset, open_warped, raster_errors
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.types import GeotuneError
@@ -46,8 +46,8 @@ class ValueLabels:
     overlaps: bool
     notes: tuple[str, ...]
 
-    unit: ClassVar[str] = "pixel"
-    whole: ClassVar[bool] = False
+    label_unit: ClassVar[str] = "pixel"
+    image_level: ClassVar[bool] = False
 
     def read(self, window: Window) -> PixelValues:
         """The pixels' numbers. Raises `GeotuneError` for one that is infinite."""
@@ -72,12 +72,12 @@ class ValueLabels:
 
     def _numbers(self, window: Window) -> NDArray[np.float32]:
         where = RasterioWindow(window.col, window.row, window.width, window.height)
-        with reading(self.path):
+        with raster_errors(self.path):
             if self.grid is not None:
-                warped = warped_values(self.path, self.grid, self.nodata)
+                warped = open_warped(self.path, self.grid, self.nodata)
                 brought: NDArray[np.float32] = warped.read(self.band, window=where)
                 return brought
-            raw = dataset(self.path).read(self.band, window=where)
+            raw = open_dataset(self.path).read(self.band, window=where)
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
             found: NDArray[np.float32] = raw.astype(np.float32)
         if self.nodata is not None:
@@ -96,12 +96,12 @@ def open_value_labels(
     """
     if is_vector(path):
         raise GeotuneError(f"{path}: is a vector file; a number for each pixel comes from a raster")
-    handle = dataset(path, anew=True)
+    handle = open_dataset(path, anew=True)
     if band > handle.count:
         raise GeotuneError(f"{path}: has {handle.count} bands, but data.label_band is {band}")
     if handle.dtypes[band - 1].startswith("complex"):
         raise GeotuneError(f"{path}: has complex values; expected integers or floats")
-    grid, overlaps, notes = place(path, raster, handle, by_pixel=by_pixel)
+    grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
     return ValueLabels(
         path=path,
         classes=(quantity,),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from geotune.data.augment import turn
-from geotune.data.raster.warp import Shape, blended, counted, nearest
+from geotune.data.raster.warp import Shape, warp_bilinear, warp_counts, warp_nearest
 from geotune.types import IGNORE
 
 if TYPE_CHECKING:  # reading and checking data needs no torch
@@ -47,7 +47,7 @@ class PixelClasses:
 
     def placed(self, to: Affine, shape: Shape) -> Self:
         """Each pixel of the class of the nearest."""
-        return type(self)(nearest(self.mask, to, shape, outside=IGNORE))
+        return type(self)(warp_nearest(self.mask, to, shape, outside=IGNORE))
 
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels with a label."""
@@ -97,7 +97,7 @@ class PixelValues:
 
     def placed(self, to: Affine, shape: Shape) -> Self:
         """Blended from the nearest pixels."""
-        return replace(self, values=blended(self.values, to, shape))
+        return replace(self, values=warp_bilinear(self.values, to, shape))
 
     def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels with a label."""
@@ -144,7 +144,7 @@ class ObjectDensity(PixelValues):
         """As many objects on the same ground: where a pixel covers more of it, more of them."""
         moved = super().placed(to, shape)
         values = moved.values / np.float32(abs(to.determinant))
-        return replace(moved, values=values, places=counted(self.places, to, shape))
+        return replace(moved, values=values, places=warp_counts(self.places, to, shape))
 
     def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The objects, each as often as it is there."""

@@ -19,9 +19,9 @@ from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 
 from geotune.data.raster.crs import transformer
-from geotune.data.raster.source import RasterSource, apply
+from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 CLASS_FIELDS = ("class", "label", "classname")
 Shapes = NDArray[np.object_]
@@ -71,7 +71,7 @@ def _frame(path: Path) -> geopandas.GeoDataFrame:
         lost = shapely.is_missing(made) & np.array([shape is not None for shape in shapes])
         places = [f"feature {i + 1}" for i in np.flatnonzero(lost).tolist()]
         raise GeotuneError(
-            f"{path}: {some(places, 3)}: has a shape of which nothing can be made ({error}); mend "
+            f"{path}: {join_some(places, 3)}: has a shape of which nothing can be made ({error}); mend "
             "it or take it out"
         ) from error
 
@@ -81,7 +81,7 @@ def class_column(path: Path, frame: geopandas.GeoDataFrame, class_field: str | N
 
     `class_field=""` says that there is none. Raises `GeotuneError` for a field that is not there.
     """
-    columns = fields(frame)
+    columns = attribute_columns(frame)
     if class_field:
         if class_field not in columns:
             raise GeotuneError(
@@ -95,12 +95,12 @@ def class_column(path: Path, frame: geopandas.GeoDataFrame, class_field: str | N
     return next((by_lower[known] for known in CLASS_FIELDS if known in by_lower), None)
 
 
-def fields(frame: geopandas.GeoDataFrame) -> list[str]:
+def attribute_columns(frame: geopandas.GeoDataFrame) -> list[str]:
     """Names of what a file says of each shape."""
     return [str(name) for name in frame.columns if name != frame.geometry.name]
 
 
-def same_world(path: Path, crs: Any, raster: RasterSource) -> None:
+def check_crs(path: Path, crs: Any, raster: RasterSource) -> None:
     """Raise `GeotuneError` where only one of a label file and its scene has a CRS."""
     if (crs is None) != (raster.crs is None):
         lacks, has, found = (
@@ -114,7 +114,7 @@ def same_world(path: Path, crs: Any, raster: RasterSource) -> None:
         )
 
 
-def near(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.bool_]:
+def clip_to_scene(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.bool_]:
     """Which shapes may lie in the scene, so that a country's labels need not all be reprojected."""
     if crs is None or raster.crs is None:
         return np.ones(len(shapes), dtype=np.bool_)
@@ -164,7 +164,7 @@ def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Sha
     back = ~raster.transform
 
     def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(apply(back, points[:, 0], points[:, 1]), axis=1)
+        return np.stack(apply_affine(back, points[:, 0], points[:, 1]), axis=1)
 
     moved: Shapes = shapely.transform(shapes, pixels)
     return moved

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.datasets.base import NamedDataset, layout
+from geotune.datasets.base import DatasetInfo, layout
 from geotune.types import GeotuneError
 
 
-def absent(about: NamedDataset, root: Path, what: str, source: str = "") -> GeotuneError:
+def absent(about: DatasetInfo, root: Path, what: str, source: str = "") -> GeotuneError:
     """What is missing, where to get it, and how the files have to lie."""
     return GeotuneError(
         f"{root}: {what}; get it from {source or about.source} (licence: {about.licence}) and "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geotune.data.annotations.annotated_scenes import scenes_of
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.issues import Faults
+from geotune.data.issues import ErrorCollector
 from geotune.data.labels.base import open_labels
 from geotune.data.labels.image_labels import ImageLabels
 from geotune.data.labels.targets import ImageClass
@@ -18,15 +18,15 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import first_file
 from geotune.data.scenes.scene import Scene
-from geotune.datasets.base import NamedDataset
+from geotune.datasets.base import DatasetInfo
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 Opened = list[tuple[Sample, RasterSource]]
 
 
 def open_named(
-    about: NamedDataset,
+    about: DatasetInfo,
     root: Path,
     *,
     classes: Sequence[str],
@@ -35,7 +35,7 @@ def open_named(
     split: str | None = None,
     ignore_values: Sequence[int] = (),
     options: Options | None = None,
-    faults: Faults | None = None,
+    faults: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Scenes of the data set under `root`, sorted by name, each with its part and region.
 
@@ -62,7 +62,7 @@ def open_named(
         )
     held = bands if about.finest in ("", *bands) else [*bands, about.finest]
     samples = find_samples(about, root, bands=held, published=published, split=split)
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     opened: Opened = []
     for sample in samples:
         with faults.of(sample.name, first_file(sample.files)):
@@ -80,24 +80,24 @@ def open_named(
     ]
 
 
-def _raster(about: NamedDataset, sample: Sample, bands: Sequence[str]) -> RasterSource:
+def _raster(about: DatasetInfo, sample: Sample, bands: Sequence[str]) -> RasterSource:
     if not isinstance(sample.files, Path):
         every = open_raster(sample.files, wanted_bands=list(sample.files), nodata=about.nodata)
         return every.select(bands)
     if about.grey:
         source = open_raster(sample.files, nodata=about.nodata)
         if len(source.bands) == 1:
-            return replace(source, bands=tuple(bands), places=source.places * len(bands))
+            return replace(source, bands=tuple(bands), band_files=source.band_files * len(bands))
     return open_raster(sample.files, bands=about.bands, wanted_bands=bands, nodata=about.nodata)
 
 
 def _masks(
-    about: NamedDataset,
+    about: DatasetInfo,
     root: Path,
     opened: Opened,
     classes: Sequence[str],
     ignore_values: Sequence[int],
-    faults: Faults,
+    faults: ErrorCollector,
 ) -> list[Scene]:
     own = {name: list(about.values.get(name, [i])) for i, name in enumerate(about.classes)}
     scenes = []
@@ -116,12 +116,12 @@ def _masks(
 
 
 def _objects(
-    about: NamedDataset,
+    about: DatasetInfo,
     root: Path,
     opened: Opened,
     classes: Sequence[str],
     options: Options,
-    faults: Faults,
+    faults: ErrorCollector,
 ) -> list[Scene]:
     without = about.without_objects.items()
     files = {
@@ -142,7 +142,7 @@ def _objects(
     )
 
 
-def _whole(about: NamedDataset, root: Path, opened: Opened, classes: Sequence[str]) -> list[Scene]:
+def _whole(about: DatasetInfo, root: Path, opened: Opened, classes: Sequence[str]) -> list[Scene]:
     scenes = []
     for sample, raster in opened:
         label = sample.fields["label"]
@@ -153,9 +153,13 @@ def _whole(about: NamedDataset, root: Path, opened: Opened, classes: Sequence[st
     return scenes
 
 
-def _grey(about: NamedDataset, opened: Opened) -> list[str]:
+def _grey(about: DatasetInfo, opened: Opened) -> list[str]:
     """A note on images whose bands are one and the same."""
-    grey = [s.name for s, r in opened if len(r.places) > len({place.index for place in r.places})]
+    grey = [
+        s.name
+        for s, r in opened
+        if len(r.band_files) > len({place.index for place in r.band_files})
+    ]
     if not (about.grey and grey):
         return []
-    return [f"grey images, whose bands are the same: {len(grey)} ({some(grey, 3)})"]
+    return [f"grey images, whose bands are the same: {len(grey)} ({join_some(grey, 3)})"]

@@ -11,8 +11,15 @@ from typing import Any, NamedTuple
 from geotune.data.published.missing import absent
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts
-from geotune.datasets.base import PARTS, InFolders, InLists, Named, NamedDataset, Packaged
+from geotune.data.splits.base import Splits
+from geotune.datasets.base import (
+    PARTS,
+    DatasetInfo,
+    FolderSplit,
+    ListFileSplit,
+    NamedSplit,
+    PackagedSplit,
+)
 from geotune.types import GeotuneError
 
 
@@ -23,7 +30,7 @@ class Place(NamedTuple):
     region: str = ""
 
 
-def division(about: NamedDataset, root: Path, name: str | None) -> dict[str, Place] | InFolders:
+def division(about: DatasetInfo, root: Path, name: str | None) -> dict[str, Place] | FolderSplit:
     """The place of each image of a published split by the image's name, or where to read it.
 
     `name` is one of `about.divisions`, by default the first. Raises `GeotuneError` where there is
@@ -41,24 +48,24 @@ def division(about: NamedDataset, root: Path, name: str | None) -> dict[str, Pla
             f"data.split.name: {about.name} has no split {chosen!r}; it has {', '.join(published)}"
         )
     said = about.divisions[chosen]
-    if isinstance(said, InFolders):
+    if isinstance(said, FolderSplit):
         return said
-    if isinstance(said, Packaged):
+    if isinstance(said, PackagedSplit):
         return packaged(said)
-    if isinstance(said, Named):
+    if isinstance(said, NamedSplit):
         return {name: Place(part) for part, names in said.parts.items() for name in names}
     return _lists(about, root, said)
 
 
 def split_published(
     scenes: Sequence[Scene], *, name: str | None = None, gone: Sequence[str] = ()
-) -> Parts:
+) -> Splits:
     """The parts of scenes that say theirs by the split `name`; their groups are their regions."""
     del name, gone  # by it they were opened, and those that cannot be used are not among them
     return {part: [scene for scene in scenes if scene.part == part] for part in PARTS}
 
 
-def packaged(said: Packaged) -> dict[str, Place]:
+def packaged(said: PackagedSplit) -> dict[str, Place]:
     """The places in a list that geotune brings along, by the image's name."""
     text = files("geotune.datasets").joinpath("splits", said.file).read_text(encoding="utf-8")
     found: dict[str, Place] = {}
@@ -69,7 +76,7 @@ def packaged(said: Packaged) -> dict[str, Place]:
     return found
 
 
-def _lists(about: NamedDataset, root: Path, said: InLists) -> dict[str, Place]:
+def _lists(about: DatasetInfo, root: Path, said: ListFileSplit) -> dict[str, Place]:
     gone = [file for file in dict.fromkeys(said.files.values()) if not (root / file).is_file()]
     if gone:
         raise absent(about, root, f"there is no list {', '.join(gone)}", said.source)

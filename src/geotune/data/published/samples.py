@@ -12,7 +12,7 @@ from geotune.data.published.missing import absent
 from geotune.data.published.published_split import Place, division
 from geotune.data.raster.io import file_of, layers
 from geotune.data.scenes.patterns import fields_of, find
-from geotune.datasets.base import InFolders, NamedDataset
+from geotune.datasets.base import DatasetInfo, FolderSplit
 from geotune.types import GeotuneError
 
 Files = Path | dict[str, Path]
@@ -41,7 +41,7 @@ class Sample:
 
 
 def find_samples(
-    about: NamedDataset,
+    about: DatasetInfo,
     root: Path,
     *,
     bands: Sequence[str],
@@ -79,7 +79,7 @@ def find_samples(
     samples = []
     for name, (files, fields) in sorted(found.items()):
         place = _place(said, name, fields)
-        if place is None and (published or isinstance(said, InFolders)):
+        if place is None and (published or isinstance(said, FolderSplit)):
             continue
         region = (place.region if place else "") or about.region.format(**fields) or name
         part = place.part if published and place else None
@@ -89,7 +89,7 @@ def find_samples(
     return samples
 
 
-def label_of(about: NamedDataset, root: Path, sample: Sample, *, oriented: bool = False) -> Path:
+def label_of(about: DatasetInfo, root: Path, sample: Sample, *, oriented: bool = False) -> Path:
     """The label file of an image. Raises `GeotuneError` where there is none."""
     patterns = (oriented and about.oriented_labels) or about.labels
     files = [root / p.format(**sample.fields) for p in patterns if _names(p) <= set(sample.fields)]
@@ -99,13 +99,13 @@ def label_of(about: NamedDataset, root: Path, sample: Sample, *, oriented: bool 
     raise absent(about, root, f"{sample.name} has no label file {files[0].relative_to(root)}")
 
 
-def _labelled(about: NamedDataset) -> dict[str, Place] | InFolders:
+def _labelled(about: DatasetInfo) -> dict[str, Place] | FolderSplit:
     """The folders of the parts, where there are others, whose labels the authors keep."""
-    return next((d for d in about.divisions.values() if isinstance(d, InFolders)), {})
+    return next((d for d in about.divisions.values() if isinstance(d, FolderSplit)), {})
 
 
 def _place(
-    said: dict[str, Place] | InFolders, name: str, fields: Mapping[str, str]
+    said: dict[str, Place] | FolderSplit, name: str, fields: Mapping[str, str]
 ) -> Place | None:
     if isinstance(said, dict):
         return said.get(name)
@@ -117,7 +117,7 @@ def _names(pattern: str) -> set[str]:
     return set(re.findall(r"\{(\w+)\}", pattern))
 
 
-def _direct(about: NamedDataset, named: Iterable[str]) -> bool:
+def _direct(about: DatasetInfo, named: Iterable[str]) -> bool:
     """Whether the names of images say their paths, so that no folder has to be searched."""
     known = _names(about.image_name) | {"band"}
     return bool(named) and all(_names(pattern) <= known for pattern in about.images)
@@ -126,7 +126,7 @@ def _direct(about: NamedDataset, named: Iterable[str]) -> bool:
 Images = dict[str, tuple[Files, Fields]]
 
 
-def _by_name(about: NamedDataset, root: Path, bands: Sequence[str], names: Iterable[str]) -> Images:
+def _by_name(about: DatasetInfo, root: Path, bands: Sequence[str], names: Iterable[str]) -> Images:
     """The images whose names say their paths; of two places that which is described first."""
     found: Images = {}
     known = sorted(_names(about.image_name))
@@ -143,7 +143,7 @@ def _by_name(about: NamedDataset, root: Path, bands: Sequence[str], names: Itera
 
 
 def _there(
-    about: NamedDataset, root: Path, pattern: str, fields: Fields, bands: Sequence[str]
+    about: DatasetInfo, root: Path, pattern: str, fields: Fields, bands: Sequence[str]
 ) -> Files | None:
     """The files of one image, None where one is not there."""
     if "{band}" in pattern:
@@ -153,7 +153,7 @@ def _there(
     return _layers(about, path, bands) if path.is_file() else None
 
 
-def _every(about: NamedDataset, root: Path, bands: Sequence[str]) -> Images:
+def _every(about: DatasetInfo, root: Path, bands: Sequence[str]) -> Images:
     """All images; of two places the one that is described first."""
     found: Images = {}
     for pattern in about.images:
@@ -174,7 +174,7 @@ def _every(about: NamedDataset, root: Path, bands: Sequence[str]) -> Images:
     return found
 
 
-def _layers(about: NamedDataset, path: Path, bands: Sequence[str]) -> Files:
+def _layers(about: DatasetInfo, path: Path, bands: Sequence[str]) -> Files:
     """The bands in a file that holds each as a layer, else the file itself."""
     if not about.layers:
         return path

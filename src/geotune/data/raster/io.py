@@ -64,7 +64,7 @@ _handles = _Handles()
 
 
 @contextmanager
-def reading(path: Path, doing: str = "read") -> Iterator[None]:
+def raster_errors(path: Path, doing: str = "read") -> Iterator[None]:
     """Turn rasterio's errors about `path` into a `GeotuneError` that names it."""
     try:
         yield
@@ -78,7 +78,7 @@ def reading(path: Path, doing: str = "read") -> Iterator[None]:
         ) from error
 
 
-def dataset(path: Path, *, anew: bool = False) -> DatasetReader:
+def open_dataset(path: Path, *, anew: bool = False) -> DatasetReader:
     """The open file at `path`; with `anew` as it is now, not as it was when last opened.
 
     Raises `GeotuneError` if it is missing or no raster.
@@ -97,9 +97,7 @@ def warped(path: Path, grid: Grid, outside: float) -> WarpedVRT:
     return _warped(path, grid, options)
 
 
-def warped_values(
-    path: Path, grid: Grid, nodata: float | None, *, masked: bool = False
-) -> WarpedVRT:
+def open_warped(path: Path, grid: Grid, nodata: float | None, *, masked: bool = False) -> WarpedVRT:
     """The bands of `path` on another grid as float32, bilinearly; NaN where there is no data.
 
     Pixels without data do not weigh in; where the grid is coarser, what a pixel covers is averaged.
@@ -121,7 +119,7 @@ def _warped(path: Path, grid: Grid, options: dict[str, Any]) -> WarpedVRT:
     if found is None:
         crs, transform, (height, width) = grid
         source = _open(path)
-        with reading(path, "reprojected"), quiet:
+        with raster_errors(path, "reprojected"), quiet:
             vrt = WarpedVRT(
                 source, crs=crs, transform=transform, height=height, width=width, **options
             )
@@ -132,7 +130,7 @@ def _warped(path: Path, grid: Grid, options: dict[str, Any]) -> WarpedVRT:
 
 def _open(path: Path) -> DatasetReader:
     with (
-        reading(path, "opened"),
+        raster_errors(path, "opened"),
         quiet,
         warnings.catch_warnings(),
         # a folder of thousands of chips would be listed anew for every file
@@ -162,7 +160,7 @@ def _plausible(path: Path, handle: DatasetReader) -> None:
 
 def layers(path: Path) -> list[str]:
     """Names of an HDF5 file's layers; each is opened by `path / name`."""
-    with reading(path, "opened"), rasterio.open(path) as file:
+    with raster_errors(path, "opened"), rasterio.open(path) as file:
         return [name.rpartition("://")[2] for name in file.subdatasets]
 
 

@@ -11,11 +11,11 @@ from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
-from geotune.data.raster.io import dataset
+from geotune.data.raster.io import open_dataset
 from geotune.data.raster.metadata import date_of, wavelength_of
 from geotune.data.raster.resample import at_resolution
 from geotune.data.raster.source import BandFile, RasterSource
-from geotune.data.raster.stack import of_dates, of_modalities, on_one_grid
+from geotune.data.raster.stack import on_one_grid, stack_dates, stack_modalities
 from geotune.types import GeotuneError
 
 
@@ -72,13 +72,13 @@ def _open(
         for name, each in files.items():
             # which of the wanted bands are this modality's shows when all are open
             sources[name] = _open(each, named.get(name), None, nodata, resolution)
-        return of_modalities(sources, regrid=regrid)
+        return stack_modalities(sources, regrid=regrid)
     if isinstance(bands, Mapping):
         raise GeotuneError(
             "data.bands: is given by modality, but data.scenes is not; give both so, or neither"
         )
     if isinstance(files, ByDate):
-        return of_dates(
+        return stack_dates(
             {day: _open(each, bands, wanted, nodata, resolution) for day, each in files.items()},
             regrid=regrid,
         )
@@ -100,7 +100,7 @@ def _open(
 
 
 def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) -> RasterSource:
-    handle = dataset(path, anew=True)
+    handle = open_dataset(path, anew=True)
     described = [text or None for text in handle.descriptions]
     if any(kind.startswith("complex") for kind in handle.dtypes):
         raise GeotuneError(f"{path}: has complex values; expected integers or floats")
@@ -128,7 +128,7 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
     ]
     return RasterSource(
         bands=tuple(names),
-        places=tuple(places),
+        band_files=tuple(places),
         named=bands is not None or any(described),
         shape=handle.shape,
         crs=handle.crs,
@@ -171,8 +171,8 @@ def _join(sources: Sequence[RasterSource]) -> RasterSource:
     return replace(
         first,
         bands=tuple(source.bands[0] for source in sources),
-        places=tuple(
-            replace(source.places[0], factor=factor)
+        band_files=tuple(
+            replace(source.band_files[0], factor=factor)
             for source, factor in zip(sources, factors, strict=True)
         ),
         acquired=next((s.acquired for s in sources if s.acquired is not None), None),

@@ -55,8 +55,8 @@ def on_grid(source: RasterSource, grid: Grid) -> RasterSource:
             f"{source.path}: does not say where on Earth it is, so that it cannot be brought to "
             "the grid of the other files of its scene; georeference it"
         )
-    places = tuple(replace(place, grid=grid) for place in source.places)
-    return replace(source, places=places, crs=crs, transform=transform, shape=shape)
+    places = tuple(replace(place, grid=grid) for place in source.band_files)
+    return replace(source, band_files=places, crs=crs, transform=transform, shape=shape)
 
 
 def _in_metres(source: RasterSource, metres: float) -> Grid:

@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
-from geotune.data.raster.io import Grid, dataset, file_of, reading, warped_values
+from geotune.data.raster.io import Grid, file_of, open_dataset, open_warped, raster_errors
 from geotune.data.raster.metadata import metres_per_pixel
 from geotune.data.raster.windows import Window
 from geotune.types import GeotuneError
@@ -67,7 +67,7 @@ class RasterSource:
     """
 
     bands: tuple[str, ...]
-    places: tuple[BandFile, ...]
+    band_files: tuple[BandFile, ...]
     named: bool
     shape: tuple[int, int]
     crs: CRS | None
@@ -78,7 +78,7 @@ class RasterSource:
     dates: tuple[date, ...] = ()
 
     @property
-    def steps(self) -> int:
+    def num_dates(self) -> int:
         """How many dates there are."""
         return len(self.dates) or 1
 
@@ -90,12 +90,12 @@ class RasterSource:
     @property
     def path(self) -> Path:
         """The file, or the first of the files."""
-        return self.places[0].path
+        return self.band_files[0].path
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """What is opened, each once."""
-        return tuple(dict.fromkeys(place.path for place in self.places))
+        return tuple(dict.fromkeys(place.path for place in self.band_files))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -105,7 +105,7 @@ class RasterSource:
     @property
     def nodata(self) -> float | None:
         """The first band's nodata value."""
-        return self.places[0].nodata
+        return self.band_files[0].nodata
 
     @property
     def georeferenced(self) -> bool:
@@ -127,9 +127,9 @@ class RasterSource:
                 f"{self.path}: has no band {', '.join(missing)}; "
                 f"it has {', '.join(self.bands)}{hint}"
             )
-        starts = [self.bands.index(band) * self.steps for band in bands]
-        places = [self.places[start + i] for start in starts for i in range(self.steps)]
-        return replace(self, bands=tuple(bands), places=tuple(places))
+        starts = [self.bands.index(band) * self.num_dates for band in bands]
+        places = [self.band_files[start + i] for start in starts for i in range(self.num_dates)]
+        return replace(self, bands=tuple(bands), band_files=tuple(places))
 
     def read(self, window: Window, bands: Sequence[str] | None = None) -> Image:
         """Pixels of `window` as `(C, h, w)`; NaN where there is no data and beyond the edges.
@@ -146,7 +146,7 @@ class RasterSource:
     ) -> tuple[Image, NDArray[np.bool_]]:
         """As `read`, and where in it NaN or infinity stood in the file outside nodata."""
         source = self if bands is None else self.select(bands)
-        image = np.empty((len(source.places), window.height, window.width), dtype=np.float32)
+        image = np.empty((len(source.band_files), window.height, window.width), dtype=np.float32)
         wrong = np.zeros(image.shape, dtype=np.bool_)
         inner = window.clip(self.shape)
         if inner != window:
@@ -159,7 +159,7 @@ class RasterSource:
             image[:, hidden] = np.nan
             wrong[:, hidden] = False
         if source.dates:
-            shape = (-1, source.steps, window.height, window.width)
+            shape = (-1, source.num_dates, window.height, window.width)
             return image.reshape(shape), wrong.reshape(shape)
         return image, wrong
 
@@ -170,43 +170,43 @@ class RasterSource:
         return ~self.quality.flagged(window)
 
     def _fill(self, window: Window, image: Image, wrong: NDArray[np.bool_]) -> None:
-        invalid = np.zeros((self.steps, *image.shape[1:]), dtype=np.bool_)
+        invalid = np.zeros((self.num_dates, *image.shape[1:]), dtype=np.bool_)
         for path in self.paths:
-            where = [i for i, place in enumerate(self.places) if place.path == path]
-            indexes = [self.places[i].index for i in where]
-            factor = self.places[where[0]].factor
+            where = [i for i, place in enumerate(self.band_files) if place.path == path]
+            indexes = [self.band_files[i].index for i in where]
+            factor = self.band_files[where[0]].factor
             file_window = RasterioWindow(
                 *(side / factor for side in (window.col, window.row, window.width, window.height))
             )
-            with reading(path):
-                first = self.places[where[0]]
+            with raster_errors(path):
+                first = self.band_files[where[0]]
                 if first.grid is None:
-                    handle = dataset(path)
+                    handle = open_dataset(path)
                 else:
-                    handle = warped_values(path, first.grid, first.nodata, masked=first.masked)
+                    handle = open_warped(path, first.grid, first.nodata, masked=first.masked)
                 raw = _read_into(image, where, handle, indexes, file_window)
                 if first.masked:
                     mask = handle.dataset_mask(window=file_window, out_shape=image.shape[1:])
-                    invalid[where[0] % self.steps] |= mask == 0
+                    invalid[where[0] % self.num_dates] |= mask == 0
             for i, index, values in zip(where, indexes, raw, strict=True):
                 kind = np.dtype(handle.dtypes[index - 1])
-                nodata = self.places[i].nodata
+                nodata = self.band_files[i].nodata
                 missing = _is_nodata(values, nodata if first.grid is None else math.nan, kind)
                 if missing is not None:
                     image[i][missing] = np.nan
                     if nodata is not None and math.isnan(nodata):
-                        invalid[i % self.steps] |= missing
+                        invalid[i % self.num_dates] |= missing
                 if kind.kind == "f":
                     unfit = ~np.isfinite(image[i])
                     image[i][unfit] = np.nan
                     wrong[i] = unfit if missing is None else unfit & ~missing
         for step in np.flatnonzero(invalid.any(axis=(1, 2))):
             hidden = invalid[step]
-            image[step :: self.steps, hidden] = np.nan
-            wrong[step :: self.steps, hidden] = False
+            image[step :: self.num_dates, hidden] = np.nan
+            wrong[step :: self.num_dates, hidden] = False
 
 
-def apply(
+def apply_affine(
     transform: Affine, xs: NDArray[np.float64], ys: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """An affine map of many points: from columns and rows to coordinates, or back."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from geotune.data.raster.source import RasterSource
 
 
-def of_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> RasterSource:
+def stack_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> RasterSource:
     """One image of several dates, the earliest first.
 
     With `regrid` all are brought to the grid of the first. Raises `GeotuneError` where their bands
@@ -34,13 +34,13 @@ def of_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> RasterSou
         return replace(first, acquired=days[0])
     return replace(
         first,
-        places=tuple(image.places[i] for i in range(len(first.bands)) for image in images),
+        band_files=tuple(image.band_files[i] for i in range(len(first.bands)) for image in images),
         acquired=days[0],
         dates=tuple(days),
     )
 
 
-def of_modalities(sources: Mapping[str, RasterSource], *, regrid: bool) -> RasterSource:
+def stack_modalities(sources: Mapping[str, RasterSource], *, regrid: bool) -> RasterSource:
     """One image with the bands of several modalities, in their order.
 
     A band that two of them have is called `S1GRD:VV`. With `regrid` all are brought to the grid of
@@ -51,8 +51,8 @@ def of_modalities(sources: Mapping[str, RasterSource], *, regrid: bool) -> Raste
     for other in images[1:]:
         if len(other.dates) != len(first.dates):
             raise GeotuneError(
-                f"{first.path} and {other.path}: modalities of one scene, but of {first.steps} and "
-                f"{other.steps} dates; expected the same number"
+                f"{first.path} and {other.path}: modalities of one scene, but of {first.num_dates} and "
+                f"{other.num_dates} dates; expected the same number"
             )
     every = [band for image in images for band in image.bands]
     named = {
@@ -64,7 +64,7 @@ def of_modalities(sources: Mapping[str, RasterSource], *, regrid: bool) -> Raste
     return replace(
         first,
         bands=tuple(band for bands in named.values() for band in bands),
-        places=tuple(place for image in images for place in image.places),
+        band_files=tuple(place for image in images for place in image.band_files),
         named=all(image.named for image in images),
         wavelengths={
             name: image.wavelengths[band]

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from geotune.data.raster.source import Image, apply
+from geotune.data.raster.source import Image, apply_affine
 from geotune.data.raster.windows import Window
 
 Shape = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class View:
+class AffineCrop:
     """A square of a scene.
 
     Attributes:
@@ -35,11 +35,11 @@ class View:
     """
 
     window: Window
-    to: Affine
+    transform: Affine
     shape: Shape
 
 
-def look(x: float, y: float, size: int, *, angle: float, scale: float) -> View:
+def rotated_crop(x: float, y: float, size: int, *, angle: float, scale: float) -> AffineCrop:
     """The view of `size` pixels around the place `x, y` (column, row) of a scene.
 
     What it shows is turned by `angle` degrees against the clock and appears `scale` times larger.
@@ -53,15 +53,15 @@ def look(x: float, y: float, size: int, *, angle: float, scale: float) -> View:
         @ Affine.translation(-x, -y)
     )
     corners = np.array([[0.0, size, size, 0.0], [0.0, 0.0, size, size]])
-    xs, ys = apply(~to_view, *corners)
+    xs, ys = apply_affine(~to_view, *corners)
     # a pixel more on every side, for what is between the outermost centres
     left, top = math.floor(xs.min()) - 1, math.floor(ys.min()) - 1
     right, bottom = math.ceil(xs.max()) + 1, math.ceil(ys.max()) + 1
     window = Window(top, left, bottom - top, right - left)
-    return View(window, to_view @ Affine.translation(left, top), (size, size))
+    return AffineCrop(window, to_view @ Affine.translation(left, top), (size, size))
 
 
-def blended(image: Image, to: Affine, shape: Shape) -> Image:
+def warp_bilinear(image: Image, to: Affine, shape: Shape) -> Image:
     """An image `(..., h, w)` brought to `shape` by `to`, bilinearly, `(..., H, W)`.
 
     What has no data, NaN, does not weigh in; a pixel of which less than half is known is NaN. Where
@@ -80,7 +80,7 @@ def blended(image: Image, to: Affine, shape: Shape) -> Image:
     return values.reshape(*image.shape[:-2], *shape)
 
 
-def nearest(
+def warp_nearest(
     pixels: NDArray[np.uint8], to: Affine, shape: Shape, *, outside: int
 ) -> NDArray[np.uint8]:
     """Whole numbers `(h, w)` brought to `shape` by `to`, each that of the nearest pixel."""
@@ -88,12 +88,12 @@ def nearest(
     return np.asarray(np.rint(moved + np.float32(outside)), dtype=np.uint8)
 
 
-def counted(counts: NDArray[np.int64], to: Affine, shape: Shape) -> NDArray[np.int64]:
+def warp_counts(counts: NDArray[np.int64], to: Affine, shape: Shape) -> NDArray[np.int64]:
     """How many things stand in each pixel, brought to `shape` by `to`; none is doubled."""
     rows, cols = np.nonzero(counts)
     middles = np.stack([cols, rows]).astype(np.float64)
     middles += 0.5
-    xs, ys = apply(to, *middles)
+    xs, ys = apply_affine(to, *middles)
     col, row = np.floor(xs).astype(np.int64), np.floor(ys).astype(np.int64)
     inside = (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1])
     found = np.zeros(shape, dtype=np.int64)
@@ -112,7 +112,7 @@ def _sampled(pixels: Image, to: Affine, shape: Shape, mode: str) -> Image:
     height, width = (side * finer for side in shape)
     rows, cols = np.mgrid[:height, :width].astype(np.float64)
     fine = Affine.scale(1 / finer) @ Affine.translation(0.5, 0.5)
-    xs, ys = apply(back @ fine, cols, rows)
+    xs, ys = apply_affine(back @ fine, cols, rows)
     # torch counts from -1 at the first pixel's outer edge to 1 at the last one's
     places = np.stack([2 * xs / pixels.shape[-1] - 1, 2 * ys / pixels.shape[-2] - 1], axis=-1)
     found = F.grid_sample(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from geotune.data.issues import Faults
+from geotune.data.issues import ErrorCollector
 from geotune.data.labels.base import LabelReader
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.find import RASTER_SUFFIXES
-from geotune.data.scenes.open_scenes import same_bands
+from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.types import GeotuneError
-from geotune.utils.text import counted, some
+from geotune.utils.text import join_some, pluralize
 
 
 def open_chips(
@@ -26,7 +26,7 @@ def open_chips(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    faults: Faults | None = None,
+    faults: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
 
@@ -34,7 +34,7 @@ def open_chips(
     `mask_suffix`, and `read` opens it. Raises `GeotuneError` for an image without mask, a mask
     without image, and a pair of different size; `faults` may keep what is wrong with single files.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     same = images.resolve() == masks.resolve()
     found = _by_name(images, image_suffix, other=mask_suffix if same else "")
     drawn = _by_name(masks, mask_suffix, other=image_suffix if same else "")
@@ -52,7 +52,7 @@ def open_chips(
                 )
                 labels = read(drawn[name], raster, by_pixel=resolution is None)
                 chips.append(Scene(name, raster, labels, group=name))
-    return same_bands(chips, faults)
+    return drop_inconsistent_bands(chips, faults)
 
 
 def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
@@ -83,7 +83,7 @@ def _pair(
     masks: Path,
     found: Mapping[str, Path],
     drawn: Mapping[str, Path],
-    faults: Faults,
+    faults: ErrorCollector,
 ) -> None:
     """Raise `GeotuneError` for what has no counterpart; `faults` may keep it, name by name."""
     by_stem = "; the two are matched by stem, without data.image_suffix and data.mask_suffix"
@@ -101,7 +101,7 @@ def _pair(
     ):
         if names:
             said.append(
-                f"{folder}: {counted(len(names), what)} without {lacks} there: {some(names, 10)}"
+                f"{folder}: {pluralize(len(names), what)} without {lacks} there: {join_some(names, 10)}"
             )
     if said:
         raise GeotuneError("; ".join(said) + by_stem)

@@ -19,7 +19,7 @@ from pyproj import Geod, Proj
 from scipy.spatial import cKDTree
 
 from geotune.data.raster.crs import DEGREES, transformer
-from geotune.data.raster.source import apply
+from geotune.data.raster.source import apply_affine
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import Scene
 from geotune.types import GeotuneError
@@ -60,7 +60,7 @@ class Overlap(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Gap:
+class Distance:
     """How far apart two groups of scenes are.
 
     Attributes:
@@ -85,7 +85,7 @@ def footprint(scene: Scene) -> Footprint | None:
     along = np.linspace(0, 1, SIDE_POINTS, endpoint=False)
     across = np.concatenate([along, along * 0 + 1, 1 - along, along * 0])
     down = np.concatenate([along * 0, along, along * 0 + 1, 1 - along])
-    xs, ys = apply(raster.transform, col + across * width, row + down * height)
+    xs, ys = apply_affine(raster.transform, col + across * width, row + down * height)
     try:
         longitudes, latitudes = transformer(raster.crs, DEGREES).transform(xs, ys)
     except GeotuneError:  # such as a CRS of a drawing
@@ -99,7 +99,7 @@ def footprint(scene: Scene) -> Footprint | None:
     return Footprint(scene.name, raster.path, outline, centre, radius, pixel)
 
 
-def gap(ones: Sequence[Footprint], others: Sequence[Footprint]) -> Gap | None:
+def gap(ones: Sequence[Footprint], others: Sequence[Footprint]) -> Distance | None:
     """How far apart two groups of scenes are; None where one of them is empty."""
     if not ones or not others:
         return None
@@ -119,10 +119,12 @@ def gap(ones: Sequence[Footprint], others: Sequence[Footprint]) -> Gap | None:
         if nearest is None or distance < nearest[0]:
             nearest = distance, one, close[i]
     assert nearest is not None  # the two nearest centres are candidates
-    return Gap(*nearest, tuple(sorted(overlaps, key=lambda found: -found.area_m2)))
+    return Distance(*nearest, tuple(sorted(overlaps, key=lambda found: -found.area_m2)))
 
 
-def nearer_than(ones: Sequence[Footprint], others: Sequence[Footprint], metres: float) -> set[str]:
+def within_distance(
+    ones: Sequence[Footprint], others: Sequence[Footprint], metres: float
+) -> set[str]:
     """The names of those of `ones` that are nearer than `metres` to one of `others`."""
     found: set[str] = set()
     if not ones or not others:

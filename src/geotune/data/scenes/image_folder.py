@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geotune.data.issues import Faults
+from geotune.data.issues import ErrorCollector
 from geotune.data.labels.image_labels import ImageLabels, Said
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.find import RASTER_SUFFIXES
-from geotune.data.scenes.open_scenes import same_bands
+from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import part_of
+from geotune.data.splits.base import split_of
 from geotune.types import GeotuneError
 
 SEPARATOR = ";"
@@ -38,7 +38,7 @@ def open_images(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    faults: Faults | None = None,
+    faults: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Images with their labels, sorted by name; each is a scene that no window cuts.
 
@@ -60,7 +60,7 @@ def open_images(
     images, an image that is not there or that has two labels, a column that is missing and what is
     no number.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     if not images.is_dir():
         raise GeotuneError(f"{images}: there is no such folder; mend data.images")
     if labels is None:
@@ -82,7 +82,7 @@ def open_images(
             opened.append(
                 Scene(name, raster, said, group=name, part=image.part, attributes=image.row)
             )
-    return same_bands(opened, faults)
+    return drop_inconsistent_bands(opened, faults)
 
 
 class Named(NamedTuple):
@@ -120,7 +120,7 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> Found:
 
 
 def _by_table(
-    images: Path, table: Path, classes: Sequence[str], column: str, faults: Faults
+    images: Path, table: Path, classes: Sequence[str], column: str, faults: ErrorCollector
 ) -> Found:
     read = READERS[column]
     found: Found = {}
@@ -133,7 +133,7 @@ def _by_table(
                     f"{where}: there is no image {path}; mend the row, or data.images, from which "
                     "paths start"
                 )
-            part = part_of(row.get("split", ""), where)
+            part = split_of(row.get("split", ""), where)
             target = read(row[column].strip(), classes, where)
             _add(found, images, Named(path, target, part, row), where)
     return found

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from geotune.data.issues import Faults
+from geotune.data.issues import ErrorCollector
 from geotune.data.labels.base import LabelReader
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns, find_files, first_file
-from geotune.data.scenes.patterns import fill
+from geotune.data.scenes.patterns import format_pattern
 from geotune.data.scenes.scene import Scene
-from geotune.data.scenes.table import Listed, is_list, read_list
+from geotune.data.scenes.table import SceneEntry, is_list, read_list
 from geotune.types import GeotuneError
 
 
@@ -29,7 +29,7 @@ def open_scenes(
     nodata: float | None = None,
     resolution: float | None = None,
     missing: Literal["refuse", "empty"] = "refuse",
-    faults: Faults | None = None,
+    faults: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Scenes of the patterns or lists `scenes`, with their labels.
 
@@ -39,23 +39,23 @@ def open_scenes(
     nothing is found, labels are missing, a file is unreadable, or no label lies in any scene;
     `faults` may keep what is wrong with single files.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, faults=faults)
     label_files = label_files_of(found, labels)
     found = _without_labels(found, label_files)
     gone = [name for name in found if not label_files[name].is_file()]
     refused = missing == "refuse"
     if found and (len(gone) == len(found) or (gone and refused and not faults.keep)):
-        refuse_missing(gone, label_files)
+        raise_missing_labels(gone, label_files)
     opened = []
     for name, said in found.items():
         with faults.of(name, first_file(said.files)):
             if refused and name in gone:
-                refuse_missing([name], label_files)
+                raise_missing_labels([name], label_files)
             raster = _raster(said, bands, wanted_bands, nodata, resolution)
             scene = Scene(name, raster, read(label_files[name], raster), group=name)
-            opened.append(described(scene, said))
-    opened = same_bands(opened, faults)
+            opened.append(with_attributes(scene, said))
+    opened = drop_inconsistent_bands(opened, faults)
     require_overlap(opened, faults)
     return opened
 
@@ -70,12 +70,12 @@ def open_rasters(
 ) -> dict[str, RasterSource]:
     """The images of the patterns or lists `scenes` by name, without labels."""
     found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands)
-    return open_found(found, Faults(), bands, wanted_bands, nodata, resolution)
+    return open_entries(found, ErrorCollector(), bands, wanted_bands, nodata, resolution)
 
 
-def open_found(
-    found: Mapping[str, Listed],
-    faults: Faults,
+def open_entries(
+    found: Mapping[str, SceneEntry],
+    faults: ErrorCollector,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
@@ -90,7 +90,7 @@ def open_found(
 
 
 def _raster(
-    said: Listed,
+    said: SceneEntry,
     bands: Names | None,
     wanted_bands: Sequence[str] | None,
     nodata: float | None,
@@ -107,21 +107,21 @@ def list_scenes(
     *,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
-    faults: Faults | None = None,
-) -> dict[str, Listed]:
+    faults: ErrorCollector | None = None,
+) -> dict[str, SceneEntry]:
     """What is known of each scene before it is opened, by its name.
 
     `scenes` are patterns, as `find_files` takes them, and lists, as `read_list` does. Raises
     `GeotuneError` where nothing is found, and for two scenes of one name.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorCollector()
     if isinstance(scenes, Mapping):
         files = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
-        return {name: Listed(each) for name, each in files.items()}
+        return {name: SceneEntry(each) for name, each in files.items()}
     every = [scenes] if isinstance(scenes, str) else list(scenes)
     patterns = [each for each in every if not is_list(each)]
     found = {
-        name: Listed(files)
+        name: SceneEntry(files)
         for name, files in find_files(patterns, bands=bands, wanted_bands=wanted_bands).items()
     }
     for path in (Path(each) for each in every if is_list(each)):
@@ -132,12 +132,12 @@ def list_scenes(
     return found
 
 
-def described(scene: Scene, said: Listed) -> Scene:
+def with_attributes(scene: Scene, said: SceneEntry) -> Scene:
     """The scene with what its list says of it."""
     return replace(scene, part=said.part, attributes=said.attributes)
 
 
-def label_files_of(found: Mapping[str, Listed], labels: str | None) -> dict[str, Path]:
+def label_files_of(found: Mapping[str, SceneEntry], labels: str | None) -> dict[str, Path]:
     """The label file of each scene. Raises `GeotuneError` where nothing says it."""
     files = {}
     for name, said in found.items():
@@ -151,7 +151,7 @@ def label_files_of(found: Mapping[str, Listed], labels: str | None) -> dict[str,
     return files
 
 
-def refuse_missing(
+def raise_missing_labels(
     missing: Sequence[str], label_files: Mapping[str, Path], otherwise: str = ""
 ) -> NoReturn:
     """Raise `GeotuneError` for scenes of which the label files are not there."""
@@ -165,7 +165,7 @@ def refuse_missing(
 
 def label_file(labels: str, name: str) -> Path:
     """The label file of a scene, which may not be there, by the pattern `labels`."""
-    found = fill(labels, {"stem": name, "scene": name})
+    found = format_pattern(labels, {"stem": name, "scene": name})
     if not found:
         return Path(labels.replace("{stem}", name).replace("{scene}", name))
     if len(found) > 1:
@@ -177,8 +177,8 @@ def label_file(labels: str, name: str) -> Path:
 
 
 def _without_labels(
-    found: Mapping[str, Listed], label_files: Mapping[str, Path]
-) -> dict[str, Listed]:
+    found: Mapping[str, SceneEntry], label_files: Mapping[str, Path]
+) -> dict[str, SceneEntry]:
     """The scenes without those that are the label of another."""
     owner = {path.absolute(): name for name, path in label_files.items() if path.is_file()}
     return {
@@ -188,7 +188,7 @@ def _without_labels(
     }
 
 
-def same_bands(scenes: Sequence[Scene], faults: Faults) -> list[Scene]:
+def drop_inconsistent_bands(scenes: Sequence[Scene], faults: ErrorCollector) -> list[Scene]:
     """The scenes that have the bands, and the names for them, that most have.
 
     Raises `GeotuneError` for the others, unless `faults` keep it.
@@ -209,7 +209,7 @@ def same_bands(scenes: Sequence[Scene], faults: Faults) -> list[Scene]:
     return kept
 
 
-def require_overlap(scenes: Sequence[Scene], faults: Faults) -> None:
+def require_overlap(scenes: Sequence[Scene], faults: ErrorCollector) -> None:
     """Raise `GeotuneError` where no label lies in any scene, unless `faults` keep it."""
     held = [scene for scene in scenes if scene.labels.overlaps is not None]
     if held and not any(scene.labels.overlaps for scene in held):

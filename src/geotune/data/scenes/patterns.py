@@ -45,7 +45,7 @@ def find(pattern: str, bands: Sequence[str] = (), fields: Sequence[str] = NAMES)
     return found
 
 
-def fill(pattern: str, names: Mapping[str, str]) -> list[Path]:
+def format_pattern(pattern: str, names: Mapping[str, str]) -> list[Path]:
     """Files of `pattern` with `names` put for what stands in braces.
 
     The path itself where it has no `*`, even if it does not exist.

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
-from geotune.data.labels.raster_labels import place
-from geotune.data.raster.io import Grid, dataset, reading, warped
+from geotune.data.labels.raster_labels import align_to_grid
+from geotune.data.raster.io import Grid, open_dataset, raster_errors, warped
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import label_file
@@ -19,7 +19,7 @@ from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)
-class Rule:
+class QARule:
     """Which values of a mask flag a pixel.
 
     Attributes:
@@ -34,7 +34,7 @@ class Rule:
     band: int = 1
     hide: bool = False
 
-    def flags(self, raw: NDArray[Any]) -> NDArray[np.bool_]:
+    def masks(self, raw: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of a mask's values, whole numbers, flag their pixel."""
         flagged: NDArray[np.bool_] = np.isin(raw, self.values)
         if self.bits:
@@ -54,7 +54,7 @@ class Quality:
     """
 
     path: Path
-    rule: Rule
+    rule: QARule
     shape: tuple[int, int]
     grid: Grid | None
 
@@ -65,25 +65,25 @@ class Quality:
         if inner is None:
             return found
         where = RasterioWindow(inner.col, inner.row, inner.width, inner.height)
-        with reading(self.path):
+        with raster_errors(self.path):
             source = (
-                dataset(self.path)
+                open_dataset(self.path)
                 if self.grid is None
                 else warped(self.path, self.grid, self._clear)
             )
             raw = source.read(self.rule.band, window=where)
-        found[inner.within(window)] = self.rule.flags(raw)
+        found[inner.within(window)] = self.rule.masks(raw)
         return found
 
     @property
     def _clear(self) -> int:
         """A value that flags nothing, for what lies beyond the mask."""
         values = np.arange(128, dtype=np.uint8)
-        return int(values[~self.rule.flags(values)][0])
+        return int(values[~self.rule.masks(values)][0])
 
 
 def with_quality(
-    sources: dict[str, RasterSource], pattern: str, rule: Rule
+    sources: dict[str, RasterSource], pattern: str, rule: QARule
 ) -> dict[str, RasterSource]:
     """The images with the masks that `pattern` names by `{stem}`, the scene's name.
 
@@ -96,13 +96,13 @@ def with_quality(
     }
 
 
-def open_quality(path: Path, raster: RasterSource, rule: Rule) -> Quality:
+def open_quality(path: Path, raster: RasterSource, rule: QARule) -> Quality:
     """The mask of the image `raster`; see `with_quality`."""
     if not path.is_file():
         raise GeotuneError(
             f"{path}: there is no such mask for {raster.path}; mend data.quality.pattern"
         )
-    handle = dataset(path, anew=True)
+    handle = open_dataset(path, anew=True)
     if rule.band > handle.count:
         raise GeotuneError(
             f"{path}: has {handle.count} bands, but data.quality.band is {rule.band}"
@@ -117,5 +117,5 @@ def open_quality(path: Path, raster: RasterSource, rule: Rule) -> Quality:
         raise GeotuneError(
             f"{path}: holds {dtype} values, which have no bit {most}; mend data.quality.bits"
         )
-    grid, _, _ = place(path, raster, handle)
+    grid, _, _ = align_to_grid(path, raster, handle)
     return Quality(path, rule, raster.shape, grid)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geotune.data.labels.base import Labels
 from geotune.data.raster.source import Image, RasterSource
-from geotune.data.raster.warp import View, blended
+from geotune.data.raster.warp import AffineCrop, warp_bilinear
 from geotune.data.raster.windows import Window, grid
 from geotune.types import Target
 
@@ -52,7 +52,7 @@ class Scene:
         """As `RasterSource.inspect`, of the scene's own pixels only."""
         if self.area is None:
             return self.raster.inspect(window)
-        dates = (self.raster.steps,) if self.raster.dates else ()
+        dates = (self.raster.num_dates,) if self.raster.dates else ()
         shape = len(self.raster.bands), *dates, window.height, window.width
         image, wrong = np.full(shape, np.nan, np.float32), np.zeros(shape, np.bool_)
         inner = window.clip(self.shape)
@@ -72,11 +72,11 @@ class Scene:
         usable = has_data(image) & self.clear(window)
         return image, self.labels.read(self.place(window)).shown(usable)
 
-    def view(self, view: View) -> tuple[Image, Target]:
+    def view(self, view: AffineCrop) -> tuple[Image, Target]:
         """As `read`, at any angle and scale."""
         around, target = self.read(view.window)
-        image = blended(around, view.to, view.shape)
-        return image, target.placed(view.to, view.shape).shown(has_data(image))
+        image = warp_bilinear(around, view.transform, view.shape)
+        return image, target.placed(view.transform, view.shape).shown(has_data(image))
 
     def target(self) -> Target:
         """The target of the whole scene, whose image is read a piece at a time."""

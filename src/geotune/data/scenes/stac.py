@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geotune.data.issues import Faults, at
+from geotune.data.issues import ErrorCollector, location
 from geotune.data.scenes.find import RASTER_SUFFIXES, on_disk
-from geotune.data.scenes.table import Listed
-from geotune.data.splits.base import part_of
+from geotune.data.scenes.table import SceneEntry
+from geotune.data.splits.base import split_of
 from geotune.types import GeotuneError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, Recursio
 
 
 def read_stac(
-    path: Path, wanted_bands: Sequence[str] | None, faults: Faults
-) -> Iterator[tuple[str, str, Listed]]:
+    path: Path, wanted_bands: Sequence[str] | None, faults: ErrorCollector
+) -> Iterator[tuple[str, str, SceneEntry]]:
     """Of each item its place in words, its name and what it says.
 
     Raises `GeotuneError` for a file that is no STAC, and for items whose images are not files.
@@ -45,10 +45,10 @@ def read_stac(
             labels = [
                 _file(asset, where) for key, asset in item.assets.items() if _labels(key, asset)
             ]
-            listed = Listed(
+            listed = SceneEntry(
                 _images(item, wanted_bands, where),
                 labels[0] if labels else None,
-                part_of(said.get("split", ""), where),
+                split_of(said.get("split", ""), where),
                 item.datetime.date() if item.datetime else None,
                 said,
             )
@@ -151,7 +151,7 @@ def _image(key: str, asset: Asset) -> bool:
 
 
 def _file(asset: Asset, where: str) -> Path:
-    with at(where):
+    with location(where):
         path = Path(on_disk(str(asset.get_absolute_href() or asset.href)))
     if not path.is_file():
         raise GeotuneError(f"{where}: there is no file {path}; mend the item")

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from geotune.data.issues import Faults, at
+from geotune.data.issues import ErrorCollector, location
 from geotune.data.raster.metadata import date_in
 from geotune.data.raster.open_raster import Files
 from geotune.data.scenes.find import Names, find_files, on_disk
-from geotune.data.splits.base import part_of
+from geotune.data.splits.base import split_of
 from geotune.data.text_io import rows
 from geotune.types import GeotuneError
 
@@ -33,7 +33,7 @@ Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Listed:
+class SceneEntry:
     """What is known of a scene before its files are opened.
 
     Attributes:
@@ -56,8 +56,8 @@ def is_list(path: str) -> bool:
 
 
 def read_list(
-    path: Path, bands: Names | None, wanted_bands: Sequence[str] | None, faults: Faults
-) -> dict[str, Listed]:
+    path: Path, bands: Names | None, wanted_bands: Sequence[str] | None, faults: ErrorCollector
+) -> dict[str, SceneEntry]:
     """The scenes of a list by name, in its order.
 
     `bands` and `wanted_bands` are those of `find_files`. Raises `GeotuneError` for a list that is
@@ -72,7 +72,7 @@ def read_list(
     else:
         table = _csv(path) if path.suffix.lower() in TABLES else _parquet(path)
         named = _scenes(path, table, bands, wanted_bands, faults)
-    found: dict[str, Listed] = {}
+    found: dict[str, SceneEntry] = {}
     for place, name, said in named:
         with faults.of(name, path):
             if name in found:
@@ -85,7 +85,7 @@ def read_list(
     return found
 
 
-def day_of(said: str, where: str) -> date | None:
+def parse_date(said: str, where: str) -> date | None:
     """The day that a list says; raises `GeotuneError` for what is none."""
     if not said.strip():
         return None
@@ -100,14 +100,14 @@ def _scenes(
     table: Iterator[tuple[str, Row]],
     bands: Names | None,
     wanted_bands: Sequence[str] | None,
-    faults: Faults,
-) -> Iterator[tuple[str, str, Listed]]:
+    faults: ErrorCollector,
+) -> Iterator[tuple[str, str, SceneEntry]]:
     for place, row in table:
         where = f"{path}: {place}"
         with faults.of(row.get("name") or row.get("image") or place, path):
             if not row.get("image"):
                 raise GeotuneError(f"{where}: has no image; give the column image a path")
-            with at(where):
+            with location(where):
                 files = find_files(
                     _from(path, row["image"]), bands=bands, wanted_bands=wanted_bands
                 )
@@ -118,18 +118,18 @@ def _scenes(
                 )
             [(name, found)] = files.items()
             label = row.get("label")
-            said = Listed(
+            said = SceneEntry(
                 found,
                 _label(path, label, where) if label else None,
-                part_of(row.get("split", ""), where),
-                day_of(row.get("date", ""), where),
+                split_of(row.get("split", ""), where),
+                parse_date(row.get("date", ""), where),
                 row,
             )
             yield place, row.get("name") or name, said
 
 
 def _label(path: Path, said: str, where: str) -> Path:
-    with at(where):
+    with location(where):
         return path.parent / on_disk(said)
 
 

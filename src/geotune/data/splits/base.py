@@ -13,13 +13,13 @@ import numpy as np
 from geotune.data.scenes.scene import Scene
 from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
-from geotune.utils.text import counted, some
+from geotune.utils.text import join_some, pluralize
 
-Parts = dict[str, list[Scene]]
+Splits = dict[str, list[Scene]]
 """The scenes of `train`, `val` and `test`; `test` may be empty."""
 
 
-def part_of(said: str, where: str) -> str | None:
+def split_of(said: str, where: str) -> str | None:
     """The part that a list says of an image, None where it says none.
 
     Raises `GeotuneError`, beginning with `where`, for what is no part.
@@ -30,13 +30,13 @@ def part_of(said: str, where: str) -> str | None:
     return part or None
 
 
-def parts_of(
+def splits_of(
     scenes: Sequence[Scene],
     groups: Mapping[str, str],
     named: Mapping[str, Sequence[str]],
     what: str,
     gone: Sequence[str] = (),
-) -> Parts:
+) -> Splits:
     """The scenes in the parts in which their groups are named.
 
     Args:
@@ -65,27 +65,29 @@ def parts_of(
                     f"data.split: {what} {group} is in {place_of[group]} and in {part}; "
                     "leave it in one"
                 )
-    parts: Parts = {part: [] for part in PARTS}
+    parts: Splits = {part: [] for part in PARTS}
     for scene in scenes:
         place = place_of.get(groups[scene.name])
         if place is not None:
             parts[place].append(replace(scene, group=groups[scene.name]))
-    return require_parts(parts, scenes)
+    return require_splits(parts, scenes)
 
 
-def require_parts(parts: Parts, scenes: Sequence[Scene]) -> Parts:
+def require_splits(parts: Splits, scenes: Sequence[Scene]) -> Splits:
     """The parts. Raises `GeotuneError` where none of the `scenes` trains or none validates."""
     for part in ("train", "val"):
         if not parts[part]:
             raise GeotuneError(
                 f"data.split: no scene is left for {part} "
-                f"({counted(len(scenes), 'scene')}: {some([scene.name for scene in scenes], 10)}); "
+                f"({pluralize(len(scenes), 'scene')}: {join_some([scene.name for scene in scenes], 10)}); "
                 "name fewer elsewhere or give more scenes"
             )
     return parts
 
 
-def draw(names: Sequence[str], *, val: float, test: float, seed: int) -> dict[str, list[str]]:
+def random_split(
+    names: Sequence[str], *, val: float, test: float, seed: int
+) -> dict[str, list[str]]:
     """Names drawn at random into the parts; at least one for each share above 0."""
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     counts = [max(1, round(share * len(names))) if share > 0 else 0 for share in (val, test)]
@@ -97,7 +99,7 @@ def draw(names: Sequence[str], *, val: float, test: float, seed: int) -> dict[st
     }
 
 
-def some_to_train(parts: Parts, fraction: float, *, seed: int) -> Parts:
+def subsample_train(parts: Splits, fraction: float, *, seed: int) -> Splits:
     """The parts with a share of the training scenes, rounded to whole ones, in their order.
 
     What a smaller share draws is in every larger one of the same seed. Raises `GeotuneError` where
@@ -118,4 +120,4 @@ def some_to_train(parts: Parts, fraction: float, *, seed: int) -> Parts:
 def _nearest(name: str, known: Iterable[str]) -> str:
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {some(choices, 10)}"
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {join_some(choices, 10)}"

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts, parts_of
+from geotune.data.splits.base import Splits, splits_of
 from geotune.data.splits.groups import group_of
 from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 
 def split_by_list(
@@ -22,7 +22,7 @@ def split_by_list(
     test: Sequence[str] | Path = (),
     by: str = "scene",
     gone: Sequence[str] = (),
-) -> Parts:
+) -> Splits:
     """Scenes by name; a part may be a text file with a name on each line.
 
     A name may have its file's suffix; `by` says which region a scene is of (see `group_of`). Raises
@@ -32,7 +32,7 @@ def split_by_list(
     named = {
         part: _names(names) for part, names in (("train", train), ("val", val), ("test", test))
     }
-    parts = parts_of(scenes, {scene.name: scene.name for scene in scenes}, named, "scene", gone)
+    parts = splits_of(scenes, {scene.name: scene.name for scene in scenes}, named, "scene", gone)
     return {
         part: [replace(scene, group=group_of(scene, by)) for scene in members]
         for part, members in parts.items()
@@ -41,7 +41,7 @@ def split_by_list(
 
 def split_by_column(
     scenes: Sequence[Scene], *, by: str = "scene", gone: Sequence[str] = ()
-) -> Parts:
+) -> Splits:
     """Each image in the part that its labels name; `by` says which region it is of.
 
     Raises `GeotuneError` where they name none, or another one, and for an empty part.
@@ -49,7 +49,7 @@ def split_by_column(
     silent = [scene.name for scene in scenes if scene.part is None]
     if silent:
         raise GeotuneError(
-            f"data.split.kind column: no part is named for {some(silent, 10)}; give data.labels, a "
+            f"data.split.kind column: no part is named for {join_some(silent, 10)}; give data.labels, a "
             "CSV with a column split, or use another data.split"
         )
     named = {part: [scene.name for scene in scenes if scene.part == part] for part in PARTS}

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts, draw, require_parts
+from geotune.data.splits.base import Splits, random_split, require_splits
 from geotune.data.splits.groups import group_of
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 
 def split_into_folds(
@@ -23,7 +23,7 @@ def split_into_folds(
     val: float | None = None,
     seed: int = 0,
     gone: Sequence[str] = (),
-) -> Parts:
+) -> Splits:
     """One fold tests, the next one validates, the others train.
 
     Args:
@@ -45,7 +45,7 @@ def split_into_folds(
     least = 3 if val is None else 2
     if len(parted) < least:
         raise GeotuneError(
-            f"data.split.folds: {len(parted)} folds of {len(sizes)} groups ({some(list(sizes))}); "
+            f"data.split.folds: {len(parted)} folds of {len(sizes)} groups ({join_some(list(sizes))}); "
             f"expected at least {least}: one tests, one validates, the others train"
         )
     tested = _number(fold, parted)
@@ -54,8 +54,8 @@ def split_into_folds(
     if val is None:
         held = {scene.name for scene in rest if scene.group in parted[(tested + 1) % len(parted)]}
     else:
-        held = set(draw(sorted(s.name for s in rest), val=val, test=0, seed=seed)["val"])
-    return require_parts(
+        held = set(random_split(sorted(s.name for s in rest), val=val, test=0, seed=seed)["val"])
+    return require_splits(
         {
             "train": [scene for scene in rest if scene.name not in held],
             "val": [scene for scene in rest if scene.name in held],
@@ -89,5 +89,5 @@ def _number(fold: int | str, folds: Sequence[Sequence[str]]) -> int:
     near = difflib.get_close_matches(str(fold), groups, n=1)
     raise GeotuneError(
         f"data.split.fold: found {fold!r}, expected 1 to {len(folds)} or one of "
-        f"{some(groups, 10)}" + (f"; did you mean {near[0]}?" if near else "")
+        f"{join_some(groups, 10)}" + (f"; did you mean {near[0]}?" if near else "")
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts, draw, parts_of
+from geotune.data.splits.base import Splits, random_split, splits_of
 from geotune.types import GeotuneError
 
 
@@ -49,7 +49,7 @@ def split_by_group(
     val: Sequence[str],
     test: Sequence[str] = (),
     gone: Sequence[str] = (),
-) -> Parts:
+) -> Splits:
     """Groups (see `group_of`) held out by name; what is not named trains.
 
     Raises `GeotuneError` for a group that no scene has, one in two parts, a scene without a group,
@@ -60,7 +60,7 @@ def split_by_group(
     taken = {*val, *test}
     rest = [group for group in dict.fromkeys(groups.values()) if group not in taken]
     what = "group" if by != "scene" else "scene"
-    return parts_of(scenes, groups, {"train": rest, **held}, what, gone)
+    return splits_of(scenes, groups, {"train": rest, **held}, what, gone)
 
 
 def split_at_random(
@@ -71,11 +71,11 @@ def split_at_random(
     seed: int = 0,
     by: str = "scene",
     gone: Sequence[str] = (),
-) -> Parts:
+) -> Splits:
     """Whole groups (see `group_of`) drawn at random; at least one for each share above 0.
 
     Raises `GeotuneError` where a part but test would be empty.
     """
     groups = {scene.name: group_of(scene, by) for scene in scenes}
-    drawn = draw(sorted(set(groups.values())), val=val, test=test, seed=seed)
-    return parts_of(scenes, groups, drawn, "group", gone)
+    drawn = random_split(sorted(set(groups.values())), val=val, test=test, seed=seed)
+    return splits_of(scenes, groups, drawn, "group", gone)

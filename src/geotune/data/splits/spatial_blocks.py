@@ -19,12 +19,12 @@ import numpy as np
 
 from geotune.data.raster.metadata import METRES_PER_DEGREE
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.footprints import Footprint, footprint, nearer_than
+from geotune.data.scenes.footprints import Footprint, footprint, within_distance
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts, draw, require_parts
+from geotune.data.splits.base import Splits, random_split, require_splits
 from geotune.datasets.base import PARTS
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 
 def split_by_blocks(
@@ -36,7 +36,7 @@ def split_by_blocks(
     test: float = 0.2,
     seed: int = 0,
     gone: Sequence[str] = (),
-) -> Parts:
+) -> Splits:
     """Blocks drawn at random into the parts; at least one for each share above 0.
 
     Args:
@@ -69,13 +69,13 @@ def split_by_blocks(
             for scene, place in zip(small, places, strict=True)
         ]
     together = [*pieces, *small]
-    drawn = draw(sorted({scene.group for scene in together}), val=val, test=test, seed=seed)
+    drawn = random_split(sorted({scene.group for scene in together}), val=val, test=test, seed=seed)
     part_of = {group: part for part, groups in drawn.items() for group in groups}
-    parts: Parts = {part: [] for part in PARTS}
+    parts: Splits = {part: [] for part in PARTS}
     for scene in together:
         parts[part_of[scene.group]].append(scene)
     crowded = _crowded(parts, {place.scene: place for place in places}, buffer)
-    return require_parts(
+    return require_splits(
         {
             part: [scene for scene in members if scene.name not in crowded]
             for part, members in parts.items()
@@ -88,7 +88,7 @@ def _cut(scene: Scene, side: str, buffer: str) -> list[Scene] | None:
     """The blocks of a scene without half the buffer around each; None where it is but one."""
     length, gap = _in_pixels(side, scene), math.ceil(_in_pixels(buffer, scene))
     counts = [max(1, math.floor(pixels / length)) for pixels in scene.shape]
-    if counts == [1, 1] or scene.labels.whole:
+    if counts == [1, 1] or scene.labels.image_level:
         return None
     rows, cols = (
         [
@@ -113,7 +113,7 @@ def _cut(scene: Scene, side: str, buffer: str) -> list[Scene] | None:
     return pieces
 
 
-def _crowded(parts: Parts, places: dict[str, Footprint], buffer: str) -> set[str]:
+def _crowded(parts: Splits, places: dict[str, Footprint], buffer: str) -> set[str]:
     """Small scenes that lie nearer to another part's than the buffer: of the earlier part."""
     crowded: set[str] = set()
     placed = {
@@ -124,7 +124,7 @@ def _crowded(parts: Parts, places: dict[str, Footprint], buffer: str) -> set[str
         held = [place for other in others for place in placed[other]]
         if placed[part] and held:
             metres = max(_in_metres(buffer, place) for place in (*placed[part], *held))
-            crowded |= nearer_than(placed[part], held, metres)
+            crowded |= within_distance(placed[part], held, metres)
     return crowded
 
 
@@ -134,7 +134,7 @@ def _places(scenes: Sequence[Scene]) -> list[Footprint]:
     if silent:
         raise GeotuneError(
             f"{silent[0]}: is no larger than a block and does not say where it lies "
-            f"({len(silent)} such: {some(silent)}); expected a CRS and a place, a smaller "
+            f"({len(silent)} such: {join_some(silent)}); expected a CRS and a place, a smaller "
             "data.split.side, or another data.split"
         )
     return [place for place in found if place is not None]

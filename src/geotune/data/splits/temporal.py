@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import date
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Parts, require_parts
+from geotune.data.splits.base import Splits, require_splits
 from geotune.data.splits.groups import group_of
 from geotune.types import GeotuneError
-from geotune.utils.text import some
+from geotune.utils.text import join_some
 
 
 def split_by_date(
@@ -20,7 +20,7 @@ def split_by_date(
     test: date | None = None,
     by: str | None = None,
     gone: Sequence[str] = (),
-) -> Parts:
+) -> Splits:
     """Scenes before the day `val` train, those from it on validate, those from `test` on test.
 
     The day comes from the files' tags or names (see `acquisition.date_of`), or from what `by` finds
@@ -33,10 +33,10 @@ def split_by_date(
     if silent:
         raise GeotuneError(
             f"{silent[0]}: says no date, neither in a tag such as ACQUISITIONDATETIME nor in its "
-            f"name ({len(silent)} such: {some([str(path) for path in silent])}); say with "
+            f"name ({len(silent)} such: {join_some([str(path) for path in silent])}); say with "
             "data.split.by where in the name it stands"
         )
-    parts: Parts = {"train": [], "val": [], "test": []}
+    parts: Splits = {"train": [], "val": [], "test": []}
     for scene in scenes:
         day = days[scene.name]
         assert day is not None
@@ -47,7 +47,7 @@ def split_by_date(
         raise GeotuneError(
             f"data.split.test {test}: no scene is of that day or later, the last is of {last}"
         )
-    return require_parts(parts, scenes)
+    return require_splits(parts, scenes)
 
 
 def _day(scene: Scene, by: str | None) -> date | None:

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, fingerprint, pad_to_multiple
-from geotune.methods.core.block_hooks import looking_inside
+from geotune.methods.core.block_hooks import capture_block_activations
 from geotune.methods.core.inserted import is_inserted
-from geotune.methods.core.quantization import Precision, hold_frozen
-from geotune.methods.core.reader import Inside, Reader
+from geotune.methods.core.quantization import Precision, quantize_frozen
+from geotune.methods.core.reader import BlockActivations, Reader
 from geotune.methods.core.stem import Stem
 from geotune.registry import METHODS
 from geotune.types import FeatureMaps, GeotuneError, Tap
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
         reader: Reader,
         method: Method | None = None,
         *,
-        constant_backbone: bool,
+        backbone_frozen: bool,
         backbone_trains: bool = False,
         merge: Callable[[nn.Module], None] | None = None,
     ) -> None:
@@ -106,8 +106,8 @@ class Encoder(nn.Module):
         stem = method.stem if method else 0
         self.stem = Stem(len(backbone.bands) * backbone.timesteps, stem) if stem else None
         if method and method.frozen_precision != "fp32":
-            hold_frozen(backbone, method.frozen_precision)
-        self.constant_backbone = constant_backbone
+            quantize_frozen(backbone, method.frozen_precision)
+        self.constant_backbone = backbone_frozen
         self.backbone_trains = backbone_trains
         self._merge = merge
         self.merged = False
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         padded = pad_to_multiple(images, self.backbone.pad_to)
         state = self.reader.start(padded)
 
-        def take(index: int, feature: Tensor, inside: Inside | None) -> None:
+        def take(index: int, feature: Tensor, inside: BlockActivations | None) -> None:
             nonlocal state
             state = self.reader(state, index, feature, inside)
 
@@ -139,7 +139,7 @@ class Encoder(nn.Module):
         if features is None:
             tokens = self._run(images, time, location, take)
         else:
-            for index in self.reader.wanted:
+            for index in self.reader.out_indices:
                 take(index, *self._kept(features, index, padded.new_empty(0)))
         maps = self.reader.finish(state)
         if self.stem is not None:
@@ -161,8 +161,8 @@ class Encoder(nn.Module):
         """
         kept: dict[str, Tensor] = {}
 
-        def take(index: int, feature: Tensor, inside: Inside | None) -> None:
-            for part in self.reader.reads(index):
+        def take(index: int, feature: Tensor, inside: BlockActivations | None) -> None:
+            for part in self.reader.required_inputs(index):
                 found = feature if part == "feature" else getattr(inside, part)
                 if found is not None:  # a block may have no attention
                     kept[f"{index}.{part}"] = found
@@ -175,7 +175,7 @@ class Encoder(nn.Module):
         images: Tensor,
         time: Tensor | None,
         location: Tensor | None,
-        take: Callable[[int, Tensor, Inside | None], None],
+        take: Callable[[int, Tensor, BlockActivations | None], None],
     ) -> Tensor | None:
         """Run the backbone and have each wanted tap taken at once. Returns its tokens."""
         reader = self.reader
@@ -184,32 +184,32 @@ class Encoder(nn.Module):
         def on_tap(index: int, feature: Tensor) -> Tensor:
             inside = seen.pop(index)(feature) if index in seen else None
             with torch.set_grad_enabled(tracking):
-                take(index, reader.reduced(index, feature), inside)
+                take(index, reader.compress(index, feature), inside)
             return feature.new_empty(0)  # the reader keeps what it needs
 
         with (
             torch.set_grad_enabled(tracking and not self.constant_backbone),
-            looking_inside(self.backbone, reader.looks_inside) as seen,
+            capture_block_activations(self.backbone, reader.internals_at) as seen,
         ):
             found: FeatureMaps = self.backbone(
-                images, time=time, location=location, taps=reader.wanted, on_tap=on_tap
+                images, time=time, location=location, taps=reader.out_indices, on_tap=on_tap
             )
         return found.tokens
 
     def _kept(
         self, features: Mapping[str, Tensor], index: int, nothing: Tensor
-    ) -> tuple[Tensor, Inside | None]:
+    ) -> tuple[Tensor, BlockActivations | None]:
         """A tap and the block's inside from kept features."""
         found = {
             part: features[name]
-            for part in self.reader.reads(index)
+            for part in self.reader.required_inputs(index)
             if (name := f"{index}.{part}") in features
         }
         feature = found.get("feature", nothing)
-        if index not in self.reader.looks_inside:
+        if index not in self.reader.internals_at:
             return feature, None
         before = found.get("before", nothing)
-        return feature, Inside(before, found.get("attention"), found.get("mlp"))
+        return feature, BlockActivations(before, found.get("attention"), found.get("mlp"))
 
     @contextmanager
     def without_backbone(self) -> Iterator[None]:
@@ -221,7 +221,7 @@ class Encoder(nn.Module):
         modules = dict(self._modules)
         backbone = self._modules.pop("backbone")
         object.__setattr__(self, "backbone", backbone)
-        self._modules["borrowed"] = nn.ModuleList(self.reader.borrowed())
+        self._modules["borrowed"] = nn.ModuleList(self.reader.shared_layers())
         try:
             yield
         finally:
@@ -232,11 +232,11 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
         """Show the reader the taps of some normalised images, before training."""
-        found = [self.backbone(**batch, taps=self.reader.wanted).maps for batch in batches]
+        found = [self.backbone(**batch, taps=self.reader.out_indices).maps for batch in batches]
         self.reader.calibrate(
             {
                 index: torch.cat([maps[at] for maps in found])
-                for at, index in enumerate(self.reader.wanted)
+                for at, index in enumerate(self.reader.out_indices)
             }
         )
 

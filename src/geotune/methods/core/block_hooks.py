@@ -9,16 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles
-from geotune.backbones.blocks import as_maps, no_places
-from geotune.methods.core.reader import Inside
+from geotune.backbones.blocks import no_spatial_tokens_error, tokens_to_maps
+from geotune.methods.core.reader import BlockActivations
 
 
 @contextmanager
-def looking_inside(
+def capture_block_activations(
     backbone: Backbone, indices: Sequence[int]
-) -> Iterator[dict[int, Callable[[Tensor], Inside]]]:
+) -> Iterator[dict[int, Callable[[Tensor], BlockActivations]]]:
     """While it is open, `found[i](map)` gives the inside of block `i` that has given this map."""
-    found: dict[int, Callable[[Tensor], Inside]] = {}
+    found: dict[int, Callable[[Tensor], BlockActivations]] = {}
     streams: dict[tuple[int, str], Tensor] = {}
     hooks: list[Any] = []
 
@@ -34,9 +34,9 @@ def looking_inside(
         def after(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             before, middle = streams.pop((index, "before")), streams.pop((index, "middle"), None)
 
-            def inside(feature: Tensor) -> Inside:
+            def inside(feature: Tensor) -> BlockActivations:
                 def to_map(stream: Tensor) -> Tensor:
-                    tiles = as_maps(backbone, index, stream).mean
+                    tiles = tokens_to_maps(backbone, index, stream).mean
                     stride = backbone.taps[index].stride  # the stream's own may be another
                     rows, columns = (round(side / stride) for side in backbone.canvas)
                     grid = feature.shape[-2] // rows, feature.shape[-1] // columns
@@ -47,8 +47,8 @@ def looking_inside(
 
                 stream = to_map(before)
                 if middle is not None:
-                    return Inside(stream, change(before, middle), change(middle, output))
-                return Inside(stream, None, change(before, output) if parts.mlp else None)
+                    return BlockActivations(stream, change(before, middle), change(middle, output))
+                return BlockActivations(stream, None, change(before, output) if parts.mlp else None)
 
             found[index] = inside
 
@@ -58,8 +58,8 @@ def looking_inside(
             hooks.append(seer.register_forward_pre_hook(keep("middle"), with_kwargs=True))
         hooks.append(block.register_forward_hook(after))
 
-    if indices and not (backbone.blocks and backbone.has_places):
-        raise no_places(backbone, "looking inside")
+    if indices and not (backbone.blocks and backbone.has_spatial_tokens):
+        raise no_spatial_tokens_error(backbone, "looking inside")
     try:
         for index in indices:
             watch(index)

@@ -94,7 +94,7 @@ class DeformableAttention(nn.Module):
         return out
 
 
-def places(size: Size, device: torch.device | None = None) -> Tensor:
+def reference_points(size: Size, device: torch.device | None = None) -> Tensor:
     """Centres of a map's pixels, `(height width, 2)`: x and y from 0 to 1 across the map."""
     rows, columns = ((torch.arange(side, device=device) + 0.5) / side for side in size)
     y, x = torch.meshgrid(rows, columns, indexing="ij")

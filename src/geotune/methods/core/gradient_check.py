@@ -9,7 +9,7 @@ from geotune.methods.core.base import Encoder
 from geotune.types import GeotuneError
 
 
-def probe(encoder: Encoder) -> Tensor:
+def probe_loss(encoder: Encoder) -> Tensor:
     """A random sum of an encoder's maps of a small random image; the same one every time."""
     training = encoder.training
     encoder.eval()
@@ -38,12 +38,12 @@ def dead_parameters(encoder: Encoder) -> list[str]:
     if not names:
         return []
     gradients = torch.autograd.grad(
-        probe(encoder), [parameters[n] for n in names], allow_unused=True
+        probe_loss(encoder), [parameters[n] for n in names], allow_unused=True
     )
     return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
 
 
-def require_alive(encoder: Encoder, called: str | None = None) -> Encoder:
+def check_trainable(encoder: Encoder, called: str | None = None) -> Encoder:
     """The encoder, if a gradient reaches everything that should train.
 
     `called` is the method's name where it is not the one that recipes give it. Raises

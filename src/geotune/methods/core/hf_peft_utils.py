@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import probe, require_alive
+from geotune.methods.core.gradient_check import check_trainable, probe_loss
 from geotune.methods.core.inserted import freeze, inserted
-from geotune.methods.core.reader import Levels
+from geotune.methods.core.reader import SelectedFeatures
 from geotune.types import GeotuneError
 
 _ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")
@@ -66,13 +66,13 @@ def target_layers(
                 f"method.targets {', '.join(targets)}: {other[0]} of {backbone.name} is a "
                 f"convolution, and {method} works on linear layers; name those"
             )
-        idle = _idle(backbone, {name: layers[name] for name in chosen})
+        idle = _unused(backbone, {name: layers[name] for name in chosen})
         _refuse(backbone, method, idle.unused, "no map that is handed on depends on them")
     else:
         fit = {
             n: layer for n, layer in layers.items() if convolutions or not _is_convolution(layer)
         }
-        idle = _idle(backbone, fit)
+        idle = _unused(backbone, fit)
         fit = {name: layer for name, layer in fit.items() if name not in idle.unused}
         chosen = (
             [name for name in fit if _is_usual(name)]
@@ -101,7 +101,7 @@ def target_layers(
     return {name: layers[name] for name in chosen}
 
 
-def put_in(backbone: Backbone, config: Any, method: str) -> None:
+def inject_adapter(backbone: Backbone, config: Any, method: str) -> None:
     """Put the tuner of a peft config around the layers that it names; freeze everything else.
 
     The tuner's own class is called, as peft's `inject_adapter_in_model` refuses those whose layers
@@ -133,14 +133,12 @@ def put_in(backbone: Backbone, config: Any, method: str) -> None:
                 inserted(part)
 
 
-def encoder_around(
-    backbone: Backbone, name: str, method: Method, *, merges: bool = True
-) -> Encoder:
+def build_encoder(backbone: Backbone, name: str, method: Method, *, merges: bool = True) -> Encoder:
     """The encoder of a backbone with a tuner's layers; raises `GeotuneError` for dead ones."""
     merges = merges and method.frozen_precision == "fp32"  # an update is lost in fewer bits
     encoder = _encoder(backbone, method, merge=_merge if merges else None)
     try:
-        return require_alive(encoder, name)
+        return check_trainable(encoder, name)
     except RuntimeError as error:
         raise GeotuneError(
             f"{name} on {backbone.name}: its layers cannot compute ({error}); choose other "
@@ -149,8 +147,8 @@ def encoder_around(
 
 
 def _encoder(backbone: Backbone, method: Method | None = None, **options: Any) -> Encoder:
-    levels = Levels(backbone)
-    return Encoder(backbone, levels, method, constant_backbone=False, **options)
+    levels = SelectedFeatures(backbone)
+    return Encoder(backbone, levels, method, backbone_frozen=False, **options)
 
 
 class _Idle(NamedTuple):
@@ -165,7 +163,7 @@ class _Idle(NamedTuple):
     unused: list[str]
 
 
-def _idle(backbone: Backbone, layers: dict[str, Layer]) -> _Idle:
+def _unused(backbone: Backbone, layers: dict[str, Layer]) -> _Idle:
     """Which of the layers an adapter around them would be dead in.
 
     Looked for before anything is put in: a tuner may share one parameter among all its layers,
@@ -196,7 +194,7 @@ def _without_gradient(encoder: Encoder, tensors: Mapping[str, Tensor]) -> list[s
     """Names of those that the maps do not depend on."""
     if not tensors:
         return []
-    total = probe(encoder)
+    total = probe_loss(encoder)
     if not total.requires_grad:
         return list(tensors)
     gradients = torch.autograd.grad(total, list(tensors.values()), allow_unused=True)

@@ -17,11 +17,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.blocks import no_places
+from geotune.backbones.blocks import no_spatial_tokens_error
 from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import require_alive
+from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.inserted import inserted
-from geotune.methods.core.reader import Levels
+from geotune.methods.core.reader import SelectedFeatures
 from geotune.types import GeotuneError
 from geotune.utils.activation_checkpointing import recompute
 
@@ -47,7 +47,7 @@ class Wrapped(nn.Module):
             return getattr(super().__getattr__("inner"), name)
 
 
-class After(Wrapped):
+class SequentialAdapter(Wrapped):
     """`part(inner(x))`."""
 
     def __init__(self, inner: nn.Module, part: nn.Module) -> None:
@@ -60,7 +60,7 @@ class After(Wrapped):
         return out
 
 
-class Beside(Wrapped):
+class ParallelAdapter(Wrapped):
     """`inner(x) + part(x)`."""
 
     def __init__(self, inner: nn.Module, part: nn.Module) -> None:
@@ -104,10 +104,12 @@ class _KeepsMiddle(Wrapped):
 
 def with_parts(backbone: Backbone, method: Method) -> Encoder:
     """The encoder of a frozen backbone that parts were put into, if all of them are alive."""
-    return require_alive(Encoder(backbone, Levels(backbone), method, constant_backbone=False))
+    return check_trainable(
+        Encoder(backbone, SelectedFeatures(backbone), method, backbone_frozen=False)
+    )
 
 
-def put(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
+def inject(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
     """Put a module into another's place in the backbone's model."""
     name = next(name for name, module in backbone.model.named_modules() if module is old)
     backbone.model.set_submodule(name, new)
@@ -115,17 +117,17 @@ def put(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
 
 def after_attention(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on what block `index` has from attention, before it is added to the stream."""
-    _wrap(backbone, index, backbone.parts(index).attention, After, part)
+    _wrap(backbone, index, backbone.parts(index).attention, SequentialAdapter, part)
 
 
 def after_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on what block `index` has from its MLP, before it is added to the stream."""
-    _wrap(backbone, index, backbone.parts(index).mlp, After, part)
+    _wrap(backbone, index, backbone.parts(index).mlp, SequentialAdapter, part)
 
 
 def beside_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on the input of block `index`'s MLP, added to its output."""
-    _wrap(backbone, index, backbone.parts(index).mlp, Beside, part)
+    _wrap(backbone, index, backbone.parts(index).mlp, ParallelAdapter, part)
 
 
 def at_middle(backbone: Backbone, index: int, part: nn.Module) -> None:
@@ -135,7 +137,7 @@ def at_middle(backbone: Backbone, index: int, part: nn.Module) -> None:
     assert name is not None, f"block {index} of {backbone.name} has no middle"
     middle = _AtMiddle(block.get_submodule(name), part)
     block.set_submodule(name, middle)
-    put(backbone, block, _KeepsMiddle(block, middle))
+    inject(backbone, block, _KeepsMiddle(block, middle))
 
 
 def after_parts(backbone: Backbone, part: Callable[[int], nn.Module]) -> None:
@@ -156,7 +158,7 @@ def after_parts(backbone: Backbone, part: Callable[[int], nn.Module]) -> None:
 def after_block(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on the output of block `index`."""
     block = backbone.blocks[index]
-    put(backbone, block, After(block, part))
+    inject(backbone, block, SequentialAdapter(block, part))
 
 
 def _wrap(
@@ -196,7 +198,7 @@ def require_blocks(backbone: Backbone, method: str) -> None:
 def require_plain(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` for a model whose blocks are not all of one stride."""
     require_blocks(backbone, method)
-    if not backbone.plain:
+    if not backbone.is_columnar:
         strides = ", ".join(f"{backbone.taps[stage[0]].stride:g}" for stage in backbone.stages)
         raise GeotuneError(
             f"{method} on {backbone.name}: it is for plain ViTs, and the blocks of this model have "
@@ -216,11 +218,11 @@ def require_mlp(backbone: Backbone, method: str) -> None:
 
 def require_places(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` where the tokens inside the blocks have no place in the image."""
-    if not backbone.has_places:
-        raise no_places(backbone, method)
+    if not backbone.has_spatial_tokens:
+        raise no_spatial_tokens_error(backbone, method)
 
 
-def require_narrower(key: str, width: int, backbone: Backbone) -> None:
+def check_width(key: str, width: int, backbone: Backbone) -> None:
     """Raise `GeotuneError` for a bottleneck wider than the layer that it stands in."""
     narrowest = min(widths(backbone))
     if width > narrowest:
@@ -230,7 +232,7 @@ def require_narrower(key: str, width: int, backbone: Backbone) -> None:
         )
 
 
-def zeroed(layer: Any) -> Any:
+def zero_init(layer: Any) -> Any:
     """The layer with weights and bias at zero, so that training starts from frozen features."""
     nn.init.zeros_(layer.weight)
     if getattr(layer, "bias", None) is not None:
@@ -238,7 +240,7 @@ def zeroed(layer: Any) -> Any:
     return layer
 
 
-def vectors(function: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:
+def apply_channels_last(function: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:
     """Apply a function of vectors `(..., C)` to such a tensor, or to a map `(B, C, h, w)`."""
     if x.ndim == 4 and x.shape[-1] != channels:
         return function(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

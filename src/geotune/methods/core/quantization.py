@@ -24,7 +24,7 @@ from geotune.types import GeotuneError
 Precision = Literal["fp32", "bf16", "int8"]
 
 
-def hold_frozen(backbone: Backbone, precision: Precision) -> None:
+def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
     """Hold the frozen weights of a backbone in fewer bits.
 
     Raises `GeotuneError` where all of them train.
@@ -47,7 +47,7 @@ def hold_frozen(backbone: Backbone, precision: Precision) -> None:
         _hold(layer, precision)
 
 
-class _Held(nn.Module):
+class _QuantizedWeight(nn.Module):
     """Goes in front of a layer's own class; `weight` is what is held, brought to full precision."""
 
     held: Tensor
@@ -77,7 +77,7 @@ class _Held(nn.Module):
         return out
 
 
-class _HeldLinear(_Held, nn.Linear):  # type: ignore[override]
+class _QuantizedLinear(_QuantizedWeight, nn.Linear):  # type: ignore[override]
     shape_of_bias = (-1,)
 
     def compute(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class _HeldLinear(_Held, nn.Linear):  # type: ignore[override]
         return gradient @ weight
 
 
-class _HeldConvolution(_Held, nn.Conv2d):  # type: ignore[override]
+class _QuantizedConv2d(_QuantizedWeight, nn.Conv2d):  # type: ignore[override]
     shape_of_bias = (-1, 1, 1)
 
     def compute(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -110,9 +110,9 @@ class _HeldConvolution(_Held, nn.Conv2d):  # type: ignore[override]
         return found
 
 
-_KINDS: dict[type[nn.Module], type[_Held]] = {
-    nn.Linear: _HeldLinear,
-    nn.Conv2d: _HeldConvolution,
+_KINDS: dict[type[nn.Module], type[_QuantizedWeight]] = {
+    nn.Linear: _QuantizedLinear,
+    nn.Conv2d: _QuantizedConv2d,
 }
 
 

@@ -1,7 +1,7 @@
 """What is made of a backbone's taps: a reader is handed each as soon as it is there.
 
 So a feature map need not outlive its use. Methods that change the backbone read the taps as they
-are (`Levels`); side networks make their own stream of them.
+are (`SelectedFeatures`); side networks make their own stream of them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from geotune.backbones.base import Backbone
 from geotune.types import Tap
 
 Part = Literal["feature", "before", "attention", "mlp"]
-"""What a reader may read of a tap: its map, and what is in `Inside`."""
+"""What a reader may read of a tap: its map, and what is in `BlockActivations`."""
 
 
 @dataclass(frozen=True)
-class Inside:
+class BlockActivations:
     """What happened in one block, as maps `(B, C, h, w)` (see `backbones/blocks.py`).
 
     Attributes:
@@ -46,8 +46,8 @@ class Reader(nn.Module):
         samples: it is to see that many images before training, by `calibrate`.
     """
 
-    wanted: tuple[int, ...]
-    looks_inside: tuple[int, ...] = ()
+    out_indices: tuple[int, ...]
+    internals_at: tuple[int, ...] = ()
     taps: tuple[Tap, ...]
     samples: int = 0
 
@@ -55,13 +55,13 @@ class Reader(nn.Module):
         """The state before the first tap, from the padded images `(B, C, H, W)`."""
         return None
 
-    def reads(self, index: int) -> tuple[Part, ...]:
+    def required_inputs(self, index: int) -> tuple[Part, ...]:
         """What `step` reads of tap `index`: no more of it is kept in a cache of features."""
-        if index in self.looks_inside:
+        if index in self.internals_at:
             return ("feature", "before", "attention", "mlp")
         return ("feature",)
 
-    def reduced(self, index: int, feature: Tensor) -> Tensor:
+    def compress(self, index: int, feature: Tensor) -> Tensor:
         """What `step` gets in place of tap `index`: a function of the tap that never trains."""
         return feature
 
@@ -69,16 +69,20 @@ class Reader(nn.Module):
         """What `reduced` computes with, where it was fitted to data."""
         return None
 
-    def borrowed(self) -> list[nn.Module]:
+    def shared_layers(self) -> list[nn.Module]:
         """Layers of the backbone that it runs itself."""
         return []
 
-    def forward(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def forward(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """As `step`: called, so that hooks see what is the reader's."""
         return self.step(state, index, feature, inside)
 
     @abstractmethod
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """Take tap `index`, `(B, C, h, w)`, and the block's inside. Returns the new state.
 
         From a cache, what `reads` does not name is empty.
@@ -92,16 +96,18 @@ class Reader(nn.Module):
         """Fit what is fitted to data, from the taps of some images."""
 
 
-class Levels(Reader):
+class SelectedFeatures(Reader):
     """Reads chosen taps as they are."""
 
     def __init__(self, backbone: Backbone, wanted: Sequence[int] | None = None) -> None:
         """`wanted` are indices of taps; by default those of `level_indices`."""
         super().__init__()
-        self.wanted = tuple(level_indices(backbone) if wanted is None else wanted)
-        self.taps = tuple(backbone.taps[i] for i in self.wanted)
+        self.out_indices = tuple(level_indices(backbone) if wanted is None else wanted)
+        self.taps = tuple(backbone.taps[i] for i in self.out_indices)
 
-    def step(self, state: Any, index: int, feature: Tensor, inside: Inside | None = None) -> Any:
+    def step(
+        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+    ) -> Any:
         """See `Reader.step`."""
         return [*(state or []), feature]
 
@@ -116,7 +122,7 @@ def level_indices(backbone: Backbone, count: int = 4) -> list[int]:
     Hierarchical: the last block of each stage. Plain ViT: `count` blocks at even distances, the
     last one among them.
     """
-    if not backbone.plain:
+    if not backbone.is_columnar:
         return [stage[-1] for stage in backbone.stages]
     depth = len(backbone.taps)
     count = min(count, depth)

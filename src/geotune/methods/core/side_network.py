@@ -29,7 +29,7 @@ def default_spacing(depth: int) -> int:
     return 1 if depth <= 12 else 2 if depth <= 24 else 3
 
 
-def spaced(backbone: Backbone, levels: list[int], every: int | None) -> tuple[int, ...]:
+def select_blocks(backbone: Backbone, levels: list[int], every: int | None) -> tuple[int, ...]:
     """Every n-th block counted back from the last of each stage, and every level."""
     step = every or default_spacing(len(backbone.taps))
     chosen = set(levels)
@@ -38,7 +38,7 @@ def spaced(backbone: Backbone, levels: list[int], every: int | None) -> tuple[in
     return tuple(sorted(chosen))
 
 
-def between(
+def downsample(
     before: Tap, after: Tap, width_before: int, width_after: int, *, bias: bool = True
 ) -> nn.Module:
     """From one tap's stream to the next: a strided depthwise and a 1x1 between stages.
@@ -79,7 +79,7 @@ def as_feature(maps: Tensor, feature: Tensor) -> Tensor:
     return whole.repeat_interleave(feature.shape[1] // whole.shape[1], 1)
 
 
-class MapNorm(nn.LayerNorm):
+class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of a map `(B, C, h, w)`."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from geotune.boxes import structures
 from geotune.boxes.oriented import centres
-from geotune.data.annotations.object_target import Objects
+from geotune.data.annotations.object_target import ObjectTarget
 from geotune.metrics.matching import FALSE as NOTHING
 from geotune.metrics.matching import match_boxes, match_points
 from geotune.report import number_format as fmt
@@ -36,7 +36,7 @@ FIGURES = {
 
 
 def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
-    assert isinstance(shown.target, Objects)
+    assert isinstance(shown.target, ObjectTarget)
     target, details = shown.target, shown.details
     lowest = [details["threshold"].get(name) for name in shown.classes]
     least = np.array([np.inf if value is None else value for value in lowest])
@@ -69,13 +69,15 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     return said, {"image": large if factor > 1 else shrunk(shown.image), "objects": picture}
 
 
-def _by_overlap(boxes: Any, scores: Any, classes: Any, target: Objects) -> np.ndarray[Any, Any]:
+def _by_overlap(
+    boxes: Any, scores: Any, classes: Any, target: ObjectTarget
+) -> np.ndarray[Any, Any]:
     found = structures.Detections(
         torch.from_numpy(boxes.astype(np.float64)),
         torch.from_numpy(scores),
         torch.from_numpy(classes),
     )
-    objects = structures.Objects(
+    objects = structures.GroundTruthObjects(
         torch.from_numpy(target.boxes),
         torch.from_numpy(target.classes),
         torch.from_numpy(~target.counted),
@@ -83,7 +85,9 @@ def _by_overlap(boxes: Any, scores: Any, classes: Any, target: Objects) -> np.nd
     return match_boxes(found, objects, [IOU])[:, 0]
 
 
-def _by_place(boxes: Any, classes: Any, target: Objects, radius: float) -> np.ndarray[Any, Any]:
+def _by_place(
+    boxes: Any, classes: Any, target: ObjectTarget, radius: float
+) -> np.ndarray[Any, Any]:
     found = np.full(len(boxes), NOTHING, dtype=np.int64)
     for index in np.unique(classes):
         mine = np.flatnonzero(classes == index)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geotune.data.labels.targets import PixelClasses
 from geotune.report import number_format as fmt
 from geotune.report.context import Report
-from geotune.report.images import blocks, class_map, every, marked, shrinking
+from geotune.report.images import blocks, class_map, overlay_errors, shrinking, subsample
 from geotune.report.tasks.base import Picture, Shown, TaskPage
 from geotune.report.tasks.class_summary import (
     FOUND,
@@ -52,9 +52,9 @@ def draw_masks(
     share = float(wrong.sum() / counted.sum()) if counted.any() else math.nan
     return share, {
         "image": picture,
-        "label": class_map(every(label, step), colors),
-        "prediction": class_map(every(prediction, step), colors),
-        "mistakes": marked(picture, blocks(wrong, step).max(axis=(1, 3))),
+        "label": class_map(subsample(label, step), colors),
+        "prediction": class_map(subsample(prediction, step), colors),
+        "mistakes": overlay_errors(picture, blocks(wrong, step).max(axis=(1, 3))),
     }
 
 
