@@ -33,12 +33,13 @@ from torch.utils._pytree import tree_map_only
 from geotune.api.budget_search import with_changes
 from geotune.api.planning import Planner
 from geotune.config import Recipe, load_recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_model import build_backbone, build_model, build_task
 from geotune.memory.estimate import Prediction, Step
 from geotune.memory.tracker import Tracker
 from geotune.model import Model
 from geotune.training.step import training_step
-from geotune.types import GeotuneError, Normalization
+from geotune.types import Normalization
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"

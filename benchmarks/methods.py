@@ -39,12 +39,13 @@ from torch.optim import AdamW, Optimizer
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone
 from geotune.decoders.unet import Unet
+from geotune.errors import GeotuneError
 from geotune.memory.tracker import PARTS, Tracker, to_fake
 from geotune.methods.core.base import Method
 from geotune.model import Model
 from geotune.registry import METHODS, find
 from geotune.tasks.segment import Segment
-from geotune.types import GeotuneError, Normalization
+from geotune.types import Normalization
 from geotune.utils.activation_checkpointing import recompute_stages
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,10 +26,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import geotune
 from geotune.backbones.create import PROVIDERS
 from geotune.backbones.model_info import ModelInfo
+from geotune.errors import GeotuneError
 from geotune.memory.tracker import to_fake
 from geotune.methods.core.base import Method
 from geotune.registry import METHODS, find
-from geotune.types import GeotuneError
 
 ROOT = Path(__file__).parents[1]
 KNOWN = ROOT / "src" / "geotune" / "backbones" / "model_index.json"

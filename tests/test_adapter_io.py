@@ -27,8 +27,9 @@ from geotune.adapter_io import (
 )
 from geotune.backbones.base import Backbone
 from geotune.decoders.linear import Linear
+from geotune.errors import GeotuneError
 from geotune.model import Model
-from geotune.types import GeotuneError, Normalization
+from geotune.types import Normalization
 
 MakeBackbone = Callable[..., Backbone]
 

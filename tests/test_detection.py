@@ -23,8 +23,9 @@ from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.backbones.base import Backbone
 from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.oriented import as_oriented, corners
-from geotune.config import RecipeError, parse_recipe
+from geotune.config import parse_recipe
 from geotune.detectors.registry import DETECTORS
+from geotune.errors import RecipeError
 from geotune.factory.build_model import build_training, card_sections, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit
 from geotune.backbones.spec import BackboneSpec
+from geotune.errors import GeotuneError
 from geotune.normalization import choose_normalization
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.types import BandStatistics, Normalization
 
 BANDS = ("B02", "B08")
 OWN = Normalization(BANDS, (200.0, 1000.0), (4000.0, 6000.0))

@@ -18,8 +18,8 @@ from geotune.api.fitting import fit_recipe
 from geotune.api.planning import plan_recipe
 from geotune.api.prediction import predict_run
 from geotune.api.testing import test_run
-from geotune.config import RecipeError, load_recipe, parse_recipe
-from geotune.types import GeotuneError
+from geotune.config import load_recipe, parse_recipe
+from geotune.errors import GeotuneError, RecipeError
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
 

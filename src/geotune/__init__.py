@@ -15,7 +15,7 @@ from geotune.registry import METHODS, find
 
 _HOME = {
     "Backbone": "geotune.backbones.base:Backbone",
-    "GeotuneError": "geotune.types:GeotuneError",
+    "GeotuneError": "geotune.errors:GeotuneError",
     "attach": "geotune.methods.core.base:attach",
     "backbone": "geotune.backbones.create:backbone",
     "load_adapter": "geotune.factory.build_model:load_adapter",

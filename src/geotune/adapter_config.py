@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geotune.types import GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import Normalization
 
 FORMAT = 1
 TENSORS = "adapter.safetensors"

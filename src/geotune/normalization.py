@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from geotune.backbones.base import Backbone
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics, Normalization
 
 FAR_STDS = 3.0
 """Band means further than this many pretraining standard deviations off speak of other units."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from geotune.errors import GeotuneError
+
 if TYPE_CHECKING:  # reading and checking data needs no torch, which takes seconds to import
     import torch
     from rasterio.transform import Affine
@@ -22,10 +24,6 @@ STRIP = 32
 
 IGNORE = 255
 """The mask value that is never trained on and never counted."""
-
-
-class GeotuneError(Exception):
-    """Something a user can mend: the message names it, what was found, expected, and what to do."""
 
 
 @dataclass(frozen=True)

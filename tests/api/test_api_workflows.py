@@ -18,13 +18,13 @@ from geotune.api.fitting import fit_recipe, run_path
 from geotune.api.prediction import predict_run
 from geotune.api.testing import test_run
 from geotune.config import Recipe, parse_recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_model import build_task
 from geotune.metrics.state import MetricState
 from geotune.report.from_run import Examples
 from geotune.tasks.base import Task
 from geotune.training.evaluate import Evaluation
 from geotune.training.window_metrics import WindowParts
-from geotune.types import GeotuneError
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
 

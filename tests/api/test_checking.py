@@ -14,8 +14,8 @@ import rasterio
 import yaml
 
 from geotune.config import parse_recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
-from geotune.types import GeotuneError
 from helpers.corrupt_files import masks, write
 
 Command = Callable[..., tuple[int, str, str]]

@@ -13,9 +13,9 @@ import torch
 from geotune.api.budget_search import as_overrides, fit_budget
 from geotune.api.planning import plan_recipe, plan_values
 from geotune.config import Recipe, load_recipe, parse_recipe
+from geotune.errors import GeotuneError
 from geotune.memory.estimate import Prediction, UnpredictableError, estimate_peak
 from geotune.memory.tracker import TrackedPeak
-from geotune.types import GeotuneError
 
 ROOT = Path(__file__).parents[1]
 Command = Callable[..., tuple[int, str, str]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import geotune
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.method_cases import METHODS
 
 

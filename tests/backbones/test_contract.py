@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, fingerprint, pad_to_multiple
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

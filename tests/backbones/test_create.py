@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import geotune
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from geotune.api.fitting import fit_recipe
 from geotune.api.prediction import predict_run
 from geotune.api.testing import test_run
 from geotune.config import parse_recipe
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
 

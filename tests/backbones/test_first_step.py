@@ -48,7 +48,7 @@ def test_only_what_should_train_changes(name: str) -> None:
         assert changed <= trained, f"{method} changed what is frozen"
         assert bool(changed) == bool(trained), method
         backbones_own = {n for n in changed if n.startswith("backbone.")}
-        if not encoder.constant_backbone:
+        if not encoder.backbone_frozen:
             assert backbones_own, f"{method} left the backbone as it was"
         else:
             assert not backbones_own

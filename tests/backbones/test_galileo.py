@@ -18,7 +18,7 @@ import geotune
 from geotune.backbones.bands import canonical
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn.galileo import MODELS
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 pytest.importorskip("rslearn")
 

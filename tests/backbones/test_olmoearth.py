@@ -15,7 +15,7 @@ from torch import Tensor
 import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn import olmoearth
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn import presto
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.method_cases import NEED_PLACES
 
 pytest.importorskip("rslearn")

@@ -12,7 +12,7 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn.band_groups import groups_in_use
 from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
 from geotune.backbones.rslearn.rslearn_provider import MODELS
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.terratorch import clay
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 pytest.importorskip("terratorch")
 torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geotune.backbones.base import Backbone
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 pytest.importorskip("terratorch")
 torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import

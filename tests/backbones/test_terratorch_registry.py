@@ -15,7 +15,7 @@ import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.terratorch import terratorch_provider, terratorch_registry
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.method_cases import NEED_BLOCKS
 
 pytest.importorskip("terratorch")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from geotune.backbones.base import Backbone
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -24,7 +24,7 @@ from geotune.backbones.torchgeo import croma, dofa, panopticon, scalemae, swin
 from geotune.backbones.torchgeo.torchgeo_provider import MODELS
 from geotune.backbones.torchgeo.weights_table import PUBLISHED
 from geotune.backbones.weights import fetch_url
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.method_cases import NEED_AN_MLP, PLAIN_ONLY
 
 pytest.importorskip("torchgeo")
@@ -393,7 +393,7 @@ def test_croma_sorts_bands_into_modalities_and_refuses_others() -> None:
         build("croma", {"DEM": ["DEM"]})
     with pytest.raises(GeotuneError, match="does not know B10"):
         build("croma", ["B10"])
-    assert mixed.usual_moments == ((0.5,) * 3, (0.25,) * 3)
+    assert mixed.mean_std == ((0.5,) * 3, (0.25,) * 3)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (256, 320)])

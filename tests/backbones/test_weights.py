@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geotune.backbones.weights import fit_patch_embedding, load_state, read_state
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 RGB = torch.arange(24.0).reshape(2, 3, 2, 2)
 

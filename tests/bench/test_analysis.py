@@ -26,7 +26,7 @@ from geotune.bench.hparam_search import Objective
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.suite import Compare, Suite, read_suite
-from geotune.config import RecipeError
+from geotune.errors import RecipeError
 from geotune.training.window_metrics import WindowParts
 from helpers.resampling import mean_of, windows
 

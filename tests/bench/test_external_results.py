@@ -9,7 +9,7 @@ import pytest
 
 from geotune.bench.external_results import ExternalResult, read_external_results
 from geotune.bench.suite import Published, Suite, read_suite
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 ROOT = Path(__file__).parents[2]
 GROUPED = """\

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from geotune.bench.grid import RunSpec, as_overrides, expand
 from geotune.bench.suite import read_suite
-from geotune.config import RecipeError, load_recipe, parse_recipe
+from geotune.config import load_recipe, parse_recipe
+from geotune.errors import RecipeError
 from geotune.registry import METHODS
 
 Write = Callable[..., Path]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

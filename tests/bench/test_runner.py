@@ -20,7 +20,7 @@ from geotune.bench.results import ROWS
 from geotune.bench.runner import Execution
 from geotune.bench.suite import Search, read_suite
 from geotune.config import load_recipe
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Write = Callable[..., Path]
 

@@ -16,7 +16,7 @@ from geotune.boxes.candidate_pairs import Neighbours
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import to_polygons
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Make = Callable[..., np.ndarray]
 

@@ -18,13 +18,13 @@ from pydantic_core import PydanticUndefined
 from geotune import config as sections
 from geotune.config import (
     Recipe,
-    RecipeError,
     apply_override,
     dump_recipe,
     load_recipe,
     parse_recipe,
     parse_sections,
 )
+from geotune.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
 

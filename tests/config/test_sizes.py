@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from geotune.config import RecipeError, parse_recipe, parse_size
+from geotune.config import parse_recipe, parse_size
+from geotune.errors import RecipeError
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from geotune.data.labels.base import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
 from geotune.data.splits.groups import split_by_group
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def test_ships(shared_data: Path) -> None:

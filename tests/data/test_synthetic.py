@@ -23,7 +23,8 @@ from geotune.data.synthetic.writer import (
     labels_path,
     write_scenes,
 )
-from geotune.types import IGNORE, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import IGNORE
 
 SMALL = 96
 

@@ -18,8 +18,9 @@ from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
+from geotune.errors import GeotuneError
 from geotune.training.loaders import loader
-from geotune.types import IGNORE, Batch, GeotuneError, Sample
+from geotune.types import IGNORE, Batch, Sample
 
 CLASSES = ["background", "ship"]
 

@@ -20,7 +20,8 @@ from geotune.detectors.base import Detector
 from geotune.detectors.fcos import FcosGrid, assign_targets
 from geotune.detectors.postprocess import Postprocessor
 from geotune.detectors.registry import DETECTORS
-from geotune.types import FeatureMaps, GeotuneError, Tap
+from geotune.errors import GeotuneError
+from geotune.types import FeatureMaps, Tap
 
 SIZE = 61, 75
 CLASSES = 3

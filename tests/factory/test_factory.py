@@ -27,6 +27,7 @@ from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.quality import QARule
 from geotune.decoders.registry import DECODERS
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import SPLITS, build_data
 from geotune.factory.build_model import (
     TASKS,
@@ -37,7 +38,7 @@ from geotune.factory.build_model import (
 )
 from geotune.factory.values import values_of
 from geotune.training.training_module import TrainingModule
-from geotune.types import BandStatistics, GeotuneError
+from geotune.types import BandStatistics
 
 NAMED_SPLITS = sections.data_options.Named.model_fields["split"].annotation
 EVERY_SPLIT = Annotated[NAMED_SPLITS, "a named data set has all there are"]

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from geotune.errors import GeotuneError
 from geotune.feature_cache import populate as filling
 from geotune.feature_cache.capacity import bytes_below, check_free_space
 from geotune.feature_cache.populate import fill
 from geotune.feature_cache.store import MANIFEST, Store, exclusive_folder, prepare_folder
-from geotune.types import GeotuneError
 
 EACH = 2 * 3 * 4 * 4  # bytes of a sample
 

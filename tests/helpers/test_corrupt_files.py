@@ -15,8 +15,8 @@ import rasterio
 
 from geotune.api import checking as job
 from geotune.config import parse_recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
-from geotune.types import GeotuneError
 from helpers.corrupt_files import DATA, Damage, Values, damages
 
 ALL = list(damages())

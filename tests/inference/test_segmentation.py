@@ -18,9 +18,9 @@ from torch import Tensor
 
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
+from geotune.errors import GeotuneError
 from geotune.inference.geotiff import atomic_output
 from geotune.inference.segmentation import ClassMap, map_classes
-from geotune.types import GeotuneError
 from geotune.utils.colors import palette
 
 from .scenes import UTM, position_model, rule_model, write_scene

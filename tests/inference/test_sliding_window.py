@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
+from geotune.errors import GeotuneError
 from geotune.inference.blend import weights
 from geotune.inference.sliding_window import Finished, sweep
 from geotune.inference.tiling import starts
-from geotune.types import GeotuneError
 
 from .scenes import position_model, write_scene
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geotune.errors import GeotuneError
 from geotune.inference.tiling import TilingPlan, starts, stride, strip_width
-from geotune.types import GeotuneError
 
 sizes = st.integers(1, 70)
 overlaps = st.floats(0, 0.95)

@@ -23,9 +23,10 @@ from geotune.adapter_io import (
 )
 from geotune.backbones.base import Backbone
 from geotune.decoders.linear import Linear
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
 from geotune.model import Model
-from geotune.types import GeotuneError, Normalization
+from geotune.types import Normalization
 from helpers.method_cases import METHODS
 
 MakeBackbone = Callable[..., Backbone]
@@ -148,7 +149,7 @@ def test_what_it_hands_on_is_as_its_taps_say(
     assert len(set(strides)) == 1 or strides == sorted(set(strides))
     names = [tap.name for tap in encoder.taps if tap.name.startswith("stem")]
     assert names == (["stem1", "stem2", "stem4"] if stem else [])
-    assert encoder.constant_backbone == METHODS[method].constant
+    assert encoder.backbone_frozen == METHODS[method].constant
 
 
 @those("starts_at_frozen")

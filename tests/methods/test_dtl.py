@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
 from geotune.methods.core.reader import level_indices
 from geotune.methods.dtl import CompactSideNetwork, Dtl
 from geotune.methods.frozen import Frozen
-from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -86,7 +86,7 @@ def test_without_feedback_the_levels_are_what_the_formulas_say(
 
 def test_the_last_block_by_number_is_the_default(make_backbone: MakeBackbone) -> None:
     encoder = Dtl(stem=0, feedback_from=6).attach(make_backbone("vit"))
-    assert encoder.constant_backbone
+    assert encoder.backbone_frozen
     assert encoder.trainable_names() == Dtl(stem=0).attach(make_backbone("vit")).trainable_names()
 
 

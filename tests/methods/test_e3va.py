@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
 from geotune.methods.e3va import E3va, Highway
-from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
+from geotune.errors import GeotuneError
 from geotune.methods.est import Est, EstBlock
-from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -16,11 +16,12 @@ from geotune.adapter_io import adapter_state, load_adapter_state, serialize_tens
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import method_section
 from geotune.decoders.linear import Linear
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
 from geotune.methods.frozen import Frozen
 from geotune.methods.hf_peft import TUNERS, Peft
 from geotune.model import Model
-from geotune.types import GeotuneError, Normalization
+from geotune.types import Normalization
 
 MakeBackbone = Callable[..., Backbone]
 

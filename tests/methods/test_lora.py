@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
 from geotune.methods.lora import Lora
-from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
 from geotune.methods.frozen import Frozen
 from geotune.methods.sidetune import SideNetwork, SideTune
-from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
 from geotune.methods.lora import Lora
 from geotune.methods.vpt import Prompted, Vpt
-from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 

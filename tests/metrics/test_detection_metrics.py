@@ -20,11 +20,11 @@ from pycocotools.cocoeval import COCOeval
 from geotune.boxes.oriented import canonical, hull
 from geotune.boxes.polygons import to_polygons
 from geotune.boxes.structures import Detections, GroundTruthObjects
+from geotune.errors import GeotuneError
 from geotune.metrics.average_precision import Curve, Interpolation
 from geotune.metrics.coco_map import CocoMetrics
 from geotune.metrics.detection_metrics import Counts, DetectionMetrics
 from geotune.metrics.matching import FALSE, IGNORED, match_boxes
-from geotune.types import GeotuneError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_average_precision.json").read_text())
 CLASSES = ["ship", "harbour"]

@@ -13,11 +13,12 @@ import torch
 
 from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.structures import Detections
+from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
 from geotune.tasks.base import Task
 from geotune.tasks.registry import TASKS
 from geotune.training.window_metrics import WindowParts
-from geotune.types import IGNORE, GeotuneError
+from geotune.types import IGNORE
 
 NAMES = ("water", "forest", "town")
 WINDOWS = 5

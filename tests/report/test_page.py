@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from geotune.errors import GeotuneError
 from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
 from geotune.report.page import render, write_report
-from geotune.types import GeotuneError
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 

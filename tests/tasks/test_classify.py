@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from geotune.config.task_options import Classify as ClassifySection
 from geotune.config.task_options import Density as DensitySection
 from geotune.config.task_options import Regress as RegressSection
+from geotune.errors import GeotuneError
 from geotune.tasks.base import Task
 from geotune.tasks.classify import Classify
 from geotune.tasks.registry import TASKS
-from geotune.types import GeotuneError
 
 NAMES = ["forest", "river", "town", "never"]
 

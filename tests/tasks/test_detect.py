@@ -18,8 +18,8 @@ from geotune.boxes.structures import Detections
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.annotations.object_target import ObjectTarget
 from geotune.data.raster.windows import grid
+from geotune.errors import GeotuneError
 from geotune.tasks.detect import CURVE_POINTS, Boxes, Detect
-from geotune.types import GeotuneError
 
 BOXES = torch.tensor([[2.0, 2.0, 12.0, 10.0], [20.0, 20.0, 30.0, 32.0]])
 

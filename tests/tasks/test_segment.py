@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geotune.config.task_options import Segment as SegmentSection
+from geotune.errors import GeotuneError
 from geotune.tasks.segment import Segment
-from geotune.types import IGNORE, GeotuneError
+from geotune.types import IGNORE
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 NAMES = ["background", "water", "field"]

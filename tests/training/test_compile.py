@@ -12,8 +12,8 @@ import torch
 import geotune
 from geotune.api.fitting import FitResult
 from geotune.backbones.base import Backbone, fingerprint
+from geotune.errors import GeotuneError
 from geotune.training.compile import compiled
-from geotune.types import GeotuneError
 
 CPU = torch.device("cpu")
 Run = Callable[..., FitResult]

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from geotune.api.fitting import FitResult
+from geotune.errors import GeotuneError
 from geotune.training.lock import exclusive_lock
 from geotune.training.run_dir import RunDir
-from geotune.types import GeotuneError
 
 Train = Callable[..., FitResult]
 HOLDER = """

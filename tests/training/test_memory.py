@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from geotune.api.fitting import FitResult
 from geotune.config import load_recipe
+from geotune.errors import GeotuneError
 from geotune.memory.oom import is_oom
 from geotune.model import Model
-from geotune.types import GeotuneError
 
 Run = Callable[..., FitResult]
 ERRORS = [

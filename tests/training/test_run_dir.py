@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from geotune.config import Recipe, parse_recipe
+from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
-from geotune.types import GeotuneError
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geotune.api.fitting import FitResult
 from geotune.config import Train
+from geotune.errors import GeotuneError
 from geotune.factory.build_model import load_adapter
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import _trainer
 from geotune.training.training_module import TrainingModule
-from geotune.types import GeotuneError
 
 Run = Callable[..., FitResult]
 GOLDEN = Path(__file__).with_name("golden_losses.json")

@@ -13,9 +13,9 @@ from typing import Any
 
 from geotune.api.cache_estimate import CacheEstimate, cache_note
 from geotune.config import Recipe, parse_recipe
+from geotune.errors import GeotuneError
 from geotune.memory.estimate import Prediction
 from geotune.training.micro_batching import smaller_micro_batch
-from geotune.types import GeotuneError
 
 WORTH_IT = 0.99
 """A change that leaves more than this share of the peak is not worth making."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geotune.config import Recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, with_window
-from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)

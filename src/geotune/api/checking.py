@@ -11,8 +11,9 @@ from geotune.config import Recipe
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.datamodule import DataModule
 from geotune.data.issues import SEVERITIES, ErrorCollector, Issue
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import check_data, examine_data, make_datasets
-from geotune.types import BandStatistics, GeotuneError
+from geotune.types import BandStatistics
 from geotune.utils.atomic import write_atomically
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version as installed
 
 import torch
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 VERSIONS = ("torch", "torchvision", "timm", "peft", "lightning", "segmentation-models-pytorch")
 

@@ -8,9 +8,9 @@ from geotune.api.budget_search import as_overrides, with_changes
 from geotune.api.planning import Planner
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
+from geotune.errors import GeotuneError
 from geotune.factory.build_model import resolve_recipe
 from geotune.report.number_format import size
-from geotune.types import GeotuneError
 
 
 def keep_to_budget(

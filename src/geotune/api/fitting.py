@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from geotune.config import Recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, with_window
 from geotune.training.lock import exclusive_lock
 from geotune.training.run_dir import RunDir, State
-from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)

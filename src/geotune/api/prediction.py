@@ -14,6 +14,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
 from geotune.data.scenes.open_scenes import open_rasters
 from geotune.data.scenes.quality import with_quality
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import (
     declared_bands_nodata,
     quality_rule,
@@ -21,7 +22,6 @@ from geotune.factory.build_data import (
     resolution_m,
 )
 from geotune.training.run_dir import RunDir
-from geotune.types import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from geotune.config import load_recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.training.run_dir import RunDir
-from geotune.types import GeotuneError
 
 
 def test_run(

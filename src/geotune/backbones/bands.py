@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geotune.backbones.spec import BackboneSpec
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 # Sentinel-2's name, its centre in micrometres (Sentinel-2A, ESA's spectral response functions),
 # and what else it is called.

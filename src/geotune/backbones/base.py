@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from geotune.backbones.blocks import BlockParts, Tokens, find_parts
 from geotune.backbones.meta_init import are_empty
 from geotune.backbones.spec import BackboneSpec, Combine
-from geotune.types import BandStatistics, FeatureMaps, GeotuneError, Normalization, Tap
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics, FeatureMaps, Normalization, Tap
 
 Emit = Callable[[int, Tensor], None]
 """Called as `emit(i, map)` when tap `i` is produced."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.backbones.base import Backbone

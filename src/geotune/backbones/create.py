@@ -13,7 +13,7 @@ import torch
 from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec, Combine, Metadata, band_names
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 PROVIDERS: dict[str, str] = {
     "timm": "geotune.backbones.timm:timm_backbone",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def python_backbone(request: BackboneSpec) -> Backbone:

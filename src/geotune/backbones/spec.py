@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Combine = Literal["mean", "max", "concat", "last"]
 Metadata = Literal["time", "location"]

@@ -26,7 +26,8 @@ from geotune.backbones.weights import (
     read_state,
     without_prefix,
 )
-from geotune.types import GeotuneError, Tap
+from geotune.errors import GeotuneError
+from geotune.types import Tap
 
 _INPUT_OPTIONS: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},  # ViT: position embedding resampled to the input

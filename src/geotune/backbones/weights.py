@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical
 from geotune.backbones.spec import BackboneSpec
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 _RGB = ("B04", "B03", "B02")
 

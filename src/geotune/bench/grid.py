@@ -13,7 +13,8 @@ import yaml
 
 from geotune.bench.baselines import BASELINES
 from geotune.bench.suite import Changes, Suite, nearest
-from geotune.config import Recipe, RecipeError, load_recipe
+from geotune.config import Recipe, load_recipe
+from geotune.errors import RecipeError
 
 METHOD = "method"
 """The axis of what is compared, where none of the grid varies the method."""

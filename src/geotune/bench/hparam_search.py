@@ -11,8 +11,8 @@ from typing import Any
 from geotune.bench.grid import RunSpec
 from geotune.bench.local_executor import JobResult
 from geotune.bench.suite import Changes, Search
+from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
-from geotune.types import GeotuneError
 
 RANDOM_TRIALS = 3
 """Trials before the sampler looks at what the earlier ones found."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import geotune
 from geotune.bench.energy import EnergyWatch
+from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
-from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)

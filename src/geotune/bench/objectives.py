@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from geotune.bench.grid import RunSpec
 from geotune.bench.hparam_search import Objective
 from geotune.bench.suite import Suite, nearest
-from geotune.config import RecipeError
+from geotune.errors import RecipeError
 from geotune.factory.build_model import build_task
 from geotune.report.from_run import page_name
 from geotune.report.tasks.base import TaskPage

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from geotune.bench.local_executor import Job, JobResult, LocalExecutor, StoppedError
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 RETRIES = 3
 """How often a run is tried again whose worker has died; it goes on from its last epoch."""

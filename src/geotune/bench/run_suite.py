@@ -11,9 +11,8 @@ from geotune.bench.external_results import read_external_results
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.results import ROWS, Row, chosen, read_rows
 from geotune.bench.suite import Search, Suite, nearest, read_suite
-from geotune.config import RecipeError
+from geotune.errors import GeotuneError, RecipeError
 from geotune.training.lock import exclusive_lock
-from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 
 PAGE = "bench.html"

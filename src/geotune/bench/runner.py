@@ -14,7 +14,7 @@ from geotune.bench.hparam_search import Objective, SearchResult, search, with_be
 from geotune.bench.local_executor import Job, JobResult, is_done
 from geotune.bench.results import ROWS, Row, chosen, read_rows, row_of, write_rows
 from geotune.bench.suite import Search
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 RUNS, TRIALS = "runs", "search"
 

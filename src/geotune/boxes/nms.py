@@ -17,7 +17,7 @@ from torch import Tensor
 from geotune.boxes.candidate_pairs import Neighbours
 from geotune.boxes.iou import paired_iou
 from geotune.boxes.oriented import HORIZONTAL, as_oriented, hull
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 _FIRST, _LARGEST = 16, 1 << 16
 _PAIRS = 1 << 20

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED, POINT
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)

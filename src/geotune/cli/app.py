@@ -18,6 +18,7 @@ from geotune.cli.list_ import list_
 from geotune.cli.plan import plan
 from geotune.cli.predict import predict
 from geotune.cli.test import test
+from geotune.errors import GeotuneError
 
 app = App(
     name="geotune",
@@ -49,26 +50,19 @@ for command in (fit, check, plan, cache, test, predict, bench, list_, demo):
 
 
 def main() -> None:
-    """Run a command; a fault that the user can mend is one line and exit code 1."""
+    """Run a command; an error that the user can fix is one message and exit code 1."""
     argv = sys.argv[1:]
     try:
         app(argv)
     except KeyboardInterrupt:
-        err().print("stopped; the same command goes on from the last finished epoch")
+        err().print(
+            "Interrupted. Run the same command again to resume from the last completed epoch."
+        )
         sys.exit(130)
-    except Exception as error:
-        if not _is_ours(error):
-            raise
+    except GeotuneError as error:
         if "--json" in argv:
-            print(json.dumps({"error": str(error)}, ensure_ascii=False))
-        err().print(f"[red]error:[/red] {escape(str(error))}")
+            report = {"error": str(error), "code": error.code, "key": error.key}
+            report["file"] = None if error.file is None else str(error.file)
+            print(json.dumps(report, ensure_ascii=False))
+        err().print(f"[red]error:[/red] {escape(str(error))} [dim]({error.code})[/dim]")
         sys.exit(1)
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether an error is one that geotune words for its user."""
-    for module, name in (("geotune.config", "RecipeError"), ("geotune.types", "GeotuneError")):
-        loaded = sys.modules.get(module)  # not imported: then it cannot be its error
-        if loaded is not None and isinstance(error, getattr(loaded, name)):
-            return True
-    return False

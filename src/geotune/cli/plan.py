@@ -32,7 +32,8 @@ def plan(
         An SVG or PNG to draw the parts in.
     """
     read = recipe_of(recipe, overrides)
-    from geotune.config import RecipeError, parse_size
+    from geotune.config import parse_size
+    from geotune.errors import RecipeError
 
     try:
         limit = None if budget is None else parse_size(budget)

@@ -73,7 +73,7 @@ def predict(
     from geotune.utils.progress import scene_progress
 
     if not scenes:
-        from geotune.config import RecipeError
+        from geotune.errors import RecipeError
 
         raise RecipeError("predict: no scene is given; name at least one GeoTIFF")
     with scene_progress(err()) as progress:

@@ -4,7 +4,7 @@ Every section is a pydantic model; a field has the name of the constructor param
 feeds (`build.py` turns sections into objects). Nothing heavy is imported here.
 """
 
-from geotune.config.base import OptionsModel, RecipeError
+from geotune.config.base import OptionsModel
 from geotune.config.data_options import Data
 from geotune.config.decoder_options import Decoder
 from geotune.config.loader import (
@@ -28,7 +28,6 @@ __all__ = [
     "Method",
     "OptionsModel",
     "Recipe",
-    "RecipeError",
     "Sections",
     "Split",
     "Task",

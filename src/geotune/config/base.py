@@ -9,10 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class RecipeError(Exception):
-    """A recipe that cannot be used; the message names the key and what to do."""
-
-
 class OptionsModel(BaseModel):
     """A part of a recipe: unknown keys are refused, values are not changed after reading."""
 

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from geotune.config.base import OptionsModel, RecipeError
+from geotune.config.base import OptionsModel
 from geotune.config.error_messages import say_fault
 from geotune.config.schema import Recipe, Sections
+from geotune.errors import RecipeError
 
 Parsed = TypeVar("Parsed", bound=OptionsModel)
 

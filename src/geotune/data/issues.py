@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 Severity = Literal["error", "warning", "note"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def read_text(path: Path) -> str:

@@ -44,8 +44,8 @@ from geotune.data.synthetic.synthetic_scene import PIXEL_M
 from geotune.data.synthetic.writer import CLASSES as SYNTHETIC_CLASSES
 from geotune.data.synthetic.writer import DEFAULT_BANDS, labels_path, write_scenes
 from geotune.datasets.registry import named_dataset
+from geotune.errors import GeotuneError
 from geotune.factory.values import values_of
-from geotune.types import GeotuneError
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from geotune.adapter_io import check_base_model, load_adapter_state, read_tensor
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone as make_backbone
 from geotune.backbones.create import facts
-from geotune.config import OptionsModel, Recipe, RecipeError, Sections, parse_sections
+from geotune.config import OptionsModel, Recipe, Sections, parse_sections
 from geotune.decoders.registry import DECODERS
+from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.values import values_of
 from geotune.methods.core.injection import recompute_blocks
 from geotune.model import Model
@@ -24,7 +25,7 @@ from geotune.registry import METHODS, find
 from geotune.tasks.base import Task
 from geotune.tasks.detect import Detect
 from geotune.tasks.registry import TASKS
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.types import BandStatistics, Normalization
 from geotune.utils.activation_checkpointing import recompute_stages
 
 if TYPE_CHECKING:  # reading files takes libraries that a model does not need

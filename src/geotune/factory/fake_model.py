@@ -13,10 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from geotune.backbones.base import Backbone
 from geotune.backbones.meta_init import skip_init
 from geotune.config import Recipe
+from geotune.errors import GeotuneError
 from geotune.factory.build_model import build_backbone, build_model
 from geotune.memory.tracker import to_fake
 from geotune.model import Model
-from geotune.types import GeotuneError, Normalization
+from geotune.types import Normalization
 
 
 class FakeModelBuilder:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def set_name(about: Mapping[str, Any], readable: str) -> str:

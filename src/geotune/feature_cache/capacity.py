@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def check_free_space(folder: Path | None, limit: int | None, samples: int, needed: int) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from geotune.errors import GeotuneError
 from geotune.feature_cache.shards import Shard, read_shards, write_shard
-from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 
 MARK = "geotune-cache.json"

@@ -18,12 +18,13 @@ from geotune.data.raster.metadata import time_and_place
 from geotune.data.raster.source import Image, RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import has_data
+from geotune.errors import GeotuneError
 from geotune.inference.detection_writers import ObjectFiles, names_its_crs
 from geotune.inference.geotiff import atomic_output, bounded_cache, require_stem, source_notes
 from geotune.inference.merge_detections import Merger
 from geotune.inference.sliding_window import Progress
 from geotune.inference.tiling import TilingPlan, starts
-from geotune.types import GeotuneError, model_inputs
+from geotune.types import model_inputs
 
 Detecting = Callable[..., Sequence[Detections]]
 """Images `(B, C, H, W)`, float32 raw values with NaN, to what is found in each, in its pixels."""

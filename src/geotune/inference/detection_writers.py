@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geotune.boxes.oriented import as_oriented, centres
 from geotune.boxes.polygons import to_polygons
 from geotune.data.raster.source import RasterSource
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 LAYER = "objects"
 

@@ -22,7 +22,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from geotune.data.raster.source import RasterSource
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.colors import Color
 
 NODATA = 255

@@ -22,9 +22,10 @@ from geotune.data.raster.metadata import time_and_place
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import has_data
+from geotune.errors import GeotuneError
 from geotune.inference.geotiff import atomic_output, writing
 from geotune.inference.sliding_window import Model, Progress
-from geotune.types import GeotuneError, model_inputs
+from geotune.types import model_inputs
 
 Rows = Callable[[Tensor], list[dict[str, str | float]]]
 """From answers `(B, K)` to what a table says of each image."""

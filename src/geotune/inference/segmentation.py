@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geotune.data.raster.source import RasterSource
+from geotune.errors import GeotuneError
 from geotune.inference.geotiff import (
     NODATA,
     PROBABILITY_STEPS,
@@ -30,7 +31,6 @@ from geotune.inference.geotiff import (
 from geotune.inference.polygon_writer import write_polygons
 from geotune.inference.polygonize import trace
 from geotune.inference.sliding_window import Model, Progress, sweep
-from geotune.types import GeotuneError
 from geotune.utils.colors import Color, is_background, palette
 
 

@@ -18,9 +18,10 @@ from geotune.data.raster.metadata import time_and_place
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import has_data
+from geotune.errors import GeotuneError
 from geotune.inference.blend import Blender
 from geotune.inference.tiling import Strip, TilingPlan, strip_width
-from geotune.types import GeotuneError, model_inputs
+from geotune.types import model_inputs
 
 Model = Callable[..., Tensor]
 """Images `(B, C, H, W)`, float32 raw values with NaN, to answers `(B, K, H, W)`: probabilities, or

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def starts(length: int, window: int, overlap: float) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import tokens_to_maps
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.block_hooks import capture_block_activations
 from geotune.methods.core.gradient_check import check_trainable
@@ -44,7 +45,6 @@ from geotune.methods.core.injection import (
 from geotune.methods.core.inserted import freeze, inserted
 from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
 from geotune.methods.core.side_network import as_feature, downsample, require_odd
-from geotune.types import GeotuneError
 
 BETA = 100.0
 
@@ -152,7 +152,7 @@ class SideReader(Reader):
         self.out_indices = self.internals_at = tuple(range(len(backbone.taps)))
         self.taps = tuple(backbone.taps[i] for i in levels)
 
-    def reads(self, index: int) -> tuple[Part, ...]:
+    def required_inputs(self, index: int) -> tuple[Part, ...]:
         """See `Reader.required_inputs`."""
         return ("feature", "before") if index in self.levels else ("before",)
 

@@ -24,6 +24,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import (
@@ -36,7 +37,6 @@ from geotune.methods.core.injection import (
 from geotune.methods.core.inserted import freeze
 from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
 from geotune.methods.core.side_network import LayerNorm2d, as_feature
-from geotune.types import GeotuneError
 
 
 class E3va(Method):
@@ -96,14 +96,14 @@ class Highway(Reader):
             {str(i): LayerNorm2d(backbone.taps[i].channels) for i in self.levels}
         )
 
-    def reads(self, index: int) -> tuple[Part, ...]:
+    def required_inputs(self, index: int) -> tuple[Part, ...]:
         """See `Reader.required_inputs`: the map at the levels, and where patches are merged after it."""
         depth = len(self.out_indices)
         merged = index + 1 < depth and self._backbone[0].merging(index + 1) is not None
         inside: tuple[Part, ...] = ("attention", "mlp")
         return ("feature", *inside) if index in self.levels or merged else inside
 
-    def borrowed(self) -> list[nn.Module]:
+    def shared_layers(self) -> list[nn.Module]:
         """See `Reader.shared_layers`."""
         layers = (self._backbone[0].merging(index) for index in self.out_indices)
         return [layer for layer in layers if layer is not None]

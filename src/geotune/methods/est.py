@@ -26,6 +26,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import widths, zero_init
@@ -39,7 +40,7 @@ from geotune.methods.core.side_network import (
     select_blocks,
 )
 from geotune.methods.core.stride_resize import Rescale, pyramid_scales
-from geotune.types import GeotuneError, Tap
+from geotune.types import Tap
 
 
 class Est(Method):
@@ -199,11 +200,11 @@ class EstStream(Reader):
                 maps = (*maps, self.rescale[str(index)](stream + mix(feature)))
         return stream, maps
 
-    def reads(self, index: int) -> tuple[Part, ...]:
+    def required_inputs(self, index: int) -> tuple[Part, ...]:
         """See `Reader.required_inputs`."""
         return ("feature", "attention", "mlp") if index in self.internals_at else ("feature",)
 
-    def reduced(self, index: int, feature: Tensor) -> Tensor:
+    def compress(self, index: int, feature: Tensor) -> Tensor:
         """See `Reader.compress`: the fixed projections, `(B, d, h, w)`."""
         if not self._reduces(index):
             return feature

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import dead_parameters
 from geotune.methods.core.reader import SelectedFeatures
-from geotune.types import GeotuneError
 
 
 class Full(Method):

@@ -35,9 +35,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, PositiveInt
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.hf_peft_utils import Layer, build_encoder, inject_adapter, target_layers
-from geotune.types import GeotuneError
 
 
 class _Block(NamedTuple):

@@ -18,6 +18,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
     after_parts,
@@ -27,7 +28,6 @@ from geotune.methods.core.injection import (
     with_parts,
 )
 from geotune.methods.core.inserted import freeze
-from geotune.types import GeotuneError
 
 
 class LoRand(Method):

@@ -10,10 +10,10 @@ from typing import ClassVar
 from pydantic import PositiveInt
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import require_blocks
 from geotune.methods.selective import train_subset
-from geotune.types import GeotuneError
 
 
 class Partial(Method):

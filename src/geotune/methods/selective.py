@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import dead_parameters
 from geotune.methods.core.inserted import freeze
 from geotune.methods.core.reader import SelectedFeatures
-from geotune.types import GeotuneError
 
 
 def train_subset(backbone: Backbone, method: Method, names: Collection[str]) -> Encoder:

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles, to_tiles
 from geotune.backbones.blocks import TokensToMaps, tokens_to_maps
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.deformable_attention import DeformableAttention, Size, reference_points
 from geotune.methods.core.gradient_check import check_trainable, dead_parameters
@@ -47,7 +48,7 @@ from geotune.methods.core.inserted import freeze
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.stem import convolution
 from geotune.methods.core.stride_resize import pyramid_scales
-from geotune.types import GeotuneError, Tap
+from geotune.types import Tap
 
 USUAL_HEADS = (16, 12, 8, 6, 4, 3, 2)
 HEAD_WIDTH = 32

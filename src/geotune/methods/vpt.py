@@ -21,12 +21,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import Wrapped, inject, require_plain, widths
 from geotune.methods.core.inserted import freeze, inserted
 from geotune.methods.core.reader import SelectedFeatures
-from geotune.types import GeotuneError
 
 
 class Vpt(Method):

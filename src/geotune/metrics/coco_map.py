@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geotune.boxes.oriented import HORIZONTAL
 from geotune.boxes.structures import Detections, GroundTruthObjects
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 _NAMES = {
     "coco_ap": "map",

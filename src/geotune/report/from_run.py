@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
+from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
 from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
 from geotune.report.rgb import shown_bands, to_rgb
 from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
 from geotune.training.run_dir import METRICS, RunDir
-from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 from geotune.utils.colors import palette
 

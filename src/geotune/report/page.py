@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geotune.data.checks.split_distance import metres
+from geotune.errors import GeotuneError
 from geotune.report import number_format as fmt
 from geotune.report.context import Example, Report
 from geotune.report.images import png
@@ -19,7 +20,6 @@ from geotune.report.split_names import PARTS, evaluated
 from geotune.report.summary import summary
 from geotune.report.tables import ratio, share_rows
 from geotune.report.tasks.registry import page_of
-from geotune.types import GeotuneError
 
 
 def write_report(path: Path, report: Report) -> None:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.errors import GeotuneError
 from geotune.metrics.confusion_matrix import accuracy, f1
 from geotune.metrics.state import Accumulator, MetricState
 from geotune.tasks.base import Metrics
-from geotune.types import GeotuneError
 
 
 class Classify:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED
 from geotune.boxes.structures import Detections, GroundTruthObjects
+from geotune.errors import GeotuneError
 from geotune.metrics.average_precision import Curve
 from geotune.metrics.detection_metrics import DetectionMetrics, curve_of
 from geotune.metrics.point_metrics import PointMetrics
 from geotune.metrics.state import MetricState
-from geotune.types import GeotuneError
 
 Boxes = Literal["horizontal", "oriented", "points"]
 Scores = Mapping[str, float | None]

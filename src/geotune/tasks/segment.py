@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from geotune.errors import GeotuneError
 from geotune.metrics.confusion_matrix import SegmentMetrics, iou
 from geotune.tasks.pixel_losses import LOSSES
-from geotune.types import IGNORE, GeotuneError
+from geotune.types import IGNORE
 
 
 class Segment:

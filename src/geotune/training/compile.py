@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import torch
 
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
-from geotune.types import GeotuneError
 
 
 def require_compilable(encoder: Encoder) -> None:
     """Raise `GeotuneError` where a method changes the backbone or reads what is inside a block."""
     kind = encoder.method.name if encoder.method else "of your own"
-    if not encoder.constant_backbone:
+    if not encoder.backbone_frozen:
         raise GeotuneError(
             f"train.compile: is for a backbone that never changes, but method.kind {kind} changes "
             "it; use train.compile=false, or a method beside the backbone, such as est"

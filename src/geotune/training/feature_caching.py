@@ -14,6 +14,7 @@ from geotune.backbones.base import fingerprint
 from geotune.config import Train
 from geotune.data.datamodule import DataModule
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
+from geotune.errors import GeotuneError
 from geotune.feature_cache.cache_key import file_stamp, sample_name, set_name, source_name
 from geotune.feature_cache.capacity import bytes_below, check_free_space, format_bytes
 from geotune.feature_cache.encoding import encode
@@ -25,7 +26,7 @@ from geotune.model import Model
 from geotune.training.cached_dataset import CachedWindows
 from geotune.training.calibrate import calibrate
 from geotune.training.evaluate import autocast
-from geotune.types import Batch, GeotuneError
+from geotune.types import Batch
 
 FORMAT = 1
 """Of what is kept; another one makes other sets."""
@@ -62,7 +63,7 @@ class Cached:
 
 def require_constant(encoder: Encoder, cache: str) -> None:
     """Raise `GeotuneError` where the features of the backbone change while it trains."""
-    if not encoder.constant_backbone:
+    if not encoder.backbone_frozen:
         method = encoder.method
         raise GeotuneError(
             f"train.cache: found {cache}, but method.kind "

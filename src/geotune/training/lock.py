@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 LOCK = ".lock"
 """The file in a run folder that is locked; it stays, for who removed it would let two others in."""

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from geotune.errors import GeotuneError
 from geotune.memory.oom import free_memory, is_oom
-from geotune.types import GeotuneError
 
 Result = TypeVar("Result")
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from geotune.adapter_config import CARD, TENSORS
 from geotune.config import Recipe, dump_recipe, load_recipe
+from geotune.errors import GeotuneError
 from geotune.training.lock import LOCK
-from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 
 State = Literal["new", "unfinished", "finished"]

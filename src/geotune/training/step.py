@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from geotune.config import Train
+from geotune.errors import GeotuneError
 from geotune.memory.estimate import Step
 from geotune.methods.core.inserted import is_inserted
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
-from geotune.types import GeotuneError
 
 
 def training_step(

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.config import Train
 from geotune.data.datamodule import DataModule
+from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
 from geotune.memory.estimate import Step, UnpredictableError, estimate_peak
 from geotune.memory.measure import Peak, PeakWatch
@@ -37,7 +38,7 @@ from geotune.training.micro_batching import MicroBatcher, smaller_micro_batch
 from geotune.training.run_dir import RunDir
 from geotune.training.step import devices, micro_batch, training_step
 from geotune.training.training_module import TrainingModule
-from geotune.types import Batch, GeotuneError
+from geotune.types import Batch
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotune.data.window_datasets import GridWindowDataset
+from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
-from geotune.types import GeotuneError
 from geotune.utils.atomic import write_atomically
 
 

@@ -13,7 +13,7 @@ import shapely
 
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.annotation_files import upright, write_coco, write_dota
 
 CLASSES = ["ship", "crane"]

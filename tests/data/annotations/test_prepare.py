@@ -17,8 +17,9 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.window_datasets import FixedWindowDataset
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
-from geotune.types import Batch, GeotuneError
+from geotune.types import Batch
 from helpers.annotation_files import upright, write_dota
 
 CLASSES = ["ship", "crane"]

@@ -13,7 +13,7 @@ from geotune.data.labels.base import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 CLASSES = ["water", "wood", "field"]
 

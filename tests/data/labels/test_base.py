@@ -19,7 +19,8 @@ from geotune.data.labels.polygon_labels import VectorLabels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window, grid
-from geotune.types import IGNORE, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import IGNORE
 
 SHIPS = ["background", "ship"]
 LAND = ["water", "wood", "field"]

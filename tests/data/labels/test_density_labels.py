@@ -17,7 +17,7 @@ from geotune.data.labels.density_labels import DensityLabels, open_density_label
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window, grid
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 SHAPE = (40, 56)
 

@@ -13,7 +13,7 @@ from geotune.data.labels.regression_labels import open_value_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 WHOLE = Window(0, 0, 12, 16)
 

@@ -12,8 +12,8 @@ import pytest
 from geotune.api.fitting import fit_recipe
 from geotune.config import Recipe
 from geotune.datasets.registry import DATASETS, named_dataset
+from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
-from geotune.types import GeotuneError
 from helpers.published_datasets import WRITERS
 
 Copy = Callable[[str], Path]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from geotune.config import Recipe, RecipeError
+from geotune.config import Recipe
 from geotune.config.published_defaults import fits_named
 from geotune.config.task_options import Detect
 from geotune.data.raster.windows import Window
+from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.build_data import build_data
-from geotune.types import GeotuneError
 from helpers.published_datasets import BLOCK, SIDE, write
 
 Copy = Callable[[str], Path]

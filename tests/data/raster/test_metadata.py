@@ -15,7 +15,7 @@ from geotune.data.raster.metadata import require_metadata, time_and_place
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def write(path: Path, **profile: Any) -> Path:

@@ -11,7 +11,7 @@ from shapely.geometry import box
 from geotune.data.labels.base import open_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.windows import Window
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 FINE = from_origin(500_000, 5_000_000, 10, 10)
 COARSE = from_origin(500_000, 5_000_000, 20, 20)

@@ -8,7 +8,7 @@ from rasterio.transform import from_origin
 
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.windows import Window
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 NAN = np.nan
 

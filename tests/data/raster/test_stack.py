@@ -17,7 +17,8 @@ from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
 from geotune.data.window_datasets import RandomWindowDataset
-from geotune.types import Batch, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import Batch
 
 DAYS = ("20200105", "20200612", "20201101")
 

@@ -7,7 +7,7 @@ import pytest
 
 from geotune.data.labels.base import open_labels
 from geotune.data.scenes.chips import open_chips
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 ONES = np.ones((1, 6, 6), dtype="uint8")
 ZEROS = np.zeros((6, 6), dtype="uint8")

@@ -15,7 +15,7 @@ from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.scenes.image_folder import open_images
 from geotune.data.splits.explicit import split_by_column
 from geotune.data.splits.groups import split_at_random
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 CLASSES = ["forest", "river"]
 

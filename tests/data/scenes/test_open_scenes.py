@@ -11,7 +11,7 @@ from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
 from geotune.data.scenes.patterns import find, format_pattern
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 ONES = np.ones((1, 6, 6), dtype="uint8")
 ZEROS = np.zeros((6, 6), dtype="uint8")

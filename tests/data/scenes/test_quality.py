@@ -15,7 +15,8 @@ from geotune.data.raster.warp import rotated_crop
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.quality import QARule, open_quality, with_quality
 from geotune.data.scenes.scene import Scene
-from geotune.types import IGNORE, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import IGNORE
 
 CLOUDS = np.zeros((30, 40), dtype="uint16")
 CLOUDS[5:15, 10:20] = 8

@@ -18,7 +18,7 @@ from geotune.data.labels.base import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import list_scenes, open_rasters, open_scenes
 from geotune.data.splits.explicit import split_by_column
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Write = Callable[..., Path]
 READ = partial(open_labels, classes=["background", "ship"])

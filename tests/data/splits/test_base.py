@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from geotune.data.splits.base import Splits, subsample_train
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.splits.groups import split_at_random, split_by_group
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.lazy_scenes import names, scenes
 
 HARBOURS = ["algiers", "busan", "durban", "klang"]

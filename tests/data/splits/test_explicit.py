@@ -6,7 +6,7 @@ import pytest
 
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.splits.groups import split_by_group
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.lazy_scenes import names, scenes
 
 HARBOURS = ["algiers", "busan", "durban", "klang"]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotune.data.splits.folds import split_into_folds
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.lazy_scenes import names, scenes
 
 CITIES = [

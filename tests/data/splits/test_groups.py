@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from geotune.data.splits.folds import split_into_folds
 from geotune.data.splits.groups import group_of, split_at_random, split_by_group
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.lazy_scenes import names, scenes
 
 CITIES = [

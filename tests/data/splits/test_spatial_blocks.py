@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from geotune.data.scenes.footprints import footprint, gap
 from geotune.data.splits.spatial_blocks import split_by_blocks
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.lazy_scenes import names, scene
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.temporal import split_by_date
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from helpers.lazy_scenes import names, scenes
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
+from geotune.errors import GeotuneError
 from geotune.memory.tracker import Tracker
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.quantization import quantize_frozen
 from geotune.methods.core.reader import SelectedFeatures
-from geotune.types import GeotuneError
 
 MakeBackbone = Callable[..., Backbone]
 PRECISIONS = ("bf16", "int8")

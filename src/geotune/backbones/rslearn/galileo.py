@@ -22,7 +22,8 @@ from geotune.backbones.rslearn.band_groups import add_encodings, groups_in_use
 from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import fetch
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics, Normalization
 
 SIZES = ("nano", "tiny", "base")
 JUNE = 5  # months count from 0; Galileo's default where no date is known

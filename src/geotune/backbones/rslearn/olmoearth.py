@@ -25,7 +25,8 @@ from geotune.backbones.rslearn.band_groups import add_encodings, groups_in_use
 from geotune.backbones.rslearn.date_location import months_and_days
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import fetch, load_state, read_state
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics, Normalization
 
 PACKAGE = "olmoearth_pretrain_minimal"
 DATES = 12  # of a year, by month: as in pretraining

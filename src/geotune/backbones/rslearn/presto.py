@@ -21,7 +21,8 @@ from geotune.backbones.rslearn.band_groups import groups_in_use
 from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
-from geotune.types import GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import Normalization
 
 JULY = 6  # months count from 0; the default of rslearn where no date is known
 TOKENS = 2**15

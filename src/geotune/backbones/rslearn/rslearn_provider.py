@@ -9,7 +9,7 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn import galileo, olmoearth, presto
 from geotune.backbones.spec import BackboneSpec
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 MODELS: dict[str, ModelInfo] = {**galileo.MODELS, **olmoearth.MODELS, **presto.MODELS}
 

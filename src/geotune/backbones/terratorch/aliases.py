@@ -10,7 +10,7 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo import torchgeo_provider as torchgeo
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 _LANDSAT = ("tm_toa", "etm_toa", "etm_sr", "oli_tirs_toa", "oli_sr")
 _SENTINEL = (

@@ -16,7 +16,8 @@ from geotune.backbones.blocks import Tokens
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics, Normalization
 
 PATCH = 8
 GSD_M = 10.0  # Sentinel-2's, most of what Clay was trained on

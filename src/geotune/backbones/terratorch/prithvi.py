@@ -14,7 +14,8 @@ from geotune.backbones.blocks import Tokens
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics, Normalization
 
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")  # of Sentinel-2; HLS brings Landsat to them
 _MEAN_1 = (775.0, 1081.0, 1229.0, 2497.0, 2204.0, 1611.0)

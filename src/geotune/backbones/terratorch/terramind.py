@@ -17,7 +17,8 @@ from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state, load_state
-from geotune.types import BandStatistics, GeotuneError, Normalization
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics, Normalization
 
 PATCH = 16
 _DEFAULT = "S2L2A"

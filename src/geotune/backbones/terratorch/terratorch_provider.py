@@ -13,7 +13,7 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.terratorch import aliases, clay, prithvi, terramind, terratorch_registry
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 _FAMILIES: tuple[tuple[dict[str, ModelInfo], Callable[[BackboneSpec], Backbone]], ...] = (
     (prithvi.MODELS, prithvi.prithvi_backbone),

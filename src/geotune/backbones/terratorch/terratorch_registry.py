@@ -17,7 +17,7 @@ from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import load_state, quiet_hub, read_state
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 PAD_TO = 32  # a multiple of every stride there
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")

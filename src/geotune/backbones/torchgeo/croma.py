@@ -24,7 +24,7 @@ from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.weights import load_state
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 BANDS: dict[str, tuple[str, ...]] = {
     "S1": ("VV", "VH"),
@@ -102,7 +102,7 @@ class CromaBackbone(Backbone):
         )
 
     @property
-    def usual_moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """CROMA brings two standard deviations around an image's mean to [0, 1]."""
         return (0.5,) * len(self.bands), (0.25,) * len(self.bands)
 

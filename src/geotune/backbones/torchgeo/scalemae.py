@@ -18,7 +18,7 @@ from geotune.backbones.torchgeo.input_spec import FMOW, describe, fit_images
 from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.torchgeo.vit_utils import run_blocks
 from geotune.backbones.weights import load_state
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 SHAPES: dict[str, dict[str, int]] = {
     "scalemae_large_patch16": {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16}

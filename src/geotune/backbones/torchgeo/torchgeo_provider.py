@@ -9,7 +9,7 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo import croma, dofa, panopticon, resnet_vit, scalemae, swin
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Build = Callable[[BackboneSpec], Backbone]
 

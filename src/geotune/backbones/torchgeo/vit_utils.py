@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from geotune.backbones.bands import canonical, wavelength
 from geotune.backbones.base import Emit
 from geotune.backbones.spec import BackboneSpec
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def run_blocks(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from geotune.data.raster.source import RasterSource
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)

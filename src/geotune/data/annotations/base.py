@@ -17,7 +17,7 @@ from geotune.boxes.polygons import minimum_rectangles
 from geotune.data.annotations.annotation_options import Options
 from geotune.data.annotations.object_target import Boxes
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 LEAST_AREA = 1e-6

@@ -25,7 +25,7 @@ from geotune.data.annotations.rle import corners_of_mask, counts_of
 from geotune.data.annotations.size import same_size
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import numbers, read_text
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 NO_OUTLINE = "annotations without an outline, whose oriented box is their horizontal one"
 

@@ -14,7 +14,7 @@ from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import lines, numbers
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 HEADER = ("imagesource:", "gsd:")
 CORNERS = 8

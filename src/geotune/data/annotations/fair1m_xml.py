@@ -23,7 +23,7 @@ from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.annotations.xml_io import parse
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import numbers
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 LEAST_POINTS = 3
 

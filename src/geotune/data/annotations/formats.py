@@ -20,7 +20,7 @@ from geotune.data.annotations.yolo_txt import read_yolo
 from geotune.data.labels.base import VECTOR_SUFFIXES
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import lines, read_text
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)

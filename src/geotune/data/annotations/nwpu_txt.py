@@ -13,7 +13,7 @@ from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import rectangle
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import lines, numbers
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 LINE = re.compile(r"\(([^,()]+),([^,()]+)\),\(([^,()]+),([^,()]+)\),(\d{1,9})")
 

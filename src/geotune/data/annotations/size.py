@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geotune.data.raster.source import RasterSource
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def same_size(path: Path, place: str, claimed: tuple[float, float], raster: RasterSource) -> None:

@@ -21,7 +21,7 @@ from geotune.data.labels.vector_io import (
     to_pixels,
 )
 from geotune.data.raster.source import RasterSource
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 DIFFICULT_FIELD = "difficult"
 POINT, MULTIPOINT, POLYGON, MULTIPOLYGON = 0, 4, 3, 6

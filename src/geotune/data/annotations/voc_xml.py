@@ -28,7 +28,7 @@ from geotune.data.annotations.size import same_size
 from geotune.data.annotations.xml_io import parse
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import numbers
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 CORNERS = [

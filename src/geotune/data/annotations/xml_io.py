@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def parse(path: Path) -> Element:

@@ -15,7 +15,7 @@ from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import lines, numbers
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 FARTHEST = 2.0
 """Shares beyond are pixels: an object may reach out of its image, but not so far."""

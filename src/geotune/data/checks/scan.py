@@ -19,7 +19,8 @@ from geotune.data.raster.io import open_dataset
 from geotune.data.raster.source import Image
 from geotune.data.raster.windows import Window, grid
 from geotune.data.scenes.scene import BLOCK, Scene, has_data
-from geotune.types import BandStatistics, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import BandStatistics
 
 KEPT = 2048
 """Positions that are kept of each class in each scene."""

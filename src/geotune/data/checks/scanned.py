@@ -12,7 +12,7 @@ from geotune.data.raster.metadata import require_metadata
 from geotune.data.scenes.footprints import Distance, footprint, gap
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, require_splits
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)

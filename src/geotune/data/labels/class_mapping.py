@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.types import IGNORE, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import IGNORE
 
 UNKNOWN = -1
 """The index of a value that stands for no class."""

@@ -25,7 +25,7 @@ from geotune.data.labels.points import Points, read_points
 from geotune.data.labels.targets import ObjectDensity
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 REACH = 4.0
 """Standard deviations at which an object ends; 0.006 % of it would lie beyond along an axis."""

@@ -15,7 +15,7 @@ from pyproj.exceptions import ProjError
 from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.text_io import numbers, rows
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Points = NDArray[np.float64]
 """`(N, 2)`: column and row in pixels of the scene; (0, 0) is its first pixel's outer corner."""

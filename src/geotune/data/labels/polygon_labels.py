@@ -30,7 +30,8 @@ from geotune.data.labels.vector_io import (
 from geotune.data.raster.io import quiet
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.types import IGNORE, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import IGNORE
 from geotune.utils.text import join_some
 
 MANY_CORNERS = 500

@@ -19,7 +19,8 @@ from geotune.data.raster.crs import transformer
 from geotune.data.raster.io import Grid, open_dataset, raster_errors, warped
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.raster.windows import Window
-from geotune.types import IGNORE, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import IGNORE
 
 GRID_TOLERANCE = 0.1
 """Pixels by which a label raster may lie off the scene's grid and still count as on it."""

@@ -17,7 +17,7 @@ from geotune.data.labels.targets import PixelValues
 from geotune.data.raster.io import Grid, open_dataset, open_warped, raster_errors
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rasterio.transform import array_bounds
 
 from geotune.data.raster.crs import transformer
 from geotune.data.raster.source import RasterSource, apply_affine
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 CLASS_FIELDS = ("class", "label", "classname")

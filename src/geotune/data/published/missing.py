@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geotune.datasets.base import DatasetInfo, layout
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def absent(about: DatasetInfo, root: Path, what: str, source: str = "") -> GeotuneError:

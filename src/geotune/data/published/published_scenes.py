@@ -19,7 +19,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import first_file
 from geotune.data.scenes.scene import Scene
 from geotune.datasets.base import DatasetInfo
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 Opened = list[tuple[Sample, RasterSource]]

@@ -20,7 +20,7 @@ from geotune.datasets.base import (
     NamedSplit,
     PackagedSplit,
 )
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 class Place(NamedTuple):

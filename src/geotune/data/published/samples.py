@@ -13,7 +13,7 @@ from geotune.data.published.published_split import Place, division
 from geotune.data.raster.io import file_of, layers
 from geotune.data.scenes.patterns import fields_of, find
 from geotune.datasets.base import DatasetInfo, FolderSplit
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Files = Path | dict[str, Path]
 """An image's file, or the file of each band."""

@@ -8,7 +8,7 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 DEGREES = CRS.from_epsg(4326)
 

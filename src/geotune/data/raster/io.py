@@ -25,7 +25,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 MAX_OPEN = 128
 """Open files a thread; systems allow a process 256 and more."""

@@ -13,7 +13,8 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.warp import transform as to_crs
 
-from geotune.types import GeotuneError, Times
+from geotune.errors import GeotuneError
+from geotune.types import Times
 
 if TYPE_CHECKING:
     from geotune.data.raster.source import RasterSource

@@ -16,7 +16,7 @@ from geotune.data.raster.metadata import date_of, wavelength_of
 from geotune.data.raster.resample import at_resolution
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.stack import on_one_grid, stack_dates, stack_modalities
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 class ByDate(dict[date, Path | dict[str, Path]]):

@@ -12,7 +12,7 @@ from rasterio.transform import Affine, array_bounds
 from rasterio.warp import calculate_default_transform, transform_bounds
 
 from geotune.data.raster.io import Grid
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.data.raster.source import RasterSource

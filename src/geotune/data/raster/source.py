@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 from geotune.data.raster.io import Grid, file_of, open_dataset, open_warped, raster_errors
 from geotune.data.raster.metadata import metres_per_pixel
 from geotune.data.raster.windows import Window
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.data.scenes.quality import Quality

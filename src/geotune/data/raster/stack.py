@@ -8,7 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from geotune.data.raster.resample import on_grid
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.data.raster.source import RasterSource

@@ -11,7 +11,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some, pluralize
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from geotune.data.raster.metadata import date_in
 from geotune.data.raster.open_raster import ByDate, ByModality, Files
 from geotune.data.scenes.patterns import Match, find
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 Patterns = str | Sequence[str] | Mapping[str, str]
 """Of the scenes' files; by modality where there are several."""

@@ -22,7 +22,7 @@ from geotune.data.raster.crs import DEGREES, transformer
 from geotune.data.raster.source import apply_affine
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import Scene
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 SIDE_POINTS = 8
 """Into so many pieces an edge is cut before it is projected."""

@@ -20,7 +20,7 @@ from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import split_of
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 SEPARATOR = ";"
 """Between the classes of an image in the column `labels`."""

@@ -16,7 +16,7 @@ from geotune.data.scenes.find import Names, Patterns, find_files, first_file
 from geotune.data.scenes.patterns import format_pattern
 from geotune.data.scenes.scene import Scene
 from geotune.data.scenes.table import SceneEntry, is_list, read_list
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def open_scenes(

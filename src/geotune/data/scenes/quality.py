@@ -15,7 +15,7 @@ from geotune.data.raster.io import Grid, open_dataset, raster_errors, warped
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import label_file
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from geotune.data.issues import ErrorCollector, location
 from geotune.data.scenes.find import RASTER_SUFFIXES, on_disk
 from geotune.data.scenes.table import SceneEntry
 from geotune.data.splits.base import split_of
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from pystac import Asset, Item, StacIO

@@ -23,7 +23,7 @@ from geotune.data.raster.open_raster import Files
 from geotune.data.scenes.find import Names, find_files, on_disk
 from geotune.data.splits.base import split_of
 from geotune.data.text_io import rows
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 TABLES = (".csv",)
 PARQUET = (".parquet", ".geoparquet")

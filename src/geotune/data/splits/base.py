@@ -12,7 +12,7 @@ import numpy as np
 
 from geotune.data.scenes.scene import Scene
 from geotune.datasets.base import PARTS
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some, pluralize
 
 Splits = dict[str, list[Scene]]

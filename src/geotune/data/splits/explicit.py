@@ -10,7 +10,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, splits_of
 from geotune.data.splits.groups import group_of
 from geotune.datasets.base import PARTS
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, random_split, require_splits
 from geotune.data.splits.groups import group_of
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, random_split, splits_of
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 
 
 def group_of(scene: Scene, by: str) -> str:

@@ -23,7 +23,7 @@ from geotune.data.scenes.footprints import Footprint, footprint, within_distance
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, random_split, require_splits
 from geotune.datasets.base import PARTS
-from geotune.types import GeotuneError
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 

@@ -22,7 +22,8 @@ from rasterio.io import DatasetWriter
 
 from geotune.data.synthetic.spectra import BANDS
 from geotune.data.synthetic.synthetic_scene import CLASSES, PIXEL_M, make_scene
-from geotune.types import IGNORE, GeotuneError
+from geotune.errors import GeotuneError
+from geotune.types import IGNORE
 
 __all__ = ["CLASSES", "DEFAULT_BANDS", "MANIFEST", "MIN_SIZE", "labels_path", "write_scenes"]
 

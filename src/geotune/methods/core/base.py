@@ -16,13 +16,14 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, fingerprint, pad_to_multiple
+from geotune.errors import GeotuneError
 from geotune.methods.core.block_hooks import capture_block_activations
 from geotune.methods.core.inserted import is_inserted
 from geotune.methods.core.quantization import Precision, quantize_frozen
 from geotune.methods.core.reader import BlockActivations, Reader
 from geotune.methods.core.stem import Stem
 from geotune.registry import METHODS
-from geotune.types import FeatureMaps, GeotuneError, Tap
+from geotune.types import FeatureMaps, Tap
 
 
 class Method(BaseModel, ABC):
@@ -76,7 +77,7 @@ class Encoder(nn.Module):
 
     Attributes:
         taps: what `forward` returns, for decoders to be built from.
-        constant_backbone: true where nothing in or before the backbone trains, so that its
+        backbone_frozen: true where nothing in or before the backbone trains, so that its
             features can be computed once and kept.
         merged: true from `merge` on.
 
@@ -84,7 +85,7 @@ class Encoder(nn.Module):
         backbone: whose parameters train or not by now, with what the method put in.
         reader: of its taps.
         method: whose `stem` and `frozen_precision` it gets.
-        constant_backbone: see above.
+        backbone_frozen: see above.
         backbone_trains: its statistics move, as in training from scratch.
         merge: folds what was trained into `backbone.model`.
     """
@@ -107,7 +108,7 @@ class Encoder(nn.Module):
         self.stem = Stem(len(backbone.bands) * backbone.timesteps, stem) if stem else None
         if method and method.frozen_precision != "fp32":
             quantize_frozen(backbone, method.frozen_precision)
-        self.constant_backbone = backbone_frozen
+        self.backbone_frozen = backbone_frozen
         self.backbone_trains = backbone_trains
         self._merge = merge
         self.merged = False
@@ -156,7 +157,7 @@ class Encoder(nn.Module):
     ) -> dict[str, Tensor]:
         """What `forward` needs of the backbone for these images: `(B, C, h, w)` by name.
 
-        The names are `<tap>.<part>`, such as `11.feature`. Good for as long as `constant_backbone`
+        The names are `<tap>.<part>`, such as `11.feature`. Good for as long as `backbone_frozen`
         is true and nothing is calibrated.
         """
         kept: dict[str, Tensor] = {}
@@ -188,7 +189,7 @@ class Encoder(nn.Module):
             return feature.new_empty(0)  # the reader keeps what it needs
 
         with (
-            torch.set_grad_enabled(tracking and not self.constant_backbone),
+            torch.set_grad_enabled(tracking and not self.backbone_frozen),
             capture_block_activations(self.backbone, reader.internals_at) as seen,
         ):
             found: FeatureMaps = self.backbone(

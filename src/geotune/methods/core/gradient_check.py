@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
-from geotune.types import GeotuneError
 
 
 def probe_loss(encoder: Encoder) -> Tensor:

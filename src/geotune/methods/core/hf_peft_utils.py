@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable, probe_loss
 from geotune.methods.core.inserted import freeze, inserted
 from geotune.methods.core.reader import SelectedFeatures
-from geotune.types import GeotuneError
 
 _ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")
 _ADAPTER = "default"

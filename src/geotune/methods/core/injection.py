@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import no_spatial_tokens_error
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.inserted import inserted
 from geotune.methods.core.reader import SelectedFeatures
-from geotune.types import GeotuneError
 from geotune.utils.activation_checkpointing import recompute
 
 
@@ -178,7 +178,7 @@ def widths(backbone: Backbone) -> list[int]:
 
 def recompute_blocks(encoder: Encoder) -> None:
     """Mark the backbone's blocks to be computed again, where gradients cross them."""
-    if encoder.constant_backbone:
+    if encoder.backbone_frozen:
         return
     for block in encoder.backbone.blocks:
         while isinstance(block, Wrapped) and block.carries:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.errors import GeotuneError
 from geotune.methods.core.inserted import is_inserted
-from geotune.types import GeotuneError
 
 Precision = Literal["fp32", "bf16", "int8"]
 

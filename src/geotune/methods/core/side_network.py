@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles
-from geotune.types import GeotuneError, Tap
+from geotune.errors import GeotuneError
+from geotune.types import Tap
 
 
 def require_channels_left(backbone: Backbone, reduction: int) -> None:

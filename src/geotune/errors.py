@@ -1,0 +1,69 @@
+"""Errors that a user can fix, each with a stable code.
+
+A code names the kind of problem, not the sentence: messages may improve from release to release,
+codes stay. `docs/errors.md` lists them; `geotune --json` prints them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ERROR_CODES: dict[str, str] = {
+    # --- recipe, overrides, suites ---
+    "recipe-unreadable": "the recipe or suite cannot be read, or is not valid YAML",
+    "recipe-invalid": "a key is unknown, missing, or has a value that is not allowed",
+    # --- files and formats ---
+    # --- rasters and bands ---
+    # --- labels and annotations ---
+    # --- scenes, splits, published data sets ---
+    # --- checks of the data ---
+    # --- backbones and their weights ---
+    # --- tuning methods ---
+    # --- decoders, detectors, tasks, metrics, boxes ---
+    # --- feature cache, memory, planning ---
+    # --- training, run folders, adapters ---
+    # --- prediction and reports ---
+    # --- comparisons ---
+    "unspecified": "no code is assigned yet",
+}
+"""What each code means, by code."""
+
+
+class GeotuneError(Exception):
+    """A problem that the user can fix.
+
+    The message names the file, key or tensor, what was found, what was expected, and what to do.
+
+    Attributes:
+        code: what kind of problem it is, one of `ERROR_CODES`.
+        key: the recipe key that it is about, such as `data.class_field`; None if there is none.
+        file: the file that it is about; None if there is none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "unspecified",
+        key: str | None = None,
+        file: str | Path | None = None,
+    ) -> None:
+        assert code in ERROR_CODES, f"errors.py has no code {code!r}"
+        super().__init__(message)
+        self.code = code
+        self.key = key
+        self.file = None if file is None else Path(file)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # worker processes send errors to their parent
+        return _rebuild, (type(self), str(self), self.code, self.key, self.file)
+
+
+class RecipeError(GeotuneError):
+    """A recipe, an override or a suite that cannot be used; the message names the key."""
+
+
+def _rebuild(
+    kind: type[GeotuneError], message: str, code: str, key: str | None, file: Path | None
+) -> GeotuneError:
+    return kind(message, code=code, key=key, file=file)
