@@ -55,8 +55,8 @@ ROWS = {
     "disk": ["train.cache=disk"],
     "memory": ["train.cache=memory"],
     "disk, int8": ["train.cache=disk", "train.cache_precision=int8"],
-    "disk, pca_fixed": ["train.cache=disk", "method.down=pca_fixed"],
-    "disk, nothing computed again": ["train.cache=disk", "train.recompute=none"],
+    "disk, pca_fixed": ["train.cache=disk", "method.projection_init=pca_fixed"],
+    "disk, nothing computed again": ["train.cache=disk", "train.activation_checkpointing=none"],
 }
 TARGETS = {
     "from the cache, of full": ("disk", "full", 1 / 10),

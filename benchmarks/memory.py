@@ -71,8 +71,8 @@ ALLOWED = {"cpu": 0.02, "cuda": 0.05}
 SMALL = ("timm/test_vit", "timm/test_resnet", "timm/test_convnext")
 CHECKED: dict[str, dict[str, Any]] = {
     **METHODS,
-    "est, sum": {"kind": "est", "fuse": "sum"},
-    "est, pca_fixed": {"kind": "est", "down": "pca_fixed"},
+    "est, sum": {"kind": "est", "output": "sum"},
+    "est, pca_fixed": {"kind": "est", "projection_init": "pca_fixed"},
     "adapter": {"kind": "adapter"},
     "norm": {"kind": "norm"},
     "lst": {"kind": "lst"},
@@ -149,9 +149,9 @@ def checks(device: str) -> list[dict[str, Any]]:
                 "decoder": {"kind": decoder},
                 "data.window": size,
                 "train.batch_size": batch * accumulate,
-                "train.accumulate": accumulate,
+                "train.accumulate_steps": accumulate,
                 "train.precision": precision,
-                "train.recompute": ("none", "decoder", "all")[number // 2 % 3],
+                "train.activation_checkpointing": ("none", "decoder", "all")[number // 2 % 3],
             },
         )
         try:
@@ -168,9 +168,9 @@ def checks(device: str) -> list[dict[str, Any]]:
                 "decoder": decoder,
                 "pixels": size,
                 "batch": batch,
-                "accumulate": accumulate,
+                "accumulate_steps": accumulate,
                 "precision": precision,
-                "recompute": recipe.train.recompute,
+                "recompute": recipe.train.activation_checkpointing,
                 "predicted_bytes": expected,
                 "measured_bytes": found,
                 "error": round(expected / found - 1, 5),
@@ -219,7 +219,9 @@ def run(
             loss = step.loss(model(inputs["images"][part]), targets[part])
         (loss * (micro / len(targets))).backward()  # type: ignore[no-untyped-call]
         del loss
-    nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], step.clip)
+    nn.utils.clip_grad_norm_(
+        [p for p in model.parameters() if p.requires_grad], step.grad_clip_norm
+    )
     optimizer.step()
     for parameter in model.parameters():
         parameter.grad = None
@@ -233,7 +235,7 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"Written by `python benchmarks/memory.py` on {record['date']}: tensors of one training "
         "step (batch of 8, bf16 autocast, UNet decoder of 256, 128, 64, 32 and 16 channels, AdamW, "
-        "`train.recompute: decoder`), predicted on fake tensors; and its share of `full`'s.",
+        "`train.activation_checkpointing: decoder`), predicted on fake tensors; and its share of `full`'s.",
         "",
         "| backbone | pixels | " + " | ".join(ROWS) + " |",
         "|---|---|" + "---|" * len(ROWS),

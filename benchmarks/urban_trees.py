@@ -43,7 +43,7 @@ RESULTS = Path(__file__).parent / "results" / "urban_trees.json"
 METRES = (3.0, 6.0)
 PUBLISHED = {
     "source": "arXiv 2208.10607: Southern California in 2020, 474 crops",
-    "radius_m": 6.0,
+    "match_radius_m": 6.0,
     "precision": 0.736,
     "recall": 0.733,
     "rmse_m": 2.16,
@@ -65,7 +65,7 @@ def judged(run: Path) -> list[dict[str, Any]]:
     rows = []
     for metres in METRES:
         task = copy(built.task)
-        task.radius_m = metres
+        task.match_radius_m = metres
         best = figures(task, validation)["threshold"]
         tested = figures(task.judged_from(dict.fromkeys(task.classes, best)), test)
         told = {"epochs": recipe.train.epochs, "cache": recipe.train.cache}

@@ -84,7 +84,7 @@ def tiny_values(tiny_scenes: Path) -> Callable[..., dict[str, Any]]:
     def values(changes: dict[str, Any] | None = None, data: Path = tiny_scenes) -> dict[str, Any]:
         recipe: dict[str, Any] = {
             "backbone": {"name": "timm/test_vit", "pretrained": False, "bands": list(BANDS)},
-            "method": {"kind": "est", "min_width": 8, "stem": 0},
+            "method": {"kind": "est", "min_width": 8, "stem_width": 0},
             "decoder": {"kind": "linear"},
             "task": {"kind": "segment", "classes": ["land", "water"]},
             "data": {

@@ -44,7 +44,7 @@ def test_fit(
 ) -> None:
     """For people: notes and progress on stderr, results on stdout; then that it is done."""
     monkeypatch.chdir(tmp_path)
-    overrides = ["method.kind=frozen", "method.stem=0", "train.epochs=1"]
+    overrides = ["method.kind=frozen", "method.stem_width=0", "train.epochs=1"]
     code, out, err = geotune("fit", recipe, *overrides)
     assert code == 0, err
     run = Path("runs/tiny")

@@ -181,7 +181,7 @@ def values_of(scenes: Path, **changes: Any) -> dict[str, Any]:
             "pretrained": False,
             "bands": ["red", "green", "nir"],
         },
-        "method": {"kind": "full", "stem": 0},
+        "method": {"kind": "full", "stem_width": 0},
         "decoder": {"kind": "rotated_fcos", "channels": 16, "depth": 1, "levels": 4},
         "task": {"kind": "detect", "classes": ["ship"], "boxes": "oriented"},
         "data": {

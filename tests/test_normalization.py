@@ -37,7 +37,9 @@ class Known(Backbone):
     def blocks(self) -> list[nn.Module]:
         return []
 
-    def run(self, images: Tensor, emit: Emit, wanted: set[int], **metadata: Tensor | None) -> None:
+    def run(
+        self, images: Tensor, emit: Emit, out_indices: set[int], **metadata: Tensor | None
+    ) -> None:
         raise NotImplementedError
 
 

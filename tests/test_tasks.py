@@ -81,24 +81,24 @@ def recipe_values(made: Path, values: Values, which: str) -> dict[str, Any]:
         "density": {
             "task": {"kind": "density", "objects": "trees"},
             "data": {
-                **scenes, "labels": f"{made}/trees/{{stem}}.csv", "missing": "empty",
-                "spread": "20 m",
+                **scenes, "labels": f"{made}/trees/{{stem}}.csv", "missing_labels": "empty",
+                "sigma": "20 m",
             },
         },
         "classify": {
             "task": {"kind": "classify", "classes": ["bright", "dark"]},
             "data": {**images, "split": {"kind": "random", "val": 0.2, "test": 0.2}},
-            "decoder": {"kind": "pooled"},
+            "decoder": {"kind": "global_pool"},
         },
         "several": {
-            "task": {"kind": "classify", "classes": ["bright", "large"], "several": True},
+            "task": {"kind": "classify", "classes": ["bright", "large"], "multilabel": True},
             "data": {**images, **by_column, "labels": f"{made}/labels.csv"},
-            "decoder": {"kind": "pooled", "pool": "attention", "levels": "all"},
+            "decoder": {"kind": "global_pool", "pool": "attention", "levels": "all"},
         },
         "value": {
-            "task": {"kind": "regress", "per": "image", "quantity": "cost"},
+            "task": {"kind": "regress", "level": "image", "quantity": "cost"},
             "data": {**images, **by_column, "labels": f"{made}/value.csv"},
-            "decoder": {"kind": "pooled"},
+            "decoder": {"kind": "global_pool"},
         },
     }  # fmt: skip
     return values({"train.epochs": 2, **changes[which]})
@@ -246,12 +246,12 @@ def test_kept_features_train_the_same_kinds(
 @pytest.mark.parametrize(
     ("which", "changes", "says"),
     [
-        ("classify", {"decoder": {"kind": "unet"}}, r"kind unet .* use decoder\.kind=pooled"),
-        ("regress", {"decoder": {"kind": "pooled"}}, r"use decoder\.kind=linear, fcn, unet or"),
+        ("classify", {"decoder": {"kind": "unet"}}, r"kind unet .* use decoder\.kind=global_pool"),
+        ("regress", {"decoder": {"kind": "global_pool"}}, r"use decoder\.kind=linear, fcn, unet or"),
         ("classify", {"task": {"kind": "regress"}, "decoder": {"kind": "fcn"}}, r"kind=scenes"),
         ("regress", {"data": {"class_values": {"a": 1}}}, r"data\.class_values: is for .*segment"),
-        ("regress", {"data": {"spread": "2 m"}}, r"data\.spread: is for task\.kind density"),
-        ("density", {"data": {"spread": "wide"}}, r"'wide', expected a width such as 3 px"),
+        ("regress", {"data": {"sigma": "2 m"}}, r"data\.sigma: is for task\.kind density"),
+        ("density", {"data": {"sigma": "wide"}}, r"'wide', expected a width such as 3 px"),
     ],
 )  # fmt: skip
 def test_parts_that_do_not_fit_are_named(

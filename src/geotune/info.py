@@ -22,7 +22,7 @@ DECODERS = {
     "fcn": "a few convolutions at the finest resolution",
     "unet": "from coarse to fine with skips",
     "upernet": "pyramid pooling and a feature pyramid",
-    "pooled": "one answer an image: pooled maps and a linear layer",
+    "global_pool": "one answer an image: pooled maps and a linear layer",
     "faster_rcnn": "horizontal boxes in two stages",
     "retinanet": "horizontal boxes in one stage, with anchors",
     "fcos": "horizontal boxes in one stage, without anchors",

@@ -29,13 +29,15 @@ Values = Callable[..., dict[str, Any]]
         {"kind": "full"},
         {"kind": "frozen"},
         {"kind": "lora", "rank": 4},
-        {"kind": "est", "min_width": 8, "down": "pca"},
+        {"kind": "est", "min_width": 8, "projection_init": "pca"},
         {"kind": "est", "min_width": 8, "frozen_precision": "int8"},
-        {"kind": "adapter", "stem": 8},
+        {"kind": "adapter", "stem_width": 8},
     ],
     ids=lambda m: "-".join(map(str, m.values())),
 )
-@pytest.mark.parametrize("changes", [{}, {"train.accumulate": 2, "train.precision": "bf16-mixed"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"train.accumulate_steps": 2, "train.precision": "bf16-mixed"}]
+)
 def test_a_run_takes_what_was_predicted(
     tiny_values: Values, tmp_path: Path, method: dict[str, Any], changes: dict[str, Any]
 ) -> None:
@@ -55,7 +57,7 @@ def test_a_run_takes_what_was_predicted(
 
 
 def test_parts_and_places_sum_to_the_peak(tiny_values: Values) -> None:
-    values = plan_values(plan_recipe(parse_recipe(tiny_values({"method.stem": 8}))))
+    values = plan_values(plan_recipe(parse_recipe(tiny_values({"method.stem_width": 8}))))
     assert sum(values["parts"].values()) == values["peak_bytes"] == values["cpu"]["peak_bytes"]
     by_place = values["by_place"]
     assert sum(n for parts in by_place.values() for n in parts.values()) == values["peak_bytes"]
@@ -68,7 +70,7 @@ def test_parts_and_places_sum_to_the_peak(tiny_values: Values) -> None:
 
 
 def test_what_is_put_into_the_backbone_is_the_methods(tiny_values: Values) -> None:
-    recipe = parse_recipe(tiny_values({"method": {"kind": "lora", "rank": 4, "stem": 0}}))
+    recipe = parse_recipe(tiny_values({"method": {"kind": "lora", "rank": 4, "stem_width": 0}}))
     by_place = plan_recipe(recipe).peak.by_place
     assert "trained" not in by_place["backbone"] and by_place["method"]["trained"] > 0
     assert by_place["backbone"]["saved"] > 0
@@ -100,7 +102,7 @@ def test_a_model_that_looks_at_values_is_computed(
             raise UnpredictableError
         return estimate_peak(*arguments, compute=compute)
 
-    monkeypatch.setattr("geotune.api.planning.predict", looking)
+    monkeypatch.setattr("geotune.api.planning.estimate_peak", looking)
     plan = plan_recipe(parse_recipe(tiny_values()))
     assert plan.prediction.computed
     assert any("computed on this CPU" in note for note in plan.notes)
@@ -140,8 +142,8 @@ def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[Predi
 def by_formula(recipe: Recipe) -> int:
     frozen = {"fp32": 400, "bf16": 200, "int8": 100}[recipe.method.frozen_precision]
     frozen *= recipe.train.cache == "none"
-    micro = recipe.train.batch_size // recipe.train.accumulate
-    saved = {"none": 60, "decoder": 50, "all": 40}[recipe.train.recompute]
+    micro = recipe.train.batch_size // recipe.train.accumulate_steps
+    saved = {"none": 60, "decoder": 50, "all": 40}[recipe.train.activation_checkpointing]
     return {"full": 1600, "lora": frozen + 100}.get(recipe.method.kind, frozen) + micro * saved
 
 
@@ -159,11 +161,18 @@ def lora(tiny_values: Values) -> Recipe:
     ("budget", "changes"),
     [
         (900, {}),
-        (850, {"train.accumulate": 2}),  # 700
-        (600, {"train.accumulate": 4}),
-        (400, {"train.accumulate": 4, "method.frozen_precision": "bf16"}),  # 8 are not needed
-        (250, {"train.accumulate": 8, "method.frozen_precision": "int8"}),
-        (240, {"train.accumulate": 8, "method.frozen_precision": "int8", "train.recompute": "all"}),
+        (850, {"train.accumulate_steps": 2}),  # 700
+        (600, {"train.accumulate_steps": 4}),
+        (400, {"train.accumulate_steps": 4, "method.frozen_precision": "bf16"}),  # 8 are not needed
+        (250, {"train.accumulate_steps": 8, "method.frozen_precision": "int8"}),
+        (
+            240,
+            {
+                "train.accumulate_steps": 8,
+                "method.frozen_precision": "int8",
+                "train.activation_checkpointing": "all",
+            },
+        ),
     ],
 )
 def test_the_cheapest_changes_that_fit_come_first(
@@ -184,13 +193,13 @@ def test_the_cheapest_changes_that_fit_come_first(
 def test_smaller_micro_batches_keep_the_batch(lora: Recipe) -> None:
     for candidate in found(lora, 300).proposals:
         train = candidate.recipe.train
-        assert train.batch_size == 8 and train.batch_size % train.accumulate == 0
-        if train.accumulate > 1:
+        assert train.batch_size == 8 and train.batch_size % train.accumulate_steps == 0
+        if train.accumulate_steps > 1:
             assert any("batch norm" in note for note in candidate.notes)
 
 
 def test_another_method_comes_last_and_is_named(tiny_values: Values) -> None:
-    full = parse_recipe(tiny_values({"method": {"kind": "full", "stem": 8}}))
+    full = parse_recipe(tiny_values({"method": {"kind": "full", "stem_width": 8}}))
     fitting = found(full, 500)
     first = fitting.proposals[0]
     assert first.recipe.method.kind == "est" and first.recipe.method.stem == 8
@@ -210,10 +219,14 @@ def test_a_cache_comes_last_and_only_where_the_features_never_change(
 ) -> None:
     est = parse_recipe(tiny_values({"train.batch_size": 8}))
     fitting = found(est, 45)
-    changes = {"train.accumulate": 8, "train.recompute": "all", "train.cache": "disk"}
+    changes = {
+        "train.accumulate_steps": 8,
+        "train.activation_checkpointing": "all",
+        "train.cache": "disk",
+    }
     assert fitting.proposals[0].changes == changes  # frozen precision saves nothing then
     assert found(est, 200).proposals[0].changes.keys() == {
-        "train.accumulate",
+        "train.accumulate_steps",
         "method.frozen_precision",
     }
     first = found(lora, 150).proposals[0]
@@ -232,7 +245,7 @@ def test_a_training_from_a_cache_takes_what_was_predicted(
 ) -> None:
     from geotune.api.fitting import fit_recipe
 
-    changes: dict[str, Any] = {"method": {"kind": method, "stem": 0}, "train.epochs": 1}
+    changes: dict[str, Any] = {"method": {"kind": method, "stem_width": 0}, "train.epochs": 1}
     changes |= {"train.cache": "disk", "train.cache_folder": str(tmp_path / "cache")}
     recipe = parse_recipe(tiny_values({**changes, "train.precision": "bf16-mixed"}))
     plan = plan_recipe(recipe)
@@ -257,7 +270,7 @@ def test_a_cache_cannot_be_planned_where_the_backbone_changes(tiny_values: Value
 # ---------------------------------------------------------------- the commands
 def test_the_command(geotune: Command, tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
     figure = tmp_path / "parts.svg"
-    recipe = tiny_recipe({"method": {"kind": "full", "stem": 0}})
+    recipe = tiny_recipe({"method": {"kind": "full", "stem_width": 0}})
     code, out, err = geotune("plan", recipe, "--figure", figure)
     assert code == 0, err
     for word in ("frozen", "optimizer state", "saved", "backbone", "decoder", "on a GPU"):
@@ -289,7 +302,7 @@ def test_a_budget_that_cannot_be_read(
 def test_a_training_keeps_to_its_budget(
     geotune: Command, tiny_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    recipe = tiny_recipe({"method": {"kind": "full", "stem": 0}, "train.epochs": 1})
+    recipe = tiny_recipe({"method": {"kind": "full", "stem_width": 0}, "train.epochs": 1})
     peak = json.loads(geotune("plan", recipe, "--json")[1])["peak_bytes"]
     budget = f"train.memory_budget={0.9 * peak:.0f}"
     code, out, err = geotune("fit", recipe, budget, "--json")

@@ -39,7 +39,7 @@ def try_every_method() -> Callable[..., set[str]]:
         return {n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()}
 
     def try_all(backbone: geotune.Backbone, height: int = 0, width: int = 0) -> set[str]:
-        side = (4 if backbone.plain else 2) * backbone.pad_to
+        side = (4 if backbone.plain else 2) * backbone.size_divisor
         size = height or side, width or side
         refused = set()
         generator = torch.Generator().manual_seed(0)
@@ -48,7 +48,7 @@ def try_every_method() -> Callable[..., set[str]]:
                 parameter.data += torch.rand(parameter.shape, generator=generator)
         for name, case in METHODS.items():
             torch.manual_seed(0)
-            method = case.method.model_copy(update={"stem": 0})
+            method = case.method.model_copy(update={"stem_width": 0})
             try:
                 encoder: Any = geotune.attach(copy.deepcopy(backbone), method).train()
             except GeotuneError:

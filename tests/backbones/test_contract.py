@@ -85,7 +85,7 @@ def test_maps_of_any_size_are_as_the_taps_say(
 
 def test_padding_repeats_the_edge_at_the_right_and_below(backbone: Backbone) -> None:
     small = images()
-    padded = pad_to_multiple(small, backbone.pad_to)
+    padded = pad_to_multiple(small, backbone.size_divisor)
     assert torch.equal(padded[..., :37, :50], small)
     assert torch.equal(padded[..., 37:, :50], small[..., 36:37, :].expand_as(padded[..., 37:, :50]))
     assert torch.equal(padded[..., 50:], padded[..., 49:50].expand_as(padded[..., 50:]))

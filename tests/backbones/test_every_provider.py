@@ -75,7 +75,7 @@ def test_contract(name: str) -> None:
     inputs = backbone.example(37, 50)
     with torch.no_grad():
         features, again = backbone(**inputs), backbone(**inputs)
-    padded = tuple(-(-side // backbone.pad_to) * backbone.pad_to for side in (37, 50))
+    padded = tuple(-(-side // backbone.size_divisor) * backbone.size_divisor for side in (37, 50))
     assert features.image_size == padded
     for tap, ours, second in zip(backbone.taps, features.maps, again.maps, strict=True):
         rows, columns = (round(side / tap.stride) for side in padded)

@@ -26,7 +26,7 @@ def backbone() -> Backbone:
 
 
 def test_a_tile_is_seen_as_if_it_were_alone(backbone: Backbone) -> None:
-    side = backbone.pad_to
+    side = backbone.size_divisor
     assert backbone.tiled and side == 160
     image = torch.randn(2, 2, 2 * side, 3 * side)
     with torch.no_grad():

@@ -124,7 +124,7 @@ def test_every_block_is_a_tap_and_maps_of_any_size_are_as_the_taps_say(family: s
     with torch.no_grad():
         features = backbone(images(len(backbone.bands)))
     assert called == backbone.blocks, "blocks are called in the order of the taps"
-    size = tuple(-(-side // backbone.pad_to) * backbone.pad_to for side in (37, 50))
+    size = tuple(-(-side // backbone.size_divisor) * backbone.size_divisor for side in (37, 50))
     assert features.image_size == size
     for tap, feature in zip(backbone.taps, features.maps, strict=True):
         assert feature.shape == (2, tap.channels, size[0] / tap.stride, size[1] / tap.stride)
@@ -455,7 +455,7 @@ def test_resnets_and_vits_are_torchgeos(family: str) -> None:
     if family == "resnet":
         close(features.maps[-1], expected)
     else:
-        side = 224 // ours.pad_to
+        side = 224 // ours.size_divisor
         close(features.maps[-1], as_map(expected[:, 1:], side, side))
         close(features.tokens, expected[:, :1])
 

@@ -49,7 +49,7 @@ def test_the_words_of_a_command_give_the_recipe_that_was_read(suite: Write) -> N
     changes = {
         "decoder": {"kind": "unet", "channels": [16, 8]},
         "backbone.bands": ["red", "green"],
-        "method": {"kind": "frozen", "stem": 4},
+        "method": {"kind": "frozen", "stem_width": 4},
     }
     for cell in cells_of(suite(grid={"shape": {"a: b, c": changes}}, baselines=None)):
         again, _ = load_recipe(cell.path, cell.overrides)
@@ -57,24 +57,27 @@ def test_the_words_of_a_command_give_the_recipe_that_was_read(suite: Write) -> N
 
 
 def test_a_kind_comes_before_the_keys_of_its_section() -> None:
-    changes = {"method.stem": 8, "method.kind": "lora", "decoder": {"kind": "fcn"}, "a.b": 1}
+    changes = {"method.stem_width": 8, "method.kind": "lora", "decoder": {"kind": "fcn"}, "a.b": 1}
     assert as_overrides(changes) == (
         "decoder={kind: fcn}",
         "method.kind=lora",
-        "method.stem=8",
+        "method.stem_width=8",
         "a.b=1",
     )
 
 
 def test_baselines_join_every_comparison_with_the_same_stem_and_decoder(suite: Write) -> None:
     path = suite(
-        {"method": {"kind": "est", "stem": 12, "min_width": 8}, "decoder": {"kind": "fcn"}},
+        {"method": {"kind": "est", "stem_width": 12, "min_width": 8}, "decoder": {"kind": "fcn"}},
         grid={"method.kind": ["est", "lora"], "width": {"thin": {"decoder.channels": 8}}},
     )
     cells = {cell.method: cell for cell in cells_of(path)}
     assert list(cells) == ["est", "lora", "unet_from_scratch", "frozen"]
     frozen, scratch = cells["frozen"].recipe, cells["unet_from_scratch"].recipe
-    assert frozen.method.kind == "frozen" and frozen.method.stem == scratch.method.stem == 12
+    assert (
+        frozen.method.kind == "frozen"
+        and frozen.method.stem_width == scratch.method.stem_width == 12
+    )
     assert frozen.decoder == cells["est"].recipe.decoder and frozen.backbone.name == "timm/test_vit"
     assert not scratch.backbone.pretrained and scratch.backbone.name == "timm/resnet18"
     assert scratch.backbone.bands == ["red", "green", "nir"]
@@ -101,7 +104,7 @@ def test_one_training_that_stands_in_several_comparisons_is_one_run(suite: Write
 def test_baselines_are_not_added_twice_or_where_they_are_switched_off(suite: Write) -> None:
     methods = [c.method for c in cells_of(suite(grid={"method.kind": ["frozen", "est"]}))]
     assert methods == ["frozen", "est", "unet_from_scratch"]
-    named = suite(grid={"m": {"probe": {"method": {"kind": "frozen", "stem": 0}}}})
+    named = suite(grid={"m": {"probe": {"method": {"kind": "frozen", "stem_width": 0}}}})
     assert [c.method for c in cells_of(named)] == ["probe", "unet_from_scratch"]
     off = suite(baselines={"unet_from_scratch": False, "frozen": False})
     assert [c.method for c in cells_of(off)] == ["est"]
@@ -113,7 +116,7 @@ def test_a_unet_from_scratch_is_left_out_where_it_makes_no_sense_and_a_note_says
     path = suite(
         {
             "task": {"kind": "classify", "classes": ["a", "b"]},
-            "decoder": {"kind": "pooled"},
+            "decoder": {"kind": "global_pool"},
             "data": {"kind": "images", "images": "x", "split": {"kind": "random"}},
         }
     )

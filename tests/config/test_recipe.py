@@ -165,7 +165,7 @@ def test_a_key_called_as_its_kind_keeps_its_path() -> None:
         ("train.precision", "bf16", "train.precision", "'32-true', 'bf16-mixed' or '16-mixed'"),
         ("train.devices", 0, "train.devices", "greater than 0"),
         ("train.devices", "many", "train.devices", "input should be 'auto'"),
-        ("data.focus", 1.5, "data.focus", "less than or equal to 1"),
+        ("data.rare_class_fraction", 1.5, "data.rare_class_fraction", "less than or equal to 1"),
         ("data.augment", "maybe", "data.augment", "found 'maybe', expected true, false or"),
         ("data.resolution", "10", "data.resolution", "expected metres a pixel such as 10 m"),
         ("data.resolution", "0 m", "data.resolution", "found '0 m'"),
@@ -176,7 +176,7 @@ def test_a_key_called_as_its_kind_keeps_its_path() -> None:
         ("data.split.val", "durban", "data.split.val", "a valid list"),
         ("method", "est", "method", "found 'est'"),
         ("method.reduction", 0, "method.reduction", "greater than 0"),
-        ("method.stem", -1, "method.stem", "greater than or equal to 0"),
+        ("method.stem_width", -1, "method.stem_width", "greater than or equal to 0"),
         ("backbone.bands", "B02", "backbone.bands", "found 'B02'; input should be a valid list"),
         ("backbone.bands", [1], "backbone.bands.0", "found 1; input should be a valid string"),
         ("backbone.bands", 0, "backbone.bands", "greater than 0"),
@@ -201,8 +201,8 @@ def test_a_wrong_value_has_its_path_and_what_was_expected(
 
 
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
-    values = changed("train", {"batch_size": 6, "accumulate": 4})
-    assert fault(values) == "train.batch_size 6 is no multiple of train.accumulate 4"
+    values = changed("train", {"batch_size": 6, "accumulate_steps": 4})
+    assert fault(values) == "train.batch_size 6 is no multiple of train.accumulate_steps 4"
 
 
 def test_strategies_that_cannot_be_are_refused() -> None:
@@ -382,7 +382,7 @@ def test_a_section_has_the_fields_of_its_method(kind: str) -> None:
     for name, field in ours.items():
         assert field.annotation == theirs[name].annotation, name
         assert field.default == theirs[name].default, name
-        if name != "stem":
+        if name != "stem_width":
             assert field.metadata == theirs[name].metadata, name
 
 
@@ -415,11 +415,11 @@ def test_objects_have_their_own_keys() -> None:
     values["decoder"] = {"kind": "rotated_fcos"}
     recipe = parse_recipe(values)
     assert recipe.task.kind == "detect" and recipe.data.kind == "scenes"
-    assert recipe.data.visible == 0.5 and recipe.data.format == "auto"
+    assert recipe.data.min_visibility == 0.5 and recipe.data.format == "auto"
     for key, value, message in (
         ("task.boxes", "round", "task.boxes: found 'round'"),
         ("task.classes", ["a", "a"], "names a class twice"),
-        ("data.visible", 0.4, "data.visible: found 0.4"),
+        ("data.min_visibility", 0.4, "data.min_visibility: found 0.4"),
         ("data.format", "kitti", "data.format: found 'kitti'"),
         ("data.point_size", "6", "data.point_size: found '6', expected a width such as 3 px"),
     ):
@@ -434,4 +434,6 @@ def test_chips_hold_no_objects() -> None:
     said = fault({**values, "data": chips})
     assert "data.kind chips has masks, not objects" in said
     assert "use data.kind=scenes" in said
-    assert "data.visible: is for task.kind detect" in fault(changed("data.visible", 0.7))
+    assert "data.min_visibility: is for task.kind detect" in fault(
+        changed("data.min_visibility", 0.7)
+    )

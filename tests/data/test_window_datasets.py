@@ -138,7 +138,7 @@ def test_turned_windows_have_no_empty_corners_inside_a_scene(
 ) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.pad(np.ones((1, 1)), 60)})
     windows = RandomWindowDataset(
-        scenes, scan(scenes, 32), 32, augment=Augment(rotate=180), samples=20, focus=1
+        scenes, scan(scenes, 32), 32, augment=Augment(rotate=180), samples=20, rare_class_fraction=1
     )
     inside = [
         sample
@@ -170,7 +170,7 @@ def test_every_training_window_holds_a_labelled_pixel(write_raster: Any, tmp_pat
     mask = np.full((400, 400), IGNORE)
     mask[300, 310] = 1
     scenes = _scenes(write_raster, tmp_path, {"a": mask})
-    dataset = RandomWindowDataset(scenes, scan(scenes, 8), 8, samples=20, focus=0)
+    dataset = RandomWindowDataset(scenes, scan(scenes, 8), 8, samples=20, rare_class_fraction=0)
     assert all((dataset[i].target.mask == 1).any() for i in range(20))
 
 

@@ -75,8 +75,10 @@ def decoder_of(kind: str, taps: Sequence[Tap]) -> nn.Module:
     return DECODERS[kind](taps, CLASSES, **VALUES[kind])
 
 
-# what answers for the image as a whole has tests of its own, in test_pooled.py
-every_decoder = pytest.mark.parametrize("kind", [kind for kind in DECODERS if kind != "pooled"])
+# what answers for the image as a whole has tests of its own, in test_global_pool.py
+every_decoder = pytest.mark.parametrize(
+    "kind", [kind for kind in DECODERS if kind != "global_pool"]
+)
 every_taps = pytest.mark.parametrize("taps", TAPS.values(), ids=TAPS)
 
 

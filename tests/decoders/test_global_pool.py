@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from geotune.config.decoder_options import Pooled as Section
-from geotune.decoders.global_pool import Pooled
+from geotune.config.decoder_options import GlobalPool as Section
+from geotune.decoders.global_pool import GlobalPool
 from geotune.types import FeatureMaps, Tap
 
 TAPS = (Tap("stem.1", 8, 2), Tap("block.0", 6, 4), Tap("block.1", 10, 8))
@@ -24,7 +24,7 @@ def maps(batch: int = 3) -> FeatureMaps:
 @pytest.mark.parametrize("pool", ["mean", "attention"])
 @pytest.mark.parametrize("levels", ["last", "all"])
 def test_one_answer_an_image_to_which_every_map_it_reads_adds(pool: str, levels: str) -> None:
-    decoder = Pooled(TAPS, 5, pool, levels)  # type: ignore[arg-type]
+    decoder = GlobalPool(TAPS, 5, pool, levels)  # type: ignore[arg-type]
     found = maps()
     for x in found.maps:
         x.requires_grad_()
@@ -37,7 +37,7 @@ def test_one_answer_an_image_to_which_every_map_it_reads_adds(pool: str, levels:
 
 
 def test_the_mean_is_that_of_all_places_and_attention_starts_as_it() -> None:
-    mean, attention = Pooled(TAPS, 5), Pooled(TAPS, 5, "attention")
+    mean, attention = GlobalPool(TAPS, 5), GlobalPool(TAPS, 5, "attention")
     attention.load_state_dict(mean.state_dict(), strict=False)
     found = maps()
     expected = mean.head(mean.norm(found.maps[2].mean((2, 3))))
@@ -46,7 +46,7 @@ def test_the_mean_is_that_of_all_places_and_attention_starts_as_it() -> None:
 
 
 def test_how_an_image_lies_does_not_matter() -> None:
-    decoder, found = Pooled(TAPS, 5, "attention", "all"), maps()
+    decoder, found = GlobalPool(TAPS, 5, "attention", "all"), maps()
     with torch.no_grad():
         for query in decoder.queries or ():
             query.normal_()
@@ -56,13 +56,13 @@ def test_how_an_image_lies_does_not_matter() -> None:
 
 def test_it_has_the_names_and_defaults_of_its_section() -> None:
     fields = {k: f.default for k, f in Section.model_fields.items() if k != "kind"}
-    parameters = inspect.signature(Pooled).parameters
+    parameters = inspect.signature(GlobalPool).parameters
     ours = {n: p.default for n, p in parameters.items() if n not in ("taps", "num_outputs")}
     assert ours == fields
 
 
 def test_nothing_to_read_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one tap"):
-        Pooled(TAPS[:1], 2)
+        GlobalPool(TAPS[:1], 2)
     with pytest.raises(ValueError, match="pool is 'max'"):
-        Pooled(TAPS, 2, "max")  # type: ignore[arg-type]
+        GlobalPool(TAPS, 2, "max")  # type: ignore[arg-type]

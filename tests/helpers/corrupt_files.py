@@ -131,7 +131,7 @@ def table(folder: Path) -> Values:
     (folder / "labels.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
     values = _segment(folder, "")
     values["task"] = {"kind": "classify", "classes": ["land", "water"]}
-    values["decoder"] = {"kind": "pooled"}
+    values["decoder"] = {"kind": "global_pool"}
     values["data"] = {
         "kind": "images",
         "images": str(folder / "scenes"),
@@ -204,7 +204,7 @@ LISTS: dict[str, Callable[[Path], None]] = {
 def _segment(folder: Path, suffix: str) -> Values:
     return {
         "backbone": {"name": "timm/test_vit", "pretrained": False, "bands": list(BANDS)},
-        "method": {"kind": "est", "min_width": 8, "stem": 0},
+        "method": {"kind": "est", "min_width": 8, "stem_width": 0},
         "decoder": {"kind": "linear"},
         "task": {"kind": "segment", "classes": ["land", "water"]},
         "data": {

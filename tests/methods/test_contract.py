@@ -81,7 +81,7 @@ def build(backbone_of: MakeBackbone) -> BuildEncoder:
             pytest.skip(f"{method} does not fit {family}")
         backbone = backbone_of(family)
         torch.manual_seed(seed)
-        built = attach(backbone, case.method.model_copy(update={"stem": stem}))
+        built = attach(backbone, case.method.model_copy(update={"stem_width": stem}))
         if built.reader.samples:
             built.calibrate([{"images": images(seed=5)}])
         return built

@@ -63,7 +63,7 @@ def test_without_feedback_the_levels_are_what_the_formulas_say(
     make_backbone: MakeBackbone, family: str
 ) -> None:
     """h = h + x A B before every block; y = x + DWConv(swish(h)) at the levels."""
-    encoder = Dtl(stem=0).attach(make_backbone(family)).eval()
+    encoder = Dtl(stem_width=0).attach(make_backbone(family)).eval()
     awake(encoder)
     side, backbone = network(encoder), encoder.backbone
     to_map = on_patches if family == "vit" else lambda x: x.permute(0, 3, 1, 2)
@@ -85,15 +85,18 @@ def test_without_feedback_the_levels_are_what_the_formulas_say(
 
 
 def test_the_last_block_by_number_is_the_default(make_backbone: MakeBackbone) -> None:
-    encoder = Dtl(stem=0, feedback_from=6).attach(make_backbone("vit"))
+    encoder = Dtl(stem_width=0, feedback_from=6).attach(make_backbone("vit"))
     assert encoder.backbone_frozen
-    assert encoder.trainable_names() == Dtl(stem=0).attach(make_backbone("vit")).trainable_names()
+    assert (
+        encoder.trainable_names()
+        == Dtl(stem_width=0).attach(make_backbone("vit")).trainable_names()
+    )
 
 
 # ---------------------------------------------------------------- with feedback
 def test_with_feedback_the_stream_is_what_the_formulas_say(make_backbone: MakeBackbone) -> None:
     """From block 4 of 6 on x = block(x) + DWConv(swish(h)), for all tokens that have a place."""
-    encoder = Dtl(stem=0, feedback_from=4).attach(make_backbone("vit")).eval()
+    encoder = Dtl(stem_width=0, feedback_from=4).attach(make_backbone("vit")).eval()
     awake(encoder)
     side = network(encoder)
     plain: Any = make_backbone("vit").eval()
@@ -120,7 +123,7 @@ def test_with_feedback_the_stream_is_what_the_formulas_say(make_backbone: MakeBa
 def test_feedback_changes_the_taps_from_its_block_on(
     make_backbone: MakeBackbone, family: str
 ) -> None:
-    encoder = Dtl(stem=0, feedback_from=3).attach(make_backbone(family)).eval()
+    encoder = Dtl(stem_width=0, feedback_from=3).attach(make_backbone(family)).eval()
     awake(encoder)
     with torch.no_grad():
         changed = encoder.backbone(images()).maps
@@ -130,7 +133,7 @@ def test_feedback_changes_the_taps_from_its_block_on(
 
 
 def test_no_gradient_crosses_the_blocks_up_to_the_feedback(make_backbone: MakeBackbone) -> None:
-    encoder = Dtl(stem=0, feedback_from=4).attach(make_backbone("vit"))
+    encoder = Dtl(stem_width=0, feedback_from=4).attach(make_backbone("vit"))
     awake(encoder)
     crossed: dict[int, bool] = {}
     for index, block in enumerate(encoder.backbone.blocks):
@@ -148,7 +151,7 @@ def test_dates_and_groups_of_bands_keep_apart_inside_and_meet_in_the_maps(
     make_backbone: MakeBackbone,
 ) -> None:
     for options in ({}, {"feedback_from": 3}):
-        method = Dtl(stem=0, **options)
+        method = Dtl(stem_width=0, **options)
         for combine, width in (("mean", 128), ("concat", 256)):
             backbone = make_backbone("galileo", timesteps=2, combine=combine)
             encoder = method.attach(backbone).eval()
@@ -162,7 +165,7 @@ def test_dates_and_groups_of_bands_keep_apart_inside_and_meet_in_the_maps(
 def test_passes_and_copies_know_nothing_of_each_other(
     make_backbone: MakeBackbone, feedback_from: int | None
 ) -> None:
-    encoder = Dtl(stem=0, feedback_from=feedback_from).attach(make_backbone("vit"))
+    encoder = Dtl(stem_width=0, feedback_from=feedback_from).attach(make_backbone("vit"))
     awake(encoder)
     with torch.no_grad():
         expected = encoder(images()).maps
@@ -176,7 +179,7 @@ def test_passes_and_copies_know_nothing_of_each_other(
 
 
 def test_a_pass_that_broke_off_leaves_nothing_behind(make_backbone: MakeBackbone) -> None:
-    encoder = Dtl(stem=0, feedback_from=5).attach(make_backbone("vit"))
+    encoder = Dtl(stem_width=0, feedback_from=5).attach(make_backbone("vit"))
     awake(encoder)
     with torch.no_grad():
         expected = encoder(images()).maps
@@ -190,12 +193,12 @@ def test_a_pass_that_broke_off_leaves_nothing_behind(make_backbone: MakeBackbone
 
 # ---------------------------------------------------------------- options
 def test_it_starts_as_the_form_without_a_convolution(make_backbone: MakeBackbone) -> None:
-    encoder = Dtl(stem=0, kernel_size=5).attach(make_backbone("vit")).eval()
+    encoder = Dtl(stem_width=0, kernel_size=5).attach(make_backbone("vit")).eval()
     side = network(encoder)
     h = torch.randn(2, 64, 4, 4)
     with torch.no_grad():
         torch.testing.assert_close(side.feedback(0, h), h * torch.sigmoid(100 * h))
-        frozen = Frozen(stem=0).attach(make_backbone("vit")).eval()
+        frozen = Frozen(stem_width=0).attach(make_backbone("vit")).eval()
         assert torch.equal(encoder(images()).maps[-1], frozen(images()).maps[-1])
 
 

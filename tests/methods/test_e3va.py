@@ -37,7 +37,7 @@ def attached(backbone: Backbone, rank: int = 4) -> Encoder:
     with torch.no_grad():
         for parameter in backbone.parameters():  # some start at zero
             parameter.data += 0.02 * torch.randn(parameter.shape)
-    encoder = E3va(rank=rank, stem=0).attach(backbone).eval()
+    encoder = E3va(rank=rank, stem_width=0).attach(backbone).eval()
     awake(encoder.reader)
     return encoder
 
@@ -128,7 +128,7 @@ def test_on_a_swin_the_highway_takes_the_backbone_s_own_way_down(
 def test_it_starts_at_the_frozen_features_normalised(
     make_backbone: MakeBackbone, family: str
 ) -> None:
-    encoder = E3va(rank=4, stem=0).attach(make_backbone(family)).eval()
+    encoder = E3va(rank=4, stem_width=0).attach(make_backbone(family)).eval()
     side = highway(encoder)
     with torch.no_grad():
         xs = encoder.backbone(images(), taps=side.levels).maps
@@ -152,7 +152,7 @@ def test_the_gradient_runs_through_layers_that_stay_frozen(make_backbone: MakeBa
 
 
 def test_a_block_with_an_mlp_alone_has_one_adapter(make_backbone: MakeBackbone) -> None:
-    side = highway(E3va(rank=4, stem=0).attach(make_backbone("convnext")))
+    side = highway(E3va(rank=4, stem_width=0).attach(make_backbone("convnext")))
     assert len(side.mlp) == 9
     assert len(side.attention) == 0
 

@@ -31,7 +31,7 @@ def vit(depth: int, patch: int = 16) -> Backbone:
         dynamic_img_size=True,
     )
     request = BackboneSpec("timm/vit", ("red", "green", "blue"))
-    return TimmBackbone(model, request, pad_to=patch, licence="none", source=None)
+    return TimmBackbone(model, request, size_divisor=patch, licence="none", source=None)
 
 
 def awake(module: nn.Module) -> None:
@@ -106,7 +106,7 @@ def test_a_block_starts_as_the_gate_alone() -> None:
 
 # ---------------------------------------------------------------- the side network
 def test_a_plain_vit_gets_a_pyramid_of_its_own() -> None:
-    encoder = Est(fuse="side", reduction=4, min_width=2, stem=0).attach(vit(4)).eval()
+    encoder = Est(output="side", reduction=4, min_width=2, stem_width=0).attach(vit(4)).eval()
     assert [tap.stride for tap in encoder.taps] == [4, 8, 16, 32]
     assert {tap.channels for tap in encoder.taps} == {4}
     with torch.no_grad():
@@ -116,14 +116,14 @@ def test_a_plain_vit_gets_a_pyramid_of_its_own() -> None:
 
 @pytest.mark.parametrize(("patch", "strides"), [(2, [1, 2, 4]), (8, [2, 4, 8, 16])])
 def test_no_map_is_finer_than_the_image(patch: int, strides: list[int]) -> None:
-    encoder = Est(fuse="side", reduction=4, stem=0).attach(vit(4, patch))
+    encoder = Est(output="side", reduction=4, stem_width=0).attach(vit(4, patch))
     assert [tap.stride for tap in encoder.taps] == strides
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("fuse", ["side", "sum"])
 def test_a_shallow_vit_has_fewer_levels(depth: int, fuse: Any) -> None:
-    encoder = Est(fuse=fuse, reduction=4, stem=0).attach(vit(depth)).eval()
+    encoder = Est(output=fuse, reduction=4, stem_width=0).attach(vit(depth)).eval()
     assert len(encoder.taps) == depth
     with torch.no_grad():
         assert len(encoder(torch.randn(1, 3, 32, 32)).maps) == depth
@@ -135,7 +135,7 @@ def test_a_shallow_vit_has_fewer_levels(depth: int, fuse: Any) -> None:
 )
 def test_deep_backbones_are_tapped_at_a_distance(depth: int, every: int | None, count: int) -> None:
     """Counted back from the last block; the four levels that are handed on are always read."""
-    encoder = Est(fuse="sum", every=every, reduction=4, stem=0).attach(vit(depth))
+    encoder = Est(output="sum", block_stride=every, reduction=4, stem_width=0).attach(vit(depth))
     wanted = encoder.reader.out_indices
     assert isinstance(wanted, tuple)
     assert len(wanted) == count
@@ -154,14 +154,16 @@ def test_the_stream_is_as_wide_as_asked(
     backbone = make_backbone("resnet")
     channels = [tap.channels for tap in backbone.taps]
     assert channels == [32, 48, 192, 96]
-    encoder = Est(fuse="side", reduction=reduction, min_width=min_width, stem=0).attach(backbone)
+    encoder = Est(output="side", reduction=reduction, min_width=min_width, stem_width=0).attach(
+        backbone
+    )
     assert [tap.channels for tap in encoder.taps] == (widths or channels)
 
 
 @pytest.mark.parametrize("kernel_size", [1, 5])
 def test_the_kernel_may_have_any_odd_size(make_backbone: MakeBackbone, kernel_size: int) -> None:
     backbone = make_backbone("resnet")
-    encoder = Est(kernel_size=kernel_size, stem=0).attach(backbone).eval()
+    encoder = Est(kernel_size=kernel_size, stem_width=0).attach(backbone).eval()
     with torch.no_grad():
         maps = encoder(torch.randn(1, 4, 64, 64)).maps
     assert [m.shape[-1] for m in maps] == [16, 8, 4, 2]
@@ -194,7 +196,7 @@ def test_a_static_gate_is_one_number_for_each_channel() -> None:
 def test_with_the_inside_what_attention_and_mlp_add_is_offered_too(
     make_backbone: MakeBackbone,
 ) -> None:
-    encoder = Est(inside=True, stem=0, min_width=8).attach(make_backbone("vit"))
+    encoder = Est(use_block_internals=True, stem_width=0, min_width=8).attach(make_backbone("vit"))
     reader = encoder.reader
     assert reader.internals_at == reader.out_indices
     offered = []
@@ -220,7 +222,9 @@ def test_with_the_inside_what_attention_and_mlp_add_is_offered_too(
 
 def test_principal_components_are_those_of_the_taps(make_backbone: MakeBackbone) -> None:
     """The components are uncorrelated, centred, in the order of their variance, of mean one."""
-    encoder = Est(down="pca_fixed", stem=0, min_width=8).attach(make_backbone("vit"))
+    encoder = Est(projection_init="pca_fixed", stem_width=0, min_width=8).attach(
+        make_backbone("vit")
+    )
     images = torch.randn(8, 4, 64, 64)
     encoder.calibrate([{"images": images[:4]}, {"images": images[4:]}])
     with torch.no_grad():
@@ -238,7 +242,9 @@ def test_principal_components_are_those_of_the_taps(make_backbone: MakeBackbone)
 def test_principal_components_have_to_be_known_before_training(
     make_backbone: MakeBackbone, down: Any
 ) -> None:
-    encoder = Est(down=down, stem=0, min_width=8).attach(make_backbone("vit")).train()
+    encoder = (
+        Est(projection_init=down, stem_width=0, min_width=8).attach(make_backbone("vit")).train()
+    )
     images = torch.randn(2, 4, 32, 32)
     with pytest.raises(GeotuneError, match=r"method\.down: .*encoder\.calibrate"):
         encoder(images)
@@ -246,7 +252,7 @@ def test_principal_components_have_to_be_known_before_training(
     fixed = {name for name in encoder.trainable_names() if ".down." in name}
     assert bool(fixed) == (down == "pca")
 
-    twin = Est(down=down, stem=0, min_width=8).attach(make_backbone("vit")).train()
+    twin = Est(projection_init=down, stem_width=0, min_width=8).attach(make_backbone("vit")).train()
     twin.load_state_dict(encoder.state_dict())
     with torch.no_grad():
         assert torch.equal(twin(images).maps[0], encoder(images).maps[0])
@@ -257,7 +263,7 @@ def test_principal_components_have_to_be_known_before_training(
     [
         ({"adapters": ()}, r"method\.adapters"),
         ({"gate": "open"}, r"method\.gate 'open'"),
-        ({"every": 0}, r"method\.every 0"),
+        ({"block_stride": 0}, r"method\.block_stride 0"),
         ({"width": 8}, r"method\.width 8: Extra inputs"),
     ],
 )

@@ -33,7 +33,7 @@ def build(make_backbone: MakeBackbone) -> Callable[..., Encoder]:
         if family in case.refused:
             pytest.skip(f"{method} does not fit {family}")
         torch.manual_seed(0)
-        built = attach(make_backbone(family), case.method.model_copy(update={"stem": 4}))
+        built = attach(make_backbone(family), case.method.model_copy(update={"stem_width": 4}))
         if built.reader.samples:
             built.calibrate([{"images": images(seed=5)}])
         with torch.no_grad():

@@ -45,7 +45,8 @@ def small(tuner: str, **options: Any) -> Peft:
     """The tuner with options that suit the small ViT."""
     rank = 4 if TUNERS[tuner].rank else None
     return Peft(
-        **{"tuner": tuner, "rank": rank, "options": OPTIONS.get(tuner, {}), "stem": 0} | options
+        **{"tuner": tuner, "rank": rank, "options": OPTIONS.get(tuner, {}), "stem_width": 0}
+        | options
     )
 
 
@@ -109,7 +110,7 @@ def test_a_recipe_offers_every_tuner_of_the_table() -> None:
 def test_it_starts_at_the_frozen_features(
     build: Callable[..., Encoder], vit: Callable[[], Backbone], tuner: str
 ) -> None:
-    frozen = last_map(Frozen(stem=0).attach(vit()).eval())
+    frozen = last_map(Frozen(stem_width=0).attach(vit()).eval())
     start = last_map(build(tuner))
     difference = float((start - frozen).abs().max())
     if tuner in NEAR:
@@ -267,7 +268,9 @@ def test_blocks_are_fitted_to_the_widths_of_the_layers(build: Callable[..., Enco
 
 def test_ranks_are_those_of_the_tuner_unless_they_are_given(make_backbone: MakeBackbone) -> None:
     def rank(tuner: str, **options: Any) -> int:
-        encoder = Peft(tuner=tuner, stem=0, targets=["fc1"], **options).attach(make_backbone("vit"))
+        encoder = Peft(tuner=tuner, stem_width=0, targets=["fc1"], **options).attach(
+            make_backbone("vit")
+        )
         return int(next(iter(layers_of(encoder).values())).r["default"])
 
     assert rank("rslora") == 16
@@ -308,7 +311,7 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
     backbone = make_backbone("vit")
     before = copy.deepcopy(backbone.state_dict())
     with pytest.raises(GeotuneError, match=message):
-        Peft(**{"stem": 0} | options).attach(backbone)
+        Peft(**{"stem_width": 0} | options).attach(backbone)
     assert backbone.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[n]) for n, tensor in backbone.state_dict().items())
     assert all(parameter.requires_grad for parameter in backbone.parameters())
@@ -316,16 +319,16 @@ def test_what_does_not_fit_is_said_and_changes_nothing(
 
 def test_a_second_tuner_is_refused(make_backbone: MakeBackbone) -> None:
     backbone = make_backbone("vit")
-    Peft(tuner="ia3", stem=0).attach(backbone)
+    Peft(tuner="ia3", stem_width=0).attach(backbone)
     with pytest.raises(GeotuneError, match="peft dora on timm/test_vit: it carries layers of peft"):
-        Peft(tuner="dora", rank=2, stem=0).attach(backbone)
+        Peft(tuner="dora", rank=2, stem_width=0).attach(backbone)
 
 
 def test_a_merge_that_fails_changes_nothing(make_backbone: MakeBackbone) -> None:
     """Swin v2's qkv layers have no bias of their own that could take up beft's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        encoder = Peft(tuner="beft", stem=0).attach(make_backbone("swinv2"))
+        encoder = Peft(tuner="beft", stem_width=0).attach(make_backbone("swinv2"))
     before = copy.deepcopy(encoder.state_dict())
     with pytest.raises(GeotuneError, match=r"cannot be merged: .* no bias"):
         encoder.merge()
@@ -336,7 +339,7 @@ def test_a_merge_that_fails_changes_nothing(make_backbone: MakeBackbone) -> None
 def test_what_a_layer_cannot_compute_with_is_said(make_backbone: MakeBackbone) -> None:
     """peft's oft takes the maps that ConvNeXt's linear layers get for inputs of convolutions."""
     with pytest.raises(GeotuneError, match=r"peft oft on .*convnext: its layers cannot compute"):
-        Peft(tuner="oft", stem=0).attach(make_backbone("convnext"))
+        Peft(tuner="oft", stem_width=0).attach(make_backbone("convnext"))
 
 
 def test_a_tuner_goes_to_layers_that_are_called(make_backbone: MakeBackbone) -> None:
@@ -346,4 +349,4 @@ def test_a_tuner_goes_to_layers_that_are_called(make_backbone: MakeBackbone) -> 
         if isinstance(module, nn.Module) and hasattr(module, "qkv_bias_separate"):
             module.qkv_bias_separate = False  # type: ignore[assignment]
     with pytest.raises(GeotuneError, match=r"peft unilora on .*: 2 layers .* blocks\.0\.attn\.qkv"):
-        Peft(tuner="unilora", stem=0).attach(backbone)
+        Peft(tuner="unilora", stem_width=0).attach(backbone)

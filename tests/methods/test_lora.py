@@ -35,7 +35,7 @@ def test_it_computes_what_pefts_own_model_does(make_backbone: MakeBackbone) -> N
 
     backbone = make_backbone("vit")
     plain = copy.deepcopy(backbone.model)
-    encoder = Lora(rank=4, alpha=6, stem=0).attach(backbone).eval()
+    encoder = Lora(rank=4, alpha=6, stem_width=0).attach(backbone).eval()
     config = LoraConfig(r=4, lora_alpha=6, target_modules=r"blocks\.\d+\.(attn\.qkv|mlp\.fc[12])")
     theirs = get_peft_model(plain, config).eval()
 
@@ -63,7 +63,9 @@ def test_it_computes_what_pefts_own_model_does(make_backbone: MakeBackbone) -> N
 
 
 def test_an_update_is_alpha_over_rank_times_b_a(make_backbone: MakeBackbone) -> None:
-    encoder = Lora(rank=2, alpha=3, targets=["fc1"], stem=0).attach(make_backbone("vit")).eval()
+    encoder = (
+        Lora(rank=2, alpha=3, targets=["fc1"], stem_width=0).attach(make_backbone("vit")).eval()
+    )
     layer = encoder.backbone.model.get_submodule("blocks.0.mlp.fc1")
     a, b = (layer.get_parameter(f"lora_{part}.default.weight") for part in "AB")
     nn.init.normal_(b)
@@ -112,14 +114,14 @@ ATTENTION = ["attn.qkv", "mlp.fc1", "mlp.fc2"]
 def test_by_default_it_goes_to_attention_and_mlp(
     make_backbone: MakeBackbone, family: str, layers: list[str]
 ) -> None:
-    assert updated(Lora(rank=2, stem=0).attach(make_backbone(family))) == layers
+    assert updated(Lora(rank=2, stem_width=0).attach(make_backbone(family))) == layers
 
 
 def test_where_there_is_no_attention_it_goes_to_the_convolutions(
     make_backbone: MakeBackbone,
 ) -> None:
     backbone = make_backbone("resnet")
-    found = updated(Lora(rank=2, stem=0).attach(backbone))
+    found = updated(Lora(rank=2, stem_width=0).attach(backbone))
     assert "layer1.0.conv1" in found
     assert "layer4.0.downsample.1" in found
     assert not any(name.startswith("conv1") for name in found), "the stem is no block"
@@ -127,7 +129,9 @@ def test_where_there_is_no_attention_it_goes_to_the_convolutions(
 
 def test_layers_can_be_named(make_backbone: MakeBackbone) -> None:
     found = updated(
-        Lora(rank=2, targets=["attn.proj", "blocks.1.mlp.fc1"], stem=0).attach(make_backbone("vit"))
+        Lora(rank=2, targets=["attn.proj", "blocks.1.mlp.fc1"], stem_width=0).attach(
+            make_backbone("vit")
+        )
     )
     assert found == [
         name
@@ -155,9 +159,9 @@ def test_what_does_not_fit_is_said(
 
 def test_a_second_attach_is_refused(make_backbone: MakeBackbone) -> None:
     backbone = make_backbone("vit")
-    Lora(rank=2, stem=0).attach(backbone)
+    Lora(rank=2, stem_width=0).attach(backbone)
     with pytest.raises(GeotuneError, match="lora on timm/test_vit"):
-        Lora(rank=2, stem=0).attach(backbone)
+        Lora(rank=2, stem_width=0).attach(backbone)
 
 
 def wake(backbone: Backbone) -> Backbone:
@@ -200,7 +204,7 @@ def test_every_layer_of_attention_is_alive(make_backbone: MakeBackbone, name: st
         pytest.importorskip("torchgeo")
     bands = ("red", "green", "blue") if "cityscapes" in name else ("B02", "B03", "B04", "B08")
     backbone = wake(make_backbone(name, bands=bands))
-    encoder = Lora(rank=2, stem=0).attach(backbone).eval()
+    encoder = Lora(rank=2, stem_width=0).attach(backbone).eval()
     layers = updated(encoder)
     ends = {layer.rsplit(".", 1)[-1] for layer in layers}
     assert len([layer for layer in layers if layer.endswith("qkv")]) == len(backbone.blocks)
@@ -222,14 +226,14 @@ def test_layers_that_would_stay_dead_are_refused_by_name(make_backbone: MakeBack
     backbone = make_backbone("timm/small_swinv2")
     call_qkv(backbone, False)
     with pytest.raises(GeotuneError) as caught:
-        Lora(rank=2, stem=0).attach(backbone)
+        Lora(rank=2, stem_width=0).attach(backbone)
     message = str(caught.value)
     assert "lora on timm/small_swinv2: 5 layers cannot change the output" in message
     assert "reads their weights without calling them: layers.0.blocks.0.attn.qkv" in message
     assert "mlp" not in message
     assert all(parameter.requires_grad for parameter in backbone.parameters())
 
-    assert len(updated(Lora(rank=2, targets=["fc1", "fc2"], stem=0).attach(backbone))) == 10
+    assert len(updated(Lora(rank=2, targets=["fc1", "fc2"], stem_width=0).attach(backbone))) == 10
 
 
 def test_what_lies_behind_the_last_map_is_left_out_unless_it_is_named(
@@ -237,16 +241,16 @@ def test_what_lies_behind_the_last_map_is_left_out_unless_it_is_named(
 ) -> None:
     name = "timm/test_efficientnet"
     plain = {n for n, _ in make_backbone(name).model.named_modules()}
-    found = updated(Lora(rank=2, stem=0).attach(make_backbone(name)))
+    found = updated(Lora(rank=2, stem_width=0).attach(make_backbone(name)))
     assert "conv_head" in plain
     assert "blocks.0.0.conv" in found
     assert "conv_head" not in found
     with pytest.raises(GeotuneError, match=r"1 layers .* no map .* depends on them: conv_head;"):
-        Lora(rank=2, targets=["conv_head"], stem=0).attach(make_backbone(name))
+        Lora(rank=2, targets=["conv_head"], stem_width=0).attach(make_backbone(name))
 
 
 def test_dropout_is_for_training_only(make_backbone: MakeBackbone) -> None:
-    encoder = Lora(rank=2, dropout=0.5, stem=0).attach(make_backbone("vit"))
+    encoder = Lora(rank=2, dropout=0.5, stem_width=0).attach(make_backbone("vit"))
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             if ".lora_B." in name:

@@ -94,7 +94,7 @@ def test_heads_divide_every_width(width: int, expected: int) -> None:
 def test_the_ladder_is_what_its_formulas_say(make_backbone: MakeBackbone, family: str) -> None:
     """s_1 = Block(Linear(x_1)); s_i = Block(mu s_(i-1) + (1 - mu) Linear(x_i)) with
     mu = sigmoid(a / 0.1); y = x + Up(s)."""
-    encoder = Lst(reduction=4, stem=0).attach(make_backbone(family)).eval()
+    encoder = Lst(reduction=4, stem_width=0).attach(make_backbone(family)).eval()
     side = ladder(encoder)
     awake(side.down)
     awake(side.up)
@@ -127,7 +127,7 @@ def test_streams_are_an_eighth_of_the_taps_or_eight_wide_and_taps_are_read_at_di
     make_backbone: MakeBackbone,
 ) -> None:
     backbone = make_backbone("convnext")
-    side = ladder(Lst(every=2, stem=0).attach(backbone))
+    side = ladder(Lst(block_stride=2, stem_width=0).attach(backbone))
     assert side.out_indices == (0, 2, 4, 6, 8)
     assert [layer.get_parameter("weight").shape[:2] for layer in side.down] == [
         (max(8, backbone.taps[i].channels // 8), backbone.taps[i].channels)

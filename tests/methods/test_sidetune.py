@@ -27,8 +27,8 @@ def test_levels_are_blended_with_an_alpha_of_their_own(
 ) -> None:
     """y = alpha x + (1 - alpha) s(image), alpha = sigmoid(a)."""
     torch.manual_seed(0)
-    encoder = SideTune(width=4, stem=0).attach(make_backbone(family)).eval()
-    frozen = Frozen(stem=0).attach(make_backbone(family)).eval()
+    encoder = SideTune(width=4, stem_width=0).attach(make_backbone(family)).eval()
+    frozen = Frozen(stem_width=0).attach(make_backbone(family)).eval()
     images = torch.randn(2, 4, 64, 96)
     side = network(encoder)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_levels_are_blended_with_an_alpha_of_their_own(
 
 
 def test_one_trunk_serves_all_levels_of_a_plain_vit(make_backbone: MakeBackbone) -> None:
-    side = network(SideTune(width=4, stem=0).attach(make_backbone("vit")))
+    side = network(SideTune(width=4, stem_width=0).attach(make_backbone("vit")))
     convolutions = [m for m in side.trunk.modules() if isinstance(m, torch.nn.Conv2d)]
     assert [(c.out_channels, c.stride[0]) for c in convolutions] == [
         (4, 2),
@@ -60,13 +60,13 @@ def test_one_trunk_serves_all_levels_of_a_plain_vit(make_backbone: MakeBackbone)
 def test_its_trunk_is_at_most_eight_times_as_wide_as_its_start(
     make_backbone: MakeBackbone,
 ) -> None:
-    side = network(SideTune(width=4, stem=0).attach(make_backbone("resnet")))
+    side = network(SideTune(width=4, stem_width=0).attach(make_backbone("resnet")))
     convolutions = [m for m in side.trunk.modules() if isinstance(m, torch.nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [4, 8, 16, 32, 32]
 
 
 def test_all_dates_of_an_image_are_seen(make_backbone: MakeBackbone) -> None:
-    encoder = SideTune(width=4, stem=0).attach(make_backbone("galileo", timesteps=2)).eval()
+    encoder = SideTune(width=4, stem_width=0).attach(make_backbone("galileo", timesteps=2)).eval()
     images = torch.randn(1, 4, 2, 16, 24, requires_grad=True)
     total = torch.stack([m.square().sum() for m in encoder(images).maps]).sum()
     (gradient,) = torch.autograd.grad(total, images)

@@ -24,7 +24,7 @@ from geotune.methods.vit_adapter import Injected, Interaction, VitAdapter, defau
 
 MakeBackbone = Callable[..., Backbone]
 
-SMALL: dict[str, Any] = {"conv_inplane": 4, "stem": 0}
+SMALL: dict[str, Any] = {"conv_inplane": 4, "stem_width": 0}
 
 
 def vit(depth: int = 4, patch: int = 16, width: int = 16) -> Backbone:
@@ -39,7 +39,7 @@ def vit(depth: int = 4, patch: int = 16, width: int = 16) -> Backbone:
         dynamic_img_size=True,
     )
     request = BackboneSpec("timm/vit", ("red", "green", "blue"))
-    return TimmBackbone(model, request, pad_to=patch, licence="none", source=None)
+    return TimmBackbone(model, request, size_divisor=patch, licence="none", source=None)
 
 
 def awake(module: nn.Module) -> None:
@@ -230,7 +230,7 @@ def test_an_injector_that_is_closed_leaves_the_features_bit_identical(
 
     reader.step = watch
     with torch.no_grad():
-        expected = backbone.eval()(images, taps=reader.wanted).maps
+        expected = backbone.eval()(images, taps=reader.out_indices).maps
         encoder(images)
         assert not any(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
         for injector in reader.injectors:
@@ -400,7 +400,10 @@ def test_heads_are_those_of_the_paper_by_default() -> None:
         ({"points": 0}, r"method\.points 0"),
         ({"interactions": 0}, r"method\.interactions 0"),
         ({"ratio": 1.5}, r"method\.ratio 1\.5"),
-        ({"heads": 3}, r"method\.heads 3: does not divide the 8 channels .* one of 1, 2, 4, 8"),
+        (
+            {"num_heads": 3},
+            r"method\.num_heads 3: does not divide the 8 channels .* one of 1, 2, 4, 8",
+        ),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
@@ -418,6 +421,6 @@ def test_a_model_without_places_or_blocks_is_refused(make_backbone: MakeBackbone
 
 def test_a_frozen_backbone_cannot_be_trained() -> None:
     backbone = vit()
-    Frozen(stem=0).attach(backbone)
+    Frozen(stem_width=0).attach(backbone)
     with pytest.raises(GeotuneError, match="another method has frozen this backbone"):
         VitAdapter(train_backbone=True, **SMALL).attach(backbone)

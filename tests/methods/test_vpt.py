@@ -24,7 +24,7 @@ COUNT = 3
 
 def prompted(backbone: Backbone, **options: Any) -> Encoder:
     torch.manual_seed(0)
-    return Vpt(**{"prompts": COUNT, "stem": 0, **options}).attach(backbone).eval()
+    return Vpt(**{"num_prompts": COUNT, "stem_width": 0, **options}).attach(backbone).eval()
 
 
 def images(seed: int = 0) -> Tensor:
@@ -145,7 +145,7 @@ def test_attention_with_a_bias_for_each_pair_of_places_is_refused(
     with pytest.raises(GeotuneError, match=r"vpt on timm/small_beit: its blocks take no tokens"):
         prompted(backbone, depth=depth)
     assert [type(m) for m in backbone.modules()] == [type(m) for m in plain.modules()]
-    Lora(rank=2, stem=0).attach(backbone)  # it is as it was
+    Lora(rank=2, stem_width=0).attach(backbone)  # it is as it was
 
 
 def test_prompts_taken_out_again_are_not_counted(make_backbone: MakeBackbone) -> None:
@@ -160,7 +160,7 @@ def test_prompts_taken_out_again_are_not_counted(make_backbone: MakeBackbone) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompts": 0}, r"method\.prompts 0"),
+        ({"num_prompts": 0}, r"method\.num_prompts 0"),
         ({"dropout": 1.0}, r"method\.dropout 1\.0"),
         ({"depth": "middle"}, r"method\.depth 'middle'"),
     ],

@@ -68,7 +68,7 @@ def objects(columns: int) -> Batch:
 CASES: dict[str, tuple[Task, Callable[[], Batch]]] = {
     "segment": (TASKS["segment"](NAMES), masks),
     "classify": (TASKS["classify"](NAMES), one_each),
-    "several": (TASKS["classify"](NAMES, several=True), several_each),
+    "several": (TASKS["classify"](NAMES, multilabel=True), several_each),
     "regress": (TASKS["regress"](mean=300.0, std=5.0), values),
     "density": (TASKS["density"](), values),
     "boxes": (TASKS["detect"](NAMES), lambda: objects(4)),

@@ -52,7 +52,7 @@ def test_losses_by_hand() -> None:
     assert float(Classify(NAMES[:2]).loss(logits, labels)) == pytest.approx(-log_p[0])
     smooth = Classify(NAMES[:2], label_smoothing=0.2).loss(logits, labels)
     assert float(smooth) == pytest.approx(-0.9 * log_p[0] - 0.1 * log_p[1])
-    several = Classify(NAMES[:2], [1.0, 3.0], several=True)
+    several = Classify(NAMES[:2], [1.0, 3.0], multilabel=True)
     both = several.loss(logits, torch.tensor([[1.0, 0.0]]))
     assert float(both) == pytest.approx((-log_p[0] + 3 * math.log(2)) / 2)
 
@@ -76,7 +76,7 @@ def test_metrics_of_one_class() -> None:
 
 def test_metrics_of_several_classes() -> None:
     logits, labels = batch(several=True)
-    task = Classify(NAMES, several=True)
+    task = Classify(NAMES, multilabel=True)
     counter: Any = task.metrics()
     counter.update(logits[:15], labels[:15])
     counter.update(logits[15:], labels[15:])
@@ -99,7 +99,7 @@ def test_metrics_of_several_classes() -> None:
 
 def test_answers_rows_and_scores() -> None:
     logits = torch.tensor([[2.0, 0.0, -2.0]])
-    one, several = Classify(NAMES[:3]), Classify(NAMES[:3], several=True)
+    one, several = Classify(NAMES[:3]), Classify(NAMES[:3], multilabel=True)
     shares = one.answers(logits.bfloat16())
     assert shares.dtype == torch.float32 and float(shares.sum()) == pytest.approx(1)
     [row] = one.rows(shares)
@@ -132,7 +132,7 @@ def test_a_section_has_the_names_and_defaults_of_its_task(section: Any) -> None:
     ("task", "shape"),
     [
         (Classify(NAMES), (2, 4)),
-        (Classify(NAMES, several=True), (2, 4)),
+        (Classify(NAMES, multilabel=True), (2, 4)),
         (TASKS["regress"](), (2, 1, 16, 16)),
         (TASKS["regress"](per="image"), (2, 1)),
         (TASKS["density"](), (2, 1, 16, 16)),

@@ -81,7 +81,7 @@ def test_a_window_is_scored_at_the_threshold_that_suits_it() -> None:
 
 
 def test_points_are_judged_in_metres_by_their_middles() -> None:
-    task = Detect(["tree"], "points", radius_m=3.0, pixel_m=0.5)
+    task = Detect(["tree"], "points", match_radius_m=3.0, pixel_m=0.5)
     assert task.main_metric == "f1"
     metrics = task.metrics()
     metrics.update(found(BOXES + torch.tensor([5.0, 0.0, 5.0, 0.0])), [target()])
@@ -143,7 +143,7 @@ def test_a_perfect_model_is_perfect_on_the_windows_of_a_grid(
         boxes=as_oriented(boxes) if oriented else boxes,
         indices=np.zeros(count, dtype=np.int64),
         difficult=rng.random(count) < 0.1,
-        visible=0.5,
+        min_visibility=0.5,
         overlaps=True,
     )
     metrics = Detect(["ship"], "oriented" if oriented else "horizontal").metrics()

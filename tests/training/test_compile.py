@@ -71,7 +71,10 @@ def test_a_training_gives_the_same_adapter(
 
 @pytest.mark.parametrize(
     ("method", "message"),
-    [({"kind": "lora"}, "lora changes it"), ({"kind": "est", "inside": True}, "compiled whole")],
+    [
+        ({"kind": "lora"}, "lora changes it"),
+        ({"kind": "est", "use_block_internals": True}, "compiled whole"),
+    ],
 )
 def test_a_method_that_needs_the_blocks_is_refused(
     train: Run, tmp_path: Path, method: dict[str, Any], message: str

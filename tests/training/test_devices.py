@@ -22,7 +22,7 @@ GEOTUNE = Path(sys.executable).parent / "geotune"
 
 
 ONE = {"task.loss": "ce", "train.epochs": 2, "train.lr": 1e-3, "data.window": 28}
-FULL = {"method": {"kind": "full", "stem": 0}}
+FULL = {"method": {"kind": "full", "stem_width": 0}}
 
 
 def command(recipe: Path, strategy: str) -> list[str]:
@@ -62,7 +62,7 @@ def assert_alike(run: Path, other: Path, tolerance: float) -> None:
     ("strategy", "changes"),
     [
         pytest.param("ddp", {}, id="ddp-est"),
-        pytest.param("fsdp", {"train.recompute": "all"}, id="fsdp-est-recompute"),
+        pytest.param("fsdp", {"train.activation_checkpointing": "all"}, id="fsdp-est-recompute"),
     ],
 )
 def test_two_processes(

@@ -64,15 +64,15 @@ def stream(monkeypatch: pytest.MonkeyPatch, train: Run) -> Run:
 
 METHODS = {
     "est": {},
-    "est-sum": {"method.fuse": "sum", "method.stem": 4},
-    "est-inside": {"method.inside": True},
-    "est-pca_fixed": {"method.down": "pca_fixed"},
-    "est-pca_fixed-sum": {"method.down": "pca_fixed", "method.fuse": "sum"},
-    "frozen": {"method": {"kind": "frozen", "stem": 0}},
-    "lst": {"method": {"kind": "lst", "stem": 0}},
-    "dtl": {"method": {"kind": "dtl", "stem": 0}},
-    "e3va": {"method": {"kind": "e3va", "stem": 0}},
-    "sidetune": {"method": {"kind": "sidetune", "stem": 0, "width": 4}},
+    "est-sum": {"method.output": "sum", "method.stem_width": 4},
+    "est-inside": {"method.use_block_internals": True},
+    "est-pca_fixed": {"method.projection_init": "pca_fixed"},
+    "est-pca_fixed-sum": {"method.projection_init": "pca_fixed", "method.output": "sum"},
+    "frozen": {"method": {"kind": "frozen", "stem_width": 0}},
+    "lst": {"method": {"kind": "lst", "stem_width": 0}},
+    "dtl": {"method": {"kind": "dtl", "stem_width": 0}},
+    "e3va": {"method": {"kind": "e3va", "stem_width": 0}},
+    "sidetune": {"method": {"kind": "sidetune", "stem_width": 0, "width": 4}},
 }
 
 
@@ -81,7 +81,7 @@ def test_the_losses_are_those_of_streaming(
     train: Run, stream: Run, caching: dict[str, Any], tmp_path: Path, method: str
 ) -> None:
     """In every order and turn of two epochs; to 1e-6 with float32, to 1e-3 with bfloat16."""
-    changes = {**METHODS[method], "train.epochs": 2, "train.recompute": "none"}
+    changes = {**METHODS[method], "train.epochs": 2, "train.activation_checkpointing": "none"}
     stream(tmp_path / "stream", {**changes, "data.brightness": 0})
     for precision, allowed in (("fp32", 1e-6), ("bf16", 1e-3)):
         train(tmp_path / precision, {**changes, **caching, "train.cache_precision": precision})
@@ -132,7 +132,7 @@ def test_the_backbone_runs_once_for_each_window_and_way(
     beside = seen.pop()  # what is run without a cache, too: the best epoch and its examples
     changed = {
         "train.seed": 3, "train.lr": 1e-2, "train.epochs": 2, "decoder": {"kind": "fcn"},
-        "method": {"kind": "lst", "stem": 4}, "train.batch_size": 2,
+        "method": {"kind": "lst", "stem_width": 4}, "train.batch_size": 2,
     }  # fmt: skip
     for at, key in enumerate(changed):
         result = train(tmp_path / str(at), {**caching, key: changed[key]})
@@ -173,7 +173,9 @@ def test_turns_are_computed_from_turned_images(
     [
         pytest.param({}, id="disk"),
         pytest.param({"train.cache": "memory"}, id="memory"),
-        pytest.param({"method.down": "pca_fixed", "train.cache_precision": "int8"}, id="pca-int8"),
+        pytest.param(
+            {"method.projection_init": "pca_fixed", "train.cache_precision": "int8"}, id="pca-int8"
+        ),
     ],
 )
 def test_a_training_that_was_cut_off_goes_on_bit_for_bit(
@@ -272,14 +274,14 @@ def remember_windows(monkeypatch: pytest.MonkeyPatch) -> None:
         FIXED[str(found.scenes[0].raster.path.parents[1])] = found
         return found
 
-    monkeypatch.setattr(caches, "FixedWindows", fixed)
+    monkeypatch.setattr(caches, "FixedWindowDataset", fixed)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"method.every": 2}, id="taps"),
-        pytest.param({"method.inside": True}, id="inside"),
+        pytest.param({"method.block_stride": 2}, id="taps"),
+        pytest.param({"method.use_block_internals": True}, id="inside"),
         pytest.param({"method.frozen_precision": "bf16"}, id="frozen weights"),
         pytest.param({"train.precision": "bf16-mixed"}, id="computation"),
         pytest.param({"train.cache_precision": "int8"}, id="precision"),
@@ -372,7 +374,7 @@ def test_the_limit_holds(build: Callable[..., CacheResult], tmp_path: Path) -> N
     assert str(first.folder) in line and "MB" in line
     assert build({"train.cache_limit": "1kB"}).computed == 0  # nothing more is needed
     with pytest.raises(GeotuneError, match=r"holds .* already.* may be deleted"):
-        build({"train.cache_limit": f"{first.bytes + 1000}B", "method.every": 2})
+        build({"train.cache_limit": f"{first.bytes + 1000}B", "method.block_stride": 2})
     assert build().computed == 0
 
 

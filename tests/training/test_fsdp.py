@@ -15,10 +15,13 @@ import pytest
 SCRIPT = Path(__file__).with_name("sharded_gradients.py")
 CASES: list[dict[str, Any]] = [
     {"method": {"kind": "full"}},
-    {"method": {"kind": "full"}, "train.recompute": "all"},
-    {"method": {"kind": "lora"}, "train.recompute": "all"},
+    {"method": {"kind": "full"}, "train.activation_checkpointing": "all"},
+    {"method": {"kind": "lora"}, "train.activation_checkpointing": "all"},
     {"method": {"kind": "lora", "frozen_precision": "int8"}},
-    {"method": {"kind": "partial", "frozen_precision": "bf16"}, "train.recompute": "all"},
+    {
+        "method": {"kind": "partial", "frozen_precision": "bf16"},
+        "train.activation_checkpointing": "all",
+    },
     {"method": {"kind": "adapter"}},
     {"method": {"kind": "vpt"}},
     {"method": {"kind": "vit_adapter"}},
@@ -26,7 +29,7 @@ CASES: list[dict[str, Any]] = [
     {"method": {"kind": "lst"}},
     {"method": {"kind": "e3va"}},
     {"method": {"kind": "dtl"}},
-    {"method": {"kind": "est", "min_width": 8}, "train.recompute": "all"},
+    {"method": {"kind": "est", "min_width": 8}, "train.activation_checkpointing": "all"},
     {"method": {"kind": "est", "min_width": 8}, "backbone.name": "timm/test_resnet"},
     {"method": {"kind": "e3va"}, "backbone.name": "timm/test_convnext"},  # runs a layer of it
 ]

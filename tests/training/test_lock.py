@@ -118,7 +118,7 @@ def test_a_recipe_that_was_mended_starts_anew(train: Train, tmp_path: Path) -> N
     """A rate far too high: no number in the first epoch, and nothing that was worth keeping."""
     run = tmp_path / "run"
     with pytest.raises(GeotuneError, match="the loss is"):
-        train(run, {"train.lr": 1e30, "train.clip": 0, "train.schedule": "constant"})
+        train(run, {"train.lr": 1e30, "train.grad_clip_norm": 0, "train.schedule": "constant"})
     assert not RunDir(run).history.exists()
     result = train(run, {"train.epochs": 1})
     assert result.did == "trained" and result.summary["epochs"] == 1

@@ -66,14 +66,14 @@ def test_a_step_is_done_again_in_smaller_parts(
     train: Run, tmp_path: Path, little_memory: Callable[..., list[int]], error: BaseException
 ) -> None:
     """The result is that of a training which was asked for so small ones."""
-    small = train(tmp_path / "small", {"train.accumulate": 4, "train.epochs": 2})
+    small = train(tmp_path / "small", {"train.accumulate_steps": 4, "train.epochs": 2})
     passes = little_memory(1, error)
     said: list[str] = []
     result = train(tmp_path / "run", {"train.epochs": 2}, say=said.append)
     assert result.did == "trained"
     told = [line for line in said if "memory ran out" in line]
-    assert [line.count("train.accumulate=2") for line in told] == [1, 0]
-    assert "train.accumulate=4" in told[1] and "batch of 4 stays" in told[1]
+    assert [line.count("train.accumulate_steps=2") for line in told] == [1, 0]
+    assert "train.accumulate_steps=4" in told[1] and "batch of 4 stays" in told[1]
     assert "from this step on" in told[0]
     assert sum("memory ran out" in note for note in result.notes) == 2
     assert passes[:3] == [4, 2, 1] and set(passes[3:]) == {1}
@@ -83,8 +83,8 @@ def test_a_step_is_done_again_in_smaller_parts(
     predicted = [done.summary["peak_memory"]["predicted_bytes"] for done in (small, result)]
     assert predicted[0] == predicted[1]
     kept = load_recipe(tmp_path / "run" / "recipe.yaml")[0].train
-    assert (kept.batch_size, kept.accumulate) == (4, 4)
-    assert load_recipe(tmp_path / "run" / "asked.yaml")[0].train.accumulate == 1
+    assert (kept.batch_size, kept.accumulate_steps) == (4, 4)
+    assert load_recipe(tmp_path / "run" / "asked.yaml")[0].train.accumulate_steps == 1
     assert train(tmp_path / "run", {"train.epochs": 2}).did == "nothing"
 
 
@@ -97,7 +97,7 @@ def test_it_goes_on_from_the_last_step(
     With a loss that is a mean over as many pixels in each part, and without batch norm or dropout,
     only the order of sums differs from a training that had memory enough.
     """
-    changes = {"method": {"kind": method, "stem": 0}, "task.loss": "ce", "train.epochs": 3}
+    changes = {"method": {"kind": method, "stem_width": 0}, "task.loss": "ce", "train.epochs": 3}
     enough = train(tmp_path / "enough", changes)
     passes = little_memory(2, after=3)
     said: list[str] = []
@@ -123,10 +123,10 @@ def test_what_a_failed_attempt_did_is_undone(
     The step is then done again in parts of one window, as a training does that was asked for them.
     """
     changes = {"decoder.kind": "fcn", "train.epochs": 1, "data.samples": 4}
-    changes |= {"method": {"kind": "lora", "dropout": 0.3, "stem": 0}}
-    small = train(tmp_path / "small", {**changes, "train.accumulate": 4})
+    changes |= {"method": {"kind": "lora", "dropout": 0.3, "stem_width": 0}}
+    small = train(tmp_path / "small", {**changes, "train.accumulate_steps": 4})
     little_memory(1, after=1)
-    result = train(tmp_path / "run", {**changes, "train.accumulate": 2})
+    result = train(tmp_path / "run", {**changes, "train.accumulate_steps": 2})
     tensors = [(run / "adapter.safetensors").read_bytes() for run in (small.run, result.run)]
     assert tensors[0] == tensors[1]
 

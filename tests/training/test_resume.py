@@ -21,9 +21,9 @@ from geotune.training.checkpointer import Checkpointer
 from geotune.training.run_dir import RunDir
 
 Train = Callable[..., FitResult]
-LORA = {"kind": "lora", "rank": 2, "dropout": 0.3, "stem": 0}
+LORA = {"kind": "lora", "rank": 2, "dropout": 0.3, "stem_width": 0}
 # a backbone with batch-norm statistics that move and drop path, trained whole
-FULL = {"backbone.name": "timm/test_resnet", "method": {"kind": "full", "stem": 4}}
+FULL = {"backbone.name": "timm/test_resnet", "method": {"kind": "full", "stem_width": 4}}
 
 
 def tensors(run: Path) -> bytes:
@@ -47,10 +47,10 @@ def assert_same(one: Path, other: Path) -> None:
     "changes",
     [
         pytest.param({"train.schedule": "cosine", "train.warmup": 0.4}, id="est-cosine-warmup"),
-        pytest.param({"method": LORA, "train.accumulate": 2}, id="lora-dropout-accumulate"),
+        pytest.param({"method": LORA, "train.accumulate_steps": 2}, id="lora-dropout-accumulate"),
         pytest.param({**FULL, "train.schedule": "constant"}, id="full-batchnorm"),
         # 3 parts of a batch in an epoch: a whole step, and one of a single part
-        pytest.param({"data.samples": 5, "train.accumulate": 2}, id="uneven-accumulate"),
+        pytest.param({"data.samples": 5, "train.accumulate_steps": 2}, id="uneven-accumulate"),
         pytest.param({"train.precision": "bf16-mixed"}, id="bf16"),
     ],
 )

@@ -42,9 +42,9 @@ def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
             "train.batch_size": 2,
             "train.seed": 5,
             "train.lr": 1e-4,
-            "train.clip": 2,
+            "train.grad_clip_norm": 2,
             "train.workers": 1,
-            "method": {"kind": "frozen", "stem": 0},
+            "method": {"kind": "frozen", "stem_width": 0},
         }
     )
     with pytest.raises(GeotuneError) as error:

@@ -85,7 +85,7 @@ def test_golden_losses(train: Run, tmp_path: Path, kind: str) -> None:
 def test_the_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
     """A rate that grows until it ruins the model: the last epoch is not the best."""
     run = tmp_path / "run"
-    changes = {"train.epochs": 4, "train.lr": 5.0, "train.warmup": 1.0, "train.clip": 0}
+    changes = {"train.epochs": 4, "train.lr": 5.0, "train.warmup": 1.0, "train.grad_clip_norm": 0}
     changes |= {"task.loss": "ce", "train.schedule": "constant"}
     result = train(run, changes)
     rows = [line.split(",") for line in RunDir(run).history.read_text().splitlines()]
@@ -154,10 +154,15 @@ def test_the_monitor_decides(train: Run, tmp_path: Path) -> None:
 def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
     """12 windows in parts of 2, two parts a step: 3 steps an epoch."""
     watch = Watch()
-    changes = {"train.epochs": 2, "data.samples": 12, "train.accumulate": 2, "train.warmup": 0.34}
+    changes = {
+        "train.epochs": 2,
+        "data.samples": 12,
+        "train.accumulate_steps": 2,
+        "train.warmup": 0.34,
+    }
     train(
         tmp_path / "run",
-        {**changes, "train.clip": 1e-3, "train.lr": 0.1},
+        {**changes, "train.grad_clip_norm": 1e-3, "train.lr": 0.1},
         callbacks=lambda: [watch],
     )
     falling = [0.05 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
@@ -168,7 +173,7 @@ def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     settings = Train(
         epochs=7,
-        clip=0.5,
+        grad_clip_norm=0.5,
         precision="bf16-mixed",
         accelerator="cpu",
         devices=2,
@@ -181,7 +186,7 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     assert trainer.precision == "bf16-mixed"
     assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
     assert type(trainer.strategy).__name__ == "DDPStrategy"
-    assert _trainer(Train(clip=0), RunDir(tmp_path / "run"), []).gradient_clip_val is None
+    assert _trainer(Train(grad_clip_norm=0), RunDir(tmp_path / "run"), []).gradient_clip_val is None
     assert not (tmp_path / "run").exists()
 
 

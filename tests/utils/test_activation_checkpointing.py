@@ -91,7 +91,7 @@ def net(make_backbone: MakeBackbone, family: str, method: Method, decoder: str) 
 def test_stages_of_stem_side_network_and_decoder(
     make_backbone: MakeBackbone, method: str, decoder: str
 ) -> None:
-    options: dict[str, Any] = {"stem": 4}
+    options: dict[str, Any] = {"stem_width": 4}
     again, plain = (
         net(make_backbone, "vit", getattr(geotune, method)(**options), decoder) for _ in range(2)
     )

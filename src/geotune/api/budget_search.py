@@ -26,7 +26,7 @@ Predict = Callable[[Recipe], tuple[Prediction, CacheEstimate | None]]
 
 @dataclass(frozen=True)
 class Change:
-    """Values by key, such as `train.recompute`, and what they cost: higher is dearer."""
+    """Values by key, such as `train.activation_checkpointing`, and what they cost: higher is dearer."""
 
     values: dict[str, Any]
     cost: int
@@ -153,7 +153,7 @@ class _Search:
                 continue
             section = {
                 "kind": kind,
-                "stem": own.stem,
+                "stem": own.stem_width,
                 "frozen_precision": own.frozen_precision,
             }
             start = self.candidate({"method": section}, {"method": 1000})
@@ -261,10 +261,10 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
     """What could be changed, cheapest first."""
     per_device = recipe.train.batch_size // world
-    smaller = smaller_micro_batch(per_device // recipe.train.accumulate)
+    smaller = smaller_micro_batch(per_device // recipe.train.accumulate_steps)
     cost = 1
     while smaller is not None:
-        yield Change({"train.accumulate": per_device // smaller}, cost)
+        yield Change({"train.accumulate_steps": per_device // smaller}, cost)
         smaller, cost = smaller_micro_batch(smaller), cost + 1
     precisions = ("fp32", "bf16", "int8")
     for cost, precision in enumerate(precisions):
@@ -274,11 +274,11 @@ def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
         now: int = recipe.method.every or 1  # type: ignore[attr-defined]
         for every in EVERY:
             if every > now:
-                yield Change({"method.every": every}, 200 + every)
+                yield Change({"method.block_stride": every}, 200 + every)
     levels = ("none", "decoder", "all")
     for cost, level in enumerate(levels):
-        if cost > levels.index(recipe.train.recompute):
-            yield Change({"train.recompute": level}, 300 + cost)
+        if cost > levels.index(recipe.train.activation_checkpointing):
+            yield Change({"train.activation_checkpointing": level}, 300 + cost)
     if recipe.train.cache == "none":
         yield CACHE
 
@@ -299,8 +299,8 @@ def _name(changes: dict[str, Any]) -> str:
 
 
 def _note(key: str, recipe: Recipe) -> str | None:
-    if key == "train.accumulate":
-        parts = recipe.train.accumulate
+    if key == "train.accumulate_steps":
+        parts = recipe.train.accumulate_steps
         micro = recipe.train.batch_size // parts
         return (
             f"batch norm sees {micro} windows at a time, as the step's {recipe.train.batch_size} "
@@ -308,7 +308,7 @@ def _note(key: str, recipe: Recipe) -> str | None:
         )
     if key == "method.frozen_precision":
         return f"frozen weights are rounded to {recipe.method.frozen_precision}"
-    if key == "method.every":
+    if key == "method.block_stride":
         return "fewer blocks are tapped"
     if key == "method":
         return f"another method: {recipe.method.kind}"

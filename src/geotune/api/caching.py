@@ -60,7 +60,7 @@ def cache_recipe(
         built.model,
         data,
         train,
-        batch_size=train.batch_size // train.accumulate,
+        batch_size=train.batch_size // train.accumulate_steps,
         device=pick_device(train.accelerator),
         say=say,
         progress=progress,

@@ -22,7 +22,7 @@ from geotune.utils.progress import scene_progress
 RECIPE = """\
 # What `geotune demo` trains: side-tuning beside a small timm backbone, on synthetic scenes.
 backbone: {{name: timm/resnet18, pretrained: false, bands: [B02, B03, B04, B08, B11, B12]}}
-method:   {{kind: est, reduction: 8, stem: 16}}
+method:   {{kind: est, reduction: 8, stem_width: 16}}
 decoder:  {{kind: unet, channels: [64, 48, 32, 16]}}
 task:     {{kind: segment, classes: [{classes}]}}
 data:

@@ -80,7 +80,7 @@ def plan_recipe(
     if budget is not None:
         say("looking for what fits")
         fitting = planner.fit(recipe, budget)
-    micro = micro_batch(recipe.train.batch_size, recipe.train.accumulate, planner.world)
+    micro = micro_batch(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
     return Plan(prediction, kept, planner.on_gpu, micro, fitting, notes)
 
 
@@ -137,7 +137,7 @@ class Planner:
         example: dict[str, Any] = model.encoder.backbone.example(window, window)
         kept = None
         if train.cache != "none":
-            micro = micro_batch(train.batch_size, train.accumulate, self.world)
+            micro = micro_batch(train.batch_size, train.accumulate_steps, self.world)
             kept = predict_kept(model, recipe, example, micro)
             example["features"] = kept.features
         targets = self._task.example(window)

@@ -113,7 +113,7 @@ def predict_run(
                 f"--quality {quality}: {run} was trained without data.quality, which says what in "
                 "a mask flags a pixel; leave it out"
             )
-        sources = with_quality(sources, quality, replace(rule[1], hide=True))
+        sources = with_quality(sources, quality, replace(rule[1], mask_image=True))
     require_metadata(sources, card.metadata)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import load_adapter

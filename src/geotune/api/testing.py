@@ -49,7 +49,7 @@ def test_run(
             evaluate,
             built.model,
             task,
-            batch_size=recipe.train.batch_size // recipe.train.accumulate,
+            batch_size=recipe.train.batch_size // recipe.train.accumulate_steps,
             device=device,
             precision=recipe.train.precision,
         )

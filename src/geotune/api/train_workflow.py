@@ -72,7 +72,7 @@ def train(
         accumulate = asked.train.batch_size // micro
         begin(in_parts(asked, accumulate))
         found.append(
-            f"{why}; {micro} at once from this step on (train.accumulate={accumulate}), the batch "
+            f"{why}; {micro} at once from this step on (train.accumulate_steps={accumulate}), the batch "
             f"of {asked.train.batch_size} stays"
         )
         say(f"note: {found[-1]}")
@@ -90,7 +90,7 @@ def train(
     )
     if not fitted.main_process:
         return None
-    recipe = in_parts(recipe, fitted.accumulate)
+    recipe = in_parts(recipe, fitted.accumulate_steps)
     if fitted.sharded:
         built = build_training(recipe, data.statistics)
     load_adapter_state(built.model, load_file(folder.best), str(folder.best))
@@ -99,7 +99,7 @@ def train(
         built.model,
         built.task,
         data.val,
-        batch_size=recipe.train.batch_size // fitted.accumulate,
+        batch_size=recipe.train.batch_size // fitted.accumulate_steps,
         device=fitted.device,
         precision=recipe.train.precision,
     )
@@ -107,9 +107,9 @@ def train(
     return Trained(validation.metrics, summary, fitted.went_on)
 
 
-def in_parts(recipe: Recipe, accumulate: int) -> Recipe:
+def in_parts(recipe: Recipe, accumulate_steps: int) -> Recipe:
     """The recipe with the same batch computed in so many parts."""
-    train = recipe.train.model_copy(update={"accumulate": accumulate})
+    train = recipe.train.model_copy(update={"accumulate_steps": accumulate_steps})
     return recipe.model_copy(update={"train": train})
 
 

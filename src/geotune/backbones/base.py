@@ -34,10 +34,10 @@ class Backbone(nn.Module):
     Args:
         model: the provider's network.
         request: what was asked for: name, bands, time steps, metadata.
-        pad_to: images are padded to a multiple of this many pixels.
+        size_divisor: images are padded to a multiple of this many pixels.
         licence: of the weights.
         source: where the weights came from; None where they are random.
-        tiled: the model takes images of `pad_to` pixels only, so larger ones are cut into such
+        tiled: the model takes images of `size_divisor` pixels only, so larger ones are cut into such
             tiles, which do not see each other.
 
     Attributes:
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         tokens: how the tokens of a plain ViT's blocks lie; None where they have no places.
         channels_last: a hierarchical model's blocks work on `(B, h, w, C)`.
         canvas: height and width of the padded image (or tile) that the model last got.
-        pad_to: images are padded to a multiple of this many pixels.
+        size_divisor: images are padded to a multiple of this many pixels.
         normalization: from raw pixel values to what the model was trained on, where known.
         pretraining: band statistics of the pretraining data, where published.
         licence, source: of the weights.
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
         self.timesteps = request.timesteps
         self.combine = request.combine
         self.metadata = request.metadata
-        self.pad_to = size_divisor
+        self.size_divisor = size_divisor
         self.random_weights = source is None
         self.licence = licence if source is not None else "none"
         self.source = source if source is not None else "random weights"
@@ -120,14 +120,14 @@ class Backbone(nn.Module):
         self,
         images: Tensor,
         emit: Emit,
-        wanted: set[int],
+        out_indices: set[int],
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
     ) -> Tensor | None:
         """Run the model on padded images `(B, C, H, W)`, or `(B, C, T, H, W)` of several dates.
 
-        Calls `emit(i, map)` with `(B, C_i, H_i, W_i)` for each wanted tap, in order; with
+        Calls `emit(i, map)` with `(B, C_i, H_i, W_i)` for each requested tap, in order; with
         `(B, C_i, T, H_i, W_i)` where the model keeps the dates apart. `time` and `location` are
         there where `metadata` names them, as `forward` says. Returns the class and register
         tokens `(B, N, C)`, where there are any.
@@ -149,11 +149,11 @@ class Backbone(nn.Module):
                 images by modality.
             time: `(B, T, 2)`, year and day of the year (1 to 366) of each date.
             location: `(B, 2)`, longitude and latitude in degrees.
-            taps: which blocks are wanted, by index; all by default.
+            taps: which blocks are requested, by index; all by default.
             on_tap: called with each map as soon as it is produced, so that a map need not be
                 held; what it returns stands in the result.
 
-        Images are padded at the right and below to a multiple of `pad_to` by repeating the edge;
+        Images are padded at the right and below to a multiple of `size_divisor` by repeating the edge;
         the maps cover the padded image, whose size is in the result. `time` and `location` are
         read only by a model whose `metadata` names them. Raises `GeotuneError` for images of
         another shape or smaller than a patch, and where what `metadata` names is missing.
@@ -169,11 +169,13 @@ class Backbone(nn.Module):
                 f"smaller than a patch of {patch:g}; give larger ones"
             )
         indices = list(range(len(self.taps))) if taps is None else list(taps)
-        padded = pad_to_multiple(images, self.pad_to)
+        padded = pad_to_multiple(images, self.size_divisor)
         found: dict[int, Tensor] = {}
 
         size = (padded.shape[-2], padded.shape[-1])
-        grid = (size[0] // self.pad_to, size[1] // self.pad_to) if self.tiled else (1, 1)
+        grid = (
+            (size[0] // self.size_divisor, size[1] // self.size_divisor) if self.tiled else (1, 1)
+        )
 
         def emit(index: int, feature: Tensor) -> None:
             one = from_tiles(combine_dates(feature, self.combine), grid)
@@ -248,7 +250,7 @@ class Backbone(nn.Module):
         if names is None:
             name_of = {module: name for name, module in self.model.named_modules()}
             names = [name_of[block] for block in self.blocks]
-        size = self.pad_to if self.tiled else 2 * self.pad_to
+        size = self.size_divisor if self.tiled else 2 * self.size_divisor
         shapes: dict[int, tuple[int, ...]] = {}
 
         def emit(index: int, feature: Tensor) -> None:
@@ -338,15 +340,15 @@ def combine_dates(feature: Tensor, rule: Combine) -> Tensor:
 
 @contextmanager
 def tapped(
-    modules: Sequence[nn.Module], wanted: set[int], emit: Callable[[int, Any], None]
+    modules: Sequence[nn.Module], out_indices: set[int], emit: Callable[[int, Any], None]
 ) -> Iterator[None]:
-    """Calls `emit(i, output)` when module `i`, if wanted, has run."""
+    """Calls `emit(i, output)` when module `i`, if requested, has run."""
     hooks = [
         module.register_forward_hook(
             lambda _module, _inputs, output, index=index: emit(index, output)
         )
         for index, module in enumerate(modules)
-        if index in wanted
+        if index in out_indices
     ]
     try:
         yield

@@ -68,7 +68,7 @@ class TimmBackbone(Backbone):
                     f"backbone.name {self.name}: shows no feature maps that can be used "
                     f"({type(error).__name__}: {error}); choose another model of its family"
                 ) from error
-            self.tiled, self.pad_to = True, side
+            self.tiled, self.size_divisor = True, side
             self._block_names = _find_blocks(self.model)
             return self._find_own_taps()
 
@@ -92,7 +92,7 @@ class TimmBackbone(Backbone):
         return None if module is None or isinstance(module, nn.Identity) else module
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
@@ -100,15 +100,15 @@ class TimmBackbone(Backbone):
             for index, feature in enumerate(
                 model.forward_intermediates(images, intermediates_only=True)
             ):
-                if index in wanted:
+                if index in out_indices:
                     emit(index, feature)
             return None
         size = (images.shape[-2], images.shape[-1])
         last = len(self._block_names) - 1
         blocks = self.blocks[:-1]  # the last one's map is taken after the final normalisation
-        with tapped(blocks, wanted, lambda i, output: emit(i, self._to_map(output, size))):
+        with tapped(blocks, out_indices, lambda i, output: emit(i, self._to_map(output, size))):
             output = model.forward_features(images)
-        if last in wanted:
+        if last in out_indices:
             emit(last, self._to_map(output, size))
         if output.ndim == 3 and self._prefix:
             tokens: Tensor = output[:, : self._prefix]
@@ -149,7 +149,7 @@ def timm_backbone(request: BackboneSpec) -> TimmBackbone:
     backbone = TimmBackbone(
         model,
         request,
-        pad_to=_pad_to(model),
+        size_divisor=_size_divisor(model),
         licence=str(config.get("license") or "not stated by timm"),
         source=source,
     )
@@ -264,7 +264,7 @@ def _fixed_side(model: nn.Module) -> int | None:
     return int(size[-1]) if size and size[-1] == size[-2] else None
 
 
-def _pad_to(model: nn.Module) -> int:
+def _size_divisor(model: nn.Module) -> int:
     """What the image size must be a multiple of: the patch, or the coarsest stride."""
     patch = _patch_size(model)
     if patch is not None and hasattr(model, "num_prefix_tokens"):

@@ -32,7 +32,7 @@ class Baseline:
 def _scratch(recipe: Recipe) -> Changes:
     return {
         "backbone": {"name": SCRATCH, "pretrained": False, "bands": recipe.backbone.bands},
-        "method": {"kind": "full", "stem": recipe.method.stem},
+        "method": {"kind": "full", "stem": recipe.method.stem_width},
         **({} if recipe.decoder.kind == "unet" else {"decoder": {"kind": "unet"}}),
         # Nothing is pretrained that a smaller rate would protect, or that could be kept.
         "train.backbone_lr": recipe.train.lr,
@@ -42,10 +42,10 @@ def _scratch(recipe: Recipe) -> Changes:
 
 
 def _refuses_scratch(recipe: Recipe) -> str | None:
-    if recipe.task.per != "pixel":
+    if recipe.task.level != "pixel":
         return (
             f"unet_from_scratch is left out: a UNet gives an answer for each pixel, and task.kind "
-            f"{recipe.task.kind} asks for one for each {recipe.task.per}"
+            f"{recipe.task.kind} asks for one for each {recipe.task.level}"
         )
     if isinstance(recipe.backbone.bands, dict) or recipe.backbone.timesteps > 1:
         return "unet_from_scratch is left out: it takes one image, not several sensors or dates"
@@ -55,7 +55,7 @@ def _refuses_scratch(recipe: Recipe) -> str | None:
 BASELINES: dict[str, Baseline] = {
     "unet_from_scratch": Baseline(_scratch, _refuses_scratch),
     "frozen": Baseline(
-        lambda recipe: {"method": {"kind": "frozen", "stem": recipe.method.stem}},
+        lambda recipe: {"method": {"kind": "frozen", "stem": recipe.method.stem_width}},
         lambda recipe: None,
     ),
 }

@@ -77,7 +77,7 @@ class Quality(OptionsModel):
         default_factory=list, description="bits that flag a pixel where one is set, from 0"
     )
     band: PositiveInt = Field(1, description="of the mask's file")
-    hide: bool = Field(
+    mask_image: bool = Field(
         False, description="flagged pixels have no data in the image either, beside no label"
     )
 
@@ -105,7 +105,7 @@ class _Windows(OptionsModel):
         description="share of the training scenes or images that is used, drawn by train.seed; "
         "what a smaller share draws is in every larger one",
     )
-    focus: Share = Field(
+    rare_class_fraction: Share = Field(
         0.5,
         description="share of training windows drawn around a pixel of a rare class, or an object",
     )
@@ -161,7 +161,7 @@ class _Labelled(_OwnFiles):
         "first class where it is called background",
     )
     label_band: PositiveInt = Field(1, description="of rasters with values to regress: which band")
-    spread: Width = Field(
+    sigma: Width = Field(
         "3 px",
         description="standard deviation of an object's place in a density map, in pixels or metres",
     )
@@ -188,10 +188,10 @@ class Scenes(_Labelled):
     format: Literal["auto", "coco", "dota", "fair1m", "nwpu", "points", "vector", "voc", "yolo"] = (
         Field("auto", description="of labels of objects; by default what their contents say")
     )
-    missing: Literal["refuse", "empty"] = Field(
+    missing_labels: Literal["refuse", "empty"] = Field(
         "refuse", description="scenes without a file of objects: refused, or without any object"
     )
-    visible: Visible = 0.5
+    min_visibility: Visible = 0.5
     point_size: Width | None = Field(
         None,
         description="side of the boxes around objects that are labelled as points: 6 m, 10 px",
@@ -253,7 +253,7 @@ class Named(_Windows):
     ignore_values: list[int] = Field(
         default_factory=list, description="of masks: further values that are not counted"
     )
-    visible: Visible = 0.5
+    min_visibility: Visible = 0.5
     split: Annotated[PublishedSplit | OwnSplit, Field(discriminator="kind")] = PublishedSplit()
 
 

@@ -8,13 +8,13 @@ from pydantic import Field, PositiveInt
 
 from geotune.config.base import OptionsModel, Share
 from geotune.config.detector_options import FasterRcnn, Fcos, OrientedRcnn, Retinanet, RotatedFcos
-from geotune.config.task_options import Per
+from geotune.config.task_options import Level
 
 
 class Linear(OptionsModel):
     """One 1x1 convolution on the maps that the encoder hands on."""
 
-    per: ClassVar[Per] = "pixel"
+    level: ClassVar[Level] = "pixel"
     kind: Literal["linear"] = "linear"
     levels: Literal["all", "last"] = "all"
 
@@ -22,7 +22,7 @@ class Linear(OptionsModel):
 class Fcn(OptionsModel):
     """A few convolutions on the maps, brought to the finest of them."""
 
-    per: ClassVar[Per] = "pixel"
+    level: ClassVar[Level] = "pixel"
     kind: Literal["fcn"] = "fcn"
     channels: PositiveInt = 128
     depth: PositiveInt = 2
@@ -31,7 +31,7 @@ class Fcn(OptionsModel):
 class Unet(OptionsModel):
     """UNet's decoder: from coarse to fine, with skips."""
 
-    per: ClassVar[Per] = "pixel"
+    level: ClassVar[Level] = "pixel"
     kind: Literal["unet"] = "unet"
     channels: list[PositiveInt] = Field(
         default=[256, 128, 64, 32, 16], min_length=1, description="widths, coarse to fine"
@@ -41,16 +41,16 @@ class Unet(OptionsModel):
 class Upernet(OptionsModel):
     """UPerNet's decoder: pyramid pooling and a feature pyramid."""
 
-    per: ClassVar[Per] = "pixel"
+    level: ClassVar[Level] = "pixel"
     kind: Literal["upernet"] = "upernet"
     channels: PositiveInt = 128
 
 
-class Pooled(OptionsModel):
+class GlobalPool(OptionsModel):
     """One answer an image: maps averaged over the image, then a linear layer."""
 
-    per: ClassVar[Per] = "image"
-    kind: Literal["pooled"] = "pooled"
+    level: ClassVar[Level] = "image"
+    kind: Literal["global_pool"] = "global_pool"
     pool: Literal["mean", "attention"] = "mean"
     levels: Literal["last", "all"] = "last"
     dropout: Share = 0.0
@@ -61,7 +61,7 @@ Decoder = Annotated[
     | Fcn
     | Unet
     | Upernet
-    | Pooled
+    | GlobalPool
     | FasterRcnn
     | Retinanet
     | Fcos

@@ -7,20 +7,20 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from geotune.config.base import OptionsModel, Share
-from geotune.config.task_options import Per
+from geotune.config.task_options import Level
 
 
 class Detector(OptionsModel):
     """What every detector has."""
 
-    per: ClassVar[Per] = "object"
+    level: ClassVar[Level] = "object"
     oriented: ClassVar[bool] = False
     kind: str
     channels: PositiveInt = Field(256, description="width of every level")
-    finest: PositiveFloat = Field(
+    min_stride: PositiveFloat = Field(
         4.0, description="stride of the finest level; an object should be larger than that"
     )
-    levels: PositiveInt = Field(5, description="how many there are at least")
+    num_levels: PositiveInt = Field(5, description="how many there are at least")
     score_threshold: Share = 0.05
     nms_threshold: Share = Field(
         0.5, description="overlap (IoU) with a better box of its class above which a box goes"

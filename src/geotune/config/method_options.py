@@ -26,7 +26,7 @@ class MethodSection(OptionsModel):
     """What every method has."""
 
     kind: str
-    stem: NonNegativeInt = Field(
+    stem_width: NonNegativeInt = Field(
         32, description="width of the convolutional branch on the image; 0: none"
     )
     frozen_precision: Literal["fp32", "bf16", "int8"] = Field(

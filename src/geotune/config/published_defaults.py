@@ -53,5 +53,5 @@ def fits_named(name: str, task: Task) -> None:
             f"{'horizontal and oriented' if about.oriented else 'horizontal'} boxes, found "
             f"{task.boxes}"
         )
-    if getattr(task, "several", False):
-        raise ValueError(f"task.several: an image of {name} has one class")
+    if getattr(task, "multilabel", False):
+        raise ValueError(f"task.multilabel: an image of {name} has one class")

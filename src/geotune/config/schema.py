@@ -30,11 +30,11 @@ ONLY_OF = {
     "ignore_values": ("segment",),
     "unlabelled": ("segment",),
     "label_band": ("regress",),
-    "spread": ("density",),
+    "sigma": ("density",),
     "points": ("density",),
-    "missing": ("density", "detect"),
+    "missing_labels": ("density", "detect"),
     "format": ("detect",),
-    "visible": ("detect",),
+    "min_visibility": ("detect",),
     "point_size": ("detect",),
     "other_classes": ("detect",),
 }
@@ -43,7 +43,7 @@ ONLY_OF = {
 DECODERS_OF = {
     "pixel": "linear, fcn, unet or upernet",
     "object": "faster_rcnn, retinanet, fcos, rotated_fcos or oriented_rcnn",
-    "image": "pooled",
+    "image": "global_pool",
 }
 """Kinds of decoders that give an answer for each."""
 
@@ -89,11 +89,11 @@ class Sections(OptionsModel):
 
     @model_validator(mode="after")
     def _decoder_fits(self) -> Sections:
-        if self.decoder.per != self.task.per:
+        if self.decoder.level != self.task.level:
             raise ValueError(
-                f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.per}, "
-                f"but task.kind {self.task.kind} asks for one for each {self.task.per}; "
-                f"use decoder.kind={DECODERS_OF[self.task.per]}"
+                f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.level}, "
+                f"but task.kind {self.task.kind} asks for one for each {self.task.level}; "
+                f"use decoder.kind={DECODERS_OF[self.task.level]}"
             )
         if isinstance(self.task, Detect) and isinstance(self.decoder, Detector):
             oriented = self.task.boxes == "oriented"
@@ -143,11 +143,11 @@ class Recipe(Sections):
         if isinstance(self.data, Named):
             fits_named(self.data.name, self.task)
             return self
-        kinds = ("images",) if self.task.per == "image" else DATA_OF[self.task.kind]
+        kinds = ("images",) if self.task.level == "image" else DATA_OF[self.task.kind]
         if self.data.kind not in kinds:
             raise ValueError(
                 f"data.kind {self.data.kind} has no labels for task.kind {self.task.kind} with an "
-                f"answer for each {self.task.per}; use data.kind={' or '.join(kinds)}"
+                f"answer for each {self.task.level}; use data.kind={' or '.join(kinds)}"
             )
         for key, tasks in ONLY_OF.items():
             field = type(self.data).model_fields.get(key)

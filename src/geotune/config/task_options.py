@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from geotune.config.base import OptionsModel
 
-Per = Literal["pixel", "object", "image"]
+Level = Literal["pixel", "object", "image"]
 """What an answer is of."""
 
 
@@ -32,7 +32,7 @@ class _Classes(OptionsModel):
 class Segment(_Classes):
     """A class for every pixel."""
 
-    per: ClassVar[Per] = "pixel"
+    level: ClassVar[Level] = "pixel"
     kind: Literal["segment"] = "segment"
     loss: str = Field("ce+dice", description="ce, dice, focal, or their sum: ce+dice")
 
@@ -53,9 +53,9 @@ class Segment(_Classes):
 class Classify(_Classes):
     """A class for every image, or with `several` any number of them."""
 
-    per: ClassVar[Per] = "image"
+    level: ClassVar[Level] = "image"
     kind: Literal["classify"] = "classify"
-    several: bool = Field(False, description="an image may be of several classes, or of none")
+    multilabel: bool = Field(False, description="an image may be of several classes, or of none")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
@@ -63,7 +63,7 @@ class Regress(OptionsModel):
     """A number for every pixel, or for every image."""
 
     kind: Literal["regress"] = "regress"
-    per: Per = "pixel"
+    level: Level = "pixel"
     quantity: str = Field("value", min_length=1, description="what the number is, for people")
     unit: str = Field("", description="in what it is measured, for people")
     loss: Literal["l1", "l2", "huber"] = "huber"
@@ -78,7 +78,7 @@ class Regress(OptionsModel):
 class Density(OptionsModel):
     """How many objects there are: a map whose sum is their number, learnt from points."""
 
-    per: ClassVar[Per] = "pixel"
+    level: ClassVar[Level] = "pixel"
     kind: Literal["density"] = "density"
     objects: str = Field("objects", min_length=1, description="what is counted, for people")
     loss: Literal["l1", "l2", "huber"] = "l2"
@@ -92,14 +92,14 @@ class Density(OptionsModel):
 class Detect(OptionsModel):
     """Objects, each a box with a class."""
 
-    per: ClassVar[Per] = "object"
+    level: ClassVar[Level] = "object"
     kind: Literal["detect"] = "detect"
     classes: list[str] = Field(min_length=1, description="of objects; background is none of them")
     boxes: Literal["horizontal", "oriented", "points"] = Field(
         "horizontal",
         description="points: boxes of data.point_size to learn from, places to judge by",
     )
-    radius_m: PositiveFloat = Field(
+    match_radius_m: PositiveFloat = Field(
         3.0, description="of points: how far from an object, in metres, what is found may lie"
     )
     pixel_m: PositiveFloat | None = Field(

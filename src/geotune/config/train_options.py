@@ -17,7 +17,9 @@ class Train(OptionsModel):
     run: Path | None = Field(None, description="run folder; by default runs/<recipe's name>")
     epochs: PositiveInt = 20
     batch_size: PositiveInt = Field(16, description="windows a step, over all devices")
-    accumulate: PositiveInt = Field(1, description="parts in which a step's batch is computed")
+    accumulate_steps: PositiveInt = Field(
+        1, description="parts in which a step's batch is computed"
+    )
     lr: PositiveFloat = 1e-3
     backbone_lr: PositiveFloat | None = Field(
         None,
@@ -27,8 +29,8 @@ class Train(OptionsModel):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup: Share = Field(0.05, description="share of all steps with a rising rate")
-    clip: Annotated[float, Field(ge=0)] = Field(1.0, description="gradient norm; 0: none")
-    recompute: Literal["none", "decoder", "all"] = Field(
+    grad_clip_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="gradient norm; 0: none")
+    activation_checkpointing: Literal["none", "decoder", "all"] = Field(
         "decoder",
         description="what is computed again in the backward pass in place of being kept: nothing, "
         "the stages of stem, side network and decoder, or the backbone's blocks, too",
@@ -77,10 +79,10 @@ class Train(OptionsModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Train:
-        if self.batch_size % self.accumulate:
+        if self.batch_size % self.accumulate_steps:
             raise ValueError(
                 f"train.batch_size {self.batch_size} is no multiple of "
-                f"train.accumulate {self.accumulate}"
+                f"train.accumulate_steps {self.accumulate_steps}"
             )
         if self.strategy == "fsdp" and self.precision == "16-mixed":
             raise ValueError(

@@ -30,11 +30,11 @@ class WindowSampler:
         shapes: Sequence[tuple[int, int]],
         class_counts: NDArray[np.int64],
         positions: Sequence[Sequence[NDArray[np.int64]]],
-        focus: float,
+        rare_class_fraction: float,
     ) -> None:
         self.shapes = list(shapes)
         self.positions = positions
-        self.focus = focus
+        self.focus = rare_class_fraction
         areas = np.array([height * width for height, width in shapes], dtype=np.float64)
         self.by_area = areas / areas.sum()
         totals = class_counts.sum(axis=0)

@@ -53,7 +53,7 @@ class RandomWindowDataset:
         window: int,
         *,
         samples: int | None = None,
-        focus: float = 0.5,
+        rare_class_fraction: float = 0.5,
         augment: Augment = PLAIN,
         brightness: float = 0.0,
         spread: Sequence[float] = (),
@@ -71,7 +71,7 @@ class RandomWindowDataset:
             [scene.shape for scene in scenes],
             np.stack([scan.class_counts for scan in scans]),
             [scan.positions for scan in scans],
-            focus,
+            rare_class_fraction,
         )
         area = sum(height * width for height, width in self.sampler.shapes)
         self.samples = samples or max(1, math.ceil(area / window**2))

@@ -12,7 +12,7 @@ from geotune.decoders.pyramid import is_stem
 from geotune.types import FeatureMaps, Tap
 
 
-class Pooled(nn.Module):
+class GlobalPool(nn.Module):
     """The mean of each map over the image, or its mean by attention; normed, then a linear layer.
 
     Attention is that of a learned query, `softmax(w . x)` over the places of a map: an image whose

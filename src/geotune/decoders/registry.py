@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from geotune.decoders.fcn import Fcn
-from geotune.decoders.global_pool import Pooled
+from geotune.decoders.global_pool import GlobalPool
 from geotune.decoders.linear import Linear
 from geotune.decoders.unet import Unet
 from geotune.decoders.upernet import Upernet
@@ -18,7 +18,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "fcn": Fcn,
     "unet": Unet,
     "upernet": Upernet,
-    "pooled": Pooled,
+    "global_pool": GlobalPool,
     **DETECTORS,
 }
 """Each is called as `DECODERS[kind](taps, num_outputs, **values)`."""

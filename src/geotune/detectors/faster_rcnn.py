@@ -19,8 +19,8 @@ def faster_rcnn(
     *,
     channels: int = 256,
     hidden: int = 1024,
-    finest: float = 4.0,
-    levels: int = 5,
+    min_stride: float = 4.0,
+    num_levels: int = 5,
     anchor_size: float = 4.0,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.5,
@@ -28,7 +28,7 @@ def faster_rcnn(
 ) -> nn.Module:
     """A `TwoStage`. `anchor_size` is the side of each level's anchors, in its strides."""
     return TwoStage(
-        FeaturePyramid(taps, channels, finest, levels),
+        FeaturePyramid(taps, channels, min_stride, num_levels),
         num_outputs,
         channels,
         hidden,

@@ -85,15 +85,15 @@ def fcos(
     *,
     channels: int = 256,
     depth: int = 4,
-    finest: float = 4.0,
-    levels: int = 5,
+    min_stride: float = 4.0,
+    num_levels: int = 5,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.6,
     max_detections: int = 1000,
 ) -> nn.Module:
     """Horizontal boxes; see `Fcos`."""
     choice = Postprocessor(score_threshold, nms_threshold, max_detections)
-    pyramid = FeaturePyramid(taps, channels, finest, levels)
+    pyramid = FeaturePyramid(taps, channels, min_stride, num_levels)
     return Fcos(pyramid, num_outputs, channels, depth, choice, oriented=False)
 
 
@@ -103,15 +103,15 @@ def rotated_fcos(
     *,
     channels: int = 256,
     depth: int = 4,
-    finest: float = 4.0,
-    levels: int = 5,
+    min_stride: float = 4.0,
+    num_levels: int = 5,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.1,
     max_detections: int = 1000,
 ) -> nn.Module:
     """Oriented boxes; see `Fcos`."""
     choice = Postprocessor(score_threshold, nms_threshold, max_detections)
-    pyramid = FeaturePyramid(taps, channels, finest, levels)
+    pyramid = FeaturePyramid(taps, channels, min_stride, num_levels)
     return Fcos(pyramid, num_outputs, channels, depth, choice, oriented=True)
 
 

@@ -32,7 +32,9 @@ class FeaturePyramid(nn.Module):
     strides: tuple[float, ...]
     own: int
 
-    def __init__(self, taps: Sequence[Tap], channels: int, finest: float, levels: int) -> None:
+    def __init__(
+        self, taps: Sequence[Tap], channels: int, min_stride: float, num_levels: int
+    ) -> None:
         """`finest` is the stride of the finest level, or what comes nearest to it from above.
 
         `levels` is how many there are at least; all of the encoder's are used.
@@ -40,7 +42,7 @@ class FeaturePyramid(nn.Module):
         super().__init__()
         self.pyramid = Pyramid(taps)
         given = self.pyramid.taps
-        fine = sum(tap.stride * SAME_LEVEL <= finest for tap in given)
+        fine = sum(tap.stride * SAME_LEVEL <= min_stride for tap in given)
         self._fine = fine = min(fine, len(given) - 1)
         base, *coarse = given[fine:]
         self.reduce = nn.ModuleList(
@@ -51,7 +53,7 @@ class FeaturePyramid(nn.Module):
         self.top_down = torchvision.ops.FeaturePyramidNetwork(inputs, channels)
         strides = [tap.stride for tap in given[fine:]]
         self.own = len(strides)
-        strides += [strides[-1] * 2**i for i in range(1, levels - self.own + 1)]
+        strides += [strides[-1] * 2**i for i in range(1, num_levels - self.own + 1)]
         self.strides = tuple(strides)
         self.further = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in strides[self.own :]

@@ -24,8 +24,8 @@ def oriented_rcnn(
     *,
     channels: int = 256,
     hidden: int = 1024,
-    finest: float = 4.0,
-    levels: int = 5,
+    min_stride: float = 4.0,
+    num_levels: int = 5,
     anchor_size: float = 4.0,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.1,
@@ -33,7 +33,7 @@ def oriented_rcnn(
 ) -> nn.Module:
     """A `TwoStage`. `anchor_size` is the side of each level's anchors, in its strides."""
     return TwoStage(
-        FeaturePyramid(taps, channels, finest, levels),
+        FeaturePyramid(taps, channels, min_stride, num_levels),
         num_outputs,
         channels,
         hidden,

@@ -39,8 +39,8 @@ class Retinanet(nn.Module):
         num_outputs: int,
         *,
         channels: int = 256,
-        finest: float = 4.0,
-        levels: int = 5,
+        min_stride: float = 4.0,
+        num_levels: int = 5,
         anchor_size: float = 4.0,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
@@ -48,7 +48,7 @@ class Retinanet(nn.Module):
     ) -> None:
         """`anchor_size` is the side of each level's smallest anchors, in its strides."""
         super().__init__()
-        self.levels = FeaturePyramid(taps, channels, finest, levels)
+        self.levels = FeaturePyramid(taps, channels, min_stride, num_levels)
         self.sizes = [anchor_size * step for step in OCTAVE]
         self.choice = Postprocessor(score_threshold, nms_threshold, max_detections)
         count = len(OCTAVE) * len(ASPECT_RATIOS)

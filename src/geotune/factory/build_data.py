@@ -93,7 +93,7 @@ def _value_reader(recipe: Recipe) -> LabelReader:
 def _density_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
     task: Any = recipe.task
-    return partial(open_density_labels, objects=task.objects, spread=data.spread, xy=data.points)
+    return partial(open_density_labels, objects=task.objects, sigma=data.sigma, xy=data.points)
 
 
 READERS: dict[str, Callable[[Any], LabelReader]] = {
@@ -156,7 +156,7 @@ def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = 
     return datasets(
         examined,
         samples=data.samples,
-        focus=data.focus,
+        rare_class_fraction=data.rare_class_fraction,
         augment=Augment(**values_of(data.augment)),
         brightness=data.brightness,
         seed=recipe.train.seed,
@@ -254,7 +254,7 @@ def quality_rule(recipe: Recipe) -> tuple[str, QARule] | None:
     if isinstance(recipe.data, Named) or recipe.data.quality is None:
         return None
     section = recipe.data.quality
-    rule = QARule(tuple(section.values), tuple(section.bits), section.band, section.hide)
+    rule = QARule(tuple(section.values), tuple(section.bits), section.band, section.mask_image)
     return section.pattern, rule
 
 
@@ -266,7 +266,7 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
         READERS[recipe.task.kind](recipe),
         scenes=data.scenes,
         labels=data.labels,
-        missing=data.missing,
+        missing=data.missing_labels,
         **files,
     )
 
@@ -274,7 +274,7 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
 def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
     options = Options(
         oriented=task.boxes == "oriented",
-        visible=data.visible,
+        min_visibility=data.min_visibility,
         class_field=data.class_field,
         point_size=data.point_size,
         other_classes=data.other_classes,
@@ -285,7 +285,7 @@ def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
         classes=task.classes,
         options=options,
         format=data.format,
-        missing=data.missing,
+        missing_labels=data.missing_labels,
         class_values=data.class_values,
         **files,
     )
@@ -327,7 +327,7 @@ def _open_images(recipe: Recipe, **files: Any) -> list[Scene]:
     if task.kind == "regress":
         names, column = [task.quantity], "value"
     else:
-        names, column = task.classes, "labels" if task.several else "label"
+        names, column = task.classes, "labels" if task.multilabel else "label"
     return open_images(
         images=data.images, labels=data.labels, classes=names, column=column, **files
     )
@@ -350,7 +350,7 @@ def _open_named(
         ignore_values=data.ignore_values,
         options=Options(
             oriented=getattr(task, "boxes", None) == "oriented",
-            visible=data.visible,
+            min_visibility=data.min_visibility,
             other_classes="leave_out" if len(task.classes) < len(about.classes) else "refuse",
         ),
         faults=faults,

@@ -126,9 +126,9 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
 def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
     """The recipe's method, decoder and stages to recompute around a backbone."""
     model = _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization)
-    if recipe.train.recompute != "none":
+    if recipe.train.activation_checkpointing != "none":
         recompute_stages(model)
-    if recipe.train.recompute == "all":
+    if recipe.train.activation_checkpointing == "all":
         recompute_blocks(model.encoder)
     return model
 

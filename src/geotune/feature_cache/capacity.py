@@ -22,7 +22,7 @@ def check_free_space(folder: Path | None, limit: int | None, samples: int, neede
     free = shutil.disk_usage(folder).free if folder else available_memory()
     takes = f"the features of {samples} windows take {format_bytes(needed)}"
     advice = (
-        "use train.cache_precision=int8, method.down=pca_fixed with est, data.augment=false (an "
+        "use train.cache_precision=int8, method.projection_init=pca_fixed with est, data.augment=false (an "
         "eighth), or fewer data.samples"
     )
     if limit is not None and there + needed > limit:

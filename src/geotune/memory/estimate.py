@@ -65,7 +65,7 @@ class Step:
     optimizer: Callable[[nn.Module], Optimizer]
     precision: str = "32-true"
     micro: int | None = None
-    clip: float = 0.0
+    grad_clip_norm: float = 0.0
     shown: bool = False
 
 
@@ -193,8 +193,8 @@ def _run(
         (loss * (1 / len(parts))).backward()  # type: ignore[no-untyped-call]
         del own, shown, loss
     reached = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    if step.clip:
-        torch.nn.utils.clip_grad_norm_(reached, step.clip)
+    if step.grad_clip_norm:
+        torch.nn.utils.clip_grad_norm_(reached, step.grad_clip_norm)
     optimizer.step()
     for parameter in reached:
         parameter.grad = None

@@ -37,14 +37,14 @@ class Adapter(Method):
 
     fits: ClassVar[str] = "backbones whose blocks can be reached"
 
-    width: PositiveInt = 64
+    bottleneck_dim: PositiveInt = 64
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
         require_blocks(backbone, "adapter")
-        check_width("width", self.width, backbone)
+        check_width("width", self.bottleneck_dim, backbone)
         freeze(backbone)
-        after_parts(backbone, lambda channels: Bottleneck(channels, self.width))
+        after_parts(backbone, lambda channels: Bottleneck(channels, self.bottleneck_dim))
         return with_parts(backbone, self)
 
 

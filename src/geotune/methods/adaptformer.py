@@ -37,16 +37,16 @@ class AdaptFormer(Method):
 
     fits: ClassVar[str] = "blocks with an MLP: transformers and ConvNeXt"
 
-    width: PositiveInt = 64
+    bottleneck_dim: PositiveInt = 64
     scale: PositiveFloat = 0.1
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where a block has no MLP."""
         require_mlp(backbone, "adaptformer")
-        check_width("width", self.width, backbone)
+        check_width("width", self.bottleneck_dim, backbone)
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
-            beside_mlp(backbone, index, ScaledBottleneck(channels, self.width, self.scale))
+            beside_mlp(backbone, index, ScaledBottleneck(channels, self.bottleneck_dim, self.scale))
         return with_parts(backbone, self)
 
 

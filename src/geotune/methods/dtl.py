@@ -279,7 +279,7 @@ def feed_back(
 def block_inputs(backbone: Backbone) -> list[tuple[int, int]]:
     """Of every block's input: how wide it is, and how many times finer than the output."""
     found: dict[int, tuple[int, int]] = {}
-    size = backbone.pad_to if backbone.tiled else 2 * backbone.pad_to
+    size = backbone.size_divisor if backbone.tiled else 2 * backbone.size_divisor
     indices = range(len(backbone.taps))
     training = backbone.training
     backbone.eval()

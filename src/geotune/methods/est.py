@@ -67,23 +67,23 @@ class Est(Method):
 
     reduction: PositiveInt = 8
     min_width: PositiveInt = 64
-    fuse: Literal["sum", "side"] = "side"
-    every: PositiveInt | None = None
-    inside: bool = False
+    output: Literal["sum", "side"] = "side"
+    block_stride: PositiveInt | None = None
+    use_block_internals: bool = False
     gate: Literal["dynamic", "static"] = "dynamic"
     adapters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 4, 8)
     kernel_size: PositiveInt = 3
-    down: Literal["random", "pca", "pca_fixed"] = "random"
+    projection_init: Literal["random", "pca", "pca_fixed"] = "random"
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or kernel that does not fit."""
         require_odd("kernel_size", self.kernel_size)
         require_channels_left(backbone, self.reduction)
-        if self.inside:
-            if self.down != "random":
+        if self.use_block_internals:
+            if self.projection_init != "random":
                 raise GeotuneError(
-                    f"method.down {self.down}: is fitted to the blocks' outputs alone; use "
-                    "method.inside=false or method.down=random"
+                    f"method.projection_init {self.projection_init}: is fitted to the blocks' outputs alone; use "
+                    "method.use_block_internals=false or method.projection_init=random"
                 )
             require_inside(backbone)
         freeze(backbone)
@@ -96,8 +96,8 @@ def require_inside(backbone: Backbone) -> None:
     known = backbone.blocks and backbone.has_spatial_tokens
     if not known or not all(backbone.parts(i).mlp for i in range(len(backbone.taps))):
         raise GeotuneError(
-            f"method.inside: {backbone.name} shows no attention and MLP inside its blocks; use "
-            "method.inside=false"
+            f"method.use_block_internals: {backbone.name} shows no attention and MLP inside its blocks; use "
+            "method.use_block_internals=false"
         )
 
 
@@ -109,10 +109,10 @@ class EstStream(Reader):
     def __init__(self, backbone: Backbone, options: Est) -> None:
         super().__init__()
         levels = level_indices(backbone)
-        self.out_indices = select_blocks(backbone, levels, options.every)
-        self.internals_at = self.out_indices if options.inside else ()
-        self.fuse = options.fuse
-        self.samples = 0 if options.down == "random" else 32
+        self.out_indices = select_blocks(backbone, levels, options.block_stride)
+        self.internals_at = self.out_indices if options.use_block_internals else ()
+        self.fuse = options.output
+        self.samples = 0 if options.projection_init == "random" else 32
         self._fitted = not self.samples
         if self.samples:
             self.register_buffer("fitted", torch.zeros(()))
@@ -122,7 +122,7 @@ class EstStream(Reader):
             for tap in read
         ]
 
-        project = FixedProjection if options.down == "pca_fixed" else _Projection
+        project = FixedProjection if options.projection_init == "pca_fixed" else _Projection
         self.down = nn.ModuleList(
             project(tap.channels, width) for tap, width in zip(read, side, strict=True)
         )
@@ -152,7 +152,7 @@ class EstStream(Reader):
             scales = [1.0] * len(levels)
         scales = scales[: len(levels)]  # a shallow ViT has fewer levels than a pyramid
         self.levels = tuple(levels)[-len(scales) :]
-        self.fixed = options.down == "pca_fixed"
+        self.fixed = options.projection_init == "pca_fixed"
         self.mix = nn.ModuleDict()
         self.rescale = nn.ModuleDict()
         taps = []
@@ -174,7 +174,7 @@ class EstStream(Reader):
             self._fitted = bool(self.get_buffer("fitted"))  # an adapter's is
             if not self._fitted:
                 raise GeotuneError(
-                    "method.down: the principal components are not known yet; show the encoder "
+                    "method.projection_init: the principal components are not known yet; show the encoder "
                     "some images with encoder.calibrate(batches) before training"
                 )
         return None

@@ -41,21 +41,23 @@ class LoRand(Method):
 
     fits: ClassVar[str] = "backbones whose blocks can be reached"
 
-    width: PositiveInt = 64
+    bottleneck_dim: PositiveInt = 64
     rank: PositiveInt = 8
     branches: PositiveInt = 4
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or rank that does not fit."""
         require_blocks(backbone, "lorand")
-        check_width("width", self.width, backbone)
-        if self.rank > self.width:
+        check_width("width", self.bottleneck_dim, backbone)
+        if self.rank > self.bottleneck_dim:
             raise GeotuneError(
-                f"method.rank {self.rank}: the bottleneck is {self.width} wide (method.width); "
-                f"choose at most {self.width}"
+                f"method.rank {self.rank}: the bottleneck is {self.bottleneck_dim} wide (method.width); "
+                f"choose at most {self.bottleneck_dim}"
             )
         freeze(backbone)
-        after_parts(backbone, lambda c: LoRandAdapter(c, self.width, self.rank, self.branches))
+        after_parts(
+            backbone, lambda c: LoRandAdapter(c, self.bottleneck_dim, self.rank, self.branches)
+        )
         return with_parts(backbone, self)
 
 

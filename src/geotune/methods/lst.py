@@ -49,13 +49,13 @@ class Lst(Method):
     """
 
     reduction: PositiveInt = 8
-    every: PositiveInt | None = None
+    block_stride: PositiveInt | None = None
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a reduction that leaves no channel."""
         require_channels_left(backbone, self.reduction)
         freeze(backbone)
-        reader = Ladder(backbone, reduction=self.reduction, every=self.every)
+        reader = Ladder(backbone, reduction=self.reduction, every=self.block_stride)
         encoder = Encoder(backbone, reader, self, backbone_frozen=True)
         return check_trainable(encoder)
 

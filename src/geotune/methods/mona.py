@@ -47,19 +47,19 @@ class Mona(Method):
 
     fits: ClassVar[str] = "backbones whose blocks can be reached, with places"
 
-    width: PositiveInt = 64
+    bottleneck_dim: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
         require_blocks(backbone, "mona")
         require_places(backbone, "mona")
-        check_width("width", self.width, backbone)
+        check_width("width", self.bottleneck_dim, backbone)
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             for place in (at_middle, after_block):
                 if place is after_block or backbone.parts(index).middle:
-                    part = MonaPart(backbone, index, channels, self.width, self.dropout)
+                    part = MonaPart(backbone, index, channels, self.bottleneck_dim, self.dropout)
                     place(backbone, index, part)
         return with_parts(backbone, self)
 

@@ -75,7 +75,7 @@ class VitAdapter(Method):
     interactions: PositiveInt = 4
     conv_inplane: PositiveInt = 64
     points: PositiveInt = 4
-    heads: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
     ratio: Annotated[float, Gt(0), Le(1)] = 0.5
     cffn_ratio: PositiveFloat = 0.25
     extra_extractors: bool = True
@@ -87,11 +87,11 @@ class VitAdapter(Method):
         require_places(backbone, "vit_adapter")
         channels = widths(backbone)[0]
         inner = max(1, int(channels * self.ratio))
-        heads = self.heads or default_num_heads(inner)
+        heads = self.num_heads or default_num_heads(inner)
         if inner % heads:
             allowed = ", ".join(str(h) for h in range(1, inner + 1) if inner % h == 0)
             raise GeotuneError(
-                f"method.heads {heads}: does not divide the {inner} channels of the values "
+                f"method.num_heads {heads}: does not divide the {inner} channels of the values "
                 f"(method.ratio {self.ratio:g} of the {channels} of {backbone.name}); choose "
                 f"one of {allowed}"
             )

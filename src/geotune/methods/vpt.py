@@ -41,7 +41,7 @@ class Vpt(Method):
     fits: ClassVar[str] = "plain ViTs without biases for pairs of places"
 
     depth: Literal["shallow", "deep"] = "deep"
-    prompts: PositiveInt = 100
+    num_prompts: PositiveInt = 100
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
 
     def attach(self, backbone: Backbone) -> Encoder:
@@ -54,8 +54,8 @@ class Vpt(Method):
         for block, channels in zip(backbone.blocks, widths(backbone), strict=True):
             own = None
             if along is None or not wrapped:
-                own = Prompts(self.prompts, channels, pixels, self.dropout)
-            wrapped.append(Prompted(block, own, self.prompts, along))
+                own = Prompts(self.num_prompts, channels, pixels, self.dropout)
+            wrapped.append(Prompted(block, own, self.num_prompts, along))
             inject(backbone, block, wrapped[-1])
         wrapped[-1].last = True
         levels = SelectedFeatures(backbone)

@@ -34,7 +34,7 @@ class Classify:
         self,
         classes: Sequence[str],
         class_weights: Sequence[float] | None = None,
-        several: bool = False,
+        multilabel: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
         """`class_weights` weigh images by their class; with `several` the terms of each class.
@@ -54,9 +54,9 @@ class Classify:
             )
         self.classes = tuple(classes)
         self.class_weights = tuple(class_weights or [1.0] * len(classes))
-        self.several = several
+        self.several = multilabel
         self.label_smoothing = label_smoothing
-        self.main_metric = "ap" if several else "f1"
+        self.main_metric = "ap" if multilabel else "f1"
 
     @property
     def num_outputs(self) -> int:

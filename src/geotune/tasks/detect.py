@@ -48,7 +48,7 @@ class Detect:
         self,
         classes: Sequence[str],
         boxes: Boxes = "horizontal",
-        radius_m: float = 3.0,
+        match_radius_m: float = 3.0,
         pixel_m: float | None = None,
     ) -> None:
         """Points are learnt as horizontal boxes and judged by their middles.
@@ -57,7 +57,7 @@ class Detect:
         """
         self.classes = tuple(classes)
         self.boxes = boxes
-        self.radius_m = radius_m
+        self.radius_m = match_radius_m
         self.pixel_m = pixel_m
         self.least: Scores | None = None
 
@@ -142,7 +142,7 @@ class DetectMetrics(nn.Module):
                     "a pixel has; set it"
                 )
             known = [score for score in (task.least or {}).values() if score is not None]
-            self.points = PointMetrics(task.classes, task.radius_m, min(known, default=None))
+            self.points = PointMetrics(task.classes, task.match_radius_m, min(known, default=None))
 
     @torch.no_grad()
     def update(self, outputs: DetectorOutput, targets: Targets) -> None:

@@ -28,7 +28,7 @@ class Regress:
 
     def __init__(
         self,
-        per: Literal["pixel", "image"] = "pixel",
+        level: Literal["pixel", "image"] = "pixel",
         quantity: str = "value",
         unit: str = "",
         loss: str = "huber",
@@ -36,14 +36,14 @@ class Regress:
         std: float | None = None,
     ) -> None:
         """`loss` is `l1`, `l2` or `huber`; without `mean` and `std` labels count as they are."""
-        self.per = per
+        self.per = level
         self.quantity = quantity
         self.unit = unit
         self.kind = loss
         self.mean = 0.0 if mean is None else mean
         self.std = 1.0 if std is None else std
         self.classes: tuple[str, ...] = (quantity,)
-        self.product = "values" if per == "pixel" else "table"
+        self.product = "values" if level == "pixel" else "table"
 
     @property
     def num_outputs(self) -> int:

@@ -202,7 +202,7 @@ def sample_names(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
         if scene.area is not None:  # windows see nothing beyond it
             where.append(scene.area)
         files = list(raster.files)
-        if raster.quality is not None and raster.quality.rule.hide:
+        if raster.quality is not None and raster.quality.rule.mask_image:
             files.append(raster.quality.path)
             where.append(raster.quality.rule)
         sources.append(source_name([file_stamp(path) for path in files], where))

@@ -48,8 +48,8 @@ def training_step(
             weight_decay=train.weight_decay,
         ),
         precision=train.precision,
-        micro=micro or micro_batch(train.batch_size, train.accumulate, world),
-        clip=train.clip,
+        micro=micro or micro_batch(train.batch_size, train.accumulate_steps, world),
+        grad_clip_norm=train.grad_clip_norm,
         shown=task.product == "objects",
     )
 
@@ -77,15 +77,15 @@ def devices(train: Train) -> int:
     return max(1, torch.cuda.device_count()) if on_gpu(train) else 1
 
 
-def micro_batch(batch_size: int, accumulate: int, world: int) -> int:
+def micro_batch(batch_size: int, accumulate_steps: int, world: int) -> int:
     """Windows that one process computes at once.
 
     Raises `GeotuneError` for a batch that cannot be parted so.
     """
-    parts = accumulate * world
+    parts = accumulate_steps * world
     if batch_size % parts:
         raise GeotuneError(
-            f"train.batch_size {batch_size} is no multiple of train.accumulate x devices "
-            f"({accumulate} x {world}); choose one that is"
+            f"train.batch_size {batch_size} is no multiple of train.accumulate_steps x devices "
+            f"({accumulate_steps} x {world}); choose one that is"
         )
     return batch_size // parts

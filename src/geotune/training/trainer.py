@@ -56,7 +56,7 @@ class TrainerResult:
 
     history: list[dict[str, float]]
     best_epoch: int
-    accumulate: int
+    accumulate_steps: int
     peak: Peak
     device: torch.device
     went_on: bool
@@ -105,7 +105,7 @@ def fit(
     extra: list[Callback] = [keeper, *callbacks, _FiniteLoss()]
     trainer = _trainer(train, folder, extra)
     world, rank = trainer.world_size, trainer.global_rank
-    micro = micro_batch(train.batch_size, train.accumulate, world)
+    micro = micro_batch(train.batch_size, train.accumulate_steps, world)
     if len(data.val) < world:  # a process without a window would leave the others waiting
         raise GeotuneError(
             f"train.devices: {world} processes, but the validation part has only {len(data.val)} "
@@ -130,7 +130,7 @@ def fit(
             built.model, data, train, batch_size=micro, device=device, say=say, progress=caching
         )
     share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
-    batches = loader(cache.train if cache else data.train, micro * train.accumulate, **share)
+    batches = loader(cache.train if cache else data.train, micro * train.accumulate_steps, **share)
     validation = loader(cache.val if cache else data.val, micro, **share)
     largest_share = -(-len(data.val) // world)
     whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
@@ -186,7 +186,7 @@ def fit(
         said = str(error).partition("\n")[0]
         smaller = smaller_micro_batch(micro) or 1
         advice = (  # one process cannot do its step again while the others wait for its gradients
-            f"set train.accumulate={train.accumulate * micro // smaller}, which several processes "
+            f"set train.accumulate_steps={train.accumulate_steps * micro // smaller}, which several processes "
             "do not find out by themselves"
             if world > 1 and smaller < micro
             else "geotune plan --budget says what saves memory"
@@ -249,7 +249,7 @@ def _trainer(train: Train, folder: RunDir, callbacks: list[Callback]) -> Trainer
             strategy=strategy,
             precision=train.precision,
             max_epochs=train.epochs,
-            gradient_clip_val=train.clip or None,
+            gradient_clip_val=train.grad_clip_norm or None,
             callbacks=callbacks,
             logger=logger,
             log_every_n_steps=10,

@@ -26,7 +26,7 @@ def labels(boxes: Any, classes: Any = None, difficult: Any = None, **options: An
         boxes=boxes,
         indices=np.zeros(count, dtype=np.int64) if classes is None else np.array(classes),
         difficult=np.zeros(count, dtype=bool) if difficult is None else np.array(difficult),
-        visible=options.get("visible", 0.5),
+        min_visibility=options.get("visible", 0.5),
         overlaps=True,
     )
 

@@ -139,7 +139,9 @@ def test_real_trees(shared_data: Path) -> None:
     }
     with pytest.raises(GeotuneError, match=r"palm_springs_2020_57\.csv: there is no such"):
         build_data(_recipe(data, {"classes": ["tree"]}, ["band1"]))
-    made = build_data(_recipe({**data, "missing": "empty"}, {"classes": ["tree"]}, ["band1"]))
+    made = build_data(
+        _recipe({**data, "missing_labels": "empty"}, {"classes": ["tree"]}, ["band1"])
+    )
     rows = [len(path.read_text().split()) - 1 for path in (folder / "points").glob("*.csv")]
     assert sum(rows) == 11_392
     assert made.class_counts == {"train": [6641], "val": [2070], "test": [2681]}

@@ -121,11 +121,11 @@ def test_a_csv_in_pixels_or_coordinates_and_points_in_another_crs_say_the_same(
 
 def test_metres_become_pixels(tmp_path: Path, scene: RasterSource, write_raster: Any) -> None:
     (tmp_path / "p.csv").write_text("x,y\n1,1\n")
-    opened = open_density_labels(tmp_path / "p.csv", scene, objects="trees", spread="25 m")
+    opened = open_density_labels(tmp_path / "p.csv", scene, objects="trees", sigma="25 m")
     assert opened.sigma == 2.5
     plain = open_raster(write_raster("plain.tif", np.ones((1, 4, 4), dtype="uint8"), crs=None))
     with pytest.raises(GeotuneError, match=r"plain\.tif: does not say how many metres"):
-        open_density_labels(tmp_path / "p.csv", plain, objects="trees", spread="25 m")
+        open_density_labels(tmp_path / "p.csv", plain, objects="trees", sigma="25 m")
 
 
 def test_no_file_and_an_empty_one_hold_no_object(tmp_path: Path, scene: RasterSource) -> None:

@@ -18,7 +18,7 @@ from helpers.published_datasets import WRITERS
 
 DECODERS = {
     "segment": {"kind": "linear"},
-    "classify": {"kind": "pooled"},
+    "classify": {"kind": "global_pool"},
     "detect": {"kind": "fcos", "channels": 16, "depth": 1, "levels": 3},
 }
 
@@ -75,7 +75,7 @@ def recipe_on() -> Callable[..., Recipe]:
                     "pretrained": False,
                     "bands": list(about.bands[-3:]),
                 },
-                "method": {"kind": "frozen", "stem": 0},
+                "method": {"kind": "frozen", "stem_width": 0},
                 "decoder": DECODERS[about.task],
                 "task": {"kind": about.task, **(task or {})},
                 "data": {**own, "window": size, **data},

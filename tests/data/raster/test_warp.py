@@ -79,7 +79,7 @@ def objects(boxes: Any, view: AffineCrop) -> Any:
         boxes=boxes,
         indices=np.zeros(count, dtype=np.int64),
         difficult=np.zeros(count, dtype=bool),
-        visible=0.5,
+        min_visibility=0.5,
         overlaps=True,
     )
     return labels.read(view.window._replace(row=0, col=0))

@@ -48,7 +48,7 @@ class Toy(Backbone):
         request = BackboneSpec("test/toy", ("a",))
         super().__init__(model, request, size_divisor=1, licence="none", source=None)
 
-    def run(self, images: Tensor, emit: Any, wanted: set[int], **_: Tensor | None) -> None:
+    def run(self, images: Tensor, emit: Any, out_indices: set[int], **_: Tensor | None) -> None:
         raise NotImplementedError
 
 
@@ -90,7 +90,7 @@ def test_a_layer_computes_with_what_is_held(
 def test_every_method_trains_beside_them(
     make_backbone: MakeBackbone, family: str, method: Any, precision: Any
 ) -> None:
-    options: dict[str, Any] = {"stem": 0, "frozen_precision": precision}
+    options: dict[str, Any] = {"stem_width": 0, "frozen_precision": precision}
     if method is geotune.Vpt and family in ("swin", "swinv2", "convnext", "resnet"):
         pytest.skip("prompts do not fit")
     if method in (geotune.Lora,):

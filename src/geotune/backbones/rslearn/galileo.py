@@ -108,7 +108,7 @@ class GalileoBackbone(Backbone):
         self,
         images: Tensor,
         emit: Emit,
-        wanted: set[int],
+        out_indices: set[int],
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
@@ -147,7 +147,7 @@ class GalileoBackbone(Backbone):
         last = len(model.blocks) - 1
         for index, block in enumerate(model.blocks):
             x = block(x=x, y=None, attn_mask=None)
-            if index in wanted:
+            if index in out_indices:
                 emit(index, to_map(model.norm(x) if index == last else x))
         return None
 

@@ -150,7 +150,7 @@ class OlmoEarthBackbone(Backbone):
         self,
         images: Tensor,
         emit: Emit,
-        wanted: set[int],
+        out_indices: set[int],
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
@@ -194,7 +194,7 @@ class OlmoEarthBackbone(Backbone):
         last = len(model.blocks) - 1
         for index, block in enumerate(model.blocks):
             x = block(x=x, rope_positions=positions)
-            if index in wanted:
+            if index in out_indices:
                 emit(index, to_map(model.norm(x) if index == last else x))
         return None
 

@@ -99,7 +99,7 @@ class PrestoBackbone(Backbone):
         self,
         images: Tensor,
         emit: Emit,
-        wanted: set[int],
+        out_indices: set[int],
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
@@ -120,7 +120,7 @@ class PrestoBackbone(Backbone):
         image_of = torch.arange(batch, device=images.device).repeat_interleave(rows * columns)
         place = None if location is None else lonlat_to_xyz(location)
         size = max(1, TOKENS // (dates * len(self._groups)))
-        in_order = sorted(wanted)
+        in_order = sorted(out_indices)
         portions = []
         for portion, image in zip(
             torch.split(pixels, size), torch.split(image_of, size), strict=True
@@ -137,9 +137,9 @@ class PrestoBackbone(Backbone):
         return None
 
     def _pixels(
-        self, pixels: Tensor, months: Tensor, place: Tensor | None, wanted: list[int]
+        self, pixels: Tensor, months: Tensor, place: Tensor | None, out_indices: list[int]
     ) -> tuple[Tensor, ...]:
-        """Features `(N, D)` of pixels `(N, C, T)` after each block that is wanted.
+        """Features `(N, D)` of pixels `(N, C, T)` after each block that is requested.
 
         `months` `(N, T)` count from 0; `place` is `(N, 3)`.
         """
@@ -163,10 +163,10 @@ class PrestoBackbone(Backbone):
         last = len(model.blocks) - 1
         for index, block in enumerate(model.blocks):
             x = block(x)
-            if index in wanted:
+            if index in out_indices:
                 mean = x.mean(dim=1)
                 found[index] = model.norm(mean) if index == last else mean
-        return tuple(found[index] for index in wanted)
+        return tuple(found[index] for index in out_indices)
 
 
 def presto_backbone(request: BackboneSpec) -> PrestoBackbone:

@@ -114,7 +114,7 @@ class ClayBackbone(Backbone):
         self,
         images: Tensor,
         emit: Emit,
-        wanted: set[int],
+        out_indices: set[int],
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
@@ -130,7 +130,7 @@ class ClayBackbone(Backbone):
             x = block(x)
             if index == last:
                 x = model.transformer.norm(x)
-            if index in wanted:
+            if index in out_indices:
                 emit(index, x[:, 1:].transpose(1, 2).reshape(len(x), -1, rows, columns))
         tokens: Tensor = x[:, :1]
         return tokens

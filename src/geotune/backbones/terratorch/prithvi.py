@@ -83,7 +83,7 @@ class PrithviBackbone(Backbone):
         self,
         images: Tensor,
         emit: Emit,
-        wanted: set[int],
+        out_indices: set[int],
         *,
         time: Tensor | None = None,
         location: Tensor | None = None,
@@ -102,13 +102,13 @@ class PrithviBackbone(Backbone):
             x = x + model.location_embed_enc(location.flip(-1))  # it takes the latitude first
         first = (model.cls_token + place[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)
-        rows, columns = images.shape[-2] // self.pad_to, images.shape[-1] // self.pad_to
+        rows, columns = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         last = len(model.blocks) - 1
         for index, block in enumerate(model.blocks):
             x = block(x)
             if index == last:
                 x = model.norm(x)
-            if index in wanted:
+            if index in out_indices:
                 maps = x[:, 1:].reshape(len(x), dates, rows, columns, -1)
                 emit(index, maps.permute(0, 4, 1, 2, 3))
         tokens: Tensor = x[:, :1]

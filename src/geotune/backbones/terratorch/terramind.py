@@ -133,7 +133,7 @@ class TerramindBackbone(Backbone):
         return list(self.model.encoder)  # type: ignore[arg-type]
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
@@ -150,7 +150,7 @@ class TerramindBackbone(Backbone):
             x = block(x)
             if index == last:
                 x = model.encoder_norm(x)
-            if index in wanted:
+            if index in out_indices:
                 mean = x.unflatten(1, (len(tokens), rows * columns)).mean(1)
                 emit(index, mean.transpose(1, 2).reshape(len(x), -1, rows, columns))
         return None

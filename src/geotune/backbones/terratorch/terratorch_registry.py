@@ -80,7 +80,7 @@ class RegistryBackbone(Backbone):
         return []
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         maps = [
@@ -89,7 +89,7 @@ class RegistryBackbone(Backbone):
         ]
         maps.sort(key=lambda feature: -feature.shape[-1])  # fine to coarse
         for index, feature in enumerate(maps):
-            if index in wanted:
+            if index in out_indices:
                 emit(index, feature)
         return None
 

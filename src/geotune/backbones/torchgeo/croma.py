@@ -107,7 +107,7 @@ class CromaBackbone(Backbone):
         return (0.5,) * len(self.bands), (0.25,) * len(self.bands)
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
@@ -122,7 +122,7 @@ class CromaBackbone(Backbone):
                 x = block(x, bias, *context)
                 if index == len(blocks) - 1:
                     x = transformer.norm_out(x)
-                if first + index in wanted:
+                if first + index in out_indices:
                     emit(first + index, x.transpose(1, 2).reshape(len(x), -1, *grid))
             first += len(blocks)
             return x

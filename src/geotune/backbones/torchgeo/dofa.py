@@ -61,17 +61,17 @@ class DofaBackbone(Backbone):
         self.taps = self.find_taps()
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
         waves = torch.tensor(self.wavelengths_um, device=images.device)
         x, _embedded = model.patch_embed(images, waves)
-        grid = images.shape[-2] // self.pad_to, images.shape[-1] // self.pad_to
+        grid = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         place = resample_abs_pos_embed(model.pos_embed, list(grid))
         first = (model.cls_token + place[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x + place[:, 1:]], dim=1)
-        return run_blocks(x, self.blocks, None, grid, emit, wanted)
+        return run_blocks(x, self.blocks, None, grid, emit, out_indices)
 
 
 def dofa_backbone(request: BackboneSpec) -> DofaBackbone:

@@ -58,7 +58,7 @@ class PanopticonBackbone(Backbone):
         self.taps = self.find_taps()
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
@@ -68,7 +68,7 @@ class PanopticonBackbone(Backbone):
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
         place = resample_abs_pos_embed(model.pos_embed, list(grid))
         x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1) + place
-        return run_blocks(x, self.blocks, model.norm, grid, emit, wanted)
+        return run_blocks(x, self.blocks, model.norm, grid, emit, out_indices)
 
 
 def panopticon_backbone(request: BackboneSpec) -> PanopticonBackbone:

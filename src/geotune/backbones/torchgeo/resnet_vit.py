@@ -46,7 +46,7 @@ def resnet_vit_backbone(request: BackboneSpec) -> TimmBackbone:
     backbone = TimmBackbone(
         model,
         request,
-        pad_to=int(model.patch_embed.patch_size[0]) if vit else 32,
+        size_divisor=int(model.patch_embed.patch_size[0]) if vit else 32,
         licence=published.facts.licence,
         source=source,
     )

@@ -58,15 +58,15 @@ class ScaleMaeBackbone(Backbone):
         self.taps = self.find_taps()
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
-        grid = images.shape[-2] // self.pad_to, images.shape[-1] // self.pad_to
+        grid = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         x = model.patch_embed(images)
         x = x + self._places(grid, images.device).to(x.dtype)
         x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)  # it has no place
-        return run_blocks(x, self.blocks, model.norm, grid, emit, wanted)
+        return run_blocks(x, self.blocks, model.norm, grid, emit, out_indices)
 
     def _places(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """Position encodings `(1, rows * columns, D)`."""

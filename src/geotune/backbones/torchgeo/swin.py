@@ -79,7 +79,7 @@ class SwinBackbone(Backbone):
         return None
 
     def run(
-        self, images: Tensor, emit: Emit, wanted: set[int], **_: Tensor | None
+        self, images: Tensor, emit: Emit, out_indices: set[int], **_: Tensor | None
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
@@ -92,7 +92,7 @@ class SwinBackbone(Backbone):
                 x = block(x)
                 if index == last:
                     x = model.norm(x)
-                if index in wanted:
+                if index in out_indices:
                     emit(index, x.permute(0, 3, 1, 2))
                 index += 1
         return None

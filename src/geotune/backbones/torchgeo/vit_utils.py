@@ -18,7 +18,7 @@ def run_blocks(
     norm: nn.Module | None,
     grid: tuple[int, int],
     emit: Emit,
-    wanted: set[int],
+    out_indices: set[int],
 ) -> Tensor:
     """Run tokens `(B, 1 + rows * columns, D)` through blocks and emit a map `(B, D, rows, columns)`
     of each; `norm` comes after the last. Returns the class token `(B, 1, D)`."""
@@ -27,7 +27,7 @@ def run_blocks(
         x = block(x)
         if index == last and norm is not None:
             x = norm(x)
-        if index in wanted:
+        if index in out_indices:
             emit(index, x[:, 1:].transpose(1, 2).reshape(len(x), -1, *grid))
     return x[:, :1]
 

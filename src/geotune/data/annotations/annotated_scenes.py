@@ -39,7 +39,7 @@ def open_object_scenes(
     classes: Sequence[str],
     options: Options,
     format: str = "auto",
-    missing: Literal["refuse", "empty"] = "refuse",
+    missing_labels: Literal["refuse", "empty"] = "refuse",
     class_values: ClassValueSpec | None = None,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
@@ -72,8 +72,8 @@ def open_object_scenes(
     files = {name: every[name] for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
     gone = [name for name, file in files.items() if not file.is_file()]
-    refused = missing == "refuse"
-    otherwise = "; say data.missing: empty where that means no object"
+    refused = missing_labels == "refuse"
+    otherwise = "; say data.missing_labels: empty where that means no object"
     if rasters and (not there or (gone and refused and not faults.keep)):
         raise_missing_labels(gone, files, otherwise)
     if not rasters:
@@ -153,7 +153,7 @@ def _open_labels(
                 boxes=kept[0],
                 indices=kept[1],
                 difficult=kept[2],
-                visible=options.visible,
+                min_visibility=options.min_visibility,
                 overlaps=bool(len(kept[0])) if held else None,
             )
     return opened, remarks.notes()
@@ -207,7 +207,7 @@ def cut_notes(parts: Splits, window: int) -> list[str]:
             total = sum(int((~labels.difficult).sum()) for labels in areas)
             notes.append(
                 f"{cut} of {total} objects in the {part} scenes are so cut by the grid of {window} "
-                "pixels or the scene's edge that no window shows data.visible of them: none judges "
+                "pixels or the scene's edge that no window shows data.min_visibility of them: none judges "
                 "them"
             )
     return notes

@@ -23,7 +23,7 @@ class Options:
     """
 
     oriented: bool = False
-    visible: float = 0.5
+    min_visibility: float = 0.5
     class_field: str | None = None
     point_size: str | None = None
     other_classes: Literal["refuse", "leave_out"] = "refuse"

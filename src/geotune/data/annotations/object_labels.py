@@ -41,7 +41,7 @@ class ObjectLabels:
     boxes: Boxes
     indices: NDArray[np.int64]
     difficult: NDArray[np.bool_]
-    visible: float
+    min_visibility: float
     overlaps: bool | None
     notes: tuple[str, ...] = ()
     label_unit: ClassVar[str] = "object"
@@ -66,7 +66,7 @@ class ObjectLabels:
             classes=self.indices[hits],
             difficult=self.difficult[hits],
             shown_share=shares[there],
-            visible=self.visible,
+            min_visibility=self.min_visibility,
             valid=np.ones(shape, dtype=np.bool_),
         )
 
@@ -96,4 +96,4 @@ class ObjectLabels:
         size[low < 0] = 0  # there is no window: the centre lies left of the scene or above it
         windows = np.concatenate([low + size / 2, size, np.zeros((len(boxes), 1))], axis=1)
         shares = intersection(boxes, windows) / (boxes[:, 2] * boxes[:, 3])
-        return int((shares < self.visible - ROUNDING).sum())
+        return int((shares < self.min_visibility - ROUNDING).sum())

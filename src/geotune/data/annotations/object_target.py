@@ -51,7 +51,7 @@ class ObjectTarget:
     classes: NDArray[np.int64]
     difficult: NDArray[np.bool_]
     shown_share: NDArray[np.float64]
-    visible: float
+    min_visibility: float
     valid: NDArray[np.bool_]
 
     @property
@@ -62,7 +62,9 @@ class ObjectTarget:
     @property
     def counted(self) -> NDArray[np.bool_]:
         """`(N)` which objects are to be found."""
-        found: NDArray[np.bool_] = ~self.difficult & (self.shown_share >= self.visible - ROUNDING)
+        found: NDArray[np.bool_] = ~self.difficult & (
+            self.shown_share >= self.min_visibility - ROUNDING
+        )
         return found
 
     def shown(self, valid: NDArray[np.bool_]) -> Self:

@@ -117,7 +117,7 @@ def open_density_labels(
     raster: RasterSource,
     *,
     objects: str,
-    spread: str = "3 px",
+    sigma: str = "3 px",
     xy: Literal["pixels", "coordinates"] = "pixels",
     by_pixel: bool = False,
 ) -> DensityLabels:
@@ -127,14 +127,14 @@ def open_density_labels(
         path: the file; one that is not there holds no object.
         raster: the scene.
         objects: what they are called.
-        spread: standard deviation of an object, such as `3 px` or `2 m`.
+        sigma: standard deviation of an object, such as `3 px` or `2 m`.
         xy: what the numbers of a CSV are.
         by_pixel: has no meaning here.
 
     Raises `GeotuneError` as `read_points` does, and for metres where a scene's pixels have none.
     """
     del by_pixel
-    sigma = max(_in_pixels(spread, raster), LEAST_SIGMA)
+    sigma_pixels = max(_in_pixels(sigma, raster), LEAST_SIGMA)
     points = read_points(path, raster, xy) if path.exists() else np.zeros((0, 2))
     height, width = raster.shape
     x, y = points.T
@@ -150,19 +150,19 @@ def open_density_labels(
         classes=(objects,),
         shape=raster.shape,
         points=points[inside],
-        sigma=sigma,
+        sigma=sigma_pixels,
         overlaps=bool(inside.any()) if len(points) else None,
         notes=tuple(notes),
     )
 
 
-def _in_pixels(spread: str, raster: RasterSource) -> float:
-    number, unit = float(spread.rstrip(" pxm")), "m" if spread.endswith("m") else "px"
+def _in_pixels(sigma: str, raster: RasterSource) -> float:
+    number, unit = float(sigma.rstrip(" pxm")), "m" if sigma.endswith("m") else "px"
     if unit == "px":
         return number
     if raster.gsd_m is None:
         raise GeotuneError(
-            f"{raster.path}: does not say how many metres a pixel has, which data.spread "
-            f"{spread!r} needs; give data.spread in pixels, such as 3 px"
+            f"{raster.path}: does not say how many metres a pixel has, which data.sigma "
+            f"{sigma!r} needs; give data.sigma in pixels, such as 3 px"
         )
     return number / raster.gsd_m

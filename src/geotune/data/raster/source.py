@@ -154,7 +154,7 @@ class RasterSource:
         if inner is not None:
             rows, cols = inner.within(window)
             source._fill(inner, image[:, rows, cols], wrong[:, rows, cols])
-        if self.quality is not None and self.quality.rule.hide:
+        if self.quality is not None and self.quality.rule.mask_image:
             hidden = self.quality.flagged(window)
             image[:, hidden] = np.nan
             wrong[:, hidden] = False

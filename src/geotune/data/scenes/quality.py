@@ -32,7 +32,7 @@ class QARule:
     values: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
     band: int = 1
-    hide: bool = False
+    mask_image: bool = False
 
     def masks(self, raw: NDArray[Any]) -> NDArray[np.bool_]:
         """Which of a mask's values, whole numbers, flag their pixel."""

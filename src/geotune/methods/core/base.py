@@ -42,7 +42,7 @@ class Method(BaseModel, ABC):
     fits: ClassVar[str] = "every backbone"
     """What it can be attached to, for `geotune list methods`."""
 
-    stem: NonNegativeInt = 32
+    stem_width: NonNegativeInt = 32
     frozen_precision: Precision = "fp32"
 
     def __init__(self, **options: Any) -> None:
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.reader = reader
         self.method = method
-        stem = method.stem if method else 0
+        stem = method.stem_width if method else 0
         self.stem = Stem(len(backbone.bands) * backbone.timesteps, stem) if stem else None
         if method and method.frozen_precision != "fp32":
             quantize_frozen(backbone, method.frozen_precision)
@@ -129,7 +129,7 @@ class Encoder(nn.Module):
         run.
         """
         images = self.backbone.join(images)
-        padded = pad_to_multiple(images, self.backbone.pad_to)
+        padded = pad_to_multiple(images, self.backbone.size_divisor)
         state = self.reader.start(padded)
 
         def take(index: int, feature: Tensor, inside: BlockActivations | None) -> None:

@@ -17,7 +17,7 @@ def probe_loss(encoder: Encoder) -> Tensor:
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            size = 2 * encoder.backbone.pad_to
+            size = 2 * encoder.backbone.size_divisor
             inputs = {k: v.to(device) for k, v in encoder.backbone.example(size, size).items()}
             total = sum((m * torch.randn(m.shape).to(m)).sum() for m in encoder(**inputs).maps)
     finally:

@@ -40,8 +40,8 @@ class Reader(nn.Module):
     """What is made of a backbone's taps.
 
     Attributes:
-        wanted: indices of the taps it reads, ascending.
-        looks_inside: indices of those of whose blocks it wants the inside, too.
+        out_indices: indices of the taps it reads, ascending.
+        internals_at: indices of those of whose blocks it wants the inside, too.
         taps: what it hands on, fine to coarse (or, from a plain ViT, all of one stride).
         samples: it is to see that many images before training, by `calibrate`.
     """
