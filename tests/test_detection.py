@@ -65,7 +65,7 @@ def targets_for(oriented: bool) -> list[dict[str, Tensor]]:
 def test_every_detector_trains_on_every_class_of_backbone(
     make_backbone: MakeBackbone, family: str, kind: str
 ) -> None:
-    model = model_of(make_backbone(family), api.Frozen(stem=0), kind)
+    model = model_of(make_backbone(family), api.Frozen(stem_width=0), kind)
     oriented = bool(model.decoder.oriented)
     images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
     outputs = model(images, targets=targets_for(oriented))

@@ -89,7 +89,7 @@ def test_logits_lie_on_the_images_own_pixels(
 
 
 def test_a_real_model_maps_images_of_any_size(backbone: Backbone) -> None:
-    encoder = Frozen(stem=2).attach(backbone)
+    encoder = Frozen(stem_width=2).attach(backbone)
     model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 3)).eval()
     with torch.no_grad():
         assert model(torch.rand(2, 2, 37, 50)).shape == (2, 3, 37, 50)

@@ -176,7 +176,7 @@ def test_every_parameter_gets_a_gradient(make_backbone: MakeBackbone, metadata: 
     backbone = make_backbone("galileo", timesteps=2, metadata=metadata)
     names = {name for name, p in backbone.named_parameters() if p.requires_grad}
     assert any("static_embed" in name for name in names) == ("location" in metadata)
-    encoder = geotune.attach(backbone, geotune.Full(stem=0))
+    encoder = geotune.attach(backbone, geotune.Full(stem_width=0))
     assert {f"backbone.{name}" for name in names} == set(encoder.trainable_names())
     inputs = backbone.example(8, 8)
     encoder(inputs.pop("images"), **inputs).maps[-1].square().mean().backward()

@@ -257,7 +257,7 @@ def test_the_pooler_of_the_latest_is_left_out(
     backbone = make("v1_3")
     names = {f"backbone.{name}" for name, p in backbone.named_parameters() if p.requires_grad}
     assert not any("pooler" in name for name in names)
-    assert set(geotune.attach(backbone, geotune.Full(stem=0)).trainable_names()) == names
+    assert set(geotune.attach(backbone, geotune.Full(stem_width=0)).trainable_names()) == names
 
 
 def test_the_facts_are_those_of_the_package() -> None:

@@ -199,7 +199,7 @@ def test_every_method_trains_what_it_says(
 
 @every_family
 def test_no_parameter_is_dead(family: str) -> None:
-    encoder = geotune.attach(awake(build(family)), geotune.Full(stem=0))
+    encoder = geotune.attach(awake(build(family)), geotune.Full(stem_width=0))
     frozen = {name for name, _ in encoder.named_parameters()} - set(encoder.trainable_names())
     assert frozen <= {"backbone.model.pos_embed"}
 
@@ -208,7 +208,7 @@ def test_lora_updates_the_attention_of_a_swin() -> None:
     for family in ("swin", "swin_v2"):
         torch.manual_seed(0)
         encoder = geotune.attach(
-            build(family), geotune.Lora(rank=1, targets=["qkv", "proj"], stem=0)
+            build(family), geotune.Lora(rank=1, targets=["qkv", "proj"], stem_width=0)
         )
         encoder(images(len(encoder.backbone.bands))).maps[-1].square().mean().backward()
         updated = [n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()]

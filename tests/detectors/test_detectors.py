@@ -199,7 +199,7 @@ def test_the_finest_level_is_what_is_asked_for_or_the_nearest_there_is() -> None
     assert strides("pyramid", 4) == (4, 8, 16, 32, 64)
     assert strides("pyramid", 8) == (8, 16, 32, 64, 128)
     assert strides("pyramid", 1) == (4, 8, 16, 32, 64)
-    assert strides("pyramid", 1, stem=True)[:3] == (1, 2, 4)
+    assert strides("pyramid", 1, stem_width=True)[:3] == (1, 2, 4)
     assert strides("patch of 4", 2) == (2, 4, 8, 16, 32)
     assert strides("patch of 14", 4) == (3.5, 7, 14, 28, 56)
 

@@ -78,7 +78,7 @@ def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., An
 def test_fields_of_the_other_sections_are_parameters() -> None:
     assert set(sections.Backbone.model_fields) == parameters(backbone)
     own = {"split", "kind", "normalize", "quality", "fraction"}
-    of_windows = {"window", "samples", "focus", "augment", "brightness"}
+    of_windows = {"window", "samples", "rare_class_fraction", "augment", "brightness"}
     assert of_windows <= parameters(scan_splits) | parameters(datasets)
     assert set(sections.data_options.Augment.model_fields) == parameters(Augment)
     assert Augment(**values_of(sections.data_options.Augment())) == Augment()

@@ -83,14 +83,14 @@ METHODS: dict[str, Case] = {
         merges=True,
         refused={"resnet": "no linear layer", "convnext": "its layers cannot compute"},
     ),
-    "vpt": Case(Vpt(prompts=3), refused=HIERARCHICAL),
-    "vpt-shallow": Case(Vpt(prompts=3, depth="shallow"), refused=HIERARCHICAL),
-    "adapter": Case(Adapter(width=4), starts_at_frozen=True),
+    "vpt": Case(Vpt(num_prompts=3), refused=HIERARCHICAL),
+    "vpt-shallow": Case(Vpt(num_prompts=3, depth="shallow"), refused=HIERARCHICAL),
+    "adapter": Case(Adapter(bottleneck_dim=4), starts_at_frozen=True),
     "adaptformer": Case(
-        AdaptFormer(width=4), starts_at_frozen=True, refused={"resnet": "have no MLP"}
+        AdaptFormer(bottleneck_dim=4), starts_at_frozen=True, refused={"resnet": "have no MLP"}
     ),
-    "lorand": Case(LoRand(width=4, rank=2, branches=2), starts_at_frozen=True),
-    "mona": Case(Mona(width=4, dropout=0), starts_at_frozen=True),
+    "lorand": Case(LoRand(bottleneck_dim=4, rank=2, branches=2), starts_at_frozen=True),
+    "mona": Case(Mona(bottleneck_dim=4, dropout=0), starts_at_frozen=True),
     "vit_adapter": Case(VitAdapter(conv_inplane=4), beside=True, wakes=2, refused=HIERARCHICAL),
     "vit_adapter-whole": Case(
         VitAdapter(conv_inplane=4, train_backbone=True), wakes=2, trains="", refused=HIERARCHICAL
@@ -100,17 +100,17 @@ METHODS: dict[str, Case] = {
     "e3va": Case(E3va(rank=4), constant=True, refused={"resnet": "neither attention nor an MLP"}),
     "dtl": Case(Dtl(), constant=True, starts_at_frozen=True),
     "dtl-feedback": Case(Dtl(feedback_from=2), starts_at_frozen=True),
-    "est-side": Case(Est(fuse="side", reduction=4, min_width=8), constant=True),
+    "est-side": Case(Est(output="side", reduction=4, min_width=8), constant=True),
     "est-sum": Case(
-        Est(fuse="sum", reduction=4, min_width=8), constant=True, starts_at_frozen=True, wakes=2
+        Est(output="sum", reduction=4, min_width=8), constant=True, starts_at_frozen=True, wakes=2
     ),
     "est-inside": Case(
-        Est(inside=True, gate="static", adapters=(4,), reduction=4, min_width=8),
+        Est(use_block_internals=True, gate="static", adapters=(4,), reduction=4, min_width=8),
         constant=True,
         refused={"resnet": "shows no attention and MLP"},
     ),
-    "est-pca": Case(Est(down="pca", reduction=4, min_width=8), constant=True),
-    "est-pca_fixed": Case(Est(down="pca_fixed", reduction=4, min_width=8), constant=True),
+    "est-pca": Case(Est(projection_init="pca", reduction=4, min_width=8), constant=True),
+    "est-pca_fixed": Case(Est(projection_init="pca_fixed", reduction=4, min_width=8), constant=True),
 }
 """Every method of the catalogue, under its name or its name and an option."""
 

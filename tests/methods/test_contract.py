@@ -225,7 +225,7 @@ def test_features_of_a_constant_backbone_carry_no_graph(
 
 # ---------------------------------------------------------------- saving
 def model_of(build: BuildEncoder, family: str, method: str, seed: int) -> Model:
-    encoder = build(family, method, stem=4, seed=seed)
+    encoder = build(family, method, stem_width=4, seed=seed)
     bands = encoder.backbone.bands
     normalization = Normalization(bands, (0.1,) * len(bands), (2.0,) * len(bands))
     return Model(normalization, encoder, Linear(encoder.taps, 3))
@@ -316,14 +316,14 @@ def test_a_backbone_that_another_method_froze_is_refused_by_full(
     make_backbone: MakeBackbone,
 ) -> None:
     backbone = make_backbone("vit")
-    attach(backbone, Frozen(stem=0))
+    attach(backbone, Frozen(stem_width=0))
     with pytest.raises(GeotuneError, match="frozen"):
-        attach(backbone, Full(stem=0))
+        attach(backbone, Full(stem_width=0))
 
 
 def test_any_module_can_follow_the_mode(make_backbone: MakeBackbone) -> None:
     """In training mode only what the method put in is in training mode."""
-    encoder = attach(make_backbone("vit"), Lora(rank=2, dropout=0.5, stem=4)).train()
+    encoder = attach(make_backbone("vit"), Lora(rank=2, dropout=0.5, stem_width=4)).train()
     plain = dict(make_backbone("vit").model.named_modules())
     training = {name: m for name, m in encoder.backbone.model.named_modules() if m.training}
     assert training

@@ -110,7 +110,7 @@ def test_the_backbone_comes_back(build: Callable[..., Encoder], family: str, met
 
 
 def test_moving_the_encoder_leaves_the_backbone_where_it_is(make_backbone: MakeBackbone) -> None:
-    encoder = Est(stem=4, min_width=8).attach(make_backbone("vit"))
+    encoder = Est(stem_width=4, min_width=8).attach(make_backbone("vit"))
     with encoder.without_backbone():
         encoder.to("meta")
     assert {p.device.type for p in encoder.backbone.parameters()} == {"cpu"}
@@ -122,13 +122,13 @@ def test_fixed_projections_shrink_what_is_kept(make_backbone: MakeBackbone) -> N
     handed on themselves."""
 
     def numbers(**options: object) -> int:
-        encoder = Est(stem=0, min_width=8, **options).attach(make_backbone("vit"))
+        encoder = Est(stem_width=0, min_width=8, **options).attach(make_backbone("vit"))
         return sum(maps.numel() for maps in encoder.features(images()).values())
 
     backbone = make_backbone("vit")
     whole = numbers()
-    assert whole == numbers(down="pca")
-    assert numbers(down="pca_fixed", reduction=8) * 8 == whole
+    assert whole == numbers(projection_init="pca")
+    assert numbers(projection_init="pca_fixed", reduction=8) * 8 == whole
     assert len(backbone.taps) == 6
     levels = 4 / 6 + 2 / 6 / 8
-    assert numbers(down="pca_fixed", reduction=8, fuse="sum") == pytest.approx(levels * whole)
+    assert numbers(projection_init="pca_fixed", reduction=8, output="sum") == pytest.approx(levels * whole)

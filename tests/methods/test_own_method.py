@@ -37,7 +37,7 @@ def test_it_is_complete_in_less_than_sixty_lines(
     section = method_section("ssf")(start=0.5)
     assert method_fits("ssf") == "every backbone"
     method = registry.find(registry.METHODS["ssf"])
-    encoder = method(start=section.start, stem=0).attach(make_backbone(family))
+    encoder = method(start=section.start, stem_width=0).attach(make_backbone(family))
     scales = [p for name, p in encoder.named_parameters() if name.endswith("part.scale")]
     assert scales
     assert all(torch.equal(scale, torch.full_like(scale, 0.5)) for scale in scales)

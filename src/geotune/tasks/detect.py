@@ -57,7 +57,7 @@ class Detect:
         """
         self.classes = tuple(classes)
         self.boxes = boxes
-        self.radius_m = match_radius_m
+        self.match_radius_m = match_radius_m
         self.pixel_m = pixel_m
         self.least: Scores | None = None
 
@@ -81,7 +81,7 @@ class Detect:
     def metric_names(self) -> tuple[str, ...]:
         """The names of what `metrics().compute()` gives."""
         if self.boxes == "points":
-            return PointMetrics(self.classes, self.radius_m).metric_names
+            return PointMetrics(self.classes, self.match_radius_m).metric_names
         return DetectionMetrics(self.classes).metric_names
 
     def loss(self, outputs: DetectorOutput, targets: Targets) -> Tensor:
@@ -186,7 +186,7 @@ class DetectMetrics(nn.Module):
             assert self.task.pixel_m is not None
             return {
                 "threshold": dict.fromkeys(self.task.classes, best),
-                "radius_px": self.task.radius_m / self.task.pixel_m,
+                "radius_px": self.task.match_radius_m / self.task.pixel_m,
             }
         curves = self.boxes.curves()
         least = self.task.least

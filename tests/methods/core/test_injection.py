@@ -74,7 +74,7 @@ def compare(encoder: Encoder, expected: Tensor, plain: Backbone) -> None:
 def test_adapter(make_backbone: MakeBackbone) -> None:
     """y' = y + Up(GELU(Down(y))) after attention and after the MLP."""
     plain = make_backbone("vit").eval()
-    encoder = attached(copy.deepcopy(plain), Adapter(width=4, stem=0))
+    encoder = attached(copy.deepcopy(plain), Adapter(bottleneck_dim=4, stem_width=0))
 
     def bottleneck(name: str, y: Tensor) -> Tensor:
         p = part(encoder, name)
@@ -92,7 +92,7 @@ def test_adapter(make_backbone: MakeBackbone) -> None:
 def test_adaptformer(make_backbone: MakeBackbone) -> None:
     """MLP(u) + s Up(ReLU(Down(u))), s = 0.1."""
     plain = make_backbone("vit").eval()
-    encoder = attached(copy.deepcopy(plain), AdaptFormer(width=4, stem=0))
+    encoder = attached(copy.deepcopy(plain), AdaptFormer(bottleneck_dim=4, stem_width=0))
 
     def beside(i: int, mlp: nn.Module, u: Tensor) -> Tensor:
         p = part(encoder, f"blocks.{i}.mlp.part")
@@ -106,7 +106,7 @@ def test_adaptformer(make_backbone: MakeBackbone) -> None:
 def test_lorand(make_backbone: MakeBackbone) -> None:
     """y' = y + U GELU(D y); D and U are sums of four products of thin factors and a kernel."""
     plain = make_backbone("vit").eval()
-    encoder = attached(copy.deepcopy(plain), LoRand(width=6, rank=2, branches=4, stem=0))
+    encoder = attached(copy.deepcopy(plain), LoRand(bottleneck_dim=6, rank=2, branches=4, stem_width=0))
 
     def adapter(name: str, y: Tensor) -> Tensor:
         p = part(encoder, name)
@@ -144,7 +144,7 @@ def depthwise(p: dict[str, Tensor], name: str, maps: Tensor) -> Tensor:
 def test_mona(make_backbone: MakeBackbone) -> None:
     """The class token skips the convolutions; on the stream after attention and after the MLP."""
     plain = make_backbone("vit").eval()
-    encoder = attached(copy.deepcopy(plain), Mona(width=4, stem=0))
+    encoder = attached(copy.deepcopy(plain), Mona(bottleneck_dim=4, stem_width=0))
 
     def mona(name: str, x: Tensor) -> Tensor:
         p = part(encoder, name)
@@ -169,7 +169,7 @@ def test_mona(make_backbone: MakeBackbone) -> None:
 
 
 def test_mona_starts_with_small_weight_on_the_normalised_input(make_backbone: MakeBackbone) -> None:
-    encoder = Mona(stem=0).attach(make_backbone("vit"))
+    encoder = Mona(stem_width=0).attach(make_backbone("vit"))
     for name, parameter in encoder.named_parameters():
         if name.endswith(("norm_scale", ".scale")):
             start = 1e-6 if name.endswith("norm_scale") else 1.0
@@ -190,7 +190,7 @@ def test_a_wrapped_module_shows_what_is_on_the_one_inside() -> None:
 
 
 def test_partial_trains_the_last_blocks(make_backbone: MakeBackbone) -> None:
-    encoder = Partial(blocks=2, stem=0).attach(make_backbone("vit"))
+    encoder = Partial(blocks=2, stem_width=0).attach(make_backbone("vit"))
     assert {name.split(".")[3] for name in encoder.trainable_names()} == {"4", "5"}
 
 
@@ -198,9 +198,9 @@ def test_partial_trains_the_last_blocks(make_backbone: MakeBackbone) -> None:
     ("family", "method", "message"),
     [
         ("vit", Partial(blocks=7), r"method\.blocks 7: timm/test_vit has 6 blocks"),
-        ("vit", Adapter(width=65), r"method\.width 65: .*timm/test_vit are 64 wide"),
-        ("swin", Mona(width=17), r"method\.width 17: .*16 wide \(the narrowest\)"),
-        ("vit", LoRand(width=4, rank=5), r"method\.rank 5: the bottleneck is 4 wide"),
+        ("vit", Adapter(bottleneck_dim=65), r"method\.bottleneck_dim 65: .*timm/test_vit are 64 wide"),
+        ("swin", Mona(bottleneck_dim=17), r"method\.bottleneck_dim 17: .*16 wide \(the narrowest\)"),
+        ("vit", LoRand(bottleneck_dim=4, rank=5), r"method\.rank 5: the bottleneck is 4 wide"),
     ],
 )
 def test_what_does_not_fit_is_said(

@@ -126,14 +126,14 @@ def test_they_take_a_half_and_a_quarter(make_backbone: MakeBackbone) -> None:
             pass
         return tracker.peak.frozen
 
-    whole = held(geotune.Frozen(stem=0))
-    assert held(geotune.Frozen(stem=0, frozen_precision="bf16")) < 0.6 * whole
-    assert held(geotune.Frozen(stem=0, frozen_precision="int8")) < 0.4 * whole
+    whole = held(geotune.Frozen(stem_width=0))
+    assert held(geotune.Frozen(stem_width=0, frozen_precision="bf16")) < 0.6 * whole
+    assert held(geotune.Frozen(stem_width=0, frozen_precision="int8")) < 0.4 * whole
 
 
 def test_no_copy_of_a_weight_is_kept_for_the_way_back(make_backbone: MakeBackbone) -> None:
     def activations(precision: str) -> int:
-        encoder: Encoder = geotune.Lora(rank=2, stem=0, frozen_precision=precision).attach(
+        encoder: Encoder = geotune.Lora(rank=2, stem_width=0, frozen_precision=precision).attach(
             make_backbone("vit")
         )
         images = torch.randn(1, 4, 32, 32)
@@ -157,7 +157,7 @@ def test_an_update_of_weights_in_fewer_bits_is_not_merged(make_backbone: MakeBac
 
 
 def test_a_copy_is_independent(make_backbone: MakeBackbone) -> None:
-    encoder = geotune.Frozen(stem=0, frozen_precision="bf16").attach(make_backbone("vit"))
+    encoder = geotune.Frozen(stem_width=0, frozen_precision="bf16").attach(make_backbone("vit"))
     twin = copy.deepcopy(encoder)
     twin.backbone.model.get_submodule("blocks.0.attn.qkv").held.zero_()  # type: ignore[operator, union-attr]
     images = torch.randn(1, 4, 32, 32)
