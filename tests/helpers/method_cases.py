@@ -110,7 +110,9 @@ METHODS: dict[str, Case] = {
         refused={"resnet": "shows no attention and MLP"},
     ),
     "est-pca": Case(Est(projection_init="pca", reduction=4, min_width=8), constant=True),
-    "est-pca_fixed": Case(Est(projection_init="pca_fixed", reduction=4, min_width=8), constant=True),
+    "est-pca_fixed": Case(
+        Est(projection_init="pca_fixed", reduction=4, min_width=8), constant=True
+    ),
 }
 """Every method of the catalogue, under its name or its name and an option."""
 

@@ -131,4 +131,6 @@ def test_fixed_projections_shrink_what_is_kept(make_backbone: MakeBackbone) -> N
     assert numbers(projection_init="pca_fixed", reduction=8) * 8 == whole
     assert len(backbone.taps) == 6
     levels = 4 / 6 + 2 / 6 / 8
-    assert numbers(projection_init="pca_fixed", reduction=8, output="sum") == pytest.approx(levels * whole)
+    assert numbers(projection_init="pca_fixed", reduction=8, output="sum") == pytest.approx(
+        levels * whole
+    )

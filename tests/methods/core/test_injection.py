@@ -106,7 +106,9 @@ def test_adaptformer(make_backbone: MakeBackbone) -> None:
 def test_lorand(make_backbone: MakeBackbone) -> None:
     """y' = y + U GELU(D y); D and U are sums of four products of thin factors and a kernel."""
     plain = make_backbone("vit").eval()
-    encoder = attached(copy.deepcopy(plain), LoRand(bottleneck_dim=6, rank=2, branches=4, stem_width=0))
+    encoder = attached(
+        copy.deepcopy(plain), LoRand(bottleneck_dim=6, rank=2, branches=4, stem_width=0)
+    )
 
     def adapter(name: str, y: Tensor) -> Tensor:
         p = part(encoder, name)
@@ -198,8 +200,16 @@ def test_partial_trains_the_last_blocks(make_backbone: MakeBackbone) -> None:
     ("family", "method", "message"),
     [
         ("vit", Partial(blocks=7), r"method\.blocks 7: timm/test_vit has 6 blocks"),
-        ("vit", Adapter(bottleneck_dim=65), r"method\.bottleneck_dim 65: .*timm/test_vit are 64 wide"),
-        ("swin", Mona(bottleneck_dim=17), r"method\.bottleneck_dim 17: .*16 wide \(the narrowest\)"),
+        (
+            "vit",
+            Adapter(bottleneck_dim=65),
+            r"method\.bottleneck_dim 65: .*timm/test_vit are 64 wide",
+        ),
+        (
+            "swin",
+            Mona(bottleneck_dim=17),
+            r"method\.bottleneck_dim 17: .*16 wide \(the narrowest\)",
+        ),
         ("vit", LoRand(bottleneck_dim=4, rank=5), r"method\.rank 5: the bottleneck is 4 wide"),
     ],
 )
