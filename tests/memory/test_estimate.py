@@ -70,7 +70,9 @@ def test_the_prediction_is_the_real_peak(precision: str, accumulate: int, clip: 
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    found = estimate_peak(model, step_of(precision=precision, micro=4 // accumulate, clip=clip)).cpu
+    found = estimate_peak(
+        model, step_of(precision=precision, micro=4 // accumulate, grad_clip_norm=clip)
+    ).cpu
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())

@@ -54,7 +54,7 @@ def stream(monkeypatch: pytest.MonkeyPatch, train: Run) -> Run:
     def run(*arguments: Any, **options: Any) -> FitResult:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "geotune.data.datamodule.TrainWindows",
+                "geotune.data.datamodule.RandomWindowDataset",
                 lambda *a, **k: FixedWindowDataset(RandomWindowDataset(*a, **k)),
             )
             return train(*arguments, **options)
@@ -340,7 +340,7 @@ def test_int8_and_fixed_projections_make_it_smaller(
     whole = size("whole")
     assert size("int8", train__cache_precision="int8") < 0.7 * whole
     assert size("full", train__cache_precision="fp32") > 1.9 * whole
-    assert size("pca", method__down="pca_fixed") < whole / 4
+    assert size("pca", method__projection_init="pca_fixed") < whole / 4
 
 
 # ---------------------------------------------------------------- what is refused

@@ -23,8 +23,8 @@ Train = Callable[..., FitResult]
 HOLDER = """
 import multiprocessing, sys, time
 from pathlib import Path
-from geotune.training.lock import alone_in
-with alone_in(Path(sys.argv[1])):
+from geotune.training.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
     worker.start()
     print(worker.pid, flush=True)
