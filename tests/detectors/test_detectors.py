@@ -193,7 +193,7 @@ def test_the_section_has_the_constructors_defaults(kind: str) -> None:
 
 def test_the_finest_level_is_what_is_asked_for_or_the_nearest_there_is() -> None:
     def strides(name: str, finest: float, stem: bool = False) -> tuple[float, ...]:
-        detector: Any = detector_of("fcos", taps_of(name, stem), finest=finest)
+        detector: Any = detector_of("fcos", taps_of(name, stem), min_stride=finest)
         return tuple(detector.levels.strides)
 
     assert strides("pyramid", 4) == (4, 8, 16, 32, 64)

@@ -73,7 +73,7 @@ CASES: dict[str, tuple[Task, Callable[[], Batch]]] = {
     "density": (TASKS["density"](), values),
     "boxes": (TASKS["detect"](NAMES), lambda: objects(4)),
     "points": (
-        TASKS["detect"](NAMES, boxes="points", radius_m=20.0, pixel_m=2.0),
+        TASKS["detect"](NAMES, boxes="points", match_radius_m=20.0, pixel_m=2.0),
         lambda: objects(4),
     ),
 }

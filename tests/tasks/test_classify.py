@@ -134,7 +134,7 @@ def test_a_section_has_the_names_and_defaults_of_its_task(section: Any) -> None:
         (Classify(NAMES), (2, 4)),
         (Classify(NAMES, multilabel=True), (2, 4)),
         (TASKS["regress"](), (2, 1, 16, 16)),
-        (TASKS["regress"](per="image"), (2, 1)),
+        (TASKS["regress"](level="image"), (2, 1)),
         (TASKS["density"](), (2, 1, 16, 16)),
         (TASKS["segment"](NAMES), (2, 4, 16, 16)),
     ],
