@@ -39,12 +39,12 @@ from geotune.data.datamodule import DataModule
 from geotune.data.synthetic.writer import CLASSES
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import BuiltModel, build_training
+from geotune.feature_cache.build_cache import build_cache
 from geotune.memory.tracker import Tracker, to_fake
 from geotune.model import Model
-from geotune.training.evaluate import autocast
-from geotune.training.feature_caching import build_cache
 from geotune.training.loaders import Windows, loader
 from geotune.types import Batch
+from geotune.utils.autocast import autocast
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"

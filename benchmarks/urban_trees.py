@@ -35,9 +35,9 @@ from geotune.factory.build_data import build_data
 from geotune.factory.build_model import load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
-from geotune.training.evaluate import autocast
 from geotune.training.loaders import loader
 from geotune.training.run_dir import RunDir
+from geotune.utils.autocast import autocast
 
 RESULTS = Path(__file__).parent / "results" / "urban_trees.json"
 METRES = (3.0, 6.0)

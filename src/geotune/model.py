@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.detectors.base import Detector
-from geotune.feature_cache.encoding import Features
 from geotune.methods.core.base import Encoder
-from geotune.types import Normalization
+from geotune.types import Batch, Normalization, Sample
+from geotune.utils.feature_encoding import Features
 
 
 class Model(nn.Module):
@@ -84,6 +85,12 @@ class Model(nn.Module):
         self.encoder.calibrate(
             {**batch, "images": self._normalized(batch["images"])} for batch in batches
         )
+
+    def calibrate_on(self, samples: Iterable[Sample]) -> None:
+        """Calibrate with as many of the samples, one by one, as the method's reader requests."""
+        count = self.encoder.reader.samples
+        if count:
+            self.calibrate(Batch.of([sample]).inputs for sample in islice(samples, count))
 
     def _normalized(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
         images = self.encoder.backbone.join(images)

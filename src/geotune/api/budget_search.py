@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geotune.api.cache_estimate import CacheEstimate, cache_note
 from geotune.config import Recipe, parse_recipe
+from geotune.data.augment import NUM_ORIENTATIONS
 from geotune.errors import GeotuneError
+from geotune.feature_cache.cache_estimate import CacheEstimate
 from geotune.memory.estimate import Prediction
+from geotune.report.number_format import size
 from geotune.training.micro_batching import smaller_micro_batch
 
 WORTH_IT = 0.99
@@ -296,6 +298,18 @@ def as_overrides(changes: dict[str, Any]) -> list[str]:
 
 def _name(changes: dict[str, Any]) -> str:
     return json.dumps(changes, sort_keys=True)
+
+
+def cache_note(recipe: Recipe, kept: CacheEstimate) -> str:
+    """What a user should know of training from a cache."""
+    where = "the disk" if recipe.train.cache == "disk" else "the memory of the machine"
+    ways = f" in each of {NUM_ORIENTATIONS} ways to lay it" if recipe.data.augment.flips else ""
+    total = "" if kept.train_bytes is None else f", {size(kept.train_bytes)} for training"
+    return (
+        f"train.cache {recipe.train.cache}: {size(kept.window_bytes)} of {where} for each window"
+        f"{ways}{total}; to compute them once takes {size(kept.filling_bytes)}, with the backbone; "
+        "training windows are the same in every epoch, and their light does not vary"
+    )
 
 
 def _note(key: str, recipe: Recipe) -> str | None:

@@ -50,7 +50,7 @@ def cache_recipe(
     recipe = with_window(recipe, data.window)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import build_training, resolve_recipe
-    from geotune.training.feature_caching import build_cache
+    from geotune.feature_cache.build_cache import build_cache
 
     recipe, _ = resolve_recipe(recipe, data)
     built = build_training(recipe, data.statistics)

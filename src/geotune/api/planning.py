@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from geotune.api.budget_search import BudgetResult, Candidate, fit_budget
-from geotune.api.cache_estimate import CacheEstimate, cache_note, predict_kept
+from geotune.api.budget_search import BudgetResult, Candidate, cache_note, fit_budget
 from geotune.backbones.create import facts
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe
 from geotune.factory.build_model import build_task, resolve_recipe
 from geotune.factory.fake_model import FakeModelBuilder
+from geotune.feature_cache.cache_estimate import CacheEstimate, predict_kept
 from geotune.memory.estimate import (
     CUDA_CONTEXT_BYTES,
     Prediction,

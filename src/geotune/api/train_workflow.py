@@ -17,11 +17,11 @@ from geotune.api.environment import device_name, versions
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
 from geotune.factory.build_model import BuiltModel, build_training, card_sections, resolve_recipe
+from geotune.feature_cache.build_cache import cache_notes
 from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
 from geotune.report.tasks.registry import PAGES
 from geotune.training.evaluate import Evaluation, evaluate
-from geotune.training.feature_caching import cache_notes
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
 

@@ -16,6 +16,7 @@ from geotune.tasks.base import Task
 from geotune.training.loaders import loader
 from geotune.training.window_metrics import WindowParts
 from geotune.types import Batch
+from geotune.utils.autocast import autocast
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,3 @@ def _regions(windows: GridWindowDataset) -> list[str]:
     groups = list(dict.fromkeys(scene.group for scene in windows.scenes))
     single = windows.scenes[0].labels.image_level and len(groups) == len(windows.scenes)
     return [] if single else groups
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The autocast that a training precision stands for."""
-    half = precision == "16-mixed" and device.type == "cuda"  # elsewhere bfloat16 stands for it
-    dtype = torch.float16 if half else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "32-true")

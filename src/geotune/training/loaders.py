@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
-from geotune.training.cached_dataset import CachedWindows
+from geotune.feature_cache.cached_dataset import CachedWindows
 from geotune.types import Batch, Sample
 
 Windows = RandomWindowDataset | FixedWindowDataset | GridWindowDataset | CachedWindows

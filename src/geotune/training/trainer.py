@@ -23,14 +23,13 @@ from geotune.config import Train
 from geotune.data.datamodule import DataModule
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
+from geotune.feature_cache.build_cache import Cached, build_cache, require_constant
 from geotune.memory.estimate import Step, UnpredictableError, estimate_peak
 from geotune.memory.measure import Peak, PeakWatch
 from geotune.memory.oom import is_oom
 from geotune.memory.tracker import to_fake
-from geotune.training.calibrate import calibrate
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.compile import compiled, require_compilable
-from geotune.training.feature_caching import Cached, build_cache, require_constant
 from geotune.training.fsdp import is_sharded
 from geotune.training.loaders import loader
 from geotune.training.memory_callback import TrackStep
@@ -123,7 +122,7 @@ def fit(
     begin()
     cache = None
     if train.cache == "none":
-        calibrate(built.model, data.train)
+        built.model.calibrate_on(data.train)
     else:
         device = trainer.strategy.root_device
         cache = build_cache(

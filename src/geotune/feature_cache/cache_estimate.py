@@ -14,11 +14,10 @@ from torch.utils._pytree import tree_map_only
 
 from geotune.config import Recipe
 from geotune.data.augment import NUM_ORIENTATIONS
-from geotune.feature_cache.encoding import encode
+from geotune.feature_cache.build_cache import require_constant
 from geotune.memory.tracker import Tracker
 from geotune.model import Model
-from geotune.report.number_format import size
-from geotune.training.feature_caching import require_constant
+from geotune.utils.feature_encoding import encode
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,3 @@ def predict_kept(
     ways = NUM_ORIENTATIONS if data.augment.flips else 1
     total = None if data.samples is None else each * ways * data.samples
     return CacheEstimate(features, tracker.peak.total, each, total)
-
-
-def cache_note(recipe: Recipe, kept: CacheEstimate) -> str:
-    """What a user should know of training from a cache."""
-    where = "the disk" if recipe.train.cache == "disk" else "the memory of the machine"
-    ways = f" in each of {NUM_ORIENTATIONS} ways to lay it" if recipe.data.augment.flips else ""
-    total = "" if kept.train_bytes is None else f", {size(kept.train_bytes)} for training"
-    return (
-        f"train.cache {recipe.train.cache}: {size(kept.window_bytes)} of {where} for each window"
-        f"{ways}{total}; to compute them once takes {size(kept.filling_bytes)}, with the backbone; "
-        "training windows are the same in every epoch, and their light does not vary"
-    )

@@ -16,17 +16,16 @@ from geotune.data.datamodule import DataModule
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.errors import GeotuneError
 from geotune.feature_cache.cache_key import file_stamp, sample_name, set_name, source_name
+from geotune.feature_cache.cached_dataset import CachedWindows
 from geotune.feature_cache.capacity import bytes_below, check_free_space, format_bytes
-from geotune.feature_cache.encoding import encode
 from geotune.feature_cache.populate import fill
 from geotune.feature_cache.store import Store, exclusive_folder, prepare_folder
 from geotune.memory.oom import is_oom
 from geotune.methods.core.base import Encoder
 from geotune.model import Model
-from geotune.training.cached_dataset import CachedWindows
-from geotune.training.calibrate import calibrate
-from geotune.training.evaluate import autocast
 from geotune.types import Batch
+from geotune.utils.autocast import autocast
+from geotune.utils.feature_encoding import encode
 
 FORMAT = 1
 """Of what is kept; another one makes other sets."""
@@ -104,7 +103,7 @@ def build_cache(
     """
     require_constant(model.encoder, train.cache)
     fixed = FixedWindowDataset(data.train)
-    calibrate(model, fixed)
+    model.calibrate_on(fixed)
     about = depends_on(model, train, device)
     folder = None
     if train.cache == "disk":

@@ -21,12 +21,12 @@ from geotune.backbones.base import Backbone
 from geotune.config import parse_recipe
 from geotune.data.window_datasets import FixedWindowDataset, RandomWindowDataset
 from geotune.errors import GeotuneError
-from geotune.feature_cache.encoding import Features
+from geotune.feature_cache import build_cache as caches
+from geotune.feature_cache.cached_dataset import CachedWindows
 from geotune.model import Model
-from geotune.training import feature_caching as caches
-from geotune.training.cached_dataset import CachedWindows
 from geotune.training.run_dir import RunDir
 from geotune.types import Batch
+from geotune.utils.feature_encoding import Features
 
 Run = Callable[..., FitResult]
 

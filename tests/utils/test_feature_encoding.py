@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geotune.feature_cache.encoding import Features, encode
+from geotune.utils.feature_encoding import Features, encode
 
 
 def maps(scale: float = 1.0) -> torch.Tensor:
