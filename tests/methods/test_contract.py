@@ -75,13 +75,13 @@ def backbone_of(make_backbone: MakeBackbone) -> MakeBackbone:
 def build(backbone_of: MakeBackbone) -> BuildEncoder:
     """Builds an encoder; skips a pair that is refused, for which there is a test of its own."""
 
-    def encoder(family: str, method: str, stem: int = 0, seed: int = 0) -> Encoder:
+    def encoder(family: str, method: str, stem_width: int = 0, seed: int = 0) -> Encoder:
         case = METHODS[method]
         if family in case.refused:
             pytest.skip(f"{method} does not fit {family}")
         backbone = backbone_of(family)
         torch.manual_seed(seed)
-        built = attach(backbone, case.method.model_copy(update={"stem_width": stem}))
+        built = attach(backbone, case.method.model_copy(update={"stem_width": stem_width}))
         if built.reader.samples:
             built.calibrate([{"images": images(seed=5)}])
         return built

@@ -246,7 +246,7 @@ def test_principal_components_have_to_be_known_before_training(
         Est(projection_init=down, stem_width=0, min_width=8).attach(make_backbone("vit")).train()
     )
     images = torch.randn(2, 4, 32, 32)
-    with pytest.raises(GeotuneError, match=r"method\.down: .*encoder\.calibrate"):
+    with pytest.raises(GeotuneError, match=r"method\.projection_init: .*encoder\.calibrate"):
         encoder(images)
     encoder.calibrate([{"images": images}])
     fixed = {name for name in encoder.trainable_names() if ".down." in name}
@@ -264,7 +264,7 @@ def test_principal_components_have_to_be_known_before_training(
         ({"adapters": ()}, r"method\.adapters"),
         ({"gate": "open"}, r"method\.gate 'open'"),
         ({"block_stride": 0}, r"method\.block_stride 0"),
-        ({"width": 8}, r"method\.bottleneck_dim 8: Extra inputs"),
+        ({"width": 8}, r"method\.width 8: Extra inputs"),
     ],
 )
 def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str) -> None:

@@ -74,5 +74,5 @@ def test_all_dates_of_an_image_are_seen(make_backbone: MakeBackbone) -> None:
 
 
 def test_a_width_that_cannot_be_is_refused() -> None:
-    with pytest.raises(GeotuneError, match=r"method\.bottleneck_dim 0"):
+    with pytest.raises(GeotuneError, match=r"method\.width 0"):
         SideTune(width=0)

@@ -378,7 +378,7 @@ def test_one_step_changes_the_output_and_the_backbone_if_asked(train_backbone: b
 
 # ---------------------------------------------------------------- options
 def test_options_are_what_they_say() -> None:
-    _, reader = adapted(vit(width=64), points=3, heads=4, ratio=1.0, cffn_ratio=0.5)
+    _, reader = adapted(vit(width=64), points=3, num_heads=4, ratio=1.0, cffn_ratio=0.5)
     attention = reader.injectors[0].attention
     assert attention.shape == (4, 3, 3)
     assert attention.value.out_features == 64

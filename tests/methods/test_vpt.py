@@ -58,7 +58,7 @@ def test_it_is_what_its_formula_says_on_a_vit(make_backbone: MakeBackbone, depth
 
 
 def test_prompts_start_as_in_the_paper(make_backbone: MakeBackbone) -> None:
-    encoder = prompted(make_backbone("vit"), prompts=200)
+    encoder = prompted(make_backbone("vit"), num_prompts=200)
     bound = math.sqrt(6 / (3 * 16 * 16 + 64))
     for parameter in encoder.parameters():
         if parameter.requires_grad:

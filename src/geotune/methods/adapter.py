@@ -42,7 +42,7 @@ class Adapter(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
         require_blocks(backbone, "adapter")
-        check_width("width", self.bottleneck_dim, backbone)
+        check_width("bottleneck_dim", self.bottleneck_dim, backbone)
         freeze(backbone)
         after_parts(backbone, lambda channels: Bottleneck(channels, self.bottleneck_dim))
         return with_parts(backbone, self)

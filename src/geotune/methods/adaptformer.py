@@ -43,7 +43,7 @@ class AdaptFormer(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where a block has no MLP."""
         require_mlp(backbone, "adaptformer")
-        check_width("width", self.bottleneck_dim, backbone)
+        check_width("bottleneck_dim", self.bottleneck_dim, backbone)
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             beside_mlp(backbone, index, ScaledBottleneck(channels, self.bottleneck_dim, self.scale))

@@ -48,10 +48,10 @@ class LoRand(Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or rank that does not fit."""
         require_blocks(backbone, "lorand")
-        check_width("width", self.bottleneck_dim, backbone)
+        check_width("bottleneck_dim", self.bottleneck_dim, backbone)
         if self.rank > self.bottleneck_dim:
             raise GeotuneError(
-                f"method.rank {self.rank}: the bottleneck is {self.bottleneck_dim} wide (method.width); "
+                f"method.rank {self.rank}: the bottleneck is {self.bottleneck_dim} wide (method.bottleneck_dim); "
                 f"choose at most {self.bottleneck_dim}"
             )
         freeze(backbone)

@@ -54,7 +54,7 @@ class Mona(Method):
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
         require_blocks(backbone, "mona")
         require_places(backbone, "mona")
-        check_width("width", self.bottleneck_dim, backbone)
+        check_width("bottleneck_dim", self.bottleneck_dim, backbone)
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             for place in (at_middle, after_block):

@@ -222,7 +222,9 @@ def test_what_does_not_fit_is_said(
     assert all(parameter.requires_grad for parameter in backbone.parameters())
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"width": -3}, {"dropout": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"bottleneck_dim": 0}, {"bottleneck_dim": -3}, {"dropout": 1.0}]
+)
 def test_an_option_that_cannot_be_is_named(options: dict[str, Any]) -> None:
     with pytest.raises(GeotuneError, match=rf"method\.{next(iter(options))}"):
         Mona(**options)

@@ -96,7 +96,7 @@ def test_every_method_trains_beside_them(
     if method in (geotune.Lora,):
         options["rank"] = 2
     if method is geotune.Mona:
-        options["width"] = 4
+        options["bottleneck_dim"] = 4
     encoder = method(**options).attach(make_backbone(family))
     plain = method(**{**options, "frozen_precision": "fp32"}).attach(make_backbone(family))
     plain.load_state_dict(encoder.state_dict(), strict=False)
