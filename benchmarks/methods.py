@@ -43,7 +43,7 @@ from geotune.errors import GeotuneError
 from geotune.memory.tracker import PARTS, Tracker, to_fake
 from geotune.methods.core.base import Method
 from geotune.model import Model
-from geotune.registry import METHODS, find
+from geotune.registry import METHODS
 from geotune.tasks.segment import Segment
 from geotune.types import Normalization
 from geotune.utils.activation_checkpointing import recompute_stages
@@ -71,7 +71,7 @@ Row = dict[str, Any]
 # ---------------------------------------------------------------- one step
 def chosen(method: str) -> Method:
     """The method with what it cannot do without."""
-    made: Method = find(METHODS[method])(**OPTIONS.get(method, {}))
+    made: Method = METHODS[method].load()(**OPTIONS.get(method, {}))
     return made
 
 

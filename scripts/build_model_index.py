@@ -29,7 +29,7 @@ from geotune.backbones.model_info import ModelInfo
 from geotune.errors import GeotuneError
 from geotune.memory.tracker import to_fake
 from geotune.methods.core.base import Method
-from geotune.registry import METHODS, find
+from geotune.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 KNOWN = ROOT / "src" / "geotune" / "backbones" / "model_index.json"
@@ -82,9 +82,9 @@ def methods_of(backbone: geotune.Backbone) -> dict[str, str]:
     alike = (type(backbone), backbone.taps, hash(sizes))
     if alike not in _methods_of:
         results = {}
-        for method, place in METHODS.items():
+        for method, component in METHODS.items():
             try:
-                attached(backbone, method, find(place)())
+                attached(backbone, method, component.load()())
                 results[method] = "works"
             except GeotuneError as error:
                 results[method] = str(error).replace(backbone.name, "{name}")

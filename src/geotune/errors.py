@@ -12,6 +12,7 @@ ERROR_CODES: dict[str, str] = {
     # --- recipe, overrides, suites ---
     "recipe-unreadable": "the recipe or suite cannot be read, or is not valid YAML",
     "recipe-invalid": "a key is unknown, missing, or has a value that is not allowed",
+    "recipe-key-renamed": "a key has a new name",
     # --- files and formats ---
     # --- rasters and bands ---
     # --- labels and annotations ---

@@ -11,7 +11,6 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from geotune.config import Data, Decoder, Task
-from geotune.config.method_options import method_fits, method_section
 from geotune.datasets.base import layout
 from geotune.datasets.registry import DATASETS as NAMED
 from geotune.datasets.registry import named_dataset
@@ -110,12 +109,12 @@ def dataset_rows(name: str) -> list[tuple[str, str]]:
 
 
 def _method(kind: str) -> Row:
-    section = method_section(kind)
+    options = METHODS[kind].load_options()
     return {
         "name": kind,
-        "is": (section.__doc__ or "").partition("\n")[0].rstrip("."),
-        "fits": method_fits(kind),
-        "options": ", ".join(name for name in section.model_fields if name != "kind"),
+        "is": (options.__doc__ or "").partition("\n")[0].rstrip("."),
+        "fits": options.fits,
+        "options": ", ".join(name for name in options.model_fields if name != "kind"),
     }
 
 

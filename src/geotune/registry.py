@@ -1,37 +1,67 @@
-"""The tuning methods that can be asked for by name, and where each is.
+"""Every component that a recipe can name, where it is implemented, and which options it has.
 
-A method is one file in `methods/` and one line here: recipes, `geotune list methods`, the Python
-interface and the contract tests all read this. Nothing is imported before it is asked for.
+Recipes, `geotune list`, the Python interface and the contract tests read these tables. Nothing is
+imported before it is used. To register a component of your own, add it before `geotune.config` is
+imported; see `docs/extending.md`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-METHODS: dict[str, str] = {
-    "full": "geotune.methods.full:Full",
-    "frozen": "geotune.methods.frozen:Frozen",
-    "bitfit": "geotune.methods.bitfit:BitFit",
-    "norm": "geotune.methods.norm_tuning:Norm",
-    "partial": "geotune.methods.partial:Partial",
-    "lora": "geotune.methods.lora:Lora",
-    "peft": "geotune.methods.hf_peft:Peft",
-    "vpt": "geotune.methods.vpt:Vpt",
-    "adapter": "geotune.methods.adapter:Adapter",
-    "adaptformer": "geotune.methods.adaptformer:AdaptFormer",
-    "lorand": "geotune.methods.lorand:LoRand",
-    "mona": "geotune.methods.mona:Mona",
-    "vit_adapter": "geotune.methods.vit_adapter:VitAdapter",
-    "sidetune": "geotune.methods.sidetune:SideTune",
-    "lst": "geotune.methods.lst:Lst",
-    "e3va": "geotune.methods.e3va:E3va",
-    "dtl": "geotune.methods.dtl:Dtl",
-    "est": "geotune.methods.est:Est",
-}
+
+@dataclass(frozen=True)
+class Component:
+    """A named component.
+
+    Attributes:
+        implementation: `module:name` of the class or function that is used.
+        options: `module:name` of its options, an `OptionsModel` with the same `kind`. That module
+            must not import torch.
+    """
+
+    implementation: str
+    options: str = ""
+
+    def load(self) -> Any:
+        """Import and return the implementation."""
+        return find(self.implementation)
+
+    def load_options(self) -> Any:
+        """Import and return the options class."""
+        return find(self.options)
 
 
-def find(place: str) -> Any:
-    """What stands at `module:name`."""
-    module, _, name = place.partition(":")
+def find(target: str) -> Any:
+    """Import `module:name`."""
+    module, _, name = target.partition(":")
     return getattr(import_module(module), name)
+
+
+def _builtin(implementation: str, options: str) -> Component:
+    return Component(f"geotune.{implementation}", f"geotune.config.{options}")
+
+
+METHODS: dict[str, Component] = {
+    "full": _builtin("methods.full:Full", "method_options:FullOptions"),
+    "frozen": _builtin("methods.frozen:Frozen", "method_options:FrozenOptions"),
+    "bitfit": _builtin("methods.bitfit:BitFit", "method_options:BitFitOptions"),
+    "norm": _builtin("methods.norm_tuning:Norm", "method_options:NormOptions"),
+    "partial": _builtin("methods.partial:Partial", "method_options:PartialOptions"),
+    "lora": _builtin("methods.lora:Lora", "method_options:LoraOptions"),
+    "peft": _builtin("methods.hf_peft:Peft", "method_options:PeftOptions"),
+    "vpt": _builtin("methods.vpt:Vpt", "method_options:VptOptions"),
+    "adapter": _builtin("methods.adapter:Adapter", "method_options:AdapterOptions"),
+    "adaptformer": _builtin("methods.adaptformer:AdaptFormer", "method_options:AdaptFormerOptions"),
+    "lorand": _builtin("methods.lorand:LoRand", "method_options:LoRandOptions"),
+    "mona": _builtin("methods.mona:Mona", "method_options:MonaOptions"),
+    "vit_adapter": _builtin("methods.vit_adapter:VitAdapter", "method_options:VitAdapterOptions"),
+    "sidetune": _builtin("methods.sidetune:SideTune", "method_options:SideTuneOptions"),
+    "lst": _builtin("methods.lst:Lst", "method_options:LstOptions"),
+    "e3va": _builtin("methods.e3va:E3va", "method_options:E3vaOptions"),
+    "dtl": _builtin("methods.dtl:Dtl", "method_options:DtlOptions"),
+    "est": _builtin("methods.est:Est", "method_options:EstOptions"),
+}
+"""Tuning methods, by `method.kind`."""

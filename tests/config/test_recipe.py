@@ -24,6 +24,7 @@ from geotune.config import (
     parse_recipe,
     parse_sections,
 )
+from geotune.config.method_options import LoraOptions
 from geotune.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
@@ -217,7 +218,7 @@ def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(VALUES))
     recipe, notes = load_recipe(path, ["train.epochs=7", "method.kind=lora", "method.rank=4"])
     assert recipe.train.epochs == 7
-    assert recipe.method == sections.method_options.method_section("lora")(rank=4)
+    assert recipe.method == LoraOptions(rank=4)
     assert notes == [
         "method.kind=lora starts the section anew; dropped from the file: method.reduction"
     ]
@@ -370,20 +371,6 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 def parameters(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: p.default for name, p in inspect.signature(function).parameters.items()}
-
-
-@pytest.mark.parametrize("kind", kinds_of(sections.Method))
-def test_a_section_has_the_fields_of_its_method(kind: str) -> None:
-    from geotune.registry import METHODS, find
-
-    ours = find(METHODS[kind]).model_fields
-    theirs = {n: f for n, f in kinds_of(sections.Method)[kind].model_fields.items() if n != "kind"}
-    assert ours.keys() == theirs.keys()
-    for name, field in ours.items():
-        assert field.annotation == theirs[name].annotation, name
-        assert field.default == theirs[name].default, name
-        if name != "stem_width":
-            assert field.metadata == theirs[name].metadata, name
 
 
 def test_sections_are_read_without_what_the_methods_import() -> None:

@@ -116,7 +116,7 @@ def train(encoder: Encoder, steps: int) -> None:
 
 def test_every_method_of_the_catalogue_is_here() -> None:
     tested = {type(case.method).__name__ for case in METHODS.values()}
-    assert tested == {place.partition(":")[2] for place in registry.METHODS.values()}
+    assert tested == {m.implementation.partition(":")[2] for m in registry.METHODS.values()}
 
 
 @pytest.mark.parametrize(

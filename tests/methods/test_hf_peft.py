@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geotune.adapter_io import adapter_state, load_adapter_state, serialize_tensors
 from geotune.backbones.base import Backbone
-from geotune.config.method_options import method_section
+from geotune.config.method_options import PeftOptions
 from geotune.decoders.linear import Linear
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder
@@ -100,7 +100,7 @@ def layers_of(encoder: Encoder) -> dict[str, Any]:
 # ---------------------------------------------------------------- every tuner
 def test_a_recipe_offers_every_tuner_of_the_table() -> None:
     assert list(get_args(Peft.model_fields["tuner"].annotation)) == list(TUNERS)
-    section: Any = method_section("peft")(
+    section = PeftOptions(
         kind="peft", tuner="ia3", targets=["fc2"], options={"feedforward_modules": ["fc2"]}
     )
     assert section.options == {"feedforward_modules": ["fc2"]}

@@ -14,8 +14,8 @@ from geotune.config.loader import (
     parse_recipe,
     parse_sections,
 )
-from geotune.config.method_options import Method
-from geotune.config.schema import Backbone, Recipe, Sections
+from geotune.config.method_options import MethodSection
+from geotune.config.schema import Backbone, ModelSections, Recipe
 from geotune.config.sizes import parse_size
 from geotune.config.split_options import Split
 from geotune.config.task_options import Task
@@ -25,10 +25,10 @@ __all__ = [
     "Backbone",
     "Data",
     "Decoder",
-    "Method",
+    "MethodSection",
+    "ModelSections",
     "OptionsModel",
     "Recipe",
-    "Sections",
     "Split",
     "Task",
     "Train",

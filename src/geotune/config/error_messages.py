@@ -1,64 +1,131 @@
-"""What pydantic found, in the recipe's own words."""
+"""From pydantic's errors to messages with the full path of the key."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from geotune.config.base import Registered
+from geotune.config.renamed_keys import RENAMED_KEYS, RENAMED_KINDS
+from geotune.errors import GeotuneError, RecipeError
 
 Model = type[BaseModel]
 
 
-def say_fault(fault: Any, values: dict[str, Any], model: Model) -> str:
-    """One pydantic fault of a model's values as a sentence with the key's full path."""
-    where = list(_path(fault["loc"], values, missing=fault["type"] == "missing"))
-    key = ".".join(where)
+@dataclass(frozen=True)
+class Problem:
+    """One invalid key.
+
+    Attributes:
+        code: one of `ERROR_CODES`.
+        key: its full path, empty for the recipe as a whole.
+        text: what was found, what was expected, what to do; starts with the key.
+    """
+
+    code: str
+    key: str
+    text: str
+
+
+def recipe_error(
+    error: ValidationError, model: Model, values: Mapping[str, Any], source: str
+) -> RecipeError:
+    """One error that lists every invalid key, a line each; code and key are the first's."""
+    problems = dict.fromkeys(describe(fault, model, values) for fault in error.errors())
+    first = next(iter(problems))
+    text = "\n".join(problem.text for problem in problems)
+    return RecipeError(f"{source}: {text}", code=first.code, key=first.key or None)
+
+
+def invalid_options(
+    error: ValidationError, model: Model, section: str, values: Mapping[str, Any]
+) -> GeotuneError:
+    """The same for options given to a constructor, with the keys of the recipe's `section`."""
+    problems = dict.fromkeys(describe(fault, model, values, section) for fault in error.errors())
+    first = next(iter(problems))
+    text = "; ".join(problem.text for problem in problems)
+    return GeotuneError(text, code=first.code, key=first.key or None)
+
+
+def describe(fault: Any, model: Model, values: Mapping[str, Any], section: str = "") -> Problem:
+    """Describe one of pydantic's errors in the values of a model."""
+    path = list(_path(fault["loc"], values, missing=fault["type"] == "missing"))
+    key = ".".join([*filter(None, [section]), *path])
+    context = fault.get("ctx", {})
+    code = "recipe-invalid"
     if fault["type"] == "extra_forbidden":
-        known = sorted(_known_keys(where[:-1], values, model))
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        prefix = ".".join(where[:-1])
-        advice = (
-            f"did you mean {'.'.join([*where[:-1], near[0]])}?"
-            if near
-            else f"known keys of {prefix or f'a {model.__name__.lower()}'}: {', '.join(known)}"
-        )
-        return f"{key}: unknown key; {advice}"
-    if fault["type"] == "missing":
-        return f"{key}: is missing"
-    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        expected = fault.get("ctx", {}).get("expected_tags", "")
-        found = fault.get("ctx", {}).get("tag")
-        if found is None:
-            at = _models_at(where, values, model)
-            kinds = [m.model_fields["kind"].default for m in at]
-            return f"{key}.kind: is missing; expected one of {', '.join(kinds)}"
-        choices = [tag.strip(" '") for tag in expected.split(",")]
-        near = difflib.get_close_matches(str(found), choices, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{key}.kind: found {found!r}, expected one of {', '.join(choices)}{hint}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return message if not key or message.startswith(key.split(".")[0]) else f"{key}: {message}"
-    return f"{key}: found {fault['input']!r}; {message[0].lower()}{message[1:]}"
+        known = _known_keys(path[:-1], values, model)
+        new = RENAMED_KEYS.get(key)
+        if new is not None and new.rpartition(".")[2] in known:
+            code, text = "recipe-key-renamed", f"{key}: renamed to {new}"
+        else:
+            text = f"{key}: unknown key; {_advice(key, known)}"
+    elif fault["type"] == "missing":
+        text = f"{key}: missing"
+    elif fault["type"] == "union_tag_not_found":
+        kinds = [m.model_fields["kind"].default for m in _models_at(path, values, model)]
+        key = f"{key}.kind"
+        text = f"{key}: missing; expected one of {', '.join(kinds)}"
+    elif fault["type"] == "union_tag_invalid":
+        key, found = f"{key}.kind", context["tag"]
+        if new := RENAMED_KINDS.get((key, found)):
+            code, text = "recipe-key-renamed", f"{key}: {found} is renamed to {new}"
+        else:
+            kinds = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+            near = difflib.get_close_matches(str(found), kinds, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            text = f"{key}: found {found!r}, expected one of {', '.join(kinds)}{hint}"
+    elif fault["type"] == "invalid_option":
+        key = context["key"] or key
+        text = f"{key}: {context['problem']}"
+    elif fault["type"] == "value_error":
+        text = str(context["error"])
+        if key and not text.startswith(key.split(".")[0]):
+            text = f"{key}: {text}"
+        key = key or (text.partition(":")[0] if re.match(r"[\w.]+:", text) else "")
+    else:
+        text = f"{key}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    return Problem(code, key, text)
 
 
-def _path(location: Sequence[str | int], values: dict[str, Any], missing: bool) -> Iterator[str]:
+def _advice(key: str, known: Sequence[str]) -> str:
+    parent, _, name = key.rpartition(".")
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {parent}{'.' if parent else ''}{near[0]}?"
+    return f"known keys of {parent or 'a recipe'}: {', '.join(known)}"
+
+
+def _value_at(path: Sequence[str], values: Any) -> Any:
+    for part in path:
+        if isinstance(values, list) and part.isdigit():
+            values = values[int(part)] if int(part) < len(values) else None
+        else:
+            values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+def _path(location: Sequence[str | int], values: Any, *, missing: bool) -> Iterator[str]:
     """The keys of a pydantic location, without what it adds for the branches of unions.
 
-    Only the last key of a `missing` fault need not be in the values.
+    Only the last key of a `missing` error need not be in the values.
     """
-    here: Any = values
-    entered = True  # just stepped into `here`: a union's tag can only stand first
+    here = values
+    entered = True  # just stepped into `here`: only there can the tag of a union follow
     for depth, part in enumerate(location):
-        if entered and isinstance(here, dict) and here.get("kind") == part:
+        if entered and isinstance(here, Mapping) and here.get("kind") == part:
             entered = False
             continue
         if isinstance(here, list) and isinstance(part, int):
             yield str(part)
             here = here[part] if part < len(here) else None
-        elif isinstance(here, dict) and str(part) in map(str, here):
+        elif isinstance(here, Mapping) and str(part) in map(str, here):
             yield str(part)
             here = here.get(part)
         elif missing and depth == len(location) - 1:
@@ -66,47 +133,48 @@ def _path(location: Sequence[str | int], values: dict[str, Any], missing: bool) 
         entered = True
 
 
-def _known_keys(path: Sequence[str], values: dict[str, Any], model: Model) -> set[str]:
-    """The keys that the section at `path` knows, by the `kind` it has in `values`."""
-    here: Any = values
-    for part in path:
-        here = here.get(part) if isinstance(here, dict) else None
+def _known_keys(path: Sequence[str], values: Any, model: Model) -> list[str]:
+    """The keys of the section at `path`, of the `kind` that it has in `values`."""
     models = _models_at(path, values, model)
-    return set(_model_of(models, here).model_fields) if models else set()
+    if not models:
+        return []
+    return sorted(_model_of(models, _value_at(path, values)).model_fields)
 
 
-def _models_at(path: Sequence[str], values: dict[str, Any], model: Model) -> list[Model]:
-    """The models of the sections that may stand at `path`."""
+def _models_at(path: Sequence[str], values: Any, model: Model) -> list[Model]:
+    """The models of the sections that can be at `path`."""
     models = [model]
-    here: Any = values
     many = False  # sections by name or number: the next part is no field
-    for part in path:
+    for depth, part in enumerate(path):
         if many:
             many = False
         else:
-            annotation = _model_of(models, here).model_fields[part].annotation
-            models, many = _sections_in(annotation)
-        if isinstance(here, list) and part.isdigit():
-            here = here[int(part)] if int(part) < len(here) else None
-        else:
-            here = here.get(part) if isinstance(here, dict) else None
+            here = _value_at(path[:depth], values)
+            models, many = _sections_of(_model_of(models, here).model_fields[part])
         if not models:
             return []
     return models
 
 
-def _sections_in(annotation: Any) -> tuple[list[Model], bool]:
-    """The models in a field's type, and whether it holds them in a list or by name."""
+def _sections_of(field: FieldInfo) -> tuple[list[Model], bool]:
+    """The models of a field's sections, and whether it holds them in a list or by name."""
+    for item in field.metadata:
+        if isinstance(item, Registered):
+            return list(item.models()), False
+    return _models_in(field.annotation)
+
+
+def _models_in(annotation: Any) -> tuple[list[Model], bool]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation], False
-    within = [_sections_in(choice) for choice in get_args(annotation)]
+    within = [_models_in(choice) for choice in get_args(annotation)]
     models = [model for found, _ in within for model in found]
     return models, get_origin(annotation) in (list, dict) or any(many for _, many in within)
 
 
 def _model_of(models: Sequence[Model], section: Any) -> Model:
     """The model of a section's `kind`, else the first."""
-    kind = section.get("kind") if isinstance(section, dict) else None
+    kind = section.get("kind") if isinstance(section, Mapping) else None
     return next(
         (m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == kind),
         models[0],

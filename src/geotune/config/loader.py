@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from geotune.config.base import OptionsModel
-from geotune.config.error_messages import say_fault
-from geotune.config.schema import Recipe, Sections
+from geotune.config.error_messages import recipe_error
+from geotune.config.schema import ModelSections, Recipe
 from geotune.errors import RecipeError
 
 Parsed = TypeVar("Parsed", bound=OptionsModel)
@@ -109,9 +109,9 @@ def parse_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
     return parse(Recipe, values, source)
 
 
-def parse_sections(values: dict[str, Any], source: str) -> Sections:
+def parse_sections(values: dict[str, Any], source: str) -> ModelSections:
     """Check the sections that describe a model, as `parse_recipe` checks all."""
-    return parse(Sections, values, source)
+    return parse(ModelSections, values, source)
 
 
 def parse(model: type[Parsed], values: dict[str, Any], source: str) -> Parsed:
@@ -119,8 +119,7 @@ def parse(model: type[Parsed], values: dict[str, Any], source: str) -> Parsed:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = dict.fromkeys(say_fault(fault, values, model) for fault in error.errors())
-        raise RecipeError(f"{source}: " + "\n".join(faults)) from error
+        raise recipe_error(error, model, values, source) from error
 
 
 def dump_recipe(recipe: Recipe) -> str:

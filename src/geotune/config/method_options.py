@@ -1,96 +1,336 @@
-"""Sections of the tuning methods, read from the methods' own files.
+"""Options of the tuning methods: the recipe's `method` section and the methods' constructors.
 
-A method is a class with its options as fields; importing it would import torch, which takes
-seconds. So its file is parsed instead: the class's docstring and fields make the section, and of
-the imports those that are light.
+Each method inherits its options, `class Est(EstOptions, Method)`, so every option is declared here
+and nowhere else. Formulas and papers are in the methods' own files.
 """
 
 from __future__ import annotations
 
-import ast
-from functools import cache, reduce
-from importlib.util import find_spec
-from operator import or_
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from geotune.config.base import OptionsModel
+from geotune.config.base import OptionsModel, Registered
 from geotune.registry import METHODS
 
-_LIGHT = ("typing", "collections", "pydantic", "annotated_types")
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
-class MethodSection(OptionsModel):
-    """What every method has."""
+class MethodOptions(OptionsModel):
+    """Options that every method has.
 
-    kind: str
+    Attributes:
+        fits: the backbones it can be attached to, for `geotune list methods`.
+    """
+
+    fits: ClassVar[str] = "every backbone"
+
+    kind: str = ""
     stem_width: NonNegativeInt = Field(
-        32, description="width of the convolutional branch on the image; 0: none"
+        32, description="channels of the convolutional branch on the image; 0: no such branch"
     )
-    frozen_precision: Literal["fp32", "bf16", "int8"] = Field(
-        "fp32", description="in which frozen weights of the backbone are held"
-    )
-
-
-@cache
-def method_section(kind: str) -> type[MethodSection]:
-    """The section of the method that is asked for by this name."""
-    module, _, name = METHODS[kind].partition(":")
-    tree = _parse(module)
-    found = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
-    light = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _LIGHT
-    ]
-    fields = [node for node in found.body if isinstance(node, ast.AnnAssign) and not _shared(node)]
-    names: dict[str, Any] = {}
-    code = compile(
-        ast.Module([*light, *fields], type_ignores=[]), module, "exec", dont_inherit=True
-    )
-    exec(code, names)  # noqa: S102 (geotune's own file)
-    annotations = names.get("__annotations__", {})
-    body = {key: names[key] for key in annotations if key in names}
-    return type(
-        name,
-        (MethodSection,),
-        {
-            "__module__": __name__,
-            "__doc__": ast.get_docstring(found),
-            "__annotations__": {"kind": Literal[kind], **annotations},
-            "kind": kind,
-            **body,
-        },
+    frozen_precision: Precision = Field(
+        "fp32", description="storage type of the backbone's frozen weights; others train in float32"
     )
 
 
-def method_fits(kind: str) -> str:
-    """What the method says it can be attached to."""
-    module, _, name = METHODS[kind].partition(":")
-    found = next(n for n in _parse(module).body if isinstance(n, ast.ClassDef) and n.name == name)
-    for node in found.body:
-        if isinstance(node, ast.AnnAssign) and _shared(node) and node.value is not None:
-            said: str = ast.literal_eval(node.value)
-            return said
-    return "every backbone"
+class FullOptions(MethodOptions):
+    """Full fine-tuning: trains every parameter that can change the output."""
+
+    kind: Literal["full"] = "full"
 
 
-@cache
-def _parse(module: str) -> ast.Module:
-    spec = find_spec(module)
-    assert spec is not None and spec.origin is not None
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+class FrozenOptions(MethodOptions):
+    """Trains only the decoder (and the stem); with the linear decoder: linear probing."""
+
+    kind: Literal["frozen"] = "frozen"
 
 
-def _shared(node: ast.AnnAssign) -> bool:
-    """Whether an annotated name belongs to the class and is no option."""
-    return "ClassVar" in ast.unparse(node.annotation)
+class BitFitOptions(MethodOptions):
+    """Trains only the bias terms of the backbone."""
+
+    kind: Literal["bitfit"] = "bitfit"
+
+
+class NormOptions(MethodOptions):
+    """Trains only the scales and shifts of the backbone's normalisation layers."""
+
+    kind: Literal["norm"] = "norm"
+
+
+class PartialOptions(MethodOptions):
+    """Trains only the last blocks of the backbone."""
+
+    fits: ClassVar[str] = "backbones with accessible blocks"
+
+    kind: Literal["partial"] = "partial"
+    blocks: PositiveInt = Field(1, description="number of blocks that train, counted from the last")
+
+
+class LoraOptions(MethodOptions):
+    """Low-rank updates of the backbone's linear layers and convolutions (HF peft)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: PositiveInt = Field(16, description="rank of the update")
+    alpha: PositiveFloat = Field(16, description="the update is scaled by alpha / rank")
+    dropout: Dropout = Field(0.0, description="dropout probability on the update's input")
+    targets: list[str] | None = Field(
+        None,
+        description="layers to update, by the last part of their names; by default query, value "
+        "and both layers of the MLP",
+    )
+
+
+class PeftOptions(MethodOptions):
+    """Any of HF peft's tuners inside the backbone's layers."""
+
+    fits: ClassVar[str] = "linear layers in the blocks; some tuners also convolutions"
+
+    kind: Literal["peft"] = "peft"
+    tuner: Literal[
+        "lora",
+        "dora",
+        "rslora",
+        "pissa",
+        "olora",
+        "adalora",
+        "beft",
+        "boft",
+        "c3a",
+        "deft",
+        "delora",
+        "fourierft",
+        "glora",
+        "gralora",
+        "hira",
+        "hra",
+        "ia3",
+        "lily",
+        "loha",
+        "lokr",
+        "miss",
+        "oft",
+        "peanut",
+        "pvera",
+        "randlora",
+        "road",
+        "shira",
+        "supertuning",
+        "tinylora",
+        "unilora",
+        "vblora",
+        "vera",
+        "waveft",
+    ] = Field("dora", description="peft's name of the tuner")
+    rank: PositiveInt | None = Field(
+        None,
+        description="rank, if the tuner has one; by default 16 for lora and its variants, "
+        "otherwise peft's default",
+    )
+    targets: list[str] | None = Field(
+        None,
+        description="layers to update, by the last part of their names; by default query, value "
+        "and both layers of the MLP",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further keys of the tuner's peft configuration, such as {lora_dropout: 0.1}",
+    )
+
+
+class VptOptions(MethodOptions):
+    """Learned prompt tokens beside the image's tokens in the blocks of a plain ViT."""
+
+    fits: ClassVar[str] = "plain ViTs without pairwise position biases"
+
+    kind: Literal["vpt"] = "vpt"
+    depth: Literal["shallow", "deep"] = Field(
+        "deep",
+        description="deep: each block has its own prompts; shallow: the first block's prompts pass "
+        "through all blocks",
+    )
+    num_prompts: PositiveInt = Field(100, description="prompt tokens of a block")
+    dropout: Dropout = Field(0.1, description="dropout probability on the prompts")
+
+
+class AdapterOptions(MethodOptions):
+    """Bottlenecks after attention and after the MLP of every block."""
+
+    fits: ClassVar[str] = "backbones with accessible blocks"
+
+    kind: Literal["adapter"] = "adapter"
+    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
+
+
+class AdaptFormerOptions(MethodOptions):
+    """Bottlenecks parallel to the MLP of every block."""
+
+    fits: ClassVar[str] = "blocks with an MLP: transformers and ConvNeXt"
+
+    kind: Literal["adaptformer"] = "adaptformer"
+    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
+    scale: PositiveFloat = Field(0.1, description="factor on the bottleneck's output")
+
+
+class LoRandOptions(MethodOptions):
+    """Bottlenecks whose weights are sums of low-rank products."""
+
+    fits: ClassVar[str] = "backbones with accessible blocks"
+
+    kind: Literal["lorand"] = "lorand"
+    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
+    rank: PositiveInt = Field(8, description="side of the kernels; at most bottleneck_dim")
+    branches: PositiveInt = Field(4, description="number of products that sum to a weight")
+
+
+class MonaOptions(MethodOptions):
+    """Bottlenecks with convolutions of three sizes, after attention and after the MLP."""
+
+    fits: ClassVar[str] = "backbones with accessible blocks and spatial tokens"
+
+    kind: Literal["mona"] = "mona"
+    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
+    dropout: Dropout = Field(0.1, description="dropout probability before the up-projection")
+
+
+class VitAdapterOptions(MethodOptions):
+    """A convolutional prior exchanges features with a plain ViT and yields a pyramid."""
+
+    fits: ClassVar[str] = "plain ViTs"
+
+    kind: Literal["vit_adapter"] = "vit_adapter"
+    train_backbone: bool = Field(False, description="also train the backbone, as in the paper")
+    interactions: PositiveInt = Field(
+        4, description="number of evenly spaced exchanges between prior and ViT"
+    )
+    conv_inplane: PositiveInt = Field(64, description="channels of the prior's stem")
+    points: PositiveInt = Field(
+        4, description="sampling points of each attention head in each feature map"
+    )
+    num_heads: PositiveInt | None = Field(
+        None, description="attention heads; by default as many as leave each 32 channels"
+    )
+    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="width of the attention values, as a fraction of the ViT's"
+    )
+    cffn_ratio: PositiveFloat = Field(
+        0.25, description="hidden width of the extractors' feed-forward, as a fraction of the ViT's"
+    )
+    extra_extractors: bool = Field(True, description="two more extractors after the last exchange")
+
+
+class SideTuneOptions(MethodOptions):
+    """A small convolutional network on the image, blended with the frozen features."""
+
+    kind: Literal["sidetune"] = "sidetune"
+    width: PositiveInt = Field(
+        32,
+        description="channels of the first convolution; they double with every halving of the map, "
+        "up to 8 times",
+    )
+
+
+class LstOptions(MethodOptions):
+    """Ladder side-tuning: a small transformer on the outputs of the frozen blocks."""
+
+    kind: Literal["lst"] = "lst"
+    reduction: PositiveInt = Field(
+        8,
+        description="the side stream has C / reduction channels for a tap of C; at least 8 (or C)",
+    )
+    block_stride: PositiveInt | None = Field(
+        None,
+        description="read every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, "
+        "else 3",
+    )
+
+
+class E3vaOptions(MethodOptions):
+    """Low-rank adapters on a parallel path, fed by attention and MLP of each block."""
+
+    fits: ClassVar[str] = "backbones whose blocks have an MLP (no ResNet)"
+
+    kind: Literal["e3va"] = "e3va"
+    rank: PositiveInt = Field(16, description="rank of the adapters")
+
+
+class DtlOptions(MethodOptions):
+    """A low-rank side stream of the blocks' inputs, fed back late or not at all."""
+
+    fits: ClassVar[str] = "backbones with accessible blocks"
+
+    kind: Literal["dtl"] = "dtl"
+    rank: PositiveInt = Field(2, description="rank of each block's contribution to the stream")
+    kernel_size: PositiveInt = Field(3, description="of the depthwise feedback convolution; odd")
+    feedback_from: PositiveInt | None = Field(
+        None,
+        description="first block, counted from 1, that receives feedback; gradients cross the "
+        "blocks after it; by default the last block, so that no gradient crosses the backbone",
+    )
+
+
+class EstOptions(MethodOptions):
+    """Efficient side-tuning: a small network parallel to the frozen backbone."""
+
+    fits: ClassVar[str] = "every backbone; use_block_internals needs blocks with an MLP"
+
+    kind: Literal["est"] = "est"
+    reduction: PositiveInt = Field(
+        8, description="the side stream has C / reduction channels for a tap of C channels"
+    )
+    min_width: PositiveInt = Field(
+        64, description="minimum channels of the side stream (at most those of the tap)"
+    )
+    output: Literal["sum", "side"] = Field(
+        "side",
+        description="decoder input; sum: frozen features plus the up-projected stream, which "
+        "starts equal to method frozen; side: the stream plus a 1x1 projection of the frozen "
+        "features, which keeps the decoder small",
+    )
+    block_stride: PositiveInt | None = Field(
+        None,
+        description="read every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, "
+        "else 3",
+    )
+    use_block_internals: bool = Field(
+        False, description="also read what attention and MLP of each block add"
+    )
+    gate: Literal["dynamic", "static"] = Field(
+        "dynamic", description="gate values; dynamic: per pixel and channel, static: per channel"
+    )
+    adapters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+        (2, 4, 8), description="divisors n: each block has an adapter d / n wide for a stream of d"
+    )
+    kernel_size: PositiveInt = Field(3, description="of the depthwise convolution; odd")
+    projection_init: Literal["random", "pca", "pca_fixed"] = Field(
+        "random",
+        description="initial projection to the stream's width; pca: principal components of the "
+        "taps on training images; pca_fixed: the same, not trained, which makes cached features "
+        "smaller",
+    )
 
 
 if TYPE_CHECKING:
-    Method = MethodSection
+    MethodSection = (
+        FullOptions
+        | FrozenOptions
+        | BitFitOptions
+        | NormOptions
+        | PartialOptions
+        | LoraOptions
+        | PeftOptions
+        | VptOptions
+        | AdapterOptions
+        | AdaptFormerOptions
+        | LoRandOptions
+        | MonaOptions
+        | VitAdapterOptions
+        | SideTuneOptions
+        | LstOptions
+        | E3vaOptions
+        | DtlOptions
+        | EstOptions
+    )
 else:
-    _sections = [method_section(kind) for kind in METHODS]
-    Method = Annotated[reduce(or_, _sections), Field(discriminator="kind")]
+    MethodSection = Annotated[MethodOptions, Registered(METHODS)]

@@ -11,7 +11,7 @@ from geotune.config.base import OptionsModel
 from geotune.config.data_options import Data, Named
 from geotune.config.decoder_options import Decoder
 from geotune.config.detector_options import Detector
-from geotune.config.method_options import Method
+from geotune.config.method_options import MethodSection
 from geotune.config.published_defaults import fits_named, with_named
 from geotune.config.task_options import Detect, Task
 from geotune.config.train_options import Train
@@ -79,16 +79,16 @@ class Backbone(OptionsModel):
     )
 
 
-class Sections(OptionsModel):
+class ModelSections(OptionsModel):
     """What describes a model without its data and training."""
 
     backbone: Backbone
-    method: Method
+    method: MethodSection
     decoder: Decoder
     task: Task
 
     @model_validator(mode="after")
-    def _decoder_fits(self) -> Sections:
+    def _decoder_fits(self) -> ModelSections:
         if self.decoder.level != self.task.level:
             raise ValueError(
                 f"decoder.kind {self.decoder.kind} gives an answer for each {self.decoder.level}, "
@@ -107,7 +107,7 @@ class Sections(OptionsModel):
         return self
 
 
-class Recipe(Sections):
+class Recipe(ModelSections):
     """The whole recipe."""
 
     data: Data

@@ -14,14 +14,15 @@ from geotune.adapter_io import check_base_model, load_adapter_state, read_tensor
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone as make_backbone
 from geotune.backbones.create import facts
-from geotune.config import OptionsModel, Recipe, Sections, parse_sections
+from geotune.config import ModelSections, OptionsModel, Recipe, parse_sections
+from geotune.config.method_options import MethodOptions
 from geotune.decoders.registry import DECODERS
 from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.values import values_of
 from geotune.methods.core.injection import recompute_blocks
 from geotune.model import Model
 from geotune.normalization import choose_normalization
-from geotune.registry import METHODS, find
+from geotune.registry import METHODS
 from geotune.tasks.base import Task
 from geotune.tasks.detect import Detect
 from geotune.tasks.registry import TASKS
@@ -133,7 +134,7 @@ def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization
     return model
 
 
-def build_task(recipe: Sections) -> Task:
+def build_task(recipe: ModelSections) -> Task:
     """The recipe's task."""
     return TASKS[recipe.task.kind](**values_of(recipe.task))
 
@@ -202,13 +203,13 @@ def card_sections(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model(
-    method: OptionsModel,
+    method: MethodOptions,
     decoder: OptionsModel,
     task: OptionsModel,
     backbone: Backbone,
     normalization: Normalization,
 ) -> Model:
-    encoder = find(METHODS[method.kind])(**values_of(method)).attach(backbone)  # type: ignore[attr-defined]
+    encoder = METHODS[method.kind].load().from_options(method).attach(backbone)
     outputs = TASKS[task.kind](**values_of(task)).num_outputs  # type: ignore[attr-defined]
     head = DECODERS[decoder.kind](encoder.taps, outputs, **values_of(decoder))  # type: ignore[attr-defined]
     return Model(normalization, encoder, head)

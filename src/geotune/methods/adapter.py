@@ -9,13 +9,11 @@ their output.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import AdapterOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
     after_parts,
@@ -28,16 +26,8 @@ from geotune.methods.core.injection import (
 from geotune.methods.core.inserted import freeze
 
 
-class Adapter(Method):
-    """Bottlenecks after attention and after the MLP of every block.
-
-    Attributes:
-        width: of the bottleneck, in channels.
-    """
-
-    fits: ClassVar[str] = "backbones whose blocks can be reached"
-
-    bottleneck_dim: PositiveInt = 64
+class Adapter(AdapterOptions, Method):
+    """Bottlenecks after attention and after the MLP of every block."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""

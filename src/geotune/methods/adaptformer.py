@@ -7,13 +7,11 @@ Up starts at zero, and so does all that it adds.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import AdaptFormerOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
     apply_channels_last,
@@ -27,18 +25,8 @@ from geotune.methods.core.injection import (
 from geotune.methods.core.inserted import freeze
 
 
-class AdaptFormer(Method):
-    """Bottlenecks beside the MLP of every block.
-
-    Attributes:
-        width: of the bottleneck, in channels.
-        scale: s, by which its output is multiplied.
-    """
-
-    fits: ClassVar[str] = "blocks with an MLP: transformers and ConvNeXt"
-
-    bottleneck_dim: PositiveInt = 64
-    scale: PositiveFloat = 0.1
+class AdaptFormer(AdaptFormerOptions, Method):
+    """Bottlenecks beside the MLP of every block."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where a block has no MLP."""

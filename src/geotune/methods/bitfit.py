@@ -6,11 +6,12 @@ y = W x + b        b trains, W does not
 from __future__ import annotations
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import BitFitOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.selective import train_subset
 
 
-class BitFit(Method):
+class BitFit(BitFitOptions, Method):
     """Of the backbone, only the bias terms train."""
 
     def attach(self, backbone: Backbone) -> Encoder:

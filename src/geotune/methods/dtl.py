@@ -21,14 +21,14 @@ by average pooling.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import tokens_to_maps
+from geotune.config.method_options import DtlOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.block_hooks import capture_block_activations
@@ -49,22 +49,8 @@ from geotune.methods.core.side_network import as_feature, downsample, require_od
 BETA = 100.0
 
 
-class Dtl(Method):
-    """A low-rank side stream of the blocks' inputs, fed back late or not at all.
-
-    Attributes:
-        rank: of what the side stream takes from each block.
-        kernel_size: of the depthwise convolution before the feedback.
-        feedback_from: the block, counted from 1, from which the side stream goes back into the
-            backbone: gradients cross the blocks after it. By default the last, so that no gradient
-            crosses the backbone.
-    """
-
-    fits: ClassVar[str] = "backbones whose blocks can be reached"
-
-    rank: PositiveInt = 2
-    kernel_size: PositiveInt = 3
-    feedback_from: PositiveInt | None = None
+class Dtl(DtlOptions, Method):
+    """A low-rank side stream of the blocks' inputs, fed back late or not at all."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for an option that does not fit."""

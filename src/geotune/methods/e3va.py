@@ -16,14 +16,14 @@ norm keeps training from starting at `frozen`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import E3vaOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
@@ -39,16 +39,8 @@ from geotune.methods.core.reader import BlockActivations, Part, Reader, level_in
 from geotune.methods.core.side_network import LayerNorm2d, as_feature
 
 
-class E3va(Method):
-    """Low-rank adapters on a highway beside the blocks, fed by attention and MLP.
-
-    Attributes:
-        rank: of the adapters.
-    """
-
-    fits: ClassVar[str] = "backbones whose blocks have an MLP (no ResNet)"
-
-    rank: PositiveInt = 16
+class E3va(E3vaOptions, Method):
+    """Low-rank adapters on a highway beside the blocks, fed by attention and MLP."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`.

@@ -18,14 +18,14 @@ to the stream, and of what its MLP adds. A static gate is g = sigmoid(b), one nu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import EstOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
@@ -43,37 +43,8 @@ from geotune.methods.core.stride_resize import Rescale, pyramid_scales
 from geotune.types import Tap
 
 
-class Est(Method):
-    """Efficient side-tuning: a small network beside the frozen backbone.
-
-    Attributes:
-        reduction: the side stream is C / reduction wide, where C is the tap's width,
-        min_width: but not narrower than this (nor wider than C).
-        fuse: what the decoder gets. `sum`: the frozen features plus the up-projected stream, which
-            starts equal to `frozen`. `side`: only the stream, with a 1x1 of the frozen features
-            added; the decoder stays small.
-        every: tap every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, else 3.
-        inside: read what attention and MLP of each tapped block add, too.
-        gate: `dynamic`, per pixel and channel; `static`, per channel.
-        adapters: the adapters of a block are d / n wide, for each n.
-        kernel_size: of the depthwise convolution.
-        down: how the projections to the stream's width start. `random`; `pca`: from the principal
-            components of the taps on some training images; `pca_fixed`: those, and they stay, so
-            that d numbers a position are all that is kept of a tap, for the backward pass and in a
-            cache of features (with `fuse: sum` of all taps but the pyramid's levels).
-    """
-
-    fits: ClassVar[str] = "every backbone; inside=true where blocks have an MLP"
-
-    reduction: PositiveInt = 8
-    min_width: PositiveInt = 64
-    output: Literal["sum", "side"] = "side"
-    block_stride: PositiveInt | None = None
-    use_block_internals: bool = False
-    gate: Literal["dynamic", "static"] = "dynamic"
-    adapters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 4, 8)
-    kernel_size: PositiveInt = 3
-    projection_init: Literal["random", "pca", "pca_fixed"] = "random"
+class Est(EstOptions, Method):
+    """Efficient side-tuning: a small network beside the frozen backbone."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or kernel that does not fit."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import FullOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import dead_parameters
 from geotune.methods.core.reader import SelectedFeatures
 
 
-class Full(Method):
+class Full(FullOptions, Method):
     """Every parameter trains that can change the output."""
 
     def attach(self, backbone: Backbone) -> Encoder:

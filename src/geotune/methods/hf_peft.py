@@ -30,11 +30,10 @@ import dataclasses
 import difflib
 import math
 import warnings
-from typing import Any, ClassVar, Literal, NamedTuple
-
-from pydantic import Field, PositiveInt
+from typing import Any, Literal, NamedTuple
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import PeftOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.hf_peft_utils import Layer, build_encoder, inject_adapter, target_layers
@@ -157,56 +156,8 @@ _OURS: dict[str, str] = {
 _STARTS_FROM_DATA = ("corda", "eva", "loftq", "lora_ga")
 
 
-class Peft(Method):
-    """Any of HF peft's tuners inside the backbone's layers.
-
-    Attributes:
-        tuner: which of them; see peft's documentation.
-        rank: its rank, where it has one; by default 16 in lora's family, else what peft has.
-        targets: last parts of the layer names to adapt; by default query, value and MLP.
-        options: further keys of the tuner's configuration in peft, such as `{lora_dropout: 0.1}`.
-    """
-
-    fits: ClassVar[str] = "linear layers in the blocks; some tuners convolutions, too"
-
-    tuner: Literal[
-        "lora",
-        "dora",
-        "rslora",
-        "pissa",
-        "olora",
-        "adalora",
-        "beft",
-        "boft",
-        "c3a",
-        "deft",
-        "delora",
-        "fourierft",
-        "glora",
-        "gralora",
-        "hira",
-        "hra",
-        "ia3",
-        "lily",
-        "loha",
-        "lokr",
-        "miss",
-        "oft",
-        "peanut",
-        "pvera",
-        "randlora",
-        "road",
-        "shira",
-        "supertuning",
-        "tinylora",
-        "unilora",
-        "vblora",
-        "vera",
-        "waveft",
-    ] = "dora"
-    rank: PositiveInt | None = None
-    targets: list[str] | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+class Peft(PeftOptions, Method):
+    """Any of HF peft's tuners inside the backbone's layers."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for options and layers that do not fit."""

@@ -8,29 +8,14 @@ other names, on all linear layers of the blocks; on convolutions where there are
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field, PositiveFloat, PositiveInt
-
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import LoraOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter, target_layers
 
 
-class Lora(Method):
-    """Low-rank updates inside the backbone's linear layers and convolutions (HF peft).
-
-    Attributes:
-        rank: width of the update.
-        alpha: its scale is `alpha / rank`.
-        dropout: on the update's input.
-        targets: last parts of the layer names to update; by default query, value and MLP.
-    """
-
-    rank: PositiveInt = 16
-    alpha: PositiveFloat = 16
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: list[str] | None = None
+class Lora(LoraOptions, Method):
+    """Low-rank updates inside the backbone's linear layers and convolutions (HF peft)."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where no layer fits or one stays dead."""

@@ -10,14 +10,12 @@ MLP, as `adapter` does; in the product for U the last factor starts at zero.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import LoRandOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
@@ -30,20 +28,8 @@ from geotune.methods.core.injection import (
 from geotune.methods.core.inserted import freeze
 
 
-class LoRand(Method):
-    """Bottlenecks whose weights are sums of low-rank products.
-
-    Attributes:
-        width: of the bottleneck, in channels.
-        rank: side of the kernels.
-        branches: how many products make a weight.
-    """
-
-    fits: ClassVar[str] = "backbones whose blocks can be reached"
-
-    bottleneck_dim: PositiveInt = 64
-    rank: PositiveInt = 8
-    branches: PositiveInt = 4
+class LoRand(LoRandOptions, Method):
+    """Bottlenecks whose weights are sums of low-rank products."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a width or rank that does not fit."""

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import LstOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import zero_init
@@ -39,17 +39,8 @@ MLP_RATIO = 4
 LEAST_WIDTH = 8
 
 
-class Lst(Method):
-    """Ladder side-tuning: a small transformer that reads the frozen blocks' outputs.
-
-    Attributes:
-        reduction: the side stream is C / reduction wide, where C is the tap's width; not narrower
-            than 8 (or C), since a norm of one channel knows nothing.
-        every: tap every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, else 3.
-    """
-
-    reduction: PositiveInt = 8
-    block_stride: PositiveInt | None = None
+class Lst(LstOptions, Method):
+    """Ladder side-tuning: a small transformer that reads the frozen blocks' outputs."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a reduction that leaves no channel."""

@@ -13,15 +13,13 @@ their output.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import tokens_to_maps
+from geotune.config.method_options import MonaOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import (
     after_block,
@@ -37,18 +35,8 @@ from geotune.methods.core.injection import (
 from geotune.methods.core.inserted import freeze
 
 
-class Mona(Method):
-    """Bottlenecks with convolutions of three sizes, after attention and after the MLP.
-
-    Attributes:
-        width: of the bottleneck, in channels.
-        dropout: before the way up.
-    """
-
-    fits: ClassVar[str] = "backbones whose blocks can be reached, with places"
-
-    bottleneck_dim: PositiveInt = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+class Mona(MonaOptions, Method):
+    """Bottlenecks with convolutions of three sizes, after attention and after the MLP."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""

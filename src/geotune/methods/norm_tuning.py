@@ -8,13 +8,14 @@ from __future__ import annotations
 from torch import nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import NormOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.selective import train_subset
 
 _KINDS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.RMSNorm)
 
 
-class Norm(Method):
+class Norm(NormOptions, Method):
     """Of the backbone, only the normalisation layers' scales and shifts train."""
 
     def attach(self, backbone: Backbone) -> Encoder:

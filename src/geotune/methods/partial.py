@@ -5,27 +5,16 @@ No gradient goes below the first block that trains, so nothing is saved of those
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from pydantic import PositiveInt
-
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import PartialOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.injection import require_blocks
 from geotune.methods.selective import train_subset
 
 
-class Partial(Method):
-    """Of the backbone, only the last blocks train.
-
-    Attributes:
-        blocks: how many.
-    """
-
-    fits: ClassVar[str] = "backbones whose blocks can be reached"
-
-    blocks: PositiveInt = 1
+class Partial(PartialOptions, Method):
+    """Of the backbone, only the last blocks train."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for more blocks than there are."""

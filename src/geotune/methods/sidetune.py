@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import SideTuneOptions
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.inserted import freeze
@@ -29,14 +29,8 @@ WIDEST = 8
 """The trunk is at most so many times as wide as its first convolution."""
 
 
-class SideTune(Method):
-    """A small convolutional network on the image, blended with the frozen features.
-
-    Attributes:
-        width: of its first convolution; it doubles with every halving of the map, up to 8 times.
-    """
-
-    width: PositiveInt = 32
+class SideTune(SideTuneOptions, Method):
+    """A small convolutional network on the image, blended with the frozen features."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`."""

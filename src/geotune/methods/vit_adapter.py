@@ -29,16 +29,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt, Le
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles, to_tiles
 from geotune.backbones.blocks import TokensToMaps, tokens_to_maps
+from geotune.config.method_options import VitAdapterOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.deformable_attention import DeformableAttention, Size, reference_points
@@ -55,30 +54,8 @@ HEAD_WIDTH = 32
 """Heads are no narrower than this by default, which gives those of the paper's ViT-B and ViT-L."""
 
 
-class VitAdapter(Method):
-    """A convolutional prior exchanges features with a plain ViT and makes a pyramid.
-
-    Attributes:
-        train_backbone: the backbone trains, too, as in the paper.
-        interactions: how often prior and ViT exchange features, at even distances.
-        conv_inplane: width of the prior's stem.
-        points: how many places an attention head looks at in each map.
-        heads: of the attention; by default as many as leave each 32 channels.
-        ratio: width of the attention's values, as a share of the ViT's.
-        cffn_ratio: width of the extractors' convolutional network, as a share of the ViT's.
-        extra_extractors: two more extractors after the last interaction.
-    """
-
-    fits: ClassVar[str] = "plain ViTs"
-
-    train_backbone: bool = False
-    interactions: PositiveInt = 4
-    conv_inplane: PositiveInt = 64
-    points: PositiveInt = 4
-    num_heads: PositiveInt | None = None
-    ratio: Annotated[float, Gt(0), Le(1)] = 0.5
-    cffn_ratio: PositiveFloat = 0.25
-    extra_extractors: bool = True
+class VitAdapter(VitAdapterOptions, Method):
+    """A convolutional prior exchanges features with a plain ViT and makes a pyramid."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` for a backbone that is no plain ViT, and for

@@ -13,14 +13,13 @@ places has nothing for them; such backbones are refused, as one small pass finds
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from annotated_types import Ge, Lt
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import VptOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Encoder, Method
 from geotune.methods.core.gradient_check import check_trainable
@@ -29,20 +28,8 @@ from geotune.methods.core.inserted import freeze, inserted
 from geotune.methods.core.reader import SelectedFeatures
 
 
-class Vpt(Method):
-    """Learned prompt tokens beside the image's own in a plain ViT's blocks.
-
-    Attributes:
-        depth: `deep`: every block has prompts of its own. `shallow`: the first block's go along.
-        prompts: how many tokens a block is given.
-        dropout: of the prompts, in training.
-    """
-
-    fits: ClassVar[str] = "plain ViTs without biases for pairs of places"
-
-    depth: Literal["shallow", "deep"] = "deep"
-    num_prompts: PositiveInt = 100
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+class Vpt(VptOptions, Method):
+    """Learned prompt tokens beside the image's own in a plain ViT's blocks."""
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`. Raises `GeotuneError` where the blocks take no further tokens."""

@@ -9,58 +9,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, fingerprint, pad_to_multiple
+from geotune.config.error_messages import invalid_options
+from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.block_hooks import capture_block_activations
 from geotune.methods.core.inserted import is_inserted
-from geotune.methods.core.quantization import Precision, quantize_frozen
+from geotune.methods.core.quantization import quantize_frozen
 from geotune.methods.core.reader import BlockActivations, Reader
 from geotune.methods.core.stem import Stem
-from geotune.registry import METHODS
 from geotune.types import FeatureMaps, Tap
 
 
-class Method(BaseModel, ABC):
+class Method(MethodOptions, ABC):
     """How a backbone is adapted: options, and `attach`.
 
-    A recipe's `method` section has the fields of these classes. Raises `GeotuneError` for an
-    unknown option and for an invalid value.
-
-    Attributes:
-        stem: width of the convolutional branch on the image; 0 for none.
-        frozen_precision: in which the backbone's frozen weights are held; what trains is float32.
+    A subclass inherits its options from an options class, `class Est(EstOptions, Method)`.
+    Raises `GeotuneError` for an unknown option and for an invalid value.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    if not TYPE_CHECKING:  # type checkers see the options
 
-    fits: ClassVar[str] = "every backbone"
-    """What it can be attached to, for `geotune list methods`."""
+        def __init__(self, **options: Any) -> None:
+            try:
+                super().__init__(**options)
+            except ValidationError as error:
+                raise invalid_options(error, type(self), "method", options) from error
 
-    stem_width: NonNegativeInt = 32
-    frozen_precision: Precision = "fp32"
-
-    def __init__(self, **options: Any) -> None:
-        try:
-            super().__init__(**options)
-        except ValidationError as error:
-            raise GeotuneError(
-                "; ".join(
-                    f"method.{'.'.join(map(str, fault['loc']))} {fault['input']!r}: {fault['msg']}"
-                    for fault in error.errors()
-                )
-            ) from error
+    @classmethod
+    def from_options(cls, options: MethodOptions) -> Self:
+        """Create the method from a recipe's options, which are valid already."""
+        method = cls.model_construct(options.model_fields_set, **dict(options))
+        return cast(Self, method)
 
     @property
     def name(self) -> str:
-        """What it is called in recipes."""
-        own = f"{type(self).__module__}:{type(self).__name__}"
-        return next((kind for kind, place in METHODS.items() if place == own), own)
+        """Its `kind` in recipes, else the name of the class."""
+        return self.kind or type(self).__name__
 
     @abstractmethod
     def attach(self, backbone: Backbone) -> Encoder:

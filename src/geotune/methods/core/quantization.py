@@ -11,17 +11,16 @@ embeddings stay as they are, and so does all that trains.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import Precision
 from geotune.errors import GeotuneError
 from geotune.methods.core.inserted import is_inserted
-
-Precision = Literal["fp32", "bf16", "int8"]
 
 
 def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
