@@ -67,7 +67,7 @@ def judged(run: Path) -> list[dict[str, Any]]:
         task = copy(built.task)
         task.match_radius_m = metres
         best = figures(task, validation)["threshold"]
-        tested = figures(task.judged_from(dict.fromkeys(task.classes, best)), test)
+        tested = figures(task.with_score_threshold(dict.fromkeys(task.classes, best)), test)
         told = {"epochs": recipe.train.epochs, "cache": recipe.train.cache}
         row = {"method": recipe.method.kind, **told, "seed": recipe.train.seed, "radius_m": metres}
         rows.append(row | {name: tested[name] for name in FIGURES})

@@ -1,14 +1,14 @@
-"""Write what `supervision` says of random detections, for a test to compare ours with.
+"""Write the average precision that `supervision` computes for random detections, as test data.
 
     uv run --no-project --with 'supervision>=0.31' --with opencv-python-headless \
         scripts/supervision_average_precision.py
 
-`supervision` (MIT) is no dependency of the tests: since its oriented AP it needs PyAV, whose wheels
-carry x264 and x265, which are under the GPL. So it runs apart, and what it said is kept in
-`tests/tasks/golden_average_precision.json` together with the boxes.
+`supervision` (MIT) is not a test dependency: since it added oriented AP it requires PyAV, whose
+wheels include x264 and x265, which are under the GPL. It is run separately, and its results are
+saved with the boxes in `tests/metrics/golden_average_precision.json`.
 
-Objects do not overlap each other, so that a detection can be above an IoU of 0.5 with one of them
-only: there COCO's matching, which supervision follows, and DOTA's agree.
+Objects do not overlap, so a detection has an IoU above 0.5 with at most one of them; in that case
+COCO's matching, which supervision follows, and DOTA's agree.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Boxes = NDArray[np.float64]
 
 
 def make_objects(rng: np.random.Generator) -> tuple[Boxes, NDArray[np.int64]]:
-    """Boxes (cx, cy, w, h, angle), one in each of some cells of a grid, and their classes."""
+    """Boxes (cx, cy, w, h, angle) in randomly chosen grid cells, one per cell, and their classes."""
     cells = np.stack(np.mgrid[:CELLS, :CELLS], -1).reshape(-1, 2) * CELL + CELL / 2
     cells = cells[rng.permutation(len(cells))[: rng.integers(8, 20)]]
     n = len(cells)
@@ -46,19 +46,19 @@ def make_objects(rng: np.random.Generator) -> tuple[Boxes, NDArray[np.int64]]:
 def make_detections(
     rng: np.random.Generator, boxes: Boxes, classes: NDArray[np.int64]
 ) -> tuple[Boxes, NDArray[np.float64], NDArray[np.int64]]:
-    """Several tries at each object, some of the wrong class, and some at nothing; scores."""
-    of = rng.integers(len(boxes), size=3 * len(boxes))
-    tries = boxes[of] + rng.normal(0, 1, (len(of), 5)) * [2, 2, 3, 2, 0.08]
-    tries[:, 2:4] = np.maximum(tries[:, 2:4], 4)
+    """Noisy detections of each object, some with the wrong class, and false positives; scores."""
+    source = rng.integers(len(boxes), size=3 * len(boxes))
+    noisy = boxes[source] + rng.normal(0, 1, (len(source), 5)) * [2, 2, 3, 2, 0.08]
+    noisy[:, 2:4] = np.maximum(noisy[:, 2:4], 4)
     stray = boxes + np.array([25, 25, 0, 0, 1])
-    wrong = rng.random(len(of)) < 0.1
-    found = np.where(wrong, rng.integers(CLASSES, size=len(of)), classes[of])
-    scores = rng.random(len(of) + len(stray))
-    return np.vstack([tries, stray]), scores, np.append(found, classes)
+    mislabelled = rng.random(len(source)) < 0.1
+    labels = np.where(mislabelled, rng.integers(CLASSES, size=len(source)), classes[source])
+    scores = rng.random(len(source) + len(stray))
+    return np.vstack([noisy, stray]), scores, np.append(labels, classes)
 
 
 def corners(boxes: Boxes) -> Boxes:
-    """`(N, 4, 2)`."""
+    """Corners `(N, 4, 2)` of boxes `(N, 5)`."""
     cos, sin = np.cos(boxes[:, 4:]), np.sin(boxes[:, 4:])
     along, across = (
         np.hstack([cos, sin]) * boxes[:, 2:3] / 2,
@@ -71,7 +71,7 @@ def corners(boxes: Boxes) -> Boxes:
 
 
 def detections(points: Boxes, classes: Any, scores: Any = None) -> supervision.Detections:
-    """As supervision holds them."""
+    """In supervision's format."""
     return supervision.Detections(
         xyxy=np.hstack([points.min(1), points.max(1)]),
         class_id=classes,
@@ -83,27 +83,27 @@ def detections(points: Boxes, classes: Any, scores: Any = None) -> supervision.D
 def case(seed: int) -> dict[str, Any]:
     """The boxes of a case and its AP at IoU 0.5, 0.75 and their mean, oriented and horizontal."""
     rng = np.random.default_rng(seed)
-    images, found, there = [], [], []
+    images, predictions, truths = [], [], []
     for _ in range(IMAGES):
         boxes, classes = make_objects(rng)
         boxes = boxes.round(3)
-        tried, scores, their = make_detections(rng, boxes, classes)
-        tried, scores = tried.round(3), scores.round(6)
-        found.append(detections(corners(tried), their, scores))
-        there.append(detections(corners(boxes), classes))
+        predicted, scores, labels = make_detections(rng, boxes, classes)
+        predicted, scores = predicted.round(3), scores.round(6)
+        predictions.append(detections(corners(predicted), labels, scores))
+        truths.append(detections(corners(boxes), classes))
         images.append(
-            {"objects": boxes.tolist(), "object_classes": classes.tolist(), "found": tried.tolist(),
-             "scores": scores.tolist(), "classes": their.tolist()}
+            {"objects": boxes.tolist(), "object_classes": classes.tolist(), "found": predicted.tolist(),
+             "scores": scores.tolist(), "classes": labels.tolist()}
         )  # fmt: skip
-    said = {}
+    expected = {}
     for name, target in (
         ("oriented", MetricTarget.ORIENTED_BOUNDING_BOXES), ("horizontal", MetricTarget.BOXES)
     ):  # fmt: skip
         metric = MeanAveragePrecision(target, max_detection_thresholds=(1, 10, 10_000))
-        result = metric.update(found, there).compute()
-        said[name] = {"ap50": result.map50, "ap75": result.map75, "ap": result.map50_95}
-        assert all(math.isfinite(value) for value in said[name].values())
-    return {"images": images, "said": said}
+        result = metric.update(predictions, truths).compute()
+        expected[name] = {"ap50": result.map50, "ap75": result.map75, "ap": result.map50_95}
+        assert all(math.isfinite(value) for value in expected[name].values())
+    return {"images": images, "expected": expected}
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from torch import Tensor
 import geotune as api
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.backbones.base import Backbone
-from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.oriented import as_oriented, corners
+from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
 from geotune.detectors.registry import DETECTORS
 from geotune.errors import RecipeError

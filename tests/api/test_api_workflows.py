@@ -85,7 +85,7 @@ def test_what_test_windows_hold_gives_the_metrics_of_the_test(run: Path, recipe:
     assert windows.scenes == windows.groups == ("d",) * 4
     assert windows.places.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32]]
     tested = json.loads((run / "metrics.json").read_text())
-    found = metrics.of(MetricState.join(windows.parts))
+    found = metrics.compute_from(MetricState.merge(windows.parts))
     assert found == tested["test"] == tested["regions"]["test"]["d"]
 
 
@@ -174,7 +174,7 @@ def test_the_gap_counts_what_the_test_counts(
             return metrics
 
     def gap(data: Any, tested: Evaluation, measure: Any, figures: Any) -> None:
-        given.extend([tested.metrics, figures(MetricState.join(tested.windows.parts))])
+        given.extend([tested.metrics, figures(MetricState.merge(tested.windows.parts))])
 
     monkeypatch.setattr(
         "geotune.factory.build_model.as_validated", lambda task, details: Judged(task)

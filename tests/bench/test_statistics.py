@@ -22,7 +22,7 @@ from geotune.metrics.bootstrap import (
     percentile_interval,
     resample_indices,
 )
-from helpers.resampling import DRAWS, mean_of, scipys, windows
+from helpers.resampling import DRAWS, mean_of, scipy_interval, windows
 
 
 def test_seeds_drawn_anew_give_scipys_interval() -> None:
@@ -30,7 +30,7 @@ def test_seeds_drawn_anew_give_scipys_interval() -> None:
     drawn = resample_indices(12, DRAWS, np.random.default_rng(1))
     draws = over_runs(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
     found = estimate(by_seed, draws, 0.95)
-    assert (found.low, found.high) == pytest.approx(scipys(by_seed), abs=0.001)
+    assert (found.low, found.high) == pytest.approx(scipy_interval(by_seed), abs=0.001)
     assert found.mean == pytest.approx(by_seed.mean())
     assert found.spread == pytest.approx(by_seed.std(ddof=1)) and found.runs == 12
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from geotune.boxes.candidate_pairs import Neighbours
+from geotune.boxes.candidate_pairs import BoxIndex
 from geotune.boxes.intersection import intersection
 from geotune.boxes.iou import paired_iou, pairwise_iou
 from geotune.boxes.oriented import as_oriented, canonical, hull
@@ -125,11 +125,11 @@ def test_horizontal_boxes_have_the_iou_of_their_oriented_form(random_boxes: Make
 def test_neighbours_by_tree_and_by_comparing_are_the_same(
     random_boxes: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geotune.boxes.candidate_pairs._CELLS", 1000)
+    monkeypatch.setattr("geotune.boxes.candidate_pairs._COMPARISONS", 1000)
     hulls = torch.from_numpy(hull(random_boxes(300, extent=400)))
-    near = Neighbours(hulls)
-    by_tree = {(i, j) for i, j in zip(*(x.tolist() for x in near.of(hulls[:77])), strict=True)}
+    near = BoxIndex(hulls)
+    by_tree = {(i, j) for i, j in zip(*(x.tolist() for x in near.query(hulls[:77])), strict=True)}
     near.tree = None
-    i, j = near.of(hulls[:77])
+    i, j = near.query(hulls[:77])
     assert by_tree == set(zip(i.tolist(), j.tolist(), strict=True)) and len(by_tree) == len(i)
     assert (i.diff() >= 0).all()

@@ -12,7 +12,7 @@ import torch
 import torchvision.ops
 
 from geotune.boxes import nms as module
-from geotune.boxes.candidate_pairs import Neighbours
+from geotune.boxes.candidate_pairs import BoxIndex
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import to_polygons
@@ -58,12 +58,12 @@ def test_blocks_of_any_size_and_comparing_without_a_tree_keep_the_same(
     monkeypatch.setattr(module, "_PAIRS", 50 * first)
     assert nms(boxes, scores, 0.3, classes).tolist() == expected
 
-    class Comparing(Neighbours):
+    class Comparing(BoxIndex):
         def __init__(self, hulls: torch.Tensor) -> None:
             super().__init__(hulls)
             self.tree = None
 
-    monkeypatch.setattr(module, "Neighbours", Comparing)
+    monkeypatch.setattr(module, "BoxIndex", Comparing)
     assert nms(boxes, scores, 0.3, classes).tolist() == expected
 
 

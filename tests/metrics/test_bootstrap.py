@@ -1,63 +1,63 @@
-"""Intervals of windows drawn anew, held against scipy's bootstrap."""
+"""Bootstrap intervals compared with scipy's."""
 
 import numpy as np
 import pytest
 
 from geotune.metrics.bootstrap import (
     bootstrap,
+    group_by,
     multiplicities,
-    of_units,
     percentile_interval,
     resample_indices,
 )
 from geotune.metrics.state import MetricState
 from geotune.tasks.segment import Segment
-from helpers.resampling import DRAWS, mean_of, scipys, windows
+from helpers.resampling import DRAWS, mean_of, scipy_interval, windows
 
 
-def test_windows_drawn_anew_give_scipys_interval() -> None:
+def test_interval_equals_scipys() -> None:
     values = np.random.default_rng(0).normal(0.6, 0.2, 40)
-    often = multiplicities(resample_indices(40, DRAWS, np.random.default_rng(1)))
-    ours = percentile_interval(bootstrap(mean_of, windows(values), often)["mean"], 0.95)
-    assert ours == pytest.approx(scipys(values), abs=0.002)
+    multiplicity = multiplicities(resample_indices(40, DRAWS, np.random.default_rng(1)))
+    ours = percentile_interval(bootstrap(mean_of, windows(values), multiplicity)["mean"], 0.95)
+    assert ours == pytest.approx(scipy_interval(values), abs=0.002)
 
 
-def test_a_paired_difference_has_scipys_interval_and_is_narrower_than_an_unpaired_one() -> None:
+def test_paired_interval_equals_scipys_and_is_narrower_than_unpaired() -> None:
     rng = np.random.default_rng(3)
     hard = rng.normal(0.5, 0.2, 50)
     one, other = hard + rng.normal(0.02, 0.02, 50), hard + rng.normal(0, 0.02, 50)
-    often = multiplicities(resample_indices(50, DRAWS, np.random.default_rng(1)))
-    draws = [bootstrap(mean_of, windows(values), often)["mean"] for values in (one, other)]
+    multiplicity = multiplicities(resample_indices(50, DRAWS, np.random.default_rng(1)))
+    draws = [bootstrap(mean_of, windows(values), multiplicity)["mean"] for values in (one, other)]
     ours = percentile_interval(draws[0] - draws[1], 0.95)
-    assert ours == pytest.approx(scipys(one, other, paired=True), abs=0.0005)
-    low, high = scipys(one, other)
+    assert ours == pytest.approx(scipy_interval(one, other, paired=True), abs=0.0005)
+    low, high = scipy_interval(one, other)
     assert high - low > 3 * (ours[1] - ours[0])
 
 
-def test_figures_that_are_no_means_follow_from_the_drawn_windows() -> None:
-    """Mean IoU is not the mean of the windows' IoUs: pixels count, wherever they lie."""
+def test_metrics_are_computed_from_the_pooled_windows() -> None:
+    """Mean IoU is computed from all pixels and is not the mean of the windows' IoUs."""
     rng = np.random.default_rng(0)
     metrics = Segment(["a", "b"]).metrics()
-    parts = [MetricState({"confusion": rng.integers(0, 50, (2, 2))}) for _ in range(7)]
-    drawn = resample_indices(7, 25, rng)
-    found = bootstrap(metrics.of, parts, multiplicities(drawn))
-    for i, chosen in enumerate(drawn):
-        expected = metrics.of(MetricState.join([parts[j] for j in chosen]))
-        assert {name: values[i] for name, values in found.items()} == pytest.approx(expected)
+    states = [MetricState({"confusion": rng.integers(0, 50, (2, 2))}) for _ in range(7)]
+    indices = resample_indices(7, 25, rng)
+    results = bootstrap(metrics.compute_from, states, multiplicities(indices))
+    for i, row in enumerate(indices):
+        expected = metrics.compute_from(MetricState.merge([states[j] for j in row]))
+        assert {name: values[i] for name, values in results.items()} == pytest.approx(expected)
 
 
-def test_lists_are_drawn_with_their_windows() -> None:
-    parts = [MetricState(lists={"x": np.arange(n) + 10.0 * n}) for n in (2, 0, 3)]
-    often = np.array([[2, 1, 0], [0, 0, 3]])
+def test_lists_are_resampled_with_their_windows() -> None:
+    states = [MetricState(lists={"x": np.arange(n) + 10.0 * n}) for n in (2, 0, 3)]
+    multiplicity = np.array([[2, 1, 0], [0, 0, 3]])
 
-    def of(parts: MetricState) -> dict[str, float]:
-        x = parts.lists["x"]
+    def compute(state: MetricState) -> dict[str, float]:
+        x = state.lists["x"]
         return {"sum": float(x.sum()), "count": float(len(x))}
 
-    found = bootstrap(of, parts, often)
-    assert found["sum"].tolist() == [82, 279] and found["count"].tolist() == [4, 9]
+    results = bootstrap(compute, states, multiplicity)
+    assert results["sum"].tolist() == [82, 279] and results["count"].tolist() == [4, 9]
 
 
-def test_windows_of_a_scene_are_one_unit() -> None:
-    units = of_units(windows(np.array([1.0, 2.0, 3.0])), ["a", "b", "a"])
+def test_group_by_merges_windows_of_a_scene() -> None:
+    units = group_by(windows(np.array([1.0, 2.0, 3.0])), ["a", "b", "a"])
     assert [float(unit.sums["total"]) for unit in units] == [4, 2]

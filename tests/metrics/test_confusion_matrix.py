@@ -1,4 +1,4 @@
-"""Metrics against counting by hand in numpy and against torchmetrics' own scores."""
+"""Segmentation metrics compared with direct counting in numpy and with torchmetrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_logits(predicted: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(predicted, len(NAMES)).movedim(-1, 1).float()
 
 
-def by_counting(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def count_directly(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     counted = truth != IGNORE
     predicted, truth = predicted[counted], truth[counted]
     ious, f1s = [], []
@@ -51,12 +51,12 @@ shape = (3, 2, 4)
     predicted=arrays(np.int64, shape, elements=classes),
     truth=arrays(np.int64, shape, elements=st.one_of(classes, st.just(IGNORE))),
 )
-def test_metrics_are_those_of_counting(predicted: np.ndarray, truth: np.ndarray) -> None:
+def test_metrics_equal_direct_counting(predicted: np.ndarray, truth: np.ndarray) -> None:
     metrics = Segment(NAMES).metrics()
-    # Batches of unequal size: the metrics are of all pixels, not a mean of means.
+    # Batches of unequal size: metrics are computed over all pixels, not averaged over batches.
     for part in (slice(0, 1), slice(1, 3)):
         metrics.update(as_logits(torch.tensor(predicted[part])), torch.tensor(truth[part]))
-    expected = by_counting(predicted, truth)
+    expected = count_directly(predicted, truth)
     assert list(metrics.compute()) == list(expected)
     assert metrics.compute() == pytest.approx(expected, nan_ok=True)
     matrix = np.zeros((4, 4), dtype=int)
@@ -66,7 +66,7 @@ def test_metrics_are_those_of_counting(predicted: np.ndarray, truth: np.ndarray)
     assert metrics.details()["confusion"] == matrix.tolist()
 
 
-def test_metrics_are_torchmetrics_where_every_class_is_present() -> None:
+def test_metrics_equal_torchmetrics_if_every_class_is_present() -> None:
     generator = torch.Generator().manual_seed(0)
     predicted = torch.randint(4, (2, 16, 16), generator=generator)
     truth = torch.randint(4, (2, 16, 16), generator=generator)
@@ -80,19 +80,19 @@ def test_metrics_are_torchmetrics_where_every_class_is_present() -> None:
     assert [values[f"f1/{name}"] for name in NAMES] == pytest.approx(f1.tolist())
 
 
-def test_a_class_that_occurs_nowhere_is_nan_and_not_in_the_mean() -> None:
+def test_absent_class_is_nan_and_left_out_of_the_mean() -> None:
     metrics = Segment(NAMES).metrics()
     metrics.update(as_logits(torch.tensor([[[0, 1]]])), torch.tensor([[[0, 1]]]))
     values = metrics.compute()
     assert math.isnan(values["iou/cloud"]) and math.isnan(values["f1/cloud"])
     assert values["miou"] == values["f1"] == 1
-    # Once it is predicted where it is not, it counts as a miss.
+    # A false positive makes the class count.
     metrics.update(as_logits(torch.tensor([[[3]]])), torch.tensor([[[0]]]))
     values = metrics.compute()
     assert values["iou/cloud"] == 0 and values["miou"] == pytest.approx((0.5 + 1 + 0) / 3)
 
 
-def test_reset_forgets_and_nothing_counted_is_nan() -> None:
+def test_reset_clears_and_metrics_without_pixels_are_nan() -> None:
     metrics = Segment(NAMES).metrics()
     metrics.update(as_logits(torch.tensor([[[0, 1]]])), torch.tensor([[[0, 0]]]))
     metrics.reset()
@@ -101,8 +101,8 @@ def test_reset_forgets_and_nothing_counted_is_nan() -> None:
     assert sum(map(sum, metrics.details()["confusion"])) == 0
 
 
-def test_processes_add_their_counts() -> None:
-    # What torchmetrics does between processes: stack the states, reduce as declared.
+def test_processes_add_their_confusion_matrices() -> None:
+    # As torchmetrics does across processes: stack the states and apply the declared reduction.
     parts = [Segment(NAMES).metrics() for _ in range(2)]
     whole = Segment(NAMES).metrics()
     generator = torch.Generator().manual_seed(1)
@@ -115,4 +115,4 @@ def test_processes_add_their_counts() -> None:
     assert callable(reduce)
     together = reduce(torch.stack([part.matrix.confmat for part in parts]))
     assert together.tolist() == whole.details()["confusion"]
-    assert not whole.state_dict(), "metrics leave nothing in a checkpoint of weights"
+    assert not whole.state_dict(), "metrics must not appear in checkpoints"

@@ -1,4 +1,4 @@
-"""Average precision against supervision's, pycocotools', and DOTA's rules written out plainly."""
+"""Average precision compared with supervision, pycocotools and a plain DOTA implementation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pycocotools.cocoeval import COCOeval
 from geotune.boxes.oriented import canonical, hull
 from geotune.boxes.polygons import to_polygons
 from geotune.boxes.structures import Detections, GroundTruthObjects
-from geotune.errors import GeotuneError
-from geotune.metrics.average_precision import Curve, Interpolation
+from geotune.metrics.average_precision import Interpolation, PrecisionRecallCurve
 from geotune.metrics.coco_map import CocoMetrics
-from geotune.metrics.detection_metrics import Counts, DetectionMetrics
+from geotune.metrics.detection_metrics import DetectionCounts, DetectionMetrics
 from geotune.metrics.matching import FALSE, IGNORED, match_boxes
+from helpers.errors import raises
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_average_precision.json").read_text())
 CLASSES = ["ship", "harbour"]
@@ -32,37 +32,38 @@ Image = tuple[Detections, GroundTruthObjects]
 
 
 def image_of(values: dict[str, Any], horizontal: bool) -> Image:
-    found, there = torch.tensor(values["found"]).double(), torch.tensor(values["objects"]).double()
+    predicted = torch.tensor(values["found"]).double()
+    truth = torch.tensor(values["objects"]).double()
     if horizontal:
-        found, there = hull(found), hull(there)
+        predicted, truth = hull(predicted), hull(truth)
     return (
-        Detections(found, torch.tensor(values["scores"]), torch.tensor(values["classes"])),
-        GroundTruthObjects(there, torch.tensor(values["object_classes"])),
+        Detections(predicted, torch.tensor(values["scores"]), torch.tensor(values["classes"])),
+        GroundTruthObjects(truth, torch.tensor(values["object_classes"])),
     )
 
 
 def random_images(count: int, seed: int = 0, difficult: float = 0.2) -> list[Image]:
-    """Crowded objects that overlap each other, each tried several times."""
+    """Overlapping objects with several noisy detections each."""
     rng = np.random.default_rng(seed)
     images = []
     for _ in range(count):
         n = int(rng.integers(5, 30))
         sides = rng.uniform(8, 40, (n, 2))
-        there = np.hstack([rng.uniform(0, 150, (n, 2)), sides, rng.uniform(-2, 2, (n, 1))])
-        of = rng.integers(n, size=4 * n)
-        found = there[of] + rng.normal(0, 1, (4 * n, 5)) * [2, 2, 2, 2, 0.1]
-        found[:, 2:4] = np.maximum(found[:, 2:4], 1)
+        truth = np.hstack([rng.uniform(0, 150, (n, 2)), sides, rng.uniform(-2, 2, (n, 1))])
+        source = rng.integers(n, size=4 * n)
+        predicted = truth[source] + rng.normal(0, 1, (4 * n, 5)) * [2, 2, 2, 2, 0.1]
+        predicted[:, 2:4] = np.maximum(predicted[:, 2:4], 1)
         classes = rng.integers(2, size=n)
-        tried = np.where(rng.random(4 * n) < 0.2, 1 - classes[of], classes[of])
+        guesses = np.where(rng.random(4 * n) < 0.2, 1 - classes[source], classes[source])
         images.append(
             (
                 Detections(
-                    canonical(torch.from_numpy(found)),
+                    canonical(torch.from_numpy(predicted)),
                     torch.from_numpy(rng.random(4 * n)).float(),
-                    torch.from_numpy(tried),
+                    torch.from_numpy(guesses),
                 ),
                 GroundTruthObjects(
-                    canonical(torch.from_numpy(there)),
+                    canonical(torch.from_numpy(truth)),
                     torch.from_numpy(classes),
                     torch.from_numpy(rng.random(n) < difficult),
                 ),
@@ -73,25 +74,27 @@ def random_images(count: int, seed: int = 0, difficult: float = 0.2) -> list[Ima
 
 def metrics_of(images: list[Image], **options: Any) -> DetectionMetrics:
     metrics = DetectionMetrics(CLASSES, **options)
-    for found, there in images:
-        metrics.update([found], [there])
+    for predicted, truth in images:
+        metrics.update([predicted], [truth])
     return metrics
 
 
 @pytest.mark.parametrize("kind", ["oriented", "horizontal"])
 @pytest.mark.parametrize("case", range(len(GOLDEN["cases"])))
-def test_average_precision_is_supervisions(kind: str, case: int) -> None:
+def test_average_precision_equals_supervisions(kind: str, case: int) -> None:
     values = GOLDEN["cases"][case]
     images = [image_of(image, kind == "horizontal") for image in values["images"]]
-    found = metrics_of(images, interpolation="coco").compute()
-    # It keeps precision in float32; and hulls may overlap each other, which it matches otherwise.
-    for name, said in values["said"][kind].items():
-        assert found[name] == pytest.approx(said, abs=1e-6 if kind == "oriented" else 5e-3), name
+    metrics = metrics_of(images, interpolation="coco").compute()
+    # supervision stores precision in float32, and matches overlapping hulls differently.
+    for name, expected in values["expected"][kind].items():
+        assert metrics[name] == pytest.approx(expected, abs=1e-6 if kind == "oriented" else 5e-3), (
+            name
+        )
 
 
-def plainly(images: list[Image], k: int, limit: float, eleven_points: bool) -> float:
-    """AP by the rules of DOTA's evaluation, a detection at a time, areas by shapely."""
-    there = [to_polygons(o.boxes[o.classes == k].numpy()) for _, o in images]
+def dota_average_precision(images: list[Image], k: int, limit: float, eleven_points: bool) -> float:
+    """AP by the rules of DOTA's evaluation, one detection at a time, with areas from shapely."""
+    truth = [to_polygons(o.boxes[o.classes == k].numpy()) for _, o in images]
     difficult = [o.ignored()[o.classes == k].tolist() for _, o in images]
     taken: set[tuple[int, int]] = set()
     detections = [
@@ -105,8 +108,8 @@ def plainly(images: list[Image], k: int, limit: float, eleven_points: bool) -> f
     true = false = 0
     points = []
     for _, i, outline in sorted(detections, key=lambda each: -each[0]):
-        shared = shapely.area(shapely.intersection(there[i], outline))
-        ious = shared / (shapely.area(there[i]) + shapely.area(outline) - shared)
+        shared = shapely.area(shapely.intersection(truth[i], outline))
+        ious = shared / (shapely.area(truth[i]) + shapely.area(outline) - shared)
         best = int(np.argmax(ious)) if len(ious) else -1
         if best >= 0 and ious[best] > limit:
             if difficult[i][best]:
@@ -124,19 +127,21 @@ def plainly(images: list[Image], k: int, limit: float, eleven_points: bool) -> f
 
 @pytest.mark.parametrize("interpolation", ["voc07", "area"])
 @pytest.mark.parametrize("limit", [0.5, 0.75])
-def test_average_precision_is_dotas_in_a_crowd_with_difficult_objects(
+def test_average_precision_equals_dotas_with_overlapping_and_difficult_objects(
     interpolation: Any, limit: float
 ) -> None:
     images = random_images(4)
     values = metrics_of(images, interpolation=interpolation).compute()
-    expected = [plainly(images, k, limit, interpolation == "voc07") for k in (0, 1)]
+    expected = [dota_average_precision(images, k, limit, interpolation == "voc07") for k in (0, 1)]
     assert values[f"ap{round(100 * limit)}"] == pytest.approx(np.mean(expected))
     if limit == 0.5:
         assert [values["ap50/ship"], values["ap50/harbour"]] == pytest.approx(expected)
     assert 0.1 < values["ap75"] < values["ap50"] < 1 and 0.1 < values["ap"] < values["ap50"]
 
 
-def test_batches_order_and_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_do_not_depend_on_batches_order_or_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     images = random_images(6)
     expected = metrics_of(images).compute()
     assert metrics_of(images[::-1]).compute() == expected
@@ -145,67 +150,78 @@ def test_batches_order_and_processes_change_nothing(monkeypatch: pytest.MonkeyPa
     assert together.compute() == expected
     parts = [metrics_of(images[:1]), metrics_of(images[1:])]
     monkeypatch.setattr(
-        "geotune.metrics.state.gathered", lambda _: [part.parts() for part in parts]
+        "geotune.metrics.state.all_gather", lambda _: [part.state() for part in parts]
     )
     assert parts[0].compute() == parts[1].compute() == expected
     assert list(expected) == list(together.metric_names) and not together.state_dict()
 
 
-def test_equal_scores_enter_together() -> None:
+def test_equal_scores_enter_the_curve_together() -> None:
     scores = np.array([0.9, 0.5, 0.5, 0.5])
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 1, 3]):
-        curve = Curve.of(scores[order], np.array([True, False, True, False])[order], 2)
+        curve = PrecisionRecallCurve.from_scores(
+            scores[order], np.array([True, False, True, False])[order], 2
+        )
         assert curve.scores.tolist() == [0.9, 0.5]
-        assert curve.true.tolist() == [1, 2] and curve.false.tolist() == [0, 2]
-        assert curve.average() == 0.5 * 1 + 0.5 * 0.5
-        assert curve.best() in (0.9, 0.5) and curve.f1.tolist() == pytest.approx([2 / 3, 2 / 3])
+        assert curve.true_positives.tolist() == [1, 2]
+        assert curve.false_positives.tolist() == [0, 2]
+        assert curve.average_precision() == 0.5 * 1 + 0.5 * 0.5
+        assert curve.best_threshold() in (0.9, 0.5) and curve.f1.tolist() == pytest.approx(
+            [2 / 3, 2 / 3]
+        )
 
 
 @pytest.mark.parametrize("interpolation", ["area", "voc07", "coco"])
-def test_figures_are_the_averages_of_the_curves(interpolation: Interpolation) -> None:
+def test_metrics_equal_the_average_precision_of_the_curves(interpolation: Interpolation) -> None:
     images = random_images(20, seed=3)
     rounded = [
-        (replace(found, scores=found.scores.round(decimals=1)), there) for found, there in images
+        (replace(predicted, scores=predicted.scores.round(decimals=1)), truth)
+        for predicted, truth in images
     ]
-    for each in (images, rounded):  # with scores in common, too
+    for each in (images, rounded):  # distinct scores, and tied ones
         metrics = metrics_of(each, interpolation=interpolation)
-        figures, curves = metrics.compute(), metrics.curves(0.5)
+        values, curves = metrics.compute(), metrics.curves(0.5)
         for name in CLASSES:
-            assert figures[f"ap50/{name}"] == pytest.approx(curves[name].average(interpolation))
+            expected = curves[name].average_precision(interpolation)
+            assert values[f"ap50/{name}"] == pytest.approx(expected)
 
 
-def test_the_three_ways_to_read_a_curve() -> None:
-    curve = Curve.of(np.array([0.9, 0.8, 0.7]), np.ones(3, dtype=bool), 8)
-    assert curve.average("voc07") == pytest.approx(4 / 11)
-    assert curve.average("coco") == pytest.approx(38 / 101)
-    assert curve.average("area") == pytest.approx(3 / 8)
+def test_interpolations_by_hand() -> None:
+    curve = PrecisionRecallCurve.from_scores(np.array([0.9, 0.8, 0.7]), np.ones(3, dtype=bool), 8)
+    assert curve.average_precision("voc07") == pytest.approx(4 / 11)
+    assert curve.average_precision("coco") == pytest.approx(38 / 101)
+    assert curve.average_precision("area") == pytest.approx(3 / 8)
 
 
-def test_counts_are_those_above_the_score() -> None:
+def test_counts_include_detections_at_or_above_the_score() -> None:
     box = torch.tensor([[10.0, 10, 8, 4, 0.3], [40, 10, 8, 4, 1], [70, 10, 8, 4, 0]])
-    found = Detections(
+    predicted = Detections(
         box[[0, 0, 1, 2]], torch.tensor([0.9, 0.6, 0.5, 0.4]), torch.tensor([0, 0, 0, 1])
     )
-    there = GroundTruthObjects(box, torch.tensor([0, 0, 0]), torch.tensor([False, False, True]))
-    metrics = metrics_of([(found, there)])
-    assert metrics.counts(0.9)["ship"] == Counts(1, 0, 1)
-    assert metrics.counts(0.6)["ship"] == Counts(1, 1, 1), "the second of one object is false"
-    assert metrics.counts(0)["ship"] == Counts(2, 1, 0)
-    assert metrics.counts(0.95) == {"ship": Counts(0, 0, 2), "harbour": Counts(0, 0, 0)}
-    assert metrics.counts(0)["harbour"] == Counts(0, 1, 0)
+    truth = GroundTruthObjects(box, torch.tensor([0, 0, 0]), torch.tensor([False, False, True]))
+    metrics = metrics_of([(predicted, truth)])
+    assert metrics.counts(0.9)["ship"] == DetectionCounts(1, 0, 1)
+    # a second detection of the same object is a false positive
+    assert metrics.counts(0.6)["ship"] == DetectionCounts(1, 1, 1)
+    assert metrics.counts(0)["ship"] == DetectionCounts(2, 1, 0)
+    assert metrics.counts(0.95) == {
+        "ship": DetectionCounts(0, 0, 2),
+        "harbour": DetectionCounts(0, 0, 0),
+    }
+    assert metrics.counts(0)["harbour"] == DetectionCounts(0, 1, 0)
     values = metrics.compute()
     assert math.isnan(values["ap50/harbour"]) and values["ap50"] == values["ap50/ship"]
 
 
-def test_matches_name_the_object_for_drawing() -> None:
+def test_match_boxes_returns_object_indices() -> None:
     box = torch.tensor([[10.0, 10, 8, 4, 0.3], [40, 10, 8, 4, 1], [70, 10, 8, 4, 0]])
     scores, classes = torch.tensor([0.1, 0.6, 0.5, 0.4]), torch.tensor([0, 0, 0, 1])
-    there = GroundTruthObjects(box, torch.tensor([0, 0, 1]), torch.tensor([False, True, False]))
-    found = match_boxes(Detections(box[[0, 0, 1, 0]], scores, classes), there, [0.5])
-    assert found[:, 0].tolist() == [FALSE, 0, IGNORED, FALSE]
+    truth = GroundTruthObjects(box, torch.tensor([0, 0, 1]), torch.tensor([False, True, False]))
+    matches = match_boxes(Detections(box[[0, 0, 1, 0]], scores, classes), truth, [0.5])
+    assert matches[:, 0].tolist() == [FALSE, 0, IGNORED, FALSE]
 
 
-def test_nothing_found_nothing_there_and_no_image() -> None:
+def test_metrics_without_detections_objects_or_images() -> None:
     nothing = Detections(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     empty = GroundTruthObjects(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64))
     one = GroundTruthObjects(torch.tensor([[1.0, 1, 2, 1, 0]]), torch.tensor([1]))
@@ -219,14 +235,14 @@ def test_nothing_found_nothing_there_and_no_image() -> None:
     assert math.isnan(metrics.compute()["ap"])
 
 
-def test_boxes_and_what_goes_with_them_have_to_fit() -> None:
-    with pytest.raises(GeotuneError, match=r"\(N, 5\) oriented"):
+def test_mismatched_box_shapes_are_errors() -> None:
+    with raises("boxes-invalid", mentions=[(2, 8)]):
         GroundTruthObjects(torch.zeros(2, 8), torch.zeros(2))
-    with pytest.raises(GeotuneError, match="scores has the shape"):
+    with raises("boxes-invalid", mentions=["scores", (3,)]):
         Detections(torch.zeros(2, 5), torch.zeros(3), torch.zeros(2))
 
 
-def test_coco_average_precision_is_pycocotools() -> None:
+def test_coco_average_precision_equals_pycocotools() -> None:
     images = [
         (
             Detections(hull(d.boxes).float(), d.scores, d.classes),
@@ -234,9 +250,9 @@ def test_coco_average_precision_is_pycocotools() -> None:
         )
         for d, o in random_images(5, seed=3)
     ]
-    metrics = CocoMetrics([*CLASSES, "never there"])
+    metrics = CocoMetrics([*CLASSES, "absent"])
     metrics.update(*([each[k] for each in images] for k in (0, 1)))
-    found = metrics.compute()
+    values = metrics.compute()
     annotations, results = [], []
     for i, (d, o) in enumerate(images):
         for box, k, crowd in zip(o.boxes.tolist(), o.classes.tolist(), o.ignored(), strict=True):
@@ -262,19 +278,19 @@ def test_coco_average_precision_is_pycocotools() -> None:
         evaluation.accumulate()
         evaluation.summarize()
     names = ["coco_ap", "coco_ap50", "coco_ap75", "coco_ap_small", "coco_ap_medium"]
-    assert [found[name] for name in names] == pytest.approx(evaluation.stats[:5], abs=1e-6)
-    assert math.isnan(found["coco_ap/never there"]) and math.isnan(found["coco_ap_large"]) == (
+    assert [values[name] for name in names] == pytest.approx(evaluation.stats[:5], abs=1e-6)
+    assert math.isnan(values["coco_ap/absent"]) and math.isnan(values["coco_ap_large"]) == (
         evaluation.stats[5] < 0
     )
-    each = [found[f"coco_ap/{name}"] for name in CLASSES]
-    assert np.mean(each) == pytest.approx(found["coco_ap"], abs=1e-6)
-    assert tuple(found) == metrics.metric_names
+    by_class = [values[f"coco_ap/{name}"] for name in CLASSES]
+    assert np.mean(by_class) == pytest.approx(values["coco_ap"], abs=1e-6)
+    assert tuple(values) == metrics.metric_names
 
 
-def test_coco_refuses_oriented_boxes_and_resets() -> None:
+def test_coco_metrics_reject_oriented_boxes_and_reset() -> None:
     metrics = CocoMetrics(CLASSES)
     ((d, o),) = random_images(1)
-    with pytest.raises(GeotuneError, match="DetectionMetrics"):
+    with raises("box-type-unsupported"):
         metrics.update([d], [o])
     metrics.update(
         [Detections(hull(d.boxes), d.scores, d.classes)],

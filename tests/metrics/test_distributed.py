@@ -1,4 +1,4 @@
-"""Figures of several processes together."""
+"""Gathering across processes."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import sys
 import torch, torch.distributed as distributed
 import pytest
 
-from geotune.metrics.distributed import gathered
+from geotune.metrics.distributed import all_gather
 rank = int(sys.argv[1])
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-assert gathered([rank, "a"] if rank else []) == [1, "a"]
-assert gathered([rank]) == [0, 1]
+assert all_gather([rank, "a"] if rank else []) == [1, "a"]
+assert all_gather([rank]) == [0, 1]
 distributed.destroy_process_group()
 """
 
 
-def test_one_process_has_its_own() -> None:
+def test_single_process_returns_its_own_items() -> None:
     assert all_gather((1, 2)) == [1, 2]
 
 
 @pytest.mark.slow
-def test_two_processes_have_both_in_order_though_one_is_empty(tmp_path: Path) -> None:
+def test_items_of_two_processes_are_in_rank_order(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT]
     source = str(Path(__file__).parents[2] / "src")
     started = [
         subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "meet")],
+            [*command, str(rank), str(tmp_path / "rendezvous")],
             env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)

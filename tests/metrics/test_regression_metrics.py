@@ -1,4 +1,4 @@
-"""Regression and counting: losses, metrics against numpy, and units that do not matter."""
+"""Regression and counting: losses, metrics compared with numpy, and invariance to units."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from geotune.metrics.regression_metrics import LOSSES, PAIRS, Pairs, ValueMetrics, loss_of
+from geotune.metrics.regression_metrics import (
+    LOSSES,
+    MAX_PAIRS,
+    PairReservoir,
+    ValueMetrics,
+    regression_loss,
+)
 from geotune.tasks.density import Density
 from geotune.tasks.regress import Regress
 
@@ -19,7 +25,7 @@ NAN = math.nan
 
 
 def batch(seed: int = 0, mean: float = 0.0, std: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Standardised outputs `(4, 1, 8, 8)` and labels of some unit `(4, 8, 8)`, some unknown."""
+    """Standardised outputs `(4, 1, 8, 8)` and labels `(4, 8, 8)`, some of them NaN."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.randn(4, 8, 8, generator=rng)
     outputs = labels.unsqueeze(1) + 0.3 * torch.randn(4, 1, 8, 8, generator=rng) + 0.1
@@ -29,10 +35,10 @@ def batch(seed: int = 0, mean: float = 0.0, std: float = 1.0) -> tuple[Tensor, T
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_unknown_pixels_neither_count_nor_get_a_gradient(kind: str) -> None:
+def test_nan_labels_add_neither_loss_nor_gradient(kind: str) -> None:
     outputs, labels = batch()
     x = outputs.squeeze(1).clone().requires_grad_()
-    loss = loss_of(kind, x, labels)
+    loss = regression_loss(kind, x, labels)
     loss.backward()
     counted = ~torch.isnan(labels)
     expected = LOSSES[kind](outputs.squeeze(1)[counted], labels[counted])
@@ -42,12 +48,12 @@ def test_unknown_pixels_neither_count_nor_get_a_gradient(kind: str) -> None:
 
 def test_losses_by_hand() -> None:
     outputs, labels = torch.tensor([0.0, 0.5, 3.0]), torch.tensor([0.0, 0.0, 0.0])
-    assert float(loss_of("l1", outputs, labels)) == pytest.approx(3.5 / 3)
-    assert float(loss_of("l2", outputs, labels)) == pytest.approx(9.25 / 3)
-    assert float(loss_of("huber", outputs, labels)) == pytest.approx((0.125 + 2.5) / 3)
+    assert float(regression_loss("l1", outputs, labels)) == pytest.approx(3.5 / 3)
+    assert float(regression_loss("l2", outputs, labels)) == pytest.approx(9.25 / 3)
+    assert float(regression_loss("huber", outputs, labels)) == pytest.approx((0.125 + 2.5) / 3)
 
 
-def test_a_window_without_labels_has_no_loss_and_a_graph() -> None:
+def test_loss_without_labels_is_zero_with_a_graph() -> None:
     x = torch.randn(1, 1, 4, 4, requires_grad=True)
     for task in (Regress(), Density()):
         loss = task.loss(x, torch.full((1, 4, 4), NAN))
@@ -57,7 +63,7 @@ def test_a_window_without_labels_has_no_loss_and_a_graph() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(mean=st.floats(-300, 300), std=st.floats(0.01, 1000), seed=st.integers(0, 9))
-def test_the_loss_does_not_depend_on_the_unit_and_metrics_follow_it(
+def test_loss_is_independent_of_the_unit_and_metrics_scale_with_it(
     mean: float, std: float, seed: int
 ) -> None:
     plain, (outputs, labels) = Regress(), batch(seed)
@@ -74,7 +80,7 @@ def test_the_loss_does_not_depend_on_the_unit_and_metrics_follow_it(
         assert there[name] == pytest.approx(here[name] * std, rel=0.05, abs=0.02 * std)
 
 
-def test_metrics_are_those_of_all_numbers_together() -> None:
+def test_metrics_equal_numpy_over_all_batches() -> None:
     task = Regress(mean=290.0, std=5.0)
     metrics, found, known = task.metrics(), [], []
     for seed in range(5):
@@ -96,30 +102,30 @@ def test_metrics_are_those_of_all_numbers_together() -> None:
     assert metrics.details() == {"pairs": []}
 
 
-def test_one_number_has_no_r2() -> None:
+def test_r2_of_one_value_is_nan() -> None:
     metrics = ValueMetrics()
     metrics.update(torch.tensor([2.0]), torch.tensor([1.0]))
     values = metrics.compute()
     assert math.isnan(values["r2"]) and values["mae"] == values["bias"] == 1
 
 
-def test_images_have_numbers_and_rows() -> None:
+def test_image_level_regression_returns_table_rows() -> None:
     task = Regress("image", "height", "m", mean=10.0, std=2.0)
-    answers = task.answers(torch.tensor([[0.0], [1.5]]))
+    answers = task.postprocess(torch.tensor([[0.0], [1.5]]))
     assert task.rows(answers) == [{"height": 10.0}, {"height": 13.0}]
     assert task.score(torch.tensor([[1.5]]), torch.tensor([12.0])) == -1
-    assert task.product == "table" and Regress().product == "values"
+    assert task.output_kind == "table" and Regress().output_kind == "values"
 
 
-def test_pairs_are_a_uniform_sample_in_any_order_of_batches() -> None:
-    pairs = Pairs()
+def test_pair_reservoir_is_a_uniform_sample() -> None:
+    pairs = PairReservoir()
     for start in range(0, 50_000, 500):
         x = torch.arange(start, start + 500).float()
         pairs.add(x, x + 1)
     kept = pairs.kept
-    assert kept.shape == (PAIRS, 2) and (kept[:, 1] - kept[:, 0] == 1).all()
-    assert len(kept[:, 0].unique()) == PAIRS
-    shares = torch.histc(kept[:, 0], 5, 0, 50_000) / PAIRS
+    assert kept.shape == (MAX_PAIRS, 2) and (kept[:, 1] - kept[:, 0] == 1).all()
+    assert len(kept[:, 0].unique()) == MAX_PAIRS
+    shares = torch.histc(kept[:, 0], 5, 0, 50_000) / MAX_PAIRS
     assert ((shares - 0.2).abs() < 0.04).all()
 
 
@@ -132,7 +138,7 @@ def test_counts_by_hand() -> None:
     metrics.update(outputs, densities)
     metrics.update(outputs[:1], torch.full((1, 2, 2), NAN))
     values = metrics.compute()
-    # counted 2.5 and -1, labelled 3 and 0: what has no data is not counted
+    # predicted 2.5 and -1, labelled 3 and 0; nodata is left out
     assert values == pytest.approx(
         {
             "mae": 0.75,
@@ -148,5 +154,5 @@ def test_counts_by_hand() -> None:
     assert task.score(outputs[:1], densities[:1]) == -0.5
 
 
-def test_without_windows_there_is_nothing_to_tell() -> None:
+def test_count_metrics_without_windows_are_nan() -> None:
     assert all(math.isnan(value) for value in Density().metrics().compute().values())

@@ -1,4 +1,4 @@
-"""What single windows add to the figures, put together again."""
+"""Merging the metric states of windows, and the file that holds them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from geotune.boxes.detector_output import DetectorOutput
-from geotune.boxes.structures import Detections
+from geotune.boxes.structures import Detections, DetectorOutput
 from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
 from geotune.tasks.base import Task
@@ -31,11 +30,11 @@ def masks() -> Batch:
     return torch.randn(WINDOWS, len(NAMES), 8, 8), truth
 
 
-def one_each() -> Batch:
+def multiclass() -> Batch:
     return torch.randn(WINDOWS, len(NAMES)), torch.randint(0, len(NAMES), (WINDOWS,))
 
 
-def several_each() -> Batch:
+def multilabel() -> Batch:
     return torch.randn(WINDOWS, len(NAMES)), torch.randint(0, 2, (WINDOWS, len(NAMES))).float()
 
 
@@ -50,7 +49,7 @@ def objects(columns: int) -> Batch:
         corner = 20 * torch.rand(count, 2)
         return torch.cat([corner, corner + 20], dim=1)[:, :columns]
 
-    found = [
+    detections = [
         Detections(boxes(n), torch.rand(n), torch.randint(0, len(NAMES), (n,)))
         for n in (9, 0, 4, 7, 30)
     ]
@@ -62,13 +61,13 @@ def objects(columns: int) -> Batch:
         }
         for n in (5, 3, 0, 6, 9)
     ]
-    return DetectorOutput({}, found), truth
+    return DetectorOutput({}, detections), truth
 
 
 CASES: dict[str, tuple[Task, Callable[[], Batch]]] = {
     "segment": (TASKS["segment"](NAMES), masks),
-    "classify": (TASKS["classify"](NAMES), one_each),
-    "several": (TASKS["classify"](NAMES, multilabel=True), several_each),
+    "classify": (TASKS["classify"](NAMES), multiclass),
+    "multilabel": (TASKS["classify"](NAMES, multilabel=True), multilabel),
     "regress": (TASKS["regress"](mean=300.0, std=5.0), values),
     "density": (TASKS["density"](), values),
     "boxes": (TASKS["detect"](NAMES), lambda: objects(4)),
@@ -86,13 +85,13 @@ def case(request: pytest.FixtureRequest) -> tuple[Task, Batch]:
     return task, make()
 
 
-def one_by_one(task: Task, batch: Batch) -> list[MetricState]:
-    parts = []
+def window_states(task: Task, batch: Batch) -> list[MetricState]:
+    states = []
     for i in range(WINDOWS):
         metrics = task.metrics()
         metrics.update(batch[0][i : i + 1], batch[1][i : i + 1])
-        parts.append(metrics.parts())
-    return parts
+        states.append(metrics.state())
+    return states
 
 
 def close(a: dict[str, float], b: dict[str, float]) -> bool:
@@ -102,45 +101,48 @@ def close(a: dict[str, float], b: dict[str, float]) -> bool:
     )
 
 
-def test_windows_put_together_give_the_figures_of_all(case: tuple[Task, Batch]) -> None:
+def test_merged_window_states_equal_one_pass(case: tuple[Task, Batch]) -> None:
     task, batch = case
     metrics = task.metrics()
-    nothing = metrics.parts()
-    parts = one_by_one(task, batch)
+    empty = metrics.state()
+    states = window_states(task, batch)
     metrics.update(*batch)
     expected = metrics.compute()
     assert math.isfinite(expected[task.main_metric])
-    assert close(metrics.of(MetricState.join(parts)), expected)
-    assert close(metrics.of(MetricState.join([nothing, *parts[::-1]])), expected)
-    assert close(metrics.of(metrics.parts()), expected)
+    assert close(metrics.compute_from(MetricState.merge(states)), expected)
+    assert close(metrics.compute_from(MetricState.merge([empty, *states[::-1]])), expected)
+    assert close(metrics.compute_from(metrics.state()), expected)
 
 
-def test_a_window_drawn_twice_counts_twice(case: tuple[Task, Batch]) -> None:
+def test_a_window_merged_twice_counts_twice(case: tuple[Task, Batch]) -> None:
     task, batch = case
-    parts = one_by_one(task, batch)
+    states = window_states(task, batch)
     metrics = task.metrics()
     for i in (0, 3, 3):
         metrics.update(batch[0][i : i + 1], batch[1][i : i + 1])
-    assert close(metrics.of(MetricState.join([parts[0], parts[3], parts[3]])), metrics.compute())
+    assert close(
+        metrics.compute_from(MetricState.merge([states[0], states[3], states[3]])),
+        metrics.compute(),
+    )
 
 
-def test_they_outlast_a_file(case: tuple[Task, Batch], tmp_path: Path) -> None:
+def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> None:
     task, batch = case
-    parts = one_by_one(task, batch)
+    states = window_states(task, batch)
     kept = WindowParts(
         tuple(f"a (0, {i})" for i in range(WINDOWS)),
         ("a",) * WINDOWS,
         ("north",) * WINDOWS,
         np.array([(0, i) for i in range(WINDOWS)]),
         np.array([0.5, math.nan, 1, 1, 1]),
-        tuple(parts),
+        tuple(states),
     )
     kept.save(tmp_path / "windows.npz")
     read = WindowParts.load(tmp_path / "windows.npz")
     assert (read.names, read.scenes, read.groups) == (kept.names, kept.scenes, kept.groups)
     np.testing.assert_array_equal(read.places, kept.places)
     np.testing.assert_array_equal(read.scores, kept.scores)
-    for one, other in zip(read.parts, parts, strict=True):
+    for one, other in zip(read.parts, states, strict=True):
         for mine, theirs in ((one.sums, other.sums), (one.lists, other.lists)):
             assert mine.keys() == theirs.keys()
             for name, array in mine.items():
@@ -148,7 +150,7 @@ def test_they_outlast_a_file(case: tuple[Task, Batch], tmp_path: Path) -> None:
                 assert array.dtype == theirs[name].dtype
 
 
-def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+def test_invalid_window_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "windows.npz"
     with pytest.raises(GeotuneError, match=r"windows.npz: is not there; run geotune test"):
         WindowParts.load(path)

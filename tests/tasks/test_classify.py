@@ -1,4 +1,4 @@
-"""Classification of images: losses by hand, metrics against their definitions."""
+"""Image classification: losses by hand, metrics compared with their definitions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import torch.nn.functional as F
 from geotune.config.task_options import Classify as ClassifySection
 from geotune.config.task_options import Density as DensitySection
 from geotune.config.task_options import Regress as RegressSection
-from geotune.errors import GeotuneError
 from geotune.tasks.base import Task
 from geotune.tasks.classify import Classify
 from geotune.tasks.registry import TASKS
+from helpers.errors import raises
 
 NAMES = ["forest", "river", "town", "never"]
 
 
-def batch(several: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(multilabel: bool) -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 4, generator=rng)
-    if several:
+    if multilabel:
         labels = (torch.rand(40, 4, generator=rng) < 0.4).float()
         labels[:, 3] = 0
         return logits + 2 * labels - 1, labels
@@ -34,16 +34,18 @@ def batch(several: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return logits + F.one_hot(labels, 4), labels
 
 
-def f1(truth: Any, found: Any) -> float:
+def f1(truth: Any, predicted: Any) -> float:
     """The harmonic mean of precision and recall."""
-    precision, recall = (truth & found).sum() / found.sum(), (truth & found).sum() / truth.sum()
+    hits = (truth & predicted).sum()
+    precision, recall = hits / predicted.sum(), hits / truth.sum()
     return float(2 * precision * recall / (precision + recall))
 
 
-def average_precision(truth: Any, shares: Any) -> float:
-    """The mean of the precision at each right image, the surest first."""
-    right = truth[np.argsort(-shares)] > 0
-    return float((right.cumsum() / np.arange(1, len(right) + 1))[right].mean())
+def average_precision(truth: Any, probs: Any) -> float:
+    """The mean of the precision at each positive, in order of descending probability."""
+    positive = truth[np.argsort(-probs)] > 0
+    precision = positive.cumsum() / np.arange(1, len(positive) + 1)
+    return float(precision[positive].mean())
 
 
 def test_losses_by_hand() -> None:
@@ -52,74 +54,71 @@ def test_losses_by_hand() -> None:
     assert float(Classify(NAMES[:2]).loss(logits, labels)) == pytest.approx(-log_p[0])
     smooth = Classify(NAMES[:2], label_smoothing=0.2).loss(logits, labels)
     assert float(smooth) == pytest.approx(-0.9 * log_p[0] - 0.1 * log_p[1])
-    several = Classify(NAMES[:2], [1.0, 3.0], multilabel=True)
-    both = several.loss(logits, torch.tensor([[1.0, 0.0]]))
+    multilabel = Classify(NAMES[:2], [1.0, 3.0], multilabel=True)
+    both = multilabel.loss(logits, torch.tensor([[1.0, 0.0]]))
     assert float(both) == pytest.approx((-log_p[0] + 3 * math.log(2)) / 2)
 
 
-def test_metrics_of_one_class() -> None:
-    logits, labels = batch(several=False)
+def test_multiclass_metrics_equal_their_definitions() -> None:
+    logits, labels = batch(multilabel=False)
     task = Classify(NAMES)
-    counter: Any = task.metrics()
-    counter.update(logits[:15], labels[:15])
-    counter.update(logits[15:], labels[15:])
-    values, truth, found = counter.compute(), labels.numpy(), logits.argmax(1).numpy()
+    metrics: Any = task.metrics()
+    metrics.update(logits[:15], labels[:15])
+    metrics.update(logits[15:], labels[15:])
+    values, truth, predicted = metrics.compute(), labels.numpy(), logits.argmax(1).numpy()
     assert tuple(values) == task.metric_names
-    assert values["accuracy"] == pytest.approx((truth == found).mean())
-    each = np.array([f1(truth == k, found == k) for k in range(3)])
+    assert values["accuracy"] == pytest.approx((truth == predicted).mean())
+    each = np.array([f1(truth == k, predicted == k) for k in range(3)])
     assert [values[f"f1/{name}"] for name in NAMES[:3]] == pytest.approx(each.tolist())
-    assert values["f1"] == pytest.approx(each.mean()), "a class that never is has no part in it"
+    assert values["f1"] == pytest.approx(each.mean()), "absent classes are left out of the mean"
     assert math.isnan(values["f1/never"])
-    matrix = [[((truth == r) & (found == c)).sum() for c in range(4)] for r in range(4)]
-    assert counter.details()["confusion"] == matrix
+    matrix = [[((truth == r) & (predicted == c)).sum() for c in range(4)] for r in range(4)]
+    assert metrics.details()["confusion"] == matrix
 
 
-def test_metrics_of_several_classes() -> None:
-    logits, labels = batch(several=True)
+def test_multilabel_metrics_equal_their_definitions() -> None:
+    logits, labels = batch(multilabel=True)
     task = Classify(NAMES, multilabel=True)
-    counter: Any = task.metrics()
-    counter.update(logits[:15], labels[:15])
-    counter.update(logits[15:], labels[15:])
-    values, shares = counter.compute(), logits.sigmoid().numpy()
-    truth, found = labels.numpy(), shares > 0.5
+    metrics: Any = task.metrics()
+    metrics.update(logits[:15], labels[:15])
+    metrics.update(logits[15:], labels[15:])
+    values, probs = metrics.compute(), logits.sigmoid().numpy()
+    truth, predicted = labels.numpy(), probs > 0.5
     assert set(values) == set(task.metric_names)
-    each = [average_precision(truth[:, k], shares[:, k]) for k in range(3)]
+    each = [average_precision(truth[:, k], probs[:, k]) for k in range(3)]
     assert [values[f"ap/{name}"] for name in NAMES[:3]] == pytest.approx(each, abs=1e-5)
     assert values["ap"] == pytest.approx(np.mean(each), abs=1e-5)
-    each = [f1(truth[:, k] > 0, found[:, k]) for k in range(3)]
+    each = [f1(truth[:, k] > 0, predicted[:, k]) for k in range(3)]
     assert [values[f"f1/{name}"] for name in NAMES[:3]] == pytest.approx(each)
-    assert values["accuracy"] == pytest.approx((truth == found).mean())
-    (right_no, wrong_yes), (wrong_no, right_yes) = counter.details()["decisions"][0]
-    assert (
-        right_yes + wrong_no == truth[:, 0].sum()
-        and wrong_yes == (found & (truth == 0))[:, 0].sum()
-    )
-    assert right_no + wrong_yes + wrong_no + right_yes == 40
+    assert values["accuracy"] == pytest.approx((truth == predicted).mean())
+    (tn, fp), (fn, tp) = metrics.details()["decisions"][0]
+    assert tp + fn == truth[:, 0].sum() and fp == (predicted & (truth == 0))[:, 0].sum()
+    assert tn + fp + fn + tp == 40
 
 
-def test_answers_rows_and_scores() -> None:
+def test_postprocess_rows_and_score() -> None:
     logits = torch.tensor([[2.0, 0.0, -2.0]])
-    one, several = Classify(NAMES[:3]), Classify(NAMES[:3], multilabel=True)
-    shares = one.answers(logits.bfloat16())
-    assert shares.dtype == torch.float32 and float(shares.sum()) == pytest.approx(1)
-    [row] = one.rows(shares)
+    multiclass, multilabel = Classify(NAMES[:3]), Classify(NAMES[:3], multilabel=True)
+    probs = multiclass.postprocess(logits.bfloat16())
+    assert probs.dtype == torch.float32 and float(probs.sum()) == pytest.approx(1)
+    [row] = multiclass.rows(probs)
     assert row["label"] == "forest" and list(row) == ["label", *NAMES[:3]]
-    assert one.score(logits, torch.tensor([1])) == pytest.approx(float(shares[0, 1]))
-    assert several.rows(several.answers(logits + 0.1))[0]["labels"] == "forest;river"
-    assert several.rows(several.answers(logits - 9))[0]["labels"] == ""
-    score = several.score(logits, torch.tensor([[1.0, 0.0, 0.0]]))
+    assert multiclass.score(logits, torch.tensor([1])) == pytest.approx(float(probs[0, 1]))
+    assert multilabel.rows(multilabel.postprocess(logits + 0.1))[0]["labels"] == "forest;river"
+    assert multilabel.rows(multilabel.postprocess(logits - 9))[0]["labels"] == ""
+    score = multilabel.score(logits, torch.tensor([[1.0, 0.0, 0.0]]))
     assert score == pytest.approx((0.8808 + 0.5 + 0.8808) / 3, abs=1e-3)
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(GeotuneError, match="at least 2"):
+def test_wrong_number_of_classes_or_weights_is_an_error() -> None:
+    with raises("class-count-invalid", key="task.classes", mentions=[1]):
         Classify(["one"])
-    with pytest.raises(GeotuneError, match="3 values for 2 classes"):
+    with raises("class-count-invalid", key="task.class_weights", mentions=[3, 2]):
         Classify(["a", "b"], [1, 2, 3])
 
 
 @pytest.mark.parametrize("section", [ClassifySection, RegressSection, DensitySection])
-def test_a_section_has_the_names_and_defaults_of_its_task(section: Any) -> None:
+def test_task_parameters_equal_the_recipe_options(section: Any) -> None:
     fields = {k: f for k, f in section.model_fields.items() if k != "kind"}
     parameters = inspect.signature(TASKS[section.model_fields["kind"].default]).parameters
     assert set(parameters) == set(fields)
@@ -139,11 +138,9 @@ def test_a_section_has_the_names_and_defaults_of_its_task(section: Any) -> None:
         (TASKS["segment"](NAMES), (2, 4, 16, 16)),
     ],
 )
-def test_every_task_keeps_its_contract_on_its_own_example(
-    task: Task, shape: tuple[int, ...]
-) -> None:
-    """One window's share of outputs and targets has a score, a loss and metrics."""
-    example = task.example(16)
+def test_task_contract_on_its_example_targets(task: Task, shape: tuple[int, ...]) -> None:
+    """Loss, metrics, score and predictions for targets of the example's shape."""
+    example = task.example_targets(16)
     targets = torch.cat([example, example])
     outputs = torch.randn(shape, requires_grad=True)
     assert shape[1] == task.num_outputs
@@ -157,7 +154,7 @@ def test_every_task_keeps_its_contract_on_its_own_example(
     assert set(task.lower_is_better) <= set(task.metric_names)
     assert math.isfinite(task.score(outputs.detach()[:1], targets[:1]))
     assert len(task.predict(outputs.detach())) == 2
-    assert task.answers(outputs.detach()).shape[0] == 2
-    if task.product == "table":
-        rows = task.rows(task.answers(outputs.detach()))  # type: ignore[attr-defined]
+    assert task.postprocess(outputs.detach()).shape[0] == 2
+    if task.output_kind == "table":
+        rows = task.rows(task.postprocess(outputs.detach()))  # type: ignore[attr-defined]
         assert len(rows) == 2

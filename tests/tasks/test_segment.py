@@ -1,4 +1,4 @@
-"""Segmentation: losses against independent ones, ignored pixels, reading of logits."""
+"""Segmentation: losses compared with independent ones, ignored pixels, postprocessing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geotune.config.task_options import Segment as SegmentSection
-from geotune.errors import GeotuneError
 from geotune.tasks.segment import Segment
 from geotune.types import IGNORE
+from helpers.errors import raises
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 NAMES = ["background", "water", "field"]
@@ -32,7 +32,7 @@ def batch(ignored: float = 0.2, classes: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def golden_batch() -> tuple[Tensor, Tensor]:
-    """Numbers that no random generator's version can change."""
+    """Values that do not depend on a random generator."""
     steps = torch.arange(2 * 3 * 5 * 4, dtype=torch.float64)
     logits = (3 * torch.sin(1.7 * steps)).float().view(2, 3, 5, 4)
     masks = (torch.arange(2 * 5 * 4) * 7 % 11 % 3).view(2, 5, 4)
@@ -41,7 +41,7 @@ def golden_batch() -> tuple[Tensor, Tensor]:
 
 
 # ---------------------------------------------------------------- losses
-def test_cross_entropy_is_torchs() -> None:
+def test_cross_entropy_equals_torchs() -> None:
     logits, masks = batch()
     weights = [0.2, 3.0, 1.0]
     plain = F.cross_entropy(logits, masks, ignore_index=IGNORE)
@@ -52,7 +52,7 @@ def test_cross_entropy_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("ignored", [0.0, 0.2])
-def test_dice_is_smps_where_every_class_is_present(ignored: float) -> None:
+def test_dice_equals_smps_if_every_class_is_present(ignored: float) -> None:
     logits, masks = batch(ignored)
     theirs = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE, eps=1e-12)(
         logits, masks.clone()
@@ -60,15 +60,15 @@ def test_dice_is_smps_where_every_class_is_present(ignored: float) -> None:
     assert Segment(NAMES, "dice").loss(logits, masks).item() == pytest.approx(theirs.item())
 
 
-def test_focal_is_smps_without_class_weights() -> None:
+def test_focal_equals_smps_without_class_weights() -> None:
     logits, masks = batch(ignored=0.0, classes=2)
     theirs = smp.losses.FocalLoss("binary", gamma=2)(logits[:, 1] - logits[:, 0], masks)
     ours = Segment(NAMES[:2], "focal").loss(logits, masks)
     assert ours.item() == pytest.approx(theirs.item())
 
 
-def test_dice_by_hand_leaves_out_the_class_that_is_absent() -> None:
-    # One row of three pixels, the last one ignored; the third class is nowhere.
+def test_dice_by_hand_leaves_out_absent_classes() -> None:
+    # One row of three pixels, the last one ignored; the third class is absent.
     probs = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.1, 0.8]])
     logits = probs.log().T.reshape(1, 3, 1, 3)
     masks = torch.tensor([[[0, 1, IGNORE]]])
@@ -86,7 +86,7 @@ def test_focal_by_hand_with_class_weights() -> None:
     assert loss.item() == pytest.approx(expected)
 
 
-def test_a_sum_is_the_sum_of_its_terms() -> None:
+def test_combined_loss_is_the_sum_of_its_terms() -> None:
     logits, masks = batch()
     parts = [Segment(NAMES, term).loss(logits, masks).item() for term in ("ce", "dice", "focal")]
     assert Segment(NAMES, "ce + dice+focal").loss(logits, masks).item() == pytest.approx(sum(parts))
@@ -112,7 +112,7 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(loss: str) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_batch_with_every_pixel_ignored_gives_zero_with_a_graph(loss: str) -> None:
+def test_loss_is_zero_with_a_graph_if_every_pixel_is_ignored(loss: str) -> None:
     logits, masks = batch()
     logits.requires_grad_()
     value = Segment(NAMES, loss).loss(logits, torch.full_like(masks, IGNORE))
@@ -122,7 +122,7 @@ def test_a_batch_with_every_pixel_ignored_gives_zero_with_a_graph(loss: str) -> 
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_loss_is_float32_under_autocast_and_falls_with_training(loss: str) -> None:
+def test_loss_is_float32_under_autocast_and_decreases_along_its_gradient(loss: str) -> None:
     logits, masks = batch()
     task = Segment(NAMES, loss)
     exact = task.loss(logits.bfloat16().float(), masks)
@@ -153,7 +153,7 @@ def test_golden_losses() -> None:
 
 
 # ---------------------------------------------------------------- construction
-def test_parameters_have_the_names_and_defaults_of_the_recipe() -> None:
+def test_task_parameters_equal_the_recipe_options() -> None:
     fields = {k: f for k, f in SegmentSection.model_fields.items() if k != "kind"}
     parameters = inspect.signature(Segment).parameters
     assert set(parameters) == set(fields)
@@ -162,33 +162,36 @@ def test_parameters_have_the_names_and_defaults_of_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "code", "key", "mentions"),
     [
-        ({"classes": NAMES, "loss": "ce+jaccard"}, "task.loss names 'jaccard'.*ce, dice, focal"),
-        ({"classes": NAMES, "loss": ""}, "task.loss names ''"),
-        ({"classes": NAMES, "class_weights": [1.0]}, "1 values for 3 classes"),
-        ({"classes": ["ship"]}, "has 1 classes, expected 2 to 255"),
-        ({"classes": [str(i) for i in range(256)]}, "has 256 classes"),
+        ({"loss": "ce+jaccard"}, "recipe-invalid", "task.loss", ["'jaccard'", "ce, dice, focal"]),
+        ({"loss": ""}, "recipe-invalid", "task.loss", ["''"]),
+        ({"class_weights": [1.0]}, "class-count-invalid", "task.class_weights", [1, 3]),
+        ({"classes": ["ship"]}, "class-count-invalid", "task.classes", [1, "2 to 255"]),
+        ({"classes": [""] * 256}, "class-count-invalid", "task.classes", [256]),
     ],
 )
-def test_what_does_not_fit_is_refused(values: dict[str, object], message: str) -> None:
-    with pytest.raises(GeotuneError, match=message):
+def test_invalid_options_are_errors(
+    values: dict[str, object], code: str, key: str, mentions: list[object]
+) -> None:
+    values = {"classes": NAMES, **values}
+    with raises(code, key=key, mentions=mentions):
         Segment(**values)  # type: ignore[arg-type]
 
 
-# ---------------------------------------------------------------- reading logits
-def test_predict_and_answers() -> None:
+# ---------------------------------------------------------------- postprocessing
+def test_predict_and_postprocess() -> None:
     logits, _ = batch()
     task = Segment(NAMES)
     assert task.num_outputs == 3
-    classes, probabilities = task.predict(logits.bfloat16()), task.answers(logits.bfloat16())
+    classes, probabilities = task.predict(logits.bfloat16()), task.postprocess(logits.bfloat16())
     assert classes.dtype == torch.uint8 and classes.shape == (2, 9, 7)
     assert probabilities.dtype == torch.float32
     assert torch.allclose(probabilities.sum(1), torch.ones(2, 9, 7))
     assert torch.equal(probabilities.argmax(1), classes.long())
 
 
-def test_the_score_of_a_window_is_the_mean_over_classes_that_occur() -> None:
+def test_window_score_is_the_mean_over_present_classes() -> None:
     predicted = torch.tensor([[[0, 0, 1, 1]]])
     mask = torch.tensor([[[0, 1, 1, IGNORE]]])
     logits = 10.0 * F.one_hot(predicted, 3).permute(0, 3, 1, 2)

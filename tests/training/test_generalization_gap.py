@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from geotune.training.generalization_gap import RegionGap, region_gap
-from helpers.resampling import mean_of, scipys, windows
+from helpers.resampling import mean_of, scipy_interval, windows
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def test_the_interval_of_a_gap_is_scipys() -> None:
     assert found is not None and found.seen_in == "training"
     assert (found.seen_regions, found.unseen_regions) == (["bern"], ["oslo"])
     assert found.unseen["mean"] == pytest.approx(unseen.mean())
-    assert found.intervals["mean"] == pytest.approx(scipys(unseen, seen), abs=0.015)
+    assert found.intervals["mean"] == pytest.approx(scipy_interval(unseen, seen), abs=0.015)
     again = gap_of(Windows({"bern": seen}), Windows({"lima": seen}), Windows({"oslo": unseen}))
     assert again == found
 

@@ -140,7 +140,7 @@ class Planner:
             micro = micro_batch(train.batch_size, train.accumulate_steps, self.world)
             kept = predict_kept(model, recipe, example, micro)
             example["features"] = kept.features
-        targets = self._task.example(window)
+        targets = self._task.example_targets(window)
         step = training_step(self._task, train, example, targets, world=self.world)
         self.batch_norm |= any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training

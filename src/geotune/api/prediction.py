@@ -120,9 +120,9 @@ def predict_run(
 
     built = load_adapter(run, weights, backbone=backbone)
     require_dates(sources, built.backbone.timesteps)
-    if probabilities and built.task.product != "classes":
+    if probabilities and built.task.output_kind != "classes":
         raise GeotuneError(
-            f"--probabilities: is for maps of classes, but {run} gives {built.task.product}"
+            f"--probabilities: is for maps of classes, but {run} gives {built.task.output_kind}"
         )
     options: dict[str, Any] = {
         "bands": built.normalization.bands,
@@ -136,9 +136,9 @@ def predict_run(
         "probabilities": probabilities,
         "polygons": polygons,
     }
-    if built.task.product == "objects":
+    if built.task.output_kind == "objects":
         maps["scores"] = _least_scores(folder, built, score)
-    return PRODUCTS[built.task.product](built, sources, out, progress, options, **maps)
+    return PRODUCTS[built.task.output_kind](built, sources, out, progress, options, **maps)
 
 
 def _by_modality(scenes: Sequence[str]) -> Patterns:
@@ -200,7 +200,7 @@ def _value_maps(
             out,
             quantity=task.classes[0],
             unit=task.unit,
-            summed=task.summed,
+            summed=task.report_total,
             name=name,
             progress=_named(progress, name),
             **options,
@@ -276,7 +276,7 @@ PRODUCTS: dict[str, Callable[..., list[Predicted]]] = {
     "table": _table,
     "objects": _objects,
 }
-"""By `Task.product`: what writes it."""
+"""By `Task.output_kind`: what writes it."""
 
 
 def _answering(built: BuiltModel, device: Any) -> Callable[..., Any]:
@@ -284,7 +284,7 @@ def _answering(built: BuiltModel, device: Any) -> Callable[..., Any]:
     model = built.model.to(device).eval()
 
     def answer(images: Any, **known: Any) -> Any:
-        return built.task.answers(model(images, **known))
+        return built.task.postprocess(model(images, **known))
 
     return answer
 

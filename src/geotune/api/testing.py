@@ -54,7 +54,7 @@ def test_run(
             precision=recipe.train.precision,
         )
         tested = measure(data.test)
-        gap = region_gap(data, tested, measure, task.metrics().of)
+        gap = region_gap(data, tested, measure, task.metrics().compute_from)
         metrics = folder.read_json("metrics")
         metrics["test"] = tested.metrics
         metrics["regions"]["test"] = tested.regions

@@ -28,7 +28,7 @@ from geotune.bench.statistics import (
 from geotune.bench.suite import Compare
 from geotune.config import parse_sections
 from geotune.factory.build_model import build_task, with_val_threshold
-from geotune.metrics.bootstrap import Floats, bootstrap, multiplicities, of_units, resample_indices
+from geotune.metrics.bootstrap import Floats, bootstrap, group_by, multiplicities, resample_indices
 from geotune.metrics.state import MetricState
 from geotune.training.run_dir import RunDir
 from geotune.training.window_metrics import WindowParts
@@ -269,7 +269,7 @@ def _drawn(
     """Figures of some windows of a run, or of their scenes, drawn anew."""
     units = [windows.parts[i] for i in chosen]
     if how.unit == "scene":
-        units = of_units(units, [windows.scenes[i] for i in chosen])
+        units = group_by(units, [windows.scenes[i] for i in chosen])
     often = draws.often(tuple(windows.names[i] for i in chosen), len(units))
     return bootstrap(of, units, often)
 
@@ -277,7 +277,7 @@ def _drawn(
 def _figures_of(run: Path) -> Callable[[MetricState], dict[str, float]]:
     """What makes figures of a run's windows; its card knows all that its task was told."""
     task = build_task(parse_sections(load_adapter_config(run).sections, str(run)))
-    return with_val_threshold(task, RunDir(run).details("val")).metrics().of
+    return with_val_threshold(task, RunDir(run).details("val")).metrics().compute_from
 
 
 def _line(name: str, its: _Runs, reference: _Runs, goal: Objective, draws: _Draws) -> MethodSummary:

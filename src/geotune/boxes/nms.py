@@ -14,7 +14,7 @@ import torch
 import torchvision.ops
 from torch import Tensor
 
-from geotune.boxes.candidate_pairs import Neighbours
+from geotune.boxes.candidate_pairs import BoxIndex
 from geotune.boxes.iou import paired_iou
 from geotune.boxes.oriented import HORIZONTAL, as_oriented, hull
 from geotune.errors import GeotuneError
@@ -60,14 +60,14 @@ def _apart(hulls: Tensor, classes: Tensor | None) -> Tensor:
 
 def _survivors(boxes: Tensor, hulls: Tensor, threshold: float) -> np.ndarray:
     """Which of oriented boxes, best first, stay: `(N)` bool."""
-    neighbours = Neighbours(hulls)
+    neighbours = BoxIndex(hulls)
     areas = boxes[:, 2] * boxes[:, 3]
     alive = np.ones(len(boxes), dtype=bool)
     start, size = 0, _FIRST
     while start < len(boxes):
         block = torch.from_numpy(start + np.flatnonzero(alive[start : start + size]))
         block = block.to(boxes.device)
-        row, j = neighbours.of(hulls[block])
+        row, j = neighbours.query(hulls[block])
         found = len(row)
         i = block[row]
         counts = (j > i) & torch.from_numpy(alive).to(boxes.device)[j]

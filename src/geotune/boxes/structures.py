@@ -1,7 +1,8 @@
-"""What is found in an image and what is there: boxes or points with classes."""
+"""Labelled objects, detections and detector outputs: boxes or points with classes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,8 @@ class GroundTruthObjects:
     Attributes:
         boxes: `(N, 5)` oriented, `(N, 4)` horizontal (`oriented.py`), or points `(N, 2)`.
         classes: `(N)` int64.
-        difficult: `(N)` bool: labelled, but neither to be found nor wrong to find. None: no object
-            is.
+        difficult: `(N)` bool: objects that count neither as found nor as missed, as in VOC and
+            DOTA; None if there are none.
     """
 
     boxes: Tensor
@@ -30,7 +31,7 @@ class GroundTruthObjects:
         _check(self.boxes, classes=self.classes, difficult=self.difficult)
 
     def ignored(self) -> Tensor:
-        """`difficult`, or as many False."""
+        """`difficult`, or all False."""
         if self.difficult is None:
             return torch.zeros_like(self.classes, dtype=torch.bool)
         return self.difficult
@@ -38,11 +39,11 @@ class GroundTruthObjects:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, in any order.
+    """The detections of one image, in any order.
 
     Attributes:
-        boxes: as those of `GroundTruthObjects`.
-        scores: `(N)`, higher is surer.
+        boxes: as in `GroundTruthObjects`.
+        scores: `(N)`, higher is more confident.
         classes: `(N)` int64.
     """
 
@@ -53,20 +54,39 @@ class Detections:
     def __post_init__(self) -> None:
         _check(self.boxes, classes=self.classes, scores=self.scores)
 
-    def __getitem__(self, which: Tensor | slice) -> Detections:
-        """Those of a mask, of indices or of a slice."""
-        return Detections(self.boxes[which], self.scores[which], self.classes[which])
+    def __getitem__(self, index: Tensor | slice) -> Detections:
+        """Select by a mask, indices or a slice."""
+        return Detections(self.boxes[index], self.scores[index], self.classes[index])
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """Losses and detections of a batch; `[i : i + 1]` selects one image.
+
+    Attributes:
+        losses: scalar losses of the whole batch by name; empty without targets or after slicing.
+        detections: the detections of each image, best first; empty in training mode.
+    """
+
+    losses: Mapping[str, Tensor]
+    detections: Sequence[Detections]
+
+    def __getitem__(self, index: slice) -> DetectorOutput:
+        """Select images."""
+        return DetectorOutput({}, self.detections[index])
 
 
 def _check(boxes: Tensor, **others: Tensor | None) -> None:
     if boxes.dim() != 2 or boxes.shape[1] not in (POINT, HORIZONTAL, ORIENTED):
         raise GeotuneError(
-            f"boxes have the shape {tuple(boxes.shape)}, expected (N, 5) oriented, "
-            "(N, 4) horizontal or (N, 2) points"
+            f"boxes have shape {tuple(boxes.shape)}, expected (N, 5) for oriented boxes, "
+            "(N, 4) for horizontal boxes or (N, 2) for points",
+            code="boxes-invalid",
         )
     for name, values in others.items():
         if values is not None and values.shape != boxes.shape[:1]:
             raise GeotuneError(
-                f"{name} has the shape {tuple(values.shape)} for {len(boxes)} boxes, "
-                f"expected ({len(boxes)},)"
+                f"{name} has shape {tuple(values.shape)} for {len(boxes)} boxes, "
+                f"expected ({len(boxes)},)",
+                code="boxes-invalid",
             )

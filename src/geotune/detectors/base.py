@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from geotune.boxes.detector_output import DetectorOutput
+from geotune.boxes.structures import DetectorOutput
 from geotune.types import FeatureMaps
 
 Targets = Sequence[Mapping[str, Tensor]]

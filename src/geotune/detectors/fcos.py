@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from geotune.boxes.box_losses import giou_loss, probiou_loss
-from geotune.boxes.detector_output import DetectorOutput
+from geotune.boxes.structures import DetectorOutput
 from geotune.detectors.anchors import grid_centers
 from geotune.detectors.assigner import BACKGROUND, NEITHER, GroundTruth, num_positives
 from geotune.detectors.base import Targets, group_norm, init_head_conv

@@ -10,7 +10,7 @@ import torchvision.ops
 from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from geotune.boxes.detector_output import DetectorOutput
+from geotune.boxes.structures import DetectorOutput
 from geotune.detectors.anchors import ASPECT_RATIOS, anchors
 from geotune.detectors.assigner import NEITHER, GroundTruth, match_by_iou, num_positives
 from geotune.detectors.base import Targets, group_norm

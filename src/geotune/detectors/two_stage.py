@@ -3,7 +3,7 @@
     maps -- anchors --> proposals --.   which of many places hold something, and where about
       '--- features of each --------+--> class and box of each
 
-The stages differ between horizontal and oriented boxes only in how they tell boxes (`TwoStageConfig`).
+The stages differ between horizontal and oriented boxes only in their box coders (`TwoStageConfig`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torchvision.ops
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.iou import pairwise_iou
 from geotune.boxes.oriented import hull
+from geotune.boxes.structures import DetectorOutput
 from geotune.detectors.anchors import ASPECT_RATIOS, anchors
 from geotune.detectors.assigner import NEITHER, GroundTruth, match_by_iou, sample_proposals
 from geotune.detectors.base import Targets, init_head_conv

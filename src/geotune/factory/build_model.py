@@ -145,7 +145,7 @@ def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
     `details` are those of the validation's metrics.
     """
     if isinstance(task, Detect) and "threshold" in details:
-        return task.judged_from(details["threshold"])
+        return task.with_score_threshold(details["threshold"])
     return task
 
 

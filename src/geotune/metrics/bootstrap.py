@@ -1,7 +1,7 @@
-"""How much figures owe to which windows they were measured on: windows are drawn anew.
+"""Bootstrap resampling of evaluation windows (Efron and Tibshirani, 1993).
 
-As often as there are windows, with replacement (Efron and Tibshirani, 1993). What is drawn may be
-scenes, too, where the windows of one are alike.
+Windows, or scenes if the windows of a scene are alike, are resampled with replacement to estimate
+how much a metric depends on the choice of windows.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ Floats = NDArray[np.float64]
 
 
 def resample_indices(count: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices `(draws, count)`, with replacement."""
+    """Indices `(draws, count)`, sampled with replacement."""
     return rng.integers(count, size=(draws, count))
 
 
-def multiplicities(drawn: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each of `count` was drawn, `(draws, count)`, of indices of that shape."""
-    draws, count = drawn.shape
-    places = drawn + count * np.arange(draws)[:, None]
-    return np.bincount(places.ravel(), minlength=draws * count).reshape(draws, count)
+def multiplicities(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each unit occurs in each resample, `(draws, count)`, from indices of that shape."""
+    draws, count = indices.shape
+    bins = indices + count * np.arange(draws)[:, None]
+    return np.bincount(bins.ravel(), minlength=draws * count).reshape(draws, count)
 
 
 def bootstrap(
-    of: Callable[[MetricState], dict[str, float]],
+    compute: Callable[[MetricState], dict[str, float]],
     units: Sequence[MetricState],
-    often: NDArray[np.int64],
+    multiplicity: NDArray[np.int64],
 ) -> dict[str, Floats]:
-    """Every figure of a run on windows drawn anew, `(draws,)` by name.
+    """Every metric on every resample, `(draws,)` by name.
 
     Args:
-        of: makes figures, as `Metrics.of`.
-        units: what is drawn, windows or scenes.
-        often: how often each of them was drawn, `(draws, units)`.
+        compute: computes metrics from a state, as `Metrics.compute_from`.
+        units: the states of what is resampled, windows or scenes.
+        multiplicity: how often each unit occurs in each resample, `(draws, units)`.
     """
     sums = {
-        name: np.tensordot(often, np.stack([unit.sums[name] for unit in units]), axes=1)
+        name: np.tensordot(multiplicity, np.stack([unit.sums[name] for unit in units]), axes=1)
         for name in units[0].sums
     }
-    lists = MetricState.join(units).lists
-    whose = {
+    lists = MetricState.merge(units).lists
+    unit_of_row = {
         name: np.repeat(np.arange(len(units)), [len(unit.lists[name]) for unit in units])
         for name in lists
     }
-    found = []
-    for i, count in enumerate(often):
-        rows = {n: np.repeat(array, count[whose[n]], axis=0) for n, array in lists.items()}
-        found.append(of(MetricState({name: array[i] for name, array in sums.items()}, rows)))
-    return {name: np.array([figures[name] for figures in found]) for name in found[0]}
+    results = []
+    for i, count in enumerate(multiplicity):
+        rows = {n: np.repeat(array, count[unit_of_row[n]], axis=0) for n, array in lists.items()}
+        results.append(compute(MetricState({name: array[i] for name, array in sums.items()}, rows)))
+    return {name: np.array([metrics[name] for metrics in results]) for name in results[0]}
 
 
 def percentile_interval(draws: Floats, level: float) -> tuple[float, float]:
-    """The percentile interval of draws; NaN where there are none."""
+    """The percentile interval of draws, ignoring NaN; NaN if all draws are."""
     known = draws[~np.isnan(draws)]
     if not len(known):
         return math.nan, math.nan
@@ -66,9 +66,9 @@ def percentile_interval(draws: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def of_units(parts: Sequence[MetricState], names: Sequence[str]) -> list[MetricState]:
-    """Windows joined by a name of each, such as their scene, in the order of the names."""
+def group_by(states: Sequence[MetricState], names: Sequence[str]) -> list[MetricState]:
+    """States merged by name, such as their scene's, in order of first appearance."""
     by_name: dict[str, list[MetricState]] = {}
-    for part, name in zip(parts, names, strict=True):
-        by_name.setdefault(name, []).append(part)
-    return [MetricState.join(each) for each in by_name.values()]
+    for state, name in zip(states, names, strict=True):
+        by_name.setdefault(name, []).append(state)
+    return [MetricState.merge(group) for group in by_name.values()]

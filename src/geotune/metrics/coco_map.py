@@ -1,4 +1,4 @@
-"""COCO's average precision of horizontal boxes, by pycocotools through torchmetrics."""
+"""COCO average precision of horizontal boxes, by pycocotools through torchmetrics."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NAMES = {
 
 
 class CocoMetrics(nn.Module):
-    """AP as COCO defines it, for comparison with published figures.
+    """COCO average precision, for comparison with published results.
 
-    At most 100 detections an image count, the best; small objects have an area below 32^2 pixels,
-    large ones above 96^2. `difficult` objects are COCO's crowds.
+    Uses the 100 highest-scoring detections of each image. Small objects have an area below 32^2
+    pixels, large ones above 96^2. `difficult` objects are treated as COCO's crowds.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -35,29 +35,30 @@ class CocoMetrics(nn.Module):
 
         super().__init__()
         self.classes = tuple(classes)
-        # Its own levels are float32's, some of which COCO's recalls do not reach.
+        # torchmetrics' default levels are rounded to float32 and differ from COCO's.
         self.metric = MeanAveragePrecision(
             class_metrics=True,
             iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
             rec_thresholds=np.linspace(0, 1, 101).tolist(),
         )
-        self.metric.warn_on_many_detections = False  # the cap is COCO's, and said above
+        self.metric.warn_on_many_detections = False  # COCO's own cap
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of what `compute` gives."""
+        """The names that `compute` returns."""
         return (*_NAMES, *(f"coco_ap/{name}" for name in self.classes))
 
     @torch.no_grad()
     def update(
         self, detections: Sequence[Detections], objects: Sequence[GroundTruthObjects]
     ) -> None:
-        """Count images of horizontal boxes. Raises `GeotuneError` for others."""
+        """Add images with horizontal boxes. Raises `GeotuneError` for other boxes."""
         for boxes in [d.boxes for d in detections] + [o.boxes for o in objects]:
             if boxes.shape[1] != HORIZONTAL:
                 raise GeotuneError(
-                    f"COCO's AP was given boxes of {boxes.shape[1]} columns, expected horizontal "
-                    "ones (4 columns); use DetectionMetrics for oriented ones"
+                    f"COCO metrics: boxes have {boxes.shape[1]} columns, expected 4 (horizontal "
+                    "boxes); use DetectionMetrics for oriented boxes",
+                    code="box-type-unsupported",
                 )
         self.metric.update(
             [{"boxes": d.boxes, "scores": d.scores, "labels": d.classes} for d in detections],
@@ -68,19 +69,19 @@ class CocoMetrics(nn.Module):
         )
 
     def compute(self) -> dict[str, float]:
-        """Figures over all images and classes, and `coco_ap/<class>`; NaN where nothing is."""
+        """Metrics over all images and classes, and `coco_ap/<class>`; NaN without objects."""
         computed: dict[str, Tensor] = self.metric.compute()
-        values = {name: _value(computed[theirs]) for name, theirs in _NAMES.items()}
-        each = dict.fromkeys(range(len(self.classes)), math.nan)
+        values = {name: _value(computed[key]) for name, key in _NAMES.items()}
+        by_class = dict.fromkeys(range(len(self.classes)), math.nan)
         classes, aps = computed["classes"].reshape(-1), computed["map_per_class"].reshape(-1)
         if len(classes):
-            each |= {int(k): _value(ap) for k, ap in zip(classes, aps, strict=True)}
-        return values | {f"coco_ap/{name}": each[k] for k, name in enumerate(self.classes)}
+            by_class |= {int(k): _value(ap) for k, ap in zip(classes, aps, strict=True)}
+        return values | {f"coco_ap/{name}": by_class[k] for k, name in enumerate(self.classes)}
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Discard all images."""
         self.metric.reset()
 
 
-def _value(figure: Tensor) -> float:
-    return float(figure) if figure >= 0 else math.nan  # -1: nothing to average
+def _value(metric: Tensor) -> float:
+    return float(metric) if metric >= 0 else math.nan  # torchmetrics returns -1 if undefined

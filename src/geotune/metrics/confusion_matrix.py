@@ -1,7 +1,7 @@
-"""Figures that follow from one confusion matrix, and the matrix gathered over batches.
+"""Metrics from a confusion matrix, and segmentation metrics that accumulate one.
 
-Rows are truth and columns are prediction, both in class order. A class that is neither in the
-truth nor in the prediction has no IoU and no F1: they are NaN and left out of the means.
+Rows are true classes and columns predicted ones. For a class that occurs in neither, IoU and F1 are
+NaN and left out of the means.
 """
 
 from __future__ import annotations
@@ -17,38 +17,37 @@ from geotune.types import IGNORE
 
 
 def iou(matrix: Tensor) -> Tensor:
-    """IoU of each class `(K)` from a matrix `(K, K)`: `tp / (tp + fp + fn)`, NaN where absent."""
+    """IoU of each class `(K)` from a matrix `(K, K)`: `tp / (tp + fp + fn)`."""
     matrix = _exact(matrix)
     hits = matrix.diagonal()
     return hits / (matrix.sum(0) + matrix.sum(1) - hits)
 
 
 def f1(matrix: Tensor) -> Tensor:
-    """F1 of each class `(K)` from a matrix `(K, K)`: `2 tp / (2 tp + fp + fn)`, NaN if absent."""
+    """F1 of each class `(K)` from a matrix `(K, K)`: `2 tp / (2 tp + fp + fn)`."""
     matrix = _exact(matrix)
     return 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
 
 
 def accuracy(matrix: Tensor) -> Tensor:
-    """Share of counted pixels with the right class; NaN where no pixel was counted."""
+    """Share of correct predictions; NaN if the matrix is empty."""
     matrix = _exact(matrix)
     return matrix.diagonal().sum() / matrix.sum()
 
 
 def _exact(matrix: Tensor) -> Tensor:
-    # On the CPU: not every accelerator has float64, and counts outgrow float32.
+    # On the CPU: some accelerators lack float64, and float32 cannot hold large counts exactly.
     return matrix.cpu().double()
 
 
 class SegmentMetrics(nn.Module):
-    """Metrics of a map of classes over all pixels seen since the last `reset`.
+    """Semantic segmentation metrics over all pixels since the last `reset`, across all processes.
 
-    The only state is a confusion matrix, a sum: over several processes the metrics are those
-    of all pixels together, not a mean of means.
+    The state is one confusion matrix, so metrics are those of all pixels, not means over batches.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        """`classes` name the rows, in the order of their indices."""
+        """`classes`: names by index."""
         from torchmetrics.classification import MulticlassConfusionMatrix  # takes seconds
 
         super().__init__()
@@ -59,23 +58,22 @@ class SegmentMetrics(nn.Module):
 
     @torch.no_grad()
     def update(self, logits: Tensor, masks: Tensor) -> None:
-        """Count logits `(B, K, H, W)` against masks `(B, H, W)`; `IGNORE` is not counted."""
+        """Add logits `(B, K, H, W)` and masks `(B, H, W)`; pixels labelled `IGNORE` are skipped."""
         self.matrix.update(logits.argmax(dim=1), masks)
 
     def compute(self) -> dict[str, float]:
-        """`miou`, `f1` (its mean), `accuracy`, and `iou/<class>` and `f1/<class>`.
+        """`miou`, `f1` (mean over classes), `accuracy`, `iou/<class>` and `f1/<class>`."""
+        return self.compute_from(
+            MetricState({"confusion": self.matrix.compute().numpy(force=True)})
+        )
 
-        Classes in neither truth nor prediction are NaN and not in the means.
-        """
-        return self.of(MetricState({"confusion": self.matrix.compute().numpy(force=True)}))
-
-    def parts(self) -> MetricState:
-        """`confusion`, `(K, K)`: a sum."""
+    def state(self) -> MetricState:
+        """Sum `confusion` `(K, K)`."""
         return MetricState({"confusion": self.matrix.confmat.numpy(force=True).copy()})
 
-    def of(self, parts: MetricState) -> dict[str, float]:
-        """The figures of a confusion matrix."""
-        matrix = torch.from_numpy(parts.sums["confusion"])
+    def compute_from(self, state: MetricState) -> dict[str, float]:
+        """See `Metrics`."""
+        matrix = torch.from_numpy(state.sums["confusion"])
         ious, f1s = iou(matrix), f1(matrix)
         values = {
             "miou": float(ious.nanmean()),
@@ -87,9 +85,9 @@ class SegmentMetrics(nn.Module):
         return values
 
     def details(self) -> dict[str, Any]:
-        """`confusion`: counted pixels by true class (rows) and predicted class (columns)."""
+        """`confusion`: pixels by true class (rows) and predicted class (columns)."""
         return {"confusion": self.matrix.compute().tolist()}
 
     def reset(self) -> None:
-        """Forget all pixels."""
+        """Discard all pixels."""
         self.matrix.reset()

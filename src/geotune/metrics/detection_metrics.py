@@ -1,4 +1,4 @@
-"""DOTA-style average precision of oriented and horizontal boxes, and counts, over all images."""
+"""DOTA-style average precision and detection counts of oriented and horizontal boxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geotune.boxes.structures import Detections, GroundTruthObjects
-from geotune.metrics.average_precision import Curve, Interpolation, average_precision
+from geotune.metrics.average_precision import Interpolation, PrecisionRecallCurve, average_precision
 from geotune.metrics.matching import FALSE, IGNORED, match_boxes
 from geotune.metrics.state import Accumulator, MetricState
 
@@ -21,8 +21,8 @@ THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Detections that found an object, detections that did not, and objects not found."""
+class DetectionCounts:
+    """Numbers of true positives, false positives and false negatives."""
 
     true: int
     false: int
@@ -30,125 +30,128 @@ class Counts:
 
 
 class DetectionMetrics(nn.Module):
-    """Average precision of all images seen since the last `reset`.
+    """Average precision over all images since the last `reset`, across all processes.
 
-    Matching is that of `match_boxes`: `difficult` objects are neither found nor missed, and no
-    detection is too many. Several processes give the figures of all images together; what computes
-    has to be called by each of them.
+    Detections are matched by `match_boxes`: `difficult` objects count as neither found nor missed,
+    and the number of detections is not limited. `compute`, `curves` and `counts` are collectives:
+    every process must call them.
     """
 
     def __init__(self, classes: Sequence[str], interpolation: Interpolation = "area") -> None:
-        """`classes` by index; `interpolation` as `Curve.average` takes it."""
+        """`classes`: names by index; `interpolation`: see `average_precision`."""
         super().__init__()
         self.classes = tuple(classes)
         self.interpolation = interpolation
-        nothing = np.zeros(0, dtype=np.int64)
+        empty = np.zeros(0, dtype=np.int64)
         lists: dict[str, NDArray[Any]] = {
             "scores": np.zeros(0, dtype=np.float32),
-            "classes": nothing,
-            "found": nothing.reshape(0, len(THRESHOLDS)),
+            "classes": empty,
+            "found": empty.reshape(0, len(THRESHOLDS)),
         }
-        self.tally = Accumulator(
+        self.accumulator = Accumulator(
             MetricState({"objects": np.zeros(len(self.classes), dtype=np.int64)}, lists)
         )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of what `compute` gives."""
-        each = [f"{figure}/{name}" for figure in ("ap50", "ap") for name in self.classes]
-        return ("ap50", "ap75", "ap", *each)
+        """The names that `compute` returns."""
+        by_class = [f"{metric}/{name}" for metric in ("ap50", "ap") for name in self.classes]
+        return ("ap50", "ap75", "ap", *by_class)
 
     @torch.no_grad()
     def update(
         self, detections: Sequence[Detections], objects: Sequence[GroundTruthObjects]
     ) -> None:
-        """Count images; a whole image at a time."""
-        for found, there in zip(detections, objects, strict=True):
-            counted = there.classes[~there.ignored()].cpu()
+        """Add images, one `Detections` and one `GroundTruthObjects` each."""
+        for predicted, truth in zip(detections, objects, strict=True):
+            counted = truth.classes[~truth.ignored()].cpu()
             objects_by_class = torch.bincount(counted, minlength=len(self.classes)).numpy()
             lists = {
-                "scores": found.scores.float().numpy(force=True),
-                "classes": found.classes.numpy(force=True),
-                "found": match_boxes(found, there, THRESHOLDS),
+                "scores": predicted.scores.float().numpy(force=True),
+                "classes": predicted.classes.numpy(force=True),
+                "found": match_boxes(predicted, truth, THRESHOLDS),
             }
-            self.tally.add(MetricState({"objects": objects_by_class}, lists))
+            self.accumulator.add(MetricState({"objects": objects_by_class}, lists))
 
     def compute(self) -> dict[str, float]:
         """`ap50`, `ap75` and `ap` (the mean over IoU 0.5, 0.55, .. 0.95), and by class.
 
-        Classes without an object that counts are NaN and not in the means.
+        Classes without objects are NaN and left out of the means; `difficult` ones do not count.
         """
-        return self.of(self.tally.together())
+        return self.compute_from(self.accumulator.gather())
 
-    def parts(self) -> MetricState:
-        """How many `objects` each class has, `(K)`, and of every detection what it is.
+    def state(self) -> MetricState:
+        """Sum `objects` `(K)`: objects of each class. Lists: one row for each detection.
 
-        Its `scores` and `classes` `(N)`, and what it `found` at each of `THRESHOLDS`, `(N, T)`, as
-        `match_boxes` says it.
+        `scores` and `classes` `(N)`, and `found` `(N, T)`, the result of `match_boxes` at each of
+        `THRESHOLDS`.
         """
-        return self.tally.parts()
+        return self.accumulator.state()
 
-    def of(self, parts: MetricState) -> dict[str, float]:
-        """The figures of such detections."""
-        table = np.array([self._averages(parts, k) for k in range(len(self.classes))])
+    def compute_from(self, state: MetricState) -> dict[str, float]:
+        """See `Metrics`."""
+        table = np.array([self._average_precisions(state, k) for k in range(len(self.classes))])
         table = table.reshape(len(self.classes), len(THRESHOLDS))
         ap50, ap75, ap = table[:, 0], table[:, THRESHOLDS.index(0.75)], table.mean(axis=1)
         values = {"ap50": _mean(ap50), "ap75": _mean(ap75), "ap": _mean(ap)}
         values |= {f"ap50/{n}": float(v) for n, v in zip(self.classes, ap50, strict=True)}
         return values | {f"ap/{n}": float(v) for n, v in zip(self.classes, ap, strict=True)}
 
-    def curves(self, iou: float = 0.5) -> dict[str, Curve]:
-        """The curve of each class at one of `THRESHOLDS`."""
-        parts, column = self.tally.together(), THRESHOLDS.index(iou)
+    def curves(self, iou: float = 0.5) -> dict[str, PrecisionRecallCurve]:
+        """The precision-recall curve of each class at an IoU threshold of `THRESHOLDS`."""
+        state, column = self.accumulator.gather(), THRESHOLDS.index(iou)
         curves = {}
         for k, name in enumerate(self.classes):
-            scores, found = _of_class(parts, k)
-            curves[name] = curve_of(scores, found[:, column], int(parts.sums["objects"][k]))
+            scores, matches = _select_class(state, k)
+            curves[name] = curve_from_matches(
+                scores, matches[:, column], int(state.sums["objects"][k])
+            )
         return curves
 
-    def counts(self, score: float, iou: float = 0.5) -> dict[str, Counts]:
-        """True, false and missed of each class among detections with at least that score."""
+    def counts(self, score: float, iou: float = 0.5) -> dict[str, DetectionCounts]:
+        """Counts of each class for detections with at least this score."""
         result = {}
         for name, curve in self.curves(iou).items():
-            enough = int(np.sum(curve.scores >= np.float32(score)))
-            true, false = ((int(n[enough - 1]) if enough else 0) for n in (curve.true, curve.false))
-            result[name] = Counts(true, false, curve.objects - true)
+            true, false = curve.counts_at(score)
+            result[name] = DetectionCounts(true, false, curve.num_objects - true)
         return result
 
     def reset(self) -> None:
-        """Forget all images."""
-        self.tally.reset()
+        """Discard all images."""
+        self.accumulator.reset()
 
-    def _averages(self, parts: MetricState, k: int) -> list[float]:
-        """The average precision of a class by IoU threshold.
+    def _average_precisions(self, state: MetricState, k: int) -> list[float]:
+        """Average precision of class `k` at each IoU threshold.
 
-        Only where an object is found is the curve followed: a table of many runs asks for this a
-        thousand times of each, and most of what a detector says is false.
+        The curve is evaluated only at detections that match an object: bootstrapping calls this a
+        thousand times per run, and most detections are false positives.
         """
-        scores, found = _of_class(parts, k)
-        objects = int(parts.sums["objects"][k])
-        told = np.flatnonzero((found != FALSE).any(axis=1))
-        told = told[np.argsort(-scores[told])]
-        entered = np.searchsorted(np.sort(-scores), -scores[told], side="right")
+        scores, matches = _select_class(state, k)
+        num_objects = int(state.sums["objects"][k])
+        rows = np.flatnonzero((matches != FALSE).any(axis=1))
+        rows = rows[np.argsort(-scores[rows])]
+        rank = np.searchsorted(np.sort(-scores), -scores[rows], side="right")
         averages = []
-        for column in found[told].T:
-            hits, ignored = entered[column >= 0], entered[column == IGNORED]
-            true = np.searchsorted(hits, hits, side="right")  # those of one score enter together
+        for column in matches[rows].T:
+            hits, ignored = rank[column >= 0], rank[column == IGNORED]
+            true = np.searchsorted(hits, hits, side="right")  # equal scores enter together
             false = hits - true - np.searchsorted(ignored, hits, side="right")
-            averages.append(average_precision(true, false, objects, self.interpolation))
+            averages.append(average_precision(true, false, num_objects, self.interpolation))
         return averages
 
 
-def curve_of(scores: NDArray[np.float32], found: NDArray[np.int64], objects: int) -> Curve:
-    """The curve of detections `(N)` by what `match_boxes` says of each at one threshold `(N)`."""
-    counts = found != IGNORED
-    return Curve.of(scores[counts], found[counts] != FALSE, objects)
+def curve_from_matches(
+    scores: NDArray[np.float32], matches: NDArray[np.int64], num_objects: int
+) -> PrecisionRecallCurve:
+    """The curve of detections `(N)` from their `match_boxes` results at one threshold `(N)`."""
+    counted = matches != IGNORED
+    return PrecisionRecallCurve.from_scores(scores[counted], matches[counted] != FALSE, num_objects)
 
 
-def _of_class(parts: MetricState, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores `(N)` of a class's detections, and what they found `(N, T)`."""
-    of_class = parts.lists["classes"] == k
-    return parts.lists["scores"][of_class], parts.lists["found"][of_class]
+def _select_class(state: MetricState, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores `(N)` and matches `(N, T)` of a class's detections."""
+    selected = state.lists["classes"] == k
+    return state.lists["scores"][selected], state.lists["found"][selected]
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""What several processes have counted, together."""
+"""Gather metric state across distributed processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Item = TypeVar("Item")
 
 
 def all_gather(items: Sequence[Item]) -> list[Item]:
-    """The items of all processes, in the order of their ranks; one's own where there is one only.
+    """The items of all processes, ordered by rank; without distributed training, `items` itself.
 
-    Every process has to call it.
+    A collective: every process must call it.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return list(items)
-    parts: list[list[Item]] = [[] for _ in range(distributed.get_world_size())]
-    distributed.all_gather_object(parts, list(items))
-    return [item for part in parts for item in part]
+    gathered: list[list[Item]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(gathered, list(items))
+    return [item for of_rank in gathered for item in of_rank]

@@ -1,4 +1,4 @@
-"""Which detection found which object: by overlap for boxes, by distance for points."""
+"""Match detections to objects: boxes by IoU, points by distance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.boxes.candidate_pairs import Neighbours
+from geotune.boxes.candidate_pairs import BoxIndex
 from geotune.boxes.iou import paired_iou
 from geotune.boxes.oriented import hull
 from geotune.boxes.structures import Detections, GroundTruthObjects
@@ -15,114 +15,115 @@ from geotune.boxes.structures import Detections, GroundTruthObjects
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 FALSE, IGNORED = -1, -2
+"""In place of an object's index: a false positive; a detection of a `difficult` object."""
 
 
 def match_boxes(
     detections: Detections, objects: GroundTruthObjects, thresholds: Sequence[float]
 ) -> Integers:
-    """For each detection of an image and each IoU threshold what it found, `(N, T)`.
+    """The object matched by each detection of an image at each IoU threshold, `(N, T)`.
 
-    It is the index of the object, or `FALSE`, or `IGNORED`. As in Pascal VOC and DOTA: every
-    detection is held against the object of its class that it overlaps most. Where their IoU is
-    above the threshold, the detection of the highest score has found it, and others of it are
-    false; those of a difficult object are ignored, however many. No detection is too many.
+    Entries are object indices, `FALSE` or `IGNORED`. As in Pascal VOC and DOTA, each detection is
+    compared with the object of its class with the highest IoU. Of the detections whose IoU with an
+    object exceeds the threshold, the one with the highest score matches and the others are false;
+    all detections of a difficult object are ignored. The number of detections is not limited.
     """
     best, overlap = _best_object(detections, objects)
     order = np.argsort(-detections.scores.numpy(force=True), kind="stable")
     difficult = objects.ignored().numpy(force=True)
-    found = np.full((len(order), len(thresholds)), FALSE, dtype=np.int64)
+    matches = np.full((len(order), len(thresholds)), FALSE, dtype=np.int64)
     for column, threshold in enumerate(thresholds):
         over = order[overlap[order] > threshold]
         firsts = over[np.unique(best[over], return_index=True)[1]]
-        found[firsts, column] = best[firsts]
-        found[over[difficult[best[over]]], column] = IGNORED
-    return found
+        matches[firsts, column] = best[firsts]
+        matches[over[difficult[best[over]]], column] = IGNORED
+    return matches
 
 
 def _best_object(detections: Detections, objects: GroundTruthObjects) -> tuple[Integers, Floats]:
-    """The object of its class that each detection overlaps most, and their IoU; -1 and 0: none."""
-    found, truth = detections.boxes.detach().cpu(), objects.boxes.detach().cpu()
-    i, j = Neighbours(hull(truth)).of(hull(found))
+    """The object of the same class with the highest IoU, and that IoU; -1 and 0 if none."""
+    predicted, truth = detections.boxes.detach().cpu(), objects.boxes.detach().cpu()
+    i, j = BoxIndex(hull(truth)).query(hull(predicted))
     same = detections.classes.cpu()[i] == objects.classes.cpu()[j]
     i, j = i[same], j[same]
-    ious = paired_iou(found, truth, i, j).numpy()
-    # The highest IoU of each detection comes first, of equal ones the first object's.
+    ious = paired_iou(predicted, truth, i, j).numpy()
+    # By detection, then by descending IoU; ties go to the first object.
     order = np.lexsort((j.numpy(), -ious, i.numpy()))
     rows, firsts = np.unique(i.numpy()[order], return_index=True)
-    best = np.full(len(found), -1, dtype=np.int64)
-    overlap = np.zeros(len(found))
+    best = np.full(len(predicted), -1, dtype=np.int64)
+    overlap = np.zeros(len(predicted))
     best[rows], overlap[rows] = j.numpy()[order][firsts], ious[order][firsts]
     return best, overlap
 
 
-def match_points(found: Floats, truth: Floats, radius: float) -> tuple[Integers, Integers]:
-    """Pairs of points `(N, 2)` and `(M, 2)`, one to one, at most `radius` apart: their indices.
+def match_points(predicted: Floats, truth: Floats, radius: float) -> tuple[Integers, Integers]:
+    """Match points `(N, 2)` one to one with `(M, 2)` within `radius`; indices of the pairs.
 
-    As many pairs as there can be, and of those choices the one with the least sum of distances.
+    The matching has the maximum number of pairs and, among those, the minimum sum of distances.
     """
     pairs: list[tuple[Integers, Integers]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    for mine, theirs, apart in _groups(found, truth, radius):
-        i, j = _pairs(apart)
-        pairs.append((mine[i], theirs[j]))
+    for rows, columns, distances in _components(predicted, truth, radius):
+        i, j = _assign(distances)
+        pairs.append((rows[i], columns[j]))
     return np.concatenate([i for i, _ in pairs]), np.concatenate([j for _, j in pairs])
 
 
 def match_points_by_level(
-    found: Floats, levels: Integers, truth: Floats, radius: float, count: int
+    predicted: Floats, levels: Integers, truth: Floats, radius: float, count: int
 ) -> tuple[Floats, Floats]:
-    """For each of `count` levels how many pairs `match_points` gives, and their squared distances.
+    """For each of `count` levels, the number of `match_points` pairs and their squared distances.
 
-    A level has the points of `found` whose number in `levels` `(N)` is greater than its own. Both
-    results are `(count,)`. Only what changes from level to level is matched again.
+    Level `k` has the points of `predicted` whose entry in `levels` `(N)` is greater than `k`. Both
+    results are `(count,)`. Only components that change between levels are matched again.
     """
     number, squares = np.zeros(count), np.zeros(count)
-    for mine, _, apart in _groups(found, truth, radius):
-        its = levels[mine]
+    for rows, _, distances in _components(predicted, truth, radius):
+        row_levels = levels[rows]
         start = 0
-        for end in np.unique(its):
-            if end == start:  # on no level
+        for end in np.unique(row_levels):
+            if end == start:  # below all levels
                 continue
-            there = apart[its >= end]
-            i, j = _pairs(there)
+            active = distances[row_levels >= end]
+            i, j = _assign(active)
             number[start:end] += len(i)
-            squares[start:end] += np.sum(there[i, j] ** 2)
+            squares[start:end] += np.sum(active[i, j] ** 2)
             start = end
     return number, squares
 
 
-def _groups(
-    found: Floats, truth: Floats, radius: float
+def _components(
+    predicted: Floats, truth: Floats, radius: float
 ) -> Iterator[tuple[Integers, Integers, Floats]]:
-    """Points that chains of neighbours join: their indices, and distances, infinite if too far.
+    """Connected components of points within `radius`: indices, and distances (inf if too far).
 
-    No pair is of two groups, so each is matched by itself: what is dense stays small.
+    Components are independent, so each is matched on its own with a small dense matrix.
     """
     from scipy.sparse import coo_array  # together half a second
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import KDTree
 
-    near = KDTree(found).sparse_distance_matrix(KDTree(truth), radius, output_type="coo_matrix")
+    near = KDTree(predicted).sparse_distance_matrix(KDTree(truth), radius, output_type="coo_matrix")
     rows, columns = near.row, near.col
-    size = len(found) + len(truth)
-    graph = coo_array((np.ones(len(rows)), (rows, columns + len(found))), shape=(size, size))
-    group = connected_components(graph, directed=False)[1]
-    order = np.argsort(group[rows], kind="stable")
-    for part in np.split(order, np.flatnonzero(np.diff(group[rows][order])) + 1):
-        mine, theirs = np.unique(rows[part]), np.unique(columns[part])
-        apart = np.full((len(mine), len(theirs)), np.inf)
-        apart[np.searchsorted(mine, rows[part]), np.searchsorted(theirs, columns[part])] = (
-            near.data[part]
+    size = len(predicted) + len(truth)
+    graph = coo_array((np.ones(len(rows)), (rows, columns + len(predicted))), shape=(size, size))
+    label = connected_components(graph, directed=False)[1]
+    order = np.argsort(label[rows], kind="stable")
+    for pairs in np.split(order, np.flatnonzero(np.diff(label[rows][order])) + 1):
+        mine, theirs = np.unique(rows[pairs]), np.unique(columns[pairs])
+        distances = np.full((len(mine), len(theirs)), np.inf)
+        distances[np.searchsorted(mine, rows[pairs]), np.searchsorted(theirs, columns[pairs])] = (
+            near.data[pairs]
         )
-        yield mine, theirs, apart
+        yield mine, theirs, distances
 
 
-def _pairs(apart: Floats) -> tuple[Integers, Integers]:
-    """Rows and columns of most pairs, and of those with the least sum, of distances `(n, m)`."""
+def _assign(distances: Floats) -> tuple[Integers, Integers]:
+    """Maximum-cardinality, minimum-sum assignment of a distance matrix `(n, m)`."""
     from scipy.optimize import linear_sum_assignment
 
-    close = np.isfinite(apart)
-    # No sum of distances is worth a pair less.
-    far = (np.max(apart, where=close, initial=0.0) + 1.0) * (min(apart.shape) + 1)
-    i, j = linear_sum_assignment(np.where(close, apart, far))
+    close = np.isfinite(distances)
+    # A pair that is too far costs more than any sum of distances can save.
+    far = (np.max(distances, where=close, initial=0.0) + 1.0) * (min(distances.shape) + 1)
+    i, j = linear_sum_assignment(np.where(close, distances, far))
     kept = close[i, j]
     return i[kept], j[kept]

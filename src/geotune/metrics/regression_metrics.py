@@ -1,7 +1,7 @@
-"""Losses and metrics of numbers: of pixels, of images and of counts.
+"""Regression losses and metrics, for pixels, images and counts.
 
-A label that is NaN is not counted. Losses are those of standardised numbers, so that they have
-one size whatever the unit is; metrics are in the labels' own unit.
+NaN labels are ignored. Losses are computed on standardised values, so their scale does not depend
+on the unit; metrics are in the unit of the labels.
 """
 
 from __future__ import annotations
@@ -18,55 +18,55 @@ from torch import Tensor, nn
 
 from geotune.metrics.state import Accumulator, MetricState
 
-PAIRS = 2000
-"""Pairs of label and prediction that are kept for a report."""
+MAX_PAIRS = 2000
+"""Number of (label, prediction) pairs sampled for the report."""
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "l1": F.l1_loss,
     "l2": F.mse_loss,
     "huber": F.huber_loss,
 }
-"""Huber's is quadratic up to one standard deviation of the labels and linear beyond it."""
+"""The Huber loss is quadratic up to one standard deviation of the labels and linear beyond."""
 
 
-def loss_of(kind: str, outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss of standardised outputs against standardised labels of one shape, in float32.
+def regression_loss(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean float32 loss (`LOSSES[name]`) of standardised outputs and labels of the same shape.
 
-    It is 0, with a graph, where every label is NaN.
+    If every label is NaN it is 0, still part of the autograd graph.
     """
-    counted = ~torch.isnan(labels)
-    # zero against zero: nothing is added, and no NaN comes back through the gradient
-    outputs = torch.where(counted, outputs.float(), 0.0)
-    labels = torch.where(counted, labels.float(), 0.0)
-    return LOSSES[kind](outputs, labels, reduction="sum") / counted.sum().clamp(min=1)
+    valid = ~torch.isnan(labels)
+    # Masking both sides with zeros keeps NaN out of the gradient.
+    outputs = torch.where(valid, outputs.float(), 0.0)
+    labels = torch.where(valid, labels.float(), 0.0)
+    return LOSSES[name](outputs, labels, reduction="sum") / valid.sum().clamp(min=1)
 
 
 SUMS = ("numbers", "errors", "absolutes", "squares", "labels", "label_squares")
 
 
-def zeros() -> dict[str, NDArray[np.float64]]:
-    """The sums of no number."""
+def zero_sums() -> dict[str, NDArray[np.float64]]:
+    """The sums over no values."""
     return {name: np.zeros(()) for name in SUMS}
 
 
 def error_sums(predicted: Tensor, labels: Tensor) -> dict[str, NDArray[np.float64]]:
-    """What figures of errors follow from, by `SUMS`, of numbers `(N,)`.
+    """The sums, by `SUMS`, from which error metrics of values `(N,)` are computed.
 
-    How many there are, their errors (predicted minus labelled) plain, absolute and squared, and the
-    labels plain and squared. In float64, on the CPU: not every accelerator has it.
+    These are the count, the signed, absolute and squared errors (predicted minus labelled), and the
+    labels and their squares. In float64 on the CPU, because some accelerators lack float64.
     """
-    found, truth = (numbers.numpy(force=True).astype(np.float64) for numbers in (predicted, labels))
-    error = found - truth
-    each = (np.ones_like(error), error, abs(error), error**2, truth, truth**2)
-    return {name: np.asarray(value.sum()) for name, value in zip(SUMS, each, strict=True)}
+    values, truth = (x.numpy(force=True).astype(np.float64) for x in (predicted, labels))
+    error = values - truth
+    terms = (np.ones_like(error), error, abs(error), error**2, truth, truth**2)
+    return {name: np.asarray(term.sum()) for name, term in zip(SUMS, terms, strict=True)}
 
 
 class ValueMetrics(nn.Module):
-    """`rmse`, `mae`, `r2` and `bias` (mean of predicted minus labelled) of numbers.
+    """`rmse`, `mae`, `r2` and `bias` (mean of predicted minus labelled).
 
     Args:
-        mean: what is taken from all numbers before anything is summed up.
-        std: what they are then divided by, so that sums of squares stay exact.
+        mean: subtracted from all values before summation.
+        std: all values are divided by it, which keeps the sums of squares accurate.
     """
 
     names = ("rmse", "mae", "r2", "bias")
@@ -74,54 +74,54 @@ class ValueMetrics(nn.Module):
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
         super().__init__()
         self.mean, self.std = mean, std
-        self.tally = Accumulator(MetricState(zeros()))
-        self.pairs = Pairs()
+        self.accumulator = Accumulator(MetricState(zero_sums()))
+        self.pairs = PairReservoir()
 
     @torch.no_grad()
     def update(self, predicted: Tensor, labels: Tensor) -> None:
-        """Count numbers of any shape; where the label is NaN they are left out."""
-        counted = ~torch.isnan(labels)
-        if not counted.any():
+        """Add values of any shape; values whose label is NaN are skipped."""
+        valid = ~torch.isnan(labels)
+        if not valid.any():
             return
-        predicted, labels = predicted[counted].float(), labels[counted].float()
+        predicted, labels = predicted[valid].float(), labels[valid].float()
         self.pairs.add(labels, predicted)
         predicted, labels = (predicted - self.mean) / self.std, (labels - self.mean) / self.std
-        self.tally.add(MetricState(error_sums(predicted, labels)))
+        self.accumulator.add(MetricState(error_sums(predicted, labels)))
 
     def compute(self) -> dict[str, float]:
-        """The figures by `names`; NaN where nothing was counted, `r2` where labels do not vary."""
-        return self.of(self.tally.together())
+        """Metrics by `names`; NaN without labels; `r2` is NaN if the labels are constant."""
+        return self.compute_from(self.accumulator.gather())
 
-    def parts(self) -> MetricState:
-        """The sums of `error_sums`, of standardised numbers."""
-        return self.tally.parts()
+    def state(self) -> MetricState:
+        """Sums: `error_sums` of the standardised values."""
+        return self.accumulator.state()
 
-    def of(self, parts: MetricState) -> dict[str, float]:
-        """The figures of such sums."""
-        sums = {name: float(value) for name, value in parts.sums.items()}
+    def compute_from(self, state: MetricState) -> dict[str, float]:
+        """See `Metrics`."""
+        sums = {name: float(value) for name, value in state.sums.items()}
         count = sums["numbers"] or math.nan
-        varied = sums["label_squares"] - sums["labels"] ** 2 / count
-        if not varied > 1e-12 * sums["label_squares"]:  # what is left of rounding
-            varied = math.nan
+        variation = sums["label_squares"] - sums["labels"] ** 2 / count
+        if not variation > 1e-12 * sums["label_squares"]:  # rounding error only
+            variation = math.nan
         return {
             "rmse": math.sqrt(sums["squares"] / count) * self.std,
             "mae": sums["absolutes"] / count * self.std,
-            "r2": 1 - sums["squares"] / varied,
+            "r2": 1 - sums["squares"] / variation,
             "bias": sums["errors"] / count * self.std,
         }
 
     def details(self) -> dict[str, Any]:
-        """`pairs`: label and prediction of at most `PAIRS` numbers, each equally likely."""
+        """`pairs`: (label, prediction) of a uniform sample of at most `MAX_PAIRS` values."""
         return {"pairs": self.pairs.kept.tolist()}
 
     def reset(self) -> None:
-        """Forget what was seen."""
-        self.tally.reset()
-        self.pairs = Pairs()
+        """Discard all values."""
+        self.accumulator.reset()
+        self.pairs = PairReservoir()
 
 
-class Pairs:
-    """A uniform sample of pairs: each gets a number by chance, and the smallest stay.
+class PairReservoir:
+    """Uniform sample of (label, prediction) pairs: those with the smallest random keys are kept.
 
     Attributes:
         kept: `(n, 2)`, label and prediction.
@@ -130,13 +130,13 @@ class Pairs:
     def __init__(self) -> None:
         self.kept = torch.zeros(0, 2)
         self.keys = torch.zeros(0)
-        self.chance = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator().manual_seed(0)
 
     def add(self, labels: Tensor, predicted: Tensor) -> None:
-        """Take in numbers `(N,)`."""
-        keys = torch.rand(len(labels), generator=self.chance)
-        chosen = keys.topk(min(PAIRS, len(keys)), largest=False).indices
-        found = torch.stack([labels, predicted], dim=1)[chosen.to(labels.device)].cpu()
-        keys, found = torch.cat([self.keys, keys[chosen]]), torch.cat([self.kept, found])
-        stay = keys.topk(min(PAIRS, len(keys)), largest=False).indices
-        self.keys, self.kept = keys[stay], found[stay]
+        """Add values `(N,)`."""
+        keys = torch.rand(len(labels), generator=self.generator)
+        index = keys.topk(min(MAX_PAIRS, len(keys)), largest=False).indices
+        pairs = torch.stack([labels, predicted], dim=1)[index.to(labels.device)].cpu()
+        keys, pairs = torch.cat([self.keys, keys[index]]), torch.cat([self.kept, pairs])
+        index = keys.topk(min(MAX_PAIRS, len(keys)), largest=False).indices
+        self.keys, self.kept = keys[index], pairs[index]

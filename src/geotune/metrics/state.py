@@ -1,7 +1,7 @@
-"""What windows add to a task's figures.
+"""Accumulated metric state that can be merged across windows and processes.
 
-Kept of each window by itself, the figures of any choice of windows follow: of a region, or of
-windows drawn anew to see how much a figure owes to which of them were looked at.
+The state is kept for each window, so metrics of any subset of windows can be computed later: of one
+region, or of a bootstrap resample.
 """
 
 from __future__ import annotations
@@ -20,45 +20,46 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class MetricState:
-    """What was counted of one window, or of several together.
+    """Metric state of one or several windows.
 
     Attributes:
-        sums: by name what adds up from window to window, such as a confusion matrix.
-        lists: by name what is joined along its first axis, such as the scores of detections.
+        sums: arrays by name that merge by addition, such as a confusion matrix.
+        lists: arrays by name that merge by concatenation along the first axis, such as scores.
     """
 
     sums: Arrays = field(default_factory=dict)
     lists: Arrays = field(default_factory=dict)
 
     @staticmethod
-    def join(parts: Sequence[MetricState]) -> MetricState:
-        """Of several together; at least one, and all of one task."""
+    def merge(states: Sequence[MetricState]) -> MetricState:
+        """Combine one or more states of the same task."""
+        first = states[0]
         return MetricState(
-            {name: np.sum([p.sums[name] for p in parts], axis=0) for name in parts[0].sums},
-            {name: np.concatenate([p.lists[name] for p in parts]) for name in parts[0].lists},
+            {name: np.sum([state.sums[name] for state in states], axis=0) for name in first.sums},
+            {name: np.concatenate([state.lists[name] for state in states]) for name in first.lists},
         )
 
 
 class Accumulator:
-    """Parts that were counted one after the other."""
+    """Collects metric states, and merges them across processes."""
 
-    def __init__(self, nothing: MetricState) -> None:
-        """`nothing`: what stands for no window, with every name and shape."""
-        self.nothing = nothing
-        self.counted: list[MetricState] = []
+    def __init__(self, empty: MetricState) -> None:
+        """`empty`: the state of no window, with all names, shapes and dtypes."""
+        self.empty = empty
+        self.states: list[MetricState] = []
 
-    def add(self, parts: MetricState) -> None:
-        """Count a window, or several."""
-        self.counted.append(parts)
+    def add(self, state: MetricState) -> None:
+        """Add the state of one or more windows."""
+        self.states.append(state)
 
-    def parts(self) -> MetricState:
-        """What this process has counted."""
-        return MetricState.join([self.nothing, *self.counted])
+    def state(self) -> MetricState:
+        """The merged state of this process."""
+        return MetricState.merge([self.empty, *self.states])
 
-    def together(self) -> MetricState:
-        """What all processes have counted; each of them has to call it."""
-        return MetricState.join(all_gather([self.parts()]))
+    def gather(self) -> MetricState:
+        """The merged state of all processes. A collective: every process must call it."""
+        return MetricState.merge(all_gather([self.state()]))
 
     def reset(self) -> None:
-        """Forget what was counted."""
-        self.counted = []
+        """Discard everything."""
+        self.states = []

@@ -129,7 +129,7 @@ def page_name(recipe: Recipe) -> str:
     task = recipe.task
     if getattr(task, "boxes", "") == "points":
         return f"{task.kind} points"
-    return f"{task.kind} several" if getattr(task, "several", False) else task.kind
+    return f"{task.kind} several" if getattr(task, "multilabel", False) else task.kind
 
 
 def make_report(

@@ -1,4 +1,4 @@
-"""The contract of a task: what is learnt, and how well it was."""
+"""The task interface: loss, postprocessing and metrics."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from geotune.metrics.state import MetricState
 
 
 class Metrics(Protocol):
-    """A counter over all windows seen since the last `reset`, of every process together."""
+    """Metrics over all windows seen since the last `reset`, across all processes."""
 
     def update(self, outputs: Any, targets: Any) -> None:
-        """Count the outputs of a batch against its targets."""
+        """Add a batch of outputs and targets."""
 
     def compute(self) -> dict[str, float]:
-        """The figures by `Task.metric_names`; NaN where there is nothing to tell."""
+        """Metrics by `Task.metric_names`; NaN if undefined. Every process must call it."""
 
-    def parts(self) -> MetricState:
-        """What this process has counted, so that it can be put together with other windows'."""
+    def state(self) -> MetricState:
+        """What this process has accumulated; states of different windows can be merged."""
 
-    def of(self, parts: MetricState) -> dict[str, float]:
-        """The figures of what was counted anywhere, as `compute` gives them."""
+    def compute_from(self, state: MetricState) -> dict[str, float]:
+        """Metrics of a given state, with the names that `compute` returns."""
 
     def details(self) -> dict[str, Any]:
-        """What a report shows beside them, as plain values."""
+        """Further results for the report, as plain Python values."""
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Clear the accumulated state."""
 
     def to(self, device: torch.device) -> Self:
-        """Count on another device."""
+        """Move the metrics to a device."""
 
 
 class Task(Protocol):
     """What a model is trained for.
 
-    Outputs are what the model gives for a batch and targets what `Target.stack` makes of its
-    samples; `[i : i + 1]` of either is one window's share.
+    Outputs are what the model returns for a batch, targets what `Target.stack` makes of its
+    samples; `[i : i + 1]` of either selects one window.
 
     Attributes:
-        classes: names of what its answers tell apart: classes, or the one quantity.
-        lower_is_better: metrics that shrink as the model gets better; the others grow.
+        classes: class names, or the name of the one predicted quantity.
+        lower_is_better: metrics that improve as they decrease; all others improve as they increase.
     """
 
     classes: tuple[str, ...]
@@ -54,57 +54,56 @@ class Task(Protocol):
         """The metric by which epochs and runs are compared."""
 
     @property
-    def product(self) -> str:
-        """What a prediction leaves: a map of `classes`, a map of `values`, `objects`, or a
-        `table`.
+    def output_kind(self) -> str:
+        """What `geotune predict` writes: `classes` or `values` (maps), `objects` or a `table`.
 
-        A task of values is a `ValueTask`, one of tables a `TableTask`.
+        Tasks with `values` implement `ValueTask`, those with a `table` `TableTask`.
         """
 
     @property
     def num_outputs(self) -> int:
-        """What a decoder is asked for: channels of its output."""
+        """Number of output channels of the decoder."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of what `metrics().compute()` gives."""
+        """The names that `metrics().compute()` returns."""
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Scalar, in float32, with a graph even where nothing is counted."""
+        """Scalar float32 loss; part of the autograd graph even if every target is ignored."""
 
     def metrics(self) -> Metrics:
-        """A fresh counter."""
+        """A new, empty metrics object."""
 
     def score(self, outputs: Any, targets: Any) -> float:
-        """How well one window went, higher is better; NaN where it has nothing to judge."""
+        """Quality of one window, higher is better; NaN if the window has nothing to score."""
 
-    def answers(self, outputs: Any) -> Any:
-        """The outputs as people read them: probabilities, or numbers in the labels' unit.
+    def postprocess(self, outputs: Any) -> Any:
+        """Turn outputs into probabilities, or into values in the unit of the labels.
 
-        Of a map `(B, K, H, W)`, where windows overlap their weighted mean is taken.
+        Maps are `(B, K, H, W)`; overlapping windows are blended by their weighted mean.
         """
 
     def predict(self, outputs: Any) -> Any:
-        """What is shown of each window of a batch."""
+        """Final predictions for each window of a batch, as the report shows them."""
 
-    def example(self, window: int) -> Any:
-        """Targets of a batch of one window of a side in pixels; only shapes and types count."""
+    def example_targets(self, window: int) -> Any:
+        """Placeholder targets of one window (side in pixels); only shapes and dtypes matter."""
 
 
 class ValueTask(Task, Protocol):
-    """A task whose answers are maps of numbers.
+    """A task that predicts maps of numbers.
 
     Attributes:
-        unit: in what they are measured.
-        summed: whether their sum is what people ask for.
+        unit: unit of the values.
+        report_total: whether the sum over a map is meaningful, as for densities.
     """
 
     unit: str
-    summed: ClassVar[bool]
+    report_total: ClassVar[bool]
 
 
 class TableTask(Task, Protocol):
-    """A task whose answers are about whole images."""
+    """A task that predicts values for whole images."""
 
     def rows(self, answers: Tensor) -> list[dict[str, str | float]]:
-        """A table's row for each image, of answers `(B, K)`."""
+        """One table row per image, from postprocessed outputs `(B, K)`."""

@@ -1,4 +1,4 @@
-"""Detection: objects as boxes with a class, or as points."""
+"""Object detection: horizontal boxes, oriented boxes or points."""
 
 from __future__ import annotations
 
@@ -11,38 +11,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geotune.boxes.detector_output import DetectorOutput
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED
-from geotune.boxes.structures import Detections, GroundTruthObjects
+from geotune.boxes.structures import Detections, DetectorOutput, GroundTruthObjects
 from geotune.errors import GeotuneError
-from geotune.metrics.average_precision import Curve
-from geotune.metrics.detection_metrics import DetectionMetrics, curve_of
+from geotune.metrics.average_precision import PrecisionRecallCurve
+from geotune.metrics.detection_metrics import DetectionMetrics, curve_from_matches
 from geotune.metrics.point_metrics import PointMetrics
 from geotune.metrics.state import MetricState
 
 Boxes = Literal["horizontal", "oriented", "points"]
 Scores = Mapping[str, float | None]
-"""By class the least score of what counts; None where none is known, and nothing counts."""
+"""Score threshold by class; None: unknown, and no detection of the class counts."""
 Targets = Sequence[Mapping[str, Tensor]]
-"""Of each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
+"""For each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
 
-SURE = 0.5
-"""A score from which on a detection where no object is counts against a window."""
+CONFIDENT = 0.5
+"""In a window without objects, detections with at least this score count as errors."""
 EXAMPLE_OBJECTS = 32
-"""In a window of which only shapes count."""
+"""Objects in the placeholder targets."""
 CURVE_POINTS = 200
-"""Of a curve, at most, that a report is given."""
+"""Maximum number of points of a curve in the report."""
 
 
 class Detect:
-    """Loss, metrics and reading of `DetectorOutput` against objects.
+    """Loss, metrics and postprocessing of `DetectorOutput`.
 
-    What has to be learnt is computed by the detector itself, which knows what it sampled; here it
-    is summed.
+    The detector computes its losses itself, because they depend on the anchors and proposals that
+    it samples; the task adds them up.
     """
 
     lower_is_better: ClassVar[tuple[str, ...]] = ("rmse_m", "count_mae", "count_rmse")
-    product: ClassVar[str] = "objects"
+    output_kind: ClassVar[str] = "objects"
 
     def __init__(
         self,
@@ -51,72 +50,71 @@ class Detect:
         match_radius_m: float = 3.0,
         pixel_m: float | None = None,
     ) -> None:
-        """Points are learnt as horizontal boxes and judged by their middles.
+        """Points are trained as horizontal boxes and evaluated by box centres.
 
-        One is found by a detection within `radius_m` metres of it; `pixel_m` are metres a pixel.
+        A detection matches a point within `match_radius_m` metres; `pixel_m`: metres per pixel.
         """
         self.classes = tuple(classes)
         self.boxes = boxes
         self.match_radius_m = match_radius_m
         self.pixel_m = pixel_m
-        self.least: Scores | None = None
+        self.score_thresholds: Scores | None = None
 
-    def judged_from(self, least: Scores) -> Detect:
-        """The same with scores that a validation chose, so that test data does not choose them."""
+    def with_score_threshold(self, thresholds: Scores) -> Detect:
+        """A copy with thresholds from validation, so that they are not chosen on test data."""
         task = copy(self)
-        task.least = least
+        task.score_thresholds = thresholds
         return task
 
     @property
     def main_metric(self) -> str:
-        """`ap50`, and of points `f1`."""
+        """`ap50`; for points `f1`."""
         return "f1" if self.boxes == "points" else "ap50"
 
     @property
     def num_outputs(self) -> int:
-        """Classes of objects."""
+        """Number of object classes."""
         return len(self.classes)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of what `metrics().compute()` gives."""
+        """The names that `metrics().compute()` returns."""
         if self.boxes == "points":
             return PointMetrics(self.classes, self.match_radius_m).metric_names
         return DetectionMetrics(self.classes).metric_names
 
     def loss(self, outputs: DetectorOutput, targets: Targets) -> Tensor:
-        """The sum of the detector's losses."""
+        """Sum of the detector's losses."""
         return torch.stack(list(outputs.losses.values())).sum()
 
     def metrics(self) -> DetectMetrics:
-        """A fresh counter. Raises `GeotuneError` for points without a size of pixels."""
+        """New, empty metrics. Raises `GeotuneError` for points if the pixel size is unknown."""
         return DetectMetrics(self)
 
     def score(self, outputs: DetectorOutput, targets: Targets) -> float:
-        """F1 of one window at the score that suits it best.
+        """F1 of one window at its best score threshold.
 
-        Where no object counts it is 0 for a detection that is `SURE`, and NaN without one.
+        Without objects, 0 if a detection is `CONFIDENT` and NaN otherwise.
         """
-        [found], [objects] = outputs.detections, objects_of(targets)
+        [detections], [objects] = outputs.detections, objects_from(targets)
         if objects.ignored().all():
-            return 0.0 if (found.scores >= SURE).any() else math.nan
-        metrics = self.metrics()
-        # Not compute(): a window is scored by the process that has it, without any exchange.
-        return metrics.best_of_one(found, objects)
+            return 0.0 if (detections.scores >= CONFIDENT).any() else math.nan
+        # Not compute(), which is a collective: only this process has the window.
+        return self.metrics().best_window_f1(detections, objects)
 
-    def answers(self, outputs: DetectorOutput) -> Sequence[Detections]:
-        """What was found in each image."""
+    def postprocess(self, outputs: DetectorOutput) -> Sequence[Detections]:
+        """The detections of each image."""
         return outputs.detections
 
     def predict(self, outputs: DetectorOutput) -> list[Tensor]:
-        """What was found in each window: rows `(N, D + 2)` of box, score and class."""
+        """The detections of each window as rows `(N, D + 2)`: box, score and class."""
         return [
             torch.cat([d.boxes, d.scores[:, None], d.classes[:, None].to(d.boxes.dtype)], dim=1)
             for d in outputs.detections
         ]
 
-    def example(self, window: int) -> list[dict[str, Tensor]]:
-        """Targets of a batch of one window, of which only shape and type count."""
+    def example_targets(self, window: int) -> list[dict[str, Tensor]]:
+        """See `Task`."""
         columns = ORIENTED if self.boxes == "oriented" else HORIZONTAL
         return [
             {
@@ -128,7 +126,7 @@ class Detect:
 
 
 class DetectMetrics(nn.Module):
-    """Average precision of boxes, or F1 and errors of counts of points."""
+    """`DetectionMetrics` for boxes, `PointMetrics` for points."""
 
     def __init__(self, task: Detect) -> None:
         super().__init__()
@@ -138,48 +136,53 @@ class DetectMetrics(nn.Module):
         if task.boxes == "points":
             if task.pixel_m is None:
                 raise GeotuneError(
-                    "task.pixel_m: points are judged in metres, and the files do not say how many "
-                    "a pixel has; set it"
+                    "task.pixel_m: the files do not state the pixel size, which is needed to match "
+                    "points by distance; set it in metres",
+                    code="pixel-size-missing",
+                    key="task.pixel_m",
                 )
-            known = [score for score in (task.least or {}).values() if score is not None]
-            self.points = PointMetrics(task.classes, task.match_radius_m, min(known, default=None))
+            thresholds = (task.score_thresholds or {}).values()
+            threshold = min((score for score in thresholds if score is not None), default=None)
+            self.points = PointMetrics(task.classes, task.match_radius_m, threshold)
 
     @torch.no_grad()
     def update(self, outputs: DetectorOutput, targets: Targets) -> None:
-        """Count the images of a batch."""
-        self._count(outputs.detections, objects_of(targets))
+        """Add the images of a batch."""
+        self._update(outputs.detections, objects_from(targets))
 
-    def _count(self, found: Sequence[Detections], objects: Sequence[GroundTruthObjects]) -> None:
+    def _update(
+        self, detections: Sequence[Detections], objects: Sequence[GroundTruthObjects]
+    ) -> None:
         if self.points is None:
-            self.boxes.update(found, objects)
+            self.boxes.update(detections, objects)
             return
         assert self.task.pixel_m is not None
         counted = [_without_difficult(each) for each in objects]
-        self.points.update(found, counted, [self.task.pixel_m] * len(counted))
+        self.points.update(detections, counted, [self.task.pixel_m] * len(counted))
 
     def compute(self) -> dict[str, float]:
         """See `DetectionMetrics.compute` and `PointMetrics.compute`."""
         return self.counter.compute()
 
-    def parts(self) -> MetricState:
-        """See `DetectionMetrics.parts` and `PointMetrics.parts`."""
-        return self.counter.parts()
+    def state(self) -> MetricState:
+        """See `DetectionMetrics.state` and `PointMetrics.state`."""
+        return self.counter.state()
 
-    def of(self, parts: MetricState) -> dict[str, float]:
-        """The figures of what was counted."""
-        return self.counter.of(parts)
+    def compute_from(self, state: MetricState) -> dict[str, float]:
+        """See `Metrics`."""
+        return self.counter.compute_from(state)
 
     @property
     def counter(self) -> DetectionMetrics | PointMetrics:
-        """What counts: boxes or points."""
+        """The metrics in use."""
         return self.boxes if self.points is None else self.points
 
     def details(self) -> dict[str, Any]:
-        """What a report shows, by class.
+        """By class, for the report.
 
-        `threshold`: the score that was given, else that from which on F1 is highest, None where
-        nothing was found. Of boxes also `curve`: recall and precision as the score falls, and
-        `counts` from the threshold on.
+        `threshold`: the given score threshold, or the one with the highest F1; None without
+        detections. For boxes also `curve`, the precision-recall curve, and `counts` at the
+        threshold; for points `radius_px`, the matching radius.
         """
         if self.points is not None:
             best = self.points.compute()["threshold"]
@@ -189,54 +192,52 @@ class DetectMetrics(nn.Module):
                 "radius_px": self.task.match_radius_m / self.task.pixel_m,
             }
         curves = self.boxes.curves()
-        least = self.task.least
-        if least is None:
-            least = {name: c.best() if len(c.scores) else None for name, c in curves.items()}
+        given = self.task.score_thresholds
+        if given is None:
+            given = {n: c.best_threshold() if len(c.scores) else None for n, c in curves.items()}
+        thresholds = {name: given.get(name) for name in curves}
         return {
-            "threshold": {name: least.get(name) for name in curves},
-            "curve": {name: _thinned(curve) for name, curve in curves.items()},
-            "counts": {name: _counts(curve, least.get(name)) for name, curve in curves.items()},
+            "threshold": thresholds,
+            "curve": {name: _subsample(curve) for name, curve in curves.items()},
+            "counts": {name: _counts(curve, thresholds[name]) for name, curve in curves.items()},
         }
 
-    def best_of_one(self, found: Detections, objects: GroundTruthObjects) -> float:
-        """The highest F1 over all scores of one image, of all classes together."""
-        self._count([found], [objects])
+    def best_window_f1(self, detections: Detections, objects: GroundTruthObjects) -> float:
+        """F1 of one image at its best score threshold, over all classes together."""
+        self._update([detections], [objects])
         if self.points is not None:
-            value = self.points.of(self.points.parts())["f1"]
+            value = self.points.compute_from(self.points.state())["f1"]
             return 0.0 if math.isnan(value) else value
-        counted = self.boxes.parts()
-        scores, at_half = counted.lists["scores"], counted.lists["found"][:, 0]
-        curve = curve_of(scores, at_half, int(counted.sums["objects"].sum()))
+        state = self.boxes.state()
+        matches = state.lists["found"][:, 0]  # at IoU 0.5
+        num_objects = int(state.sums["objects"].sum())
+        curve = curve_from_matches(state.lists["scores"], matches, num_objects)
         return float(curve.f1.max(initial=0.0))
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Discard all images."""
         self.counter.reset()
 
 
-def objects_of(targets: Targets) -> list[GroundTruthObjects]:
+def objects_from(targets: Targets) -> list[GroundTruthObjects]:
     """The objects of each image of a batch."""
     return [GroundTruthObjects(t["boxes"], t["labels"], t["difficult"]) for t in targets]
 
 
 def _without_difficult(objects: GroundTruthObjects) -> GroundTruthObjects:
-    # Points know none: what lies at the edge of a window is another window's.
-    there = ~objects.ignored()
-    return GroundTruthObjects(objects.boxes[there], objects.classes[there])
+    # PointMetrics has no `difficult`; such points lie at the edge and belong to another window.
+    counted = ~objects.ignored()
+    return GroundTruthObjects(objects.boxes[counted], objects.classes[counted])
 
 
-def _thinned(curve: Curve) -> dict[str, list[float]]:
-    picked = np.unique(np.linspace(0, max(0, len(curve.scores) - 1), CURVE_POINTS).astype(int))
-    picked = picked[: len(curve.scores)]
-    if not curve.objects:
-        picked = picked[:0]
-    return {
-        "recall": curve.recall[picked].tolist(),
-        "precision": curve.precision[picked].tolist(),
-    }
+def _subsample(curve: PrecisionRecallCurve) -> dict[str, list[float]]:
+    count = len(curve.scores)
+    index = np.unique(np.linspace(0, max(0, count - 1), CURVE_POINTS).astype(int))[:count]
+    if not curve.num_objects:
+        index = index[:0]
+    return {"recall": curve.recall[index].tolist(), "precision": curve.precision[index].tolist()}
 
 
-def _counts(curve: Curve, least: float | None) -> dict[str, int]:
-    enough = 0 if least is None else int(np.sum(curve.scores >= np.float32(least)))
-    true, false = (int(each[enough - 1]) if enough else 0 for each in (curve.true, curve.false))
-    return {"true": true, "false": false, "missed": curve.objects - true}
+def _counts(curve: PrecisionRecallCurve, threshold: float | None) -> dict[str, int]:
+    true, false = (0, 0) if threshold is None else curve.counts_at(threshold)
+    return {"true": true, "false": false, "missed": curve.num_objects - true}

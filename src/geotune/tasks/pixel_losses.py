@@ -1,7 +1,7 @@
-"""Losses of a map of classes; each leaves out the pixels whose mask is `IGNORE`.
+"""Segmentation losses; pixels whose mask is `IGNORE` are skipped.
 
-All take log-probabilities `(B, K, H, W)`, so that a sum of them computes these once, and masks
-`(B, H, W)`, and give a scalar: 0, still with a graph, where every pixel is ignored.
+All take log-probabilities `(B, K, H, W)`, so that a sum of losses computes them once, and masks
+`(B, H, W)`, and return a scalar. If every pixel is ignored it is 0, still part of the graph.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ GAMMA = 2.0
 
 
 def cross_entropy(log_probs: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Mean of `-log p_y` over the counted pixels, each weighted by its class's `weights` `(K)`."""
+    """Mean of `-log p_y`, pixels weighted by their class with `weights` `(K)`."""
     return focal(log_probs, masks, weights, gamma=0.0)
 
 
 def focal(log_probs: Tensor, masks: Tensor, weights: Tensor, gamma: float = GAMMA) -> Tensor:
     """Focal loss: the mean of `-(1 - p_y)^gamma log p_y` (arXiv 1708.02002, equation 4).
 
-    Pixels are weighted by class as in `cross_entropy`, and by the same sum.
+    Pixels are weighted, and the sum is normalised, as in `cross_entropy`.
     """
-    counted = masks != IGNORE
-    truth = masks.masked_fill(~counted, 0)
+    valid = masks != IGNORE
+    truth = masks.masked_fill(~valid, 0)
     log_p = log_probs.gather(1, truth.unsqueeze(1)).squeeze(1)
-    weight = weights[truth] * counted
+    weight = weights[truth] * valid
     terms = -log_p
     if gamma:
         terms = terms * (1 - log_p.exp()) ** gamma
@@ -39,9 +39,9 @@ def focal(log_probs: Tensor, masks: Tensor, weights: Tensor, gamma: float = GAMM
 def dice(log_probs: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     """Soft Dice loss: the mean over classes of `1 - 2 sum(p y) / (sum(p) + sum(y))`.
 
-    Sums run over the whole batch (arXiv 1606.04797 without its squares). Classes that no
-    counted pixel of the batch has are left out of the mean, so that it has no smoothing term.
-    `weights` is not used: each class that is present counts the same.
+    Sums run over the whole batch (arXiv 1606.04797 without the squares). Classes absent from the
+    masks are left out of the mean, so no smoothing term is needed. `weights` is not used: all
+    classes present have equal weight.
     """
     del weights
     index = torch.arange(log_probs.shape[1], device=masks.device).view(1, -1, 1, 1)
@@ -49,9 +49,9 @@ def dice(log_probs: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     probs = log_probs.exp() * (masks != IGNORE).unsqueeze(1)
     dims = (0, 2, 3)
     overlap = (probs * truth).sum(dims)
-    amount = truth.sum(dims)
-    loss = 1 - 2 * overlap / (probs.sum(dims) + amount).clamp(min=1e-12)
-    present = amount > 0
+    total = truth.sum(dims)
+    loss = 1 - 2 * overlap / (probs.sum(dims) + total).clamp(min=1e-12)
+    present = total > 0
     return (loss * present).sum() / present.sum().clamp(min=1)
 
 

@@ -1,4 +1,4 @@
-"""Every task by the `kind` that a recipe gives it."""
+"""Tasks by the `kind` in a recipe."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ TASKS: dict[str, Callable[..., Task]] = {
     "regress": Regress,
     "density": Density,
 }
-"""Each is called as `TASKS[kind](**values)`."""
+"""Constructed as `TASKS[kind](**values)`."""

@@ -1,4 +1,4 @@
-"""Semantic segmentation: a class for every pixel."""
+"""Semantic segmentation."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from geotune.types import IGNORE
 
 
 class Segment:
-    """Loss, metrics and reading of logits `(B, K, H, W)` against masks `(B, H, W)`.
+    """Loss, metrics and postprocessing of logits `(B, K, H, W)`.
 
-    Masks are int64 class indices, `IGNORE` where a pixel is not counted.
-
-    Attributes:
-        main_metric: the metric by which runs are compared; higher is better.
+    Masks are int64 class indices `(B, H, W)`; pixels labelled `IGNORE` are skipped.
     """
 
     main_metric: ClassVar[str] = "miou"
     lower_is_better: ClassVar[tuple[str, ...]] = ()
-    product: ClassVar[str] = "classes"
+    output_kind: ClassVar[str] = "classes"
 
     def __init__(
         self,
@@ -33,74 +30,80 @@ class Segment:
         loss: str = "ce+dice",
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        """`loss` is `ce`, `dice`, `focal` or a sum such as `ce+dice`.
+        """`loss`: `ce`, `dice`, `focal` or a sum such as `ce+dice`.
 
-        `class_weights` weigh the pixels of cross-entropy and focal loss by their class.
-        Raises `GeotuneError` for a loss that is not known and for weights that do not fit.
+        `class_weights` weight the pixels of the cross-entropy and focal losses by their class.
+        Raises `GeotuneError` for an unknown loss and for a wrong number of classes or weights.
         """
         if not 2 <= len(classes) <= IGNORE:
             raise GeotuneError(
-                f"task.classes has {len(classes)} classes, expected 2 to {IGNORE}; "
-                "for one class of interest name the rest too, for instance background"
+                f"task.classes has {len(classes)} classes, expected 2 to {IGNORE}; for a single "
+                "class of interest, add a class for everything else, such as background",
+                code="class-count-invalid",
+                key="task.classes",
             )
         if class_weights is not None and len(class_weights) != len(classes):
             raise GeotuneError(
                 f"task.class_weights has {len(class_weights)} values for {len(classes)} classes; "
-                "give one for each class, in the order of task.classes"
+                "give one for each class, in the order of task.classes",
+                code="class-count-invalid",
+                key="task.class_weights",
             )
         self.classes = tuple(classes)
         self.terms = tuple(term.strip() for term in loss.split("+"))
         for term in self.terms:
             if term not in LOSSES:
                 raise GeotuneError(
-                    f"task.loss names {term!r}, expected {', '.join(LOSSES)} "
-                    "or a sum such as ce+dice"
+                    f"task.loss is {loss!r}; {term!r} is unknown, expected {', '.join(LOSSES)} "
+                    "or a sum such as ce+dice",
+                    code="recipe-invalid",
+                    key="task.loss",
                 )
         self.class_weights = tuple(class_weights or [1.0] * len(classes))
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the logits: one for each class."""
+        """One channel per class."""
         return len(self.classes)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of what `metrics().compute()` gives."""
-        each = [f"{figure}/{name}" for figure in ("iou", "f1") for name in self.classes]
-        return ("miou", "f1", "accuracy", *each)
+        """The names that `metrics().compute()` returns."""
+        by_class = [f"{metric}/{name}" for metric in ("iou", "f1") for name in self.classes]
+        return ("miou", "f1", "accuracy", *by_class)
 
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Scalar loss of logits `(B, K, H, W)`, in float32 under autocast too.
+        """Scalar loss of logits `(B, K, H, W)`, computed in float32 even under autocast.
 
-        It is 0, with a graph, where every pixel is ignored. Dice is that of the tensors given:
-        with accumulated or spread batches, of each part by itself.
+        If every pixel is ignored it is 0, still part of the autograd graph. Dice is computed per
+        micro-batch and per process, not over the whole effective batch.
         """
         log_probs = logits.float().log_softmax(dim=1)
         weights = log_probs.new_tensor(self.class_weights)
         return torch.stack([LOSSES[term](log_probs, masks, weights) for term in self.terms]).sum()
 
     def metrics(self) -> SegmentMetrics:
-        """A fresh counter of pixels."""
+        """New, empty metrics."""
         return SegmentMetrics(self.classes)
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Most likely classes `(B, H, W)` as uint8, from logits `(B, K, H, W)`."""
+        """Most likely classes `(B, H, W)` as uint8."""
         return logits.argmax(dim=1).to(torch.uint8)
 
-    def answers(self, logits: Tensor) -> Tensor:
-        """Probabilities `(B, K, H, W)` as float32; they sum to one over the classes."""
+    def postprocess(self, logits: Tensor) -> Tensor:
+        """Probabilities `(B, K, H, W)` as float32, summing to one over the classes."""
         return logits.float().softmax(dim=1)
 
     def score(self, logits: Tensor, masks: Tensor) -> float:
-        """Mean IoU of one window, logits `(1, K, H, W)` and mask `(1, H, W)`.
+        """Mean IoU of one window over the classes in its mask or prediction.
 
-        The mean is over classes in its truth or prediction; NaN where every pixel is ignored.
+        NaN if every pixel is ignored.
         """
         metrics = self.metrics().to(logits.device)
         metrics.update(logits, masks)
-        # Not compute(): a window is scored by the process that has it, without any exchange.
+        # Not compute(), which is a collective: only this process has the window.
         return float(iou(metrics.matrix.confmat).nanmean())
 
-    def example(self, window: int) -> Tensor:
-        """Masks of a batch of one window, of which only shape and type count."""
+    def example_targets(self, window: int) -> Tensor:
+        """See `Task`."""
         return torch.zeros((1, window, window), dtype=torch.long)

@@ -52,7 +52,7 @@ def evaluate(
     """Run the model over every window once. `progress` is told windows done and in all."""
     model.to(device).eval()
     everything, single = task.metrics().to(device), task.metrics().to(device)
-    nothing = single.parts()
+    nothing = single.state()
     scores: list[float] = []
     parts: list[MetricState] = []
     with torch.no_grad(), autocast(device, precision):
@@ -64,7 +64,7 @@ def evaluate(
                 one = outputs[i : i + 1], batch.targets[i : i + 1]
                 single.reset()
                 single.update(*one)
-                parts.append(single.parts())
+                parts.append(single.state())
                 scores.append(task.score(*one))
             if progress is not None:
                 progress(len(scores), len(windows))
@@ -75,7 +75,10 @@ def evaluate(
     }
     return Evaluation(
         everything.compute(),
-        {group: single.of(MetricState.join([nothing, *its])) for group, its in regions.items()},
+        {
+            group: single.compute_from(MetricState.merge([nothing, *its]))
+            for group, its in regions.items()
+        },
         scores,
         everything.details(),
         found,

@@ -63,7 +63,7 @@ def region_gap(
     """What a test in new regions says, beside one in the regions of the training.
 
     `tested` is of the whole test part. None where all of its regions were trained in. A region is
-    what the split calls a group. `figures` makes metrics of what was counted (`Metrics.of`).
+    what the split calls a group. `figures` makes metrics of what was counted (`Metrics.compute_from`).
     """
     assert data.test is not None
     trained = {scene.group for scene in data.train.scenes}

@@ -50,7 +50,7 @@ def training_step(
         precision=train.precision,
         micro=micro or micro_batch(train.batch_size, train.accumulate_steps, world),
         grad_clip_norm=train.grad_clip_norm,
-        shown=task.product == "objects",
+        shown=task.output_kind == "objects",
     )
 
 

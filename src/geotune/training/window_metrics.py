@@ -28,7 +28,7 @@ class WindowParts:
         groups: what a split keeps together.
         places: `(N, 2)`, row and column of the window's first pixel in its scene.
         scores: `(N,)` by `Task.score`, NaN where there is none.
-        parts: of each window; `Metrics.of` makes figures of them, joined.
+        parts: of each window; `Metrics.compute_from` makes figures of them, joined.
     """
 
     names: tuple[str, ...]
