@@ -23,7 +23,8 @@ ERROR_CODES: dict[str, str] = {
     # --- decoders, detectors, tasks, metrics, boxes ---
     "class-count-invalid": "the number of classes, or of values for each class, is wrong",
     "box-type-unsupported": "this operation does not support this type of boxes",
-    "boxes-invalid": "boxes, scores or classes have the wrong shape, or values that are not finite",
+    "boxes-invalid": "boxes, or their scores or classes, have the wrong shape",
+    "boxes-not-finite": "boxes or scores contain NaN or infinity",
     "pixel-size-missing": "the pixel size in metres is needed but unknown",
     # --- feature cache, memory, planning ---
     # --- training, run folders, adapters ---

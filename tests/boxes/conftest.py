@@ -1,4 +1,4 @@
-"""Random boxes, and hypothesis's."""
+"""Random boxes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Boxes = NDArray[np.float64]
 
 @pytest.fixture(scope="session")
 def random_boxes() -> Callable[..., Boxes]:
-    """Canonical boxes `(n, 5)` of sides 1 to 60 whose centres lie in a square."""
+    """Canonical boxes `(n, 5)` with sides 1 to 60 and centres in a square."""
 
     def make(n: int, seed: int = 0, extent: float = 60) -> Boxes:
         rng = np.random.default_rng(seed)
-        places, sides = rng.uniform(0, extent, (n, 2)), rng.uniform(1, 60, (n, 2))
-        return canonical(np.hstack([places, sides, rng.uniform(-math.pi, math.pi, (n, 1))]))
+        positions, sides = rng.uniform(0, extent, (n, 2)), rng.uniform(1, 60, (n, 2))
+        return canonical(np.hstack([positions, sides, rng.uniform(-math.pi, math.pi, (n, 1))]))
 
     return make

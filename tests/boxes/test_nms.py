@@ -1,4 +1,4 @@
-"""Suppression against a plain one over shapely's areas, and against torchvision's."""
+"""NMS compared with a plain implementation on shapely areas, and with torchvision."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from geotune.boxes.candidate_pairs import BoxIndex
 from geotune.boxes.nms import nms
 from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import to_polygons
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 Make = Callable[..., np.ndarray]
 
 
-def plainly(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit: float) -> list[int]:
+def plain_nms(
+    boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit: float
+) -> list[int]:
     shapes = to_polygons(boxes)
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
@@ -33,55 +35,57 @@ def plainly(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit: f
     return kept
 
 
-def a_case(random_boxes: Make, n: int, extent: float) -> tuple[np.ndarray, ...]:
+def make_case(random_boxes: Make, n: int, extent: float) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(n)
     return random_boxes(n, n, extent), rng.random(n).round(2), rng.integers(3, size=n)
 
 
 @pytest.mark.parametrize("extent", [0, 60, 600])
 @pytest.mark.parametrize("limit", [0.1, 0.5])
-def test_what_stays_is_what_shapely_says(random_boxes: Make, extent: float, limit: float) -> None:
-    boxes, scores, classes = a_case(random_boxes, 300, extent)
-    expected = plainly(boxes, scores, classes, limit)
+def test_nms_equals_a_plain_implementation(random_boxes: Make, extent: float, limit: float) -> None:
+    boxes, scores, classes = make_case(random_boxes, 300, extent)
+    expected = plain_nms(boxes, scores, classes, limit)
     tensors = [torch.from_numpy(x) for x in (boxes, scores, classes)]
     assert nms(tensors[0], tensors[1], limit, tensors[2]).tolist() == expected
-    assert nms(tensors[0], tensors[1], limit).tolist() == plainly(boxes, scores, 0 * classes, limit)
+    assert nms(tensors[0], tensors[1], limit).tolist() == plain_nms(
+        boxes, scores, 0 * classes, limit
+    )
 
 
 @pytest.mark.parametrize("first", [1, 7, 10_000])
-def test_blocks_of_any_size_and_comparing_without_a_tree_keep_the_same(
+def test_result_does_not_depend_on_block_size_or_index(
     random_boxes: Make, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
-    boxes, scores, classes = map(torch.from_numpy, a_case(random_boxes, 500, 200))
+    boxes, scores, classes = map(torch.from_numpy, make_case(random_boxes, 500, 200))
     expected = nms(boxes, scores, 0.3, classes).tolist()
-    monkeypatch.setattr(module, "_FIRST", first)
-    monkeypatch.setattr(module, "_PAIRS", 50 * first)
+    monkeypatch.setattr(module, "FIRST_BLOCK", first)
+    monkeypatch.setattr(module, "PAIRS_PER_BLOCK", 50 * first)
     assert nms(boxes, scores, 0.3, classes).tolist() == expected
 
-    class Comparing(BoxIndex):
+    class BruteForce(BoxIndex):
         def __init__(self, hulls: torch.Tensor) -> None:
             super().__init__(hulls)
             self.tree = None
 
-    monkeypatch.setattr(module, "BoxIndex", Comparing)
+    monkeypatch.setattr(module, "BoxIndex", BruteForce)
     assert nms(boxes, scores, 0.3, classes).tolist() == expected
 
 
-def test_horizontal_boxes_by_either_way_are_torchvisions(
+def test_nms_of_horizontal_boxes_equals_torchvisions(
     random_boxes: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boxes, _, classes = a_case(random_boxes, 600, 300)
+    boxes, _, classes = make_case(random_boxes, 600, 300)
     scores = torch.rand(600, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     flat, kinds = torch.from_numpy(hull(boxes)), torch.from_numpy(classes)
     expected = torchvision.ops.batched_nms(flat - flat.min(), scores, kinds, 0.3).tolist()
     assert nms(flat, scores, 0.3, kinds).tolist() == expected
-    # Far away, and in negative coordinates too.
+    # Also far away and with negative coordinates.
     assert nms(flat - 1e6, scores, 0.3, kinds).tolist() == expected
-    monkeypatch.setattr(module, "_FEW", 0)
+    monkeypatch.setattr(module, "BRUTE_FORCE_LIMIT", 0)
     assert nms(flat, scores, 0.3, kinds).tolist() == expected
 
 
-def test_copies_of_one_box_leave_one_though_hardly_different(random_boxes: Make) -> None:
+def test_near_duplicates_are_reduced_to_one(random_boxes: Make) -> None:
     rng = np.random.default_rng(0)
     boxes = np.repeat(random_boxes(20, extent=3000), 100, 0)
     boxes += rng.normal(0, 1e-4, boxes.shape) * [1, 1, 0, 0, 0.01]
@@ -89,28 +93,28 @@ def test_copies_of_one_box_leave_one_though_hardly_different(random_boxes: Make)
     assert len(nms(torch.from_numpy(boxes), scores, 0.5)) == 20
 
 
-def test_a_box_suppressed_suppresses_nothing() -> None:
-    # Each overlaps the next by more than the threshold, and the one after it by less.
+def test_suppressed_boxes_do_not_suppress_others() -> None:
+    # Each overlaps the next by more than the threshold, but not the one after it.
     boxes = torch.tensor([[2.0 * k, 0, 10, 4, 0] for k in range(7)])
     scores = torch.linspace(1, 0, 7)
     assert nms(boxes, scores, 0.5).tolist() == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("columns", [4, 5])
-def test_no_box_and_one_box(columns: int) -> None:
+def test_nms_of_zero_and_one_boxes(columns: int) -> None:
     assert nms(torch.zeros(0, columns), torch.zeros(0), 0.5).tolist() == []
     one = torch.tensor([[0.0, 0, 2, 1, 0]])[:, :columns]
     assert nms(one, torch.ones(1), 0.5, torch.zeros(1, dtype=torch.int64)).tolist() == [0]
 
 
-def test_what_is_not_finite_is_refused() -> None:
+def test_non_finite_boxes_are_an_error() -> None:
     boxes = torch.tensor([[0, 0, 2, 1, math.nan]])
-    with pytest.raises(GeotuneError, match="not finite"):
+    with raises("boxes-not-finite"):
         nms(boxes, torch.ones(1), 0.5)
 
 
 @pytest.mark.slow
-def test_a_million_boxes_of_a_scene_fit() -> None:
+def test_nms_of_a_million_boxes() -> None:
     rng = np.random.default_rng(0)
     n = 1_000_000
     boxes = np.hstack([rng.uniform(0, 50_000, (n, 2)), rng.uniform(5, 40, (n, 2)),

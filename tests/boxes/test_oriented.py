@@ -1,4 +1,4 @@
-"""One form for every rectangle, and the way to corners and back."""
+"""Canonical form, and conversion to and from corners."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from geotune.boxes.oriented import as_oriented, canonical, centres, corners, fro
 
 Boxes = NDArray[np.float64]
 
-places = st.floats(-1e6, 1e6)
+coordinates = st.floats(-1e6, 1e6)
 sides = st.floats(1e-3, 1e3)
-# Angles at the wraps, a hair beside them, and any.
+# Angles at the wraps, next to them, and arbitrary ones.
 wraps = st.sampled_from(
     [k * math.pi / 4 + d for k in range(-8, 9) for d in (0, 1e-16, 1e-9, -1e-9)]
 )
@@ -31,14 +31,16 @@ def boxes(draw: st.DrawFn) -> Boxes:
     w = draw(sides)
     shape = draw(st.sampled_from(["any", "square", "thin", "none"]))
     h = {"any": draw(sides), "square": w, "thin": 1e-6 * w, "none": 0.0}[shape]
-    return np.array([draw(places), draw(places), w, h, draw(angles)])
+    return np.array([draw(coordinates), draw(coordinates), w, h, draw(angles)])
 
 
 def same_outline(first: Boxes, second: Boxes, tolerance: float) -> bool:
-    """Whether every corner of one is a corner of the other, from whichever it starts."""
+    """Whether the corners are equal, in any cyclic order and direction."""
     a, b = corners(first), corners(second)
     return any(
-        np.abs(a - np.roll(way, k, 0)).max() <= tolerance for way in (b, b[::-1]) for k in range(4)
+        np.abs(a - np.roll(order, k, 0)).max() <= tolerance
+        for order in (b, b[::-1])
+        for k in range(4)
     )
 
 
@@ -48,7 +50,7 @@ def tolerance(box: Boxes) -> float:
 
 @settings(deadline=None)
 @given(boxes())
-def test_the_canonical_form_is_the_same_rectangle_in_the_stated_range(box: Boxes) -> None:
+def test_canonical_form_is_the_same_rectangle_with_the_angle_in_range(box: Boxes) -> None:
     form = canonical(box)
     assert form[2] >= form[3]
     end = math.pi / 4 if form[2] == form[3] else math.pi / 2
@@ -59,22 +61,20 @@ def test_the_canonical_form_is_the_same_rectangle_in_the_stated_range(box: Boxes
 
 @settings(deadline=None)
 @given(boxes(), st.integers(-3, 3), st.booleans())
-def test_every_description_of_a_rectangle_has_one_canonical_form(
-    box: Boxes, half_turns: int, sides_swapped: bool
-) -> None:
+def test_canonical_form_is_unique(box: Boxes, half_turns: int, sides_swapped: bool) -> None:
     other = box + np.array([0, 0, 0, 0, half_turns * math.pi])
     if sides_swapped:
         other = other[[0, 1, 3, 2, 4]] + np.array([0, 0, 0, 0, math.pi / 2])
     form, other = canonical(box), canonical(other)
     assert np.array_equal(form[:4], other[:4])
     period = math.pi / 2 if form[2] == form[3] else math.pi
-    apart = (form[4] - other[4] + period / 2) % period - period / 2
-    assert abs(apart) < 1e-12  # either end of the range, where rounding decides
+    difference = (form[4] - other[4] + period / 2) % period - period / 2
+    assert abs(difference) < 1e-12  # rounding may choose either end of the range
 
 
 @settings(deadline=None)
 @given(boxes(), st.integers(0, 3), st.booleans())
-def test_corners_give_the_box_back_from_any_of_them_either_way(
+def test_corner_round_trip_from_any_start_and_direction(
     box: Boxes, first: int, backwards: bool
 ) -> None:
     box = canonical(box)
@@ -86,14 +86,14 @@ def test_corners_give_the_box_back_from_any_of_them_either_way(
 
 @settings(deadline=None)
 @given(boxes())
-def test_the_hull_is_that_of_the_corners(box: Boxes) -> None:
+def test_hull_equals_the_bounds_of_the_corners(box: Boxes) -> None:
     points = corners(box)
     expected = [*points.min(0), *points.max(0)]
     assert hull(box) == pytest.approx(expected, abs=tolerance(box))
 
 
-def test_the_picture_of_the_convention_holds() -> None:
-    # A quarter turn less a bit: the long side goes down on the screen.
+def test_corner_order_of_the_documented_convention() -> None:
+    # A positive angle: the long side points down in the image.
     box = np.array([10.0, 20.0, 8.0, 2.0, math.pi / 6])
     upper_left, upper_right, lower_right, _ = corners(box)
     assert upper_right - upper_left == pytest.approx([8 * math.cos(math.pi / 6), 4])
@@ -102,7 +102,7 @@ def test_the_picture_of_the_convention_holds() -> None:
     assert flat.tolist() == [[6, 19], [14, 19], [14, 21], [6, 21]]
 
 
-def test_torchvision_has_the_same_corners_for_the_angle_in_degrees_against_the_clock(
+def test_corners_equal_torchvisions_for_the_counterclockwise_angle_in_degrees(
     random_boxes: Callable[..., Boxes],
 ) -> None:
     ours = torch.from_numpy(random_boxes(100))
@@ -113,7 +113,7 @@ def test_torchvision_has_the_same_corners_for_the_angle_in_degrees_against_the_c
 
 
 @pytest.mark.parametrize("function", [canonical, corners, hull, centres])
-def test_tensors_and_arrays_give_the_same(
+def test_tensors_and_arrays_give_equal_results(
     function: Callable[..., Boxes], random_boxes: Callable[..., Boxes]
 ) -> None:
     array = random_boxes(50).reshape(5, 10, 5)
@@ -124,7 +124,7 @@ def test_tensors_and_arrays_give_the_same(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_rounding_leaves_no_angle_outside_the_range(dtype: type) -> None:
+def test_canonical_angles_stay_in_range_after_rounding(dtype: type) -> None:
     ends = (np.arange(-300, 300) * math.pi / 2).astype(dtype)
     angle = torch.from_numpy(
         np.concatenate([ends, np.nextafter(ends, 999), np.nextafter(ends, -999)])
@@ -133,7 +133,7 @@ def test_rounding_leaves_no_angle_outside_the_range(dtype: type) -> None:
     assert (form[:, 4] >= -math.pi / 2).all() and (form[:, 4] < math.pi / 2).all()
 
 
-def test_horizontal_boxes_are_oriented_ones_too() -> None:
+def test_horizontal_boxes_convert_to_oriented_and_back() -> None:
     upright, wide = np.array([[1.0, 2, 3, 8], [1, 2, 8, 3]])
     assert as_oriented(upright) == pytest.approx([2, 5, 6, 2, -math.pi / 2])
     assert as_oriented(wide) == pytest.approx([4.5, 2.5, 7, 1, 0])

@@ -1,4 +1,4 @@
-"""Formulas that hold for NumPy's arrays and torch's tensors alike are written once."""
+"""Write formulas once for NumPy arrays and torch tensors."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # data is read and checked without torch, which takes seconds to import
+if TYPE_CHECKING:  # `geotune check` works without importing torch, which takes seconds
     from torch import Tensor
 
 Array = TypeVar("Array", NDArray[np.floating[Any]], "Tensor")
-"""Floating-point numbers of either kind; what comes out is of the kind that went in."""
+"""Floating-point arrays of either library; functions return the type that they were given."""
 _Kind = TypeVar("_Kind", covariant=True)
 
 
-class Functions(Protocol[_Kind]):
-    """Functions of arrays of one kind, by the names that NumPy and torch share."""
+class ArrayNamespace(Protocol[_Kind]):
+    """Array functions that NumPy and torch provide under the same name."""
 
     def __getattr__(self, name: str, /) -> Callable[..., _Kind]: ...
 
 
-def array_namespace(array: Array) -> Functions[Array]:
-    """The module, `numpy` or `torch`, whose functions take this array."""
+def array_namespace(array: Array) -> ArrayNamespace[Array]:
+    """`numpy` or `torch`, depending on the type of the array."""
     if isinstance(array, np.ndarray):
-        return cast("Functions[Array]", np)
+        return cast("ArrayNamespace[Array]", np)
     import torch
 
-    return cast("Functions[Array]", torch)
+    return cast("ArrayNamespace[Array]", torch)

@@ -6,7 +6,7 @@ import shapely
 import torch
 from torch import Tensor
 
-_COMPARISONS = 1 << 24
+COMPARISONS_PER_CHUNK = 1 << 24
 """Brute-force comparisons per chunk."""
 
 
@@ -29,7 +29,7 @@ class BoxIndex:
         if self.tree is not None:
             pairs = torch.from_numpy(self.tree.query(_diagonals(hulls)))
             return pairs[0], pairs[1]
-        step = max(1, _COMPARISONS // max(1, len(self.hulls)))
+        step = max(1, COMPARISONS_PER_CHUNK // max(1, len(self.hulls)))
         rows, columns = [], []
         for start in range(0, len(hulls), step):
             chunk = hulls[start : start + step, None]

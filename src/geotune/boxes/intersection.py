@@ -1,16 +1,16 @@
-"""The area that two oriented boxes share.
+"""Intersection area of two oriented boxes.
 
-It is that of a closed curve. Seen from the second box, whose sides then are those of the axes, let
-every point of the first one's outline be moved into the second box by clamping its coordinates:
+In the frame of the second box, which is then axis-aligned, clamp the coordinates of every point of
+the first box's outline to the second box:
 
-        +-----------+            What lies outside is folded onto the outline of the second box,
-        | second    |            there and back, and encloses nothing. What is enclosed is the
-        |     /*****+--.         intersection (*), so its area is the curve's integral of x dy,
-        |    *******|   `.       which is a sum over four edges: each is cut to the second box's
-        |     `*****+--'         rows, and over them the clamped x has a mean in closed form.
-        +-----------+            There is no case to tell from another, and nothing that jumps.
+        +-----------+            Parts outside are projected onto the outline of the second box,
+        | second    |            back and forth, and enclose no area. The clamped curve encloses
+        |     /*****+--.         the intersection (*), whose area is the line integral of x dy,
+        |    *******|   `.       a sum over four edges. Each edge is cut to the vertical extent
+        |     `*****+--'         of the second box, where the mean of the clamped x has a closed
+        +-----------+            form. No case distinctions are needed.
 
-So it is exact for boxes that are equal, that touch and that have no area.
+The result is exact, also for boxes that coincide, touch or have no area.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from geotune.boxes.array_namespace import Array, array_namespace
 
 
 def intersection(first: Array, second: Array) -> Array:
-    """Areas `(...)` that oriented boxes `(..., 5)` share with others; shapes are broadcast."""
+    """Intersection areas `(...)` of oriented boxes `(..., 5)`, with broadcasting."""
     return shared_area(normalise_frame(first), normalise_frame(second))
 
 
 def normalise_frame(boxes: Array) -> Array:
     """Centre, half sides, and cosine and sine of the angle: `(6, ...)` of boxes `(..., 5)`.
 
-    For those who compare a box with many: the angle's functions are taken once.
+    Computed once for a box that is compared with many.
     """
     xp = array_namespace(boxes)
     x, y, w, h, angle = (boxes[..., k] for k in range(5))
@@ -34,11 +34,11 @@ def normalise_frame(boxes: Array) -> Array:
 
 
 def shared_area(first: Array, second: Array) -> Array:
-    """See `intersection`; both as `normalise_frame` gives them."""
+    """See `intersection`; both arguments are results of `normalise_frame`."""
     xp = array_namespace(first)
     x, y, w, h, first_cos, first_sin = first
     x_origin, y_origin, right, down, cos, sin = second
-    # The first box from the second: its centre, and its half sides as vectors.
+    # The first box in the frame of the second: its centre, and its half sides as vectors.
     dx, dy = x - x_origin, y - y_origin
     cx, cy = dx * cos + dy * sin, dy * cos - dx * sin
     turn_cos, turn_sin = first_cos * cos + first_sin * sin, first_sin * cos - first_cos * sin
@@ -51,7 +51,7 @@ def shared_area(first: Array, second: Array) -> Array:
     for start, end in ((0, 1), (1, 2), (2, 3), (3, 0)):
         rise = ys[end] - ys[start]
         slope = (xs[end] - xs[start]) / xp.where(rise == 0, 1.0, rise)
-        # Where the edge enters the rows of the second box, and where it leaves them.
+        # x at which the edge enters and leaves the vertical extent of the second box.
         x0 = xs[start] + (inside[start] - ys[start]) * slope
         x1 = xs[start] + (inside[end] - ys[start]) * slope
         a, b = xp.clip(x0, -right, right), xp.clip(x1, -right, right)

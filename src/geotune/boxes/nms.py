@@ -1,10 +1,9 @@
-"""Non-maximum suppression of oriented and horizontal boxes, for thousands or for millions.
+"""Non-maximum suppression of oriented and horizontal boxes that scales to millions of boxes.
 
-The best boxes are looked at first, a block at a time. A block's neighbours that are still alive
-are found, the pairs that overlap too much are kept as lists, and going down the block every box
-that is alive suppresses its list. In a detector's raw output the first blocks suppress most, so
-that little is left to compare; in a scene with few overlaps the blocks grow. Memory is bounded by
-the pairs of one block.
+Boxes are processed in blocks, best scores first. For each block, the remaining boxes that overlap
+it are found with a spatial index, and each box of the block that is still alive suppresses those it
+overlaps too much. In raw detector output the first blocks suppress most boxes; in scenes with few
+overlaps the blocks grow. Memory is bounded by the pairs of one block.
 """
 
 from __future__ import annotations
@@ -19,36 +18,37 @@ from geotune.boxes.iou import paired_iou
 from geotune.boxes.oriented import HORIZONTAL, as_oriented, hull
 from geotune.errors import GeotuneError
 
-_FIRST, _LARGEST = 16, 1 << 16
-_PAIRS = 1 << 20
-"""Pairs that a block should find: its size follows what the one before found."""
-_FEW = 4096
-"""Up to here torchvision's comparing of all horizontal boxes is the faster way."""
+FIRST_BLOCK, LARGEST_BLOCK = 16, 1 << 16
+PAIRS_PER_BLOCK = 1 << 20
+"""Target number of candidate pairs per block, by which the block size is adapted."""
+BRUTE_FORCE_LIMIT = 4096
+"""Up to this many horizontal boxes, torchvision's brute-force NMS is faster."""
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | None = None) -> Tensor:
-    """Indices `(K)` of the boxes that stay, best first.
+    """Indices `(K)` of the boxes that are kept, best first.
 
-    A box `(N, 5)` or `(N, 4)` goes where it has an IoU above `threshold` with one of a higher score
-    `(N)` that stays and, where `classes` `(N)` are given, is of its class. Of equal scores the
-    first is the better. Raises `GeotuneError` for boxes or scores that are not finite.
+    A box `(N, 5)` or `(N, 4)` is dropped if its IoU with a kept box of a higher score exceeds
+    `threshold`; with `classes` `(N)`, only boxes of the same class are compared. Ties in `scores`
+    `(N)` are broken by order. Raises `GeotuneError` if boxes or scores are not finite.
     """
     if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
         raise GeotuneError(
-            "boxes or scores are not finite, expected numbers; where a model gives them its "
-            "training went astray: lower train.lr, or look for broken pixel values in the image"
+            "boxes or scores contain NaN or infinity; if a model predicted them, its training "
+            "diverged (lower train.lr) or the image contains invalid pixel values",
+            code="boxes-not-finite",
         )
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
-    hulls = _apart(hull(boxes), None if classes is None else classes[order])
-    if boxes.shape[-1] == HORIZONTAL and len(boxes) <= _FEW:
+    hulls = _separate_classes(hull(boxes), None if classes is None else classes[order])
+    if boxes.shape[-1] == HORIZONTAL and len(boxes) <= BRUTE_FORCE_LIMIT:
         return order[torchvision.ops.nms(hulls, scores[order].to(hulls.dtype), threshold)]
-    alive = _survivors(as_oriented(boxes), hulls, threshold)
+    alive = _oriented_keep_mask(as_oriented(boxes), hulls, threshold)
     return order[torch.from_numpy(alive).to(order.device)]
 
 
-def _apart(hulls: Tensor, classes: Tensor | None) -> Tensor:
-    """Hulls moved so that those of different classes never meet, near the origin."""
+def _separate_classes(hulls: Tensor, classes: Tensor | None) -> Tensor:
+    """Hulls shifted to the origin, and by class so that different classes never overlap."""
     if not len(hulls):
         return hulls
     hulls = hulls if hulls.device.type == "mps" else hulls.double()
@@ -58,21 +58,21 @@ def _apart(hulls: Tensor, classes: Tensor | None) -> Tensor:
     return hulls + (classes.to(hulls.dtype) * (hulls.max() + 1)).unsqueeze(1)
 
 
-def _survivors(boxes: Tensor, hulls: Tensor, threshold: float) -> np.ndarray:
-    """Which of oriented boxes, best first, stay: `(N)` bool."""
-    neighbours = BoxIndex(hulls)
+def _oriented_keep_mask(boxes: Tensor, hulls: Tensor, threshold: float) -> np.ndarray:
+    """Mask `(N)` of the oriented boxes that are kept; boxes are sorted best first."""
+    index = BoxIndex(hulls)
     areas = boxes[:, 2] * boxes[:, 3]
     alive = np.ones(len(boxes), dtype=bool)
-    start, size = 0, _FIRST
+    start, size = 0, FIRST_BLOCK
     while start < len(boxes):
         block = torch.from_numpy(start + np.flatnonzero(alive[start : start + size]))
         block = block.to(boxes.device)
-        row, j = neighbours.query(hulls[block])
-        found = len(row)
+        row, j = index.query(hulls[block])
+        num_pairs = len(row)
         i = block[row]
-        counts = (j > i) & torch.from_numpy(alive).to(boxes.device)[j]
-        i, j = i[counts], j[counts]
-        # An IoU is at most the smaller area over the larger; what rounding could decide stays.
+        relevant = (j > i) & torch.from_numpy(alive).to(boxes.device)[j]
+        i, j = i[relevant], j[relevant]
+        # IoU is at most the smaller area over the larger one; the margin allows for rounding.
         first, second = areas[i], areas[j]
         bound = torch.minimum(first, second) * (1 + 1e-5) >= threshold * torch.maximum(
             first, second
@@ -81,12 +81,14 @@ def _survivors(boxes: Tensor, hulls: Tensor, threshold: float) -> np.ndarray:
         over = paired_iou(boxes, boxes, i, j) > threshold
         _suppress(alive, i[over].cpu().numpy(), j[over].cpu().numpy())
         start += size
-        size = min(_LARGEST, max(1, min(2 * size, size * _PAIRS // max(1, found))))
+        size = min(
+            LARGEST_BLOCK, max(1, min(2 * size, size * PAIRS_PER_BLOCK // max(1, num_pairs)))
+        )
     return alive
 
 
 def _suppress(alive: np.ndarray, better: np.ndarray, worse: np.ndarray) -> None:
-    """Let each box that is alive end those on its list; `better` rises."""
+    """Let each alive box suppress its `worse` partners; `better` is sorted ascending."""
     firsts = np.flatnonzero(np.diff(better, prepend=-1))
     bounds = [*firsts.tolist(), len(better)]
     for k, box in enumerate(better[firsts].tolist()):

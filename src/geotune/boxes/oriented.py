@@ -1,22 +1,22 @@
-"""Oriented boxes `(cx, cy, w, h, angle)`: the convention, and conversion to and from corners.
+"""Oriented boxes `(cx, cy, w, h, angle)`: convention, and conversion to and from corners.
 
     +----------> x                 cx, cy  the centre, in pixels (or metres)
     |      0 .                     w       the long side, h the short one: w >= h
     |       / ` . w                angle   of the long side, in radians from the x axis
     |    h /      ` . 1                    towards the y axis, -pi/2 <= angle < pi/2
     |   3 .    c    /
-    |       ` .    / )angle        In an image y points down, so a positive angle is a turn with
-    v           ` 2 ------ x       the clock as one sees it (in a map, where y points up, against
-    y                              it). A pixel's index is its upper left corner, so the first
-                                   pixel's centre is (0.5, 0.5).
+    |       ` .    / )angle        In an image y points down, so positive angles turn
+    v           ` 2 ------ x       clockwise (counterclockwise in map coordinates, where y points
+    y                              up). Integer coordinates are pixel corners: the centre of the
+                                   first pixel is (0.5, 0.5).
 
-Every rectangle has one canonical form. Half a turn changes nothing, so angles wrap at pi/2; a
-square may be turned by a quarter too, so its angle lies in -pi/4 <= angle < pi/4. Corners come in
-the order 0 1 2 3 of the picture: upper left, upper right, lower right, lower left at angle 0.
+Every rectangle has one canonical form. Rotating by pi changes nothing, so angles wrap at pi/2; a
+square is also unchanged by pi/2, so its angle lies in -pi/4 <= angle < pi/4. Corners have the order
+0 1 2 3 of the figure: upper left, upper right, lower right, lower left at angle 0.
 
-Horizontal boxes are `(x1, y1, x2, y2)`. Where a function takes both, the number of columns, 5 or
-4, says which; 2 columns are points `(x, y)`. Leading dimensions are free, and arrays may be NumPy's
-or torch's.
+Horizontal boxes are `(x1, y1, x2, y2)`, points `(x, y)`. Functions that take several kinds
+distinguish them by the number of columns: 5, 4 or 2. All accept leading dimensions, and NumPy
+arrays or torch tensors.
 """
 
 from __future__ import annotations
@@ -26,32 +26,29 @@ import math
 from geotune.boxes.array_namespace import Array, array_namespace
 
 ORIENTED, HORIZONTAL, POINT = 5, 4, 2
-"""Columns of each kind of object."""
+"""Number of columns of each kind of object."""
 
 
 def canonical(boxes: Array) -> Array:
-    """The same rectangles `(..., 5)` with `w >= h` and the angle in its range.
-
-    A side may be given in either place, and the angle may be any.
-    """
+    """Boxes `(..., 5)` with sides in any order and any angle, in canonical form."""
     xp = array_namespace(boxes)
     w, h, angle = boxes[..., 2], boxes[..., 3], boxes[..., 4]
     angle = xp.where(w < h, angle + math.pi / 2, angle)
-    angle = _wrapped(angle, math.pi)
-    angle = xp.where(w == h, _wrapped(angle, math.pi / 2), angle)
+    angle = _wrap(angle, math.pi)
+    angle = xp.where(w == h, _wrap(angle, math.pi / 2), angle)
     x, y = boxes[..., 0], boxes[..., 1]
     return xp.stack([x, y, xp.maximum(w, h), xp.minimum(w, h), angle], -1)
 
 
-def _wrapped(angle: Array, period: float) -> Array:
-    """Angles brought into half a period on either side of zero, the lower end included."""
+def _wrap(angle: Array, period: float) -> Array:
+    """Angles in `[-period / 2, period / 2)`."""
     xp = array_namespace(angle)
     angle = angle - period * xp.floor(angle / period + 0.5)
-    return xp.where(abs(angle) >= period / 2, -period / 2, angle)  # rounded over an end
+    return xp.where(abs(angle) >= period / 2, -period / 2, angle)  # rounding can reach the end
 
 
 def corners(boxes: Array) -> Array:
-    """Corners `(..., 4, 2)` of oriented boxes `(..., 5)`, in the order of the picture."""
+    """Corners `(..., 4, 2)` of oriented boxes `(..., 5)`, in the order of the figure."""
     xp = array_namespace(boxes)
     cos, sin = xp.cos(boxes[..., 4]), xp.sin(boxes[..., 4])
     along = xp.stack([cos, sin], -1) * boxes[..., 2:3] / 2
@@ -71,26 +68,26 @@ def corners(boxes: Array) -> Array:
 def from_corners(points: Array) -> Array:
     """Canonical boxes `(..., 5)` of rectangles given by corners `(..., 4, 2)`.
 
-    Corners go around, either way, from any of them. A quadrilateral that is no rectangle has no
-    oriented box of its own: see `polygons.minimum_rectangles`.
+    Corners may start anywhere and go in either direction. For quadrilaterals that are not
+    rectangles, use `polygons.minimum_rectangles`.
     """
     xp = array_namespace(points)
     p0, p1, p2, p3 = (points[..., k, :] for k in range(4))
     along, across = (p1 - p0 + p2 - p3) / 2, (p2 - p1 + p3 - p0) / 2
     w, h = xp.hypot(along[..., 0], along[..., 1]), xp.hypot(across[..., 0], across[..., 1])
-    # The longer side says the angle more precisely, and a side of no length does not say it.
+    # The longer side gives the more precise angle; a side of zero length gives none.
     long = xp.where((w >= h)[..., None], along, across)
     angle = xp.arctan2(long[..., 1], long[..., 0])
-    # Half of the way from the first corner, so that far from the origin nothing is lost.
+    # Relative to the first corner, to keep precision far from the origin.
     centre = p0 + (p2 - p0 + (p1 - p0) + (p3 - p0)) / 4
     x, y = centre[..., 0], centre[..., 1]
     return canonical(xp.stack([x, y, xp.maximum(w, h), xp.minimum(w, h), angle], -1))
 
 
 def hull(boxes: Array) -> Array:
-    """The smallest horizontal boxes `(..., 4)` around oriented ones `(..., 5)`.
+    """Axis-aligned bounding boxes `(..., 4)` of oriented boxes `(..., 5)`.
 
-    Horizontal boxes and points `(..., 2)` are their own; a point is a box of no size.
+    Horizontal boxes are returned unchanged; points `(..., 2)` become boxes of zero size.
     """
     xp = array_namespace(boxes)
     if boxes.shape[-1] == HORIZONTAL:
@@ -104,7 +101,7 @@ def hull(boxes: Array) -> Array:
 
 
 def as_oriented(boxes: Array) -> Array:
-    """Horizontal boxes `(..., 4)` as canonical oriented ones; oriented ones as they are."""
+    """Horizontal boxes `(..., 4)` as canonical oriented ones; oriented ones are unchanged."""
     if boxes.shape[-1] == ORIENTED:
         return boxes
     xp = array_namespace(boxes)
@@ -113,7 +110,7 @@ def as_oriented(boxes: Array) -> Array:
 
 
 def centres(boxes: Array) -> Array:
-    """Middles `(..., 2)` of oriented and horizontal boxes; points as they are."""
+    """Centres `(..., 2)` of oriented and horizontal boxes; points are unchanged."""
     if boxes.shape[-1] == HORIZONTAL:
         return boxes[..., :2] + (boxes[..., 2:] - boxes[..., :2]) / 2
     return boxes[..., :2]

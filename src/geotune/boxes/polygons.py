@@ -1,4 +1,4 @@
-"""Oriented boxes to and from polygons, by shapely; NumPy only."""
+"""Convert oriented boxes to and from shapely geometries; NumPy only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from geotune.boxes.oriented import corners, from_corners
 
 _CORNERS = {5: (0, 1, 2, 3), 2: (0, 1, 1, 0), 1: (0, 0, 0, 0)}
-"""Which coordinates of a polygon, a line and a point are a rectangle's corners."""
+"""By the number of coordinates of an envelope (polygon, line or point): indices of its corners."""
 
 
 def minimum_rectangles(geometries: NDArray[Any]) -> NDArray[np.float64]:
-    """Canonical boxes `(N, 5)` of the smallest area around geometries `(N)` of any kind.
+    """Minimum-area canonical boxes `(N, 5)` around geometries `(N)` of any type.
 
-    A geometry without an area (a line, a point) has a box without one, and an empty one a row of
-    NaN: whoever reads labels says which they were.
+    Lines and points give boxes without area, empty geometries a row of NaN.
     """
     geometries = np.array(geometries, dtype=object)
-    # About its own corner: shapely loses millimetres a million metres from the origin.
+    # Relative to a corner: shapely loses millimetres a million metres from the origin.
     origins = shapely.bounds(geometries)[:, :2]
     points, owner = shapely.get_coordinates(geometries, return_index=True)
     local = shapely.set_coordinates(geometries, points - origins[owner])

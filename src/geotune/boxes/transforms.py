@@ -1,7 +1,4 @@
-"""Boxes and points where the window they are in is flipped, turned, scaled or moved.
-
-Oriented boxes `(..., 5)`, horizontal ones `(..., 4)` and points `(..., 2)` alike.
-"""
+"""Geometric transforms of oriented boxes `(..., 5)`, horizontal boxes `(..., 4)` and points."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ from geotune.boxes.oriented import (
 
 
 def translate(boxes: Array, x: float, y: float) -> Array:
-    """Boxes as seen from an origin that lies at `-x, -y`: so many pixels right and down.
+    """Shift boxes by `x` pixels to the right and `y` down.
 
-    From a scene into the window at `col, row` it is `translate(boxes, -col, -row)`.
+    `translate(boxes, -col, -row)` converts scene to window coordinates.
     """
     xp = array_namespace(boxes)
     columns = boxes.shape[-1]
@@ -31,44 +28,44 @@ def translate(boxes: Array, x: float, y: float) -> Array:
     return xp.stack([boxes[..., k] + shift for k, shift in enumerate(shifts)], -1)
 
 
-def rotate90_flip(boxes: Array, which: int, shape: tuple[int, int]) -> Array:
-    """Boxes in a window of `shape` (H, W) that is laid one of the eight ways `(0 to 7)`.
+def rotate90_flip(boxes: Array, orientation: int, shape: tuple[int, int]) -> Array:
+    """Boxes in a window of `shape` (H, W) under one of the eight dihedral orientations (0 to 7).
 
-    `which % 4` quarter turns against the clock, after a left-right flip from 4 on: what
-    `numpy.rot90` makes of the pixels. Oriented boxes come back canonical.
+    A left-right flip if `orientation >= 4`, then `orientation % 4` counterclockwise quarter turns,
+    as by `numpy.rot90`. Oriented boxes are returned in canonical form.
     """
     xp = array_namespace(boxes)
     if boxes.shape[-1] == HORIZONTAL:
-        first = rotate90_flip(boxes[..., :2], which, shape)
-        second = rotate90_flip(boxes[..., 2:], which, shape)
+        first = rotate90_flip(boxes[..., :2], orientation, shape)
+        second = rotate90_flip(boxes[..., 2:], orientation, shape)
         return xp.concatenate([xp.minimum(first, second), xp.maximum(first, second)], -1)
     height, width = shape
     x, y = boxes[..., 0], boxes[..., 1]
-    if which >= 4:
+    if orientation >= 4:
         x = width - x
-    for _ in range(which % 4):
+    for _ in range(orientation % 4):
         x, y, width, height = y, width - x, height, width
     if boxes.shape[-1] != ORIENTED:
         return xp.stack([x, y], -1)
-    angle = -boxes[..., 4] if which >= 4 else boxes[..., 4]
-    angle = angle - (which % 4) * math.pi / 2
+    angle = -boxes[..., 4] if orientation >= 4 else boxes[..., 4]
+    angle = angle - (orientation % 4) * math.pi / 2
     return canonical(xp.stack([x, y, boxes[..., 2], boxes[..., 3], angle], -1))
 
 
-def affine_transform(boxes: Array, to: tuple[float, ...]) -> Array:
-    """Boxes whose corners go where `to` takes them: `x' = a x + b y + c`, `y' = d x + e y + f`.
+def affine_transform(boxes: Array, transform: tuple[float, ...]) -> Array:
+    """Boxes under `x' = a x + b y + c`, `y' = d x + e y + f`, `transform` being `a` to `f`.
 
-    `to` turns by any angle, scales all directions alike and moves. Of a horizontal box it is the
-    smallest horizontal one around its corners, larger than the box where that is turned aslant.
+    The transform is a similarity: rotation, uniform scaling and translation. A horizontal box
+    becomes the bounding box of its transformed corners.
     """
     xp = array_namespace(boxes)
-    a, b, c, d, e, f = to
+    a, b, c, d, e, f = transform
 
-    def there(points: Array) -> Array:
+    def apply(points: Array) -> Array:
         x, y = points[..., 0], points[..., 1]
         return xp.stack([a * x + b * y + c, d * x + e * y + f], -1)
 
     if boxes.shape[-1] == POINT:
-        return there(boxes)
-    found = from_corners(there(corners(as_oriented(boxes))))
-    return hull(found) if boxes.shape[-1] == HORIZONTAL else found
+        return apply(boxes)
+    result = from_corners(apply(corners(as_oriented(boxes))))
+    return hull(result) if boxes.shape[-1] == HORIZONTAL else result

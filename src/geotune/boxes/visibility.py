@@ -1,7 +1,7 @@
-"""How much of an object a window shows, and the box of what it shows.
+"""Visible fraction of boxes in a window, and clipping to the window.
 
-Objects that a window cuts off are kept, clipped or left out by the share of their area that is
-inside; the usual rule for DOTA's scenes keeps those of which at least 0.7 is visible.
+Objects cut by a window are kept, clipped or dropped by the fraction of their area inside; for DOTA
+it is common to keep those with at least 0.7.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from geotune.boxes.polygons import minimum_rectangles, to_polygons
 
 
 def visible_fraction(boxes: Array, shape: tuple[int, int]) -> Array:
-    """Shares `(N)` of the area of boxes `(N, 5)` or `(N, 4)` inside a window of `shape` (H, W).
+    """Fractions `(N)` of the area of boxes `(N, 5)` or `(N, 4)` inside a window of `shape` (H, W).
 
-    The window's upper left corner is the origin (`place.moved`). Points `(N, 2)` are visible or
-    not, 1 or 0; so are boxes without an area, by their centre. The right and lower edges belong to
-    the next window.
+    Coordinates are relative to the window (`transforms.translate`). Points `(N, 2)` and the centres
+    of boxes without area count as 1 or 0. The right and lower edges are outside the window.
     """
     xp = array_namespace(boxes)
     height, width = shape
@@ -39,10 +38,10 @@ def visible_fraction(boxes: Array, shape: tuple[int, int]) -> Array:
 
 
 def clip(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """The boxes of what a window of `shape` (H, W) shows of boxes `(N, 5)` or `(N, 4)`.
+    """Boxes `(N, 5)` or `(N, 4)` around their parts inside a window of `shape` (H, W).
 
-    Of an oriented one it is the smallest rectangle around the part inside, at whatever angle, which
-    may reach out of the window again; NaN where nothing is inside.
+    An oriented box becomes the minimum-area rectangle around its part inside, whose angle may
+    differ and which may extend past the window. NaN if nothing is inside.
     """
     height, width = shape
     if boxes.shape[-1] == HORIZONTAL:
@@ -51,7 +50,7 @@ def clip(boxes: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArray[np
         outside |= (cut[:, 3] < boxes[:, 1]) | (cut[:, 1] > boxes[:, 3])
         return np.where(outside[:, None], np.nan, cut)
     result = np.array(boxes, dtype=np.float64)
-    # Those wholly inside stay as they are, to the last bit.
+    # Boxes entirely inside are returned bit-identically.
     window = shapely.box(0, 0, width, height)
     shapes = to_polygons(result)
     cut_off = ~shapely.contains_properly(window, shapes)
