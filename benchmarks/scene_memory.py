@@ -81,7 +81,7 @@ def real_model() -> Any:
     """geotune's own network: ResNet-18 with random weights, frozen, and a UNet decoder."""
     from geotune.backbones.create import backbone
     from geotune.decoders.unet import Unet
-    from geotune.methods.frozen import Frozen
+    from geotune.methods.selective import Frozen
     from geotune.model import Model
     from geotune.types import Normalization
 

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from geotune.factory.build_model import load_adapter as load_adapter
     from geotune.methods.adapter import Adapter as Adapter
     from geotune.methods.adaptformer import AdaptFormer as AdaptFormer
-    from geotune.methods.bitfit import BitFit as BitFit
     from geotune.methods.core.base import attach as attach
     from geotune.methods.dtl import Dtl as Dtl
     from geotune.methods.e3va import E3va as E3va
     from geotune.methods.est import Est as Est
-    from geotune.methods.frozen import Frozen as Frozen
-    from geotune.methods.full import Full as Full
     from geotune.methods.hf_peft import Peft as Peft
     from geotune.methods.lora import Lora as Lora
     from geotune.methods.lorand import LoRand as LoRand
     from geotune.methods.lst import Lst as Lst
     from geotune.methods.mona import Mona as Mona
-    from geotune.methods.norm_tuning import Norm as Norm
-    from geotune.methods.partial import Partial as Partial
+    from geotune.methods.selective import BitFit as BitFit
+    from geotune.methods.selective import Frozen as Frozen
+    from geotune.methods.selective import Full as Full
+    from geotune.methods.selective import Norm as Norm
+    from geotune.methods.selective import Partial as Partial
     from geotune.methods.sidetune import SideTune as SideTune
     from geotune.methods.vit_adapter import VitAdapter as VitAdapter
     from geotune.methods.vpt import Vpt as Vpt

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from geotune.adapter_config import CARD, FORMAT, TENSORS, AdapterConfig
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.inserted import is_inserted
+from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 from geotune.types import Normalization
 from geotune.utils.atomic import write_atomically

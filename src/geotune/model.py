@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.detectors.base import Detector
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.types import Batch, Normalization, Sample
 from geotune.utils.feature_encoding import Features
 

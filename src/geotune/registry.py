@@ -45,11 +45,11 @@ def _builtin(implementation: str, options: str) -> Component:
 
 
 METHODS: dict[str, Component] = {
-    "full": _builtin("methods.full:Full", "method_options:FullOptions"),
-    "frozen": _builtin("methods.frozen:Frozen", "method_options:FrozenOptions"),
-    "bitfit": _builtin("methods.bitfit:BitFit", "method_options:BitFitOptions"),
-    "norm": _builtin("methods.norm_tuning:Norm", "method_options:NormOptions"),
-    "partial": _builtin("methods.partial:Partial", "method_options:PartialOptions"),
+    "full": _builtin("methods.selective:Full", "method_options:FullOptions"),
+    "frozen": _builtin("methods.selective:Frozen", "method_options:FrozenOptions"),
+    "bitfit": _builtin("methods.selective:BitFit", "method_options:BitFitOptions"),
+    "norm": _builtin("methods.selective:Norm", "method_options:NormOptions"),
+    "partial": _builtin("methods.selective:Partial", "method_options:PartialOptions"),
     "lora": _builtin("methods.lora:Lora", "method_options:LoraOptions"),
     "peft": _builtin("methods.hf_peft:Peft", "method_options:PeftOptions"),
     "vpt": _builtin("methods.vpt:Vpt", "method_options:VptOptions"),

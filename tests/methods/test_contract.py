@@ -24,7 +24,7 @@ from geotune.adapter_io import (
 from geotune.backbones.base import Backbone
 from geotune.decoders.linear import Linear
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
 from geotune.types import Normalization
 from helpers.method_cases import METHODS

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.reader import level_indices
 from geotune.methods.dtl import CompactSideNetwork, Dtl
-from geotune.methods.frozen import Frozen
+from geotune.methods.selective import Frozen
 
 MakeBackbone = Callable[..., Backbone]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.e3va import E3va, Highway
 
 MakeBackbone = Callable[..., Backbone]

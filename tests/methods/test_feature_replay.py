@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geotune import Est, attach
 from geotune.backbones.base import Backbone
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from helpers.method_cases import METHODS
 
 MakeBackbone = Callable[..., Backbone]

@@ -17,9 +17,9 @@ from geotune.backbones.base import Backbone
 from geotune.config.method_options import PeftOptions
 from geotune.decoders.linear import Linear
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
-from geotune.methods.frozen import Frozen
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.hf_peft import TUNERS, Peft
+from geotune.methods.selective import Frozen
 from geotune.model import Model
 from geotune.types import Normalization
 

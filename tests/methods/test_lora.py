@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.lora import Lora
 
 MakeBackbone = Callable[..., Backbone]

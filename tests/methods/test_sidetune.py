@@ -9,8 +9,8 @@ import torch
 
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
-from geotune.methods.frozen import Frozen
+from geotune.methods.core.encoder import Encoder
+from geotune.methods.selective import Frozen
 from geotune.methods.sidetune import SideNetwork, SideTune
 
 MakeBackbone = Callable[..., Backbone]

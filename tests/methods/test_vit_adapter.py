@@ -17,9 +17,9 @@ from geotune.backbones.base import Backbone, from_tiles
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
 from geotune.methods.core.deformable_attention import DeformableAttention, reference_points
-from geotune.methods.frozen import Frozen
+from geotune.methods.core.encoder import Encoder
+from geotune.methods.selective import Frozen
 from geotune.methods.vit_adapter import Injected, Interaction, VitAdapter, default_num_heads
 
 MakeBackbone = Callable[..., Backbone]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.lora import Lora
 from geotune.methods.vpt import Prompted, Vpt
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune.methods.core.inserted import inserted
+from geotune.methods.core.injection import inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.micro_batching import MicroBatcher
 from geotune.training.training_module import PLATEAU_EPOCHS, Plateau, TrainingModule

@@ -15,8 +15,8 @@ from geotune.backbones.base import Backbone
 from geotune.decoders.registry import DECODERS
 from geotune.detectors.registry import DETECTORS
 from geotune.memory.tracker import Tracker
-from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.injection import recompute_blocks
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder, recompute_blocks
 from geotune.utils.activation_checkpointing import recompute, recompute_stages
 
 MakeBackbone = Callable[..., Backbone]

@@ -34,6 +34,11 @@ class MethodOptions(OptionsModel):
         "fp32", description="storage type of the backbone's frozen weights; others train in float32"
     )
 
+    @property
+    def name(self) -> str:
+        """Its `kind` in recipes, else the name of the class."""
+        return self.kind or type(self).__name__
+
 
 class FullOptions(MethodOptions):
     """Full fine-tuning: trains every parameter that can change the output."""

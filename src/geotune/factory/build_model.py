@@ -19,7 +19,7 @@ from geotune.config.method_options import MethodOptions
 from geotune.decoders.registry import DECODERS
 from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.values import values_of
-from geotune.methods.core.injection import recompute_blocks
+from geotune.methods.core.encoder import recompute_blocks
 from geotune.model import Model
 from geotune.normalization import choose_normalization
 from geotune.registry import METHODS

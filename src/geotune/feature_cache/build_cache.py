@@ -21,7 +21,7 @@ from geotune.feature_cache.capacity import bytes_below, check_free_space, format
 from geotune.feature_cache.populate import fill
 from geotune.feature_cache.store import Store, exclusive_folder, prepare_folder
 from geotune.memory.oom import is_oom
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
 from geotune.types import Batch
 from geotune.utils.autocast import autocast

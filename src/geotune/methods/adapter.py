@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import AdapterOptions
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
     after_parts,
     apply_channels_last,
     check_width,
+    freeze,
     require_blocks,
-    with_parts,
     zero_init,
 )
-from geotune.methods.core.inserted import freeze
 
 
 class Adapter(AdapterOptions, Method):
@@ -35,7 +36,7 @@ class Adapter(AdapterOptions, Method):
         check_width("bottleneck_dim", self.bottleneck_dim, backbone)
         freeze(backbone)
         after_parts(backbone, lambda channels: Bottleneck(channels, self.bottleneck_dim))
-        return with_parts(backbone, self)
+        return checked_encoder(backbone, self)
 
 
 class Bottleneck(nn.Module):

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import AdaptFormerOptions
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
     apply_channels_last,
     beside_mlp,
     check_width,
+    freeze,
     require_mlp,
     widths,
-    with_parts,
     zero_init,
 )
-from geotune.methods.core.inserted import freeze
 
 
 class AdaptFormer(AdaptFormerOptions, Method):
@@ -35,7 +36,7 @@ class AdaptFormer(AdaptFormerOptions, Method):
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             beside_mlp(backbone, index, ScaledBottleneck(channels, self.bottleneck_dim, self.scale))
-        return with_parts(backbone, self)
+        return checked_encoder(backbone, self)
 
 
 class ScaledBottleneck(nn.Module):

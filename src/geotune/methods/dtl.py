@@ -30,19 +30,21 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import tokens_to_maps
 from geotune.config.method_options import DtlOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
 from geotune.methods.core.block_hooks import capture_block_activations
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import (
     Wrapped,
     check_width,
+    freeze,
     inject,
+    inserted,
     require_blocks,
     require_places,
     widths,
     zero_init,
 )
-from geotune.methods.core.inserted import freeze, inserted
 from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
 from geotune.methods.core.side_network import as_feature, downsample, require_odd
 

@@ -25,16 +25,17 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import E3vaOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable
 from geotune.methods.core.injection import (
     check_width,
+    freeze,
     require_blocks,
     require_places,
     widths,
     zero_init,
 )
-from geotune.methods.core.inserted import freeze
 from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
 from geotune.methods.core.side_network import LayerNorm2d, as_feature
 

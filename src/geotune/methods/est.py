@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import EstOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable
-from geotune.methods.core.injection import widths, zero_init
-from geotune.methods.core.inserted import freeze
+from geotune.methods.core.injection import freeze, widths, zero_init
 from geotune.methods.core.pca import FixedProjection, principal_components
 from geotune.methods.core.reader import BlockActivations, Part, Reader, level_indices
 from geotune.methods.core.side_network import (

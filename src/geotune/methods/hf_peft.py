@@ -35,7 +35,8 @@ from typing import Any, Literal, NamedTuple
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import PeftOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.hf_peft_utils import Layer, build_encoder, inject_adapter, target_layers
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import LoraOptions
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter, target_layers
 
 

@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import LoRandOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
     after_parts,
     apply_channels_last,
     check_width,
+    freeze,
     require_blocks,
-    with_parts,
 )
-from geotune.methods.core.inserted import freeze
 
 
 class LoRand(LoRandOptions, Method):
@@ -44,7 +45,7 @@ class LoRand(LoRandOptions, Method):
         after_parts(
             backbone, lambda c: LoRandAdapter(c, self.bottleneck_dim, self.rank, self.branches)
         )
-        return with_parts(backbone, self)
+        return checked_encoder(backbone, self)
 
 
 class LoRandAdapter(nn.Module):

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import LstOptions
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable
-from geotune.methods.core.injection import zero_init
-from geotune.methods.core.inserted import freeze
+from geotune.methods.core.injection import freeze, zero_init
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.side_network import downsample, require_channels_left, select_blocks
 

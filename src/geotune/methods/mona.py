@@ -20,19 +20,20 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import tokens_to_maps
 from geotune.config.method_options import MonaOptions
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
     after_block,
     apply_channels_last,
     at_middle,
     check_width,
+    freeze,
     require_blocks,
     require_places,
     widths,
-    with_parts,
     zero_init,
 )
-from geotune.methods.core.inserted import freeze
 
 
 class Mona(MonaOptions, Method):
@@ -49,7 +50,7 @@ class Mona(MonaOptions, Method):
                 if place is after_block or backbone.parts(index).middle:
                     part = MonaPart(backbone, index, channels, self.bottleneck_dim, self.dropout)
                     place(backbone, index, part)
-        return with_parts(backbone, self)
+        return checked_encoder(backbone, self)
 
 
 class MonaPart(nn.Module):

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import SideTuneOptions
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable
-from geotune.methods.core.inserted import freeze
+from geotune.methods.core.injection import freeze
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.side_network import LayerNorm2d, strided
 

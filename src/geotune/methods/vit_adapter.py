@@ -39,11 +39,18 @@ from geotune.backbones.base import Backbone, from_tiles, to_tiles
 from geotune.backbones.blocks import TokensToMaps, tokens_to_maps
 from geotune.config.method_options import VitAdapterOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
 from geotune.methods.core.deformable_attention import DeformableAttention, Size, reference_points
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable, dead_parameters
-from geotune.methods.core.injection import Wrapped, inject, require_places, require_plain, widths
-from geotune.methods.core.inserted import freeze
+from geotune.methods.core.injection import (
+    Wrapped,
+    freeze,
+    inject,
+    require_places,
+    require_plain,
+    widths,
+)
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.stem import convolution
 from geotune.methods.core.stride_resize import pyramid_scales

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import VptOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable
-from geotune.methods.core.injection import Wrapped, inject, require_plain, widths
-from geotune.methods.core.inserted import freeze, inserted
+from geotune.methods.core.injection import Wrapped, freeze, inject, inserted, require_plain, widths
 from geotune.methods.core.reader import SelectedFeatures
 
 

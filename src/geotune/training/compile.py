@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 
 
 def require_compilable(encoder: Encoder) -> None:

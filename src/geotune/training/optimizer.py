@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from geotune.methods.core.inserted import is_inserted
+from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 
 WEIGHTS_SHARE = 0.1

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 from geotune.config import Train
 from geotune.errors import GeotuneError
 from geotune.memory.estimate import Step
-from geotune.methods.core.inserted import is_inserted
+from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone, Emit
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable, dead_parameters
-from geotune.methods.core.inserted import freeze
+from geotune.methods.core.injection import freeze
 from geotune.methods.core.reader import BlockActivations, Reader, SelectedFeatures, level_indices
 from geotune.types import Tap
 

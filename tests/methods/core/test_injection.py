@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from geotune import Adapter, AdaptFormer, LoRand, Mona, Partial
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.injection import SequentialAdapter, Wrapped
 
 MakeBackbone = Callable[..., Backbone]

@@ -16,7 +16,8 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError
 from geotune.memory.tracker import Tracker
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.quantization import quantize_frozen
 from geotune.methods.core.reader import SelectedFeatures
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from geotune.backbones.base import Backbone
+from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder
+from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.reader import Reader, SelectedFeatures
 
 
 def probe_loss(encoder: Encoder) -> Tensor:
@@ -60,3 +63,18 @@ def check_trainable(encoder: Encoder, called: str | None = None) -> Encoder:
             "another method"
         )
     return encoder
+
+
+def checked_encoder(
+    backbone: Backbone,
+    method: MethodOptions,
+    reader: Reader | None = None,
+    *,
+    backbone_frozen: bool = False,
+) -> Encoder:
+    """Build an encoder and check it by `check_trainable`.
+
+    By default it hands on the backbone's own features (`SelectedFeatures`).
+    """
+    reader = reader or SelectedFeatures(backbone)
+    return check_trainable(Encoder(backbone, reader, method, backbone_frozen=backbone_frozen))

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
+from geotune.methods.core.base import Method
+from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable, probe_loss
-from geotune.methods.core.inserted import freeze, inserted
+from geotune.methods.core.injection import freeze, inserted
 from geotune.methods.core.reader import SelectedFeatures
 
 _ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")

@@ -19,11 +19,24 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import no_spatial_tokens_error
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Encoder, Method
-from geotune.methods.core.gradient_check import check_trainable
-from geotune.methods.core.inserted import inserted
-from geotune.methods.core.reader import SelectedFeatures
-from geotune.utils.activation_checkpointing import recompute
+
+
+def inserted(module: nn.Module) -> nn.Module:
+    """Mark a module as put in by a method: it follows the encoder's mode, not the backbone's."""
+    for part in module.modules():
+        part.geotune_inserted = True  # type: ignore[assignment]
+    return module
+
+
+def is_inserted(module: nn.Module) -> bool:
+    """Whether a module was put into the backbone by a method, and so follows its mode."""
+    return bool(getattr(module, "geotune_inserted", False))
+
+
+def freeze(module: nn.Module) -> None:
+    """No parameter of the module trains."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
 
 
 class Wrapped(nn.Module):
@@ -102,13 +115,6 @@ class _KeepsMiddle(Wrapped):
         return out if change is None else out + change.reshape(out.shape)
 
 
-def with_parts(backbone: Backbone, method: Method) -> Encoder:
-    """The encoder of a frozen backbone that parts were put into, if all of them are alive."""
-    return check_trainable(
-        Encoder(backbone, SelectedFeatures(backbone), method, backbone_frozen=False)
-    )
-
-
 def inject(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
     """Put a module into another's place in the backbone's model."""
     name = next(name for name, module in backbone.model.named_modules() if module is old)
@@ -174,16 +180,6 @@ def widths(backbone: Backbone) -> list[int]:
     if backbone.combine == "concat":  # a tap then holds all dates
         return [tap.channels // backbone.timesteps for tap in backbone.taps]
     return [tap.channels for tap in backbone.taps]
-
-
-def recompute_blocks(encoder: Encoder) -> None:
-    """Mark the backbone's blocks to be computed again, where gradients cross them."""
-    if encoder.backbone_frozen:
-        return
-    for block in encoder.backbone.blocks:
-        while isinstance(block, Wrapped) and block.carries:
-            block = block.inner
-        recompute(block)
 
 
 def require_blocks(backbone: Backbone, method: str) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import Precision
 from geotune.errors import GeotuneError
-from geotune.methods.core.inserted import is_inserted
+from geotune.methods.core.injection import is_inserted
 
 
 def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
