@@ -31,11 +31,11 @@ def recipe(
 @pytest.fixture(scope="module")
 def run(recipe: Path) -> Path:
     """A finished run; for tests that only read it."""
-    from geotune.api.fitting import fit_recipe
+    from geotune.api.fitting import fit
     from geotune.config import load_recipe
 
     folder = recipe.parent / "runs" / "tiny"
-    fit_recipe(load_recipe(recipe)[0], folder)
+    fit(load_recipe(recipe)[0], run=folder)
     return folder
 
 

@@ -14,14 +14,12 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from geotune.api.fitting import fit_recipe
-from geotune.api.planning import plan_recipe
-from geotune.api.prediction import predict_run
-from geotune.api.testing import test_run
+import geotune
+from geotune.api.fitting import fit
+from geotune.api.planning import plan
+from geotune.api.prediction import predict
 from geotune.config import load_recipe, parse_recipe
 from geotune.errors import GeotuneError, RecipeError
-
-test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
 
 Values = Callable[..., dict[str, Any]]
 
@@ -117,8 +115,8 @@ def runs(
     def run(which: str) -> Path:
         path = folder / which
         if not path.exists():
-            fit_recipe(parse_recipe(recipe_values(made, tiny_values, which)), path)
-            test_run(path)
+            fit(parse_recipe(recipe_values(made, tiny_values, which)), run=path)
+            geotune.test(path)
         return path
 
     return run
@@ -159,7 +157,7 @@ def test_the_labels_moments_lie_in_the_adapter(runs: Callable[[str], Path], made
 @pytest.mark.slow
 def test_maps_of_numbers(runs: Callable[[str], Path], made: Path, tmp_path: Path) -> None:
     scene = made / "scenes" / "d.tif"
-    [result] = predict_run(runs("regress"), [str(scene)], tmp_path, device="cpu")
+    [result] = predict(runs("regress"), [str(scene)], tmp_path, device="cpu")
     with rasterio.open(result.files[0]) as file, rasterio.open(scene) as image:
         assert result.files[0].name == "d_height.tif"
         assert (file.crs, file.transform, file.shape) == (image.crs, image.transform, image.shape)
@@ -176,7 +174,7 @@ def test_the_count_of_a_scene_is_the_sum_of_its_map(
     runs: Callable[[str], Path], made: Path, tmp_path: Path
 ) -> None:
     scene = made / "scenes" / "d.tif"
-    [result] = predict_run(runs("density"), [str(scene)], tmp_path, device="cpu")
+    [result] = predict(runs("density"), [str(scene)], tmp_path, device="cpu")
     with rasterio.open(result.files[0]) as file:
         total = float(file.read(1).sum(dtype=np.float64))
     assert result.total == pytest.approx(total, rel=1e-4)  # type: ignore[attr-defined]
@@ -189,7 +187,7 @@ def test_tables_of_images(
     runs: Callable[[str], Path], made: Path, tmp_path: Path, which: str
 ) -> None:
     pattern = f"{made}/images/*/*.tif"
-    [result] = predict_run(runs(which), [pattern], tmp_path, device="cpu", batch_size=5)
+    [result] = predict(runs(which), [pattern], tmp_path, device="cpu", batch_size=5)
     rows = list(csv.DictReader((tmp_path / "images.csv").open()))
     assert len(rows) == 18 and Path(rows[0]["path"]).is_file()
     outlines = json.loads((tmp_path / "images.geojson").read_text())["features"]
@@ -205,7 +203,7 @@ def test_tables_of_images(
         assert all(abs(float(r["cost"])) < 1e6 for r in rows)
     # what is said does not hang on which images stand beside
     alone = tmp_path / "alone"
-    predict_run(runs(which), [rows[3]["path"]], alone, device="cpu")
+    predict(runs(which), [rows[3]["path"]], alone, device="cpu")
     [row] = csv.DictReader((alone / "images.csv").open())
     for key, value in row.items():
         if key not in ("image", "path", "label", "labels"):
@@ -218,7 +216,7 @@ def test_an_image_larger_than_in_training_is_refused(
     runs: Callable[[str], Path], made: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(GeotuneError, match=r"a\.tif: is 64x64 pixels, larger than the 32"):
-        predict_run(runs("classify"), [f"{made}/scenes/a.tif"], tmp_path, device="cpu")
+        predict(runs("classify"), [f"{made}/scenes/a.tif"], tmp_path, device="cpu")
     assert not list(tmp_path.iterdir())
 
 
@@ -227,7 +225,7 @@ def test_an_image_larger_than_in_training_is_refused(
 def test_a_plan_predicts_the_memory_of_every_task(
     made: Path, tiny_values: Values, which: str
 ) -> None:
-    plan = plan_recipe(parse_recipe(recipe_values(made, tiny_values, which)))
+    planned = plan(parse_recipe(recipe_values(made, tiny_values, which)))
     assert plan.peak.total > 0 and not plan.prediction.computed
 
 
@@ -238,8 +236,8 @@ def test_kept_features_train_the_same_kinds(
 ) -> None:
     values = recipe_values(made, tiny_values, which)
     values["train"] |= {"cache": "memory", "epochs": 1}
-    result = fit_recipe(parse_recipe(values), tmp_path / "run")
-    assert result.did == "trained" and result.metrics
+    result = fit(parse_recipe(values), run=tmp_path / "run")
+    assert result.status == "trained" and result.metrics
 
 
 # ---------------------------------------------------------------- what does not fit
@@ -272,5 +270,5 @@ def test_labels_that_are_all_the_same_are_refused(
     values = recipe_values(made, tiny_values, "value")
     values["data"]["labels"] = str(tmp_path / "same.csv")
     with pytest.raises(GeotuneError, match="every label of the training part is 3"):
-        fit_recipe(parse_recipe(values), tmp_path / "run")
+        fit(parse_recipe(values), run=tmp_path / "run")
     assert not (tmp_path / "run").exists()

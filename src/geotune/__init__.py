@@ -1,10 +1,16 @@
 """geotune: fine-tune geospatial foundation models on the hardware people have.
 
-Used without a recipe:
+The functions behind the commands:
+
+    result = geotune.fit("recipes/ships.yaml", ["train.epochs=5"])
+    run = geotune.load_run(result.run)
+    classes = run.predict("busan.tif")
+
+The building blocks for your own training loop:
 
     encoder = geotune.attach(geotune.backbone("timm/resnet18", bands=6), geotune.Est(reduction=8))
 
-Everything here is imported when it is first asked for, so that `import geotune` costs nothing.
+Names are imported when they are first used, so `import geotune` is cheap.
 """
 
 from __future__ import annotations
@@ -14,10 +20,22 @@ from typing import TYPE_CHECKING, Any
 from geotune.registry import METHODS, find
 
 if TYPE_CHECKING:
+    from geotune.api.caching import cache as cache
+    from geotune.api.checking import check as check
+    from geotune.api.fitting import fit as fit
+    from geotune.api.planning import plan as plan
+    from geotune.api.plotting import plot as plot
+    from geotune.api.prediction import predict as predict
+    from geotune.api.run import Run as Run
+    from geotune.api.run import TrainedModel as TrainedModel
+    from geotune.api.run import load_adapter as load_adapter
+    from geotune.api.run import load_run as load_run
+    from geotune.api.run import open_scenes as open_scenes
+    from geotune.api.testing import test as test
     from geotune.backbones.base import Backbone as Backbone
     from geotune.backbones.create import backbone as backbone
     from geotune.errors import GeotuneError as GeotuneError
-    from geotune.factory.build_model import load_adapter as load_adapter
+    from geotune.errors import RecipeError as RecipeError
     from geotune.methods.adapter import Adapter as Adapter
     from geotune.methods.adaptformer import AdaptFormer as AdaptFormer
     from geotune.methods.core.base import attach as attach
@@ -38,16 +56,30 @@ if TYPE_CHECKING:
     from geotune.methods.vit_adapter import VitAdapter as VitAdapter
     from geotune.methods.vpt import Vpt as Vpt
 
-_HOME = {
+    __version__: str
+
+_EXPORTS = {
     "Backbone": "geotune.backbones.base:Backbone",
     "GeotuneError": "geotune.errors:GeotuneError",
+    "RecipeError": "geotune.errors:RecipeError",
+    "Run": "geotune.api.run:Run",
+    "TrainedModel": "geotune.api.run:TrainedModel",
     "attach": "geotune.methods.core.base:attach",
     "backbone": "geotune.backbones.create:backbone",
-    "load_adapter": "geotune.factory.build_model:load_adapter",
+    "cache": "geotune.api.caching:cache",
+    "check": "geotune.api.checking:check",
+    "fit": "geotune.api.fitting:fit",
+    "load_adapter": "geotune.api.run:load_adapter",
+    "load_run": "geotune.api.run:load_run",
+    "open_scenes": "geotune.api.run:open_scenes",
+    "plan": "geotune.api.planning:plan",
+    "plot": "geotune.api.plotting:plot",
+    "predict": "geotune.api.prediction:predict",
+    "test": "geotune.api.testing:test",
     **{m.implementation.partition(":")[2]: m.implementation for m in METHODS.values()},
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_EXPORTS]
 
 
 def _version() -> str:
@@ -59,13 +91,15 @@ def _version() -> str:
         return "0+unknown"
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name not in _HOME:
-        raise AttributeError(f"module 'geotune' has no attribute {name!r}")
-    return find(_HOME[name])
-
-
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not TYPE_CHECKING:  # type checkers must report names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
+        if name not in _EXPORTS:
+            raise AttributeError(f"module 'geotune' has no attribute {name!r}")
+        return find(_EXPORTS[name])

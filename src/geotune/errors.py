@@ -10,6 +10,7 @@ from pathlib import Path
 
 ERROR_CODES: dict[str, str] = {
     # --- recipe, overrides, suites ---
+    "option-invalid": "an option of a command is missing or has an invalid value",
     "recipe-unreadable": "the recipe or suite cannot be read, or is not valid YAML",
     "recipe-invalid": "a key is unknown, missing, or has a value that is not allowed",
     "recipe-key-renamed": "a key has a new name",
@@ -17,6 +18,7 @@ ERROR_CODES: dict[str, str] = {
     # --- rasters and bands ---
     # --- labels and annotations ---
     # --- scenes, splits, published data sets ---
+    "split-empty": "a split has no scene or no sample",
     # --- checks of the data ---
     # --- backbones and their weights ---
     # --- tuning methods ---
@@ -27,8 +29,14 @@ ERROR_CODES: dict[str, str] = {
     "boxes-not-finite": "boxes or scores contain NaN or infinity",
     "pixel-size-missing": "the pixel size in metres is needed but unknown",
     # --- feature cache, memory, planning ---
+    "cache-not-possible": "the recipe does not allow a feature cache of this kind",
+    "memory-budget": "no setting of the recipe fits the memory budget",
     # --- training, run folders, adapters ---
+    "run-in-use": "another process uses the run folder",
+    "device-missing": "the requested accelerator does not exist on this machine",
     # --- prediction and reports ---
+    "array-shape": "an array has another shape than the model expects",
+    "option-not-applicable": "an option of the command does not apply to this run",
     # --- comparisons ---
     "unspecified": "no code is assigned yet",
 }

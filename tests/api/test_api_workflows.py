@@ -13,10 +13,10 @@ import pytest
 import rasterio
 import torch
 
+import geotune
 from geotune.api.environment import pick_device
-from geotune.api.fitting import fit_recipe, run_path
-from geotune.api.prediction import predict_run
-from geotune.api.testing import test_run
+from geotune.api.fitting import fit, run_path
+from geotune.api.prediction import predict
 from geotune.config import Recipe, parse_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import build_task
@@ -25,8 +25,6 @@ from geotune.report.from_run import Examples
 from geotune.tasks.base import Task
 from geotune.training.evaluate import Evaluation
 from geotune.training.window_metrics import WindowParts
-
-test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +36,8 @@ def recipe(tiny_values: Callable[..., dict[str, Any]]) -> Recipe:
 def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, tested; for tests that only read it."""
     folder = tmp_path_factory.mktemp("job") / "tiny"
-    fit_recipe(recipe, folder)
-    test_run(folder)
+    fit(recipe, run=folder)
+    geotune.test(folder)
     return folder
 
 
@@ -102,8 +100,8 @@ def test_example_windows_that_cannot_be_read_are_told(run: Path, tmp_path: Path)
 
 def test_a_finished_run_is_left_alone(run: Path, recipe: Recipe) -> None:
     before = written(run)
-    again = fit_recipe(recipe, run)
-    assert again.did == "nothing"
+    again = fit(recipe, run=run)
+    assert again.status == "nothing"
     assert again.metrics == json.loads((run / "metrics.json").read_text())["val"]
     assert written(run) == before
 
@@ -112,7 +110,7 @@ def test_another_recipe_is_refused(run: Path, tiny_values: Callable[..., dict[st
     before = written(run)
     other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
     with pytest.raises(GeotuneError, match=r"another recipe \(train\.seed: 0 -> 7\)"):
-        fit_recipe(other, run)
+        fit(other, run=run)
     assert written(run) == before
 
 
@@ -124,8 +122,8 @@ def test_fresh(run: Path, tmp_path: Path, tiny_values: Callable[..., dict[str, A
     (copy / "checkpoint").mkdir()
     (copy / "checkpoint" / "last.ckpt").write_text("of a training that --fresh must not go on from")
     other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
-    result = fit_recipe(other, copy, fresh=True)
-    assert result.did == "trained"
+    result = fit(other, run=copy, overwrite=True)
+    assert result.status == "trained"
     assert (copy / "notes.txt").read_text() == "mine"
     assert "seed: 7" in (copy / "recipe.yaml").read_text()
     assert (copy / "adapter.safetensors").read_bytes() != (run / "adapter.safetensors").read_bytes()
@@ -135,7 +133,7 @@ def test_fresh(run: Path, tmp_path: Path, tiny_values: Callable[..., dict[str, A
 def test_fresh_refuses_a_folder_that_is_no_run(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(GeotuneError, match="is no run of geotune"):
-        fit_recipe(recipe, tmp_path, fresh=True)
+        fit(recipe, run=tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -180,13 +178,13 @@ def test_the_gap_counts_what_the_test_counts(
         "geotune.factory.build_model.as_validated", lambda task, details: Judged(task)
     )
     monkeypatch.setattr("geotune.training.generalization_gap.region_gap", gap)
-    test_run(copy)
+    geotune.test(copy)
     assert [figures.get("judged") for figures in given] == [1.0, 1.0]
 
 
 def test_test_needs_a_finished_run(tmp_path: Path) -> None:
     with pytest.raises(GeotuneError, match=r"run\.json: is not there"):
-        test_run(tmp_path)
+        geotune.test(tmp_path)
 
 
 def test_test_needs_a_test_part(run: Path, tmp_path: Path) -> None:
@@ -196,13 +194,13 @@ def test_test_needs_a_test_part(run: Path, tmp_path: Path) -> None:
     assert "    test:\n    - d\n" in text
     (copy / "recipe.yaml").write_text(text.replace("    test:\n    - d\n", "    test: []\n"))
     with pytest.raises(GeotuneError, match=r"recipe\.yaml: data\.split has no test part"):
-        test_run(copy)
+        geotune.test(copy)
 
 
 def test_predict_lies_where_the_scene_lies(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
     scene = tiny_scenes / "scenes" / "d.tif"
     told: list[tuple[str, int, int]] = []
-    results = predict_run(
+    results = predict(
         run, [str(scene)], tmp_path, progress=lambda *done: told.append(done), device="cpu"
     )
     with rasterio.open(scene) as image, rasterio.open(results[0].classes_path) as classes:
@@ -222,7 +220,7 @@ def test_adapter_alone_elsewhere(run: Path, tiny_scenes: Path, tmp_path: Path) -
     options: dict[str, Any] = {"window": 32, "polygons": False, "device": "cpu"}
     maps = []
     for folder in (run, alone):
-        result = predict_run(folder, [scene], tmp_path / folder.name, **options)[0]
+        result = predict(folder, [scene], tmp_path / folder.name, **options)[0]
         assert result.polygons_path is None
         with rasterio.open(result.classes_path) as file:
             maps.append(file.read(1))
@@ -240,8 +238,8 @@ def test_predict_a_file_for_each_band(run: Path, tiny_scenes: Path, tmp_path: Pa
                 single.write(file.read(i), 1)
     options: dict[str, Any] = {"polygons": False, "device": "cpu"}
     pattern = str(tmp_path / "{scene}" / "{band}.tif")
-    split = predict_run(run, [pattern], tmp_path / "split", **options)[0]
-    whole = predict_run(run, [str(scene)], tmp_path / "whole", **options)[0]
+    split = predict(run, [pattern], tmp_path / "split", **options)[0]
+    whole = predict(run, [str(scene)], tmp_path / "whole", **options)[0]
     assert split.name == "d"
     with rasterio.open(split.classes_path) as one, rasterio.open(whole.classes_path) as other:
         np.testing.assert_array_equal(one.read(1), other.read(1))
@@ -256,7 +254,7 @@ def test_predict_refuses_before_it_writes(run: Path, tiny_scenes: Path, tmp_path
         two.write(pixels)
         two.descriptions = ("red", "swir")
     with pytest.raises(GeotuneError, match=r"other\.tif: has no band green, nir"):
-        predict_run(run, [str(good), str(other)], tmp_path / "maps")
+        predict(run, [str(good), str(other)], tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
 
 

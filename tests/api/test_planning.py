@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from geotune.api.budget_search import as_overrides, fit_budget
-from geotune.api.planning import plan_recipe, plan_values
+from geotune.api.budget_search import as_overrides, search_budget
+from geotune.api.planning import plan, plan_to_dict
 from geotune.config import Recipe, load_recipe, parse_recipe
 from geotune.errors import GeotuneError
 from geotune.memory.estimate import Prediction, UnpredictableError, estimate_peak
@@ -42,14 +42,14 @@ def test_a_run_takes_what_was_predicted(
     tiny_values: Values, tmp_path: Path, method: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     """The plan without weights, the prediction in the run and the tensors of its own step."""
-    from geotune.api.fitting import fit_recipe
+    from geotune.api.fitting import fit
 
     samples = 4 * 2
     recipe = parse_recipe(
         tiny_values({"method": method, "train.epochs": 1, "data.samples": samples, **changes})
     )
-    planned = plan_recipe(recipe).prediction.cpu.total
-    memory = fit_recipe(recipe, tmp_path / "run").summary["peak_memory"]
+    planned = plan(recipe).prediction.cpu.total
+    memory = fit(recipe, run=tmp_path / "run").summary["peak_memory"]
     assert planned == memory["predicted_bytes"]
     assert memory["tracked_bytes"] == pytest.approx(planned, rel=0.02)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["peak_memory"] == memory
@@ -57,7 +57,7 @@ def test_a_run_takes_what_was_predicted(
 
 
 def test_parts_and_places_sum_to_the_peak(tiny_values: Values) -> None:
-    values = plan_values(plan_recipe(parse_recipe(tiny_values({"method.stem_width": 8}))))
+    values = plan_to_dict(plan(parse_recipe(tiny_values({"method.stem_width": 8}))))
     assert sum(values["parts"].values()) == values["peak_bytes"] == values["cpu"]["peak_bytes"]
     by_place = values["by_place"]
     assert sum(n for parts in by_place.values() for n in parts.values()) == values["peak_bytes"]
@@ -71,7 +71,7 @@ def test_parts_and_places_sum_to_the_peak(tiny_values: Values) -> None:
 
 def test_what_is_put_into_the_backbone_is_the_methods(tiny_values: Values) -> None:
     recipe = parse_recipe(tiny_values({"method": {"kind": "lora", "rank": 4, "stem_width": 0}}))
-    by_place = plan_recipe(recipe).peak.by_place
+    by_place = plan(recipe).peak.by_place
     assert "trained" not in by_place["backbone"] and by_place["method"]["trained"] > 0
     assert by_place["backbone"]["saved"] > 0
 
@@ -79,23 +79,23 @@ def test_what_is_put_into_the_backbone_is_the_methods(tiny_values: Values) -> No
 def test_bands_come_from_the_files_where_the_recipe_names_none(
     tiny_values: Values, tmp_path: Path
 ) -> None:
-    named = plan_recipe(parse_recipe(tiny_values())).prediction
-    unnamed = plan_recipe(parse_recipe(tiny_values({"backbone.bands": None}))).prediction
+    named = plan(parse_recipe(tiny_values())).prediction
+    unnamed = plan(parse_recipe(tiny_values({"backbone.bands": None}))).prediction
     assert named.cpu.total == unnamed.cpu.total
     elsewhere = tiny_values(data=tmp_path / "nowhere")
-    assert plan_recipe(parse_recipe(elsewhere)).prediction.cpu.total == named.cpu.total
+    assert plan(parse_recipe(elsewhere)).prediction.cpu.total == named.cpu.total
 
 
 def test_weights_are_not_read(tiny_values: Values) -> None:
     changes = {"backbone.pretrained": True, "backbone.weights": "no/such/file.safetensors"}
-    assert plan_recipe(parse_recipe(tiny_values(changes))).peak.total > 0
+    assert plan(parse_recipe(tiny_values(changes))).peak.total > 0
 
 
 def test_a_model_that_looks_at_values_is_computed(
     tiny_values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`tests/memory/test_predict.py` has one that really does."""
-    expected = plan_recipe(parse_recipe(tiny_values())).peak.total
+    expected = plan(parse_recipe(tiny_values())).peak.total
 
     def looking(*arguments: Any, compute: bool = False) -> Prediction:
         if not compute:
@@ -103,7 +103,7 @@ def test_a_model_that_looks_at_values_is_computed(
         return estimate_peak(*arguments, compute=compute)
 
     monkeypatch.setattr("geotune.api.planning.estimate_peak", looking)
-    plan = plan_recipe(parse_recipe(tiny_values()))
+    planned = plan(parse_recipe(tiny_values()))
     assert plan.prediction.computed
     assert any("computed on this CPU" in note for note in plan.notes)
     assert plan.peak.total == pytest.approx(expected, rel=0.02)
@@ -115,7 +115,7 @@ def test_the_large_vit_keeps_its_promises() -> None:
     path = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
 
     def peak(*overrides: str) -> int:
-        return plan_recipe(load_recipe(path, overrides)[0]).peak.total
+        return plan(load_recipe(path, overrides)[0]).peak.total
 
     full = peak("method.kind=full")
     assert peak() <= 0.27 * full
@@ -148,7 +148,7 @@ def by_formula(recipe: Recipe) -> int:
 
 
 def found(recipe: Recipe, budget: int, **options: Any) -> Any:
-    return fit_budget(recipe, budget, weighed(by_formula), lambda p, _: p.cpu.total, **options)
+    return search_budget(recipe, budget, weighed(by_formula), lambda p, _: p.cpu.total, **options)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_where_nothing_fits_the_smallest_is_told(lora: Recipe) -> None:
     fitting = found(lora, 10)
     assert fitting.proposals == []
     assert fitting.smallest.bytes == 40  # est or frozen from a cache, one window at a time
-    assert fitting.held_up_by == ("saved", "backbone", 40)
+    assert fitting.largest_component == ("saved", "backbone", 40)
 
 
 def test_a_cache_comes_last_and_only_where_the_features_never_change(
@@ -243,18 +243,18 @@ def test_processes_share_a_batch(lora: Recipe) -> None:
 def test_a_training_from_a_cache_takes_what_was_predicted(
     tiny_values: Values, tmp_path: Path, method: str
 ) -> None:
-    from geotune.api.fitting import fit_recipe
+    from geotune.api.fitting import fit
 
     changes: dict[str, Any] = {"method": {"kind": method, "stem_width": 0}, "train.epochs": 1}
     changes |= {"train.cache": "disk", "train.cache_folder": str(tmp_path / "cache")}
     recipe = parse_recipe(tiny_values({**changes, "train.precision": "bf16-mixed"}))
-    plan = plan_recipe(recipe)
-    summary = fit_recipe(recipe, tmp_path / "run").summary
+    planned = plan(recipe)
+    summary = fit(recipe, run=tmp_path / "run").summary
     memory = summary["peak_memory"]
     assert plan.peak.total == memory["predicted_bytes"]
     assert memory["tracked_bytes"] == pytest.approx(plan.peak.total, rel=0.02)
     assert plan.kept is not None and plan.kept.train_bytes is not None
-    assert plan.kept.filling_bytes > plan.peak.by_place.get("backbone", {}).get("frozen", 0)
+    assert plan.kept.populate_bytes > plan.peak.by_place.get("backbone", {}).get("frozen", 0)
     whole = summary["cache"]["samples"] * plan.kept.window_bytes  # and shards' heads and cards
     assert whole < summary["cache"]["bytes"] < whole + 100_000
     assert plan.kept.train_bytes == 8 * 8 * plan.kept.window_bytes
@@ -264,7 +264,7 @@ def test_a_training_from_a_cache_takes_what_was_predicted(
 def test_a_cache_cannot_be_planned_where_the_backbone_changes(tiny_values: Values) -> None:
     values = tiny_values({"method": {"kind": "lora"}, "train.cache": "disk"})
     with pytest.raises(GeotuneError, match=r"train\.cache.*lora changes the backbone"):
-        plan_recipe(parse_recipe(values))
+        plan(parse_recipe(values))
 
 
 # ---------------------------------------------------------------- the commands

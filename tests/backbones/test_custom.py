@@ -14,13 +14,10 @@ import rasterio
 import torch
 
 import geotune
-from geotune.api.fitting import fit_recipe
-from geotune.api.prediction import predict_run
-from geotune.api.testing import test_run
+from geotune.api.fitting import fit
+from geotune.api.prediction import predict
 from geotune.config import parse_recipe
 from geotune.errors import GeotuneError
-
-test_run.__test__ = False  # type: ignore[attr-defined]  # a command, no test
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "own-backbone.md"
 OWN = "python/mine.py:build"
@@ -69,28 +66,28 @@ def test_it_trains_tests_and_maps_with_the_files_dates(
     }
     undated = parse_recipe(values)
     with pytest.raises(GeotuneError, match=r"\.tif: does not say its time"):
-        fit_recipe(undated, tmp_path / "undated")
+        fit(undated, run=tmp_path / "undated")
     assert not (tmp_path / "undated").exists()
     for key in ("scenes", "labels"):
         values["data"][key] = values["data"][key].replace(str(tiny_scenes), str(tmp_path / "dated"))
     run = tmp_path / "run"
-    fit_recipe(parse_recipe(values), run)
+    fit(parse_recipe(values), run=run)
 
     scene = tmp_path / "dated" / "scenes" / "d.tif"
     for command in (
-        lambda **options: test_run(run, **options),
-        lambda **options: predict_run(run, [str(scene)], tmp_path / "maps", **options),
+        lambda **options: geotune.test(run, **options),
+        lambda **options: predict(run, [str(scene)], tmp_path / "maps", **options),
     ):
         with pytest.raises(GeotuneError, match=f"may not run: .*--backbone {OWN}"):
             command()
         assert command(backbone=OWN)
     with pytest.raises(GeotuneError, match=r"d\.tif: does not say its time"):
-        predict_run(run, [str(tiny_scenes / "scenes" / "d.tif")], tmp_path / "m", backbone=OWN)
+        predict(run, [str(tiny_scenes / "scenes" / "d.tif")], tmp_path / "m", backbone=OWN)
 
     def shares(day: str) -> Any:
         with rasterio.open(scene, "r+") as handle:
             handle.update_tags(ACQUISITIONDATETIME=day)
-        predict_run(run, [str(scene)], tmp_path / "maps", backbone=OWN, probabilities=True)
+        predict(run, [str(scene)], tmp_path / "maps", backbone=OWN, probabilities=True)
         with rasterio.open(tmp_path / "maps" / "d_probabilities.tif") as handle:
             return handle.read()
 

@@ -19,8 +19,8 @@ import torch
 import yaml
 
 import geotune
-from geotune.api.fitting import fit_recipe
-from geotune.api.testing import test_run as judge_run
+from geotune.api.fitting import fit
+from geotune.api.testing import test as judge_run
 from geotune.bench.analysis import COSTS
 from geotune.bench.grid import expand
 from geotune.bench.local_executor import JobResult
@@ -95,7 +95,7 @@ def in_peace(suite: Path, folder: Path) -> list[dict[str, Any]]:
     rows = []
     for cell in expand(read_suite(suite))[0]:
         run = folder / cell.name
-        fit_recipe(cell.recipe, run)
+        fit(cell.recipe, run=run)
         judge_run(run)
         rows.append(row_of(cell, run, JobResult(), None))
     torch.set_num_threads(threads)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from geotune.api.fitting import fit_recipe
-from geotune.api.testing import test_run as judge_run
+from geotune.api.fitting import fit
+from geotune.api.testing import test as judge_run
 from geotune.bench.grid import expand
 from geotune.bench.local_executor import JobResult
 from geotune.bench.results import row_of
@@ -71,7 +71,7 @@ def test_a_baseline_stands_beside_each_label_of_the_other_axes(suite: Write) -> 
 
 def test_no_axis_may_take_the_name_of_a_column(suite: Write, tmp_path: Path) -> None:
     [cell] = expand(read_suite(suite(baselines=None)))[0]
-    fit_recipe(cell.recipe, tmp_path / "run")
+    fit(cell.recipe, run=tmp_path / "run")
     judge_run(tmp_path / "run")
     for outcome in (JobResult("no"), JobResult()):
         row = row_of(cell, tmp_path / "run", outcome, None)

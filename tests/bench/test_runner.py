@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from geotune.api.fitting import fit_recipe
-from geotune.api.testing import test_run as judge_run
+from geotune.api.fitting import fit
+from geotune.api.testing import test as judge_run
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
 from geotune.bench.local_executor import Job, JobResult
@@ -39,7 +39,7 @@ class Here:
             self.done.append(work)
             if self.fails and self.fails in work.run:
                 return JobResult("the disk is full")
-            fit_recipe(load_recipe(Path(work.path), work.overrides)[0], Path(work.run))
+            fit(load_recipe(Path(work.path), work.overrides)[0], run=Path(work.run))
             if work.tests:
                 judge_run(Path(work.run))
             return JobResult(joules=5.0)

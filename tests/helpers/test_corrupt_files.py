@@ -60,7 +60,7 @@ def _check(values: Values, page: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     # neither depends on the files that are damaged
     monkeypatch.setattr(job, "_write_page", lambda *_: None)
     monkeypatch.setattr(job, "_against_pretraining", lambda *_: (None, []))
-    return job.check_recipe(parse_recipe(values), page, title="damaged").findings
+    return job.check(parse_recipe(values), page=page).issues
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geotune.api.fitting import FitResult, fit_recipe
+from geotune.api.fitting import FitResult, fit
 from geotune.config import parse_recipe
 from geotune.utils.atomic import write_atomically
 
@@ -47,7 +47,7 @@ def train(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., FitResult
     """Trains the tiny recipe, with changes by key, in a folder."""
 
     def run(run: Path, changes: dict[str, Any] | None = None, **options: Any) -> FitResult:
-        return fit_recipe(parse_recipe(tiny_values(changes)), run, **options)
+        return fit(parse_recipe(tiny_values(changes)), run=run, **options)
 
     return run
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geotune.api.caching import CacheResult, cache_recipe
+from geotune.api.caching import CacheResult, cache
 from geotune.api.fitting import FitResult
 from geotune.backbones.base import Backbone
 from geotune.config import parse_recipe
@@ -187,7 +187,7 @@ def test_a_training_that_was_cut_off_goes_on_bit_for_bit(
     train(tmp_path / "whole", elsewhere)
     cut_off(tmp_path / "cut", changes, epoch=1)
     result = train(tmp_path / "cut", elsewhere)  # where features are kept does not matter
-    assert result.did == "went on"
+    assert result.status == "went on"
     assert history(tmp_path / "whole") == history(tmp_path / "cut")
     files = [tmp_path / name / "adapter.safetensors" for name in ("whole", "cut")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -212,7 +212,7 @@ def test_sigkill(
         process.kill()
         process.wait()
     result = train(run, {**changes, "train.run": str(run)})
-    assert result.did == "went on"
+    assert result.status == "went on"
     whole = {**changes, "train.cache_folder": str(tmp_path / "other")}
     train(tmp_path / "whole", whole)
     assert history(tmp_path / "whole") == history(run)
@@ -230,7 +230,7 @@ def build(
     def run(changes: dict[str, Any] | None = None, **options: Any) -> CacheResult:
         data = options.pop("data", None)
         values = tiny_values({**caching, **(changes or {})}, **({"data": data} if data else {}))
-        return cache_recipe(parse_recipe(values), **options)
+        return cache(parse_recipe(values), **options)
 
     return run
 

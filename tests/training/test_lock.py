@@ -121,7 +121,7 @@ def test_a_recipe_that_was_mended_starts_anew(train: Train, tmp_path: Path) -> N
         train(run, {"train.lr": 1e30, "train.grad_clip_norm": 0, "train.schedule": "constant"})
     assert not RunDir(run).history.exists()
     result = train(run, {"train.epochs": 1})
-    assert result.did == "trained" and result.summary["epochs"] == 1
+    assert result.status == "trained" and result.summary["epochs"] == 1
     train(tmp_path / "other", {"train.epochs": 1})
     files = [path / "adapter.safetensors" for path in (run, tmp_path / "other")]
     assert files[0].read_bytes() == files[1].read_bytes()

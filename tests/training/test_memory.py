@@ -70,7 +70,7 @@ def test_a_step_is_done_again_in_smaller_parts(
     passes = little_memory(1, error)
     said: list[str] = []
     result = train(tmp_path / "run", {"train.epochs": 2}, say=said.append)
-    assert result.did == "trained"
+    assert result.status == "trained"
     told = [line for line in said if "memory ran out" in line]
     assert [line.count("train.accumulate_steps=2") for line in told] == [1, 0]
     assert "train.accumulate_steps=4" in told[1] and "batch of 4 stays" in told[1]
@@ -85,7 +85,7 @@ def test_a_step_is_done_again_in_smaller_parts(
     kept = load_recipe(tmp_path / "run" / "recipe.yaml")[0].train
     assert (kept.batch_size, kept.accumulate_steps) == (4, 4)
     assert load_recipe(tmp_path / "run" / "asked.yaml")[0].train.accumulate_steps == 1
-    assert train(tmp_path / "run", {"train.epochs": 2}).did == "nothing"
+    assert train(tmp_path / "run", {"train.epochs": 2}).status == "nothing"
 
 
 @pytest.mark.parametrize("method", ["est", "lora"])
@@ -102,7 +102,7 @@ def test_it_goes_on_from_the_last_step(
     passes = little_memory(2, after=3)
     said: list[str] = []
     result = train(tmp_path / "run", changes, say=said.append)
-    assert result.did == "trained"
+    assert result.status == "trained"
     assert passes[:7] == [4, 4, 4, 4, 2, 2, 2]
     assert sum("memory ran out" in line for line in said) == 1
     histories = []
@@ -161,7 +161,7 @@ def test_a_training_cut_off_after_it_goes_on_with_the_same_command(
     cut_off(tmp_path / "run", changes, epoch=1)
     said: list[str] = []
     result = train(tmp_path / "run", changes, say=said.append)
-    assert result.did == "went on" and not any("memory ran out" in line for line in said)
+    assert result.status == "went on" and not any("memory ran out" in line for line in said)
     files = [run / "adapter.safetensors" for run in (whole.run, result.run)]
     assert files[0].read_bytes() == files[1].read_bytes()
 

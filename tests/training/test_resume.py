@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
-from geotune.api.fitting import FitResult, fit_recipe
+from geotune.api.fitting import FitResult, fit
 from geotune.config import parse_recipe
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.run_dir import RunDir
@@ -61,7 +61,7 @@ def test_mid_epoch(
     train(tmp_path / "whole", changes)
     cut_off(tmp_path / "cut", changes, epoch=1)
     result = train(tmp_path / "cut", changes)
-    assert result.did == "went on"
+    assert result.status == "went on"
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -128,7 +128,7 @@ def test_between_files(train: Train, tmp_path: Path, two_epochs: Path, file: str
     assert (cut / "run.json").exists() == (file == "run.json")
     result = train(cut, {"train.epochs": 2})
     kept = FILES[file]  # an epoch before the one in which it died
-    assert result.did == ("nothing" if file == "run.json" else "went on" if kept else "trained")
+    assert result.status == ("nothing" if file == "run.json" else "went on" if kept else "trained")
     assert_same(two_epochs, cut)
     assert {path.name for path in cut.iterdir()} - {"checkpoint"} == {
         path.name for path in two_epochs.iterdir()
@@ -153,7 +153,7 @@ def two_epochs(
 ) -> Path:
     """A training of two epochs that nothing interrupted."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    fit_recipe(parse_recipe(tiny_values({"train.epochs": 2})), run)
+    fit(parse_recipe(tiny_values({"train.epochs": 2})), run=run)
     return run
 
 

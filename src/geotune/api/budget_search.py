@@ -1,7 +1,7 @@
-"""Settings of a recipe that keep to a memory budget.
+"""Search for settings of a recipe that fit a memory budget.
 
-Changes are tried in the order of what they cost a user, each on top of those before it, and kept
-where they save something. What is no longer needed in the end is taken back.
+Changes are tried in order of their cost to the user, each on top of the previous ones, and kept if
+they save memory. Finally, changes that turn out to be unnecessary are undone, most expensive first.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from geotune.memory.estimate import Prediction
 from geotune.report.number_format import size
 from geotune.training.micro_batching import smaller_micro_batch
 
-WORTH_IT = 0.99
-"""A change that leaves more than this share of the peak is not worth making."""
-EVERY = (2, 3, 4, 6)
+MAX_REMAINING_SHARE = 0.99
+"""A change must bring the peak below this share of its previous value."""
+BLOCK_STRIDES = (2, 3, 4, 6)
 OTHER_METHODS = ("est", "frozen")
 Predict = Callable[[Recipe], tuple[Prediction, CacheEstimate | None]]
 
 
 @dataclass(frozen=True)
 class Change:
-    """Values by key, such as `train.activation_checkpointing`, and what they cost: higher is dearer."""
+    """New values by key, such as `train.cache`, and their cost; lower is tried first."""
 
     values: dict[str, Any]
     cost: int
 
 
 CACHE = Change({"train.cache": "disk"}, 400)
-"""For a method whose backbone never changes."""
+"""Applies to methods with a frozen backbone."""
 
 
 @dataclass(frozen=True)
@@ -43,51 +43,51 @@ class Candidate:
     """A recipe with changes.
 
     Attributes:
-        changes: values by key.
-        kept: what the cache of features will be, where it has one.
-        bytes: what the device has to have free.
-        costs: of the changes.
+        changes: new values by key.
+        cache: estimate of the feature cache; None without `train.cache`.
+        bytes: memory that must be free on the device.
+        costs: of the changes, by key.
     """
 
     recipe: Recipe
     changes: dict[str, Any]
     prediction: Prediction
-    kept: CacheEstimate | None
+    cache: CacheEstimate | None
     bytes: int
     costs: dict[str, int]
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the changes."""
+        """Consequences of the changes, for the user."""
         notes = [note for key in self.changes if (note := _note(key, self.recipe))]
-        if self.kept is not None:
-            notes.append(cache_note(self.recipe, self.kept))
+        if self.cache is not None:
+            notes.append(cache_note(self.recipe, self.cache))
         return notes
 
     @property
     def rank(self) -> tuple[list[int], int]:
-        """By which candidates are ordered, best first."""
+        """Sort key; the best candidate has the smallest."""
         return sorted(self.costs.values(), reverse=True), self.bytes
 
 
 @dataclass(frozen=True)
 class BudgetResult:
-    """What keeps to a budget.
+    """Result of a budget search.
 
     Attributes:
         budget: in bytes.
-        proposals: best first; none where nothing fits.
-        smallest: the smallest that was found.
-        held_up_by: part, place and bytes of what is largest in it.
+        proposals: candidates that fit, best first; empty if none does.
+        smallest: the candidate that needs the least memory.
+        largest_component: kind, module scope and bytes of its largest component.
     """
 
     budget: int
     proposals: list[Candidate]
     smallest: Candidate
-    held_up_by: tuple[str, str, int]
+    largest_component: tuple[str, str, int]
 
 
-def fit_budget(
+def search_budget(
     recipe: Recipe,
     budget: int,
     predict: Predict,
@@ -96,16 +96,16 @@ def fit_budget(
     world: int = 1,
     alternatives: bool = True,
 ) -> BudgetResult:
-    """Find what of a recipe has to change.
+    """Search for changes of a recipe that fit the budget.
 
     Args:
-        recipe: as it was asked for.
+        recipe: to change.
         budget: in bytes.
-        predict: of a recipe, and what its cache will be; raises `GeotuneError` where its parts do
-            not fit together.
-        bytes_needed: what of a prediction is held against the budget.
-        world: processes that share a batch.
-        alternatives: look for more than one proposal.
+        predict: estimates the memory and the cache of a recipe; raises `GeotuneError` for an
+            invalid combination.
+        bytes_needed: the memory of a prediction that counts against the budget.
+        world: number of processes that share a batch.
+        alternatives: search for more than one proposal.
     """
     return _Search(recipe, budget, predict, bytes_needed, world).run(alternatives)
 
@@ -130,14 +130,14 @@ class _Search:
         proposals: list[Candidate] = []
         asked = self.candidate({}, {})
         assert asked is not None
-        for start in self.starts(asked):
+        for start in self.starting_points(asked):
             proposals = self.proposals(start, alternatives)
             if proposals:
                 break
         found = [candidate for candidate in self.tried.values() if candidate is not None]
         smallest = min(found, key=lambda candidate: candidate.bytes)
         if not proposals:
-            smallest = self.without_needless(smallest, asked, smallest.bytes)
+            smallest = self.drop_unneeded(smallest, asked, smallest.bytes)
         peak = smallest.prediction.cpu
         size, part, place = max(
             (size, part, place)
@@ -146,8 +146,8 @@ class _Search:
         )
         return BudgetResult(self.budget, proposals, smallest, (part, place, size))
 
-    def starts(self, asked: Candidate) -> Iterator[Candidate]:
-        """The recipe's own method, then others."""
+    def starting_points(self, asked: Candidate) -> Iterator[Candidate]:
+        """The recipe's own method, then other methods."""
         yield asked
         own = self.recipe.method
         for kind in OTHER_METHODS:
@@ -155,7 +155,7 @@ class _Search:
                 continue
             section = {
                 "kind": kind,
-                "stem": own.stem_width,
+                "stem_width": own.stem_width,
                 "frozen_precision": own.frozen_precision,
             }
             start = self.candidate({"method": section}, {"method": 1000})
@@ -166,17 +166,17 @@ class _Search:
         first = self.descend(start)
         if not self.fits(first):
             return []
-        found = [self.without_needless(first, start, self.budget)]
+        found = [self.drop_unneeded(first, start, self.budget)]
         if alternatives:
             for key in sorted(found[0].changes.keys() - start.changes.keys()):
                 other = self.descend(start, without=key)
                 if self.fits(other):
-                    found.append(self.without_needless(other, start, self.budget))
+                    found.append(self.drop_unneeded(other, start, self.budget))
         unique = {_name(candidate.changes): candidate for candidate in found}
         return sorted(unique.values(), key=lambda candidate: candidate.rank)
 
     def descend(self, start: Candidate, without: str = "") -> Candidate:
-        """Change after change until it fits, or nothing is left to be changed."""
+        """Apply one change after another until the candidate fits or no change is left."""
         changes = [
             change
             for change in _changes(start.recipe, self.world)
@@ -188,30 +188,27 @@ class _Search:
             return start
         utmost = self.changed(start, changes)
         if utmost is not None and not self.fits(utmost):
-            return utmost  # no need to go there step by step
+            return utmost  # even all changes together do not fit
         for change in changes:
             trial = self.changed(best, [change])
-            if trial is not None and trial.bytes <= WORTH_IT * best.bytes:
+            if trial is not None and trial.bytes <= MAX_REMAINING_SHARE * best.bytes:
                 best = trial
             if self.fits(best):
                 break
         return best
 
     def changed(self, start: Candidate, changes: Sequence[Change]) -> Candidate | None:
-        """A candidate with more changes."""
+        """The candidate with further changes; None for an invalid combination."""
         values, costs = dict(start.changes), dict(start.costs)
         for change in changes:
             values |= change.values
             costs |= dict.fromkeys(change.values, change.cost)
         return self.candidate(values, costs)
 
-    def without_needless(self, best: Candidate, start: Candidate, limit: int) -> Candidate:
-        """Take back, in whole or in part, what it needs no more than `limit` bytes without.
-
-        Dearest first.
-        """
+    def drop_unneeded(self, best: Candidate, start: Candidate, limit: int) -> Candidate:
+        """Undo or weaken changes, most expensive first, while `limit` bytes suffice."""
         for key in sorted(best.changes, key=lambda key: -best.costs[key]):
-            if key in start.changes or key == "method":  # the others may be that method's
+            if key in start.changes or key == "method":  # other changes may belong to that method
                 continue
             milder = [
                 change
@@ -232,24 +229,24 @@ class _Search:
         return candidate.bytes <= self.budget
 
     def candidate(self, changes: dict[str, Any], costs: dict[str, int]) -> Candidate | None:
-        """None where the recipe's parts do not fit together."""
+        """The recipe with these changes; None for an invalid combination."""
         name = _name(changes)
         if name not in self.tried:
             try:
                 changed = with_changes(self.recipe, changes)
-                prediction, kept = self.predict(changed)
+                prediction, cache = self.predict(changed)
             except GeotuneError:
                 if not changes:
                     raise
                 self.tried[name] = None
             else:
-                needed = self.bytes_needed(prediction, kept)
-                self.tried[name] = Candidate(changed, changes, prediction, kept, needed, costs)
+                needed = self.bytes_needed(prediction, cache)
+                self.tried[name] = Candidate(changed, changes, prediction, cache, needed, costs)
         return self.tried[name]
 
 
 def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with values by key."""
+    """The recipe with new values by key."""
     values = recipe.model_dump(mode="json")
     for key, value in changes.items():
         section = values
@@ -261,7 +258,7 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
-    """What could be changed, cheapest first."""
+    """Possible changes, cheapest first."""
     per_device = recipe.train.batch_size // world
     smaller = smaller_micro_batch(per_device // recipe.train.accumulate_steps)
     cost = 1
@@ -273,10 +270,10 @@ def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
         if cost > precisions.index(recipe.method.frozen_precision):
             yield Change({"method.frozen_precision": precision}, 100 + cost)
     if recipe.method.kind == "est":
-        now: int = recipe.method.every or 1  # type: ignore[attr-defined]
-        for every in EVERY:
-            if every > now:
-                yield Change({"method.block_stride": every}, 200 + every)
+        now: int = recipe.method.block_stride or 1  # type: ignore[attr-defined]
+        for stride in BLOCK_STRIDES:
+            if stride > now:
+                yield Change({"method.block_stride": stride}, 200 + stride)
     levels = ("none", "decoder", "all")
     for cost, level in enumerate(levels):
         if cost > levels.index(recipe.train.activation_checkpointing):
@@ -286,10 +283,10 @@ def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
 
 
 def as_overrides(changes: dict[str, Any]) -> list[str]:
-    """Changes as they are written behind a command."""
+    """Changes as `key=value` overrides."""
     written = []
     for key, value in changes.items():
-        if isinstance(value, dict):  # the kind first: it starts the section anew
+        if isinstance(value, dict):  # the kind first: it resets the section
             written += as_overrides({f"{key}.{name}": inner for name, inner in value.items()})
         else:
             written.append(f"{key}={value}")
@@ -314,16 +311,16 @@ def cache_note(recipe: Recipe, kept: CacheEstimate) -> str:
 
 def _note(key: str, recipe: Recipe) -> str | None:
     if key == "train.accumulate_steps":
-        parts = recipe.train.accumulate_steps
-        micro = recipe.train.batch_size // parts
+        steps = recipe.train.accumulate_steps
+        micro = recipe.train.batch_size // steps
         return (
-            f"batch norm sees {micro} windows at a time, as the step's {recipe.train.batch_size} "
-            f"are computed in {parts} parts"
+            f"batch norm sees {micro} windows at a time: the batch of {recipe.train.batch_size} is "
+            f"computed in {steps} micro-batches"
         )
     if key == "method.frozen_precision":
         return f"frozen weights are rounded to {recipe.method.frozen_precision}"
     if key == "method.block_stride":
-        return "fewer blocks are tapped"
+        return "the side network reads fewer blocks"
     if key == "method":
         return f"another method: {recipe.method.kind}"
     return None

@@ -1,25 +1,32 @@
-"""`geotune cache`: compute the features of a constant backbone once."""
+"""`geotune cache`: compute the features of a frozen backbone once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geotune.config import Recipe
+from geotune.api.recipes import (
+    OnMessage,
+    OnProgress,
+    RecipeLike,
+    as_recipe,
+    ignore_message,
+    ignore_progress,
+)
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, with_window
 
 
 @dataclass(frozen=True)
 class CacheResult:
-    """What is kept.
+    """A feature cache on disk.
 
     Attributes:
-        folder: where.
-        samples: windows of the recipe, each way of laying one counted.
-        computed: how many of them were not there before.
-        bytes: that the folder takes.
+        folder: of the cache.
+        samples: number of windows of the recipe, each orientation counted.
+        computed: how many of them this call computed.
+        bytes: size of the folder.
     """
 
     folder: Path
@@ -28,25 +35,35 @@ class CacheResult:
     bytes: int
 
 
-def cache_recipe(
-    recipe: Recipe,
+def cache(
+    recipe: RecipeLike,
+    overrides: Sequence[str] = (),
     *,
-    say: Callable[[str], None] = lambda text: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    on_message: OnMessage = ignore_message,
+    on_progress: OnProgress = ignore_progress,
 ) -> CacheResult:
-    """Compute what `geotune fit` with `train.cache=disk` will read, as far as it is not there.
+    """Compute the features that `fit` with `train.cache=disk` reads and that are missing on disk.
 
-    `say` gets a line at a time for the user, `progress` windows done and to be done. Raises
-    `GeotuneError` for what is wrong.
+    Args:
+        recipe: a YAML file, a dict of sections, or a parsed recipe.
+        overrides: changes such as `train.cache_precision=int8`.
+        on_message: receives progress messages and notes.
+        on_progress: receives finished and total windows.
+
+    Raises `GeotuneError` for an invalid recipe or data, a backbone that is not frozen, and too
+    little disk space.
     """
+    recipe = as_recipe(recipe, overrides, on_message)
     if recipe.train.cache == "memory":
         raise GeotuneError(
-            "train.cache: found memory, which is gone when the command ends; use train.cache=disk"
+            "train.cache: found memory, which is lost when the command ends; use train.cache=disk",
+            code="cache-not-possible",
+            key="train.cache",
         )
     train = recipe.train.model_copy(update={"cache": "disk"})
-    say("reading and checking the data")
+    on_message("reading and checking the data")
     data = build_data(recipe)
-    say("building the model")
+    on_message("building the model")
     recipe = with_window(recipe, data.window)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import build_training, resolve_recipe
@@ -55,15 +72,15 @@ def cache_recipe(
     recipe, _ = resolve_recipe(recipe, data)
     built = build_training(recipe, data.statistics)
     for note in built.notes:
-        say(f"note: {note}")
+        on_message(f"note: {note}")
     cached = build_cache(
         built.model,
         data,
         train,
         batch_size=train.batch_size // train.accumulate_steps,
         device=pick_device(train.accelerator),
-        say=say,
-        progress=progress,
+        say=on_message,
+        progress=on_progress,
     )
     assert cached.folder is not None
     return CacheResult(cached.folder, cached.samples, cached.computed, cached.bytes)

@@ -1,12 +1,21 @@
-"""`geotune check`: read a recipe's data once, and say all that is wrong with it."""
+"""`geotune check`: read the data of a recipe once and report every problem."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geotune.api.recipes import (
+    OnMessage,
+    OnProgress,
+    RecipeLike,
+    as_recipe,
+    ignore_message,
+    ignore_progress,
+    recipe_name,
+)
 from geotune.config import Recipe
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.datamodule import DataModule
@@ -18,62 +27,72 @@ from geotune.utils.atomic import write_atomically
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What a check came to.
+class CheckResult:
+    """The outcome of `check`.
 
     Attributes:
-        findings: errors first.
-        scenes: how many were read to their end.
-        page: the HTML with all of it.
-        class_counts: what is labelled of each class, by part.
-        distances_m: between the nearest scenes of two parts, `train-test`.
+        issues: errors first.
+        scenes: number of scenes that were read completely.
+        page: the HTML report.
+        class_counts: labelled pixels, objects or images of each class, by split.
+        distances_m: between the closest scenes of two splits, by `train-test` and so on.
     """
 
-    findings: list[Issue]
+    issues: list[Issue]
     scenes: int
     page: Path
     class_counts: dict[str, dict[str, int]]
     distances_m: dict[str, float]
 
     def count(self, severity: str) -> int:
-        """How many findings there are of a severity."""
-        return sum(one.severity == severity for one in self.findings)
+        """Number of issues of a severity."""
+        return sum(issue.severity == severity for issue in self.issues)
 
 
-def check_recipe(
-    recipe: Recipe,
-    page: Path,
+def check(
+    recipe: RecipeLike,
+    overrides: Sequence[str] = (),
     *,
-    title: str,
-    say: Callable[[str], None] = lambda text: None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Checked:
-    """Read a recipe's data once and find all that is wrong with it, file by file.
+    page: Path | str | None = None,
+    on_message: OnMessage = ignore_message,
+    on_progress: OnProgress = ignore_progress,
+) -> CheckResult:
+    """Read every file of a recipe's data once and report all problems.
 
-    Goes on after a fault; what it calls an error, a training refuses in the same words. Writes
-    `page`. `say` gets a line at a time for the user, `progress` the scenes read and how many there
-    are. Raises `GeotuneError` only where the page cannot be written.
+    The check continues after an error. `fit` rejects what is an error here, with the same message.
+
+    Args:
+        recipe: a YAML file, a dict of sections, or a parsed recipe.
+        overrides: changes such as `data.split.fold=2`.
+        page: HTML file to write; by default `checks/<recipe name>.html`.
+        on_message: receives progress messages.
+        on_progress: receives scenes read and their total.
+
+    Raises `GeotuneError` for an invalid recipe and if the page cannot be written.
     """
+    title = recipe_name(recipe)
+    page = Path("checks") / f"{title}.html" if page is None else Path(page)
+    recipe = as_recipe(recipe, overrides, on_message)
     faults = ErrorCollector(keep=True)
-    say("reading the data")
+    on_message("reading the data")
     examined: ScannedData | None = None
-    found: list[Issue] = []
+    issues: list[Issue] = []
     try:
-        examined = examine_data(recipe, faults, progress)
-        found += check_data(recipe, examined)
+        examined = examine_data(recipe, faults, on_progress)
+        issues += check_data(recipe, examined)
         data = make_datasets(recipe, examined)
-    except GeotuneError as error:  # what concerns all files, so that there is nothing to go on with
-        found.append(Issue("error", "data", str(error)))
-        seen = None
+    except GeotuneError as error:  # concerns all files: nothing is left to check
+        issues.append(Issue("error", "data", str(error)))
+        pretraining = None
     else:
-        say("comparing it with the backbone's pretraining")
-        seen, told = _against_pretraining(recipe, data)
-        found += told
-    unique = {one.text: one for one in (*faults.found, *found)}.values()
-    findings = sorted(unique, key=lambda one: SEVERITIES.index(one.severity))
-    _write_page(page, title, findings, examined, seen)
-    return Checked(
-        findings,
+        on_message("comparing the data with the pretraining of the backbone")
+        pretraining, pretraining_issues = _compare_with_pretraining(recipe, data)
+        issues += pretraining_issues
+    unique = {issue.text: issue for issue in (*faults.found, *issues)}.values()
+    issues = sorted(unique, key=lambda issue: SEVERITIES.index(issue.severity))
+    _write_page(page, title, issues, examined, pretraining)
+    return CheckResult(
+        issues,
         len(examined.scenes) if examined else 0,
         page,
         _class_counts(examined) if examined else {},
@@ -81,10 +100,10 @@ def check_recipe(
     )
 
 
-def _against_pretraining(
+def _compare_with_pretraining(
     recipe: Recipe, data: DataModule
 ) -> tuple[BandStatistics | None, list[Issue]]:
-    """What the backbone was pretrained on, and what is unlike it; no weights are read."""
+    """Pretraining statistics of the backbone and the differences to them; reads no weights."""
     from geotune.factory.build_model import resolve_recipe
     from geotune.factory.fake_model import (
         FakeModelBuilder,  # imports torch and the backbone's provider
@@ -112,7 +131,7 @@ def _class_counts(examined: ScannedData) -> dict[str, dict[str, int]]:
 def _write_page(
     page: Path,
     title: str,
-    findings: list[Issue],
+    issues: list[Issue],
     examined: ScannedData | None,
     pretraining: BandStatistics | None,
 ) -> None:
@@ -134,7 +153,7 @@ def _write_page(
             histograms.append(Histogram(band, values, usual.get(band)))
     content = Content(
         title=title,
-        findings=[(one.severity, one.check, one.text) for one in findings],
+        findings=[(issue.severity, issue.check, issue.text) for issue in issues],
         unit=examined.parts["train"][0].labels.label_unit if examined else "pixel",
         parts={part: len(members) for part, members in examined.parts.items()} if examined else {},
         class_counts=_class_counts(examined) if examined else {},
@@ -144,14 +163,14 @@ def _write_page(
     write_atomically(page, render_check(content).encode())
 
 
-def check_values(checked: Checked) -> dict[str, Any]:
+def check_to_dict(result: CheckResult) -> dict[str, Any]:
     """A check as plain values, for JSON."""
     return {
-        "errors": checked.count("error"),
-        "warnings": checked.count("warning"),
-        "scenes": checked.scenes,
-        "findings": [vars(one) for one in checked.findings],
-        "class_counts": checked.class_counts,
-        "distances_m": checked.distances_m,
-        "page": str(checked.page),
+        "errors": result.count("error"),
+        "warnings": result.count("warning"),
+        "scenes": result.scenes,
+        "findings": [vars(issue) for issue in result.issues],
+        "class_counts": result.class_counts,
+        "distances_m": result.distances_m,
+        "page": str(result.page),
     }

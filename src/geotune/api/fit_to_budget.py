@@ -1,4 +1,4 @@
-"""Making a training fit into memory before it begins."""
+"""Change a recipe to fit its memory budget before the training starts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from geotune.factory.build_model import resolve_recipe
 from geotune.report.number_format import size
 
 
-def keep_to_budget(
-    recipe: Recipe, data: DataModule, say: Callable[[str], None]
+def fit_to_budget(
+    recipe: Recipe, data: DataModule, on_message: Callable[[str], None]
 ) -> tuple[Recipe, list[str]]:
-    """The recipe changed so that it keeps to its `train.memory_budget`, and what was changed.
+    """Return the recipe changed to fit its `train.memory_budget`, and notes on the changes.
 
-    Raises `GeotuneError` where nothing does.
+    Raises `GeotuneError` if no setting fits.
     """
     budget = recipe.train.memory_budget
     assert budget is not None
-    say(f"looking for settings that need at most {size(budget)}")
+    on_message(f"searching for settings that need at most {size(budget)}")
     completed, _ = resolve_recipe(recipe, data)
-    fitting = Planner(completed, data.statistics.bands).fit(completed, budget, alternatives=False)
+    fitting = Planner(completed, data.statistics.bands).search(
+        completed, budget, alternatives=False
+    )
     if not fitting.proposals:
-        part, place, held = fitting.held_up_by
+        part, place, held = fitting.largest_component
         changes = " ".join(as_overrides(fitting.smallest.changes))
         raise GeotuneError(
-            f"train.memory_budget {size(budget)}: nothing fits; the smallest that was found needs "
-            f"{size(fitting.smallest.bytes)} ({changes or 'as it is'}), held up by {size(held)} of "
-            f"{part.replace('_', ' ')} ({place}); allow more, or choose a smaller data.window, "
-            "backbone or decoder"
+            f"train.memory_budget {size(budget)}: no setting fits; the smallest needs "
+            f"{size(fitting.smallest.bytes)} ({changes or 'unchanged'}), of which {size(held)} are "
+            f"{part.replace('_', ' ')} ({place}); raise the budget, or choose a smaller "
+            "data.window, backbone or decoder",
+            code="memory-budget",
+            key="train.memory_budget",
         )
     chosen = fitting.proposals[0]
     if not chosen.changes:

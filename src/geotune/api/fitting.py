@@ -7,141 +7,180 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from geotune.api.recipes import (
+    OnMessage,
+    OnProgress,
+    RecipeLike,
+    as_recipe,
+    ignore_message,
+    ignore_progress,
+    recipe_name,
+)
 from geotune.config import Recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, with_window
 from geotune.training.lock import exclusive_lock
 from geotune.training.run_dir import RunDir, State
 
+if TYPE_CHECKING:
+    from geotune.api.run import Run
+
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit_recipe` came to.
+    """The outcome of `fit`.
 
     Attributes:
-        did: `trained`, `went on` (from an interrupted training) or `nothing` (it was finished).
+        status: `trained`, `resumed` (from a checkpoint) or `complete` (finished before).
         run: the run folder.
-        metrics: of the validation part, with the best epoch's weights.
-        notes: what the user should know.
-        main_process: false in the helper processes of a training on many devices.
+        metrics: of the validation split, with the weights of the best epoch.
+        notes: messages for the user.
+        summary: the content of `run.json`.
+        main_process: false in the helper processes of distributed training.
     """
 
-    did: str
+    status: Literal["trained", "resumed", "complete"]
     run: Path
     metrics: dict[str, float]
     notes: list[str]
     summary: dict[str, Any]
     main_process: bool = True
 
+    def load(self) -> Run:
+        """The finished run."""
+        from geotune.api.run import load_run
 
-def run_path(recipe: Recipe, recipe_file: Path) -> Path:
-    """The run folder: `train.run`, or `runs/` with the recipe's name."""
-    return recipe.train.run or Path("runs") / recipe_file.stem
-
-
-def _silent(text: str) -> None:
-    """Say nothing."""
+        return load_run(self.run)
 
 
-def fit_recipe(
-    recipe: Recipe,
-    run: Path,
+def run_path(recipe: Recipe, name: str) -> Path:
+    """The run folder: `train.run`, or `runs/<name>`."""
+    return recipe.train.run or Path("runs") / name
+
+
+def fit(
+    recipe: RecipeLike,
+    overrides: Sequence[str] = (),
     *,
-    fresh: bool = False,
-    say: Callable[[str], None] = _silent,
+    run: Path | str | None = None,
+    overwrite: bool = False,
+    on_message: OnMessage = ignore_message,
+    on_cache_progress: OnProgress = ignore_progress,
     callbacks: Callable[[], Sequence[Any]] = list,
-    caching: Callable[[int, int], None] = lambda done, total: None,
 ) -> FitResult:
-    """Train a recipe in `run`, or go on where an interrupted training stopped.
+    """Train a recipe, or resume an interrupted run of it.
 
-    Everything that can be checked is checked before the folder is touched, which no other process
-    can train in meanwhile. `say` gets a line at
-    a time for the user; `callbacks` makes Lightning callbacks that watch the training; `caching`
-    is told the windows done and to be done for a cache of features. Raises `GeotuneError` for
-    what is wrong.
+    Everything that can be checked is checked before the run folder is touched. While it trains, no
+    other process can use the folder.
+
+    Args:
+        recipe: a YAML file, a dict of sections, or a parsed recipe.
+        overrides: changes such as `train.epochs=5`.
+        run: the run folder; by default `train.run`, else `runs/<recipe name>`.
+        overwrite: start again and remove an earlier run from the folder.
+        on_message: receives progress messages and notes.
+        on_cache_progress: receives finished and total windows while features are cached.
+        callbacks: creates Lightning callbacks for the training.
+
+    Raises `GeotuneError` for an invalid recipe or data, for a folder of another recipe, and for a
+    training that fails.
     """
-    folder = RunDir(run)
+    parsed = as_recipe(recipe, overrides, on_message)
+    folder = RunDir(run_path(parsed, recipe_name(recipe)) if run is None else Path(run))
+    return _fit(parsed, folder, overwrite, on_message, on_cache_progress, callbacks)
+
+
+def _fit(
+    recipe: Recipe,
+    folder: RunDir,
+    overwrite: bool,
+    on_message: OnMessage,
+    on_cache_progress: OnProgress,
+    callbacks: Callable[[], Sequence[Any]],
+) -> FitResult:
+    run = folder.path
     helper = _is_helper()
     if helper:
-        say = _silent
-    asked, recipe = recipe, recipe if fresh else folder.with_saved_defaults(recipe)
+        on_message = ignore_message
+    asked, recipe = recipe, recipe if overwrite else folder.with_saved_defaults(recipe)
 
-    def judge() -> State:
-        if helper:  # the main process judges for all, and may be writing there
-            return "finished" if not fresh and folder.is_finished(recipe) else "unfinished"
-        if not fresh:
+    def current_state() -> State:
+        if helper:  # the main process decides for all, and may be writing to the folder
+            return "finished" if not overwrite and folder.is_finished(recipe) else "unfinished"
+        if not overwrite:
             return folder.state(recipe)
         folder.check_owned()
         return "new"
 
     with ExitStack() as held:
-        state = judge()
+        state = current_state()
         locked = run.exists() and not helper and state != "finished"
         if locked:
-            held.enter_context(exclusive_lock(run, say))
-            state = judge()
+            held.enter_context(exclusive_lock(run, on_message))
+            state = current_state()
         if state == "finished":
             done = folder.read_json("run")
             metrics = folder.read_json("metrics")["val"]
-            return FitResult("nothing", run, metrics, done["notes"], done, main_process=not helper)
+            return FitResult("complete", run, metrics, done["notes"], done, main_process=not helper)
 
-        say("reading and checking the data")
+        on_message("reading and checking the data")
         data = build_data(recipe)
         recipe = with_window(recipe, data.window)
-        say("building the model")
-        from geotune.api.fit_to_budget import keep_to_budget
+        on_message("building the model")
+        from geotune.api.fit_to_budget import fit_to_budget
         from geotune.api.train_workflow import train
 
-        begun = False
+        started = False
         notes: list[str] = []
-        untold = state == "new" or (helper and recipe is asked)
-        if untold and recipe.train.memory_budget is not None:
-            recipe, notes = keep_to_budget(recipe, data, say)
+        first_start = state == "new" or (helper and recipe is asked)
+        if first_start and recipe.train.memory_budget is not None:
+            recipe, notes = fit_to_budget(recipe, data, on_message)
             for note in notes:
-                say(f"note: {note}")
+                on_message(f"note: {note}")
 
-        def begin(recipe: Recipe) -> None:
-            nonlocal state, locked, begun
+        def on_start(recipe: Recipe) -> None:
+            nonlocal state, locked, started
             if helper:
                 return
             if not locked:
-                held.enter_context(exclusive_lock(run, say))
+                held.enter_context(exclusive_lock(run, on_message))
                 locked = True
                 if folder.recipe.is_file():
                     raise GeotuneError(
-                        f"{run}: another process has begun a run there in the meantime; give the "
-                        "same command again"
+                        f"{run}: another process started a run there in the meantime; run the same "
+                        "command again",
+                        code="run-in-use",
+                        key="train.run",
+                        file=run,
                     )
             if state == "new":
                 folder.clear()
             folder.start(recipe, asked)
-            state, begun = "unfinished", True
+            state, started = "unfinished", True
 
         if state == "unfinished" and folder.last.is_file():
-            say(f"going on from {folder.last}")
+            on_message(f"resuming from {folder.last}")
         try:
             trained = train(
                 recipe,
                 data,
                 folder,
-                begin=begin,
-                say=say,
+                on_start=on_start,
+                on_message=on_message,
                 callbacks=callbacks(),
-                caching=caching,
+                on_cache_progress=on_cache_progress,
                 notes=notes,
             )
         except GeotuneError:
-            if (
-                begun and not folder.has_checkpoint
-            ):  # the recipe may be mended: nothing is in its way
+            if started and not folder.has_checkpoint:  # leave the folder free for a fixed recipe
                 folder.clear()
             raise
     if trained is None:
         return FitResult("trained", run, {}, [], {}, main_process=False)
-    did = "went on" if trained.went_on else "trained"
-    return FitResult(did, run, trained.metrics, trained.summary["notes"], trained.summary)
+    status: Literal["trained", "resumed"] = "resumed" if trained.resumed else "trained"
+    return FitResult(status, run, trained.metrics, trained.summary["notes"], trained.summary)
 
 
 def _is_helper() -> bool:

@@ -1,21 +1,23 @@
-"""`geotune plan`: the peak memory of a recipe's training, without training and without a GPU."""
+"""`geotune plan`: estimate the peak memory of a training, without training and without a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from geotune.api.budget_search import BudgetResult, Candidate, cache_note, fit_budget
+from geotune.api.budget_search import BudgetResult, Candidate, cache_note, search_budget
+from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.backbones.create import facts
 from geotune.backbones.spec import band_names
-from geotune.config import Recipe
+from geotune.config import Recipe, parse_size
+from geotune.errors import RecipeError
 from geotune.factory.build_model import build_task, resolve_recipe
 from geotune.factory.fake_model import FakeModelBuilder
-from geotune.feature_cache.cache_estimate import CacheEstimate, predict_kept
+from geotune.feature_cache.cache_estimate import CacheEstimate, estimate_cache
 from geotune.memory.estimate import (
     CUDA_CONTEXT_BYTES,
     Prediction,
@@ -26,133 +28,161 @@ from geotune.memory.estimate import (
 )
 from geotune.memory.tracker import TrackedPeak
 from geotune.model import Model
-from geotune.training.step import devices, micro_batch, module_scopes, on_gpu, training_step
+from geotune.training.step import devices, micro_batch, module_scopes, training_step, uses_gpu
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe takes, and what could be done about it.
+    """Estimated memory of a recipe, and settings that fit a budget.
 
     Attributes:
-        on_gpu: whether it is a GPU's memory that counts, as `train.accelerator` says.
-        micro_batch: windows that are computed at once, on each device.
-        kept: with `train.cache`, what the cache will be.
-        fitting: with a budget, what fits it.
-        notes: what the user should know.
+        prediction: peak memory of a training step, by component.
+        cache: estimate of the feature cache; None without `train.cache`.
+        on_gpu: whether the memory of a GPU counts, according to `train.accelerator`.
+        micro_batch: windows computed at once on each device.
+        budget: result of the budget search; None without a budget.
+        notes: messages for the user.
     """
 
     prediction: Prediction
-    kept: CacheEstimate | None
+    cache: CacheEstimate | None
     on_gpu: bool
     micro_batch: int
-    fitting: BudgetResult | None
+    budget: BudgetResult | None
     notes: list[str]
 
     @property
     def peak(self) -> TrackedPeak:
-        """Of the device that counts."""
+        """The peak on the device that counts."""
         return self.prediction.gpu if self.on_gpu else self.prediction.cpu
 
 
-def plan_recipe(
-    recipe: Recipe, budget: int | None = None, say: Callable[[str], None] = lambda text: None
+def plan(
+    recipe: RecipeLike,
+    overrides: Sequence[str] = (),
+    *,
+    budget: int | str | None = None,
+    on_message: OnMessage = ignore_message,
 ) -> Plan:
-    """Predict a recipe's peak memory; with a budget in bytes, find what fits it.
+    """Estimate the peak memory of a recipe; with a budget, search for settings that fit.
 
-    Raises `GeotuneError` where the recipe's parts do not fit together.
+    Args:
+        recipe: a YAML file, a dict of sections, or a parsed recipe. Its data files are opened only
+            if the recipe does not name the bands.
+        overrides: changes such as `train.batch_size=4`.
+        budget: in bytes or as text such as `8GB`; by default `train.memory_budget`.
+        on_message: receives progress messages and notes.
+
+    Raises `GeotuneError` for an invalid recipe or an invalid combination of components.
     """
-    recipe, bands, notes = _completed(recipe)
+    recipe = as_recipe(recipe, overrides, on_message)
+    limit = recipe.train.memory_budget if budget is None else _bytes(budget)
+    recipe, bands, notes = _resolved(recipe)
     planner = Planner(recipe, bands)
-    prediction, kept = planner.predict(recipe)
-    if kept is not None:
-        notes.append(cache_note(recipe, kept))
+    prediction, cache = planner.predict(recipe)
+    if cache is not None:
+        notes.append(cache_note(recipe, cache))
     if prediction.computed:
         notes.append(
-            f"{recipe.backbone.name} looks at values, so that its step could not be predicted by "
-            "shapes alone: it was computed on this CPU"
+            f"{recipe.backbone.name} branches on tensor values, so its step cannot be estimated "
+            "from shapes alone; it was computed on this CPU"
         )
     if recipe.train.strategy == "fsdp":
         notes.append(
-            "train.strategy fsdp: predicted for a process that holds the whole model; parted among "
-            f"{planner.world}, weights, gradients and optimizer state take less"
+            "train.strategy fsdp: estimated for a process that holds the whole model; sharded over "
+            f"{planner.world} processes, weights, gradients and optimizer state need less"
         )
-    fitting = None
-    if budget is not None:
-        say("looking for what fits")
-        fitting = planner.fit(recipe, budget)
+    result = None
+    if limit is not None:
+        on_message("searching for settings that fit")
+        result = planner.search(recipe, limit)
     micro = micro_batch(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
-    return Plan(prediction, kept, planner.on_gpu, micro, fitting, notes)
+    return Plan(prediction, cache, planner.on_gpu, micro, result, notes)
 
 
-def _completed(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
-    """The recipe with its bands; files are opened only where they alone say what is needed."""
+def _bytes(budget: int | str) -> int:
+    if isinstance(budget, int):
+        return budget
+    try:
+        return parse_size(budget)
+    except ValueError as error:
+        raise RecipeError(
+            f"budget: {error}", code="recipe-invalid", key="train.memory_budget"
+        ) from error
+
+
+def _resolved(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
+    """The resolved recipe and its bands; files are opened only if the recipe leaves them open."""
     section = recipe.backbone
     known = facts(section.name)
-    asks = (
+    needs_wavelengths = (
         known is not None
         and "wavelengths" in known.supported_options
         and section.wavelengths is None
     )
-    if section.bands is not None and not asks and recipe.data.window is not None:
+    if section.bands is not None and not needs_wavelengths and recipe.data.window is not None:
         return recipe, band_names(section.bands), []
-    from geotune.factory.build_data import inspect_files, with_window  # imports what reads files
+    from geotune.factory.build_data import (  # imports the raster libraries
+        inspect_files,
+        with_window,
+    )
 
-    found = inspect_files(recipe)
-    recipe, notes = resolve_recipe(with_window(recipe, found.window), found)
-    return recipe, found.bands, notes
+    info = inspect_files(recipe)
+    recipe, notes = resolve_recipe(with_window(recipe, info.window), info)
+    return recipe, info.bands, notes
 
 
 class Planner:
-    """Predicts a recipe and its variations, over one backbone.
+    """Estimates a recipe and its variations on one backbone.
 
     Args:
-        recipe: complete, as `resolve_recipe` makes it.
+        recipe: as returned by `resolve_recipe`.
         bands: of the images.
     """
 
     def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
-        self.on_gpu = on_gpu(recipe.train)
+        self.on_gpu = uses_gpu(recipe.train)
         self.world = devices(recipe.train) * recipe.train.nodes
-        self._drafts = FakeModelBuilder(recipe, bands)
+        self._builder = FakeModelBuilder(recipe, bands)
         self._task = build_task(recipe)
         self._computes = False
         self.batch_norm = False
 
     def predict(self, recipe: Recipe) -> tuple[Prediction, CacheEstimate | None]:
-        """The peak of a recipe over this backbone, and what its cache will be where it has one.
+        """Peak memory and feature cache of a recipe on this backbone.
 
-        Raises `GeotuneError` where the recipe's parts do not fit together.
+        Raises `GeotuneError` for an invalid combination of components.
         """
         if not self._computes:
-            model = self._drafts.fake(recipe)
+            model = self._builder.fake(recipe)
             try:
                 return self._predict(recipe, model)
             except UnpredictableError:
                 self._computes = True
-        return self._predict(recipe, self._drafts.real(recipe))
+        return self._predict(recipe, self._builder.real(recipe))
 
     def _predict(self, recipe: Recipe, model: Model) -> tuple[Prediction, CacheEstimate | None]:
         train, window = recipe.train, recipe.data.window
-        assert window is not None  # the recipe is complete
+        assert window is not None  # the recipe is resolved
         example: dict[str, Any] = model.encoder.backbone.example(window, window)
-        kept = None
+        cache = None
         if train.cache != "none":
             micro = micro_batch(train.batch_size, train.accumulate_steps, self.world)
-            kept = predict_kept(model, recipe, example, micro)
-            example["features"] = kept.features
+            cache = estimate_cache(model, recipe, example, micro)
+            example["features"] = cache.features
         targets = self._task.example_targets(window)
         step = training_step(self._task, train, example, targets, world=self.world)
         self.batch_norm |= any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
             for module in model.modules()
         )
-        with model.encoder.without_backbone() if kept else nullcontext():
-            found = estimate_peak(model, step, module_scopes(model), compute=self._computes)
-        return found, kept
+        with model.encoder.without_backbone() if cache else nullcontext():
+            prediction = estimate_peak(model, step, module_scopes(model), compute=self._computes)
+        return prediction, cache
 
-    def fit(self, recipe: Recipe, budget: int, *, alternatives: bool = True) -> BudgetResult:
-        """What of a recipe has to change to keep to a budget in bytes."""
-        fitting = fit_budget(
+    def search(self, recipe: Recipe, budget: int, *, alternatives: bool = True) -> BudgetResult:
+        """Search for changes of a recipe that fit a budget in bytes."""
+        return search_budget(
             recipe,
             budget,
             self.predict,
@@ -160,17 +190,16 @@ class Planner:
             world=self.world,
             alternatives=alternatives,
         )
-        return fitting
 
-    def bytes_needed(self, prediction: Prediction, kept: CacheEstimate | None) -> int:
-        """What has to be free on the device that counts: to fill a cache, too."""
-        filling = 0 if kept is None else kept.filling_bytes
+    def bytes_needed(self, prediction: Prediction, cache: CacheEstimate | None) -> int:
+        """Memory that must be free on the device, also while the cache is populated."""
+        populate = 0 if cache is None else cache.populate_bytes
         if self.on_gpu:
-            return gpu_bytes(max(prediction.gpu.total, filling))
-        return max(prediction.cpu.total, filling)
+            return gpu_bytes(max(prediction.gpu.total, populate))
+        return max(prediction.cpu.total, populate)
 
 
-def plan_values(plan: Plan) -> dict[str, Any]:
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """A plan as plain values, for JSON."""
     prediction, peak = plan.prediction, plan.peak
     values: dict[str, Any] = {
@@ -188,25 +217,25 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         },
         "flops": prediction.flops,
         "computed": prediction.computed,
-        "cache": _cache(plan.kept),
+        "cache": _cache(plan.cache),
         "notes": plan.notes,
     }
-    if plan.fitting is not None:
-        values["budget_bytes"] = plan.fitting.budget
-        values["proposals"] = [_candidate(found, plan) for found in plan.fitting.proposals]
-        values["smallest"] = _candidate(plan.fitting.smallest, plan)
-        part, place, size = plan.fitting.held_up_by
-        values["held_up_by"] = {"part": part, "place": place, "bytes": size}
+    if plan.budget is not None:
+        values["budget_bytes"] = plan.budget.budget
+        values["proposals"] = [_candidate(proposal, plan) for proposal in plan.budget.proposals]
+        values["smallest"] = _candidate(plan.budget.smallest, plan)
+        part, place, size = plan.budget.largest_component
+        values["largest_component"] = {"part": part, "place": place, "bytes": size}
     return values
 
 
-def _cache(kept: CacheEstimate | None) -> dict[str, int | None] | None:
-    if kept is None:
+def _cache(cache: CacheEstimate | None) -> dict[str, int | None] | None:
+    if cache is None:
         return None
     return {
-        "window_bytes": kept.window_bytes,
-        "train_bytes": kept.train_bytes,
-        "filling_bytes": kept.filling_bytes,
+        "window_bytes": cache.window_bytes,
+        "train_bytes": cache.train_bytes,
+        "populate_bytes": cache.populate_bytes,
     }
 
 
@@ -217,6 +246,6 @@ def _candidate(candidate: Candidate, plan: Plan) -> dict[str, Any]:
         "peak_bytes": (prediction.gpu if plan.on_gpu else prediction.cpu).total,
         "needed_bytes": candidate.bytes,
         "relative_time": prediction.flops / plan.prediction.flops,
-        "cache": _cache(candidate.kept),
+        "cache": _cache(candidate.cache),
         "notes": candidate.notes,
     }

@@ -1,4 +1,4 @@
-"""`geotune predict`: maps of scenes, or a table of images, with a run or an adapter."""
+"""`geotune predict`: maps, objects or tables of scenes, with a run or an adapter."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
     from geotune.tasks.base import TableTask, ValueTask
 
-Told = Callable[[str, int, int], None]
+OnScene = Callable[[str, int, int], None]
 
 MAP_WINDOW = 256
-"""Side of the windows of a map, where nothing says how it was trained."""
+"""Window side in pixels for an adapter without its run, whose training window is unknown."""
 
 
 class Predicted(Protocol):
-    """What a prediction left; each kind has more of its own.
+    """A written prediction; each kind has further attributes.
 
     Attributes:
         name: of the scene, or of the table.
-        windows: that the model saw.
+        windows: number of windows that the model processed.
         seconds: wall time.
-        notes: what a user should know.
-        files: what was written, the map or table first.
-        said: what is in it, for people.
+        notes: messages for the user.
+        files: written files, the map or table first.
+        said: the content in one line.
     """
 
     @property
@@ -59,10 +59,10 @@ class Predicted(Protocol):
     def said(self) -> str: ...  # noqa: D102
 
 
-def predict_run(
-    run: Path,
+def predict(
+    run: Path | str,
     scenes: Sequence[str],
-    out: Path,
+    out: Path | str,
     *,
     window: int | None = None,
     overlap: float = 0.5,
@@ -70,34 +70,49 @@ def predict_run(
     probabilities: bool = False,
     polygons: bool = True,
     score: float | None = None,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     backbone: str | None = None,
     bands: Names | None = None,
     nodata: float | None = None,
     quality: str | None = None,
     device: str = "auto",
-    progress: Told | None = None,
+    on_progress: OnScene | None = None,
 ) -> list[Predicted]:
-    """Predict scenes with a finished run, or with a folder that holds only an adapter.
+    """Predict whole scenes with a finished run, or with a folder that holds only an adapter.
 
-    What is written is what the task makes: a map of classes or of numbers of each scene, or one
-    table of all images, the objects of each scene. `probabilities` and `polygons` are for maps of
-    classes; `overlap` is for maps and objects; `score` is the least of objects, by default that of
-    each class at which F1 was highest in validation. `bands` and `nodata` say what the scenes'
-    files do not; by default as the run's recipe does, and a run that was trained at some
-    `data.resolution` maps at that. `quality` is the pattern of the scenes' masks, which hide what
-    the recipe's `data.quality` says. `backbone` names a Python file of the user's,
-    as in `load_adapter`. Raises `GeotuneError` before anything is written where a scene does not
-    fit.
+    Depending on the task this writes a class map or a map of numbers per scene, the objects of each
+    scene, or one table of all images. A run trained at a `data.resolution` maps at that resolution.
+
+    Args:
+        run: run folder, or folder with `adapter.json` and `adapter.safetensors`.
+        scenes: paths or patterns; `MODALITY=pattern` for several modalities.
+        out: output folder.
+        window: window side in pixels; by default as in training.
+        overlap: share of a window that its neighbour covers too, for maps and objects.
+        batch_size: windows at once.
+        probabilities: also write the class probabilities of a class map.
+        polygons: also write the polygons of a class map.
+        score: minimum score of objects; by default the score of each class with the best F1 in
+            validation.
+        weights: of the backbone, if they moved since the training.
+        backbone: as in `load_adapter`.
+        bands: names of the files' bands; by default as in the run's recipe.
+        nodata: nodata value of the files; by default as in the run's recipe.
+        quality: pattern of the scenes' quality masks, evaluated as `data.quality` of the recipe.
+        device: `auto`, `cpu`, `gpu` or `mps`.
+        on_progress: receives scene name, finished and total windows.
+
+    Raises `GeotuneError` before anything is written if a scene does not fit the model.
     """
+    run, out = Path(run), Path(out)
     card = load_adapter_config(run)
     folder = RunDir(run)
     resolution, rule = None, None
     if folder.recipe.is_file():
         recipe = load_recipe(folder.recipe)[0]
         data = recipe.data
-        own, none = declared_bands_nodata(data)
-        bands, nodata = bands or own, none if nodata is None else nodata
+        own_bands, own_nodata = declared_bands_nodata(data)
+        bands, nodata = bands or own_bands, own_nodata if nodata is None else nodata
         window = window or data.window
         resolution, rule = resolution_m(recipe), quality_rule(recipe)
     sources = open_rasters(
@@ -110,8 +125,10 @@ def predict_run(
     if quality is not None:
         if rule is None:
             raise GeotuneError(
-                f"--quality {quality}: {run} was trained without data.quality, which says what in "
-                "a mask flags a pixel; leave it out"
+                f"--quality {quality}: {run} was trained without data.quality, so it is unknown "
+                "which mask values to exclude; remove --quality",
+                code="option-not-applicable",
+                key="data.quality",
             )
         sources = with_quality(sources, quality, replace(rule[1], mask_image=True))
     require_metadata(sources, card.metadata)
@@ -122,7 +139,9 @@ def predict_run(
     require_dates(sources, built.backbone.timesteps)
     if probabilities and built.task.output_kind != "classes":
         raise GeotuneError(
-            f"--probabilities: is for maps of classes, but {run} gives {built.task.output_kind}"
+            f"--probabilities: only for class maps, but {run} predicts {built.task.output_kind}; "
+            "remove the option",
+            code="option-not-applicable",
         )
     options: dict[str, Any] = {
         "bands": built.normalization.bands,
@@ -137,12 +156,12 @@ def predict_run(
         "polygons": polygons,
     }
     if built.task.output_kind == "objects":
-        maps["scores"] = _least_scores(folder, built, score)
-    return PRODUCTS[built.task.output_kind](built, sources, out, progress, options, **maps)
+        maps["scores"] = _score_thresholds(folder, built, score)
+    return WRITERS[built.task.output_kind](built, sources, out, on_progress, options, **maps)
 
 
 def _by_modality(scenes: Sequence[str]) -> Patterns:
-    """`S2L2A=s2/*.tif` and `S1GRD=s1/*.tif` by modality; else the patterns as they are."""
+    """Patterns by modality for `S2L2A=s2/*.tif S1GRD=s1/*.tif`; otherwise the patterns."""
     pairs = [text.partition("=") for text in scenes]
     if all(sign and name.isidentifier() for name, sign, _ in pairs):
         return {name: pattern for name, _, pattern in pairs}
@@ -152,17 +171,17 @@ def _by_modality(scenes: Sequence[str]) -> Patterns:
 Sources = dict[str, RasterSource]
 
 
-def _class_maps(
+def _write_class_maps(
     built: BuiltModel,
     sources: Sources,
     out: Path,
-    progress: Told | None,
+    progress: OnScene | None,
     options: dict[str, Any],
     **maps: Any,
 ) -> list[Predicted]:
     from geotune.inference.segmentation import map_classes
 
-    model = _answering(built, options["device"])
+    model = _postprocessing(built, options["device"])
     options = {**options, **maps, "window": options["window"] or MAP_WINDOW}
     return [
         map_classes(
@@ -171,18 +190,18 @@ def _class_maps(
             out,
             classes=built.task.classes,
             name=name,
-            progress=_named(progress, name),
+            progress=_for_scene(progress, name),
             **options,
         )
         for name, source in sources.items()
     ]
 
 
-def _value_maps(
+def _write_value_maps(
     built: BuiltModel,
     sources: Sources,
     out: Path,
-    progress: Told | None,
+    progress: OnScene | None,
     options: dict[str, Any],
     *,
     overlap: float,
@@ -191,7 +210,7 @@ def _value_maps(
     from geotune.inference.regression import map_values
 
     task = cast("ValueTask", built.task)
-    model = _answering(built, options["device"])
+    model = _postprocessing(built, options["device"])
     options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
     return [
         map_values(
@@ -202,34 +221,34 @@ def _value_maps(
             unit=task.unit,
             summed=task.report_total,
             name=name,
-            progress=_named(progress, name),
+            progress=_for_scene(progress, name),
             **options,
         )
         for name, source in sources.items()
     ]
 
 
-def _table(
+def _write_table(
     built: BuiltModel,
     sources: Sources,
     out: Path,
-    progress: Told | None,
+    progress: OnScene | None,
     options: dict[str, Any],
     **_: Any,
 ) -> list[Predicted]:
     from geotune.inference.image_table import write_image_table
 
     rows = cast("TableTask", built.task).rows
-    model = _answering(built, options["device"])
-    told = _named(progress, "images")
+    model = _postprocessing(built, options["device"])
+    told = _for_scene(progress, "images")
     return [write_image_table(model, sources, out, rows=rows, progress=told, **options)]
 
 
-def _objects(
+def _write_objects(
     built: BuiltModel,
     sources: Sources,
     out: Path,
-    progress: Told | None,
+    progress: OnScene | None,
     options: dict[str, Any],
     *,
     overlap: float,
@@ -240,7 +259,7 @@ def _objects(
 
     task: Any = built.task
     choice: Any = built.model.decoder.choice
-    model = _answering(built, options["device"])
+    model = _postprocessing(built, options["device"])
     options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
     return [
         find_objects(
@@ -252,35 +271,35 @@ def _objects(
             nms_threshold=choice.nms_threshold,
             points=task.boxes == "points",
             name=name,
-            progress=_named(progress, name),
+            progress=_for_scene(progress, name),
             **options,
         )
         for name, source in sources.items()
     ]
 
 
-def _least_scores(folder: RunDir, built: BuiltModel, score: float | None) -> dict[str, float]:
-    """By class: what was asked for, else what did best in validation, else the detector's own."""
+def _score_thresholds(folder: RunDir, built: BuiltModel, score: float | None) -> dict[str, float]:
+    """By class: the requested score, else the best one in validation, else the detector's."""
     best: dict[str, float | None] = {}
     if score is None and (folder.path / "metrics.json").is_file():
         best = folder.details("val").get("threshold", {})
     choice: Any = built.model.decoder.choice
-    own: float = choice.score_threshold if score is None else score
-    found = {name: best.get(name) for name in built.task.classes}
-    return {name: own if least is None else least for name, least in found.items()}
+    default: float = choice.score_threshold if score is None else score
+    thresholds = {name: best.get(name) for name in built.task.classes}
+    return {name: default if t is None else t for name, t in thresholds.items()}
 
 
-PRODUCTS: dict[str, Callable[..., list[Predicted]]] = {
-    "classes": _class_maps,
-    "values": _value_maps,
-    "table": _table,
-    "objects": _objects,
+WRITERS: dict[str, Callable[..., list[Predicted]]] = {
+    "classes": _write_class_maps,
+    "values": _write_value_maps,
+    "table": _write_table,
+    "objects": _write_objects,
 }
-"""By `Task.output_kind`: what writes it."""
+"""What writes each kind of prediction, by `Task.output_kind`."""
 
 
-def _answering(built: BuiltModel, device: Any) -> Callable[..., Any]:
-    """The model, giving what the task makes of its outputs."""
+def _postprocessing(built: BuiltModel, device: Any) -> Callable[..., Any]:
+    """The model followed by the post-processing of the task."""
     model = built.model.to(device).eval()
 
     def answer(images: Any, **known: Any) -> Any:
@@ -289,7 +308,7 @@ def _answering(built: BuiltModel, device: Any) -> Callable[..., Any]:
     return answer
 
 
-def _named(progress: Told | None, name: str) -> Callable[[int, int], None] | None:
+def _for_scene(progress: OnScene | None, name: str) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
     return lambda done, total: progress(name, done, total)

@@ -1,4 +1,4 @@
-"""`geotune test`: a finished run's metrics on its test part."""
+"""`geotune test`: metrics of a finished run on its test split."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from geotune.factory.build_data import build_data
 from geotune.training.run_dir import RunDir
 
 
-def test_run(
-    run: Path, weights: Path | None = None, *, backbone: str | None = None
+def test(
+    run: Path | str, *, weights: Path | str | None = None, backbone: str | None = None
 ) -> dict[str, Any]:
-    """Metrics of a finished run on its test part, in all and by region; they join the report.
+    """Compute the metrics of a finished run on its test split and add them to its report.
 
-    `gap` compares regions of the training with those that it did not see (see `RegionGap`); None
-    where all were seen.
+    Args:
+        run: the run folder.
+        weights: of the backbone, if they moved since the training.
+        backbone: as in `load_adapter`.
 
-    `backbone` names a Python file of the user's, as in `load_adapter`. Raises `GeotuneError` where
-    the run is not finished or its recipe has no test part.
+    Returns metrics of the whole split (`metrics`), of each region (`regions`), the difference
+    between regions seen and not seen in training (`gap`, see `RegionGap`; None if all were seen),
+    and the details of the task. Raises `GeotuneError` if the run is not finished or has no test
+    split.
     """
-    folder = RunDir(run)
+    folder = RunDir(Path(run))
     run_summary = folder.read_json("run")
     recipe, _ = load_recipe(folder.recipe)
     data = build_data(recipe)
     if data.test is None:
         raise GeotuneError(
-            f"{folder.recipe}: data.split has no test part; name test scenes and fit again"
+            f"{folder.recipe}: data.split has no test split; name test scenes and fit again",
+            code="split-empty",
+            key="data.split.test",
+            file=folder.recipe,
         )
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import load_adapter, with_val_threshold
@@ -40,10 +47,10 @@ def test_run(
     from geotune.training.generalization_gap import region_gap
     from geotune.training.lock import exclusive_lock
 
-    with exclusive_lock(run):
+    with exclusive_lock(folder.path):
         built = load_adapter(run, weights, backbone=backbone)
         task = with_val_threshold(built.task, folder.details("val"))
-        # a run that was trained on a GPU can be tested where there is none
+        # a run trained on a GPU can be tested on a machine without one
         device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
         measure = partial(
             evaluate,
@@ -65,5 +72,8 @@ def test_run(
         folder.write_json("metrics", metrics)
         examples = Examples.load(folder.examples)
         write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
-    found = {"metrics": tested.metrics, "regions": tested.regions, "gap": metrics["gap"]}
-    return {**found, **tested.details}
+    result = {"metrics": tested.metrics, "regions": tested.regions, "gap": metrics["gap"]}
+    return {**result, **tested.details}
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it

@@ -1,4 +1,4 @@
-"""Training on checked data, and what a finished run leaves in its folder."""
+"""Train on checked data and write the finished run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import geotune
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.api.environment import device_name, versions
+from geotune.api.recipes import OnMessage, OnProgress, ignore_progress
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
 from geotune.factory.build_model import BuiltModel, build_training, card_sections, resolve_recipe
@@ -27,18 +28,18 @@ from geotune.training.trainer import TrainerResult, fit, resolve_monitor
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training came to.
+class TrainResult:
+    """The outcome of a training.
 
     Attributes:
-        metrics: of the validation part, with the best epoch's weights.
-        summary: what `run.json` holds.
-        went_on: whether it started from a checkpoint.
+        metrics: of the validation split, with the weights of the best epoch.
+        summary: the content of `run.json`.
+        resumed: whether it started from a checkpoint.
     """
 
     metrics: dict[str, float]
     summary: dict[str, Any]
-    went_on: bool
+    resumed: bool
 
 
 def train(
@@ -46,36 +47,43 @@ def train(
     data: DataModule,
     folder: RunDir,
     *,
-    begin: Callable[[Recipe], None],
-    say: Callable[[str], None],
+    on_start: Callable[[Recipe], None],
+    on_message: OnMessage,
     callbacks: Sequence[Callback],
-    caching: Callable[[int, int], None] = lambda done, total: None,
+    on_cache_progress: OnProgress = ignore_progress,
     notes: Sequence[str] = (),
-) -> Trained | None:
-    """Build the model, train it and write the run; None in the helpers of the main process.
+) -> TrainResult | None:
+    """Build the model, train it and write the run; returns None in helper processes.
 
-    `begin` is given the recipe once everything fits together, before anything is written, and again
-    where it was changed because memory ran out; `caching` is told the windows done and to be done
-    for a cache of features; `notes` were said before.
+    Args:
+        recipe: parsed.
+        data: checked.
+        folder: of the run.
+        on_start: receives the recipe when all components fit together, before anything is written,
+            and again if it changed because memory ran out.
+        on_message: receives progress messages and notes.
+        callbacks: for Lightning.
+        on_cache_progress: receives finished and total windows while features are cached.
+        notes: earlier messages, kept in the run.
     """
     asked = recipe
-    recipe, told = resolve_recipe(recipe, data)
+    recipe, resolved_notes = resolve_recipe(recipe, data)
     built = build_training(recipe, data.statistics)
     resolve_monitor(built, recipe.train)
-    found = [*data.notes, *told, *built.notes]
+    own_notes = [*data.notes, *resolved_notes, *built.notes]
     if recipe.train.cache != "none":
-        found += cache_notes(data)
-    for note in found:
-        say(f"note: {note}")
+        own_notes += cache_notes(data)
+    for note in own_notes:
+        on_message(f"note: {note}")
 
-    def fewer(micro: int, why: str) -> None:
-        accumulate = asked.train.batch_size // micro
-        begin(in_parts(asked, accumulate))
-        found.append(
-            f"{why}; {micro} at once from this step on (train.accumulate_steps={accumulate}), the batch "
-            f"of {asked.train.batch_size} stays"
+    def on_oom(micro: int, reason: str) -> None:
+        steps = asked.train.batch_size // micro
+        on_start(with_accumulate_steps(asked, steps))
+        own_notes.append(
+            f"{reason}; from this step on {micro} windows at once "
+            f"(train.accumulate_steps={steps}), still {asked.train.batch_size} per batch"
         )
-        say(f"note: {found[-1]}")
+        on_message(f"note: {own_notes[-1]}")
 
     fitted = fit(
         built,
@@ -83,18 +91,18 @@ def train(
         recipe.train,
         folder,
         callbacks,
-        begin=lambda: begin(asked),
-        fewer=fewer,
-        say=say,
-        caching=caching,
+        begin=lambda: on_start(asked),
+        fewer=on_oom,
+        say=on_message,
+        caching=on_cache_progress,
     )
     if not fitted.main_process:
         return None
-    recipe = in_parts(recipe, fitted.accumulate_steps)
+    recipe = with_accumulate_steps(recipe, fitted.accumulate_steps)
     if fitted.sharded:
         built = build_training(recipe, data.statistics)
     load_adapter_state(built.model, load_file(folder.best), str(folder.best))
-    say("measuring the best epoch on the validation windows")
+    on_message("evaluating the best epoch on the validation windows")
     validation = evaluate(
         built.model,
         built.task,
@@ -103,12 +111,12 @@ def train(
         device=fitted.device,
         precision=recipe.train.precision,
     )
-    summary = _finish(recipe, folder, built, data, fitted, validation, [*notes, *found])
-    return Trained(validation.metrics, summary, fitted.went_on)
+    summary = _finish(recipe, folder, built, data, fitted, validation, [*notes, *own_notes])
+    return TrainResult(validation.metrics, summary, fitted.went_on)
 
 
-def in_parts(recipe: Recipe, accumulate_steps: int) -> Recipe:
-    """The recipe with the same batch computed in so many parts."""
+def with_accumulate_steps(recipe: Recipe, accumulate_steps: int) -> Recipe:
+    """The recipe with the same batch computed in this many micro-batches."""
     train = recipe.train.model_copy(update={"accumulate_steps": accumulate_steps})
     return recipe.model_copy(update={"train": train})
 
@@ -122,7 +130,7 @@ def _finish(
     validation: Evaluation,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Write what the run leaves; `run.json`, which says that it is finished, comes last."""
+    """Write the files of the run; `run.json` marks it as finished and comes last."""
     page = PAGES[page_name(recipe)]
     examples = choose_examples(
         built, data, validation, page, device=fitted.device, precision=recipe.train.precision

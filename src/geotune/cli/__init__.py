@@ -1,4 +1,4 @@
-"""The commands, a file each; nothing heavy is imported before it is needed."""
+"""The commands, one file each; heavy libraries are imported when they are needed."""
 
 from geotune.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The program: its commands, and what it says when one fails."""
+"""The command-line program."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ app = App(
     help="Fine-tune geospatial foundation models on the hardware you have.",
     version=lambda: geotune.__version__,
     version_flags=["--version"],
-    help_format="plaintext",  # markdown would be imported for it
-    suppress_keyboard_interrupt=False,  # main says what Ctrl+C leaves
+    help_format="plaintext",  # markdown needs another import
+    suppress_keyboard_interrupt=False,  # main prints the message for Ctrl+C
 )
 
 
 def _paragraphs(doc: str) -> str:
-    """A docstring whose lines are joined, for a console breaks them where it ends."""
+    """A docstring with joined lines; the console wraps them."""
     lines: list[str] = []
     for line in doc.splitlines():
         text, before = line.strip(), lines[-1] if lines else ""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, escape, out, print_json, say
+from geotune.cli.console import Json, escape, message, out, print_json
 
 
 def bench(
@@ -19,30 +19,32 @@ def bench(
     table_only: Annotated[bool, Parameter(negative="")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare methods: run a grid of recipes, and say which is better, by how much, at what cost.
+    """Compare methods: run a grid of recipes and report differences, intervals and costs.
 
-    The same command goes on with a suite that was cut off; what is done is not done again. It
-    leaves rows.jsonl, table.md, table.csv, table.tex, figures/ and bench.html. The exit code is 1
-    where a run failed: its row and the page say why.
+    Re-running the command resumes an interrupted suite. It writes rows.jsonl, table.md, table.csv,
+    table.tex, figures/ and bench.html. Exit code 1 if a run failed; its row and the page give the
+    reason.
 
     Parameters
     ----------
     suite
-        The YAML file that says what varies.
+        The YAML file of the comparison.
     workers
-        Runs at a time; by default the suite's.
+        Parallel runs; by default as in the suite.
     ray
-        Address of a Ray cluster that does the runs, such as auto.
+        Address of a Ray cluster for the runs, such as auto.
     table_only
-        Run nothing; compare what is done.
+        Run nothing; compare the finished runs.
     """
     from geotune.bench.run_suite import PAGE
     from geotune.bench.run_suite import bench as bench_suite
 
     def tell(run: str, what: str, done: int, total: int) -> None:
-        say(f"{done}/{total} {run}: {what}")
+        message(f"{done}/{total} {run}: {what}")
 
-    result = bench_suite(suite, workers=workers, ray=ray, table_only=table_only, say=say, tell=tell)
+    result = bench_suite(
+        suite, workers=workers, ray=ray, table_only=table_only, say=message, tell=tell
+    )
     if as_json:
         print_json({"folder": str(result.folder), "rows": result.rows})
     else:
@@ -56,5 +58,5 @@ def bench(
     failed = [row for row in result.rows if row["status"] == "failed"]
     if failed:
         run, error = failed[0]["run"], failed[0]["error"]
-        say(f"{len(failed)} of {len(result.rows)} runs failed, first {run}: {error}")
+        message(f"{len(failed)} of {len(result.rows)} runs failed, first {run}: {error}")
         sys.exit(1)

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geotune.cli.console import Json, counting, escape, out, print_json, recipe_of, say
+from geotune.cli.console import Json, counting, escape, message, out, print_json
 from geotune.utils.text import pluralize
 
 if TYPE_CHECKING:
-    from geotune.api.checking import Checked
+    from geotune.api.checking import CheckResult
 
 
 def check(
@@ -19,56 +19,58 @@ def check(
     page: Path | None = None,
     as_json: Json = False,
 ) -> None:
-    """Read a recipe's data once and say all that is wrong with it, file by file.
+    """Read every file of a recipe's data once and report all problems.
 
-    What it calls an error, geotune fit refuses. The exit code is 1 where there is one.
+    The check continues after errors. geotune fit rejects what is an error here. Exit code 1 if
+    there is an error.
 
     Parameters
     ----------
     recipe
         The YAML file.
     overrides
-        Changes to it, such as data.split.fold=2.
+        Changes, such as data.split.fold=2.
     page
-        Where the HTML goes; by default checks/ with the recipe's name.
+        HTML file to write; by default checks/<recipe name>.html.
     """
-    read = recipe_of(recipe, overrides)
-    from geotune.api.checking import check_recipe, check_values
+    from geotune.api.checking import check as check_recipe
+    from geotune.api.checking import check_to_dict
 
-    page = page or Path("checks") / f"{recipe.stem}.html"
-    with counting("scenes") as progress:
-        found = check_recipe(read, page, title=recipe.stem, say=say, progress=progress)
+    with counting("scenes") as on_progress:
+        result = check_recipe(
+            recipe, overrides, page=page, on_message=message, on_progress=on_progress
+        )
     if as_json:
-        print_json(check_values(found))
+        print_json(check_to_dict(result))
     else:
-        _show_check(found)
-    if found.count("error"):
+        _show_check(result)
+    if result.count("error"):
         sys.exit(1)
 
 
 SEVERITY_STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
-def _show_check(found: Checked) -> None:
-    for one in found.findings:
-        style = SEVERITY_STYLES[one.severity]
-        out().print(f"[{style}]{one.severity}[/{style}] {escape(one.text)}")
-    if found.class_counts:
+def _show_check(result: CheckResult) -> None:
+    for issue in result.issues:
+        style = SEVERITY_STYLES[issue.severity]
+        out().print(f"[{style}]{issue.severity}[/{style}] {escape(issue.text)}")
+    if result.class_counts:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for column in ("class", *found.class_counts):
+        for column in ("class", *result.class_counts):
             table.add_column(column, justify="right" if table.columns else "left")
-        for name in next(iter(found.class_counts.values())):
-            shares = [_share(counts, name) for counts in found.class_counts.values()]
+        for name in next(iter(result.class_counts.values())):
+            shares = [_share(counts, name) for counts in result.class_counts.values()]
             table.add_row(escape(name), *shares)
         out().print(table)
-    counts = ", ".join(pluralize(found.count(word), word) for word in SEVERITY_STYLES)
-    out().print(f"{pluralize(found.scenes, 'scene')} read: {counts}")
-    out().print(f"page: {found.page}")
+    counts = ", ".join(pluralize(result.count(word), word) for word in SEVERITY_STYLES)
+    out().print(f"{pluralize(result.scenes, 'scene')} read: {counts}")
+    out().print(f"page: {result.page}")
 
 
 def _share(counts: dict[str, int], name: str) -> str:
-    """How much of a class is labelled, and which share of all that is."""
+    """Count and share of a class."""
     total = sum(counts.values())
     return f"{counts[name]:,} ({counts[name] / total:.1%})" if total else "0"

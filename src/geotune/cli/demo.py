@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.cli.console import Json, err, out, print_json, say
+from geotune.cli.console import Json, err, message, out, print_json
 from geotune.cli.metrics_table import metrics_table
 
 
 def demo(folder: Path = Path("geotune-demo"), *, as_json: Json = False) -> None:
-    """The whole of it on scenes that geotune makes itself: train, test, map, report.
+    """Run the full workflow on synthetic scenes: train, test, predict, report.
 
     Parameters
     ----------
     folder
-        Where everything goes.
+        Output folder.
     """
     from geotune.api.demo_workflow import run_demo
 
-    result = run_demo(folder, say=say, console=err())
+    result = run_demo(folder, on_message=message, console=err())
     if as_json:
         print_json(result)
         return

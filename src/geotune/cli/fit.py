@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, counting, err, out, print_json, recipe_of, say
+from geotune.cli.console import Json, counting, err, message, out, print_json
 from geotune.cli.metrics_table import metrics_table
 from geotune.utils.text import pluralize
 
@@ -18,33 +18,32 @@ if TYPE_CHECKING:
 def fit(
     recipe: Path,
     *overrides: str,
-    fresh: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe; leaves a run folder with adapter, metrics and report.
+    """Train a recipe and write a run folder with adapter, metrics and report.
 
-    The same command goes on with a training that was cut off, and does nothing where it is done.
+    Re-running the command resumes an interrupted run and does nothing if the run is complete.
 
     Parameters
     ----------
     recipe
         The YAML file.
     overrides
-        Changes to it, such as method.kind=lora train.epochs=5.
-    fresh
-        Start anew, removing what an earlier run left in the folder.
+        Changes, such as method.kind=lora train.epochs=5.
+    overwrite
+        Start again and remove an earlier run from the folder.
     """
-    read = recipe_of(recipe, overrides)
-    from geotune.api.fitting import fit_recipe, run_path
+    from geotune.api.fitting import fit as fit_recipe
 
-    with counting("features") as caching:
+    with counting("features") as on_cache_progress:
         result = fit_recipe(
-            read,
-            run_path(read, recipe),
-            fresh=fresh,
-            say=say,
+            recipe,
+            overrides,
+            overwrite=overwrite,
+            on_message=message,
+            on_cache_progress=on_cache_progress,
             callbacks=_training_progress,
-            caching=caching,
         )
     if result.main_process:
         _show_fit(result, as_json)
@@ -61,7 +60,7 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
         print_json(
             {
                 "run": str(result.run),
-                "did": result.did,
+                "status": result.status,
                 "metrics": result.metrics,
                 "adapter": str(result.run / "adapter.safetensors"),
                 "report": str(result.run / "report.html"),
@@ -69,8 +68,8 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
             }
         )
         return
-    if result.did == "nothing":
-        out().print(f"{result.run}: this recipe is trained already; --fresh starts anew")
+    if result.status == "complete":
+        out().print(f"{result.run}: training is complete; --overwrite starts again")
     else:
         out().print(metrics_table("validation", result.metrics))
     summary, memory = result.summary, result.summary["peak_memory"]

@@ -12,21 +12,21 @@ def list_(
     name: str | None = None,
     as_json: Json = False,
 ) -> None:
-    """Show what there is.
+    """List backbones, methods, decoders, tasks and datasets.
 
     Parameters
     ----------
     what
         backbones, methods, decoders, tasks or datasets.
     name
-        Only those whose name holds this; for the whole name of a backbone or a named data set, all
-        that is known of it.
+        Only names that contain this text; the full name of a backbone or of a published data set
+        shows its details.
     """
     from geotune.info import describe, list_components
 
-    known = None if name is None else describe(what, name)
-    if known is not None:
-        facts, pairs = known
+    details = None if name is None else describe(what, name)
+    if details is not None:
+        facts, pairs = details
         if as_json:
             print_json(facts)
             return

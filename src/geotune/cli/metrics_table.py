@@ -1,4 +1,4 @@
-"""Metrics for people: their names, and a table of them."""
+"""Readable metric names, and a table of metrics."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ METRICS = {
     "r2": "R²",
     "relative": "relative error",
 }
-"""Metrics as people call them; the others go by their own name."""
+"""Readable names; other metrics keep their name."""
 
 
-def metrics_table(part: str, metrics: dict[str, Any]) -> Table:
-    """The main metric, which is the first, as the title; below it classes, or the other figures."""
+def metrics_table(split: str, metrics: dict[str, Any]) -> Table:
+    """A table with the main (first) metric as title, then rows by class, or the other metrics."""
     from rich.table import Table
 
     main, *others = (name for name in metrics if "/" not in name)
-    title = f"{part}: {METRICS.get(main, main)} {score(metrics[main])}"
+    title = f"{split}: {METRICS.get(main, main)} {score(metrics[main])}"
     table = Table(title=escape(title), title_justify="left", box=None)
-    figures = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
-    for column in ("class" if figures else "figure", *(METRICS.get(f, f) for f in figures)):
+    names = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
+    for column in ("class" if names else "metric", *(METRICS.get(n, n) for n in names)):
         table.add_column(column, justify="right" if table.columns else "left")
-    for name in dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name):
-        table.add_row(escape(name), *(score(metrics[f"{figure}/{name}"]) for figure in figures))
-    if not figures:
+    for cls in dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name):
+        table.add_row(escape(cls), *(score(metrics[f"{name}/{cls}"]) for name in names))
+    if not names:
         table.add_column("", justify="right")
         for name in others:
             table.add_row(METRICS.get(name, name), score(metrics[name]))
@@ -42,7 +42,7 @@ def metrics_table(part: str, metrics: dict[str, Any]) -> Table:
 
 
 def score(value: float | None) -> str:
-    """A figure as a table shows it."""
+    """A metric as text."""
     if value is None or value != value:
         return "–"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"

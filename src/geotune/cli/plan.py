@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geotune.cli.console import Json, escape, out, print_json, recipe_of, say
+from geotune.cli.console import Json, escape, message, out, print_json
 
 if TYPE_CHECKING:
     from geotune.api.planning import Plan
@@ -18,41 +18,40 @@ def plan(
     figure: Path | None = None,
     as_json: Json = False,
 ) -> None:
-    """Say what peak memory a recipe's training takes, before training and without a GPU.
+    """Estimate the peak memory of a recipe's training, before training and without a GPU.
 
     Parameters
     ----------
     recipe
-        The YAML file; its data is opened only where the recipe names no bands.
+        The YAML file; its data files are opened only if the recipe does not name the bands.
     overrides
-        Changes to it, such as method.kind=lora train.batch_size=4.
+        Changes, such as method.kind=lora train.batch_size=4.
     budget
-        Memory to keep to, such as 8GB: proposes settings that do, best first.
+        Memory limit, such as 8GB: search for settings that fit, best first.
     figure
-        An SVG or PNG to draw the parts in.
+        SVG or PNG file to draw the components in.
     """
-    read = recipe_of(recipe, overrides)
-    from geotune.config import parse_size
     from geotune.errors import RecipeError
 
-    try:
-        limit = None if budget is None else parse_size(budget)
-    except ValueError as error:
-        raise RecipeError(f"--budget: {error}") from error
     if figure is not None and figure.suffix not in (".svg", ".png"):
-        raise RecipeError(f"--figure {figure}: expected a file that ends in .svg or .png")
-    from geotune.api.planning import plan_recipe, plan_values
+        raise RecipeError(
+            f"--figure {figure}: expected a file name that ends in .svg or .png",
+            code="option-invalid",
+            file=figure,
+        )
+    from geotune.api.planning import plan as plan_recipe
+    from geotune.api.planning import plan_to_dict
 
-    found = plan_recipe(read, read.train.memory_budget if limit is None else limit, say)
+    found = plan_recipe(recipe, overrides, budget=budget, on_message=message)
     for note in found.notes:
-        say(f"note: {note}")
+        message(f"note: {note}")
     if figure is not None:
         from geotune.report.memory_plot import draw_memory
 
-        parts = plan_values(found)["by_place"]
+        parts = plan_to_dict(found)["by_place"]
         draw_memory(figure, parts, f"{recipe.name}: peak memory of a training step")
     if as_json:
-        print_json(plan_values(found))
+        print_json(plan_to_dict(found))
     else:
         _show_plan(found)
 
@@ -80,32 +79,32 @@ def _show_plan(plan: Plan) -> None:
     totals = [sum(by_place[place].values()) for place in places]
     table.add_row("[bold]peak[/bold]", *map(size, totals), f"[bold]{size(plan.peak.total)}[/bold]")
     out().print(table)
-    out().print(f"windows at once: {plan.micro_batch}")
-    out().print(f"on a CPU: {size(prediction.cpu.total)} beside what the program itself takes")
+    out().print(f"micro-batch: {plan.micro_batch}")
+    out().print(f"on a CPU: {size(prediction.cpu.total)} in addition to the program itself")
     out().print(
-        f"on a GPU: {size(prediction.gpu_bytes)}: tensors {size(prediction.gpu.total)}, gaps of "
-        f"the allocator {size(allocator_bytes(prediction.gpu.total))} and the CUDA context "
+        f"on a GPU: {size(prediction.gpu_bytes)}: tensors {size(prediction.gpu.total)}, allocator "
+        f"overhead {size(allocator_bytes(prediction.gpu.total))} and CUDA context "
         f"{size(CUDA_CONTEXT_BYTES)} (both assumed)"
     )
-    if plan.fitting is None:
+    if plan.budget is None:
         return
-    limit, proposals = size(plan.fitting.budget), plan.fitting.proposals
+    limit, proposals = size(plan.budget.budget), plan.budget.proposals
     table = Table(box=None, pad_edge=False)
     for column in ("changes", "needs", "time"):
         table.add_column(column, justify="left" if column == "changes" else "right")
-    for found in proposals or [plan.fitting.smallest]:
-        changes = " ".join(as_overrides(found.changes)) or "as it is"
-        time = found.prediction.flops / prediction.flops
-        table.add_row(escape(changes), size(found.bytes), f"{time:.2f}")
-        for note in found.notes:
+    for proposal in proposals or [plan.budget.smallest]:
+        changes = " ".join(as_overrides(proposal.changes)) or "unchanged"
+        time = proposal.prediction.flops / prediction.flops
+        table.add_row(escape(changes), size(proposal.bytes), f"{time:.2f}")
+        for note in proposal.notes:
             table.add_row(f"[dim]  {escape(note)}[/dim]")
     out().print()
     if proposals:
-        out().print(f"within {limit}, best first (time: operations of a step, as it is = 1)")
+        out().print(f"within {limit}, best first (time: operations per step, unchanged = 1)")
     else:
-        what, where, held = plan.fitting.held_up_by
+        kind, scope, held = plan.budget.largest_component
         out().print(
-            f"nothing fits within {limit}; the smallest is held up by {size(held)} of "
-            f"{what.replace('_', ' ')} ({where})"
+            f"no setting fits within {limit}; the largest component of the smallest one is "
+            f"{kind.replace('_', ' ')} ({scope}), {size(held)}"
         )
     out().print(table)

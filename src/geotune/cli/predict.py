@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, err, escape, out, print_json, say
+from geotune.cli.console import Json, err, escape, message, out, print_json
 
 
 def predict(
@@ -28,54 +28,56 @@ def predict(
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Predict whole scenes: maps as Cloud-Optimised GeoTIFF, objects, or a table of images.
+    """Predict whole scenes: maps as Cloud-Optimized GeoTIFF, objects, or a table of images.
 
-    What is written is what the run was trained for: a map of classes with polygons as GeoPackage, a
-    map of numbers, of a density with the count, objects as GeoPackage and GeoJSON, or a CSV of
-    images with what each of them is.
+    The output depends on the task of the run: a class map with polygons (GeoPackage), a map of
+    numbers, a density map with the count, objects (GeoPackage and GeoJSON), or a CSV of images with
+    their classes or numbers.
 
     Parameters
     ----------
     run
         A run folder, or a folder with adapter.json and adapter.safetensors.
     scenes
-        GeoTIFFs, or patterns; {band} where each band has a file, {date} where each date has. Of
-        several modalities a pattern each: S2L2A=s2/*.tif S1GRD=s1/*.tif.
+        GeoTIFFs or patterns; {band} for one file per band, {date} for one file per date. For
+        several modalities one pattern each: S2L2A=s2/*.tif S1GRD=s1/*.tif.
     out_dir
-        Where the maps go.
+        Output folder.
     window
-        Side in pixels of what the model sees at once; by default as in training.
+        Window side in pixels; by default as in training.
     overlap
-        Share of a window that its neighbour covers too, in maps and of objects.
+        Share of a window that its neighbour covers too, for maps and objects.
     batch_size
         Windows at once.
     probabilities
-        Write a GeoTIFF of probabilities beside a map of classes.
+        Also write a GeoTIFF of class probabilities.
     polygons
-        Write polygons beside a map of classes.
+        Also write the polygons of a class map.
     score
-        Least score of objects; by default the one at which F1 was highest in validation.
+        Minimum score of objects; by default the score with the best F1 in validation.
     bands
-        Names of the files' bands in file order, where the files do not say.
+        Band names in file order, if the files do not contain them.
     nodata
-        Value without data, where the files do not say.
+        Nodata value, if the files do not contain it.
     quality
-        Masks of clouds or quality, a pattern such as masks/{stem}.tif: what data.quality of the
-        run's recipe flags in them is left without data.
+        Cloud or quality masks, a pattern such as masks/{stem}.tif; pixels flagged by data.quality
+        of the run's recipe become nodata.
     weights
-        Of the backbone, where they lie elsewhere than when it was trained.
+        Weights of the backbone, if they moved since the training.
     backbone
-        Its name, where it is a Python file of yours: an adapter may not run code by itself.
+        Name of a backbone that is a Python file of yours; confirms that its code may run.
     device
-        Where to compute.
+        Compute device.
     """
-    from geotune.api.prediction import predict_run
+    from geotune.api.prediction import predict as predict_run
     from geotune.utils.progress import scene_progress
 
     if not scenes:
         from geotune.errors import RecipeError
 
-        raise RecipeError("predict: no scene is given; name at least one GeoTIFF")
+        raise RecipeError(
+            "predict: no scene is given; name at least one GeoTIFF", code="option-invalid"
+        )
     with scene_progress(err()) as progress:
         results = predict_run(
             run,
@@ -93,7 +95,7 @@ def predict(
             nodata=nodata,
             quality=quality,
             device=device,
-            progress=progress,
+            on_progress=progress,
         )
     if as_json:
         print_json({"scenes": [vars(result) for result in results]})
@@ -103,7 +105,7 @@ def predict(
         out().print(f"{escape(result.name)}: {first}")
         for path in others:
             out().print(f"  {path}")
-        said = f"{result.said}; {result.windows} windows in {result.seconds:.1f} s"
-        out().print(f"  {escape(said)}")
+        line = f"{result.said}; {result.windows} windows in {result.seconds:.1f} s"
+        out().print(f"  {escape(line)}")
         for note in result.notes:
-            say(f"note: {note}")
+            message(f"note: {note}")

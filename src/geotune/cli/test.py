@@ -16,20 +16,20 @@ def test(
     backbone: str | None = None,
     as_json: Json = False,
 ) -> None:
-    """Metrics of a run on its test part, by class and by region.
+    """Compute the metrics of a run on its test split, by class and by region.
 
     Parameters
     ----------
     run
         The run folder.
     weights
-        Of the backbone, where they lie elsewhere than when it was trained.
+        Weights of the backbone, if they moved since the training.
     backbone
-        Its name, where it is a Python file of yours: an adapter may not run code by itself.
+        Name of a backbone that is a Python file of yours; confirms that its code may run.
     """
-    from geotune.api.testing import test_run
+    from geotune.api.testing import test as test_run
 
-    result = test_run(run, weights, backbone=backbone)
+    result = test_run(run, weights=weights, backbone=backbone)
     if as_json:
         print_json({"run": str(run), **result})
         return
@@ -40,15 +40,15 @@ def test(
     if (gap := result["gap"]) is not None:
         seen, unseen = gap["seen"][main], gap["unseen"][main]
         out().print(
-            f"{METRICS.get(main, main)} in regions not seen in training {score(unseen)}, in seen "
-            f"ones ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
+            f"{METRICS.get(main, main)} in regions not seen in training {score(unseen)}, in "
+            f"seen regions ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
             f"{_between(*gap['intervals'][main])}"
         )
     out().print(f"report: {run / 'report.html'}")
 
 
 def _between(low: float, high: float) -> str:
-    """Where a difference lies, in words; nothing where that is not known."""
+    """The interval of a difference; empty if it is unknown."""
     if math.isnan(low + high):
         return ""
-    return f" ({low:+.3f} to {high:+.3f} in 95 of 100 draws of the windows)"
+    return f" (95 % interval over windows {low:+.3f} to {high:+.3f})"

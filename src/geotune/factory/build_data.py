@@ -127,7 +127,7 @@ def examine_data(
 
     Raises `GeotuneError` for what is wrong; `faults` may keep what is wrong with single files.
     """
-    scenes = _open(recipe, faults)
+    scenes = open_data(recipe, faults)
     split = values_of(recipe.data.split)
     del split["allow_overlap"]
     parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
@@ -179,7 +179,7 @@ def inspect_files(recipe: Recipe) -> FileInfo:
         bands = recipe.backbone.bands
         named = DEFAULT_BANDS if bands is None else band_names(bands)
         return FileInfo(named, PIXEL_M, {}, recipe.data.window)
-    scenes = _open(recipe)
+    scenes = open_data(recipe)
     raster = scenes[0].raster
     window = fitting_window(scenes, recipe.data.window)
     return FileInfo(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
@@ -193,7 +193,7 @@ def declared_bands_nodata(data: Data) -> tuple[Names | None, float | None]:
     return data.bands, data.nodata
 
 
-def _open(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scene]:
+def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scene]:
     faults = faults or ErrorCollector()
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)

@@ -1,4 +1,4 @@
-"""What keeping features for a training will take: on the device, and on the disk."""
+"""Estimate the memory and disk space of a feature cache."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from geotune.utils.feature_encoding import encode
 
 @dataclass(frozen=True)
 class CacheEstimate:
-    """What a cache of features will be.
+    """The size of a feature cache.
 
     Attributes:
-        features: of one window, `(1, h, w, C)` by name; of fake models shapes without contents.
-        filling_bytes: of live tensors at the highest while they are computed, the backbone among
-            them, as many windows at once as in training.
-        window_bytes: that a window takes, laid one way.
-        train_bytes: that all training windows take in all ways; None where the files decide how
-            many they are. The validation windows come on top.
+        features: of one window, `(1, h, w, C)` by name; without contents for fake models.
+        populate_bytes: peak of live tensors, backbone included, while the features are computed
+            for one micro-batch.
+        window_bytes: size of one window in one orientation.
+        train_bytes: size of all training windows in all orientations, without the validation
+            windows; None if the number of windows depends on the files.
     """
 
     features: dict[str, Tensor]
-    filling_bytes: int
+    populate_bytes: int
     window_bytes: int
     train_bytes: int | None
 
 
-def predict_kept(
+def estimate_cache(
     model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro: int
 ) -> CacheEstimate:
-    """What a cache will hold of a model's features.
+    """Estimate the feature cache of a recipe.
 
     Args:
-        model: on fake tensors; or real, then they are computed.
+        model: on fake tensors, or a real one, whose features are then computed.
         recipe: with `train.cache`.
         inputs: of one window, by name; only shape and type are read.
-        micro: windows that are computed at once.
+        micro: windows per micro-batch.
 
-    Raises `GeotuneError` for a method whose backbone changes.
+    Raises `GeotuneError` for a method whose backbone is not frozen.
     """
     train, data = recipe.train, recipe.data
     require_constant(model.encoder, train.cache)
@@ -63,10 +63,10 @@ def predict_kept(
             Tensor, lambda x: torch.zeros(micro, *x.shape[1:], dtype=x.dtype), dict(inputs)
         )
         with Tracker(model, None, batch) as tracker:
-            kept = encode(model.features(**batch), train.cache_precision)
-        features = {name: tensor[:1] for name, tensor in kept.items()}
+            encoded = encode(model.features(**batch), train.cache_precision)
+        features = {name: tensor[:1] for name, tensor in encoded.items()}
     model.train(training)
-    each = sum(tensor.nbytes for tensor in kept.values()) // micro
-    ways = NUM_ORIENTATIONS if data.augment.flips else 1
-    total = None if data.samples is None else each * ways * data.samples
+    each = sum(tensor.nbytes for tensor in encoded.values()) // micro
+    orientations = NUM_ORIENTATIONS if data.augment.flips else 1
+    total = None if data.samples is None else each * orientations * data.samples
     return CacheEstimate(features, tracker.peak.total, each, total)

@@ -65,7 +65,7 @@ def module_scopes(model: Model) -> dict[str, Iterable[nn.Module]]:
     }
 
 
-def on_gpu(train: Train) -> bool:
+def uses_gpu(train: Train) -> bool:
     """Whether the training runs on NVIDIA's GPUs."""
     return train.accelerator == "gpu" or (train.accelerator == "auto" and torch.cuda.is_available())
 
@@ -74,7 +74,7 @@ def devices(train: Train) -> int:
     """Processes of one machine."""
     if train.devices != "auto":
         return train.devices
-    return max(1, torch.cuda.device_count()) if on_gpu(train) else 1
+    return max(1, torch.cuda.device_count()) if uses_gpu(train) else 1
 
 
 def micro_batch(batch_size: int, accumulate_steps: int, world: int) -> int:

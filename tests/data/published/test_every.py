@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geotune.api.fitting import fit_recipe
+from geotune.api.fitting import fit
 from geotune.config import Recipe
 from geotune.datasets.registry import DATASETS, named_dataset
 from geotune.errors import GeotuneError
@@ -46,7 +46,7 @@ def test_a_copy_is_read_with_bands_classes_and_parts(
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_copy_trains(name: str, copy_of: Copy, recipe_on: On, tmp_path: Path) -> None:
     recipe = recipe_on(name, copy_of(name))
-    result = fit_recipe(recipe, tmp_path / "run")
+    result = fit(recipe, run=tmp_path / "run")
     assert result.summary["epochs"] == 1
     assert (tmp_path / "run" / "adapter.safetensors").is_file()
 

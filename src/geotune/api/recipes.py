@@ -1,0 +1,54 @@
+"""Recipes as the public functions take them: a file, plain values, or a parsed recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from geotune.config import Recipe, apply_override, load_recipe, parse_recipe
+
+RecipeLike = Recipe | Path | str | Mapping[str, Any]
+"""A parsed recipe, the path of a YAML file, or a dict of its sections."""
+
+OnMessage = Callable[[str], None]
+"""Receives one line of text for the user at a time."""
+
+OnProgress = Callable[[int, int], None]
+"""Receives the number of finished items and their total."""
+
+
+def ignore_message(text: str) -> None:
+    """Drop a message."""
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """Drop a progress report."""
+
+
+def as_recipe(
+    recipe: RecipeLike, overrides: Sequence[str] = (), on_message: OnMessage = ignore_message
+) -> Recipe:
+    """Parse a recipe and apply `key=value` overrides; notes go to `on_message`.
+
+    Raises `RecipeError` for an unreadable file, an unknown key or an invalid value.
+    """
+    if isinstance(recipe, Recipe) and not overrides:
+        return recipe
+    if isinstance(recipe, str | Path):
+        parsed, notes = load_recipe(Path(recipe), overrides)
+    else:
+        values: dict[str, Any] = (
+            recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else deepcopy(dict(recipe))
+        )
+        notes = [note for override in overrides for note in apply_override(values, override)]
+        parsed = parse_recipe(values)
+    for note in notes:
+        on_message(f"note: {note}")
+    return parsed
+
+
+def recipe_name(recipe: RecipeLike) -> str:
+    """The stem of the recipe's file, else `recipe`."""
+    return Path(recipe).stem if isinstance(recipe, str | Path) else "recipe"
