@@ -226,7 +226,7 @@ def test_a_plan_predicts_the_memory_of_every_task(
     made: Path, tiny_values: Values, which: str
 ) -> None:
     planned = plan(parse_recipe(recipe_values(made, tiny_values, which)))
-    assert plan.peak.total > 0 and not plan.prediction.computed
+    assert planned.peak.total > 0 and not planned.prediction.computed
 
 
 @pytest.mark.slow

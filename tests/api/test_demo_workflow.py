@@ -31,16 +31,16 @@ def test_demo(geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     code, out, err = geotune("demo")
     assert code == 0, err
     assert "random weights" in err
-    said = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
+    printed = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
     for label in ("recipe", "adapter", "map", "polygons", "report"):
-        assert Path(said[label]).is_file(), label
-    scene = Path("geotune-demo/scenes") / Path(said["map"]).name.replace("_classes", "")
-    with rasterio.open(said["map"]) as found:
+        assert Path(printed[label]).is_file(), label
+    scene = Path("geotune-demo/scenes") / Path(printed["map"]).name.replace("_classes", "")
+    with rasterio.open(printed["map"]) as found:
         assert found.crs is not None and found.shape == (64, 64)
         if scene.is_file():
             with rasterio.open(scene) as image:
                 assert found.transform == image.transform
-    report = Path(said["report"]).read_text(encoding="utf-8")
+    report = Path(printed["report"]).read_text(encoding="utf-8")
     assert "random" in report and "IoU" in report
 
 

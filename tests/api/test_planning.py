@@ -104,9 +104,9 @@ def test_a_model_that_looks_at_values_is_computed(
 
     monkeypatch.setattr("geotune.api.planning.estimate_peak", looking)
     planned = plan(parse_recipe(tiny_values()))
-    assert plan.prediction.computed
-    assert any("computed on this CPU" in note for note in plan.notes)
-    assert plan.peak.total == pytest.approx(expected, rel=0.02)
+    assert planned.prediction.computed
+    assert any("computed on this CPU" in note for note in planned.notes)
+    assert planned.peak.total == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.slow
@@ -235,7 +235,7 @@ def test_a_cache_comes_last_and_only_where_the_features_never_change(
 
 def test_processes_share_a_batch(lora: Recipe) -> None:
     for candidate in found(lora, 400, world=2).proposals:
-        assert 8 % (2 * candidate.recipe.train.accumulate) == 0
+        assert 8 % (2 * candidate.recipe.train.accumulate_steps) == 0
 
 
 # ---------------------------------------------------------------- a cache of features
@@ -251,14 +251,14 @@ def test_a_training_from_a_cache_takes_what_was_predicted(
     planned = plan(recipe)
     summary = fit(recipe, run=tmp_path / "run").summary
     memory = summary["peak_memory"]
-    assert plan.peak.total == memory["predicted_bytes"]
-    assert memory["tracked_bytes"] == pytest.approx(plan.peak.total, rel=0.02)
-    assert plan.kept is not None and plan.kept.train_bytes is not None
-    assert plan.kept.populate_bytes > plan.peak.by_place.get("backbone", {}).get("frozen", 0)
-    whole = summary["cache"]["samples"] * plan.kept.window_bytes  # and shards' heads and cards
+    assert planned.peak.total == memory["predicted_bytes"]
+    assert memory["tracked_bytes"] == pytest.approx(planned.peak.total, rel=0.02)
+    assert planned.cache is not None and planned.cache.train_bytes is not None
+    assert planned.cache.populate_bytes > planned.peak.by_place.get("backbone", {}).get("frozen", 0)
+    whole = summary["cache"]["samples"] * planned.cache.window_bytes  # and shards' heads and cards
     assert whole < summary["cache"]["bytes"] < whole + 100_000
-    assert plan.kept.train_bytes == 8 * 8 * plan.kept.window_bytes
-    assert any("train.cache disk" in note for note in plan.notes)
+    assert planned.cache.train_bytes == 8 * 8 * planned.cache.window_bytes
+    assert any("train.cache disk" in note for note in planned.notes)
 
 
 def test_a_cache_cannot_be_planned_where_the_backbone_changes(tiny_values: Values) -> None:

@@ -124,7 +124,7 @@ def _draw_prediction(ax: Axes, prediction: Any, model: TrainedModel) -> None:
 def _draw_mask(ax: Axes, mask: Any, classes: Sequence[str]) -> None:
     count = len(classes) or int(mask[mask != IGNORE].max(initial=0)) + 1
     names = classes or [f"class {i}" for i in range(count)]
-    colors = [tuple(value / 255 for value in color) for color in palette(names)]
+    colors = [(r / 255, g / 255, b / 255) for r, g, b in palette(names)]
     shown = np.ma.masked_equal(mask, IGNORE)
     ax.imshow(
         shown, cmap=ListedColormap(colors), vmin=-0.5, vmax=count - 0.5, interpolation="nearest"

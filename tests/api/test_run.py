@@ -1,0 +1,109 @@
+"""Finished runs and trained models from Python."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+import geotune
+from geotune.data.raster.windows import Window
+from helpers.errors import raises
+
+
+@pytest.fixture(scope="module")
+def run(
+    tiny_values: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> geotune.Run:
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    return geotune.fit(tiny_values(), ["train.epochs=2"], run=folder).load()
+
+
+@pytest.fixture(scope="module")
+def scene(tiny_scenes: Path) -> Path:
+    return tiny_scenes / "scenes" / "d.tif"
+
+
+def test_a_run_has_metrics_history_report_and_recipe(run: geotune.Run) -> None:
+    assert 0 <= run.metrics["val"]["miou"] <= 1
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert run.report.is_file()
+    assert run.recipe.train.epochs == 2
+    assert run.notes == run.summary["notes"]
+    assert repr(run) == f"Run({str(run.path)!r})"
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(geotune.GeotuneError):
+        geotune.load_run(tmp_path)
+
+
+def test_predict_returns_the_map_that_it_would_write(
+    run: geotune.Run, scene: Path, tmp_path: Path
+) -> None:
+    classes = run.predict(scene, device="cpu")
+    files = run.predict(scene, tmp_path, device="cpu", polygons=False)
+    assert isinstance(classes, np.ndarray) and isinstance(files, list)
+    with rasterio.open(files[0]) as file:
+        np.testing.assert_array_equal(classes, file.read(1))
+
+
+def test_a_trained_model_takes_raw_pixels(run: geotune.Run, scene: Path) -> None:
+    model = run.model()
+    with rasterio.open(scene) as file:
+        pixels = file.read()
+    one = model(pixels)
+    assert one.shape == (2, 64, 64) and one.dtype == np.float32
+    np.testing.assert_allclose(one.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(model(np.stack([pixels, pixels]))[1], one, atol=1e-6)
+    assert model.bands == ("red", "green", "nir") and model.classes == ("land", "water")
+
+
+def test_another_number_of_channels_is_an_error(run: geotune.Run) -> None:
+    with raises("array-shape", mentions=["(2, 32, 32)", "red, green, nir"]):
+        run.model()(np.zeros((2, 32, 32)))
+
+
+def test_plots_show_the_history_and_the_labels_of_a_window(
+    run: geotune.Run, tiny_values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    assert len(run.plot().axes) == 2
+    scenes = geotune.open_scenes(tiny_values())
+    assert [one.name for one in scenes] == ["a", "b", "c", "d"]
+    figure = geotune.plot(scenes[3], window=Window(0, 0, 32, 32), model=run.model())
+    assert [ax.get_title() for ax in figure.axes] == ["image", "labels", "prediction"]
+    figure.savefig(tmp_path / "plot.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("geotune.Est(reduction=8)", ""),
+        ("geotune.Est(reductoin=8)", "reductoin"),
+        ("geotune.fit('recipe.yaml', overwrit=True)", "overwrit"),
+        ("geotune.Nothing", "Nothing"),
+    ],
+)
+def test_type_checkers_know_the_public_names(code: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "code.py"
+    file.write_text(f"import geotune\n{code}\n")
+    source = Path(geotune.__file__).parents[1]
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", "", str(file)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={"MYPYPATH": str(source)}
+    )
+    errors = [line for line in done.stdout.splitlines() if line.startswith("code.py")]
+    assert bool(errors) == bool(message), done.stdout
+    assert all(message in line for line in errors)
+
+
+def test_tab_completion_lists_the_public_names() -> None:
+    assert dir(geotune) == sorted(geotune.__all__)
+    assert {"fit", "predict", "load_run", "Est", "Run"} <= set(dir(geotune))
