@@ -270,7 +270,7 @@ def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
         if cost > precisions.index(recipe.method.frozen_precision):
             yield Change({"method.frozen_precision": precision}, 100 + cost)
     if recipe.method.kind == "est":
-        now: int = recipe.method.block_stride or 1  # type: ignore[attr-defined]
+        now: int = recipe.method.block_stride or 1
         for stride in BLOCK_STRIDES:
             if stride > now:
                 yield Change({"method.block_stride": stride}, 200 + stride)
@@ -297,15 +297,17 @@ def _name(changes: dict[str, Any]) -> str:
     return json.dumps(changes, sort_keys=True)
 
 
-def cache_note(recipe: Recipe, kept: CacheEstimate) -> str:
-    """What a user should know of training from a cache."""
-    where = "the disk" if recipe.train.cache == "disk" else "the memory of the machine"
-    ways = f" in each of {NUM_ORIENTATIONS} ways to lay it" if recipe.data.augment.flips else ""
-    total = "" if kept.train_bytes is None else f", {size(kept.train_bytes)} for training"
+def cache_note(recipe: Recipe, estimate: CacheEstimate) -> str:
+    """Describe training from a cache in one sentence."""
+    medium = "disk" if recipe.train.cache == "disk" else "main memory"
+    flips = recipe.data.augment.flips
+    orientations = f" in each of {NUM_ORIENTATIONS} orientations" if flips else ""
+    total = "" if estimate.train_bytes is None else f", {size(estimate.train_bytes)} for training"
     return (
-        f"train.cache {recipe.train.cache}: {size(kept.window_bytes)} of {where} for each window"
-        f"{ways}{total}; to compute them once takes {size(kept.filling_bytes)}, with the backbone; "
-        "training windows are the same in every epoch, and their light does not vary"
+        f"train.cache {recipe.train.cache}: {size(estimate.window_bytes)} of {medium} per window"
+        f"{orientations}{total}; computing the features once needs {size(estimate.populate_bytes)} "
+        "including the backbone; training windows are the same in every epoch, brightness "
+        "augmentation is disabled"
     )
 
 

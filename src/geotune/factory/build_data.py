@@ -194,6 +194,7 @@ def declared_bands_nodata(data: Data) -> tuple[Names | None, float | None]:
 
 
 def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scene]:
+    """Open the scenes of the recipe's data with their labels; no pixel is read."""
     faults = faults or ErrorCollector()
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
