@@ -25,6 +25,7 @@ from geotune.report.from_run import Examples
 from geotune.tasks.base import Task
 from geotune.training.evaluate import Evaluation
 from geotune.training.window_metrics import WindowParts
+from helpers.errors import raises
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,9 @@ def written(run: Path) -> dict[str, int]:
 
 
 def test_run_path(recipe: Recipe, tiny_values: Callable[..., dict[str, Any]]) -> None:
-    assert run_path(recipe, Path("recipes/ships.yaml")) == Path("runs/ships")
+    assert run_path(recipe, "ships") == Path("runs/ships")
     moved = parse_recipe(tiny_values({"train.run": "elsewhere/x"}))
-    assert run_path(moved, Path("recipes/ships.yaml")) == Path("elsewhere/x")
+    assert run_path(moved, "ships") == Path("elsewhere/x")
 
 
 def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
@@ -101,7 +102,7 @@ def test_example_windows_that_cannot_be_read_are_told(run: Path, tmp_path: Path)
 def test_a_finished_run_is_left_alone(run: Path, recipe: Recipe) -> None:
     before = written(run)
     again = fit(recipe, run=run)
-    assert again.status == "nothing"
+    assert again.status == "complete"
     assert again.metrics == json.loads((run / "metrics.json").read_text())["val"]
     assert written(run) == before
 
@@ -114,13 +115,14 @@ def test_another_recipe_is_refused(run: Path, tiny_values: Callable[..., dict[st
     assert written(run) == before
 
 
-def test_fresh(run: Path, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]) -> None:
-    """It starts anew, also for another recipe, and leaves what is not ours."""
+def test_overwrite_starts_again_and_keeps_foreign_files(
+    run: Path, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "notes.txt").write_text("mine")
     (copy / "checkpoint").mkdir()
-    (copy / "checkpoint" / "last.ckpt").write_text("of a training that --fresh must not go on from")
+    (copy / "checkpoint" / "last.ckpt").write_text("of a run that --overwrite must not resume")
     other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
     result = fit(other, run=copy, overwrite=True)
     assert result.status == "trained"
@@ -130,7 +132,7 @@ def test_fresh(run: Path, tmp_path: Path, tiny_values: Callable[..., dict[str, A
     assert "test" not in json.loads((copy / "metrics.json").read_text())
 
 
-def test_fresh_refuses_a_folder_that_is_no_run(tmp_path: Path, recipe: Recipe) -> None:
+def test_overwrite_rejects_a_folder_without_a_run(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(GeotuneError, match="is no run of geotune"):
         fit(recipe, run=tmp_path, overwrite=True)
@@ -175,7 +177,7 @@ def test_the_gap_counts_what_the_test_counts(
         given.extend([tested.metrics, figures(MetricState.merge(tested.windows.parts))])
 
     monkeypatch.setattr(
-        "geotune.factory.build_model.as_validated", lambda task, details: Judged(task)
+        "geotune.factory.build_model.with_val_threshold", lambda task, details: Judged(task)
     )
     monkeypatch.setattr("geotune.training.generalization_gap.region_gap", gap)
     geotune.test(copy)
@@ -187,27 +189,27 @@ def test_test_needs_a_finished_run(tmp_path: Path) -> None:
         geotune.test(tmp_path)
 
 
-def test_test_needs_a_test_part(run: Path, tmp_path: Path) -> None:
+def test_test_needs_a_test_split(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     text = (copy / "recipe.yaml").read_text()
     assert "    test:\n    - d\n" in text
     (copy / "recipe.yaml").write_text(text.replace("    test:\n    - d\n", "    test: []\n"))
-    with pytest.raises(GeotuneError, match=r"recipe\.yaml: data\.split has no test part"):
+    with raises("split-empty", key="data.split.test", file=copy / "recipe.yaml"):
         geotune.test(copy)
 
 
 def test_predict_lies_where_the_scene_lies(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
     scene = tiny_scenes / "scenes" / "d.tif"
-    told: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     results = predict(
-        run, [str(scene)], tmp_path, progress=lambda *done: told.append(done), device="cpu"
+        run, [str(scene)], tmp_path, on_progress=lambda *done: progress.append(done), device="cpu"
     )
     with rasterio.open(scene) as image, rasterio.open(results[0].classes_path) as classes:
         assert classes.crs == image.crs and classes.transform == image.transform
         assert classes.shape == image.shape
         assert set(np.unique(classes.read(1))) <= {0, 1}
-    assert told[-1][0] == "d" and told[-1][1] == told[-1][2]
+    assert progress[-1][0] == "d" and progress[-1][1] == progress[-1][2]
 
 
 def test_adapter_alone_elsewhere(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
@@ -263,5 +265,5 @@ def test_pick_device() -> None:
     if torch.cuda.is_available():
         assert pick_device("auto").type == "cuda"
         return
-    with pytest.raises(GeotuneError, match="gpu: there is none here"):
+    with raises("device-missing", key="train.accelerator", mentions=["gpu"]):
         pick_device("gpu")
