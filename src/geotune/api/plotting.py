@@ -109,7 +109,7 @@ def _draw_target(ax: Axes, target: Any, classes: Sequence[str]) -> None:
 
 
 def _draw_prediction(ax: Axes, prediction: Any, model: TrainedModel) -> None:
-    kind = model.task.product
+    kind = model.task.output_kind
     if kind == "classes":
         _draw_mask(ax, prediction.argmax(axis=0).astype(np.uint8), model.classes)
     elif kind == "values":

@@ -81,7 +81,7 @@ class TrainedModel:
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             outputs = self.model.eval()(x.float().to(device), **metadata)
-            predictions = self.task.answers(outputs)
+            predictions = self.task.postprocess(outputs)
         if not isinstance(predictions, torch.Tensor):
             return list(predictions) if batched else predictions[0]
         values = predictions.float().cpu().numpy()
