@@ -76,7 +76,7 @@ def make_scenes(folder: Path, count: int, size: int) -> None:
 def train_windows(folder: Path, window: int, samples: int) -> Any:
     """The random windows of a training over the scenes."""
     from geotune.data.checks.scan import scan
-    from geotune.data.labels.base import open_labels
+    from geotune.data.labels.open_labels import open_labels
     from geotune.data.scenes.open_scenes import open_scenes
     from geotune.data.window_datasets import RandomWindowDataset
 

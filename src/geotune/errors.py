@@ -15,11 +15,39 @@ ERROR_CODES: dict[str, str] = {
     "recipe-invalid": "a key is unknown, missing, or has a value that is not allowed",
     "recipe-key-renamed": "a key has a new name",
     # --- files and formats ---
+    "file-missing": "a file or folder does not exist",
+    "file-unreadable": "a file is damaged, truncated or in another format",
+    "file-remote": "a path is on a server; only local files can be read",
+    "dependency-missing": "an optional package is not installed",
+    "column-missing": "a table lacks a column",
+    "row-invalid": "a row, line or item of a file has an invalid or missing value",
     # --- rasters and bands ---
+    "band-missing": "an image lacks a band that was requested",
+    "band-names": "bands are unnamed, or named twice or in another order",
+    "bands-inconsistent": "images of one data set or scene have different bands",
+    "dates-inconsistent": "modalities of one scene have different numbers of dates",
+    "raster-dtype": "a raster has values of an unsupported type",
+    "crs-missing": "a file has no coordinate reference system, but one is needed",
+    "crs-incompatible": "coordinates cannot be transformed between two reference systems",
+    "grid-mismatch": "two rasters differ in size, transform or coordinate reference system",
+    "metadata-missing": "files do not state the date, location or resolution that is needed",
     # --- labels and annotations ---
+    "labels-missing": "a scene has no label file, or a mask has no image",
+    "labels-outside": "no label lies in the scene that it belongs to",
+    "class-unknown": "labels hold a value or name that maps to no class",
+    "class-values": "data.class_values does not map each value to one class",
+    "class-empty": "no image has a class of the recipe",
+    "class-field": "the class of vector labels is in none of their fields, or not in the given one",
+    "geometry-type": "vector labels have geometries of another type",
+    "label-value": "a label has an invalid value",
     # --- scenes, splits, published data sets ---
     "split-empty": "a split has no scene or no sample",
+    "scenes-missing": "a path, pattern or table yields no scene",
+    "scene-duplicate": "two scenes have the same name, or one scene has two files",
+    "pattern-invalid": "a path pattern has an unknown field or matches the wrong files",
     # --- checks of the data ---
+    "data-errors": "a check of the data found errors",
+    "samples-skipped": "too many samples are unusable for train.skip_bad_samples",
     # --- backbones and their weights ---
     # --- tuning methods ---
     # --- decoders, detectors, tasks, metrics, boxes ---

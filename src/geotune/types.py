@@ -90,36 +90,36 @@ class BandStatistics:
 
 
 class Target(Protocol):
-    """What a model should make of one window; `targets.py` has the kinds there are."""
+    """What a model is trained to predict for a window; `data/labels/targets.py` has the kinds."""
 
     @property
-    def learnable(self) -> bool:
-        """Whether there is anything in it to learn from."""
+    def has_labels(self) -> bool:
+        """Whether it holds anything to train on."""
 
-    def shown(self, valid: NDArray[np.bool_]) -> Self:
-        """Without what lies where the image has no data; `valid` is `(H, W)`."""
+    def masked(self, valid: NDArray[np.bool_]) -> Self:
+        """Without the labels of pixels that are not `valid`, `(H, W)`."""
 
-    def turned(self, way: int) -> Self:
-        """Laid one of the eight ways of `orientation.turn`, as the image is."""
+    def rotate90_flip(self, orientation: int) -> Self:
+        """In one of the eight orientations of `raster.orientation.orient`, as the image is."""
 
-    def placed(self, to: Affine, shape: tuple[int, int]) -> Self:
-        """In a window of `shape`, to whose pixels (column, row) `to` takes its own.
+    def warp(self, transform: Affine, shape: tuple[int, int]) -> Self:
+        """In a window of `shape`; `transform` maps pixels (column, row) to those of that window.
 
-        `to` turns by any angle, scales and moves; nothing is labelled beyond its edges.
+        It may rotate by any angle, scale and translate; pixels beyond the edges have no label.
         """
 
-    def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The pixels `(H, W)` that are judged, of those that are `valid`."""
+    def label_mask(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The labelled pixels, `(H, W)`, among those that are `valid`."""
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Of each class that it holds the index and where it is: positions in the flat window."""
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The index of each class in the window and its positions in the flattened window."""
 
-    def numbers(self) -> NDArray[np.float32]:
-        """The numbers in it, whose mean and spread a task may standardise by; none in classes."""
+    def regression_values(self) -> NDArray[np.float32]:
+        """The label values by whose mean and deviation a task may standardise; empty for classes."""
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Any:
-        """Tensors of several, nested in lists and dicts or not; `[i : i + 1]` is one's share."""
+        """Stack into tensors, perhaps nested in lists and dicts, that slice by window."""
 
 
 @dataclass(frozen=True)

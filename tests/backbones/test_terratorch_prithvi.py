@@ -67,7 +67,7 @@ def test_a_wide_image_is_that_of_terratorch(make_backbone: MakeBackbone) -> None
 @pytest.mark.parametrize(
     "metadata", [["time", "location"], ["time"], ["location"], []], ids="-".join
 )
-def test_time_and_place_are_those_of_terratorch(
+def test_time_and_location_are_those_of_terratorch(
     make_backbone: MakeBackbone, metadata: list[str]
 ) -> None:
     """TerraTorch counts the days of a year from 0 and takes the latitude first."""
@@ -164,7 +164,7 @@ def test_every_method_trains_what_it_says(
     assert try_every_method(backbone) == set()
 
 
-def test_without_time_and_place_there_is_nothing_that_cannot_learn(
+def test_without_time_and_location_there_is_nothing_that_cannot_learn(
     make_backbone: MakeBackbone,
 ) -> None:
     parameters = [n for n, _ in make_backbone(TINY_TL, bands=BANDS).named_parameters()]

@@ -11,7 +11,7 @@ from rasterio.features import rasterize
 from geotune.boxes.oriented import as_oriented, hull
 from geotune.boxes.polygons import to_polygons
 from geotune.boxes.transforms import rotate90_flip, translate
-from geotune.data.augment import NUM_ORIENTATIONS, turn
+from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
 
 SHAPE = (60, 90)
 
@@ -23,7 +23,7 @@ def test_rotated_and_flipped_box_covers_the_same_pixels(
 ) -> None:
     box = random_boxes(1, seed)
     pixels = rasterize(to_polygons(box), SHAPE)
-    expected = turn(pixels, orientation)
+    expected = orient(pixels, orientation)
     result = rotate90_flip(box, orientation, SHAPE)
     drawn = rasterize(to_polygons(result), expected.shape)
     assert pixels.any() and (drawn != expected).mean() < 0.002, "only pixels on the edge may differ"

@@ -1,22 +1,23 @@
 import numpy as np
 
-from geotune.data.augment import NUM_ORIENTATIONS, drop_bands, relight, turn
+from geotune.data.augment import drop_bands, relight
+from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
 
 RNG = np.random.default_rng(0)
 
 
 def test_the_eight_ways_are_all_there_are() -> None:
     square = np.arange(9).reshape(1, 3, 3)
-    seen = {tuple(turn(square, way).flatten().tolist()) for way in range(NUM_ORIENTATIONS)}
+    seen = {tuple(orient(square, way).flatten().tolist()) for way in range(NUM_ORIENTATIONS)}
     assert len(seen) == NUM_ORIENTATIONS
-    assert (turn(square, 0) == square).all()
+    assert (orient(square, 0) == square).all()
 
 
 def test_image_and_mask_turn_alike() -> None:
     mask = np.arange(16).reshape(4, 4)
     image = np.stack([mask, mask * 10])
     for way in range(NUM_ORIENTATIONS):
-        assert (turn(image, way)[1] == turn(mask, way) * 10).all()
+        assert (orient(image, way)[1] == orient(mask, way) * 10).all()
 
 
 def test_other_light_is_one_gain_and_one_offset_for_all_pixels_of_a_band() -> None:

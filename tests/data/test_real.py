@@ -8,7 +8,7 @@ import pytest
 
 from geotune.data.checks.scan import scan
 from geotune.data.datamodule import prepare
-from geotune.data.labels.base import open_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
 from geotune.data.splits.groups import split_by_group

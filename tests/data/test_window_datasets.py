@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from geotune.data.augment import NUM_ORIENTATIONS, Augment, turn
+from geotune.data.augment import Augment
 from geotune.data.checks.scan import scan
 from geotune.data.datamodule import DataModule, prepare
-from geotune.data.labels.base import open_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
@@ -97,9 +98,9 @@ def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
         assert (sample.target.mask.flatten() == mask[rows, cols]).all()
         assert sample.name == f"{scene.name} ({rows[0]}, {cols[0]})" and sample.group == scene.name
         [way] = [
-            k for k in range(NUM_ORIENTATIONS) if (turn(sample.image, k) == turned[i].image).all()
+            k for k in range(NUM_ORIENTATIONS) if (orient(sample.image, k) == turned[i].image).all()
         ]
-        assert (turn(sample.target.mask, way) == turned[i].target.mask).all()
+        assert (orient(sample.target.mask, way) == turned[i].target.mask).all()
         ways.add(way)
     assert len(ways) > 4
 
@@ -226,8 +227,8 @@ def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -
         assert sorted(which) == list(range(12))
         for i, (one, way) in enumerate(chosen):
             sample = fixed[epoch * 12 + i]
-            assert np.array_equal(sample.image, turn(plain[one].image, way), equal_nan=True)
-            assert np.array_equal(sample.target.mask, turn(plain[one].target.mask, way))
+            assert np.array_equal(sample.image, orient(plain[one].image, way), equal_nan=True)
+            assert np.array_equal(sample.target.mask, orient(plain[one].target.mask, way))
             ways.add(way)
     assert ways == (set(range(NUM_ORIENTATIONS)) if augment else {0})
 
@@ -287,12 +288,13 @@ def test_batches_hold_what_the_samples_hold(size: int) -> None:
     image = np.random.default_rng(0).random((3, 2, size, size), dtype=np.float32)
     mask = np.arange(size * size, dtype=np.uint8).reshape(size, size)
     laid = [
-        Sample(turn(image, way), PixelClasses(mask).turned(way), str(way), "g") for way in range(8)
+        Sample(orient(image, way), PixelClasses(mask).rotate90_flip(way), str(way), "g")
+        for way in range(8)
     ]
     batch = Batch.of(laid)
     for way, (pixels, classes) in enumerate(
         zip(batch.inputs["images"], batch.targets, strict=True)
     ):
-        assert np.array_equal(pixels.numpy(), turn(image, way))
-        assert np.array_equal(classes.numpy(), turn(mask, way))
+        assert np.array_equal(pixels.numpy(), orient(image, way))
+        assert np.array_equal(classes.numpy(), orient(mask, way))
     assert batch.targets.dtype == torch.int64

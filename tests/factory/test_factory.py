@@ -21,11 +21,11 @@ from geotune.data.annotations.formats import FORMATS
 from geotune.data.augment import Augment
 from geotune.data.checks.scanned import scan_splits
 from geotune.data.datamodule import datasets
-from geotune.data.labels.base import open_labels
 from geotune.data.labels.density_labels import open_density_labels
+from geotune.data.labels.open_labels import open_labels
+from geotune.data.raster.quality_mask import QARule
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.open_scenes import open_scenes
-from geotune.data.scenes.quality import QARule
 from geotune.decoders.registry import DECODERS
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import SPLITS, build_data

@@ -16,7 +16,7 @@ from geotune.boxes.oriented import as_oriented
 from geotune.boxes.structures import Detections, DetectorOutput
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.annotations.object_target import ObjectTarget
-from geotune.data.raster.windows import grid
+from geotune.data.raster.windows import grid_windows
 from geotune.tasks.detect import CURVE_POINTS, Boxes, Detect
 from helpers.errors import raises
 
@@ -147,7 +147,7 @@ def test_perfect_detections_score_one_on_the_windows_of_a_grid(
     )
     metrics = Detect(["ship"], "oriented" if oriented else "horizontal").metrics()
     counted = 0
-    for area in grid(size, window):
+    for area in grid_windows(size, window):
         target = labels.read(area)
         kept = {
             "counted": target.counted,

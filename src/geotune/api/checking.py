@@ -88,7 +88,7 @@ def check(
         on_message("comparing the data with the pretraining of the backbone")
         pretraining, pretraining_issues = _compare_with_pretraining(recipe, data)
         issues += pretraining_issues
-    unique = {issue.text: issue for issue in (*faults.found, *issues)}.values()
+    unique = {issue.text: issue for issue in (*faults.issues, *issues)}.values()
     issues = sorted(unique, key=lambda issue: SEVERITIES.index(issue.severity))
     _write_page(page, title, issues, examined, pretraining)
     return CheckResult(

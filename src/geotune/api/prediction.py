@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from geotune.adapter_config import load_adapter_config
 from geotune.config import load_recipe
-from geotune.data.raster.metadata import require_metadata
+from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
 from geotune.data.scenes.open_scenes import open_rasters
@@ -131,7 +131,7 @@ def predict(
                 key="data.quality",
             )
         sources = with_quality(sources, quality, replace(rule[1], mask_image=True))
-    require_metadata(sources, card.metadata)
+    check_metadata(sources, card.metadata)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import load_adapter
 

@@ -161,7 +161,7 @@ class Backbone(nn.Module):
         images = self.join(images)
         given = {"time": time, "location": location}
         for name in self.metadata:
-            self._require_metadata(name, given[name], len(images))
+            self._check_metadata(name, given[name], len(images))
         patch = min(tap.stride for tap in self.taps)
         if min(images.shape[-2:]) < patch:
             raise GeotuneError(
@@ -220,7 +220,7 @@ class Backbone(nn.Module):
             )
         return images
 
-    def _require_metadata(self, name: str, given: Tensor | None, batch: int) -> None:
+    def _check_metadata(self, name: str, given: Tensor | None, batch: int) -> None:
         shape = (batch, self.timesteps, 2) if name == "time" else (batch, 2)
         if given is None:
             raise GeotuneError(

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geotune.data.raster.source import Image
-
-NUM_ORIENTATIONS = 8
-Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -42,15 +37,6 @@ class Augment:
     def infinite(self) -> bool:
         """Whether a window may come in more than the eight ways to lay it."""
         return self.resamples or self.band_dropout > 0 or self.band_brightness > 0
-
-
-def turn(pixels: NDArray[Value], which: int) -> NDArray[Value]:
-    """One of the eight ways `(0 to 7)` to lay `(..., H, W)`; 0 leaves it as it is.
-
-    `which % 4` quarter turns against the clock, after a left-right flip from 4 on.
-    """
-    flipped = np.flip(pixels, -1) if which >= 4 else pixels
-    return np.rot90(flipped, which % 4, (-2, -1))
 
 
 def relight(

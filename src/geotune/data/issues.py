@@ -1,4 +1,4 @@
-"""What is wrong with data, as values; and whether reading stops at the first fault."""
+"""Problems found in data, and whether reading stops at the first error."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from geotune.utils.text import join_some
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-"""Errors are refused by a training; warnings are not what one expects; notes are good to know."""
+"""Errors prevent training, warnings are unexpected, notes are information."""
 
-SKIPPED_SHARE = 0.05
-"""Most of the samples that `train.skip_bad_samples` leaves out."""
+MAX_SKIPPED = 0.05
+"""Maximum share of the samples that `train.skip_bad_samples` skips."""
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing that was found.
+    """A problem in the data, or information about it.
 
     Attributes:
-        check: what looked for it, such as `files`, `overlap`.
+        check: the check that found it, such as `files` or `overlap`.
         text: names the file or key, what was found, what was expected, and what to do.
-        file: the first file that it is about; None where it is about none.
-        scene: the scene that cannot be used for it; None where it is about more than one.
+        file: the first file that it is about, if any.
+        scene: the scene that it makes unusable, if exactly one.
+        code: of an error, one of `errors.ERROR_CODES`.
+        key: the recipe key that it is about, if any.
     """
 
     severity: Severity
@@ -35,64 +37,79 @@ class Issue:
     text: str
     file: Path | None = None
     scene: str | None = None
+    code: str | None = None
+    key: str | None = None
+
+    def as_error(self, more: str = "") -> GeotuneError:
+        """The issue as an error; `more` is appended to its text."""
+        return GeotuneError(
+            self.text + more, code=self.code or "data-errors", key=self.key, file=self.file
+        )
 
 
 @dataclass
 class ErrorCollector:
-    """What becomes of a file that cannot be used: raised at once, or kept.
+    """Raises errors about unusable files at once, or collects them.
 
     Attributes:
-        keep: go on with the other files.
-        found: what was kept, in the order in which it was met.
+        keep: collect errors and continue with the other files.
+        issues: the collected errors, in order.
     """
 
     keep: bool = False
-    found: list[Issue] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
     @contextmanager
-    def of(self, scene: str | None, file: Path) -> Iterator[None]:
-        """A `GeotuneError` inside is about `scene`, or with None about all that was asked for."""
+    def catch(self, scene: str | None, file: Path) -> Iterator[None]:
+        """Handle a `GeotuneError` inside as one about `scene`, or with None about all scenes."""
         try:
             yield
         except GeotuneError as error:
             if not self.keep:
                 raise
-            self.found.append(Issue("error", "files", str(error), file, scene))
+            issue = Issue("error", "files", str(error), file, scene, error.code, error.key)
+            self.issues.append(issue)
 
     @property
     def scenes(self) -> list[str]:
-        """The scenes that cannot be used, each once."""
-        return list(dict.fromkeys(one.scene for one in self.found if one.scene is not None))
+        """The unusable scenes, without repeats."""
+        return list(dict.fromkeys(issue.scene for issue in self.issues if issue.scene is not None))
 
-    def without(self, total: int) -> list[str]:
-        """What is left out of `total` samples, in words.
+    def skip_unusable(self, total: int) -> list[str]:
+        """The messages of the errors, to skip their samples out of `total`.
 
-        Raises `GeotuneError` for a fault that is not one sample's, or where they are too many.
+        Raises `GeotuneError` for an error that is not about a single sample, or too many of them.
         """
-        for one in self.found:
-            if one.scene is None:
-                raise GeotuneError(one.text)
-        left_out = self.scenes
-        if len(left_out) > SKIPPED_SHARE * total:
+        for issue in self.issues:
+            if issue.scene is None:
+                raise issue.as_error()
+        skipped = self.scenes
+        if len(skipped) > MAX_SKIPPED * total:
             raise GeotuneError(
-                f"{self.found[0].text} (train.skip_bad_samples: {len(left_out)} of {total} samples "
-                f"are bad: {join_some(left_out)}; at most {SKIPPED_SHARE:.0%} are skipped: mend them)"
+                f"{self.issues[0].text} (train.skip_bad_samples: {len(skipped)} of {total} samples "
+                f"are unusable: {join_some(skipped)}; at most {MAX_SKIPPED:.0%} are skipped: fix "
+                "them)",
+                code="samples-skipped",
+                key="train.skip_bad_samples",
+                file=self.issues[0].file,
             )
-        return [one.text for one in self.found]
+        return [issue.text for issue in self.issues]
 
 
 @contextmanager
 def location(where: str) -> Iterator[None]:
-    """A `GeotuneError` inside also says where it was met: in which row, of which list."""
+    """Prefix the message of a `GeotuneError` inside with its location, such as a row."""
     try:
         yield
     except GeotuneError as error:
-        raise GeotuneError(f"{where}: {error}") from error
+        raise GeotuneError(
+            f"{where}: {error}", code=error.code, key=error.key, file=error.file
+        ) from error
 
 
-def raise_on_error(findings: Iterable[Issue]) -> None:
-    """Raise the first error as `GeotuneError`, and say how many more there are."""
-    errors = [one.text for one in findings if one.severity == "error"]
+def raise_on_error(issues: Iterable[Issue]) -> None:
+    """Raise the first error as `GeotuneError`, with the number of others."""
+    errors = [issue for issue in issues if issue.severity == "error"]
     if errors:
         more = f" ({len(errors) - 1} more: geotune check lists them)" if errors[1:] else ""
-        raise GeotuneError(errors[0] + more)
+        raise errors[0].as_error(more)

@@ -1,4 +1,4 @@
-"""Reading files of text: what is in them, by line, and the numbers there."""
+"""Reading text files and CSVs, with line numbers for messages."""
 
 from __future__ import annotations
 
@@ -14,30 +14,36 @@ from geotune.errors import GeotuneError
 
 
 def read_text(path: Path) -> str:
-    """A file's text. Raises `GeotuneError` where it cannot be read or is no UTF-8."""
+    """Read a file. Raises `GeotuneError` if that fails or it is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise GeotuneError(
-            f"{path}: cannot be read ({error.strerror}); mend data.labels"
+            f"{path}: cannot be read ({error.strerror}); check data.labels",
+            code="file-missing" if isinstance(error, FileNotFoundError) else "file-unreadable",
+            key="data.labels",
+            file=path,
         ) from error
     except UnicodeDecodeError as error:
         raise GeotuneError(
-            f"{path}: is no text in UTF-8 (byte {error.start}); write it anew, or mend data.labels"
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8, or check data.labels",
+            code="file-unreadable",
+            key="data.labels",
+            file=path,
         ) from error
 
 
-def lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Of each line that is not empty its place, `line 3`, and its words."""
+def read_words(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield `line 3` and its words for each line that is not blank."""
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if words := line.split():
             yield f"line {number}", words
 
 
-def rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Of each row of a CSV that is not empty its place, `line 3`, and its cells.
+def read_csv(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield `line 3` and its cells for each row that is not blank.
 
-    Raises `GeotuneError` where it cannot be read.
+    Raises `GeotuneError` if the file cannot be read.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
@@ -45,17 +51,23 @@ def rows(path: Path) -> Iterator[tuple[str, list[str]]]:
             if any(cell.strip() for cell in row):
                 yield f"line {reader.line_num}", row
     except csv.Error as error:
-        raise GeotuneError(f"{path}: cannot be read as a CSV ({error}); write it anew") from error
+        raise GeotuneError(
+            f"{path}: cannot be read as CSV ({error}); write it again",
+            code="file-unreadable",
+            file=path,
+        ) from error
 
 
-def numbers(words: Sequence[object], path: Path, place: str) -> NDArray[np.float64]:
-    """Numbers of a file. Raises `GeotuneError` that names the place for what is none."""
+def parse_numbers(words: Sequence[object], path: Path, where: str) -> NDArray[np.float64]:
+    """Parse numbers. Raises `GeotuneError` with `where`, such as `line 3`, for anything else."""
     try:
         if any(isinstance(word, bool) for word in words):
             raise ValueError
-        return np.array([float(word) for word in words])  # type: ignore[arg-type]  # see below
+        return np.array([float(word) for word in words])  # type: ignore[arg-type]  # caught below
     except (TypeError, ValueError, OverflowError):
         text = " ".join(str(word) for word in words)
         raise GeotuneError(
-            f"{path}: {place}: found {text[:80]!r}, expected {len(words)} numbers"
+            f"{path}: {where}: found {text[:80]!r}, expected {len(words)} numbers",
+            code="row-invalid",
+            file=path,
         ) from None

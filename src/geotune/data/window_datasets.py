@@ -10,14 +10,15 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from geotune.data.augment import NUM_ORIENTATIONS, Augment, drop_bands, relight, turn
+from geotune.data.augment import Augment, drop_bands, relight
 from geotune.data.checks.scan import SceneScan
-from geotune.data.raster.metadata import time_and_place
-from geotune.data.raster.source import Image
+from geotune.data.raster.metadata import time_and_location
+from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
+from geotune.data.raster.source import Image, has_data
 from geotune.data.raster.warp import rotated_crop
-from geotune.data.raster.windows import Window, grid
+from geotune.data.raster.windows import Window, grid_windows
 from geotune.data.sampling import WindowSampler
-from geotune.data.scenes.scene import Scene, has_data
+from geotune.data.scenes.scene import Scene
 from geotune.types import Sample, Target
 
 MAX_TRIES = 10
@@ -94,14 +95,14 @@ class RandomWindowDataset:
             image = relight(image, rng, varied.band_brightness, self.spread, by_band=True)
         if varied.band_dropout:
             image = drop_bands(image, rng, varied.band_dropout)
-            target = target.shown(has_data(image))
+            target = target.masked(has_data(image))
         return replace(sample, image=image, target=target)
 
     def draw(self, rng: np.random.Generator) -> tuple[WindowIndex, Sample]:
         """A window that holds a label, and where it is."""
         for _ in range(MAX_TRIES):
             place, sample = self._window(rng, self.sampler.draw)
-            if sample.target.learnable:
+            if sample.target.has_labels:
                 return place, sample
         return self._window(rng, self.sampler.draw_focused)
 
@@ -124,7 +125,7 @@ class RandomWindowDataset:
             inner = window.clip(scene.shape) or window
             x, y = inner.col + inner.width / 2, inner.row + inner.height / 2
             view = rotated_crop(x, y, self.window, angle=angle, scale=scale)
-            window, found = view.window, scene.view(view)
+            window, found = view.window, scene.read_crop(view)
         sample = _sample(self.scenes[which], window, *found, self.metadata)
         return WindowIndex(which, window.row, window.col), sample
 
@@ -221,7 +222,7 @@ class GridWindowDataset:
             WindowIndex(i, place.row, place.col)
             for i, (scene, scan) in enumerate(zip(scenes, scans, strict=True))
             for labelled in [set(scan.labelled)]
-            for place in grid(scene.shape, window)
+            for place in grid_windows(scene.shape, window)
             if (place.row, place.col) in labelled
         ]
 
@@ -268,14 +269,14 @@ def _at(
 def _turned(sample: Sample, way: int) -> Sample:
     if not way:
         return sample
-    return replace(sample, image=turn(sample.image, way), target=sample.target.turned(way))
+    return replace(sample, image=orient(sample.image, way), target=sample.target.rotate90_flip(way))
 
 
 def _sample(
     scene: Scene, window: Window, image: Image, target: Target, metadata: Sequence[str]
 ) -> Sample:
     name = _name(scene, window.row, window.col)
-    known = time_and_place(scene.raster, scene.place(window), metadata)
+    known = time_and_location(scene.raster, window, metadata)
     return Sample(image, target, name, scene.group, *known)
 
 

@@ -22,17 +22,19 @@ from geotune.data.checks.registry import check
 from geotune.data.checks.scanned import ScannedData, fitting_window, scan_splits
 from geotune.data.datamodule import DataModule, datasets
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
-from geotune.data.labels.base import LabelReader, open_labels
+from geotune.data.labels.base import LabelReader
 from geotune.data.labels.density_labels import open_density_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.regression_labels import open_value_labels
 from geotune.data.published.published_scenes import open_named
 from geotune.data.published.published_split import split_published
+from geotune.data.raster.quality_mask import QARule
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.find import Names
 from geotune.data.scenes.image_folder import open_images
 from geotune.data.scenes.open_scenes import open_scenes
-from geotune.data.scenes.quality import QARule, with_quality
+from geotune.data.scenes.quality import with_quality
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, subsample_train
 from geotune.data.splits.explicit import split_by_column, split_by_list
@@ -112,7 +114,7 @@ def build_data(recipe: Recipe) -> DataModule:
     """
     faults = ErrorCollector(keep=recipe.train.skip_bad_samples)
     examined = examine_data(recipe, faults)
-    skipped = faults.without(len(examined.scenes) + len(faults.scenes))
+    skipped = faults.skip_unusable(len(examined.scenes) + len(faults.scenes))
     findings = check_data(recipe, examined)
     raise_on_error(findings)
     notes = [f"skipped, for train.skip_bad_samples: {text}" for text in skipped]
@@ -209,7 +211,7 @@ def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scen
     )
     scenes = _fitting(scenes, recipe, faults)
     if not scenes:
-        raise_on_error(faults.found)
+        raise_on_error(faults.issues)
     found = scenes[0].raster.bands
     if isinstance(bands, int) and len(found) != bands:
         raise GeotuneError(
@@ -223,7 +225,7 @@ def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: ErrorCollector) ->
     rule = quality_rule(recipe)
     kept = []
     for scene in scenes:
-        with faults.of(scene.name, scene.raster.path):
+        with faults.catch(scene.name, scene.raster.path):
             named = {scene.name: scene.raster}
             require_dates(named, recipe.backbone.timesteps)
             if rule is not None:

@@ -196,10 +196,10 @@ def sample_names(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
     for scene in windows.scenes:
         raster = scene.raster
         where: list[Any] = [
-            (p.path.name, p.index, p.nodata, p.masked, p.grid) for p in raster.band_files
+            (p.path.name, p.index, p.nodata, p.has_mask, p.grid) for p in raster.band_files
         ]
-        if scene.area is not None:  # windows see nothing beyond it
-            where.append(scene.area)
+        if raster.area is not None:  # windows see nothing beyond it
+            where.append(raster.area)
         files = list(raster.files)
         if raster.quality is not None and raster.quality.rule.mask_image:
             files.append(raster.quality.path)

@@ -13,7 +13,7 @@ from torch._guards import detect_fake_mode
 from torch.utils._pytree import tree_map_only
 
 from geotune.config import Recipe
-from geotune.data.augment import NUM_ORIENTATIONS
+from geotune.data.raster.orientation import NUM_ORIENTATIONS
 from geotune.feature_cache.build_cache import require_constant
 from geotune.memory.tracker import Tracker
 from geotune.model import Model

@@ -14,10 +14,9 @@ import torch
 
 from geotune.boxes.oriented import centres
 from geotune.boxes.structures import Detections
-from geotune.data.raster.metadata import time_and_place
-from geotune.data.raster.source import Image, RasterSource
+from geotune.data.raster.metadata import time_and_location
+from geotune.data.raster.source import Image, RasterSource, has_data
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.scene import has_data
 from geotune.errors import GeotuneError
 from geotune.inference.detection_writers import ObjectFiles, names_its_crs
 from geotune.inference.geotiff import atomic_output, bounded_cache, require_stem, source_notes
@@ -186,7 +185,7 @@ def _look(
     filled = {left: view for left, view in views.items() if has_data(view).any()}
     if not filled:
         return {}
-    known = [time_and_place(source, places[left], metadata) for left in filled]
+    known = [time_and_location(source, places[left], metadata) for left in filled]
     inputs = model_inputs(np.stack(list(filled.values())), *map(list, zip(*known, strict=True)))
     with torch.inference_mode():
         found = model(**{name: x.to(device) for name, x in inputs.items()})

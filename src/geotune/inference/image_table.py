@@ -18,10 +18,9 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 from torch import Tensor, nn
 
-from geotune.data.raster.metadata import time_and_place
-from geotune.data.raster.source import RasterSource
+from geotune.data.raster.metadata import time_and_location
+from geotune.data.raster.source import RasterSource, has_data
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.scene import has_data
 from geotune.errors import GeotuneError
 from geotune.inference.geotiff import atomic_output, writing
 from geotune.inference.sliding_window import Model, Progress
@@ -180,7 +179,7 @@ def _batches(
         for name, source in sources.items():
             image = source.read(place)
             if has_data(image).any():
-                yield name, image, time_and_place(source, Window(0, 0, *source.shape), metadata)
+                yield name, image, time_and_location(source, Window(0, 0, *source.shape), metadata)
             else:
                 empty.append(name)
 

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geotune.data.raster.metadata import time_and_place
-from geotune.data.raster.source import RasterSource
+from geotune.data.raster.metadata import time_and_location
+from geotune.data.raster.source import RasterSource, has_data
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.scene import has_data
 from geotune.errors import GeotuneError
 from geotune.inference.blend import Blender
 from geotune.inference.tiling import Strip, TilingPlan, strip_width
@@ -111,7 +110,7 @@ def _sweep_strip(
             filled = {left: view for left, view in views.items() if not np.isnan(view).all()}
             if filled:
                 known = [
-                    time_and_place(
+                    time_and_location(
                         source, Window(top, strip.first + left, window, window), metadata
                     )
                     for left in filled

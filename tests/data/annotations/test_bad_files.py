@@ -126,7 +126,7 @@ def test_a_scene_without_objects_is_background(
     there = {"a.tif": (images["a"], [upright(1, 1, 5, 5)]), "b.tif": (images["b"], [])}
     write_coco(tmp_path / "all.json", there, CLASSES)
     scenes = opened("all.json", scenes="[ab].tif")
-    assert scenes[1].target().learnable and scenes[1].labels.overlaps is None
+    assert scenes[1].read_target().has_labels and scenes[1].labels.overlaps is None
 
 
 def test_a_file_that_says_no_format_is_refused(refused: Callable[..., str]) -> None:

@@ -10,8 +10,8 @@ from geotune.boxes.oriented import as_oriented, canonical
 from geotune.boxes.polygons import to_polygons
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.annotations.object_target import ObjectTarget
-from geotune.data.augment import turn
-from geotune.data.raster.windows import Window, grid
+from geotune.data.raster.orientation import orient
+from geotune.data.raster.windows import Window, grid_windows
 
 SIDE = 40
 
@@ -52,19 +52,19 @@ oriented = st.tuples(
 @settings(max_examples=15, deadline=None)
 def test_boxes_turn_as_the_image_does(way: int, boxes: Any, height: int) -> None:
     target = labels(canonical(np.array(boxes))).read(Window(0, 0, height, SIDE))
-    turned = target.turned(way)
-    assert turned.valid.shape == turn(target.valid, way).shape
+    turned = target.rotate90_flip(way)
+    assert turned.valid.shape == orient(target.valid, way).shape
     # a pixel whose centre lies on an edge may fall to either side
     least, most = (drawn(turned.boxes, turned.valid.shape, grown) for grown in (-1e-6, 1e-6))
     for low, mask, high in zip(least, drawn(target.boxes, (height, SIDE)), most, strict=True):
-        assert (low <= turn(mask, way)).all() and (turn(mask, way) <= high).all()
+        assert (low <= orient(mask, way)).all() and (orient(mask, way) <= high).all()
 
 
 @pytest.mark.parametrize("way", range(8))
 def test_horizontal_boxes_turn_as_the_image_does(way: int) -> None:
     target = labels([[3, 5, 11, 8], [-4, 20, 6, 29]]).read(Window(0, 0, 30, SIDE))
-    turned = target.turned(way)
-    expected = [turn(mask, way) for mask in drawn(target.boxes, (30, SIDE))]
+    turned = target.rotate90_flip(way)
+    expected = [orient(mask, way) for mask in drawn(target.boxes, (30, SIDE))]
     assert (drawn(turned.boxes, turned.valid.shape) == expected).all()
     assert (turned.counted == target.counted).all()
 
@@ -98,8 +98,8 @@ def test_over_a_grid_every_object_is_marked_once_and_counts_at_most_once(
 ) -> None:
     inside = np.array([box for box in boxes if box[0] < SIDE and box[1] < SIDE]).reshape(-1, 5)
     found = labels(canonical(inside))
-    windows = [found.read(window) for window in grid((SIDE, SIDE), size)]
-    marks = sum(len(where) for window in windows for _, where in window.marks())
+    windows = [found.read(window) for window in grid_windows((SIDE, SIDE), size)]
+    marks = sum(len(where) for window in windows for _, where in window.class_positions())
     assert marks == len(inside)
     counted = sum(int(window.counted.sum()) for window in windows)
     assert counted == len(inside) - found.cut(size)
@@ -107,14 +107,14 @@ def test_over_a_grid_every_object_is_marked_once_and_counts_at_most_once(
 
 def test_what_is_cut_in_half_counts_in_one_window() -> None:
     found = labels([[5, 2, 15, 8], [5.1, 12.3, 14.9, 17.1]])
-    windows = [found.read(window) for window in grid((20, 20), 10)]
+    windows = [found.read(window) for window in grid_windows((20, 20), 10)]
     assert [window.counted.tolist() for window in windows] == [[False], [True], [False], [True]]
     assert all(len(window.boxes) == 1 for window in windows)
 
 
 def test_an_object_at_the_crossing_of_four_windows_counts_in_none() -> None:
     found = labels([[6, 6, 14, 14]])
-    windows = [found.read(window) for window in grid((20, 20), 10)]
+    windows = [found.read(window) for window in grid_windows((20, 20), 10)]
     assert not any(window.counted.any() for window in windows)
     assert found.cut(10) == 1 and found.cut(20) == 0
     assert labels(found.boxes, shape=(9, 9)).cut(20) == 1  # the scene ends within it
@@ -124,31 +124,31 @@ def test_nodata_hides_objects_as_an_edge_does() -> None:
     target = labels([[0, 0, 10, 10], [4, 12, 14, 18], [12, 0, 18, 6]]).read(Window(0, 0, 20, 20))
     valid = np.ones((20, 20), dtype=bool)
     valid[:, :10] = False
-    shown = target.shown(valid)
+    shown = target.masked(valid)
     assert shown.boxes.tolist() == [[4, 12, 14, 18], [12, 0, 18, 6]]
     assert shown.counted.tolist() == [False, True]
-    assert (shown.labelled(np.ones_like(valid)) == valid).all()
-    assert [where.tolist() for _, where in shown.marks()] == [[3 * 20 + 15]]
+    assert (shown.label_mask(np.ones_like(valid)) == valid).all()
+    assert [where.tolist() for _, where in shown.class_positions()] == [[3 * 20 + 15]]
 
 
 def test_an_object_within_a_pixel_is_hidden_with_it() -> None:
     target = labels([[3.1, 3.1, 3.4, 3.4], [7.6, 7.6, 7.9, 7.9]]).read(Window(0, 0, 10, 10))
     valid = np.ones((10, 10), dtype=bool)
     valid[3, 3] = False
-    assert target.shown(valid).boxes.tolist() == [[7.6, 7.6, 7.9, 7.9]]
+    assert target.masked(valid).boxes.tolist() == [[7.6, 7.6, 7.9, 7.9]]
 
 
 def test_a_window_without_objects_is_background() -> None:
     target = labels([[30, 30, 35, 35]]).read(Window(0, 0, 10, 10))
-    assert target.learnable and not len(target.boxes) and not list(target.marks())
-    assert not target.shown(np.zeros((10, 10), dtype=bool)).learnable
+    assert target.has_labels and not len(target.boxes) and not list(target.class_positions())
+    assert not target.masked(np.zeros((10, 10), dtype=bool)).has_labels
     assert not len(labels(np.zeros((0, 5))).read(Window(0, 0, 10, 10)).boxes)
 
 
 def test_difficult_objects_are_no_marks() -> None:
     found = labels([[0, 0, 4, 4], [5, 5, 9, 9]], classes=[1, 1], difficult=[True, False])
     target = found.read(Window(0, 0, 10, 10))
-    assert [(index, where.tolist()) for index, where in target.marks()] == [(1, [77])]
+    assert [(index, where.tolist()) for index, where in target.class_positions()] == [(1, [77])]
     assert target.counted.tolist() == [False, True]
 
 

@@ -90,7 +90,7 @@ def test_what_the_grid_cuts_is_noted(parts: Any) -> None:
 
 def test_the_target_of_a_scene_is_that_of_one_window(parts: Any) -> None:
     scene = parts["train"][0]
-    target = scene.target()
+    target = scene.read_target()
     assert target.valid.shape == (600, 700) and int(target.valid.sum()) == 600 * 650
     assert target.counted.tolist() == [True, True, True]
 

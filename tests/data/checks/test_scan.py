@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from geotune.data.checks import scan as scan_module
 from geotune.data.checks.scan import _cells, _Reservoir, scan, statistics
-from geotune.data.labels.base import open_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene

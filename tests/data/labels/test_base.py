@@ -13,12 +13,12 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform as warp_points
 from shapely.geometry import Point, Polygon, box
 
-from geotune.data.labels.base import open_labels
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.polygon_labels import VectorLabels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
-from geotune.data.raster.windows import Window, grid
+from geotune.data.raster.windows import Window, grid_windows
 from geotune.errors import GeotuneError
 from geotune.types import IGNORE
 
@@ -270,12 +270,12 @@ def test_windows_of_a_drawing_are_parts_of_the_whole(shapes: Any, size: int) -> 
         notes=(),
     )
     whole = labels.read(Window(0, 0, 30, 40)).mask
-    for window in grid((30, 40), size):
+    for window in grid_windows((30, 40), size):
         part = labels.read(window).mask
         inner = window.clip((30, 40))
         assert inner is not None
         assert (
-            part[: inner.height, : inner.width] == whole[inner.within(Window(0, 0, 30, 40))]
+            part[: inner.height, : inner.width] == whole[inner.slices_in(Window(0, 0, 30, 40))]
         ).all()
 
 
@@ -285,8 +285,8 @@ def test_a_drawing_with_many_corners_is_cut_without_loss(
     round_one = Point(20, 15).buffer(12, quad_segs=400)
     labels = open_labels(write_polygons("l.gpkg", [round_one]), scene, classes=SHIPS)
     whole = _centres_in(round_one, scene.shape)
-    for window in grid(scene.shape, 10):
-        rows, cols = window.within(_whole(scene))
+    for window in grid_windows(scene.shape, 10):
+        rows, cols = window.slices_in(_whole(scene))
         assert (labels.read(window).mask == whole[rows, cols]).all()
 
 

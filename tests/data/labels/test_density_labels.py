@@ -16,7 +16,7 @@ from shapely import Point, box
 from geotune.data.labels.density_labels import DensityLabels, open_density_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
-from geotune.data.raster.windows import Window, grid
+from geotune.data.raster.windows import Window, grid_windows
 from geotune.errors import GeotuneError
 
 SHAPE = (40, 56)
@@ -38,12 +38,12 @@ def test_the_windows_of_a_grid_have_together_what_the_scene_has(
     made = labels(points, sigma)
     whole = made.read(Window(0, 0, *SHAPE))
     assert whole.values.sum(dtype=np.float64) == pytest.approx(len(points), abs=1e-4)
-    assert (whole.values >= 0).all() and whole.places.sum() == len(points)
-    parts = [made.read(window) for window in grid(SHAPE, size)]
+    assert (whole.values >= 0).all() and whole.counts.sum() == len(points)
+    parts = [made.read(window) for window in grid_windows(SHAPE, size)]
     assert sum(np.nansum(part.values, dtype=np.float64) for part in parts) == pytest.approx(
         len(points), abs=1e-4
     )
-    assert sum(part.places.sum() for part in parts) == len(points)
+    assert sum(part.counts.sum() for part in parts) == len(points)
     cut = made.read(Window(7, 11, 9, 13)).values
     np.testing.assert_allclose(cut, whole.values[7:16, 11:24], atol=1e-6)
 
@@ -54,12 +54,12 @@ def test_turning_keeps_the_sum_and_moves_objects_with_their_density(
     points: list[tuple[float, float]], way: int
 ) -> None:
     target = labels(points, 0.2).read(Window(0, 0, *SHAPE))
-    turned = target.turned(way)
+    turned = target.rotate90_flip(way)
     assert turned.values.sum() == pytest.approx(target.values.sum(), abs=1e-4)
-    assert turned.places.sum() == target.places.sum()
+    assert turned.counts.sum() == target.counts.sum()
     if points:
         # an object is where its density is highest, or shared with a neighbour
-        assert turned.values[turned.places > 0].min() > 0.2
+        assert turned.values[turned.counts > 0].min() > 0.2
 
 
 def test_an_object_at_the_corner_counts_one_and_is_highest_there() -> None:
@@ -70,7 +70,7 @@ def test_an_object_at_the_corner_counts_one_and_is_highest_there() -> None:
 def test_an_object_outside_the_window_gives_it_the_part_that_lies_in_it() -> None:
     part = labels([(19.5, 20.5)], 2).read(Window(0, 20, 40, 20))
     # everything right of column 20: the mass beyond half a pixel from the centre
-    assert 0.35 < part.values.sum() < 0.45 and part.places.sum() == 0
+    assert 0.35 < part.values.sum() < 0.45 and part.counts.sum() == 0
 
 
 def test_spread_is_a_standard_deviation() -> None:
@@ -84,10 +84,12 @@ def test_where_there_is_no_data_nothing_is_counted() -> None:
     target = labels([(5.5, 5.5), (30.5, 5.5)], 0.2).read(Window(0, 0, *SHAPE))
     valid = np.ones(SHAPE, dtype=bool)
     valid[:, :20] = False
-    shown = target.shown(valid)
+    shown = target.masked(valid)
     assert np.isnan(shown.values[:, :20]).all() and np.nansum(shown.values) == pytest.approx(1)
-    assert [(index, list(where)) for index, where in shown.marks()] == [(0, [5 * 56 + 30])]
-    assert shown.learnable and not shown.shown(np.zeros(SHAPE, dtype=bool)).learnable
+    assert [(index, list(where)) for index, where in shown.class_positions()] == [
+        (0, [5 * 56 + 30])
+    ]
+    assert shown.has_labels and not shown.masked(np.zeros(SHAPE, dtype=bool)).has_labels
     beyond = labels([(1, 1)], 2).read(Window(-4, -4, 8, 8))
     assert np.isnan(beyond.values[:4]).all() and np.isnan(beyond.values[:, :4]).all()
 

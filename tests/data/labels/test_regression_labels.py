@@ -41,7 +41,7 @@ def test_on_the_scenes_grid_numbers_are_as_they_stand(
     unknown = np.isnan(target.values)
     assert np.argwhere(unknown).tolist() == [[0, 0], [1, 1]]
     np.testing.assert_array_equal(target.values[~unknown], values[~unknown])
-    assert len(target.numbers()) == 190
+    assert len(target.regression_values()) == 190
     shifted = labels.read(Window(2, -3, 4, 8)).values
     assert np.isnan(shifted[:, :3]).all()
     np.testing.assert_array_equal(shifted[:, 3:], values[2:6, :5])

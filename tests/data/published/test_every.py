@@ -34,7 +34,7 @@ def test_a_copy_is_read_with_bands_classes_and_parts(
     assert sample.image.shape == (3, data.window, data.window)
     assert np.isfinite(sample.image).any()
     assert data.train.scenes[0].raster.bands == tuple(about.bands[-3:])
-    assert sample.target.learnable or about.task == "detect"
+    assert sample.target.has_labels or about.task == "detect"
     assert len(data.class_counts["train"]) == len(about.classes)
     held = {"train", "val"} | ({"test"} if data.test is not None else set())
     assert all(sum(data.class_counts[part]) for part in held)

@@ -21,7 +21,7 @@ Copy = Callable[[str], Path]
 def opened(name: str, root: Path, part: str) -> list[Scene]:
     about = named_dataset(name)
     scenes = open_named(about, root, classes=about.classes)
-    return [scene for scene in scenes if scene.part == part]
+    return [scene for scene in scenes if scene.split == part]
 
 
 def same_pixels(scene: Scene, image: Any) -> None:
@@ -115,7 +115,7 @@ def test_geobench(copy_of: Copy, name: str) -> None:
     read = getattr(datasets, theirs)(str(root), split="train", bands=bands)
     about = named_dataset(name)
     scenes = open_named(about, root, classes=about.classes, wanted_bands=["B02", "B8A", "B12"])
-    ours = {scene.name: scene for scene in scenes if scene.part == "train"}
+    ours = {scene.name: scene for scene in scenes if scene.split == "train"}
     for i, path in enumerate(read.image_files):
         same_pixels(ours[path.stem], read[i]["image"])
         own = ours[path.stem].labels.read(Window(0, 0, 48, 48)).mask  # type: ignore[attr-defined]

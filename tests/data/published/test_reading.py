@@ -84,7 +84,7 @@ def test_layers_of_hdf5_are_bands_by_name(copy_of: Copy, recipe_on: On) -> None:
     scene = data.train.scenes[0]
     pixels, target = scene.read(Window(0, 0, SIDE, SIDE))
     assert pixels[:, 20, 20].tolist() == [1001, 1101, 1201]  # B09, B11, B12 of id_1
-    assert whole(scene).mask[20, 20] == 3 and target.learnable
+    assert whole(scene).mask[20, 20] == 3 and target.has_labels
     assert scene.raster.files == (root / "m-cashew-plant" / f"{scene.name}.hdf5",)
     assert data.parts == {"train": ["id_1", "id_2"], "val": ["id_3"], "test": ["id_4"]}
     damaged = root / "m-cashew-plant/id_1.hdf5"

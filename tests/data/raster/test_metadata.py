@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from geotune.data.raster.metadata import require_metadata, time_and_place
+from geotune.data.raster.metadata import check_metadata, time_and_location
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
@@ -90,23 +90,23 @@ def test_metres_a_pixel(tmp_path: Path, crs: str | None, side: float, metres: fl
 
 def test_what_is_asked_of_a_window(tmp_path: Path) -> None:
     source = open_raster(write(tmp_path / "a_20181013.tif"))
-    assert time_and_place(source, Window(0, 0, 8, 8), ()) == (None, None)
-    time, place = time_and_place(source, Window(0, 0, 8, 8), ("time", "location"))
+    assert time_and_location(source, Window(0, 0, 8, 8), ()) == (None, None)
+    time, place = time_and_location(source, Window(0, 0, 8, 8), ("time", "location"))
     assert time == ((2018.0, 286.0),)
     assert place is not None
     # the central meridian of zone 33 is 15 degrees east; 40 m east and south of the corner
     assert place[0] == pytest.approx(15 + 40 / (111_320 * np.cos(np.radians(45.15))), abs=1e-5)
     assert place[1] == pytest.approx(45.15, abs=0.01)
-    _, further = time_and_place(source, Window(0, 1000, 8, 8), ("location",))
+    _, further = time_and_location(source, Window(0, 1000, 8, 8), ("location",))
     assert further is not None and further[0] > place[0]
 
 
 def test_a_scene_that_does_not_say_it_is_named(tmp_path: Path) -> None:
     dated = open_raster(write(tmp_path / "a_20181013.tif"))
     plain = open_raster(write(tmp_path / "b.tif", crs=None))
-    require_metadata({"a": dated, "b": plain}, ())
-    require_metadata({"a": dated}, ("time", "location"))
+    check_metadata({"a": dated, "b": plain}, ())
+    check_metadata({"a": dated}, ("time", "location"))
     with pytest.raises(GeotuneError, match=r"b\.tif: does not say its time, .*no date in its name"):
-        require_metadata({"a": dated, "b": plain}, ("time",))
+        check_metadata({"a": dated, "b": plain}, ("time",))
     with pytest.raises(GeotuneError, match=r"b\.tif: does not say its location, .*coordinate"):
-        require_metadata({"b": plain}, ("location",))
+        check_metadata({"b": plain}, ("location",))

@@ -8,7 +8,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform as to_crs
 from shapely.geometry import box
 
-from geotune.data.labels.base import open_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError

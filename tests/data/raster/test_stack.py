@@ -11,8 +11,8 @@ from rasterio.transform import from_origin
 
 from geotune.data.augment import Augment
 from geotune.data.checks.scan import scan, statistics
-from geotune.data.labels.base import open_labels
-from geotune.data.raster.metadata import time_and_place
+from geotune.data.labels.open_labels import open_labels
+from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
@@ -51,7 +51,7 @@ def test_an_image_of_several_dates_has_a_time_axis(series: Path) -> None:
     expected = [[value(d, b) for d in range(3)] for b in (1, 0)]
     assert image[:, :, 1, 0].tolist() == expected
     assert source.read(Window(0, 0, 1, 1), ["red"])[:, :, 0, 0].tolist() == expected[1:]
-    time, _ = time_and_place(source, Window(0, 0, 1, 1), ["time"])
+    time, _ = time_and_location(source, Window(0, 0, 1, 1), ["time"])
     assert time == ((2020, 5), (2020, 164), (2020, 306))
 
 

@@ -59,10 +59,10 @@ def test_image_mask_boxes_and_points_stay_together(
         warp_bilinear(cut(painted, view, np.nan)[None], view.transform, view.shape)[0]
     )
     drawn = cut((painted > 0.5).astype(np.int64), view, IGNORE)
-    mask = PixelClasses(drawn).placed(view.transform, view.shape)
+    mask = PixelClasses(drawn).warp(view.transform, view.shape)
     boxes = np.array([[*at, 10.0, 10.0, 0.3]])
     boxes[:, :2] -= [view.window.col, view.window.row]
-    target = objects(canonical(boxes), view).placed(view.transform, view.shape)
+    target = objects(canonical(boxes), view).warp(view.transform, view.shape)
     found = target.boxes[0]
     assert np.abs(middle(image) - centres(found)).max() < 0.5
     assert np.abs(middle(mask.mask == 1) - view.transform @ tuple(middle(drawn == 1))).max() < 0.5
@@ -92,10 +92,10 @@ def test_boxes_keep_their_corners(angle: float, scale: float) -> None:
     view = rotated_crop(60, 60, SIZE, angle=angle, scale=scale)
     box = np.array([[view.window.width / 2, view.window.height / 2, 9.0, 4.0, 0.4]])
     points = np.array([view.transform @ tuple(p) for p in corners(box)[0]])
-    target = objects(box, view).placed(view.transform, view.shape)
+    target = objects(box, view).warp(view.transform, view.shape)
     [shape] = to_polygons(target.boxes)
     assert shapely.hausdorff_distance(shape, shapely.Polygon(points)) < 1e-6
-    flat = objects(np.array([[20.0, 25.0, 30.0, 28.0]]), view).placed(view.transform, view.shape)
+    flat = objects(np.array([[20.0, 25.0, 30.0, 28.0]]), view).warp(view.transform, view.shape)
     ends = np.array([view.transform @ p for p in ((20, 25), (30, 25), (30, 28), (20, 28))])
     expected = [*ends.min(axis=0), *ends.max(axis=0)]
     if len(flat.boxes):
@@ -106,7 +106,7 @@ def test_an_object_that_a_view_cuts_counts_by_what_the_view_shows() -> None:
     view = rotated_crop(60, 60, 20, angle=0, scale=1)
     there = np.array([[10.0, 5, 4, 4, 0], [0, 10, 8, 4, 0], [-1, 15, 8, 4, 0], [-9, 9, 8, 4, 0]])
     inside = there + np.array([50 - view.window.col, 50 - view.window.row, 0, 0, 0])
-    target = objects(inside, view).placed(view.transform, view.shape)
+    target = objects(inside, view).warp(view.transform, view.shape)
     np.testing.assert_allclose(target.boxes[:, :2], there[:3, :2], atol=1e-9)
     assert target.counted.tolist() == [True, True, False]
     assert target.shown_share[:2] == pytest.approx([1, 0.5])
@@ -123,7 +123,7 @@ def test_a_view_by_quarters_and_no_scale_is_the_window_turned_exactly(quarters: 
     np.testing.assert_allclose(
         warp_bilinear(pixels, view.transform, view.shape), expected, atol=1e-4
     )
-    mask = warp_nearest(cut(classes, view, IGNORE), view.transform, view.shape, outside=IGNORE)
+    mask = warp_nearest(cut(classes, view, IGNORE), view.transform, view.shape, fill=IGNORE)
     assert (mask == np.rot90(classes[34:66, 44:76], quarters)).all()
 
 
@@ -138,12 +138,12 @@ def test_objects_that_are_counted_stay_as_many(angle: float, scale: float, seed:
     rows, cols = np.mgrid[:SCENE, :SCENE] + 0.5
     spread = np.exp(-((cols - xs[:, None, None]) ** 2 + (rows - ys[:, None, None]) ** 2) / 8)
     density = (spread / (8 * np.pi)).sum(axis=0).astype(np.float32)
-    places = np.zeros((SCENE, SCENE), dtype=np.int64)
-    np.add.at(places, (ys.astype(int), xs.astype(int)), 1)
-    target = ObjectDensity(cut(density, view, np.nan), cut(places, view, 0))
-    found = target.placed(view.transform, view.shape)
+    counts = np.zeros((SCENE, SCENE), dtype=np.int64)
+    np.add.at(counts, (ys.astype(int), xs.astype(int)), 1)
+    target = ObjectDensity(cut(density, view, np.nan), cut(counts, view, 0))
+    found = target.warp(view.transform, view.shape)
     assert np.nansum(found.values) == pytest.approx(12, rel=0.02)
-    assert found.places.sum() == 12
+    assert found.counts.sum() == 12
 
 
 @given(angle=angles, scale=scales)
@@ -152,11 +152,11 @@ def test_nodata_does_not_bleed_into_what_is_beside_it(angle: float, scale: float
     scene = np.full((SCENE, SCENE), 7.0, dtype=np.float32)
     scene[60:70, 55:75] = np.nan
     view = rotated_crop(60, 60, SIZE, angle=angle, scale=scale)
-    values = PixelValues(cut(scene, view, np.nan)).placed(view.transform, view.shape).values
+    values = PixelValues(cut(scene, view, np.nan)).warp(view.transform, view.shape).values
     np.testing.assert_allclose(values[~np.isnan(values)], 7, rtol=1e-5)
     hidden = np.isnan(values).sum()
     shown = warp_nearest(
-        cut(np.isnan(scene).astype(np.int64), view, 1), view.transform, view.shape, outside=1
+        cut(np.isnan(scene).astype(np.int64), view, 1), view.transform, view.shape, fill=1
     )
     assert abs(hidden - shown.sum()) < 0.1 * SIZE**2
 
@@ -167,7 +167,7 @@ def test_beyond_a_scene_there_is_nothing() -> None:
         cut(np.ones((SCENE, SCENE), dtype=np.int64), view, IGNORE),
         view.transform,
         view.shape,
-        outside=IGNORE,
+        fill=IGNORE,
     )
     image = warp_bilinear(
         cut(np.ones((SCENE, SCENE), np.float32), view, np.nan)[None], view.transform, view.shape

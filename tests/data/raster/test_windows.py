@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune.data.raster.windows import Window, grid
+from geotune.data.raster.windows import Window, grid_windows
 
 sizes = st.integers(1, 40)
 
@@ -10,11 +10,11 @@ sizes = st.integers(1, 40)
 @given(st.tuples(sizes, sizes), sizes)
 def test_grid_covers_every_pixel_once(shape: tuple[int, int], size: int) -> None:
     seen = np.zeros(shape, dtype=int)
-    for window in grid(shape, size):
+    for window in grid_windows(shape, size):
         assert (window.height, window.width) == (size, size)
         inner = window.clip(shape)
         assert inner is not None
-        seen[inner.within(Window(0, 0, *shape))] += 1
+        seen[inner.slices_in(Window(0, 0, *shape))] += 1
     assert (seen == 1).all()
 
 
@@ -30,5 +30,5 @@ def test_clip_is_the_intersection(shape: tuple[int, int], window: Window) -> Non
         assert inner is None
     else:
         assert inner == (min(rows), min(cols), len(rows), len(cols))
-        where = np.zeros((window.height, window.width))[inner.within(window)]
+        where = np.zeros((window.height, window.width))[inner.slices_in(window)]
         assert where.shape == (len(rows), len(cols))

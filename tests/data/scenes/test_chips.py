@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.labels.base import open_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.scenes.chips import open_chips
 from geotune.errors import GeotuneError
 

@@ -75,8 +75,8 @@ def test_a_part_of_a_scene_has_its_own_outline() -> None:
     from dataclasses import replace
 
     whole = scene("a", 500_000, 5e6)
-    west = footprint(replace(whole, area=Window(0, 0, 100, 30)))
-    east = footprint(replace(whole, area=Window(0, 50, 100, 50)))
+    west = footprint(replace(whole, raster=whole.raster.crop(Window(0, 0, 100, 30))))
+    east = footprint(replace(whole, raster=whole.raster.crop(Window(0, 50, 100, 50))))
     assert west is not None and east is not None
     found = gap([west], [east])
     assert found is not None and found.distance_m == pytest.approx(200, rel=1e-3)

@@ -55,7 +55,7 @@ def test_a_csv_says_classes_numbers_and_parts(folder: Path) -> None:
         for n, p in zip(names, ["train", "val", "TEST", "train", ""], strict=True)
     ))  # fmt: skip
     found = open_images(images=folder, classes=CLASSES, labels=one)
-    assert [scene.part for scene in found] == ["train", "val", "test", "train", None]
+    assert [scene.split for scene in found] == ["train", "val", "test", "train", None]
     several = table(folder, "\ufeffpath,labels\n" + "\n".join(
         f"{n},{said}" for n, said in zip(names, ["forest", "forest; river", "", "river", "river"],
                                          strict=True)
@@ -150,9 +150,9 @@ def test_a_split_by_column_needs_one(folder: Path) -> None:
 def test_what_is_said_of_an_image_does_not_turn(folder: Path) -> None:
     target: Any
     for target in (ImageClass(1), ImageClasses(np.array([True, False])), ImageValue(2.0)):
-        assert target.turned(3) is target and target.shown(np.eye(2, dtype=bool)) is target
-        unseen = target.shown(np.zeros((2, 2), dtype=bool))
-        assert not unseen.learnable and not list(unseen.marks())
-        assert target.learnable
-        assert target.labelled(np.eye(2, dtype=bool)).sum() == 2
-        assert [where.tolist() for _, where in target.marks()] == [[0]]
+        assert target.rotate90_flip(3) is target and target.masked(np.eye(2, dtype=bool)) is target
+        unseen = target.masked(np.zeros((2, 2), dtype=bool))
+        assert not unseen.has_labels and not list(unseen.class_positions())
+        assert target.has_labels
+        assert target.label_mask(np.eye(2, dtype=bool)).sum() == 2
+        assert [where.tolist() for _, where in target.class_positions()] == [[0]]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from geotune.data.checks.scan import scan_scene
-from geotune.data.labels.base import open_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.quality_mask import QARule
 from geotune.data.raster.warp import rotated_crop
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.quality import QARule, open_quality, with_quality
+from geotune.data.scenes.quality import open_quality, with_quality
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
 from geotune.types import IGNORE
@@ -42,7 +43,7 @@ def masked(scene: Scene, path: Path, **rule: Any) -> Scene:
 def test_flagged_pixels_have_no_label_and_no_data_if_asked(
     scene: Scene, write_raster: Any, hide: bool
 ) -> None:
-    cloudy = masked(scene, write_raster("q.tif", CLOUDS), values=(3, 8), hide=hide)
+    cloudy = masked(scene, write_raster("q.tif", CLOUDS), values=(3, 8), mask_image=hide)
     image, target = cloudy.read(Window(-2, 0, 34, 42))
     flagged = np.pad(CLOUDS > 0, ((2, 2), (0, 2)))
     beyond = np.pad(np.zeros((30, 40), bool), ((2, 2), (0, 2)), constant_values=True)
@@ -51,8 +52,8 @@ def test_flagged_pixels_have_no_label_and_no_data_if_asked(
     found = scan_scene(cloudy, 16)
     assert found.pixels == 1200 - 101 and found.class_counts.tolist() == [0, 1200 - 101]
     assert found.counts.tolist() == [1200 - 101 * hide] * 2
-    assert (cloudy.target().mask == IGNORE).sum() == 101
-    _, turned = cloudy.view(rotated_crop(20, 15, 12, angle=0, scale=1))
+    assert (cloudy.read_target().mask == IGNORE).sum() == 101
+    _, turned = cloudy.read_crop(rotated_crop(20, 15, 12, angle=0, scale=1))
     assert (turned.mask == target.mask[11:23, 14:26]).all()
 
 
@@ -72,7 +73,7 @@ def test_a_mask_of_another_grid_is_brought_to_the_image(scene: Scene, write_rast
     path = write_raster("q.tif", coarse, transform=from_origin(500_000, 5_000_000, 50, 50))
     cloudy = masked(scene, path, values=(8, 0))
     flags = np.isin(coarse, (8, 0)).repeat(5, 0).repeat(5, 1)
-    assert (~cloudy.raster.clear(Window(0, 0, 30, 40)) == flags).all()
+    assert (cloudy.raster.read_block(Window(0, 0, 30, 40)).masked == flags).all()
 
 
 def test_masks_that_do_not_fit_are_refused_by_name(

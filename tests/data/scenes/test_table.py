@@ -14,7 +14,7 @@ import pytest
 from shapely.geometry import box
 
 from geotune.data.issues import ErrorCollector
-from geotune.data.labels.base import open_labels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import list_scenes, open_rasters, open_scenes
 from geotune.data.splits.explicit import split_by_column
@@ -119,7 +119,7 @@ def test_a_list_without_labels_takes_those_of_the_pattern(files: Path) -> None:
     (files / "plain.csv").write_text("image\nimages/a/{scene}_{band}.tif\n")
     lists = str(files / "plain.csv")
     [scene] = open_scenes(READ, scenes=lists, labels=f"{files}/truth/{{stem}}_ships.geojson")
-    assert scene.labels.path.name == "a_ships.geojson" and scene.part is None
+    assert scene.labels.path.name == "a_ships.geojson" and scene.split is None
     with pytest.raises(GeotuneError, match=r"its list says no label file; give data\.labels"):
         open_scenes(READ, scenes=lists)
     assert list(open_rasters([lists, f"{files}/images/b/{{scene}}_{{band}}.tif"])) == ["b", "a"]
@@ -157,7 +157,7 @@ def test_bad_rows_are_kept_where_they_are_asked_to_be(files: Path) -> None:
     path.write_text(path.read_text() + "gone.tif,,,,,x\n")
     faults = ErrorCollector(keep=True)
     assert list(list_scenes(str(path), wanted_bands=["B02"], faults=faults)) == ["a", "b"]
-    assert [one.scene for one in faults.found] == ["gone.tif"]
+    assert [one.scene for one in faults.issues] == ["gone.tif"]
 
 
 def test_damaged_lists_are_named(files: Path) -> None:

@@ -29,13 +29,16 @@ def test_blocks_of_a_scene_keep_the_buffer(
     )
     pieces = [one for members in parts.values() for one in members]
     assert len({one.name for one in pieces}) == len(pieces) == (size // side) ** 2
-    for one, other in combinations([piece.area for piece in pieces], 2):
+    for one, other in combinations([piece.raster.area for piece in pieces], 2):
         assert one is not None and other is not None
         down = max(one.row - other.row - other.height, other.row - one.row - one.height)
         across = max(one.col - other.col - other.width, other.col - one.col - one.width)
         assert max(down, across) >= buffer
     if not buffer:
-        assert sum(p.area.height * p.area.width for p in pieces if p.area) == size**2
+        assert (
+            sum(p.raster.area.height * p.raster.area.width for p in pieces if p.raster.area)
+            == size**2
+        )
         assert min(min(p.shape) for p in pieces) >= side
 
 

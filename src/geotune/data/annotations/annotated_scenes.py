@@ -82,7 +82,7 @@ def open_object_scenes(
     notes = [f"{origin}: read as {chosen}; data.format says another"] if format == "auto" else []
     if refused:
         for name in gone:
-            with faults.of(name, rasters.pop(name).path):
+            with faults.catch(name, rasters.pop(name).path):
                 raise_missing_labels([name], files, otherwise)
     elif gone:
         notes.append(
@@ -135,7 +135,7 @@ def _open_labels(
     opened: dict[str, ObjectLabels] = {}
     images = Counter(files.values())
     for name, raster in rasters.items():
-        with faults.of(name, raster.path):
+        with faults.catch(name, raster.path):
             said = (
                 read(files[name], raster, options)
                 if files[name].is_file()
@@ -198,7 +198,7 @@ def cut_notes(parts: Splits, window: int) -> list[str]:
     notes = []
     for part in ("val", "test"):
         areas = [
-            s.labels if s.area is None else s.labels.within(s.area)
+            s.labels if s.raster.area is None else s.labels.within(s.raster.area)
             for s in parts[part]
             if isinstance(s.labels, ObjectLabels)
         ]

@@ -24,7 +24,7 @@ from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.annotations.rle import corners_of_mask, counts_of
 from geotune.data.annotations.size import same_size
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import numbers, read_text
+from geotune.data.text_io import parse_numbers, read_text
 from geotune.errors import GeotuneError
 
 NO_OUTLINE = "annotations without an outline, whose oriented box is their horizontal one"
@@ -57,7 +57,7 @@ def read_coco(path: Path, raster: RasterSource, options: Options) -> ParsedAnnot
     key = _image_of(path, index, raster)
     image = index.images[key]
     if image.get("width") and image.get("height"):
-        height, width = numbers([image["height"], image["width"]], path, f"image {key}")
+        height, width = parse_numbers([image["height"], image["width"]], path, f"image {key}")
         same_size(path, f"image {key}", (height, width), raster)
     return ParsedAnnotations(
         [
@@ -123,7 +123,7 @@ def _annotation(
 def _box(path: Path, place: str, box: Any) -> NDArray[np.float64]:
     if not isinstance(box, list) or len(box) != 4:
         raise GeotuneError(f"{path}: {place}: has the bbox {box!r}, expected [x, y, width, height]")
-    left, top, width, height = numbers(box, path, place)
+    left, top, width, height = parse_numbers(box, path, place)
     if width < 0 or height < 0:
         raise GeotuneError(
             f"{path}: {place}: has a bbox of width {width:g} and height {height:g}, expected none "
@@ -137,7 +137,7 @@ def _outlines(
 ) -> Iterator[NDArray[np.float64]]:
     """Corners `(n, 2)` of each polygon, or of the mask."""
     if isinstance(segmentation, dict):
-        height, width = numbers(_list(segmentation.get("size"), 2), path, f"{place} size")
+        height, width = parse_numbers(_list(segmentation.get("size"), 2), path, f"{place} size")
         same_size(path, place, (height, width), raster)
         counts = segmentation.get("counts")
         try:
@@ -154,7 +154,7 @@ def _outlines(
                 f"{path}: {place}: has the polygon {str(polygon)[:60]}, expected x, y of three "
                 "corners or more"
             )
-        yield numbers(polygon, path, place).reshape(-1, 2)
+        yield parse_numbers(polygon, path, place).reshape(-1, 2)
 
 
 def _list(value: Any, length: int) -> list[Any]:

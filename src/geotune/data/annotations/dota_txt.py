@@ -13,7 +13,7 @@ from geotune.data.annotations.annotation_options import Options
 from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import lines, numbers
+from geotune.data.text_io import parse_numbers, read_words
 from geotune.errors import GeotuneError
 
 HEADER = ("imagesource:", "gsd:")
@@ -23,7 +23,11 @@ CORNERS = 8
 def read_dota(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image: eight numbers, a class, and 0 or 1 for difficult, which may lack."""
     return ParsedAnnotations(
-        [_annotation(path, place, words) for place, words in lines(path) if not is_header(words)]
+        [
+            _annotation(path, place, words)
+            for place, words in read_words(path)
+            if not is_header(words)
+        ]
     )
 
 
@@ -38,7 +42,7 @@ def _annotation(path: Path, place: str, words: list[str]) -> Annotation:
             f"{path}: {place}: has {len(words)} words, expected x1 y1 x2 y2 x3 y3 x4 y4, a class "
             "and 0 or 1 for difficult; mend the line"
         )
-    points = numbers(words[:CORNERS], path, place).reshape(4, 2)
+    points = parse_numbers(words[:CORNERS], path, place).reshape(4, 2)
     name, *rest = words[CORNERS:]
-    difficult = bool(numbers(rest, path, place).any())
+    difficult = bool(parse_numbers(rest, path, place).any())
     return Annotation(points, place, name, difficult, CROSSES if crossing(points) else "")

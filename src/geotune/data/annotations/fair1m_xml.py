@@ -22,7 +22,7 @@ from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.annotations.xml_io import parse
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import numbers
+from geotune.data.text_io import parse_numbers
 from geotune.errors import GeotuneError
 
 LEAST_POINTS = 3
@@ -41,7 +41,7 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
             f"{path}: {place}: has {len(words)} points, expected three or more such as "
             "<point>10.5,20</point> in <points>"
         )
-    points = numbers([word for pair in words for word in pair], path, place).reshape(-1, 2)
+    points = parse_numbers([word for pair in words for word in pair], path, place).reshape(-1, 2)
     if (points[0] == points[-1]).all():
         points = points[:-1]
     name = (item.findtext("possibleresult/name") or "").strip()

@@ -17,9 +17,9 @@ from geotune.data.annotations.points_csv import read_points
 from geotune.data.annotations.vector_file import read_vector
 from geotune.data.annotations.voc_xml import read_voc
 from geotune.data.annotations.yolo_txt import read_yolo
-from geotune.data.labels.base import VECTOR_SUFFIXES
+from geotune.data.labels.vector_io import VECTOR_SUFFIXES
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import lines, read_text
+from geotune.data.text_io import read_text, read_words
 from geotune.errors import GeotuneError
 
 
@@ -75,7 +75,7 @@ def guess(paths: Sequence[Path]) -> str:
 
 def _guess_text(path: Path) -> str | None:
     """DOTA, NWPU or YOLO, by the first line with an object; None for a file without any."""
-    for _, words in lines(path):
+    for _, words in read_words(path):
         if words[0].startswith("("):
             return "nwpu"
         numeric = all(word.replace(".", "", 1).lstrip("-").isdigit() for word in words)

@@ -12,7 +12,7 @@ from geotune.data.annotations.annotation_options import Options
 from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import rectangle
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import lines, numbers
+from geotune.data.text_io import parse_numbers, read_words
 from geotune.errors import GeotuneError
 
 LINE = re.compile(r"\(([^,()]+),([^,()]+)\),\(([^,()]+),([^,()]+)\),(\d{1,9})")
@@ -21,7 +21,7 @@ LINE = re.compile(r"\(([^,()]+),([^,()]+)\),\(([^,()]+),([^,()]+)\),(\d{1,9})")
 def read_nwpu(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image."""
     return ParsedAnnotations(
-        [_annotation(path, place, "".join(words)) for place, words in lines(path)]
+        [_annotation(path, place, "".join(words)) for place, words in read_words(path)]
     )
 
 
@@ -32,5 +32,5 @@ def _annotation(path: Path, place: str, text: str) -> Annotation:
             f"{path}: {place}: found {text[:80]!r}, expected two corners and a class such as "
             "(563,478),(630,573),1"
         )
-    left, top, right, bottom = numbers(found.groups()[:4], path, place)
+    left, top, right, bottom = parse_numbers(found.groups()[:4], path, place)
     return Annotation(rectangle(left, top, right, bottom), place, int(found[5]))

@@ -15,8 +15,8 @@ from geotune.boxes.oriented import as_oriented, centres, hull
 from geotune.boxes.polygons import to_polygons
 from geotune.boxes.transforms import affine_transform, rotate90_flip
 from geotune.boxes.visibility import visible_fraction
-from geotune.data.augment import turn
-from geotune.data.labels.targets import NONE
+from geotune.data.labels.targets import NO_VALUES
+from geotune.data.raster.orientation import orient
 from geotune.data.raster.warp import Shape, warp_nearest
 
 if TYPE_CHECKING:  # reading and checking data needs no torch
@@ -55,7 +55,7 @@ class ObjectTarget:
     valid: NDArray[np.bool_]
 
     @property
-    def learnable(self) -> bool:
+    def has_labels(self) -> bool:
         """Whether it has data: a window without any object teaches what is none."""
         return bool(self.valid.any())
 
@@ -67,7 +67,7 @@ class ObjectTarget:
         )
         return found
 
-    def shown(self, valid: NDArray[np.bool_]) -> Self:
+    def masked(self, valid: NDArray[np.bool_]) -> Self:
         """Without objects of which no part lies where there is data."""
         shares = _shares(self.boxes, valid)
         kept = shares > 0
@@ -80,18 +80,20 @@ class ObjectTarget:
             valid=self.valid & valid,
         )
 
-    def turned(self, way: int) -> Self:
-        """Laid one of the eight ways."""
+    def rotate90_flip(self, orientation: int) -> Self:
+        """Bring boxes and valid pixels into one of the eight orientations."""
         height, width = self.valid.shape
         return replace(
             self,
-            boxes=np.asarray(rotate90_flip(self.boxes, way, (height, width)), dtype=np.float64),
-            valid=turn(self.valid, way),
+            boxes=np.asarray(
+                rotate90_flip(self.boxes, orientation, (height, width)), dtype=np.float64
+            ),
+            valid=orient(self.valid, orientation),
         )
 
-    def placed(self, to: Affine, shape: Shape) -> Self:
+    def warp(self, transform: Affine, shape: Shape) -> Self:
         """With the boxes by their corners, and what the other window shows of each."""
-        boxes = np.asarray(affine_transform(self.boxes, tuple(to)[:6]), dtype=np.float64)
+        boxes = np.asarray(affine_transform(self.boxes, tuple(transform)[:6]), dtype=np.float64)
         shares, there = clip_to_window(boxes, shape)
         moved = replace(
             self,
@@ -101,13 +103,14 @@ class ObjectTarget:
             shown_share=shares[there],
             valid=np.ones(shape, dtype=np.bool_),
         )
-        return moved.shown(warp_nearest(self.valid.astype(np.int64), to, shape, outside=0) == 1)
+        valid = warp_nearest(self.valid.astype(np.uint8), transform, shape, fill=0) == 1
+        return moved.masked(valid)
 
-    def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def label_mask(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Wherever there is data: where no object is labelled there is none."""
         return self.valid & valid
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The pixels with the centres of each class's objects; not of difficult ones.
 
         However little of it is shown: over the windows of a grid every object is marked once.
@@ -117,9 +120,9 @@ class ObjectTarget:
         for index in np.unique(self.classes[there]):
             yield int(index), pixels[there & (self.classes == index)]
 
-    def numbers(self) -> NDArray[np.float32]:
+    def regression_values(self) -> NDArray[np.float32]:
         """None: boxes are no numbers to standardise by."""
-        return NONE
+        return NO_VALUES
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> list[dict[str, Tensor]]:

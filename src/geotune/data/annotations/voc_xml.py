@@ -27,7 +27,7 @@ from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.annotations.size import same_size
 from geotune.data.annotations.xml_io import parse
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import numbers
+from geotune.data.text_io import parse_numbers
 from geotune.errors import GeotuneError
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -48,7 +48,7 @@ def read_voc(path: Path, raster: RasterSource, options: Options) -> ParsedAnnota
     size = root.find("size")
     if size is not None:
         said = [size.findtext(side) or "0" for side in ("height", "width")]
-        height, width = numbers(said, path, "<size>")
+        height, width = parse_numbers(said, path, "<size>")
         if width and height:  # many tools write 0 for what they do not know
             same_size(path, "<size>", (height, width), raster)
     return ParsedAnnotations(
@@ -58,17 +58,17 @@ def read_voc(path: Path, raster: RasterSource, options: Options) -> ParsedAnnota
 
 def _annotation(path: Path, place: str, item: Element) -> Annotation:
     name = (item.findtext("name") or "").strip()
-    difficult = bool(numbers([item.findtext("difficult") or "0"], path, place).any())
+    difficult = bool(parse_numbers([item.findtext("difficult") or "0"], path, place).any())
     oriented = item.find("robndbox")
     if oriented is not None:
-        points = numbers([oriented.findtext(c) for c in CORNERS], path, place).reshape(4, 2)
+        points = parse_numbers([oriented.findtext(c) for c in CORNERS], path, place).reshape(4, 2)
         return Annotation(points, place, name, difficult, CROSSES if crossing(points) else "")
     box = item.find("bndbox")
     if box is None:
         raise GeotuneError(
             f"{path}: {place}: has no <bndbox>; expected one with {', '.join(SIDES)}"
         )
-    left, top, right, bottom = numbers([box.findtext(side) for side in SIDES], path, place)
+    left, top, right, bottom = parse_numbers([box.findtext(side) for side in SIDES], path, place)
     if right < left or bottom < top:
         raise GeotuneError(
             f"{path}: {place}: goes from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), expected "

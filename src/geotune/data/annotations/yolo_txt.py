@@ -14,7 +14,7 @@ from geotune.data.annotations.annotation_options import Options
 from geotune.data.annotations.base import Annotation, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import lines, numbers
+from geotune.data.text_io import parse_numbers, read_words
 from geotune.errors import GeotuneError
 
 FARTHEST = 2.0
@@ -24,7 +24,7 @@ FARTHEST = 2.0
 def read_yolo(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image; after the class a box, or the corners of any polygon."""
     return ParsedAnnotations(
-        [_annotation(path, place, words, raster) for place, words in lines(path)]
+        [_annotation(path, place, words, raster) for place, words in read_words(path)]
     )
 
 
@@ -43,7 +43,7 @@ def _annotation(path: Path, place: str, words: list[str], raster: RasterSource) 
         raise GeotuneError(
             f"{path}: {place}: found class {words[0]!r}, expected its number, counted from 0"
         )
-    shares = numbers(words[1:], path, place)
+    shares = parse_numbers(words[1:], path, place)
     if (np.abs(shares) > FARTHEST).any():
         far = shares[np.abs(shares) > FARTHEST][0]
         raise GeotuneError(

@@ -6,10 +6,9 @@ import hashlib
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 from geotune.data.issues import ErrorCollector
 from geotune.data.raster.io import open_dataset
 from geotune.data.raster.source import Image
-from geotune.data.raster.windows import Window, grid
-from geotune.data.scenes.scene import BLOCK, Scene, has_data
+from geotune.data.raster.windows import Window, blocks
+from geotune.data.scenes.scene import BLOCK, Scene
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics
 
@@ -97,7 +96,7 @@ def scan(
             ErrorCollector(faults.keep),
             None,
         )  # in the scenes' order, whichever is ready first
-        with own.of(scene.name, scene.raster.path):
+        with own.catch(scene.name, scene.raster.path):
             result = scan_scene(scene, window, sampled)
         if progress is not None:
             progress(scene)
@@ -107,7 +106,7 @@ def scan(
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
         for result, own in pool.map(one, scenes):
             results.append(result)
-            faults.found += own.found
+            faults.issues += own.issues
     return results
 
 
@@ -119,30 +118,30 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
     reservoirs = [_Reservoir(rng) for _ in range(classes)]
     labelled: set[tuple[int, int]] = set()
     faults = _Faults(bands)
-    pixels = 0
+    num_valid = 0
     # what is said of an image as a whole is said once
     side = max(scene.shape) if scene.labels.image_level else BLOCK
-    blocks = partial(_blocks, scene.shape, side)
     looks = _Looks(bands, scene.shape, sampled)
-    for block in blocks():
-        image, wrong = scene.inspect(block)
-        faults.add(wrong, scene.place(block))
-        moments.add(image)
-        looks.add(image)
+    for block in blocks(scene.shape, side):
+        pixels = scene.raster.read_block(block)
+        faults.add(pixels.invalid, scene.raster.to_grid(block))
+        moments.add(pixels.image)
+        looks.add(pixels.image)
+        valid = pixels.valid
         try:
-            valid = has_data(image) & scene.clear(block)
-            target = scene.labels.read(scene.place(block)).shown(valid)
+            target = scene.read_labels(block).masked(valid)
         except GeotuneError:
-            scene.labels.check(map(scene.place, blocks()))  # says it of the whole file
+            # reports every unknown value of the file
+            scene.labels.check(map(scene.raster.to_grid, blocks(scene.shape, side)))
             raise
-        pixels += int(valid.sum())
-        numbers.add(target.numbers()[None])
-        for index, where in target.marks():
+        num_valid += int(valid.sum())
+        numbers.add(target.regression_values()[None])
+        for index, where in target.class_positions():
             reservoirs[index].add(where, block)
-        labelled |= _cells(target.labelled(valid), block, window)
+        labelled |= _cells(target.label_mask(valid), block, window)
     faults.refuse(scene)
     return SceneScan(
-        pixels=pixels,
+        pixels=num_valid,
         counts=moments.counts,
         means=moments.means,
         squares=moments.squares,
@@ -160,11 +159,6 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
             {place: None for path in scene.raster.paths for place in open_dataset(path).dtypes}
         ),
     )
-
-
-def _blocks(shape: tuple[int, int], side: int) -> Iterator[Window]:
-    """Blocks that cover a scene, one at a time: a damaged file may claim any size."""
-    return filter(None, (block.clip(shape) for block in grid(shape, side)))
 
 
 def statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStatistics:

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from geotune.data.checks.scan import SceneScan, scan
 from geotune.data.issues import ErrorCollector
-from geotune.data.raster.metadata import require_metadata
+from geotune.data.raster.metadata import check_metadata
 from geotune.data.scenes.footprints import Distance, footprint, gap
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, require_splits
@@ -71,8 +71,8 @@ def scan_splits(
     """
     faults = faults or ErrorCollector()
     scenes = [scene for part in parts.values() for scene in part]
-    with faults.of(None, scenes[0].raster.path):
-        require_metadata({scene.name: scene.raster for scene in scenes}, metadata)
+    with faults.catch(None, scenes[0].raster.path):
+        check_metadata({scene.name: scene.raster for scene in scenes}, metadata)
     window = fitting_window(scenes, window)
     results = iter(scan(scenes, window, threads=threads, progress=progress, faults=faults))
     read = {

@@ -68,7 +68,7 @@ class DensityLabels:
         near = self.points[self._near(inner)]
         rows = _shares(near[:, 1], self.sigma, self.shape[0], inner.row, inner.height)
         cols = _shares(near[:, 0], self.sigma, self.shape[1], inner.col, inner.width)
-        values[inner.within(window)] = rows.T @ cols
+        values[inner.slices_in(window)] = rows.T @ cols
         col, row = np.floor(near).astype(np.int64).T
         col, row = col - window.col, row - window.row
         there = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)

@@ -14,7 +14,7 @@ from pyproj.exceptions import ProjError
 
 from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame
 from geotune.data.raster.source import RasterSource, apply_affine
-from geotune.data.text_io import numbers, rows
+from geotune.data.text_io import parse_numbers, read_csv
 from geotune.errors import GeotuneError
 
 Points = NDArray[np.float64]
@@ -58,7 +58,7 @@ def read_table(path: Path) -> list[Point]:
     A column called class, label or classname has the class. Raises `GeotuneError` that names the
     line of what is no finite number, and for a file that is unreadable or lacks the columns.
     """
-    found = rows(path)
+    found = read_csv(path)
     _, header = next(found, ("", []))
     if not header:
         return []
@@ -74,7 +74,7 @@ def read_table(path: Path) -> list[Point]:
             raise GeotuneError(
                 f"{path}: {place}: has {len(row)} values for {len(header)} columns; mend the line"
             )
-        x, y = numbers([row[header.index(axis)] for axis in "xy"], path, place)
+        x, y = parse_numbers([row[header.index(axis)] for axis in "xy"], path, place)
         if not (math.isfinite(x) and math.isfinite(y)):
             raise GeotuneError(
                 f"{path}: {place}: has a coordinate that is no finite number; mend it or take the "

@@ -27,7 +27,7 @@ from geotune.data.labels.vector_io import (
     read_frame,
     to_pixels,
 )
-from geotune.data.raster.io import quiet
+from geotune.data.raster.io import warnings_lock
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -94,9 +94,9 @@ class VectorLabels:
                 if not polygon.is_empty
             ]
             if shapes:
-                with quiet:
+                with warnings_lock:
                     rasterize(shapes, out=drawn, transform=Affine.translation(left, top))
-        mask[inner.within(window)] = drawn
+        mask[inner.slices_in(window)] = drawn
         return PixelClasses(mask)
 
     def check(self, windows: Iterable[Window]) -> None:

@@ -10,20 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, Mask
 from geotune.data.labels.targets import PixelClasses
-from geotune.data.raster.crs import transformer
-from geotune.data.raster.io import Grid, open_dataset, raster_errors, warped
-from geotune.data.raster.source import RasterSource, apply_affine
+from geotune.data.raster.align import align_to_grid
+from geotune.data.raster.io import Grid, open_dataset, open_warped_nearest, raster_errors
+from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
 from geotune.types import IGNORE
-
-GRID_TOLERANCE = 0.1
-"""Pixels by which a label raster may lie off the scene's grid and still count as on it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class RasterLabels:
         indices = self._indices(raw)
         if (indices == UNKNOWN).any():
             self._refuse(raw[indices == UNKNOWN])
-        mask[inner.within(window)] = indices
+        mask[inner.slices_in(window)] = indices
         return PixelClasses(mask)
 
     def check(self, windows: Iterable[Window]) -> None:
@@ -100,7 +96,7 @@ class RasterLabels:
             source = (
                 open_dataset(self.path)
                 if self.grid is None
-                else warped(self.path, self.grid, self.outside)
+                else open_warped_nearest(self.path, self.grid, self.outside)
             )
             raw: NDArray[Any] = source.read(1, window=where)
         return raw
@@ -137,7 +133,7 @@ def open_raster_labels(
     A file with the scene's grid, or without georeference, is taken pixel by pixel and must have
     the scene's size; one on another grid is reprojected. Raises `GeotuneError` otherwise.
     """
-    handle = open_dataset(path, anew=True)
+    handle = open_dataset(path, reopen=True)
     colours = _in_colours(path, raster, values, handle)
     grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
     if grid is not None and colours:
@@ -176,71 +172,6 @@ def _in_colours(
         "of a mask in colours (red, green, blue of uint8) say which colour is which class with "
         "data.class_values, as in water: 0x0000FF"
     )
-
-
-def align_to_grid(
-    path: Path, raster: RasterSource, handle: DatasetReader, *, by_pixel: bool = False
-) -> tuple[Grid | None, bool, list[str]]:
-    """How a label raster lies on a scene: the scene's grid where it has to be brought to it.
-
-    Also gives whether any of it lies in the scene, and what a user should know. Raises
-    `GeotuneError` where the two cannot be brought together.
-    """
-    if handle.crs is not None and raster.crs is None and not by_pixel:
-        raise GeotuneError(
-            f"{raster.path}: has no CRS, but its labels {path} have one ({handle.crs}); "
-            "give the scene a CRS (gdal_edit.py -a_srs) or use labels without one"
-        )
-    grid: Grid | None = None
-    overlaps = True
-    notes: list[str] = []
-    if not by_pixel and raster.georeferenced and _georeferenced(handle):
-        assert raster.crs is not None
-        if not _same_grid(raster, handle):
-            grid = (raster.crs, raster.transform, raster.shape)
-            overlaps = _overlap(path, raster, handle)
-            notes.append(f"{path}: is on another grid than {raster.path}; reprojected to it")
-    if grid is None and handle.shape != raster.shape:
-        raise GeotuneError(
-            f"{path}: is {handle.height}x{handle.width} pixels, but its image {raster.path} is "
-            f"{raster.shape[0]}x{raster.shape[1]}; the two must have one size"
-        )
-    return grid, overlaps, notes
-
-
-def _georeferenced(handle: DatasetReader) -> bool:
-    return handle.crs is not None and handle.transform != Affine.identity()
-
-
-def _same_grid(raster: RasterSource, handle: DatasetReader) -> bool:
-    if raster.crs != handle.crs:
-        return False
-    height, width = raster.shape
-    cols, rows = np.array([0.0, width, 0, width]), np.array([0.0, 0, height, height])
-    there = apply_affine(~handle.transform, *apply_affine(raster.transform, cols, rows))
-    return bool(np.hypot(there[0] - cols, there[1] - rows).max() < GRID_TOLERANCE)
-
-
-def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
-    """Whether any of the scene lies in the label file, on a coarse net of points.
-
-    Raises `GeotuneError` for a scene that lies nowhere in the label file's CRS.
-    """
-    height, width = raster.shape
-    cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
-    xs, ys = apply_affine(raster.transform, cols.ravel(), rows.ravel())
-    assert raster.crs is not None and handle.crs is not None
-    # what the other CRS cannot express becomes infinite
-    xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
-    if not (np.isfinite(xs) & np.isfinite(ys)).any():
-        raise GeotuneError(
-            f"{raster.path}: lies where the CRS of its labels {path} ({handle.crs}) has no place; "
-            f"look whether its coordinates are in the CRS that it states ({raster.crs})"
-        )
-    with np.errstate(invalid="ignore"):
-        cols, rows = apply_affine(~handle.transform, xs, ys)
-    inside = (cols > 0) & (cols < handle.width) & (rows > 0) & (rows < handle.height)
-    return bool(inside.any())
 
 
 def _unused(dtype: str, values: ClassMapping) -> float:

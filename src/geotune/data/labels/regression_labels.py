@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
-from geotune.data.labels.base import is_vector
-from geotune.data.labels.raster_labels import align_to_grid
 from geotune.data.labels.targets import PixelValues
+from geotune.data.labels.vector_io import is_vector
+from geotune.data.raster.align import align_to_grid
 from geotune.data.raster.io import Grid, open_dataset, open_warped, raster_errors
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
@@ -62,7 +62,7 @@ class ValueLabels:
                     f"{col + inner.col} of the scene; where it means no label make it the nodata "
                     "value or NaN"
                 )
-            values[inner.within(window)] = found
+            values[inner.slices_in(window)] = found
         return PixelValues(values)
 
     def check(self, windows: Iterable[Window]) -> None:
@@ -96,7 +96,7 @@ def open_value_labels(
     """
     if is_vector(path):
         raise GeotuneError(f"{path}: is a vector file; a number for each pixel comes from a raster")
-    handle = open_dataset(path, anew=True)
+    handle = open_dataset(path, reopen=True)
     if band > handle.count:
         raise GeotuneError(f"{path}: has {handle.count} bands, but data.label_band is {band}")
     if handle.dtypes[band - 1].startswith("complex"):

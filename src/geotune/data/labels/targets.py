@@ -1,4 +1,4 @@
-"""What a window is learnt as: the kinds of `geotune.types.Target`."""
+"""Targets: what a model is trained to predict for a window (`geotune.types.Target`)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from geotune.data.augment import turn
+from geotune.data.raster.orientation import orient
 from geotune.data.raster.warp import Shape, warp_bilinear, warp_counts, warp_nearest
 from geotune.types import IGNORE
 
-if TYPE_CHECKING:  # reading and checking data needs no torch
+if TYPE_CHECKING:  # torch is slow to import, and not needed to read and check data
     from torch import Tensor
 
-NONE = np.zeros(0, dtype=np.float32)
-ONCE = np.zeros(1, dtype=np.int64)
-"""The first pixel, which stands for the image."""
+NO_VALUES = np.zeros(0, dtype=np.float32)
+FIRST_PIXEL = np.zeros(1, dtype=np.int64)
+"""The position of an image-level class."""
 
 
 @dataclass(frozen=True)
 class PixelClasses:
-    """A class for every pixel.
+    """A class per pixel.
 
     Attributes:
         mask: `(H, W)` uint8 class indices, `IGNORE` where there is no label or no data.
@@ -33,36 +33,36 @@ class PixelClasses:
     mask: NDArray[np.uint8]
 
     @property
-    def learnable(self) -> bool:
+    def has_labels(self) -> bool:
         """Whether any pixel has a label."""
         return bool(self.mask.min() < IGNORE)
 
-    def shown(self, valid: NDArray[np.bool_]) -> Self:
-        """With `IGNORE` where the image has no data."""
+    def masked(self, valid: NDArray[np.bool_]) -> Self:
+        """Set pixels that are not `valid` to `IGNORE`."""
         return self if valid.all() else type(self)(np.where(valid, self.mask, np.uint8(IGNORE)))
 
-    def turned(self, way: int) -> Self:
-        """Laid one of the eight ways."""
-        return type(self)(turn(self.mask, way))
+    def rotate90_flip(self, orientation: int) -> Self:
+        """Bring the mask into one of the eight orientations."""
+        return type(self)(orient(self.mask, orientation))
 
-    def placed(self, to: Affine, shape: Shape) -> Self:
-        """Each pixel of the class of the nearest."""
-        return type(self)(warp_nearest(self.mask, to, shape, outside=IGNORE))
+    def warp(self, transform: Affine, shape: Shape) -> Self:
+        """Warp by nearest neighbour."""
+        return type(self)(warp_nearest(self.mask, transform, shape, fill=IGNORE))
 
-    def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Pixels with a label."""
+    def label_mask(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The `valid` pixels with a label."""
         labelled: NDArray[np.bool_] = (self.mask != IGNORE) & valid
         return labelled
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The pixels of each class."""
         counts = np.bincount(self.mask.ravel(), minlength=IGNORE + 1)
         for index in np.flatnonzero(counts[:IGNORE]):
             yield int(index), np.flatnonzero(self.mask == index)
 
-    def numbers(self) -> NDArray[np.float32]:
-        """None: classes are no numbers."""
-        return NONE
+    def regression_values(self) -> NDArray[np.float32]:
+        """None: classes are not standardised."""
+        return NO_VALUES
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Tensor:
@@ -74,7 +74,7 @@ class PixelClasses:
 
 @dataclass(frozen=True)
 class PixelValues:
-    """A number for every pixel.
+    """A number per pixel.
 
     Attributes:
         values: `(H, W)` float32, NaN where there is no label or no data.
@@ -83,40 +83,40 @@ class PixelValues:
     values: NDArray[np.float32]
 
     @property
-    def learnable(self) -> bool:
+    def has_labels(self) -> bool:
         """Whether any pixel has a label."""
         return bool((~np.isnan(self.values)).any())
 
-    def shown(self, valid: NDArray[np.bool_]) -> Self:
-        """With NaN where the image has no data."""
+    def masked(self, valid: NDArray[np.bool_]) -> Self:
+        """Set pixels that are not `valid` to NaN."""
         return replace(self, values=np.where(valid, self.values, np.float32(np.nan)))
 
-    def turned(self, way: int) -> Self:
-        """Laid one of the eight ways."""
-        return replace(self, values=turn(self.values, way))
+    def rotate90_flip(self, orientation: int) -> Self:
+        """Bring the values into one of the eight orientations."""
+        return replace(self, values=orient(self.values, orientation))
 
-    def placed(self, to: Affine, shape: Shape) -> Self:
-        """Blended from the nearest pixels."""
-        return replace(self, values=warp_bilinear(self.values, to, shape))
+    def warp(self, transform: Affine, shape: Shape) -> Self:
+        """Warp with bilinear interpolation."""
+        return replace(self, values=warp_bilinear(self.values, transform, shape))
 
-    def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Pixels with a label."""
+    def label_mask(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The `valid` pixels with a label."""
         labelled: NDArray[np.bool_] = ~np.isnan(self.values) & valid
         return labelled
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """The pixels with a label, as those of the one thing that is measured."""
-        where = np.flatnonzero(~np.isnan(self.values))
-        if where.size:
-            yield 0, where
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The pixels with a label, as class 0."""
+        positions = np.flatnonzero(~np.isnan(self.values))
+        if positions.size:
+            yield 0, positions
 
-    def numbers(self) -> NDArray[np.float32]:
-        """Those of the pixels with a label."""
+    def regression_values(self) -> NDArray[np.float32]:
+        """The values of the pixels with a label."""
         return self.values[~np.isnan(self.values)]
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Tensor:
-        """Numbers `(B, H, W)`, float32."""
+        """Values `(B, H, W)`, float32."""
         import torch
 
         return torch.from_numpy(np.stack([target.values for target in targets]))
@@ -124,84 +124,85 @@ class PixelValues:
 
 @dataclass(frozen=True)
 class ObjectDensity(PixelValues):
-    """Objects a pixel, of which the sum is their number.
+    """Objects per pixel; they sum to the number of objects.
 
     Attributes:
-        places: `(H, W)` int64, how many objects stand in each pixel.
+        counts: `(H, W)` int64, how many objects have their point in each pixel.
     """
 
-    places: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
-    def shown(self, valid: NDArray[np.bool_]) -> Self:
-        """Without what lies where the image has no data."""
-        return replace(super().shown(valid), places=np.where(valid, self.places, 0))
+    def masked(self, valid: NDArray[np.bool_]) -> Self:
+        """Remove density and objects from pixels that are not `valid`."""
+        return replace(super().masked(valid), counts=np.where(valid, self.counts, 0))
 
-    def turned(self, way: int) -> Self:
-        """Laid one of the eight ways."""
-        return replace(super().turned(way), places=turn(self.places, way))
+    def rotate90_flip(self, orientation: int) -> Self:
+        """Bring values and counts into one of the eight orientations."""
+        turned = super().rotate90_flip(orientation)
+        return replace(turned, counts=orient(self.counts, orientation))
 
-    def placed(self, to: Affine, shape: Shape) -> Self:
-        """As many objects on the same ground: where a pixel covers more of it, more of them."""
-        moved = super().placed(to, shape)
-        values = moved.values / np.float32(abs(to.determinant))
-        return replace(moved, values=values, places=warp_counts(self.places, to, shape))
+    def warp(self, transform: Affine, shape: Shape) -> Self:
+        """Warp, keeping the number of objects on the same ground."""
+        warped = super().warp(transform, shape)
+        values = warped.values / np.float32(abs(transform.determinant))
+        return replace(warped, values=values, counts=warp_counts(self.counts, transform, shape))
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """The objects, each as often as it is there."""
-        flat = self.places.ravel()
-        where = np.flatnonzero(flat)
-        if where.size:
-            yield 0, np.repeat(where, flat[where])
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The pixel of each object, repeated if it holds several."""
+        flat = self.counts.ravel()
+        positions = np.flatnonzero(flat)
+        if positions.size:
+            yield 0, np.repeat(positions, flat[positions])
 
 
 @dataclass(frozen=True)
-class _WholeImage:
-    """What is said of an image as a whole: how it lies changes nothing.
+class _ImageTarget:
+    """An image-level label: flips, rotations and warps do not change it.
 
     Attributes:
-        seen: whether the image has any data.
+        has_data: whether the image has any data.
     """
 
-    seen: bool = field(default=True, kw_only=True)
+    has_data: bool = field(default=True, kw_only=True)
 
     @property
-    def learnable(self) -> bool:
-        """Whether there is an image."""
-        return self.seen
+    def has_labels(self) -> bool:
+        """Whether the image has data."""
+        return self.has_data
 
-    def shown(self, valid: NDArray[np.bool_]) -> Self:
-        """As it is, unless nothing of the image has data."""
-        return self if valid.any() else replace(self, seen=False)
+    def masked(self, valid: NDArray[np.bool_]) -> Self:
+        """The same label, unless no pixel is `valid`."""
+        return self if valid.any() else replace(self, has_data=False)
 
-    def turned(self, way: int) -> Self:
-        """As it is."""
-        del way
+    def rotate90_flip(self, orientation: int) -> Self:
+        """The same label."""
+        del orientation
         return self
 
-    def placed(self, to: Affine, shape: Shape) -> Self:
-        """As it is."""
-        del to, shape
+    def warp(self, transform: Affine, shape: Shape) -> Self:
+        """The same label."""
+        del transform, shape
         return self
 
-    def labelled(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """All pixels with data."""
+    def label_mask(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """All `valid` pixels."""
         return valid
 
 
 @dataclass(frozen=True)
-class ImageClass(_WholeImage):
-    """A class for the image: its index."""
+class ImageClass(_ImageTarget):
+    """The class of the image, by index."""
 
     index: int
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """The image, once."""
-        if self.seen:
-            yield self.index, ONCE
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The class, once."""
+        if self.has_data:
+            yield self.index, FIRST_PIXEL
 
-    def numbers(self) -> NDArray[np.float32]:
-        """None: classes are no numbers."""
-        return NONE
+    def regression_values(self) -> NDArray[np.float32]:
+        """None: classes are not standardised."""
+        return NO_VALUES
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Tensor:
@@ -212,23 +213,23 @@ class ImageClass(_WholeImage):
 
 
 @dataclass(frozen=True)
-class ImageClasses(_WholeImage):
-    """Any number of classes for the image.
+class ImageClasses(_ImageTarget):
+    """Any number of classes per image (multi-label).
 
     Attributes:
-        present: of each class whether the image has it, `(K,)`.
+        present: `(K,)`, whether the image has each class.
     """
 
     present: NDArray[np.bool_]
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """The image, once for each of its classes."""
-        for index in np.flatnonzero(self.present & self.seen):
-            yield int(index), ONCE
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Each class of the image, once."""
+        for index in np.flatnonzero(self.present & self.has_data):
+            yield int(index), FIRST_PIXEL
 
-    def numbers(self) -> NDArray[np.float32]:
-        """None: classes are no numbers."""
-        return NONE
+    def regression_values(self) -> NDArray[np.float32]:
+        """None: classes are not standardised."""
+        return NO_VALUES
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Tensor:
@@ -239,23 +240,23 @@ class ImageClasses(_WholeImage):
 
 
 @dataclass(frozen=True)
-class ImageValue(_WholeImage):
-    """A number for the image."""
+class ImageValue(_ImageTarget):
+    """A number per image."""
 
     value: float
 
-    def marks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """The image, once."""
-        if self.seen:
-            yield 0, ONCE
+    def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The image, once, as class 0."""
+        if self.has_data:
+            yield 0, FIRST_PIXEL
 
-    def numbers(self) -> NDArray[np.float32]:
-        """The one."""
-        return np.array([self.value] if self.seen else [], dtype=np.float32)
+    def regression_values(self) -> NDArray[np.float32]:
+        """The value."""
+        return np.array([self.value] if self.has_data else [], dtype=np.float32)
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Tensor:
-        """Numbers `(B,)`, float32."""
+        """Values `(B,)`, float32."""
         import torch
 
         return torch.tensor([target.value for target in targets], dtype=torch.float32)

@@ -24,7 +24,13 @@ from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 CLASS_FIELDS = ("class", "label", "classname")
+VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet", ".kml", ".gml")
 Shapes = NDArray[np.object_]
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a file's name says that it holds vector labels."""
+    return path.suffix.lower() in VECTOR_SUFFIXES
 
 
 def read_frame(path: Path) -> geopandas.GeoDataFrame:

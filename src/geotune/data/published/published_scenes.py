@@ -9,8 +9,8 @@ from pathlib import Path
 from geotune.data.annotations.annotated_scenes import scenes_of
 from geotune.data.annotations.annotation_options import Options
 from geotune.data.issues import ErrorCollector
-from geotune.data.labels.base import open_labels
 from geotune.data.labels.image_labels import ImageLabels
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.targets import ImageClass
 from geotune.data.published.missing import absent
 from geotune.data.published.samples import Sample, find_samples, label_of
@@ -65,7 +65,7 @@ def open_named(
     faults = faults or ErrorCollector()
     opened: Opened = []
     for sample in samples:
-        with faults.of(sample.name, first_file(sample.files)):
+        with faults.catch(sample.name, first_file(sample.files)):
             opened.append((sample, _raster(about, sample, bands)))
     if about.task == "detect":
         scenes = _objects(about, root, opened, classes, options or Options(), faults)
@@ -75,7 +75,7 @@ def open_named(
         scenes = _masks(about, root, opened, classes, ignore_values, faults)
     by_name = {sample.name: sample for sample in samples}
     return [
-        replace(scene, group=by_name[scene.name].region, part=by_name[scene.name].part)
+        replace(scene, group=by_name[scene.name].region, split=by_name[scene.name].part)
         for scene in scenes
     ]
 
@@ -102,7 +102,7 @@ def _masks(
     own = {name: list(about.values.get(name, [i])) for i, name in enumerate(about.classes)}
     scenes = []
     for sample, raster in opened:
-        with faults.of(sample.name, raster.path):
+        with faults.catch(sample.name, raster.path):
             labels = open_labels(
                 label_of(about, root, sample),
                 raster,

@@ -62,7 +62,7 @@ def split_published(
 ) -> Splits:
     """The parts of scenes that say theirs by the split `name`; their groups are their regions."""
     del name, gone  # by it they were opened, and those that cannot be used are not among them
-    return {part: [scene for scene in scenes if scene.part == part] for part in PARTS}
+    return {part: [scene for scene in scenes if scene.split == part] for part in PARTS}
 
 
 def packaged(said: PackagedSplit) -> dict[str, Place]:

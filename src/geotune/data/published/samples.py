@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geotune.data.published.missing import absent
 from geotune.data.published.published_split import Place, division
-from geotune.data.raster.io import file_of, layers
+from geotune.data.raster.io import disk_path, hdf5_layers
 from geotune.data.scenes.patterns import fields_of, find
 from geotune.datasets.base import DatasetInfo, FolderSplit
 from geotune.errors import GeotuneError
@@ -94,7 +94,7 @@ def label_of(about: DatasetInfo, root: Path, sample: Sample, *, oriented: bool =
     patterns = (oriented and about.oriented_labels) or about.labels
     files = [root / p.format(**sample.fields) for p in patterns if _names(p) <= set(sample.fields)]
     for file in files:
-        if file_of(file).is_file():
+        if disk_path(file).is_file():
             return file
     raise absent(about, root, f"{sample.name} has no label file {files[0].relative_to(root)}")
 
@@ -178,7 +178,7 @@ def _layers(about: DatasetInfo, path: Path, bands: Sequence[str]) -> Files:
     """The bands in a file that holds each as a layer, else the file itself."""
     if not about.layers:
         return path
-    there = layers(path)
+    there = hdf5_layers(path)
     found: dict[str, Path] = {}
     for band in bands:
         start = about.layers[band]

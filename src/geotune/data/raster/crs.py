@@ -1,28 +1,45 @@
-"""From one coordinate reference system to another."""
+"""Coordinate reference systems: transformations between them, and the size of a pixel."""
 
 from __future__ import annotations
 
 import functools
+import math
 
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+from rasterio.transform import Affine
 
 from geotune.errors import GeotuneError
 
-DEGREES = CRS.from_epsg(4326)
+WGS84 = CRS.from_epsg(4326)
+
+METRES_PER_DEGREE = 111_320.0
+"""Along a meridian, and along the equator."""
 
 
 @functools.lru_cache(maxsize=256)
 def transformer(source: CRS, target: CRS) -> Transformer:
-    """Between two systems, x before y; what the target cannot express becomes infinite.
+    """Transformer with x before y; coordinates that `target` cannot express become infinite.
 
-    Raises `GeotuneError` where there is no way from one to the other.
+    Raises `GeotuneError` if there is no transformation between the two.
     """
     try:
         return Transformer.from_crs(source.to_wkt(), target.to_wkt(), always_xy=True)
     except ProjError as error:
         raise GeotuneError(
-            f"there is no way from the CRS {source} to {target} ({error}); write into the files "
-            "which CRS their coordinates are in"
+            f"no transformation from the CRS {source} to {target} ({error}); correct the CRS of "
+            "the files",
+            code="crs-incompatible",
         ) from error
+
+
+def metres_per_pixel(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
+    """The side of a pixel at the centre of a raster; None without georeference."""
+    if crs is None or transform == Affine.identity():
+        return None
+    side = math.sqrt(abs(transform.a * transform.e - transform.b * transform.d))
+    if crs.is_geographic:
+        _, latitude = transform @ (shape[1] / 2, shape[0] / 2)
+        return side * METRES_PER_DEGREE * math.sqrt(max(math.cos(math.radians(latitude)), 0.01))
+    return side * float(crs.linear_units_factor[1])

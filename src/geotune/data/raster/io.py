@@ -1,7 +1,7 @@
-"""Open raster files: one handle a file, thread and process, the least used closed first.
+"""Pool of open raster files: one handle per file, thread and process, least recently used closed.
 
-GDAL handles may neither cross a fork nor be shared by threads, so nothing that a dataset keeps
-holds one: every read asks here by path.
+GDAL handles must not cross a fork or be shared between threads, so datasets never store one:
+every read looks its handle up here by path.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from rasterio.vrt import WarpedVRT
 
 from geotune.errors import GeotuneError
 
-MAX_OPEN = 128
-"""Open files a thread; systems allow a process 256 and more."""
+MAX_OPEN_FILES = 128
+"""Open files per thread; operating systems allow at least 256 per process."""
 
-DENSEST = 10_000
-"""Bytes of pixels that a byte of a file stands for at most; what claims more is damaged."""
+MAX_COMPRESSION = 10_000
+"""Maximum bytes of pixels per byte of file; a header that claims more is damaged."""
 
-LEAST_CLAIM = 2**20
-"""Bytes of pixels that any file may claim."""
+MIN_CHECKED_BYTES = 2**20
+"""Rasters with fewer bytes of pixels are not checked against their file size."""
 
 HDF5 = ".hdf5"
-"""Files of this suffix hold layers, each a raster."""
+"""Suffix of files that hold layers, each of them a raster."""
 
 Grid = tuple[CRS, Affine, tuple[int, int]]
 """CRS, transform and shape (H, W) of a raster."""
 
-quiet = threading.Lock()
-"""Held where rasterio silences warnings: it does so for the whole process, not for the thread."""
+warnings_lock = threading.Lock()
+"""Hold it where rasterio silences warnings, which it does for the whole process."""
 
 
 class _Handles(threading.local):
@@ -64,44 +64,48 @@ _handles = _Handles()
 
 
 @contextmanager
-def raster_errors(path: Path, doing: str = "read") -> Iterator[None]:
-    """Turn rasterio's errors about `path` into a `GeotuneError` that names it."""
+def raster_errors(path: Path, action: str = "read") -> Iterator[None]:
+    """Turn rasterio's errors about `path` into a `GeotuneError`."""
     try:
         yield
     except RasterioError as error:
-        if not file_of(path).exists():
-            raise GeotuneError(f"{path}: there is no such file; mend the path") from error
+        if not disk_path(path).exists():
+            raise GeotuneError(
+                f"{path}: file not found; check the path", code="file-missing", file=path
+            ) from error
         reason = str(error.__cause__ or error)
         raise GeotuneError(
-            f"{path}: cannot be {doing} as a raster ({reason}); it may be truncated or of "
-            "another kind: fetch or write it anew"
+            f"{path}: cannot be {action} as a raster ({reason}); it may be truncated or in another "
+            "format: download or write it again",
+            code="file-unreadable",
+            file=path,
         ) from error
 
 
-def open_dataset(path: Path, *, anew: bool = False) -> DatasetReader:
-    """The open file at `path`; with `anew` as it is now, not as it was when last opened.
+def open_dataset(path: Path, *, reopen: bool = False) -> DatasetReader:
+    """Open the raster at `path`, or return the open handle unless `reopen`.
 
-    Raises `GeotuneError` if it is missing or no raster.
+    Raises `GeotuneError` if it is missing or not a raster.
     """
-    found = None if anew else _cached(path)
-    if found is None:
-        found = _keep(path, _open(path))
-    assert isinstance(found, DatasetReader)
-    return found
+    handle = None if reopen else _cached(path)
+    if handle is None:
+        handle = _keep(path, _open(path))
+    assert isinstance(handle, DatasetReader)
+    return handle
 
 
-def warped(path: Path, grid: Grid, outside: float) -> WarpedVRT:
-    """The first band of `path` on another grid, by nearest pixel; `outside` where it has none."""
-    # a value that no class has: the file's own nodata may be a class
-    options = {"resampling": Resampling.nearest, "src_nodata": outside, "nodata": outside}
+def open_warped_nearest(path: Path, grid: Grid, fill: float) -> WarpedVRT:
+    """Open `path` resampled to `grid` by nearest neighbour; `fill` where it has no pixel."""
+    # `fill` is a value that no class has: the file's own nodata may be a class
+    options = {"resampling": Resampling.nearest, "src_nodata": fill, "nodata": fill}
     return _warped(path, grid, options)
 
 
 def open_warped(path: Path, grid: Grid, nodata: float | None, *, masked: bool = False) -> WarpedVRT:
-    """The bands of `path` on another grid as float32, bilinearly; NaN where there is no data.
+    """Open `path` resampled bilinearly to `grid` as float32; NaN where there is no data.
 
-    Pixels without data do not weigh in; where the grid is coarser, what a pixel covers is averaged.
-    `masked`: the file's own mask says where there is none.
+    Pixels without data have no weight. On a coarser grid, pixels are averages.
+    With `masked`, the file's mask replaces `nodata`.
     """
     options: dict[str, Any] = {
         "resampling": Resampling.bilinear,
@@ -115,77 +119,79 @@ def open_warped(path: Path, grid: Grid, nodata: float | None, *, masked: bool = 
 
 def _warped(path: Path, grid: Grid, options: dict[str, Any]) -> WarpedVRT:
     key = (path, grid, str(options))
-    found = _cached(key)
-    if found is None:
+    handle = _cached(key)
+    if handle is None:
         crs, transform, (height, width) = grid
         source = _open(path)
-        with raster_errors(path, "reprojected"), quiet:
+        with raster_errors(path, "reprojected"), warnings_lock:
             vrt = WarpedVRT(
                 source, crs=crs, transform=transform, height=height, width=width, **options
             )
-        found = _keep(key, vrt)
-    assert isinstance(found, WarpedVRT)
-    return found
+        handle = _keep(key, vrt)
+    assert isinstance(handle, WarpedVRT)
+    return handle
 
 
 def _open(path: Path) -> DatasetReader:
     with (
         raster_errors(path, "opened"),
-        quiet,
+        warnings_lock,
         warnings.catch_warnings(),
-        # a folder of thousands of chips would be listed anew for every file
+        # else GDAL lists a folder of thousands of chips for every file in it
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        handle = rasterio.open(_address(path), sharing=False)
-    if handle.driver != "VRT":  # which stands for other files
-        _plausible(path, handle)
+        handle = rasterio.open(_gdal_name(path), sharing=False)
+    if handle.driver != "VRT":  # a VRT refers to other files
+        _check_size(path, handle)
     return handle
 
 
-def _plausible(path: Path, handle: DatasetReader) -> None:
-    """Raise `GeotuneError` for more pixels than a file of its size can hold.
+def _check_size(path: Path, handle: DatasetReader) -> None:
+    """Raise `GeotuneError` if the header claims more pixels than the file can hold.
 
-    Memory is made for them before the first is read.
+    GDAL would allocate memory for them before reading the first.
     """
-    bytes_a_pixel = sum(np.dtype(dtype).itemsize for dtype in handle.dtypes)
-    claimed, held = handle.width * handle.height * bytes_a_pixel, file_of(path).stat().st_size
-    if claimed > max(LEAST_CLAIM, DENSEST * held):
+    bytes_per_pixel = sum(np.dtype(dtype).itemsize for dtype in handle.dtypes)
+    claimed = handle.width * handle.height * bytes_per_pixel
+    file_bytes = disk_path(path).stat().st_size
+    if claimed > max(MIN_CHECKED_BYTES, MAX_COMPRESSION * file_bytes):
         raise GeotuneError(
-            f"{path}: says it has {handle.height}x{handle.width} pixels of {handle.count} bands, "
-            f"{claimed / 1e9:,.1f} GB, but is {held:,} bytes long; it is damaged or truncated: "
-            "fetch or write it anew"
+            f"{path}: its header claims {handle.height}x{handle.width} pixels in {handle.count} "
+            f"bands, {claimed / 1e9:,.1f} GB, but the file has {file_bytes:,} bytes; it is damaged "
+            "or truncated: download or write it again",
+            code="file-unreadable",
+            file=path,
         )
 
 
-def layers(path: Path) -> list[str]:
-    """Names of an HDF5 file's layers; each is opened by `path / name`."""
+def hdf5_layers(path: Path) -> list[str]:
+    """List the layers of an HDF5 file; open one as `path / name`."""
     with raster_errors(path, "opened"), rasterio.open(path) as file:
         return [name.rpartition("://")[2] for name in file.subdatasets]
 
 
-def file_of(path: Path) -> Path:
-    """The file on the disk: of a layer in an HDF5 file that file."""
+def disk_path(path: Path) -> Path:
+    """The file on disk: for a layer of an HDF5 file, that file."""
     return path.parent if path.parent.suffix == HDF5 else path
 
 
-def _address(path: Path) -> str | Path:
-    """How GDAL calls it."""
+def _gdal_name(path: Path) -> str | Path:
     return f'HDF5:"{path.parent}"://{path.name}' if path.parent.suffix == HDF5 else path
 
 
 def _cached(key: object) -> DatasetReader | WarpedVRT | None:
     handles = _handles.of_this_process()
-    found = handles.get(key)
-    if found is not None:
+    handle = handles.get(key)
+    if handle is not None:
         handles.move_to_end(key)
-    return found
+    return handle
 
 
-def _keep(key: object, found: DatasetReader | WarpedVRT) -> DatasetReader | WarpedVRT:
+def _keep(key: object, handle: DatasetReader | WarpedVRT) -> DatasetReader | WarpedVRT:
     handles = _handles.of_this_process()
-    handles[key] = found
-    if len(handles) > MAX_OPEN:
+    handles[key] = handle
+    if len(handles) > MAX_OPEN_FILES:
         _, oldest = handles.popitem(last=False)
         oldest.close()
-    return found
+    return handle

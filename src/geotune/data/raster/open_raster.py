@@ -1,4 +1,4 @@
-"""Opening scenes: one multi-band file, or one for each band, date or modality."""
+"""Opening the image of a scene: one multi-band file, or one file per band, date or modality."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine
 
 from geotune.data.raster.io import open_dataset
-from geotune.data.raster.metadata import date_of, wavelength_of
-from geotune.data.raster.resample import at_resolution
+from geotune.data.raster.resample import at_resolution, check_grids, on_one_grid
 from geotune.data.raster.source import BandFile, RasterSource
-from geotune.data.raster.stack import on_one_grid, stack_dates, stack_modalities
+from geotune.data.raster.stack import stack_dates, stack_modalities
+from geotune.data.raster.tags import acquisition_date, band_wavelength_um
 from geotune.errors import GeotuneError
 
 
@@ -24,11 +23,11 @@ class ByDate(dict[date, Path | dict[str, Path]]):
 
 
 class ByModality(dict[str, Path | dict[str, Path] | ByDate]):
-    """The files of a scene of several modalities, by the name that the backbone gives them."""
+    """The files of a scene of several modalities, by the backbone's names for them."""
 
 
 Files = Path | dict[str, Path] | ByDate | ByModality
-"""A multi-band file, or the file of each band; or those by date, or by modality."""
+"""A multi-band file or a file per band, perhaps by date or by modality."""
 
 
 def open_raster(
@@ -39,20 +38,20 @@ def open_raster(
     nodata: float | None = None,
     resolution: float | None = None,
 ) -> RasterSource:
-    """Open a scene.
+    """Open the image of a scene.
 
     Args:
-        files: one multi-band file, or a file of one band for each band name; or such by date, or
-            by modality.
-        bands: names of a file's bands in file order, where the file does not say; by modality
-            where there are several.
-        wanted_bands: what to read, in this order; by default all.
-        nodata: the value without data, where the file does not say.
-        resolution: metres a pixel, to which images, and files of one scene on other grids, are
-            brought; by default they are taken as they are.
+        files: a multi-band file, or a single-band file per band name; or these by date, or by
+            modality.
+        bands: names of a file's bands in file order, if the file does not name them; by modality
+            if there are several.
+        wanted_bands: the bands to read, in this order; by default all.
+        nodata: the nodata value, if the file does not state it.
+        resolution: ground sampling distance in metres to resample to, which also brings files of
+            one scene to one grid; by default pixels are read unchanged.
 
-    Raises `GeotuneError` for a file that is missing or no raster, for bands that it does not
-    have, and for files of one scene that do not lie on one grid.
+    Raises `GeotuneError` for a file that is missing or not a raster, a missing band, and files of
+    one scene on different grids.
     """
     source = _open(files, bands, wanted_bands, nodata, resolution)
     return source if wanted_bands is None else source.select(wanted_bands)
@@ -67,15 +66,18 @@ def _open(
 ) -> RasterSource:
     regrid = resolution is not None
     if isinstance(files, ByModality):
-        named = bands if isinstance(bands, Mapping) else dict.fromkeys(files, bands)
+        by_modality = bands if isinstance(bands, Mapping) else dict.fromkeys(files, bands)
         sources = {}
         for name, each in files.items():
-            # which of the wanted bands are this modality's shows when all are open
-            sources[name] = _open(each, named.get(name), None, nodata, resolution)
+            # the wanted bands are selected after stacking, which may rename them
+            sources[name] = _open(each, by_modality.get(name), None, nodata, resolution)
         return stack_modalities(sources, regrid=regrid)
     if isinstance(bands, Mapping):
         raise GeotuneError(
-            "data.bands: is given by modality, but data.scenes is not; give both so, or neither"
+            "data.bands: is given by modality, but data.scenes is not; give both by modality, or "
+            "neither",
+            code="recipe-invalid",
+            key="data.bands",
         )
     if isinstance(files, ByDate):
         return stack_dates(
@@ -88,62 +90,78 @@ def _open(
     names = list(wanted or files)
     missing = [name for name in names if name not in files]
     if missing:
-        found = next(iter(files.values()), Path())
+        folder = next(iter(files.values()), Path()).parent
         raise GeotuneError(
-            f"{found.parent}: there is no file for band {', '.join(missing)}; "
-            f"there is one for {', '.join(files) or 'none'}"
+            f"{folder}: no file for band {', '.join(missing)}; "
+            f"found files for {', '.join(files) or 'none'}",
+            code="band-missing",
+            key="backbone.bands",
+            file=folder,
         )
     opened = [_open_band(files[name], name, nodata) for name in names]
     if resolution is not None:
         opened[0] = at_resolution(opened[0], resolution)
-    return _join(on_one_grid(opened, regrid=True) if regrid else opened)
+        opened = on_one_grid(opened, regrid=True)
+    return _join_bands(opened)
 
 
 def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) -> RasterSource:
-    handle = open_dataset(path, anew=True)
-    described = [text or None for text in handle.descriptions]
-    if any(kind.startswith("complex") for kind in handle.dtypes):
-        raise GeotuneError(f"{path}: has complex values; expected integers or floats")
-    if bands is not None:
-        if len(bands) != handle.count:
-            raise GeotuneError(
-                f"{path}: has {handle.count} bands, but data.bands names {len(bands)} "
-                f"({', '.join(bands)}); name every band in file order"
-            )
-        if all(described) and set(described) == set(bands) and described != list(bands):
-            raise GeotuneError(
-                f"{path}: says its bands are {', '.join(map(str, described))}, data.bands says "
-                f"{', '.join(bands)}: the same names in another order; drop data.bands"
-            )
-    names = list(bands or (text or f"band{i}" for i, text in enumerate(described, 1)))
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    handle = open_dataset(path, reopen=True)
+    if any(dtype.startswith("complex") for dtype in handle.dtypes):
         raise GeotuneError(
-            f"{path}: more than one band is called {', '.join(twice)}; "
-            "give each its own name with data.bands"
+            f"{path}: has complex values; expected integers or floats",
+            code="raster-dtype",
+            file=path,
         )
-    places = [
+    names = _band_names(path, handle, bands)
+    files = [
         BandFile(path, i, nodata if own is None else own, _has_mask(handle, i))
         for i, own in enumerate(handle.nodatavals, 1)
     ]
     return RasterSource(
         bands=tuple(names),
-        band_files=tuple(places),
-        named=bands is not None or any(described),
-        shape=handle.shape,
+        band_files=tuple(files),
+        named=bands is not None or any(handle.descriptions),
+        grid_shape=handle.shape,
         crs=handle.crs,
         transform=handle.transform,
-        acquired=date_of(handle, path.name),
+        acquired=acquisition_date(handle, path.name),
         wavelengths={
             name: length
             for i, name in enumerate(names, 1)
-            if (length := wavelength_of(handle, i)) is not None
+            if (length := band_wavelength_um(handle, i)) is not None
         },
     )
 
 
+def _band_names(path: Path, handle: DatasetReader, bands: Sequence[str] | None) -> list[str]:
+    """The names of a file's bands: `bands`, else its descriptions, else band1, band2, ..."""
+    described = [text or None for text in handle.descriptions]
+    problem = None
+    if bands is not None:
+        if len(bands) != handle.count:
+            problem = (
+                f"has {handle.count} bands, but data.bands names {len(bands)} "
+                f"({', '.join(bands)}); name every band in file order"
+            )
+        elif all(described) and set(described) == set(bands) and described != list(bands):
+            problem = (
+                f"its bands are described as {', '.join(map(str, described))}, but data.bands "
+                f"lists them in another order ({', '.join(bands)}); remove data.bands"
+            )
+    names = list(bands or (text or f"band{i}" for i, text in enumerate(described, 1)))
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if problem is None and repeated:
+        problem = (
+            f"several bands are named {', '.join(repeated)}; give each its own name with data.bands"
+        )
+    if problem is not None:
+        raise GeotuneError(f"{path}: {problem}", code="band-names", key="data.bands", file=path)
+    return names
+
+
 def _has_mask(handle: DatasetReader, index: int) -> bool:
-    # An alpha band does not count: GDAL takes the fourth of four byte bands for one, which in
+    # Alpha bands do not count: GDAL takes the fourth of four byte bands for one, which in
     # imagery is near infrared.
     flags = handle.mask_flag_enums[index - 1]
     return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
@@ -153,48 +171,32 @@ def _open_band(path: Path, name: str, nodata: float | None) -> RasterSource:
     source = _open_file(path, None, nodata)
     if len(source.bands) != 1:
         raise GeotuneError(
-            f"{path}: has {len(source.bands)} bands; expected one, for {{band}} stands in the "
-            "path; write * in its place to read all bands of each file"
+            f"{path}: has {len(source.bands)} bands; expected one, as its path contains {{band}}: "
+            "write * instead to read all bands of each file",
+            code="band-names",
+            key="data.scenes",
+            file=path,
         )
     [own] = source.bands
-    lengths = {name: source.wavelengths[own]} if own in source.wavelengths else {}
-    return replace(source, bands=(name,), named=True, wavelengths=lengths)
+    wavelengths = {name: source.wavelengths[own]} if own in source.wavelengths else {}
+    return replace(source, bands=(name,), named=True, wavelengths=wavelengths)
 
 
-def _join(sources: Sequence[RasterSource]) -> RasterSource:
-    """One scene of files that hold one band each, on the grid of the finest.
+def _join_bands(sources: Sequence[RasterSource]) -> RasterSource:
+    """One image of single-band files, on the grid of the finest.
 
-    A coarser file's pixels may be a whole number of the scene's wide, as in Sentinel-2's products.
+    Pixels of a coarser file may span several of the finest, as in Sentinel-2's products.
     """
     first = max(sources, key=lambda source: source.shape)
-    factors = [_factor(first, other) for other in sources]
+    files = []
+    for source in sources:
+        factor = max(1, round(first.shape[0] / source.shape[0]))
+        check_grids(first, source, "bands of one scene", factor=factor)
+        files.append(replace(source.band_files[0], factor=factor))
     return replace(
         first,
         bands=tuple(source.bands[0] for source in sources),
-        band_files=tuple(
-            replace(source.band_files[0], factor=factor)
-            for source, factor in zip(sources, factors, strict=True)
-        ),
+        band_files=tuple(files),
         acquired=next((s.acquired for s in sources if s.acquired is not None), None),
         wavelengths={name: length for s in sources for name, length in s.wavelengths.items()},
     )
-
-
-def _factor(first: RasterSource, other: RasterSource) -> int:
-    """How many pixels of `first` a pixel of `other` is wide.
-
-    Raises `GeotuneError` where that is no whole number, or the two do not cover the same ground.
-    """
-    factor = max(1, round(first.shape[0] / other.shape[0]))
-    finer = other.transform @ Affine.scale(1 / factor)
-    for what, one, two, same in (
-        ("pixels (H, W)", first.shape, other.shape, tuple(factor * n for n in other.shape)),
-        ("CRS", first.crs, other.crs, other.crs),
-        ("transform", tuple(first.transform)[:6], tuple(other.transform)[:6], tuple(finer)[:6]),
-    ):
-        if one != same:
-            raise GeotuneError(
-                f"{first.path} and {other.path}: bands of one scene, but their {what} differ "
-                f"({one} and {two}); bring them to one grid with data.resolution"
-            )
-    return factor

@@ -1,9 +1,9 @@
-"""Bringing images to a stated resolution, or to the grid of another."""
+"""Resampling images to a resolution, or to the grid of another image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pyproj.aoi import AreaOfInterest
 from pyproj.database import query_utm_crs_info
@@ -11,34 +11,36 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, array_bounds
 from rasterio.warp import calculate_default_transform, transform_bounds
 
+from geotune.data.raster.crs import WGS84
 from geotune.data.raster.io import Grid
+from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 
-if TYPE_CHECKING:
-    from geotune.data.raster.source import RasterSource
-
-WORTH = 0.5
-"""Pixels by which a grid has to drift over a scene for its pixels to be computed anew."""
+MIN_DRIFT = 0.5
+"""Pixels by which two grids must drift apart over an image for it to be resampled."""
 
 
-def at_resolution(source: RasterSource, metres: float) -> RasterSource:
-    """The image with pixels of `metres`, in its own CRS; one in degrees in its UTM zone.
+def at_resolution(source: RasterSource, gsd_m: float) -> RasterSource:
+    """Resample an image to pixels of `gsd_m`, in its own CRS, or from degrees to its UTM zone.
 
-    An image that has that resolution already keeps its pixels as they are. Raises `GeotuneError`
-    for one that does not say where it is.
+    An image that has this resolution is returned unchanged. Raises `GeotuneError` for one without
+    georeference.
     """
     if not source.georeferenced:
         raise GeotuneError(
-            f"{source.path}: does not say where on Earth it is, so that it cannot be brought to "
-            f"data.resolution {metres:g} m; leave data.resolution out"
+            f"{source.path}: has no georeference, so it cannot be resampled to data.resolution "
+            f"{gsd_m:g} m; remove data.resolution",
+            code="crs-missing",
+            key="data.resolution",
+            file=source.path,
         )
     assert source.crs is not None
     if source.crs.is_geographic:
-        return on_grid(source, _in_metres(source, metres))
+        return on_grid(source, _utm_grid(source, gsd_m))
     assert source.gsd_m is not None
     height, width = source.shape
-    factor = metres / source.gsd_m
-    if abs(factor - 1) * max(height, width) < WORTH:
+    factor = gsd_m / source.gsd_m
+    if abs(factor - 1) * max(height, width) < MIN_DRIFT:
         return source
     transform = source.transform @ Affine.scale(factor)
     shape = (max(1, round(height / factor)), max(1, round(width / factor)))
@@ -46,33 +48,76 @@ def at_resolution(source: RasterSource, metres: float) -> RasterSource:
 
 
 def on_grid(source: RasterSource, grid: Grid) -> RasterSource:
-    """The image with its pixels computed anew on another grid (see `handles.warped_values`)."""
+    """Resample an image bilinearly to another grid (see `raster.io.open_warped`)."""
     crs, transform, shape = grid
     if (crs, transform, shape) == (source.crs, source.transform, source.shape):
         return source
     if not source.georeferenced:
         raise GeotuneError(
-            f"{source.path}: does not say where on Earth it is, so that it cannot be brought to "
-            "the grid of the other files of its scene; georeference it"
+            f"{source.path}: has no georeference, so it cannot be resampled to the grid of the "
+            "other files of its scene; georeference it",
+            code="crs-missing",
+            file=source.path,
         )
-    places = tuple(replace(place, grid=grid) for place in source.band_files)
-    return replace(source, band_files=places, crs=crs, transform=transform, shape=shape)
+    files = tuple(replace(file, grid=grid) for file in source.band_files)
+    return replace(source, band_files=files, crs=crs, transform=transform, grid_shape=shape)
 
 
-def _in_metres(source: RasterSource, metres: float) -> Grid:
-    """A grid of the UTM zone at the image's middle that covers the image."""
+def on_one_grid(sources: Sequence[RasterSource], *, regrid: bool) -> list[RasterSource]:
+    """Images of one scene on the grid of the first.
+
+    With `regrid` the others are resampled; otherwise raises `GeotuneError` if their grids differ.
+    """
+    first = sources[0]
+    if regrid:
+        grid = (first.crs, first.transform, first.shape)
+        return [first, *(on_grid(other, grid) for other in sources[1:])]
+    for other in sources[1:]:
+        check_grids(first, other, "files of one scene")
+    return list(sources)
+
+
+def check_grids(
+    first: RasterSource, other: RasterSource, relation: str, *, factor: int = 1
+) -> None:
+    """Raise `GeotuneError` unless two images lie on one grid, the pixels of `other` `factor` wide.
+
+    `relation`: what the two are, for the message.
+    """
+    shape = tuple(factor * side for side in other.shape)
+    finer = tuple(other.transform @ Affine.scale(1 / factor))[:6]
+    for name, one, two, expected in (
+        ("pixels (H, W)", first.shape, other.shape, shape),
+        ("CRS", first.crs, other.crs, other.crs),
+        ("transform", tuple(first.transform)[:6], tuple(other.transform)[:6], finer),
+    ):
+        if one != expected:
+            raise GeotuneError(
+                f"{first.path} and {other.path}: {relation}, but their {name} differ "
+                f"({one} and {two}); resample them to one grid with data.resolution",
+                code="grid-mismatch",
+                key="data.resolution",
+                file=other.path,
+            )
+
+
+def _utm_grid(source: RasterSource, gsd_m: float) -> Grid:
+    """A grid that covers the image in the UTM zone of its centre."""
     height, width = source.shape
     box = array_bounds(height, width, source.transform)
-    west, south, east, north = transform_bounds(source.crs, CRS.from_epsg(4326), *box)
+    west, south, east, north = transform_bounds(source.crs, WGS84, *box)
     x, y = (west + east) / 2, (south + north) / 2
     zones = query_utm_crs_info("WGS 84", AreaOfInterest(x, y, x, y), contains=True)
     if not zones:
         raise GeotuneError(
-            f"{source.path}: lies at latitude {y:.1f}, where there is no UTM zone; bring it to a "
-            "CRS in metres, or leave data.resolution out"
+            f"{source.path}: lies at latitude {y:.1f}, outside the UTM zones; reproject it to a "
+            "CRS in metres, or remove data.resolution",
+            code="crs-incompatible",
+            key="data.resolution",
+            file=source.path,
         )
     crs = CRS.from_epsg(int(zones[0].code))
     transform, columns, rows = calculate_default_transform(
-        source.crs, crs, width, height, *box, resolution=metres
+        source.crs, crs, width, height, *box, resolution=gsd_m
     )
     return crs, transform, (rows, columns)

@@ -1,23 +1,20 @@
-"""Images of one place side by side: of several dates, or of several sensors (modalities)."""
+"""Stacking images of one location: several dates, or several sensors (modalities)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING
 
-from geotune.data.raster.resample import on_grid
+from geotune.data.raster.resample import on_one_grid
+from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
-
-if TYPE_CHECKING:
-    from geotune.data.raster.source import RasterSource
 
 
 def stack_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> RasterSource:
-    """One image of several dates, the earliest first.
+    """One image of several dates, in order.
 
-    With `regrid` all are brought to the grid of the first. Raises `GeotuneError` where their bands
+    With `regrid` all are resampled to the grid of the first. Raises `GeotuneError` if their bands
     or grids differ.
     """
     days = sorted(sources)
@@ -27,8 +24,11 @@ def stack_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> Raster
         if other.bands != first.bands:
             raise GeotuneError(
                 f"{first.path} and {other.path}: dates of one scene, but their bands differ "
-                f"({', '.join(first.bands)} and {', '.join(other.bands)}); say which to use with "
-                "backbone.bands"
+                f"({', '.join(first.bands)} and {', '.join(other.bands)}); select common bands "
+                "with backbone.bands",
+                code="bands-inconsistent",
+                key="backbone.bands",
+                file=other.path,
             )
     if len(days) == 1:
         return replace(first, acquired=days[0])
@@ -43,56 +43,36 @@ def stack_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> Raster
 def stack_modalities(sources: Mapping[str, RasterSource], *, regrid: bool) -> RasterSource:
     """One image with the bands of several modalities, in their order.
 
-    A band that two of them have is called `S1GRD:VV`. With `regrid` all are brought to the grid of
-    the first. Raises `GeotuneError` where their grids, or the numbers of their dates, differ.
+    Bands that occur in several are renamed, such as `S1GRD:VV`. With `regrid` all are resampled to
+    the grid of the first. Raises `GeotuneError` if their grids or numbers of dates differ.
     """
     images = on_one_grid(list(sources.values()), regrid=regrid)
     first = images[0]
     for other in images[1:]:
         if len(other.dates) != len(first.dates):
             raise GeotuneError(
-                f"{first.path} and {other.path}: modalities of one scene, but of {first.num_dates} and "
-                f"{other.num_dates} dates; expected the same number"
+                f"{first.path} and {other.path}: modalities of one scene with {first.num_dates} "
+                f"and {other.num_dates} dates; expected the same number",
+                code="dates-inconsistent",
+                key="data.scenes",
+                file=other.path,
             )
-    every = [band for image in images for band in image.bands]
-    named = {
+    all_bands = [band for image in images for band in image.bands]
+    names = {
         modality: tuple(
-            f"{modality}:{band}" if every.count(band) > 1 else band for band in image.bands
+            f"{modality}:{band}" if all_bands.count(band) > 1 else band for band in image.bands
         )
         for modality, image in zip(sources, images, strict=True)
     }
     return replace(
         first,
-        bands=tuple(band for bands in named.values() for band in bands),
-        band_files=tuple(place for image in images for place in image.band_files),
+        bands=tuple(band for bands in names.values() for band in bands),
+        band_files=tuple(file for image in images for file in image.band_files),
         named=all(image.named for image in images),
         wavelengths={
             name: image.wavelengths[band]
-            for bands, image in zip(named.values(), images, strict=True)
+            for bands, image in zip(names.values(), images, strict=True)
             for name, band in zip(bands, image.bands, strict=True)
             if band in image.wavelengths
         },
     )
-
-
-def on_one_grid(sources: Sequence[RasterSource], *, regrid: bool) -> list[RasterSource]:
-    """Images of one scene on the grid of the first.
-
-    Raises `GeotuneError` where they lie on others and are not to be brought to it.
-    """
-    first = sources[0]
-    if regrid:
-        grid = (first.crs, first.transform, first.shape)
-        return [first, *(on_grid(other, grid) for other in sources[1:])]
-    for other in sources[1:]:
-        for what, one, two in (
-            ("pixels (H, W)", first.shape, other.shape),
-            ("CRS", first.crs, other.crs),
-            ("transform", tuple(first.transform)[:6], tuple(other.transform)[:6]),
-        ):
-            if one != two:
-                raise GeotuneError(
-                    f"{first.path} and {other.path}: files of one scene, but their {what} differ "
-                    f"({one} and {two}); bring them to one grid with data.resolution"
-                )
-    return list(sources)

@@ -42,7 +42,7 @@ def open_chips(
     chips = []
     for name, image in found.items():
         if name in drawn:
-            with faults.of(name, image):
+            with faults.catch(name, image):
                 raster = open_raster(
                     image,
                     bands=bands,
@@ -91,7 +91,7 @@ def _pair(
         for name in sorted(set(found) ^ set(drawn)):
             lone = found.get(name) or drawn[name]
             what, folder = ("mask", masks) if name in found else ("image", images)
-            with faults.of(name, lone):
+            with faults.catch(name, lone):
                 raise GeotuneError(f"{lone}: has no {what} in {folder}{by_stem}")
         return
     said = []

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from geotune.data.raster.metadata import date_in
 from geotune.data.raster.open_raster import ByDate, ByModality, Files
+from geotune.data.raster.tags import find_date
 from geotune.data.scenes.patterns import Match, find
 from geotune.errors import GeotuneError
 
@@ -37,7 +37,7 @@ def find_files(
     if isinstance(bands, Mapping):
         bands = [band for own in bands.values() for band in own]
     found: dict[str, Files] = {}
-    for pattern in map(on_disk, [scenes] if isinstance(scenes, str) else scenes):
+    for pattern in map(local_path, [scenes] if isinstance(scenes, str) else scenes):
         matches = _matches(pattern, [*(wanted_bands or ()), *(bands or ())])
         if not matches:
             kind = "no file matches" if "*" in pattern or "{" in pattern else "there is no file"
@@ -52,7 +52,7 @@ def find_files(
     return found
 
 
-def on_disk(path: str) -> str:
+def local_path(path: str) -> str:
     """The path, without `file://`. Raises `GeotuneError` for one that lies on a server."""
     path = path.removeprefix("file://")
     if "://" in path:
@@ -131,7 +131,7 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
 def _by_date(matches: Sequence[Match]) -> ByDate:
     days: dict[date, list[Match]] = {}
     for match in matches:
-        day = date_in(match.names["date"])
+        day = find_date(match.names["date"])
         if day is None:
             raise GeotuneError(
                 f"{match.path}: {match.names['date']!r} stands for {{date}} and is no date; "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyproj import Geod, Proj
 from scipy.spatial import cKDTree
 
-from geotune.data.raster.crs import DEGREES, transformer
+from geotune.data.raster.crs import WGS84, transformer
 from geotune.data.raster.source import apply_affine
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import Scene
@@ -81,13 +81,13 @@ def footprint(scene: Scene) -> Footprint | None:
     pixel = raster.gsd_m
     if not raster.georeferenced or raster.crs is None or pixel is None:
         return None
-    row, col, height, width = scene.place(Window(0, 0, *scene.shape))
+    row, col, height, width = raster.to_grid(Window(0, 0, *raster.shape))
     along = np.linspace(0, 1, SIDE_POINTS, endpoint=False)
     across = np.concatenate([along, along * 0 + 1, 1 - along, along * 0])
     down = np.concatenate([along * 0, along, along * 0 + 1, 1 - along])
     xs, ys = apply_affine(raster.transform, col + across * width, row + down * height)
     try:
-        longitudes, latitudes = transformer(raster.crs, DEGREES).transform(xs, ys)
+        longitudes, latitudes = transformer(raster.crs, WGS84).transform(xs, ys)
     except GeotuneError:  # such as a CRS of a drawing
         return None
     if not (np.isfinite(longitudes).all() and np.isfinite(latitudes).all()):

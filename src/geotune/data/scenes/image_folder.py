@@ -19,7 +19,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import split_of
+from geotune.data.scenes.table import parse_split
 from geotune.errors import GeotuneError
 
 SEPARATOR = ";"
@@ -70,7 +70,7 @@ def open_images(
     _every_class(found, classes, labels or images, column)
     opened = []
     for name, image in sorted(found.items()):
-        with faults.of(name, image.path):
+        with faults.catch(name, image.path):
             raster = open_raster(
                 image.path,
                 bands=bands,
@@ -80,7 +80,7 @@ def open_images(
             )
             said = ImageLabels(labels or image.path.parent, tuple(classes), image.target)
             opened.append(
-                Scene(name, raster, said, group=name, part=image.part, attributes=image.row)
+                Scene(name, raster, said, group=name, split=image.part, attributes=image.row)
             )
     return drop_inconsistent_bands(opened, faults)
 
@@ -126,14 +126,14 @@ def _by_table(
     found: Found = {}
     for number, row in _rows(table, column):
         where = f"{table}: row {number}"
-        with faults.of(row["path"].strip() or where, table):
+        with faults.catch(row["path"].strip() or where, table):
             path = images / row["path"].strip()
             if not row["path"].strip() or not path.is_file():
                 raise GeotuneError(
                     f"{where}: there is no image {path}; mend the row, or data.images, from which "
                     "paths start"
                 )
-            part = split_of(row.get("split", ""), where)
+            part = parse_split(row.get("split", ""), where)
             target = read(row[column].strip(), classes, where)
             _add(found, images, Named(path, target, part, row), where)
     return found
@@ -221,7 +221,7 @@ def _every_class(found: Found, classes: Sequence[str], source: Path, column: str
     """Raise `GeotuneError` where a class of the recipe has no image."""
     if column == "value":
         return
-    seen = Counter(index for image in found.values() for index, _ in image.target.marks())
+    seen = Counter(index for image in found.values() for index, _ in image.target.class_positions())
     absent = [name for index, name in enumerate(classes) if not seen[index]]
     if absent:
         raise GeotuneError(

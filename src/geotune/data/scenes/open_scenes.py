@@ -15,7 +15,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns, find_files, first_file
 from geotune.data.scenes.patterns import format_pattern
 from geotune.data.scenes.scene import Scene
-from geotune.data.scenes.table import SceneEntry, is_list, read_list
+from geotune.data.scenes.table import SceneEntry, is_table, read_scene_table
 from geotune.errors import GeotuneError
 
 
@@ -49,7 +49,7 @@ def open_scenes(
         raise_missing_labels(gone, label_files)
     opened = []
     for name, said in found.items():
-        with faults.of(name, first_file(said.files)):
+        with faults.catch(name, first_file(said.files)):
             if refused and name in gone:
                 raise_missing_labels([name], label_files)
             raster = _raster(said, bands, wanted_bands, nodata, resolution)
@@ -84,7 +84,7 @@ def open_entries(
     """The images of scenes that were found, by name."""
     opened = {}
     for name, said in found.items():
-        with faults.of(name, first_file(said.files)):
+        with faults.catch(name, first_file(said.files)):
             opened[name] = _raster(said, bands, wanted_bands, nodata, resolution)
     return opened
 
@@ -111,7 +111,7 @@ def list_scenes(
 ) -> dict[str, SceneEntry]:
     """What is known of each scene before it is opened, by its name.
 
-    `scenes` are patterns, as `find_files` takes them, and lists, as `read_list` does. Raises
+    `scenes` are patterns, as `find_files` takes them, and lists, as `read_scene_table` does. Raises
     `GeotuneError` where nothing is found, and for two scenes of one name.
     """
     faults = faults or ErrorCollector()
@@ -119,13 +119,13 @@ def list_scenes(
         files = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
         return {name: SceneEntry(each) for name, each in files.items()}
     every = [scenes] if isinstance(scenes, str) else list(scenes)
-    patterns = [each for each in every if not is_list(each)]
+    patterns = [each for each in every if not is_table(each)]
     found = {
         name: SceneEntry(files)
         for name, files in find_files(patterns, bands=bands, wanted_bands=wanted_bands).items()
     }
-    for path in (Path(each) for each in every if is_list(each)):
-        for name, said in read_list(path, bands, wanted_bands, faults).items():
+    for path in (Path(each) for each in every if is_table(each)):
+        for name, said in read_scene_table(path, bands, wanted_bands, faults).items():
             if name in found:
                 raise GeotuneError(f"{path}: names the scene {name} again; leave it out of one")
             found[name] = said
@@ -134,7 +134,7 @@ def list_scenes(
 
 def with_attributes(scene: Scene, said: SceneEntry) -> Scene:
     """The scene with what its list says of it."""
-    return replace(scene, part=said.part, attributes=said.attributes)
+    return replace(scene, split=said.split, attributes=said.attributes)
 
 
 def label_files_of(found: Mapping[str, SceneEntry], labels: str | None) -> dict[str, Path]:
@@ -199,7 +199,7 @@ def drop_inconsistent_bands(scenes: Sequence[Scene], faults: ErrorCollector) -> 
     first = next(scene.raster for scene in scenes if scene.raster.bands == usual)
     kept = []
     for scene in scenes:
-        with faults.of(scene.name, scene.raster.path):
+        with faults.catch(scene.name, scene.raster.path):
             if scene.raster.bands != usual:
                 raise GeotuneError(
                     f"{first.path} has the bands {', '.join(usual)}, but {scene.raster.path} "
@@ -214,7 +214,7 @@ def require_overlap(scenes: Sequence[Scene], faults: ErrorCollector) -> None:
     held = [scene for scene in scenes if scene.labels.overlaps is not None]
     if held and not any(scene.labels.overlaps for scene in held):
         first = held[0]
-        with faults.of(None, first.labels.path):
+        with faults.catch(None, first.labels.path):
             raise GeotuneError(
                 f"{first.labels.path}: none of its labels lies in its scene {first.raster.path}"
                 + (f", nor any of the other {len(held) - 1} files' in theirs" if held[1:] else "")

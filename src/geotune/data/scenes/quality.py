@@ -1,94 +1,27 @@
-"""Masks of clouds or of quality: pixels of an image that are not to be learnt from."""
+"""Opening the quality masks of images, which flag clouds, shadows and other unusable pixels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
-from geotune.data.labels.raster_labels import align_to_grid
-from geotune.data.raster.io import Grid, open_dataset, raster_errors, warped
+from geotune.data.raster.align import align_to_grid
+from geotune.data.raster.io import open_dataset
+from geotune.data.raster.quality_mask import QARule, QualityMask
 from geotune.data.raster.source import RasterSource
-from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import label_file
 from geotune.errors import GeotuneError
-
-
-@dataclass(frozen=True)
-class QARule:
-    """Which values of a mask flag a pixel.
-
-    Attributes:
-        values: such as 3, 8, 9 and 10 of Sentinel-2's scene classification.
-        bits: that are set, counted from 0, such as 3 (cloud) and 4 (shadow) of Landsat's QA_PIXEL.
-        band: of the mask's file, from 1.
-        hide: whether the image has no data where it is flagged; else only the labels have none.
-    """
-
-    values: tuple[int, ...] = ()
-    bits: tuple[int, ...] = ()
-    band: int = 1
-    mask_image: bool = False
-
-    def masks(self, raw: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of a mask's values, whole numbers, flag their pixel."""
-        flagged: NDArray[np.bool_] = np.isin(raw, self.values)
-        if self.bits:
-            flagged |= (raw.astype(np.int64) & sum(1 << bit for bit in self.bits)) != 0
-        return flagged
-
-
-@dataclass(frozen=True)
-class Quality:
-    """The mask of one image, on its grid or brought to it by nearest pixel.
-
-    Attributes:
-        path: the file.
-        rule: which of its values flag a pixel.
-        shape: the image's (H, W).
-        grid: the image's grid where the file has another, else None.
-    """
-
-    path: Path
-    rule: QARule
-    shape: tuple[int, int]
-    grid: Grid | None
-
-    def flagged(self, window: Window) -> NDArray[np.bool_]:
-        """The flagged pixels `(h, w)` of a window; none beyond the edges of image and mask."""
-        found = np.zeros((window.height, window.width), dtype=np.bool_)
-        inner = window.clip(self.shape)
-        if inner is None:
-            return found
-        where = RasterioWindow(inner.col, inner.row, inner.width, inner.height)
-        with raster_errors(self.path):
-            source = (
-                open_dataset(self.path)
-                if self.grid is None
-                else warped(self.path, self.grid, self._clear)
-            )
-            raw = source.read(self.rule.band, window=where)
-        found[inner.within(window)] = self.rule.masks(raw)
-        return found
-
-    @property
-    def _clear(self) -> int:
-        """A value that flags nothing, for what lies beyond the mask."""
-        values = np.arange(128, dtype=np.uint8)
-        return int(values[~self.rule.masks(values)][0])
 
 
 def with_quality(
     sources: dict[str, RasterSource], pattern: str, rule: QARule
 ) -> dict[str, RasterSource]:
-    """The images with the masks that `pattern` names by `{stem}`, the scene's name.
+    """Add to each image the mask that `pattern` names, with `{stem}` for the scene's name.
 
-    Raises `GeotuneError` for a mask that is missing, that holds no whole numbers, or that does not
-    fit its image.
+    Raises `GeotuneError` for a mask that is missing, not of integers, or that does not fit its
+    image.
     """
     return {
         name: replace(source, quality=open_quality(label_file(pattern, name), source, rule))
@@ -96,26 +29,38 @@ def with_quality(
     }
 
 
-def open_quality(path: Path, raster: RasterSource, rule: QARule) -> Quality:
-    """The mask of the image `raster`; see `with_quality`."""
+def open_quality(path: Path, raster: RasterSource, rule: QARule) -> QualityMask:
+    """Open the mask of the image `raster`; see `with_quality`."""
     if not path.is_file():
         raise GeotuneError(
-            f"{path}: there is no such mask for {raster.path}; mend data.quality.pattern"
+            f"{path}: quality mask of {raster.path} not found; check data.quality.pattern",
+            code="file-missing",
+            key="data.quality.pattern",
+            file=path,
         )
-    handle = open_dataset(path, anew=True)
+    handle = open_dataset(path, reopen=True)
     if rule.band > handle.count:
         raise GeotuneError(
-            f"{path}: has {handle.count} bands, but data.quality.band is {rule.band}"
+            f"{path}: has {handle.count} bands, but data.quality.band is {rule.band}",
+            code="band-missing",
+            key="data.quality.band",
+            file=path,
         )
     dtype = np.dtype(handle.dtypes[rule.band - 1])
     if dtype.kind not in "ui":
         raise GeotuneError(
-            f"{path}: holds {dtype} values; expected whole numbers, as data.quality compares them"
+            f"{path}: has {dtype} values; expected integers, to compare with data.quality",
+            code="raster-dtype",
+            key="data.quality",
+            file=path,
         )
-    most = max(rule.bits, default=0)
-    if most >= 8 * dtype.itemsize - (dtype.kind == "i"):
+    highest = max(rule.bits, default=0)
+    if highest >= 8 * dtype.itemsize - (dtype.kind == "i"):
         raise GeotuneError(
-            f"{path}: holds {dtype} values, which have no bit {most}; mend data.quality.bits"
+            f"{path}: has {dtype} values without a bit {highest}; check data.quality.bits",
+            code="raster-dtype",
+            key="data.quality.bits",
+            file=path,
         )
     grid, _, _ = align_to_grid(path, raster, handle)
-    return Quality(path, rule, raster.shape, grid)
+    return QualityMask(path, rule, raster.shape, grid)

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geotune.data.issues import ErrorCollector, location
-from geotune.data.scenes.find import RASTER_SUFFIXES, on_disk
-from geotune.data.scenes.table import SceneEntry
-from geotune.data.splits.base import split_of
+from geotune.data.scenes.find import RASTER_SUFFIXES, local_path
+from geotune.data.scenes.table import SceneEntry, parse_split
 from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def read_stac(
     """
     for item in _items(path):
         place = f"item {item.id}"
-        with faults.of(item.id, path):
+        with faults.catch(item.id, path):
             where = f"{path}: {place}"
             said = {key: str(value) for key, value in item.properties.items() if value is not None}
             if item.collection_id:
@@ -48,7 +47,7 @@ def read_stac(
             listed = SceneEntry(
                 _images(item, wanted_bands, where),
                 labels[0] if labels else None,
-                split_of(said.get("split", ""), where),
+                parse_split(said.get("split", ""), where),
                 item.datetime.date() if item.datetime else None,
                 said,
             )
@@ -90,7 +89,7 @@ def _files() -> StacIO:
 
     class Files(DefaultStacIO):
         def read_text_from_href(self, href: str) -> str:
-            return Path(on_disk(href)).read_text(encoding="utf-8")
+            return Path(local_path(href)).read_text(encoding="utf-8")
 
     return Files()
 
@@ -152,7 +151,7 @@ def _image(key: str, asset: Asset) -> bool:
 
 def _file(asset: Asset, where: str) -> Path:
     with location(where):
-        path = Path(on_disk(str(asset.get_absolute_href() or asset.href)))
+        path = Path(local_path(str(asset.get_absolute_href() or asset.href)))
     if not path.is_file():
         raise GeotuneError(f"{where}: there is no file {path}; mend the item")
     return path

@@ -1,12 +1,12 @@
-"""Scenes that a list names: a CSV, a GeoParquet, or STAC items.
+"""Scenes listed in a table: CSV or GeoParquet (STAC in `stac.py`).
 
 ```
 image,label,split,city,date
 2019/a.tif,labels/a.geojson,train,durban,2019-05-14
 ```
 
-`image` may be a pattern with `{band}` or `{date}`. Paths start from the list's folder. `name`,
-`label`, `split` and `date` may be left out; any other column can part the data (`data.split.by`).
+`image` may be a pattern with `{band}` or `{date}`. Paths are relative to the table's folder. `name`,
+`label`, `split` and `date` are optional; `data.split.by` can use any other column.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from datetime import date
 from pathlib import Path
 
 from geotune.data.issues import ErrorCollector, location
-from geotune.data.raster.metadata import date_in
 from geotune.data.raster.open_raster import Files
-from geotune.data.scenes.find import Names, find_files, on_disk
-from geotune.data.splits.base import split_of
-from geotune.data.text_io import rows
+from geotune.data.raster.tags import find_date
+from geotune.data.scenes.find import Names, find_files, local_path
+from geotune.data.text_io import read_csv
+from geotune.datasets.base import PARTS
 from geotune.errors import GeotuneError
 
-TABLES = (".csv",)
+CSV = (".csv",)
 PARQUET = (".parquet", ".geoparquet")
 STAC = (".json", ".geojson")
 
@@ -34,146 +34,187 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class SceneEntry:
-    """What is known of a scene before its files are opened.
+    """What is known about a scene before its files are opened.
 
     Attributes:
-        label: its label file, where a list says it.
-        part: train, val or test, where a list says it.
-        acquired: the day that a list says; None: what the files say.
-        attributes: all that a list says, by column.
+        files: of its image.
+        label: its label file, if a table states it.
+        split: train, val or test, if a table states it.
+        acquired: the acquisition date in a table; None for that of the files.
+        attributes: the row of a table, by column.
     """
 
     files: Files
     label: Path | None = None
-    part: str | None = None
+    split: str | None = None
     acquired: date | None = None
     attributes: Row = field(default_factory=dict)
 
 
-def is_list(path: str) -> bool:
-    """Whether a path is that of a list, not of an image."""
-    return Path(path).suffix.lower() in (*TABLES, *PARQUET, *STAC)
+def is_table(path: str) -> bool:
+    """Whether a path is that of a table of scenes rather than an image."""
+    return Path(path).suffix.lower() in (*CSV, *PARQUET, *STAC)
 
 
-def read_list(
+def read_scene_table(
     path: Path, bands: Names | None, wanted_bands: Sequence[str] | None, faults: ErrorCollector
 ) -> dict[str, SceneEntry]:
-    """The scenes of a list by name, in its order.
+    """Read the scenes of a table by name, in its order.
 
-    `bands` and `wanted_bands` are those of `find_files`. Raises `GeotuneError` for a list that is
-    no such thing, and names the row or item that is wrong; `faults` may keep what concerns one.
+    `bands` and `wanted_bands` as in `find_files`. Raises `GeotuneError` for an unreadable table and
+    an invalid row or item; `faults` may collect those of single rows.
     """
     if not path.is_file():
-        raise GeotuneError(f"{path}: there is no such list of scenes; mend data.scenes")
+        raise GeotuneError(
+            f"{path}: table of scenes not found; check data.scenes",
+            code="file-missing",
+            key="data.scenes",
+            file=path,
+        )
     if path.suffix.lower() in STAC:
         from geotune.data.scenes.stac import read_stac
 
-        named = read_stac(path, wanted_bands, faults)
+        listed = read_stac(path, wanted_bands, faults)
     else:
-        table = _csv(path) if path.suffix.lower() in TABLES else _parquet(path)
-        named = _scenes(path, table, bands, wanted_bands, faults)
-    found: dict[str, SceneEntry] = {}
-    for place, name, said in named:
-        with faults.of(name, path):
-            if name in found:
+        rows = _read_csv(path) if path.suffix.lower() in CSV else _read_parquet(path)
+        listed = _entries(path, rows, bands, wanted_bands, faults)
+    entries: dict[str, SceneEntry] = {}
+    for where, name, entry in listed:
+        with faults.catch(name, path):
+            if name in entries:
                 raise GeotuneError(
-                    f"{path}: {place}: a scene is called {name} already; give them a column name"
+                    f"{path}: {where}: another scene is named {name}; add a column name",
+                    code="scene-duplicate",
+                    key="data.scenes",
+                    file=path,
                 )
-            found[name] = said
-    if not found and not faults.found:
-        raise GeotuneError(f"{path}: names no scene; expected one a row")
-    return found
+            entries[name] = entry
+    if not entries and not faults.issues:
+        raise GeotuneError(
+            f"{path}: lists no scene; expected one per row",
+            code="scenes-missing",
+            key="data.scenes",
+            file=path,
+        )
+    return entries
 
 
-def parse_date(said: str, where: str) -> date | None:
-    """The day that a list says; raises `GeotuneError` for what is none."""
-    if not said.strip():
+def parse_date(text: str, where: str) -> date | None:
+    """The date in a cell; None if it is empty. Raises `GeotuneError` for any other text."""
+    if not text.strip():
         return None
-    found = date_in(said)
-    if found is None:
-        raise GeotuneError(f"{where}: date is {said!r}; expected one such as 2018-10-13")
-    return found
+    day = find_date(text)
+    if day is None:
+        raise GeotuneError(
+            f"{where}: date is {text!r}; expected a date such as 2018-10-13", code="row-invalid"
+        )
+    return day
 
 
-def _scenes(
+def parse_split(text: str, where: str) -> str | None:
+    """The split in a cell; None if it is empty. Raises `GeotuneError` for any other text."""
+    split = text.strip().lower()
+    if split not in (*PARTS, ""):
+        raise GeotuneError(
+            f"{where}: split is {text!r}; expected {', '.join(PARTS)} or nothing",
+            code="row-invalid",
+        )
+    return split or None
+
+
+def _entries(
     path: Path,
-    table: Iterator[tuple[str, Row]],
+    rows: Iterator[tuple[str, Row]],
     bands: Names | None,
     wanted_bands: Sequence[str] | None,
     faults: ErrorCollector,
 ) -> Iterator[tuple[str, str, SceneEntry]]:
-    for place, row in table:
-        where = f"{path}: {place}"
-        with faults.of(row.get("name") or row.get("image") or place, path):
+    """Yield the location of each row for messages, the name of its scene, and its entry."""
+    for line, row in rows:
+        where = f"{path}: {line}"
+        with faults.catch(row.get("name") or row.get("image") or line, path):
             if not row.get("image"):
-                raise GeotuneError(f"{where}: has no image; give the column image a path")
-            with location(where):
-                files = find_files(
-                    _from(path, row["image"]), bands=bands, wanted_bands=wanted_bands
-                )
-            if len(files) > 1:
                 raise GeotuneError(
-                    f"{where}: {row['image']} finds {len(files)} scenes ({', '.join(files)[:80]}); "
-                    "a row is of one"
+                    f"{where}: the column image is empty; expected a path",
+                    code="row-invalid",
+                    file=path,
                 )
-            [(name, found)] = files.items()
-            label = row.get("label")
-            said = SceneEntry(
-                found,
-                _label(path, label, where) if label else None,
-                split_of(row.get("split", ""), where),
+            with location(where):
+                pattern = _relative_to_table(path, row["image"])
+                scenes = find_files(pattern, bands=bands, wanted_bands=wanted_bands)
+            if len(scenes) > 1:
+                raise GeotuneError(
+                    f"{where}: {row['image']} matches {len(scenes)} scenes "
+                    f"({', '.join(scenes)[:80]}); expected one scene per row",
+                    code="row-invalid",
+                    file=path,
+                )
+            [(name, files)] = scenes.items()
+            label = None
+            if row.get("label"):
+                with location(where):
+                    label = path.parent / local_path(row["label"])
+            entry = SceneEntry(
+                files,
+                label,
+                parse_split(row.get("split", ""), where),
                 parse_date(row.get("date", ""), where),
                 row,
             )
-            yield place, row.get("name") or name, said
+            yield line, row.get("name") or name, entry
 
 
-def _label(path: Path, said: str, where: str) -> Path:
-    with location(where):
-        return path.parent / on_disk(said)
+def _relative_to_table(path: Path, pattern: str) -> str:
+    """A pattern relative to the table's folder, unless it is absolute."""
+    absolute = Path(pattern).is_absolute() or "://" in pattern
+    return pattern if absolute else f"{glob.escape(str(path.parent))}/{pattern}"
 
 
-def _from(path: Path, said: str) -> str:
-    """A pattern that starts from the list's folder."""
-    alone = Path(said).is_absolute() or "://" in said
-    return said if alone else f"{glob.escape(str(path.parent))}/{said}"
-
-
-def _csv(path: Path) -> Iterator[tuple[str, Row]]:
-    every = rows(path)
-    _, header = next(every, ("", []))
-    names = [name.strip() for name in header]
-    _require_image(path, names)
-    for place, cells in every:
-        if len(cells) != len(names):
+def _read_csv(path: Path) -> Iterator[tuple[str, Row]]:
+    rows = read_csv(path)
+    _, header = next(rows, ("", []))
+    columns = [name.strip() for name in header]
+    _require_image(path, columns)
+    for line, cells in rows:
+        if len(cells) != len(columns):
             raise GeotuneError(
-                f"{path}: {place}: has {len(cells)} values for {len(names)} columns; mend the line"
+                f"{path}: {line}: has {len(cells)} values for {len(columns)} columns; correct it",
+                code="row-invalid",
+                file=path,
             )
-        yield place, dict(zip(names, (cell.strip() for cell in cells), strict=True))
+        yield line, dict(zip(columns, (cell.strip() for cell in cells), strict=True))
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
     except ImportError as error:
         raise GeotuneError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'geotune[lists]'"
+            f"{path}: reading Parquet requires pyarrow: pip install 'geotune[lists]'",
+            code="dependency-missing",
+            file=path,
         ) from error
     try:
         table = read_table(path)
     except (ArrowException, OSError) as error:
-        raise GeotuneError(f"{path}: cannot be read as Parquet ({error}); write it anew") from error
-    plain = [name for name in table.column_names if name not in ("geometry", "bbox")]
-    _require_image(path, plain)
-    for number, values in enumerate(table.select(plain).to_pylist(), 1):
+        raise GeotuneError(
+            f"{path}: cannot be read as Parquet ({error}); write it again",
+            code="file-unreadable",
+            file=path,
+        ) from error
+    columns = [name for name in table.column_names if name not in ("geometry", "bbox")]
+    _require_image(path, columns)
+    for number, values in enumerate(table.select(columns).to_pylist(), 1):
         row = {name: "" if value is None else str(value) for name, value in values.items()}
         yield f"row {number}", row
 
 
-def _require_image(path: Path, names: Sequence[str]) -> None:
-    if "image" not in names:
+def _require_image(path: Path, columns: Sequence[str]) -> None:
+    if "image" not in columns:
         raise GeotuneError(
-            f"{path}: has the columns {', '.join(names)[:80] or 'none'}; expected image, a path "
-            "from the list's folder, and perhaps name, label, split and date"
+            f"{path}: has the columns {', '.join(columns)[:80] or 'none'}; expected image, a path "
+            "relative to the table's folder, and optionally name, label, split and date",
+            code="column-missing",
+            file=path,
         )

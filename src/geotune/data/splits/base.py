@@ -19,17 +19,6 @@ Splits = dict[str, list[Scene]]
 """The scenes of `train`, `val` and `test`; `test` may be empty."""
 
 
-def split_of(said: str, where: str) -> str | None:
-    """The part that a list says of an image, None where it says none.
-
-    Raises `GeotuneError`, beginning with `where`, for what is no part.
-    """
-    part = said.strip().lower()
-    if part not in (*PARTS, ""):
-        raise GeotuneError(f"{where}: split is {said!r}; expected {', '.join(PARTS)} or nothing")
-    return part or None
-
-
 def splits_of(
     scenes: Sequence[Scene],
     groups: Mapping[str, str],

@@ -46,13 +46,13 @@ def split_by_column(
 
     Raises `GeotuneError` where they name none, or another one, and for an empty part.
     """
-    silent = [scene.name for scene in scenes if scene.part is None]
+    silent = [scene.name for scene in scenes if scene.split is None]
     if silent:
         raise GeotuneError(
             f"data.split.kind column: no part is named for {join_some(silent, 10)}; give data.labels, a "
             "CSV with a column split, or use another data.split"
         )
-    named = {part: [scene.name for scene in scenes if scene.part == part] for part in PARTS}
+    named = {part: [scene.name for scene in scenes if scene.split == part] for part in PARTS}
     return split_by_list(scenes, **named, by=by, gone=gone)
 
 

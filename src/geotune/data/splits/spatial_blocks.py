@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from geotune.data.raster.metadata import METRES_PER_DEGREE
+from geotune.data.raster.crs import METRES_PER_DEGREE
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.footprints import Footprint, footprint, within_distance
 from geotune.data.scenes.scene import Scene
@@ -108,8 +108,8 @@ def _cut(scene: Scene, side: str, buffer: str) -> list[Scene] | None:
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(cols):
             name = f"{scene.name} block {i + 1}.{j + 1}"
-            area = scene.place(Window(top, left, bottom - top, right - left))
-            pieces.append(replace(scene, name=name, group=name, area=area))
+            raster = scene.raster.crop(Window(top, left, bottom - top, right - left))
+            pieces.append(replace(scene, name=name, group=name, raster=raster))
     return pieces
 
 

@@ -23,7 +23,7 @@ def split_by_date(
 ) -> Splits:
     """Scenes before the day `val` train, those from it on validate, those from `test` on test.
 
-    The day comes from the files' tags or names (see `acquisition.date_of`), or from what `by` finds
+    The day comes from the files' tags or names (see `raster.tags.acquisition_date`), or from what `by` finds
     (see `group_of`): `20181013` or `2018-10-13`. Raises `GeotuneError` for scenes without a day,
     and for an empty part.
     """

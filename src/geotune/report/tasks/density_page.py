@@ -32,7 +32,7 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     counted, labelled = float(np.nansum(found)), float(np.nansum(label))
     pictures = {
         "image": shrunk(shown.image),
-        "label, an object a dot": dots(shown.image, shown.target.places),
+        "label, an object a dot": dots(shown.image, shown.target.counts),
         "density of the label": value_map(label, 0, high),
         "density, predicted (same colours)": value_map(found, 0, high),
         "too much in red, too little in blue": difference_map(found - label, high),
