@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geotune.config import Recipe, parse_recipe
-from geotune.data.augment import NUM_ORIENTATIONS
+from geotune.data.raster.orientation import NUM_ORIENTATIONS
 from geotune.errors import GeotuneError
 from geotune.feature_cache.cache_estimate import CacheEstimate
 from geotune.memory.estimate import Prediction
