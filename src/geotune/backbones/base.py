@@ -6,13 +6,21 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.backbones.blocks import BlockParts, Tokens, find_parts
+from geotune.backbones.blocks import (
+    BlockParts,
+    Tokens,
+    TokensToMaps,
+    find_parts,
+    no_spatial_tokens_error,
+    tokens_to_maps,
+)
 from geotune.backbones.meta_init import are_empty
 from geotune.backbones.spec import BackboneSpec, Combine
 from geotune.errors import GeotuneError
@@ -53,7 +61,6 @@ class Backbone(nn.Module):
             where the model shows no blocks.
         tokens: how the tokens of a plain ViT's blocks lie; None where they have no places.
         channels_last: a hierarchical model's blocks work on `(B, h, w, C)`.
-        canvas: height and width of the padded image (or tile) that the model last got.
         size_divisor: images are padded to a multiple of this many pixels.
         normalization: from raw pixel values to what the model was trained on, where known.
         pretraining: band statistics of the pretraining data, where published.
@@ -71,7 +78,6 @@ class Backbone(nn.Module):
     pretraining: BandStatistics | None = None
     tokens: Tokens | None = Tokens()
     channels_last: bool = False
-    canvas: tuple[int, int] = (0, 0)
 
     def __init__(
         self,
@@ -141,6 +147,7 @@ class Backbone(nn.Module):
         location: Tensor | None = None,
         taps: Sequence[int] | None = None,
         on_tap: OnTap | None = None,
+        padded: bool = False,
     ) -> FeatureMaps:
         """Feature maps of images `(B, C, H, W)`, any H and W.
 
@@ -152,27 +159,21 @@ class Backbone(nn.Module):
             taps: which blocks are requested, by index; all by default.
             on_tap: called with each map as soon as it is produced, so that a map need not be
                 held; what it returns stands in the result.
+            padded: `images` come from `prepare`.
 
         Images are padded at the right and below to a multiple of `size_divisor` by repeating the edge;
         the maps cover the padded image, whose size is in the result. `time` and `location` are
         read only by a model whose `metadata` names them. Raises `GeotuneError` for images of
         another shape or smaller than a patch, and where what `metadata` names is missing.
         """
-        images = self.join(images)
+        x = images if padded and isinstance(images, Tensor) else self.prepare(images)
         given = {"time": time, "location": location}
         for name in self.metadata:
-            self._check_metadata(name, given[name], len(images))
-        patch = min(tap.stride for tap in self.taps)
-        if min(images.shape[-2:]) < patch:
-            raise GeotuneError(
-                f"{self.name}: found images of {images.shape[-2]} x {images.shape[-1]} pixels, "
-                f"smaller than a patch of {patch:g}; give larger ones"
-            )
+            self._check_metadata(name, given[name], len(x))
         indices = list(range(len(self.taps))) if taps is None else list(taps)
-        padded = pad_to_multiple(images, self.size_divisor)
         found: dict[int, Tensor] = {}
 
-        size = (padded.shape[-2], padded.shape[-1])
+        size = (x.shape[-2], x.shape[-1])
         grid = (
             (size[0] // self.size_divisor, size[1] // self.size_divisor) if self.tiled else (1, 1)
         )
@@ -186,11 +187,43 @@ class Backbone(nn.Module):
             for name, value in given.items()
             if name in self.metadata and value is not None
         }
-        self.canvas = (size[0] // grid[0], size[1] // grid[1])
-        tokens = self.run(to_tiles(padded, grid), emit, set(indices), **used)
+        with _padded_to(size[0] // grid[0], size[1] // grid[1]):
+            tokens = self.run(to_tiles(x, grid), emit, set(indices), **used)
         if tokens is not None:
-            tokens = tokens.reshape(len(images), -1, tokens.shape[-1])
+            tokens = tokens.reshape(len(x), -1, tokens.shape[-1])
         return FeatureMaps(tuple(found[i] for i in indices), size, tokens)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width of the padded images (or tiles) that the model is running on."""
+        return _padded_size.get()
+
+    def tokens_to_maps(
+        self, index: int, x: Tensor, channels_last: bool | None = None
+    ) -> TokensToMaps:
+        """The stream of block `index` as maps, while the model runs.
+
+        `channels_last` overrides that of the backbone for a stream of four dimensions. Raises
+        `GeotuneError` where tokens have no place in the image.
+        """
+        stride = self.taps[index].stride
+        grid = (round(self.padded_size[0] / stride), round(self.padded_size[1] / stride))
+        last = self.channels_last if channels_last is None else channels_last
+        maps = tokens_to_maps(x, self.tokens, grid, channels_last=last)
+        if maps is None:
+            raise no_spatial_tokens_error(self.name, "this method")
+        return maps
+
+    def prepare(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """Join images as `forward` takes them and pad them to a multiple of `size_divisor`."""
+        joined = self.join(images)
+        patch = min(tap.stride for tap in self.taps)
+        if min(joined.shape[-2:]) < patch:
+            raise GeotuneError(
+                f"{self.name}: found images of {joined.shape[-2]} x {joined.shape[-1]} pixels, "
+                f"smaller than a patch of {patch:g}; give larger ones"
+            )
+        return pad_to_multiple(joined, self.size_divisor)
 
     def join(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Images by modality as one tensor, its channels in the order of `bands`.
@@ -260,8 +293,8 @@ class Backbone(nn.Module):
         self.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             inputs = self.example(size, size)
-            self.canvas = (size, size)
-            self.run(inputs.pop("images"), emit, set(range(len(names))), **inputs)
+            with _padded_to(size, size):
+                self.run(inputs.pop("images"), emit, set(range(len(names))), **inputs)
         self.train(training)
         return tuple(Tap(name, shapes[i][1], size / shapes[i][2]) for i, name in enumerate(names))
 
@@ -293,6 +326,19 @@ class Backbone(nn.Module):
         """Tap indices by stride, fine to coarse: one list for a plain ViT."""
         strides = sorted({tap.stride for tap in self.taps})
         return [[i for i, tap in enumerate(self.taps) if tap.stride == s] for s in strides]
+
+
+_padded_size: ContextVar[tuple[int, int]] = ContextVar("padded_size")
+
+
+@contextmanager
+def _padded_to(height: int, width: int) -> Iterator[None]:
+    """Set `Backbone.padded_size` for one pass."""
+    before = _padded_size.set((height, width))
+    try:
+        yield
+    finally:
+        _padded_size.reset(before)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

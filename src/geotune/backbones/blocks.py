@@ -13,14 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from geotune.errors import GeotuneError
-
-if TYPE_CHECKING:
-    from geotune.backbones.base import Backbone
 
 _ATTENTION = ("attn", "attention", "self_attn")
 _MLP = ("mlp", "ffn", "feed_forward")
@@ -92,24 +89,20 @@ class TokensToMaps:
 
 
 def tokens_to_maps(
-    backbone: Backbone, index: int, x: Tensor, channels_last: bool | None = None
-) -> TokensToMaps:
-    """The stream of block `index` as maps; raises `GeotuneError` where it has no places.
+    x: Tensor, tokens: Tokens | None, grid: tuple[int, int], *, channels_last: bool
+) -> TokensToMaps | None:
+    """A block's stream as maps of `grid` rows and columns; None where tokens have no place.
 
-    `channels_last` says that a stream of four dimensions is `(B, h, w, C)`, whatever the blocks'
-    own is.
+    A stream of four dimensions is `(B, h, w, C)` if `channels_last`, else `(B, C, h, w)`.
     """
-    tap = backbone.taps[index]
-    height, width = backbone.canvas
-    rows, columns = round(height / tap.stride), round(width / tap.stride)
+    rows, columns = grid
     if x.ndim == 4:
-        if not (backbone.channels_last if channels_last is None else channels_last):
+        if not channels_last:
             return TokensToMaps(x, lambda maps: maps)
         return TokensToMaps(x.permute(0, 3, 1, 2), lambda maps: maps.permute(0, 2, 3, 1))
     places = rows * columns
-    tokens = backbone.tokens
     if tokens is None or x.ndim != 3 or x.shape[1] < places:
-        raise no_spatial_tokens_error(backbone, "this method")
+        return None
     first = min(tokens.prefix, x.shape[1] - places)  # some bring their class token in late
     kinds = (x.shape[1] - first) // places
     last = first + kinds * places
@@ -139,9 +132,9 @@ def _replace(x: Tensor, changed: Tensor, first: int, last: int) -> Tensor:
     return torch.cat([x[:, :first].to(changed.dtype), changed, x[:, last:].to(changed.dtype)], 1)
 
 
-def no_spatial_tokens_error(backbone: Backbone, method: str) -> GeotuneError:
+def no_spatial_tokens_error(backbone: str, method: str) -> GeotuneError:
     """The error where the tokens inside the blocks cannot be told a place in the image."""
     return GeotuneError(
-        f"{method} on {backbone.name}: the tokens inside its blocks have no place in the image; "
+        f"{method} on {backbone}: the tokens inside its blocks have no place in the image; "
         "choose lora, adapter or est"
     )

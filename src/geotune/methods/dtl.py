@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.blocks import tokens_to_maps
 from geotune.config.method_options import DtlOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
@@ -201,12 +200,12 @@ class TappedBlock(Wrapped):
         """As the block inside."""
         backbone, network = self._backbone[0], self._network[0]
         index, passing = self.index, self.passing
-        found = tokens_to_maps(backbone, index, inputs[0] if inputs else named["x"])
+        found = backbone.tokens_to_maps(index, inputs[0] if inputs else named["x"])
         stream = network.take(index, found.maps, passing.stream if index else None)
         out: Tensor = self.inner(*inputs, **named)
         passing.stream = None if index == len(backbone.taps) - 1 else stream
         if self.keeps or self.feeds_back:
-            placed = tokens_to_maps(backbone, index, out)
+            placed = backbone.tokens_to_maps(index, out)
             feedback = network.feedback(index, stream)
             if self.feeds_back:
                 return placed.back(placed.maps + feedback)

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.blocks import tokens_to_maps
 from geotune.config.method_options import MonaOptions
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
@@ -79,7 +78,7 @@ class MonaPart(nn.Module):
 
     def _change(self, x: Tensor) -> Tensor:
         v = self.down(self.norm_scale * self.norm(x) + self.scale * x)
-        found = tokens_to_maps(self._backbone[0], self.index, v, channels_last=True)
+        found = self._backbone[0].tokens_to_maps(self.index, v, channels_last=True)
         maps = found.maps
         maps = maps + sum(convolution(maps) for convolution in self.convolutions) / 3
         w = found.back(maps + self.pointwise(maps))

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles, to_tiles
-from geotune.backbones.blocks import TokensToMaps, tokens_to_maps
+from geotune.backbones.blocks import TokensToMaps
 from geotune.config.method_options import VitAdapterOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
@@ -133,7 +133,7 @@ class Injected(Wrapped):
         """As the block inside."""
         backbone, reader = self._owners[0]
         if reader.now is not None:  # else the backbone runs by itself
-            found = tokens_to_maps(backbone, self.index, x)
+            found = backbone.tokens_to_maps(self.index, x)
             x = found.back(reader.inject(self.at, found))
         out: Tensor = self.inner(x, *inputs, **named)
         return out

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +30,9 @@ class _Recomputed(nn.Module):
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _still_statistics(self)
 
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **named)
+        # the second pass sees the context variables of the first
+        run = partial(copy_context().run, forward)
+        return checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
 
 def recompute_stages(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, from_tiles
-from geotune.backbones.blocks import no_spatial_tokens_error, tokens_to_maps
+from geotune.backbones.blocks import no_spatial_tokens_error
 from geotune.methods.core.reader import BlockActivations
 
 
@@ -36,9 +36,9 @@ def capture_block_activations(
 
             def inside(feature: Tensor) -> BlockActivations:
                 def to_map(stream: Tensor) -> Tensor:
-                    tiles = tokens_to_maps(backbone, index, stream).mean
+                    tiles = backbone.tokens_to_maps(index, stream).mean
                     stride = backbone.taps[index].stride  # the stream's own may be another
-                    rows, columns = (round(side / stride) for side in backbone.canvas)
+                    rows, columns = (round(side / stride) for side in backbone.padded_size)
                     grid = feature.shape[-2] // rows, feature.shape[-1] // columns
                     return from_tiles(tiles, grid)
 
@@ -59,7 +59,7 @@ def capture_block_activations(
         hooks.append(block.register_forward_hook(after))
 
     if indices and not (backbone.blocks and backbone.has_spatial_tokens):
-        raise no_spatial_tokens_error(backbone, "looking inside")
+        raise no_spatial_tokens_error(backbone.name, "looking inside")
     try:
         for index in indices:
             watch(index)

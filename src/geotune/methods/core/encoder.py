@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, fingerprint, pad_to_multiple
+from geotune.backbones.base import Backbone, fingerprint
 from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.block_hooks import capture_block_activations
@@ -76,8 +76,7 @@ class Encoder(nn.Module):
         With `features`, which are what `features` gave for these images, the backbone does not
         run.
         """
-        images = self.backbone.join(images)
-        padded = pad_to_multiple(images, self.backbone.size_divisor)
+        padded = self.backbone.prepare(images)
         state = self.reader.start(padded)
 
         def take(index: int, feature: Tensor, inside: BlockActivations | None) -> None:
@@ -86,7 +85,7 @@ class Encoder(nn.Module):
 
         tokens = None
         if features is None:
-            tokens = self._run(images, time, location, take)
+            tokens = self._run(padded, time, location, take)
         else:
             for index in self.reader.out_indices:
                 take(index, *self._kept(features, index, padded.new_empty(0)))
@@ -116,12 +115,12 @@ class Encoder(nn.Module):
                 if found is not None:  # a block may have no attention
                     kept[f"{index}.{part}"] = found
 
-        self._run(self.backbone.join(images), time, location, take)
+        self._run(self.backbone.prepare(images), time, location, take)
         return kept
 
     def _run(
         self,
-        images: Tensor,
+        padded: Tensor,
         time: Tensor | None,
         location: Tensor | None,
         take: Callable[[int, Tensor, BlockActivations | None], None],
@@ -141,7 +140,12 @@ class Encoder(nn.Module):
             capture_block_activations(self.backbone, reader.internals_at) as seen,
         ):
             found: FeatureMaps = self.backbone(
-                images, time=time, location=location, taps=reader.out_indices, on_tap=on_tap
+                padded,
+                time=time,
+                location=location,
+                taps=reader.out_indices,
+                on_tap=on_tap,
+                padded=True,
             )
         return found.tokens
 

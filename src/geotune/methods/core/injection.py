@@ -215,7 +215,7 @@ def require_mlp(backbone: Backbone, method: str) -> None:
 def require_places(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` where the tokens inside the blocks have no place in the image."""
     if not backbone.has_spatial_tokens:
-        raise no_spatial_tokens_error(backbone, method)
+        raise no_spatial_tokens_error(backbone.name, method)
 
 
 def check_width(key: str, width: int, backbone: Backbone) -> None:
