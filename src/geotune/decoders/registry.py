@@ -1,4 +1,4 @@
-"""Every decoder by the `kind` that a recipe gives it."""
+"""Decoders by the `kind` in a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faster R-CNN (arXiv 1506.01497) on a feature pyramid: horizontal boxes in two stages."""
+"""Faster R-CNN (arXiv 1506.01497) on a feature pyramid: two stages, horizontal boxes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def faster_rcnn(
     nms_threshold: float = 0.5,
     max_detections: int = 1000,
 ) -> nn.Module:
-    """A `TwoStage`. `anchor_size` is the side of each level's anchors, in its strides."""
+    """A `TwoStage` detector. `anchor_size`: side of the anchors of each level, in strides."""
     return TwoStage(
         FeaturePyramid(taps, channels, min_stride, num_levels),
         num_outputs,

@@ -1,8 +1,7 @@
-"""Oriented R-CNN (ICCV 2021, arXiv 2108.05699): oriented boxes in two stages.
+"""Oriented R-CNN (ICCV 2021, arXiv 2108.05699): two stages, oriented boxes.
 
-Anchors are horizontal; proposals are oriented boxes, told by where they touch their hull
-(`coders.Midpoints`); the second stage reads features along a proposal's sides, so that to it an
-object looks the same at any angle.
+Anchors are horizontal, proposals oriented (`MidpointOffsetCoder`). The second stage pools features
+in the frame of each proposal and is therefore invariant to an object's orientation.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def oriented_rcnn(
     nms_threshold: float = 0.1,
     max_detections: int = 1000,
 ) -> nn.Module:
-    """A `TwoStage`. `anchor_size` is the side of each level's anchors, in its strides."""
+    """A `TwoStage` detector. `anchor_size`: side of the anchors of each level, in strides."""
     return TwoStage(
         FeaturePyramid(taps, channels, min_stride, num_levels),
         num_outputs,

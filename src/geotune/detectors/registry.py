@@ -1,4 +1,4 @@
-"""Every detector by the `kind` that a recipe gives it."""
+"""Detectors by the `kind` in a recipe."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED
-from geotune.boxes.structures import Detections, DetectorOutput, GroundTruthObjects
+from geotune.boxes.structures import Detections, DetectorOutput, GroundTruthObjects, Targets
 from geotune.errors import GeotuneError
 from geotune.metrics.average_precision import PrecisionRecallCurve
 from geotune.metrics.detection_metrics import DetectionMetrics, curve_from_matches
@@ -22,8 +22,6 @@ from geotune.metrics.state import MetricState
 Boxes = Literal["horizontal", "oriented", "points"]
 Scores = Mapping[str, float | None]
 """Score threshold by class; None: unknown, and no detection of the class counts."""
-Targets = Sequence[Mapping[str, Tensor]]
-"""For each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
 
 CONFIDENT = 0.5
 """In a window without objects, detections with at least this score count as errors."""
