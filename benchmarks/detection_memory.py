@@ -49,7 +49,7 @@ def recipe_for(method: str) -> Recipe:
                 "window": PIXELS,
                 "split": {"kind": "random"},
             },
-            "train": {"batch_size": BATCH, "accelerator": "gpu"},
+            "train": {"batch_size": BATCH, "accelerator": "gpu", "precision": "32-true"},
         }
     )
 

@@ -186,7 +186,12 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     assert trainer.precision == "bf16-mixed"
     assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
     assert type(trainer.strategy).__name__ == "DDPStrategy"
-    assert _trainer(Train(grad_clip_norm=0), RunDir(tmp_path / "run"), []).gradient_clip_val is None
+    assert (
+        _trainer(
+            Train(grad_clip_norm=0, precision="32-true"), RunDir(tmp_path / "run"), []
+        ).gradient_clip_val
+        is None
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -33,7 +33,7 @@ data:
   window: 128
   samples: 64
   split: {{kind: group, by: scene, val: [scene_004], test: [scene_005]}}
-train:    {{run: {est}, epochs: 4, batch_size: 8, lr: 3.0e-3, precision: bf16-mixed}}
+train:    {{run: {est}, epochs: 4, batch_size: 8, lr: 3.0e-3}}
 """
 
 

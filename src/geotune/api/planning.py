@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from geotune.api.budget_search import BudgetResult, Candidate, cache_note, search_budget
+from geotune.api.environment import resolve_precision
 from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.backbones.create import facts
 from geotune.backbones.spec import band_names
@@ -41,6 +42,7 @@ class Plan:
         on_gpu: whether the memory of a GPU counts, according to `train.accelerator`.
         micro_batch: windows computed at once on each device.
         budget: result of the budget search; None without a budget.
+        precision: the resolved `train.precision`.
         notes: messages for the user.
     """
 
@@ -49,6 +51,7 @@ class Plan:
     on_gpu: bool
     micro_batch: int
     budget: BudgetResult | None
+    precision: str
     notes: list[str]
 
     @property
@@ -78,6 +81,8 @@ def plan(
     recipe = as_recipe(recipe, overrides, on_message)
     limit = recipe.train.memory_budget if budget is None else _bytes(budget)
     recipe, bands, notes = _resolved(recipe)
+    recipe, precision_notes = resolve_precision(recipe)
+    notes += precision_notes
     planner = Planner(recipe, bands)
     prediction, cache = planner.predict(recipe)
     if cache is not None:
@@ -97,7 +102,7 @@ def plan(
         on_message("searching for settings that fit")
         result = planner.search(recipe, limit)
     micro = micro_batch(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
-    return Plan(prediction, cache, planner.on_gpu, micro, result, notes)
+    return Plan(prediction, cache, planner.on_gpu, micro, result, recipe.train.precision, notes)
 
 
 def _bytes(budget: int | str) -> int:
@@ -208,6 +213,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "by_place": {place: dict(parts) for place, parts in peak.by_place.items()},
         "device": "gpu" if plan.on_gpu else "cpu",
         "micro_batch": plan.micro_batch,
+        "precision": plan.precision,
         "cpu": {"peak_bytes": prediction.cpu.total},
         "gpu": {
             "peak_bytes": prediction.gpu.total,

@@ -151,6 +151,7 @@ def _finish(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "device": device_name(fitted.device),
+        "precision": recipe.train.precision,
         "best_epoch": fitted.best_epoch + 1,
         "epochs": len(fitted.history),
         "seconds": sum(epochs),

@@ -80,6 +80,7 @@ def _show_plan(plan: Plan) -> None:
     table.add_row("[bold]peak[/bold]", *map(size, totals), f"[bold]{size(plan.peak.total)}[/bold]")
     out().print(table)
     out().print(f"micro-batch: {plan.micro_batch}")
+    out().print(f"precision: {plan.precision}")
     out().print(f"on a CPU: {size(prediction.cpu.total)} in addition to the program itself")
     out().print(
         f"on a GPU: {size(prediction.gpu_bytes)}: tensors {size(prediction.gpu.total)}, allocator "

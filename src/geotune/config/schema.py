@@ -113,6 +113,11 @@ class Recipe(ModelSections):
     data: Data
     train: Train = Train()
 
+    def with_precision(self, precision: str) -> Recipe:
+        """The recipe with another `train.precision`."""
+        train = self.train.model_copy(update={"precision": precision})
+        return self.model_copy(update={"train": train})
+
     @model_validator(mode="before")
     @classmethod
     def _say_what_is_known(cls, values: Any) -> Any:

@@ -40,7 +40,11 @@ class Train(OptionsModel):
         description="most memory that training may take, such as 8GB; what `geotune plan` proposes "
         "first is changed to fit",
     )
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto",
+        description="numeric precision; auto: bf16-mixed if the device computes bf16 fast, else "
+        "32-true",
+    )
     cache: Literal["none", "memory", "disk"] = Field(
         "none",
         description="where the features of a backbone that never changes are kept, so that each "

@@ -107,7 +107,8 @@ class RunDir:
         return any(path.exists() for path in [*files, self.best, self.last])
 
     def with_saved_defaults(self, recipe: Recipe) -> Recipe:
-        """The recipe as it was changed here to fit into memory; as it is where it was not."""
+        """The recipe with what an earlier start of this run chose: precision and memory settings."""
+        recipe = self.with_saved_precision(recipe)
         if not (self.asked.is_file() and self.recipe.is_file()):
             return recipe
         if changed_keys(load_recipe(self.asked)[0], recipe):
@@ -116,6 +117,12 @@ class RunDir:
         keys = [key.removeprefix("train.") for key in PLACES]
         update = {key: getattr(recipe.train, key) for key in keys}
         return changed.model_copy(update={"train": changed.train.model_copy(update=update)})
+
+    def with_saved_precision(self, recipe: Recipe) -> Recipe:
+        """The recipe with the saved precision of this run in place of `auto`."""
+        if recipe.train.precision != "auto" or not self.recipe.is_file():
+            return recipe
+        return recipe.with_precision(load_recipe(self.recipe)[0].train.precision)
 
     def start(self, recipe: Recipe, asked: Recipe | None = None) -> None:
         """Make the folder and write the recipe; what it was `asked` as, where that differs."""

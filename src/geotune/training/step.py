@@ -16,6 +16,7 @@ from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
+from geotune.utils.precision import AUTO
 
 
 def training_step(
@@ -31,6 +32,8 @@ def training_step(
 
     `micro` windows are computed at once, by default as many as the recipe says.
     """
+    if train.precision == AUTO:
+        raise ValueError("train.precision auto is not resolved")
     windows = train.batch_size // world
 
     def several(x: Tensor) -> Tensor:

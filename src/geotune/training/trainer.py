@@ -239,6 +239,7 @@ def _trainer(train: Train, folder: RunDir, callbacks: list[Callback]) -> Trainer
     elif many and train.strategy in ("auto", "ddp"):
         # each process validates its own windows, so buffers are not exchanged in every forward
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
+    assert train.precision != "auto"  # resolved before
     logger: Any = TensorBoardLogger(folder.path, name="tensorboard", version="")
     try:
         return Trainer(
