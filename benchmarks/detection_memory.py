@@ -62,7 +62,7 @@ def main() -> int:
         prediction, _ = planner.predict(recipe_for(method))
         rows[method] = {
             "peak_bytes": prediction.gpu.total,
-            "parts": prediction.gpu.parts,
+            "parts": prediction.gpu.by_category,
             "operations": prediction.flops,
             "computed": prediction.computed,
         }

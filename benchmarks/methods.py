@@ -40,7 +40,7 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone
 from geotune.decoders.unet import Unet
 from geotune.errors import GeotuneError
-from geotune.memory.tracker import PARTS, Tracker, to_fake
+from geotune.memory.tracker import CATEGORIES, MemoryTracker, to_fake
 from geotune.methods.core.base import Method
 from geotune.model import Model
 from geotune.registry import METHODS
@@ -121,9 +121,9 @@ def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> dict[
     with mode:
         optimizer = optimizer_of(fake, foreach=True)  # as PyTorch chooses on a GPU
         step(fake, optimizer, fake_batch, precision)
-        with Tracker(fake, optimizer, fake_batch) as tracker:
+        with MemoryTracker(fake, optimizer, fake_batch) as tracker:
             step(fake, optimizer, fake_batch, precision)
-    return {"total": tracker.peak.total} | {str(k): v for k, v in tracker.peak.parts.items()}
+    return {"total": tracker.peak.total} | {str(k): v for k, v in tracker.peak.by_category.items()}
 
 
 def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: str) -> float:
@@ -277,7 +277,14 @@ def write(rows: list[Row], options: argparse.Namespace) -> None:
 
 def table(rows: list[Row], options: argparse.Namespace) -> str:
     """Every row as Markdown, a table for each backbone and precision; memory in MiB."""
-    head = ["method", "trained", "peak", "of full", *(p.replace("_", " ") for p in PARTS), "time"]
+    head = [
+        "method",
+        "trained",
+        "peak",
+        "of full",
+        *(p.replace("_", " ") for p in CATEGORIES),
+        "time",
+    ]
     lines = [
         "# Tuning methods: memory and time of a training step",
         "",
@@ -302,14 +309,14 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
 def cells(row: Row, rows: list[Row]) -> list[str]:
     """A row of the table."""
     if "refused" in row:
-        return [shown(row), "does not fit", *[""] * (3 + len(PARTS))]
+        return [shown(row), "does not fit", *[""] * (3 + len(CATEGORIES))]
     peak, part_of_full = row["peak_bytes"], share(row, rows)
     return [
         shown(row),
         f"{row['trained_parameters'] / 1e6:.2f} M",
         f"{peak['total'] / MIB:,.0f}",
         "–" if part_of_full is None else f"{part_of_full:.1%}",
-        *(f"{peak[part] / MIB:,.0f}" for part in PARTS),
+        *(f"{peak[part] / MIB:,.0f}" for part in CATEGORIES),
         f"{row['time']['of_full']:.2f}" if "time" in row else "–",
     ]
 

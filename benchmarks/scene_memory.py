@@ -98,12 +98,12 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
     import torch
 
     from geotune.data.raster.open_raster import open_raster
-    from geotune.inference.segmentation import map_classes
+    from geotune.inference.segmentation import segment_scene
 
     torch.set_num_threads(1)
     network = MODELS[model]()
     before = peak_bytes()
-    result = map_classes(
+    result = segment_scene(
         lambda images: network(images).softmax(dim=1), open_raster(scene), out,
         bands=BANDS, classes=CLASSES, name="scene", window=window, overlap=0.25, batch_size=8,
         device=device,

@@ -20,7 +20,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
 from geotune.errors import GeotuneError
-from geotune.training.loaders import loader
+from geotune.training.loaders import make_loader
 from geotune.types import IGNORE, Batch, Sample
 
 CLASSES = ["background", "ship"]
@@ -71,12 +71,12 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(scenes: Any) -> None:
 
 def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
     windows = RandomWindowDataset(scenes, scan(scenes, 16), 16, samples=6)
-    batches = loader(windows, 2, workers=1)
+    batches = make_loader(windows, 2, workers=1)
     for epoch in (0, 5):
         batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         for k, batch in enumerate(batches):
             first = 6 * epoch + 2 * k
-            here = Batch.of([windows[first], windows[first + 1]])
+            here = Batch.from_samples([windows[first], windows[first + 1]])
             assert (
                 torch.equal(batch.inputs["images"], here.inputs["images"])
                 and batch.names == here.names
@@ -291,7 +291,7 @@ def test_batches_hold_what_the_samples_hold(size: int) -> None:
         Sample(orient(image, way), PixelClasses(mask).rotate90_flip(way), str(way), "g")
         for way in range(8)
     ]
-    batch = Batch.of(laid)
+    batch = Batch.from_samples(laid)
     for way, (pixels, classes) in enumerate(
         zip(batch.inputs["images"], batch.targets, strict=True)
     ):

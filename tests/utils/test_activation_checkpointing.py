@@ -14,7 +14,7 @@ import geotune
 from geotune.backbones.base import Backbone
 from geotune.decoders.registry import DECODERS
 from geotune.detectors.registry import DETECTORS
-from geotune.memory.tracker import Tracker
+from geotune.memory.tracker import MemoryTracker
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder, recompute_blocks
 from geotune.utils.activation_checkpointing import recompute, recompute_stages
@@ -135,7 +135,7 @@ def test_it_holds_less(make_backbone: MakeBackbone) -> None:
         model = net(make_backbone, "vit", geotune.Full(), "unet").train()
         mark(model)
         images = torch.randn(4, 4, 64, 64)
-        with Tracker(model, others=images) as tracker:
+        with MemoryTracker(model, others=images) as tracker:
             model(images).sum().backward()
         return tracker.peak.activations
 

@@ -80,7 +80,7 @@ def cache(
         train,
         batch_size=train.batch_size // train.accumulate_steps,
         device=pick_device(train.accelerator),
-        say=on_message,
+        on_message=on_message,
         progress=on_progress,
     )
     assert cached.folder is not None

@@ -9,7 +9,7 @@ import torch
 
 from geotune.config import Recipe
 from geotune.errors import GeotuneError
-from geotune.training.step import devices
+from geotune.training.step import num_devices
 from geotune.utils.precision import AUTO, choose_precision, slow_precision_note
 
 VERSIONS = ("torch", "torchvision", "timm", "peft", "lightning", "segmentation-models-pytorch")
@@ -57,7 +57,7 @@ def resolve_precision(recipe: Recipe, *, saved: bool = False) -> tuple[Recipe, l
         if slow := slow_precision_note(train.precision, device):
             notes.append(f"{slow}; use {'--overwrite' if saved else 'train.precision=auto'}")
         return recipe, notes
-    local_devices = devices(train)
+    local_devices = num_devices(train)
     choice = choose_precision(device, devices=local_devices, processes=local_devices * train.nodes)
     notes = [f"train.precision: {choice.precision} (auto; {choice.reason})"]
     return recipe.with_precision(choice.precision), notes

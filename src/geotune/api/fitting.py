@@ -164,11 +164,11 @@ def _fit(
                     )
             if state == "new":
                 folder.clear()
-            folder.start(recipe, asked)
+            folder.create(recipe, asked)
             state, started = "unfinished", True
 
-        if state == "unfinished" and folder.last.is_file():
-            on_message(f"resuming from {folder.last}")
+        if state == "unfinished" and folder.last_checkpoint.is_file():
+            on_message(f"resuming from {folder.last_checkpoint}")
         try:
             trained = train(
                 recipe,

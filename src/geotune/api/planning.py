@@ -21,15 +21,21 @@ from geotune.factory.fake_model import FakeModelBuilder
 from geotune.feature_cache.cache_estimate import CacheEstimate, estimate_cache
 from geotune.memory.estimate import (
     CUDA_CONTEXT_BYTES,
-    Prediction,
-    UnpredictableError,
+    DataDependentModelError,
+    PeakEstimate,
     allocator_bytes,
     estimate_peak,
-    gpu_bytes,
+    total_gpu_bytes,
 )
 from geotune.memory.tracker import TrackedPeak
 from geotune.model import Model
-from geotune.training.step import devices, micro_batch, module_scopes, training_step, uses_gpu
+from geotune.training.step import (
+    micro_batch_size,
+    module_scopes,
+    num_devices,
+    training_step_spec,
+    uses_gpu,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Plan:
         notes: messages for the user.
     """
 
-    prediction: Prediction
+    prediction: PeakEstimate
     cache: CacheEstimate | None
     on_gpu: bool
     micro_batch: int
@@ -101,7 +107,7 @@ def plan(
     if limit is not None:
         on_message("searching for settings that fit")
         result = planner.search(recipe, limit)
-    micro = micro_batch(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
+    micro = micro_batch_size(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
     return Plan(prediction, cache, planner.on_gpu, micro, result, recipe.train.precision, notes)
 
 
@@ -147,13 +153,13 @@ class Planner:
 
     def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
         self.on_gpu = uses_gpu(recipe.train)
-        self.world = devices(recipe.train) * recipe.train.nodes
+        self.world = num_devices(recipe.train) * recipe.train.nodes
         self._builder = FakeModelBuilder(recipe, bands)
         self._task = build_task(recipe)
         self._computes = False
         self.batch_norm = False
 
-    def predict(self, recipe: Recipe) -> tuple[Prediction, CacheEstimate | None]:
+    def predict(self, recipe: Recipe) -> tuple[PeakEstimate, CacheEstimate | None]:
         """Peak memory and feature cache of a recipe on this backbone.
 
         Raises `GeotuneError` for an invalid combination of components.
@@ -162,21 +168,21 @@ class Planner:
             model = self._builder.fake(recipe)
             try:
                 return self._predict(recipe, model)
-            except UnpredictableError:
+            except DataDependentModelError:
                 self._computes = True
         return self._predict(recipe, self._builder.real(recipe))
 
-    def _predict(self, recipe: Recipe, model: Model) -> tuple[Prediction, CacheEstimate | None]:
+    def _predict(self, recipe: Recipe, model: Model) -> tuple[PeakEstimate, CacheEstimate | None]:
         train, window = recipe.train, recipe.data.window
         assert window is not None  # the recipe is resolved
         example: dict[str, Any] = model.encoder.backbone.example(window, window)
         cache = None
         if train.cache != "none":
-            micro = micro_batch(train.batch_size, train.accumulate_steps, self.world)
+            micro = micro_batch_size(train.batch_size, train.accumulate_steps, self.world)
             cache = estimate_cache(model, recipe, example, micro)
             example["features"] = cache.features
         targets = self._task.example_targets(window)
-        step = training_step(self._task, train, example, targets, world=self.world)
+        step = training_step_spec(self._task, train, example, targets, world=self.world)
         self.batch_norm |= any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
             for module in model.modules()
@@ -196,11 +202,11 @@ class Planner:
             alternatives=alternatives,
         )
 
-    def bytes_needed(self, prediction: Prediction, cache: CacheEstimate | None) -> int:
+    def bytes_needed(self, prediction: PeakEstimate, cache: CacheEstimate | None) -> int:
         """Memory that must be free on the device, also while the cache is populated."""
         populate = 0 if cache is None else cache.populate_bytes
         if self.on_gpu:
-            return gpu_bytes(max(prediction.gpu.total, populate))
+            return total_gpu_bytes(max(prediction.gpu.total, populate))
         return max(prediction.cpu.total, populate)
 
 
@@ -209,8 +215,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     prediction, peak = plan.prediction, plan.peak
     values: dict[str, Any] = {
         "peak_bytes": peak.total,
-        "parts": peak.parts,
-        "by_place": {place: dict(parts) for place, parts in peak.by_place.items()},
+        "parts": peak.by_category,
+        "by_place": {place: dict(parts) for place, parts in peak.by_scope.items()},
         "device": "gpu" if plan.on_gpu else "cpu",
         "micro_batch": plan.micro_batch,
         "precision": plan.precision,
@@ -219,7 +225,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "peak_bytes": prediction.gpu.total,
             "allocator_bytes": allocator_bytes(prediction.gpu.total),
             "cuda_context_bytes": CUDA_CONTEXT_BYTES,
-            "total_bytes": prediction.gpu_bytes,
+            "total_bytes": prediction.total_gpu_bytes,
         },
         "flops": prediction.flops,
         "computed": prediction.computed,

@@ -56,7 +56,7 @@ class Predicted(Protocol):
     @property
     def files(self) -> list[Path]: ...  # noqa: D102
     @property
-    def said(self) -> str: ...  # noqa: D102
+    def summary(self) -> str: ...  # noqa: D102
 
 
 def predict(
@@ -179,12 +179,12 @@ def _write_class_maps(
     options: dict[str, Any],
     **maps: Any,
 ) -> list[Predicted]:
-    from geotune.inference.segmentation import map_classes
+    from geotune.inference.segmentation import segment_scene
 
     model = _postprocessing(built, options["device"])
     options = {**options, **maps, "window": options["window"] or MAP_WINDOW}
     return [
-        map_classes(
+        segment_scene(
             model,
             source,
             out,
@@ -207,13 +207,13 @@ def _write_value_maps(
     overlap: float,
     **_: Any,
 ) -> list[Predicted]:
-    from geotune.inference.regression import map_values
+    from geotune.inference.regression import regress_scene
 
     task = cast("ValueTask", built.task)
     model = _postprocessing(built, options["device"])
     options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
     return [
-        map_values(
+        regress_scene(
             model,
             source,
             out,
@@ -255,14 +255,14 @@ def _write_objects(
     scores: dict[str, float],
     **_: Any,
 ) -> list[Predicted]:
-    from geotune.inference.detection import find_objects
+    from geotune.inference.detection import detect_scene
 
     task: Any = built.task
     choice: Any = built.model.decoder.choice
     model = _postprocessing(built, options["device"])
     options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
     return [
-        find_objects(
+        detect_scene(
             model,
             source,
             out,

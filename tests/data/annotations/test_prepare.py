@@ -62,7 +62,7 @@ def test_windows_without_objects_train_too(parts: Any) -> None:
     made = prepare(parts, window=64, allow_overlap=True, samples=30, focus=0.0, brightness=0.0)
     empty = [i for i in range(30) if not len(made.train[i].target.boxes)]
     assert empty
-    batch = Batch.of([made.train[i] for i in range(30)])
+    batch = Batch.from_samples([made.train[i] for i in range(30)])
     assert len(batch.targets) == 30 and batch.targets[empty[0]]["boxes"].shape == (0, 4)
 
 

@@ -69,7 +69,7 @@ def test_windows_of_several_dates_become_a_batch(series: Path) -> None:
     windows = RandomWindowDataset(
         scenes, scans, 16, augment=varied, brightness=0.1, spread=found.std, metadata=["time"]
     )
-    inputs = Batch.of([windows[0], windows[1]]).inputs
+    inputs = Batch.from_samples([windows[0], windows[1]]).inputs
     assert inputs["images"].shape == (2, 2, 3, 16, 16) and inputs["time"].shape == (2, 3, 2)
 
 
