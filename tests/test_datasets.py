@@ -10,7 +10,7 @@ import pytest
 
 from geotune.data.annotations.formats import FORMATS
 from geotune.data.published.published_split import Place, division, packaged
-from geotune.data.scenes.patterns import fields_of
+from geotune.data.scenes.patterns import parse_fields
 from geotune.datasets.base import PARTS, DatasetInfo, FolderSplit, NamedSplit, PackagedSplit
 from geotune.datasets.registry import DATASETS, named_dataset
 
@@ -78,7 +78,7 @@ def test_names_in_packaged_lists_are_those_of_the_patterns() -> None:
         assert isinstance(places, dict)
         fields = sorted(names_in(about.image_name))
         for image in places:
-            found = fields_of(about.image_name, image, fields)
+            found = parse_fields(about.image_name, image, fields)
             assert found is not None and about.image_name.format(**found) == image
 
 

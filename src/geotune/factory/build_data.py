@@ -25,7 +25,7 @@ from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader
 from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.labels.open_labels import open_labels
-from geotune.data.labels.regression_labels import open_value_labels
+from geotune.data.labels.regression_labels import open_regression_labels
 from geotune.data.published.published_scenes import open_named
 from geotune.data.published.published_split import split_published
 from geotune.data.raster.quality_mask import QARule
@@ -89,7 +89,7 @@ def _class_reader(recipe: Recipe) -> LabelReader:
 def _value_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
     task: Any = recipe.task
-    return partial(open_value_labels, quantity=task.quantity, band=data.label_band)
+    return partial(open_regression_labels, quantity=task.quantity, band=data.label_band)
 
 
 def _density_reader(recipe: Recipe) -> LabelReader:

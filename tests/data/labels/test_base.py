@@ -15,7 +15,7 @@ from shapely.geometry import Point, Polygon, box
 
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.data.labels.open_labels import open_labels
-from geotune.data.labels.polygon_labels import VectorLabels
+from geotune.data.labels.polygon_labels import PolygonLabels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window, grid_windows
@@ -259,7 +259,7 @@ corners = st.tuples(st.floats(-5, 45), st.floats(-5, 35))
 def test_windows_of_a_drawing_are_parts_of_the_whole(shapes: Any, size: int) -> None:
     polygons = np.array([shapely.make_valid(Polygon(points)) for points, _ in shapes], dtype=object)
     flat = [shape.geom_type != "Polygon" for shape in polygons]
-    labels = VectorLabels(
+    labels = PolygonLabels(
         path=Path("l.gpkg"),
         classes=tuple(LAND),
         shape=(30, 40),

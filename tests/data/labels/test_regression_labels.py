@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
-from geotune.data.labels.regression_labels import open_value_labels
+from geotune.data.labels.regression_labels import open_regression_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
@@ -35,7 +35,7 @@ def test_on_the_scenes_grid_numbers_are_as_they_stand(
     values = plane(12, 16)
     values[0, 0], values[1, 1] = np.nan, -9999
     path = write_raster("l.tif", np.stack([values * 0, values]), nodata=-9999)
-    labels = open_value_labels(path, scene, quantity="height", band=2)
+    labels = open_regression_labels(path, scene, quantity="height", band=2)
     target = labels.read(WHOLE)
     assert labels.classes == ("height",) and target.values.dtype == np.float32
     unknown = np.isnan(target.values)
@@ -53,7 +53,7 @@ def test_off_the_grid_a_plane_stays_a_plane(
 ) -> None:
     values = plane(int(12 / step) + 4, int(16 / step) + 4, step)
     place = from_origin(500_000, 5_000_000, 10 * step, 10 * step)
-    labels = open_value_labels(
+    labels = open_regression_labels(
         write_raster("l.tif", values, transform=place), scene, quantity="height"
     )
     assert "another grid" in labels.notes[0]
@@ -67,7 +67,7 @@ def test_nodata_does_not_weigh_in_where_values_are_blended(
     values = np.full((12, 16), 7, dtype="int16")
     values[:, 8:] = -999
     place = from_origin(500_003, 5_000_004, 10, 10)
-    labels = open_value_labels(
+    labels = open_regression_labels(
         write_raster("l.tif", values, transform=place, nodata=-999), scene, quantity="height"
     )
     found = labels.read(WHOLE).values
@@ -80,13 +80,13 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     values = plane(12, 16)
     values[3, 5] = np.inf
-    labels = open_value_labels(write_raster("l.tif", values), scene, quantity="height")
+    labels = open_regression_labels(write_raster("l.tif", values), scene, quantity="height")
     with pytest.raises(GeotuneError, match=r"l\.tif: holds an infinite value at row 3, column 5"):
         labels.check([WHOLE])
     with pytest.raises(GeotuneError, match=r"has 1 bands, but data\.label_band is 2"):
-        open_value_labels(tmp_path / "l.tif", scene, quantity="height", band=2)
+        open_regression_labels(tmp_path / "l.tif", scene, quantity="height", band=2)
     with pytest.raises(GeotuneError, match="is a vector file"):
-        open_value_labels(tmp_path / "l.gpkg", scene, quantity="height")
+        open_regression_labels(tmp_path / "l.gpkg", scene, quantity="height")
     small = write_raster("m.tif", plane(6, 6), crs=None)
     with pytest.raises(GeotuneError, match=r"m\.tif: is 6x6 pixels.*12x16"):
-        open_value_labels(small, scene, quantity="height")
+        open_regression_labels(small, scene, quantity="height")

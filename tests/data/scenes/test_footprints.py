@@ -13,7 +13,7 @@ from rasterio.transform import Affine, from_origin
 
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.footprints import Footprint, footprint, gap, within_distance
+from geotune.data.scenes.footprints import Footprint, footprint, group_distance, within_distance
 from geotune.data.scenes.scene import Scene
 
 GEOD = Geod(ellps="WGS84")
@@ -35,12 +35,14 @@ def placed(*args: Any, **kwargs: Any) -> Footprint:
 
 
 def test_neighbours_touch_and_do_not_overlap() -> None:
-    found = gap([placed("a", 500_000, 5e6)], [placed("b", 501_000, 5e6)])
+    found = group_distance([placed("a", 500_000, 5e6)], [placed("b", 501_000, 5e6)])
     assert found is not None and found.distance_m < 1e-3 and not found.overlaps
 
 
 def test_an_overlap_is_measured_in_square_metres() -> None:
-    found = gap([placed("a", 500_000, 5e6)], [placed("b", 500_600, 5e6), placed("c", 7e5, 5e6)])
+    found = group_distance(
+        [placed("a", 500_000, 5e6)], [placed("b", 500_600, 5e6), placed("c", 7e5, 5e6)]
+    )
     assert found is not None and found.distance_m == 0
     [overlap] = found.overlaps
     assert (overlap.one.scene, overlap.other.scene) == ("a", "b")
@@ -51,7 +53,7 @@ def test_an_overlap_is_measured_in_square_metres() -> None:
 def test_scenes_in_other_projections_overlap() -> None:
     x, y = Transformer.from_crs(32633, 3857, always_xy=True).transform(500_500, 4_999_500)
     other = placed("b", x - 300, y + 300, crs="EPSG:3857", pixel=6)
-    found = gap([placed("a", 500_000, 5e6)], [other])
+    found = group_distance([placed("a", 500_000, 5e6)], [other])
     assert found is not None
     [overlap] = found.overlaps
     latitude = np.radians(45.15)
@@ -59,14 +61,14 @@ def test_scenes_in_other_projections_overlap() -> None:
 
 
 def test_less_than_a_pixel_is_no_overlap() -> None:
-    found = gap([placed("a", 500_000, 5e6)], [placed("b", 500_992, 5e6)])
+    found = group_distance([placed("a", 500_000, 5e6)], [placed("b", 500_992, 5e6)])
     assert found is not None and found.distance_m == 0 and not found.overlaps
 
 
 def test_there_is_no_seam_at_180_degrees() -> None:
     one = placed("a", 179.99, 0, crs="EPSG:4326", pixel=1e-4, side=90)  # ends at 179.999
     other = placed("b", -179.999, 0, crs="EPSG:4326", pixel=1e-4, side=90)
-    found = gap([one], [other])
+    found = group_distance([one], [other])
     assert found is not None
     assert found.distance_m == pytest.approx(0.002 * 111_320, rel=0.01)
 
@@ -78,7 +80,7 @@ def test_a_part_of_a_scene_has_its_own_outline() -> None:
     west = footprint(replace(whole, raster=whole.raster.crop(Window(0, 0, 100, 30))))
     east = footprint(replace(whole, raster=whole.raster.crop(Window(0, 50, 100, 50))))
     assert west is not None and east is not None
-    found = gap([west], [east])
+    found = group_distance([west], [east])
     assert found is not None and found.distance_m == pytest.approx(200, rel=1e-3)
 
 
@@ -88,7 +90,7 @@ def test_a_scene_without_place_has_no_outline() -> None:
     one = scene("a", 0, 0)
     assert footprint(replace(one, raster=replace(one.raster, crs=None))) is None
     assert footprint(replace(one, raster=replace(one.raster, transform=Affine.identity()))) is None
-    assert gap([], [placed("a", 0, 0)]) is None
+    assert group_distance([], [placed("a", 0, 0)]) is None
 
 
 degrees = st.tuples(st.floats(-179, 179), st.floats(-80, 80))
@@ -102,7 +104,7 @@ def test_the_distance_is_the_least_geodesic(one: Any, other: Any) -> None:
     def small(at: tuple[float, float]) -> Footprint:
         return placed(f"{at}", *at, crs="EPSG:4326", pixel=1e-6, side=2)
 
-    found = gap([small(at) for at in one], [small(at) for at in other])
+    found = group_distance([small(at) for at in one], [small(at) for at in other])
     least = min(GEOD.inv(*a, *b)[2] for a in one for b in other)
     assert found is not None and found.distance_m == pytest.approx(least, abs=2)
 
@@ -125,7 +127,7 @@ def test_what_is_nearer_is_what_a_plane_says(one: Any, other: Any, metres: float
     possible = {f"{at}" for at, d in distances.items() if d < metres * 1.01}
     found = within_distance([tile(at) for at in one], [tile(at) for at in other], metres)
     assert certain <= found <= possible
-    near = gap([tile(at) for at in one], [tile(at) for at in other])
+    near = group_distance([tile(at) for at in one], [tile(at) for at in other])
     assert near is not None
     assert near.distance_m == pytest.approx(min(distances.values()), rel=2e-3, abs=0.5)
     same = {(f"{a}", f"{b}") for a in one for b in other if a == b}

@@ -10,7 +10,7 @@ from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
-from geotune.data.scenes.patterns import find, format_pattern
+from geotune.data.scenes.patterns import format_pattern, match_files
 from geotune.errors import GeotuneError
 
 ONES = np.ones((1, 6, 6), dtype="uint8")
@@ -27,22 +27,22 @@ def _touch(folder: Path, *names: str) -> None:
 
 def test_names_in_braces_are_found(tmp_path: Path) -> None:
     _touch(tmp_path, "a_b/a_b_B02.tif", "a_b/a_b_B03.tif", "c/c_B02.tif", "c/x_B02.tif")
-    found = find(f"{tmp_path}/{{scene}}/{{scene}}_{{band}}.tif")
-    assert [match.names for match in found] == [
+    found = match_files(f"{tmp_path}/{{scene}}/{{scene}}_{{band}}.tif")
+    assert [match.fields for match in found] == [
         {"band": "B02", "scene": "a_b"},
         {"band": "B03", "scene": "a_b"},
         {"band": "B02", "scene": "c"},
     ]
-    assert find(f"{tmp_path}/**/x_B02.tif")[0].path == tmp_path / "c" / "x_B02.tif"
+    assert match_files(f"{tmp_path}/**/x_B02.tif")[0].path == tmp_path / "c" / "x_B02.tif"
     with pytest.raises(
         GeotuneError, match=r"has \{day\}; expected \{band\}, \{date\} or \{scene\}"
     ):
-        find(f"{tmp_path}/{{day}}.tif")
+        match_files(f"{tmp_path}/{{day}}.tif")
 
 
 def test_known_bands_settle_what_a_name_is(tmp_path: Path) -> None:
     _touch(tmp_path, "x_B02_10m.tif")
-    assert find(f"{tmp_path}/{{scene}}_{{band}}.tif", ["B02_10m"])[0].names["scene"] == "x"
+    assert match_files(f"{tmp_path}/{{scene}}_{{band}}.tif", ["B02_10m"])[0].fields["scene"] == "x"
 
 
 def test_names_are_filled_in(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from geotune.data.scenes.footprints import footprint, gap
+from geotune.data.scenes.footprints import footprint, group_distance
 from geotune.data.splits.spatial_blocks import split_by_blocks
 from geotune.errors import GeotuneError
 from helpers.lazy_scenes import names, scene
@@ -49,7 +49,7 @@ def test_pieces_know_where_they_lie() -> None:
         for part, members in parts.items()
     }
     for one, other in combinations(shapes, 2):
-        found = gap(shapes[one], shapes[other])
+        found = group_distance(shapes[one], shapes[other])
         assert found is not None and found.distance_m >= 199 and not found.overlaps
 
 
@@ -70,7 +70,7 @@ def test_chips_of_two_parts_keep_the_buffer(seed: int, buffer: str) -> None:
     least = float(buffer.split()[0])
     shapes = [[place for one in members if (place := footprint(one))] for members in parts.values()]
     for one, other in combinations(shapes, 2):
-        found = gap(one, other)
+        found = group_distance(one, other)
         assert found is None or found.distance_m >= 0.999 * least
     if not least:
         assert sum(map(len, parts.values())) == len(chips)

@@ -89,7 +89,7 @@ def open_object_scenes(
             f"{origin}: {pluralize(len(gone), 'scene')} without a file, so without object: "
             f"{join_some(gone, 3)}"
         )
-    values = ClassMapping.of(classes, class_values, ())
+    values = ClassMapping.from_spec(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
     listing = {files[name] for name in opened if files[name].is_file()}
     if without := _without_image(labels or "", files, listing, rasters, FORMATS[chosen]):
@@ -116,7 +116,7 @@ def scenes_of(
     what is wrong with single files.
     """
     faults = faults or ErrorCollector()
-    values = ClassMapping.of(classes, class_values, ())
+    values = ClassMapping.from_spec(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, format, faults)
     return _scenes(rasters, opened, [*notes, *remarks], faults)
 

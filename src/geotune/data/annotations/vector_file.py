@@ -16,7 +16,7 @@ from geotune.data.labels.vector_io import (
     attribute_columns,
     check_crs,
     class_column,
-    clip_to_scene,
+    may_intersect,
     read_frame,
     to_pixels,
 )
@@ -39,7 +39,7 @@ def read_vector(path: Path, raster: RasterSource, options: Options) -> ParsedAnn
         return ParsedAnnotations([])
     _check(path, shapes)
     check_crs(path, frame.crs, raster)
-    close = clip_to_scene(shapes, frame.crs, raster)
+    close = may_intersect(shapes, frame.crs, raster)
     here = np.flatnonzero(close)
     shapes = shapes[here]
     areas = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))

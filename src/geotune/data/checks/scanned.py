@@ -9,7 +9,7 @@ from itertools import combinations
 from geotune.data.checks.scan import SceneScan, scan
 from geotune.data.issues import ErrorCollector
 from geotune.data.raster.metadata import check_metadata
-from geotune.data.scenes.footprints import Distance, footprint, gap
+from geotune.data.scenes.footprints import Distance, footprint, group_distance
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, require_splits
 from geotune.errors import GeotuneError
@@ -87,7 +87,7 @@ def scan_splits(
     gaps = {
         (one, other): near
         for one, other in combinations(left, 2)
-        if (near := gap(known[one], known[other])) is not None
+        if (near := group_distance(known[one], known[other])) is not None
     }
     unplaced = [
         scene.name

@@ -20,7 +20,7 @@ def distance(examined: ScannedData) -> list[Issue]:
             f"the nearest scenes of {one} and {other} lie {metres(gap.distance_m)} apart: "
             f"{gap.one.path} and {gap.other.path}"
         )
-        near = gap.distance_m < examined.window * gap.one.pixel_m
+        near = gap.distance_m < examined.window * gap.one.gsd_m
         if near:
             text += "; neighbours are alike: keep them together (data.split.kind blocks or group)"
         found.append(Issue("warning" if near else "note", "distance", text, gap.one.path))

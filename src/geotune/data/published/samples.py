@@ -11,7 +11,7 @@ from pathlib import Path
 from geotune.data.published.missing import absent
 from geotune.data.published.published_split import Place, division
 from geotune.data.raster.io import disk_path, hdf5_layers
-from geotune.data.scenes.patterns import fields_of, find
+from geotune.data.scenes.patterns import match_files, parse_fields
 from geotune.datasets.base import DatasetInfo, FolderSplit
 from geotune.errors import GeotuneError
 
@@ -131,7 +131,7 @@ def _by_name(about: DatasetInfo, root: Path, bands: Sequence[str], names: Iterab
     found: Images = {}
     known = sorted(_names(about.image_name))
     for name in names:
-        fields = fields_of(about.image_name, name, known)
+        fields = parse_fields(about.image_name, name, known)
         if fields is None:
             continue
         for pattern in about.images:
@@ -159,13 +159,13 @@ def _every(about: DatasetInfo, root: Path, bands: Sequence[str]) -> Images:
     for pattern in about.images:
         here: Images = {}
         fields = sorted(_names(pattern))
-        for match in find(f"{glob.escape(str(root))}/{pattern}", bands, fields):
-            own = {key: value for key, value in match.names.items() if key != "band"}
+        for match in match_files(f"{glob.escape(str(root))}/{pattern}", bands, fields):
+            own = {key: value for key, value in match.fields.items() if key != "band"}
             name = about.image_name.format(**own)
-            if "band" in match.names:
+            if "band" in match.fields:
                 files, _ = here.setdefault(name, ({}, own))
                 assert isinstance(files, dict)
-                files[match.names["band"]] = match.path
+                files[match.fields["band"]] = match.path
                 continue
             if name in here:
                 raise GeotuneError(f"{match.path}: a second image is called {name}; remove one")

@@ -143,7 +143,7 @@ class RasterSource:
         return self.crs is not None and self.transform != Affine.identity()
 
     def select(self, bands: Sequence[str]) -> RasterSource:
-        """The same image with only `bands`, in their order. Raises `GeotuneError` if it lacks one."""
+        """The image with only `bands`, in their order. Raises `GeotuneError` if it lacks one."""
         missing = [band for band in bands if band not in self.bands]
         if missing and not self.named:
             raise GeotuneError(

@@ -168,4 +168,4 @@ def _in_pixels(width: str, scene: Scene) -> float:
 
 def _in_metres(width: str, place: Footprint) -> float:
     number = float(width.rstrip(" pxm"))
-    return number * place.pixel_m if width.endswith("px") else number
+    return number * place.gsd_m if width.endswith("px") else number
