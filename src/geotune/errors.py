@@ -49,7 +49,17 @@ ERROR_CODES: dict[str, str] = {
     "data-errors": "a check of the data found errors",
     "samples-skipped": "too many samples are unusable for train.skip_bad_samples",
     # --- backbones and their weights ---
+    "backbone-unknown": "no backbone has this name",
+    "backbone-unusable": "a backbone cannot be built, or gives no usable feature maps",
+    "backbone-option": "a backbone does not support an option, or this value of it",
+    "backbone-code": "the Python file of a custom backbone fails or returns no backbone",
+    "band-unknown": "a backbone does not know a band, its modality or its wavelength",
+    "band-duplicate": "a band or modality is named twice, or none is named",
+    "input-shape": "images or metadata given to a backbone have the wrong shape or are missing",
+    "weights-unavailable": "pretrained weights are not published or cannot be downloaded",
+    "weights-mismatch": "a checkpoint does not fit the model",
     # --- tuning methods ---
+    "method-unsupported": "a tuning method does not support this backbone",
     # --- decoders, detectors, tasks, metrics, boxes ---
     "class-count-invalid": "the number of classes, or of values for each class, is wrong",
     "box-type-unsupported": "this operation does not support this type of boxes",

@@ -322,7 +322,7 @@ from dataclasses import replace
 
 def build(request):
     built = geotune.backbone("timm/test_vit", pretrained=False, bands=request.bands)
-    built.request, built.name = request, request.name
+    built.spec, built.name = request, request.name
     return built
 """
 

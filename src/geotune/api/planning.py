@@ -12,7 +12,7 @@ from torch import nn
 from geotune.api.budget_search import BudgetResult, Candidate, cache_note, search_budget
 from geotune.api.environment import resolve_precision
 from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
-from geotune.backbones.create import facts
+from geotune.backbones.create import model_info
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe, parse_size
 from geotune.errors import RecipeError
@@ -125,7 +125,7 @@ def _bytes(budget: int | str) -> int:
 def _resolved(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
     """The resolved recipe and its bands; files are opened only if the recipe leaves them open."""
     section = recipe.backbone
-    known = facts(section.name)
+    known = model_info(section.name)
     needs_wavelengths = (
         known is not None
         and "wavelengths" in known.supported_options

@@ -13,7 +13,7 @@ from geotune.adapter_config import load_adapter_config
 from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone as make_backbone
-from geotune.backbones.create import facts
+from geotune.backbones.create import model_info
 from geotune.config import ModelSections, OptionsModel, Recipe, parse_sections
 from geotune.config.method_options import MethodOptions
 from geotune.decoders.registry import DECODERS
@@ -59,7 +59,7 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
     Also gives what a user should know of it.
     """
     section = recipe.backbone
-    known = facts(section.name)
+    known = model_info(section.name)
     takes = () if known is None else known.supported_options
     found: dict[str, Any] = {}
     notes = []

@@ -167,8 +167,8 @@ def feature_dependencies(model: Model, train: Train, device: torch.device) -> di
     method = model.encoder.method
     reduction = reader.reduction()
     half = autocast(device, train.precision).fast_dtype
-    asked = asdict(backbone.request)
-    own_code = backbone.request.model.rpartition(":")[0]
+    asked = asdict(backbone.spec)
+    own_code = backbone.spec.model.rpartition(":")[0]
     return {
         "format": FORMAT_VERSION,
         "backbone": {
