@@ -38,6 +38,8 @@ from torch.optim import AdamW, Optimizer
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone
+from geotune.config.decoder_options import UnetOptions
+from geotune.config.task_options import SegmentOptions
 from geotune.decoders.unet import Unet
 from geotune.errors import GeotuneError
 from geotune.memory.tracker import CATEGORIES, MemoryTracker, to_fake
@@ -60,7 +62,7 @@ RGB = ("red", "green", "blue")
 BANDS = {"terratorch/prithvi_eo_v2_300": ("B02", "B03", "B04", "B8A", "B11", "B12")}
 OPTIONS: dict[str, dict[str, Any]] = {"peft": {"tuner": "dora"}}
 """Of methods that cannot do without; all others have their defaults."""
-TASK = Segment(("background", "object"), loss="ce")
+TASK = Segment(SegmentOptions(classes=("background", "object"), loss="ce"))
 TIMED_STEPS = 3
 ENOUGH_S = 10.0
 MIB = 2**20
@@ -80,7 +82,7 @@ def adapted(base: Backbone, method: Method) -> Model:
     encoder = method.attach(copy.deepcopy(base))
     channels = len(base.bands)
     plain = Normalization(base.bands, (0.0,) * channels, (1.0,) * channels)
-    model = Model(plain, encoder, Unet(encoder.taps, TASK.num_outputs)).train()
+    model = Model(plain, encoder, Unet(encoder.taps, TASK.num_outputs, UnetOptions())).train()
     recompute_stages(model)  # as `geotune fit` does
     return model
 

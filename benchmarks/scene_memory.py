@@ -24,6 +24,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from geotune.config.decoder_options import UnetOptions
+
 SIZES = (4096, 16384)
 ALLOWED_GROWTH = 0.15
 CLASSES = ("background", "field", "forest")
@@ -86,7 +88,7 @@ def real_model() -> Any:
     from geotune.types import Normalization
 
     encoder = Frozen().attach(backbone("timm/resnet18", bands=BANDS, pretrained=False))
-    decoder = Unet(encoder.taps, len(CLASSES))
+    decoder = Unet(encoder.taps, len(CLASSES), UnetOptions())
     return Model(Normalization(BANDS, (2000.0,) * 3, (1000.0,) * 3), encoder, decoder)
 
 

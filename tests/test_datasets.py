@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from geotune.data.annotations.formats import FORMATS
 from geotune.data.published.published_split import Place, division, packaged
 from geotune.data.scenes.patterns import parse_fields
 from geotune.datasets.base import PARTS, DatasetInfo, FolderSplit, NamedSplit, PackagedSplit
 from geotune.datasets.registry import DATASETS, named_dataset
+from geotune.registry import ANNOTATION_FORMATS
 
 EVERY = [pytest.param(named_dataset(name), id=name) for name in DATASETS]
 
@@ -43,7 +43,7 @@ def test_values_and_parts_are_whole(about: DatasetInfo) -> None:
         assert list(about.values) == list(about.classes)
         every = [value for values in about.values.values() for value in values]
         assert len(set(every)) == len(every) and not set(every) & set(about.ignored)
-    assert (about.format in FORMATS) == (about.task == "detect")
+    assert (about.format in ANNOTATION_FORMATS) == (about.task == "detect")
     assert not about.layers or set(about.layers) == set(about.bands)
     for said in about.divisions.values():
         if isinstance(said, NamedSplit):

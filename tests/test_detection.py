@@ -24,12 +24,13 @@ from geotune.backbones.base import Backbone
 from geotune.boxes.oriented import as_oriented, corners
 from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
-from geotune.detectors.registry import DETECTORS
+from geotune.config.task_options import DetectOptions
 from geotune.errors import RecipeError
 from geotune.factory.build_model import build_training, card_sections, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
+from helpers.components import DETECTORS, make_decoder
 
 MakeBackbone = Callable[..., Backbone]
 BANDS = ("B02", "B03", "B04", "B08")
@@ -45,7 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def model_of(backbone: Backbone, method: api.Method, kind: str) -> Model:
     torch.manual_seed(0)
     encoder = method.attach(backbone)
-    detector = DETECTORS[kind](encoder.taps, 2, **SMALL[kind])
+    detector = make_decoder(kind, encoder.taps, 2, **SMALL[kind])
     unchanged = Normalization(backbone.bands, (0.0,) * 4, (1.0,) * 4)
     return Model(unchanged, encoder, detector)
 
@@ -69,7 +70,7 @@ def test_every_detector_trains_on_every_class_of_backbone(
     oriented = bool(model.decoder.oriented)
     images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
     outputs = model(images, targets=targets_for(oriented))
-    loss = Detect(["a", "b"]).loss(outputs, None)  # type: ignore[arg-type]
+    loss = Detect(DetectOptions(classes=["a", "b"])).loss(outputs, None)  # type: ignore[arg-type]
     loss.backward()
     assert loss.isfinite()
     for name, parameter in model.named_parameters():

@@ -40,6 +40,7 @@ ERROR_CODES: dict[str, str] = {
     "class-field": "the class of vector labels is in none of their fields, or not in the given one",
     "geometry-type": "vector labels have geometries of another type",
     "label-value": "a label has an invalid value",
+    "label-format-unknown": "the format of a label file is not recognised; set data.format",
     # --- scenes, splits, published data sets ---
     "split-empty": "a split has no scene or no sample",
     "scenes-missing": "a path, pattern or table yields no scene",

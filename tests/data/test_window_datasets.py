@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from geotune.data.augment import Augment
+from geotune.config.data_options import AugmentOptions
 from geotune.data.checks.scan import scan
 from geotune.data.datamodule import DataModule, prepare
 from geotune.data.labels.open_labels import open_labels
@@ -86,7 +86,7 @@ def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
 
 def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
     scans = scan(scenes, 16)
-    plain = RandomWindowDataset(scenes, scans, 16, augment=Augment(flips=False))
+    plain = RandomWindowDataset(scenes, scans, 16, augment=AugmentOptions(flips=False))
     turned = RandomWindowDataset(scenes, scans, 16)
     ways = set()
     for i in range(30):
@@ -106,10 +106,15 @@ def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "augment", [Augment(rotate=180), Augment(scale=(0.5, 2)), Augment(rotate=45, scale=(0.8, 1.25))]
+    "augment",
+    [
+        AugmentOptions(rotate=180),
+        AugmentOptions(scale=(0.5, 2)),
+        AugmentOptions(rotate=45, scale=(0.8, 1.25)),
+    ],
 )
 def test_image_and_mask_stay_together_at_any_angle_and_scale(
-    write_raster: Any, augment: Augment
+    write_raster: Any, augment: AugmentOptions
 ) -> None:
     """The mask of a disc is where the image is bright, and has no holes but beyond the scene."""
     rows, cols = np.mgrid[:90, :80] + 0.5
@@ -139,7 +144,12 @@ def test_turned_windows_have_no_empty_corners_inside_a_scene(
 ) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.pad(np.ones((1, 1)), 60)})
     windows = RandomWindowDataset(
-        scenes, scan(scenes, 32), 32, augment=Augment(rotate=180), samples=20, rare_class_fraction=1
+        scenes,
+        scan(scenes, 32),
+        32,
+        augment=AugmentOptions(rotate=180),
+        samples=20,
+        rare_class_fraction=1,
     )
     inside = [
         sample
@@ -151,7 +161,9 @@ def test_turned_windows_have_no_empty_corners_inside_a_scene(
 
 def test_a_dropped_band_is_nan_and_one_band_always_stays(scenes: Any) -> None:
     scans = scan(scenes, 16)
-    dropped = RandomWindowDataset(scenes, scans, 16, augment=Augment(band_dropout=0.9), samples=10)
+    dropped = RandomWindowDataset(
+        scenes, scans, 16, augment=AugmentOptions(band_dropout=0.9), samples=10
+    )
     plain = RandomWindowDataset(scenes, scans, 16, samples=10)
     for i in range(10):
         assert np.array_equal(dropped[i].image, plain[i].image), "its only band"
@@ -213,10 +225,14 @@ def _parts(scenes: Any, **options: Any) -> DataModule:
 def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -> None:
     """Those of the first epoch with seed 0, in another order and laid in other ways."""
     scans = scan(scenes, 16)
-    options: dict[str, Any] = {"samples": 12, "augment": Augment(flips=augment), "brightness": 0.5}
+    options: dict[str, Any] = {
+        "samples": 12,
+        "augment": AugmentOptions(flips=augment),
+        "brightness": 0.5,
+    }
     options["spread"] = [1.0]
     fixed = FixedWindowDataset(RandomWindowDataset(scenes, scans, 16, seed=3, **options))
-    plain = RandomWindowDataset(scenes, scans, 16, samples=12, augment=Augment(flips=False))
+    plain = RandomWindowDataset(scenes, scans, 16, samples=12, augment=AugmentOptions(flips=False))
     assert len(fixed) == 12 and fixed.ways == (NUM_ORIENTATIONS if augment else 1)
     assert all(_equal(fixed.sample(i), plain[i]) for i in range(12))
     ways = set()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from torch import Tensor
 
-from geotune.config.decoder_options import GlobalPool as Section
-from geotune.decoders.global_pool import GlobalPool
 from geotune.types import FeatureMaps, Tap
+from helpers.components import make_decoder
 
 TAPS = (Tap("stem.1", 8, 2), Tap("block.0", 6, 4), Tap("block.1", 10, 8))
 
@@ -24,7 +21,7 @@ def maps(batch: int = 3) -> FeatureMaps:
 @pytest.mark.parametrize("pool", ["mean", "attention"])
 @pytest.mark.parametrize("levels", ["last", "all"])
 def test_one_output_per_image_that_depends_on_the_selected_maps(pool: str, levels: str) -> None:
-    decoder = GlobalPool(TAPS, 5, pool, levels)  # type: ignore[arg-type]
+    decoder = make_decoder("global_pool", TAPS, 5, pool=pool, levels=levels)
     features = maps()
     for x in features.maps:
         x.requires_grad_()
@@ -37,7 +34,8 @@ def test_one_output_per_image_that_depends_on_the_selected_maps(pool: str, level
 
 
 def test_attention_pooling_starts_as_mean_pooling() -> None:
-    mean, attention = GlobalPool(TAPS, 5), GlobalPool(TAPS, 5, "attention")
+    mean = make_decoder("global_pool", TAPS, 5)
+    attention = make_decoder("global_pool", TAPS, 5, pool="attention")
     attention.load_state_dict(mean.state_dict(), strict=False)
     features = maps()
     expected = mean.head(mean.norm(features.maps[2].mean((2, 3))))
@@ -46,7 +44,8 @@ def test_attention_pooling_starts_as_mean_pooling() -> None:
 
 
 def test_output_does_not_depend_on_the_orientation() -> None:
-    decoder, features = GlobalPool(TAPS, 5, "attention", "all"), maps()
+    decoder = make_decoder("global_pool", TAPS, 5, pool="attention", levels="all")
+    features = maps()
     with torch.no_grad():
         for query in decoder.queries or ():
             query.normal_()
@@ -54,15 +53,6 @@ def test_output_does_not_depend_on_the_orientation() -> None:
     torch.testing.assert_close(decoder(rotated), decoder(features))
 
 
-def test_constructor_defaults_equal_the_recipe_options() -> None:
-    fields = {k: f.default for k, f in Section.model_fields.items() if k != "kind"}
-    parameters = inspect.signature(GlobalPool).parameters
-    ours = {n: p.default for n, p in parameters.items() if n not in ("taps", "num_outputs")}
-    assert ours == fields
-
-
-def test_invalid_arguments_are_errors() -> None:
+def test_encoder_without_maps_besides_the_stem_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one tap"):
-        GlobalPool(TAPS[:1], 2)
-    with pytest.raises(ValueError, match="pool is 'max'"):
-        GlobalPool(TAPS, 2, "max")  # type: ignore[arg-type]
+        make_decoder("global_pool", TAPS[:1], 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from geotune.boxes.oriented import hull
-from geotune.detectors.registry import DETECTORS
 from geotune.methods.core.stem import Stem
-from geotune.tasks.detect import Detect
 from geotune.types import FeatureMaps
+from helpers.components import DETECTORS, known_options, make_decoder, make_task
 
 SIDE = 64
 SMALL = {"channels": 32, "depth": 1, "hidden": 64, "num_levels": 3, "anchor_size": 3.0}
@@ -28,9 +26,7 @@ class Network(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.stem = Stem(bands=3, width=8)
-        parameters = inspect.signature(DETECTORS[kind]).parameters
-        values: dict[str, Any] = {k: v for k, v in SMALL.items() if k in parameters}
-        self.detector = DETECTORS[kind](self.stem.taps, 1, **values)
+        self.detector = make_decoder(kind, self.stem.taps, 1, **known_options(kind, SMALL))
 
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Any:
         maps = FeatureMaps(self.stem(images), (SIDE, SIDE))
@@ -81,7 +77,9 @@ def test_detector_overfits_a_batch(kind: str) -> None:
         optimizer.zero_grad()
         schedule.step()
     network.eval()
-    task = Detect(["bar"], "oriented" if network.detector.oriented else "horizontal")
+    task = make_task(
+        "detect", classes=["bar"], boxes="oriented" if network.detector.oriented else "horizontal"
+    )
     with torch.no_grad():
         outputs = network(images, targets)
         empty = network(images[3:], targets[3:]).losses

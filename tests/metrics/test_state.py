@@ -15,9 +15,9 @@ from geotune.boxes.structures import Detections, DetectorOutput
 from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
 from geotune.tasks.base import Task
-from geotune.tasks.registry import TASKS
 from geotune.training.window_metrics import WindowMetrics
 from geotune.types import IGNORE
+from helpers.components import make_task
 
 NAMES = ("water", "forest", "town")
 WINDOWS = 5
@@ -65,14 +65,14 @@ def objects(columns: int) -> Batch:
 
 
 CASES: dict[str, tuple[Task, Callable[[], Batch]]] = {
-    "segment": (TASKS["segment"](NAMES), masks),
-    "classify": (TASKS["classify"](NAMES), multiclass),
-    "multilabel": (TASKS["classify"](NAMES, multilabel=True), multilabel),
-    "regress": (TASKS["regress"](mean=300.0, std=5.0), values),
-    "density": (TASKS["density"](), values),
-    "boxes": (TASKS["detect"](NAMES), lambda: objects(4)),
+    "segment": (make_task("segment", classes=NAMES), masks),
+    "classify": (make_task("classify", classes=NAMES), multiclass),
+    "multilabel": (make_task("classify", classes=NAMES, multilabel=True), multilabel),
+    "regress": (make_task("regress", mean=300.0, std=5.0), values),
+    "density": (make_task("density"), values),
+    "boxes": (make_task("detect", classes=NAMES), lambda: objects(4)),
     "points": (
-        TASKS["detect"](NAMES, boxes="points", match_radius_m=20.0, pixel_m=2.0),
+        make_task("detect", classes=NAMES, boxes="points", match_radius_m=20.0, pixel_m=2.0),
         lambda: objects(4),
     ),
 }

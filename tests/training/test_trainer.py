@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geotune.api.fitting import FitResult
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import load_adapter
 from geotune.training.run_dir import RunDir
@@ -171,7 +171,7 @@ def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
 
 
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:
-    settings = Train(
+    settings = TrainOptions(
         epochs=7,
         grad_clip_norm=0.5,
         precision="bf16-mixed",
@@ -188,7 +188,7 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
     assert type(trainer.strategy).__name__ == "DDPStrategy"
     assert (
         make_trainer(
-            Train(grad_clip_norm=0, precision="32-true"), RunDir(tmp_path / "run"), []
+            TrainOptions(grad_clip_norm=0, precision="32-true"), RunDir(tmp_path / "run"), []
         ).gradient_clip_val
         is None
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -17,7 +16,7 @@ from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import (
     declared_bands_nodata,
-    quality_rule,
+    quality_options,
     require_dates,
     resolution_m,
 )
@@ -107,14 +106,14 @@ def predict(
     run, out = Path(run), Path(out)
     card = load_adapter_config(run)
     folder = RunDir(run)
-    resolution, rule = None, None
+    resolution, masks = None, None
     if folder.recipe.is_file():
         recipe = load_recipe(folder.recipe)[0]
         data = recipe.data
         own_bands, own_nodata = declared_bands_nodata(data)
         bands, nodata = bands or own_bands, own_nodata if nodata is None else nodata
         window = window or data.window
-        resolution, rule = resolution_m(recipe), quality_rule(recipe)
+        resolution, masks = resolution_m(recipe), quality_options(recipe)
     sources = open_rasters(
         _by_modality(scenes),
         bands=bands,
@@ -123,14 +122,15 @@ def predict(
         resolution=resolution,
     )
     if quality is not None:
-        if rule is None:
+        if masks is None:
             raise GeotuneError(
                 f"--quality {quality}: {run} was trained without data.quality, so it is unknown "
                 "which mask values to exclude; remove --quality",
                 code="option-not-applicable",
                 key="data.quality",
             )
-        sources = with_quality(sources, quality, replace(rule[1], mask_image=True))
+        masks = masks.model_copy(update={"pattern": quality, "mask_image": True})
+        sources = with_quality(sources, masks)
     check_metadata(sources, card.metadata)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import load_adapter

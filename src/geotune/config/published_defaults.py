@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geotune.config.task_options import Detect, Task
+from geotune.config.task_options import DetectOptions, TaskSection
 from geotune.datasets.registry import named_dataset
 
 
@@ -32,19 +32,19 @@ def with_named(values: Any) -> Any:
     return {**values, "data": {**data, "window": window}, "task": {**known, **task}}
 
 
-def fits_named(name: str, task: Task) -> None:
+def fits_named(name: str, task: TaskSection) -> None:
     """Raise `ValueError` where a task's classes or boxes are not the data set's."""
     about = named_dataset(name)
     classes = getattr(task, "classes", [])
     unknown = [c for c in classes if c not in about.classes]
     absent = [c for c in about.classes if c not in classes]
-    if unknown or (absent and not isinstance(task, Detect)):
+    if unknown or (absent and not isinstance(task, DetectOptions)):
         fault = f"has no {', '.join(unknown)}" if unknown else f"also has {', '.join(absent)}"
         raise ValueError(
             f"task.classes: data.name {name} {fault}; leave task.classes out, or name "
             f"{', '.join(about.classes)}"
         )
-    if isinstance(task, Detect) and task.boxes not in (
+    if isinstance(task, DetectOptions) and task.boxes not in (
         "horizontal",
         *["oriented"] * about.oriented,
     ):

@@ -3,40 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from geotune.data.raster.source import Image
-
-
-@dataclass(frozen=True)
-class Augment:
-    """How training windows vary; by default they are flipped and turned by quarters.
-
-    Attributes:
-        flips: each window lies one of the eight ways.
-        rotate: the most degrees by which a window is turned, either way.
-        scale: the least and the greatest factor by which things in it appear larger.
-        band_dropout: the probability that a band is left out; one always stays.
-        band_brightness: as `data.brightness`, but drawn for each band by itself.
-    """
-
-    flips: bool = True
-    rotate: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    band_dropout: float = 0.0
-    band_brightness: float = 0.0
-
-    @property
-    def resamples(self) -> bool:
-        """Whether windows are turned by any angle or scaled, so that pixels are computed anew."""
-        return self.rotate > 0 or self.scale != (1.0, 1.0)
-
-    @property
-    def infinite(self) -> bool:
-        """Whether a window may come in more than the eight ways to lay it."""
-        return self.resamples or self.band_dropout > 0 or self.band_brightness > 0
 
 
 def relight(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geotune.data.augment import Augment
+from geotune.config.data_options import AugmentOptions
 from geotune.data.checks.registry import check
 from geotune.data.checks.scan import label_statistics, statistics
 from geotune.data.checks.scanned import ScannedData, scan_splits
@@ -92,7 +92,7 @@ def datasets(
     *,
     samples: int | None = None,
     rare_class_fraction: float = 0.5,
-    augment: Augment = PLAIN,
+    augment: AugmentOptions = PLAIN,
     brightness: float = 0.0,
     seed: int = 0,
     metadata: Sequence[str] = (),

@@ -10,7 +10,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from geotune.data.augment import Augment, drop_bands, relight
+from geotune.config.data_options import AugmentOptions
+from geotune.data.augment import drop_bands, relight
 from geotune.data.checks.scan import SceneScan
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
@@ -22,7 +23,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.types import Sample, Target
 
 MAX_TRIES = 10
-PLAIN = Augment()
+PLAIN = AugmentOptions()
 
 
 class RandomWindowDataset:
@@ -55,7 +56,7 @@ class RandomWindowDataset:
         *,
         samples: int | None = None,
         rare_class_fraction: float = 0.5,
-        augment: Augment = PLAIN,
+        augment: AugmentOptions = PLAIN,
         brightness: float = 0.0,
         spread: Sequence[float] = (),
         seed: int = 0,

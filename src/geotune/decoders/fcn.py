@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from geotune.config.decoder_options import FcnOptions
 from geotune.decoders.base import classifier_conv, resize, spatial_size
 from geotune.types import FeatureMaps, Tap
 
@@ -19,18 +20,16 @@ class Fcn(nn.Module):
 
     recomputable = ("hidden",)
 
-    def __init__(
-        self, taps: Sequence[Tap], num_outputs: int, channels: int = 128, depth: int = 2
-    ) -> None:
-        """`depth`: number of hidden 3x3 convolutions, each with batch norm and ReLU."""
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: FcnOptions) -> None:
         super().__init__()
+        channels = options.channels
         if not taps:
             raise ValueError("the fcn decoder needs at least one tap, found none")
         self._finest = min(range(len(taps)), key=lambda i: taps[i].stride)
         self.projections = nn.ModuleList(
             nn.Conv2d(tap.channels, channels, kernel_size=1, bias=False) for tap in taps
         )
-        self.hidden = nn.Sequential(*(_conv_block(channels) for _ in range(depth)))
+        self.hidden = nn.Sequential(*(_conv_block(channels) for _ in range(options.depth)))
         self.head = classifier_conv(channels, num_outputs)
 
     def forward(self, features: FeatureMaps) -> Tensor:

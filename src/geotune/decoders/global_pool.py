@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from geotune.config.decoder_options import GlobalPoolOptions
 from geotune.decoders.pyramid import is_stem
 from geotune.types import FeatureMaps, Tap
 
@@ -23,33 +23,21 @@ class GlobalPool(nn.Module):
     and many backbones have none.
     """
 
-    def __init__(
-        self,
-        taps: Sequence[Tap],
-        num_outputs: int,
-        pool: Literal["mean", "attention"] = "mean",
-        levels: Literal["last", "all"] = "last",
-        dropout: float = 0.0,
-    ) -> None:
-        """`levels="last"` uses the encoder's last map, `"all"` every map except the stem's.
-
-        The receptive field of the stem is too small for image-level classes.
-        """
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: GlobalPoolOptions) -> None:
         super().__init__()
+        # the receptive field of the stem is too small for image-level classes
         used = [i for i, tap in enumerate(taps) if not is_stem(tap)]
         if not used:
             raise ValueError("the global_pool decoder needs at least one tap besides the stem")
-        if pool not in ("mean", "attention"):
-            raise ValueError(f"pool is {pool!r}, expected 'mean' or 'attention'")
-        self._used = used if levels == "all" else used[-1:]
+        self._used = used if options.levels == "all" else used[-1:]
         widths = [taps[i].channels for i in self._used]
         self.queries = (
             nn.ParameterList(nn.Parameter(torch.zeros(width)) for width in widths)
-            if pool == "attention"
+            if options.pool == "attention"
             else None
         )
         self.norm = nn.LayerNorm(sum(widths))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(sum(widths), num_outputs)
 
     def forward(self, features: FeatureMaps) -> Tensor:

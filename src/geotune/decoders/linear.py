@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor, nn
 
+from geotune.config.decoder_options import LinearOptions
 from geotune.decoders.base import classifier_conv, resize, spatial_size
 from geotune.decoders.pyramid import is_stem
 from geotune.types import FeatureMaps, Tap
@@ -19,15 +19,10 @@ class Linear(nn.Module):
     Each map is projected first, which commutes with resizing and needs far less memory.
     """
 
-    def __init__(
-        self, taps: Sequence[Tap], num_outputs: int, levels: Literal["all", "last"] = "all"
-    ) -> None:
-        """`levels="last"` uses the backbone's last map, `"all"` every map including the stem's."""
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: LinearOptions) -> None:
         super().__init__()
-        if levels not in ("all", "last"):
-            raise ValueError(f"levels is {levels!r}, expected 'all' or 'last'")
         used = list(range(len(taps)))
-        if levels == "last":
+        if options.levels == "last":
             used = [i for i in used if not is_stem(taps[i])][-1:]
         if not used:
             raise ValueError("the linear decoder needs at least one tap, found none")

@@ -14,6 +14,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
+from geotune.config.decoder_options import UnetOptions
 from geotune.decoders.base import classifier_conv, spatial_size
 from geotune.decoders.pyramid import Pyramid
 from geotune.types import FeatureMaps, Tap
@@ -28,16 +29,9 @@ class Unet(nn.Module):
 
     recomputable = ("blocks",)
 
-    def __init__(
-        self,
-        taps: Sequence[Tap],
-        num_outputs: int,
-        channels: Sequence[int] = (256, 128, 64, 32, 16),
-    ) -> None:
-        """`channels`: widths of the blocks, coarse to fine; the last is repeated if needed."""
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: UnetOptions) -> None:
         super().__init__()
-        if not channels:
-            raise ValueError("unet needs at least one width in channels, found none")
+        channels = options.channels
         self.pyramid = Pyramid(taps)
         *finer, coarsest = self.pyramid.taps
         skips = [tap.channels for tap in reversed(finer)]

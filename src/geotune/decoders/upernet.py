@@ -14,6 +14,7 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
+from geotune.config.decoder_options import UpernetOptions
 from geotune.decoders.base import classifier_conv, spatial_size
 from geotune.decoders.pyramid import SAME_LEVEL, Pyramid
 from geotune.decoders.unet import UnetBlock
@@ -27,9 +28,9 @@ class Upernet(nn.Module):
 
     recomputable = ("fuse", "refine")
 
-    def __init__(self, taps: Sequence[Tap], num_outputs: int, channels: int = 128) -> None:
-        """`channels`: width of UPerNet's convolutions."""
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: UpernetOptions) -> None:
         super().__init__()
+        channels = options.channels
         self.pyramid = Pyramid(taps)
         levels = self.pyramid.taps
         fine = sum(tap.stride * SAME_LEVEL <= FUSED_STRIDE for tap in levels)

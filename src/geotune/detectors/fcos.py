@@ -34,6 +34,7 @@ from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from geotune.boxes.box_losses import giou_loss, probiou_loss
 from geotune.boxes.structures import DetectorOutput, Targets
+from geotune.config.decoder_options import FcosOptions, RotatedFcosOptions
 from geotune.detectors.anchors import grid_centers
 from geotune.detectors.assigner import BACKGROUND, IGNORE_BOX, GroundTruth, num_positives
 from geotune.detectors.base import group_norm, init_head_conv
@@ -85,39 +86,17 @@ class FcosGrid:
 
 
 def fcos(
-    taps: Sequence[Tap],
-    num_outputs: int,
-    *,
-    channels: int = 256,
-    depth: int = 4,
-    min_stride: float = 4.0,
-    num_levels: int = 5,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 1000,
+    taps: Sequence[Tap], num_outputs: int, options: FcosOptions | RotatedFcosOptions
 ) -> nn.Module:
-    """Horizontal boxes; see `Fcos`."""
-    postprocess = Postprocessor(score_threshold, nms_threshold, max_detections)
-    pyramid = FeaturePyramid(taps, channels, min_stride, num_levels)
-    return Fcos(pyramid, num_outputs, channels, depth, postprocess, oriented=False)
-
-
-def rotated_fcos(
-    taps: Sequence[Tap],
-    num_outputs: int,
-    *,
-    channels: int = 256,
-    depth: int = 4,
-    min_stride: float = 4.0,
-    num_levels: int = 5,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.1,
-    max_detections: int = 1000,
-) -> nn.Module:
-    """Oriented boxes; see `Fcos`."""
-    postprocess = Postprocessor(score_threshold, nms_threshold, max_detections)
-    pyramid = FeaturePyramid(taps, channels, min_stride, num_levels)
-    return Fcos(pyramid, num_outputs, channels, depth, postprocess, oriented=True)
+    """Build an `Fcos` detector for horizontal or oriented boxes."""
+    return Fcos(
+        FeaturePyramid(taps, options.channels, options.min_stride, options.num_levels),
+        num_outputs,
+        options.channels,
+        options.depth,
+        Postprocessor(options.score_threshold, options.nms_threshold, options.max_detections),
+        oriented=options.oriented,
+    )
 
 
 class Fcos(nn.Module):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from geotune.config.decoder_options import OrientedRcnnOptions
 from geotune.detectors.box_coders import MidpointOffsetCoder, OrientedDeltaCoder
 from geotune.detectors.fpn import FeaturePyramid
 from geotune.detectors.postprocess import Postprocessor
@@ -17,27 +18,15 @@ from geotune.detectors.two_stage import TwoStage, TwoStageConfig
 from geotune.types import Tap
 
 
-def oriented_rcnn(
-    taps: Sequence[Tap],
-    num_outputs: int,
-    *,
-    channels: int = 256,
-    hidden: int = 1024,
-    min_stride: float = 4.0,
-    num_levels: int = 5,
-    anchor_size: float = 4.0,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.1,
-    max_detections: int = 1000,
-) -> nn.Module:
-    """A `TwoStage` detector. `anchor_size`: side of the anchors of each level, in strides."""
+def oriented_rcnn(taps: Sequence[Tap], num_outputs: int, options: OrientedRcnnOptions) -> nn.Module:
+    """Build a `TwoStage` detector."""
     return TwoStage(
-        FeaturePyramid(taps, channels, min_stride, num_levels),
+        FeaturePyramid(taps, options.channels, options.min_stride, options.num_levels),
         num_outputs,
-        channels,
-        hidden,
-        anchor_size,
-        Postprocessor(score_threshold, nms_threshold, max_detections),
+        options.channels,
+        options.hidden,
+        options.anchor_size,
+        Postprocessor(options.score_threshold, options.nms_threshold, options.max_detections),
         TwoStageConfig(MidpointOffsetCoder, OrientedDeltaCoder, (10.0, 10.0, 5.0, 5.0, 10.0)),
-        oriented=True,
+        oriented=options.oriented,
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from geotune.boxes.structures import DetectorOutput, Targets
+from geotune.config.decoder_options import RetinanetOptions
 from geotune.detectors.anchors import ASPECT_RATIOS, anchors
 from geotune.detectors.assigner import IGNORE_BOX, GroundTruth, match_by_iou, num_positives
 from geotune.detectors.base import group_norm
@@ -33,24 +34,14 @@ class Retinanet(nn.Module):
     recomputable = ("levels", "head")
     oriented = False
 
-    def __init__(
-        self,
-        taps: Sequence[Tap],
-        num_outputs: int,
-        *,
-        channels: int = 256,
-        min_stride: float = 4.0,
-        num_levels: int = 5,
-        anchor_size: float = 4.0,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        max_detections: int = 1000,
-    ) -> None:
-        """`anchor_size`: side of the smallest anchors of each level, in strides."""
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: RetinanetOptions) -> None:
         super().__init__()
-        self.levels = FeaturePyramid(taps, channels, min_stride, num_levels)
-        self.sizes = [anchor_size * scale for scale in OCTAVE_SCALES]
-        self.postprocess = Postprocessor(score_threshold, nms_threshold, max_detections)
+        channels = options.channels
+        self.levels = FeaturePyramid(taps, channels, options.min_stride, options.num_levels)
+        self.sizes = [options.anchor_size * scale for scale in OCTAVE_SCALES]
+        self.postprocess = Postprocessor(
+            options.score_threshold, options.nms_threshold, options.max_detections
+        )
         count = len(OCTAVE_SCALES) * len(ASPECT_RATIOS)
         self.head = RetinaNetHead(channels, count, num_outputs, norm_layer=group_norm)
 

@@ -12,12 +12,11 @@ from itertools import count
 from typing import Any
 
 from geotune.backbones.spec import band_names
-from geotune.config import Data, Recipe
-from geotune.config.data_options import Named
-from geotune.config.task_options import Detect
+from geotune.config import DataSection, Recipe
+from geotune.config.data_options import NamedOptions, QualityOptions
+from geotune.config.task_options import DetectOptions
 from geotune.data.annotations.annotated_scenes import cut_notes, open_object_scenes
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.augment import Augment
 from geotune.data.checks.registry import check
 from geotune.data.checks.scanned import ScannedData, fitting_window, scan_splits
 from geotune.data.datamodule import DataModule, datasets
@@ -28,7 +27,6 @@ from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.regression_labels import open_regression_labels
 from geotune.data.published.published_scenes import open_named
 from geotune.data.published.published_split import split_published
-from geotune.data.raster.quality_mask import QARule
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.find import Names
@@ -159,7 +157,7 @@ def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = 
         examined,
         samples=data.samples,
         rare_class_fraction=data.rare_class_fraction,
-        augment=Augment(**values_of(data.augment)),
+        augment=data.augment,
         brightness=data.brightness,
         seed=recipe.train.seed,
         metadata=recipe.backbone.metadata,
@@ -187,9 +185,9 @@ def inspect_files(recipe: Recipe) -> FileInfo:
     return FileInfo(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
-def declared_bands_nodata(data: Data) -> tuple[Names | None, float | None]:
+def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None]:
     """Names of the files' bands in file order, and their nodata, where the files do not say."""
-    if isinstance(data, Named):
+    if isinstance(data, NamedOptions):
         about = named_dataset(data.name)
         return list(about.bands), about.nodata
     return data.bands, data.nodata
@@ -222,14 +220,14 @@ def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scen
 
 def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: ErrorCollector) -> list[Scene]:
     """The scenes with their masks of quality; `faults` may keep what does not fit."""
-    rule = quality_rule(recipe)
+    quality = quality_options(recipe)
     kept = []
     for scene in scenes:
         with faults.catch(scene.name, scene.raster.path):
             named = {scene.name: scene.raster}
             require_dates(named, recipe.backbone.timesteps)
-            if rule is not None:
-                named = with_quality(named, *rule)
+            if quality is not None:
+                named = with_quality(named, quality)
             kept.append(replace(scene, raster=named[scene.name]))
     return kept
 
@@ -247,23 +245,19 @@ def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
 
 def resolution_m(recipe: Recipe) -> float | None:
     """Metres a pixel to which images are brought; None: as they are."""
-    if isinstance(recipe.data, Named) or recipe.data.resolution is None:
+    if isinstance(recipe.data, NamedOptions) or recipe.data.resolution is None:
         return None
     return float(recipe.data.resolution.rstrip(" m"))
 
 
-def quality_rule(recipe: Recipe) -> tuple[str, QARule] | None:
-    """The pattern of the masks of quality, and what flags a pixel in them."""
-    if isinstance(recipe.data, Named) or recipe.data.quality is None:
-        return None
-    section = recipe.data.quality
-    rule = QARule(tuple(section.values), tuple(section.bits), section.band, section.mask_image)
-    return section.pattern, rule
+def quality_options(recipe: Recipe) -> QualityOptions | None:
+    """The quality masks of the recipe's data, if it has some."""
+    return None if isinstance(recipe.data, NamedOptions) else recipe.data.quality
 
 
 def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
-    if isinstance(recipe.task, Detect):
+    if isinstance(recipe.task, DetectOptions):
         return _open_objects(recipe.task, data, **files)
     return open_scenes(
         READERS[recipe.task.kind](recipe),
@@ -274,7 +268,7 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     )
 
 
-def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
+def _open_objects(task: DetectOptions, data: Any, **files: Any) -> list[Scene]:
     options = Options(
         oriented=task.boxes == "oriented",
         min_visibility=data.min_visibility,

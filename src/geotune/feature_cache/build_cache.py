@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geotune.backbones.base import fingerprint
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.errors import GeotuneError
@@ -88,7 +88,7 @@ def cache_notes(data: DataModule) -> list[str]:
 def build_cache(
     model: Model,
     data: DataModule,
-    train: Train,
+    train: TrainOptions,
     *,
     batch_size: int,
     device: torch.device,
@@ -161,7 +161,7 @@ def build_cache(
     )
 
 
-def feature_dependencies(model: Model, train: Train, device: torch.device) -> dict[str, Any]:
+def feature_dependencies(model: Model, train: TrainOptions, device: torch.device) -> dict[str, Any]:
     """All that the features of a window depend on, but for the window."""
     backbone, reader = model.encoder.backbone, model.encoder.reader
     method = model.encoder.method
@@ -201,9 +201,9 @@ def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
         if raster.area is not None:  # windows see nothing beyond it
             where.append(raster.area)
         files = list(raster.files)
-        if raster.quality is not None and raster.quality.rule.mask_image:
+        if raster.quality is not None and raster.quality.options.mask_image:
             files.append(raster.quality.path)
-            where.append(raster.quality.rule)
+            where.append(raster.quality.options.model_dump(exclude={"pattern"}))
         sources.append(scene_key([file_stamp(path) for path in files], where))
     side = windows.window
     return [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.errors import GeotuneError
 from geotune.memory.estimate import StepSpec
 from geotune.methods.core.injection import is_inserted
@@ -21,7 +21,7 @@ from geotune.utils.precision import AUTO
 
 def training_step_spec(
     task: Task,
-    train: Train,
+    train: TrainOptions,
     inputs: Mapping[str, Any],
     targets: Any,
     *,
@@ -69,12 +69,12 @@ def module_scopes(model: Model) -> dict[str, Iterable[nn.Module]]:
     }
 
 
-def uses_gpu(train: Train) -> bool:
+def uses_gpu(train: TrainOptions) -> bool:
     """Whether the training runs on NVIDIA's GPUs."""
     return train.accelerator == "gpu" or (train.accelerator == "auto" and torch.cuda.is_available())
 
 
-def num_devices(train: Train) -> int:
+def num_devices(train: TrainOptions) -> int:
     """Processes of one machine."""
     if train.devices != "auto":
         return train.devices

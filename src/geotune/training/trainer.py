@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
@@ -64,7 +64,7 @@ class TrainerResult:
     cache: FeatureCache | None = None
 
 
-def resolve_monitor(built: BuiltModel, train: Train) -> str:
+def resolve_monitor(built: BuiltModel, train: TrainOptions) -> str:
     """The name of the metric that decides, as the task knows it.
 
     Raises `GeotuneError` where `train.monitor` is no metric of the task.
@@ -81,7 +81,7 @@ def resolve_monitor(built: BuiltModel, train: Train) -> str:
 def fit(
     built: BuiltModel,
     data: DataModule,
-    train: Train,
+    train: TrainOptions,
     run_dir: RunDir,
     callbacks: Sequence[Callback] = (),
     on_start: Callable[[], None] = lambda: None,
@@ -239,7 +239,7 @@ def fit(
     )
 
 
-def make_trainer(train: Train, run_dir: RunDir, callbacks: list[Callback]) -> Trainer:
+def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]) -> Trainer:
     """Build the Lightning trainer. Raises `GeotuneError` if Lightning rejects the settings."""
     strategy: str | Strategy = train.strategy
     processes = num_devices(train)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
-from geotune.data.augment import Augment
+from geotune.config.data_options import AugmentOptions
 from geotune.data.checks.scan import scan, statistics
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.metadata import time_and_location
@@ -65,7 +65,7 @@ def test_batches_of_several_dates(series: Path) -> None:
     found = statistics(scenes, scans)
     assert found.bands == ("nir", "red")
     assert found.mean == pytest.approx([np.mean([value(d, b) for d in range(3)]) for b in (1, 0)])
-    varied = Augment(rotate=180, scale=(0.8, 1.2), band_brightness=0.1)
+    varied = AugmentOptions(rotate=180, scale=(0.8, 1.2), band_brightness=0.1)
     windows = RandomWindowDataset(
         scenes, scans, 16, augment=varied, brightness=0.1, spread=found.std, metadata=["time"]
     )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geotune.config.data_options import QualityOptions
 from geotune.data.checks.scan import scan_scene
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.open_raster import open_raster
-from geotune.data.raster.quality_mask import QARule
 from geotune.data.raster.warp import rotated_crop
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.quality import open_quality, with_quality
@@ -35,7 +35,10 @@ def scene(write_raster: Any) -> Scene:
 def masked(scene: Scene, path: Path, **rule: Any) -> Scene:
     return replace(
         scene,
-        raster=replace(scene.raster, quality=open_quality(path, scene.raster, QARule(**rule))),
+        raster=replace(
+            scene.raster,
+            quality=open_quality(path, scene.raster, QualityOptions(pattern="", **rule)),
+        ),
     )
 
 
@@ -78,7 +81,8 @@ def test_mask_on_another_grid_is_resampled(scene: Scene, write_raster: Any) -> N
 
 def test_unusable_masks_raise(scene: Scene, write_raster: Any, tmp_path: Path) -> None:
     with raises("file-missing", key="data.quality.pattern", file=tmp_path / "a_q.tif"):
-        with_quality({"a": scene.raster}, f"{tmp_path}/{{stem}}_q.tif", QARule(values=(1,)))
+        options = QualityOptions(pattern=f"{tmp_path}/{{stem}}_q.tif", values=[1])
+        with_quality({"a": scene.raster}, options)
     cases = [
         ({"values": (1,), "band": 2}, CLOUDS, "band-missing", "data.quality.band"),
         ({"values": (1,)}, CLOUDS.astype("float32"), "raster-dtype", "data.quality"),

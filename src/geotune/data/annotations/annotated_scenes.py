@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Notes, ParsedAnnotations, filter_valid
-from geotune.data.annotations.formats import FORMATS, Format, guess
+from geotune.data.annotations.base import AnnotationFormat, Notes, ParsedAnnotations, filter_valid
+from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
@@ -55,7 +55,7 @@ def open_object_scenes(
             list may say it itself.
         classes: names, in the order of their indices.
         options: how objects are read.
-        format: a name in `catalog.FORMATS`, or `auto`.
+        format: a name in `registry.ANNOTATION_FORMATS`, or `auto`.
         missing: whether a scene without a label file is a fault, or has no object.
         class_values: class name to what stands for it in the files; by default the class's index.
         bands: as `open_raster` takes them, like `wanted_bands`, `nodata` and `resolution`.
@@ -78,7 +78,7 @@ def open_object_scenes(
         raise_missing_labels(gone, files, otherwise)
     if not rasters:
         return []
-    chosen = guess(there) if format == "auto" else format
+    chosen = detect_format(there) if format == "auto" else format
     notes = [f"{origin}: read as {chosen}; data.format says another"] if format == "auto" else []
     if refused:
         for name in gone:
@@ -92,7 +92,7 @@ def open_object_scenes(
     values = ClassMapping.from_spec(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
     listing = {files[name] for name in opened if files[name].is_file()}
-    if without := _without_image(labels or "", files, listing, rasters, FORMATS[chosen]):
+    if without := _without_image(labels or "", files, listing, rasters, annotation_format(chosen)):
         notes.append(f"{origin}: {len(without)} without an image: {join_some(without, 3)}")
     opened_scenes = _scenes(rasters, opened, [*notes, *remarks], faults)
     return [with_attributes(scene, found[scene.name]) for scene in opened_scenes]
@@ -130,7 +130,7 @@ def _open_labels(
     faults: ErrorCollector,
 ) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
     """The labels of each image that can be read, and what was remarked of them."""
-    read = FORMATS[format].read
+    read = annotation_format(format).read
     remarks = Notes()
     opened: dict[str, ObjectLabels] = {}
     images = Counter(files.values())
@@ -179,7 +179,7 @@ def _without_image(
     files: Mapping[str, Path],
     listing: Collection[Path],
     rasters: Mapping[str, RasterSource],
-    chosen: Format,
+    chosen: AnnotationFormat,
 ) -> list[str]:
     """Label files, or images that those which could be read list, for which there is no scene."""
     if chosen.images is not None:

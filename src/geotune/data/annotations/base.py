@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from geotune.boxes.polygons import minimum_rectangles
 from geotune.data.annotations.annotation_options import Options
 from geotune.data.annotations.object_target import Boxes
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
+from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
@@ -54,6 +55,21 @@ class ParsedAnnotations:
 
     annotations: Sequence[Annotation]
     elsewhere: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class AnnotationFormat:
+    """A format of object labels.
+
+    Attributes:
+        read: the objects of one image; raises `GeotuneError` for an invalid file.
+        matches: whether a file has this format.
+        images: stems of the images listed in a file, for formats with one file for all images.
+    """
+
+    read: Callable[[Path, RasterSource, Options], ParsedAnnotations]
+    matches: Callable[[Path], bool]
+    images: Callable[[Path], list[str]] | None = None
 
 
 @dataclass

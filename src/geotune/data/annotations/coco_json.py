@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.annotations.rle import corners_of_mask, counts_of
 from geotune.data.annotations.size import same_size
@@ -214,3 +214,13 @@ def _key(path: Path, place: str, item: Mapping[str, Any], name: str) -> int | st
     if not isinstance(key, (int, str)):
         raise GeotuneError(f"{path}: {place}: has the {name} {key!r}, expected a number")
     return key
+
+
+def _matches(path: Path) -> bool:
+    if path.suffix.lower() != ".json":
+        return False
+    values = read_json(path)
+    return isinstance(values, dict) and "annotations" in values
+
+
+COCO = AnnotationFormat(read_coco, _matches, images=image_names)

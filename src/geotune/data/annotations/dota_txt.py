@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
@@ -46,3 +46,10 @@ def _annotation(path: Path, place: str, words: list[str]) -> Annotation:
     name, *rest = words[CORNERS:]
     difficult = bool(parse_numbers(rest, path, place).any())
     return Annotation(points, place, name, difficult, CROSSES if crossing(points) else "")
+
+
+def _matches(path: Path) -> bool:  # after those of other text files
+    return path.suffix.lower() == ".txt" and next(read_words(path), None) is not None
+
+
+DOTA = AnnotationFormat(read_dota, _matches)

@@ -18,11 +18,11 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing
 from geotune.data.annotations.xml_io import parse
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import parse_numbers
+from geotune.data.text_io import parse_numbers, read_text
 from geotune.errors import GeotuneError
 
 LEAST_POINTS = 3
@@ -46,3 +46,10 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
         points = points[:-1]
     name = (item.findtext("possibleresult/name") or "").strip()
     return Annotation(points, place, name, remark=CROSSES if crossing(points) else "")
+
+
+def _matches(path: Path) -> bool:
+    return path.suffix.lower() == ".xml" and "<possibleresult" in read_text(path)
+
+
+FAIR1M = AnnotationFormat(read_fair1m, _matches)

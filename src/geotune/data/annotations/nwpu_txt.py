@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import rectangle
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
@@ -34,3 +34,11 @@ def _annotation(path: Path, place: str, text: str) -> Annotation:
         )
     left, top, right, bottom = parse_numbers(found.groups()[:4], path, place)
     return Annotation(rectangle(left, top, right, bottom), place, int(found[5]))
+
+
+def _matches(path: Path) -> bool:
+    first = next(read_words(path), None) if path.suffix.lower() == ".txt" else None
+    return first is not None and first[1][0].startswith("(")
+
+
+NWPU = AnnotationFormat(read_nwpu, _matches)

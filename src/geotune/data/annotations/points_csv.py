@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import rectangle
 from geotune.data.labels.points import read_point_table
 from geotune.data.raster.source import RasterSource
@@ -28,3 +28,6 @@ def read_points(path: Path, raster: RasterSource, options: Options) -> ParsedAnn
             for p in points
         ]
     )
+
+
+POINTS = AnnotationFormat(read_points, lambda path: path.suffix.lower() == ".csv")

@@ -9,9 +9,10 @@ import numpy as np
 import shapely
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, rectangle
 from geotune.data.labels.vector_io import (
+    VECTOR_SUFFIXES,
     Shapes,
     attribute_columns,
     check_crs,
@@ -101,3 +102,8 @@ def _difficult(path: Path, frame: geopandas.GeoDataFrame) -> np.ndarray:
         raise GeotuneError(
             f"{path}: its field {column!r} holds more than numbers ({error}); expected 0 or 1"
         ) from error
+
+
+VECTOR = AnnotationFormat(
+    read_vector, lambda path: path.suffix.lower() in (*VECTOR_SUFFIXES, ".json")
+)

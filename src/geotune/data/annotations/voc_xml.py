@@ -22,7 +22,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.annotations.size import same_size
 from geotune.data.annotations.xml_io import parse
@@ -75,3 +75,6 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
             "xmin <= xmax and ymin <= ymax"
         )
     return Annotation(rectangle(left - 1, top - 1, right, bottom), place, name, difficult)
+
+
+VOC = AnnotationFormat(read_voc, lambda path: path.suffix.lower() == ".xml")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geotune.data.annotations.annotation_options import Options
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
 from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
@@ -62,3 +62,15 @@ def _annotation(path: Path, place: str, words: list[str], raster: RasterSource) 
         )
     low, high = (shares[:2] - shares[2:] / 2) * size, (shares[:2] + shares[2:] / 2) * size
     return Annotation(rectangle(*low, *high), place, name)
+
+
+def _matches(path: Path) -> bool:
+    first = next(read_words(path), None) if path.suffix.lower() == ".txt" else None
+    if first is None:
+        return False
+    words = first[1]
+    numeric = all(word.replace(".", "", 1).lstrip("-").isdigit() for word in words)
+    return numeric and fits(words)
+
+
+YOLO = AnnotationFormat(read_yolo, _matches)

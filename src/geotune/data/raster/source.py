@@ -198,7 +198,7 @@ class RasterSource:
             rows, cols = inner.slices_in(window)
             source._read_files(self.to_grid(inner), image[:, rows, cols], invalid[:, rows, cols])
         masked = None if self.quality is None else self.quality.masked(self.to_grid(window))
-        if masked is not None and self.quality is not None and self.quality.rule.mask_image:
+        if masked is not None and self.quality is not None and self.quality.options.mask_image:
             image[:, masked] = np.nan
             invalid[:, masked] = False
         if source.dates:
