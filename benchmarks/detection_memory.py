@@ -49,7 +49,7 @@ def recipe_for(method: str) -> Recipe:
                 "window": PIXELS,
                 "split": {"kind": "random"},
             },
-            "train": {"batch_size": BATCH, "accelerator": "gpu", "precision": "32-true"},
+            "train": {"batch_size": BATCH, "accelerator": "gpu"},
         }
     )
 
@@ -62,7 +62,7 @@ def main() -> int:
         prediction, _ = planner.predict(recipe_for(method))
         rows[method] = {
             "peak_bytes": prediction.gpu.total,
-            "parts": prediction.gpu.by_category,
+            "parts": prediction.gpu.parts,
             "operations": prediction.flops,
             "computed": prediction.computed,
         }

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from geotune import Frozen
 from geotune.backbones.base import Backbone
-from geotune.config.decoder_options import LinearOptions
 from geotune.decoders.linear import Linear
 from geotune.model import Model
 from geotune.types import BandStatistics, FeatureMaps, Normalization
@@ -91,7 +90,7 @@ def test_logits_lie_on_the_images_own_pixels(
 
 def test_a_real_model_maps_images_of_any_size(backbone: Backbone) -> None:
     encoder = Frozen(stem_width=2).attach(backbone)
-    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 3, LinearOptions())).eval()
+    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 3)).eval()
     with torch.no_grad():
         assert model(torch.rand(2, 2, 37, 50)).shape == (2, 3, 37, 50)
 

@@ -1,20 +1,24 @@
-"""The detector interface: a decoder that predicts objects.
+"""The contract of a detector: a decoder whose outputs are objects.
 
-Detectors are built from an encoder's taps like other decoders. They receive the targets in
-`forward` and compute their losses themselves: the losses depend on the targets, by which proposals
-are sampled, and must be computed inside the model for distributed training to synchronise
-gradients.
+A detector is built from an encoder's taps as every decoder is, `kind(taps, classes, **values)`.
+What it has to learn from depends on what is there (proposals are sampled by it), and whatever is
+computed has to be computed inside the model for gradients to be exchanged between processes, so it
+is handed the targets.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
-from geotune.boxes.structures import DetectorOutput, Targets
+from geotune.boxes.structures import DetectorOutput
 from geotune.types import FeatureMaps
+
+Targets = Sequence[Mapping[str, Tensor]]
+"""Of each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
 
 
 @runtime_checkable
@@ -26,14 +30,14 @@ class Detector(Protocol):
     def __call__(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
     ) -> DetectorOutput:
-        """Process maps `(B, C_i, H_i, W_i)` of images of `size` (H, W), without padding.
+        """Of maps `(B, C_i, H_i, W_i)` of images whose own size is `size` (H, W).
 
-        Returns losses if `targets` are given, and detections in evaluation mode.
+        Losses where there are `targets`, detections outside of training.
         """
 
 
 def init_head_conv(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Initialise as in the papers: normal weights with standard deviation 0.01, zero bias."""
+    """A convolution with the papers' initial values: small weights, and no bias at first."""
     nn.init.normal_(convolution.weight, std=0.01)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
@@ -41,8 +45,8 @@ def init_head_conv(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with the papers' 32 groups, or fewer to keep at least two channels in each.
+    """Group norm in the papers' 32 groups, in fewer where a group would have a single channel.
 
-    With one channel per group, a map of one pixel would be normalised to zero.
+    Of that nothing would be left on a map of one pixel.
     """
     return nn.GroupNorm(math.gcd(32, channels, max(1, channels // 2)), channels)

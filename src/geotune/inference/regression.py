@@ -14,13 +14,13 @@ from torch import nn
 
 from geotune.data.raster.source import RasterSource
 from geotune.inference.geotiff import (
-    GeoTiffWriter,
+    MapFile,
     atomic_output,
-    bounded_gdal_cache,
-    check_file_stem,
-    scene_notes,
+    bounded_cache,
+    require_stem,
+    source_notes,
 )
-from geotune.inference.sliding_window import ModelFn, ProgressFn, sliding_window_inference
+from geotune.inference.sliding_window import Model, Progress, sweep
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class ValueMap:
         return [self.values_path]
 
     @property
-    def summary(self) -> str:
+    def said(self) -> str:
         """What is in it, for people."""
         if self.summed:
             return f"{self.total:,.1f} {self.quantity}"
         return f"mean {self.quantity} {self.mean:.4g} {self.unit}".rstrip()
 
 
-def regress_scene(
-    model: ModelFn,
+def map_values(
+    model: Model,
     source: RasterSource,
     out_dir: Path,
     *,
@@ -81,7 +81,7 @@ def regress_scene(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
-    progress: ProgressFn | None = None,
+    progress: Progress | None = None,
 ) -> ValueMap:
     """Map a scene into `out_dir`: `<name>_<quantity>.tif`, with the scene's CRS and transform.
 
@@ -108,7 +108,7 @@ def regress_scene(
     output has another shape or is not finite, and files that cannot be read or written.
     """
     started = time.perf_counter()
-    check_file_stem(name)
+    require_stem(name)
     device = torch.device(device)
     if isinstance(model, nn.Module):
         model.to(device).eval()
@@ -116,14 +116,14 @@ def regress_scene(
     path = out_dir / f"{name}_{slug}.tif"
     windows, pixels, total = 0, 0, 0.0
     with (
-        bounded_gdal_cache(),
+        bounded_cache(),
         atomic_output(out_dir) as folder,
-        GeoTiffWriter.for_scene(
+        MapFile.of(
             folder / path.name, source, [quantity], dtype="float32", nodata=math.nan
         ) as values_file,
     ):
         values_file.dataset.units = (unit,)
-        for part in sliding_window_inference(
+        for part in sweep(
             model,
             source.select(bands),
             channels=1,
@@ -134,7 +134,7 @@ def regress_scene(
             metadata=metadata,
             progress=progress,
         ):
-            values = part.outputs.cpu().numpy()
+            values = part.answers.cpu().numpy()
             total += float(values[0][part.valid].sum(dtype=np.float64))
             pixels += int(part.valid.sum())
             windows += part.windows
@@ -152,5 +152,5 @@ def regress_scene(
         pixels=pixels,
         mean=total / pixels if pixels else math.nan,
         total=total,
-        notes=tuple(scene_notes(source, windows)),
+        notes=tuple(source_notes(source, windows)),
     )

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from geotune.memory.tracker import MemoryTracker, TrackedPeak, to_fake
+from geotune.memory.tracker import TrackedPeak, Tracker, to_fake
 
 CUDA_CONTEXT_BYTES = 512 * 2**20
 """What a CUDA context with cuBLAS' and cuDNN's handles takes beside all tensors; assumed."""
@@ -34,17 +34,17 @@ def allocator_bytes(tensors: int) -> int:
     return round(ALLOCATOR_SHARE * tensors)
 
 
-def total_gpu_bytes(tensors: int) -> int:
+def gpu_bytes(tensors: int) -> int:
     """All that a GPU has to have free for that many bytes of tensors."""
     return tensors + allocator_bytes(tensors) + CUDA_CONTEXT_BYTES
 
 
-class DataDependentModelError(Exception):
+class UnpredictableError(Exception):
     """A model that cannot be run on fake tensors: it looks at values."""
 
 
 @dataclass(frozen=True)
-class StepSpec:
+class Step:
     """What a training step is.
 
     Attributes:
@@ -64,13 +64,13 @@ class StepSpec:
     loss: Callable[[Any, Any], Tensor]
     optimizer: Callable[[nn.Module], Optimizer]
     precision: str = "32-true"
-    micro_batch: int | None = None
+    micro: int | None = None
     grad_clip_norm: float = 0.0
-    pass_targets: bool = False
+    shown: bool = False
 
 
 @dataclass(frozen=True)
-class PeakEstimate:
+class Prediction:
     """The peak of live tensor bytes of a step, and what comes on top.
 
     Attributes:
@@ -87,18 +87,18 @@ class PeakEstimate:
     computed: bool = False
 
     @property
-    def total_gpu_bytes(self) -> int:
+    def gpu_bytes(self) -> int:
         """All that a GPU has to have free."""
-        return total_gpu_bytes(self.gpu.total)
+        return gpu_bytes(self.gpu.total)
 
 
 def estimate_peak(
     model: nn.Module,
-    step: StepSpec,
-    scopes: Mapping[str, Iterable[nn.Module]] | None = None,
+    step: Step,
+    places: Mapping[str, Iterable[nn.Module]] | None = None,
     *,
     compute: bool = False,
-) -> PeakEstimate:
+) -> Prediction:
     """Predict the peak of a step of this model, real or fake, which stays as it is.
 
     Args:
@@ -110,54 +110,52 @@ def estimate_peak(
     Raises `UnpredictableError` where a model looks at values, which fake tensors do not have.
     """
     if compute:
-        return _estimate(model, step, scopes, nullcontext(), compute)
+        return _predict(model, step, places, nullcontext(), compute)
     mode = detect_fake_mode(list(model.parameters()))
     try:
         if mode is None:
             mode = FakeTensorMode()
-            names = {
-                place: _module_names(model, modules) for place, modules in (scopes or {}).items()
-            }
+            names = {place: _paths(model, modules) for place, modules in (places or {}).items()}
             model = to_fake(model, mode)
-            scopes = {p: [model.get_submodule(path) for path in v] for p, v in names.items()}
-        return _estimate(model, step, scopes, mode, compute)
+            places = {p: [model.get_submodule(path) for path in v] for p, v in names.items()}
+        return _predict(model, step, places, mode, compute)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        raise DataDependentModelError(f"{type(error).__name__}: {error}") from error
+        raise UnpredictableError(f"{type(error).__name__}: {error}") from error
 
 
-def _module_names(model: nn.Module, modules: Iterable[nn.Module]) -> list[str]:
+def _paths(model: nn.Module, modules: Iterable[nn.Module]) -> list[str]:
     path_of = {module: path for path, module in model.named_modules()}
     return [path_of[module] for module in modules]
 
 
-def _estimate(
+def _predict(
     model: nn.Module,
-    step: StepSpec,
-    scopes: Mapping[str, Iterable[nn.Module]] | None,
+    step: Step,
+    places: Mapping[str, Iterable[nn.Module]] | None,
     mode: Any,
     compute: bool,
-) -> PeakEstimate:
+) -> Prediction:
     with torch.random.fork_rng(devices=[]), mode:
         optimizer = step.optimizer(model)
         inputs, targets = tree_map_only(
             Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (dict(step.inputs), step.targets)
         )
-        micro = step.micro_batch or len(targets)
+        micro = step.micro or len(targets)
         # a third part is as the second, which meets the gradients of the first
         parts = [slice(i, i + micro) for i in range(0, len(targets), micro)][:2]
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         while True:
-            _step_with_zero_gradients(optimizer, trained)  # makes its state
-            counter = _FlopCounter()
-            with counter, MemoryTracker(model, optimizer, (inputs, targets), scopes) as tracker:
-                reached = _run_step(model, step, inputs, targets, optimizer, parts)
+            _step_on_zeros(optimizer, trained)  # makes its state
+            counter = _Flops()
+            with counter, Tracker(model, optimizer, (inputs, targets), places) as tracker:
+                reached = _run(model, step, inputs, targets, optimizer, parts)
             if len(reached) == len(trained):
                 break
             optimizer.state.clear()  # those that no gradient reaches never get one
             trained = reached
-        with MemoryTracker(model, optimizer, (inputs, targets), scopes) as at_once:
-            _step_with_zero_gradients(optimizer, trained, foreach=True)
-    return PeakEstimate(
+        with Tracker(model, optimizer, (inputs, targets), places) as at_once:
+            _step_on_zeros(optimizer, trained, foreach=True)
+    return Prediction(
         cpu=tracker.peak,
         gpu=max(tracker.peak, at_once.peak, key=lambda peak: peak.total),
         flops=counter.flops * len(targets) // (micro * len(parts)),
@@ -165,7 +163,7 @@ def _estimate(
     )
 
 
-def _step_with_zero_gradients(
+def _step_on_zeros(
     optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, foreach: bool = False
 ) -> None:
     """Step with gradients that change nothing; `foreach`: all parameters at once."""
@@ -178,9 +176,9 @@ def _step_with_zero_gradients(
         parameter.grad = None
 
 
-def _run_step(
+def _run(
     model: nn.Module,
-    step: StepSpec,
+    step: Step,
     inputs: Mapping[str, Any],
     targets: Any,
     optimizer: Optimizer,
@@ -190,7 +188,7 @@ def _run_step(
     for part in parts:
         own = tree_map_only(Tensor, lambda x: x[part], inputs)  # noqa: B023  # called at once
         with torch.autocast("cpu", torch.bfloat16, enabled=step.precision != "32-true"):
-            shown = {"targets": targets[part]} if step.pass_targets else {}
+            shown = {"targets": targets[part]} if step.shown else {}
             loss = step.loss(model(**own, **shown), targets[part])
         (loss * (1 / len(parts))).backward()  # type: ignore[no-untyped-call]
         del own, shown, loss
@@ -203,7 +201,7 @@ def _run_step(
     return reached
 
 
-class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of products and convolutions."""
 
     def __init__(self) -> None:

@@ -1,28 +1,15 @@
-"""Dates and locations in the format of Galileo, Presto and OlmoEarth."""
+"""Dates and places as Galileo, Presto and OlmoEarth take them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_STARTS = (
-    0,
-    31,
-    59,
-    90,
-    120,
-    151,
-    181,
-    212,
-    243,
-    273,
-    304,
-    334,
-)  # days of the year before each month
+_STARTS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # of months, days before them
 
 
 def months_and_days(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Month (from 0) and day of month (from 1), `(B, T)`, of `time` as in `Backbone.forward`."""
+    """Month (from 0) and day of the month (from 1), `(B, T)`, of `time` as `Backbone.forward`."""
     year, day = time.long().unbind(-1)
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     starts = torch.tensor(_STARTS, device=time.device)
@@ -34,7 +21,7 @@ def months_and_days(time: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lonlat_to_xyz(location: Tensor) -> Tensor:
-    """Convert longitude and latitude in degrees `(B, 2)` to points `(B, 3)` on the unit sphere."""
+    """Points `(B, 3)` on the unit sphere of longitudes and latitudes `(B, 2)` in degrees."""
     longitude, latitude = torch.deg2rad(location).unbind(-1)
     return torch.stack(
         [

@@ -1,4 +1,4 @@
-"""Labels of images as a whole."""
+"""A label for the image as a whole."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import ClassVar
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.raster.windows import Window
 
-ImageTarget = ImageClass | ImageClasses | ImageValue
+Said = ImageClass | ImageClasses | ImageValue
 
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The label of one image.
+    """What is said of one image.
 
     Attributes:
-        path: the file that states it, or the image's folder.
+        path: the file that says it, or the image's own folder.
         classes: names, in the order of the indices.
-        target: the label.
+        target: what it says.
     """
 
     path: Path
     classes: tuple[str, ...]
-    target: ImageTarget
+    target: Said
 
     label_unit: ClassVar[str] = "image"
     image_level: ClassVar[bool] = True
     overlaps: ClassVar[bool | None] = True
     notes: ClassVar[tuple[str, ...]] = ()
 
-    def read(self, window: Window) -> ImageTarget:
-        """The same target for every window."""
+    def read(self, window: Window) -> Said:
+        """The same for every window."""
         del window
         return self.target
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Nothing to check: labels were checked when they were opened."""
+        """Nothing is left to check: every row was looked at when the file was opened."""
