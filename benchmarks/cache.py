@@ -36,13 +36,13 @@ from torch.utils._pytree import tree_map_only
 
 from geotune.config import Recipe, load_recipe
 from geotune.data.datamodule import DataModule
-from geotune.data.synthetic.synthetic_scenes import CLASSES
+from geotune.data.synthetic.writer import CLASSES
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import BuiltModel, build_training
 from geotune.feature_cache.build_cache import build_cache
-from geotune.memory.tracker import Tracker, to_fake
+from geotune.memory.tracker import MemoryTracker, to_fake
 from geotune.model import Model
-from geotune.training.loaders import Windows, loader
+from geotune.training.loaders import WindowDataset, make_loader
 from geotune.types import Batch
 from geotune.utils.autocast import autocast
 
@@ -99,7 +99,7 @@ class Running:
         self.built = build_training(recipe, data.statistics)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.found: Row = {"name": row}
-        self.windows: Windows = data.train
+        self.windows: WindowDataset = data.train
         self.train = recipe.train
         self.seconds: list[tuple[float, float]] = []
         if recipe.train.cache != "none":
@@ -117,7 +117,7 @@ class Running:
             self.train,
             batch_size=self.train.batch_size,
             device=self.device,
-            say=lambda text: print("  " + text, flush=True),
+            on_message=lambda text: print("  " + text, flush=True),
             progress=lambda done, total: None,
         )
         self.found["seconds_to_build"] = time.perf_counter() - start
@@ -135,7 +135,7 @@ class Running:
             wait = torch.cuda.synchronize
         spent = 0.0
         while spent < ENOUGH_S:
-            batches = iter(loader(self.windows, self.train.batch_size, workers=0, pin=True))
+            batches = iter(make_loader(self.windows, self.train.batch_size, workers=0, pin=True))
             for _ in range(len(self.windows) // self.train.batch_size):
                 start = time.perf_counter()
                 batch: Any = next(batches)
@@ -154,7 +154,7 @@ class Running:
         """The peak of the second step, on fake tensors."""
         mode = FakeTensorMode()
         model = to_fake(self.built.model.train(), mode)
-        batch = Batch.of([self.windows[i] for i in range(self.train.batch_size)])
+        batch = Batch.from_samples([self.windows[i] for i in range(self.train.batch_size)])
         inputs, masks = tree_map_only(
             torch.Tensor, mode.from_tensor, (dict(batch.inputs), batch.targets)
         )
@@ -163,7 +163,7 @@ class Running:
             assert isinstance(model, Model)
             optimizer = optimizer_of(model, foreach=True)  # as PyTorch chooses on a GPU
             step(model, self.built, optimizer, batch, self.train.precision)
-            with Tracker(model, optimizer, (inputs, masks)) as tracker:
+            with MemoryTracker(model, optimizer, (inputs, masks)) as tracker:
                 step(model, self.built, optimizer, batch, self.train.precision)
         return tracker.peak.total
 

@@ -49,7 +49,7 @@ def recipe_for(method: str) -> Recipe:
                 "window": PIXELS,
                 "split": {"kind": "random"},
             },
-            "train": {"batch_size": BATCH, "accelerator": "gpu"},
+            "train": {"batch_size": BATCH, "accelerator": "gpu", "precision": "32-true"},
         }
     )
 
@@ -62,7 +62,7 @@ def main() -> int:
         prediction, _ = planner.predict(recipe_for(method))
         rows[method] = {
             "peak_bytes": prediction.gpu.total,
-            "parts": prediction.gpu.parts,
+            "parts": prediction.gpu.by_category,
             "operations": prediction.flops,
             "computed": prediction.computed,
         }

@@ -35,10 +35,10 @@ from geotune.api.planning import Planner
 from geotune.config import Recipe, load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import build_backbone, build_model, build_task
-from geotune.memory.estimate import Prediction, Step
-from geotune.memory.tracker import Tracker
+from geotune.memory.estimate import PeakEstimate, StepSpec
+from geotune.memory.tracker import MemoryTracker
 from geotune.model import Model
-from geotune.training.step import training_step
+from geotune.training.step import training_step_spec
 from geotune.types import Normalization
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def shares() -> list[dict[str, Any]]:
             continue
         planner = planner_of(recipe_for(backbone, {}))
         for size in SIZES:
-            full: Prediction | None = None
+            full: PeakEstimate | None = None
             for name, changes in ROWS.items():
                 started = time.perf_counter()
                 recipe = recipe_for(backbone, {**changes, "data.window": size})
@@ -114,7 +114,7 @@ def shares() -> list[dict[str, Any]]:
                     "pixels": size,
                     "method": name,
                     "peak_bytes": prediction.cpu.total,
-                    "parts": prediction.cpu.parts,
+                    "parts": prediction.cpu.by_category,
                     "of_full": round(prediction.cpu.total / full.cpu.total, 4),
                     "gpu_peak_bytes": prediction.gpu.total,
                     "gpu_of_full": round(prediction.gpu.total / full.gpu.total, 4),
@@ -192,7 +192,7 @@ def real_peak(recipe: Recipe, device: torch.device) -> int:
     if model.encoder.reader.samples:
         model.calibrate([{"images": images}])
     targets = torch.zeros(batch, window, window, dtype=torch.long)
-    step = training_step(build_task(recipe), recipe.train, {"images": images}, targets)
+    step = training_step_spec(build_task(recipe), recipe.train, {"images": images}, targets)
     model.to(device)
     inputs, targets = tree_map_only(
         torch.Tensor, lambda x: x.to(device), ({"images": images}, targets)
@@ -203,16 +203,16 @@ def real_peak(recipe: Recipe, device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         run(model, step, inputs, targets, optimizer, device)
         return torch.cuda.max_memory_allocated(device)
-    with Tracker(model, optimizer, (inputs, targets)) as tracker:
+    with MemoryTracker(model, optimizer, (inputs, targets)) as tracker:
         run(model, step, inputs, targets, optimizer, device)
     return tracker.peak.total
 
 
 def run(
-    model: Model, step: Step, inputs: Any, targets: Any, optimizer: Any, device: torch.device
+    model: Model, step: StepSpec, inputs: Any, targets: Any, optimizer: Any, device: torch.device
 ) -> None:
     """A step, as `training/training_module.py` and Lightning take it."""
-    micro = step.micro or len(targets)
+    micro = step.micro_batch or len(targets)
     for start in range(0, len(targets), micro):
         part = slice(start, start + micro)
         with torch.autocast(device.type, torch.bfloat16, enabled=step.precision != "32-true"):

@@ -38,9 +38,11 @@ from torch.optim import AdamW, Optimizer
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone
+from geotune.config.decoder_options import UnetOptions
+from geotune.config.task_options import SegmentOptions
 from geotune.decoders.unet import Unet
 from geotune.errors import GeotuneError
-from geotune.memory.tracker import PARTS, Tracker, to_fake
+from geotune.memory.tracker import CATEGORIES, MemoryTracker, to_fake
 from geotune.methods.core.base import Method
 from geotune.model import Model
 from geotune.registry import METHODS
@@ -60,7 +62,7 @@ RGB = ("red", "green", "blue")
 BANDS = {"terratorch/prithvi_eo_v2_300": ("B02", "B03", "B04", "B8A", "B11", "B12")}
 OPTIONS: dict[str, dict[str, Any]] = {"peft": {"tuner": "dora"}}
 """Of methods that cannot do without; all others have their defaults."""
-TASK = Segment(("background", "object"), loss="ce")
+TASK = Segment(SegmentOptions(classes=("background", "object"), loss="ce"))
 TIMED_STEPS = 3
 ENOUGH_S = 10.0
 MIB = 2**20
@@ -80,7 +82,7 @@ def adapted(base: Backbone, method: Method) -> Model:
     encoder = method.attach(copy.deepcopy(base))
     channels = len(base.bands)
     plain = Normalization(base.bands, (0.0,) * channels, (1.0,) * channels)
-    model = Model(plain, encoder, Unet(encoder.taps, TASK.num_outputs)).train()
+    model = Model(plain, encoder, Unet(encoder.taps, TASK.num_outputs, UnetOptions())).train()
     recompute_stages(model)  # as `geotune fit` does
     return model
 
@@ -121,9 +123,9 @@ def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> dict[
     with mode:
         optimizer = optimizer_of(fake, foreach=True)  # as PyTorch chooses on a GPU
         step(fake, optimizer, fake_batch, precision)
-        with Tracker(fake, optimizer, fake_batch) as tracker:
+        with MemoryTracker(fake, optimizer, fake_batch) as tracker:
             step(fake, optimizer, fake_batch, precision)
-    return {"total": tracker.peak.total} | {str(k): v for k, v in tracker.peak.parts.items()}
+    return {"total": tracker.peak.total} | {str(k): v for k, v in tracker.peak.by_category.items()}
 
 
 def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: str) -> float:
@@ -277,7 +279,14 @@ def write(rows: list[Row], options: argparse.Namespace) -> None:
 
 def table(rows: list[Row], options: argparse.Namespace) -> str:
     """Every row as Markdown, a table for each backbone and precision; memory in MiB."""
-    head = ["method", "trained", "peak", "of full", *(p.replace("_", " ") for p in PARTS), "time"]
+    head = [
+        "method",
+        "trained",
+        "peak",
+        "of full",
+        *(p.replace("_", " ") for p in CATEGORIES),
+        "time",
+    ]
     lines = [
         "# Tuning methods: memory and time of a training step",
         "",
@@ -302,14 +311,14 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
 def cells(row: Row, rows: list[Row]) -> list[str]:
     """A row of the table."""
     if "refused" in row:
-        return [shown(row), "does not fit", *[""] * (3 + len(PARTS))]
+        return [shown(row), "does not fit", *[""] * (3 + len(CATEGORIES))]
     peak, part_of_full = row["peak_bytes"], share(row, rows)
     return [
         shown(row),
         f"{row['trained_parameters'] / 1e6:.2f} M",
         f"{peak['total'] / MIB:,.0f}",
         "–" if part_of_full is None else f"{part_of_full:.1%}",
-        *(f"{peak[part] / MIB:,.0f}" for part in PARTS),
+        *(f"{peak[part] / MIB:,.0f}" for part in CATEGORIES),
         f"{row['time']['of_full']:.2f}" if "time" in row else "–",
     ]
 

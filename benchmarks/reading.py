@@ -75,7 +75,7 @@ def make_scenes(folder: Path, count: int, size: int) -> None:
 
 def train_windows(folder: Path, window: int, samples: int) -> Any:
     """The random windows of a training over the scenes."""
-    from geotune.data.checks.scan import scan_scenes
+    from geotune.data.checks.scan import scan
     from geotune.data.labels.open_labels import open_labels
     from geotune.data.scenes.open_scenes import open_scenes
     from geotune.data.window_datasets import RandomWindowDataset
@@ -85,9 +85,7 @@ def train_windows(folder: Path, window: int, samples: int) -> Any:
         scenes=f"{folder}/scenes/*.tif",
         labels=f"{folder}/labels/{{stem}}.tif",
     )
-    scans = [
-        one for one in scan_scenes(scenes, window) if one is not None
-    ]  # none is, of sound scenes
+    scans = [one for one in scan(scenes, window) if one is not None]  # none is, of sound scenes
     return RandomWindowDataset(scenes, scans, window, samples=samples)
 
 
@@ -97,7 +95,7 @@ def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
     import torch
     from rasterio.windows import Window
 
-    from geotune.training.loaders import loader
+    from geotune.training.loaders import make_loader
 
     torch.set_num_threads(1)
     windows = train_windows(folder, window, samples)
@@ -114,7 +112,7 @@ def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
             image.read(window=where).astype("float32")
             mask.read(1, window=where)
 
-    batches = loader(windows, BATCH, workers=0)
+    batches = make_loader(windows, BATCH, workers=0)
     shares, spent = [], []
     batch: Any = None  # a training has one while it asks for the next
     for turn in range(REPEATS + 1):
@@ -146,11 +144,11 @@ def workers(folder: Path, window: int, samples: int) -> dict[str, Any]:
     """Windows a second of wall time with one worker and with two, in turn."""
     import torch
 
-    from geotune.training.loaders import loader
+    from geotune.training.loaders import make_loader
 
     torch.set_num_threads(1)
     windows = train_windows(folder, window, samples)
-    loaders = {count: loader(windows, BATCH, workers=count) for count in (1, 2)}
+    loaders = {count: make_loader(windows, BATCH, workers=count) for count in (1, 2)}
     found: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(REPEATS + 1):
         for count, batches in loaders.items():
@@ -173,13 +171,13 @@ def memory(folder: Path, window: int, samples: int) -> dict[str, Any]:
     import psutil
     import torch
 
-    from geotune.training.loaders import loader
+    from geotune.training.loaders import make_loader
 
     torch.set_num_threads(1)
     process = psutil.Process()
     windows = train_windows(folder, window, samples)
     seen, files = [], []
-    batches = loader(windows, BATCH, workers=0)
+    batches = make_loader(windows, BATCH, workers=0)
     for i, _ in enumerate(batches):
         if i % max(1, len(batches) // 20) == 0:
             seen.append(process.memory_info().rss)

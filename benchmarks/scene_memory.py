@@ -24,6 +24,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from geotune.config.decoder_options import UnetOptions
+
 SIZES = (4096, 16384)
 ALLOWED_GROWTH = 0.15
 CLASSES = ("background", "field", "forest")
@@ -86,7 +88,7 @@ def real_model() -> Any:
     from geotune.types import Normalization
 
     encoder = Frozen().attach(backbone("timm/resnet18", bands=BANDS, pretrained=False))
-    decoder = Unet(encoder.taps, len(CLASSES))
+    decoder = Unet(encoder.taps, len(CLASSES), UnetOptions())
     return Model(Normalization(BANDS, (2000.0,) * 3, (1000.0,) * 3), encoder, decoder)
 
 
@@ -98,12 +100,12 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
     import torch
 
     from geotune.data.raster.open_raster import open_raster
-    from geotune.inference.segmentation import map_classes
+    from geotune.inference.segmentation import segment_scene
 
     torch.set_num_threads(1)
     network = MODELS[model]()
     before = peak_bytes()
-    result = map_classes(
+    result = segment_scene(
         lambda images: network(images).softmax(dim=1), open_raster(scene), out,
         bands=BANDS, classes=CLASSES, name="scene", window=window, overlap=0.25, batch_size=8,
         device=device,

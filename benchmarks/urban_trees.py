@@ -35,7 +35,7 @@ from geotune.factory.build_data import build_data
 from geotune.factory.build_model import load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
-from geotune.training.loaders import loader
+from geotune.training.loaders import make_loader
 from geotune.training.run_dir import RunDir
 from geotune.utils.autocast import autocast
 
@@ -78,7 +78,9 @@ def answers(model: Model, windows: GridWindowDataset, precision: str) -> list[An
     """What the model finds in each window, and what is there."""
     model.eval()
     with torch.no_grad(), autocast(torch.device("cpu"), precision):
-        return [(model(**batch.inputs), batch.targets) for batch in loader(windows, 1, workers=0)]
+        return [
+            (model(**batch.inputs), batch.targets) for batch in make_loader(windows, 1, workers=0)
+        ]
 
 
 def figures(task: Detect, found: list[Answer]) -> dict[str, float]:

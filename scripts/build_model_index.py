@@ -57,19 +57,19 @@ def described() -> dict[str, ModelInfo]:
     found = {}
     for provider, target in PROVIDERS.items():
         module = import_module(target.partition(":")[0])
-        for name, facts in getattr(module, "MODELS", {}).items():
-            found[f"{provider}/{name}"] = facts
+        for name, info in getattr(module, "MODELS", {}).items():
+            found[f"{provider}/{name}"] = info
     return found
 
 
-def build(name: str, facts: ModelInfo | None) -> geotune.Backbone:
+def build(name: str, info: ModelInfo | None) -> geotune.Backbone:
     """The backbone with the bands it was made for."""
     bands: Any = RGB
-    if facts is not None and facts.modalities:
-        first = next(iter(facts.modalities))
-        bands = {first: facts.modalities[first]}
-    elif facts is not None and facts.bands:
-        bands = facts.bands
+    if info is not None and info.modalities:
+        first = next(iter(info.modalities))
+        bands = {first: info.modalities[first]}
+    elif info is not None and info.bands:
+        bands = info.bands
     return geotune.backbone(name, bands=bands, pretrained=False)
 
 
@@ -108,12 +108,12 @@ def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
     geotune.attach(copy.deepcopy(backbone), method)
 
 
-def entry(name: str, facts: ModelInfo | None) -> dict[str, Any]:
+def entry(name: str, info: ModelInfo | None) -> dict[str, Any]:
     """What is known of one backbone."""
-    backbone = build(name, facts)
+    backbone = build(name, info)
     config = getattr(backbone.model, "pretrained_cfg", None) or {}
-    if facts is None:
-        facts = ModelInfo(
+    if info is None:
+        info = ModelInfo(
             paper=str(config.get("paper_name") or ""),
             licence=str(config.get("license") or "not stated by timm"),
             weights=str(config.get("hf_hub_id") or config.get("url") or ""),
@@ -127,8 +127,8 @@ def entry(name: str, facts: ModelInfo | None) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "taps": stages,
         "blocks_shown": bool(backbone.blocks),
-        "bands": list(facts.bands),
-        "modalities": {key: list(value) for key, value in facts.modalities.items()},
+        "bands": list(info.bands),
+        "modalities": {key: list(value) for key, value in info.modalities.items()},
         "normalization": None
         if backbone.normalization is None
         else {
@@ -136,11 +136,11 @@ def entry(name: str, facts: ModelInfo | None) -> dict[str, Any]:
             "offset": list(backbone.normalization.offset),
             "scale": list(backbone.normalization.scale),
         },
-        "metadata": list(facts.metadata),
-        "takes": list(facts.supported_options),
-        "licence": facts.licence,
-        "paper": facts.paper,
-        "weights": facts.weights,
+        "metadata": list(info.metadata),
+        "takes": list(info.supported_options),
+        "licence": info.licence,
+        "paper": info.paper,
+        "weights": info.weights,
         "methods": methods_of(backbone),
     }
 
@@ -184,22 +184,22 @@ def table(known: dict[str, Any]) -> str:
     ]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     reasons: dict[str, int] = {}
-    for name, facts in known["backbones"].items():
+    for name, info in known["backbones"].items():
         refused = []
-        for method, result in facts["methods"].items():
+        for method, result in info["methods"].items():
             if result != "works":
                 reason = result.replace(f"{method} on {name}: ", "").replace(name, "the model")
                 refused.append(f"{method} [{reasons.setdefault(reason, len(reasons) + 1)}]")
-        strides = ", ".join(f"{stage['stride']:g}" for stage in facts["taps"])
-        bands = ", ".join(facts["modalities"]) or str(len(facts["bands"]) or "any")
+        strides = ", ".join(f"{stage['stride']:g}" for stage in info["taps"])
+        bands = ", ".join(info["modalities"]) or str(len(info["bands"]) or "any")
         row = [
             f"`{name}`",
-            f"{facts['parameters'] / 1e6:.1f} M",
+            f"{info['parameters'] / 1e6:.1f} M",
             strides,
             bands,
-            ", ".join(facts["metadata"]) or "–",
+            ", ".join(info["metadata"]) or "–",
             "all but " + ", ".join(refused) if refused else "all",
-            facts["licence"],
+            info["licence"],
         ]
         lines.append("| " + " | ".join(row) + " |")
     if reasons:
@@ -235,18 +235,18 @@ def main() -> None:
     }
     old = before.get("backbones", {})
     known["backbones"].update((name, old[name]) for name in wanted if name in old)
-    for name, facts in wanted.items():
+    for name, info in wanted.items():
         if options.only is not None and name not in options.only and name in old:
             continue
         if options.missing and name in old and set(old[name]["methods"]) == set(METHODS):
             continue
         try:
-            known["backbones"][name] = entry(name, facts)
+            known["backbones"][name] = entry(name, info)
             print(f"{name}: {known['backbones'][name]['methods']}", flush=True)
         except GeotuneError as error:
             print(f"{name}: cannot be built: {error}", flush=True)
         KNOWN.write_text(json.dumps(known, ensure_ascii=False) + "\n", encoding="utf-8")
-    known["backbones"] = {name: facts for name, facts in known["backbones"].items() if facts}
+    known["backbones"] = {name: info for name, info in known["backbones"].items() if info}
     KNOWN.write_text(json.dumps(known, ensure_ascii=False) + "\n", encoding="utf-8")
     TABLE.write_text(table(known), encoding="utf-8")
 

@@ -95,7 +95,13 @@ def tiny_values(tiny_scenes: Path) -> Callable[..., dict[str, Any]]:
                 "samples": 8,
                 "split": {"kind": "list", "train": ["a", "b"], "val": ["c"], "test": ["d"]},
             },
-            "train": {"epochs": 3, "batch_size": 4, "lr": 3e-3, "accelerator": "cpu"},
+            "train": {
+                "epochs": 3,
+                "batch_size": 4,
+                "lr": 3e-3,
+                "accelerator": "cpu",
+                "precision": "32-true",  # the same numbers on every machine
+            },
         }
         for key, value in (changes or {}).items():
             section = recipe

@@ -26,6 +26,7 @@ from geotune.adapter_io import (
     save_adapter,
 )
 from geotune.backbones.base import Backbone
+from geotune.config.decoder_options import LinearOptions
 from geotune.decoders.linear import Linear
 from geotune.errors import GeotuneError
 from geotune.model import Model
@@ -49,7 +50,7 @@ def saved(
 ) -> tuple[Model, Path]:
     """A model and the folder of its adapter."""
     encoder = Est(reduction=8, min_width=4, stem_width=2).attach(make_backbone("resnet"))
-    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2))
+    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2, LinearOptions()))
     folder = tmp_path_factory.mktemp("adapter") / "run"
     size = save_adapter(
         folder,
@@ -267,7 +268,7 @@ def test_other_weights_of_the_same_model_are_refused(
 
 def test_what_was_merged_is_in_no_adapter(make_backbone: MakeBackbone) -> None:
     encoder = Lora().attach(make_backbone("vit"))
-    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2))
+    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2, LinearOptions()))
     assert any("lora" in name for name in adapter_state(model))
     encoder.merge()
     with pytest.raises(GeotuneError, match="before merging"):

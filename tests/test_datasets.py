@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from geotune.data.annotations.formats import FORMATS
-from geotune.data.published.published_split import (
-    SplitAssignment,
-    published_assignments,
-    read_packaged_list,
-)
-from geotune.data.scenes.patterns import fields_of
-from geotune.datasets.base import SPLIT_NAMES, DatasetInfo, FolderSplit, NamedSplit, PackagedSplit
-from geotune.datasets.registry import DATASETS, get_dataset_info
+from geotune.data.published.published_split import Place, division, packaged
+from geotune.data.scenes.patterns import parse_fields
+from geotune.datasets.base import PARTS, DatasetInfo, FolderSplit, NamedSplit, PackagedSplit
+from geotune.datasets.registry import DATASETS, named_dataset
+from geotune.registry import ANNOTATION_FORMATS
 
-EVERY = [pytest.param(get_dataset_info(name), id=name) for name in DATASETS]
+EVERY = [pytest.param(named_dataset(name), id=name) for name in DATASETS]
 
 
 def names_in(pattern: str) -> set[str]:
@@ -43,15 +39,15 @@ def test_patterns_name_the_same_fields(about: DatasetInfo) -> None:
 def test_values_and_parts_are_whole(about: DatasetInfo) -> None:
     assert len(set(about.classes)) == len(about.classes) > 1
     assert len(set(about.bands)) == len(about.bands)
-    if about.class_values:
-        assert list(about.class_values) == list(about.classes)
-        every = [value for values in about.class_values.values() for value in values]
-        assert len(set(every)) == len(every) and not set(every) & set(about.ignore_values)
-    assert (about.format in FORMATS) == (about.task == "detect")
+    if about.values:
+        assert list(about.values) == list(about.classes)
+        every = [value for values in about.values.values() for value in values]
+        assert len(set(every)) == len(every) and not set(every) & set(about.ignored)
+    assert (about.format in ANNOTATION_FORMATS) == (about.task == "detect")
     assert not about.layers or set(about.layers) == set(about.bands)
-    for said in about.splits.values():
+    for said in about.divisions.values():
         if isinstance(said, NamedSplit):
-            every_name = [name for names in said.names.values() for name in names]
+            every_name = [name for names in said.parts.values() for name in names]
             assert len(set(every_name)) == len(every_name)
         if isinstance(said, FolderSplit):
             assert all(said.field in names_in(pattern) for pattern in about.images)
@@ -59,34 +55,30 @@ def test_values_and_parts_are_whole(about: DatasetInfo) -> None:
 
 def test_the_lists_of_the_paper_are_whole() -> None:
     """Counts of arXiv 2504.17397's lists: train, val, test, and the regions held out."""
-    floods = read_packaged_list(PackagedSplit("sen1floods11.txt"))
-    assert [sum(p.split == part for p in floods.values()) for part in SPLIT_NAMES] == [252, 89, 105]
+    floods = packaged(PackagedSplit("sen1floods11.txt"))
+    assert [sum(p.part == part for p in floods.values()) for part in PARTS] == [252, 89, 105]
     bolivia = {name: place for name, place in floods.items() if name.startswith("Bolivia_")}
-    assert len(bolivia) == 15 and {place.split for place in bolivia.values()} == {"test"}
-    scars = read_packaged_list(PackagedSplit("burn_scars.txt"))
-    assert [sum(p.split == part for p in scars.values()) for part in SPLIT_NAMES] == [524, 160, 120]
-    reben = list(read_packaged_list(PackagedSplit("reben_7k.txt")).values())
-    assert [reben.count(SplitAssignment(part, "elsewhere")) for part in SPLIT_NAMES] == [
-        4690,
-        946,
-        945,
-    ]
-    assert reben.count(SplitAssignment("test", "Austria")) == 417
-    assert reben.count(SplitAssignment("test", "Ireland")) == 390
+    assert len(bolivia) == 15 and {place.part for place in bolivia.values()} == {"test"}
+    scars = packaged(PackagedSplit("burn_scars.txt"))
+    assert [sum(p.part == part for p in scars.values()) for part in PARTS] == [524, 160, 120]
+    reben = list(packaged(PackagedSplit("reben_7k.txt")).values())
+    assert [reben.count(Place(part, "elsewhere")) for part in PARTS] == [4690, 946, 945]
+    assert reben.count(Place("test", "Austria")) == 417
+    assert reben.count(Place("test", "Ireland")) == 390
     assert len(reben) == 4690 + 946 + 945 + 807
 
 
 def test_names_in_packaged_lists_are_those_of_the_patterns() -> None:
 
     for name in DATASETS:
-        about = get_dataset_info(name)
-        if not any(isinstance(said, PackagedSplit) for said in about.splits.values()):
+        about = named_dataset(name)
+        if not any(isinstance(said, PackagedSplit) for said in about.divisions.values()):
             continue
-        places = published_assignments(about, Path("nowhere"), None)
+        places = division(about, Path("nowhere"), None)
         assert isinstance(places, dict)
         fields = sorted(names_in(about.image_name))
         for image in places:
-            found = fields_of(about.image_name, image, fields)
+            found = parse_fields(about.image_name, image, fields)
             assert found is not None and about.image_name.format(**found) == image
 
 

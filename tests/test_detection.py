@@ -1,4 +1,4 @@
-"""Detection from the recipe to objects in a GIS, over methods and classes of backbones."""
+"""Detection end to end, from a recipe to GIS files, over methods and backbone families."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from geotune.backbones.base import Backbone
 from geotune.boxes.oriented import as_oriented, corners
 from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
-from geotune.detectors.registry import DETECTORS
+from geotune.config.task_options import DetectOptions
 from geotune.errors import RecipeError
 from geotune.factory.build_model import build_training, card_sections, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
+from helpers.components import DETECTORS, make_decoder
 
 MakeBackbone = Callable[..., Backbone]
 BANDS = ("B02", "B03", "B04", "B08")
@@ -45,7 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def model_of(backbone: Backbone, method: api.Method, kind: str) -> Model:
     torch.manual_seed(0)
     encoder = method.attach(backbone)
-    detector = DETECTORS[kind](encoder.taps, 2, **SMALL[kind])
+    detector = make_decoder(kind, encoder.taps, 2, **SMALL[kind])
     unchanged = Normalization(backbone.bands, (0.0,) * 4, (1.0,) * 4)
     return Model(unchanged, encoder, detector)
 
@@ -69,7 +70,7 @@ def test_every_detector_trains_on_every_class_of_backbone(
     oriented = bool(model.decoder.oriented)
     images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
     outputs = model(images, targets=targets_for(oriented))
-    loss = Detect(["a", "b"]).loss(outputs, None)  # type: ignore[arg-type]
+    loss = Detect(DetectOptions(classes=["a", "b"])).loss(outputs, None)  # type: ignore[arg-type]
     loss.backward()
     assert loss.isfinite()
     for name, parameter in model.named_parameters():
@@ -78,7 +79,7 @@ def test_every_detector_trains_on_every_class_of_backbone(
 
 
 @pytest.mark.parametrize("method", ["Frozen", "Lora", "Est", "Full"])
-def test_methods_train_what_they_say_and_adapters_come_back(
+def test_methods_train_their_parameters_and_adapters_round_trip(
     make_backbone: MakeBackbone, method: str
 ) -> None:
     model = model_of(make_backbone("vit"), getattr(api, method)(), "rotated_fcos")
@@ -94,17 +95,17 @@ def test_methods_train_what_they_say_and_adapters_come_back(
     other = model_of(make_backbone("vit"), getattr(api, method)(), "rotated_fcos")
     load_adapter_state(other, adapter_state(model), "test")
 
-    def found(network: Model) -> DetectorOutput:
+    def predict(network: Model) -> DetectorOutput:
         with torch.no_grad():
             outputs: DetectorOutput = network.eval()(images)
         return outputs
 
-    for one, two in zip(found(model).detections, found(other).detections, strict=True):
+    for one, two in zip(predict(model).detections, predict(other).detections, strict=True):
         assert torch.equal(one.boxes, two.boxes) and torch.equal(one.scores, two.scores)
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
-def test_every_detectors_adapter_comes_back_from_its_files(tmp_path: Path, kind: str) -> None:
+def test_adapter_files_of_every_detector_round_trip(tmp_path: Path, kind: str) -> None:
     values = values_of(tmp_path, decoder={"kind": kind, "score_threshold": 0.0, **SMALL[kind]})
     oriented = kind in ("rotated_fcos", "oriented_rcnn")
     values["task"]["boxes"] = "oriented" if oriented else "horizontal"
@@ -139,12 +140,12 @@ CORNER = 500_000.0, 5_000_000.0
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four scenes with bright rectangles that are turned, and GeoJSON outlines of them."""
+    """Four scenes with bright rotated rectangles, and their outlines as GeoJSON."""
     folder = tmp_path_factory.mktemp("objects")
     rows, cols = np.mgrid[:SIDE, :SIDE] + 0.5
     for i, name in enumerate("abcd"):
         rng = np.random.default_rng(i)
-        corner = CORNER[0] + 2 * i * SIDE * PIXEL, CORNER[1]  # each in a place of its own
+        corner = CORNER[0] + 2 * i * SIDE * PIXEL, CORNER[1]  # scenes do not overlap
         image = rng.normal(100, 5, (3, SIDE, SIDE))
         features = []
         for x, y in ((20, 22), (70, 30), (30, 72), (72, 76)):
@@ -162,9 +163,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 }
             )
         profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 3}
-        place = {"crs": "EPSG:32633", "transform": from_origin(*corner, PIXEL, PIXEL)}
+        georeference = {"crs": "EPSG:32633", "transform": from_origin(*corner, PIXEL, PIXEL)}
         with rasterio.open(
-            folder / f"{name}.tif", "w", dtype="float32", **profile, **place
+            folder / f"{name}.tif", "w", dtype="float32", **profile, **georeference
         ) as file:
             file.write(image.astype(np.float32))
             file.descriptions = ("red", "green", "nir")
@@ -182,7 +183,7 @@ def values_of(scenes: Path, **changes: Any) -> dict[str, Any]:
             "bands": ["red", "green", "nir"],
         },
         "method": {"kind": "full", "stem_width": 0},
-        "decoder": {"kind": "rotated_fcos", "channels": 16, "depth": 1, "levels": 4},
+        "decoder": {"kind": "rotated_fcos", "channels": 16, "depth": 1, "num_levels": 4},
         "task": {"kind": "detect", "classes": ["ship"], "boxes": "oriented"},
         "data": {
             "kind": "scenes",
@@ -197,7 +198,7 @@ def values_of(scenes: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_from_a_recipe_to_objects_in_a_gis(
+def test_recipe_to_gis_files(
     scenes: Path, tmp_path: Path, geotune: Callable[..., tuple[int, str, str]]
 ) -> None:
     import yaml
@@ -215,7 +216,7 @@ def test_from_a_recipe_to_objects_in_a_gis(
     assert "AP50" in page and "Precision against recall" in page
     assert geotune("test", run)[0] == 0
     threshold = json.loads((run / "metrics.json").read_text())["threshold"]
-    assert threshold["test"] == threshold["val"]  # which the test data has no part in
+    assert threshold["test"] == threshold["val"]  # chosen on validation data only
     out = tmp_path / "out"
     code, _, err = geotune("predict", run, scenes / "d.tif", "--out", out, "--window", 64)
     assert code == 0, err
@@ -231,7 +232,7 @@ def test_from_a_recipe_to_objects_in_a_gis(
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_train_a_detector(scenes: Path, tmp_path: Path, strategy: str) -> None:
-    """Each judges half of the windows of validation, and every object counts once."""
+    """Each process evaluates half of the validation windows, and every object counts once."""
     import yaml
 
     values = values_of(scenes)
@@ -253,7 +254,7 @@ def test_two_processes_train_a_detector(scenes: Path, tmp_path: Path, strategy: 
     assert len(load_adapter(tmp_path / "run").task.classes) == 1
 
 
-# ---------------------------------------------------------------- what does not fit
+# ---------------------------------------------------------------- incompatible options
 @pytest.mark.parametrize(
     ("decoder", "task", "said"),
     [
@@ -264,7 +265,7 @@ def test_two_processes_train_a_detector(scenes: Path, tmp_path: Path, strategy: 
         ("rotated_fcos", {"kind": "detect", "classes": ["a"], "boxes": "points"}, "task.boxes is"),
     ],
 )
-def test_tasks_and_decoders_that_do_not_fit_are_refused(
+def test_incompatible_tasks_and_decoders_are_errors(
     tmp_path: Path, decoder: str, task: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(RecipeError, match=said):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geotune import Frozen
 from geotune.backbones.base import Backbone
+from geotune.config.decoder_options import LinearOptions
 from geotune.decoders.linear import Linear
 from geotune.model import Model
 from geotune.types import BandStatistics, FeatureMaps, Normalization
@@ -90,7 +91,7 @@ def test_logits_lie_on_the_images_own_pixels(
 
 def test_a_real_model_maps_images_of_any_size(backbone: Backbone) -> None:
     encoder = Frozen(stem_width=2).attach(backbone)
-    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 3)).eval()
+    model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 3, LinearOptions())).eval()
     with torch.no_grad():
         assert model(torch.rand(2, 2, 37, 50)).shape == (2, 3, 37, 50)
 

@@ -166,7 +166,7 @@ def test_maps_of_numbers(runs: Callable[[str], Path], made: Path, tmp_path: Path
         assert (file.descriptions, file.units) == (("height",), ("m",))
         found = file.read(1)
     assert 200 < found.mean() < 400
-    assert f"mean height {found.mean(dtype=np.float64):.4g} m" in result.said
+    assert f"mean height {found.mean(dtype=np.float64):.4g} m" in result.summary
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_the_count_of_a_scene_is_the_sum_of_its_map(
     with rasterio.open(result.files[0]) as file:
         total = float(file.read(1).sum(dtype=np.float64))
     assert result.total == pytest.approx(total, rel=1e-4)  # type: ignore[attr-defined]
-    assert result.said == f"{total:,.1f} trees"
+    assert result.summary == f"{total:,.1f} trees"
 
 
 @pytest.mark.slow

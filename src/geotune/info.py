@@ -1,5 +1,4 @@
-"""What `geotune list` shows. Imports nothing heavy, so it repeats names that catalogues hold;
-a test keeps the two together."""
+"""What `geotune list` shows, from the registry and the options; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,38 +9,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from geotune.config import Data, Decoder, Task
-from geotune.datasets.base import expected_layout
+from geotune.config import DataSection, OptionsModel
+from geotune.datasets.base import layout
 from geotune.datasets.registry import DATASETS as NAMED
-from geotune.datasets.registry import get_dataset_info
-from geotune.registry import METHODS
+from geotune.datasets.registry import named_dataset
+from geotune.registry import DECODERS, METHODS, TASKS, Component
 
-DECODERS = {
-    "linear": "one 1x1 convolution",
-    "fcn": "a few convolutions at the finest resolution",
-    "unet": "from coarse to fine with skips",
-    "upernet": "pyramid pooling and a feature pyramid",
-    "global_pool": "one answer an image: pooled maps and a linear layer",
-    "faster_rcnn": "horizontal boxes in two stages",
-    "retinanet": "horizontal boxes in one stage, with anchors",
-    "fcos": "horizontal boxes in one stage, without anchors",
-    "rotated_fcos": "oriented boxes in one stage, without anchors",
-    "oriented_rcnn": "oriented boxes in two stages",
-}
-TASKS = {
-    "segment": "a class for every pixel",
-    "detect": "objects: horizontal or oriented boxes, or points",
-    "classify": "a class, or several, for every image",
-    "regress": "a number for every pixel, or every image",
-    "density": "how many objects there are, by a map of their density",
-}
-DATASETS = {
-    "scenes": "whole scenes with raster or vector labels, cut into windows",
-    "chips": "a folder of images and a folder of masks",
-    "synthetic": "scenes that geotune makes itself",
-    "images": "images with a label each: a folder a class, or a CSV",
-    "named": "a data set that others publish, by its name: those below",
-}
 NEEDS = {
     "timm": "",
     "terratorch": "geotune[terratorch]",
@@ -59,14 +32,27 @@ def list_components(
     if what == "backbones":
         return _backbones()
     if what == "methods":
-        return [_method(kind) for kind in METHODS]
-    titles = {"decoders": DECODERS, "tasks": TASKS, "datasets": DATASETS}[what]
-    sections = {"decoders": Decoder, "tasks": Task, "datasets": Data}[what]
-    rows = [
-        {"name": kind, "is": titles[kind], "options": ", ".join(options)}
-        for kind, options in _kinds(sections).items()
-    ]
-    return rows + (_named() if what == "datasets" else [])
+        return [{**_row(m), "fits": m.fits, "options": _keys(m)} for m in _options(METHODS)]
+    if what == "decoders":
+        return [{**_row(m), "options": _keys(m)} for m in _options(DECODERS)]
+    if what == "tasks":
+        return [{**_row(m), "options": _keys(m)} for m in _options(TASKS)]
+    kinds = get_args(get_args(DataSection)[0])
+    return [{**_row(m), "options": _keys(m)} for m in kinds] + _named()
+
+
+def _options(components: Mapping[str, Component]) -> list[Any]:
+    return [component.load_options() for component in components.values()]
+
+
+def _row(options: type[OptionsModel]) -> Row:
+    """Name and description; the description is the first line of the options' docstring."""
+    title = (options.__doc__ or "").partition("\n")[0].rstrip(".")
+    return {"name": options.model_fields["kind"].default, "is": title}
+
+
+def _keys(options: type[OptionsModel]) -> str:
+    return ", ".join(name for name in options.model_fields if name != "kind")
 
 
 def _named() -> list[Row]:
@@ -77,19 +63,19 @@ def _named() -> list[Row]:
             "options": f"task.kind={about.task}; {len(about.bands)} bands; "
             f"{len(about.classes)} classes; {about.licence}",
         }
-        for about in map(get_dataset_info, NAMED)
+        for about in map(named_dataset, NAMED)
     ]
 
 
 def dataset_facts(name: str) -> dict[str, Any]:
     """What is known of a named data set."""
-    about = get_dataset_info(name)
-    return {**asdict(about), "splits": list(about.splits)}
+    about = named_dataset(name)
+    return {**asdict(about), "divisions": list(about.divisions)}
 
 
 def dataset_rows(name: str) -> list[tuple[str, str]]:
     """The same for people, as pairs of a word and what it says."""
-    about = get_dataset_info(name)
+    about = named_dataset(name)
     rows = [
         ("name", about.name),
         ("is", about.title),
@@ -98,33 +84,14 @@ def dataset_rows(name: str) -> list[tuple[str, str]]:
         ("bands", ", ".join(about.bands)),
         ("window", f"{about.window} pixels"),
         ("metres a pixel", f"{about.gsd_m:g}" if about.gsd_m else "not the same in all images"),
-        ("splits", ", ".join(about.splits) or "none is published"),
+        ("splits", ", ".join(about.divisions) or "none is published"),
         ("licence", about.licence),
         ("paper", about.paper),
         ("from", about.source),
-        ("files", "".join(f"\n{line}" for line in expected_layout(about))),
+        ("files", "".join(f"\n{line}" for line in layout(about))),
         ("note", about.note),
     ]
     return [(word, text) for word, text in rows if text]
-
-
-def _method(kind: str) -> Row:
-    options = METHODS[kind].load_options()
-    return {
-        "name": kind,
-        "is": (options.__doc__ or "").partition("\n")[0].rstrip("."),
-        "fits": options.fits,
-        "options": ", ".join(name for name in options.model_fields if name != "kind"),
-    }
-
-
-def _kinds(union: object) -> dict[str, list[str]]:
-    """The kinds of a recipe's section and the keys each of them has."""
-    models = get_args(get_args(union)[0])
-    return {
-        model.model_fields["kind"].default: [n for n in model.model_fields if n != "kind"]
-        for model in models
-    }
 
 
 def _backbones() -> list[Row]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geotune.detectors.base import Detector
 from geotune.methods.core.encoder import Encoder
 from geotune.types import Batch, Normalization, Sample
-from geotune.utils.feature_encoding import Features
+from geotune.utils.feature_encoding import DecodedFeatures
 
 
 class Model(nn.Module):
@@ -61,7 +61,7 @@ class Model(nn.Module):
         """
         x = self._normalized(images)
         height, width = x.shape[-2:]
-        kept = None if features is None else Features(features)
+        kept = None if features is None else DecodedFeatures(features)
         maps = self.encoder(x, time=time, location=location, features=kept)
         if isinstance(self.decoder, Detector):
             return self.decoder(maps, (height, width), targets)
@@ -90,7 +90,7 @@ class Model(nn.Module):
         """Calibrate with as many of the samples, one by one, as the method's reader requests."""
         count = self.encoder.reader.samples
         if count:
-            self.calibrate(Batch.of([sample]).inputs for sample in islice(samples, count))
+            self.calibrate(Batch.from_samples([sample]).inputs for sample in islice(samples, count))
 
     def _normalized(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
         images = self.encoder.backbone.join(images)

@@ -40,8 +40,8 @@ def find(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _builtin(implementation: str, options: str) -> Component:
-    return Component(f"geotune.{implementation}", f"geotune.config.{options}")
+def _builtin(implementation: str, options: str = "") -> Component:
+    return Component(f"geotune.{implementation}", options and f"geotune.config.{options}")
 
 
 METHODS: dict[str, Component] = {
@@ -65,3 +65,42 @@ METHODS: dict[str, Component] = {
     "est": _builtin("methods.est:Est", "method_options:EstOptions"),
 }
 """Tuning methods, by `method.kind`."""
+
+DECODERS: dict[str, Component] = {
+    "linear": _builtin("decoders.linear:Linear", "decoder_options:LinearOptions"),
+    "fcn": _builtin("decoders.fcn:Fcn", "decoder_options:FcnOptions"),
+    "unet": _builtin("decoders.unet:Unet", "decoder_options:UnetOptions"),
+    "upernet": _builtin("decoders.upernet:Upernet", "decoder_options:UpernetOptions"),
+    "global_pool": _builtin("decoders.global_pool:GlobalPool", "decoder_options:GlobalPoolOptions"),
+    "faster_rcnn": _builtin(
+        "detectors.faster_rcnn:faster_rcnn", "decoder_options:FasterRcnnOptions"
+    ),
+    "retinanet": _builtin("detectors.retinanet:Retinanet", "decoder_options:RetinanetOptions"),
+    "fcos": _builtin("detectors.fcos:fcos", "decoder_options:FcosOptions"),
+    "rotated_fcos": _builtin("detectors.fcos:fcos", "decoder_options:RotatedFcosOptions"),
+    "oriented_rcnn": _builtin(
+        "detectors.oriented_rcnn:oriented_rcnn", "decoder_options:OrientedRcnnOptions"
+    ),
+}
+"""Decoders and detectors, by `decoder.kind`; called as `(taps, num_outputs, options)`."""
+
+TASKS: dict[str, Component] = {
+    "segment": _builtin("tasks.segment:Segment", "task_options:SegmentOptions"),
+    "detect": _builtin("tasks.detect:Detect", "task_options:DetectOptions"),
+    "classify": _builtin("tasks.classify:Classify", "task_options:ClassifyOptions"),
+    "regress": _builtin("tasks.regress:Regress", "task_options:RegressOptions"),
+    "density": _builtin("tasks.density:Density", "task_options:DensityOptions"),
+}
+"""Tasks, by `task.kind`; called as `(options)`."""
+
+ANNOTATION_FORMATS: dict[str, Component] = {
+    "coco": _builtin("data.annotations.coco_json:COCO"),
+    "fair1m": _builtin("data.annotations.fair1m_xml:FAIR1M"),
+    "voc": _builtin("data.annotations.voc_xml:VOC"),
+    "vector": _builtin("data.annotations.vector_file:VECTOR"),
+    "points": _builtin("data.annotations.points_csv:POINTS"),
+    "nwpu": _builtin("data.annotations.nwpu_txt:NWPU"),
+    "yolo": _builtin("data.annotations.yolo_txt:YOLO"),
+    "dota": _builtin("data.annotations.dota_txt:DOTA"),
+}
+"""Formats of object labels, by `data.format`; the first that matches a file is its format."""

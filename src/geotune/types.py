@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # reading and checking data needs no torch, which takes secon
 Times = tuple[tuple[float, float], ...]
 """Year and day of the year (1 to 366) of each date."""
 
-STRIP = 32
+COPY_COLUMNS = 32
 """Columns that are copied at a time."""
 
 IGNORE = 255
@@ -63,7 +63,7 @@ class Normalization:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
 
-    def of(self, bands: Sequence[str]) -> Normalization:
+    def select(self, bands: Sequence[str]) -> Normalization:
         """The same map for `bands`, in their order. Raises `GeotuneError` for an unknown band."""
         missing = [band for band in bands if band not in self.bands]
         if missing:
@@ -163,11 +163,11 @@ class Batch:
     groups: list[str] = field(default_factory=list)
 
     @staticmethod
-    def of(samples: Sequence[Sample]) -> Batch:
+    def from_samples(samples: Sequence[Sample]) -> Batch:
         """Stack samples; all must have one size."""
         import torch
 
-        images = _stacked([s.image for s in samples])
+        images = _stack_images([s.image for s in samples])
         inputs: dict[str, Any] = {
             **model_inputs(images, [s.time for s in samples], [s.location for s in samples])
         }
@@ -189,12 +189,17 @@ class Batch:
         def moved(x: Tensor) -> Tensor:
             return x.to(device, non_blocking=True)
 
-        return Batch(_each(self.inputs, moved), _each(self.targets, moved), self.names, self.groups)
+        return Batch(
+            _map_tensors(self.inputs, moved),
+            _map_tensors(self.targets, moved),
+            self.names,
+            self.groups,
+        )
 
-    def part(self, windows: slice) -> Batch:
+    def select(self, windows: slice) -> Batch:
         """Some of its windows: views, not copies."""
         return Batch(
-            _each(self.inputs, lambda x: x[windows]),
+            _map_tensors(self.inputs, lambda x: x[windows]),
             self.targets[windows],
             self.names[windows],
             self.groups[windows],
@@ -204,20 +209,20 @@ class Batch:
         return len(self.targets)
 
 
-def _stacked(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _stack_images(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """As `np.stack`, but what lies on its side is copied in strips, which the processor's cache
     holds: twice as fast."""
     found = np.empty((len(images), *images[0].shape), dtype=np.float32)
     for into, image in zip(found, images, strict=True):
         upright = abs(image.strides[-1]) == image.itemsize
         width = image.shape[-1]
-        step = width if upright else STRIP
+        step = width if upright else COPY_COLUMNS
         for start in range(0, width, step):
             into[..., start : start + step] = image[..., start : start + step]
     return found
 
 
-def _each(nested: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(nested: Any, change: Callable[[Tensor], Tensor]) -> Any:
     from torch import Tensor
     from torch.utils._pytree import tree_map_only
 

@@ -24,7 +24,7 @@ from geotune.metrics.state import MetricState
 from geotune.report.from_run import Examples
 from geotune.tasks.base import Task
 from geotune.training.evaluate import Evaluation
-from geotune.training.window_metrics import WindowParts
+from geotune.training.window_metrics import WindowMetrics
 from helpers.errors import raises
 
 
@@ -78,13 +78,13 @@ def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
 
 
 def test_what_test_windows_hold_gives_the_metrics_of_the_test(run: Path, recipe: Recipe) -> None:
-    windows = WindowParts.load(run / "test_windows.npz")
+    windows = WindowMetrics.load(run / "test_windows.npz")
     metrics = build_task(recipe).metrics()
-    assert windows.names[1] == "d (0, 32)" and len(windows.names) == len(windows.parts) == 4
+    assert windows.names[1] == "d (0, 32)" and len(windows.names) == len(windows.states) == 4
     assert windows.scenes == windows.groups == ("d",) * 4
-    assert windows.places.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32]]
+    assert windows.positions.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32]]
     tested = json.loads((run / "metrics.json").read_text())
-    found = metrics.compute_from(MetricState.merge(windows.parts))
+    found = metrics.compute_from(MetricState.merge(windows.states))
     assert found == tested["test"] == tested["regions"]["test"]["d"]
 
 
@@ -174,7 +174,7 @@ def test_the_gap_counts_what_the_test_counts(
             return metrics
 
     def gap(data: Any, tested: Evaluation, measure: Any, figures: Any) -> None:
-        given.extend([tested.metrics, figures(MetricState.merge(tested.windows.parts))])
+        given.extend([tested.metrics, figures(MetricState.merge(tested.windows.states))])
 
     monkeypatch.setattr(
         "geotune.factory.build_model.with_val_threshold", lambda task, details: Judged(task)

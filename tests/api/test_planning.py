@@ -14,7 +14,7 @@ from geotune.api.budget_search import as_overrides, search_budget
 from geotune.api.planning import plan, plan_to_dict
 from geotune.config import Recipe, load_recipe, parse_recipe
 from geotune.errors import GeotuneError
-from geotune.memory.estimate import Prediction, UnpredictableError, estimate_peak
+from geotune.memory.estimate import DataDependentModelError, PeakEstimate, estimate_peak
 from geotune.memory.tracker import TrackedPeak
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +71,7 @@ def test_parts_and_places_sum_to_the_peak(tiny_values: Values) -> None:
 
 def test_what_is_put_into_the_backbone_is_the_methods(tiny_values: Values) -> None:
     recipe = parse_recipe(tiny_values({"method": {"kind": "lora", "rank": 4, "stem_width": 0}}))
-    by_place = plan(recipe).peak.by_place
+    by_place = plan(recipe).peak.by_scope
     assert "trained" not in by_place["backbone"] and by_place["method"]["trained"] > 0
     assert by_place["backbone"]["saved"] > 0
 
@@ -97,9 +97,9 @@ def test_a_model_that_looks_at_values_is_computed(
     """`tests/memory/test_predict.py` has one that really does."""
     expected = plan(parse_recipe(tiny_values())).peak.total
 
-    def looking(*arguments: Any, compute: bool = False) -> Prediction:
+    def looking(*arguments: Any, compute: bool = False) -> PeakEstimate:
         if not compute:
-            raise UnpredictableError
+            raise DataDependentModelError
         return estimate_peak(*arguments, compute=compute)
 
     monkeypatch.setattr("geotune.api.planning.estimate_peak", looking)
@@ -124,17 +124,17 @@ def test_the_large_vit_keeps_its_promises() -> None:
 
 
 # ---------------------------------------------------------------- budgets
-def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[Prediction, None]]:
+def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[PeakEstimate, None]]:
     """Predictions by a formula; `full` has nothing to hold in fewer bits."""
 
-    def predict(recipe: Recipe) -> tuple[Prediction, None]:
+    def predict(recipe: Recipe) -> tuple[PeakEstimate, None]:
         kind = recipe.method.kind
         if kind == "full" and recipe.method.frozen_precision != "fp32":
             raise GeotuneError("nothing is frozen")
         if kind in ("full", "lora") and recipe.train.cache != "none":
             raise GeotuneError("features change")
         peak = TrackedPeak(bytes_of(recipe), {"backbone": {"saved": bytes_of(recipe)}})
-        return Prediction(peak, peak, flops=100), None
+        return PeakEstimate(peak, peak, flops=100), None
 
     return predict
 
@@ -254,7 +254,7 @@ def test_a_training_from_a_cache_takes_what_was_predicted(
     assert planned.peak.total == memory["predicted_bytes"]
     assert memory["tracked_bytes"] == pytest.approx(planned.peak.total, rel=0.02)
     assert planned.cache is not None and planned.cache.train_bytes is not None
-    assert planned.cache.populate_bytes > planned.peak.by_place.get("backbone", {}).get("frozen", 0)
+    assert planned.cache.populate_bytes > planned.peak.by_scope.get("backbone", {}).get("frozen", 0)
     whole = summary["cache"]["samples"] * planned.cache.window_bytes  # and shards' heads and cards
     assert whole < summary["cache"]["bytes"] < whole + 100_000
     assert planned.cache.train_bytes == 8 * 8 * planned.cache.window_bytes

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import geotune
-from geotune.backbones.bands import canonical
+from geotune.backbones.bands import canonical_band
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn.galileo import MODELS
 from geotune.errors import GeotuneError
@@ -186,18 +186,21 @@ def test_every_parameter_gets_a_gradient(make_backbone: MakeBackbone, metadata: 
 def test_the_facts_are_those_of_rslearn() -> None:
     from rslearn.models.galileo.single_file_galileo import NORMALIZING_DICT, SPACE_TIME_BANDS
 
-    facts, published = MODELS["galileo_nano"], NORMALIZING_DICT[str(len(SPACE_TIME_BANDS))]
-    assert [canonical(band) for band in SPACE_TIME_BANDS] == [*facts.bands, "NDVI"]
+    info, published = MODELS["galileo_nano"], NORMALIZING_DICT[str(len(SPACE_TIME_BANDS))]
+    assert [canonical_band(band) for band in SPACE_TIME_BANDS] == [*info.bands, "NDVI"]
     assert isinstance(published, dict)
-    assert published["mean"][:-1] == list(facts.mean)
-    assert published["std"][:-1] == list(facts.std)
+    assert published["mean"][:-1] == list(info.mean)
+    assert published["std"][:-1] == list(info.std)
 
 
 def test_a_wide_image_is_a_part_of_a_square_one_in_position(make_backbone: MakeBackbone) -> None:
     """Positions are absolute: row i and column j are encoded alike in an image of any shape."""
     backbone: Any = make_backbone("galileo")
     device = torch.device("cpu")
-    wide, square = backbone._places(2, 5, device), backbone._places(5, 5, device)
+    wide, square = (
+        backbone._positions_encoding(2, 5, device),
+        backbone._positions_encoding(5, 5, device),
+    )
     assert wide.shape == (2, 5, 128 // 4)
     assert torch.equal(wide, square[:2])
     assert not torch.equal(wide[0], wide[1])

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 import geotune
-from geotune.backbones.meta_init import are_empty, skip_init
+from geotune.backbones.meta_init import init_is_skipped, skip_init
 
 
 def test_shapes_taps_and_small_values_are_those_of_the_model() -> None:
     full = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
     with skip_init():
-        assert are_empty()
+        assert init_is_skipped()
         empty = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
-    assert not are_empty()
+    assert not init_is_skipped()
     assert empty.taps == full.taps and empty.fingerprint == "" != full.fingerprint
     shapes = [{n: (t.shape, t.dtype) for n, t in m.state_dict().items()} for m in (full, empty)]
     assert shapes[0] == shapes[1]
@@ -40,5 +40,5 @@ def test_large_parameters_are_not_drawn_however_that_is_written() -> None:
 def test_the_state_is_restored_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="broken"), skip_init():
         raise RuntimeError("broken")
-    assert not are_empty()
+    assert not init_is_skipped()
     assert nn.Linear(300, 300).weight.std() > 0

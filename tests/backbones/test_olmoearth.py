@@ -265,7 +265,7 @@ def test_the_facts_are_those_of_the_package() -> None:
     from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.data.normalize import load_computed_config
     from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 
-    assert {facts.weights for facts in olmoearth.MODELS.values()} == {i.repo_id() for i in ModelID}
+    assert {info.weights for info in olmoearth.MODELS.values()} == {i.repo_id() for i in ModelID}
     statistics = load_computed_config()
     for modality, bands in olmoearth._STATISTICS.items():
         theirs = Modality.get(modality).band_order

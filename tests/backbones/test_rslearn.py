@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from geotune.backbones.base import Backbone
-from geotune.backbones.rslearn.band_groups import groups_in_use
+from geotune.backbones.rslearn.band_groups import select_groups
 from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
 from geotune.backbones.rslearn.rslearn_provider import MODELS
 from geotune.errors import GeotuneError
@@ -47,13 +47,13 @@ def test_a_missing_extra_is_named(
 
 def test_facts_are_whole() -> None:
     assert {"galileo_base", "presto", "olmoearth_v1_large", "olmoearth_v1_3_base"} <= set(MODELS)
-    for facts in MODELS.values():
-        assert "arXiv" in facts.paper
-        assert facts.licence
-        assert facts.weights
-        assert facts.bands
-        assert len(facts.mean) == len(facts.std)
-        assert len(facts.mean) in (0, len(facts.bands))
+    for info in MODELS.values():
+        assert "arXiv" in info.paper
+        assert info.licence
+        assert info.weights
+        assert info.bands
+        assert len(info.mean) == len(info.std)
+        assert len(info.mean) in (0, len(info.bands))
 
 
 def test_months_and_days_are_those_of_the_calendar() -> None:
@@ -78,7 +78,7 @@ def test_absent_bands_are_fed_by_their_group_or_with_zero() -> None:
     images = torch.arange(4.0).reshape(1, 4, 1, 1)
     bands = ["B04", "x", "B02", "y"]
     groups = {"rgb": ["B2", "B3", "B4"], "none": ["B8"], "xyz": ["x", "y", "z"]}
-    used, notes = groups_in_use("It", bands, groups, zero=["xyz"])
+    used, notes = select_groups("It", bands, groups, zero=["xyz"])
     assert [group.name for group in used] == ["rgb", "xyz"]
     assert [group.of(images).flatten().tolist() for group in used] == [[2, 1, 0], [1, 3, 0]]
     assert notes == (

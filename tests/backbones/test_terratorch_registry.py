@@ -166,10 +166,10 @@ def test_every_family_says_what_it_knows() -> None:
     assert len(terratorch_provider.MODELS) == sum(
         len(models) for models, _ in terratorch_provider._FAMILIES
     )
-    for facts in terratorch_provider.MODELS.values():
-        assert facts.paper
-        assert facts.licence
-        assert len(facts.mean) == len(facts.std)
+    for info in terratorch_provider.MODELS.values():
+        assert info.paper
+        assert info.licence
+        assert len(info.mean) == len(info.std)
 
 
 def test_without_terratorch_its_extra_is_named_and_float32_stays_as_it_was(

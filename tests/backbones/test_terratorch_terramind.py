@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geotune.backbones.bands import canonical
+from geotune.backbones.bands import canonical_band
 from geotune.backbones.base import Backbone
 from geotune.backbones.terratorch import terramind
 from geotune.errors import GeotuneError
@@ -123,8 +123,8 @@ def test_each_modality_brings_its_own_normalisation(
     assert list(terramind._MEAN[modality]) == means
     assert list(terramind._STD[modality]) == stds
     assert len(terramind._MODALITIES[modality]) == len(means)
-    own = [canonical(band) for band in terramind._MODALITIES[modality]]
-    first = own.index(canonical(backbone.bands[0]))
+    own = [canonical_band(band) for band in terramind._MODALITIES[modality]]
+    first = own.index(canonical_band(backbone.bands[0]))
     assert (known.offset[0], known.scale[0]) == (means[first], stds[first])
 
 
@@ -140,10 +140,10 @@ def test_a_new_band_starts_from_the_mean(make_backbone: MakeBackbone, published:
 def test_the_first_version_takes_sentinel_2_alone(make_backbone: MakeBackbone) -> None:
     from terratorch.models.backbones.terramind.model import terramind_register as register
 
-    facts = terramind.MODELS["terramind_v01_base"]
+    info = terramind.MODELS["terramind_v01_base"]
     key = terramind._KEYS["S2L2A"]
-    assert list(facts.mean) == register.v01_pretraining_mean[key]
-    assert list(facts.std) == register.v01_pretraining_std[key]
+    assert list(info.mean) == register.v01_pretraining_mean[key]
+    assert list(info.std) == register.v01_pretraining_std[key]
     with pytest.raises(GeotuneError, match="modality S1GRD is unknown"):
         make_backbone("terratorch/terramind_v01_base", bands=BOTH)
 

@@ -22,8 +22,8 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo import croma, dofa, panopticon, scalemae, swin
 from geotune.backbones.torchgeo.torchgeo_provider import MODELS
-from geotune.backbones.torchgeo.weights_table import PUBLISHED
-from geotune.backbones.weights import fetch_url
+from geotune.backbones.torchgeo.weights_table import PUBLISHED_WEIGHTS
+from geotune.backbones.weights import download_url
 from geotune.errors import GeotuneError
 from helpers.method_cases import NEED_AN_MLP, PLAIN_ONLY
 
@@ -344,7 +344,9 @@ def test_scalemae_is_torchgeos(gsd: float | None) -> None:
 
 def test_scalemae_knows_the_place_in_a_wide_image() -> None:
     backbone = build("scalemae", gsd=5.0)
-    wide, square = (backbone._places(grid, torch.device("cpu")) for grid in ((2, 5), (5, 5)))
+    wide, square = (
+        backbone._positions_encoding(grid, torch.device("cpu")) for grid in ((2, 5), (5, 5))
+    )
     torch.testing.assert_close(wide.reshape(2, 5, -1), square.reshape(5, 5, -1)[:2], rtol=0, atol=0)
     with pytest.raises(GeotuneError, match=r"gsd -1"):
         build("scalemae", gsd=-1.0)
@@ -442,7 +444,7 @@ def test_keys_of_swin_v2_have_no_bias_and_it_stays_so() -> None:
 @pytest.mark.parametrize("family", ["resnet", "vit", "dinov2"])
 def test_resnets_and_vits_are_torchgeos(family: str) -> None:
     ours = awake(build(family))
-    network = PUBLISHED[FAMILIES[family][0]].network
+    network = PUBLISHED_WEIGHTS[FAMILIES[family][0]].network
     options = {} if family == "resnet" else {"img_size": 224}
     theirs = getattr(torchgeo.models, network)(
         in_chans=len(ours.bands), num_classes=0, **options
@@ -555,23 +557,23 @@ def test_normalisations_are_those_of_torchgeo(
 
 # ---------------------------------------------------------------- names and weights
 def test_the_table_is_that_of_torchgeo() -> None:
-    from geotune.backbones.bands import canonical
+    from geotune.backbones.bands import canonical_band
 
     listed = {}
-    for network in {published.network for published in PUBLISHED.values()}:
+    for network in {published.network for published in PUBLISHED_WEIGHTS.values()}:
         for weights in torchgeo.models.get_model_weights(network):
             listed[f"{network}_{weights.name.lower()}"] = weights
     if torchgeo.__version__.startswith("0.8."):
-        assert set(listed) == set(PUBLISHED)
-    for name in set(listed) & set(PUBLISHED):
-        weights, published = listed[name], PUBLISHED[name]
-        facts, kind = published.facts, published.images
-        assert facts.weights == weights.url.replace("//hf.co/", "//huggingface.co/"), name
-        assert len(facts.bands) == weights.meta["in_chans"], name
-        assert weights.meta["publication"].rpartition("/")[2] in facts.paper, name
-        stated = weights.meta.get("bands") or facts.bands
-        assert [canonical(b) for b in stated] == [canonical(b) for b in facts.bands], name
-        offset, scale = torch.zeros(len(facts.bands)), torch.ones(len(facts.bands))
+        assert set(listed) == set(PUBLISHED_WEIGHTS)
+    for name in set(listed) & set(PUBLISHED_WEIGHTS):
+        weights, published = listed[name], PUBLISHED_WEIGHTS[name]
+        info, kind = published.info, published.images
+        assert info.weights == weights.url.replace("//hf.co/", "//huggingface.co/"), name
+        assert len(info.bands) == weights.meta["in_chans"], name
+        assert weights.meta["publication"].rpartition("/")[2] in info.paper, name
+        stated = weights.meta.get("bands") or info.bands
+        assert [canonical_band(b) for b in stated] == [canonical_band(b) for b in info.bands], name
+        offset, scale = torch.zeros(len(info.bands)), torch.ones(len(info.bands))
         found = False
         for step in weights.transforms.modules():
             if type(step).__name__ == "Normalize":  # one after the other
@@ -600,7 +602,7 @@ def test_addresses_of_weights_are_those_of_torchgeo(module: Any, enum: str) -> N
     if not hasattr(torchgeo.models, enum):
         pytest.skip(f"torchgeo {torchgeo.__version__} calls {enum} otherwise")
     urls = [w.url.replace("//hf.co/", "//huggingface.co/") for w in getattr(torchgeo.models, enum)]
-    assert set(urls) <= {facts.weights for facts in module.MODELS.values()}
+    assert set(urls) <= {info.weights for info in module.MODELS.values()}
 
 
 def test_weights_without_a_final_norm_start_with_none(tmp_path: Path) -> None:
@@ -660,5 +662,5 @@ def test_weights_are_fetched_once_and_their_absence_is_said(
         backbone = build("resnet", pretrained=True)
     assert downloads == [MODELS["resnet18_sentinel2_all_moco"].weights]
     assert backbone.source == downloads[0]
-    path, _ = fetch_url(BackboneSpec("torchgeo/a", ("B02",)), downloads[0])
+    path, _ = download_url(BackboneSpec("torchgeo/a", ("B02",)), downloads[0])
     assert path == tmp_path / "checkpoints" / "resnet18_sentinel2_all_moco-59bfdff9.pth"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from geotune.backbones.weights import fit_patch_embedding, load_state, read_state
+from geotune.backbones.weights import adapt_input_conv, load_weights, read_state_dict
 from geotune.errors import GeotuneError
 
 RGB = torch.arange(24.0).reshape(2, 3, 2, 2)
@@ -22,14 +22,14 @@ def test_both_kinds_of_file_are_read(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "a.pt")
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "a.ckpt")
     for name in ("a.safetensors", "a.pt", "a.ckpt"):
-        found = read_state(tmp_path / name)
+        found = read_state_dict(tmp_path / name)
         assert found.keys() == state.keys()
         assert torch.equal(found["a"], state["a"])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(GeotuneError, match=r"nothing\.pt: no such weights file"):
-        read_state(tmp_path / "nothing.pt")
+        read_state_dict(tmp_path / "nothing.pt")
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
@@ -39,7 +39,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(GeotuneError, match=rf"cut\.{suffix}: cannot be read as weights"):
-        read_state(path)
+        read_state_dict(path)
 
 
 class Trap:
@@ -57,10 +57,10 @@ def test_no_code_of_a_file_is_run(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"trap.{suffix}"
     path.write_bytes(pickle.dumps({"a": Trap(tmp_path / "sprung")}, protocol=2))
     with pytest.raises(GeotuneError, match="cannot be read as weights"):
-        read_state(path)
+        read_state_dict(path)
     torch.save({"a": Trap(tmp_path / "sprung")}, path)
     with pytest.raises(GeotuneError, match="cannot be read as weights"):
-        read_state(path)
+        read_state_dict(path)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -68,28 +68,28 @@ def test_no_code_of_a_file_is_run(tmp_path: Path, suffix: str) -> None:
 def test_a_file_without_tensors_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(GeotuneError, match=r"a\.pt: (holds no tensors|found list)"):
-        read_state(tmp_path / "a.pt")
+        read_state_dict(tmp_path / "a.pt")
 
 
 def test_a_head_of_the_checkpoint_is_left_out_and_a_missing_key_has_its_near_one() -> None:
     model = nn.Sequential(nn.Linear(2, 3))
     state = {"0.weight": torch.ones(3, 2), "0.bias": torch.ones(3), "head.weight": torch.ones(1)}
-    load_state(model, state, "file", "model")
+    load_weights(model, state, "file", "model")
     assert torch.equal(model[0].weight, torch.ones(3, 2))
     other = {f"0.{name[2:]}s": tensor for name, tensor in state.items()}
     with pytest.raises(GeotuneError, match=r"2 keys are missing: 0\.weight, 0\.bias \(it has 0"):
-        load_state(model, other, "file", "model")
+        load_weights(model, other, "file", "model")
 
 
 def test_red_green_blue_stay_as_they_are() -> None:
     for bands in (("red", "green", "blue"), ("B04", "B03", "B02"), ("R", "G", "B")):
-        fitted, note = fit_patch_embedding(RGB, bands)
+        fitted, note = adapt_input_conv(RGB, bands)
         assert torch.equal(fitted, RGB)
         assert note is None
 
 
 def test_named_bands_take_their_colour_and_others_the_mean() -> None:
-    fitted, note = fit_patch_embedding(RGB, ["blue", "nir", "red"])
+    fitted, note = adapt_input_conv(RGB, ["blue", "nir", "red"])
     mean = RGB.mean(1)
     assert torch.equal(fitted, torch.stack([RGB[:, 2], mean, RGB[:, 0]], dim=1))
     assert note is not None
@@ -97,7 +97,7 @@ def test_named_bands_take_their_colour_and_others_the_mean() -> None:
 
 
 def test_three_nameless_bands_feed_the_three_colours() -> None:
-    fitted, note = fit_patch_embedding(RGB, ["band1", "band2", "band3"])
+    fitted, note = adapt_input_conv(RGB, ["band1", "band2", "band3"])
     assert torch.equal(fitted, RGB)
     assert note is not None
     assert "in this order" in note
@@ -105,7 +105,7 @@ def test_three_nameless_bands_feed_the_three_colours() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_the_response_to_a_grey_image_stays(count: int) -> None:
-    fitted, _ = fit_patch_embedding(RGB, [f"band{i}" for i in range(count)])
+    fitted, _ = adapt_input_conv(RGB, [f"band{i}" for i in range(count)])
     torch.testing.assert_close(fitted.sum(1), RGB.sum(1))
 
 
@@ -133,4 +133,4 @@ def test_of_a_student_and_its_teacher_none_is_chosen() -> None:
         for name, tensor in model.state_dict().items()
     }
     with pytest.raises(GeotuneError, match="2 keys are missing"):
-        load_state(model, state, "file", "model")
+        load_weights(model, state, "file", "model")

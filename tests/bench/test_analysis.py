@@ -27,7 +27,7 @@ from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.suite import Compare, Suite, read_suite
 from geotune.errors import RecipeError
-from geotune.training.window_metrics import WindowParts
+from geotune.training.window_metrics import WindowMetrics
 from helpers.resampling import mean_of, windows
 
 Write = Callable[..., Path]
@@ -75,7 +75,7 @@ def _row(folder: Path, cell: RunSpec, values: np.ndarray | None) -> Row:
     names = tuple(f"{city} {i}" for i in range(len(values)))
     places = np.zeros((len(values), 2), dtype=np.int64)
     parts = tuple(windows(values))
-    WindowParts(names, names, (city,) * len(values), places, values, parts).save(
+    WindowMetrics(names, names, (city,) * len(values), places, values, parts).save(
         run / "test_windows.npz"
     )
     mean = float(values.mean())

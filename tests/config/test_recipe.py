@@ -210,6 +210,7 @@ def test_strategies_that_cannot_be_are_refused() -> None:
     assert "train.strategy" in fault(changed("train", {"strategy": "fspd"}))
     both = changed("train", {"strategy": "fsdp", "precision": "16-mixed"})
     assert "fsdp scales no gradients as train.precision 16-mixed needs it" in fault(both)
+    parse_recipe(changed("train", {"strategy": "fsdp"}))  # auto is never 16-mixed
 
 
 # ---------------------------------------------------------------- files

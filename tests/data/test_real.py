@@ -1,4 +1,4 @@
-"""The data room on the real imagery beside the project."""
+"""Reading real imagery."""
 
 from functools import partial
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geotune.data.checks.scan import scan_scenes
-from geotune.data.datamodule import build_datamodule
+from geotune.data.checks.scan import scan
+from geotune.data.datamodule import prepare
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
 from geotune.data.splits.groups import split_by_group
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 
 def test_ships(shared_data: Path) -> None:
@@ -22,13 +22,13 @@ def test_ships(shared_data: Path) -> None:
         labels=f"{shared_data}/ships/{{stem}}.geojson",
         wanted_bands=["B08", "B02"],
     )
-    made = build_datamodule(
+    made = prepare(
         split_by_group(scenes, val=["busan"], test=["durban"]),
         window=128,
         samples=40,
         rare_class_fraction=0.75,
     )
-    assert made.splits["train"] == ["cartagena", "casablanca"]
+    assert made.parts["train"] == ["cartagena", "casablanca"]
     assert made.class_counts["val"] == [724_428, 3_930]
     assert len(made.val) == 54
     assert all(" apart: " in note or "size is" in note for note in made.notes), made.notes
@@ -50,12 +50,12 @@ def test_clouds(shared_data: Path) -> None:
         bands=bands,
         wanted_bands=["nir"],
     )
-    [result] = scan_scenes([scene], 128)
+    [result] = scan([scene], 128)
     assert result.class_counts.tolist() == [60_488, 2_698, 113_029, 85_929]
     assert result.means[0] == pytest.approx(0.277, abs=1e-3)
 
 
-def test_one_file_for_each_band_with_sparse_labels(shared_data: Path) -> None:
+def test_one_file_per_band_with_sparse_labels(shared_data: Path) -> None:
     folder = shared_data / "scene"
     sources = open_rasters(
         f"{folder}/{{band}}.tif", wanted_bands=["B04", "B02"], nodata=255
@@ -63,9 +63,10 @@ def test_one_file_for_each_band_with_sparse_labels(shared_data: Path) -> None:
     image = sources["scene"].read(Window(0, 0, 2201, 2629))
     assert np.isnan(image).all(axis=0).sum() == 1_822_377
     classes = ["Herbaceous", "Forested Wetland", "Sand", "Emergent Wetland", "WetSand"]
-    with pytest.raises(GeotuneError, match=r"rcr_landcover\.shp.*'Subtidal Haline' \(1 features\)"):
+    labels = folder / "rcr_landcover.shp"
+    with raises("class-unknown", file=labels, mentions=["'Subtidal Haline' (1 features)"]):
         open_scenes(
             partial(open_labels, classes=classes),
             scenes=f"{folder}/{{band}}.tif",
-            labels=f"{folder}/rcr_landcover.shp",
+            labels=str(labels),
         )

@@ -1,8 +1,7 @@
-"""One contract for every decoder of the catalogue, over every kind of tap list."""
+"""Contract tests of every decoder in the registry, over many tap lists."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,14 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geotune.config import decoder_options as sections
 from geotune.decoders.base import classifier_conv
-from geotune.decoders.registry import DECODERS as ALL
-from geotune.detectors.registry import DETECTORS
+from geotune.registry import DECODERS as ALL
 from geotune.types import FeatureMaps, Tap
+from helpers.components import DETECTORS, make_decoder
 
 CLASSES = 3
-DECODERS = {kind: decoder for kind, decoder in ALL.items() if kind not in DETECTORS}
+DECODERS = [kind for kind in ALL if kind not in DETECTORS]
 
 
 def taps_of(*strides: float, channels: int = 8, stem: Sequence[int] = ()) -> tuple[Tap, ...]:
@@ -72,10 +70,11 @@ def features_of(
 
 def decoder_of(kind: str, taps: Sequence[Tap]) -> nn.Module:
     torch.manual_seed(0)
-    return DECODERS[kind](taps, CLASSES, **VALUES[kind])
+    decoder: nn.Module = make_decoder(kind, taps, CLASSES, **VALUES[kind])
+    return decoder
 
 
-# what answers for the image as a whole has tests of its own, in test_global_pool.py
+# global_pool is tested in test_global_pool.py
 every_decoder = pytest.mark.parametrize(
     "kind", [kind for kind in DECODERS if kind != "global_pool"]
 )
@@ -85,7 +84,7 @@ every_taps = pytest.mark.parametrize("taps", TAPS.values(), ids=TAPS)
 @every_decoder
 @every_taps
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_logits_have_one_channel_a_class_and_reach_the_finest_map(
+def test_logits_have_one_channel_per_class_and_the_finest_maps_size(
     kind: str, taps: tuple[Tap, ...], size: tuple[int, int]
 ) -> None:
     features = features_of(taps, size)
@@ -94,24 +93,24 @@ def test_logits_have_one_channel_a_class_and_reach_the_finest_map(
     assert (batch, classes) == (2, CLASSES)
     finest = features.maps[min(range(len(taps)), key=lambda i: taps[i].stride)]
     assert height >= finest.shape[-2] and width >= finest.shape[-1]
-    # One level more than the image can come only from a map's rounding up.
+    # Larger than the image only because map sizes are rounded up.
     assert height <= size[0] + 64 and width <= size[1] + 64
     assert logits.isfinite().all()
 
 
-def test_at_the_start_features_speak_for_every_class() -> None:
-    # The features are not negative, so a class gains by a feature only through a weight that is
-    # larger than the others': were all weights near zero, the commonest class would take them all.
+def test_initial_classifier_weights_use_features_for_every_class() -> None:
+    # Features are non-negative, so each favours the class with its largest weight. With weights near
+    # zero, the most common class would take over all features.
     weight = classifier_conv(64, CLASSES).weight.detach().flatten(1)
     assert weight.std() > 0.25 / 64**0.5
-    speaks_for = weight.argmax(dim=0).bincount(minlength=CLASSES)
-    assert (speaks_for > 0).all()
+    features_per_class = weight.argmax(dim=0).bincount(minlength=CLASSES)
+    assert (features_per_class > 0).all()
 
 
 @every_decoder
 @every_taps
 def test_gradients_reach_every_parameter_and_every_map(kind: str, taps: tuple[Tap, ...]) -> None:
-    # In eval mode: batch norm's own statistics would make an affine shift before it vanish.
+    # In eval mode, because batch statistics would cancel an affine shift before the batch norm.
     decoder = decoder_of(kind, taps).eval()
     features = features_of(taps, (64, 96))
     for x in features.maps:
@@ -158,7 +157,7 @@ def test_runs_under_bf16_autocast(kind: str) -> None:
 
 
 @every_decoder
-def test_leaves_the_given_maps_as_they_are(kind: str) -> None:
+def test_input_maps_are_not_modified(kind: str) -> None:
     features = features_of(TAPS["resnet-stem"], (64, 64))
     copies = [x.clone() for x in features.maps]
     decoder_of(kind, TAPS["resnet-stem"])(features)
@@ -174,46 +173,34 @@ def test_hidden_convolutions_before_a_norm_have_no_bias(kind: str) -> None:
 
 
 @every_decoder
-def test_parameters_have_the_names_and_defaults_of_the_recipe(kind: str) -> None:
-    section = getattr(sections, kind.capitalize())
-    fields = {k: f.default for k, f in section.model_fields.items() if k != "kind"}
-    parameters = list(inspect.signature(DECODERS[kind]).parameters.values())
-    assert [p.name for p in parameters[:2]] == ["taps", "num_outputs"]
-    values = {
-        p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-        for p in parameters[2:]
-    }
-    assert values == fields
-
-
-@every_decoder
-def test_refuses_an_empty_tap_list(kind: str) -> None:
+def test_empty_tap_list_is_an_error(kind: str) -> None:
     with pytest.raises(ValueError, match="at least one tap"):
-        DECODERS[kind]((), CLASSES)
+        make_decoder(kind, (), CLASSES)
 
 
 # ---------------------------------------------------------------- single decoders
-def test_linear_is_one_convolution_on_the_concatenated_maps() -> None:
+def test_linear_equals_one_convolution_on_the_concatenated_maps() -> None:
     taps = TAPS["resnet-stem"]
     decoder = decoder_of("linear", taps)
     features = features_of(taps, (64, 96))
     logits = decoder(features)
     size = features.maps[0].shape[-2:]
-    together = torch.cat(
+    concatenated = torch.cat(
         [
             nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
             for x in features.maps
         ],
         dim=1,
     )
-    parts: list[Tensor] = [p.weight for p in decoder.projections]
-    expected = nn.functional.conv2d(together, torch.cat(parts, dim=1), decoder.projections[0].bias)
+    weights: list[Tensor] = [p.weight for p in decoder.projections]
+    weight, bias = torch.cat(weights, dim=1), decoder.projections[0].bias
+    expected = nn.functional.conv2d(concatenated, weight, bias)
     assert torch.allclose(logits, expected, atol=1e-5)
 
 
-def test_linear_last_reads_the_last_block_only() -> None:
+def test_linear_last_uses_the_last_block_only() -> None:
     taps = TAPS["vit-stem"]
-    decoder = DECODERS["linear"](taps, CLASSES, levels="last")
+    decoder = make_decoder("linear", taps, CLASSES, levels="last")
     features = features_of(taps, (64, 96))
     logits = decoder(features)
     assert logits.shape[-2:] == (4, 6)
@@ -234,36 +221,36 @@ def test_linear_last_reads_the_last_block_only() -> None:
         ("seven", [12, 8], [12, 8, 8, 8, 8, 8], (64, 96)),
     ],
 )
-def test_unet_takes_widths_from_the_coarse_end(
+def test_unet_widths_start_at_the_coarsest_level(
     name: str, channels: list[int], widths: list[int], size: tuple[int, int]
 ) -> None:
-    decoder = DECODERS["unet"](TAPS[name], CLASSES, channels=channels)
+    decoder = make_decoder("unet", TAPS[name], CLASSES, channels=channels)
     assert [block.conv2[0].out_channels for block in decoder.blocks] == widths
     assert decoder(features_of(TAPS[name], (64, 96))).shape[-2:] == size
 
 
-def test_unet_never_grows_beyond_the_image() -> None:
-    decoder = DECODERS["unet"](TAPS["patch-14"], CLASSES, channels=[4])
+def test_unet_output_is_not_larger_than_the_image() -> None:
+    decoder = make_decoder("unet", TAPS["patch-14"], CLASSES, channels=[4])
     assert decoder(features_of(TAPS["patch-14"], (70, 98))).shape[-2:] == (20, 28)
-    decoder = DECODERS["unet"](TAPS["patch-14"], CLASSES, channels=[4] * 5)
+    decoder = make_decoder("unet", TAPS["patch-14"], CLASSES, channels=[4] * 5)
     assert decoder(features_of(TAPS["patch-14"], (70, 98))).shape[-2:] == (70, 98)
 
 
 def test_upernet_keeps_its_full_width_to_stride_4_and_coarser() -> None:
-    decoder = DECODERS["upernet"](TAPS["vit-stem"], CLASSES, channels=16)
+    decoder = make_decoder("upernet", TAPS["vit-stem"], CLASSES, channels=16)
     assert len(decoder.fuse.fpn_lateral_blocks) == 3
     assert [block.conv2[0].out_channels for block in decoder.refine] == [8, 4]
-    assert len(DECODERS["upernet"](TAPS["resnet"], CLASSES, channels=16).refine) == 0
+    assert len(make_decoder("upernet", TAPS["resnet"], CLASSES, channels=16).refine) == 0
 
 
-def test_upernet_on_four_levels_is_smps_decoder() -> None:
+def test_upernet_on_four_levels_equals_smps_decoder() -> None:
     from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
     taps = TAPS["resnet"]
-    decoder = DECODERS["upernet"](taps, CLASSES, channels=8).eval()
+    decoder = make_decoder("upernet", taps, CLASSES, channels=8).eval()
     theirs = UPerNetDecoder([3, 4, *(tap.channels for tap in taps)], 5, 8).eval()
     ours = decoder.fuse.state_dict()
-    # smp's pooled branch of one pixel has a batch norm; ours a bias. Both start as identity.
+    # The one-pixel branch has a batch norm in smp and a bias here; both start as the identity.
     bias = ours.pop("psp.blocks.0.1.0.bias")
     missing = theirs.load_state_dict(ours, strict=False)
     assert all(key.startswith("psp.blocks.0.1.1") for key in missing.missing_keys)

@@ -1,16 +1,13 @@
-"""The decoder that answers for the image as a whole."""
+"""The global pooling decoder."""
 
 from __future__ import annotations
-
-import inspect
 
 import pytest
 import torch
 from torch import Tensor
 
-from geotune.config.decoder_options import GlobalPool as Section
-from geotune.decoders.global_pool import GlobalPool
 from geotune.types import FeatureMaps, Tap
+from helpers.components import make_decoder
 
 TAPS = (Tap("stem.1", 8, 2), Tap("block.0", 6, 4), Tap("block.1", 10, 8))
 
@@ -23,46 +20,39 @@ def maps(batch: int = 3) -> FeatureMaps:
 
 @pytest.mark.parametrize("pool", ["mean", "attention"])
 @pytest.mark.parametrize("levels", ["last", "all"])
-def test_one_answer_an_image_to_which_every_map_it_reads_adds(pool: str, levels: str) -> None:
-    decoder = GlobalPool(TAPS, 5, pool, levels)  # type: ignore[arg-type]
-    found = maps()
-    for x in found.maps:
+def test_one_output_per_image_that_depends_on_the_selected_maps(pool: str, levels: str) -> None:
+    decoder = make_decoder("global_pool", TAPS, 5, pool=pool, levels=levels)
+    features = maps()
+    for x in features.maps:
         x.requires_grad_()
-    outputs: Tensor = decoder(found)
+    outputs: Tensor = decoder(features)
     assert outputs.shape == (3, 5)
     outputs.square().sum().backward()
-    read = [x.grad is not None for x in found.maps]
-    assert read == [False, levels == "all", True], "the stem is never read"
+    used = [x.grad is not None for x in features.maps]
+    assert used == [False, levels == "all", True], "the stem is never used"
     assert all(p.grad is not None and p.grad.isfinite().all() for p in decoder.parameters())
 
 
-def test_the_mean_is_that_of_all_places_and_attention_starts_as_it() -> None:
-    mean, attention = GlobalPool(TAPS, 5), GlobalPool(TAPS, 5, "attention")
+def test_attention_pooling_starts_as_mean_pooling() -> None:
+    mean = make_decoder("global_pool", TAPS, 5)
+    attention = make_decoder("global_pool", TAPS, 5, pool="attention")
     attention.load_state_dict(mean.state_dict(), strict=False)
-    found = maps()
-    expected = mean.head(mean.norm(found.maps[2].mean((2, 3))))
-    torch.testing.assert_close(mean(found), expected)
-    torch.testing.assert_close(attention(found), expected)
+    features = maps()
+    expected = mean.head(mean.norm(features.maps[2].mean((2, 3))))
+    torch.testing.assert_close(mean(features), expected)
+    torch.testing.assert_close(attention(features), expected)
 
 
-def test_how_an_image_lies_does_not_matter() -> None:
-    decoder, found = GlobalPool(TAPS, 5, "attention", "all"), maps()
+def test_output_does_not_depend_on_the_orientation() -> None:
+    decoder = make_decoder("global_pool", TAPS, 5, pool="attention", levels="all")
+    features = maps()
     with torch.no_grad():
         for query in decoder.queries or ():
             query.normal_()
-    turned = FeatureMaps(tuple(x.rot90(1, (2, 3)).flip(3) for x in found.maps), (32, 32))
-    torch.testing.assert_close(decoder(turned), decoder(found))
+    rotated = FeatureMaps(tuple(x.rot90(1, (2, 3)).flip(3) for x in features.maps), (32, 32))
+    torch.testing.assert_close(decoder(rotated), decoder(features))
 
 
-def test_it_has_the_names_and_defaults_of_its_section() -> None:
-    fields = {k: f.default for k, f in Section.model_fields.items() if k != "kind"}
-    parameters = inspect.signature(GlobalPool).parameters
-    ours = {n: p.default for n, p in parameters.items() if n not in ("taps", "num_outputs")}
-    assert ours == fields
-
-
-def test_nothing_to_read_is_refused() -> None:
+def test_encoder_without_maps_besides_the_stem_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one tap"):
-        GlobalPool(TAPS[:1], 2)
-    with pytest.raises(ValueError, match="pool is 'max'"):
-        GlobalPool(TAPS, 2, "max")  # type: ignore[arg-type]
+        make_decoder("global_pool", TAPS[:1], 2)

@@ -1,4 +1,4 @@
-"""The pyramid: strictly growing strides from any tap list, and no map lost."""
+"""The pyramid: strictly increasing strides from any tap list, using every map."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_levels(given_taps: list[Tap], levels: list[tuple[float, int]]) -> None:
     assert shape_of(Pyramid(given_taps)) == levels
 
 
-def test_growing_strides_pass_unchanged() -> None:
+def test_maps_of_increasing_strides_are_unchanged() -> None:
     maps = [torch.randn(1, 8, n, n) for n in (16, 8, 4)]
     pyramid = Pyramid(taps(4, 8, 16))
     assert not list(pyramid.parameters())
@@ -65,17 +65,17 @@ def test_plain_vit_has_terratorchs_layers() -> None:
     assert isinstance(third, nn.Identity) and isinstance(fourth, nn.MaxPool2d)
 
 
-def test_each_level_comes_from_its_own_map() -> None:
+def test_each_level_depends_on_its_own_map() -> None:
     maps = [torch.full((1, 8, 4, 4), float(i)) for i in range(4)]
     pyramid = Pyramid(taps(16, 16, 16, 16)).eval()
     before = pyramid(maps)
     for i in range(4):
         after = pyramid([x + 1 if k == i else x for k, x in enumerate(maps)])
-        moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-        assert moved == [k == i for k in range(4)]
+        changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert changed == [k == i for k in range(4)]
 
 
-def test_a_map_of_one_pixel_can_be_pooled() -> None:
+def test_map_of_one_pixel_is_pooled() -> None:
     levels = Pyramid(taps(16, 16, 16, 16)).eval()([torch.randn(1, 8, 1, 1)] * 4)
     assert [tuple(x.shape[-2:]) for x in levels] == [(4, 4), (2, 2), (1, 1), (1, 1)]
 

@@ -1,4 +1,4 @@
-"""What is said of a box gives the box."""
+"""Box coders: decoding inverts encoding."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from geotune.detectors.box_coders import (
     OrientedDeltaCoder,
 )
 
-place = st.floats(-50, 50)
-side = st.floats(2, 60)  # a ratio above 1000 / 16 is not said, and a hull is larger than its box
+coordinate = st.floats(-50, 50)
+side = st.floats(2, 60)  # so that side ratios, also of hulls, stay below 1000 / 16
 angle = st.floats(-math.pi / 2, math.pi / 2 - 1e-6)
-oriented = st.tuples(place, place, side, side, angle).map(
+oriented = st.tuples(coordinate, coordinate, side, side, angle).map(
     lambda b: torch.tensor([b], dtype=torch.float64)
 )
 
@@ -36,45 +36,39 @@ def overlap(first: Tensor, second: Tensor) -> float:
 
 
 @given(oriented, oriented)
-def test_horizontal_boxes_come_back_and_are_said_as_torchvision_says_them(
-    one: Tensor, other: Tensor
-) -> None:
+def test_horizontal_round_trip_and_deltas_equal_torchvisions(one: Tensor, other: Tensor) -> None:
     anchor, box = horizontal(one), horizontal(other)
-    said = HorizontalDeltaCoder.encode(anchor, box)
+    deltas = HorizontalDeltaCoder.encode(anchor, box)
     theirs = BoxCoder((1.0, 1.0, 1.0, 1.0))
-    torch.testing.assert_close(said, theirs.encode([box], [anchor])[0])
-    torch.testing.assert_close(HorizontalDeltaCoder.decode(anchor, said), box)
+    torch.testing.assert_close(deltas, theirs.encode([box], [anchor])[0])
+    torch.testing.assert_close(HorizontalDeltaCoder.decode(anchor, deltas), box)
 
 
 @given(oriented, oriented)
-def test_oriented_boxes_come_back_from_where_they_touch_their_hull(
-    one: Tensor, other: Tensor
-) -> None:
+def test_midpoint_offset_round_trip(one: Tensor, other: Tensor) -> None:
     anchor = horizontal(one)
-    said = MidpointOffsetCoder.encode(anchor, other)
-    assert said[:, 4:].abs().max() <= 0.5 + 1e-9
-    assert overlap(MidpointOffsetCoder.decode(anchor, said), other) > 1 - 1e-4
+    deltas = MidpointOffsetCoder.encode(anchor, other)
+    assert deltas[:, 4:].abs().max() <= 0.5 + 1e-9
+    assert overlap(MidpointOffsetCoder.decode(anchor, deltas), other) > 1 - 1e-4
 
 
 @given(oriented, oriented)
-def test_oriented_boxes_come_back_from_others_and_are_turned_least(
-    one: Tensor, other: Tensor
-) -> None:
-    said = OrientedDeltaCoder.encode(one, other)
-    assert said[:, 4].abs() <= math.pi / 4 + 1e-9
-    assert overlap(OrientedDeltaCoder.decode(one, said), other) > 1 - 1e-6
+def test_oriented_round_trip_with_minimal_rotation(one: Tensor, other: Tensor) -> None:
+    deltas = OrientedDeltaCoder.encode(one, other)
+    assert deltas[:, 4].abs() <= math.pi / 4 + 1e-9
+    assert overlap(OrientedDeltaCoder.decode(one, deltas), other) > 1 - 1e-6
 
 
-def test_what_is_said_of_an_equal_box_is_nothing() -> None:
+def test_deltas_of_equal_boxes_are_zero() -> None:
     box = torch.tensor([[10.0, 20.0, 8.0, 4.0, 0.5]])
     assert OrientedDeltaCoder.encode(box, box).abs().max() == 0
-    around = hull(box)
-    assert HorizontalDeltaCoder.encode(around, around).abs().max() == 0
-    assert MidpointOffsetCoder.encode(around, box)[:, :4].abs().max() < 1e-6
+    hulls = hull(box)
+    assert HorizontalDeltaCoder.encode(hulls, hulls).abs().max() == 0
+    assert MidpointOffsetCoder.encode(hulls, box)[:, :4].abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("coder", [HorizontalDeltaCoder, MidpointOffsetCoder])
-def test_boxes_do_not_grow_without_bound(
+def test_decoded_sides_are_bounded(
     coder: type[HorizontalDeltaCoder] | type[MidpointOffsetCoder],
 ) -> None:
     anchor = torch.tensor([[0.0, 0.0, 4.0, 4.0]])

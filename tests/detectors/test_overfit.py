@@ -1,8 +1,7 @@
-"""Every detector finds what it was trained on, and is silent where it was told that nothing is."""
+"""Every detector overfits a few images, with and without objects."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -11,34 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from geotune.boxes.oriented import hull
-from geotune.detectors.registry import DETECTORS
 from geotune.methods.core.stem import Stem
-from geotune.tasks.detect import Detect
 from geotune.types import FeatureMaps
+from helpers.components import DETECTORS, known_options, make_decoder, make_task
 
 SIDE = 64
-SMALL = {"channels": 32, "depth": 1, "hidden": 64, "levels": 3, "anchor_size": 3.0}
+SMALL = {"channels": 32, "depth": 1, "hidden": 64, "num_levels": 3, "anchor_size": 3.0}
 STEPS = 120
 
 
 class Network(nn.Module):
-    """A detector on a few convolutions with batch norm."""
+    """A detector on a small convolutional stem."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.stem = Stem(bands=3, width=8)
-        taken = inspect.signature(DETECTORS[kind]).parameters
-        values: dict[str, Any] = {k: v for k, v in SMALL.items() if k in taken}
-        self.detector = DETECTORS[kind](self.stem.taps, 1, **values)
+        self.detector = make_decoder(kind, self.stem.taps, 1, **known_options(kind, SMALL))
 
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Any:
         maps = FeatureMaps(self.stem(images), (SIDE, SIDE))
         return self.detector(maps, (SIDE, SIDE), targets)
 
 
-def made(oriented: bool, *counts: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Images `(B, 3, 64, 64)` of noise with so many bright bars each, in corners of their own."""
+def make_batch(oriented: bool, *counts: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Noise images `(B, 3, 64, 64)` with the given numbers of bright bars, and their targets."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
     images = rng.normal(0, 0.3, (len(counts), 3, SIDE, SIDE))
@@ -46,12 +42,15 @@ def made(oriented: bool, *counts: int) -> tuple[Tensor, list[dict[str, Tensor]]]
     for image, count in zip(images, counts, strict=True):
         boxes = np.zeros((count, 5))
         for i in range(count):
-            middle = 16 + 32 * np.array([i % 2, i // 2]) + rng.uniform(-4, 4, 2)
-            turn = rng.uniform(-1.5, 1.5)
+            centre = 16 + 32 * np.array([i % 2, i // 2]) + rng.uniform(-4, 4, 2)
+            angle = rng.uniform(-1.5, 1.5)
             w, h = boxes[i, 2:4] = rng.uniform(14, 20), rng.uniform(7, 10)
-            boxes[i, :2], boxes[i, 4] = middle, turn
-            x, y = columns - middle[0], rows - middle[1]
-            along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+            boxes[i, :2], boxes[i, 4] = centre, angle
+            x, y = columns - centre[0], rows - centre[1]
+            along, across = (
+                x * np.cos(angle) + y * np.sin(angle),
+                y * np.cos(angle) - x * np.sin(angle),
+            )
             image[:, (abs(along) < w / 2) & (abs(across) < h / 2)] += 2
         objects = torch.from_numpy(boxes).float()
         targets.append(
@@ -66,9 +65,9 @@ def made(oriented: bool, *counts: int) -> tuple[Tensor, list[dict[str, Tensor]]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", DETECTORS)
-def test_a_detector_finds_what_it_was_trained_on(kind: str) -> None:
+def test_detector_overfits_a_batch(kind: str) -> None:
     network = Network(kind)
-    images, targets = made(bool(network.detector.oriented), 3, 4, 2, 0, 0, 0)
+    images, targets = make_batch(bool(network.detector.oriented), 3, 4, 2, 0, 0, 0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
@@ -78,12 +77,14 @@ def test_a_detector_finds_what_it_was_trained_on(kind: str) -> None:
         optimizer.zero_grad()
         schedule.step()
     network.eval()
-    task = Detect(["bar"], "oriented" if network.detector.oriented else "horizontal")
+    task = make_task(
+        "detect", classes=["bar"], boxes="oriented" if network.detector.oriented else "horizontal"
+    )
     with torch.no_grad():
         outputs = network(images, targets)
-        nothing = network(images[3:], targets[3:]).losses
+        empty = network(images[3:], targets[3:]).losses
     metrics = task.metrics()
     metrics.update(outputs, targets)
     assert metrics.compute()["ap50"] > 0.9
     assert metrics.details()["counts"]["bar"]["missed"] == 0
-    assert task.loss(outputs, targets) < 1 and nothing["class"] < 0.1
+    assert task.loss(outputs, targets) < 1 and empty["class"] < 0.1

@@ -2,102 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any
 
 import pytest
 import torch
 
-import geotune.config as sections
 from geotune.adapter_io import adapter_state, save_adapter
 from geotune.backbones.create import backbone
 from geotune.config import Recipe, parse_recipe
-from geotune.data.annotations.annotated_scenes import open_annotated_scenes
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.formats import FORMATS
-from geotune.data.augment import Augment
-from geotune.data.checks.scanned import scan_splits
-from geotune.data.datamodule import datamodule_from_scan
-from geotune.data.labels.density_labels import open_density_labels
-from geotune.data.labels.open_labels import open_labels
-from geotune.data.raster.quality_mask import QARule
-from geotune.data.scenes.chips import open_chips
-from geotune.data.scenes.open_scenes import open_scenes
-from geotune.decoders.registry import DECODERS
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import SPLITS, build_data
+from geotune.factory.build_data import build_data
 from geotune.factory.build_model import (
-    TASKS,
     BuiltModel,
     build_training,
     card_sections,
     load_adapter,
 )
-from geotune.factory.values import values_of
-from geotune.training.training_module import TrainingModule
 from geotune.types import BandStatistics
 
-NAMED_SPLITS = sections.data_options.Named.model_fields["split"].annotation
-EVERY_SPLIT = Annotated[NAMED_SPLITS, "a named data set has all there are"]
 STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
-
-
-def kinds(union: Any) -> dict[str, type[sections.OptionsModel]]:
-    members = get_args(get_args(union)[0]) or (get_args(union)[0],)
-    return {member.model_fields["kind"].default: member for member in members}
-
-
-def parameters(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters)
-
-
-def defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    found = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in found if p.default is not p.empty}
-
-
-@pytest.mark.parametrize(
-    ("union", "catalogue"),
-    [
-        (sections.Decoder, DECODERS),
-        (EVERY_SPLIT, SPLITS),
-        (sections.Task, TASKS),
-    ],
-    ids=["decoders", "splits", "tasks"],
-)
-def test_fields_are_parameters(union: Any, catalogue: dict[str, Callable[..., Any]]) -> None:
-    assert set(kinds(union)) == set(catalogue)
-    for kind, section in kinds(union).items():
-        fields = set(section.model_fields) - {"kind", "allow_overlap"}
-        assert fields <= parameters(catalogue[kind]), kind
-
-
-def test_fields_of_the_other_sections_are_parameters() -> None:
-    assert set(sections.Backbone.model_fields) == parameters(backbone)
-    own = {"split", "kind", "normalize", "quality", "fraction"}
-    of_windows = {"window", "samples", "rare_class_fraction", "augment", "brightness"}
-    assert of_windows <= parameters(scan_splits) | parameters(datamodule_from_scan)
-    assert set(sections.data_options.Augment.model_fields) == parameters(Augment)
-    assert Augment(**values_of(sections.data_options.Augment())) == Augment()
-    assert set(sections.data_options.Quality.model_fields) - {"pattern"} == parameters(QARule)
-    vector = {"class_field", "unlabelled"}
-    scenes = set(sections.data_options.Scenes.model_fields) - of_windows - own
-    objects = parameters(open_annotated_scenes) | parameters(AnnotationOptions)
-    readers = parameters(open_labels) | parameters(open_density_labels)
-    renamed = {"label_band", "points"}  # `band` and `xy`, which a recipe has to say of what
-    assert scenes - renamed <= parameters(open_scenes) | objects | readers
-    assert parameters(AnnotationOptions) - {"oriented"} <= scenes
-    assert set(get_args(sections.data_options.Scenes.model_fields["format"].annotation)) == {
-        "auto",
-        *FORMATS,
-    }
-    chips = set(sections.data_options.Chips.model_fields) - of_windows - own - vector - renamed
-    assert chips <= parameters(open_chips) | readers
-    training = {"lr", "backbone_lr", "weight_decay", "schedule", "warmup", "seed"}
-    assert training <= parameters(TrainingModule) & set(sections.Train.model_fields)
 
 
 @pytest.mark.parametrize("method", ["full", "frozen", "lora", "est"])
@@ -139,7 +65,7 @@ def test_resolution_and_quality_of_the_recipe_reach_the_files(
 
 def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
     data = build_data(parse_recipe(tiny_values({"data.samples": 5})))
-    assert data.splits == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    assert data.parts == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     assert len(data.train) == 5 and len(data.val) == 4
     assert data.statistics.bands == ("red", "green", "nir")
     values = tiny_values({"backbone.bands": ["nir", "red"]})
@@ -147,7 +73,7 @@ def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_number_of_bands(tiny_values: Callable[..., dict[str, Any]]) -> None:
-    assert build_data(parse_recipe(tiny_values({"backbone.bands": 3}))).splits["val"] == ["c"]
+    assert build_data(parse_recipe(tiny_values({"backbone.bands": 3}))).parts["val"] == ["c"]
     with pytest.raises(GeotuneError, match=r"backbone\.bands: expected 4, .* have 3: red, green"):
         build_data(parse_recipe(tiny_values({"backbone.bands": 4})))
 
@@ -165,11 +91,11 @@ def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -
     with pytest.raises(GeotuneError, match=r"task\.classes: synthetic scenes have water"):
         build_data(parse_recipe(values))
     assert not (tmp_path / "made").exists()
-    from geotune.data.synthetic.synthetic_scenes import CLASSES
+    from geotune.data.synthetic.writer import CLASSES
 
     values["task"]["classes"] = list(CLASSES)
     data = build_data(parse_recipe(values))
-    assert sorted(len(names) for names in data.splits.values()) == [1, 1, 1]
+    assert sorted(len(names) for names in data.parts.values()) == [1, 1, 1]
     assert data.statistics.bands == ("B02", "B08")
 
 

@@ -17,9 +17,14 @@ from torch import Tensor
 
 from geotune.errors import GeotuneError
 from geotune.feature_cache import populate as filling
-from geotune.feature_cache.capacity import bytes_below, check_free_space
-from geotune.feature_cache.populate import fill
-from geotune.feature_cache.store import MANIFEST, Store, exclusive_folder, prepare_folder
+from geotune.feature_cache.capacity import check_free_space, folder_bytes
+from geotune.feature_cache.populate import populate
+from geotune.feature_cache.store import (
+    MANIFEST_FILE,
+    FeatureStore,
+    exclusive_folder,
+    prepare_folder,
+)
 
 EACH = 2 * 3 * 4 * 4  # bytes of a sample
 
@@ -45,21 +50,23 @@ class Computing:
         return [name for batch in self.batches for name in batch]
 
 
-def build(store: Store, names: Sequence[str], batch_size: int = 2, **options: Any) -> Computing:
+def build(
+    store: FeatureStore, names: Sequence[str], batch_size: int = 2, **options: Any
+) -> Computing:
     """Fill a store that is open."""
     compute = Computing(names)
     done: Callable[..., None] = lambda *_: None  # noqa: E731
     options = {"begin": done, "progress": done, **options}
-    fill(store, names, compute, batch_size=batch_size, **options)
+    populate(store, names, compute, batch_size=batch_size, **options)
     return compute
 
 
-def opened(folder: Path, names: Sequence[str]) -> tuple[Store, list[str]]:
-    store = Store(folder)
+def opened(folder: Path, names: Sequence[str]) -> tuple[FeatureStore, list[str]]:
+    store = FeatureStore(folder)
     return store, store.open(names)
 
 
-def assert_holds(store: Store, names: Sequence[str]) -> None:
+def assert_holds(store: FeatureStore, names: Sequence[str]) -> None:
     for name in names:
         assert torch.equal(store.read(name)["0.feature"], value(name))
 
@@ -89,11 +96,11 @@ def test_what_is_there_is_not_computed_again(
 ) -> None:
     """For any two lists of samples, some of them twice."""
     folder = tmp_path_factory.mktemp("set") if on_disk else None
-    store = Store(folder)
+    store = FeatureStore(folder)
     assert store.open(first) == []
     assert sorted(build(store, first, batch_size).computed) == sorted(set(first))
     if on_disk:
-        store = Store(folder)
+        store = FeatureStore(folder)
         assert store.open(second) == []
     again = build(store, second, batch_size)
     assert sorted(again.computed) == sorted(set(second) - set(first))
@@ -109,14 +116,14 @@ def test_the_size_is_told_before_anything_is_kept(tmp_path: Path) -> None:
         raise GeotuneError("too much")
 
     with pytest.raises(GeotuneError, match="too much"):
-        build(Store(tmp_path), NAMES, begin=begin)
+        build(FeatureStore(tmp_path), NAMES, begin=begin)
     assert told == [(10, 10 * EACH)]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_ends_at_the_end(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    build(Store(tmp_path), NAMES[:5], progress=lambda *counts: told.append(counts))
+    build(FeatureStore(tmp_path), NAMES[:5], progress=lambda *counts: told.append(counts))
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
@@ -124,7 +131,7 @@ def test_progress_ends_at_the_end(tmp_path: Path) -> None:
 def test_an_interrupted_build_goes_on_with_the_same_batches(tmp_path: Path, after: int) -> None:
     """It is cut off in batch `after`; shards that were finished are not computed again."""
     (tmp_path / "whole").mkdir()
-    unbroken = build(Store(tmp_path / "whole"), NAMES).batches
+    unbroken = build(FeatureStore(tmp_path / "whole"), NAMES).batches
     (tmp_path / "cut").mkdir()
     compute = Computing(NAMES)
 
@@ -135,7 +142,9 @@ def test_an_interrupted_build_goes_on_with_the_same_batches(tmp_path: Path, afte
 
     done: Callable[..., None] = lambda *_: None  # noqa: E731
     with pytest.raises(KeyboardInterrupt):
-        fill(Store(tmp_path / "cut"), NAMES, dies, batch_size=2, begin=done, progress=done)
+        populate(
+            FeatureStore(tmp_path / "cut"), NAMES, dies, batch_size=2, on_start=done, progress=done
+        )
     store, notes = opened(tmp_path / "cut", NAMES)
     assert notes == []
     rest = build(store, NAMES).batches
@@ -147,7 +156,7 @@ def test_an_interrupted_build_goes_on_with_the_same_batches(tmp_path: Path, afte
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     """Tensors without a card, and a file that was never finished."""
-    build(Store(tmp_path), NAMES)
+    build(FeatureStore(tmp_path), NAMES)
     (tmp_path / "00001.json").unlink()
     (tmp_path / ".00002.safetensors.123.part").write_bytes(b"half")
     store, notes = opened(tmp_path, NAMES)
@@ -169,7 +178,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_named_and_rebuilt(
     tmp_path: Path, harm: Callable[[bytes], bytes] | None
 ) -> None:
-    build(Store(tmp_path), NAMES)
+    build(FeatureStore(tmp_path), NAMES)
     path = tmp_path / "00001.safetensors"
     good = path.read_bytes()
     path.write_bytes(harm(good)) if harm else path.unlink()
@@ -182,7 +191,7 @@ def test_a_damaged_shard_is_named_and_rebuilt(
 
 
 def test_a_damaged_card_is_named_and_its_samples_rebuilt(tmp_path: Path) -> None:
-    build(Store(tmp_path), NAMES)
+    build(FeatureStore(tmp_path), NAMES)
     (tmp_path / "00000.json").write_text('{"samples": [')
     store, notes = opened(tmp_path, NAMES)
     assert len(notes) == 1 and str(tmp_path / "00000.json") in notes[0]
@@ -191,7 +200,7 @@ def test_a_damaged_card_is_named_and_its_samples_rebuilt(tmp_path: Path) -> None
 
 
 def test_a_shard_that_nobody_wants_is_not_read(tmp_path: Path) -> None:
-    build(Store(tmp_path), NAMES)
+    build(FeatureStore(tmp_path), NAMES)
     (tmp_path / "00000.safetensors").write_bytes(b"")
     assert opened(tmp_path, NAMES[4:])[1] == []
 
@@ -212,7 +221,7 @@ def test_a_full_disk_leaves_what_was_written(
 
     monkeypatch.setattr(shards, "write_atomically", full)
     with pytest.raises(GeotuneError, match=rf"{tmp_path}: .*No space left.*stays valid"):
-        build(Store(tmp_path), NAMES)
+        build(FeatureStore(tmp_path), NAMES)
     monkeypatch.setattr(shards, "write_atomically", write)
     assert {path.name for path in tmp_path.iterdir()} == {"00000.safetensors", "00000.json"}
     store, notes = opened(tmp_path, NAMES)
@@ -221,7 +230,7 @@ def test_a_full_disk_leaves_what_was_written(
 
 
 def test_another_process_maps_the_files_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     build(store, NAMES)
     assert_holds(store, NAMES)  # mapped here
     sent = pickle.dumps(store)
@@ -231,7 +240,7 @@ def test_another_process_maps_the_files_anew(tmp_path: Path) -> None:
 
 def test_reading_takes_no_file_handles(tmp_path: Path) -> None:
     names = [str(i) for i in range(80)]
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     build(store, names)
     handles = Path("/proc/self/fd")
     if not handles.is_dir():
@@ -245,10 +254,10 @@ def test_reading_takes_no_file_handles(tmp_path: Path) -> None:
 def test_a_folder_says_what_its_features_depend_on(tmp_path: Path) -> None:
     folder = prepare_folder(tmp_path / "cache", "vit-abc", {"bands": ["red"]})
     assert folder == tmp_path / "cache" / "vit-abc"
-    assert json.loads((folder / MANIFEST).read_text()) == {"bands": ["red"]}
-    before = (folder / MANIFEST).stat().st_mtime_ns
+    assert json.loads((folder / MANIFEST_FILE).read_text()) == {"bands": ["red"]}
+    before = (folder / MANIFEST_FILE).stat().st_mtime_ns
     assert prepare_folder(tmp_path / "cache", "vit-abc", {"bands": ["red"]}) == folder
-    assert (folder / MANIFEST).stat().st_mtime_ns == before
+    assert (folder / MANIFEST_FILE).stat().st_mtime_ns == before
 
 
 def test_an_empty_folder_may_become_a_cache(tmp_path: Path) -> None:
@@ -282,7 +291,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 def test_a_limit_counts_what_is_there_already(tmp_path: Path) -> None:
     (tmp_path / "shard").write_bytes(bytes(1000))
-    assert bytes_below(tmp_path) == 1000
+    assert folder_bytes(tmp_path) == 1000
     check_free_space(tmp_path, 1500, 5, 500)
     with pytest.raises(
         GeotuneError, match=r"train\.cache_limit .*5 windows take 0\.000501 MB, and"

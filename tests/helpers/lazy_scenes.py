@@ -1,4 +1,4 @@
-"""Scenes without files, with just enough information to split them."""
+"""Scenes of which no file is there: what has to be known of them to split them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
 
 
-class FakeLabels:
-    """Labels that only state whether they are of a whole image."""
+class Whole:
+    """Labels that no window may cut, or that may be cut."""
 
-    def __init__(self, image_level: bool) -> None:
-        self.image_level = image_level
+    def __init__(self, whole: bool) -> None:
+        self.image_level = whole
 
 
 def scene(
@@ -25,21 +25,19 @@ def scene(
     y: float = 0,
     side: int = 64,
     *,
-    image_level: bool = False,
-    georeferenced: bool = True,
+    whole: bool = False,
+    placed: bool = True,
 ) -> Scene:
-    """A scene of `side` x `side` pixels of 10 m, `x` metres east and `y` metres south."""
-    files = (BandFile(Path(f"{name}.tif"), 1, None, False),)
-    crs = CRS.from_epsg(32633) if georeferenced else None
+    places = (BandFile(Path(f"{name}.tif"), 1, None, False),)
+    crs = CRS.from_epsg(32633) if placed else None
     transform = from_origin(500_000 + x, 5_000_000 - y, 10, 10)
-    raster = RasterSource(("red",), files, True, (side, side), crs, transform)
-    return Scene(name, raster, cast(Any, FakeLabels(image_level)), group=name)
+    raster = RasterSource(("red",), places, True, (side, side), crs, transform)
+    return Scene(name, raster, cast(Any, Whole(whole)), group=name)
 
 
 def scenes(listed: Sequence[str]) -> list[Scene]:
     return [scene(name) for name in listed]
 
 
-def names(splits: Splits) -> dict[str, list[str]]:
-    """The names of the scenes in each split."""
-    return {split: [scene.name for scene in members] for split, members in splits.items()}
+def names(parts: Splits) -> dict[str, list[str]]:
+    return {part: [scene.name for scene in scenes] for part, scenes in parts.items()}

@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geotune.inference.blend import Blender, weights
-from geotune.inference.tiling import starts
+from geotune.inference.blend import Blender, window_weights
+from geotune.inference.tiling import window_starts
 
 
 @settings(deadline=None)
 @given(st.integers(1, 600))
 def test_weights_are_positive_symmetric_and_highest_in_the_middle(window: int) -> None:
-    found = weights(window)
+    found = window_weights(window)
     assert (found > 0).all()
     torch.testing.assert_close(found, found.flip(0).flip(1))
     torch.testing.assert_close(found, found.T)
@@ -32,13 +32,13 @@ def test_shares_of_the_windows_sum_to_one_at_every_pixel(
     length: int, width: int, window: int, overlap: float
 ) -> None:
     """Windows of ones blend to exactly one, whatever windows a pixel lies in."""
-    lefts = starts(width, window, overlap)
+    lefts = window_starts(width, window, overlap)
     blender = Blender(2, lefts[-1] + window, window, torch.device("cpu"))
-    tops = starts(length, window, overlap)
+    tops = window_starts(length, window, overlap)
     taken = 0
     for top, following in zip(tops, (*tops[1:], length), strict=True):
         blender.add(torch.ones(len(lefts), 2, window, window), lefts)
-        blend = blender.take(following - top)
+        blend = blender.pop_rows(following - top)
         torch.testing.assert_close(blend, torch.ones_like(blend), rtol=1e-6, atol=0)
         taken += blend.shape[1]
     assert taken == length
@@ -47,8 +47,8 @@ def test_shares_of_the_windows_sum_to_one_at_every_pixel(
 def test_rows_without_windows_are_zero_and_old_sums_are_gone() -> None:
     blender = Blender(1, 4, 4, torch.device("cpu"))
     blender.add(torch.ones(1, 1, 4, 4), [0])
-    assert blender.take(3).eq(1).all()
-    rest = blender.take(4)
+    assert blender.pop_rows(3).eq(1).all()
+    rest = blender.pop_rows(4)
     assert rest[0, 0].eq(1).all()
     assert rest[0, 1:].eq(0).all()
     assert blender.sums.eq(0).all()
@@ -57,7 +57,7 @@ def test_rows_without_windows_are_zero_and_old_sums_are_gone() -> None:
 def test_two_windows_pass_smoothly_from_one_to_the_other() -> None:
     blender = Blender(1, 24, 16, torch.device("cpu"))
     blender.add(torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)]), [0, 8])
-    row = blender.take(16)[0, 8]
+    row = blender.pop_rows(16)[0, 8]
     steps = row.diff()
     assert (steps >= 0).all()
     assert row[0] == 0

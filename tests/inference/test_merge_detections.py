@@ -11,8 +11,8 @@ from torch import Tensor
 from geotune.boxes.oriented import centres
 from geotune.boxes.structures import Detections
 from geotune.boxes.transforms import translate
-from geotune.inference.merge_detections import Merger
-from geotune.inference.tiling import starts
+from geotune.inference.merge_detections import DetectionMerger
+from geotune.inference.tiling import window_starts
 
 WINDOW = 64
 
@@ -24,11 +24,11 @@ def merged(
 
     With `cut` it tells only what it sees of a box, and a little less surely.
     """
-    tops, lefts = (starts(side, WINDOW, overlap) for side in shape)
-    merger = Merger(tops, lefts, WINDOW, shape, 0.3)
+    tops, lefts = (window_starts(side, WINDOW, overlap) for side in shape)
+    merger = DetectionMerger(tops, lefts, WINDOW, shape, 0.3)
     found: list[Detections] = []
     for top in tops:
-        found += [f for f in [merger.take(top)] if f is not None]
+        found += [f for f in [merger.pop_final(top)] if f is not None]
         for left in lefts:
             mine = translate(boxes, -float(left), -float(top))
             seen = ((centres(mine) >= 0) & (centres(mine) < WINDOW)).all(dim=1)
@@ -39,7 +39,7 @@ def merged(
                 scores = scores - 0.1 * (told != mine).any(dim=1)
                 mine = told
             merger.add(top, left, Detections(mine, scores, torch.zeros(len(mine)).long()))
-    found += [f for f in [merger.take()] if f is not None]
+    found += [f for f in [merger.pop_final()] if f is not None]
     return torch.cat([f.boxes for f in found]), [float(s) for f in found for s in f.scores]
 
 
@@ -80,29 +80,29 @@ def test_what_a_window_cuts_goes_where_a_neighbour_sees_it_whole() -> None:
     # The cut half overlaps the whole too little to be suppressed by it, and it is the surer.
     box = torch.tensor([[55.0, 10.0, 75.0, 20.0]], dtype=torch.float64)
     half = Detections(box.clamp(max=64), torch.tensor([0.99]), torch.tensor([0]))
-    merger = Merger((0,), (0, 32), WINDOW, (64, 96), 0.9)
+    merger = DetectionMerger((0,), (0, 32), WINDOW, (64, 96), 0.9)
     merger.add(0, 0, half)
     merger.add(
         0, 32, Detections(translate(box, -32.0, 0.0), torch.tensor([0.5]), torch.tensor([0]))
     )
-    found = merger.take()
+    found = merger.pop_final()
     assert found is not None and found.boxes.tolist() == box.tolist()
-    alone = Merger((0,), (0,), WINDOW, (64, 64), 0.9)
+    alone = DetectionMerger((0,), (0,), WINDOW, (64, 64), 0.9)
     alone.add(0, 0, half)
-    found = alone.take()
+    found = alone.pop_final()
     assert found is not None and found.boxes.tolist() == half.boxes.tolist()
 
 
 def test_what_is_held_does_not_grow_with_the_scene() -> None:
-    tops = starts(64 * 60, WINDOW, 0.5)
-    merger = Merger(tops, (0,), WINDOW, (64 * 60, 64), 0.3)
+    tops = window_starts(64 * 60, WINDOW, 0.5)
+    merger = DetectionMerger(tops, (0,), WINDOW, (64 * 60, 64), 0.3)
     most = count = 0
     for top in tops:
-        final = merger.take(top)
+        final = merger.pop_final(top)
         count += 0 if final is None else len(final.scores)
         boxes = torch.tensor([[20.0, 20.0, 30.0, 30.0], [40.0, 36.0, 50.0, 44.0]])
         merger.add(top, 0, Detections(boxes, torch.tensor([0.5, 0.6]), torch.tensor([0, 0])))
         most = max(most, sum(len(found.scores) for found in merger._held))
-    final = merger.take()
+    final = merger.pop_final()
     count += 0 if final is None else len(final.scores)
     assert most <= 16 and count == 2 * len(tops)

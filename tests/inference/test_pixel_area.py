@@ -46,5 +46,5 @@ def test_feet_become_metres() -> None:
 @pytest.mark.parametrize("crs", [None, CRS.from_wkt('LOCAL_CS["made",UNIT["metre",1]]')])
 def test_no_place_on_earth_no_area(crs: CRS | None) -> None:
     area = PixelArea(crs, Affine.identity(), (5, 5))
-    assert not area.known
+    assert not area.is_known
     assert np.isnan(area.at(np.zeros(2), np.zeros(2))).all()

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from shapely import Polygon
 
-from geotune.inference.polygonize import trace
+from geotune.inference.polygonize import polygonize
 
 Map = NDArray[np.uint8]
 maps = arrays(
@@ -23,7 +23,7 @@ maps = arrays(
 
 def traced(values: Map, rows: int, **options: int) -> list[tuple[int, Polygon]]:
     return list(
-        trace(
+        polygonize(
             lambda top, bottom: values[top:bottom],
             values.shape,
             frozenset({0, 255}),

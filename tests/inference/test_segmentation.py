@@ -20,7 +20,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.inference.geotiff import atomic_output
-from geotune.inference.segmentation import ClassMap, map_classes
+from geotune.inference.segmentation import ClassMap, segment_scene
 from geotune.utils.colors import palette
 
 from .scenes import UTM, position_model, rule_model, write_scene
@@ -31,7 +31,7 @@ BANDS = ["red", "nir"]
 
 def predict(source: RasterSource, out: Path, model: Any = rule_model, **more: Any) -> ClassMap:
     options: dict[str, Any] = {"window": 32, "bands": BANDS, "classes": CLASSES, "name": "port"}
-    return map_classes(probabilities(model), source, out, **(options | more))
+    return segment_scene(probabilities(model), source, out, **(options | more))
 
 
 def probabilities(model: Any) -> Any:
@@ -251,7 +251,7 @@ def test_a_module_is_put_in_evaluation_mode(tmp_path: Path) -> None:
         torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9), torch.nn.Softmax(1)
     )
     options: dict[str, Any] = {"bands": BANDS, "classes": CLASSES, "name": "port", "window": 32}
-    map_classes(model, source, tmp_path, **options)
+    segment_scene(model, source, tmp_path, **options)
     assert not model.training
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
-from geotune.inference.blend import weights
-from geotune.inference.sliding_window import Finished, sweep
-from geotune.inference.tiling import starts
+from geotune.inference.blend import window_weights
+from geotune.inference.sliding_window import OutputBlock, sliding_window_inference
+from geotune.inference.tiling import window_starts
 
 from .scenes import position_model, write_scene
 
@@ -31,9 +31,9 @@ def shares(images: torch.Tensor) -> torch.Tensor:
 
 def swept(
     source: RasterSource, window: int, overlap: float, columns: int, batch: int
-) -> list[Finished]:
+) -> list[OutputBlock]:
     return list(
-        sweep(
+        sliding_window_inference(
             shares,
             source,
             channels=3,
@@ -46,15 +46,15 @@ def swept(
     )
 
 
-def put_together(parts: list[Finished], shape: tuple[int, int]) -> NDArray[np.float32]:
+def put_together(parts: list[OutputBlock], shape: tuple[int, int]) -> NDArray[np.float32]:
     """(K, H, W); fails where a pixel comes twice or never."""
     whole = np.full((3, *shape), np.nan, dtype=np.float32)
     for part in parts:
         height, width = part.valid.shape
         target = whole[:, part.row : part.row + height, part.col : part.col + width]
-        assert target.shape == part.answers.shape
+        assert target.shape == part.outputs.shape
         assert np.isnan(target).all()
-        target[:] = part.answers.numpy()
+        target[:] = part.outputs.numpy()
     assert not np.isnan(whole).any()
     return whole
 
@@ -64,13 +64,13 @@ def brute_force(source: RasterSource, window: int, overlap: float) -> NDArray[np
     height, width = source.shape
     sums = np.zeros((3, height + window, width + window))
     totals = np.zeros((height + window, width + window))
-    for top in starts(height, window, overlap):
-        for left in starts(width, window, overlap):
+    for top in window_starts(height, window, overlap):
+        for left in window_starts(width, window, overlap):
             image = source.read(Window(top, left, window, window))
             if np.isnan(image).all():
                 continue
             shares = position_model(torch.from_numpy(image)[None])[0].double().softmax(0).numpy()
-            weight = weights(window).double().numpy()
+            weight = window_weights(window).double().numpy()
             sums[:, top : top + window, left : left + window] += shares * weight
             totals[top : top + window, left : left + window] += weight
     blend = sums / np.where(totals == 0, 1, totals)
@@ -112,7 +112,7 @@ def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) ->
     source = write_scene(tmp_path / "scene.tif", image)
     calls: list[tuple[int, int]] = []
     parts = list(
-        sweep(
+        sliding_window_inference(
             position_model,
             source,
             channels=3,
@@ -131,8 +131,12 @@ def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) ->
 def test_no_gradient_is_kept(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
     layer = torch.nn.Conv2d(2, 2, 1)
-    parts = list(sweep(layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU))
-    assert not parts[0].answers.requires_grad
+    parts = list(
+        sliding_window_inference(
+            layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU
+        )
+    )
+    assert not parts[0].outputs.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, model: object, say
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
     with pytest.raises(GeotuneError, match=says):
         list(
-            sweep(  # type: ignore[arg-type]
+            sliding_window_inference(  # type: ignore[arg-type]
                 model, source, channels=3, window=8, overlap=0, batch_size=1, device=CPU
             )
         )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geotune.errors import GeotuneError
-from geotune.inference.tiling import TilingPlan, starts, stride, strip_width
+from geotune.inference.tiling import TilingPlan, strip_width, window_starts, window_stride
 
 sizes = st.integers(1, 70)
 overlaps = st.floats(0, 0.95)
@@ -21,25 +21,25 @@ overlaps = st.floats(0, 0.95)
 def test_an_axis_is_covered_by_as_few_windows_as_the_overlap_allows(
     length: int, window: int, overlap: float
 ) -> None:
-    found = starts(length, window, overlap)
+    found = window_starts(length, window, overlap)
     steps = [b - a for a, b in itertools.pairwise(found)]
     assert found[0] == 0
-    assert all(0 < step <= stride(window, overlap) <= window for step in steps)
+    assert all(0 < step <= window_stride(window, overlap) <= window for step in steps)
     assert found[-1] == max(0, length - window)
-    fewest = -(-max(0, length - window) // stride(window, overlap)) + 1
+    fewest = -(-max(0, length - window) // window_stride(window, overlap)) + 1
     assert len(found) == fewest
 
 
 @settings(deadline=None)
 @given(window=st.integers(1, 300), overlap=overlaps)
 def test_neighbours_overlap_by_at_least_the_share(window: int, overlap: float) -> None:
-    step = stride(window, overlap)
+    step = window_stride(window, overlap)
     assert step == 1 or window - step >= overlap * window - 1e-6
 
 
 @pytest.mark.parametrize(("window", "overlap", "step"), [(128, 0.5, 64), (10, 0.9, 1), (7, 0.0, 7)])
 def test_stride(window: int, overlap: float, step: int) -> None:
-    assert stride(window, overlap) == step
+    assert window_stride(window, overlap) == step
 
 
 @settings(deadline=None)
@@ -54,7 +54,7 @@ def test_strips_part_the_columns_and_have_every_window_that_touches_them(
         owned[strip.left : strip.right] += 1
         expected = [
             x
-            for x in starts(width, window, overlap)
+            for x in window_starts(width, window, overlap)
             if set(range(x, x + window)) & set(range(strip.left, strip.right))
         ]
         assert list(strip.lefts) == expected

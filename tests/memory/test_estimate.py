@@ -7,8 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.memory.estimate import CUDA_CONTEXT_BYTES, Step, UnpredictableError, estimate_peak
-from geotune.memory.tracker import TrackedPeak, Tracker
+from geotune.memory.estimate import (
+    CUDA_CONTEXT_BYTES,
+    DataDependentModelError,
+    StepSpec,
+    estimate_peak,
+)
+from geotune.memory.tracker import MemoryTracker, TrackedPeak
 
 
 class Small(nn.Module):
@@ -39,17 +44,17 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=False)
 
 
-def step_of(**options: object) -> Step:
+def step_of(**options: object) -> StepSpec:
     inputs = {"images": torch.empty(4, 3, 24, 24, device="meta")}
     targets = torch.empty(4, 24, 24, dtype=torch.long, device="meta")
-    return Step(inputs, targets, F.cross_entropy, adamw, **options)  # type: ignore[arg-type]
+    return StepSpec(inputs, targets, F.cross_entropy, adamw, **options)  # type: ignore[arg-type]
 
 
 def real_peak(model: nn.Module, *, bf16: bool, accumulate: int, clip: float) -> TrackedPeak:
     optimizer = adamw(model)
     images, targets = torch.randn(4, 3, 24, 24), torch.zeros(4, 24, 24, dtype=torch.long)
     for _ in range(2):
-        with Tracker(model, optimizer, (images, targets)) as tracker:
+        with MemoryTracker(model, optimizer, (images, targets)) as tracker:
             chunks = zip(images.chunk(accumulate), targets.chunk(accumulate), strict=True)
             for part, truth in chunks:
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -84,18 +89,20 @@ def test_the_prediction_is_the_real_peak(precision: str, accumulate: int, clip: 
 def test_parts_are_told_by_place_on_a_real_model_too() -> None:
     model = Small()
     found = estimate_peak(model, step_of(), {"body": [model.body], "head": [model.head]}).cpu
-    assert found.by_place["body"]["saved"] > found.by_place.get("head", {}).get("saved", 0)
-    assert found.by_place["body"]["frozen"] > 0
+    assert found.by_scope["body"]["saved"] > found.by_scope.get("head", {}).get("saved", 0)
+    assert found.by_scope["body"]["frozen"] > 0
 
 
 def test_an_optimizer_that_takes_all_at_once_needs_more_on_a_gpu() -> None:
     model = nn.Sequential(*(nn.Linear(300, 300) for _ in range(12)))
     inputs = {"input": torch.empty(1, 300, device="meta")}
-    step = Step(inputs, torch.empty(1, dtype=torch.long, device="meta"), F.cross_entropy, adamw)
+    step = StepSpec(inputs, torch.empty(1, dtype=torch.long, device="meta"), F.cross_entropy, adamw)
     found = estimate_peak(model, step)
     assert found.cpu.total < 4.5 * found.cpu.trained  # weights, gradients, two of the state
     assert found.gpu.total >= 5 * found.gpu.trained  # and one more in between
-    assert found.gpu_bytes == found.gpu.total + round(0.1 * found.gpu.total) + CUDA_CONTEXT_BYTES
+    assert (
+        found.total_gpu_bytes == found.gpu.total + round(0.1 * found.gpu.total) + CUDA_CONTEXT_BYTES
+    )
 
 
 def test_operations_count_what_is_computed_again_and_every_part() -> None:
@@ -110,7 +117,7 @@ def test_operations_count_what_is_computed_again_and_every_part() -> None:
 
 
 def test_a_model_that_looks_at_values_is_computed_where_that_is_asked() -> None:
-    with pytest.raises(UnpredictableError):
+    with pytest.raises(DataDependentModelError):
         estimate_peak(Looking(), step_of())
     found = estimate_peak(Looking(), step_of(), compute=True)
     assert found.computed

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from geotune.memory.measure import PeakWatch, highest_resident_bytes, resident_bytes
+from geotune.memory.measure import PeakMonitor, peak_resident_bytes, resident_bytes
 
 MIB = 1024**2
 
 
 def test_process_memory() -> None:
-    watch = PeakWatch(torch.device("cpu"))
-    block = bytearray(b"x") * (highest_resident_bytes() - resident_bytes() + 64 * MIB)
+    watch = PeakMonitor(torch.device("cpu"))
+    block = bytearray(b"x") * (peak_resident_bytes() - resident_bytes() + 64 * MIB)
     peak = watch.peak()
     assert peak.kind == "process memory"
     assert peak.reserved_bytes is None
@@ -22,4 +22,4 @@ def test_process_memory() -> None:
 
 
 def test_resident_is_at_most_the_highest() -> None:
-    assert 10 * MIB < resident_bytes() <= highest_resident_bytes() * 1.01
+    assert 10 * MIB < resident_bytes() <= peak_resident_bytes() * 1.01

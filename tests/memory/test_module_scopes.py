@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from geotune.memory.tracker import PARTS, TrackedPeak, Tracker
+from geotune.memory.tracker import CATEGORIES, MemoryTracker, TrackedPeak
 
 FLOAT = 4
 BATCH, WIDTH = 32, 8
@@ -40,47 +40,47 @@ def places(model: Two) -> dict[str, list[nn.Module]]:
 
 
 def peak_of_a_step(model: Two, x: Tensor) -> TrackedPeak:
-    with Tracker(model, others=x, places=places(model)) as tracker:
+    with MemoryTracker(model, others=x, scopes=places(model)) as tracker:
         model(x).sum().backward()
     return tracker.peak
 
 
 def test_what_is_saved_belongs_to_where_it_was_made() -> None:
     model, x = Two(), torch.randn(BATCH, WIDTH)
-    with Tracker(model, others=x, places=places(model)) as tracker:
+    with MemoryTracker(model, others=x, scopes=places(model)) as tracker:
         y = model(x)
         y.sum().backward()
         torch.zeros(100 * MAP)  # the peak is here: what was saved is gone, but for y
-    assert tracker.peak.by_place["loss"]["transient"] == 100 * MAP * FLOAT
+    assert tracker.peak.by_scope["loss"]["transient"] == 100 * MAP * FLOAT
     peak = peak_of_a_step(model, x)
     # the peak is in the backward pass of the trunk's layer, when the head's has its gradient
-    assert peak.by_place["inserted"] == {"saved": MAP}  # what the trunk's layer was given
-    assert peak.by_place["trunk"]["trained"] == peak.by_place["head"]["trained"] == WEIGHT
-    assert peak.by_place["loss"]["saved"] >= MAP  # the batch
-    assert peak.by_place["head"]["gradients"] == WEIGHT
+    assert peak.by_scope["inserted"] == {"saved": MAP}  # what the trunk's layer was given
+    assert peak.by_scope["trunk"]["trained"] == peak.by_scope["head"]["trained"] == WEIGHT
+    assert peak.by_scope["loss"]["saved"] >= MAP  # the batch
+    assert peak.by_scope["head"]["gradients"] == WEIGHT
 
 
 def test_parts_and_places_sum_to_the_total() -> None:
     model, x = Two(), torch.randn(BATCH, WIDTH)
     optimizer = torch.optim.AdamW(model.parameters())
     for _ in range(2):
-        with Tracker(model, optimizer, x, places(model)) as tracker:
+        with MemoryTracker(model, optimizer, x, places(model)) as tracker:
             model(x).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
     peak = tracker.peak
-    assert sum(peak.parts.values()) == peak.total
-    assert tuple(peak.parts) == PARTS
-    assert sum(n for parts in peak.by_place.values() for n in parts.values()) == peak.total
-    states = [peak.by_place[place]["optimizer_state"] for place in ("trunk", "head")]
+    assert sum(peak.by_category.values()) == peak.total
+    assert tuple(peak.by_category) == CATEGORIES
+    assert sum(n for parts in peak.by_scope.values() for n in parts.values()) == peak.total
+    states = [peak.by_scope[place]["optimizer_state"] for place in ("trunk", "head")]
     assert states == [2 * WEIGHT + FLOAT] * 2
     named = ("trunk", "inserted", "head", "loss", "optimizer")
-    assert list(peak.by_place) == [place for place in named if place in peak.by_place]
+    assert list(peak.by_scope) == [place for place in named if place in peak.by_scope]
 
 
 def test_without_a_backward_pass_nothing_is_saved() -> None:
     model, x = Two(), torch.randn(BATCH, WIDTH)
-    with torch.no_grad(), Tracker(model, places=places(model)) as tracker:
+    with torch.no_grad(), MemoryTracker(model, scopes=places(model)) as tracker:
         model(x)
     assert tracker.peak.saved == 0 and tracker.peak.transient == tracker.peak.activations > 0
 
@@ -104,9 +104,9 @@ def test_the_backward_pass_is_told_by_place() -> None:
 
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Trunk(), nn.Linear(WIDTH, WIDTH))
     named = {"first": [model[0]], "trunk": [model[1]], "last": [model[2]]}
-    with Tracker(model, places=named) as tracker:
+    with MemoryTracker(model, scopes=named) as tracker:
         model(torch.randn(BATCH, WIDTH)).sum().backward()
-    assert tracker.peak.by_place["trunk"]["transient"] >= 1000 * MAP * FLOAT
+    assert tracker.peak.by_scope["trunk"]["transient"] >= 1000 * MAP * FLOAT
 
 
 def test_what_is_computed_again_belongs_to_its_module() -> None:
@@ -124,7 +124,7 @@ def test_what_is_computed_again_belongs_to_its_module() -> None:
 
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Again(), nn.Linear(1, 1))
     named = {"first": [model[0]], "again": [model[1]], "last": [model[2]]}
-    with Tracker(model, places=named) as tracker:
+    with MemoryTracker(model, scopes=named) as tracker:
         model(torch.randn(BATCH, WIDTH)).sum().backward()
-    assert tracker.peak.by_place["again"]["transient"] >= 2 * 100 * MAP
+    assert tracker.peak.by_scope["again"]["transient"] >= 2 * 100 * MAP
     assert not any(model[1].inner._forward_hooks)  # and nothing is left behind

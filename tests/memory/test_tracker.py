@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.checkpoint import checkpoint
 
-from geotune.memory.tracker import TrackedPeak, Tracker, to_fake
+from geotune.memory.tracker import MemoryTracker, TrackedPeak, to_fake
 
 FLOAT = 4
 BATCH, WIDTH, DEPTH = 32, 8, 3
@@ -28,7 +28,7 @@ def row_of_layers() -> nn.Sequential:
 
 
 def peak_of(code: Callable[[], object], model: nn.Module, others: object = None) -> TrackedPeak:
-    with Tracker(model, others=others) as tracker:
+    with MemoryTracker(model, others=others) as tracker:
         code()
     return tracker.peak
 
@@ -141,12 +141,12 @@ def test_the_optimizers_state_is_told_from_its_first_step_on() -> None:
     model, x = row_of_layers(), torch.randn(1, WIDTH)
     optimizer = torch.optim.AdamW(model.parameters())
     model(x).sum().backward()
-    with Tracker(model, optimizer) as tracker:
+    with MemoryTracker(model, optimizer) as tracker:
         optimizer.step()
     steps = DEPTH * FLOAT
     assert tracker.peak.optimizer_state == 2 * DEPTH * WEIGHT + steps
     assert tracker.peak.gradients == DEPTH * WEIGHT
-    with Tracker(model, optimizer) as tracker:
+    with MemoryTracker(model, optimizer) as tracker:
         pass
     assert tracker.peak.optimizer_state == 2 * DEPTH * WEIGHT + steps
 
@@ -156,7 +156,7 @@ def test_nothing_is_held_afterwards() -> None:
     gc.collect()
     gc.disable()  # so that a cycle would be found out
     try:
-        with Tracker(model, others=x) as tracker:
+        with MemoryTracker(model, others=x) as tracker:
             y = model(x)
             y.sum().backward()
         seen = [weakref.ref(thing) for thing in (model, model[0].weight.grad, x, y)]
@@ -182,7 +182,7 @@ def two_steps(
     )
     peaks = []
     for _ in range(2):
-        with Tracker(model, optimizer, (images, classes)) as tracker:
+        with MemoryTracker(model, optimizer, (images, classes)) as tracker:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = F.cross_entropy(model(images), classes)
             loss.backward()

@@ -22,6 +22,7 @@ from geotune.adapter_io import (
     save_adapter,
 )
 from geotune.backbones.base import Backbone
+from geotune.config.decoder_options import LinearOptions
 from geotune.decoders.linear import Linear
 from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
@@ -228,7 +229,7 @@ def model_of(build: BuildEncoder, family: str, method: str, seed: int) -> Model:
     encoder = build(family, method, stem_width=4, seed=seed)
     bands = encoder.backbone.bands
     normalization = Normalization(bands, (0.1,) * len(bands), (2.0,) * len(bands))
-    return Model(normalization, encoder, Linear(encoder.taps, 3))
+    return Model(normalization, encoder, Linear(encoder.taps, 3, LinearOptions()))
 
 
 @every_method

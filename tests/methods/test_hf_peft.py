@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from geotune.adapter_io import adapter_state, load_adapter_state, serialize_tensors
 from geotune.backbones.base import Backbone
+from geotune.config.decoder_options import LinearOptions
 from geotune.config.method_options import PeftOptions
 from geotune.decoders.linear import Linear
 from geotune.errors import GeotuneError
@@ -167,7 +168,7 @@ def test_what_was_saved_gives_the_outputs_back_bit_by_bit(
         encoder = build(tuner, seed)
         bands = encoder.backbone.bands
         normalization = Normalization(bands, (0.0,) * len(bands), (1.0,) * len(bands))
-        return Model(normalization, encoder, Linear(encoder.taps, 2)).eval()
+        return Model(normalization, encoder, Linear(encoder.taps, 2, LinearOptions())).eval()
 
     one, two = model(0), model(1)
     randomise(one.encoder)

@@ -11,7 +11,7 @@ from geotune.metrics.bootstrap import (
     resample_indices,
 )
 from geotune.metrics.state import MetricState
-from geotune.tasks.segment import Segment
+from helpers.components import make_task
 from helpers.resampling import DRAWS, mean_of, scipy_interval, windows
 
 
@@ -37,7 +37,7 @@ def test_paired_interval_equals_scipys_and_is_narrower_than_unpaired() -> None:
 def test_metrics_are_computed_from_the_pooled_windows() -> None:
     """Mean IoU is computed from all pixels and is not the mean of the windows' IoUs."""
     rng = np.random.default_rng(0)
-    metrics = Segment(["a", "b"]).metrics()
+    metrics = make_task("segment", classes=["a", "b"]).metrics()
     states = [MetricState({"confusion": rng.integers(0, 50, (2, 2))}) for _ in range(7)]
     indices = resample_indices(7, 25, rng)
     results = bootstrap(metrics.compute_from, states, multiplicities(indices))

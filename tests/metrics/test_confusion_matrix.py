@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_jaccard_index
 
-from geotune.tasks.segment import Segment
 from geotune.types import IGNORE
+from helpers.components import make_task
 
 NAMES = ["background", "water", "field", "cloud"]
 
@@ -52,7 +52,7 @@ shape = (3, 2, 4)
     truth=arrays(np.int64, shape, elements=st.one_of(classes, st.just(IGNORE))),
 )
 def test_metrics_equal_direct_counting(predicted: np.ndarray, truth: np.ndarray) -> None:
-    metrics = Segment(NAMES).metrics()
+    metrics = make_task("segment", classes=NAMES).metrics()
     # Batches of unequal size: metrics are computed over all pixels, not averaged over batches.
     for part in (slice(0, 1), slice(1, 3)):
         metrics.update(as_logits(torch.tensor(predicted[part])), torch.tensor(truth[part]))
@@ -71,7 +71,7 @@ def test_metrics_equal_torchmetrics_if_every_class_is_present() -> None:
     predicted = torch.randint(4, (2, 16, 16), generator=generator)
     truth = torch.randint(4, (2, 16, 16), generator=generator)
     truth[0, :3] = IGNORE
-    metrics = Segment(NAMES).metrics()
+    metrics = make_task("segment", classes=NAMES).metrics()
     metrics.update(as_logits(predicted), truth)
     values = metrics.compute()
     jaccard = multiclass_jaccard_index(predicted, truth, 4, ignore_index=IGNORE)
@@ -81,7 +81,7 @@ def test_metrics_equal_torchmetrics_if_every_class_is_present() -> None:
 
 
 def test_absent_class_is_nan_and_left_out_of_the_mean() -> None:
-    metrics = Segment(NAMES).metrics()
+    metrics = make_task("segment", classes=NAMES).metrics()
     metrics.update(as_logits(torch.tensor([[[0, 1]]])), torch.tensor([[[0, 1]]]))
     values = metrics.compute()
     assert math.isnan(values["iou/cloud"]) and math.isnan(values["f1/cloud"])
@@ -93,7 +93,7 @@ def test_absent_class_is_nan_and_left_out_of_the_mean() -> None:
 
 
 def test_reset_clears_and_metrics_without_pixels_are_nan() -> None:
-    metrics = Segment(NAMES).metrics()
+    metrics = make_task("segment", classes=NAMES).metrics()
     metrics.update(as_logits(torch.tensor([[[0, 1]]])), torch.tensor([[[0, 0]]]))
     metrics.reset()
     metrics.update(as_logits(torch.tensor([[[0, 1]]])), torch.full((1, 1, 2), IGNORE))
@@ -103,8 +103,8 @@ def test_reset_clears_and_metrics_without_pixels_are_nan() -> None:
 
 def test_processes_add_their_confusion_matrices() -> None:
     # As torchmetrics does across processes: stack the states and apply the declared reduction.
-    parts = [Segment(NAMES).metrics() for _ in range(2)]
-    whole = Segment(NAMES).metrics()
+    parts = [make_task("segment", classes=NAMES).metrics() for _ in range(2)]
+    whole = make_task("segment", classes=NAMES).metrics()
     generator = torch.Generator().manual_seed(1)
     for size, part in zip((3, 8), parts, strict=True):
         predicted = torch.randint(4, (1, size, size), generator=generator)

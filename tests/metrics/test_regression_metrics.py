@@ -18,8 +18,7 @@ from geotune.metrics.regression_metrics import (
     ValueMetrics,
     regression_loss,
 )
-from geotune.tasks.density import Density
-from geotune.tasks.regress import Regress
+from helpers.components import make_task
 
 NAN = math.nan
 
@@ -55,7 +54,7 @@ def test_losses_by_hand() -> None:
 
 def test_loss_without_labels_is_zero_with_a_graph() -> None:
     x = torch.randn(1, 1, 4, 4, requires_grad=True)
-    for task in (Regress(), Density()):
+    for task in (make_task("regress"), make_task("density")):
         loss = task.loss(x, torch.full((1, 4, 4), NAN))
         assert float(loss) == 0 and loss.requires_grad
         assert math.isnan(task.score(x.detach(), torch.full((1, 4, 4), NAN)))
@@ -66,8 +65,8 @@ def test_loss_without_labels_is_zero_with_a_graph() -> None:
 def test_loss_is_independent_of_the_unit_and_metrics_scale_with_it(
     mean: float, std: float, seed: int
 ) -> None:
-    plain, (outputs, labels) = Regress(), batch(seed)
-    task, (_, scaled) = Regress(mean=mean, std=std), batch(seed, mean, std)
+    plain, (outputs, labels) = make_task("regress"), batch(seed)
+    task, (_, scaled) = make_task("regress", mean=mean, std=std), batch(seed, mean, std)
     torch.testing.assert_close(
         task.loss(outputs, scaled), plain.loss(outputs, labels), rtol=1e-2, atol=1e-3
     )
@@ -81,7 +80,7 @@ def test_loss_is_independent_of_the_unit_and_metrics_scale_with_it(
 
 
 def test_metrics_equal_numpy_over_all_batches() -> None:
-    task = Regress(mean=290.0, std=5.0)
+    task = make_task("regress", mean=290.0, std=5.0)
     metrics, found, known = task.metrics(), [], []
     for seed in range(5):
         outputs, labels = batch(seed, 290.0, 5.0)
@@ -110,11 +109,11 @@ def test_r2_of_one_value_is_nan() -> None:
 
 
 def test_image_level_regression_returns_table_rows() -> None:
-    task = Regress("image", "height", "m", mean=10.0, std=2.0)
+    task = make_task("regress", level="image", quantity="height", unit="m", mean=10.0, std=2.0)
     answers = task.postprocess(torch.tensor([[0.0], [1.5]]))
     assert task.rows(answers) == [{"height": 10.0}, {"height": 13.0}]
     assert task.score(torch.tensor([[1.5]]), torch.tensor([12.0])) == -1
-    assert task.output_kind == "table" and Regress().output_kind == "values"
+    assert task.output_kind == "table" and make_task("regress").output_kind == "values"
 
 
 def test_pair_reservoir_is_a_uniform_sample() -> None:
@@ -131,7 +130,7 @@ def test_pair_reservoir_is_a_uniform_sample() -> None:
 
 # ---------------------------------------------------------------- counts
 def test_counts_by_hand() -> None:
-    task = Density("trees", std=0.5)
+    task = make_task("density", objects="trees", std=0.5)
     densities = torch.tensor([[[1.0, 2.0], [0.0, NAN]], [[0.0, 0.0], [0.0, 0.0]]])
     outputs = torch.tensor([[[[2.0, 2.0], [1.0, 90.0]]], [[[1.0, 0.0], [0.0, -3.0]]]])
     metrics = task.metrics()
@@ -155,4 +154,4 @@ def test_counts_by_hand() -> None:
 
 
 def test_count_metrics_without_windows_are_nan() -> None:
-    assert all(math.isnan(value) for value in Density().metrics().compute().values())
+    assert all(math.isnan(value) for value in make_task("density").metrics().compute().values())

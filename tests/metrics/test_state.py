@@ -15,9 +15,9 @@ from geotune.boxes.structures import Detections, DetectorOutput
 from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
 from geotune.tasks.base import Task
-from geotune.tasks.registry import TASKS
-from geotune.training.window_metrics import WindowParts
+from geotune.training.window_metrics import WindowMetrics
 from geotune.types import IGNORE
+from helpers.components import make_task
 
 NAMES = ("water", "forest", "town")
 WINDOWS = 5
@@ -65,14 +65,14 @@ def objects(columns: int) -> Batch:
 
 
 CASES: dict[str, tuple[Task, Callable[[], Batch]]] = {
-    "segment": (TASKS["segment"](NAMES), masks),
-    "classify": (TASKS["classify"](NAMES), multiclass),
-    "multilabel": (TASKS["classify"](NAMES, multilabel=True), multilabel),
-    "regress": (TASKS["regress"](mean=300.0, std=5.0), values),
-    "density": (TASKS["density"](), values),
-    "boxes": (TASKS["detect"](NAMES), lambda: objects(4)),
+    "segment": (make_task("segment", classes=NAMES), masks),
+    "classify": (make_task("classify", classes=NAMES), multiclass),
+    "multilabel": (make_task("classify", classes=NAMES, multilabel=True), multilabel),
+    "regress": (make_task("regress", mean=300.0, std=5.0), values),
+    "density": (make_task("density"), values),
+    "boxes": (make_task("detect", classes=NAMES), lambda: objects(4)),
     "points": (
-        TASKS["detect"](NAMES, boxes="points", match_radius_m=20.0, pixel_m=2.0),
+        make_task("detect", classes=NAMES, boxes="points", match_radius_m=20.0, pixel_m=2.0),
         lambda: objects(4),
     ),
 }
@@ -129,7 +129,7 @@ def test_a_window_merged_twice_counts_twice(case: tuple[Task, Batch]) -> None:
 def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> None:
     task, batch = case
     states = window_states(task, batch)
-    kept = WindowParts(
+    kept = WindowMetrics(
         tuple(f"a (0, {i})" for i in range(WINDOWS)),
         ("a",) * WINDOWS,
         ("north",) * WINDOWS,
@@ -138,11 +138,11 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
         tuple(states),
     )
     kept.save(tmp_path / "windows.npz")
-    read = WindowParts.load(tmp_path / "windows.npz")
+    read = WindowMetrics.load(tmp_path / "windows.npz")
     assert (read.names, read.scenes, read.groups) == (kept.names, kept.scenes, kept.groups)
-    np.testing.assert_array_equal(read.places, kept.places)
+    np.testing.assert_array_equal(read.positions, kept.positions)
     np.testing.assert_array_equal(read.scores, kept.scores)
-    for one, other in zip(read.parts, states, strict=True):
+    for one, other in zip(read.states, states, strict=True):
         for mine, theirs in ((one.sums, other.sums), (one.lists, other.lists)):
             assert mine.keys() == theirs.keys()
             for name, array in mine.items():
@@ -153,10 +153,10 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
 def test_invalid_window_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "windows.npz"
     with pytest.raises(GeotuneError, match=r"windows.npz: is not there; run geotune test"):
-        WindowParts.load(path)
+        WindowMetrics.load(path)
     path.write_bytes(b"something else")
     with pytest.raises(GeotuneError, match=r"windows.npz: holds no results of windows"):
-        WindowParts.load(path)
+        WindowMetrics.load(path)
     np.savez(path, names=np.array(["a"]))
     with pytest.raises(GeotuneError, match=r"windows.npz: holds no results of windows"):
-        WindowParts.load(path)
+        WindowMetrics.load(path)

@@ -17,7 +17,8 @@ from geotune.boxes.structures import Detections, DetectorOutput
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.annotations.object_target import ObjectTarget
 from geotune.data.raster.windows import grid_windows
-from geotune.tasks.detect import CURVE_POINTS, Boxes, Detect
+from geotune.tasks.detect import CURVE_POINTS, Boxes
+from helpers.components import make_task
 from helpers.errors import raises
 
 BOXES = torch.tensor([[2.0, 2.0, 12.0, 10.0], [20.0, 20.0, 30.0, 32.0]])
@@ -39,12 +40,12 @@ def output(boxes: Tensor = BOXES, scores: tuple[float, ...] = (0.9, 0.8)) -> Det
 
 def test_loss_is_the_sum_of_the_detectors_losses() -> None:
     losses = {"a": torch.tensor(1.5, requires_grad=True), "b": torch.tensor(2.0)}
-    loss = Detect(["ship"]).loss(DetectorOutput(losses, ()), [])
+    loss = make_task("detect", classes=["ship"]).loss(DetectorOutput(losses, ()), [])
     assert loss == 3.5 and loss.requires_grad
 
 
 def test_metrics_and_details_of_boxes() -> None:
-    task = Detect(["ship", "plane"])
+    task = make_task("detect", classes=["ship", "plane"])
     metrics = task.metrics()
     metrics.update(output(), [target()])
     values = metrics.compute()
@@ -60,7 +61,7 @@ def test_metrics_and_details_of_boxes() -> None:
 
 
 def test_long_curve_is_subsampled() -> None:
-    metrics = Detect(["ship"]).metrics()
+    metrics = make_task("detect", classes=["ship"]).metrics()
     many = BOXES[:1].repeat(1000, 1) + torch.arange(1000)[:, None]
     metrics.update(output(many, tuple((torch.arange(1000) / 1000).tolist())), [target()])
     curve = metrics.details()["curve"]["ship"]
@@ -69,7 +70,7 @@ def test_long_curve_is_subsampled() -> None:
 
 
 def test_window_score_uses_its_best_threshold() -> None:
-    task = Detect(["ship"])
+    task = make_task("detect", classes=["ship"])
     extra = torch.cat([BOXES, BOXES + 50])
     assert task.score(output(extra, (0.9, 0.8, 0.1, 0.2)), [target()]) == 1
     assert task.score(output(BOXES + 50), [target()]) == 0
@@ -80,7 +81,7 @@ def test_window_score_uses_its_best_threshold() -> None:
 
 
 def test_points_are_matched_by_box_centres_in_metres() -> None:
-    task = Detect(["tree"], "points", match_radius_m=3.0, pixel_m=0.5)
+    task = make_task("detect", classes=["tree"], boxes="points", match_radius_m=3.0, pixel_m=0.5)
     assert task.main_metric == "f1"
     metrics = task.metrics()
     metrics.update(output(BOXES + torch.tensor([5.0, 0.0, 5.0, 0.0])), [target()])
@@ -92,7 +93,7 @@ def test_points_are_matched_by_box_centres_in_metres() -> None:
 
 @pytest.mark.parametrize("boxes", ["horizontal", "points"])
 def test_given_score_threshold_is_used(boxes: Boxes) -> None:
-    task = Detect(["ship"], boxes, pixel_m=1.0)
+    task = make_task("detect", classes=["ship"], boxes=boxes, pixel_m=1.0)
     validation, test = task.metrics(), task.with_score_threshold({"ship": 0.5}).metrics()
     for metrics in (validation, test):  # one correct detection, below the given threshold
         metrics.update(output(BOXES[:1], (0.3,)), [target(BOXES[:1])])
@@ -107,17 +108,17 @@ def test_given_score_threshold_is_used(boxes: Boxes) -> None:
 
 def test_points_without_pixel_size_are_an_error() -> None:
     with raises("pixel-size-missing", key="task.pixel_m"):
-        Detect(["tree"], "points").metrics()
+        make_task("detect", classes=["tree"], boxes="points").metrics()
 
 
 def test_predict_returns_rows_of_box_score_and_class() -> None:
-    [rows] = Detect(["ship"]).predict(output())
+    [rows] = make_task("detect", classes=["ship"]).predict(output())
     assert rows.shape == (2, 6) and rows[0].tolist() == pytest.approx([2, 2, 12, 10, 0.9, 0])
 
 
 @pytest.mark.parametrize(("boxes", "columns"), [("horizontal", 4), ("oriented", 5), ("points", 4)])
 def test_example_targets_have_the_types_of_a_batch(boxes: str, columns: int) -> None:
-    [one] = Detect(["ship"], boxes).example_targets(64)  # type: ignore[arg-type]
+    [one] = make_task("detect", classes=["ship"], boxes=boxes).example_targets(64)  # type: ignore[arg-type]
     assert one["boxes"].shape[1] == columns and one["boxes"].dtype == torch.float32
     assert one["labels"].dtype == torch.int64 and one["difficult"].dtype == torch.bool
 
@@ -145,13 +146,15 @@ def test_perfect_detections_score_one_on_the_windows_of_a_grid(
         min_visibility=0.5,
         overlaps=True,
     )
-    metrics = Detect(["ship"], "oriented" if oriented else "horizontal").metrics()
+    metrics = make_task(
+        "detect", classes=["ship"], boxes="oriented" if oriented else "horizontal"
+    ).metrics()
     counted = 0
     for area in grid_windows(size, window):
         target = labels.read(area)
         kept = {
             "counted": target.counted,
-            "centre visible": target.visible_fraction > 0,
+            "centre visible": target.shown_share > 0,
             "any part visible": np.ones(len(target.boxes), dtype=bool),
         }[reported]
         targets = ObjectTarget.stack([target])
@@ -160,5 +163,5 @@ def test_perfect_detections_score_one_on_the_windows_of_a_grid(
         )
         metrics.update(DetectorOutput({}, [detections]), targets)
         counted += int(target.counted.sum())
-    assert counted == int((~labels.difficult).sum()) - labels.num_uncounted(window)
+    assert counted == int((~labels.difficult).sum()) - labels.cut(window)
     assert metrics.compute()["ap"] == pytest.approx(1.0)

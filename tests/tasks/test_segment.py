@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
-from geotune.config.task_options import Segment as SegmentSection
-from geotune.tasks.segment import Segment
+from geotune.config.task_options import LOSS_TERMS
+from geotune.tasks import pixel_losses
 from geotune.types import IGNORE
-from helpers.errors import raises
+from helpers.components import make_task
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 NAMES = ["background", "water", "field"]
@@ -46,8 +47,10 @@ def test_cross_entropy_equals_torchs() -> None:
     weights = [0.2, 3.0, 1.0]
     plain = F.cross_entropy(logits, masks, ignore_index=IGNORE)
     weighted = F.cross_entropy(logits, masks, torch.tensor(weights), ignore_index=IGNORE)
-    assert Segment(NAMES, "ce").loss(logits, masks).item() == pytest.approx(plain.item())
-    loss = Segment(NAMES, "ce", weights).loss(logits, masks)
+    assert make_task("segment", classes=NAMES, loss="ce").loss(
+        logits, masks
+    ).item() == pytest.approx(plain.item())
+    loss = make_task("segment", classes=NAMES, loss="ce", class_weights=weights).loss(logits, masks)
     assert loss.item() == pytest.approx(weighted.item())
 
 
@@ -57,13 +60,15 @@ def test_dice_equals_smps_if_every_class_is_present(ignored: float) -> None:
     theirs = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE, eps=1e-12)(
         logits, masks.clone()
     )
-    assert Segment(NAMES, "dice").loss(logits, masks).item() == pytest.approx(theirs.item())
+    assert make_task("segment", classes=NAMES, loss="dice").loss(
+        logits, masks
+    ).item() == pytest.approx(theirs.item())
 
 
 def test_focal_equals_smps_without_class_weights() -> None:
     logits, masks = batch(ignored=0.0, classes=2)
     theirs = smp.losses.FocalLoss("binary", gamma=2)(logits[:, 1] - logits[:, 0], masks)
-    ours = Segment(NAMES[:2], "focal").loss(logits, masks)
+    ours = make_task("segment", classes=NAMES[:2], loss="focal").loss(logits, masks)
     assert ours.item() == pytest.approx(theirs.item())
 
 
@@ -74,7 +79,7 @@ def test_dice_by_hand_leaves_out_absent_classes() -> None:
     masks = torch.tensor([[[0, 1, IGNORE]]])
     first = 1 - 2 * 0.7 / (1.0 + 1)
     second = 1 - 2 * 0.6 / (0.8 + 1)
-    loss = Segment(NAMES, "dice").loss(logits, masks)
+    loss = make_task("segment", classes=NAMES, loss="dice").loss(logits, masks)
     assert loss.item() == pytest.approx((first + second) / 2)
 
 
@@ -82,20 +87,27 @@ def test_focal_by_hand_with_class_weights() -> None:
     logits = torch.tensor([[0.7, 0.3], [0.4, 0.6]]).log().T.reshape(1, 2, 1, 2)
     masks = torch.tensor([[[0, 1]]])
     expected = -(1 * 0.3**2 * math.log(0.7) + 5 * 0.4**2 * math.log(0.6)) / 6
-    loss = Segment(NAMES[:2], "focal", [1.0, 5.0]).loss(logits, masks)
+    loss = make_task("segment", classes=NAMES[:2], loss="focal", class_weights=[1.0, 5.0]).loss(
+        logits, masks
+    )
     assert loss.item() == pytest.approx(expected)
 
 
 def test_combined_loss_is_the_sum_of_its_terms() -> None:
     logits, masks = batch()
-    parts = [Segment(NAMES, term).loss(logits, masks).item() for term in ("ce", "dice", "focal")]
-    assert Segment(NAMES, "ce + dice+focal").loss(logits, masks).item() == pytest.approx(sum(parts))
+    parts = [
+        make_task("segment", classes=NAMES, loss=term).loss(logits, masks).item()
+        for term in ("ce", "dice", "focal")
+    ]
+    assert make_task("segment", classes=NAMES, loss="ce + dice+focal").loss(
+        logits, masks
+    ).item() == pytest.approx(sum(parts))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_ignored_pixels_change_neither_loss_nor_gradient(loss: str) -> None:
     logits, masks = batch()
-    task = Segment(NAMES, loss, [1.0, 2.0, 3.0])
+    task = make_task("segment", classes=NAMES, loss=loss, class_weights=[1.0, 2.0, 3.0])
     hidden = (masks == IGNORE).unsqueeze(1).expand_as(logits)
     values, gradients = [], []
     for noise in (0.0, 50.0):
@@ -115,7 +127,9 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(loss: str) -> None:
 def test_loss_is_zero_with_a_graph_if_every_pixel_is_ignored(loss: str) -> None:
     logits, masks = batch()
     logits.requires_grad_()
-    value = Segment(NAMES, loss).loss(logits, torch.full_like(masks, IGNORE))
+    value = make_task("segment", classes=NAMES, loss=loss).loss(
+        logits, torch.full_like(masks, IGNORE)
+    )
     value.backward()
     assert value.item() == 0
     assert logits.grad is not None and not logits.grad.any()
@@ -124,7 +138,7 @@ def test_loss_is_zero_with_a_graph_if_every_pixel_is_ignored(loss: str) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_loss_is_float32_under_autocast_and_decreases_along_its_gradient(loss: str) -> None:
     logits, masks = batch()
-    task = Segment(NAMES, loss)
+    task = make_task("segment", classes=NAMES, loss=loss)
     exact = task.loss(logits.bfloat16().float(), masks)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = task.loss(logits.bfloat16(), masks)
@@ -138,7 +152,7 @@ def test_loss_is_float32_under_autocast_and_decreases_along_its_gradient(loss: s
 def test_extreme_logits_stay_finite(loss: str) -> None:
     logits, masks = batch()
     x = (1e4 * logits).requires_grad_()
-    value = Segment(NAMES, loss).loss(x, masks)
+    value = make_task("segment", classes=NAMES, loss=loss).loss(x, masks)
     value.backward()
     assert value.isfinite() and x.grad is not None and x.grad.isfinite().all()
 
@@ -146,43 +160,43 @@ def test_extreme_logits_stay_finite(loss: str) -> None:
 def test_golden_losses() -> None:
     logits, masks = golden_batch()
     golden = json.loads(GOLDEN.read_text())
-    values = {loss: Segment(NAMES, loss).loss(logits, masks).item() for loss in LOSSES}
-    values["ce, weights 1 2 4"] = Segment(NAMES, "ce", [1, 2, 4]).loss(logits, masks).item()
-    values["focal, weights 1 2 4"] = Segment(NAMES, "focal", [1, 2, 4]).loss(logits, masks).item()
+    values = {
+        loss: make_task("segment", classes=NAMES, loss=loss).loss(logits, masks).item()
+        for loss in LOSSES
+    }
+    values["ce, weights 1 2 4"] = (
+        make_task("segment", classes=NAMES, loss="ce", class_weights=[1, 2, 4])
+        .loss(logits, masks)
+        .item()
+    )
+    values["focal, weights 1 2 4"] = (
+        make_task("segment", classes=NAMES, loss="focal", class_weights=[1, 2, 4])
+        .loss(logits, masks)
+        .item()
+    )
     assert values == pytest.approx(golden, rel=1e-6)
 
 
 # ---------------------------------------------------------------- construction
-def test_task_parameters_equal_the_recipe_options() -> None:
-    fields = {k: f for k, f in SegmentSection.model_fields.items() if k != "kind"}
-    parameters = inspect.signature(Segment).parameters
-    assert set(parameters) == set(fields)
-    for name in ("loss", "class_weights"):
-        assert parameters[name].default == fields[name].default
-
-
 @pytest.mark.parametrize(
-    ("values", "code", "key", "mentions"),
+    ("values", "message"),
     [
-        ({"loss": "ce+jaccard"}, "recipe-invalid", "task.loss", ["'jaccard'", "ce, dice, focal"]),
-        ({"loss": ""}, "recipe-invalid", "task.loss", ["''"]),
-        ({"class_weights": [1.0]}, "class-count-invalid", "task.class_weights", [1, 3]),
-        ({"classes": ["ship"]}, "class-count-invalid", "task.classes", [1, "2 to 255"]),
-        ({"classes": [""] * 256}, "class-count-invalid", "task.classes", [256]),
+        ({"loss": "ce+jaccard"}, "'jaccard', expected ce, dice, focal"),
+        ({"loss": ""}, "''"),
+        ({"class_weights": [1.0]}, "1 values for 3 classes"),
+        ({"classes": ["ship"]}, "at least 2 items"),
+        ({"classes": [str(i) for i in range(256)]}, "256 classes, expected at most 255"),
     ],
 )
-def test_invalid_options_are_errors(
-    values: dict[str, object], code: str, key: str, mentions: list[object]
-) -> None:
-    values = {"classes": NAMES, **values}
-    with raises(code, key=key, mentions=mentions):
-        Segment(**values)  # type: ignore[arg-type]
+def test_invalid_options_are_errors(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_task("segment", **{"classes": NAMES, **values})
 
 
 # ---------------------------------------------------------------- postprocessing
 def test_predict_and_postprocess() -> None:
     logits, _ = batch()
-    task = Segment(NAMES)
+    task = make_task("segment", classes=NAMES)
     assert task.num_outputs == 3
     classes, probabilities = task.predict(logits.bfloat16()), task.postprocess(logits.bfloat16())
     assert classes.dtype == torch.uint8 and classes.shape == (2, 9, 7)
@@ -195,7 +209,11 @@ def test_window_score_is_the_mean_over_present_classes() -> None:
     predicted = torch.tensor([[[0, 0, 1, 1]]])
     mask = torch.tensor([[[0, 1, 1, IGNORE]]])
     logits = 10.0 * F.one_hot(predicted, 3).permute(0, 3, 1, 2)
-    task = Segment(NAMES)
+    task = make_task("segment", classes=NAMES)
     assert task.score(logits, mask) == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert task.score(logits, predicted) == 1
     assert math.isnan(task.score(logits, torch.full_like(mask, IGNORE)))
+
+
+def test_options_know_every_loss() -> None:
+    assert tuple(pixel_losses.LOSSES) == LOSS_TERMS

@@ -22,11 +22,11 @@ from geotune.config import parse_recipe
 from geotune.data.window_datasets import FixedWindowDataset, RandomWindowDataset
 from geotune.errors import GeotuneError
 from geotune.feature_cache import build_cache as caches
-from geotune.feature_cache.cached_dataset import CachedWindows
+from geotune.feature_cache.cached_dataset import CachedWindowDataset
 from geotune.model import Model
 from geotune.training.run_dir import RunDir
 from geotune.types import Batch
-from geotune.utils.feature_encoding import Features
+from geotune.utils.feature_encoding import DecodedFeatures
 
 Run = Callable[..., FitResult]
 
@@ -144,7 +144,7 @@ def test_turns_are_computed_from_turned_images(
     train: Run, caching: dict[str, Any], tmp_path: Path
 ) -> None:
     """A ViT knows where up is, so its features of a turned image are others."""
-    seen: list[CachedWindows] = []
+    seen: list[CachedWindowDataset] = []
     with pytest.MonkeyPatch.context() as patch:
         build = caches.build_cache
 
@@ -154,9 +154,9 @@ def test_turns_are_computed_from_turned_images(
             for which in range(2):
                 for way in range(8):
                     sample = found.train.windows.sample(which, way)
-                    held = found.train.store.read(found.train.names[which * 8 + way])
-                    kept = Features({name: maps[None] for name, maps in held.items()})
-                    expected = model.features(**Batch.of([sample]).inputs)
+                    held = found.train.store.read(found.train.keys[which * 8 + way])
+                    kept = DecodedFeatures({name: maps[None] for name, maps in held.items()})
+                    expected = model.features(**Batch.from_samples([sample]).inputs)
                     for name, maps in expected.items():
                         torch.testing.assert_close(kept[name], maps, rtol=1e-4, atol=1e-4)
             seen.append(found.train)
@@ -164,7 +164,7 @@ def test_turns_are_computed_from_turned_images(
 
         patch.setattr("geotune.training.trainer.build_cache", watched)
         train(tmp_path / "run", {**caching, "train.cache_precision": "fp32", "train.epochs": 1})
-    first, turned = (seen[0].store.read(seen[0].names[way]) for way in (0, 1))
+    first, turned = (seen[0].store.read(seen[0].keys[way]) for way in (0, 1))
     assert not torch.allclose(first["0.feature"].rot90(1, (0, 1)), turned["0.feature"], atol=0.01)
 
 
@@ -201,7 +201,7 @@ def test_sigkill(
     changes = {**caching, "train.epochs": 6, "data.samples": 24, "train.batch_size": 2}
     recipe, run = tiny_recipe(changes), tmp_path / "run"
     command = [str(Path(sys.executable).parent / "geotune"), "fit", str(recipe)]
-    for there in (lambda: list(tmp_path.glob("cache/*/.lock")), RunDir(run).last.exists):
+    for there in (lambda: list(tmp_path.glob("cache/*/.lock")), RunDir(run).last_checkpoint.exists):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 900
         while not there():
@@ -322,7 +322,7 @@ from dataclasses import replace
 
 def build(request):
     built = geotune.backbone("timm/test_vit", pretrained=False, bands=request.bands)
-    built.request, built.name = request, request.name
+    built.spec, built.name = request, request.name
     return built
 """
 
@@ -369,7 +369,7 @@ def test_the_limit_holds(build: Callable[..., CacheResult], tmp_path: Path) -> N
         build({"train.cache_limit": "50kB"})
     assert not list(tmp_path.rglob("*.safetensors"))
     said: list[str] = []
-    first = build({"train.cache_limit": "10MB"}, say=said.append)
+    first = build({"train.cache_limit": "10MB"}, on_message=said.append)
     [line] = [line for line in said if line.startswith("computing the features of 68 windows")]
     assert str(first.folder) in line and "MB" in line
     assert build({"train.cache_limit": "1kB"}).computed == 0  # nothing more is needed
@@ -386,7 +386,7 @@ def test_a_damaged_shard_is_said_and_mended(
     good = shard.read_bytes()
     shard.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     said: list[str] = []
-    train(tmp_path / "mended", caching, say=said.append)
+    train(tmp_path / "mended", caching, on_message=said.append)
     assert any(str(shard) in line and "damaged" in line for line in said)
     assert shard.read_bytes() == good
     assert history(tmp_path / "whole") == history(tmp_path / "mended")

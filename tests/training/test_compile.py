@@ -13,7 +13,7 @@ import geotune
 from geotune.api.fitting import FitResult
 from geotune.backbones.base import Backbone, fingerprint
 from geotune.errors import GeotuneError
-from geotune.training.compile import compiled
+from geotune.training.compile import compiled_blocks
 
 CPU = torch.device("cpu")
 Run = Callable[..., FitResult]
@@ -25,7 +25,7 @@ def test_features_names_and_hooks_stay(make_backbone: Callable[..., Backbone]) -
     before, names = encoder.features(images), list(encoder.state_dict())
     mark = fingerprint(encoder.backbone)
     said: list[str] = []
-    with compiled(encoder, CPU, said.append, backend="eager"):
+    with compiled_blocks(encoder, CPU, said.append, backend="eager"):
         assert all("forward" in vars(block) for block in encoder.backbone.blocks)
         for _ in range(2):  # the hooks of each call are its own
             found = encoder.features(images)
@@ -45,7 +45,7 @@ def test_without_a_compiler_it_runs_as_ever(
     monkeypatch.setattr(torch, "compile", fail)
     encoder = geotune.attach(make_backbone("vit"), geotune.Est(min_width=8))
     said: list[str] = []
-    with compiled(encoder, CPU, said.append):
+    with compiled_blocks(encoder, CPU, said.append):
         assert not any("forward" in vars(block) for block in encoder.backbone.blocks)
         encoder.features(torch.randn(1, 4, 64, 64))
     assert len(said) == 1 and "(No working C++ compiler found); the backbone runs" in said[0]

@@ -95,7 +95,7 @@ def test_parted_and_killed(
     """All weights and Adam's moments are parted; the main process is killed after an epoch or
     more, and the same command goes on at once. In the end it is what one process does."""
     changes = ONE | FULL | {"train.epochs": 6, "data.samples": 16}
-    recipe, last = tiny_recipe(changes), RunDir(tmp_path / "run").last
+    recipe, last = tiny_recipe(changes), RunDir(tmp_path / "run").last_checkpoint
     process = subprocess.Popen(command(recipe, "fsdp"), stdout=subprocess.PIPE, stderr=-1)
     deadline = time.monotonic() + 500
     while not last.exists():

@@ -79,7 +79,7 @@ def test_nothing_is_touched_where_another_trains(
     from geotune.config import parse_recipe
 
     _, run = held
-    RunDir(run).start(parse_recipe(tiny_values()))
+    RunDir(run).create(parse_recipe(tiny_values()))
     before = {path: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(GeotuneError, match=r"is at work there|holds a run of another recipe"):
         train(run, changes, fresh=fresh)
@@ -108,10 +108,10 @@ def test_begun_by_another_in_the_meantime(
 
     def say(text: str) -> None:
         if text == "building the model":
-            RunDir(run).start(parse_recipe(tiny_values()))
+            RunDir(run).create(parse_recipe(tiny_values()))
 
     with pytest.raises(GeotuneError, match="another process has begun a run there in the meantime"):
-        train(run, say=say)
+        train(run, on_message=say)
 
 
 def test_a_recipe_that_was_mended_starts_anew(train: Train, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_step_is_done_again_in_smaller_parts(
     small = train(tmp_path / "small", {"train.accumulate_steps": 4, "train.epochs": 2})
     passes = little_memory(1, error)
     said: list[str] = []
-    result = train(tmp_path / "run", {"train.epochs": 2}, say=said.append)
+    result = train(tmp_path / "run", {"train.epochs": 2}, on_message=said.append)
     assert result.status == "trained"
     told = [line for line in said if "memory ran out" in line]
     assert [line.count("train.accumulate_steps=2") for line in told] == [1, 0]
@@ -101,7 +101,7 @@ def test_it_goes_on_from_the_last_step(
     enough = train(tmp_path / "enough", changes)
     passes = little_memory(2, after=3)
     said: list[str] = []
-    result = train(tmp_path / "run", changes, say=said.append)
+    result = train(tmp_path / "run", changes, on_message=said.append)
     assert result.status == "trained"
     assert passes[:7] == [4, 4, 4, 4, 2, 2, 2]
     assert sum("memory ran out" in line for line in said) == 1
@@ -160,7 +160,7 @@ def test_a_training_cut_off_after_it_goes_on_with_the_same_command(
     whole = train(tmp_path / "whole", changes)
     cut_off(tmp_path / "run", changes, epoch=1)
     said: list[str] = []
-    result = train(tmp_path / "run", changes, say=said.append)
+    result = train(tmp_path / "run", changes, on_message=said.append)
     assert result.status == "went on" and not any("memory ran out" in line for line in said)
     files = [run / "adapter.safetensors" for run in (whole.run, result.run)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -188,9 +188,11 @@ def test_following_a_step_changes_nothing(
 ) -> None:
     seen = train(tmp_path / "seen", {"train.epochs": 1})
     assert seen.summary["peak_memory"]["tracked_bytes"] > 0
-    monkeypatch.setattr("geotune.training.memory_callback.Tracker.__torch_dispatch__", refuse)
-    monkeypatch.setattr("geotune.training.memory_callback.TrackStep.on_train_batch_start", nothing)
-    monkeypatch.setattr("geotune.training.trainer._predicted_bytes", nothing)
+    monkeypatch.setattr("geotune.training.memory_callback.MemoryTracker.__torch_dispatch__", refuse)
+    monkeypatch.setattr(
+        "geotune.training.memory_callback.StepMemoryCallback.on_train_batch_start", nothing
+    )
+    monkeypatch.setattr("geotune.training.trainer.estimated_step_bytes", nothing)
     unseen = train(tmp_path / "unseen", {"train.epochs": 1})
     memory = json.loads((unseen.run / "run.json").read_text())["peak_memory"]
     assert memory["tracked_bytes"] is None and memory["predicted_bytes"] is None

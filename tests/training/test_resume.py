@@ -199,7 +199,7 @@ def test_sigkill(
     """The command itself, killed from outside while its second or a later epoch runs."""
     changes = {**changes, "train.epochs": 8, "data.samples": 40}
     recipe, run = tiny_recipe(changes), tmp_path / "run"
-    last = RunDir(run).last
+    last = RunDir(run).last_checkpoint
     command = str(Path(sys.executable).parent / "geotune")
     process = subprocess.Popen([command, "fit", str(recipe)], stderr=subprocess.DEVNULL)
     try:

@@ -26,7 +26,7 @@ def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     assert folder.state(recipe()) == "new"
     folder.path.mkdir(parents=True)
     assert folder.state(recipe()) == "new"  # an empty folder is nobody's
-    folder.start(recipe())
+    folder.create(recipe())
     assert folder.state(recipe()) == "unfinished"
     folder.write_json("run", {})
     assert folder.state(recipe()) == "finished"
@@ -35,7 +35,7 @@ def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
 
 def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     folder = RunDir(tmp_path / "run")
-    folder.start(recipe())
+    folder.create(recipe())
     other = recipe(
         {
             "train.epochs": 9,
@@ -71,7 +71,7 @@ def test_killed_while_it_was_emptied(
 ) -> None:
     """What is left is never a finished run that lacks something, nor nobody's folder."""
     folder = RunDir(tmp_path)
-    folder.start(recipe())
+    folder.create(recipe())
     for name in ("run.json", "metrics.json", "adapter.safetensors", "history.csv"):
         (tmp_path / name).touch()
     unlink, left = Path.unlink, [0]

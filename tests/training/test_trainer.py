@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geotune.api.fitting import FitResult
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import load_adapter
 from geotune.training.run_dir import RunDir
-from geotune.training.trainer import _trainer
+from geotune.training.trainer import make_trainer
 from geotune.training.training_module import TrainingModule
 
 Run = Callable[..., FitResult]
@@ -113,7 +113,7 @@ def test_adapter_gives_the_stated_metrics(
     assert again.metrics == result.metrics
     assert sum(map(sum, again.details["confusion"])) == 64 * 64  # each pixel once
     assert again.regions["c"] == again.metrics  # the one scene of the part
-    assert len(again.scores) == 4
+    assert len(again.window_scores) == 4
 
 
 def test_bf16(train: Run, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_no_number_for_a_loss(train: Run, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(GeotuneError, match=r"loss is nan in epoch 1, batch 2 .*train\.lr"):
         train(tmp_path / "run", {"train.epochs": 2})
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
-    assert not RunDir(tmp_path / "run").last.exists()
+    assert not RunDir(tmp_path / "run").last_checkpoint.exists()
 
 
 def test_unknown_monitor(train: Run, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
 
 
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:
-    settings = Train(
+    settings = TrainOptions(
         epochs=7,
         grad_clip_norm=0.5,
         precision="bf16-mixed",
@@ -180,13 +180,18 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
         nodes=3,
         strategy="ddp",
     )
-    trainer = _trainer(settings, RunDir(tmp_path / "run"), [])
+    trainer = make_trainer(settings, RunDir(tmp_path / "run"), [])
     assert trainer.max_epochs == 7
     assert trainer.gradient_clip_val == 0.5
     assert trainer.precision == "bf16-mixed"
     assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
     assert type(trainer.strategy).__name__ == "DDPStrategy"
-    assert _trainer(Train(grad_clip_norm=0), RunDir(tmp_path / "run"), []).gradient_clip_val is None
+    assert (
+        make_trainer(
+            TrainOptions(grad_clip_norm=0, precision="32-true"), RunDir(tmp_path / "run"), []
+        ).gradient_clip_val
+        is None
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -47,7 +47,7 @@ def training(backbone_trains: bool = False, **changes: Any) -> TrainingModule:
 
 
 def test_cosine_with_warmup() -> None:
-    rate = training()._rate
+    rate = training()._lr_factor
     assert [rate(i) for i in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert rate(10) == pytest.approx(1.0)
     assert rate(55) == pytest.approx(0.5)
@@ -56,19 +56,19 @@ def test_cosine_with_warmup() -> None:
 
 
 def test_constant_and_plateau() -> None:
-    assert {training(schedule="constant", warmup=0)._rate(i) for i in (0, 50, 99)} == {1.0}
+    assert {training(schedule="constant", warmup=0)._lr_factor(i) for i in (0, 50, 99)} == {1.0}
     module = training(schedule="plateau", warmup=0)
     for value in [0.5, *[0.4] * PLATEAU_EPOCHS]:
-        module.plateau.watch(value)
-    assert module._rate(50) == 0.5
+        module.plateau.step(value)
+    assert module._lr_factor(50) == 0.5
 
 
 def test_plateau_counts_from_the_best() -> None:
     plateau = Plateau()
     for value in [0.1, *[0.1] * (PLATEAU_EPOCHS - 1), 0.2, *[math.nan] * (PLATEAU_EPOCHS - 1)]:
-        plateau.watch(value)
+        plateau.step(value)
     assert plateau.factor == 1.0
-    plateau.watch(0.15)
+    plateau.step(0.15)
     assert plateau.factor == 0.5
     again = Plateau(**vars(plateau))
     assert vars(again) == vars(plateau)

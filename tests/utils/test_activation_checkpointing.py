@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import geotune
 from geotune.backbones.base import Backbone
-from geotune.decoders.registry import DECODERS
-from geotune.detectors.registry import DETECTORS
-from geotune.memory.tracker import Tracker
+from geotune.memory.tracker import MemoryTracker
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder, recompute_blocks
+from geotune.registry import DECODERS
 from geotune.utils.activation_checkpointing import recompute, recompute_stages
+from helpers.components import DETECTORS, make_decoder
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -83,7 +83,7 @@ class Net(nn.Module):
 def net(make_backbone: MakeBackbone, family: str, method: Method, decoder: str) -> Net:
     torch.manual_seed(0)
     encoder = method.attach(make_backbone(family))
-    return Net(encoder, DECODERS[decoder](encoder.taps, 3))
+    return Net(encoder, make_decoder(decoder, encoder.taps, 3))
 
 
 @pytest.mark.parametrize("decoder", [kind for kind in DECODERS if kind not in DETECTORS])
@@ -135,7 +135,7 @@ def test_it_holds_less(make_backbone: MakeBackbone) -> None:
         model = net(make_backbone, "vit", geotune.Full(), "unet").train()
         mark(model)
         images = torch.randn(4, 4, 64, 64)
-        with Tracker(model, others=images) as tracker:
+        with MemoryTracker(model, others=images) as tracker:
             model(images).sum().backward()
         return tracker.peak.activations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geotune.utils.feature_encoding import Features, encode
+from geotune.utils.feature_encoding import DecodedFeatures, encode_features
 
 
 def maps(scale: float = 1.0) -> torch.Tensor:
@@ -19,8 +19,8 @@ def maps(scale: float = 1.0) -> torch.Tensor:
 def test_every_channel_keeps_its_digits(held: str, allowed: float) -> None:
     """Relative to the largest value of its channel in its map."""
     x = maps()
-    kept = encode({"3.feature": x}, held)  # type: ignore[arg-type]
-    back = Features(kept)["3.feature"]
+    kept = encode_features({"3.feature": x}, held)  # type: ignore[arg-type]
+    back = DecodedFeatures(kept)["3.feature"]
     error = (back - x).abs().amax((-2, -1)) / x.abs().amax((-2, -1))
     assert back.dtype == torch.float32
     assert error.max() <= allowed
@@ -30,17 +30,19 @@ def test_every_channel_keeps_its_digits(held: str, allowed: float) -> None:
 
 def test_maps_come_in_the_precision_of_the_computation() -> None:
     for held in ("bf16", "int8"):
-        features = Features(encode({"0.mlp": maps()}, held))  # type: ignore[arg-type]
+        features = DecodedFeatures(encode_features({"0.mlp": maps()}, held))  # type: ignore[arg-type]
         with torch.autocast("cpu", torch.bfloat16):
             assert features["0.mlp"].dtype == torch.bfloat16
         assert features["0.mlp"].dtype == torch.float32
 
 
 def test_scales_are_no_maps() -> None:
-    features = Features(encode({"0.feature": maps(), "0.mlp": maps()}, "int8"))
+    features = DecodedFeatures(encode_features({"0.feature": maps(), "0.mlp": maps()}, "int8"))
     assert list(features) == ["0.feature", "0.mlp"] and len(features) == 2
     assert "0.mlp" in features and "0.attention" not in features
 
 
 def test_a_map_of_zeros_stays_zero() -> None:
-    assert not Features(encode({"0.feature": torch.zeros(1, 2, 3, 3)}, "int8"))["0.feature"].any()
+    assert not DecodedFeatures(encode_features({"0.feature": torch.zeros(1, 2, 3, 3)}, "int8"))[
+        "0.feature"
+    ].any()

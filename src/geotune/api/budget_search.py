@@ -15,15 +15,15 @@ from geotune.config import Recipe, parse_recipe
 from geotune.data.raster.orientation import NUM_ORIENTATIONS
 from geotune.errors import GeotuneError
 from geotune.feature_cache.cache_estimate import CacheEstimate
-from geotune.memory.estimate import Prediction
+from geotune.memory.estimate import PeakEstimate
 from geotune.report.number_format import size
-from geotune.training.micro_batching import smaller_micro_batch
+from geotune.training.micro_batching import next_smaller_divisor
 
 MAX_REMAINING_SHARE = 0.99
 """A change must bring the peak below this share of its previous value."""
 BLOCK_STRIDES = (2, 3, 4, 6)
 OTHER_METHODS = ("est", "frozen")
-Predict = Callable[[Recipe], tuple[Prediction, CacheEstimate | None]]
+Predict = Callable[[Recipe], tuple[PeakEstimate, CacheEstimate | None]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Candidate:
 
     recipe: Recipe
     changes: dict[str, Any]
-    prediction: Prediction
+    prediction: PeakEstimate
     cache: CacheEstimate | None
     bytes: int
     costs: dict[str, int]
@@ -91,7 +91,7 @@ def search_budget(
     recipe: Recipe,
     budget: int,
     predict: Predict,
-    bytes_needed: Callable[[Prediction, CacheEstimate | None], int],
+    bytes_needed: Callable[[PeakEstimate, CacheEstimate | None], int],
     *,
     world: int = 1,
     alternatives: bool = True,
@@ -116,7 +116,7 @@ class _Search:
         recipe: Recipe,
         budget: int,
         predict: Predict,
-        bytes_needed: Callable[[Prediction, CacheEstimate | None], int],
+        bytes_needed: Callable[[PeakEstimate, CacheEstimate | None], int],
         world: int,
     ) -> None:
         self.recipe = recipe
@@ -141,7 +141,7 @@ class _Search:
         peak = smallest.prediction.cpu
         size, part, place = max(
             (size, part, place)
-            for place, parts in peak.by_place.items()
+            for place, parts in peak.by_scope.items()
             for part, size in parts.items()
         )
         return BudgetResult(self.budget, proposals, smallest, (part, place, size))
@@ -260,11 +260,11 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 def _changes(recipe: Recipe, world: int) -> Iterator[Change]:
     """Possible changes, cheapest first."""
     per_device = recipe.train.batch_size // world
-    smaller = smaller_micro_batch(per_device // recipe.train.accumulate_steps)
+    smaller = next_smaller_divisor(per_device // recipe.train.accumulate_steps)
     cost = 1
     while smaller is not None:
         yield Change({"train.accumulate_steps": per_device // smaller}, cost)
-        smaller, cost = smaller_micro_batch(smaller), cost + 1
+        smaller, cost = next_smaller_divisor(smaller), cost + 1
     precisions = ("fp32", "bf16", "int8")
     for cost, precision in enumerate(precisions):
         if cost > precisions.index(recipe.method.frozen_precision):

@@ -60,18 +60,19 @@ def cache(
             code="cache-not-possible",
             key="train.cache",
         )
-    train = recipe.train.model_copy(update={"cache": "disk"})
     on_message("reading and checking the data")
     data = build_data(recipe)
     on_message("building the model")
     recipe = with_window(recipe, data.window)
-    from geotune.api.environment import pick_device
+    from geotune.api.environment import pick_device, resolve_precision
     from geotune.factory.build_model import build_training, resolve_recipe
     from geotune.feature_cache.build_cache import build_cache
 
     recipe, _ = resolve_recipe(recipe, data)
     built = build_training(recipe, data.statistics)
-    for note in built.notes:
+    recipe, notes = resolve_precision(recipe)
+    train = recipe.train.model_copy(update={"cache": "disk"})
+    for note in [*notes, *built.notes]:
         on_message(f"note: {note}")
     cached = build_cache(
         built.model,
@@ -79,7 +80,7 @@ def cache(
         train,
         batch_size=train.batch_size // train.accumulate_steps,
         device=pick_device(train.accelerator),
-        say=on_message,
+        on_message=on_message,
         progress=on_progress,
     )
     assert cached.folder is not None

@@ -14,7 +14,7 @@ from geotune.api.prediction import predict
 from geotune.api.recipes import OnMessage
 from geotune.api.testing import test
 from geotune.config import parse_recipe
-from geotune.data.synthetic.synthetic_scenes import CLASSES
+from geotune.data.synthetic.writer import CLASSES
 from geotune.training.progress_bar import TrainingProgress
 from geotune.utils.atomic import write_atomically
 from geotune.utils.progress import scene_progress
@@ -33,7 +33,7 @@ data:
   window: 128
   samples: 64
   split: {{kind: group, by: scene, val: [scene_004], test: [scene_005]}}
-train:    {{run: {est}, epochs: 4, batch_size: 8, lr: 3.0e-3, precision: bf16-mixed}}
+train:    {{run: {est}, epochs: 4, batch_size: 8, lr: 3.0e-3}}
 """
 
 

@@ -7,7 +7,10 @@ from importlib.metadata import version as installed
 
 import torch
 
+from geotune.config import Recipe
 from geotune.errors import GeotuneError
+from geotune.training.step import num_devices
+from geotune.utils.precision import AUTO, choose_precision, slow_precision_note
 
 VERSIONS = ("torch", "torchvision", "timm", "peft", "lightning", "segmentation-models-pytorch")
 
@@ -32,6 +35,32 @@ def pick_device(accelerator: str) -> torch.device:
             key="train.accelerator",
         )
     return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+
+def resolve_precision(recipe: Recipe, *, saved: bool = False) -> tuple[Recipe, list[str]]:
+    """Replace `train.precision: auto` by what the device computes fast.
+
+    Args:
+        recipe: parsed.
+        saved: whether `auto` was already resolved when the run was started.
+
+    Returns the recipe and notes for the user.
+    """
+    train = recipe.train
+    accelerator = train.accelerator
+    if accelerator == "auto":
+        device = pick_device("auto").type
+    else:  # a plan may name a device that this machine does not have
+        device = "cuda" if accelerator == "gpu" else accelerator
+    if train.precision != AUTO:
+        notes = [f"train.precision: {train.precision} (auto; chosen when the run started)"] * saved
+        if slow := slow_precision_note(train.precision, device):
+            notes.append(f"{slow}; use {'--overwrite' if saved else 'train.precision=auto'}")
+        return recipe, notes
+    local_devices = num_devices(train)
+    choice = choose_precision(device, devices=local_devices, processes=local_devices * train.nodes)
+    notes = [f"train.precision: {choice.precision} (auto; {choice.reason})"]
+    return recipe.with_precision(choice.precision), notes
 
 
 def device_name(device: torch.device) -> str:

@@ -104,7 +104,9 @@ def _fit(
     helper = _is_helper()
     if helper:
         on_message = ignore_message
-    asked, recipe = recipe, recipe if overwrite else folder.with_saved_defaults(recipe)
+    chosen = recipe if overwrite else folder.with_saved_precision(recipe)
+    precision_saved = chosen is not recipe
+    asked, recipe = chosen, chosen if overwrite else folder.with_saved_defaults(chosen)
 
     def current_state() -> State:
         if helper:  # the main process decides for all, and may be writing to the folder
@@ -129,16 +131,21 @@ def _fit(
         data = build_data(recipe)
         recipe = with_window(recipe, data.window)
         on_message("building the model")
+        from geotune.api.environment import resolve_precision
         from geotune.api.fit_to_budget import fit_to_budget
         from geotune.api.train_workflow import train
 
         started = False
-        notes: list[str] = []
         first_start = state == "new" or (helper and recipe is asked)
+        recipe, notes = resolve_precision(recipe, saved=precision_saved)
+        asked = asked.with_precision(recipe.train.precision)
+        for note in notes:
+            on_message(f"note: {note}")
         if first_start and recipe.train.memory_budget is not None:
-            recipe, notes = fit_to_budget(recipe, data, on_message)
-            for note in notes:
+            recipe, budget_notes = fit_to_budget(recipe, data, on_message)
+            for note in budget_notes:
                 on_message(f"note: {note}")
+            notes += budget_notes
 
         def on_start(recipe: Recipe) -> None:
             nonlocal state, locked, started
@@ -157,11 +164,11 @@ def _fit(
                     )
             if state == "new":
                 folder.clear()
-            folder.start(recipe, asked)
+            folder.create(recipe, asked)
             state, started = "unfinished", True
 
-        if state == "unfinished" and folder.last.is_file():
-            on_message(f"resuming from {folder.last}")
+        if state == "unfinished" and folder.last_checkpoint.is_file():
+            on_message(f"resuming from {folder.last_checkpoint}")
         try:
             trained = train(
                 recipe,

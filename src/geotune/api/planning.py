@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from geotune.api.budget_search import BudgetResult, Candidate, cache_note, search_budget
+from geotune.api.environment import resolve_precision
 from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
-from geotune.backbones.create import facts
+from geotune.backbones.create import model_info
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe, parse_size
 from geotune.errors import RecipeError
@@ -20,15 +21,21 @@ from geotune.factory.fake_model import FakeModelBuilder
 from geotune.feature_cache.cache_estimate import CacheEstimate, estimate_cache
 from geotune.memory.estimate import (
     CUDA_CONTEXT_BYTES,
-    Prediction,
-    UnpredictableError,
+    DataDependentModelError,
+    PeakEstimate,
     allocator_bytes,
     estimate_peak,
-    gpu_bytes,
+    total_gpu_bytes,
 )
 from geotune.memory.tracker import TrackedPeak
 from geotune.model import Model
-from geotune.training.step import devices, micro_batch, module_scopes, training_step, uses_gpu
+from geotune.training.step import (
+    micro_batch_size,
+    module_scopes,
+    num_devices,
+    training_step_spec,
+    uses_gpu,
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,16 @@ class Plan:
         on_gpu: whether the memory of a GPU counts, according to `train.accelerator`.
         micro_batch: windows computed at once on each device.
         budget: result of the budget search; None without a budget.
+        precision: the resolved `train.precision`.
         notes: messages for the user.
     """
 
-    prediction: Prediction
+    prediction: PeakEstimate
     cache: CacheEstimate | None
     on_gpu: bool
     micro_batch: int
     budget: BudgetResult | None
+    precision: str
     notes: list[str]
 
     @property
@@ -78,6 +87,8 @@ def plan(
     recipe = as_recipe(recipe, overrides, on_message)
     limit = recipe.train.memory_budget if budget is None else _bytes(budget)
     recipe, bands, notes = _resolved(recipe)
+    recipe, precision_notes = resolve_precision(recipe)
+    notes += precision_notes
     planner = Planner(recipe, bands)
     prediction, cache = planner.predict(recipe)
     if cache is not None:
@@ -96,8 +107,8 @@ def plan(
     if limit is not None:
         on_message("searching for settings that fit")
         result = planner.search(recipe, limit)
-    micro = micro_batch(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
-    return Plan(prediction, cache, planner.on_gpu, micro, result, notes)
+    micro = micro_batch_size(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
+    return Plan(prediction, cache, planner.on_gpu, micro, result, recipe.train.precision, notes)
 
 
 def _bytes(budget: int | str) -> int:
@@ -114,7 +125,7 @@ def _bytes(budget: int | str) -> int:
 def _resolved(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
     """The resolved recipe and its bands; files are opened only if the recipe leaves them open."""
     section = recipe.backbone
-    known = facts(section.name)
+    known = model_info(section.name)
     needs_wavelengths = (
         known is not None
         and "wavelengths" in known.supported_options
@@ -142,13 +153,13 @@ class Planner:
 
     def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
         self.on_gpu = uses_gpu(recipe.train)
-        self.world = devices(recipe.train) * recipe.train.nodes
+        self.world = num_devices(recipe.train) * recipe.train.nodes
         self._builder = FakeModelBuilder(recipe, bands)
         self._task = build_task(recipe)
         self._computes = False
         self.batch_norm = False
 
-    def predict(self, recipe: Recipe) -> tuple[Prediction, CacheEstimate | None]:
+    def predict(self, recipe: Recipe) -> tuple[PeakEstimate, CacheEstimate | None]:
         """Peak memory and feature cache of a recipe on this backbone.
 
         Raises `GeotuneError` for an invalid combination of components.
@@ -157,21 +168,21 @@ class Planner:
             model = self._builder.fake(recipe)
             try:
                 return self._predict(recipe, model)
-            except UnpredictableError:
+            except DataDependentModelError:
                 self._computes = True
         return self._predict(recipe, self._builder.real(recipe))
 
-    def _predict(self, recipe: Recipe, model: Model) -> tuple[Prediction, CacheEstimate | None]:
+    def _predict(self, recipe: Recipe, model: Model) -> tuple[PeakEstimate, CacheEstimate | None]:
         train, window = recipe.train, recipe.data.window
         assert window is not None  # the recipe is resolved
         example: dict[str, Any] = model.encoder.backbone.example(window, window)
         cache = None
         if train.cache != "none":
-            micro = micro_batch(train.batch_size, train.accumulate_steps, self.world)
+            micro = micro_batch_size(train.batch_size, train.accumulate_steps, self.world)
             cache = estimate_cache(model, recipe, example, micro)
             example["features"] = cache.features
         targets = self._task.example_targets(window)
-        step = training_step(self._task, train, example, targets, world=self.world)
+        step = training_step_spec(self._task, train, example, targets, world=self.world)
         self.batch_norm |= any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
             for module in model.modules()
@@ -191,11 +202,11 @@ class Planner:
             alternatives=alternatives,
         )
 
-    def bytes_needed(self, prediction: Prediction, cache: CacheEstimate | None) -> int:
+    def bytes_needed(self, prediction: PeakEstimate, cache: CacheEstimate | None) -> int:
         """Memory that must be free on the device, also while the cache is populated."""
         populate = 0 if cache is None else cache.populate_bytes
         if self.on_gpu:
-            return gpu_bytes(max(prediction.gpu.total, populate))
+            return total_gpu_bytes(max(prediction.gpu.total, populate))
         return max(prediction.cpu.total, populate)
 
 
@@ -204,16 +215,17 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     prediction, peak = plan.prediction, plan.peak
     values: dict[str, Any] = {
         "peak_bytes": peak.total,
-        "parts": peak.parts,
-        "by_place": {place: dict(parts) for place, parts in peak.by_place.items()},
+        "parts": peak.by_category,
+        "by_place": {place: dict(parts) for place, parts in peak.by_scope.items()},
         "device": "gpu" if plan.on_gpu else "cpu",
         "micro_batch": plan.micro_batch,
+        "precision": plan.precision,
         "cpu": {"peak_bytes": prediction.cpu.total},
         "gpu": {
             "peak_bytes": prediction.gpu.total,
             "allocator_bytes": allocator_bytes(prediction.gpu.total),
             "cuda_context_bytes": CUDA_CONTEXT_BYTES,
-            "total_bytes": prediction.gpu_bytes,
+            "total_bytes": prediction.total_gpu_bytes,
         },
         "flops": prediction.flops,
         "computed": prediction.computed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -17,7 +16,7 @@ from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import (
     declared_bands_nodata,
-    quality_rule,
+    quality_options,
     require_dates,
     resolution_m,
 )
@@ -56,7 +55,7 @@ class Predicted(Protocol):
     @property
     def files(self) -> list[Path]: ...  # noqa: D102
     @property
-    def said(self) -> str: ...  # noqa: D102
+    def summary(self) -> str: ...  # noqa: D102
 
 
 def predict(
@@ -107,14 +106,14 @@ def predict(
     run, out = Path(run), Path(out)
     card = load_adapter_config(run)
     folder = RunDir(run)
-    resolution, rule = None, None
+    resolution, masks = None, None
     if folder.recipe.is_file():
         recipe = load_recipe(folder.recipe)[0]
         data = recipe.data
         own_bands, own_nodata = declared_bands_nodata(data)
         bands, nodata = bands or own_bands, own_nodata if nodata is None else nodata
         window = window or data.window
-        resolution, rule = resolution_m(recipe), quality_rule(recipe)
+        resolution, masks = resolution_m(recipe), quality_options(recipe)
     sources = open_rasters(
         _by_modality(scenes),
         bands=bands,
@@ -123,14 +122,15 @@ def predict(
         resolution=resolution,
     )
     if quality is not None:
-        if rule is None:
+        if masks is None:
             raise GeotuneError(
                 f"--quality {quality}: {run} was trained without data.quality, so it is unknown "
                 "which mask values to exclude; remove --quality",
                 code="option-not-applicable",
                 key="data.quality",
             )
-        sources = with_quality(sources, quality, replace(rule[1], mask_image=True))
+        masks = masks.model_copy(update={"pattern": quality, "mask_image": True})
+        sources = with_quality(sources, masks)
     check_metadata(sources, card.metadata)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import load_adapter
@@ -179,12 +179,12 @@ def _write_class_maps(
     options: dict[str, Any],
     **maps: Any,
 ) -> list[Predicted]:
-    from geotune.inference.segmentation import map_classes
+    from geotune.inference.segmentation import segment_scene
 
     model = _postprocessing(built, options["device"])
     options = {**options, **maps, "window": options["window"] or MAP_WINDOW}
     return [
-        map_classes(
+        segment_scene(
             model,
             source,
             out,
@@ -207,13 +207,13 @@ def _write_value_maps(
     overlap: float,
     **_: Any,
 ) -> list[Predicted]:
-    from geotune.inference.regression import map_values
+    from geotune.inference.regression import regress_scene
 
     task = cast("ValueTask", built.task)
     model = _postprocessing(built, options["device"])
     options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
     return [
-        map_values(
+        regress_scene(
             model,
             source,
             out,
@@ -255,14 +255,14 @@ def _write_objects(
     scores: dict[str, float],
     **_: Any,
 ) -> list[Predicted]:
-    from geotune.inference.detection import find_objects
+    from geotune.inference.detection import detect_scene
 
     task: Any = built.task
     choice: Any = built.model.decoder.choice
     model = _postprocessing(built, options["device"])
     options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
     return [
-        find_objects(
+        detect_scene(
             model,
             source,
             out,

@@ -7,14 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geotune.api.recipes import OnMessage, ignore_message
 from geotune.config import load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.training.run_dir import RunDir
+from geotune.utils.precision import evaluation_precision
 
 
 def test(
-    run: Path | str, *, weights: Path | str | None = None, backbone: str | None = None
+    run: Path | str,
+    *,
+    weights: Path | str | None = None,
+    backbone: str | None = None,
+    on_message: OnMessage = ignore_message,
 ) -> dict[str, Any]:
     """Compute the metrics of a finished run on its test split and add them to its report.
 
@@ -22,6 +28,7 @@ def test(
         run: the run folder.
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
+        on_message: receives notes.
 
     Returns metrics of the whole split (`metrics`), of each region (`regions`), the difference
     between regions seen and not seen in training (`gap`, see `RegionGap`; None if all were seen),
@@ -52,13 +59,16 @@ def test(
         task = with_val_threshold(built.task, folder.details("val"))
         # a run trained on a GPU can be tested on a machine without one
         device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
+        precision, note = evaluation_precision(recipe.train.precision, device.type)
+        if note is not None:
+            on_message(f"note: {note}")
         measure = partial(
             evaluate,
             built.model,
             task,
             batch_size=recipe.train.batch_size // recipe.train.accumulate_steps,
             device=device,
-            precision=recipe.train.precision,
+            precision=precision,
         )
         tested = measure(data.test)
         gap = region_gap(data, tested, measure, task.metrics().compute_from)

@@ -91,17 +91,17 @@ def train(
         recipe.train,
         folder,
         callbacks,
-        begin=lambda: on_start(asked),
-        fewer=on_oom,
-        say=on_message,
-        caching=on_cache_progress,
+        on_start=lambda: on_start(asked),
+        on_oom=on_oom,
+        on_message=on_message,
+        on_cache_progress=on_cache_progress,
     )
     if not fitted.main_process:
         return None
     recipe = with_accumulate_steps(recipe, fitted.accumulate_steps)
     if fitted.sharded:
         built = build_training(recipe, data.statistics)
-    load_adapter_state(built.model, load_file(folder.best), str(folder.best))
+    load_adapter_state(built.model, load_file(folder.best_weights), str(folder.best_weights))
     on_message("evaluating the best epoch on the validation windows")
     validation = evaluate(
         built.model,
@@ -112,7 +112,7 @@ def train(
         precision=recipe.train.precision,
     )
     summary = _finish(recipe, folder, built, data, fitted, validation, [*notes, *own_notes])
-    return TrainResult(validation.metrics, summary, fitted.went_on)
+    return TrainResult(validation.metrics, summary, fitted.resumed)
 
 
 def with_accumulate_steps(recipe: Recipe, accumulate_steps: int) -> Recipe:
@@ -151,6 +151,7 @@ def _finish(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "device": device_name(fitted.device),
+        "precision": recipe.train.precision,
         "best_epoch": fitted.best_epoch + 1,
         "epochs": len(fitted.history),
         "seconds": sum(epochs),
@@ -168,11 +169,11 @@ def _finish(
             "random_weights": built.backbone.random_weights,
         },
         "data": {
-            "parts": data.splits,
+            "parts": data.parts,
             "distances_m": data.distances_m,
             "skipped": list(data.skipped),
             "class_counts": data.class_counts,
-            "unit": data.label_unit,
+            "unit": data.unit,
             "classes": list(built.task.classes),
             "bands": list(data.statistics.bands),
             "mean": list(data.statistics.mean),
@@ -188,5 +189,5 @@ def _finish(
     folder.write_json("metrics", metrics)
     write_report(folder.report, make_report(folder, recipe, examples, summary, metrics))
     folder.write_json("run", summary)
-    shutil.rmtree(folder.best.parent, ignore_errors=True)
+    shutil.rmtree(folder.best_weights.parent, ignore_errors=True)
     return summary

@@ -1,4 +1,4 @@
-"""Names of spectral bands: what different people call the same band, and where it lies."""
+"""Names, aliases and wavelengths of spectral bands, and matching of bands by name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError
 
-# Sentinel-2's name, its centre in micrometres (Sentinel-2A, ESA's spectral response functions),
-# and what else it is called.
+# Sentinel-2 name: centre wavelength in micrometres (Sentinel-2A, ESA's spectral response functions)
+# and aliases
 _OPTICAL: dict[str, tuple[float, tuple[str, ...]]] = {
     "B01": (0.443, ("coastal", "coastal_aerosol", "aerosol", "ultra_blue")),
     "B02": (0.490, ("blue", "b")),
@@ -36,86 +36,90 @@ _CANONICAL = (
 )
 
 
-def canonical(band: str) -> str:
-    """Sentinel-2's name of a band where it is known by another (`red`, `b4`), else as it is."""
+def canonical_band(band: str) -> str:
+    """The Sentinel-2 name of a band (`red` and `b4` are `B04`); other names are returned as is."""
     return _CANONICAL.get(band.lower().replace("-", "_").replace(" ", "_"), band)
 
 
-def wavelength(band: str) -> float | None:
-    """Centre of a band in micrometres, where its name says it."""
-    known = _OPTICAL.get(canonical(band))
-    return None if known is None else known[0]
+def wavelength_um(band: str) -> float | None:
+    """Centre wavelength in micrometres of a band with a known name, else None."""
+    entry = _OPTICAL.get(canonical_band(band))
+    return None if entry is None else entry[0]
 
 
 @dataclass(frozen=True)
 class BandMatch:
-    """How a model's own bands feed on the images' channels.
+    """Which of a model's bands each image channel is.
 
     Attributes:
-        columns: for each channel of the images the index of the model's band that it is, or None
-            for a band that the model has never seen.
-        note: what a user should know, empty where the bands are the model's own.
+        columns: for each image channel the index of the model's band, or None for a band that the
+            model was not pretrained with.
+        note: a message for the user; empty if the images have exactly the model's bands.
     """
 
     columns: tuple[int | None, ...]
     note: str
 
     @property
-    def known(self) -> bool:
-        """Whether the model knows every band of the images."""
+    def all_known(self) -> bool:
+        """Whether the model was pretrained with every band of the images."""
         return None not in self.columns
 
-    def of(self, values: Sequence[float]) -> tuple[float, ...]:
-        """Of a value for each of the model's bands those of the images' bands, all known to it."""
+    def select(self, values: Sequence[float]) -> tuple[float, ...]:
+        """From one value per band of the model, those of the images' bands (if `all_known`)."""
         return tuple(float(values[c]) for c in self.columns if c is not None)
 
-    def weight(self, weight: Tensor, dim: int = 1) -> Tensor:
-        """A pretrained embedding with a column for each band of the model, fitted to the images.
+    def fit_weight(self, weight: Tensor, dim: int = 1) -> Tensor:
+        """Adapt a pretrained embedding to the images' bands; its axis `dim` is the model's bands.
 
-        A band that the model has never seen starts from the mean of the model's own. What is left
-        out counts as being at its mean: normalised images are zero there.
+        Unknown bands start from the mean over the model's bands. Missing bands are dropped, which
+        equals feeding their mean, as normalised images are zero there.
         """
         mean = weight.mean(dim)
         own = weight.unbind(dim)
         return torch.stack([mean if c is None else own[c] for c in self.columns], dim)
 
 
-def match_bands(request: BackboneSpec, known: Sequence[str]) -> BandMatch:
+def match_bands(spec: BackboneSpec, known: Sequence[str]) -> BandMatch:
     """Match the images' bands with those of a model by name.
 
-    Raises `GeotuneError` for a band that the model does not know, unless `new_bands` lets it in.
+    Raises `GeotuneError` for unknown bands (unless `new_bands` is `mean`) and for duplicates.
     """
-    own = [canonical(band) for band in known]
-    columns = [_index(own, canonical(band)) for band in request.bands]
-    new = [band for band, c in zip(request.bands, columns, strict=True) if c is None]
-    if new and request.new_bands == "refuse":
+    index_of = {canonical_band(band): i for i, band in reversed([*enumerate(known)])}
+    columns = [index_of.get(canonical_band(band)) for band in spec.bands]
+    new = [band for band, c in zip(spec.bands, columns, strict=True) if c is None]
+    if new and spec.new_bands == "refuse":
         raise GeotuneError(
-            f"backbone.bands: {request.name} does not know {', '.join(new)}; it knows "
-            f"{', '.join(known)}; name the bands so, leave these out, or let them start from the "
-            "mean of the others with backbone.new_bands=mean"
+            f"backbone.bands: {spec.name} does not know {', '.join(new)}; it knows "
+            f"{', '.join(known)}; use these names, remove the unknown bands, or initialise them "
+            "from the mean of the others with backbone.new_bands=mean",
+            code="band-unknown",
+            key="backbone.bands",
         )
     twice = [
         b
-        for b, c in zip(request.bands, columns, strict=True)
+        for b, c in zip(spec.bands, columns, strict=True)
         if c is not None and columns.count(c) > 1
     ]
     if twice:
-        raise GeotuneError(f"backbone.bands names one band twice: {', '.join(twice)}")
+        raise GeotuneError(
+            f"backbone.bands: these names are the same band: {', '.join(twice)}; keep one of them",
+            code="band-duplicate",
+            key="backbone.bands",
+        )
     if len(new) == len(columns):
         raise GeotuneError(
-            f"backbone.bands: {request.name} knows none of {', '.join(request.bands)}; it knows "
-            f"{', '.join(known)}"
+            f"backbone.bands: {spec.name} knows none of {', '.join(spec.bands)}; it knows "
+            f"{', '.join(known)}; use at least one of these",
+            code="band-unknown",
+            key="backbone.bands",
         )
     absent = [band for i, band in enumerate(known) if i not in columns]
     notes = []
     if new:
         notes.append(
-            f"new to the model, so started from the mean of its own bands: {', '.join(new)}"
+            f"not in the pretraining data, initialised from the mean of its bands: {', '.join(new)}"
         )
     if absent:
-        notes.append(f"without {', '.join(absent)}, which count as being at their mean")
+        notes.append(f"missing bands, treated as being at their mean: {', '.join(absent)}")
     return BandMatch(tuple(columns), "; ".join(notes))
-
-
-def _index(names: Sequence[str], name: str) -> int | None:
-    return names.index(name) if name in names else None

@@ -1,4 +1,4 @@
-"""The contract that every backbone keeps: images in, the feature map of any block out."""
+"""The interface of all backbones: images in, the feature map of any block out."""
 
 from __future__ import annotations
 
@@ -15,58 +15,60 @@ from torch import Tensor, nn
 
 from geotune.backbones.blocks import (
     BlockParts,
-    Tokens,
+    TokenLayout,
     TokensToMaps,
-    find_parts,
+    find_block_parts,
     no_spatial_tokens_error,
     tokens_to_maps,
 )
-from geotune.backbones.meta_init import are_empty
+from geotune.backbones.meta_init import init_is_skipped
 from geotune.backbones.spec import BackboneSpec, Combine
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, FeatureMaps, Normalization, Tap
 
 Emit = Callable[[int, Tensor], None]
-"""Called as `emit(i, map)` when tap `i` is produced."""
+"""Called by `Backbone.run` as `emit(i, map)` for each tap."""
 
 OnTap = Callable[[int, Tensor], Tensor]
-"""Called as `on_tap(i, map)` when tap `i` is produced; what it returns is kept in its place."""
+"""Called as `on_tap(i, map)` for each tap; its return value replaces the map in the result."""
 
 
 class Backbone(nn.Module):
-    """A pretrained image encoder whose blocks can be tapped.
+    """A pretrained image encoder with access to the output of every block.
 
-    Subclasses give `run`, and `blocks` where the model does not call them so. `taps` are found by
-    running the model once on a small image.
+    Subclasses implement `run`, and `blocks` if the model has no attribute `blocks`. Their
+    constructor sets `fingerprint` and `taps` (see `find_taps`).
 
     Args:
         model: the provider's network.
-        request: what was asked for: name, bands, time steps, metadata.
+        spec: name, bands, dates and other options.
         size_divisor: images are padded to a multiple of this many pixels.
-        licence: of the weights.
-        source: where the weights came from; None where they are random.
-        tiled: the model takes images of `size_divisor` pixels only, so larger ones are cut into such
-            tiles, which do not see each other.
+        licence: licence of the weights.
+        source: path or URL of the weights; None for random weights.
+        tiled: the model accepts only images of `size_divisor` pixels; larger ones are cut into
+            tiles of that size, which are processed independently.
 
     Attributes:
-        request: what was asked for.
-        name: the name by which geotune knows it, such as `timm/resnet18`.
+        spec: the options it was built with.
+        name: provider and model, such as `timm/resnet18`.
         bands: names of the input channels, in order.
-        modalities: which bands make up which modality, in order; empty for models of one.
-        timesteps: how many dates an image has.
-        combine: how the maps of the dates become one.
-        metadata: what of `time` and `location` the model is given.
-        taps: one for each block, first to last.
-        blocks: the modules whose outputs are the taps, for methods that insert something; empty
-            where the model shows no blocks.
-        tokens: how the tokens of a plain ViT's blocks lie; None where they have no places.
-        channels_last: a hierarchical model's blocks work on `(B, h, w, C)`.
+        modalities: bands of each modality, in order; empty for models of one modality.
+        timesteps: number of dates of an image.
+        combine: how the maps of the dates are combined.
+        metadata: which of `time` and `location` the model receives.
+        taps: one per block, first to last: channels, stride and name, as in timm's
+            `feature_info`, but for every block.
+        blocks: the modules whose outputs are the taps, for methods that insert modules; empty if
+            the blocks are not accessible.
+        token_layout: order of the tokens in a plain ViT's blocks; None if they have no spatial
+            location.
+        channels_last: the blocks of a hierarchical model process `(B, h, w, C)`.
         size_divisor: images are padded to a multiple of this many pixels.
-        normalization: from raw pixel values to what the model was trained on, where known.
-        pretraining: band statistics of the pretraining data, where published.
+        normalization: of raw pixel values as in pretraining, if known.
+        pretraining: band statistics of the pretraining data, if published.
         licence, source: of the weights.
-        random_weights: true where nothing pretrained was loaded.
-        notes: what a user should know about how the weights were fitted to the bands.
+        random_weights: no pretrained weights were loaded.
+        notes: messages for the user on how the weights were adapted to the bands.
     """
 
     name: str
@@ -76,13 +78,13 @@ class Backbone(nn.Module):
     notes: tuple[str, ...] = ()
     normalization: Normalization | None = None
     pretraining: BandStatistics | None = None
-    tokens: Tokens | None = Tokens()
+    token_layout: TokenLayout | None = TokenLayout()
     channels_last: bool = False
 
     def __init__(
         self,
         model: nn.Module,
-        request: BackboneSpec,
+        spec: BackboneSpec,
         *,
         size_divisor: int,
         licence: str,
@@ -92,13 +94,13 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model
         self.tiled = tiled
-        self.request = request
-        self.name = request.name
-        self.bands = request.bands
-        self.modalities = request.modalities
-        self.timesteps = request.timesteps
-        self.combine = request.combine
-        self.metadata = request.metadata
+        self.spec = spec
+        self.name = spec.name
+        self.bands = spec.bands
+        self.modalities = spec.modalities
+        self.timesteps = spec.timesteps
+        self.combine = spec.combine
+        self.metadata = spec.metadata
         self.size_divisor = size_divisor
         self.random_weights = source is None
         self.licence = licence if source is not None else "none"
@@ -106,18 +108,17 @@ class Backbone(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The modules whose outputs are the taps; by default the model's own `blocks`."""
+        """The modules whose outputs are the taps; by default `model.blocks`."""
         return list(self.model.blocks)  # type: ignore[arg-type]
 
-    def parts(self, index: int) -> BlockParts:
-        """Where attention and MLP are in block `index`."""
-        return find_parts(self.blocks[index])
+    def block_parts(self, index: int) -> BlockParts:
+        """Names of attention and MLP in block `index`."""
+        return find_block_parts(self.blocks[index])
 
-    def merging(self, index: int) -> nn.Module | None:
-        """What stands before block `index` and brings the map to that block's stride.
+    def downsample_before(self, index: int) -> nn.Module | None:
+        """The downsampling layer between block `index` and the stage before it, if there is one.
 
-        None where the block is not the first of its stage or there is no such module. Takes and
-        gives the stream as the blocks do.
+        Its input and output have the layout of the blocks.
         """
         return None
 
@@ -133,10 +134,10 @@ class Backbone(nn.Module):
     ) -> Tensor | None:
         """Run the model on padded images `(B, C, H, W)`, or `(B, C, T, H, W)` of several dates.
 
-        Calls `emit(i, map)` with `(B, C_i, H_i, W_i)` for each requested tap, in order; with
-        `(B, C_i, T, H_i, W_i)` where the model keeps the dates apart. `time` and `location` are
-        there where `metadata` names them, as `forward` says. Returns the class and register
-        tokens `(B, N, C)`, where there are any.
+        Calls `emit(i, map)` with `(B, C_i, H_i, W_i)` for each tap in `out_indices`, in order, or
+        with `(B, C_i, T, H_i, W_i)` if the model keeps dates separate. `time` and `location` are
+        as in `forward`, and given if `metadata` lists them. Returns class and register tokens
+        `(B, N, C)`, if any.
         """
 
     def forward(
@@ -149,29 +150,30 @@ class Backbone(nn.Module):
         on_tap: OnTap | None = None,
         padded: bool = False,
     ) -> FeatureMaps:
-        """Feature maps of images `(B, C, H, W)`, any H and W.
+        """Feature maps of images `(B, C, H, W)` of any height and width.
+
+        Images are padded at the right and bottom to a multiple of `size_divisor` by repeating the
+        edge; the maps cover the padded image, whose size is part of the result.
 
         Args:
-            images: normalised, finite, float32; `(B, C, T, H, W)` of several dates; or such
-                images by modality.
-            time: `(B, T, 2)`, year and day of the year (1 to 366) of each date.
+            images: normalised, finite, float32; `(B, C, T, H, W)` of several dates; or a dict of
+                such images by modality.
+            time: `(B, T, 2)`, year and day of year (1 to 366) of each date.
             location: `(B, 2)`, longitude and latitude in degrees.
-            taps: which blocks are requested, by index; all by default.
-            on_tap: called with each map as soon as it is produced, so that a map need not be
-                held; what it returns stands in the result.
-            padded: `images` come from `prepare`.
+            taps: indices of the blocks to return; all by default.
+            on_tap: called with each map as soon as it is computed; its return value replaces the
+                map, so that maps need not be kept in memory.
+            padded: `images` are the output of `prepare`.
 
-        Images are padded at the right and below to a multiple of `size_divisor` by repeating the edge;
-        the maps cover the padded image, whose size is in the result. `time` and `location` are
-        read only by a model whose `metadata` names them. Raises `GeotuneError` for images of
-        another shape or smaller than a patch, and where what `metadata` names is missing.
+        Raises `GeotuneError` if the images have another shape or are smaller than a patch, or if
+        `metadata` lists an input that is missing.
         """
         x = images if padded and isinstance(images, Tensor) else self.prepare(images)
         given = {"time": time, "location": location}
         for name in self.metadata:
             self._check_metadata(name, given[name], len(x))
         indices = list(range(len(self.taps))) if taps is None else list(taps)
-        found: dict[int, Tensor] = {}
+        maps: dict[int, Tensor] = {}
 
         size = (x.shape[-2], x.shape[-1])
         grid = (
@@ -179,8 +181,8 @@ class Backbone(nn.Module):
         )
 
         def emit(index: int, feature: Tensor) -> None:
-            one = from_tiles(combine_dates(feature, self.combine), grid)
-            found[index] = one if on_tap is None else on_tap(index, one)
+            whole = from_tiles(combine_dates(feature, self.combine), grid)
+            maps[index] = whole if on_tap is None else on_tap(index, whole)
 
         used = {
             name: value.repeat_interleave(grid[0] * grid[1], 0)
@@ -191,50 +193,52 @@ class Backbone(nn.Module):
             tokens = self.run(to_tiles(x, grid), emit, set(indices), **used)
         if tokens is not None:
             tokens = tokens.reshape(len(x), -1, tokens.shape[-1])
-        return FeatureMaps(tuple(found[i] for i in indices), size, tokens)
+        return FeatureMaps(tuple(maps[i] for i in indices), size, tokens)
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """Height and width of the padded images (or tiles) that the model is running on."""
+        """Height and width of the padded images, or tiles, during a forward pass."""
         return _padded_size.get()
 
     def tokens_to_maps(
         self, index: int, x: Tensor, channels_last: bool | None = None
     ) -> TokensToMaps:
-        """The stream of block `index` as maps, while the model runs.
+        """Activations of block `index` as maps, during a forward pass.
 
-        `channels_last` overrides that of the backbone for a stream of four dimensions. Raises
-        `GeotuneError` where tokens have no place in the image.
+        `channels_last` overrides the attribute of that name for 4-D activations. Raises
+        `GeotuneError` if the tokens have no spatial location.
         """
         stride = self.taps[index].stride
         grid = (round(self.padded_size[0] / stride), round(self.padded_size[1] / stride))
         last = self.channels_last if channels_last is None else channels_last
-        maps = tokens_to_maps(x, self.tokens, grid, channels_last=last)
+        maps = tokens_to_maps(x, self.token_layout, grid, channels_last=last)
         if maps is None:
             raise no_spatial_tokens_error(self.name, "this method")
         return maps
 
     def prepare(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Join images as `forward` takes them and pad them to a multiple of `size_divisor`."""
+        """Join the images' modalities, check their shape and pad them; see `forward`."""
         joined = self.join(images)
         patch = min(tap.stride for tap in self.taps)
         if min(joined.shape[-2:]) < patch:
             raise GeotuneError(
-                f"{self.name}: found images of {joined.shape[-2]} x {joined.shape[-1]} pixels, "
-                f"smaller than a patch of {patch:g}; give larger ones"
+                f"{self.name}: images of {joined.shape[-2]} x {joined.shape[-1]} pixels are "
+                f"smaller than a patch ({patch:g} pixels); use larger images",
+                code="input-shape",
             )
         return pad_to_multiple(joined, self.size_divisor)
 
     def join(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Images by modality as one tensor, its channels in the order of `bands`.
+        """Concatenate images by modality to one tensor with channels in the order of `bands`.
 
-        Raises `GeotuneError` for images of another shape than the backbone takes.
+        Raises `GeotuneError` if the modalities or the shape are not those of the backbone.
         """
         if not isinstance(images, Tensor):
             if set(images) != set(self.modalities):
                 raise GeotuneError(
-                    f"{self.name}: found images of {', '.join(images)}, expected "
-                    f"{', '.join(self.modalities) or 'one tensor: it has a single modality'}"
+                    f"{self.name}: got images of the modalities {', '.join(images)}, expected "
+                    f"{', '.join(self.modalities) or 'one tensor, as it has a single modality'}",
+                    code="input-shape",
                 )
             images = torch.cat([images[name] for name in self.modalities], dim=1)
         if self.timesteps == 1 and images.ndim == 5 and images.shape[2] == 1:
@@ -247,9 +251,14 @@ class Backbone(nn.Module):
         ):
             expected = ", ".join(["B", str(len(self.bands)), *map(str, dates), "H", "W"])
             raise GeotuneError(
-                f"{self.name}: found images of shape {tuple(images.shape)}, expected "
-                f"({expected}) with bands {', '.join(self.bands)}"
-                + ("" if dates or images.ndim != 5 else "; backbone.timesteps says how many dates")
+                f"{self.name}: got images of shape {tuple(images.shape)}, expected ({expected}) "
+                f"with bands {', '.join(self.bands)}"
+                + (
+                    ""
+                    if dates or images.ndim != 5
+                    else "; set backbone.timesteps for several dates"
+                ),
+                code="input-shape",
             )
         return images
 
@@ -257,16 +266,18 @@ class Backbone(nn.Module):
         shape = (batch, self.timesteps, 2) if name == "time" else (batch, 2)
         if given is None:
             raise GeotuneError(
-                f"{self.name}: was built to be given {name}, and got none; give it as {shape}, or "
-                f"build the backbone without {name} in its metadata"
+                f"{self.name}: the input {name} is missing; pass it with shape {shape}, or build "
+                f"the backbone without {name} in its metadata",
+                code="input-shape",
             )
         if tuple(given.shape) != shape:
             raise GeotuneError(
-                f"{self.name}: found {name} of shape {tuple(given.shape)}, expected {shape}"
+                f"{self.name}: got {name} of shape {tuple(given.shape)}, expected {shape}",
+                code="input-shape",
             )
 
     def example(self, height: int, width: int) -> dict[str, Tensor]:
-        """Random images of one place with what else `forward` needs, on the CPU."""
+        """Random inputs of `forward` for one image, on the CPU."""
         dates = () if self.timesteps == 1 else (self.timesteps,)
         inputs = {"images": torch.randn(1, len(self.bands), *dates, height, width)}
         if "time" in self.metadata:
@@ -276,9 +287,9 @@ class Backbone(nn.Module):
         return inputs
 
     def find_taps(self, names: Sequence[str] | None = None) -> tuple[Tap, ...]:
-        """Channels and stride of each block, from one run on a small image.
+        """Measure channels and stride of each tap by running the model on a small image.
 
-        `names` are those of the blocks in the model, unless other things are tapped.
+        `names` are the taps' names; by default the blocks' names in the model.
         """
         if names is None:
             name_of = {module: name for name, module in self.model.named_modules()}
@@ -300,30 +311,30 @@ class Backbone(nn.Module):
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each band as the model was used to get them.
+        """Mean and standard deviation of each normalised band in the pretraining data.
 
-        Those of the pretraining data after its normalisation, where both are known; else 0 and 1.
+        0 and 1 if the normalisation or the statistics are unknown.
         """
-        known, seen = self.normalization, self.pretraining
-        if known is None or seen is None:
+        scaling, raw = self.normalization, self.pretraining
+        if scaling is None or raw is None:
             return (0.0,) * len(self.bands), (1.0,) * len(self.bands)
-        means = zip(seen.mean, known.offset, known.scale, strict=True)
-        stds = zip(seen.std, known.scale, strict=True)
+        means = zip(raw.mean, scaling.offset, scaling.scale, strict=True)
+        stds = zip(raw.std, scaling.scale, strict=True)
         return tuple((m - o) / s for m, o, s in means), tuple(d / s for d, s in stds)
 
     @property
     def is_columnar(self) -> bool:
-        """Whether all taps have one stride, as in a plain ViT."""
+        """Whether all taps have the same stride, as in a plain ViT."""
         return len({tap.stride for tap in self.taps}) == 1
 
     @property
     def has_spatial_tokens(self) -> bool:
-        """Whether what is inside the blocks has places in the image, as maps have."""
-        return not self.is_columnar or self.tokens is not None
+        """Whether activations inside the blocks have a location in the image."""
+        return not self.is_columnar or self.token_layout is not None
 
     @property
     def stages(self) -> list[list[int]]:
-        """Tap indices by stride, fine to coarse: one list for a plain ViT."""
+        """Tap indices grouped by stride, fine to coarse; one group for a plain ViT."""
         strides = sorted({tap.stride for tap in self.taps})
         return [[i for i, tap in enumerate(self.taps) if tap.stride == s] for s in strides]
 
@@ -342,7 +353,7 @@ def _padded_to(height: int, width: int) -> Iterator[None]:
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad images `(B, C, H, W)` or `(B, C, T, H, W)` at the right and below, repeating the edge."""
+    """Pad images `(B, C, [T,] H, W)` at the right and bottom by repeating the edge."""
     height, width = images.shape[-2:]
     below, right = -height % multiple, -width % multiple
     if not below and not right:
@@ -352,7 +363,7 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
 
 
 def to_tiles(images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Images `(B, ..., H, W)` as `grid` tiles each, `(B rows columns, ..., h, w)`."""
+    """Cut images `(B, ..., H, W)` into `grid` rows and columns: `(B rows columns, ..., h, w)`."""
     if grid == (1, 1):
         return images
     rows = torch.stack(images.chunk(grid[0], -2), 1)
@@ -361,7 +372,7 @@ def to_tiles(images: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def from_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Maps of tiles `(B rows columns, C, h, w)` side by side again, `(B, C, rows h, columns w)`."""
+    """Join maps of tiles `(B rows columns, C, h, w)` to `(B, C, rows h, columns w)`."""
     if grid == (1, 1):
         return maps
     channels, height, width = maps.shape[1:]
@@ -371,9 +382,9 @@ def from_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def combine_dates(feature: Tensor, rule: Combine) -> Tensor:
-    """One map `(B, C, h, w)` of the maps of several dates `(B, C, T, h, w)`.
+    """Combine maps of several dates `(B, C, T, h, w)` to one `(B, C, h, w)`.
 
-    Their mean, their maximum, the last one, or all of them side by side `(B, C T, h, w)`.
+    `mean`, `max` or `last` over dates, or `concat` to `(B, C T, h, w)`.
     """
     if feature.ndim == 4:
         return feature
@@ -385,10 +396,10 @@ def combine_dates(feature: Tensor, rule: Combine) -> Tensor:
 
 
 @contextmanager
-def tapped(
+def emit_outputs(
     modules: Sequence[nn.Module], out_indices: set[int], emit: Callable[[int, Any], None]
 ) -> Iterator[None]:
-    """Calls `emit(i, output)` when module `i`, if requested, has run."""
+    """Call `emit(i, output)` whenever module `i` of `out_indices` has run."""
     hooks = [
         module.register_forward_hook(
             lambda _module, _inputs, output, index=index: emit(index, output)
@@ -404,11 +415,8 @@ def tapped(
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A hash of every weight and stored buffer: names, shapes, types and bytes.
-
-    Nothing where the weights are empty (see `empty.py`).
-    """
-    if are_empty():
+    """Hash of the state dict: names, shapes, types and bytes; empty within `skip_init`."""
+    if init_is_skipped():
         return ""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(module.state_dict().items()):

@@ -1,12 +1,12 @@
-"""What methods need to know of a block's inside, and how its tensors become maps and back.
+"""The structure of a backbone's blocks, and conversion of their activations to maps and back.
 
-In the residual stream of a transformer's block there are three places:
+A transformer block adds two terms to its residual stream:
 
     before --> + attention --> middle --> + MLP --> after
 
-`attention` and `mlp` are the modules whose outputs are added (with what scales or normalises them
-on the way), and `middle` is the module that sees the stream between the two: the second
-normalisation, or the MLP itself where the normalisation comes after it.
+`attention` and `mlp` are the modules whose outputs are added, possibly scaled or normalised.
+`middle` is the module that receives the stream between them: the second normalisation, or the MLP
+itself in blocks that normalise after it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from geotune.errors import GeotuneError
@@ -28,12 +29,12 @@ _POST_NORM = (
     "ResPostBlock",
     "EvaBlockPostNorm",
 )
-"""Blocks that normalise what they add, so that their MLP sees the stream itself."""
+"""Block classes that normalise the outputs of attention and MLP."""
 
 
 @dataclass(frozen=True)
 class BlockParts:
-    """Names of a block's parts, relative to the block; None where it has no such part."""
+    """Names of submodules of a block; None if it has no such part."""
 
     attention: str | None = None
     mlp: str | None = None
@@ -41,100 +42,101 @@ class BlockParts:
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """How a plain ViT's tokens `(B, N, C)` lie: prefix, those with a place, suffix.
+class TokenLayout:
+    """Order of a plain ViT's tokens `(B, N, C)`: prefix, spatial tokens, suffix.
 
     Attributes:
-        prefix: class and register tokens in front.
-        order: of tokens with a place, where one place has several of them (dates, groups of
-            bands): all places of the first one together, or all tokens of a place together.
+        prefix: number of class and register tokens at the front.
+        order: of spatial tokens if each location has several (dates, groups of bands):
+            `location_last` has all locations of the first date or group, then those of the next;
+            `location_first` has all tokens of the first location, then those of the next.
     """
 
     prefix: int = 0
-    order: Literal["places together", "tokens of a place together"] = "places together"
+    order: Literal["location_last", "location_first"] = "location_last"
 
 
-def find_parts(block: nn.Module) -> BlockParts:
-    """Attention, MLP and middle of a block, by the names that vision models give them."""
+def find_block_parts(block: nn.Module) -> BlockParts:
+    """Find attention, MLP and middle of a block by their usual names in vision models."""
 
-    def named(names: Iterable[str]) -> str | None:
+    def first_of(names: Iterable[str]) -> str | None:
         return next((n for n in names if isinstance(getattr(block, n, None), nn.Module)), None)
 
-    if isinstance(block, nn.ModuleList) and len(block) == 2:  # attention and MLP in a row
+    if isinstance(block, nn.ModuleList) and len(block) == 2:  # attention and MLP
         return BlockParts("0", "1", "1")
-    attention, mlp = named(_ATTENTION), named(_MLP)
-    middle = named(_SECOND_NORM)
-    if type(block).__name__ in _POST_NORM:
-        middle = mlp
+    attention, mlp = first_of(_ATTENTION), first_of(_MLP)
+    middle = mlp if type(block).__name__ in _POST_NORM else first_of(_SECOND_NORM)
     return BlockParts(attention, mlp, middle if attention and mlp else None)
 
 
 @dataclass(frozen=True)
 class TokensToMaps:
-    """A tensor of a block's stream as maps `(B kinds, C, h, w)`, those of one image in a row.
+    """A block's activations as maps.
 
-    `back` puts changed maps in the place of the old; tokens without a place stay as they are.
+    Attributes:
+        maps: `(B per_location, C, h, w)`, those of one image contiguous.
+        restore: converts changed maps to activations again; tokens without a location keep their
+            values.
+        per_location: tokens of each location.
     """
 
     maps: Tensor
-    back: Callable[[Tensor], Tensor]
-    kinds: int = 1
+    restore: Callable[[Tensor], Tensor]
+    per_location: int = 1
 
     @property
     def mean(self) -> Tensor:
-        """One map `(B, C, h, w)` for each image: the mean over its dates and groups of bands."""
-        if self.kinds == 1:
+        """Mean over the tokens of each location, `(B, C, h, w)`."""
+        if self.per_location == 1:
             return self.maps
-        return self.maps.reshape(-1, self.kinds, *self.maps.shape[1:]).mean(1)
+        return self.maps.reshape(-1, self.per_location, *self.maps.shape[1:]).mean(1)
 
 
 def tokens_to_maps(
-    x: Tensor, tokens: Tokens | None, grid: tuple[int, int], *, channels_last: bool
+    x: Tensor, layout: TokenLayout | None, grid: tuple[int, int], *, channels_last: bool
 ) -> TokensToMaps | None:
-    """A block's stream as maps of `grid` rows and columns; None where tokens have no place.
+    """Convert a block's activations to maps of `grid` rows and columns.
 
-    A stream of four dimensions is `(B, h, w, C)` if `channels_last`, else `(B, C, h, w)`.
+    4-D activations are `(B, h, w, C)` if `channels_last`, else `(B, C, h, w)`. Returns None if
+    tokens have no spatial location.
     """
     rows, columns = grid
     if x.ndim == 4:
         if not channels_last:
             return TokensToMaps(x, lambda maps: maps)
         return TokensToMaps(x.permute(0, 3, 1, 2), lambda maps: maps.permute(0, 2, 3, 1))
-    places = rows * columns
-    if tokens is None or x.ndim != 3 or x.shape[1] < places:
+    locations = rows * columns
+    if layout is None or x.ndim != 3 or x.shape[1] < locations:
         return None
-    first = min(tokens.prefix, x.shape[1] - places)  # some bring their class token in late
-    kinds = (x.shape[1] - first) // places
-    last = first + kinds * places
-    placed = x[:, first:last]
-    together = tokens.order == "places together"
-    if together:
-        placed = placed.reshape(len(x) * kinds, rows, columns, -1)
-    else:
-        placed = placed.reshape(len(x), places, kinds, -1).transpose(1, 2)
-        placed = placed.reshape(len(x) * kinds, rows, columns, -1)
+    # some models append their class token after the first blocks
+    first = min(layout.prefix, x.shape[1] - locations)
+    per_location = (x.shape[1] - first) // locations
+    last = first + per_location * locations
+    location_last = layout.order == "location_last"
+    spatial = x[:, first:last]
+    if not location_last:
+        spatial = spatial.reshape(len(x), locations, per_location, -1).transpose(1, 2)
+    spatial = spatial.reshape(len(x) * per_location, rows, columns, -1)
 
-    def back(maps: Tensor) -> Tensor:
-        changed = maps.permute(0, 2, 3, 1).reshape(len(x), kinds, places, -1)
-        if not together:
+    def restore(maps: Tensor) -> Tensor:
+        changed = maps.permute(0, 2, 3, 1).reshape(len(x), per_location, locations, -1)
+        if not location_last:
             changed = changed.transpose(1, 2)
-        changed = changed.reshape(len(x), kinds * places, -1)
+        changed = changed.reshape(len(x), per_location * locations, -1)
         if first == 0 and last == x.shape[1]:
             return changed
-        return _replace(x, changed, first, last)
+        return torch.cat(
+            [x[:, :first].to(changed.dtype), changed, x[:, last:].to(changed.dtype)], 1
+        )
 
-    return TokensToMaps(placed.permute(0, 3, 1, 2), back, kinds)
-
-
-def _replace(x: Tensor, changed: Tensor, first: int, last: int) -> Tensor:
-    import torch
-
-    return torch.cat([x[:, :first].to(changed.dtype), changed, x[:, last:].to(changed.dtype)], 1)
+    return TokensToMaps(spatial.permute(0, 3, 1, 2), restore, per_location)
 
 
 def no_spatial_tokens_error(backbone: str, method: str) -> GeotuneError:
-    """The error where the tokens inside the blocks cannot be told a place in the image."""
+    """The error for a method that needs the spatial location of tokens inside the blocks."""
     return GeotuneError(
-        f"{method} on {backbone}: the tokens inside its blocks have no place in the image; "
-        "choose lora, adapter or est"
+        f"{method} on {backbone}: tokens inside its blocks have no spatial location; choose lora, "
+        "adapter or est",
+        code="method-unsupported",
+        key="method.kind",
     )

@@ -1,4 +1,4 @@
-"""The backbones that can be asked for by name: provider to function."""
+"""Build a backbone by its name, `provider/model`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROVIDERS: dict[str, str] = {
     "rslearn": "geotune.backbones.rslearn.rslearn_provider:rslearn_backbone",
     "python": "geotune.backbones.custom:python_backbone",
 }
-"""The function that builds a provider's backbones; imported when one of its names is asked for."""
+"""Each provider's build function, imported on first use."""
 
 
 def backbone(
@@ -43,21 +43,21 @@ def backbone(
 
     Args:
         name: provider and model.
-        bands: band names in the order of the images' channels, or how many there are; by modality
-            for models of several.
-        weights: a local file or folder, as the provider expects.
-        pretrained: false for random weights; never silently so.
-        patch_size: for models with a flexible patch.
-        timesteps: how many dates an image has, for models with a time axis.
-        combine: how the maps of the dates become one: `mean`, `max`, `last`, or `concat`.
-        metadata: what the model is to be given beside the images: `time`, `location`.
+        bands: band names in the order of the image channels, or their number; by modality for
+            models of several.
+        weights: a local file or folder in the provider's format.
+        pretrained: false for random weights.
+        patch_size: in pixels, for models with a flexible patch.
+        timesteps: number of dates of an image, for models with a time axis.
+        combine: how the maps of the dates are combined: `mean`, `max`, `last` or `concat`.
+        metadata: inputs beside the images: `time`, `location`.
         wavelengths: of bands that the model does not know by name, in micrometres.
         gsd: ground sampling distance in metres, for models that take it.
-        new_bands: `refuse` bands that the model has never seen, or start them from the `mean` of
-            those it knows.
+        new_bands: `refuse` bands that the model was not pretrained with, or initialise them from
+            the `mean` of the known ones.
 
-    Raises `GeotuneError` for an unknown name, missing weights, unknown bands, and an option that
-    the model does not take.
+    Raises `GeotuneError` for an unknown name, unavailable weights, unknown bands, or an option
+    that the model does not support.
     """
     provider, slash, model = name.partition("/")
     if not slash or provider not in PROVIDERS:
@@ -65,9 +65,11 @@ def backbone(
         hint = f"; did you mean {near[0]}/{model or '...'}?" if near else ""
         raise GeotuneError(
             f"backbone.name {name!r}: expected provider/model with a provider of "
-            f"{', '.join(PROVIDERS)}{hint}"
+            f"{', '.join(PROVIDERS)}{hint}",
+            code="backbone-unknown",
+            key="backbone.name",
         )
-    request = BackboneSpec(
+    spec = BackboneSpec(
         name,
         band_names(bands),
         {key: tuple(value) for key, value in bands.items()} if isinstance(bands, Mapping) else {},
@@ -83,17 +85,17 @@ def backbone(
     )
     module, _, function = PROVIDERS[provider].partition(":")
     build: Callable[[BackboneSpec], Backbone] = getattr(import_module(module), function)
-    # A random backbone must be the same in every process, or its adapter could not be loaded.
+    # random weights must be reproducible, or an adapter could not be loaded in another process
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(request)
+        return build(spec)
 
 
-def facts(name: str) -> ModelInfo | None:
-    """What is known of a backbone without building it; None where nothing is written down."""
+def model_info(name: str) -> ModelInfo | None:
+    """Published facts about a backbone, without building it; None if the provider has none."""
     provider, _, model = name.partition("/")
     if provider not in PROVIDERS:
         return None
     module = import_module(PROVIDERS[provider].partition(":")[0])
-    known: dict[str, ModelInfo] = getattr(module, "MODELS", {})
-    return known.get(model)
+    models: dict[str, ModelInfo] = getattr(module, "MODELS", {})
+    return models.get(model)

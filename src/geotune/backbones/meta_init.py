@@ -1,4 +1,4 @@
-"""Models without contents: built in a second where drawing their initial values takes many."""
+"""Build models without initialising large parameters, when only shapes are needed."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_empty: ContextVar[bool] = ContextVar("empty", default=False)
-_SMALL = 1 << 16
-_DRAWN = {torch.ops.aten.uniform_, torch.ops.aten.normal_, torch.ops.aten.erfinv_}
+_skipping: ContextVar[bool] = ContextVar("skipping", default=False)
+_SMALL_NUMEL = 1 << 16
+_RANDOM_OPS = {torch.ops.aten.uniform_, torch.ops.aten.normal_, torch.ops.aten.erfinv_}
 
 
 @contextmanager
 def skip_init() -> Iterator[None]:
-    """Large parameters get no initial values, and fingerprints are empty, while it is open.
+    """Context in which large parameters stay uninitialised and fingerprints are empty.
 
-    For models of which only the shapes are asked. Memory that nobody writes takes no place.
+    Unwritten memory is never committed by the operating system, so it costs nothing.
     """
-    before = _empty.set(True)
+    before = _skipping.set(True)
     try:
-        with _NothingDrawn():  # type: ignore[no-untyped-call]
+        with _SkipLargeWrites():  # type: ignore[no-untyped-call]
             yield
     finally:
-        _empty.reset(before)
+        _skipping.reset(before)
 
 
-def are_empty() -> bool:
-    """Whether what is built now has no contents."""
-    return _empty.get()
+def init_is_skipped() -> bool:
+    """Whether `skip_init` is active."""
+    return _skipping.get()
 
 
-class _NothingDrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Leaves out what would be written into a large parameter, however its code came by it."""
+class _SkipLargeWrites(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Skip in-place operations on large parameters, and random ones on any large tensor."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if args and func._schema.is_mutable and isinstance(args[0], torch.Tensor):
-            first = args[0]
-            written = isinstance(first, nn.Parameter) or func.overloadpacket in _DRAWN
-            if written and first.numel() > _SMALL:
-                return first
+            target = args[0]
+            initialises = isinstance(target, nn.Parameter) or func.overloadpacket in _RANDOM_OPS
+            if initialises and target.numel() > _SMALL_NUMEL:
+                return target
         return func(*args, **(kwargs or {}))

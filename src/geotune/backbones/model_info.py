@@ -1,4 +1,4 @@
-"""What is known of a backbone without building it."""
+"""Published facts about a backbone, available without building it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from geotune.backbones.spec import Metadata
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a provider knows of one of its models.
+    """Facts about one model of a provider.
 
     Attributes:
         paper: title and arXiv number or DOI.
-        licence: of the weights, with where it is stated.
-        weights: where they are published, such as a hub's repository; empty where nowhere.
-        bands: of the model, in its order; empty where it takes any.
-        mean, std: of its bands in the pretraining data, where published.
+        licence: of the weights, and where it is stated.
+        weights: where they are published, such as a Hugging Face repository; empty if nowhere.
+        bands: in the model's order; empty if it accepts any.
+        mean, std: of the bands in the pretraining data, if published.
         modalities: bands of each modality, for models of several.
-        metadata: what of time and location it takes.
-        takes: the options of `Request` that it takes.
+        metadata: which of time and location it accepts.
+        supported_options: names of `BackboneSpec` options that it accepts.
     """
 
     paper: str

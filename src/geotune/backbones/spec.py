@@ -1,8 +1,9 @@
-"""What is asked of a provider: one value for all of them."""
+"""The options of a backbone, common to all providers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,23 +16,22 @@ Metadata = Literal["time", "location"]
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone as it was asked for.
+    """Options of a backbone.
 
     Attributes:
         name: provider and model.
-        bands: names of the images' channels, in order.
-        modalities: the bands of each modality, where they were named so; their channels follow
-            each other in this order.
-        weights: a local file or folder.
+        bands: names of the image channels, in order.
+        modalities: bands of each modality, if given by modality; channels are in this order.
+        weights: local file or folder.
         pretrained: false for random weights.
-        patch_size: for models with a flexible patch.
-        timesteps: how many dates an image has.
-        combine: how the maps of the dates become one.
-        metadata: what of time and location the model is given.
+        patch_size: in pixels, for models with a flexible patch.
+        timesteps: number of dates of an image.
+        combine: how the maps of the dates are combined.
+        metadata: which of time and location the model receives.
         wavelengths: of bands, in micrometres, for models that take them.
         gsd: ground sampling distance in metres, for models that take it.
-        new_bands: what happens to a band that the model has never seen: `refuse`, or `mean` to
-            start it from the mean of the bands it knows.
+        new_bands: for bands that the model was not pretrained with: `refuse` them, or initialise
+            them from the `mean` of the known ones.
     """
 
     name: str
@@ -49,79 +49,111 @@ class BackboneSpec:
 
     @property
     def model(self) -> str:
-        """The name without the provider."""
+        """The model's name without the provider."""
         return self.name.partition("/")[2]
 
     @property
     def loads_weights(self) -> bool:
-        """Whether there are weights to be loaded."""
+        """Whether weights are loaded."""
         return self.pretrained or self.weights is not None
 
-    def not_installed(self, error: ImportError) -> GeotuneError:
-        """What to raise where the provider's package cannot be imported."""
+    def not_installed_error(self, error: ImportError) -> GeotuneError:
+        """The error for a provider whose package cannot be imported."""
         return GeotuneError(
             f"backbone.name {self.name}: {error.name} is not installed; "
-            f"install it with: pip install 'geotune[{self.name.partition('/')[0]}]'"
+            f"install it with: pip install 'geotune[{self.name.partition('/')[0]}]'",
+            code="dependency-missing",
+            key="backbone.name",
         )
 
-    def refuse_more_dates(self, most: int) -> None:
-        """Raise `GeotuneError` for more dates than the model takes."""
-        if self.timesteps > most:
+    def unknown_model_error(self, models: Iterable[str]) -> GeotuneError:
+        """The error for a name that is not among the provider's `models`; suggests similar ones."""
+        provider, _, model = self.name.partition("/")
+        by_lower = {name.lower(): name for name in models}
+        query = model.partition(".")[0].lower()  # without timm's tag of the weights
+        similar = [name for name in by_lower if query and name.startswith(f"{query}_")][:20]
+        similar = similar or difflib.get_close_matches(query, by_lower, n=3)
+        names = ", ".join(f"{provider}/{by_lower[name]}" for name in similar)
+        return GeotuneError(
+            f"backbone.name {self.name}: unknown model" + (f"; similar: {names}" if names else ""),
+            code="backbone-unknown",
+            key="backbone.name",
+        )
+
+    def check_num_dates(self, maximum: int) -> None:
+        """Raise `GeotuneError` if `timesteps` exceeds the model's maximum."""
+        if self.timesteps > maximum:
             raise GeotuneError(
-                f"backbone.timesteps {self.timesteps}: {self.name} takes at most {most} dates"
+                f"backbone.timesteps {self.timesteps}: {self.name} supports up to {maximum} dates",
+                code="backbone-option",
+                key="backbone.timesteps",
             )
 
-    def allow_only(self, *taken: str, metadata: Collection[str] = ()) -> None:
-        """Raise `GeotuneError` for an option that was given and that the model does not take.
+    def allow_only(self, *supported: str, metadata: Collection[str] = ()) -> None:
+        """Raise `GeotuneError` if an option is set that the model does not support.
 
         Args:
-            taken: of `patch_size`, `timesteps`, `modalities`, `wavelengths`, `gsd`, `new_bands`.
-            metadata: what of `time` and `location` the model takes.
+            supported: of `patch_size`, `timesteps`, `modalities`, `wavelengths`, `gsd`,
+                `new_bands`.
+            metadata: which of `time` and `location` the model supports.
         """
         given = {
-            "patch_size": (self.patch_size, "has a fixed patch"),
-            "timesteps": (self.timesteps if self.timesteps > 1 else None, "takes one date"),
+            "patch_size": (self.patch_size, "has a fixed patch size"),
+            "timesteps": (self.timesteps if self.timesteps > 1 else None, "supports a single date"),
             "modalities": (tuple(self.modalities), "has a single modality"),
-            "wavelengths": (dict(self.wavelengths), "takes no wavelengths"),
-            "gsd": (self.gsd, "takes no ground sampling distance"),
+            "wavelengths": (dict(self.wavelengths), "does not use wavelengths"),
+            "gsd": (self.gsd, "does not use the ground sampling distance"),
             "new_bands": (
                 self.new_bands if self.new_bands != "refuse" else None,
-                "has no use for it",
+                "does not need it",
             ),
         }
         for option, (value, reason) in given.items():
-            if value and option not in taken:
+            if value and option not in supported:
                 key = "bands" if option == "modalities" else option
                 shown = ", ".join(value) if isinstance(value, tuple) else value
-                raise GeotuneError(f"backbone.{key} {shown}: {self.name} {reason}; leave it out")
+                raise GeotuneError(
+                    f"backbone.{key} {shown}: {self.name} {reason}; remove this option",
+                    code="backbone-option",
+                    key=f"backbone.{key}",
+                )
         for item in self.metadata:
             if item not in metadata:
                 raise GeotuneError(
-                    f"backbone.metadata {item}: {self.name} takes "
-                    + (f"only {', '.join(metadata)}" if metadata else "none")
+                    f"backbone.metadata {item}: {self.name} supports "
+                    + (f"only {', '.join(metadata)}" if metadata else "no metadata"),
+                    code="backbone-option",
+                    key="backbone.metadata",
                 )
 
 
 def band_names(bands: Sequence[str] | int | Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Names of all channels, `VV` or, where two modalities have it, `S1GRD:VV`.
+    """Names of all channels: `VV`, or `S1GRD:VV` if two modalities have a band of that name.
 
-    Raises `GeotuneError` where there are none, or where one stands twice.
+    Raises `GeotuneError` if there are none or if one is named twice.
     """
     if isinstance(bands, int):
         names = tuple(f"band{i + 1}" for i in range(bands))
     elif isinstance(bands, Mapping):
-        # two modalities may call a band alike: then its modality stands before it
-        every = [band for members in bands.values() for band in members]
+        all_bands = [band for members in bands.values() for band in members]
         names = tuple(
-            f"{modality}:{band}" if every.count(band) > members.count(band) else band
+            f"{modality}:{band}" if all_bands.count(band) > members.count(band) else band
             for modality, members in bands.items()
             for band in members
         )
     else:
         names = tuple(bands)
     if not names:
-        raise GeotuneError("backbone.bands is empty; name at least one band")
+        raise GeotuneError(
+            "backbone.bands is empty; name at least one band",
+            code="band-duplicate",
+            key="backbone.bands",
+        )
     twice = [band for band in dict.fromkeys(names) if names.count(band) > 1]
     if twice:
-        raise GeotuneError(f"backbone.bands names {', '.join(twice)} twice; name each band once")
+        raise GeotuneError(
+            f"backbone.bands: {', '.join(twice)} is named twice; name each band once",
+            code="band-duplicate",
+            key="backbone.bands",
+        )
     return names

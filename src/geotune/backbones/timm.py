@@ -1,54 +1,54 @@
-"""Any encoder of timm: plain ViT, Swin, ConvNeXt, ResNet and the rest.
+"""Encoders of timm: ViT, Swin, ConvNeXt, ResNet and all others.
 
-Taps are the outputs of the blocks, taken by forward hooks; the last one is the output of
-`forward_features`, final normalisation included. An encoder whose blocks are not known here is
-tapped at its stages, through timm's `forward_intermediates`.
+Taps are the outputs of the blocks, recorded by forward hooks; the last is the output of
+`forward_features`, including the final normalisation. Encoders of an unknown block structure are
+tapped at their stages by timm's `forward_intermediates`.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import timm
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, Emit, fingerprint, tapped
-from geotune.backbones.blocks import Tokens
+from geotune.backbones.base import Backbone, Emit, emit_outputs, fingerprint
+from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import (
-    fit_patch_embedding,
-    load_state,
+    adapt_input_conv,
+    download_error,
+    load_weights,
+    not_published_error,
     quiet_hub,
-    read_state,
-    without_prefix,
+    read_state_dict,
+    strip_prefix,
 )
 from geotune.errors import GeotuneError
 from geotune.types import Tap
 
 _INPUT_OPTIONS: tuple[dict[str, Any], ...] = (
-    {"dynamic_img_size": True},  # ViT: position embedding resampled to the input
+    {"dynamic_img_size": True},  # ViT: position embedding resampled to the image size
     {"strict_img_size": False},  # Swin: any size
     {},
 )
 
 
 class _NoMapError(Exception):
-    """A block's output cannot be read as a map."""
+    """A block's output is not a map."""
 
 
 class TimmBackbone(Backbone):
-    """A timm encoder behind geotune's contract."""
+    """A timm encoder."""
 
-    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
-        super().__init__(model, request, **kwargs)
+    def __init__(self, model: nn.Module, spec: BackboneSpec, **kwargs: Any) -> None:
+        super().__init__(model, spec, **kwargs)
         self._block_names = _find_blocks(model)
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self._prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
-        self.tokens = Tokens(self._prefix)
+        self.token_layout = TokenLayout(self._prefix)
         self._patch = _patch_size(model) if self._is_plain() else None
         self.taps = self._find_own_taps()
         self.fingerprint = fingerprint(model)
@@ -65,8 +65,10 @@ class TimmBackbone(Backbone):
             side = _fixed_side(self.model)
             if self.tiled or side is None:
                 raise GeotuneError(
-                    f"backbone.name {self.name}: shows no feature maps that can be used "
-                    f"({type(error).__name__}: {error}); choose another model of its family"
+                    f"backbone.name {self.name}: gives no usable feature maps "
+                    f"({type(error).__name__}: {error}); choose another model of its family",
+                    code="backbone-unusable",
+                    key="backbone.name",
                 ) from error
             self.tiled, self.size_divisor = True, side
             self._block_names = _find_blocks(self.model)
@@ -80,11 +82,11 @@ class TimmBackbone(Backbone):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The blocks, first to last; empty where only stages can be tapped."""
+        """The blocks, first to last; empty if only stages can be tapped."""
         return [self.model.get_submodule(name) for name in self._block_names]
 
-    def merging(self, index: int) -> nn.Module | None:
-        """See `Backbone.merging`: the `downsample` of a stage's first block."""
+    def downsample_before(self, index: int) -> nn.Module | None:
+        """See `Backbone.downsample_before`: `downsample` of a stage, before its first block."""
         stage, _, block = self._block_names[index].partition(".blocks.")
         if block != "0":
             return None
@@ -105,8 +107,10 @@ class TimmBackbone(Backbone):
             return None
         size = (images.shape[-2], images.shape[-1])
         last = len(self._block_names) - 1
-        blocks = self.blocks[:-1]  # the last one's map is taken after the final normalisation
-        with tapped(blocks, out_indices, lambda i, output: emit(i, self._to_map(output, size))):
+        blocks = self.blocks[:-1]  # the last map is taken after the final normalisation
+        with emit_outputs(
+            blocks, out_indices, lambda i, output: emit(i, self._to_map(output, size))
+        ):
             output = model.forward_features(images)
         if last in out_indices:
             emit(last, self._to_map(output, size))
@@ -121,34 +125,32 @@ class TimmBackbone(Backbone):
             if self._patch is None:
                 raise _NoMapError
             rows, columns = size[0] // self._patch[0], size[1] // self._patch[1]
-            # some models bring their class token in behind the first blocks
+            # some models append their class token after the first blocks
             tokens = output[:, max(0, output.shape[1] - rows * columns) :]
             return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
         return output.permute(0, 3, 1, 2) if self.channels_last else output
 
 
-def timm_backbone(request: BackboneSpec) -> TimmBackbone:
+def timm_backbone(spec: BackboneSpec) -> TimmBackbone:
     """Build a timm encoder by its timm name, such as `vit_small_patch16_224`.
 
-    Raises `GeotuneError` for an unknown name, and where pretrained weights cannot be had.
+    Raises `GeotuneError` for an unknown name and if pretrained weights are unavailable.
     """
-    name, bands = request.model, request.bands
+    name, bands = spec.model, spec.bands
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        hint = f"; near it: {', '.join('timm/' + n for n in near)}" if near else ""
-        raise GeotuneError(f"backbone.name {request.name}: timm has no such model{hint}")
-    request.allow_only()
+        raise spec.unknown_model_error(timm.list_models())
+    spec.allow_only()
     model = _create(name, in_chans=len(bands))
     note, source = None, None
     config = dict(getattr(model, "pretrained_cfg", None) or {})
-    if request.loads_weights:
-        state, source = _pretrained_state(name, request.weights, config)
-        state = without_prefix(state, model.state_dict())
+    if spec.loads_weights:
+        state, source = _pretrained_state(spec, config)
+        state = strip_prefix(state, model.state_dict())
         note = _fit_first_convolution(state, model, config, bands, source)
-        load_state(model, state, source, request.name)
+        load_weights(model, state, source, spec.name)
     backbone = TimmBackbone(
         model,
-        request,
+        spec,
         size_divisor=_size_divisor(model),
         licence=str(config.get("license") or "not stated by timm"),
         source=source,
@@ -158,7 +160,7 @@ def timm_backbone(request: BackboneSpec) -> TimmBackbone:
 
 
 def _create(name: str, in_chans: int) -> nn.Module:
-    """Create the model so that it takes any image size, where it can."""
+    """Create the model, for any image size if it supports that."""
     failure: Exception | None = None
     for options in _INPUT_OPTIONS:
         try:
@@ -170,41 +172,35 @@ def _create(name: str, in_chans: int) -> nn.Module:
             continue
         _call_layers(model)
         return model
-    raise GeotuneError(f"backbone.name timm/{name}: cannot be built: {failure}")
+    raise GeotuneError(
+        f"backbone.name timm/{name}: cannot be built: {failure}",
+        code="backbone-unusable",
+        key="backbone.name",
+    )
 
 
 def _call_layers(model: nn.Module) -> None:
-    """Make attention call its layers, so that what a method puts around them is alive.
+    """Make attention call its `qkv` layer, so that modules wrapped around the layer take effect.
 
-    That of beit, eva02 and swinv2 reads the weight of `qkv` with a bias of three parts; timm has a
-    switch to call the layer and add the bias after it.
+    beit, eva02 and swinv2 otherwise use the layer's weight directly; timm has a switch to call
+    the layer and add the bias afterwards.
     """
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):
             module.qkv_bias_separate = True  # type: ignore[assignment]
 
 
-def _pretrained_state(
-    name: str, weights: Path | None, config: dict[str, Any]
-) -> tuple[dict[str, Tensor], str]:
-    if weights is not None:
-        return read_state(weights), str(weights)
+def _pretrained_state(spec: BackboneSpec, config: dict[str, Any]) -> tuple[dict[str, Tensor], str]:
+    if spec.weights is not None:
+        return read_state_dict(spec.weights), str(spec.weights)
     hub_id = config.get("hf_hub_id") or config.get("url")
     if not hub_id:
-        raise GeotuneError(
-            f"backbone.name timm/{name}: timm publishes no pretrained weights for it; give a file "
-            "with backbone.weights=FILE, or ask for random weights with backbone.pretrained=false"
-        )
+        raise not_published_error(spec)
     try:
         with quiet_hub():
-            model = timm.create_model(name, pretrained=True, num_classes=0)
+            model = timm.create_model(spec.model, pretrained=True, num_classes=0)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise GeotuneError(
-            f"backbone.name timm/{name}: the pretrained weights ({hub_id}) cannot be fetched: "
-            f"{reason[0][:200]}; without internet, give a local file with backbone.weights=FILE, "
-            "or ask for random weights with backbone.pretrained=false"
-        ) from error
+        raise download_error(spec, str(hub_id), error) from error
     return dict(model.state_dict()), f"hub: {hub_id}"
 
 
@@ -222,18 +218,20 @@ def _fit_first_convolution(
         if key not in state:
             continue
         if state[key].shape[1] == len(bands) != 3:
-            continue  # a checkpoint of these very bands
+            continue  # the checkpoint already has these bands
         if state[key].shape[1] != 3:
             raise GeotuneError(
-                f"{source}: {key} takes {state[key].shape[1]} bands, expected 3 (to be fitted) or "
-                f"{len(bands)} ({', '.join(bands)})"
+                f"{source}: {key} has {state[key].shape[1]} bands, expected 3 (to be adapted) or "
+                f"{len(bands)} ({', '.join(bands)})",
+                code="weights-mismatch",
+                key="backbone.weights",
             )
-        state[key], note = fit_patch_embedding(state[key], bands)
+        state[key], note = adapt_input_conv(state[key], bands)
     return note
 
 
 def _find_blocks(model: nn.Module) -> list[str]:
-    """Names of the blocks of the families whose layout is known, first to last."""
+    """Names of the blocks, first to last; empty for an unknown structure."""
     if hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens"):
         return [f"blocks.{i}" for i, _ in enumerate(model.blocks)]  # type: ignore[arg-type]
     for container in ("layers", "stages"):
@@ -259,13 +257,13 @@ def _patch_size(model: nn.Module) -> tuple[int, int] | None:
 
 
 def _fixed_side(model: nn.Module) -> int | None:
-    """The side of the images that a model of a fixed size takes."""
+    """Image side of a model of a fixed size."""
     size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
     return int(size[-1]) if size and size[-1] == size[-2] else None
 
 
 def _size_divisor(model: nn.Module) -> int:
-    """What the image size must be a multiple of: the patch, or the coarsest stride."""
+    """The patch size of a ViT, else the coarsest stride."""
     patch = _patch_size(model)
     if patch is not None and hasattr(model, "num_prefix_tokens"):
         return math.lcm(*patch)

@@ -1,4 +1,4 @@
-"""Weights from a local file, and a patch embedding fitted to other bands."""
+"""Read and download weights, and adapt an input convolution to other bands."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geotune.backbones.bands import canonical
+from geotune.backbones.bands import canonical_band
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError
 
 _RGB = ("B04", "B03", "B02")
 
 _ADVICE = (
-    "give a local file with backbone.weights=FILE, or ask for random weights with "
+    "give a local file with backbone.weights=FILE, or use random weights with "
     "backbone.pretrained=false"
 )
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors`, or from a PyTorch file without running its code.
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` file, or a PyTorch file without running its code.
 
-    Raises `GeotuneError` where the file is missing, damaged or holds no tensors.
+    Raises `GeotuneError` if the file is missing, damaged or contains no tensors.
     """
     if not path.is_file():
         raise GeotuneError(
-            f"{path}: no such weights file; give backbone.weights a file that is there"
+            f"{path}: weights file not found; check backbone.weights",
+            code="file-missing",
+            key="backbone.weights",
+            file=path,
         )
     try:
         if path.suffix == ".safetensors":
@@ -42,16 +45,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise GeotuneError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {str(error)[:200]}); "
-            "expected a .safetensors file or a PyTorch file of tensors only"
+            f"{path}: cannot read weights ({type(error).__name__}: {str(error)[:200]}); "
+            "expected a .safetensors file or a PyTorch file with tensors only",
+            code="file-unreadable",
+            key="backbone.weights",
+            file=path,
         ) from error
     for key in ("state_dict", "model", "teacher", "encoder"):
         if isinstance(state, dict) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping):
-        raise GeotuneError(f"{path}: found {type(state).__name__}, expected a mapping of tensors")
+        raise GeotuneError(
+            f"{path}: contains a {type(state).__name__}, expected a mapping of tensors",
+            code="weights-mismatch",
+            key="backbone.weights",
+            file=path,
+        )
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-    if not tensors:  # a state dict for each part of the model
+    if not tensors:  # one state dict per submodule
         tensors = {
             f"{part}.{k}": v
             for part, inner in state.items()
@@ -60,49 +71,47 @@ def read_state(path: Path) -> dict[str, Tensor]:
             if isinstance(v, Tensor)
         }
     if not tensors:
-        raise GeotuneError(f"{path}: holds no tensors; expected the weights of a model")
+        raise GeotuneError(
+            f"{path}: contains no tensors, expected the weights of a model",
+            code="weights-mismatch",
+            key="backbone.weights",
+            file=path,
+        )
     return tensors
 
 
-def fetch(request: BackboneSpec, repository: str, file: str) -> tuple[Path, str]:
-    """A file of the Hugging Face hub, from its cache where it is there, and what to call it.
+def download_from_hub(spec: BackboneSpec, repository: str, file: str) -> tuple[Path, str]:
+    """Download a file from the Hugging Face hub, or find it in its cache.
 
-    Raises `GeotuneError` where nothing is published, or where it cannot be had.
+    Returns its path and a description of the source. Raises `GeotuneError` if no weights are
+    published or the download fails.
     """
     if not repository:
-        raise GeotuneError(
-            f"backbone.name {request.name}: no pretrained weights are published; {_ADVICE}"
-        )
+        raise not_published_error(spec)
     from huggingface_hub import hf_hub_download
 
     try:
         with quiet_hub():
             return Path(hf_hub_download(repository, file)), f"hub: {repository}/{file}"
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise GeotuneError(
-            f"backbone.name {request.name}: the pretrained weights ({repository}/{file}) cannot be "
-            f"fetched: {reason[0][:200]}; without internet, {_ADVICE}"
-        ) from error
+        raise download_error(spec, f"{repository}/{file}", error) from error
 
 
-def hub_state(request: BackboneSpec, repository: str, file: str) -> tuple[dict[str, Tensor], str]:
-    """The tensors of `backbone.weights` or of a file of the hub, and what to call their source."""
-    if request.weights is not None:
-        return read_state(request.weights), str(request.weights)
-    path, source = fetch(request, repository, file)
-    return read_state(path), source
+def hub_state_dict(spec: BackboneSpec, repository: str, file: str) -> tuple[dict[str, Tensor], str]:
+    """Tensors of `backbone.weights`, or of a file of the hub, and a description of the source."""
+    if spec.weights is not None:
+        return read_state_dict(spec.weights), str(spec.weights)
+    path, source = download_from_hub(spec, repository, file)
+    return read_state_dict(path), source
 
 
-def fetch_url(request: BackboneSpec, url: str) -> tuple[Path, str]:
-    """A file from its address, from torch's hub cache where it is there, and what to call it.
+def download_url(spec: BackboneSpec, url: str) -> Path:
+    """Download a file from a URL, or find it in the cache of `torch.hub`; returns its path.
 
-    Raises `GeotuneError` where nothing is published, or where it cannot be had.
+    Raises `GeotuneError` if no weights are published or the download fails.
     """
     if not url:
-        raise GeotuneError(
-            f"backbone.name {request.name}: no pretrained weights are published; {_ADVICE}"
-        )
+        raise not_published_error(spec)
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not path.is_file():
         try:
@@ -111,16 +120,39 @@ def fetch_url(request: BackboneSpec, url: str) -> tuple[Path, str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=False)
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise GeotuneError(
-                f"backbone.name {request.name}: the pretrained weights ({url}) cannot be "
-                f"fetched: {reason[0][:200]}; without internet, {_ADVICE}"
-            ) from error
-    return path, url
+            raise download_error(spec, url, error) from error
+    return path
+
+
+def url_state_dict(spec: BackboneSpec, url: str) -> tuple[dict[str, Tensor], str]:
+    """Tensors of `backbone.weights`, or of a file at a URL, and a description of the source."""
+    if spec.weights is not None:
+        return read_state_dict(spec.weights), str(spec.weights)
+    return read_state_dict(download_url(spec, url)), url
+
+
+def not_published_error(spec: BackboneSpec) -> GeotuneError:
+    """The error for a model without published weights."""
+    return GeotuneError(
+        f"backbone.name {spec.name}: no pretrained weights are published; {_ADVICE}",
+        code="weights-unavailable",
+        key="backbone.weights",
+    )
+
+
+def download_error(spec: BackboneSpec, source: str, error: Exception) -> GeotuneError:
+    """The error for weights whose download failed."""
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return GeotuneError(
+        f"backbone.name {spec.name}: cannot download the pretrained weights ({source}): "
+        f"{reason[0][:200]}; without internet access, {_ADVICE}",
+        code="weights-unavailable",
+        key="backbone.weights",
+    )
 
 
 def _reachable(url: str) -> bool:
-    """Whether a host answers within seconds; behind a proxy only the client itself can tell."""
+    """Whether a host accepts connections within 5 s; assumed behind a proxy."""
     if getproxies().get("https"):
         return True
     try:
@@ -132,7 +164,7 @@ def _reachable(url: str) -> bool:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """No retries where there is no internet (cached weights are still found), and no log lines."""
+    """No log lines; without internet access no retries, only cached weights."""
     from huggingface_hub import constants
 
     loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
@@ -150,10 +182,10 @@ def quiet_hub() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def without_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """Weights by a model's own names, where a checkpoint of another tool puts words before them.
+def strip_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Remove a common prefix of all keys, such as TerraTorch's `model.encoder.`.
 
-    A training of TerraTorch, for example, has them all as `model.encoder.<name>`.
+    `own` are the model's keys. The state dict is returned unchanged if the prefix is ambiguous.
     """
     prefixes = {
         key[: len(key) - len(name)]
@@ -163,60 +195,74 @@ def without_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> dict[st
     }
     whole = [prefix for prefix in prefixes if all(prefix + name in state for name in own)]
     if len(whole) != 1 or all(name in state for name in own):
-        return dict(state)  # of a student and its teacher, say, only the user can choose
+        return dict(state)  # e.g. student and teacher: the user has to choose
     return {name: state[whole[0] + name] for name in own}
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, model_name: str) -> None:
-    """Load weights into a model; heads of the checkpoint that the model lacks are left out.
+def fill_missing_norm(state: dict[str, Tensor], model: nn.Module) -> tuple[str, ...]:
+    """Add the model's initial final norm to weights published without one; returns notes."""
+    missing = [key for key in ("norm.weight", "norm.bias") if key not in state]
+    own = model.state_dict()
+    if len(missing) < 2 or missing[0] not in own:
+        return ()
+    state.update({key: own[key] for key in missing})
+    return ("the weights have no final norm: it is initialised with scale 1 and shift 0",)
 
-    Raises `GeotuneError` that lists the missing keys and those of another shape.
+
+def load_weights(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, model_name: str
+) -> None:
+    """Load weights into a model and ignore additional keys, such as those of a head.
+
+    Raises `GeotuneError` that lists missing keys and shape mismatches.
     """
     own = model.state_dict()
-    state = without_prefix(state, own)
+    state = strip_prefix(state, own)
     missing = [key for key in own if key not in state]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if missing or shapes:
-        parts = []
+        problems = []
         if missing:
             near = difflib.get_close_matches(missing[0], list(state), n=1)
             hint = f" (it has {near[0]})" if near else ""
-            parts.append(f"{len(missing)} keys are missing: {', '.join(missing[:5])}{hint}")
+            problems.append(f"{len(missing)} keys are missing: {', '.join(missing[:5])}{hint}")
         for key in shapes[:5]:
-            parts.append(f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
+            problems.append(f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
         raise GeotuneError(
-            f"{source}: these are no weights of {model_name}: {'; '.join(parts)}; "
-            "give the weights of that very model"
+            f"{source}: weights do not match {model_name}: {'; '.join(problems)}; use a "
+            "checkpoint of that model",
+            code="weights-mismatch",
+            key="backbone.weights",
         )
     model.load_state_dict({key: state[key] for key in own})
 
 
-def fit_patch_embedding(weight: Tensor, bands: Sequence[str]) -> tuple[Tensor, str | None]:
-    """Fit a first convolution `(D, 3, k, k)` of an RGB model to other bands.
+def adapt_input_conv(weight: Tensor, bands: Sequence[str]) -> tuple[Tensor, str | None]:
+    """Adapt the first convolution `(D, 3, k, k)` of an RGB model to other bands.
 
-    A band called red, green or blue (or B04, B03, B02) takes that channel's weights; any other
-    takes the mean of the three; all are scaled by 3 / number of bands, so that the response to a
-    grey image stays about what it was. Returns `(D, len(bands), k, k)` and a note for the user,
-    or the weights as they are where the bands are red, green, blue.
+    Bands named red, green or blue (or B04, B03, B02) get that channel's weights, others the mean
+    of the three; all are scaled by 3 / number of bands, which preserves the response to a grey
+    image. Returns `(D, len(bands), k, k)` and a note for the user; the note is None for the bands
+    red, green, blue, whose weights are unchanged.
     """
     channels = [_rgb_channel(band) for band in bands]
     if channels == [0, 1, 2]:
         return weight, None
     if len(bands) == weight.shape[1] and all(channel is None for channel in channels):
         return weight, (
-            f"the {len(bands)} bands {', '.join(bands)} feed red, green, blue of the pretrained "
-            "model in this order"
+            f"bands {', '.join(bands)} are used as red, green, blue of the pretrained model, in "
+            "this order"
         )
     mean = weight.mean(dim=1)
     columns = [mean if channel is None else weight[:, channel] for channel in channels]
     fitted = torch.stack(columns, dim=1) * (weight.shape[1] / len(bands))
-    by_mean = [band for band, channel in zip(bands, channels, strict=True) if channel is None]
-    note = f"the patch embedding was fitted to {len(bands)} bands"
-    if by_mean:
-        note += f"; {', '.join(by_mean)} start from the mean of red, green and blue"
+    averaged = [band for band, channel in zip(bands, channels, strict=True) if channel is None]
+    note = f"the patch embedding was adapted to {len(bands)} bands"
+    if averaged:
+        note += f"; {', '.join(averaged)} initialised from the mean of red, green and blue"
     return fitted, note
 
 
 def _rgb_channel(band: str) -> int | None:
-    name = canonical(band)
+    name = canonical_band(band)
     return _RGB.index(name) if name in _RGB else None

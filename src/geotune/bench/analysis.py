@@ -31,7 +31,7 @@ from geotune.factory.build_model import build_task, with_val_threshold
 from geotune.metrics.bootstrap import Floats, bootstrap, group_by, multiplicities, resample_indices
 from geotune.metrics.state import MetricState
 from geotune.training.run_dir import RunDir
-from geotune.training.window_metrics import WindowParts
+from geotune.training.window_metrics import WindowMetrics
 
 MOST_NAMED = 3
 """Of more regions not seen at once the number is said."""
@@ -229,7 +229,7 @@ def _runs(
     repeats = [_repeat(cell, how) for cell, _ in done]
     for (cell, _), repeat in zip(done, repeats, strict=True):
         run = folder / RUNS / cell.name
-        windows, of = WindowParts.load(run / "test_windows.npz"), _figures_of(run)
+        windows, of = WindowMetrics.load(run / "test_windows.npz"), _figures_of(run)
         whole = _drawn(of, windows, range(len(windows.names)), how, draws)
         draws.tested(
             repeat, len(set(windows.scenes)) if how.unit == "scene" else len(windows.names)
@@ -261,13 +261,13 @@ def _regions(rows: Sequence[Row]) -> list[str]:
 
 def _drawn(
     of: Callable[[MetricState], dict[str, float]],
-    windows: WindowParts,
+    windows: WindowMetrics,
     chosen: Sequence[int],
     how: Compare,
     draws: _Draws,
 ) -> dict[str, Floats]:
     """Figures of some windows of a run, or of their scenes, drawn anew."""
-    units = [windows.parts[i] for i in chosen]
+    units = [windows.states[i] for i in chosen]
     if how.unit == "scene":
         units = group_by(units, [windows.scenes[i] for i in chosen])
     often = draws.often(tuple(windows.names[i] for i in chosen), len(units))

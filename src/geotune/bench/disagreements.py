@@ -25,7 +25,7 @@ from geotune.report.tasks.base import Picture, Shown, TaskPage
 from geotune.report.tasks.registry import PAGES
 from geotune.training.evaluate import predict_windows
 from geotune.training.run_dir import RunDir
-from geotune.training.window_metrics import WindowParts
+from geotune.training.window_metrics import WindowMetrics
 from geotune.types import Sample
 from geotune.utils.colors import Color, palette
 
@@ -55,7 +55,7 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
         return None
     best = max(others, key=lambda line: sign * line.figures[metric].mean)
     runs = [folder / RUNS / line.runs[0] for line in (done[table.reference], best)]
-    found = [WindowParts.load(run / "test_windows.npz") for run in runs]
+    found = [WindowMetrics.load(run / "test_windows.npz") for run in runs]
     if found[0].names != found[1].names:
         return None
     chosen = _chosen(found[1].scores - found[0].scores)
@@ -81,7 +81,7 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
                     for n, each in zip(names, (mine, theirs), strict=True)
                 }
         caption = f"{names[0]}: {said}; {names[1]}: {said_too}"
-        examples.append(Example(windows.sample_name(index), caption, pictures))
+        examples.append(Example(windows.name(index), caption, pictures))
     classes = (
         load_adapter_config(runs[0]).sections["task"].get("classes", []) if page.legend else []
     )
@@ -95,7 +95,7 @@ def _own_file(backbone: str) -> str | None:
 
 
 def _predicted(
-    built: BuiltModel, windows: GridWindowDataset, chosen: list[int], parts: WindowParts
+    built: BuiltModel, windows: GridWindowDataset, chosen: list[int], parts: WindowMetrics
 ) -> list[tuple[Sample, Tensor, float]]:
     predicted = predict_windows(
         built.model, built.task, windows, chosen, device=torch.device("cpu")

@@ -11,7 +11,7 @@ from typing import Any
 from geotune.bench.grid import RunSpec
 from geotune.bench.local_executor import JobResult
 from geotune.bench.suite import label_of
-from geotune.training.run_dir import RunDir, finite
+from geotune.training.run_dir import RunDir, nan_to_none
 from geotune.utils.atomic import write_atomically
 
 Row = dict[str, Any]
@@ -113,7 +113,7 @@ def _cost(folder: RunDir, outcome: JobResult) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows, whole or not at all; numbers that are not finite become null."""
-    lines = [json.dumps(finite(row), ensure_ascii=False, default=str) for row in rows]
+    lines = [json.dumps(nan_to_none(row), ensure_ascii=False, default=str) for row in rows]
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 

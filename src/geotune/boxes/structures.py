@@ -11,6 +11,9 @@ from torch import Tensor
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED, POINT
 from geotune.errors import GeotuneError
 
+Targets = Sequence[Mapping[str, Tensor]]
+"""Detection targets, for each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
+
 
 @dataclass(frozen=True)
 class GroundTruthObjects:

@@ -35,7 +35,7 @@ def counting(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
     """A progress bar; yields a function that receives finished and total items."""
     from geotune.utils import progress
 
-    return progress.counting(err(), what)
+    return progress.count_progress(err(), what)
 
 
 def escape(text: str) -> str:

@@ -61,28 +61,29 @@ def _show_plan(plan: Plan) -> None:
 
     from geotune.api.budget_search import as_overrides
     from geotune.memory.estimate import CUDA_CONTEXT_BYTES, allocator_bytes
-    from geotune.memory.tracker import PARTS
+    from geotune.memory.tracker import CATEGORIES
     from geotune.report.number_format import DASH
     from geotune.report.number_format import size as _size
 
     def size(value: int) -> str:
         return _size(value) if value else DASH
 
-    by_place, prediction = plan.peak.by_place, plan.prediction
+    by_place, prediction = plan.peak.by_scope, plan.prediction
     places = list(by_place)
     table = Table(box=None, pad_edge=False)
     for column in ("", *places, "all"):
         table.add_column(column, justify="right" if column else "left")
-    for part in PARTS:
+    for part in CATEGORIES:
         sizes = [by_place[place].get(part, 0) for place in places]
         table.add_row(part.replace("_", " "), *map(size, sizes), size(sum(sizes)))
     totals = [sum(by_place[place].values()) for place in places]
     table.add_row("[bold]peak[/bold]", *map(size, totals), f"[bold]{size(plan.peak.total)}[/bold]")
     out().print(table)
     out().print(f"micro-batch: {plan.micro_batch}")
+    out().print(f"precision: {plan.precision}")
     out().print(f"on a CPU: {size(prediction.cpu.total)} in addition to the program itself")
     out().print(
-        f"on a GPU: {size(prediction.gpu_bytes)}: tensors {size(prediction.gpu.total)}, allocator "
+        f"on a GPU: {size(prediction.total_gpu_bytes)}: tensors {size(prediction.gpu.total)}, allocator "
         f"overhead {size(allocator_bytes(prediction.gpu.total))} and CUDA context "
         f"{size(CUDA_CONTEXT_BYTES)} (both assumed)"
     )

@@ -105,7 +105,7 @@ def predict(
         out().print(f"{escape(result.name)}: {first}")
         for path in others:
             out().print(f"  {path}")
-        line = f"{result.said}; {result.windows} windows in {result.seconds:.1f} s"
+        line = f"{result.summary}; {result.windows} windows in {result.seconds:.1f} s"
         out().print(f"  {escape(line)}")
         for note in result.notes:
             message(f"note: {note}")

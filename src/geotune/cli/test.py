@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from geotune.cli.console import Json, escape, out, print_json
+from geotune.cli.console import Json, escape, message, out, print_json
 from geotune.cli.metrics_table import METRICS, metrics_table, score
 
 
@@ -29,7 +29,7 @@ def test(
     """
     from geotune.api.testing import test as test_run
 
-    result = test_run(run, weights=weights, backbone=backbone)
+    result = test_run(run, weights=weights, backbone=backbone, on_message=message)
     if as_json:
         print_json({"run": str(run), **result})
         return

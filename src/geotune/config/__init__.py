@@ -5,8 +5,8 @@ feeds (`build.py` turns sections into objects). Nothing heavy is imported here.
 """
 
 from geotune.config.base import OptionsModel
-from geotune.config.data_options import Data
-from geotune.config.decoder_options import Decoder
+from geotune.config.data_options import DataSection
+from geotune.config.decoder_options import DecoderSection
 from geotune.config.loader import (
     apply_override,
     dump_recipe,
@@ -15,23 +15,23 @@ from geotune.config.loader import (
     parse_sections,
 )
 from geotune.config.method_options import MethodSection
-from geotune.config.schema import Backbone, ModelSections, Recipe
-from geotune.config.sizes import parse_size
-from geotune.config.split_options import Split
-from geotune.config.task_options import Task
-from geotune.config.train_options import Train
+from geotune.config.schema import BackboneOptions, ModelSections, Recipe
+from geotune.config.split_options import SplitSection
+from geotune.config.task_options import TaskSection
+from geotune.config.train_options import TrainOptions
+from geotune.config.units import parse_size
 
 __all__ = [
-    "Backbone",
-    "Data",
-    "Decoder",
+    "BackboneOptions",
+    "DataSection",
+    "DecoderSection",
     "MethodSection",
     "ModelSections",
     "OptionsModel",
     "Recipe",
-    "Split",
-    "Task",
-    "Train",
+    "SplitSection",
+    "TaskSection",
+    "TrainOptions",
     "apply_override",
     "dump_recipe",
     "load_recipe",

@@ -1,4 +1,4 @@
-"""Sections of the data."""
+"""Options of the data: the recipe's `data` section."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PositiveFloat,
@@ -14,247 +15,283 @@ from pydantic import (
     model_validator,
 )
 
-from geotune.config.base import OptionsModel, Share
-from geotune.config.split_options import OwnSplit, PublishedSplit, RandomSplit, Split
-from geotune.config.units import Resolution, Width
+from geotune.config.base import OptionsModel, Share, invalid
+from geotune.config.split_options import (
+    OwnSplitSection,
+    PublishedSplitOptions,
+    RandomSplitOptions,
+    SplitSection,
+)
+from geotune.config.units import PositiveLength, Resolution
+from geotune.registry import ANNOTATION_FORMATS
 
-Visible = Annotated[
+MinVisibility = Annotated[
     float,
     Field(
         ge=0.5,
         le=1,
-        description="least share of an object's area by which it counts in a window; in windows "
-        "that show less it is neither to be found nor wrong to find",
+        description="minimum visible fraction of an object's area; in windows that show less of it, "
+        "the object is ignored in training and evaluation",
     ),
 ]
 
 
-class Augment(OptionsModel):
-    """How training windows vary: what is in them keeps its place in image and labels alike."""
+def _known_format(name: str) -> str:
+    if name != "auto" and name not in ANNOTATION_FORMATS:
+        known = ", ".join(["auto", *ANNOTATION_FORMATS])
+        raise invalid("data.format", f"found {name!r}, expected one of {known}")
+    return name
 
-    flips: bool = Field(True, description="flips and quarter turns: each of the eight ways")
+
+class AugmentOptions(OptionsModel):
+    """Augmentation of training windows; geometric changes apply to image and labels alike."""
+
+    flips: bool = Field(True, description="flips and quarter turns: all eight orientations")
     rotate: float = Field(
-        0.0, ge=0, le=180, description="turned by up to so many degrees, either way"
+        0.0, ge=0, le=180, description="maximum angle of rotation, in degrees, both directions"
     )
     scale: tuple[PositiveFloat, PositiveFloat] = Field(
-        (1.0, 1.0), description="least and greatest factor by which things appear larger"
+        (1.0, 1.0), description="minimum and maximum magnification, within 0.25 to 4"
     )
     band_dropout: float = Field(
-        0.0, ge=0, lt=1, description="probability that a band is left out; one always stays"
+        0.0, ge=0, lt=1, description="probability that a band is dropped; one band always remains"
     )
     band_brightness: Share = Field(
-        0.0, description="as data.brightness, but drawn for each band by itself"
+        0.0, description="as data.brightness, but drawn independently for each band"
     )
 
     @field_validator("scale")
     @classmethod
     def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        least, most = scale
-        if not 0.25 <= least <= most <= 4:
-            raise ValueError(
-                f"data.augment.scale: found {least:g} and {most:g}, expected the least and the "
-                "greatest factor, from 0.25 to 4, such as [0.8, 1.25]"
+        low, high = scale
+        if not 0.25 <= low <= high <= 4:
+            raise invalid(
+                "data.augment.scale",
+                f"found {low:g} and {high:g}, expected minimum and maximum within 0.25 to 4, such "
+                "as [0.8, 1.25]",
             )
         return scale
 
+    @property
+    def resamples(self) -> bool:
+        """Whether windows are rotated or scaled, so that pixels are interpolated."""
+        return self.rotate > 0 or self.scale != (1.0, 1.0)
 
-def _section(value: object) -> object:
+    @property
+    def infinite(self) -> bool:
+        """Whether a window has more variants than its eight orientations."""
+        return self.resamples or self.band_dropout > 0 or self.band_brightness > 0
+
+
+def _augment_section(value: object) -> object:
     if isinstance(value, bool):
         return {"flips": value}
-    if not isinstance(value, dict | Augment):
-        raise ValueError(
-            f"data.augment: found {value!r}, expected true, false or keys such as flips and rotate"
+    if not isinstance(value, dict | AugmentOptions):
+        raise invalid(
+            "data.augment", f"found {value!r}, expected true, false or keys such as flips, rotate"
         )
     return value
 
 
-class Quality(OptionsModel):
-    """Masks of clouds or of quality, a file for each scene."""
+class QualityOptions(OptionsModel):
+    """Cloud or quality masks, one file per scene."""
 
-    pattern: str = Field(description="the mask's file, with `{stem}` for the scene's name")
-    values: list[int] = Field(default_factory=list, description="values that flag a pixel")
-    bits: list[Annotated[int, Field(ge=0, le=31)]] = Field(
-        default_factory=list, description="bits that flag a pixel where one is set, from 0"
+    pattern: str = Field(description="mask file, with `{stem}` for the scene's name")
+    values: list[int] = Field(
+        default_factory=list,
+        description="mask values that flag a pixel, such as 3, 8, 9 and 10 of Sentinel-2's SCL",
     )
-    band: PositiveInt = Field(1, description="of the mask's file")
+    bits: list[Annotated[int, Field(ge=0, le=31)]] = Field(
+        default_factory=list,
+        description="bits, counted from 0, any of which flags a pixel, such as 3 (cloud) and "
+        "4 (shadow) of Landsat's QA_PIXEL",
+    )
+    band: PositiveInt = Field(1, description="band of the mask file, from 1")
     mask_image: bool = Field(
-        False, description="flagged pixels have no data in the image either, beside no label"
+        False, description="also set flagged pixels of the image to nodata, not only the labels"
     )
 
     @model_validator(mode="after")
-    def _flags(self) -> Quality:
+    def _has_flags(self) -> QualityOptions:
         if not self.values and not self.bits:
-            raise ValueError(
-                "data.quality: has neither values nor bits; say which flag a pixel, such as "
-                "values: [3, 8, 9, 10] of Sentinel-2's scene classification"
+            raise invalid(
+                "data.quality",
+                "found neither values nor bits; say which of them flag a pixel, such as values: "
+                "[3, 8, 9, 10] of Sentinel-2's scene classification",
             )
         return self
 
 
-class _Windows(OptionsModel):
-    """What every kind of data has."""
+class DataOptions(OptionsModel):
+    """Options that every kind of data has."""
 
     samples: PositiveInt | None = Field(
-        None,
-        description="training windows an epoch; by default what covers the training scenes once",
+        None, description="training windows per epoch; by default what covers all training scenes"
     )
     fraction: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="share of the training scenes or images that is used, drawn by train.seed; "
-        "what a smaller share draws is in every larger one",
+        description="fraction of the training scenes or images to use, drawn by train.seed; larger "
+        "fractions contain the smaller ones",
     )
     rare_class_fraction: Share = Field(
         0.5,
-        description="share of training windows drawn around a pixel of a rare class, or an object",
+        description="fraction of training windows centred on a pixel of a rare class, or an object",
     )
-    augment: Annotated[Augment, BeforeValidator(_section)] = Field(
-        default_factory=Augment,
-        description="how training windows vary; true or false: flips and quarter turns, or nothing",
+    augment: Annotated[AugmentOptions, BeforeValidator(_augment_section)] = Field(
+        default_factory=AugmentOptions,
+        description="augmentation of training windows; true: flips and quarter turns, false: none",
     )
     brightness: Share = Field(
-        0.2, description="how much the light of training windows varies: gain and offset; 0: none"
+        0.2, description="standard deviation of random gain and offset in training; 0: none"
     )
-    normalize: Literal["auto", "backbone", "data"] = "auto"
+    normalize: Literal["auto", "backbone", "data"] = Field(
+        "auto",
+        description="statistics of the backbone's pretraining, or of the training data; auto: the "
+        "backbone's, unless the data are in other units",
+    )
 
 
-class _OwnFiles(_Windows):
-    """What files of one's own do not always say."""
+class OwnDataOptions(DataOptions):
+    """What files of one's own may not state."""
 
     bands: list[str] | dict[str, list[str]] | None = Field(
         None,
-        description="names of the files' bands in file order, where the files do not say; by "
-        "modality where data.scenes is",
+        description="band names in file order, if the files do not name them; by modality if "
+        "data.scenes is",
     )
-    nodata: float | None = Field(None, description="where the files do not say")
+    nodata: float | None = Field(None, description="nodata value, if the files do not declare it")
     resolution: Resolution | None = Field(
         None,
-        description="metres a pixel, such as 10 m, to which images are brought, labels with them; "
-        "also unites files of one scene that have different ones",
+        description="metres per pixel, such as 10 m, to which images and labels are resampled; "
+        "also combines files of one scene with different resolutions",
     )
-    quality: Quality | None = Field(
-        None, description="masks of clouds or of quality: what they flag is not learnt from"
+    quality: QualityOptions | None = Field(
+        None, description="cloud or quality masks; flagged pixels are ignored in training"
     )
 
 
-class _Labelled(_OwnFiles):
-    """What data with labels inside the image has."""
+class LabelledDataOptions(OwnDataOptions):
+    """Data with labels inside the image."""
 
-    window: PositiveInt = 128
+    window: PositiveInt = Field(128, description="side of the windows, in pixels")
     class_values: dict[str, int | str | list[int | str]] | None = Field(
         None,
-        description="class name to its value in the labels, or several: numbers, colours as "
-        "0xRRGGBB, or text in vector files; by default the class's index",
+        description="value or values of each class in the labels: numbers, colours as 0xRRGGBB, or "
+        "text in vector files; by default the class's index",
     )
     class_field: str | None = Field(
         None,
-        description="attribute of vector labels that holds the class; empty: every polygon is of "
-        "the second class, every object of the one class",
+        description="attribute of vector labels with the class; empty: every polygon has the "
+        "second class, every object the only class",
     )
     ignore_values: list[int] = Field(
-        default_factory=lambda: [255], description="values of raster labels that are not counted"
+        default_factory=lambda: [255], description="values of raster labels that are ignored"
     )
     unlabelled: Literal["background", "ignore"] | None = Field(
         None,
-        description="pixels outside vector labels: the first class, or not counted; by default the "
-        "first class where it is called background",
+        description="pixels outside vector labels: the first class, or ignored; by default the "
+        "first class if it is called background",
     )
-    label_band: PositiveInt = Field(1, description="of rasters with values to regress: which band")
-    sigma: Width = Field(
+    label_band: PositiveInt = Field(1, description="band of label rasters for regression, from 1")
+    sigma: PositiveLength = Field(
         "3 px",
-        description="standard deviation of an object's place in a density map, in pixels or metres",
+        description="standard deviation of the Gaussian of an object in density maps, in pixels or "
+        "metres",
     )
     points: Literal["pixels", "coordinates"] = Field(
         "pixels",
-        description="what x and y of a CSV of objects are; coordinates: in the scene's CRS",
+        description="meaning of x and y in a CSV of objects; coordinates: in the scene's CRS",
     )
 
 
-class Scenes(_Labelled):
-    """Whole scenes with raster or vector labels, cut into windows."""
+class ScenesOptions(LabelledDataOptions):
+    """Scenes with raster or vector labels, cut into windows."""
 
     kind: Literal["scenes"] = "scenes"
     scenes: str | list[str] | dict[str, str] = Field(
-        description="files or patterns; `{band}` where each band has a file, `{date}` where each "
-        "date has, `{scene}` where the scene's name stands in the path; by modality for several; "
-        "or a list of scenes: CSV, GeoParquet, STAC"
+        description="files or patterns; `{band}` if each band has a file, `{date}` if each date "
+        "has, `{scene}` for the scene's name in the path; by modality for several; or a table of "
+        "scenes: CSV, GeoParquet, STAC"
     )
     labels: str | None = Field(
         None,
-        description="pattern of the label file, with `{stem}` for the scene's name; a list of "
-        "scenes may say it",
+        description="pattern of the label files, with `{stem}` for the scene's name; not needed if "
+        "a table of scenes lists them",
     )
-    format: Literal["auto", "coco", "dota", "fair1m", "nwpu", "points", "vector", "voc", "yolo"] = (
-        Field("auto", description="of labels of objects; by default what their contents say")
+    format: Annotated[str, AfterValidator(_known_format)] = Field(
+        "auto", description="format of object labels; auto: detected from their contents"
     )
     missing_labels: Literal["refuse", "empty"] = Field(
-        "refuse", description="scenes without a file of objects: refused, or without any object"
+        "refuse", description="scenes without object labels: an error, or scenes without objects"
     )
-    min_visibility: Visible = 0.5
-    point_size: Width | None = Field(
-        None,
-        description="side of the boxes around objects that are labelled as points: 6 m, 10 px",
+    min_visibility: MinVisibility = 0.5
+    point_size: PositiveLength | None = Field(
+        None, description="side of the boxes around objects labelled as points: 6 m, 10 px"
     )
     other_classes: Literal["refuse", "leave_out"] = Field(
-        "refuse", description="objects of classes that task.classes does not name"
+        "refuse", description="objects of classes that are not in task.classes"
     )
-    split: Split
+    split: SplitSection
 
 
-class Chips(_Labelled):
+class ChipsOptions(LabelledDataOptions):
     """A folder of images and a folder of masks, matched by stem."""
 
     kind: Literal["chips"] = "chips"
     images: Path
     masks: Path
-    image_suffix: str = Field("", description="what the image's stem has and the mask's lacks")
-    mask_suffix: str = Field("", description="what the mask's stem has and the image's lacks")
-    split: Split
+    image_suffix: str = Field("", description="end of the image's stem that the mask's lacks")
+    mask_suffix: str = Field("", description="end of the mask's stem that the image's lacks")
+    split: SplitSection
 
 
-class Synthetic(_Labelled):
-    """Scenes that geotune makes itself, with water, woods, fields, towns, clouds and shadows."""
+class SyntheticOptions(LabelledDataOptions):
+    """Generated scenes with water, forest, fields, towns, clouds and shadows."""
 
     kind: Literal["synthetic"] = "synthetic"
-    folder: Path = Path("synthetic")
-    count: PositiveInt = 4
-    size: int = Field(512, ge=64)
+    folder: Path = Field(Path("synthetic"), description="folder to write the scenes to")
+    count: PositiveInt = Field(4, description="number of scenes")
+    size: int = Field(512, ge=64, description="side of a scene, in pixels")
     seed: int = Field(0, ge=0)
-    split: Split = Field(default_factory=lambda: RandomSplit(val=0.25, test=0.25))
+    split: SplitSection = Field(default_factory=lambda: RandomSplitOptions(val=0.25, test=0.25))
 
 
-class Images(_OwnFiles):
-    """Images with a label each: a folder a class, or a CSV."""
+class ImagesOptions(OwnDataOptions):
+    """Images with one label each: a folder per class, or a CSV."""
 
     kind: Literal["images"] = "images"
-    images: Path = Field(
-        description="folder with a folder for each class, or where CSV paths start"
-    )
+    images: Path = Field(description="folder with one folder per class, or base of the CSV's paths")
     labels: Path | None = Field(
-        None, description="CSV with path, one of label, labels (a;b) and value, and perhaps split"
+        None,
+        description="CSV with a column path, one of label, labels (a;b) and value, optionally split",
     )
     window: PositiveInt | None = Field(
-        None, description="side that every image is padded to; by default the largest image's"
+        None, description="side to which images are padded; by default that of the largest image"
     )
-    split: Split
+    split: SplitSection
 
 
-class Named(_Windows):
-    """A data set that others publish, by its name; `geotune list datasets` shows them.
-
-    Its bands, classes, values and files are known (`geotune.datasets`).
-    """
+class NamedOptions(DataOptions):
+    """A published data set; bands, classes and files are known. See `geotune list datasets`."""
 
     kind: Literal["named"] = "named"
     name: str
-    root: Path = Field(description="folder in which its files were unpacked; nothing is fetched")
-    window: PositiveInt | None = Field(None, description="by default the data set's own")
-    ignore_values: list[int] = Field(
-        default_factory=list, description="of masks: further values that are not counted"
+    root: Path = Field(description="folder with the unpacked files; nothing is downloaded")
+    window: PositiveInt | None = Field(
+        None, description="side of the windows; by default the data set's own"
     )
-    min_visibility: Visible = 0.5
-    split: Annotated[PublishedSplit | OwnSplit, Field(discriminator="kind")] = PublishedSplit()
+    ignore_values: list[int] = Field(
+        default_factory=list, description="further mask values that are ignored"
+    )
+    min_visibility: MinVisibility = 0.5
+    split: Annotated[PublishedSplitOptions | OwnSplitSection, Field(discriminator="kind")] = (
+        PublishedSplitOptions()
+    )
 
 
-Data = Annotated[Scenes | Chips | Synthetic | Images | Named, Field(discriminator="kind")]
+DataSection = Annotated[
+    ScenesOptions | ChipsOptions | SyntheticOptions | ImagesOptions | NamedOptions,
+    Field(discriminator="kind"),
+]

@@ -1,71 +1,159 @@
-"""Sections of the decoders."""
+"""Options of the decoders and detectors: the recipe's `decoder` section and the constructors."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from geotune.config.base import OptionsModel, Share
-from geotune.config.detector_options import FasterRcnn, Fcos, OrientedRcnn, Retinanet, RotatedFcos
+from geotune.config.base import OptionsModel, Registered, Share
 from geotune.config.task_options import Level
+from geotune.registry import DECODERS
 
 
-class Linear(OptionsModel):
-    """One 1x1 convolution on the maps that the encoder hands on."""
+class DecoderOptions(OptionsModel):
+    """Options that every decoder has.
+
+    Attributes:
+        level: what the decoder predicts for: every pixel, every object, or the image.
+    """
 
     level: ClassVar[Level] = "pixel"
+
+    kind: str = ""
+
+
+class LinearOptions(DecoderOptions):
+    """A 1x1 convolution on the feature maps."""
+
     kind: Literal["linear"] = "linear"
-    levels: Literal["all", "last"] = "all"
-
-
-class Fcn(OptionsModel):
-    """A few convolutions on the maps, brought to the finest of them."""
-
-    level: ClassVar[Level] = "pixel"
-    kind: Literal["fcn"] = "fcn"
-    channels: PositiveInt = 128
-    depth: PositiveInt = 2
-
-
-class Unet(OptionsModel):
-    """UNet's decoder: from coarse to fine, with skips."""
-
-    level: ClassVar[Level] = "pixel"
-    kind: Literal["unet"] = "unet"
-    channels: list[PositiveInt] = Field(
-        default=[256, 128, 64, 32, 16], min_length=1, description="widths, coarse to fine"
+    levels: Literal["all", "last"] = Field(
+        "all", description="feature maps to read: all, or the backbone's last"
     )
 
 
-class Upernet(OptionsModel):
-    """UPerNet's decoder: pyramid pooling and a feature pyramid."""
+class FcnOptions(DecoderOptions):
+    """A few convolutions at the finest resolution."""
 
-    level: ClassVar[Level] = "pixel"
+    kind: Literal["fcn"] = "fcn"
+    channels: PositiveInt = Field(128, description="channels of the hidden convolutions")
+    depth: PositiveInt = Field(2, description="number of hidden 3x3 convolutions")
+
+
+class UnetOptions(DecoderOptions):
+    """UNet decoder: from coarse to fine, with skip connections."""
+
+    kind: Literal["unet"] = "unet"
+    channels: list[PositiveInt] = Field(
+        default=[256, 128, 64, 32, 16],
+        min_length=1,
+        description="channels of the blocks, coarse to fine; the last one repeats if needed",
+    )
+
+
+class UpernetOptions(DecoderOptions):
+    """UPerNet decoder: pyramid pooling and a feature pyramid."""
+
     kind: Literal["upernet"] = "upernet"
-    channels: PositiveInt = 128
+    channels: PositiveInt = Field(128, description="channels of the convolutions")
 
 
-class GlobalPool(OptionsModel):
-    """One answer an image: maps averaged over the image, then a linear layer."""
+class GlobalPoolOptions(DecoderOptions):
+    """Global pooling and a linear layer, for predictions per image."""
 
     level: ClassVar[Level] = "image"
+
     kind: Literal["global_pool"] = "global_pool"
-    pool: Literal["mean", "attention"] = "mean"
-    levels: Literal["last", "all"] = "last"
-    dropout: Share = 0.0
+    pool: Literal["mean", "attention"] = Field("mean", description="how positions are pooled")
+    levels: Literal["last", "all"] = Field(
+        "last", description="feature maps to read: the encoder's last, or all but the stem's"
+    )
+    dropout: Share = Field(0.0, description="dropout probability before the linear layer")
 
 
-Decoder = Annotated[
-    Linear
-    | Fcn
-    | Unet
-    | Upernet
-    | GlobalPool
-    | FasterRcnn
-    | Retinanet
-    | Fcos
-    | RotatedFcos
-    | OrientedRcnn,
-    Field(discriminator="kind"),
-]
+class DetectorOptions(DecoderOptions):
+    """Options that every detector has.
+
+    Attributes:
+        oriented: whether it predicts oriented boxes.
+    """
+
+    level: ClassVar[Level] = "object"
+    oriented: ClassVar[bool] = False
+
+    channels: PositiveInt = Field(256, description="channels of every pyramid level")
+    min_stride: PositiveFloat = Field(
+        4.0, description="stride of the finest level in pixels; objects should be larger"
+    )
+    num_levels: PositiveInt = Field(5, description="minimum number of pyramid levels")
+    score_threshold: Share = Field(0.05, description="minimum score of a detection")
+    nms_threshold: Share = Field(
+        0.5, description="IoU with a better box of the same class above which a box is suppressed"
+    )
+    max_detections: PositiveInt = Field(1000, description="detections per window")
+
+
+class AnchorDetectorOptions(DetectorOptions):
+    """Options of detectors with anchors."""
+
+    anchor_size: PositiveFloat = Field(
+        4.0, description="side of the smallest anchors of a level, in strides"
+    )
+
+
+class FasterRcnnOptions(AnchorDetectorOptions):
+    """Faster R-CNN: horizontal boxes, two stages."""
+
+    kind: Literal["faster_rcnn"] = "faster_rcnn"
+    hidden: PositiveInt = Field(1024, description="hidden channels of the second stage")
+
+
+class RetinanetOptions(AnchorDetectorOptions):
+    """RetinaNet: horizontal boxes, one stage, with anchors."""
+
+    kind: Literal["retinanet"] = "retinanet"
+
+
+class FcosOptions(DetectorOptions):
+    """FCOS: horizontal boxes, one stage, without anchors."""
+
+    kind: Literal["fcos"] = "fcos"
+    depth: PositiveInt = Field(4, description="hidden convolutions of each branch")
+    nms_threshold: Share = 0.6
+
+
+class RotatedFcosOptions(DetectorOptions):
+    """FCOS for oriented boxes: one stage, without anchors."""
+
+    oriented: ClassVar[bool] = True
+
+    kind: Literal["rotated_fcos"] = "rotated_fcos"
+    depth: PositiveInt = Field(4, description="hidden convolutions of each branch")
+    nms_threshold: Share = 0.1
+
+
+class OrientedRcnnOptions(AnchorDetectorOptions):
+    """Oriented R-CNN: oriented boxes, two stages."""
+
+    oriented: ClassVar[bool] = True
+
+    kind: Literal["oriented_rcnn"] = "oriented_rcnn"
+    hidden: PositiveInt = Field(1024, description="hidden channels of the second stage")
+    nms_threshold: Share = 0.1
+
+
+if TYPE_CHECKING:
+    DecoderSection = (
+        LinearOptions
+        | FcnOptions
+        | UnetOptions
+        | UpernetOptions
+        | GlobalPoolOptions
+        | FasterRcnnOptions
+        | RetinanetOptions
+        | FcosOptions
+        | RotatedFcosOptions
+        | OrientedRcnnOptions
+    )
+else:
+    DecoderSection = Annotated[DecoderOptions, Registered(DECODERS)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geotune.config.task_options import Detect, Task
-from geotune.datasets.registry import get_dataset_info
+from geotune.config.task_options import DetectOptions, TaskSection
+from geotune.datasets.registry import named_dataset
 
 
 def with_named(values: Any) -> Any:
@@ -21,7 +21,7 @@ def with_named(values: Any) -> Any:
         return values
     if data.get("kind") != "named" or "name" not in data:
         return values
-    about = get_dataset_info(str(data["name"]))
+    about = named_dataset(str(data["name"]))
     if task.get("kind") != about.task:
         raise ValueError(
             f"task.kind: data.name {about.name} is labelled for {about.task}, found "
@@ -32,19 +32,19 @@ def with_named(values: Any) -> Any:
     return {**values, "data": {**data, "window": window}, "task": {**known, **task}}
 
 
-def fits_named(name: str, task: Task) -> None:
+def fits_named(name: str, task: TaskSection) -> None:
     """Raise `ValueError` where a task's classes or boxes are not the data set's."""
-    about = get_dataset_info(name)
+    about = named_dataset(name)
     classes = getattr(task, "classes", [])
     unknown = [c for c in classes if c not in about.classes]
     absent = [c for c in about.classes if c not in classes]
-    if unknown or (absent and not isinstance(task, Detect)):
+    if unknown or (absent and not isinstance(task, DetectOptions)):
         fault = f"has no {', '.join(unknown)}" if unknown else f"also has {', '.join(absent)}"
         raise ValueError(
             f"task.classes: data.name {name} {fault}; leave task.classes out, or name "
             f"{', '.join(about.classes)}"
         )
-    if isinstance(task, Detect) and task.boxes not in (
+    if isinstance(task, DetectOptions) and task.boxes not in (
         "horizontal",
         *["oriented"] * about.oriented,
     ):

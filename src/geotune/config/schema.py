@@ -8,13 +8,12 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.config.base import OptionsModel
-from geotune.config.data_options import Data, Named
-from geotune.config.decoder_options import Decoder
-from geotune.config.detector_options import Detector
+from geotune.config.data_options import DataSection, NamedOptions
+from geotune.config.decoder_options import DecoderSection, DetectorOptions
 from geotune.config.method_options import MethodSection
 from geotune.config.published_defaults import fits_named, with_named
-from geotune.config.task_options import Detect, Task
-from geotune.config.train_options import Train
+from geotune.config.task_options import DetectOptions, TaskSection
+from geotune.config.train_options import TrainOptions
 
 DATA_OF = {
     "segment": ("scenes", "chips", "synthetic"),
@@ -48,7 +47,7 @@ DECODERS_OF = {
 """Kinds of decoders that give an answer for each."""
 
 
-class Backbone(OptionsModel):
+class BackboneOptions(OptionsModel):
     """Which pretrained encoder, with which weights and bands."""
 
     name: str
@@ -82,10 +81,10 @@ class Backbone(OptionsModel):
 class ModelSections(OptionsModel):
     """What describes a model without its data and training."""
 
-    backbone: Backbone
+    backbone: BackboneOptions
     method: MethodSection
-    decoder: Decoder
-    task: Task
+    decoder: DecoderSection
+    task: TaskSection
 
     @model_validator(mode="after")
     def _decoder_fits(self) -> ModelSections:
@@ -95,7 +94,7 @@ class ModelSections(OptionsModel):
                 f"but task.kind {self.task.kind} asks for one for each {self.task.level}; "
                 f"use decoder.kind={DECODERS_OF[self.task.level]}"
             )
-        if isinstance(self.task, Detect) and isinstance(self.decoder, Detector):
+        if isinstance(self.task, DetectOptions) and isinstance(self.decoder, DetectorOptions):
             oriented = self.task.boxes == "oriented"
             if self.decoder.oriented != oriented:
                 kinds = "rotated_fcos or oriented_rcnn" if oriented else "faster_rcnn or fcos"
@@ -110,8 +109,13 @@ class ModelSections(OptionsModel):
 class Recipe(ModelSections):
     """The whole recipe."""
 
-    data: Data
-    train: Train = Train()
+    data: DataSection
+    train: TrainOptions = TrainOptions()
+
+    def with_precision(self, precision: str) -> Recipe:
+        """The recipe with another `train.precision`."""
+        train = self.train.model_copy(update={"precision": precision})
+        return self.model_copy(update={"train": train})
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +144,7 @@ class Recipe(ModelSections):
                 "data.kind chips has masks, not objects: use data.kind=scenes, which takes folders "
                 "of images too (scenes: images/*.png, labels: labels/{stem}.txt)"
             )
-        if isinstance(self.data, Named):
+        if isinstance(self.data, NamedOptions):
             fits_named(self.data.name, self.task)
             return self
         kinds = ("images",) if self.task.level == "image" else DATA_OF[self.task.kind]

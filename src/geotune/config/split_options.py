@@ -1,4 +1,4 @@
-"""Sections of the ways to split data into parts."""
+"""Options of the splits: the recipe's `data.split` section and the splitters' arguments."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from geotune.config.base import OptionsModel, Share
-from geotune.config.units import width
+from geotune.config.base import OptionsModel, Share, invalid
+from geotune.config.units import Length, PositiveLength
 
 
-class _Split(OptionsModel):
-    """What every split has."""
+class SplitOptions(OptionsModel):
+    """Options that every split has."""
 
     allow_overlap: bool = Field(
-        False, description="parts may share ground or pixels, which is an error otherwise"
+        False, description="splits may share ground or pixels; an error otherwise"
     )
 
 
-class _Grouped(_Split):
-    """Splits that know groups of scenes, by which `geotune test` tells its metrics."""
+class GroupedSplitOptions(SplitOptions):
+    """Splits by groups of scenes, for which `geotune test` also reports metrics."""
 
     by: str = Field(
         "scene",
-        description="what a group is: `scene`, a column of the table that lists the scenes, or a "
-        "regular expression whose first group is found in the scene's name",
+        description="what a group is: `scene`, a column of the table of scenes, or a regular "
+        "expression whose first group is matched in the scene's name",
     )
 
 
-class _Drawn(_Split):
-    """Shares drawn at random."""
+class DrawnSplitOptions(SplitOptions):
+    """Splits drawn at random."""
 
-    val: Share = 0.2
-    test: Share = 0.2
+    val: Share = Field(0.2, description="fraction for validation")
+    test: Share = Field(0.2, description="fraction for testing")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _leaves_training_data(self) -> Self:
         if self.val + self.test >= 1:
-            raise ValueError(
-                f"data.split: val {self.val} and test {self.test} leave nothing to train on"
+            raise invalid(
+                "data.split", f"val {self.val} and test {self.test} leave nothing to train on"
             )
         return self
 
 
-class ListSplit(_Grouped):
-    """Scenes or chips of each part by name."""
+class ListSplitOptions(GroupedSplitOptions):
+    """Scenes or chips of each split by name."""
 
     kind: Literal["list"] = "list"
     train: list[str] | Path
@@ -55,84 +55,88 @@ class ListSplit(_Grouped):
     test: list[str] | Path = Field(default_factory=list)
 
 
-class RandomSplit(_Drawn, _Grouped):
-    """Whole scenes or chips, or with `by` whole groups, drawn at random into the parts."""
+class RandomSplitOptions(DrawnSplitOptions, GroupedSplitOptions):
+    """Scenes or chips, or with `by` whole groups, drawn at random."""
 
     kind: Literal["random"] = "random"
 
 
-class GroupSplit(_Grouped):
-    """Groups held out by name; what is not named trains."""
+class GroupSplitOptions(GroupedSplitOptions):
+    """Named groups for validation and testing; all others train."""
 
     kind: Literal["group"] = "group"
     val: list[str]
     test: list[str] = Field(default_factory=list)
 
 
-class FoldSplit(_Grouped):
-    """One fold of groups tests, the next one validates, the others train."""
+class FoldSplitOptions(GroupedSplitOptions):
+    """Cross-validation: one fold tests, the next one validates, the others train."""
 
     kind: Literal["folds"] = "folds"
     fold: PositiveInt | str = Field(
-        description="which fold tests: its number from 1 on, or a group in it"
+        description="fold for testing: its number, from 1, or a group in it"
     )
     folds: int | None = Field(
-        None, ge=2, description="into how many the groups are put; by default each group is one"
+        None, ge=2, description="number of folds; by default each group is a fold"
     )
     val: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="in place of the next fold this share of the scenes that are left validates",
+        description="fraction of the remaining scenes for validation, instead of the next fold",
     )
-    seed: int = Field(0, ge=0, description="of that draw")
+    seed: int = Field(0, ge=0, description="of the assignment to folds")
 
 
-class BlockSplit(_Drawn):
-    """Blocks of ground drawn at random into the parts, with a buffer between them."""
+class BlockSplitOptions(DrawnSplitOptions):
+    """Spatial blocks drawn at random, with a buffer between the splits."""
 
     kind: Literal["blocks"] = "blocks"
-    side: Annotated[str, width("data.split")] = Field(
-        description="of a block, such as 2000 m or 512 px"
-    )
-    buffer: Annotated[str, width("data.split", zero=True)] = Field(
-        "0 m", description="least distance between windows of two blocks"
-    )
+    side: PositiveLength = Field(description="side of a block, such as 2000 m or 512 px")
+    buffer: Length = Field("0 m", description="minimum distance between windows of two blocks")
 
 
-class DateSplit(_Split):
-    """The past trains, the future tests."""
+class DateSplitOptions(SplitOptions):
+    """Temporal split: train on earlier dates, test on later ones."""
 
     kind: Literal["date"] = "date"
-    val: date = Field(description="from this day on scenes validate; those before it train")
-    test: date | None = Field(None, description="from this day on they test")
+    val: date = Field(description="first day of validation; earlier scenes train")
+    test: date | None = Field(None, description="first day of testing")
     by: str | None = Field(
         None,
         description="a column, or a regular expression whose first group is the date in the "
-        "scene's name; by default what the files say",
+        "scene's name; by default the date in the files",
     )
 
     @model_validator(mode="after")
-    def _in_order(self) -> DateSplit:
+    def _in_order(self) -> DateSplitOptions:
         if self.test is not None and self.test <= self.val:
-            raise ValueError(
-                f"data.split.test: found {self.test}, expected a day after val ({self.val})"
+            raise invalid(
+                "data.split.test", f"found {self.test}, expected a day after val ({self.val})"
             )
         return self
 
 
-class ColumnSplit(_Grouped):
-    """Each image in the part that the labels' column `split` names: train, val or test."""
+class ColumnSplitOptions(GroupedSplitOptions):
+    """The label table's column `split` assigns each image: train, val or test."""
 
     kind: Literal["column"] = "column"
 
 
-class PublishedSplit(_Split):
-    """The parts that were published with a named data set."""
+class PublishedSplitOptions(SplitOptions):
+    """The split that was published with a named data set."""
 
     kind: Literal["published"] = "published"
-    name: str | None = Field(None, description="by default the first of the data set's")
+    name: str | None = Field(None, description="which one; by default the data set's first")
 
 
-OwnSplit = ListSplit | RandomSplit | GroupSplit | FoldSplit | BlockSplit | DateSplit | ColumnSplit
-Split = Annotated[OwnSplit, Field(discriminator="kind")]
+OwnSplitSection = (
+    ListSplitOptions
+    | RandomSplitOptions
+    | GroupSplitOptions
+    | FoldSplitOptions
+    | BlockSplitOptions
+    | DateSplitOptions
+    | ColumnSplitOptions
+)
+SplitSection = Annotated[OwnSplitSection, Field(discriminator="kind")]

@@ -1,120 +1,165 @@
-"""Sections of the tasks."""
+"""Options of the tasks: the recipe's `task` section and the constructors."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from geotune.config.base import OptionsModel
+from geotune.config.base import OptionsModel, Registered, invalid
+from geotune.registry import TASKS
 
 Level = Literal["pixel", "object", "image"]
-"""What an answer is of."""
+"""What a prediction is for."""
+
+RegressionLoss = Literal["l1", "l2", "huber"]
+LOSS_TERMS = ("ce", "dice", "focal")
 
 
-class _Classes(OptionsModel):
-    """What tasks with classes have."""
+class TaskOptions(OptionsModel):
+    """Options of a task.
 
-    classes: list[str] = Field(min_length=2)
-    class_weights: list[PositiveFloat] | None = None
+    A task has a `kind`, and a `level` that its decoder must share.
+
+    Attributes:
+        data_kinds: kinds of data with labels inside the image that the task can be trained on.
+    """
+
+    data_kinds: ClassVar[tuple[str, ...]] = ()
+
+
+class ClassesOptions(TaskOptions):
+    """Options of tasks with mutually exclusive or multiple classes."""
+
+    classes: list[str] = Field(min_length=2, description="class names, in the order of the outputs")
+    class_weights: list[PositiveFloat] | None = Field(
+        None, description="weight of each class in the loss"
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _unique(cls, classes: list[str]) -> list[str]:
+        return _unique_names(classes)
 
     @model_validator(mode="after")
-    def _classes_fit(self) -> _Classes:
-        _each_once(self.classes)
+    def _one_weight_per_class(self) -> ClassesOptions:
         if self.class_weights is not None and len(self.class_weights) != len(self.classes):
-            raise ValueError(
-                f"task.class_weights has {len(self.class_weights)} values "
-                f"for {len(self.classes)} classes"
+            raise invalid(
+                "task.class_weights",
+                f"found {len(self.class_weights)} values for {len(self.classes)} classes; give one "
+                "for each class, in the order of task.classes",
             )
         return self
 
 
-class Segment(_Classes):
-    """A class for every pixel."""
+class SegmentOptions(ClassesOptions):
+    """Semantic segmentation: a class for every pixel."""
 
     level: ClassVar[Level] = "pixel"
+    data_kinds: ClassVar[tuple[str, ...]] = ("scenes", "chips", "synthetic")
+
     kind: Literal["segment"] = "segment"
-    loss: str = Field("ce+dice", description="ce, dice, focal, or their sum: ce+dice")
+    loss: str = Field("ce+dice", description="ce, dice, focal, or a sum such as ce+dice")
 
-    @model_validator(mode="after")
-    def _fits(self) -> Segment:
-        if len(self.classes) > 255:
-            raise ValueError(f"task.classes has {len(self.classes)} classes; at most 255 fit a map")
-        parts = [part.strip() for part in self.loss.split("+")]
-        unknown = [part for part in parts if part not in ("ce", "dice", "focal")]
+    @field_validator("classes")
+    @classmethod
+    def _fits_uint8(cls, classes: list[str]) -> list[str]:
+        if len(classes) > 255:
+            raise invalid("task.classes", f"found {len(classes)} classes, expected at most 255")
+        return classes
+
+    @field_validator("loss")
+    @classmethod
+    def _known_terms(cls, loss: str) -> str:
+        unknown = [term for term in loss.split("+") if term.strip() not in LOSS_TERMS]
         if unknown:
-            raise ValueError(
-                f"task.loss names {', '.join(map(repr, unknown))}; "
-                "expected ce, dice, focal or a sum such as ce+dice"
+            raise invalid(
+                "task.loss",
+                f"found {', '.join(repr(term.strip()) for term in unknown)}, expected "
+                f"{', '.join(LOSS_TERMS)} or a sum such as ce+dice",
             )
-        return self
+        return loss
 
 
-class Classify(_Classes):
-    """A class for every image, or with `several` any number of them."""
+class ClassifyOptions(ClassesOptions):
+    """Image classification: one class per image, or several."""
 
     level: ClassVar[Level] = "image"
+
     kind: Literal["classify"] = "classify"
-    multilabel: bool = Field(False, description="an image may be of several classes, or of none")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    multilabel: bool = Field(False, description="an image can have several classes, or none")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="arXiv 1512.00567, section 7")
 
 
-class Regress(OptionsModel):
-    """A number for every pixel, or for every image."""
+class RegressOptions(TaskOptions):
+    """Regression: a value for every pixel, or for every image."""
+
+    data_kinds: ClassVar[tuple[str, ...]] = ("scenes", "chips")
 
     kind: Literal["regress"] = "regress"
-    level: Level = "pixel"
-    quantity: str = Field("value", min_length=1, description="what the number is, for people")
-    unit: str = Field("", description="in what it is measured, for people")
-    loss: Literal["l1", "l2", "huber"] = "huber"
+    level: Literal["pixel", "image"] = Field("pixel", description="what has a value")
+    quantity: str = Field("value", min_length=1, description="name of the value, for reports")
+    unit: str = Field("", description="unit of the value, for reports")
+    loss: RegressionLoss = "huber"
     mean: float | None = Field(
-        None, description="of the labels, to standardise them; by default the training part's"
+        None, description="of the labels, to standardise them; by default the training split's"
     )
     std: PositiveFloat | None = Field(
-        None, description="their standard deviation; by default the training part's"
+        None, description="standard deviation of the labels; by default the training split's"
     )
 
 
-class Density(OptionsModel):
-    """How many objects there are: a map whose sum is their number, learnt from points."""
+class DensityOptions(TaskOptions):
+    """Counting by density estimation: a map whose sum is the number of objects."""
 
     level: ClassVar[Level] = "pixel"
+    data_kinds: ClassVar[tuple[str, ...]] = ("scenes",)
+
     kind: Literal["density"] = "density"
-    objects: str = Field("objects", min_length=1, description="what is counted, for people")
-    loss: Literal["l1", "l2", "huber"] = "l2"
+    objects: str = Field("objects", min_length=1, description="what is counted, for reports")
+    loss: RegressionLoss = "l2"
     std: PositiveFloat | None = Field(
         None,
-        description="standard deviation of the density, in which the loss is measured; by default "
-        "the training part's",
+        description="standard deviation of the density, the unit of the loss; by default the "
+        "training split's",
     )
 
 
-class Detect(OptionsModel):
-    """Objects, each a box with a class."""
+class DetectOptions(TaskOptions):
+    """Object detection: horizontal boxes, oriented boxes, or points."""
 
     level: ClassVar[Level] = "object"
+    data_kinds: ClassVar[tuple[str, ...]] = ("scenes",)  # image folders too: scenes: images/*.png
+
     kind: Literal["detect"] = "detect"
-    classes: list[str] = Field(min_length=1, description="of objects; background is none of them")
+    classes: list[str] = Field(
+        min_length=1, description="classes of objects, without a background class"
+    )
     boxes: Literal["horizontal", "oriented", "points"] = Field(
         "horizontal",
-        description="points: boxes of data.point_size to learn from, places to judge by",
+        description="points: trained as boxes of data.point_size, evaluated by box centres",
     )
     match_radius_m: PositiveFloat = Field(
-        3.0, description="of points: how far from an object, in metres, what is found may lie"
+        3.0, description="points: maximum distance of a detection from its object, in metres"
     )
     pixel_m: PositiveFloat | None = Field(
-        None, description="of points: metres a pixel; by default the files'"
+        None, description="points: metres per pixel; by default read from the files"
     )
 
-    @model_validator(mode="after")
-    def _fits(self) -> Detect:
-        _each_once(self.classes)
-        return self
+    @field_validator("classes")
+    @classmethod
+    def _unique(cls, classes: list[str]) -> list[str]:
+        return _unique_names(classes)
 
 
-def _each_once(classes: list[str]) -> None:
-    if len(set(classes)) != len(classes):
-        raise ValueError(f"task.classes names a class twice: {', '.join(classes)}")
+def _unique_names(classes: list[str]) -> list[str]:
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if twice:
+        raise invalid("task.classes", f"found {', '.join(twice)} more than once")
+    return classes
 
 
-Task = Annotated[Segment | Detect | Classify | Regress | Density, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    TaskSection = SegmentOptions | DetectOptions | ClassifyOptions | RegressOptions | DensityOptions
+else:
+    TaskSection = Annotated[TaskOptions, Registered(TASKS)]

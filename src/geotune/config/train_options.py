@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from geotune.config.base import OptionsModel, Share
-from geotune.config.sizes import Size
+from geotune.config.base import OptionsModel, Share, invalid
+from geotune.config.units import Size
 
 
-class Train(OptionsModel):
+class TrainOptions(OptionsModel):
     """How long, how fast, on what."""
 
     run: Path | None = Field(None, description="run folder; by default runs/<recipe's name>")
@@ -40,7 +40,11 @@ class Train(OptionsModel):
         description="most memory that training may take, such as 8GB; what `geotune plan` proposes "
         "first is changed to fit",
     )
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto",
+        description="numeric precision; auto: bf16-mixed if the device computes bf16 fast, else "
+        "32-true",
+    )
     cache: Literal["none", "memory", "disk"] = Field(
         "none",
         description="where the features of a backbone that never changes are kept, so that each "
@@ -78,15 +82,17 @@ class Train(OptionsModel):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> Train:
+    def _fits(self) -> TrainOptions:
         if self.batch_size % self.accumulate_steps:
-            raise ValueError(
-                f"train.batch_size {self.batch_size} is no multiple of "
-                f"train.accumulate_steps {self.accumulate_steps}"
+            raise invalid(
+                "train.batch_size",
+                f"found {self.batch_size}, expected a multiple of train.accumulate_steps "
+                f"({self.accumulate_steps})",
             )
         if self.strategy == "fsdp" and self.precision == "16-mixed":
-            raise ValueError(
-                "train.strategy fsdp scales no gradients as train.precision 16-mixed needs it; use "
-                "bf16-mixed or 32-true"
+            raise invalid(
+                "train.strategy",
+                "fsdp does not support the gradient scaling of train.precision 16-mixed; use "
+                "bf16-mixed or 32-true",
             )
         return self

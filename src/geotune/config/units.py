@@ -1,35 +1,62 @@
-"""Lengths as people write them, in metres or pixels."""
+"""Lengths and sizes with units, as written in recipes."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-
-def width(section: str, *, zero: bool = False) -> AfterValidator:
-    """Refuses what is no width; `section` is where the key stands."""
-
-    def check(text: str, info: ValidationInfo) -> str:
-        known = re.fullmatch(r"\d+(\.\d+)? ?(px|m)", text)
-        if not known or not (zero or float(text.rstrip(" pxm"))):
-            name = f"{section}.{info.field_name}"
-            raise ValueError(f"{name}: found {text!r}, expected a width such as 3 px or 2 m")
-        return text
-
-    return AfterValidator(check)
+_BYTES: dict[str, int] = {
+    unit: base**power
+    for base, units in ((1000, "B KB MB GB TB"), (1024, "B KIB MIB GIB TIB"))
+    for power, unit in enumerate(units.split())
+}
 
 
-def _metres_a_pixel(value: object) -> object:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?m", value) if isinstance(value, str) else None
-    if found is None or not float(found[1]):
-        raise ValueError(f"data.resolution: found {value!r}, expected metres a pixel such as 10 m")
+def _length(text: str) -> str:
+    if re.fullmatch(r"\d+(\.\d+)? ?(px|m)", text) is None:
+        raise ValueError(f"found {text!r}, expected a length such as 3 px or 2 m")
+    return text
+
+
+def _positive_length(text: str) -> str:
+    if not float(_length(text).rstrip(" pxm")):
+        raise ValueError(f"found {text!r}, expected a length greater than 0")
+    return text
+
+
+def _resolution(value: object) -> object:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?m", value) if isinstance(value, str) else None
+    if match is None or not float(match[1]):
+        raise ValueError(f"found {value!r}, expected metres per pixel such as 10 m")
     return value
 
 
-Width = Annotated[str, width("data")]
-"""In pixels or metres, as people write it."""
+def parse_size(value: Any) -> int:
+    """Bytes of `8 GB`, `8GiB`, `8000MB` or a number of bytes.
 
-Resolution = Annotated[str, BeforeValidator(_metres_a_pixel)]
-"""Metres a pixel, as people write it."""
+    Raises `ValueError` for anything else, and for a number below a megabyte without a unit, which
+    was probably meant to have one.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
+    unit = match[2].upper() or "B" if match else ""
+    if match is None or unit not in _BYTES or not float(match[1]):
+        raise ValueError(f"found {value!r}, expected a size such as 8GB, 8 GiB or 8000MB")
+    size = round(float(match[1]) * _BYTES[unit])
+    if not match[2] and size < _BYTES["MB"]:
+        raise ValueError(f"found {value!r} without a unit, expected 8GB, 8 GiB or 8000MB")
+    return size
+
+
+Length = Annotated[str, AfterValidator(_length)]
+"""In pixels or metres, such as `3 px` or `2 m`; may be 0."""
+
+PositiveLength = Annotated[str, AfterValidator(_positive_length)]
+"""In pixels or metres, such as `3 px` or `2 m`."""
+
+Resolution = Annotated[str, BeforeValidator(_resolution)]
+"""Metres per pixel, such as `10 m`."""
+
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(lambda size: f"{size}B")]
+"""Bytes; written with a unit, so that the resolved recipe can be read again."""

@@ -1,65 +1,54 @@
-"""One answer an image: maps pooled over the image, then a linear layer."""
+"""Global pooling decoder for image-level tasks: pool the maps, then a linear layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from geotune.config.decoder_options import GlobalPoolOptions
 from geotune.decoders.pyramid import is_stem
 from geotune.types import FeatureMaps, Tap
 
 
 class GlobalPool(nn.Module):
-    """The mean of each map over the image, or its mean by attention; normed, then a linear layer.
+    """Mean or attention pooling of the maps, layer norm, and a linear layer.
 
-    Attention is that of a learned query, `softmax(w . x)` over the places of a map: an image whose
-    class lies in a corner is not drowned by the rest. It starts as the plain mean.
+    Attention pooling uses a learned query `w`, with weights `softmax(w . x)` over the positions of
+    a map, so that a class in a small part of the image is not averaged out. It is initialised as
+    the mean.
 
-    Class tokens are not read: side networks hand on maps alone, so that methods could not be
-    compared, and many backbones have none.
+    Class tokens are not used: side networks output maps only, so methods would not be comparable,
+    and many backbones have none.
     """
 
-    def __init__(
-        self,
-        taps: Sequence[Tap],
-        num_outputs: int,
-        pool: Literal["mean", "attention"] = "mean",
-        levels: Literal["last", "all"] = "last",
-        dropout: float = 0.0,
-    ) -> None:
-        """`levels="last"` reads the encoder's last map, `"all"` every map but the stem's.
-
-        The stem's maps see too little of the image to tell what it is as a whole.
-        """
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: GlobalPoolOptions) -> None:
         super().__init__()
+        # the receptive field of the stem is too small for image-level classes
         used = [i for i, tap in enumerate(taps) if not is_stem(tap)]
         if not used:
-            raise ValueError("the pooled decoder needs at least one tap to read, found none")
-        if pool not in ("mean", "attention"):
-            raise ValueError(f"pool is {pool!r}, expected 'mean' or 'attention'")
-        self._used = used if levels == "all" else used[-1:]
+            raise ValueError("the global_pool decoder needs at least one tap besides the stem")
+        self._used = used if options.levels == "all" else used[-1:]
         widths = [taps[i].channels for i in self._used]
         self.queries = (
             nn.ParameterList(nn.Parameter(torch.zeros(width)) for width in widths)
-            if pool == "attention"
+            if options.pool == "attention"
             else None
         )
         self.norm = nn.LayerNorm(sum(widths))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(sum(widths), num_outputs)
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Maps `(B, C_i, H_i, W_i)` to outputs `(B, K)`."""
-        parts = []
-        for at, index in enumerate(self._used):
-            places = features.maps[index].flatten(2)
+        pooled = []
+        for i, index in enumerate(self._used):
+            x = features.maps[index].flatten(2)
             if self.queries is None:
-                parts.append(places.mean(dim=2))
+                pooled.append(x.mean(dim=2))
             else:
-                scores = torch.einsum("c,bcn->bn", self.queries[at], places).softmax(dim=1)
-                parts.append(torch.einsum("bn,bcn->bc", scores, places))
-        outputs: Tensor = self.head(self.dropout(self.norm(torch.cat(parts, dim=1))))
+                weights = torch.einsum("c,bcn->bn", self.queries[i], x).softmax(dim=1)
+                pooled.append(torch.einsum("bn,bcn->bc", weights, x))
+        outputs: Tensor = self.head(self.dropout(self.norm(torch.cat(pooled, dim=1))))
         return outputs

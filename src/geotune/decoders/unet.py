@@ -1,7 +1,7 @@
-"""UNet's decoder (arXiv 1505.04597), with segmentation-models-pytorch's convolutions.
+"""U-Net decoder (arXiv 1505.04597), with convolutions from segmentation-models-pytorch.
 
-Its blocks upsample to a given size, so odd sizes fit. smp's `UnetDecoder` wants one skip for every
-block and drops the finest map, so the loop over levels is our own.
+Blocks upsample to the size of their skip connection, so odd sizes work. smp's `UnetDecoder`
+requires a skip for every block and drops the finest map, so it is not used here.
 """
 
 from __future__ import annotations
@@ -14,30 +14,24 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
+from geotune.config.decoder_options import UnetOptions
 from geotune.decoders.base import classifier_conv, spatial_size
 from geotune.decoders.pyramid import Pyramid
 from geotune.types import FeatureMaps, Tap
 
 
 class Unet(nn.Module):
-    """From the coarsest level to the finest, one block and one skip for each level.
+    """One block with a skip connection per level, from the coarsest to the finest.
 
-    After the finest level, blocks without a skip double the size until the image's resolution
-    is reached or `channels` is used up.
+    After the finest level, blocks without a skip double the size until the image resolution or the
+    end of `channels` is reached.
     """
 
     recomputable = ("blocks",)
 
-    def __init__(
-        self,
-        taps: Sequence[Tap],
-        num_outputs: int,
-        channels: Sequence[int] = (256, 128, 64, 32, 16),
-    ) -> None:
-        """`channels` are the blocks' widths, coarse to fine; where too few, the last repeats."""
+    def __init__(self, taps: Sequence[Tap], num_outputs: int, options: UnetOptions) -> None:
         super().__init__()
-        if not channels:
-            raise ValueError("unet needs at least one width in channels, found none")
+        channels = options.channels
         self.pyramid = Pyramid(taps)
         *finer, coarsest = self.pyramid.taps
         skips = [tap.channels for tap in reversed(finer)]
@@ -46,7 +40,7 @@ class Unet(nn.Module):
         widths = [channels[min(i, len(channels) - 1)] for i in range(len(skips))]
         inputs = [coarsest.channels, *widths]
         self.blocks = nn.ModuleList(
-            Block(before, skip, width)
+            UnetBlock(before, skip, width)
             for before, skip, width in zip(inputs, skips, widths, strict=False)
         )
         initialize_decoder(self.blocks)
@@ -67,12 +61,12 @@ class Unet(nn.Module):
         return logits
 
 
-class Block(nn.Module):
-    """Enlarge, join the skip, two convolutions with batch norm and ReLU; without a concatenation.
+class UnetBlock(nn.Module):
+    """Upsample, add the skip, and apply two convolutions with batch norm and ReLU.
 
-    A map and its skip side by side would be the largest tensor of the whole decoder, held for the
-    backward pass and met there by a gradient of the same size; so the first convolution is the sum
-    of two. (That is what smp's own block does not do.)
+    The concatenation of the map and its skip would be the largest tensor of the decoder, kept for
+    the backward pass along with a gradient of the same size. Instead, the first convolution is
+    computed as the sum of two, one for each input; smp's block concatenates.
     """
 
     def __init__(self, channels: int, skip: int, width: int) -> None:
@@ -81,14 +75,14 @@ class Block(nn.Module):
         self.conv2 = Conv2dReLU(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, height: int, width: int, skip: Tensor | None = None) -> Tensor:
-        """`(B, C, h, w)` and a skip `(B, C', height, width)` to `(B, D, height, width)`."""
+        """Maps `(B, C, h, w)` and a skip `(B, C', height, width)` to `(B, D, height, width)`."""
         x = F.interpolate(x, size=(height, width), mode="nearest")
         convolution, *others = self.conv1
         if skip is None:
             x = convolution(x)
         else:
-            of_x, of_skip = convolution.weight.split([x.shape[1], skip.shape[1]], dim=1)
-            x = F.conv2d(x, of_x, padding=1).add_(F.conv2d(skip, of_skip, padding=1))
+            weight_x, weight_skip = convolution.weight.split([x.shape[1], skip.shape[1]], dim=1)
+            x = F.conv2d(x, weight_x, padding=1).add_(F.conv2d(skip, weight_skip, padding=1))
         for layer in others:
             x = layer(x)
         out: Tensor = self.conv2(x)

@@ -1,4 +1,4 @@
-"""Where on the image the pixels of a detector's maps are: places, and anchors around them."""
+"""Grid centres and anchors of feature maps, in image coordinates."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
-"""Heights of anchors over their widths."""
+"""Height over width of the anchors."""
 
 
 def grid_centers(maps: Sequence[Tensor], strides: Sequence[float]) -> list[Tensor]:
-    """Middles `(H_i W_i, 2)` of the pixels of maps `(B, C, H_i, W_i)`, as x and y on the image.
+    """Centres `(H_i W_i, 2)` of the pixels of maps `(B, C, H_i, W_i)`, as x and y on the image.
 
-    (torchvision's are the upper left corners, half a stride off, which small objects feel.)
+    torchvision uses the upper left corners instead; the offset of half a stride matters for small
+    objects.
     """
-    found = []
+    centers = []
     for x, stride in zip(maps, strides, strict=True):
         height, width = x.shape[-2:]
         rows, columns = (
@@ -24,22 +25,22 @@ def grid_centers(maps: Sequence[Tensor], strides: Sequence[float]) -> list[Tenso
             for n in (height, width)
         )
         grid = torch.meshgrid(rows, columns, indexing="ij")
-        found.append(torch.stack([grid[1].flatten(), grid[0].flatten()], dim=1))
-    return found
+        centers.append(torch.stack([grid[1].flatten(), grid[0].flatten()], dim=1))
+    return centers
 
 
 def anchors(
     maps: Sequence[Tensor], strides: Sequence[float], sizes: Sequence[float]
 ) -> list[Tensor]:
-    """Horizontal boxes `(H_i W_i A, 4)` around each place: `A` of each size times `ASPECT_RATIOS`.
+    """Horizontal anchors `(H_i W_i A, 4)`, `A` at each grid centre: all sizes and `ASPECT_RATIOS`.
 
-    Sizes are roots of areas in strides. The order is that of torchvision's heads.
+    Sizes are square roots of areas, in strides. The order is that of torchvision's heads.
     """
     widths = [size * aspect**-0.5 for size in sizes for aspect in ASPECT_RATIOS]
     heights = [size * aspect**0.5 for size in sizes for aspect in ASPECT_RATIOS]
-    found = []
+    boxes = []
     for centre, stride in zip(grid_centers(maps, strides), strides, strict=True):
         half = torch.tensor([widths, heights], device=centre.device).T * (stride / 2)
-        boxes = torch.cat([centre[:, None] - half, centre[:, None] + half], dim=-1)
-        found.append(boxes.flatten(0, 1))
-    return found
+        level = torch.cat([centre[:, None] - half, centre[:, None] + half], dim=-1)
+        boxes.append(level.flatten(0, 1))
+    return boxes

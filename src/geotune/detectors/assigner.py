@@ -1,22 +1,23 @@
-"""What a detector is told of an image, and which of its boxes stand for which object.
+"""Ground truth of detectors, and its assignment to anchors and proposals.
 
-Everything here has a size that follows from the inputs' sizes alone: what does not count gets no
-weight and is not left out. So a training step needs no look at values, its memory can be predicted
-on fake tensors, and a GPU is never waited for.
+All output shapes depend on the input shapes only: ignored boxes get zero weight and are not
+removed. A training step therefore runs on fake tensors, for memory estimates, and needs no
+synchronisation with a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-BACKGROUND, NEITHER = -1, -2
-"""In place of an object's index: what stands for none, and what is not learnt from."""
+from geotune.boxes.structures import Targets
+
+BACKGROUND, IGNORE_BOX = -1, -2
+"""In place of an object's index: a negative, and a box that adds nothing to the loss."""
 MIN_POSITIVES = 9
-"""What an image counts as having where fewer boxes stand for its objects: about those of one."""
+"""Lower bound of `num_positives` for an image, about the number for one object."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class GroundTruth:
     Attributes:
         boxes: `(M, 4)` or `(M, 5)` float32.
         classes: `(M)` int64.
-        counted: `(M)` bool; the others are objects too, but neither to be found nor wrong to find.
+        counted: `(M)` bool, False for difficult objects: boxes assigned to them are ignored.
     """
 
     boxes: Tensor
@@ -34,67 +35,72 @@ class GroundTruth:
     counted: Tensor
 
     @staticmethod
-    def of(targets: Sequence[Mapping[str, Tensor]]) -> list[GroundTruth]:
-        """From targets as batches hold them: `boxes`, `labels` and `difficult` of each image."""
+    def from_targets(targets: Targets) -> list[GroundTruth]:
+        """One for each image of a batch."""
         return [GroundTruth(t["boxes"].float(), t["labels"], ~t["difficult"]) for t in targets]
 
     def gather(self, match: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes `(N, D)` and classes `(N)` of what was matched; of something where nothing was."""
+        """Boxes `(N, D)` and classes `(N)` of the matched objects; arbitrary if not matched."""
         if not len(self.classes):
             return self.boxes.new_zeros(len(match), self.boxes.shape[1]), torch.zeros_like(match)
         index = match.clamp(min=0)
         return self.boxes[index], self.classes[index]
 
     def mask_ignored(self, match: Tensor) -> Tensor:
-        """A match `(N)` in which what stands for such an object is `IGNORE_INDEX`."""
+        """Replace matches `(N)` with objects that are not `counted` by `IGNORE_BOX`."""
         if not len(self.classes):
             return match
-        return match.where((match < 0) | self.counted[match.clamp(min=0)], NEITHER)
+        return match.where((match < 0) | self.counted[match.clamp(min=0)], IGNORE_BOX)
 
 
 def match_by_iou(
-    overlap: Tensor, truth: GroundTruth, *, least: float, none_below: float, best: bool
+    iou: Tensor,
+    truth: GroundTruth,
+    *,
+    fg_threshold: float,
+    bg_threshold: float,
+    allow_low_quality: bool,
 ) -> Tensor:
-    """For each of N boxes the index `(N)` of its object, or `BACKGROUND`, or `IGNORE_INDEX`.
+    """Assign N boxes to objects: indices `(N)`, or `BACKGROUND`, or `IGNORE_BOX`.
 
     Args:
-        overlap: IoU `(M, N)` of the objects with the boxes.
-        truth: the objects.
-        least: IoU from which a box stands for the object that it overlaps most.
-        none_below: IoU below which it stands for none.
-        best: whether the boxes that an object overlaps most stand for it however little that is
-            (Faster R-CNN, arXiv 1506.01497, section 3.1.2).
+        iou: `(M, N)`, of objects and boxes.
+        truth: the M objects.
+        fg_threshold: minimum IoU of a box with its best object to be assigned to it.
+        bg_threshold: boxes whose highest IoU is lower are background.
+        allow_low_quality: also assign to each object the boxes with which it has its highest IoU,
+            whatever the value (Faster R-CNN, arXiv 1506.01497, section 3.1.2).
     """
-    if not len(overlap):
-        return torch.full((overlap.shape[1],), BACKGROUND, device=overlap.device)
-    value, index = overlap.max(dim=0)
-    match = index.where(value >= least, NEITHER).where(value >= none_below, BACKGROUND)
-    if best:
-        mine = (overlap == overlap.amax(dim=1, keepdim=True)) & (overlap > 0)
-        match = (overlap * mine).argmax(dim=0).where(mine.any(dim=0), match)
+    if not len(iou):
+        return torch.full((iou.shape[1],), BACKGROUND, device=iou.device)
+    value, index = iou.max(dim=0)
+    match = index.where(value >= fg_threshold, IGNORE_BOX).where(value >= bg_threshold, BACKGROUND)
+    if allow_low_quality:
+        best = (iou == iou.amax(dim=1, keepdim=True)) & (iou > 0)
+        match = (iou * best).argmax(dim=0).where(best.any(dim=0), match)
     return truth.mask_ignored(match)
 
 
 def num_positives(match: Tensor) -> Tensor:
-    """By how many a sum of focal losses over boxes `(..., N)` is divided, `(...)`, by their match.
+    """Normalisation of a focal loss summed over boxes: `(...)` from their match `(..., N)`.
 
-    The papers' number is that of boxes that stand for an object. Of an image without one that would
-    leave the sum over all of its places, hundreds of times what an image with objects has: a
-    validation, most of whose windows are empty, would tell of nothing else, and a training batch
-    without objects would undo what others taught.
+    The papers divide by the number of positive boxes. Without objects that leaves the sum over all
+    boxes, hundreds of times the loss of an image with objects: empty windows would dominate the
+    validation loss, and training batches without objects would undo what others taught. Hence the
+    lower bound `MIN_POSITIVES`.
     """
     return (match >= 0).sum(dim=-1).clamp(min=MIN_POSITIVES)
 
 
-def sample_proposals(match: Tensor, count: int, positive_share: float) -> tuple[Tensor, Tensor]:
-    """At random `count` of N boxes by their match: indices, and which of them count, `(count)`.
+def sample_proposals(match: Tensor, count: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
+    """Sample `count` of N boxes by their match: indices, and a mask of valid ones, `(count)`.
 
-    At most `positive_share` stand for an object, the others for none. Where there are not enough
-    of them, the rest of the indices do not count.
+    At most a fraction `positive_fraction` are positives; negatives fill the rest. If too few boxes
+    are available, the remaining indices are invalid.
     """
     count = min(count, len(match))
     key = torch.rand(match.shape, device=match.device)
-    positives = min(count, round(count * positive_share))
+    positives = min(count, round(count * positive_fraction))
     first = key.where(match >= 0, -1.0).topk(positives).indices
     chosen = torch.zeros_like(match, dtype=torch.bool).index_fill(0, first, True)
     key = (key + 1).where(chosen & (match >= 0), key.where(match == BACKGROUND, -1.0))

@@ -1,24 +1,20 @@
-"""The contract of a detector: a decoder whose outputs are objects.
+"""The detector interface: a decoder that predicts objects.
 
-A detector is built from an encoder's taps as every decoder is, `kind(taps, classes, **values)`.
-What it has to learn from depends on what is there (proposals are sampled by it), and whatever is
-computed has to be computed inside the model for gradients to be exchanged between processes, so it
-is handed the targets.
+Detectors are built from an encoder's taps like other decoders. They receive the targets in
+`forward` and compute their losses themselves: the losses depend on the targets, by which proposals
+are sampled, and must be computed inside the model for distributed training to synchronise
+gradients.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
 
-from geotune.boxes.structures import DetectorOutput
+from geotune.boxes.structures import DetectorOutput, Targets
 from geotune.types import FeatureMaps
-
-Targets = Sequence[Mapping[str, Tensor]]
-"""Of each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
 
 
 @runtime_checkable
@@ -30,14 +26,14 @@ class Detector(Protocol):
     def __call__(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
     ) -> DetectorOutput:
-        """Of maps `(B, C_i, H_i, W_i)` of images whose own size is `size` (H, W).
+        """Process maps `(B, C_i, H_i, W_i)` of images of `size` (H, W), without padding.
 
-        Losses where there are `targets`, detections outside of training.
+        Returns losses if `targets` are given, and detections in evaluation mode.
         """
 
 
 def init_head_conv(convolution: nn.Conv2d) -> nn.Conv2d:
-    """A convolution with the papers' initial values: small weights, and no bias at first."""
+    """Initialise as in the papers: normal weights with standard deviation 0.01, zero bias."""
     nn.init.normal_(convolution.weight, std=0.01)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
@@ -45,8 +41,8 @@ def init_head_conv(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm in the papers' 32 groups, in fewer where a group would have a single channel.
+    """Group norm with the papers' 32 groups, or fewer to keep at least two channels in each.
 
-    Of that nothing would be left on a map of one pixel.
+    With one channel per group, a map of one pixel would be normalised to zero.
     """
     return nn.GroupNorm(math.gcd(32, channels, max(1, channels // 2)), channels)

@@ -1,4 +1,4 @@
-"""Faster R-CNN (arXiv 1506.01497) on a feature pyramid: horizontal boxes in two stages."""
+"""Faster R-CNN (arXiv 1506.01497) on a feature pyramid: two stages, horizontal boxes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from geotune.config.decoder_options import FasterRcnnOptions
 from geotune.detectors.box_coders import HorizontalDeltaCoder
 from geotune.detectors.fpn import FeaturePyramid
 from geotune.detectors.postprocess import Postprocessor
@@ -13,27 +14,15 @@ from geotune.detectors.two_stage import TwoStage, TwoStageConfig
 from geotune.types import Tap
 
 
-def faster_rcnn(
-    taps: Sequence[Tap],
-    num_outputs: int,
-    *,
-    channels: int = 256,
-    hidden: int = 1024,
-    min_stride: float = 4.0,
-    num_levels: int = 5,
-    anchor_size: float = 4.0,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 1000,
-) -> nn.Module:
-    """A `TwoStage`. `anchor_size` is the side of each level's anchors, in its strides."""
+def faster_rcnn(taps: Sequence[Tap], num_outputs: int, options: FasterRcnnOptions) -> nn.Module:
+    """Build a `TwoStage` detector."""
     return TwoStage(
-        FeaturePyramid(taps, channels, min_stride, num_levels),
+        FeaturePyramid(taps, options.channels, options.min_stride, options.num_levels),
         num_outputs,
-        channels,
-        hidden,
-        anchor_size,
-        Postprocessor(score_threshold, nms_threshold, max_detections),
+        options.channels,
+        options.hidden,
+        options.anchor_size,
+        Postprocessor(options.score_threshold, options.nms_threshold, options.max_detections),
         TwoStageConfig(HorizontalDeltaCoder, HorizontalDeltaCoder, (10.0, 10.0, 5.0, 5.0)),
-        oriented=False,
+        oriented=options.oriented,
     )

@@ -1,10 +1,10 @@
-"""The levels on which a detector looks for objects: a feature pyramid (arXiv 1612.03144).
+"""Feature pyramid network of the detectors (arXiv 1612.03144).
 
-taps -> pyramid (pyramid.py) -- levels finer than `finest` --.  reduced by strided convolutions
-             |                                               |
-             '-- levels from `finest` on -------------- joined -- top-down --> maps
-                                                                        |
-                                 further levels, each by a strided convolution of the one before
+taps -> pyramid (pyramid.py) -- levels below `min_stride` --.  downsampled by strided convolutions
+             |                                              |
+             '-- levels from `min_stride` on --------- concatenated -- top-down --> maps
+                                                                          |
+                                 extra levels, each by a strided convolution of the previous one
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from geotune.types import Tap
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of one width, fine to coarse.
+    """Maps of equal width, fine to coarse.
 
     Attributes:
-        strides: in image pixels per map pixel, of each level.
-        own: how many levels, from the finest, are the encoder's; the others are made of the last.
+        strides: stride of each level, in image pixels.
+        num_encoder_levels: number of levels, from the finest, that come from the encoder; the
+            others are computed from the last of these.
     """
 
     strides: tuple[float, ...]
-    own: int
+    num_encoder_levels: int
 
     def __init__(
         self, taps: Sequence[Tap], channels: int, min_stride: float, num_levels: int
     ) -> None:
-        """`finest` is the stride of the finest level, or what comes nearest to it from above.
+        """Build the levels.
 
-        `levels` is how many there are at least; all of the encoder's are used.
+        `min_stride`: stride of the finest level, or the next larger stride available.
+        `num_levels`: minimum number of levels; all levels of the encoder are used.
         """
         super().__init__()
         self.pyramid = Pyramid(taps)
@@ -52,15 +54,16 @@ class FeaturePyramid(nn.Module):
         inputs = [base.channels + fine * channels, *(tap.channels for tap in coarse)]
         self.top_down = torchvision.ops.FeaturePyramidNetwork(inputs, channels)
         strides = [tap.stride for tap in given[fine:]]
-        self.own = len(strides)
-        strides += [strides[-1] * 2**i for i in range(1, num_levels - self.own + 1)]
+        self.num_encoder_levels = len(strides)
+        num_extra = num_levels - self.num_encoder_levels
+        strides += [strides[-1] * 2**i for i in range(1, num_extra + 1)]
         self.strides = tuple(strides)
         self.further = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in strides[self.own :]
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(num_extra)
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps `(B, C_i, H_i, W_i)`, one for each tap, to `(B, channels, h, w)`, one a level."""
+        """Maps `(B, C_i, H_i, W_i)`, one per tap, to `(B, channels, h, w)`, one per level."""
         given = self.pyramid(maps)
         base, *coarse = given[self._fine :]
         finer = [
@@ -76,7 +79,7 @@ class FeaturePyramid(nn.Module):
 
 
 class _PatchDownsample(nn.Module):
-    """A map made `factor` times smaller by one convolution that sees each pixel once."""
+    """Downsampling by `factor` with a convolution of non-overlapping patches."""
 
     def __init__(self, inputs: int, outputs: int, factor: int) -> None:
         super().__init__()

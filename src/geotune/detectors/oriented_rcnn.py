@@ -1,8 +1,7 @@
-"""Oriented R-CNN (ICCV 2021, arXiv 2108.05699): oriented boxes in two stages.
+"""Oriented R-CNN (ICCV 2021, arXiv 2108.05699): two stages, oriented boxes.
 
-Anchors are horizontal; proposals are oriented boxes, told by where they touch their hull
-(`coders.Midpoints`); the second stage reads features along a proposal's sides, so that to it an
-object looks the same at any angle.
+Anchors are horizontal, proposals oriented (`MidpointOffsetCoder`). The second stage pools features
+in the frame of each proposal and is therefore invariant to an object's orientation.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from geotune.config.decoder_options import OrientedRcnnOptions
 from geotune.detectors.box_coders import MidpointOffsetCoder, OrientedDeltaCoder
 from geotune.detectors.fpn import FeaturePyramid
 from geotune.detectors.postprocess import Postprocessor
@@ -18,27 +18,15 @@ from geotune.detectors.two_stage import TwoStage, TwoStageConfig
 from geotune.types import Tap
 
 
-def oriented_rcnn(
-    taps: Sequence[Tap],
-    num_outputs: int,
-    *,
-    channels: int = 256,
-    hidden: int = 1024,
-    min_stride: float = 4.0,
-    num_levels: int = 5,
-    anchor_size: float = 4.0,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.1,
-    max_detections: int = 1000,
-) -> nn.Module:
-    """A `TwoStage`. `anchor_size` is the side of each level's anchors, in its strides."""
+def oriented_rcnn(taps: Sequence[Tap], num_outputs: int, options: OrientedRcnnOptions) -> nn.Module:
+    """Build a `TwoStage` detector."""
     return TwoStage(
-        FeaturePyramid(taps, channels, min_stride, num_levels),
+        FeaturePyramid(taps, options.channels, options.min_stride, options.num_levels),
         num_outputs,
-        channels,
-        hidden,
-        anchor_size,
-        Postprocessor(score_threshold, nms_threshold, max_detections),
+        options.channels,
+        options.hidden,
+        options.anchor_size,
+        Postprocessor(options.score_threshold, options.nms_threshold, options.max_detections),
         TwoStageConfig(MidpointOffsetCoder, OrientedDeltaCoder, (10.0, 10.0, 5.0, 5.0, 10.0)),
-        oriented=True,
+        oriented=options.oriented,
     )

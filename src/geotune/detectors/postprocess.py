@@ -1,9 +1,10 @@
-"""From many scored boxes to the detections of an image."""
+"""Detection postprocessing: score threshold, NMS and top-k."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from geotune.boxes.nms import nms
@@ -11,51 +12,66 @@ from geotune.boxes.oriented import HORIZONTAL, ORIENTED, canonical, centres
 from geotune.boxes.structures import Detections
 
 PRE_NMS_TOPK = 10_000
-"""Boxes of an image that suppression looks at, the best."""
+"""Maximum number of boxes per image that enter NMS."""
 
 
 @dataclass(frozen=True)
 class Postprocessor:
-    """Which boxes are detections.
+    """Selects the detections of an image.
 
     Attributes:
-        score_threshold: the least score.
-        nms_threshold: IoU with a better one of its class above which a box goes.
-        max_detections: how many an image has at most, the best.
+        score_threshold: minimum score.
+        nms_threshold: IoU with a better box of the same class above which a box is dropped.
+        max_detections: maximum number per image.
     """
 
     score_threshold: float
     nms_threshold: float
     max_detections: int
 
-    def among(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
-        """Of boxes `(N, D)` with scores `(N, K)` of every class, in an image of `size` (H, W).
+    def __call__(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
+        """Detections from boxes `(N, D)` and class scores `(N, K)` in an image of `size` (H, W).
 
-        Those whose middle is outside of it go. What the edge cuts off is told whole, as objects are
-        labelled.
+        Boxes whose centre is outside the image are dropped. Others are not clipped: objects are
+        labelled in full even if they extend past the image.
         """
         boxes, scores = boxes.detach().float(), scores.detach().float()
-        inside = _inside(boxes, size)
-        # Asked this way around, what is not finite comes through, and `nms` says so.
+        inside = _centre_inside(boxes, size)
+        # The negated comparison keeps NaN, so that `nms` reports it.
         below = scores <= self.score_threshold
         box, label = (inside[:, None] & ~below).nonzero(as_tuple=True)
         score = scores[box, label]
         score, best = score.topk(min(PRE_NMS_TOPK, len(score)))
         box, label = box[best], label[best]
         kept = canonical(boxes[box]) if boxes.shape[-1] == ORIENTED else boxes[box]
-        stays = nms(kept, score, self.nms_threshold, label)[: self.max_detections]
-        return Detections(kept[stays], score[stays], label[stays])
+        index = nms(kept, score, self.nms_threshold, label)[: self.max_detections]
+        return Detections(kept[index], score[index], label[index])
+
+
+@torch.library.custom_op("geotune::nms_keep_mask", mutates_args=())
+def nms_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Mask `(N)` of the boxes `(N, D)` that `boxes.nms.nms` keeps, by `groups` `(N)`.
+
+    A custom operator with a fixed output shape, because fake tensors have no values to suppress by.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    return kept.index_fill_(0, nms(boxes, scores, threshold, groups), True)
+
+
+@nms_keep_mask.register_fake
+def _(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
 
 
 def clip_to_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Horizontal boxes `(N, 4)` cut to an image of `size` (H, W); oriented ones canonical."""
+    """Clip horizontal boxes `(N, 4)` to an image of `size` (H, W); make oriented ones canonical."""
     if boxes.shape[-1] != HORIZONTAL:
         return canonical(boxes)
     height, width = size
     return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
 
 
-def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def _centre_inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     x, y = centres(boxes).unbind(dim=-1)
     return ~((x < 0) | (x > width) | (y < 0) | (y > height))

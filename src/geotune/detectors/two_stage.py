@@ -1,9 +1,9 @@
-"""Detection in two stages (Faster R-CNN, arXiv 1506.01497): proposals, then a look at each.
+"""Two-stage detection (Faster R-CNN, arXiv 1506.01497): proposals, then their classification.
 
-    maps -- anchors --> proposals --.   which of many places hold something, and where about
-      '--- features of each --------+--> class and box of each
+    maps -- anchors --> proposals --.          first stage: region proposal network
+      '--- RoIAlign of each --------+--> class and box of each proposal
 
-The stages differ between horizontal and oriented boxes only in their box coders (`TwoStageConfig`).
+Horizontal and oriented detectors differ only in their box coders (`TwoStageConfig`).
 """
 
 from __future__ import annotations
@@ -19,38 +19,37 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from geotune.boxes.iou import pairwise_iou
 from geotune.boxes.oriented import hull
-from geotune.boxes.structures import DetectorOutput
+from geotune.boxes.structures import DetectorOutput, Targets
 from geotune.detectors.anchors import ASPECT_RATIOS, anchors
-from geotune.detectors.assigner import NEITHER, GroundTruth, match_by_iou, sample_proposals
-from geotune.detectors.base import Targets, init_head_conv
+from geotune.detectors.assigner import IGNORE_BOX, GroundTruth, match_by_iou, sample_proposals
+from geotune.detectors.base import init_head_conv
 from geotune.detectors.box_coders import BoxCoder
 from geotune.detectors.fpn import FeaturePyramid
-from geotune.detectors.nms_op import nms_keep_mask
-from geotune.detectors.postprocess import Postprocessor, clip_to_image
-from geotune.detectors.roi_align import BINS, MultiScaleRoIAlign
+from geotune.detectors.postprocess import Postprocessor, clip_to_image, nms_keep_mask
+from geotune.detectors.roi_align import OUTPUT_SIZE, MultiScaleRoIAlign
 from geotune.types import FeatureMaps
 
-CANDIDATES = 2000
-"""Anchors of a level, the best, that suppression chooses proposals from."""
-PROPOSALS = 1000
-"""Of an image, at most."""
-PROPOSALS_OVERLAP = 0.7
-ANCHORS_LEARNT = 256
-"""Of an image: at random, half of them at most for objects."""
-PROPOSALS_LEARNT = 512
-"""Of an image: at random, a quarter of them at most for objects."""
+RPN_PRE_NMS_TOPK = 2000
+"""Anchors per level that enter NMS."""
+MAX_PROPOSALS = 1000
+"""Proposals per image."""
+RPN_NMS_THRESHOLD = 0.7
+RPN_BATCH_SIZE = 256
+"""Anchors sampled per image for the loss, at most half of them positive."""
+ROI_BATCH_SIZE = 512
+"""Proposals sampled per image for the loss, at most a quarter of them positive."""
 BETA = 1 / 9
-"""Where the smooth L1 loss turns from a parabola to a line."""
+"""Error at which the smooth L1 loss changes from quadratic to linear."""
 
 
 @dataclass(frozen=True)
 class TwoStageConfig:
-    """How the two stages tell boxes.
+    """The box coders of the two stages.
 
     Attributes:
-        first: proposals from anchors, which are horizontal.
-        second: boxes from proposals.
-        weights: of what the second stage says, so that its numbers are of one size.
+        first: proposals relative to the (horizontal) anchors.
+        second: boxes relative to proposals.
+        weights: factors of the second stage's deltas, which bring them to a similar scale.
     """
 
     first: type[BoxCoder]
@@ -59,7 +58,7 @@ class TwoStageConfig:
 
 
 class TwoStage(nn.Module):
-    """See the file's docstring. The box of a proposal is said once, not for each class."""
+    """See the module docstring. Boxes are predicted once per proposal, not once per class."""
 
     recomputable = ("levels", "proposing", "regions")
 
@@ -70,89 +69,90 @@ class TwoStage(nn.Module):
         channels: int,
         hidden: int,
         anchor_size: float,
-        choice: Postprocessor,
-        geometry: TwoStageConfig,
+        postprocess: Postprocessor,
+        coders: TwoStageConfig,
         *,
         oriented: bool,
     ) -> None:
-        """`hidden` is the width of the second stage's two layers."""
+        """`hidden`: width of the two layers of the second stage."""
         super().__init__()
         self.levels = levels
         self.sizes = (anchor_size,)
-        self.choice = choice
-        self.geometry = geometry
+        self.postprocess = postprocess
+        self.coders = coders
         self.oriented = oriented
         hidden_layer = init_head_conv(nn.Conv2d(channels, channels, 3, padding=1))
         self.proposing = nn.Sequential(hidden_layer, nn.ReLU())
         self.objectness = init_head_conv(nn.Conv2d(channels, len(ASPECT_RATIOS), 1))
-        self.first = init_head_conv(
-            nn.Conv2d(channels, len(ASPECT_RATIOS) * geometry.first.size, 1)
-        )
-        self.regions = TwoMLPHead(channels * BINS**2, hidden)
-        self.classes = nn.Linear(hidden, num_classes + 1)  # the last: nothing
-        self.second = nn.Linear(hidden, geometry.second.size)
+        self.first = init_head_conv(nn.Conv2d(channels, len(ASPECT_RATIOS) * coders.first.size, 1))
+        self.regions = TwoMLPHead(channels * OUTPUT_SIZE**2, hidden)
+        self.classes = nn.Linear(hidden, num_classes + 1)  # the last is background
+        self.second = nn.Linear(hidden, coders.second.size)
 
     def forward(
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
     ) -> DetectorOutput:
         """See `Detector`."""
         maps = self.levels(features.maps)
-        around = anchors(maps, self.levels.strides, self.sizes)
-        told = [self._propose(x) for x in maps]
-        proposals, real = self._proposals(around, told, size)
-        sheet = MultiScaleRoIAlign(maps[: self.levels.own], self.levels.strides[: self.levels.own])
+        level_anchors = anchors(maps, self.levels.strides, self.sizes)
+        rpn_outputs = [self._rpn(x) for x in maps]
+        proposals, valid = self._select_proposals(level_anchors, rpn_outputs, size)
+        num_levels = self.levels.num_encoder_levels
+        roi_align = MultiScaleRoIAlign(maps[:num_levels], self.levels.strides[:num_levels])
         losses: dict[str, Tensor] = {}
         if targets is not None:
-            truths = GroundTruth.of(targets)
-            losses |= self._first_losses(torch.cat(around), told, truths)
-            losses |= self._second_losses(sheet, proposals, real, truths, size)
+            truths = GroundTruth.from_targets(targets)
+            losses |= self._rpn_losses(torch.cat(level_anchors), rpn_outputs, truths)
+            losses |= self._roi_losses(roi_align, proposals, valid, truths, size)
         if self.training:
             return DetectorOutput(losses, ())
-        logits, deltas = self._look(sheet, proposals)
-        boxes = self.geometry.second.decode(proposals, deltas / self._weights(deltas))
-        scores = logits.softmax(dim=-1)[..., :-1] * real[..., None]
+        logits, deltas = self._roi_head(roi_align, proposals)
+        boxes = self.coders.second.decode(proposals, deltas / self._weights(deltas))
+        scores = logits.softmax(dim=-1)[..., :-1] * valid[..., None]
         return DetectorOutput(
-            losses, [self.choice.among(b, s, size) for b, s in zip(boxes, scores, strict=True)]
+            losses, [self.postprocess(b, s, size) for b, s in zip(boxes, scores, strict=True)]
         )
 
-    def _propose(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a level's anchors: logits of being an object `(B, N)`, and where it is `(B, N, D)`."""
+    def _rpn(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Objectness logits `(B, N)` and deltas `(B, N, D)` for the anchors of a level."""
         hidden = self.proposing(x)
-        deltas = self.first(hidden).unflatten(1, (len(ASPECT_RATIOS), self.geometry.first.size))
+        deltas = self.first(hidden).unflatten(1, (len(ASPECT_RATIOS), self.coders.first.size))
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         return logits.float(), deltas.permute(0, 3, 4, 1, 2).flatten(1, 3).float()
 
     @torch.no_grad()
-    def _proposals(
+    def _select_proposals(
         self,
-        around: Sequence[Tensor],
-        told: Sequence[tuple[Tensor, Tensor]],
+        level_anchors: Sequence[Tensor],
+        rpn_outputs: Sequence[tuple[Tensor, Tensor]],
         size: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
-        """Boxes `(B, P, D)`, best first, and which of them are proposals `(B, P)`."""
+        """Proposals `(B, P, D)`, best first, and a mask of the valid ones `(B, P)`."""
         boxes, scores, groups = [], [], []
-        for level, (anchor, (logits, deltas)) in enumerate(zip(around, told, strict=True)):
-            best, index = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
-            said = deltas.gather(1, index[..., None].expand(-1, -1, deltas.shape[-1]))
-            boxes.append(clip_to_image(self.geometry.first.decode(anchor[index], said), size))
+        for level, (anchor, (logits, deltas)) in enumerate(
+            zip(level_anchors, rpn_outputs, strict=True)
+        ):
+            best, index = logits.topk(min(RPN_PRE_NMS_TOPK, logits.shape[1]), dim=1)
+            delta = deltas.gather(1, index[..., None].expand(-1, -1, deltas.shape[-1]))
+            boxes.append(clip_to_image(self.coders.first.decode(anchor[index], delta), size))
             scores.append(best)
             groups.append(torch.full_like(index[0], level))
         box, score, group = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(groups)
         hulls = hull(box)
-        stays = torch.stack(
+        kept = torch.stack(
             [
-                nms_keep_mask(b, s, group, PROPOSALS_OVERLAP)
+                nms_keep_mask(b, s, group, RPN_NMS_THRESHOLD)
                 for b, s in zip(hulls, score, strict=True)
             ]
         )
-        stays &= ((hulls[..., 2:] - hulls[..., :2]) > 0).all(dim=-1)
-        count = min(PROPOSALS, score.shape[1])
-        best, index = score.where(stays, -torch.inf).topk(count, dim=1)
+        kept &= ((hulls[..., 2:] - hulls[..., :2]) > 0).all(dim=-1)
+        count = min(MAX_PROPOSALS, score.shape[1])
+        best, index = score.where(kept, -torch.inf).topk(count, dim=1)
         return box.gather(1, index[..., None].expand(-1, -1, box.shape[-1])), best > -torch.inf
 
-    def _look(self, sheet: MultiScaleRoIAlign, proposals: Tensor) -> tuple[Tensor, Tensor]:
-        """Of proposals `(B, P, D)` logits `(B, P, K + 1)` and where the objects are `(B, P, D)`."""
-        hidden = self.regions(sheet.read(proposals))
+    def _roi_head(self, roi_align: MultiScaleRoIAlign, proposals: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits `(B, P, K + 1)` and deltas `(B, P, D)` for proposals `(B, P, D)`."""
+        hidden = self.regions(roi_align(proposals))
         shape = proposals.shape[:2]
         return (
             self.classes(hidden).float().unflatten(0, shape),
@@ -160,75 +160,84 @@ class TwoStage(nn.Module):
         )
 
     def _weights(self, like: Tensor) -> Tensor:
-        return like.new_tensor(self.geometry.weights)
+        return like.new_tensor(self.coders.weights)
 
-    def _first_losses(
-        self, around: Tensor, told: Sequence[tuple[Tensor, Tensor]], truths: Sequence[GroundTruth]
+    def _rpn_losses(
+        self,
+        all_anchors: Tensor,
+        rpn_outputs: Sequence[tuple[Tensor, Tensor]],
+        truths: Sequence[GroundTruth],
     ) -> dict[str, Tensor]:
-        logits = torch.cat([logits for logits, _ in told], dim=1)
-        deltas = torch.cat([deltas for _, deltas in told], dim=1)
-        is_object, errors, counts = [], [], []
+        logits = torch.cat([logits for logits, _ in rpn_outputs], dim=1)
+        deltas = torch.cat([deltas for _, deltas in rpn_outputs], dim=1)
+        entropies, errors, counts = [], [], []
         for truth, logit, delta in zip(truths, logits, deltas, strict=True):
             with torch.no_grad():
-                overlap = torchvision.ops.box_iou(hull(truth.boxes), around)
-                match = match_by_iou(overlap, truth, least=0.7, none_below=0.3, best=True)
-                index, counted = sample_proposals(match, ANCHORS_LEARNT, 0.5)
-                match, anchor = match[index], around[index]
+                iou = torchvision.ops.box_iou(hull(truth.boxes), all_anchors)
+                match = match_by_iou(
+                    iou, truth, fg_threshold=0.7, bg_threshold=0.3, allow_low_quality=True
+                )
+                index, valid = sample_proposals(match, RPN_BATCH_SIZE, 0.5)
+                match, anchor = match[index], all_anchors[index]
                 boxes, _ = truth.gather(match)
-                positive = ((match >= 0) & counted).float()
-                true = self.geometry.first.encode(anchor, boxes)
-                true = true.where(positive[:, None] > 0, 0.0)
+                positive = ((match >= 0) & valid).float()
+                target = self.coders.first.encode(anchor, boxes)
+                target = target.where(positive[:, None] > 0, 0.0)
             entropy = F.binary_cross_entropy_with_logits(logit[index], positive, reduction="none")
-            error = F.smooth_l1_loss(delta[index], true, beta=BETA, reduction="none")
-            is_object.append((entropy * counted).sum())
+            error = F.smooth_l1_loss(delta[index], target, beta=BETA, reduction="none")
+            entropies.append((entropy * valid).sum())
             errors.append((error * positive[:, None]).sum())
-            counts.append(counted.sum())
+            counts.append(valid.sum())
         count = torch.stack(counts).sum().clamp(min=1)
         return {
-            "proposal": torch.stack(is_object).sum() / count,
+            "proposal": torch.stack(entropies).sum() / count,
             "proposal_box": torch.stack(errors).sum() / count,
         }
 
-    def _second_losses(
+    def _roi_losses(
         self,
-        sheet: MultiScaleRoIAlign,
+        roi_align: MultiScaleRoIAlign,
         proposals: Tensor,
-        real: Tensor,
+        valid: Tensor,
         truths: Sequence[GroundTruth],
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
-        nothing = self.classes.out_features - 1
-        learnt: list[tuple[Tensor, ...]] = []
-        # As many of each image, so that they can be looked at together.
-        count = min(PROPOSALS_LEARNT, proposals.shape[1])
+        background = self.classes.out_features - 1
+        samples: list[tuple[Tensor, ...]] = []
+        # The same number for each image, so that they can be batched.
+        count = min(ROI_BATCH_SIZE, proposals.shape[1])
         with torch.no_grad():
-            for truth, proposal, is_real in zip(truths, proposals, real, strict=True):
-                # The objects are proposals too: at first there are no others near them.
+            for truth, proposal, is_valid in zip(truths, proposals, valid, strict=True):
+                # Objects are added as proposals: early in training no others are near them.
                 boxes = torch.cat([proposal, clip_to_image(truth.boxes, size)])
-                overlap = pairwise_iou(truth.boxes, boxes)
-                match = match_by_iou(overlap, truth, least=0.5, none_below=0.5, best=False)
+                iou = pairwise_iou(truth.boxes, boxes)
+                match = match_by_iou(
+                    iou, truth, fg_threshold=0.5, bg_threshold=0.5, allow_low_quality=False
+                )
                 added = torch.ones_like(truth.counted)
-                match = match.where(torch.cat([is_real, added]), NEITHER)
-                index, counted = sample_proposals(match, count, 0.25)
-                true, label = truth.gather(match[index])
-                positive = (match[index] >= 0) & counted
-                deltas = self.geometry.second.encode(boxes[index], true)
+                match = match.where(torch.cat([is_valid, added]), IGNORE_BOX)
+                index, sampled = sample_proposals(match, count, 0.25)
+                target, label = truth.gather(match[index])
+                positive = (match[index] >= 0) & sampled
+                deltas = self.coders.second.encode(boxes[index], target)
                 deltas = deltas * self._weights(deltas)
-                learnt.append(
+                samples.append(
                     (
                         boxes[index],
-                        label.where(positive, nothing),
+                        label.where(positive, background),
                         deltas.where(positive[:, None], 0.0),
                         positive,
-                        counted,
+                        sampled,
                     )
                 )
-        boxes, label, true, positive, counted = (torch.stack(x) for x in zip(*learnt, strict=True))
-        logits, said = self._look(sheet, boxes)
+        boxes, label, target, positive, sampled = (
+            torch.stack(x) for x in zip(*samples, strict=True)
+        )
+        logits, deltas = self._roi_head(roi_align, boxes)
         entropy = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
-        error = F.smooth_l1_loss(said, true, beta=BETA, reduction="none")
-        total = counted.sum().clamp(min=1)
+        error = F.smooth_l1_loss(deltas, target, beta=BETA, reduction="none")
+        total = sampled.sum().clamp(min=1)
         return {
-            "class": (entropy * counted.flatten()).sum() / total,
+            "class": (entropy * sampled.flatten()).sum() / total,
             "box": (error * positive[..., None]).sum() / total,
         }

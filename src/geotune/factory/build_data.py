@@ -12,23 +12,21 @@ from itertools import count
 from typing import Any
 
 from geotune.backbones.spec import band_names
-from geotune.config import Data, Recipe
-from geotune.config.data_options import Named
-from geotune.config.task_options import Detect
-from geotune.data.annotations.annotated_scenes import open_annotated_scenes, uncounted_object_notes
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.augment import Augment
-from geotune.data.checks.registry import run_checks
-from geotune.data.checks.scanned import ScannedData, resolve_window, scan_splits
-from geotune.data.datamodule import DataModule, datamodule_from_scan
+from geotune.config import DataSection, Recipe
+from geotune.config.data_options import NamedOptions, QualityOptions
+from geotune.config.task_options import DetectOptions
+from geotune.data.annotations.annotated_scenes import cut_notes, open_object_scenes
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.checks.registry import check
+from geotune.data.checks.scanned import ScannedData, fitting_window, scan_splits
+from geotune.data.datamodule import DataModule, datasets
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader
 from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.labels.open_labels import open_labels
-from geotune.data.labels.regression_labels import open_value_labels
-from geotune.data.published.published_scenes import open_published_scenes
+from geotune.data.labels.regression_labels import open_regression_labels
+from geotune.data.published.published_scenes import open_named
 from geotune.data.published.published_split import split_published
-from geotune.data.raster.quality_mask import QARule
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.find import Names
@@ -42,14 +40,10 @@ from geotune.data.splits.folds import split_into_folds
 from geotune.data.splits.groups import split_at_random, split_by_group
 from geotune.data.splits.spatial_blocks import split_by_blocks
 from geotune.data.splits.temporal import split_by_date
-from geotune.data.synthetic.synthetic_scenes import CLASSES as SYNTHETIC_CLASSES
-from geotune.data.synthetic.synthetic_scenes import (
-    DEFAULT_BANDS,
-    PIXEL_M,
-    labels_path,
-    write_synthetic_scenes,
-)
-from geotune.datasets.registry import get_dataset_info
+from geotune.data.synthetic.synthetic_scene import PIXEL_M
+from geotune.data.synthetic.writer import CLASSES as SYNTHETIC_CLASSES
+from geotune.data.synthetic.writer import DEFAULT_BANDS, labels_path, write_scenes
+from geotune.datasets.registry import named_dataset
 from geotune.errors import GeotuneError
 from geotune.factory.values import values_of
 
@@ -62,7 +56,7 @@ class FileInfo:
     gsd_m: float | None
     wavelengths: dict[str, float]
     window: int
-    label_mean_std: tuple[float, float] | None = None
+    numbers: tuple[float, float] | None = None
 
 
 SPLITS: dict[str, Callable[..., Splits]] = {
@@ -93,7 +87,7 @@ def _class_reader(recipe: Recipe) -> LabelReader:
 def _value_reader(recipe: Recipe) -> LabelReader:
     data: Any = recipe.data
     task: Any = recipe.task
-    return partial(open_value_labels, quantity=task.quantity, band=data.label_band)
+    return partial(open_regression_labels, quantity=task.quantity, band=data.label_band)
 
 
 def _density_reader(recipe: Recipe) -> LabelReader:
@@ -136,7 +130,7 @@ def examine_data(
     scenes = open_data(recipe, faults)
     split = values_of(recipe.data.split)
     del split["allow_overlap"]
-    parts = SPLITS[recipe.data.split.kind](scenes, **split, failed=faults.scenes)
+    parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
     parts = subsample_train(parts, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, parts.values()))
     done = count(1)
@@ -151,19 +145,19 @@ def examine_data(
 
 def check_data(recipe: Recipe, examined: ScannedData) -> list[Issue]:
     """What every check finds in the data that was read, errors first."""
-    found = run_checks(examined, allow_overlap=recipe.data.split.allow_overlap)
-    cuts = uncounted_object_notes(examined.splits, examined.window)
+    found = check(examined, allow_overlap=recipe.data.split.allow_overlap)
+    cuts = cut_notes(examined.parts, examined.window)
     return [*found, *(Issue("note", "labels", text) for text in cuts)]
 
 
 def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = ()) -> DataModule:
     """The datasets of a training. Raises `GeotuneError` for a band without any data."""
     data = recipe.data
-    return datamodule_from_scan(
+    return datasets(
         examined,
         samples=data.samples,
         rare_class_fraction=data.rare_class_fraction,
-        augment=Augment(**values_of(data.augment)),
+        augment=data.augment,
         brightness=data.brightness,
         seed=recipe.train.seed,
         metadata=recipe.backbone.metadata,
@@ -187,14 +181,14 @@ def inspect_files(recipe: Recipe) -> FileInfo:
         return FileInfo(named, PIXEL_M, {}, recipe.data.window)
     scenes = open_data(recipe)
     raster = scenes[0].raster
-    window = resolve_window(scenes, recipe.data.window)
+    window = fitting_window(scenes, recipe.data.window)
     return FileInfo(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
-def declared_bands_nodata(data: Data) -> tuple[Names | None, float | None]:
+def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None]:
     """Names of the files' bands in file order, and their nodata, where the files do not say."""
-    if isinstance(data, Named):
-        about = get_dataset_info(data.name)
+    if isinstance(data, NamedOptions):
+        about = named_dataset(data.name)
         return list(about.bands), about.nodata
     return data.bands, data.nodata
 
@@ -226,14 +220,14 @@ def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scen
 
 def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: ErrorCollector) -> list[Scene]:
     """The scenes with their masks of quality; `faults` may keep what does not fit."""
-    rule = quality_rule(recipe)
+    quality = quality_options(recipe)
     kept = []
     for scene in scenes:
         with faults.catch(scene.name, scene.raster.path):
             named = {scene.name: scene.raster}
             require_dates(named, recipe.backbone.timesteps)
-            if rule is not None:
-                named = with_quality(named, *rule)
+            if quality is not None:
+                named = with_quality(named, quality)
             kept.append(replace(scene, raster=named[scene.name]))
     return kept
 
@@ -251,23 +245,19 @@ def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
 
 def resolution_m(recipe: Recipe) -> float | None:
     """Metres a pixel to which images are brought; None: as they are."""
-    if isinstance(recipe.data, Named) or recipe.data.resolution is None:
+    if isinstance(recipe.data, NamedOptions) or recipe.data.resolution is None:
         return None
     return float(recipe.data.resolution.rstrip(" m"))
 
 
-def quality_rule(recipe: Recipe) -> tuple[str, QARule] | None:
-    """The pattern of the masks of quality, and what flags a pixel in them."""
-    if isinstance(recipe.data, Named) or recipe.data.quality is None:
-        return None
-    section = recipe.data.quality
-    rule = QARule(tuple(section.values), tuple(section.bits), section.band, section.mask_image)
-    return section.pattern, rule
+def quality_options(recipe: Recipe) -> QualityOptions | None:
+    """The quality masks of the recipe's data, if it has some."""
+    return None if isinstance(recipe.data, NamedOptions) else recipe.data.quality
 
 
 def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
-    if isinstance(recipe.task, Detect):
+    if isinstance(recipe.task, DetectOptions):
         return _open_objects(recipe.task, data, **files)
     return open_scenes(
         READERS[recipe.task.kind](recipe),
@@ -278,15 +268,15 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     )
 
 
-def _open_objects(task: Detect, data: Any, **files: Any) -> list[Scene]:
-    options = AnnotationOptions(
+def _open_objects(task: DetectOptions, data: Any, **files: Any) -> list[Scene]:
+    options = Options(
         oriented=task.boxes == "oriented",
         min_visibility=data.min_visibility,
         class_field=data.class_field,
         point_size=data.point_size,
         other_classes=data.other_classes,
     )
-    return open_annotated_scenes(
+    return open_object_scenes(
         scenes=data.scenes,
         labels=data.labels,
         classes=task.classes,
@@ -319,7 +309,7 @@ def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
             f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
             f"found {', '.join(classes)}"
         )
-    images = write_synthetic_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
+    images = write_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
     return open_scenes(
         READERS[recipe.task.kind](recipe),
         scenes=[str(path) for path in images],
@@ -345,9 +335,9 @@ def _open_named(
 ) -> list[Scene]:
     data: Any = recipe.data
     task: Any = recipe.task
-    about = get_dataset_info(data.name)
+    about = named_dataset(data.name)
     published = data.split.kind == "published"
-    return open_published_scenes(
+    return open_named(
         about,
         data.root,
         classes=task.classes,
@@ -355,7 +345,7 @@ def _open_named(
         published=published,
         split=data.split.name if published else None,
         ignore_values=data.ignore_values,
-        options=AnnotationOptions(
+        options=Options(
             oriented=getattr(task, "boxes", None) == "oriented",
             min_visibility=data.min_visibility,
             other_classes="leave_out" if len(task.classes) < len(about.classes) else "refuse",

@@ -13,19 +13,17 @@ from geotune.adapter_config import load_adapter_config
 from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import backbone as make_backbone
-from geotune.backbones.create import facts
+from geotune.backbones.create import model_info
 from geotune.config import ModelSections, OptionsModel, Recipe, parse_sections
-from geotune.config.method_options import MethodOptions
-from geotune.decoders.registry import DECODERS
 from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.values import values_of
+from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import recompute_blocks
 from geotune.model import Model
 from geotune.normalization import choose_normalization
-from geotune.registry import METHODS
+from geotune.registry import DECODERS, METHODS, TASKS
 from geotune.tasks.base import Task
 from geotune.tasks.detect import Detect
-from geotune.tasks.registry import TASKS
 from geotune.types import BandStatistics, Normalization
 from geotune.utils.activation_checkpointing import recompute_stages
 
@@ -59,7 +57,7 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
     Also gives what a user should know of it.
     """
     section = recipe.backbone
-    known = facts(section.name)
+    known = model_info(section.name)
     takes = () if known is None else known.supported_options
     found: dict[str, Any] = {}
     notes = []
@@ -70,7 +68,7 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
         found["wavelengths"] = data.wavelengths
         said = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
         notes.append(f"{section.name} is told the wavelengths that the files say: {said}")
-    task, told = _standardised(_measured(recipe.task, data.gsd_m), data.label_mean_std)
+    task, told = _standardised(_measured(recipe.task, data.gsd_m), data.numbers)
     changes = {
         "backbone": section.model_copy(update=found),
         "task": task,
@@ -126,7 +124,7 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
 
 def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
     """The recipe's method, decoder and stages to recompute around a backbone."""
-    model = _model(recipe.method, recipe.decoder, recipe.task, backbone, normalization)
+    model = _model(recipe, backbone, normalization)
     if recipe.train.activation_checkpointing != "none":
         recompute_stages(model)
     if recipe.train.activation_checkpointing == "all":
@@ -136,7 +134,8 @@ def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization
 
 def build_task(recipe: ModelSections) -> Task:
     """The recipe's task."""
-    return TASKS[recipe.task.kind](**values_of(recipe.task))
+    task: Task = TASKS[recipe.task.kind].load()(recipe.task)
+    return task
 
 
 def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
@@ -190,11 +189,10 @@ def load_adapter(
         instead["name"] = backbone
     base = build_backbone(sections.backbone, card.normalization.bands, **instead)
     check_base_model(base, card, folder)
-    model = _model(sections.method, sections.decoder, sections.task, base, card.normalization)
+    model = _model(sections, base, card.normalization)
     load_adapter_state(model, read_tensors(folder, card), str(folder))
     model.eval()
-    task = TASKS[sections.task.kind](**values_of(sections.task))
-    return BuiltModel(model, task, card.normalization, list(base.notes))
+    return BuiltModel(model, build_task(sections), card.normalization, list(base.notes))
 
 
 def card_sections(recipe: Recipe) -> dict[str, Any]:
@@ -202,14 +200,10 @@ def card_sections(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include={"backbone", "method", "decoder", "task"})
 
 
-def _model(
-    method: MethodOptions,
-    decoder: OptionsModel,
-    task: OptionsModel,
-    backbone: Backbone,
-    normalization: Normalization,
-) -> Model:
-    encoder = METHODS[method.kind].load().from_options(method).attach(backbone)
-    outputs = TASKS[task.kind](**values_of(task)).num_outputs  # type: ignore[attr-defined]
-    head = DECODERS[decoder.kind](encoder.taps, outputs, **values_of(decoder))  # type: ignore[attr-defined]
-    return Model(normalization, encoder, head)
+def _model(sections: ModelSections, backbone: Backbone, normalization: Normalization) -> Model:
+    method: Method = METHODS[sections.method.kind].load().from_options(sections.method)
+    encoder = method.attach(backbone)
+    build_decoder = DECODERS[sections.decoder.kind].load()
+    outputs = build_task(sections).num_outputs
+    decoder = build_decoder(encoder.taps, outputs, sections.decoder)
+    return Model(normalization, encoder, decoder)

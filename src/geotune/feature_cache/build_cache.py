@@ -11,28 +11,28 @@ import torch
 from torch import Tensor
 
 from geotune.backbones.base import fingerprint
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.errors import GeotuneError
-from geotune.feature_cache.cache_key import file_stamp, sample_name, set_name, source_name
-from geotune.feature_cache.cached_dataset import CachedWindows
-from geotune.feature_cache.capacity import bytes_below, check_free_space, format_bytes
-from geotune.feature_cache.populate import fill
-from geotune.feature_cache.store import Store, exclusive_folder, prepare_folder
+from geotune.feature_cache.cache_key import feature_set_name, file_stamp, sample_key, scene_key
+from geotune.feature_cache.cached_dataset import CachedWindowDataset
+from geotune.feature_cache.capacity import check_free_space, folder_bytes, format_bytes
+from geotune.feature_cache.populate import populate
+from geotune.feature_cache.store import FeatureStore, exclusive_folder, prepare_folder
 from geotune.memory.oom import is_oom
 from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
 from geotune.types import Batch
 from geotune.utils.autocast import autocast
-from geotune.utils.feature_encoding import encode
+from geotune.utils.feature_encoding import encode_features
 
-FORMAT = 1
+FORMAT_VERSION = 1
 """Of what is kept; another one makes other sets."""
 
 
 @dataclass(frozen=True)
-class Cached:
+class FeatureCache:
     """Windows to train on from a cache.
 
     Attributes:
@@ -42,8 +42,8 @@ class Cached:
         bytes: what the cache takes on the disk, or the features in memory.
     """
 
-    train: CachedWindows
-    val: CachedWindows
+    train: CachedWindowDataset
+    val: CachedWindowDataset
     folder: Path | None
     samples: int
     computed: int
@@ -60,7 +60,7 @@ class Cached:
         }
 
 
-def require_constant(encoder: Encoder, cache: str) -> None:
+def check_backbone_frozen(encoder: Encoder, cache: str) -> None:
     """Raise `GeotuneError` where the features of the backbone change while it trains."""
     if not encoder.backbone_frozen:
         method = encoder.method
@@ -88,44 +88,44 @@ def cache_notes(data: DataModule) -> list[str]:
 def build_cache(
     model: Model,
     data: DataModule,
-    train: Train,
+    train: TrainOptions,
     *,
     batch_size: int,
     device: torch.device,
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
     progress: Callable[[int, int], None],
-) -> Cached:
+) -> FeatureCache:
     """The windows to train on with their features; what is not kept yet is computed on `device`.
 
-    Calibrates the model, and leaves it on the CPU. `say` gets a line at a time for the user,
+    Calibrates the model, and leaves it on the CPU. `on_message` gets a line at a time for the user,
     `progress` windows done and to be computed. Raises `GeotuneError` for a method whose backbone
     changes, a folder that is not geotune's, and where the features take more than there is room.
     """
-    require_constant(model.encoder, train.cache)
+    check_backbone_frozen(model.encoder, train.cache)
     fixed = FixedWindowDataset(data.train)
     model.calibrate_on(fixed)
-    about = depends_on(model, train, device)
+    about = feature_dependencies(model, train, device)
     folder = None
     if train.cache == "disk":
-        name = set_name(about, about["backbone"]["name"])
+        name = feature_set_name(about, about["backbone"]["name"])
         folder = prepare_folder(train.cache_folder, name, about)
-    names, val_names = sample_names(fixed), sample_names(data.val)
+    names, val_names = sample_keys(fixed), sample_keys(data.val)
     wanted = [*names, *val_names]
-    store = Store(folder)
+    store = FeatureStore(folder)
     size = 0
 
     def compute(indices: Sequence[int]) -> dict[str, Tensor]:
         model.to(device)  # not before it is needed
         samples = [
-            fixed.sample(*divmod(i, fixed.num_orientations))
+            fixed.sample(*divmod(i, fixed.ways))
             if i < len(names)
             else data.val.sample(i - len(names))
             for i in indices
         ]
         try:
             with torch.no_grad(), autocast(device, train.precision):
-                features = model.features(**Batch.of(samples).to(device).inputs)
-            return encode(features, train.cache_precision)
+                features = model.features(**Batch.from_samples(samples).to(device).inputs)
+            return encode_features(features, train.cache_precision)
         except (RuntimeError, MemoryError) as error:
             if len(indices) == 1 or not is_oom(error):
                 raise
@@ -138,39 +138,39 @@ def build_cache(
         size = needed
         check_free_space(train.cache_folder if folder else None, train.cache_limit, missing, needed)
         where = f"to {folder}" if folder else "into memory"
-        say(f"computing the features of {missing} windows {where}: {format_bytes(needed)}")
+        on_message(f"computing the features of {missing} windows {where}: {format_bytes(needed)}")
 
     training = model.training
     model.eval()
     try:
         with exclusive_folder(folder):
             for note in store.open(wanted):
-                say(f"note: {note}")
-            computed = fill(
-                store, wanted, compute, batch_size=batch_size, begin=begin, progress=progress
+                on_message(f"note: {note}")
+            computed = populate(
+                store, wanted, compute, batch_size=batch_size, on_start=begin, progress=progress
             )
     finally:
         model.to("cpu").train(training)
-    return Cached(
-        CachedWindows(fixed, names, store),
-        CachedWindows(data.val, val_names, store),
+    return FeatureCache(
+        CachedWindowDataset(fixed, names, store),
+        CachedWindowDataset(data.val, val_names, store),
         folder,
         len(set(wanted)),
         computed,
-        bytes_below(folder) if folder else size,
+        folder_bytes(folder) if folder else size,
     )
 
 
-def depends_on(model: Model, train: Train, device: torch.device) -> dict[str, Any]:
+def feature_dependencies(model: Model, train: TrainOptions, device: torch.device) -> dict[str, Any]:
     """All that the features of a window depend on, but for the window."""
     backbone, reader = model.encoder.backbone, model.encoder.reader
     method = model.encoder.method
     reduction = reader.reduction()
     half = autocast(device, train.precision).fast_dtype
-    asked = asdict(backbone.request)
-    own_code = backbone.request.model.rpartition(":")[0]
+    asked = asdict(backbone.spec)
+    own_code = backbone.spec.model.rpartition(":")[0]
     return {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "backbone": {
             # weights stand for themselves, by their fingerprint
             **{k: v for k, v in asked.items() if k not in ("weights", "pretrained")},
@@ -190,7 +190,7 @@ def depends_on(model: Model, train: Train, device: torch.device) -> dict[str, An
     }
 
 
-def sample_names(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
+def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
     """Of each window in each of its ways: a name that changes with the file."""
     sources = []
     for scene in windows.scenes:
@@ -201,13 +201,13 @@ def sample_names(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
         if raster.area is not None:  # windows see nothing beyond it
             where.append(raster.area)
         files = list(raster.files)
-        if raster.quality is not None and raster.quality.rule.mask_image:
+        if raster.quality is not None and raster.quality.options.mask_image:
             files.append(raster.quality.path)
-            where.append(raster.quality.rule)
-        sources.append(source_name([file_stamp(path) for path in files], where))
+            where.append(raster.quality.options.model_dump(exclude={"pattern"}))
+        sources.append(scene_key([file_stamp(path) for path in files], where))
     side = windows.window
     return [
-        sample_name(sources[place.scene], (place.row, place.col, side, side), way)
-        for place in windows.windows
-        for way in range(windows.num_orientations)
+        sample_key(sources[place.scene], (place.row, place.col, side, side), way)
+        for place in windows.places
+        for way in range(windows.ways)
     ]

@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_map_only
 
 from geotune.config import Recipe
 from geotune.data.raster.orientation import NUM_ORIENTATIONS
-from geotune.feature_cache.build_cache import require_constant
-from geotune.memory.tracker import Tracker
+from geotune.feature_cache.build_cache import check_backbone_frozen
+from geotune.memory.tracker import MemoryTracker
 from geotune.model import Model
-from geotune.utils.feature_encoding import encode
+from geotune.utils.feature_encoding import encode_features
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def estimate_cache(
     Raises `GeotuneError` for a method whose backbone is not frozen.
     """
     train, data = recipe.train, recipe.data
-    require_constant(model.encoder, train.cache)
+    check_backbone_frozen(model.encoder, train.cache)
     mixed = train.precision != "32-true"
     mode: Any = detect_fake_mode(list(model.parameters())) or nullcontext()
     training = model.training
@@ -62,8 +62,8 @@ def estimate_cache(
         batch = tree_map_only(
             Tensor, lambda x: torch.zeros(micro, *x.shape[1:], dtype=x.dtype), dict(inputs)
         )
-        with Tracker(model, None, batch) as tracker:
-            encoded = encode(model.features(**batch), train.cache_precision)
+        with MemoryTracker(model, None, batch) as tracker:
+            encoded = encode_features(model.features(**batch), train.cache_precision)
         features = {name: tensor[:1] for name, tensor in encoded.items()}
     model.train(training)
     each = sum(tensor.nbytes for tensor in encoded.values()) // micro

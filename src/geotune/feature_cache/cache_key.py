@@ -16,7 +16,7 @@ from typing import Any
 from geotune.errors import GeotuneError
 
 
-def set_name(about: Mapping[str, Any], readable: str) -> str:
+def feature_set_name(about: Mapping[str, Any], readable: str) -> str:
     """The folder of a set of features: something for people, and a hash of all it depends on."""
     text = json.dumps(about, sort_keys=True, default=str)
     slug = "".join(c if c.isalnum() or c in "._-" else "-" for c in readable)
@@ -32,12 +32,12 @@ def file_stamp(path: Path) -> list[Any]:
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def source_name(stamps: Sequence[Sequence[Any]], bands: Sequence[Any]) -> str:
+def scene_key(stamps: Sequence[Sequence[Any]], bands: Sequence[Any]) -> str:
     """A scene: the stamps of its files, and where in them each band is."""
     return _hash(json.dumps([stamps, bands], default=str))
 
 
-def sample_name(source: str, window: Sequence[int], way: int) -> str:
+def sample_key(source: str, window: Sequence[int], way: int) -> str:
     """A window (row, column, height, width) of a scene, laid one of the eight ways."""
     return _hash(f"{source} {' '.join(map(str, window))} {way}")
 

@@ -18,7 +18,7 @@ def check_free_space(folder: Path | None, limit: int | None, samples: int, neede
         samples: whose features are still to be computed.
         needed: bytes that they take.
     """
-    there = bytes_below(folder) if folder else 0
+    there = folder_bytes(folder) if folder else 0
     free = shutil.disk_usage(folder).free if folder else available_memory()
     takes = f"the features of {samples} windows take {format_bytes(needed)}"
     advice = (
@@ -38,7 +38,7 @@ def check_free_space(folder: Path | None, limit: int | None, samples: int, neede
         )
 
 
-def bytes_below(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """What the files of a folder and of those in it take."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

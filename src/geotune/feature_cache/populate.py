@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from geotune.feature_cache.store import Store
+from geotune.feature_cache.store import FeatureStore
 
 SHARD_BYTES = 64 * 2**20
 """About so much is computed before it is written, and so much is lost when it is interrupted."""
 
 
-def fill(
-    store: Store,
+def populate(
+    store: FeatureStore,
     samples: Sequence[str],
     compute: Callable[[list[int]], dict[str, Tensor]],
     *,
     batch_size: int,
-    begin: Callable[[int, int], None],
+    on_start: Callable[[int, int], None],
     progress: Callable[[int, int], None],
 ) -> int:
     """Compute and keep what is missing. Returns how many samples that were.
@@ -49,7 +49,7 @@ def fill(
         names += [samples[index] for index in batch]
         if number == 1:
             each = sum(tensor.nbytes for tensor in found[0].values()) // len(batch)
-            begin(len(missing), each * len(missing))
+            on_start(len(missing), each * len(missing))
             together = max(1, SHARD_BYTES // (each * batch_size))
         if number % together == 0 or number == len(batches):
             store.add(names, {name: torch.cat([part[name] for part in found]) for name in found[0]})

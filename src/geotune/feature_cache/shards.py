@@ -38,11 +38,11 @@ class Shard:
         return int(self.path.stem)
 
     @property
-    def card(self) -> Path:
+    def sidecar(self) -> Path:
         """The file that says what is in it."""
         return self.path.with_suffix(".json")
 
-    def fault(self) -> str | None:
+    def verify(self) -> str | None:
         """What is wrong with the file, if anything. Reads all of it."""
         try:
             size = self.path.stat().st_size
@@ -64,7 +64,7 @@ class Shard:
 
     def remove(self) -> None:
         """Delete both files; the card first, so that the shard is never one that is not whole."""
-        self.card.unlink(missing_ok=True)
+        self.sidecar.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
 
@@ -78,7 +78,7 @@ def write_shard(
     write_atomically(shard.path, data)
     card = {"samples": list(samples), "bytes": len(data), "checksum": checksum}
     try:
-        write_atomically(shard.card, json.dumps(card).encode())
+        write_atomically(shard.sidecar, json.dumps(card).encode())
     except OSError:
         shard.path.unlink()
         raise

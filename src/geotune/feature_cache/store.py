@@ -17,13 +17,13 @@ from geotune.errors import GeotuneError
 from geotune.feature_cache.shards import Shard, read_shards, write_shard
 from geotune.utils.atomic import write_atomically
 
-MARK = "geotune-cache.json"
+MARKER_FILE = "geotune-cache.json"
 """Stands in a folder of caches and says that it is one."""
-MANIFEST = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 """Stands in the folder of a set and says what its features depend on."""
 
 
-class Store:
+class FeatureStore:
     """Samples' features, each `{name: (h, w, C)}`.
 
     It can be sent to other processes; those map the files anew.
@@ -54,11 +54,11 @@ class Store:
         wanted = frozenset(wanted)
         used = [shard for shard in shards if not wanted.isdisjoint(shard.samples)]
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            faults = dict(zip(used, pool.map(Shard.fault, used), strict=True))
+            faults = dict(zip(used, pool.map(Shard.verify, used), strict=True))
         for shard in shards:
             fault = faults.get(shard)
             if fault is None:
-                self._list(shard, shard.samples)
+                self._index(shard, shard.samples)
                 continue
             shard.remove()
             notes.append(
@@ -77,7 +77,7 @@ class Store:
         """
         if self.folder is None:
             self._loaded[len(self._shards)] = tensors
-            self._list(None, samples)
+            self._index(None, samples)
             return
         number = max((shard.number + 1 for shard in self._shards if shard), default=0)
         try:
@@ -88,7 +88,7 @@ class Store:
                 "make room, or move the folder and set train.cache_folder, and run the same "
                 "command again"
             ) from error
-        self._list(shard, samples)
+        self._index(shard, samples)
 
     def read(self, sample: str) -> dict[str, Tensor]:
         """A sample's features. Raises `KeyError` where they are not there."""
@@ -100,7 +100,7 @@ class Store:
             tensors = self._loaded[number] = shard.load()
         return {name: tensor[row] for name, tensor in tensors.items()}
 
-    def _list(self, shard: Shard | None, samples: Sequence[str]) -> None:
+    def _index(self, shard: Shard | None, samples: Sequence[str]) -> None:
         for row, sample in enumerate(samples):
             self._rows[sample] = len(self._shards), row
         self._shards.append(shard)
@@ -115,7 +115,7 @@ def prepare_folder(root: Path, name: str, about: Mapping[str, Any]) -> Path:
 
     Raises `GeotuneError` where `root` holds something else, and where it cannot be written.
     """
-    ours = (root / MARK).is_file() or not root.exists()
+    ours = (root / MARKER_FILE).is_file() or not root.exists()
     if not ours and (not root.is_dir() or any(root.iterdir())):
         raise GeotuneError(
             f"{root}: is there and is no cache of geotune; choose another train.cache_folder"
@@ -123,12 +123,15 @@ def prepare_folder(root: Path, name: str, about: Mapping[str, Any]) -> Path:
     folder = root / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (root / MARK).is_file():
+        if not (root / MARKER_FILE).is_file():
             text = json.dumps({"about": "features that geotune computed; may be deleted"})
-            write_atomically(root / MARK, text.encode())
+            write_atomically(root / MARKER_FILE, text.encode())
         manifest = json.dumps(about, indent=2, default=str)
-        if not (folder / MANIFEST).is_file() or (folder / MANIFEST).read_text() != manifest:
-            write_atomically(folder / MANIFEST, manifest.encode())
+        if (
+            not (folder / MANIFEST_FILE).is_file()
+            or (folder / MANIFEST_FILE).read_text() != manifest
+        ):
+            write_atomically(folder / MANIFEST_FILE, manifest.encode())
     except OSError as error:
         raise GeotuneError(
             f"{root}: cannot be written ({error.strerror}); choose another train.cache_folder"

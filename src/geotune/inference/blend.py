@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def weights(window: int) -> Tensor:
+def window_weights(window: int) -> Tensor:
     """Weights `(window, window)`: `sin^2` along each axis, above zero everywhere."""
     position = (torch.arange(window, dtype=torch.float64) + 0.5) / window
     axis = torch.sin(math.pi * position) ** 2
@@ -29,18 +29,18 @@ class Blender:
 
     def __init__(self, channels: int, width: int, window: int, device: torch.device) -> None:
         self.window = window
-        self.weights = weights(window).to(device)
+        self.weights = window_weights(window).to(device)
         self.sums = torch.zeros(channels, window, width, device=device)
         self.totals = torch.zeros(window, width, device=device)
 
-    def add(self, answers: Tensor, lefts: Sequence[int]) -> None:
+    def add(self, outputs: Tensor, lefts: Sequence[int]) -> None:
         """Add windows `(B, K, window, window)` whose first columns in the strip are `lefts`."""
-        for values, left in zip(answers * self.weights, lefts, strict=True):
+        for values, left in zip(outputs * self.weights, lefts, strict=True):
             columns = slice(left, left + self.window)
             self.sums[:, :, columns] += values
             self.totals[:, columns] += self.weights
 
-    def take(self, rows: int) -> Tensor:
+    def pop_rows(self, rows: int) -> Tensor:
         """The blend `(K, rows, width)` of the first rows, zero where no window was added.
 
         What is left moves up; the next windows start at the row after those taken.

@@ -18,14 +18,19 @@ from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.source import Image, RasterSource, has_data
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
-from geotune.inference.detection_writers import ObjectFiles, names_its_crs
-from geotune.inference.geotiff import atomic_output, bounded_cache, require_stem, source_notes
-from geotune.inference.merge_detections import Merger
-from geotune.inference.sliding_window import Progress
-from geotune.inference.tiling import TilingPlan, starts
+from geotune.inference.detection_writers import DetectionWriter, supports_geojson
+from geotune.inference.geotiff import (
+    atomic_output,
+    bounded_gdal_cache,
+    check_file_stem,
+    scene_notes,
+)
+from geotune.inference.merge_detections import DetectionMerger
+from geotune.inference.sliding_window import ProgressFn
+from geotune.inference.tiling import TilingPlan, window_starts
 from geotune.types import model_inputs
 
-Detecting = Callable[..., Sequence[Detections]]
+DetectorFn = Callable[..., Sequence[Detections]]
 """Images `(B, C, H, W)`, float32 raw values with NaN, to what is found in each, in its pixels."""
 
 
@@ -57,13 +62,13 @@ class SceneDetections:
         return [self.package_path, *([] if self.text_path is None else [self.text_path])]
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """What is in it, for people."""
         return ", ".join(f"{count} {name}" for name, count in self.objects.items())
 
 
-def find_objects(
-    model: Detecting,
+def detect_scene(
+    model: DetectorFn,
     source: RasterSource,
     out_dir: Path,
     *,
@@ -78,7 +83,7 @@ def find_objects(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> SceneDetections:
     """Find the objects of a scene and write `<name>_objects.gpkg` and `<name>_objects.geojson`.
 
@@ -107,22 +112,22 @@ def find_objects(
     finite, and files that cannot be read or written.
     """
     started = time.perf_counter()
-    require_stem(name)
+    check_file_stem(name)
     if batch_size < 1:
         raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
     selected = source.select(bands)
     plan = TilingPlan(source.shape, window, overlap, strip_width=source.shape[1])
-    lefts = starts(source.shape[1], window, overlap)
-    merger = Merger(plan.tops, lefts, window, source.shape, nms_threshold)
+    lefts = window_starts(source.shape[1], window, overlap)
+    merger = DetectionMerger(plan.tops, lefts, window, source.shape, nms_threshold)
     least = torch.tensor([scores[title] for title in classes])
     package, text = out_dir / f"{name}_objects.gpkg", out_dir / f"{name}_objects.geojson"
-    named = names_its_crs(source)
+    named = supports_geojson(source)
     counts = np.zeros(len(classes), dtype=np.int64)
     seen = done = 0
     with (
-        bounded_cache(),
+        bounded_gdal_cache(),
         atomic_output(out_dir) as folder,
-        ObjectFiles(
+        DetectionWriter(
             folder / package.name,
             folder / text.name if named else None,
             source,
@@ -139,16 +144,16 @@ def find_objects(
             np.add.at(counts, kept.classes.numpy(), 1)
 
         for top, batches in groupby(_batches(plan.tops, lefts, batch_size), lambda b: b[0]):
-            hand_on(merger.take(top))
+            hand_on(merger.pop_final(top))
             for _, columns in batches:
-                looked = _look(model, selected, top, columns, window, device, metadata)
+                looked = _detect_windows(model, selected, top, columns, window, device, metadata)
                 for left, found in looked.items():
                     merger.add(top, left, found)
                 seen, done = seen + len(looked), done + len(columns)
                 if progress is not None:
                     progress(done, len(plan))
-        hand_on(merger.take())
-    notes = source_notes(source, seen)
+        hand_on(merger.pop_final())
+    notes = scene_notes(source, seen)
     if not named:
         notes.append(f"{source.path}: its CRS has no EPSG code, so there is no GeoJSON")
     return SceneDetections(
@@ -170,8 +175,8 @@ def _batches(
             yield top, lefts[start : start + size]
 
 
-def _look(
-    model: Detecting,
+def _detect_windows(
+    model: DetectorFn,
     source: RasterSource,
     top: int,
     lefts: Sequence[int],
@@ -190,12 +195,12 @@ def _look(
     with torch.inference_mode():
         found = model(**{name: x.to(device) for name, x in inputs.items()})
     return {
-        left: each[_on_data(each, view)]
+        left: each[_centred_on_data(each, view)]
         for (left, view), each in zip(filled.items(), found, strict=True)
     }
 
 
-def _on_data(found: Detections, view: Image) -> torch.Tensor:
+def _centred_on_data(found: Detections, view: Image) -> torch.Tensor:
     """Which of what is found in an image `(C, h, w)` have their middle where it has data."""
     valid = torch.from_numpy(has_data(view)).to(found.boxes.device)
     columns, rows = centres(found.boxes).long().unbind(dim=-1)

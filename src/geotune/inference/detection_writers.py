@@ -23,7 +23,7 @@ from geotune.errors import GeotuneError
 LAYER = "objects"
 
 
-class ObjectFiles(AbstractContextManager["ObjectFiles"]):
+class DetectionWriter(AbstractContextManager["DetectionWriter"]):
     """Objects with `class` and `score`: boxes as polygons, or points.
 
     A GeoJSON names its CRS in a member that RFC 7946 has no more and that GDAL and QGIS read; it is
@@ -99,7 +99,7 @@ class ObjectFiles(AbstractContextManager["ObjectFiles"]):
         return np.asarray(placed)
 
 
-def names_its_crs(source: RasterSource) -> bool:
+def supports_geojson(source: RasterSource) -> bool:
     """Whether a GeoJSON can say where it is: by an EPSG code, or in pixels without any CRS."""
     return source.crs is None or source.crs.to_epsg() is not None
 

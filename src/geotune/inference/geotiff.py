@@ -28,14 +28,14 @@ from geotune.utils.colors import Color
 NODATA = 255
 """The value of a pixel without data in a map of classes or probabilities."""
 
-PROBABILITY_STEPS = 254
+PROBABILITY_SCALE = 254
 """A probability p is stored as round(254 p): a quarter of float32's size, within 0.002."""
 
 _CACHE_BYTES = 64 * 2**20
 
 
 @contextmanager
-def bounded_cache() -> Iterator[None]:
+def bounded_gdal_cache() -> Iterator[None]:
     """Keep GDAL's cache of blocks small: by default it grows to a share of the machine."""
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
         yield
@@ -58,14 +58,14 @@ def atomic_output(folder: Path) -> Iterator[Path]:
     try:
         yield staging
         for path in sorted(staging.iterdir()):
-            with writing(folder / path.name):
+            with write_errors(folder / path.name):
                 os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def write_errors(path: Path) -> Iterator[None]:
     """Turn a failure to write into a `GeotuneError` that names the file."""
     try:
         yield
@@ -76,7 +76,7 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-class MapFile:
+class GeoTiffWriter:
     """A map that is written rectangle by rectangle; `finish` makes it cloud-optimised."""
 
     def __init__(
@@ -94,7 +94,7 @@ class MapFile:
         self.predictor = 3 if dtype == "float32" else 1
         self.raw = path.with_suffix(".raw.tif")
         placed = {} if transform == Affine.identity() else {"transform": transform}
-        with writing(path), _unplaced():
+        with write_errors(path), _ignore_missing_georeference():
             self.dataset: DatasetWriter = rasterio.open(
                 self.raw,
                 "w",
@@ -115,7 +115,9 @@ class MapFile:
         self.dataset.descriptions = tuple(bands)
 
     @classmethod
-    def of(cls, path: Path, source: RasterSource, bands: Sequence[str], **options: Any) -> MapFile:
+    def for_scene(
+        cls, path: Path, source: RasterSource, bands: Sequence[str], **options: Any
+    ) -> GeoTiffWriter:
         """A map of a scene: with its size and place."""
         return cls(
             path,
@@ -126,7 +128,7 @@ class MapFile:
             **options,
         )
 
-    def __enter__(self) -> MapFile:
+    def __enter__(self) -> GeoTiffWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,12 +136,12 @@ class MapFile:
 
     def write(self, row: int, col: int, values: NDArray[Any]) -> None:
         """Write `(bands, h, w)` with its first pixel at (row, col)."""
-        with writing(self.path):
+        with write_errors(self.path):
             self.dataset.write(values, window=Window(col, row, values.shape[2], values.shape[1]))
 
     def finish(self, resampling: str) -> None:
         """Close the map and make it a Cloud-Optimised GeoTIFF with overviews by `resampling`."""
-        with writing(self.path), _unplaced():
+        with write_errors(self.path), _ignore_missing_georeference():
             self.dataset.close()
             rasterio.shutil.copy(
                 self.raw,
@@ -154,13 +156,13 @@ class MapFile:
             self.raw.unlink()
 
 
-def require_stem(name: str) -> None:
+def check_file_stem(name: str) -> None:
     """Raise `GeotuneError` for a name that no file can begin with."""
     if not name or Path(name).name != name:
         raise GeotuneError(f"name: found {name!r}, expected the stem of a file")
 
 
-def source_notes(source: RasterSource, windows: int) -> list[str]:
+def scene_notes(source: RasterSource, windows: int) -> list[str]:
     """What a user should know of a scene whose map is made, by `windows` that the model saw."""
     notes = []
     if source.crs is None:
@@ -170,18 +172,20 @@ def source_notes(source: RasterSource, windows: int) -> list[str]:
     return notes
 
 
-def describe_classes(map_file: MapFile, classes: Sequence[str], colors: Sequence[Color]) -> None:
+def describe_classes(
+    map_file: GeoTiffWriter, classes: Sequence[str], colors: Sequence[Color]
+) -> None:
     """Give a map of class indices its colours and, as band tags `class_<index>`, its names."""
     table = {index: (*color, 255) for index, color in enumerate(colors)}
     map_file.dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
     map_file.dataset.update_tags(1, **{f"class_{i}": name for i, name in enumerate(classes)})
 
 
-def describe_probabilities(map_file: MapFile) -> None:
+def describe_probabilities(map_file: GeoTiffWriter) -> None:
     """Say in a map of probabilities how its values are to be read."""
     count = map_file.dataset.count
-    map_file.dataset.scales = (1 / PROBABILITY_STEPS,) * count
-    map_file.dataset.update_tags(probability=f"value / {PROBABILITY_STEPS}; {NODATA}: no data")
+    map_file.dataset.scales = (1 / PROBABILITY_SCALE,) * count
+    map_file.dataset.update_tags(probability=f"value / {PROBABILITY_SCALE}; {NODATA}: no data")
 
 
 def write_categories(path: Path, classes: Sequence[str]) -> None:
@@ -198,7 +202,7 @@ def write_categories(path: Path, classes: Sequence[str]) -> None:
 
 
 @contextmanager
-def _unplaced() -> Iterator[None]:
+def _ignore_missing_georeference() -> Iterator[None]:
     """A scene without georeference is no fault of the user's: rasterio need not warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

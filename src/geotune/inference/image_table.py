@@ -22,16 +22,16 @@ from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.source import RasterSource, has_data
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
-from geotune.inference.geotiff import atomic_output, writing
-from geotune.inference.sliding_window import Model, Progress
+from geotune.inference.geotiff import atomic_output, write_errors
+from geotune.inference.sliding_window import ModelFn, ProgressFn
 from geotune.types import model_inputs
 
-Rows = Callable[[Tensor], list[dict[str, str | float]]]
+RowsFn = Callable[[Tensor], list[dict[str, str | float]]]
 """From answers `(B, K)` to what a table says of each image."""
 
 
 @dataclass(frozen=True)
-class Table:
+class ImageTable:
     """What a prediction left.
 
     Attributes:
@@ -61,28 +61,28 @@ class Table:
         return [self.table_path, *([self.places_path] if self.places_path else [])]
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """What is in it, for people."""
         return f"{self.windows} images"
 
 
-SHOWN = 5
+PREVIEW_ROWS = 5
 
 
 def write_image_table(
-    model: Model,
+    model: ModelFn,
     sources: Mapping[str, RasterSource],
     out_dir: Path,
     *,
-    rows: Rows,
+    rows: RowsFn,
     bands: Sequence[str],
     name: str = "images",
     window: int | None = None,
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> Table:
+    progress: ProgressFn | None = None,
+) -> ImageTable:
     """Say what each image is: `<name>.csv`, and `<name>.geojson` where all have a place.
 
     Images are read a batch at a time and rows written as they come. The files are moved into
@@ -124,9 +124,9 @@ def write_image_table(
     done = 0
     with (
         atomic_output(out_dir) as folder,
-        writing(table_path),
-        _Csv(folder / table_path.name) as table,
-        _Outlines(folder / places_path.name if placed else None) as outlines,
+        write_errors(table_path),
+        _CsvWriter(folder / table_path.name) as table,
+        _OutlineWriter(folder / places_path.name if placed else None) as outlines,
     ):
         chosen = {key: source.select(bands) for key, source in sources.items()}
         for batch in _batches(chosen, window, batch_size, metadata, device, empty):
@@ -139,13 +139,13 @@ def write_image_table(
                 )
             for key, row in zip(batch.names, rows(answers), strict=True):
                 row = {"image": key, "path": str(sources[key].path), **row}
-                first += [row] if len(first) < SHOWN else []
+                first += [row] if len(first) < PREVIEW_ROWS else []
                 table.write(row)
                 outlines.write(row, sources[key])
             done += len(batch.names)
             if progress is not None:
                 progress(done + len(empty), len(sources))
-    return Table(
+    return ImageTable(
         name=name,
         table_path=table_path,
         places_path=places_path if placed else None,
@@ -191,7 +191,7 @@ def _batches(
         yield _Batch(list(names), moved.pop("images"), moved)
 
 
-class _Csv(AbstractContextManager["_Csv"]):
+class _CsvWriter(AbstractContextManager["_CsvWriter"]):
     def __init__(self, path: Path) -> None:
         self.file: IO[str] = path.open("w", encoding="utf-8", newline="")
         self.writer: csv.DictWriter[str] | None = None
@@ -206,7 +206,7 @@ class _Csv(AbstractContextManager["_Csv"]):
         self.file.close()
 
 
-class _Outlines(AbstractContextManager["_Outlines"]):
+class _OutlineWriter(AbstractContextManager["_OutlineWriter"]):
     """Features of a GeoJSON, which is in longitude and latitude (RFC 7946)."""
 
     def __init__(self, path: Path | None) -> None:

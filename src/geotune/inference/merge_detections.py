@@ -20,11 +20,11 @@ from geotune.boxes.oriented import hull
 from geotune.boxes.structures import Detections
 from geotune.boxes.transforms import translate
 
-EDGE = 1.0
+EDGE_MARGIN = 1.0
 """Pixels from an edge within which a box counts as cut."""
 
 
-class Merger:
+class DetectionMerger:
     """Takes the detections of windows, and gives those of the scene.
 
     Args:
@@ -54,9 +54,9 @@ class Merger:
         """Take what was found in a window, in its pixels."""
         boxes = translate(found.boxes.double().cpu(), float(left), float(top))
         found = Detections(boxes, found.scores.cpu(), found.classes.cpu())
-        self._held.append(found[~self._better_seen(hull(boxes), top, left)])
+        self._held.append(found[~self._complete_elsewhere(hull(boxes), top, left)])
 
-    def take(self, row: float = torch.inf) -> Detections | None:
+    def pop_final(self, row: float = torch.inf) -> Detections | None:
         """What no window from `row` on can change, in pixels of the scene; None before any."""
         if not self._held:
             return None
@@ -75,7 +75,7 @@ class Merger:
         self._done = line
         return held[final]
 
-    def _better_seen(self, hulls: Tensor, top: int, left: int) -> Tensor:
+    def _complete_elsewhere(self, hulls: Tensor, top: int, left: int) -> Tensor:
         """Which boxes `(N, 4)` of a window are cut by it, but not by another."""
         height, width = self.shape
         cut_x, whole_x = self._along(hulls[:, 0], hulls[:, 2], left, self.lefts, width)
@@ -87,10 +87,12 @@ class Merger:
     ) -> tuple[Tensor, Tensor]:
         """Along one axis: whether the window that starts there cuts, and whether any holds."""
         end = start + self.window
-        cut = ((low < start + EDGE) & (start > 0)) | ((high > end - EDGE) & (end < length))
+        cut = ((low < start + EDGE_MARGIN) & (start > 0)) | (
+            (high > end - EDGE_MARGIN) & (end < length)
+        )
         low, high = low.clamp(min=0), high.clamp(max=length)
-        inner = torch.where(starts > 0, starts + EDGE, starts.double())
+        inner = torch.where(starts > 0, starts + EDGE_MARGIN, starts.double())
         best = torch.searchsorted(inner, low, right=True).sub(1).clamp(min=0)
         last = starts[best] + self.window
-        reach = torch.where(last < length, last - EDGE, last.double().clamp(min=length))
+        reach = torch.where(last < length, last - EDGE_MARGIN, last.double().clamp(min=length))
         return cut, (inner[best] <= low) & (high <= reach)

@@ -45,7 +45,7 @@ class PixelArea:
                 self.plane = plane
 
     @property
-    def known(self) -> bool:
+    def is_known(self) -> bool:
         """Whether areas can be given."""
         return self.to_ground is not None
 

@@ -26,11 +26,11 @@ from shapely.geometry import shape as as_geometry
 Rows = NDArray[np.uint8]
 Owners = NDArray[np.int64]
 
-NOBODY = -1
+NO_OBJECT = -1
 
 
 @dataclass
-class _Open:
+class _OpenObject:
     """An object that may go on beyond the seam."""
 
     value: int
@@ -53,7 +53,7 @@ class _Open:
         self.pieces, self.vertices = [], 0
 
 
-def trace(
+def polygonize(
     read: Callable[[int, int], Rows],
     shape: tuple[int, int],
     skip: frozenset[int],
@@ -74,15 +74,15 @@ def trace(
     """
     height, width = shape
     band_rows = max(1, band_pixels // width)
-    waiting: dict[int, _Open] = {}
-    above: Owners = np.full(width, NOBODY, dtype=np.int64)
+    waiting: dict[int, _OpenObject] = {}
+    above: Owners = np.full(width, NO_OBJECT, dtype=np.int64)
     last_row: Rows = np.zeros(width, dtype=np.uint8)
     numbers = itertools.count()
     for top in range(0, height, band_rows):
         bottom = min(top + band_rows, height)
         values = read(top, bottom)
-        at_top: Owners = np.full(width, NOBODY, dtype=np.int64)
-        at_bottom: Owners = np.full(width, NOBODY, dtype=np.int64)
+        at_top: Owners = np.full(width, NO_OBJECT, dtype=np.int64)
+        at_bottom: Owners = np.full(width, NO_OBJECT, dtype=np.int64)
         counted = ~np.isin(values, list(skip))
         place = Affine.translation(0, top)
         for geometry, value in shapes(values, counted, connectivity=4, transform=place):
@@ -93,13 +93,13 @@ def trace(
                 yield int(value), piece
                 continue
             number = next(numbers)
-            waiting[number] = _Open(int(value))
+            waiting[number] = _OpenObject(int(value))
             waiting[number].add(piece)
             if goes_up:
                 _claim(at_top, piece, top, number)
             if goes_down:
                 _claim(at_bottom, piece, bottom, number)
-        meet = (above != NOBODY) & (at_top != NOBODY) & (last_row == values[0])
+        meet = (above != NO_OBJECT) & (at_top != NO_OBJECT) & (last_row == values[0])
         pairs = np.unique(np.stack([above[meet], at_top[meet]]), axis=1)
         joined = _join(waiting, pairs)
         above = _renamed(at_bottom, joined)
@@ -119,7 +119,7 @@ def _claim(owners: Owners, piece: Polygon, row: int, number: int) -> None:
         owners[int(min(one, two)) : int(max(one, two))] = number
 
 
-def _join(waiting: dict[int, _Open], pairs: Owners) -> dict[int, int]:
+def _join(waiting: dict[int, _OpenObject], pairs: Owners) -> dict[int, int]:
     """Unite the objects that meet, (2, N); says which number each one that went now goes by."""
     joined: dict[int, int] = {}
 

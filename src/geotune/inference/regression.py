@@ -14,13 +14,13 @@ from torch import nn
 
 from geotune.data.raster.source import RasterSource
 from geotune.inference.geotiff import (
-    MapFile,
+    GeoTiffWriter,
     atomic_output,
-    bounded_cache,
-    require_stem,
-    source_notes,
+    bounded_gdal_cache,
+    check_file_stem,
+    scene_notes,
 )
-from geotune.inference.sliding_window import Model, Progress, sweep
+from geotune.inference.sliding_window import ModelFn, ProgressFn, sliding_window_inference
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class ValueMap:
         return [self.values_path]
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """What is in it, for people."""
         if self.summed:
             return f"{self.total:,.1f} {self.quantity}"
         return f"mean {self.quantity} {self.mean:.4g} {self.unit}".rstrip()
 
 
-def map_values(
-    model: Model,
+def regress_scene(
+    model: ModelFn,
     source: RasterSource,
     out_dir: Path,
     *,
@@ -81,7 +81,7 @@ def map_values(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> ValueMap:
     """Map a scene into `out_dir`: `<name>_<quantity>.tif`, with the scene's CRS and transform.
 
@@ -108,7 +108,7 @@ def map_values(
     output has another shape or is not finite, and files that cannot be read or written.
     """
     started = time.perf_counter()
-    require_stem(name)
+    check_file_stem(name)
     device = torch.device(device)
     if isinstance(model, nn.Module):
         model.to(device).eval()
@@ -116,14 +116,14 @@ def map_values(
     path = out_dir / f"{name}_{slug}.tif"
     windows, pixels, total = 0, 0, 0.0
     with (
-        bounded_cache(),
+        bounded_gdal_cache(),
         atomic_output(out_dir) as folder,
-        MapFile.of(
+        GeoTiffWriter.for_scene(
             folder / path.name, source, [quantity], dtype="float32", nodata=math.nan
         ) as values_file,
     ):
         values_file.dataset.units = (unit,)
-        for part in sweep(
+        for part in sliding_window_inference(
             model,
             source.select(bands),
             channels=1,
@@ -134,7 +134,7 @@ def map_values(
             metadata=metadata,
             progress=progress,
         ):
-            values = part.answers.cpu().numpy()
+            values = part.outputs.cpu().numpy()
             total += float(values[0][part.valid].sum(dtype=np.float64))
             pixels += int(part.valid.sum())
             windows += part.windows
@@ -152,5 +152,5 @@ def map_values(
         pixels=pixels,
         mean=total / pixels if pixels else math.nan,
         total=total,
-        notes=tuple(source_notes(source, windows)),
+        notes=tuple(scene_notes(source, windows)),
     )

@@ -18,19 +18,19 @@ from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.inference.geotiff import (
     NODATA,
-    PROBABILITY_STEPS,
-    MapFile,
+    PROBABILITY_SCALE,
+    GeoTiffWriter,
     atomic_output,
-    bounded_cache,
+    bounded_gdal_cache,
+    check_file_stem,
     describe_classes,
     describe_probabilities,
-    require_stem,
-    source_notes,
+    scene_notes,
     write_categories,
 )
 from geotune.inference.polygon_writer import write_polygons
-from geotune.inference.polygonize import trace
-from geotune.inference.sliding_window import Model, Progress, sweep
+from geotune.inference.polygonize import polygonize
+from geotune.inference.sliding_window import ModelFn, ProgressFn, sliding_window_inference
 from geotune.utils.colors import Color, is_background, palette
 
 
@@ -69,14 +69,14 @@ class ClassMap:
         return [self.classes_path, *(path for path in others if path is not None)]
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """What is in it, for people."""
         total = max(1, sum(self.pixels.values()))
         return ", ".join(f"{name} {count / total:.1%}" for name, count in self.pixels.items())
 
 
-def map_classes(
-    model: Model,
+def segment_scene(
+    model: ModelFn,
     source: RasterSource,
     out_dir: Path,
     *,
@@ -91,7 +91,7 @@ def map_classes(
     probabilities: bool = False,
     polygons: bool = True,
     metadata: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> ClassMap:
     """Map a scene into `out_dir`: `<name>_classes.tif`, `<name>_probabilities.tif`, `.gpkg`.
 
@@ -122,7 +122,7 @@ def map_classes(
     started = time.perf_counter()
     if not 2 <= len(classes) <= NODATA:
         raise GeotuneError(f"classes: found {len(classes)}, expected 2 to {NODATA} for a map")
-    require_stem(name)
+    check_file_stem(name)
     colors = palette(classes) if colors is None else colors
     if len(colors) != len(classes):
         raise GeotuneError(f"colors: found {len(colors)} for {len(classes)} classes")
@@ -135,17 +135,17 @@ def map_classes(
     polygons_path = out_dir / f"{name}_polygons.gpkg"
     counts = np.zeros(NODATA + 1, dtype=np.int64)
     windows, found = 0, None
-    with bounded_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
+    with bounded_gdal_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
 
-        def new_map(path: Path, layers: Sequence[str]) -> MapFile:
-            return files.enter_context(MapFile.of(folder / path.name, source, layers))
+        def new_map(path: Path, layers: Sequence[str]) -> GeoTiffWriter:
+            return files.enter_context(GeoTiffWriter.for_scene(folder / path.name, source, layers))
 
         maps = new_map(classes_path, ["class"])
         describe_classes(maps, classes, colors)
         shares = new_map(probabilities_path, classes) if probabilities else None
         if shares is not None:
             describe_probabilities(shares)
-        for part in sweep(
+        for part in sliding_window_inference(
             model,
             source.select(bands),
             channels=len(classes),
@@ -156,13 +156,13 @@ def map_classes(
             metadata=metadata,
             progress=progress,
         ):
-            values = part.answers.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            values = part.outputs.argmax(dim=0).to(torch.uint8).cpu().numpy()
             values[~part.valid] = NODATA
             counts += np.bincount(values.ravel(), minlength=len(counts))
             windows += part.windows
             maps.write(part.row, part.col, values[None])
             if shares is not None:
-                scaled = (part.answers * PROBABILITY_STEPS).round().to(torch.uint8)
+                scaled = (part.outputs * PROBABILITY_SCALE).round().to(torch.uint8)
                 stored = scaled.cpu().numpy()
                 stored[:, ~part.valid] = NODATA
                 shares.write(part.row, part.col, stored)
@@ -183,7 +183,7 @@ def map_classes(
         nodata_pixels=int(counts[NODATA]),
         polygons=found,
         notes=(
-            *source_notes(source, windows),
+            *scene_notes(source, windows),
             *(
                 (f"{polygons_path}: the scene has no CRS, so polygons have no area in m²",)
                 if polygons and source.crs is None
@@ -212,7 +212,7 @@ def _vectorise(map_path: Path, path: Path, classes: Sequence[str], source: Raste
 
         return write_polygons(
             path,
-            trace(read, source.shape, frozenset(skip)),
+            polygonize(read, source.shape, frozenset(skip)),
             classes,
             shape=source.shape,
             crs=source.crs,

@@ -22,16 +22,16 @@ from geotune.inference.blend import Blender
 from geotune.inference.tiling import Strip, TilingPlan, strip_width
 from geotune.types import model_inputs
 
-Model = Callable[..., Tensor]
+ModelFn = Callable[..., Tensor]
 """Images `(B, C, H, W)`, float32 raw values with NaN, to answers `(B, K, H, W)`: probabilities, or
 numbers in some unit; with `time=` and `location=` where asked for."""
 
-Progress = Callable[[int, int], None]
+ProgressFn = Callable[[int, int], None]
 """Called with the windows done and the windows to do."""
 
 
 @dataclass(frozen=True)
-class Finished:
+class OutputBlock:
     """A rectangle of the scene that no later window touches.
 
     Attributes:
@@ -44,13 +44,13 @@ class Finished:
 
     row: int
     col: int
-    answers: Tensor
+    outputs: Tensor
     valid: NDArray[np.bool_]
     windows: int
 
 
-def sweep(
-    model: Model,
+def sliding_window_inference(
+    model: ModelFn,
     source: RasterSource,
     *,
     channels: int,
@@ -59,9 +59,9 @@ def sweep(
     batch_size: int,
     device: torch.device,
     metadata: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
     columns: int | None = None,
-) -> Iterator[Finished]:
+) -> Iterator[OutputBlock]:
     """Blended answers for a scene; each pixel comes once.
 
     Windows without any data are skipped. `columns` is the width of a strip; by default what
@@ -83,13 +83,13 @@ def sweep(
 
     for strip in plan.strips():
         # a generator of its own, so that one strip's buffers go before the next one's come
-        yield from _sweep_strip(
+        yield from _process_strip(
             model, source, plan, strip, channels, batch_size, device, metadata, tell
         )
 
 
-def _sweep_strip(
-    model: Model,
+def _process_strip(
+    model: ModelFn,
     source: RasterSource,
     plan: TilingPlan,
     strip: Strip,
@@ -98,7 +98,7 @@ def _sweep_strip(
     device: torch.device,
     metadata: Sequence[str],
     tell: Callable[[int], None],
-) -> Iterator[Finished]:
+) -> Iterator[OutputBlock]:
     window = plan.window
     inside = slice(strip.left - strip.first, strip.right - strip.first)
     blender = Blender(channels, strip.width, window, device)
@@ -120,11 +120,11 @@ def _sweep_strip(
                 inputs = {name: x.to(device) for name, x in inputs.items()}
                 first, last = strip.first + lefts[0], strip.first + lefts[-1] + window
                 where = f"rows from {top}, columns {first} to {last}"
-                blender.add(_answers(model, inputs, channels, where), list(filled))
+                blender.add(_run_model(model, inputs, channels, where), list(filled))
             seen += len(filled)
             tell(len(lefts))
         valid = has_data(image[..., :rows, inside])
-        yield Finished(top, strip.left, blender.take(rows)[:, :, inside], valid, seen)
+        yield OutputBlock(top, strip.left, blender.pop_rows(rows)[:, :, inside], valid, seen)
 
 
 def _rows(
@@ -146,7 +146,7 @@ def _rows(
             image[..., size - rows :, :] = source.read(new)
 
 
-def _answers(model: Model, inputs: dict[str, Tensor], channels: int, where: str) -> Tensor:
+def _run_model(model: ModelFn, inputs: dict[str, Tensor], channels: int, where: str) -> Tensor:
     """The model's answers `(B, K, H, W)`, float32."""
     with torch.inference_mode():
         images = inputs["images"]

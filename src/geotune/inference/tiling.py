@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from geotune.errors import GeotuneError
 
 
-def starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
+def window_starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
     """First pixels of the windows along one axis; the last window ends where the axis ends.
 
     Neighbours overlap by at least the share `overlap` of the window. An axis shorter than the
@@ -24,10 +24,10 @@ def starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
     """
     if length <= window:
         return (0,)
-    return (*range(0, length - window, stride(window, overlap)), length - window)
+    return (*range(0, length - window, window_stride(window, overlap)), length - window)
 
 
-def stride(window: int, overlap: float) -> int:
+def window_stride(window: int, overlap: float) -> int:
     """Pixels from a window to the next."""
     return max(1, int(window * (1 - overlap) + 1e-9))
 
@@ -94,11 +94,11 @@ class TilingPlan:
     @property
     def tops(self) -> tuple[int, ...]:
         """First rows of the windows."""
-        return starts(self.shape[0], self.window, self.overlap)
+        return window_starts(self.shape[0], self.window, self.overlap)
 
     def strips(self) -> Iterator[Strip]:
         """The strips, left to right."""
-        lefts = starts(self.shape[1], self.window, self.overlap)
+        lefts = window_starts(self.shape[1], self.window, self.overlap)
         for left in range(0, self.shape[1], self.strip_width):
             right = min(left + self.strip_width, self.shape[1])
             touching = tuple(x for x in lefts if x < right and x + self.window > left)

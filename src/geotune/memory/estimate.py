@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from geotune.memory.tracker import TrackedPeak, Tracker, to_fake
+from geotune.memory.tracker import MemoryTracker, TrackedPeak, to_fake
 
 CUDA_CONTEXT_BYTES = 512 * 2**20
 """What a CUDA context with cuBLAS' and cuDNN's handles takes beside all tensors; assumed."""
@@ -34,17 +34,17 @@ def allocator_bytes(tensors: int) -> int:
     return round(ALLOCATOR_SHARE * tensors)
 
 
-def gpu_bytes(tensors: int) -> int:
+def total_gpu_bytes(tensors: int) -> int:
     """All that a GPU has to have free for that many bytes of tensors."""
     return tensors + allocator_bytes(tensors) + CUDA_CONTEXT_BYTES
 
 
-class UnpredictableError(Exception):
+class DataDependentModelError(Exception):
     """A model that cannot be run on fake tensors: it looks at values."""
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSpec:
     """What a training step is.
 
     Attributes:
@@ -64,13 +64,13 @@ class Step:
     loss: Callable[[Any, Any], Tensor]
     optimizer: Callable[[nn.Module], Optimizer]
     precision: str = "32-true"
-    micro: int | None = None
+    micro_batch: int | None = None
     grad_clip_norm: float = 0.0
-    shown: bool = False
+    pass_targets: bool = False
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PeakEstimate:
     """The peak of live tensor bytes of a step, and what comes on top.
 
     Attributes:
@@ -87,18 +87,18 @@ class Prediction:
     computed: bool = False
 
     @property
-    def gpu_bytes(self) -> int:
+    def total_gpu_bytes(self) -> int:
         """All that a GPU has to have free."""
-        return gpu_bytes(self.gpu.total)
+        return total_gpu_bytes(self.gpu.total)
 
 
 def estimate_peak(
     model: nn.Module,
-    step: Step,
-    places: Mapping[str, Iterable[nn.Module]] | None = None,
+    step: StepSpec,
+    scopes: Mapping[str, Iterable[nn.Module]] | None = None,
     *,
     compute: bool = False,
-) -> Prediction:
+) -> PeakEstimate:
     """Predict the peak of a step of this model, real or fake, which stays as it is.
 
     Args:
@@ -110,52 +110,54 @@ def estimate_peak(
     Raises `UnpredictableError` where a model looks at values, which fake tensors do not have.
     """
     if compute:
-        return _predict(model, step, places, nullcontext(), compute)
+        return _estimate(model, step, scopes, nullcontext(), compute)
     mode = detect_fake_mode(list(model.parameters()))
     try:
         if mode is None:
             mode = FakeTensorMode()
-            names = {place: _paths(model, modules) for place, modules in (places or {}).items()}
+            names = {
+                place: _module_names(model, modules) for place, modules in (scopes or {}).items()
+            }
             model = to_fake(model, mode)
-            places = {p: [model.get_submodule(path) for path in v] for p, v in names.items()}
-        return _predict(model, step, places, mode, compute)
+            scopes = {p: [model.get_submodule(path) for path in v] for p, v in names.items()}
+        return _estimate(model, step, scopes, mode, compute)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        raise UnpredictableError(f"{type(error).__name__}: {error}") from error
+        raise DataDependentModelError(f"{type(error).__name__}: {error}") from error
 
 
-def _paths(model: nn.Module, modules: Iterable[nn.Module]) -> list[str]:
+def _module_names(model: nn.Module, modules: Iterable[nn.Module]) -> list[str]:
     path_of = {module: path for path, module in model.named_modules()}
     return [path_of[module] for module in modules]
 
 
-def _predict(
+def _estimate(
     model: nn.Module,
-    step: Step,
-    places: Mapping[str, Iterable[nn.Module]] | None,
+    step: StepSpec,
+    scopes: Mapping[str, Iterable[nn.Module]] | None,
     mode: Any,
     compute: bool,
-) -> Prediction:
+) -> PeakEstimate:
     with torch.random.fork_rng(devices=[]), mode:
         optimizer = step.optimizer(model)
         inputs, targets = tree_map_only(
             Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (dict(step.inputs), step.targets)
         )
-        micro = step.micro or len(targets)
+        micro = step.micro_batch or len(targets)
         # a third part is as the second, which meets the gradients of the first
         parts = [slice(i, i + micro) for i in range(0, len(targets), micro)][:2]
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         while True:
-            _step_on_zeros(optimizer, trained)  # makes its state
-            counter = _Flops()
-            with counter, Tracker(model, optimizer, (inputs, targets), places) as tracker:
-                reached = _run(model, step, inputs, targets, optimizer, parts)
+            _step_with_zero_gradients(optimizer, trained)  # makes its state
+            counter = _FlopCounter()
+            with counter, MemoryTracker(model, optimizer, (inputs, targets), scopes) as tracker:
+                reached = _run_step(model, step, inputs, targets, optimizer, parts)
             if len(reached) == len(trained):
                 break
             optimizer.state.clear()  # those that no gradient reaches never get one
             trained = reached
-        with Tracker(model, optimizer, (inputs, targets), places) as at_once:
-            _step_on_zeros(optimizer, trained, foreach=True)
-    return Prediction(
+        with MemoryTracker(model, optimizer, (inputs, targets), scopes) as at_once:
+            _step_with_zero_gradients(optimizer, trained, foreach=True)
+    return PeakEstimate(
         cpu=tracker.peak,
         gpu=max(tracker.peak, at_once.peak, key=lambda peak: peak.total),
         flops=counter.flops * len(targets) // (micro * len(parts)),
@@ -163,7 +165,7 @@ def _predict(
     )
 
 
-def _step_on_zeros(
+def _step_with_zero_gradients(
     optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, foreach: bool = False
 ) -> None:
     """Step with gradients that change nothing; `foreach`: all parameters at once."""
@@ -176,9 +178,9 @@ def _step_on_zeros(
         parameter.grad = None
 
 
-def _run(
+def _run_step(
     model: nn.Module,
-    step: Step,
+    step: StepSpec,
     inputs: Mapping[str, Any],
     targets: Any,
     optimizer: Optimizer,
@@ -188,7 +190,7 @@ def _run(
     for part in parts:
         own = tree_map_only(Tensor, lambda x: x[part], inputs)  # noqa: B023  # called at once
         with torch.autocast("cpu", torch.bfloat16, enabled=step.precision != "32-true"):
-            shown = {"targets": targets[part]} if step.shown else {}
+            shown = {"targets": targets[part]} if step.pass_targets else {}
             loss = step.loss(model(**own, **shown), targets[part])
         (loss * (1 / len(parts))).backward()  # type: ignore[no-untyped-call]
         del own, shown, loss
@@ -201,7 +203,7 @@ def _run(
     return reached
 
 
-class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of products and convolutions."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Peak:
+class MeasuredPeak:
     """What was observed.
 
     Attributes:
@@ -30,7 +30,7 @@ class Peak:
     predicted_bytes: int | None = None
 
 
-class PeakWatch:
+class PeakMonitor:
     """Watches from its making on.
 
     A process's highest resident set cannot be reset, so on a CPU a peak from before the watch
@@ -45,19 +45,19 @@ class PeakWatch:
         else:
             self._start = resident_bytes()
 
-    def peak(self) -> Peak:
+    def peak(self) -> MeasuredPeak:
         """What was observed until now."""
         if self.device.type == "cuda":
-            return Peak(
+            return MeasuredPeak(
                 "GPU memory",
                 torch.cuda.max_memory_allocated(self.device),
                 self._start,
                 torch.cuda.max_memory_reserved(self.device),
             )
-        return Peak("process memory", highest_resident_bytes(), self._start)
+        return MeasuredPeak("process memory", peak_resident_bytes(), self._start)
 
 
-def highest_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     """The highest resident set of this process so far."""
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest if sys.platform == "darwin" else highest * 1024
@@ -69,4 +69,4 @@ def resident_bytes() -> int:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
-        return highest_resident_bytes()
+        return peak_resident_bytes()

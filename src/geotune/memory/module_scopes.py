@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-ELSEWHERE = "loss"
+DEFAULT_SCOPE = "loss"
 """What is in no module that has a name: the batch, its normalisation, the loss."""
-OPTIMIZER = "optimizer"
+OPTIMIZER_SCOPE = "optimizer"
 
 
 class ModuleTracker:
@@ -34,14 +34,14 @@ class ModuleTracker:
     def __init__(
         self,
         model: nn.Module,
-        named: Mapping[str, Iterable[nn.Module]],
+        scopes: Mapping[str, Iterable[nn.Module]],
         optimizer: Optimizer | None = None,
     ) -> None:
-        self.names = tuple(dict.fromkeys([*named, ELSEWHERE, OPTIMIZER]))
-        names = {module: place for place, modules in named.items() for module in modules}
+        self.names = tuple(dict.fromkeys([*scopes, DEFAULT_SCOPE, OPTIMIZER_SCOPE]))
+        names = {module: place for place, modules in scopes.items() for module in modules}
         self._place_of: dict[nn.Module, str] = {}
         self._entrances: dict[nn.Module, None] = {}
-        self._walk(model, ELSEWHERE, names)
+        self._walk(model, DEFAULT_SCOPE, names)
         self._optimizer = optimizer
         self._stack: list[str] = []
         self._marks: list[int] = []  # numbers of autograd nodes from which on ...
@@ -70,17 +70,17 @@ class ModuleTracker:
             for buffer in module.buffers(recurse=False):
                 yield place, buffer
 
-    def now(self) -> str:
+    def current_scope(self) -> str:
         """The place of the computation that is under way."""
-        if self._stack and self._stack[-1] != OPTIMIZER:
+        if self._stack and self._stack[-1] != OPTIMIZER_SCOPE:
             return self._stack[-1]
         node: Any = torch._C._current_autograd_node()
         if node is None or not self._marks:
-            return self._stack[-1] if self._stack else ELSEWHERE
+            return self._stack[-1] if self._stack else DEFAULT_SCOPE
         at = bisect_right(self._marks, node._sequence_nr()) - 1
-        return self._marked[at] if at >= 0 else ELSEWHERE
+        return self._marked[at] if at >= 0 else DEFAULT_SCOPE
 
-    def watch(self) -> None:
+    def attach(self) -> None:
         """Begin to follow the model's calls."""
         for module in self._entrances:
             self._hooks += [
@@ -90,11 +90,11 @@ class ModuleTracker:
             ]
         if self._optimizer is not None:
             self._hooks += [
-                self._optimizer.register_step_pre_hook(lambda *_: self._push(OPTIMIZER)),
+                self._optimizer.register_step_pre_hook(lambda *_: self._push(OPTIMIZER_SCOPE)),
                 self._optimizer.register_step_post_hook(lambda *_: self._leave()),
             ]
 
-    def close(self) -> None:
+    def detach(self) -> None:
         """End it."""
         for hook in self._hooks:
             hook.remove()
@@ -105,7 +105,7 @@ class ModuleTracker:
 
     def _leave(self, *_: Any) -> None:
         self._stack.pop()
-        self._mark(self._stack[-1] if self._stack else self.now())
+        self._mark(self._stack[-1] if self._stack else self.current_scope())
 
     def _push(self, place: str) -> None:
         self._stack.append(place)

@@ -34,10 +34,10 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
-from geotune.memory.module_scopes import ELSEWHERE, ModuleTracker
+from geotune.memory.module_scopes import DEFAULT_SCOPE, ModuleTracker
 
-Part = Literal["frozen", "trained", "gradients", "optimizer_state", "saved", "transient"]
-PARTS: tuple[Part, ...] = get_args(Part)
+Category = Literal["frozen", "trained", "gradients", "optimizer_state", "saved", "transient"]
+CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 
 @dataclass(frozen=True)
@@ -56,46 +56,46 @@ class TrackedPeak:
     """
 
     total: int
-    by_place: Mapping[str, Mapping[Part, int]]
+    by_scope: Mapping[str, Mapping[Category, int]]
 
-    def of(self, part: Part) -> int:
+    def category_bytes(self, part: Category) -> int:
         """The bytes of a part, wherever they belong."""
-        return sum(parts.get(part, 0) for parts in self.by_place.values())
+        return sum(parts.get(part, 0) for parts in self.by_scope.values())
 
     @property
-    def parts(self) -> dict[Part, int]:
+    def by_category(self) -> dict[Category, int]:
         """The bytes of each part; they sum to the total."""
-        return {part: self.of(part) for part in PARTS}
+        return {part: self.category_bytes(part) for part in CATEGORIES}
 
     @property
     def frozen(self) -> int:
         """See the class."""
-        return self.of("frozen")
+        return self.category_bytes("frozen")
 
     @property
     def trained(self) -> int:
         """See the class."""
-        return self.of("trained")
+        return self.category_bytes("trained")
 
     @property
     def gradients(self) -> int:
         """See the class."""
-        return self.of("gradients")
+        return self.category_bytes("gradients")
 
     @property
     def optimizer_state(self) -> int:
         """See the class."""
-        return self.of("optimizer_state")
+        return self.category_bytes("optimizer_state")
 
     @property
     def saved(self) -> int:
         """See the class."""
-        return self.of("saved")
+        return self.category_bytes("saved")
 
     @property
     def transient(self) -> int:
         """See the class."""
-        return self.of("transient")
+        return self.category_bytes("transient")
 
     @property
     def activations(self) -> int:
@@ -103,7 +103,7 @@ class TrackedPeak:
         return self.saved + self.transient
 
 
-class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows live storages while it is open; `peak` is there once it is closed.
 
     A tensor from before counts from the start where it belongs to the model, the optimizer or
@@ -124,22 +124,22 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         model: nn.Module,
         optimizer: Optimizer | None = None,
         others: Any = None,
-        places: Mapping[str, Iterable[nn.Module]] | None = None,
+        scopes: Mapping[str, Iterable[nn.Module]] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._model: nn.Module | None = model
         self._optimizer = optimizer
         self._others = others
-        self._where: ModuleTracker | None = ModuleTracker(model, places or {}, optimizer)
+        self._where: ModuleTracker | None = ModuleTracker(model, scopes or {}, optimizer)
         self._storages: list[int] = []  # bytes now of each storage ever seen, by order of birth
         self._living: dict[int, tuple[int, weakref.ref[UntypedStorage]]] = {}  # by address
         self._changes: list[tuple[int, int]] = []  # (storage, bytes more or fewer), in order
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, Category] = {}
         self._places: list[str] = []  # of each storage ever seen
         self._backward = -1  # the backward pass that is under way, or was the last
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> Tracker:
+    def __enter__(self) -> MemoryTracker:
         assert self._model is not None and self._where is not None, "a tracker is used once"
         self._name_parts()
         self._see(self._others)
@@ -151,7 +151,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for place, parameter in self._where.parameters()
             if parameter.requires_grad
         ]
-        self._where.watch()
+        self._where.attach()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -160,7 +160,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
         assert self._where is not None
-        self._where.close()
+        self._where.detach()
         self._name_parts()
         self.peak = self._find_peak()
         self._living.clear()
@@ -193,7 +193,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             number, change = len(self._storages), size
             self._storages.append(0)
-            self._places.append(ELSEWHERE if self._where is None else self._where.now())
+            self._places.append(
+                DEFAULT_SCOPE if self._where is None else self._where.current_scope()
+            )
             living = self._living
 
             def end(_: Any) -> None:
@@ -209,7 +211,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[number] += change
         self._changes.append((number, change))
 
-    def _name(self, part: Part, tensors: Iterable[Any], place: str) -> None:
+    def _name(self, part: Category, tensors: Iterable[Any], place: str) -> None:
         for number in self._see(list(tensors)):
             self._parts[number] = part
             self._places[number] = place
@@ -232,13 +234,13 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _find_peak(self) -> TrackedPeak:
         totals = list(accumulate((change for _, change in self._changes), initial=0))
         total = max(totals)
-        found: dict[str, Counter[Part]] = {}
+        found: dict[str, Counter[Category]] = {}
         for number, change in self._changes[: totals.index(total)]:
             parts = found.setdefault(self._places[number], Counter())
             parts[self._parts.get(number, "transient")] += change
         assert self._where is not None
         kept = {
-            place: {part: found[place][part] for part in PARTS if found[place][part]}
+            place: {part: found[place][part] for part in CATEGORIES if found[place][part]}
             for place in self._where.names
             if place in found
         }

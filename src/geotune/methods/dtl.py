@@ -208,8 +208,10 @@ class TappedBlock(Wrapped):
             placed = backbone.tokens_to_maps(index, out)
             feedback = network.feedback(index, stream)
             if self.feeds_back:
-                return placed.back(placed.maps + feedback)
-            passing.feedback[index] = torch.unflatten(feedback, 0, (-1, placed.kinds)).mean(1)
+                return placed.restore(placed.maps + feedback)
+            passing.feedback[index] = torch.unflatten(feedback, 0, (-1, placed.per_location)).mean(
+                1
+            )
         return out
 
 

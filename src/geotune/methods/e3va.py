@@ -54,12 +54,12 @@ class E3va(E3vaOptions, Method):
         check_width("rank", self.rank, backbone)
         strides = [tap.stride for tap in backbone.taps]
         for index, stride in enumerate(strides):
-            if backbone.parts(index).mlp is None:
+            if backbone.block_parts(index).mlp is None:
                 raise GeotuneError(
                     f"e3va on {backbone.name}: its blocks have neither attention nor an MLP whose "
                     "output the highway could read; choose est or lst"
                 )
-            if stride != strides[max(0, index - 1)] and backbone.merging(index) is None:
+            if stride != strides[max(0, index - 1)] and backbone.downsample_before(index) is None:
                 raise GeotuneError(
                     f"e3va on {backbone.name}: has no down-sampling layer before "
                     f"{backbone.taps[index].name} that the highway could use; choose est or lst"
@@ -82,7 +82,7 @@ class Highway(Reader):
         self.attention = nn.ModuleDict()
         self.mlp = nn.ModuleDict()
         for index, width in enumerate(widths(backbone)):
-            if backbone.parts(index).middle is not None:
+            if backbone.block_parts(index).middle is not None:
                 self.attention[str(index)] = E3vaAdapter(width, rank)
             self.mlp[str(index)] = E3vaAdapter(width, rank)
         self.norms = nn.ModuleDict(
@@ -92,13 +92,13 @@ class Highway(Reader):
     def required_inputs(self, index: int) -> tuple[Part, ...]:
         """See `Reader.required_inputs`: the map at the levels, and where patches are merged after it."""
         depth = len(self.out_indices)
-        merged = index + 1 < depth and self._backbone[0].merging(index + 1) is not None
+        merged = index + 1 < depth and self._backbone[0].downsample_before(index + 1) is not None
         inside: tuple[Part, ...] = ("attention", "mlp")
         return ("feature", *inside) if index in self.levels or merged else inside
 
     def shared_layers(self) -> list[nn.Module]:
         """See `Reader.shared_layers`."""
-        layers = (self._backbone[0].merging(index) for index in self.out_indices)
+        layers = (self._backbone[0].downsample_before(index) for index in self.out_indices)
         return [layer for layer in layers if layer is not None]
 
     def step(
@@ -123,7 +123,7 @@ class Highway(Reader):
     def merged(self, index: int, frozen: Tensor, highway: Tensor) -> Tensor:
         """The highway before block `index`, as the backbone's own layer brings it there."""
         backbone = self._backbone[0]
-        layer = backbone.merging(index)
+        layer = backbone.downsample_before(index)
         if layer is None:
             return highway
 

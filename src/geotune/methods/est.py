@@ -65,7 +65,7 @@ class Est(EstOptions, Method):
 def require_inside(backbone: Backbone) -> None:
     """Raise `GeotuneError` where what attention and MLP add cannot be told."""
     known = backbone.blocks and backbone.has_spatial_tokens
-    if not known or not all(backbone.parts(i).mlp for i in range(len(backbone.taps))):
+    if not known or not all(backbone.block_parts(i).mlp for i in range(len(backbone.taps))):
         raise GeotuneError(
             f"method.use_block_internals: {backbone.name} shows no attention and MLP inside its blocks; use "
             "method.use_block_internals=false"
@@ -99,7 +99,7 @@ class EstStream(Reader):
         )
         self.from_inside = nn.ModuleDict()
         for index, width in zip(self.internals_at, side, strict=False):
-            parts, channels = backbone.parts(index), widths(backbone)[index]
+            parts, channels = backbone.block_parts(index), widths(backbone)[index]
             self.from_inside[str(index)] = nn.ModuleDict(
                 {
                     part: nn.Conv2d(channels, width, 1)

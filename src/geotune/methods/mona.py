@@ -46,7 +46,7 @@ class Mona(MonaOptions, Method):
         freeze(backbone)
         for index, channels in enumerate(widths(backbone)):
             for place in (at_middle, after_block):
-                if place is after_block or backbone.parts(index).middle:
+                if place is after_block or backbone.block_parts(index).middle:
                     part = MonaPart(backbone, index, channels, self.bottleneck_dim, self.dropout)
                     place(backbone, index, part)
         return checked_encoder(backbone, self)
@@ -81,6 +81,6 @@ class MonaPart(nn.Module):
         found = self._backbone[0].tokens_to_maps(self.index, v, channels_last=True)
         maps = found.maps
         maps = maps + sum(convolution(maps) for convolution in self.convolutions) / 3
-        w = found.back(maps + self.pointwise(maps))
+        w = found.restore(maps + self.pointwise(maps))
         change: Tensor = self.up(self.dropout(F.gelu(w)))
         return change

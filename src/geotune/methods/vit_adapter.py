@@ -134,7 +134,7 @@ class Injected(Wrapped):
         backbone, reader = self._owners[0]
         if reader.now is not None:  # else the backbone runs by itself
             found = backbone.tokens_to_maps(self.index, x)
-            x = found.back(reader.inject(self.at, found))
+            x = found.restore(reader.inject(self.at, found))
         out: Tensor = self.inner(x, *inputs, **named)
         return out
 
@@ -221,7 +221,7 @@ class Interaction(Reader):
     def inject(self, at: int, found: TokensToMaps) -> Tensor:
         """What the group `at` gets, with the prior injected; of the shape of `found.maps`."""
         assert self.now is not None
-        now, kinds, (height, width) = self.now, found.kinds, found.maps.shape[-2:]
+        now, kinds, (height, width) = self.now, found.per_location, found.maps.shape[-2:]
         # a model that sees an image in tiles is injected the prior of the whole image
         tiles = (now.grid[0] // height, now.grid[1] // width)
         whole = from_tiles(found.maps.reshape(-1, kinds * self.channels, height, width), tiles)

@@ -23,7 +23,7 @@ from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
 from geotune.report.rgb import shown_bands, to_rgb
 from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
-from geotune.training.run_dir import METRICS, RunDir
+from geotune.training.run_dir import METRIC_SECTIONS, RunDir
 from geotune.utils.atomic import write_atomically
 from geotune.utils.colors import palette
 
@@ -92,11 +92,11 @@ def choose_examples(
 ) -> Examples:
     """The best and worst windows; first those that hold more than the commonest class."""
     windows = data.val
-    scored = [i for i, score in enumerate(validation.scores) if not math.isnan(score)]
+    scored = [i for i, score in enumerate(validation.window_scores) if not math.isnan(score)]
     common = int(np.argmax(data.class_counts["val"]))
     telling = [i for i in scored if page.telling(windows[i].target, common)]
     pool = telling if len(telling) >= 2 * EXAMPLES else scored
-    order = sorted(pool, key=lambda i: validation.scores[i])
+    order = sorted(pool, key=lambda i: validation.window_scores[i])
     count = min(EXAMPLES, len(order) // 2) or len(order)
     worst = order[:count]
     best = [i for i in order[::-1][:count] if i not in worst]
@@ -113,7 +113,7 @@ def choose_examples(
                 to_rgb(sample.image if sample.image.ndim == 3 else sample.image[:, -1], bands),
                 sample.target,
                 prediction.numpy(),
-                validation.scores[index],
+                validation.window_scores[index],
                 classes,
                 palette(classes),
                 getattr(built.task, "unit", ""),
@@ -173,7 +173,9 @@ def make_report(
         metrics={part: _numbers(metrics[part]) for part in tested},
         confusion=metrics.get("confusion", {}),
         details={
-            name: found for name, found in metrics.items() if name not in (*METRICS, "confusion")
+            name: found
+            for name, found in metrics.items()
+            if name not in (*METRIC_SECTIONS, "confusion")
         },
         regions={
             name: _numbers(found)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.errors import GeotuneError
+from geotune.config.task_options import ClassifyOptions
 from geotune.metrics.confusion_matrix import accuracy, f1
 from geotune.metrics.state import Accumulator, MetricState
 from geotune.tasks.base import Metrics
@@ -30,38 +30,15 @@ class Classify:
     lower_is_better: ClassVar[tuple[str, ...]] = ()
     output_kind: ClassVar[str] = "table"
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        class_weights: Sequence[float] | None = None,
-        multilabel: bool = False,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        """`class_weights` weight images by their class; if `multilabel`, the loss of each class.
-
-        Label smoothing `s` distributes `s` evenly over all `K` classes (arXiv 1512.00567, section
-        7); if `multilabel`, labels become `s / 2` and `1 - s / 2`. Raises `GeotuneError` for fewer
-        than two classes and for a wrong number of weights.
+    def __init__(self, options: ClassifyOptions) -> None:
+        """Label smoothing `s` distributes `s` evenly over all `K` classes; if `multilabel`, labels
+        become `s / 2` and `1 - s / 2`.
         """
-        if len(classes) < 2:
-            raise GeotuneError(
-                f"task.classes has {len(classes)} classes, expected at least 2; for a single class "
-                "of interest, add a class for everything else, such as other",
-                code="class-count-invalid",
-                key="task.classes",
-            )
-        if class_weights is not None and len(class_weights) != len(classes):
-            raise GeotuneError(
-                f"task.class_weights has {len(class_weights)} values for {len(classes)} classes; "
-                "give one for each class, in the order of task.classes",
-                code="class-count-invalid",
-                key="task.class_weights",
-            )
-        self.classes = tuple(classes)
-        self.class_weights = tuple(class_weights or [1.0] * len(classes))
-        self.multilabel = multilabel
-        self.label_smoothing = label_smoothing
-        self.main_metric = "ap" if multilabel else "f1"
+        self.classes = tuple(options.classes)
+        self.class_weights = tuple(options.class_weights or [1.0] * len(options.classes))
+        self.multilabel = options.multilabel
+        self.label_smoothing = options.label_smoothing
+        self.main_metric = "ap" if options.multilabel else "f1"
 
     @property
     def num_outputs(self) -> int:

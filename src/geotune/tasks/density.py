@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from geotune.config.task_options import DensityOptions
 from geotune.metrics.regression_metrics import (
     PairReservoir,
     error_sums,
@@ -34,14 +35,12 @@ class Density:
     unit: str = "objects a pixel"
     report_total: ClassVar[bool] = True
 
-    def __init__(
-        self, objects: str = "objects", loss: str = "l2", std: float | None = None
-    ) -> None:
-        """`objects`: what is counted; `loss`: `l1`, `l2` or `huber`."""
-        self.objects = objects
-        self.loss_name = loss
-        self.std = 1.0 if std is None else std
-        self.classes: tuple[str, ...] = (objects,)
+    def __init__(self, options: DensityOptions) -> None:
+        """Without `std`, densities are not standardised."""
+        self.objects = options.objects
+        self.loss_name = options.loss
+        self.std = 1.0 if options.std is None else options.std
+        self.classes: tuple[str, ...] = (options.objects,)
 
     @property
     def num_outputs(self) -> int:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from geotune.boxes.oriented import HORIZONTAL, ORIENTED
-from geotune.boxes.structures import Detections, DetectorOutput, GroundTruthObjects
+from geotune.boxes.structures import Detections, DetectorOutput, GroundTruthObjects, Targets
+from geotune.config.task_options import DetectOptions
 from geotune.errors import GeotuneError
 from geotune.metrics.average_precision import PrecisionRecallCurve
 from geotune.metrics.detection_metrics import DetectionMetrics, curve_from_matches
@@ -22,8 +23,6 @@ from geotune.metrics.state import MetricState
 Boxes = Literal["horizontal", "oriented", "points"]
 Scores = Mapping[str, float | None]
 """Score threshold by class; None: unknown, and no detection of the class counts."""
-Targets = Sequence[Mapping[str, Tensor]]
-"""For each image `boxes` `(M, D)`, `labels` `(M)` and `difficult` `(M)`."""
 
 CONFIDENT = 0.5
 """In a window without objects, detections with at least this score count as errors."""
@@ -43,21 +42,12 @@ class Detect:
     lower_is_better: ClassVar[tuple[str, ...]] = ("rmse_m", "count_mae", "count_rmse")
     output_kind: ClassVar[str] = "objects"
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        boxes: Boxes = "horizontal",
-        match_radius_m: float = 3.0,
-        pixel_m: float | None = None,
-    ) -> None:
-        """Points are trained as horizontal boxes and evaluated by box centres.
-
-        A detection matches a point within `match_radius_m` metres; `pixel_m`: metres per pixel.
-        """
-        self.classes = tuple(classes)
-        self.boxes = boxes
-        self.match_radius_m = match_radius_m
-        self.pixel_m = pixel_m
+    def __init__(self, options: DetectOptions) -> None:
+        """Points are trained as horizontal boxes and evaluated by box centres."""
+        self.classes = tuple(options.classes)
+        self.boxes = options.boxes
+        self.match_radius_m = options.match_radius_m
+        self.pixel_m = options.pixel_m
         self.score_thresholds: Scores | None = None
 
     def with_score_threshold(self, thresholds: Scores) -> Detect:

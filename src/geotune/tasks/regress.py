@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from geotune.config.task_options import RegressOptions
 from geotune.metrics.regression_metrics import ValueMetrics, regression_loss
 
 
@@ -23,24 +24,16 @@ class Regress:
     lower_is_better: ClassVar[tuple[str, ...]] = ("rmse", "mae")
     report_total: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        level: Literal["pixel", "image"] = "pixel",
-        quantity: str = "value",
-        unit: str = "",
-        loss: str = "huber",
-        mean: float | None = None,
-        std: float | None = None,
-    ) -> None:
-        """`loss`: `l1`, `l2` or `huber`. Without `mean` and `std`, labels are not standardised."""
-        self.level = level
-        self.quantity = quantity
-        self.unit = unit
-        self.loss_name = loss
-        self.mean = 0.0 if mean is None else mean
-        self.std = 1.0 if std is None else std
-        self.classes: tuple[str, ...] = (quantity,)
-        self.output_kind = "values" if level == "pixel" else "table"
+    def __init__(self, options: RegressOptions) -> None:
+        """Without `mean` and `std`, labels are not standardised."""
+        self.level = options.level
+        self.quantity = options.quantity
+        self.unit = options.unit
+        self.loss_name = options.loss
+        self.mean = 0.0 if options.mean is None else options.mean
+        self.std = 1.0 if options.std is None else options.std
+        self.classes: tuple[str, ...] = (options.quantity,)
+        self.output_kind = "values" if options.level == "pixel" else "table"
 
     @property
     def num_outputs(self) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from geotune.errors import GeotuneError
+from geotune.config.task_options import SegmentOptions
 from geotune.metrics.confusion_matrix import SegmentMetrics, iou
 from geotune.tasks.pixel_losses import LOSSES
-from geotune.types import IGNORE
 
 
 class Segment:
@@ -24,42 +22,10 @@ class Segment:
     lower_is_better: ClassVar[tuple[str, ...]] = ()
     output_kind: ClassVar[str] = "classes"
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        loss: str = "ce+dice",
-        class_weights: Sequence[float] | None = None,
-    ) -> None:
-        """`loss`: `ce`, `dice`, `focal` or a sum such as `ce+dice`.
-
-        `class_weights` weight the pixels of the cross-entropy and focal losses by their class.
-        Raises `GeotuneError` for an unknown loss and for a wrong number of classes or weights.
-        """
-        if not 2 <= len(classes) <= IGNORE:
-            raise GeotuneError(
-                f"task.classes has {len(classes)} classes, expected 2 to {IGNORE}; for a single "
-                "class of interest, add a class for everything else, such as background",
-                code="class-count-invalid",
-                key="task.classes",
-            )
-        if class_weights is not None and len(class_weights) != len(classes):
-            raise GeotuneError(
-                f"task.class_weights has {len(class_weights)} values for {len(classes)} classes; "
-                "give one for each class, in the order of task.classes",
-                code="class-count-invalid",
-                key="task.class_weights",
-            )
-        self.classes = tuple(classes)
-        self.terms = tuple(term.strip() for term in loss.split("+"))
-        for term in self.terms:
-            if term not in LOSSES:
-                raise GeotuneError(
-                    f"task.loss is {loss!r}; {term!r} is unknown, expected {', '.join(LOSSES)} "
-                    "or a sum such as ce+dice",
-                    code="recipe-invalid",
-                    key="task.loss",
-                )
-        self.class_weights = tuple(class_weights or [1.0] * len(classes))
+    def __init__(self, options: SegmentOptions) -> None:
+        self.classes = tuple(options.classes)
+        self.terms = tuple(term.strip() for term in options.loss.split("+"))
+        self.class_weights = tuple(options.class_weights or [1.0] * len(options.classes))
 
     @property
     def num_outputs(self) -> int:

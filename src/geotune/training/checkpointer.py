@@ -35,13 +35,13 @@ class Checkpointer(Callback):
 
     def __init__(
         self,
-        folder: RunDir,
+        run_dir: RunDir,
         monitor: str,
         patience: int | None = None,
         *,
         lower_is_better: bool = False,
     ) -> None:
-        self.folder = folder
+        self.run_dir = run_dir
         self.monitor = monitor
         self.patience = patience
         self.lower_is_better = lower_is_better
@@ -83,15 +83,15 @@ class Checkpointer(Callback):
             self.best_epoch = trainer.current_epoch
         if best:
             assert isinstance(pl_module, TrainingModule)
-            state = pl_module.trained()
+            state = pl_module.adapter_tensors()
             if trainer.is_global_zero:
-                write_atomically(self.folder.best, serialize_tensors(state))
+                write_atomically(self.run_dir.best_weights, serialize_tensors(state))
         if trainer.is_global_zero:
-            write_atomically(self.folder.history, _as_csv(self.history).encode())
-        unfinished = self.folder.last.with_suffix(".part")
+            write_atomically(self.run_dir.history, _as_csv(self.history).encode())
+        unfinished = self.run_dir.last_checkpoint.with_suffix(".part")
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
-            unfinished.replace(self.folder.last)
+            unfinished.replace(self.run_dir.last_checkpoint)
         self._stop_if_done(trainer)
 
     def _stop_if_done(self, trainer: Trainer) -> None:

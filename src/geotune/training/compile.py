@@ -11,7 +11,7 @@ from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 
 
-def require_compilable(encoder: Encoder) -> None:
+def check_compilable(encoder: Encoder) -> None:
     """Raise `GeotuneError` where a method changes the backbone or reads what is inside a block."""
     kind = encoder.method.name if encoder.method else "of your own"
     if not encoder.backbone_frozen:
@@ -27,20 +27,23 @@ def require_compilable(encoder: Encoder) -> None:
 
 
 @contextmanager
-def compiled(
-    encoder: Encoder, device: torch.device, say: Callable[[str], None], backend: str = "inductor"
+def compiled_blocks(
+    encoder: Encoder,
+    device: torch.device,
+    on_message: Callable[[str], None],
+    backend: str = "inductor",
 ) -> Iterator[None]:
     """While it is open, the backbone's blocks run compiled, one by one.
 
     Their hooks, names and tensors stay as they are. Where nothing can be compiled on `device` they
-    run as ever, and `say` gets a line that says so.
+    run as ever, and `on_message` gets a line that says so.
     """
     blocks = encoder.backbone.blocks
     try:  # now: a block would fail in the middle of a step
         torch.compile(torch.square, backend=backend)(torch.zeros(8, device=device))
     except Exception as error:  # of whatever kind a compiler's failure is
         why = str(error).strip().partition("\n")[0]
-        say(
+        on_message(
             f"note: train.compile: nothing can be compiled here ({why}); the backbone runs as it is"
         )
         blocks = []

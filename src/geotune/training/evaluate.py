@@ -13,8 +13,8 @@ from geotune.data.window_datasets import GridWindowDataset
 from geotune.metrics.state import MetricState
 from geotune.model import Model
 from geotune.tasks.base import Task
-from geotune.training.loaders import loader
-from geotune.training.window_metrics import WindowParts
+from geotune.training.loaders import make_loader
+from geotune.training.window_metrics import WindowMetrics
 from geotune.types import Batch
 from geotune.utils.autocast import autocast
 
@@ -33,9 +33,9 @@ class Evaluation:
 
     metrics: dict[str, float]
     regions: dict[str, dict[str, float]]
-    scores: list[float]
+    window_scores: list[float]
     details: dict[str, Any]
-    windows: WindowParts
+    windows: WindowMetrics
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def evaluate(
     scores: list[float] = []
     parts: list[MetricState] = []
     with torch.no_grad(), autocast(device, precision):
-        for batch in loader(windows, batch_size, workers=workers):
+        for batch in make_loader(windows, batch_size, workers=workers):
             batch = batch.to(device)
             outputs = model(**batch.inputs)
             everything.update(outputs, batch.targets)
@@ -68,7 +68,7 @@ def evaluate(
                 scores.append(task.score(*one))
             if progress is not None:
                 progress(len(scores), len(windows))
-    found = WindowParts.of(windows, scores, parts)
+    found = WindowMetrics.from_windows(windows, scores, parts)
     regions = {
         group: [part for part, its in zip(parts, found.groups, strict=True) if its == group]
         for group in _regions(windows)
@@ -98,7 +98,7 @@ def predict_windows(
     model.to(device).eval()
     with torch.no_grad(), autocast(device, precision):
         return [
-            task.predict(model(**Batch.of([windows[i]]).to(device).inputs))[0].cpu()
+            task.predict(model(**Batch.from_samples([windows[i]]).to(device).inputs))[0].cpu()
             for i in indices
         ]
 

@@ -20,13 +20,13 @@ from geotune.metrics.bootstrap import (
 from geotune.metrics.state import MetricState
 from geotune.training.evaluate import Evaluation
 
-MOST_WINDOWS = 512
+MAX_WINDOWS = 512
 """Of training scenes that are measured to compare with, evenly spread."""
 
-DRAWS = 500
-LEVEL = 0.95
+NUM_RESAMPLES = 500
+CONFIDENCE = 0.95
 
-Kind = Literal["test", "validation", "training"]
+SeenSource = Literal["test", "validation", "training"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RegionGap:
     seen: dict[str, float]
     unseen: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    seen_in: Kind
+    seen_in: SeenSource
     seen_regions: list[str]
     unseen_regions: list[str]
 
@@ -57,8 +57,8 @@ class RegionGap:
 def region_gap(
     data: DataModule,
     tested: Evaluation,
-    measure: Callable[[GridWindowDataset], Evaluation],
-    figures: Callable[[MetricState], dict[str, float]],
+    evaluate_windows: Callable[[GridWindowDataset], Evaluation],
+    compute_metrics: Callable[[MetricState], dict[str, float]],
 ) -> RegionGap | None:
     """What a test in new regions says, beside one in the regions of the training.
 
@@ -68,24 +68,22 @@ def region_gap(
     assert data.test is not None
     trained = {scene.group for scene in data.train.scenes}
     new = {scene.group for scene in data.test.scenes} - trained
-    unseen = data.test.subset(new)
+    unseen = data.test.of(new)
     if not len(unseen):
         return None
-    kinds: tuple[tuple[Kind, GridWindowDataset], ...] = (
+    kinds: tuple[tuple[SeenSource, GridWindowDataset], ...] = (
         ("test", data.test),
         ("validation", data.val),
         ("training", data.train_grid),
     )
-    measurable = (
-        (kind, windows.subset(trained, max_windows=MOST_WINDOWS)) for kind, windows in kinds
-    )
+    measurable = ((kind, windows.of(trained, most=MAX_WINDOWS)) for kind, windows in kinds)
     kind, seen = next((kind, windows) for kind, windows in measurable if len(windows))
-    there = tested if len(unseen) == len(data.test) else measure(unseen)
-    here = measure(seen)
+    there = tested if len(unseen) == len(data.test) else evaluate_windows(unseen)
+    here = evaluate_windows(seen)
     return RegionGap(
         seen=here.metrics,
         unseen=there.metrics,
-        intervals=_intervals(figures, there.windows.parts, here.windows.parts),
+        intervals=_intervals(compute_metrics, there.windows.states, here.windows.states),
         seen_in=kind,
         seen_regions=sorted({scene.group for scene in seen.scenes}),
         unseen_regions=sorted(new),
@@ -93,16 +91,18 @@ def region_gap(
 
 
 def _intervals(
-    figures: Callable[[MetricState], dict[str, float]],
+    compute_metrics: Callable[[MetricState], dict[str, float]],
     ones: Sequence[MetricState],
     others: Sequence[MetricState],
 ) -> dict[str, tuple[float, float]]:
     """Of each figure the interval of its difference between two sets of windows."""
     if min(len(ones), len(others)) < 2:  # a window by itself is always drawn
-        return dict.fromkeys(figures(ones[0]), (math.nan, math.nan))
+        return dict.fromkeys(compute_metrics(ones[0]), (math.nan, math.nan))
     rng = np.random.default_rng(0)
     one, other = (
-        bootstrap(figures, parts, multiplicities(resample_indices(len(parts), DRAWS, rng)))
+        bootstrap(
+            compute_metrics, parts, multiplicities(resample_indices(len(parts), NUM_RESAMPLES, rng))
+        )
         for parts in (ones, others)
     )
-    return {name: percentile_interval(one[name] - other[name], LEVEL) for name in one}
+    return {name: percentile_interval(one[name] - other[name], CONFIDENCE) for name in one}

@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
-from geotune.feature_cache.cached_dataset import CachedWindows
+from geotune.feature_cache.cached_dataset import CachedWindowDataset
 from geotune.types import Batch, Sample
 
-Windows = RandomWindowDataset | FixedWindowDataset | GridWindowDataset | CachedWindows
+WindowDataset = RandomWindowDataset | FixedWindowDataset | GridWindowDataset | CachedWindowDataset
 
 
 class RankSampler(Sampler[int]):
@@ -55,8 +55,8 @@ class EpochSampler(RankSampler):
         return (self.epoch * self.length + index for index in self.indices)
 
 
-def loader(
-    windows: Windows,
+def make_loader(
+    windows: WindowDataset,
     batch_size: int,
     *,
     workers: int,
@@ -65,13 +65,13 @@ def loader(
     pin: bool = False,
 ) -> DataLoader[Sample]:
     """A loader of batches of `batch_size` for this process; the last one may be smaller."""
-    order = EpochSampler if windows.infinite else RankSampler
+    order = EpochSampler if windows.endless else RankSampler
     return DataLoader(
         windows,  # type: ignore[arg-type]  # the data room knows no torch
         batch_size=batch_size,
         sampler=order(len(windows), rank, world),
         num_workers=workers,
-        collate_fn=Batch.of,
+        collate_fn=Batch.from_samples,
         persistent_workers=workers > 0,
         pin_memory=pin and torch.cuda.is_available(),
     )

@@ -6,12 +6,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geotune.memory.tracker import TrackedPeak, Tracker
+from geotune.memory.tracker import MemoryTracker, TrackedPeak
 from geotune.training.training_module import TrainingModule
 from geotune.types import Batch
 
 
-class TrackStep(Callback):
+class StepMemoryCallback(Callback):
     """Follows one whole step on a CPU: the first after which the optimizer has its state.
 
     Args:
@@ -21,10 +21,10 @@ class TrackStep(Callback):
         peak: None where no step was followed.
     """
 
-    def __init__(self, whole: int) -> None:
-        self.whole = whole
+    def __init__(self, full_batches: int) -> None:
+        self.full_batches = full_batches
         self.peak: TrackedPeak | None = None
-        self._tracker: Tracker | None = None
+        self._tracker: MemoryTracker | None = None
         self._steps_before: int | None = None
 
     def on_train_batch_start(
@@ -34,10 +34,10 @@ class TrackStep(Callback):
         if self._steps_before is None:
             self._steps_before = trainer.global_step
         ready = trainer.global_step > self._steps_before
-        if self.peak is None and ready and batch_idx < self.whole:
+        if self.peak is None and ready and batch_idx < self.full_batches:
             assert isinstance(pl_module, TrainingModule)
             seen = (batch.inputs, batch.targets)
-            self._tracker = Tracker(pl_module.model, trainer.optimizers[0], seen)
+            self._tracker = MemoryTracker(pl_module.model, trainer.optimizers[0], seen)
             self._tracker.__enter__()
 
     def on_train_batch_end(

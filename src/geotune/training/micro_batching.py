@@ -25,42 +25,42 @@ class MicroBatcher:
         micro: that many now.
     """
 
-    def __init__(self, micro: int, fewer: Callable[[int, str], None] | None = None) -> None:
-        self.micro = micro
-        self._fewer = fewer
+    def __init__(self, size: int, on_oom: Callable[[int, str], None] | None = None) -> None:
+        self.size = size
+        self._on_oom = on_oom
 
-    def compute(self, windows: int, attempt: Callable[[Sequence[slice]], Result]) -> Result:
+    def run(self, windows: int, attempt: Callable[[Sequence[slice]], Result]) -> Result:
         """What `attempt` makes of a batch of `windows`, given its parts.
 
         Where memory runs out it is called again, with parts of half the size or less; so it has to
         undo what it did before it fails. Raises `GeotuneError` where one window is too much.
         """
         while True:
-            starts = range(0, windows, self.micro)
+            starts = range(0, windows, self.size)
             try:
-                return attempt([slice(i, min(i + self.micro, windows)) for i in starts])
+                return attempt([slice(i, min(i + self.size, windows)) for i in starts])
             except (RuntimeError, MemoryError) as error:
-                if self._fewer is None or not is_oom(error):
+                if self._on_oom is None or not is_oom(error):
                     raise
                 said = str(error).partition("\n")[0]
-            why = f"memory ran out with {self.micro} windows at once: {said}"
-            smaller = smaller_micro_batch(self.micro)
+            why = f"memory ran out with {self.size} windows at once: {said}"
+            smaller = next_smaller_divisor(self.size)
             if smaller is None:
                 raise GeotuneError(
                     f"{why}; and there is no smaller micro-batch: geotune plan --budget says what "
                     "else saves memory"
                 )
             free_memory()  # not before: the error holds on to all that was there
-            self.micro = smaller
-            self._fewer(smaller, why)
+            self.size = smaller
+            self._on_oom(smaller, why)
 
 
-def smaller_micro_batch(micro: int) -> int | None:
+def next_smaller_divisor(micro: int) -> int | None:
     """The next smaller one that divides it, at most half of it; None below one."""
     return max((n for n in range(1, micro // 2 + 1) if micro % n == 0), default=None)
 
 
-class Statistics:
+class BatchNormStatistics:
     """What a pass forward in training mode moves: batch norm's statistics, as they are now."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 
-WEIGHTS_SHARE = 0.1
+BACKBONE_LR_FACTOR = 0.1
 """A backbone that trains whole learns at this share of the rate, unless the recipe says."""
 
 
@@ -16,11 +16,11 @@ def make_optimizer(
     model: Model, *, lr: float, backbone_lr: float | None, weight_decay: float
 ) -> torch.optim.AdamW:
     """AdamW; norms, biases and single numbers without decay."""
-    own = _pretrained(model)
+    own = _pretrained_parameters(model)
     pretrained = {id(parameter) for parameter in own}
     if backbone_lr is None:
         whole = any(parameter.ndim > 1 for parameter in own)
-        backbone_lr = lr * (WEIGHTS_SHARE if whole else 1.0)
+        backbone_lr = lr * (BACKBONE_LR_FACTOR if whole else 1.0)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -38,7 +38,7 @@ def make_optimizer(
     )
 
 
-def _pretrained(model: Model) -> list[nn.Parameter]:
+def _pretrained_parameters(model: Model) -> list[nn.Parameter]:
     """What trains of the backbone's own, not of what a method put in."""
     return [
         parameter

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from geotune.utils.progress import bar
+from geotune.utils.progress import progress_bar
 
 
 class TrainingProgress(Callback):
@@ -24,7 +24,7 @@ class TrainingProgress(Callback):
         if not trainer.is_global_zero:
             return
         batches = int(trainer.num_training_batches)
-        self.progress = bar(self.console)
+        self.progress = progress_bar(self.console)
         self.task = self.progress.add_task(
             "training", total=batches * (trainer.max_epochs or 0), note=""
         )

@@ -12,20 +12,20 @@ from typing import Any, Literal
 from geotune.adapter_config import CARD, TENSORS
 from geotune.config import Recipe, dump_recipe, load_recipe
 from geotune.errors import GeotuneError
-from geotune.training.lock import LOCK
+from geotune.training.lock import LOCK_FILE
 from geotune.utils.atomic import write_atomically
 
 State = Literal["new", "unfinished", "finished"]
-WORK = (
+RESULT_FILES = (
     "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
     TENSORS, CARD,
 )  # fmt: skip
 """What is there only when an epoch was finished."""
-OURS = (*WORK, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
+OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
 """All that geotune writes, in the order of its removal: what says whose it is comes last."""
-METRICS = ("val", "test", "regions", "gap")
+METRIC_SECTIONS = ("val", "test", "regions", "gap")
 """Entries of a run's `metrics.json`; what else there is are a task's details, by part."""
-PLACES = ("train.run", "train.cache_folder", "train.cache_limit")
+LOCATION_KEYS = ("train.run", "train.cache_folder", "train.cache_limit")
 """Keys of a recipe that do not change what comes out."""
 
 
@@ -41,7 +41,7 @@ class RunDir:
         return self.path / "recipe.yaml"
 
     @property
-    def asked(self) -> Path:
+    def requested_recipe(self) -> Path:
         """The recipe as it was asked for, where it was changed to fit into memory."""
         return self.path / "asked.yaml"
 
@@ -66,12 +66,12 @@ class RunDir:
         return self.path / "test_windows.npz"
 
     @property
-    def last(self) -> Path:
+    def last_checkpoint(self) -> Path:
         """The checkpoint that an interrupted training goes on from."""
         return self.path / "checkpoint" / "last.ckpt"
 
     @property
-    def best(self) -> Path:
+    def best_weights(self) -> Path:
         """What the best epoch so far had trained."""
         return self.path / "checkpoint" / "best.safetensors"
 
@@ -83,7 +83,7 @@ class RunDir:
         self.check_owned()
         if not self.recipe.is_file():
             return "new"
-        other = self.changed(recipe)
+        other = self.differences(recipe)
         if other:
             more = f"; and {len(other) - 6} more keys" if len(other) > 6 else ""
             raise GeotuneError(
@@ -92,49 +92,56 @@ class RunDir:
             )
         return "finished" if (self.path / "run.json").is_file() else "unfinished"
 
-    def changed(self, recipe: Recipe) -> list[str]:
+    def differences(self, recipe: Recipe) -> list[str]:
         """What differs between the recipe that is here, if any, and another: see `changed_keys`."""
         return changed_keys(load_recipe(self.recipe)[0], recipe) if self.recipe.is_file() else []
 
     def is_finished(self, recipe: Recipe) -> bool:
         """Whether this recipe is trained."""
-        return (self.path / "run.json").is_file() and not self.changed(recipe)
+        return (self.path / "run.json").is_file() and not self.differences(recipe)
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is anything that took training: an epoch at the least."""
-        files = [self.path / name for name in WORK]
-        return any(path.exists() for path in [*files, self.best, self.last])
+        files = [self.path / name for name in RESULT_FILES]
+        return any(path.exists() for path in [*files, self.best_weights, self.last_checkpoint])
 
     def with_saved_defaults(self, recipe: Recipe) -> Recipe:
-        """The recipe as it was changed here to fit into memory; as it is where it was not."""
-        if not (self.asked.is_file() and self.recipe.is_file()):
+        """The recipe with what an earlier start of this run chose: precision and memory settings."""
+        recipe = self.with_saved_precision(recipe)
+        if not (self.requested_recipe.is_file() and self.recipe.is_file()):
             return recipe
-        if changed_keys(load_recipe(self.asked)[0], recipe):
+        if changed_keys(load_recipe(self.requested_recipe)[0], recipe):
             return recipe
         changed = load_recipe(self.recipe)[0]
-        keys = [key.removeprefix("train.") for key in PLACES]
+        keys = [key.removeprefix("train.") for key in LOCATION_KEYS]
         update = {key: getattr(recipe.train, key) for key in keys}
         return changed.model_copy(update={"train": changed.train.model_copy(update=update)})
 
-    def start(self, recipe: Recipe, asked: Recipe | None = None) -> None:
+    def with_saved_precision(self, recipe: Recipe) -> Recipe:
+        """The recipe with the saved precision of this run in place of `auto`."""
+        if recipe.train.precision != "auto" or not self.recipe.is_file():
+            return recipe
+        return recipe.with_precision(load_recipe(self.recipe)[0].train.precision)
+
+    def create(self, recipe: Recipe, requested: Recipe | None = None) -> None:
         """Make the folder and write the recipe; what it was `asked` as, where that differs."""
-        if asked is not None and changed_keys(asked, recipe):
-            write_atomically(self.asked, dump_recipe(asked).encode())
+        if requested is not None and changed_keys(requested, recipe):
+            write_atomically(self.requested_recipe, dump_recipe(requested).encode())
         write_atomically(self.recipe, dump_recipe(recipe).encode())
 
     def check_owned(self) -> None:
         """Raise `GeotuneError` where the folder is there and holds no run of geotune."""
         if not self.path.exists() or self.recipe.is_file():
             return
-        if not self.path.is_dir() or any(not _passing(path) for path in self.path.iterdir()):
+        if not self.path.is_dir() or any(not _is_leftover(path) for path in self.path.iterdir()):
             raise GeotuneError(
                 f"{self.path}: is there and is no run of geotune; choose another train.run"
             )
 
     def clear(self) -> None:
         """Remove what geotune wrote here; anything else stays."""
-        for name in OURS:
+        for name in OWNED_FILES:
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)
@@ -143,7 +150,7 @@ class RunDir:
 
     def write_json(self, name: str, values: Any) -> None:
         """Write `<name>.json`; numbers that are not finite become null."""
-        text = json.dumps(finite(values), indent=2, ensure_ascii=False, default=str)
+        text = json.dumps(nan_to_none(values), indent=2, ensure_ascii=False, default=str)
         write_atomically(self.path / f"{name}.json", text.encode())
 
     def read_json(self, name: str) -> Any:
@@ -158,29 +165,29 @@ class RunDir:
         except (OSError, ValueError) as error:
             raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
 
-    def details(self, part: str) -> dict[str, Any]:
+    def details(self, split: str) -> dict[str, Any]:
         """What a task told of a part, `val` or `test`, beside its metrics."""
         told = self.read_json("metrics").items()
         return {
-            name: values[part]
+            name: values[split]
             for name, values in told
-            if name not in METRICS and isinstance(values, dict) and part in values
+            if name not in METRIC_SECTIONS and isinstance(values, dict) and split in values
         }
 
 
-def _passing(path: Path) -> bool:
+def _is_leftover(path: Path) -> bool:
     """Whether a file is what a process leaves that was killed before it wrote the recipe."""
-    return path.name == LOCK or (path.name.startswith(".") and path.suffix == ".part")
+    return path.name == LOCK_FILE or (path.name.startswith(".") and path.suffix == ".part")
 
 
-def finite(values: Any) -> Any:
+def nan_to_none(values: Any) -> Any:
     """The values with numbers that are not finite as None, for JSON."""
     if isinstance(values, float):
         return values if math.isfinite(values) else None
     if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
+        return {key: nan_to_none(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
+        return [nan_to_none(value) for value in values]
     return values
 
 
@@ -190,11 +197,11 @@ def changed_keys(before: Recipe, now: Recipe) -> list[str]:
     Where they run and where features are kept does not count. Of a section of another kind only
     the kind is named.
     """
-    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    old, new = _flatten(before.model_dump(mode="json")), _flatten(now.model_dump(mode="json"))
     changed = [
         key
         for key in sorted(old.keys() | new.keys())
-        if key not in PLACES and old.get(key, "absent") != new.get(key, "absent")
+        if key not in LOCATION_KEYS and old.get(key, "absent") != new.get(key, "absent")
     ]
     anew = tuple(key.removesuffix("kind") for key in changed if key.endswith(".kind"))
     return [
@@ -204,10 +211,10 @@ def changed_keys(before: Recipe, now: Recipe) -> list[str]:
     ]
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(values, dict):
         return {prefix: values}
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat

@@ -9,34 +9,37 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.errors import GeotuneError
-from geotune.memory.estimate import Step
+from geotune.memory.estimate import StepSpec
 from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.optimizer import make_optimizer
+from geotune.utils.precision import AUTO
 
 
-def training_step(
+def training_step_spec(
     task: Task,
-    train: Train,
+    train: TrainOptions,
     inputs: Mapping[str, Any],
     targets: Any,
     *,
     world: int = 1,
-    micro: int | None = None,
-) -> Step:
+    micro_batch: int | None = None,
+) -> StepSpec:
     """A step of one of `world` processes, from the inputs and targets of any number of windows.
 
     `micro` windows are computed at once, by default as many as the recipe says.
     """
+    if train.precision == AUTO:
+        raise ValueError("train.precision auto is not resolved")
     windows = train.batch_size // world
 
     def several(x: Tensor) -> Tensor:
         return torch.empty((windows, *x.shape[1:]), dtype=x.dtype, device="meta")
 
-    return Step(
+    return StepSpec(
         inputs=tree_map_only(Tensor, several, dict(inputs)),
         # Of images that hold several things each there is a list, and the first stands for all.
         targets=targets[:1] * windows if isinstance(targets, list) else several(targets),
@@ -48,9 +51,10 @@ def training_step(
             weight_decay=train.weight_decay,
         ),
         precision=train.precision,
-        micro=micro or micro_batch(train.batch_size, train.accumulate_steps, world),
+        micro_batch=micro_batch
+        or micro_batch_size(train.batch_size, train.accumulate_steps, world),
         grad_clip_norm=train.grad_clip_norm,
-        shown=task.output_kind == "objects",
+        pass_targets=task.output_kind == "objects",
     )
 
 
@@ -65,19 +69,19 @@ def module_scopes(model: Model) -> dict[str, Iterable[nn.Module]]:
     }
 
 
-def uses_gpu(train: Train) -> bool:
+def uses_gpu(train: TrainOptions) -> bool:
     """Whether the training runs on NVIDIA's GPUs."""
     return train.accelerator == "gpu" or (train.accelerator == "auto" and torch.cuda.is_available())
 
 
-def devices(train: Train) -> int:
+def num_devices(train: TrainOptions) -> int:
     """Processes of one machine."""
     if train.devices != "auto":
         return train.devices
     return max(1, torch.cuda.device_count()) if uses_gpu(train) else 1
 
 
-def micro_batch(batch_size: int, accumulate_steps: int, world: int) -> int:
+def micro_batch_size(batch_size: int, accumulate_steps: int, world: int) -> int:
     """Windows that one process computes at once.
 
     Raises `GeotuneError` for a batch that cannot be parted so.

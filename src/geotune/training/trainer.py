@@ -19,23 +19,23 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from geotune.config import Train
+from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
-from geotune.feature_cache.build_cache import Cached, build_cache, require_constant
-from geotune.memory.estimate import Step, UnpredictableError, estimate_peak
-from geotune.memory.measure import Peak, PeakWatch
+from geotune.feature_cache.build_cache import FeatureCache, build_cache, check_backbone_frozen
+from geotune.memory.estimate import DataDependentModelError, StepSpec, estimate_peak
+from geotune.memory.measure import MeasuredPeak, PeakMonitor
 from geotune.memory.oom import is_oom
 from geotune.memory.tracker import to_fake
 from geotune.training.checkpointer import Checkpointer
-from geotune.training.compile import compiled, require_compilable
+from geotune.training.compile import check_compilable, compiled_blocks
 from geotune.training.fsdp import is_sharded
-from geotune.training.loaders import loader
-from geotune.training.memory_callback import TrackStep
-from geotune.training.micro_batching import MicroBatcher, smaller_micro_batch
+from geotune.training.loaders import make_loader
+from geotune.training.memory_callback import StepMemoryCallback
+from geotune.training.micro_batching import MicroBatcher, next_smaller_divisor
 from geotune.training.run_dir import RunDir
-from geotune.training.step import devices, micro_batch, training_step
+from geotune.training.step import micro_batch_size, num_devices, training_step_spec
 from geotune.training.training_module import TrainingModule
 from geotune.types import Batch
 
@@ -56,15 +56,15 @@ class TrainerResult:
     history: list[dict[str, float]]
     best_epoch: int
     accumulate_steps: int
-    peak: Peak
+    peak: MeasuredPeak
     device: torch.device
-    went_on: bool
+    resumed: bool
     main_process: bool
     sharded: bool = False
-    cache: Cached | None = None
+    cache: FeatureCache | None = None
 
 
-def resolve_monitor(built: BuiltModel, train: Train) -> str:
+def resolve_monitor(built: BuiltModel, train: TrainOptions) -> str:
     """The name of the metric that decides, as the task knows it.
 
     Raises `GeotuneError` where `train.monitor` is no metric of the task.
@@ -81,62 +81,70 @@ def resolve_monitor(built: BuiltModel, train: Train) -> str:
 def fit(
     built: BuiltModel,
     data: DataModule,
-    train: Train,
-    folder: RunDir,
+    train: TrainOptions,
+    run_dir: RunDir,
     callbacks: Sequence[Callback] = (),
-    begin: Callable[[], None] = lambda: None,
-    fewer: Callable[[int, str], None] = lambda micro, why: None,
-    say: Callable[[str], None] = lambda text: None,
-    caching: Callable[[int, int], None] = lambda done, total: None,
+    on_start: Callable[[], None] = lambda: None,
+    on_oom: Callable[[int, str], None] = lambda micro, why: None,
+    on_message: Callable[[str], None] = lambda text: None,
+    on_cache_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainerResult:
     """Train, going on from the folder's checkpoint where there is one.
 
     `begin` is called once the settings are known to fit together, before anything is written;
     `fewer` is told how many windows are computed at once from now on, and why, where memory ran
-    out in the one process of a training; `say` gets a line at a time for the user, `caching`
+    out in the one process of a training; `on_message` gets a line at a time for the user, `caching`
     windows done and to be done for a cache. Raises `GeotuneError` where the settings do not fit
     together, where the loss is not finite, and where memory runs out for good.
     """
-    _quiet()
+    _silence_lightning()
     monitor = resolve_monitor(built, train)
     lower = monitor in built.task.lower_is_better
-    keeper = Checkpointer(folder, f"val/{monitor}", train.patience, lower_is_better=lower)
-    extra: list[Callback] = [keeper, *callbacks, _FiniteLoss()]
-    trainer = _trainer(train, folder, extra)
+    keeper = Checkpointer(run_dir, f"val/{monitor}", train.patience, lower_is_better=lower)
+    extra: list[Callback] = [keeper, *callbacks, _CheckFiniteLoss()]
+    trainer = make_trainer(train, run_dir, extra)
     world, rank = trainer.world_size, trainer.global_rank
-    micro = micro_batch(train.batch_size, train.accumulate_steps, world)
+    micro = micro_batch_size(train.batch_size, train.accumulate_steps, world)
     if len(data.val) < world:  # a process without a window would leave the others waiting
         raise GeotuneError(
             f"train.devices: {world} processes, but the validation part has only {len(data.val)} "
             "windows; use fewer devices, a smaller data.window or more validation scenes"
         )
     if train.cache != "none":
-        require_constant(built.model.encoder, train.cache)
+        check_backbone_frozen(built.model.encoder, train.cache)
     if train.compile:
-        require_compilable(built.model.encoder)
+        check_compilable(built.model.encoder)
     if train.cache == "memory" and world > 1:
         raise GeotuneError(
             f"train.cache memory: each of {world} processes would keep all of it; use "
             "train.cache=disk, which they share"
         )
-    begin()
+    on_start()
     cache = None
     if train.cache == "none":
         built.model.calibrate_on(data.train)
     else:
         device = trainer.strategy.root_device
         cache = build_cache(
-            built.model, data, train, batch_size=micro, device=device, say=say, progress=caching
+            built.model,
+            data,
+            train,
+            batch_size=micro,
+            device=device,
+            on_message=on_message,
+            progress=on_cache_progress,
         )
     share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
-    batches = loader(cache.train if cache else data.train, micro * train.accumulate_steps, **share)
-    validation = loader(cache.val if cache else data.val, micro, **share)
+    batches = make_loader(
+        cache.train if cache else data.train, micro * train.accumulate_steps, **share
+    )
+    validation = make_loader(cache.val if cache else data.val, micro, **share)
     largest_share = -(-len(data.val) // world)
     whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
     module = TrainingModule(
         built.model,
         built.task,
-        MicroBatcher(micro, fewer if whole else None),
+        MicroBatcher(micro, on_oom if whole else None),
         total_steps=len(batches) * train.epochs,
         monitor=monitor,
         lr=train.lr,
@@ -145,11 +153,11 @@ def fit(
         schedule=train.schedule,
         warmup=train.warmup,
         seed=train.seed,
-        most_val_batches=-(-largest_share // micro),
+        max_val_batches=-(-largest_share // micro),
     )
     module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
-    watch = PeakWatch(trainer.strategy.root_device)
-    tracked = TrackStep(len(data.train) // train.batch_size)
+    watch = PeakMonitor(trainer.strategy.root_device)
+    tracked = StepMemoryCallback(len(data.train) // train.batch_size)
     if whole and trainer.strategy.root_device.type == "cpu":
         trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
     alone = not torch.distributed.is_initialized()
@@ -157,7 +165,7 @@ def fit(
 
     def run() -> bool:
         """Train in each of the processes; says whether it went on from a checkpoint."""
-        going_on = folder.last if folder.last.is_file() else None
+        going_on = run_dir.last_checkpoint if run_dir.last_checkpoint.is_file() else None
         if world > 1:  # the main process may have emptied the folder after another looked
             trainer.strategy.connect(module)
             trainer.strategy.setup_environment()
@@ -177,13 +185,13 @@ def fit(
                 draft = to_fake(built.model, FakeTensorMode())  # while it is on the CPU
             streams = train.compile and not cache
             launcher = trainer.strategy.launcher
-            with compiled(encoder, device, say) if streams else nullcontext():
+            with compiled_blocks(encoder, device, on_message) if streams else nullcontext():
                 went_on = launcher.launch(run) if launcher else run()
     except (RuntimeError, MemoryError) as error:
         if not is_oom(error):
             raise
         said = str(error).partition("\n")[0]
-        smaller = smaller_micro_batch(micro) or 1
+        smaller = next_smaller_divisor(micro) or 1
         advice = (  # one process cannot do its step again while the others wait for its gradients
             f"set train.accumulate_steps={train.accumulate_steps * micro // smaller}, which several processes "
             "do not find out by themselves"
@@ -204,15 +212,20 @@ def fit(
     assert keeper.best_epoch is not None
     predicted = None
     if draft is not None:
-        one = Batch.of([(cache.train if cache else data.train)[0]])
-        step = training_step(
-            built.task, train, one.inputs, one.targets, world=world, micro=module.parts.micro
+        one = Batch.from_samples([(cache.train if cache else data.train)[0]])
+        step = training_step_spec(
+            built.task,
+            train,
+            one.inputs,
+            one.targets,
+            world=world,
+            micro_batch=module.micro_batcher.size,
         )
-        predicted = _predicted_bytes(draft, step, trainer.strategy.root_device)
+        predicted = estimated_step_bytes(draft, step, trainer.strategy.root_device)
     return TrainerResult(
         keeper.history,
         keeper.best_epoch,
-        train.batch_size // world // module.parts.micro,
+        train.batch_size // world // module.micro_batcher.size,
         replace(
             watch.peak(),
             tracked_bytes=tracked.peak.total if tracked.peak else None,
@@ -226,9 +239,10 @@ def fit(
     )
 
 
-def _trainer(train: Train, folder: RunDir, callbacks: list[Callback]) -> Trainer:
+def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]) -> Trainer:
+    """Build the Lightning trainer. Raises `GeotuneError` if Lightning rejects the settings."""
     strategy: str | Strategy = train.strategy
-    processes = devices(train)
+    processes = num_devices(train)
     many = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
     if train.strategy == "fsdp":
         strategy = ModelParallelStrategy(
@@ -239,7 +253,8 @@ def _trainer(train: Train, folder: RunDir, callbacks: list[Callback]) -> Trainer
     elif many and train.strategy in ("auto", "ddp"):
         # each process validates its own windows, so buffers are not exchanged in every forward
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
-    logger: Any = TensorBoardLogger(folder.path, name="tensorboard", version="")
+    assert train.precision != "auto"  # resolved before
+    logger: Any = TensorBoardLogger(run_dir.path, name="tensorboard", version="")
     try:
         return Trainer(
             accelerator=train.accelerator,
@@ -266,16 +281,16 @@ def _trainer(train: Train, folder: RunDir, callbacks: list[Callback]) -> Trainer
         ) from error
 
 
-def _predicted_bytes(model: nn.Module, step: Step, device: torch.device) -> int | None:
+def estimated_step_bytes(model: nn.Module, step: StepSpec, device: torch.device) -> int | None:
     """What a step's tensors take on a device; None for a model that looks at values."""
     try:
         prediction = estimate_peak(model, step)
-    except UnpredictableError:
+    except DataDependentModelError:
         return None
     return (prediction.gpu if device.type == "cuda" else prediction.cpu).total
 
 
-class _FiniteLoss(Callback):
+class _CheckFiniteLoss(Callback):
     """Stops a training whose loss is no number, before it is written anywhere."""
 
     def on_train_batch_end(
@@ -289,7 +304,7 @@ class _FiniteLoss(Callback):
             )
 
 
-def _quiet() -> None:
+def _silence_lightning() -> None:
     """Keep what Lightning says to its developers from its users' screens."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)

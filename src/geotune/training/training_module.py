@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.training.fsdp import full_state_dict, is_sharded, shard
-from geotune.training.micro_batching import MicroBatcher, Statistics
+from geotune.training.micro_batching import BatchNormStatistics, MicroBatcher
 from geotune.training.optimizer import make_optimizer
 from geotune.types import Batch
 
@@ -51,7 +51,7 @@ class TrainingModule(LightningModule):
         self,
         model: Model,
         task: Task,
-        parts: MicroBatcher,
+        micro_batcher: MicroBatcher,
         *,
         total_steps: int,
         monitor: str,
@@ -61,14 +61,14 @@ class TrainingModule(LightningModule):
         schedule: Literal["cosine", "plateau", "constant"],
         warmup: float,
         seed: int,
-        most_val_batches: int = 0,
+        max_val_batches: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
         self.task = task
-        self.parts = parts
-        self._batch = 0  # windows of the batch that is computed ...
-        self._part = slice(None)  # ... and which of them are now
+        self.micro_batcher = micro_batcher
+        self._batch_size = 0  # windows of the batch that is computed ...
+        self._micro_batch = slice(None)  # ... and which of them are now
         self.total_steps = total_steps
         self.monitor = monitor
         self.lr = lr
@@ -77,24 +77,24 @@ class TrainingModule(LightningModule):
         self.schedule = schedule
         self.warmup_steps = round(warmup * total_steps)
         self.seed = seed
-        self.most_val_batches = most_val_batches
-        self.numbers: frozenset[str] = frozenset()
+        self.max_val_batches = max_val_batches
+        self.scalar_names: frozenset[str] = frozenset()
         self.val_metrics = task.metrics()
         self.plateau = Plateau()
 
     def configure_model(self) -> None:
         """Part the model where the strategy has a mesh of processes to part it among."""
         if self.device_mesh is not None and not is_sharded(self.model):
-            self.numbers = shard(self.model, self.device_mesh["data_parallel"])
+            self.scalar_names = shard(self.model, self.device_mesh["data_parallel"])
 
     # ------------------------------------------------------------ steps
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """See how large the batch is."""
-        self._batch = len(batch)
+        self._batch_size = len(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """What one part of the batch adds to its loss."""
-        part = batch.part(self._part)
+        part = batch.select(self._micro_batch)
         loss = self.task.loss(self.model(**part.inputs, targets=part.targets), part.targets)
         return loss * (len(part) / len(batch))
 
@@ -113,16 +113,16 @@ class TrainingModule(LightningModule):
         """Count one batch."""
 
         def attempt(parts: Sequence[slice]) -> list[tuple[Batch, Any]]:
-            some = [batch.part(part) for part in parts]
+            some = [batch.select(part) for part in parts]
             return [(part, self.model(**part.inputs, targets=part.targets)) for part in some]
 
-        for part, outputs in self.parts.compute(len(batch), attempt):
+        for part, outputs in self.micro_batcher.run(len(batch), attempt):
             self.val_metrics.update(outputs, part.targets)
             loss = self.task.loss(outputs, part.targets)
             self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(part))
         own = int(self.trainer.num_val_batches[0])
         if is_sharded(self.model) and batch_idx + 1 == own:
-            for _ in range(own, self.most_val_batches):  # the others need this one's shares
+            for _ in range(own, self.max_val_batches):  # the others need this one's shares
                 self.model(**batch.inputs, targets=batch.targets)
 
     def on_validation_epoch_end(self) -> None:
@@ -133,7 +133,7 @@ class TrainingModule(LightningModule):
             self.log(f"val/{name}", value)
         if self.schedule == "plateau":
             lower = self.monitor in self.task.lower_is_better
-            self.plateau.watch(-metrics[self.monitor] if lower else metrics[self.monitor])
+            self.plateau.step(-metrics[self.monitor] if lower else metrics[self.monitor])
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -150,7 +150,7 @@ class TrainingModule(LightningModule):
             backbone_lr=self.backbone_lr,
             weight_decay=self.weight_decay,
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -172,12 +172,12 @@ class TrainingModule(LightningModule):
 
         def attempt(parts: Sequence[slice]) -> Tensor:
             torch.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
-            statistics = Statistics(self.model)
+            statistics = BatchNormStatistics(self.model)
             losses = []
             try:
                 for part in parts:
-                    self._part = part
-                    with self._exchanging(part is parts[-1]):
+                    self._micro_batch = part
+                    with self._gradient_sync(part is parts[-1]):
                         losses.append(optimizer_closure())
             except BaseException:
                 self._drop_gradients()
@@ -185,7 +185,7 @@ class TrainingModule(LightningModule):
                 raise
             return torch.stack(losses).sum()
 
-        self.loss = self.parts.compute(self._batch, attempt)
+        self.loss = self.micro_batcher.run(self._batch_size, attempt)
         super().optimizer_step(epoch, batch_idx, optimizer, lambda: self.loss)
         self._drop_gradients()
 
@@ -196,14 +196,14 @@ class TrainingModule(LightningModule):
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def _exchanging(self, now: bool) -> AbstractContextManager[None]:
+    def _gradient_sync(self, now: bool) -> AbstractContextManager[None]:
         """Whether processes add up their gradients in the pass back."""
         strategy = self.trainer.strategy
         if now or not isinstance(strategy, ParallelStrategy):
             return nullcontext()
         return strategy.block_backward_sync()
 
-    def _rate(self, step: int) -> float:
+    def _lr_factor(self, step: int) -> float:
         """The share of the rate at an optimizer step."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
@@ -217,10 +217,10 @@ class TrainingModule(LightningModule):
         """What training changed; the frozen weights are on disk already."""
         return {f"model.{n}": t for n, t in full_state_dict(self.model).items()}
 
-    def trained(self) -> dict[str, Tensor]:
+    def adapter_tensors(self) -> dict[str, Tensor]:
         """What the adapter holds, in the main process; every process has to call it."""
         state = full_state_dict(self.model)
-        return {n: t.reshape(()) if n in self.numbers else t for n, t in state.items()}
+        return {n: t.reshape(()) if n in self.scalar_names else t for n, t in state.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what else a training goes on from."""
@@ -239,7 +239,7 @@ class Plateau:
         self.waited = waited
         self.factor = factor
 
-    def watch(self, value: float) -> None:
+    def step(self, value: float) -> None:
         """Take an epoch's metric, higher is better."""
         if value > self.best:
             self.best, self.waited = value, 0

@@ -19,7 +19,7 @@ from geotune.utils.atomic import write_atomically
 
 
 @dataclass(frozen=True)
-class WindowParts:
+class WindowMetrics:
     """Windows of a part of the data, and what was counted in each.
 
     Attributes:
@@ -34,23 +34,23 @@ class WindowParts:
     names: tuple[str, ...]
     scenes: tuple[str, ...]
     groups: tuple[str, ...]
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
     scores: NDArray[np.float64]
-    parts: tuple[MetricState, ...]
+    states: tuple[MetricState, ...]
 
     @staticmethod
-    def of(
-        windows: GridWindowDataset, scores: Sequence[float], parts: Sequence[MetricState]
-    ) -> WindowParts:
+    def from_windows(
+        windows: GridWindowDataset, scores: Sequence[float], states: Sequence[MetricState]
+    ) -> WindowMetrics:
         """Of windows in their order."""
-        scenes = [windows.scenes[place.scene] for place in windows.windows]
-        return WindowParts(
-            tuple(windows.sample_name(i) for i in range(len(windows))),
+        scenes = [windows.scenes[place.scene] for place in windows.places]
+        return WindowMetrics(
+            tuple(windows.name(i) for i in range(len(windows))),
             tuple(scene.name for scene in scenes),
             tuple(scene.group for scene in scenes),
-            np.array([place[1:] for place in windows.windows], dtype=np.int64).reshape(-1, 2),
+            np.array([place[1:] for place in windows.places], dtype=np.int64).reshape(-1, 2),
             np.array(scores, dtype=np.float64),
-            tuple(parts),
+            tuple(states),
         )
 
     def save(self, path: Path) -> None:
@@ -63,13 +63,13 @@ class WindowParts:
             "names": np.array(self.names),
             "scenes": np.array(self.scenes),
             "groups": np.array(self.groups),
-            "places": self.places,
+            "places": self.positions,
             "scores": self.scores,
         }
-        for name in self.parts[0].sums:
-            arrays[f"sum.{name}"] = np.stack([part.sums[name] for part in self.parts])
-        for name in self.parts[0].lists:
-            lists = [part.lists[name] for part in self.parts]
+        for name in self.states[0].sums:
+            arrays[f"sum.{name}"] = np.stack([part.sums[name] for part in self.states])
+        for name in self.states[0].lists:
+            lists = [part.lists[name] for part in self.states]
             arrays[f"list.{name}"] = np.concatenate(lists)
             arrays[f"rows.{name}"] = np.array([len(each) for each in lists])
         buffer = io.BytesIO()
@@ -77,7 +77,7 @@ class WindowParts:
         write_atomically(path, buffer.getvalue())
 
     @staticmethod
-    def load(path: Path) -> WindowParts:
+    def load(path: Path) -> WindowMetrics:
         """Read what `save` wrote. Raises `GeotuneError` for what is missing or something else."""
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -89,7 +89,7 @@ class WindowParts:
                 if key.startswith("rows.")
                 for name in [key.removeprefix("rows.")]
             }
-            return WindowParts(
+            return WindowMetrics(
                 tuple(arrays["names"].tolist()),
                 tuple(arrays["scenes"].tolist()),
                 tuple(arrays["groups"].tolist()),

@@ -48,11 +48,11 @@ def palette(classes: Sequence[str]) -> tuple[Color, ...]:
     """
     given: dict[int, Color] = {}
     for index, name in enumerate(classes):
-        color = _meant(name)
+        color = _color_of_name(name)
         if color is not None and color not in given.values():
             given[index] = color
     taken = set(given.values())
-    spare = (color for color in _distinct() if color not in taken)
+    spare = (color for color in _distinct_colors() if color not in taken)
     return tuple(given[index] if index in given else next(spare) for index in range(len(classes)))
 
 
@@ -66,7 +66,7 @@ def is_background(name: str) -> bool:
     return name.strip().lower() == "background"
 
 
-def _meant(name: str) -> Color | None:
+def _color_of_name(name: str) -> Color | None:
     words = set(re.split(r"[^a-z]+", name.lower()))
     for keys, color in _MEANINGS:
         if words & set(keys):
@@ -74,7 +74,7 @@ def _meant(name: str) -> Color | None:
     return None
 
 
-def _distinct() -> Iterator[Color]:
+def _distinct_colors() -> Iterator[Color]:
     """The cycle, then colours whose hues part by the golden angle and whose lightness steps."""
     yield from _CYCLE
     seen = set(_CYCLE)

@@ -15,26 +15,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Held = Literal["bf16", "fp32", "int8"]
+CachePrecision = Literal["bf16", "fp32", "int8"]
 
 
-def encode(features: Mapping[str, Tensor], held: Held) -> dict[str, Tensor]:
+def encode_features(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[str, Tensor]:
     """Maps `(B, C, h, w)` by name as they are kept: `(B, h, w, C)`, on the CPU.
 
     For int8 with `<name>.scale`, `(B, 1, 1, C)`.
     """
     kept: dict[str, Tensor] = {}
     for name, maps in features.items():
-        if held == "int8":
+        if precision == "int8":
             scale = maps.abs().amax((-2, -1), keepdim=True).float().clamp(min=1e-30) / 127
             kept[f"{name}.scale"] = scale
             kept[name] = (maps / scale).round().to(torch.int8)
         else:
-            kept[name] = maps.to(torch.bfloat16 if held == "bf16" else torch.float32)
+            kept[name] = maps.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     return {name: tensor.permute(0, 2, 3, 1).contiguous().cpu() for name, tensor in kept.items()}
 
 
-class Features(Mapping[str, Tensor]):
+class DecodedFeatures(Mapping[str, Tensor]):
     """Kept maps, each brought to the precision of the computation when it is asked for.
 
     So no more than one of them is there in full at a time.

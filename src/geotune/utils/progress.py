@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 
-def bar(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
     """A bar with a `note` behind it."""
     return Progress(
         TextColumn("{task.description}"),
@@ -32,7 +32,7 @@ def bar(console: Console) -> Progress:
 def scene_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each scene; give the function that is yielded (scene, done, total)."""
     tasks: dict[str, TaskID] = {}
-    with bar(console) as progress:
+    with progress_bar(console) as progress:
 
         def told(name: str, done: int, total: int) -> None:
             if name not in tasks:
@@ -43,7 +43,7 @@ def scene_progress(console: Console) -> Iterator[Callable[[str, int, int], None]
 
 
 @contextmanager
-def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def count_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for the function that is yielded (done, total); shown only from the first to the last.
 
     So another bar may follow it while this is open.
@@ -52,7 +52,7 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
 
     def told(done: int, total: int) -> None:
         if not bars:
-            progress = bar(console)
+            progress = progress_bar(console)
             bars.append((progress, progress.add_task(what, total=total, note="")))
             progress.start()
         progress, task = bars[0]

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geotune.boxes.oriented import corners
-from geotune.data.annotations.formats import FORMATS
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import Scene
+from geotune.registry import ANNOTATION_FORMATS
 from helpers.annotation_files import PER_IMAGE, Thing, upright, write_coco, write_points
 
 CLASSES = ["ship", "crane"]
@@ -142,7 +142,7 @@ def test_points_in_a_vector_file_are_boxes_too(
 
 
 def test_every_format_has_a_name_that_a_recipe_can_say() -> None:
-    assert set(FORMATS) == {"coco", "points", *PER_IMAGE}
+    assert set(ANNOTATION_FORMATS) == {"coco", "points", *PER_IMAGE}
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_every_format_has_a_name_that_a_recipe_can_say() -> None:
     ],
 )
 def test_text_is_dota_or_yolo(text: str, kind: str, tmp_path: Path) -> None:
-    from geotune.data.annotations.formats import guess_format
+    from geotune.data.annotations.formats import detect_format
 
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "a.txt").write_text(text)
-    assert guess_format([tmp_path / "empty.txt", tmp_path / "a.txt"]) == kind
+    assert detect_format([tmp_path / "empty.txt", tmp_path / "a.txt"]) == kind

@@ -1,4 +1,4 @@
-"""Densities add up to the objects, however they are cut, turned and spread."""
+"""Density maps sum to the number of objects, for any window, orientation and sigma."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geotune.data.labels.density_labels import DensityLabels, open_density_label
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window, grid_windows
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 SHAPE = (40, 56)
 
@@ -27,12 +27,12 @@ def labels(points: Any, sigma: float) -> DensityLabels:
     return DensityLabels(Path("x"), ("trees",), SHAPE, found, sigma, True, ())
 
 
-places = st.lists(st.tuples(st.floats(0, 55.999), st.floats(0, 39.999)), max_size=12)
+points_in_scene = st.lists(st.tuples(st.floats(0, 55.999), st.floats(0, 39.999)), max_size=12)
 
 
 @settings(max_examples=60, deadline=None)
-@given(points=places, sigma=st.floats(0.2, 20), size=st.integers(3, 64))
-def test_the_windows_of_a_grid_have_together_what_the_scene_has(
+@given(points=points_in_scene, sigma=st.floats(0.2, 20), size=st.integers(3, 64))
+def test_windows_of_a_grid_sum_to_the_scene(
     points: list[tuple[float, float]], sigma: float, size: int
 ) -> None:
     made = labels(points, sigma)
@@ -48,13 +48,13 @@ def test_the_windows_of_a_grid_have_together_what_the_scene_has(
     np.testing.assert_allclose(cut, whole.values[7:16, 11:24], atol=1e-6)
 
 
-@given(points=places, way=st.integers(0, 7))
+@given(points=points_in_scene, orientation=st.integers(0, 7))
 @settings(max_examples=30, deadline=None)
-def test_turning_keeps_the_sum_and_moves_objects_with_their_density(
-    points: list[tuple[float, float]], way: int
+def test_orientations_keep_the_sum_and_move_objects_with_their_density(
+    points: list[tuple[float, float]], orientation: int
 ) -> None:
     target = labels(points, 0.2).read(Window(0, 0, *SHAPE))
-    turned = target.rotate90_flip(way)
+    turned = target.rotate90_flip(orientation)
     assert turned.values.sum() == pytest.approx(target.values.sum(), abs=1e-4)
     assert turned.counts.sum() == target.counts.sum()
     if points:
@@ -62,25 +62,25 @@ def test_turning_keeps_the_sum_and_moves_objects_with_their_density(
         assert turned.values[turned.counts > 0].min() > 0.2
 
 
-def test_an_object_at_the_corner_counts_one_and_is_highest_there() -> None:
+def test_object_at_the_corner_sums_to_one_and_peaks_there() -> None:
     values = labels([(0.1, 0.1)], 3).read(Window(0, 0, *SHAPE)).values
     assert values.sum() == pytest.approx(1) and values.argmax() == 0
 
 
-def test_an_object_outside_the_window_gives_it_the_part_that_lies_in_it() -> None:
+def test_window_contains_the_tail_of_an_object_outside() -> None:
     part = labels([(19.5, 20.5)], 2).read(Window(0, 20, 40, 20))
     # everything right of column 20: the mass beyond half a pixel from the centre
     assert 0.35 < part.values.sum() < 0.45 and part.counts.sum() == 0
 
 
-def test_spread_is_a_standard_deviation() -> None:
+def test_sigma_is_the_standard_deviation() -> None:
     values = labels([(28.0, 20.0)], 3).read(Window(0, 0, *SHAPE)).values.astype(np.float64)
     columns = np.arange(SHAPE[1]) + 0.5
     share = values.sum(axis=0)
     assert np.sqrt((share * (columns - 28) ** 2).sum()) == pytest.approx(3, rel=0.01)
 
 
-def test_where_there_is_no_data_nothing_is_counted() -> None:
+def test_masked_pixels_are_not_counted() -> None:
     target = labels([(5.5, 5.5), (30.5, 5.5)], 0.2).read(Window(0, 0, *SHAPE))
     valid = np.ones(SHAPE, dtype=bool)
     valid[:, :20] = False
@@ -100,7 +100,7 @@ def scene(write_raster: Callable[..., Path]) -> RasterSource:
     return open_raster(write_raster("s.tif", np.ones((1, *SHAPE), dtype="uint8")))
 
 
-def test_a_csv_in_pixels_or_coordinates_and_points_in_another_crs_say_the_same(
+def test_csv_in_pixels_or_coordinates_and_points_in_another_crs_are_equal(
     tmp_path: Path, scene: RasterSource
 ) -> None:
     at = [(3.0, 4.0), (50.5, 30.25)]
@@ -121,16 +121,18 @@ def test_a_csv_in_pixels_or_coordinates_and_points_in_another_crs_say_the_same(
         assert found.overlaps and found.classes == ("trees",) and found.label_unit == "object"
 
 
-def test_metres_become_pixels(tmp_path: Path, scene: RasterSource, write_raster: Any) -> None:
+def test_sigma_in_metres_becomes_pixels(
+    tmp_path: Path, scene: RasterSource, write_raster: Any
+) -> None:
     (tmp_path / "p.csv").write_text("x,y\n1,1\n")
     opened = open_density_labels(tmp_path / "p.csv", scene, objects="trees", sigma="25 m")
     assert opened.sigma == 2.5
     plain = open_raster(write_raster("plain.tif", np.ones((1, 4, 4), dtype="uint8"), crs=None))
-    with pytest.raises(GeotuneError, match=r"plain\.tif: does not say how many metres"):
+    with raises("metadata-missing", key="data.sigma", file=plain.path):
         open_density_labels(tmp_path / "p.csv", plain, objects="trees", sigma="25 m")
 
 
-def test_no_file_and_an_empty_one_hold_no_object(tmp_path: Path, scene: RasterSource) -> None:
+def test_missing_and_empty_files_have_no_objects(tmp_path: Path, scene: RasterSource) -> None:
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "head.csv").write_text("x,y\n")
     for name in ("gone.csv", "empty.csv", "head.csv"):
@@ -143,26 +145,26 @@ def test_points_outside_the_scene_are_noted(tmp_path: Path, scene: RasterSource)
     (tmp_path / "p.csv").write_text("x,y\n1,1\n56,3\n-1,3\n")
     found = open_density_labels(tmp_path / "p.csv", scene, objects="trees")
     assert len(found.points) == 1
-    assert "2 of 3 points lie outside" in found.notes[0]
+    assert "2 of 3 points" in found.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "code", "mentions"),
     [
-        ("a,b\n1,2\n", r"p\.csv: its first line is 'a, b', expected the columns x and y"),
-        ("x,y\n1,2\nn,3\n", r"p\.csv: line 3: found 'n 3', expected 2 numbers"),
-        ("x,y\n1\n", r"p\.csv: line 2: has 1 values for 2 columns"),
-        ("x,y\n1,nan\n", r"p\.csv: line 2: has a coordinate that is no finite number"),
+        ("a,b\n1,2\n", "column-missing", ["'a, b'", "x and y"]),
+        ("x,y\n1,2\nn,3\n", "row-invalid", ["line 3", "'n 3'"]),
+        ("x,y\n1\n", "row-invalid", ["line 2", "1 values", "2 columns"]),
+        ("x,y\n1,nan\n", "row-invalid", ["line 2", "not finite"]),
     ],
 )
-def test_a_faulty_csv_is_named_with_its_line(
-    tmp_path: Path, scene: RasterSource, text: str, says: str
+def test_invalid_csv_raises_with_its_line(
+    tmp_path: Path, scene: RasterSource, text: str, code: str, mentions: list[str]
 ) -> None:
     (tmp_path / "p.csv").write_text(text)
-    with pytest.raises(GeotuneError, match=says):
+    with raises(code, file=tmp_path / "p.csv", mentions=mentions):
         open_density_labels(tmp_path / "p.csv", scene, objects="trees")
 
 
-def test_polygons_are_no_points(scene: RasterSource, write_polygons: Any) -> None:
-    with pytest.raises(GeotuneError, match="such as Polygon; expected points"):
+def test_polygons_as_points_raise(scene: RasterSource, write_polygons: Any) -> None:
+    with raises("geometry-type", mentions=["Polygon"]):
         open_density_labels(write_polygons("p.gpkg", [box(1, 1, 3, 3)]), scene, objects="trees")

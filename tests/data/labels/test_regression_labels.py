@@ -1,4 +1,4 @@
-"""Numbers for pixels: on the scene's grid or off it, and what is no label."""
+"""Regression labels on the scene's grid or another one, and pixels without a label."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from rasterio.transform import from_origin
 
-from geotune.data.labels.regression_labels import open_value_labels
+from geotune.data.labels.regression_labels import open_regression_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 WHOLE = Window(0, 0, 12, 16)
 
@@ -29,13 +29,13 @@ def plane(height: int, width: int, step: float = 1.0) -> np.ndarray:  # type: ig
     return (3 * ((cols + 0.5) * step - 0.5) + (rows + 0.5) * step - 0.5).astype(np.float32)
 
 
-def test_on_the_scenes_grid_numbers_are_as_they_stand(
+def test_values_on_the_scenes_grid_are_unchanged(
     scene: RasterSource, write_raster: Callable[..., Path]
 ) -> None:
     values = plane(12, 16)
     values[0, 0], values[1, 1] = np.nan, -9999
     path = write_raster("l.tif", np.stack([values * 0, values]), nodata=-9999)
-    labels = open_value_labels(path, scene, quantity="height", band=2)
+    labels = open_regression_labels(path, scene, quantity="height", band=2)
     target = labels.read(WHOLE)
     assert labels.classes == ("height",) and target.values.dtype == np.float32
     unknown = np.isnan(target.values)
@@ -48,12 +48,12 @@ def test_on_the_scenes_grid_numbers_are_as_they_stand(
 
 
 @pytest.mark.parametrize("step", [0.5, 2.0])
-def test_off_the_grid_a_plane_stays_a_plane(
+def test_resampling_keeps_a_plane(
     scene: RasterSource, write_raster: Callable[..., Path], step: float
 ) -> None:
     values = plane(int(12 / step) + 4, int(16 / step) + 4, step)
     place = from_origin(500_000, 5_000_000, 10 * step, 10 * step)
-    labels = open_value_labels(
+    labels = open_regression_labels(
         write_raster("l.tif", values, transform=place), scene, quantity="height"
     )
     assert "another grid" in labels.notes[0]
@@ -61,13 +61,13 @@ def test_off_the_grid_a_plane_stays_a_plane(
     np.testing.assert_allclose(found[2:-2, 2:-2], plane(12, 16)[2:-2, 2:-2], atol=0.01)
 
 
-def test_nodata_does_not_weigh_in_where_values_are_blended(
+def test_nodata_has_no_weight_in_interpolation(
     scene: RasterSource, write_raster: Callable[..., Path]
 ) -> None:
     values = np.full((12, 16), 7, dtype="int16")
     values[:, 8:] = -999
     place = from_origin(500_003, 5_000_004, 10, 10)
-    labels = open_value_labels(
+    labels = open_regression_labels(
         write_raster("l.tif", values, transform=place, nodata=-999), scene, quantity="height"
     )
     found = labels.read(WHOLE).values
@@ -75,18 +75,18 @@ def test_nodata_does_not_weigh_in_where_values_are_blended(
     assert known.size > 60 and (known == 7).all() and np.isnan(found[:, 10:]).all()
 
 
-def test_what_does_not_fit_is_refused(
+def test_unusable_labels_raise(
     scene: RasterSource, write_raster: Callable[..., Path], tmp_path: Path
 ) -> None:
     values = plane(12, 16)
     values[3, 5] = np.inf
-    labels = open_value_labels(write_raster("l.tif", values), scene, quantity="height")
-    with pytest.raises(GeotuneError, match=r"l\.tif: holds an infinite value at row 3, column 5"):
+    labels = open_regression_labels(write_raster("l.tif", values), scene, quantity="height")
+    with raises("label-value", file=labels.path, mentions=["row 3, column 5"]):
         labels.check([WHOLE])
-    with pytest.raises(GeotuneError, match=r"has 1 bands, but data\.label_band is 2"):
-        open_value_labels(tmp_path / "l.tif", scene, quantity="height", band=2)
-    with pytest.raises(GeotuneError, match="is a vector file"):
-        open_value_labels(tmp_path / "l.gpkg", scene, quantity="height")
+    with raises("band-missing", key="data.label_band", mentions=["1 bands", "is 2"]):
+        open_regression_labels(tmp_path / "l.tif", scene, quantity="height", band=2)
+    with raises("file-unreadable", file=tmp_path / "l.gpkg"):
+        open_regression_labels(tmp_path / "l.gpkg", scene, quantity="height")
     small = write_raster("m.tif", plane(6, 6), crs=None)
-    with pytest.raises(GeotuneError, match=r"m\.tif: is 6x6 pixels.*12x16"):
-        open_value_labels(small, scene, quantity="height")
+    with raises("grid-mismatch", file=small, mentions=["6x6", "12x16"]):
+        open_regression_labels(small, scene, quantity="height")

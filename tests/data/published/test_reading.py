@@ -12,7 +12,7 @@ import rasterio
 
 from geotune.config import Recipe
 from geotune.config.published_defaults import fits_named
-from geotune.config.task_options import Detect
+from geotune.config.task_options import DetectOptions
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.build_data import build_data
@@ -65,7 +65,7 @@ def test_colours_are_classes(copy_of: Copy, recipe_on: On) -> None:
     mask = whole(data.train.scenes[0]).mask
     assert labels.classes[int(mask[20, 20])] == "building"
     assert labels.classes[int(mask[0, 0])] == "low vegetation"
-    assert "7_10" not in [name for part in data.splits.values() for name in part]
+    assert "7_10" not in [name for part in data.parts.values() for name in part]
 
 
 def test_an_unknown_colour_is_named(copy_of: Copy, recipe_on: On) -> None:
@@ -86,7 +86,7 @@ def test_layers_of_hdf5_are_bands_by_name(copy_of: Copy, recipe_on: On) -> None:
     assert pixels[:, 20, 20].tolist() == [1001, 1101, 1201]  # B09, B11, B12 of id_1
     assert whole(scene).mask[20, 20] == 3 and target.has_labels
     assert scene.raster.files == (root / "m-cashew-plant" / f"{scene.name}.hdf5",)
-    assert data.splits == {"train": ["id_1", "id_2"], "val": ["id_3"], "test": ["id_4"]}
+    assert data.parts == {"train": ["id_1", "id_2"], "val": ["id_3"], "test": ["id_4"]}
     damaged = root / "m-cashew-plant/id_1.hdf5"
     damaged.unlink()  # the library keeps the file that it has open
     damaged.write_bytes(b"\x89HDF\r\n\x1a\n cut off")
@@ -98,10 +98,10 @@ def test_rural_and_urban_are_regions(copy_of: Copy, recipe_on: On) -> None:
     root = copy_of("loveda")
     data = build_data(recipe_on("loveda", root))
     assert {scene.group for scene in data.train.scenes} == {"Rural", "Urban"}
-    assert data.splits["val"] == ["Val_Rural_2", "Val_Urban_3"] and data.test is None
+    assert data.parts["val"] == ["Val_Rural_2", "Val_Urban_3"] and data.test is None
     split = {"kind": "group", "by": "^[A-Za-z]+_([A-Za-z]+)_", "val": ["Urban"]}
     across = build_data(recipe_on("loveda", root, split=split))
-    assert across.splits["train"] == ["Train_Rural_0", "Val_Rural_2"]  # of Test no label is open
+    assert across.parts["train"] == ["Train_Rural_0", "Val_Rural_2"]  # of Test no label is open
 
 
 def test_oriented_boxes_of_dior_lie_elsewhere(copy_of: Copy, recipe_on: On) -> None:
@@ -137,7 +137,7 @@ def test_some_classes_of_objects_will_do(copy_of: Copy, recipe_on: On) -> None:
     root = copy_of("nwpu_vhr10")
     data = build_data(recipe_on("nwpu_vhr10", root, task={"classes": ["vehicle"]}))
     assert any("left out" in note for note in data.notes)
-    assert sum(data.class_counts["train"]) == len([n for n in data.splits["train"] if "pos" in n])
+    assert sum(data.class_counts["train"]) == len([n for n in data.parts["train"] if "pos" in n])
 
 
 def test_without_a_published_split_one_has_to_be_said(copy_of: Copy, recipe_on: On) -> None:
@@ -162,7 +162,7 @@ def test_wrong_bands_and_tasks_are_refused(copy_of: Copy, recipe_on: On) -> None
     with pytest.raises(RecipeError, match=r"data\.name eurosat is labelled for classify"):
         recipe_on("eurosat", Path("x"), task={"kind": "segment"})
     with pytest.raises(ValueError, match="nwpu_vhr10 has horizontal boxes, found oriented"):
-        fits_named("nwpu_vhr10", Detect(classes=["ship"], boxes="oriented"))
+        fits_named("nwpu_vhr10", DetectOptions(classes=["ship"], boxes="oriented"))
     recipe = recipe_on("loveda", copy_of("loveda"))
     values = recipe.model_dump(mode="json")
     values["backbone"]["bands"] = ["red", "nir"]

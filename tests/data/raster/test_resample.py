@@ -1,4 +1,4 @@
-"""Images at a stated resolution, and labels that follow them."""
+"""Images resampled to a resolution, and their labels."""
 
 from typing import Any
 
@@ -11,38 +11,38 @@ from shapely.geometry import box
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.windows import Window
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 FINE = from_origin(500_000, 5_000_000, 10, 10)
 COARSE = from_origin(500_000, 5_000_000, 20, 20)
 
 
-def all_of(source: Any) -> Window:
+def whole(source: Any) -> Window:
     return Window(0, 0, *source.shape)
 
 
-def test_a_coarser_image_has_the_means_of_what_its_pixels_cover(write_raster: Any) -> None:
-    """GDAL's bilinear kernel reaches into the neighbours, which on a slope even out."""
+def test_coarser_pixels_are_means(write_raster: Any) -> None:
+    """GDAL's bilinear kernel includes neighbours, which cancel out on a slope."""
     rows, cols = np.mgrid[:40, :60]
     path = write_raster("a.tif", (3.0 * rows + cols).astype("float32"), transform=FINE)
     source = open_raster(path, resolution=20)
     assert source.shape == (20, 30) and source.gsd_m == pytest.approx(20)
-    found = source.read(all_of(source))[0]
+    found = source.read(whole(source))[0]
     expected = (3.0 * rows + cols).reshape(20, 2, 30, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(found[1:-1, 1:-1], expected[1:-1, 1:-1], atol=1e-3)
     assert np.isnan(source.read(Window(19, 29, 2, 2))[0]).tolist() == [[False, True], [True, True]]
 
 
 @pytest.mark.parametrize("metres", [10, 10.004])
-def test_an_image_of_that_resolution_keeps_its_pixels(write_raster: Any, metres: float) -> None:
+def test_image_at_the_resolution_is_unchanged(write_raster: Any, metres: float) -> None:
     values = np.random.default_rng(0).random((1, 30, 40), dtype=np.float32)
     path = write_raster("a.tif", values, transform=FINE)
     source = open_raster(path, resolution=metres)
-    assert (source.read(all_of(source)) == values).all()
+    assert (source.read(whole(source)) == values).all()
 
 
-def test_files_of_one_scene_are_united(write_raster: Any) -> None:
-    """B11 is coarser and lies in another CRS; both are of one slope from west to east."""
+def test_resolution_brings_files_of_a_scene_to_one_grid(write_raster: Any) -> None:
+    """B11 is coarser and has another origin; both show one slope from west to east."""
     eastings = 500_000 + 10 * (np.arange(60) + 0.5)
     fine = np.repeat(eastings[None], 40, axis=0).astype("float64")
     first = write_raster("a/B02.tif", fine, transform=FINE)
@@ -53,37 +53,37 @@ def test_files_of_one_scene_are_united(write_raster: Any) -> None:
         transform=other_origin,
     )
     files = {"B02": first, "B11": second}
-    with pytest.raises(GeotuneError, match=r"B11\.tif and .*B02\.tif.*with data\.resolution"):
+    with raises("grid-mismatch", key="data.resolution", file=first, mentions=[second]):
         open_raster(files)
     source = open_raster(files, resolution=10)
-    image = source.read(all_of(source))
+    image = source.read(whole(source))
     assert image.shape == (2, 40, 60)
     np.testing.assert_allclose(image[1], image[0], atol=0.1)
 
 
-def test_degrees_become_metres_of_the_utm_zone(write_raster: Any) -> None:
+def test_degrees_are_reprojected_to_the_utm_zone(write_raster: Any) -> None:
     place = from_origin(15.0, 45.0, 1e-4, 1e-4)
     values = np.full((1, 50, 60), 7, dtype="uint8")
     path = write_raster("a.tif", values, crs="EPSG:4326", transform=place)
     source = open_raster(path, resolution=10)
     assert source.crs.to_epsg() == 32633 and source.gsd_m == pytest.approx(10)
-    image = source.read(all_of(source))
+    image = source.read(whole(source))
     assert (image[~np.isnan(image)] == 7).all() and np.isnan(image).mean() < 0.1
     x, y = source.transform @ (source.shape[1] / 2, source.shape[0] / 2)
     [east], [north] = to_crs(source.crs, "EPSG:4326", [x], [y])
     assert (east, north) == pytest.approx((15.003, 44.9975), abs=1e-4)
 
 
-def test_what_has_no_data_does_not_weigh_in(write_raster: Any) -> None:
+def test_nodata_has_no_weight(write_raster: Any) -> None:
     values = np.full((1, 40, 40), 9, dtype="uint16")
     values[0, :, :11] = 0
     path = write_raster("a.tif", values, nodata=0, transform=FINE)
     source = open_raster(path, resolution=20)
-    image = source.read(all_of(source))
+    image = source.read(whole(source))
     assert set(np.unique(image[~np.isnan(image)])) == {9.0} and np.isnan(image[0, :, :5]).all()
 
 
-def test_a_mask_in_the_file_hides_at_another_resolution_too(write_raster: Any) -> None:
+def test_internal_mask_applies_at_another_resolution(write_raster: Any) -> None:
     import rasterio
 
     path = write_raster("a.tif", np.full((1, 40, 40), 9, dtype="uint8"), transform=FINE)
@@ -92,12 +92,12 @@ def test_a_mask_in_the_file_hides_at_another_resolution_too(write_raster: Any) -
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
         file.write_mask(hidden)
     source = open_raster(path, resolution=20)
-    image = source.read(all_of(source))
+    image = source.read(whole(source))
     assert np.isnan(image[0, :9]).all() and (image[0, 11:] == 9).all()
 
 
-def test_labels_follow(write_raster: Any, write_polygons: Any) -> None:
-    """Rasters by the nearest pixel, polygons by their geometry."""
+def test_labels_are_resampled_to_the_image(write_raster: Any, write_polygons: Any) -> None:
+    """Rasters by nearest neighbour, polygons by their geometry."""
     mask = np.zeros((40, 60), dtype="uint8")
     mask[10:20, 30:50] = 1
     raster = open_raster(write_raster("a.tif", mask, transform=FINE), resolution=20)
@@ -107,10 +107,10 @@ def test_labels_follow(write_raster: Any, write_polygons: Any) -> None:
         write_polygons("l.gpkg", [box(30, 10, 50, 20)]),
     ):
         labels = open_labels(path, raster, classes=["background", "ship"])
-        assert (labels.read(all_of(raster)).mask == expected).all()
+        assert (labels.read(whole(raster)).mask == expected).all()
 
 
-def test_an_image_without_a_place_has_no_resolution(write_raster: Any) -> None:
+def test_resampling_without_georeference_raises(write_raster: Any) -> None:
     path = write_raster("a.tif", np.ones((1, 8, 8), dtype="uint8"), crs=None)
-    with pytest.raises(GeotuneError, match=r"a\.tif: does not say where on Earth.*resolution 10 m"):
+    with raises("crs-missing", key="data.resolution", file=path, mentions=["10 m"]):
         open_raster(path, resolution=10)

@@ -1,4 +1,4 @@
-"""Distances and overlaps of scenes on Earth, against geodesics and areas computed otherwise."""
+"""Distances and overlaps of scenes on Earth, against geodesics and areas computed independently."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ from rasterio.transform import Affine, from_origin
 
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.footprints import Footprint, footprint, gap, within_distance
+from geotune.data.scenes.footprints import Footprint, footprint, group_distance, within_distance
 from geotune.data.scenes.scene import Scene
 
 GEOD = Geod(ellps="WGS84")
@@ -28,19 +28,22 @@ def scene(
     return Scene(name, raster, cast(Any, None), group=name)
 
 
-def placed(*args: Any, **kwargs: Any) -> Footprint:
+def footprint_of(*args: Any, **kwargs: Any) -> Footprint:
     found = footprint(scene(*args, **kwargs))
     assert found is not None
     return found
 
 
-def test_neighbours_touch_and_do_not_overlap() -> None:
-    found = gap([placed("a", 500_000, 5e6)], [placed("b", 501_000, 5e6)])
+def test_adjacent_scenes_do_not_overlap() -> None:
+    found = group_distance([footprint_of("a", 500_000, 5e6)], [footprint_of("b", 501_000, 5e6)])
     assert found is not None and found.distance_m < 1e-3 and not found.overlaps
 
 
-def test_an_overlap_is_measured_in_square_metres() -> None:
-    found = gap([placed("a", 500_000, 5e6)], [placed("b", 500_600, 5e6), placed("c", 7e5, 5e6)])
+def test_overlap_in_square_metres() -> None:
+    found = group_distance(
+        [footprint_of("a", 500_000, 5e6)],
+        [footprint_of("b", 500_600, 5e6), footprint_of("c", 7e5, 5e6)],
+    )
     assert found is not None and found.distance_m == 0
     [overlap] = found.overlaps
     assert (overlap.one.scene, overlap.other.scene) == ("a", "b")
@@ -48,47 +51,47 @@ def test_an_overlap_is_measured_in_square_metres() -> None:
     assert overlap.area_m2 == pytest.approx(400_000 / 0.9996**2, rel=1e-3)
 
 
-def test_scenes_in_other_projections_overlap() -> None:
+def test_overlap_across_projections() -> None:
     x, y = Transformer.from_crs(32633, 3857, always_xy=True).transform(500_500, 4_999_500)
-    other = placed("b", x - 300, y + 300, crs="EPSG:3857", pixel=6)
-    found = gap([placed("a", 500_000, 5e6)], [other])
+    other = footprint_of("b", x - 300, y + 300, crs="EPSG:3857", pixel=6)
+    found = group_distance([footprint_of("a", 500_000, 5e6)], [other])
     assert found is not None
     [overlap] = found.overlaps
     latitude = np.radians(45.15)
     assert overlap.area_m2 == pytest.approx((600 * np.cos(latitude)) ** 2, rel=0.01)
 
 
-def test_less_than_a_pixel_is_no_overlap() -> None:
-    found = gap([placed("a", 500_000, 5e6)], [placed("b", 500_992, 5e6)])
+def test_overlap_below_a_pixel_does_not_count() -> None:
+    found = group_distance([footprint_of("a", 500_000, 5e6)], [footprint_of("b", 500_992, 5e6)])
     assert found is not None and found.distance_m == 0 and not found.overlaps
 
 
-def test_there_is_no_seam_at_180_degrees() -> None:
-    one = placed("a", 179.99, 0, crs="EPSG:4326", pixel=1e-4, side=90)  # ends at 179.999
-    other = placed("b", -179.999, 0, crs="EPSG:4326", pixel=1e-4, side=90)
-    found = gap([one], [other])
+def test_distance_across_the_180th_meridian() -> None:
+    one = footprint_of("a", 179.99, 0, crs="EPSG:4326", pixel=1e-4, side=90)  # ends at 179.999
+    other = footprint_of("b", -179.999, 0, crs="EPSG:4326", pixel=1e-4, side=90)
+    found = group_distance([one], [other])
     assert found is not None
     assert found.distance_m == pytest.approx(0.002 * 111_320, rel=0.01)
 
 
-def test_a_part_of_a_scene_has_its_own_outline() -> None:
+def test_cropped_scene_has_its_own_footprint() -> None:
     from dataclasses import replace
 
     whole = scene("a", 500_000, 5e6)
     west = footprint(replace(whole, raster=whole.raster.crop(Window(0, 0, 100, 30))))
     east = footprint(replace(whole, raster=whole.raster.crop(Window(0, 50, 100, 50))))
     assert west is not None and east is not None
-    found = gap([west], [east])
+    found = group_distance([west], [east])
     assert found is not None and found.distance_m == pytest.approx(200, rel=1e-3)
 
 
-def test_a_scene_without_place_has_no_outline() -> None:
+def test_scene_without_georeference_has_no_footprint() -> None:
     from dataclasses import replace
 
     one = scene("a", 0, 0)
     assert footprint(replace(one, raster=replace(one.raster, crs=None))) is None
     assert footprint(replace(one, raster=replace(one.raster, transform=Affine.identity()))) is None
-    assert gap([], [placed("a", 0, 0)]) is None
+    assert group_distance([], [footprint_of("a", 0, 0)]) is None
 
 
 degrees = st.tuples(st.floats(-179, 179), st.floats(-80, 80))
@@ -96,15 +99,15 @@ degrees = st.tuples(st.floats(-179, 179), st.floats(-80, 80))
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(degrees, min_size=1, max_size=4), st.lists(degrees, min_size=1, max_size=4))
-def test_the_distance_is_the_least_geodesic(one: Any, other: Any) -> None:
-    """Of scenes of a few metres, which are points on Earth, against all pairs of points."""
+def test_distance_is_the_shortest_geodesic(one: Any, other: Any) -> None:
+    """Scenes of a few metres are points on Earth: compare with all pairs of points."""
 
     def small(at: tuple[float, float]) -> Footprint:
-        return placed(f"{at}", *at, crs="EPSG:4326", pixel=1e-6, side=2)
+        return footprint_of(f"{at}", *at, crs="EPSG:4326", pixel=1e-6, side=2)
 
-    found = gap([small(at) for at in one], [small(at) for at in other])
-    least = min(GEOD.inv(*a, *b)[2] for a in one for b in other)
-    assert found is not None and found.distance_m == pytest.approx(least, abs=2)
+    found = group_distance([small(at) for at in one], [small(at) for at in other])
+    expected = min(GEOD.inv(*a, *b)[2] for a in one for b in other)
+    assert found is not None and found.distance_m == pytest.approx(expected, abs=2)
 
 
 @settings(max_examples=50, deadline=None)
@@ -113,9 +116,9 @@ def test_the_distance_is_the_least_geodesic(one: Any, other: Any) -> None:
     st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=12),
     st.floats(1, 5000),
 )
-def test_what_is_nearer_is_what_a_plane_says(one: Any, other: Any, metres: float) -> None:
+def test_within_distance_agrees_with_planar_distances(one: Any, other: Any, metres: float) -> None:
     def tile(at: tuple[int, int]) -> Footprint:
-        return placed(f"{at}", 500_000 + 400 * at[0], 5e6 - 400 * at[1], side=30)
+        return footprint_of(f"{at}", 500_000 + 400 * at[0], 5e6 - 400 * at[1], side=30)
 
     def apart(a: tuple[int, int], b: tuple[int, int]) -> float:
         return float(np.hypot(*(max(0, 400 * abs(p - q) - 300) for p, q in zip(a, b, strict=True))))
@@ -125,7 +128,7 @@ def test_what_is_nearer_is_what_a_plane_says(one: Any, other: Any, metres: float
     possible = {f"{at}" for at, d in distances.items() if d < metres * 1.01}
     found = within_distance([tile(at) for at in one], [tile(at) for at in other], metres)
     assert certain <= found <= possible
-    near = gap([tile(at) for at in one], [tile(at) for at in other])
+    near = group_distance([tile(at) for at in one], [tile(at) for at in other])
     assert near is not None
     assert near.distance_m == pytest.approx(min(distances.values()), rel=2e-3, abs=0.5)
     same = {(f"{a}", f"{b}") for a in one for b in other if a == b}

@@ -1,4 +1,4 @@
-"""Images with a label each: folders by class, CSVs, and everything that can be wrong with them."""
+"""Images with one label each: folders by class, CSVs, and invalid ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.checks.scan import label_statistics, scan_scenes
-from geotune.data.datamodule import build_datamodule
+from geotune.data.checks.scan import label_statistics, scan
+from geotune.data.datamodule import prepare
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.scenes.image_folder import open_images
 from geotune.data.splits.explicit import split_by_column
 from geotune.data.splits.groups import split_at_random
 from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 CLASSES = ["forest", "river"]
 
@@ -37,7 +38,7 @@ def table(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_folder_a_class(folder: Path) -> None:
+def test_one_folder_per_class(folder: Path) -> None:
     (folder / "readme.txt").write_text("mine")
     found = open_images(images=folder, classes=CLASSES)
     assert [scene.name for scene in found] == [
@@ -48,7 +49,7 @@ def test_a_folder_a_class(folder: Path) -> None:
     assert ImageClass.stack(targets).tolist() == [0, 0, 0, 1, 1]
 
 
-def test_a_csv_says_classes_numbers_and_parts(folder: Path) -> None:
+def test_csv_with_classes_numbers_and_splits(folder: Path) -> None:
     names = [f"{c}/{c}_{i}.tif" for c, n in (("forest", 3), ("river", 2)) for i in range(n)]
     one = table(folder, "path,label,split\n" + "\n".join(
         f"{n},{n.split('/')[0]},{p}"
@@ -66,57 +67,58 @@ def test_a_csv_says_classes_numbers_and_parts(folder: Path) -> None:
     value = table(folder, "value,path\n" + "\n".join(f"{i}.5,{n}" for i, n in enumerate(names)))
     found = open_images(images=folder, classes=["height"], labels=value, column="value")
     assert [scene.labels.target for scene in found] == [ImageValue(i + 0.5) for i in range(5)]  # type: ignore[attr-defined]
-    mean, std = label_statistics(scan_scenes(found, 16)) or (0, 0)
+    mean, std = label_statistics(scan(found, 16)) or (0, 0)
     assert (mean, std) == pytest.approx((2.5, np.std(np.arange(5))))
 
 
 @pytest.mark.parametrize(
-    ("text", "column", "says"),
+    ("text", "column", "code", "mentions"),
     [
-        ("path,kind\na,b\n", "label", r"labels\.csv: has no column label; it has path, kind"),
-        ("name,value\na,b\n", "value", r"labels\.csv: has no column path; it has name, value"),
-        ("path,label\n", "label", r"labels\.csv: has no row"),
-        ("path,label\ngone.tif,forest\n", "label", r"row 2: there is no image .*gone\.tif"),
-        ("path,label\n,forest\n", "label", r"row 2: there is no image"),
-        ("path,label\n{0},forst\n", "label", r"row 2: .*'forst', .*did you mean forest\?"),
-        ("path,label\n{0},\n", "label", r"row 2: has the label ''"),
-        ("path,label\n{0},forest\n{1},forest\n", "label", r"no image is of class river"),
+        ("path,kind\na,b\n", "label", "column-missing", ["label", "path, kind"]),
+        ("name,value\na,b\n", "value", "column-missing", ["path", "name, value"]),
+        ("path,label\n", "label", "scenes-missing", ["labels.csv"]),
+        ("path,label\ngone.tif,forest\n", "label", "file-missing", ["line 2", "gone.tif"]),
+        ("path,label\n,forest\n", "label", "file-missing", ["line 2"]),
         (
-            "path,label\n{0},forest\n{0},river\n",
+            "path,label\n{0},forst\n",
             "label",
-            r"row 3: .*forest_0 is named a sec",
+            "class-unknown",
+            ["line 2", "'forst'", "mean forest?"],
         ),
-        ("path,labels\n{0},forest;sea\n", "labels", r"row 2: has the label 'sea'"),
-        ("path,value\n{0},high\n", "value", r"row 2: value is 'high'; expected a number"),
-        ("path,value\n{0},nan\n", "value", r"row 2: value is 'nan'"),
-        ("path,label,split\n{0},forest,dev\n", "label", r"row 2: split is 'dev'; expected train"),
+        ("path,label\n{0},\n", "label", "class-unknown", ["line 2", "''"]),
+        ("path,label\n{0},forest\n{1},forest\n", "label", "class-empty", ["river"]),
+        ("path,label\n{0},forest\n{0},river\n", "label", "scene-duplicate", ["line 3", "forest_0"]),
+        ("path,labels\n{0},forest;sea\n", "labels", "class-unknown", ["line 2", "'sea'"]),
+        ("path,value\n{0},high\n", "value", "label-value", ["line 2", "'high'"]),
+        ("path,value\n{0},nan\n", "value", "label-value", ["line 2", "'nan'"]),
+        ("path,label,split\n{0},forest,dev\n", "label", "row-invalid", ["line 2", "'dev'"]),
     ],
 )
-def test_a_faulty_csv_is_named_with_its_row(
-    folder: Path, text: str, column: str, says: str
+def test_invalid_csv_raises_with_its_line(
+    folder: Path, text: str, column: str, code: str, mentions: list[str]
 ) -> None:
     path = table(folder, text.format("forest/forest_0.tif", "forest/forest_1.tif"))
     classes = CLASSES if column != "value" else ["height"]
-    with pytest.raises(GeotuneError, match=says):
+    with raises(code, mentions=mentions):
         open_images(images=folder, classes=classes, labels=path, column=column)
 
 
-def test_faulty_folders_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(GeotuneError, match="nowhere: there is no such folder"):
+def test_invalid_folders_raise(folder: Path, tmp_path: Path) -> None:
+    with raises("file-missing", key="data.images", file=tmp_path / "nowhere"):
         open_images(images=tmp_path / "nowhere", classes=CLASSES)
-    with pytest.raises(GeotuneError, match="has the folder 'river', which is no class"):
+    with raises("class-unknown", key="task.classes", mentions=["'river'"]):
         open_images(images=folder, classes=["forest", "lake"])
-    with pytest.raises(GeotuneError, match="no image is of class lake"):
+    with raises("class-empty", key="task.classes", mentions=["lake"]):
         open_images(images=folder, classes=[*CLASSES, "lake"])
-    with pytest.raises(GeotuneError, match=r"data\.labels: is missing.*path and labels"):
+    with raises("labels-missing", key="data.labels", mentions=["path and labels"]):
         open_images(images=folder, classes=CLASSES, column="labels")
     (folder / "lake").mkdir()
-    with pytest.raises(GeotuneError, match=r"lake: holds no image"):
+    with raises("scenes-missing", file=folder / "lake"):
         open_images(images=folder, classes=[*CLASSES, "lake"])
 
 
 # ---------------------------------------------------------------- windows
-def test_every_image_is_one_window_and_counts_once(
+def test_each_image_is_one_window_and_counts_once(
     folder: Path, write_raster: Callable[..., Path]
 ) -> None:
     """Also one that is larger than the blocks in which scenes are read."""
@@ -127,8 +129,8 @@ def test_every_image_is_one_window_and_counts_once(
     write_raster("images/forest/empty.tif", empty, bands=["red", "nir"], nodata=0)
     found = open_images(images=folder, classes=CLASSES)
     parts = split_at_random(found, val=0.3, test=0.0, seed=1)
-    made = build_datamodule(parts, window=None, allow_overlap=True)
-    assert made.window == 700 and made.label_unit == "image"
+    made = prepare(parts, window=None, allow_overlap=True)
+    assert made.window == 700 and made.unit == "image"
     assert np.sum([made.class_counts[part] for part in ("train", "val")], axis=0).tolist() == [4, 2]
     assert len(made.val) == len(made.val.scenes) - any("empty" in s.name for s in made.val.scenes)
     assert any("empty.tif: no pixel has data, so it is left out" in note for note in made.notes)
@@ -136,18 +138,18 @@ def test_every_image_is_one_window_and_counts_once(
     assert sample.image.shape == (2, 700, 700) and isinstance(sample.target, ImageClass)
 
 
-def test_a_window_that_would_cut_an_image_is_refused(folder: Path) -> None:
+def test_window_smaller_than_an_image_raises(folder: Path) -> None:
     found = open_images(images=folder, classes=CLASSES)
     with pytest.raises(GeotuneError, match=r"forest_2\.tif: is 12x14 pixels, larger than.*13"):
-        build_datamodule(split_at_random(found, val=0.3, test=0.0), window=13)
+        prepare(split_at_random(found, val=0.3, test=0.0), window=13)
 
 
-def test_a_split_by_column_needs_one(folder: Path) -> None:
+def test_split_by_column_without_one_raises(folder: Path) -> None:
     with pytest.raises(GeotuneError, match="no part is named for forest/forest_0"):
         split_by_column(open_images(images=folder, classes=CLASSES))
 
 
-def test_what_is_said_of_an_image_does_not_turn(folder: Path) -> None:
+def test_image_targets_are_invariant_to_orientation(folder: Path) -> None:
     target: Any
     for target in (ImageClass(1), ImageClasses(np.array([True, False])), ImageValue(2.0)):
         assert target.rotate90_flip(3) is target and target.masked(np.eye(2, dtype=bool)) is target

@@ -1,4 +1,4 @@
-"""What a mask of quality flags is not learnt from."""
+"""Pixels that a quality mask flags are ignored."""
 
 from dataclasses import replace
 from functools import partial
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geotune.config.data_options import QualityOptions
 from geotune.data.checks.scan import scan_scene
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.open_raster import open_raster
-from geotune.data.raster.quality_mask import QARule
 from geotune.data.raster.warp import rotated_crop
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.quality import open_quality, with_quality
 from geotune.data.scenes.scene import Scene
-from geotune.errors import GeotuneError
 from geotune.types import IGNORE
+from helpers.errors import raises
 
 CLOUDS = np.zeros((30, 40), dtype="uint16")
 CLOUDS[5:15, 10:20] = 8
@@ -35,12 +35,15 @@ def scene(write_raster: Any) -> Scene:
 def masked(scene: Scene, path: Path, **rule: Any) -> Scene:
     return replace(
         scene,
-        raster=replace(scene.raster, quality=open_quality(path, scene.raster, QARule(**rule))),
+        raster=replace(
+            scene.raster,
+            quality=open_quality(path, scene.raster, QualityOptions(pattern="", **rule)),
+        ),
     )
 
 
 @pytest.mark.parametrize("hide", [False, True])
-def test_flagged_pixels_have_no_label_and_no_data_if_asked(
+def test_flagged_pixels_have_no_label_and_optionally_no_data(
     scene: Scene, write_raster: Any, hide: bool
 ) -> None:
     cloudy = masked(scene, write_raster("q.tif", CLOUDS), values=(3, 8), mask_image=hide)
@@ -57,7 +60,7 @@ def test_flagged_pixels_have_no_label_and_no_data_if_asked(
     assert (turned.mask == target.mask[11:23, 14:26]).all()
 
 
-def test_bits_flag_a_pixel_where_one_is_set(scene: Scene, write_raster: Any) -> None:
+def test_any_set_bit_flags_a_pixel(scene: Scene, write_raster: Any) -> None:
     values = np.zeros((30, 40), dtype="uint16")
     values[0, :5] = [1 << 3, 1 << 4, (1 << 3) + (1 << 4), 1 << 15, 1 << 2]
     cloudy = masked(scene, write_raster("q.tif", values), bits=(3, 15))
@@ -66,7 +69,7 @@ def test_bits_flag_a_pixel_where_one_is_set(scene: Scene, write_raster: Any) -> 
     ]
 
 
-def test_a_mask_of_another_grid_is_brought_to_the_image(scene: Scene, write_raster: Any) -> None:
+def test_mask_on_another_grid_is_resampled(scene: Scene, write_raster: Any) -> None:
     from rasterio.transform import from_origin
 
     coarse = CLOUDS[::5, ::5].copy()
@@ -76,24 +79,17 @@ def test_a_mask_of_another_grid_is_brought_to_the_image(scene: Scene, write_rast
     assert (cloudy.raster.read_block(Window(0, 0, 30, 40)).masked == flags).all()
 
 
-def test_masks_that_do_not_fit_are_refused_by_name(
-    scene: Scene, write_raster: Any, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        GeotuneError, match=r"a_q\.tif: there is no such mask.*data\.quality\.pattern"
-    ):
-        with_quality({"a": scene.raster}, f"{tmp_path}/{{stem}}_q.tif", QARule(values=(1,)))
+def test_unusable_masks_raise(scene: Scene, write_raster: Any, tmp_path: Path) -> None:
+    with raises("file-missing", key="data.quality.pattern", file=tmp_path / "a_q.tif"):
+        options = QualityOptions(pattern=f"{tmp_path}/{{stem}}_q.tif", values=[1])
+        with_quality({"a": scene.raster}, options)
     cases = [
-        ({"values": (1,), "band": 2}, CLOUDS, "has 1 bands, but data.quality.band is 2"),
-        (
-            {"values": (1,)},
-            CLOUDS.astype("float32"),
-            "holds float32 values; expected whole numbers",
-        ),
-        ({"bits": (9,)}, CLOUDS.astype("uint8"), "which have no bit 9"),
-        ({"values": (1,)}, CLOUDS[:20], "the two must have one size"),
+        ({"values": (1,), "band": 2}, CLOUDS, "band-missing", "data.quality.band"),
+        ({"values": (1,)}, CLOUDS.astype("float32"), "raster-dtype", "data.quality"),
+        ({"bits": (9,)}, CLOUDS.astype("uint8"), "raster-dtype", "data.quality.bits"),
+        ({"values": (1,)}, CLOUDS[:20], "grid-mismatch", None),
     ]
-    for i, (rule, values, message) in enumerate(cases):
+    for i, (rule, values, code, key) in enumerate(cases):
         path = write_raster(f"q{i}.tif", values, crs=None)
-        with pytest.raises(GeotuneError, match=message):
+        with raises(code, key=key, file=path):
             masked(scene, path, **rule)

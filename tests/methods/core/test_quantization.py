@@ -15,7 +15,7 @@ import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError
-from geotune.memory.tracker import Tracker
+from geotune.memory.tracker import MemoryTracker
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.quantization import quantize_frozen
@@ -123,7 +123,7 @@ def test_every_method_trains_beside_them(
 def test_they_take_a_half_and_a_quarter(make_backbone: MakeBackbone) -> None:
     def held(method: Method) -> int:
         encoder = method.attach(make_backbone("vit"))
-        with Tracker(encoder) as tracker:
+        with MemoryTracker(encoder) as tracker:
             pass
         return tracker.peak.frozen
 
@@ -138,7 +138,7 @@ def test_no_copy_of_a_weight_is_kept_for_the_way_back(make_backbone: MakeBackbon
             make_backbone("vit")
         )
         images = torch.randn(1, 4, 32, 32)
-        with Tracker(encoder, others=images) as tracker:
+        with MemoryTracker(encoder, others=images) as tracker:
             sum(m.sum() for m in encoder.train()(images).maps).backward()
         return tracker.peak.activations
 

@@ -1,15 +1,28 @@
-"""Dates and places as Galileo, Presto and OlmoEarth take them."""
+"""Dates and locations in the format of Galileo, Presto and OlmoEarth."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_STARTS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)  # of months, days before them
+_STARTS = (
+    0,
+    31,
+    59,
+    90,
+    120,
+    151,
+    181,
+    212,
+    243,
+    273,
+    304,
+    334,
+)  # days of the year before each month
 
 
 def months_and_days(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Month (from 0) and day of the month (from 1), `(B, T)`, of `time` as `Backbone.forward`."""
+    """Month (from 0) and day of month (from 1), `(B, T)`, of `time` as in `Backbone.forward`."""
     year, day = time.long().unbind(-1)
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     starts = torch.tensor(_STARTS, device=time.device)
@@ -21,7 +34,7 @@ def months_and_days(time: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lonlat_to_xyz(location: Tensor) -> Tensor:
-    """Points `(B, 3)` on the unit sphere of longitudes and latitudes `(B, 2)` in degrees."""
+    """Convert longitude and latitude in degrees `(B, 2)` to points `(B, 3)` on the unit sphere."""
     longitude, latitude = torch.deg2rad(location).unbind(-1)
     return torch.stack(
         [

@@ -1,7 +1,6 @@
 """Galileo (arXiv 2502.09356): Sentinel-2 and Sentinel-1 on one or several dates, flexible patches.
 
-Only the modules of the bands in use are kept: absent groups of bands are masked in pretraining
-too, so their embeddings would never be read.
+Modules of unused band groups are removed; such groups are masked, as in pretraining.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from torch import Tensor, nn
 
 from geotune.backbones.bands import BandMatch, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import Tokens
+from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.model_info import ModelInfo
-from geotune.backbones.rslearn.band_groups import add_encodings, groups_in_use
+from geotune.backbones.rslearn.band_groups import add_encodings, select_groups
 from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import fetch
+from geotune.backbones.weights import download_from_hub
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, Normalization
 
 SIZES = ("nano", "tiny", "base")
-JUNE = 5  # months count from 0; Galileo's default where no date is known
-GSD_M = 10.0
+JUNE = 5  # months count from 0; Galileo's default for unknown dates
+DEFAULT_GSD_M = 10.0
 _SHAPES: dict[str, dict[str, int]] = {
     "nano": {"embedding_size": 128, "depth": 4, "num_heads": 8, "mlp_ratio": 4},
     "tiny": {"embedding_size": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4},
     "base": {"embedding_size": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4},
 }
-# band: mean and standard deviation, dB for Sentinel-1
+# mean and standard deviation by band; Sentinel-1 in dB
 _STATISTICS: dict[str, tuple[float, float]] = {
     "VV": (-11.728724389184965, 4.887145774840316),
     "VH": (-18.85558188024017, 5.730270320384293),
@@ -66,36 +65,36 @@ MODELS: dict[str, ModelInfo] = {
 
 
 class GalileoBackbone(Backbone):
-    """Galileo's encoder; its maps are the means over the groups of bands, as in rslearn."""
+    """Galileo's encoder; maps are means over the groups of bands, as in rslearn."""
 
-    tokens = Tokens(order="tokens of a place together")
+    token_layout = TokenLayout(order="location_first")
 
     def __init__(
         self,
         model: nn.Module,
-        request: BackboneSpec,
-        fit: BandMatch,
+        spec: BackboneSpec,
+        match: BandMatch,
         *,
         patch_size: int,
         **kwargs: Any,
     ) -> None:
         from rslearn.models.galileo import single_file_galileo as galileo
 
-        super().__init__(model, request, size_divisor=patch_size, **kwargs)
+        super().__init__(model, spec, size_divisor=patch_size, **kwargs)
         self.patch_size = patch_size
-        self.gsd = GSD_M if request.gsd is None else request.gsd
-        self._positions = galileo.get_2d_sincos_pos_embed_with_resolution
+        self.gsd = DEFAULT_GSD_M if spec.gsd is None else spec.gsd
+        self._sincos_encoding = galileo.get_2d_sincos_pos_embed_with_resolution
         names, members = galileo.SPACE_TIME_BANDS, galileo.SPACE_TIME_BANDS_GROUPS_IDX
-        self._groups, self.notes = groups_in_use(
+        self._groups, self.notes = select_groups(
             "Galileo", self.bands, {group: [names[i] for i in m] for group, m in members.items()}
         )
-        self._rows_of_channels = [list(members).index(group.name) for group in self._groups]
-        self._row_of_place = list(galileo.STATIC_BAND_GROUPS_IDX).index("location")
+        self._channel_rows = [list(members).index(group.name) for group in self._groups]
+        self._location_row = list(galileo.STATIC_BAND_GROUPS_IDX).index("location")
         _drop_unused(model, [group.name for group in self._groups], "location" in self.metadata)
         self.fingerprint = fingerprint(model)
-        facts = MODELS[request.model]
-        means, stds = fit.of(facts.mean), fit.of(facts.std)
-        # Galileo's own normalisation: two standard deviations around the mean go to [0, 1]
+        info = MODELS[spec.model]
+        means, stds = match.select(info.mean), match.select(info.std)
+        # as in pretraining: mean +- 2 standard deviations are scaled to [0, 1]
         self.normalization = Normalization(
             self.bands,
             tuple(m - 2 * s for m, s in zip(means, stds, strict=True)),
@@ -122,24 +121,27 @@ class GalileoBackbone(Backbone):
             months = torch.full((1, dates), JUNE, device=images.device)
         else:
             months, _ = months_and_days(time)
-        by_month, places = model.month_embed(months), self._places(rows, columns, images.device)
+        by_month, positions = (
+            model.month_embed(months),
+            self._positions_encoding(rows, columns, images.device),
+        )
         tokens = []
-        for group, row in zip(self._groups, self._rows_of_channels, strict=True):
-            inputs = group.of(images).permute(0, 2, 3, 1, 4)
+        for group, row in zip(self._groups, self._channel_rows, strict=True):
+            inputs = group.select(images).permute(0, 2, 3, 1, 4)
             tokens.append(
                 add_encodings(
                     model.space_time_embed[group.name](inputs, patch_size=self.patch_size),
                     channel=model.s_t_channel_embed[row],
                     dates=model.pos_embed[:dates],
                     months=by_month,
-                    places=places,
+                    positions=positions,
                 )
             )
         shape = (batch, rows, columns, dates, len(tokens))
         x = torch.stack(tokens, dim=4).flatten(1, 4)
         count = x.shape[1]
         if location is not None:
-            x = torch.cat([x, self._place(location).to(x.dtype)], dim=1)
+            x = torch.cat([x, self._location_token(location).to(x.dtype)], dim=1)
 
         def to_map(sequence: Tensor) -> Tensor:
             return sequence[:, :count].reshape(*shape, -1).mean(dim=4).permute(0, 4, 3, 1, 2)
@@ -151,71 +153,80 @@ class GalileoBackbone(Backbone):
                 emit(index, to_map(model.norm(x) if index == last else x))
         return None
 
-    def _places(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """Encodings `(rows, columns, D / 4)` of where a patch lies in the image."""
+    def _positions_encoding(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Encodings `(rows, columns, D / 4)` of the patches' positions in the image."""
         model: Any = self.model
-        side = max(rows, columns)  # positions are absolute, so a rectangle is a part of a square
-        ratio = torch.full((1,), self.patch_size * self.gsd / GSD_M, device=device)
+        side = max(rows, columns)  # absolute positions: a rectangle is part of a square
+        ratio = torch.full((1,), self.patch_size * self.gsd / DEFAULT_GSD_M, device=device)
         quarter = model.embedding_size // 4
-        places = self._positions(quarter, side, ratio, device=device)  # type: ignore[arg-type]
-        return places.reshape(side, side, quarter)[:rows, :columns]
+        positions = self._sincos_encoding(quarter, side, ratio, device=device)  # type: ignore[arg-type]
+        return positions.reshape(side, side, quarter)[:rows, :columns]
 
-    def _place(self, location: Tensor) -> Tensor:
-        """One token `(B, 1, D)` that says where on the Earth the image lies."""
+    def _location_token(self, location: Tensor) -> Tensor:
+        """One token `(B, 1, D)` for the image's location on Earth."""
         model: Any = self.model
         token: Tensor = model.static_embed["location"](lonlat_to_xyz(location))
-        channel = model.st_channel_embed[self._row_of_place]
+        channel = model.st_channel_embed[self._location_row]
         return (token + F.pad(channel, (0, 3 * len(channel)))).unsqueeze(1)
 
 
-def galileo_backbone(request: BackboneSpec) -> GalileoBackbone:
+def galileo_backbone(spec: BackboneSpec) -> GalileoBackbone:
     """Build `galileo_nano`, `galileo_tiny` or `galileo_base`.
 
-    `weights` is the folder that holds `models/<size>/encoder.pt` and `config.json`, that subfolder
-    itself, or one of the two files. Raises `GeotuneError` where they are not there, and for a band
-    that Galileo never saw.
+    `weights` is the folder with `models/<size>/encoder.pt` and `config.json`, that subfolder, or
+    one of the two files. Raises `GeotuneError` if they are missing and for unknown bands.
     """
     from rslearn.models.galileo.single_file_galileo import Encoder
 
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options, metadata=facts.metadata)
-    patch = 8 if request.patch_size is None else request.patch_size
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options, metadata=info.metadata)
+    patch = 8 if spec.patch_size is None else spec.patch_size
     if not 1 <= patch <= 8:
-        raise GeotuneError(f"backbone.patch_size {patch}: Galileo takes patches of 1 to 8 pixels")
-    fit = match_bands(request, facts.bands)
-    size = request.model.removeprefix("galileo_")
+        raise GeotuneError(
+            f"backbone.patch_size {patch}: Galileo supports patches of 1 to 8 pixels",
+            code="backbone-option",
+            key="backbone.patch_size",
+        )
+    match = match_bands(spec, info.bands)
+    size = spec.model.removeprefix("galileo_")
     source = None
-    if request.loads_weights:
-        folder, source = _weights(request, size)
+    if spec.loads_weights:
+        folder, source = _weights(spec, size)
         try:
             model = Encoder.load_from_folder(folder, device=torch.device("cpu"))
         except Exception as error:
             raise GeotuneError(
-                f"{folder}: cannot be loaded as Galileo {size} "
-                f"({type(error).__name__}: {str(error)[:200]}); give the folder as published"
+                f"{folder}: cannot load the weights of Galileo {size} "
+                f"({type(error).__name__}: {str(error)[:200]}); use the folder as published",
+                code="weights-mismatch",
+                key="backbone.weights",
+                file=folder,
             ) from error
     else:
         model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
-    request.refuse_more_dates(model.max_sequence_length)
+    spec.check_num_dates(model.max_sequence_length)
     return GalileoBackbone(
-        model, request, fit, patch_size=patch, licence=facts.licence, source=source
+        model, spec, match, patch_size=patch, licence=info.licence, source=source
     )
 
 
-def _weights(request: BackboneSpec, size: str) -> tuple[Path, str]:
-    """The folder that holds `encoder.pt` and `config.json`, and what to call it."""
-    weights = request.weights
+def _weights(spec: BackboneSpec, size: str) -> tuple[Path, str]:
+    """The folder with `encoder.pt` and `config.json`, and a description of the source."""
+    weights = spec.weights
     if weights is None:
-        path, _ = fetch(request, _HUB, f"models/{size}/config.json")
-        _, source = fetch(request, _HUB, f"models/{size}/encoder.pt")
+        path, _ = download_from_hub(spec, _HUB, f"models/{size}/config.json")
+        _, source = download_from_hub(spec, _HUB, f"models/{size}/encoder.pt")
         return path.parent, source
     folder = weights.parent if weights.is_file() else weights
-    for place in (folder / "models" / size, folder):
-        if (place / "encoder.pt").is_file() and (place / "config.json").is_file():
-            return place, str(weights)
+    for candidate in (folder / "models" / size, folder):
+        if (candidate / "encoder.pt").is_file() and (candidate / "config.json").is_file():
+            return candidate, str(weights)
     raise GeotuneError(
-        f"{weights}: found no models/{size}/encoder.pt with config.json; "
-        f"give the folder of {_HUB} as published"
+        f"{weights}: contains no models/{size}/encoder.pt with config.json; use the folder of "
+        f"{_HUB} as published",
+        code="file-missing",
+        key="backbone.weights",
+        file=weights,
     )
 
 

@@ -1,10 +1,9 @@
 """OlmoEarth 1 to 1.3 (arXiv 2511.13655): Sentinel-2, Sentinel-1 and Landsat on one or several
 dates, flexible patches.
 
-A token stands for a patch, a date and a group of bands. The maps are means over the groups of a
-modality, then over the modalities, as in rslearn. Version 1 adds encodings of place and date to
-the tokens; from 1.2 on attention rotates by them. Of 1.3 the encoder is used without the pooler
-that makes its location tokens.
+Each token represents a patch, a date and a group of bands. Maps are means over the groups of a
+modality, then over modalities, as in rslearn. Version 1 adds encodings of position and date to the
+tokens; from 1.2 on they are rotary. Of 1.3 the encoder is used without its attention pooler.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import BandMatch, canonical, match_bands
+from geotune.backbones.bands import BandMatch, canonical_band, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import Tokens
+from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.model_info import ModelInfo
-from geotune.backbones.rslearn.band_groups import add_encodings, groups_in_use
+from geotune.backbones.rslearn.band_groups import add_encodings, select_groups
 from geotune.backbones.rslearn.date_location import months_and_days
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import fetch, load_state, read_state
+from geotune.backbones.weights import download_from_hub, load_weights, read_state_dict
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, Normalization
 
 PACKAGE = "olmoearth_pretrain_minimal"
-DATES = 12  # of a year, by month: as in pretraining
-GSD_M = 10.0
+MAX_DATES = 12  # monthly, as in pretraining
+DEFAULT_GSD_M = 10.0
 
-# band: mean and standard deviation in the pretraining data, dB for Sentinel-1
+# mean and standard deviation in the pretraining data by band; Sentinel-1 in dB
 _STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
     "sentinel2_l2a": {
         "B02": (1188.9412572078477, 1859.1923971769581),
@@ -66,8 +65,8 @@ _STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
         "B11": (19686.23205859348, 9911.421224126807),
     },
 }
-_PLAIN = ("sentinel2_l2a", "sentinel1")  # bands that are known without naming their modality
-_BY_NAME = {band: of for m in _PLAIN for band, of in _STATISTICS[m].items()}
+_DEFAULT_MODALITIES = ("sentinel2_l2a", "sentinel1")  # of bands without a modality
+_BY_NAME = {b: values for m in _DEFAULT_MODALITIES for b, values in _STATISTICS[m].items()}
 _SIZES = {
     "v1": ("nano", "tiny", "base", "large"),
     "v1_1": ("nano", "tiny", "base"),
@@ -76,7 +75,7 @@ _SIZES = {
 }
 
 
-def _facts(version: str, size: str) -> ModelInfo:
+def _info(version: str, size: str) -> ModelInfo:
     hub = f"allenai/OlmoEarth-{version}-{size.capitalize()}"
     return ModelInfo(
         paper="OlmoEarth: Stable Latent Image Modeling for Multimodal Earth Observation, "
@@ -93,7 +92,7 @@ def _facts(version: str, size: str) -> ModelInfo:
 
 
 MODELS: dict[str, ModelInfo] = {
-    f"olmoearth_{version}_{size}": _facts(version, size)
+    f"olmoearth_{version}_{size}": _info(version, size)
     for version, sizes in _SIZES.items()
     for size in sizes
 }
@@ -102,22 +101,22 @@ MODELS: dict[str, ModelInfo] = {
 class OlmoEarthBackbone(Backbone):
     """OlmoEarth's encoder."""
 
-    tokens = Tokens(order="tokens of a place together")
+    token_layout = TokenLayout(order="location_first")
 
     def __init__(
         self,
         model: nn.Module,
-        request: BackboneSpec,
+        spec: BackboneSpec,
         named: tuple[str, ...],
-        fit: BandMatch,
+        match: BandMatch,
         *,
         patch_size: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, request, size_divisor=patch_size, **kwargs)
+        super().__init__(model, spec, size_divisor=patch_size, **kwargs)
         encoder: Any = model
         self.patch_size = patch_size
-        self.gsd = GSD_M if request.gsd is None else request.gsd
+        self.gsd = DEFAULT_GSD_M if spec.gsd is None else spec.gsd
         orders = _part("utils.constants").Modality
         groups = {
             f"{modality}__{i}": [
@@ -126,18 +125,18 @@ class OlmoEarthBackbone(Backbone):
             for modality in _STATISTICS
             for i, members in enumerate(encoder.tokenization_config.get_bandset_indices(modality))
         }
-        # from 1.1 on single bands of these were zero at random in pretraining
+        # from 1.1 on, single bands of these were randomly set to zero in pretraining
         dropped = encoder.band_dropout_modalities or ()
-        self._groups, self.notes = groups_in_use(
+        self._groups, self.notes = select_groups(
             "OlmoEarth", named, groups, zero=[g for g in groups if _modality(g) in dropped]
         )
         modalities = [_modality(group.name) for group in self._groups]
-        self._shares = [1 / modalities.count(m) / len(set(modalities)) for m in modalities]
+        self._group_weights = [1 / modalities.count(m) / len(set(modalities)) for m in modalities]
         _drop_unused(encoder, [group.name for group in self._groups])
         self.fingerprint = fingerprint(model)
-        statistics = [of for bands in _STATISTICS.values() for of in bands.values()]
-        means, stds = (fit.of([of[i] for of in statistics]) for i in (0, 1))
-        # as its own normalisation: two standard deviations around the mean go to [0, 1]
+        statistics = [values for bands in _STATISTICS.values() for values in bands.values()]
+        means, stds = (match.select([values[i] for values in statistics]) for i in (0, 1))
+        # as in pretraining: mean +- 2 standard deviations are scaled to [0, 1]
         self.normalization = Normalization(
             self.bands,
             tuple(m - 2 * s for m, s in zip(means, stds, strict=True)),
@@ -164,12 +163,12 @@ class OlmoEarthBackbone(Backbone):
         months = model.composite_encodings.month_embed(timestamps[..., 1])
         additive = model.position_encoding == "absolute"
         by_date = self._by_date(dates, images.device) if additive else None
-        places = self._places(rows, columns, images.device) if additive else None
+        positions = self._position_encodings(rows, columns, images.device) if additive else None
         tokens = []
         for group in self._groups:
             modality, _, number = group.name.partition("__")
             embed = model.patch_embeddings.per_modality_embeddings[modality][group.name]
-            inputs = group.of(images).permute(0, 2, 3, 1, 4)
+            inputs = group.select(images).permute(0, 2, 3, 1, 4)
             channels = model.composite_encodings.per_modality_channel_embeddings[modality]
             tokens.append(
                 add_encodings(
@@ -177,23 +176,23 @@ class OlmoEarthBackbone(Backbone):
                     channel=channels[int(number)],
                     dates=by_date,
                     months=months,
-                    places=places,
+                    positions=positions,
                 )
             )
         shape = (batch, rows, columns, dates, len(tokens))
         x = torch.stack(tokens, dim=4).flatten(1, 4)
-        positions = None
+        rope_positions = None
         if not additive:
-            positions = self._positions(timestamps, shape).flatten(1, 4)
-        shares = torch.tensor(self._shares, device=x.device)
+            rope_positions = self._rope_positions(timestamps, shape).flatten(1, 4)
+        weights = torch.tensor(self._group_weights, device=x.device)
 
         def to_map(sequence: Tensor) -> Tensor:
             grid = sequence.reshape(*shape, -1)
-            return torch.einsum("bhwtgd,g->bdthw", grid, shares.to(grid.dtype))
+            return torch.einsum("bhwtgd,g->bdthw", grid, weights.to(grid.dtype))
 
         last = len(model.blocks) - 1
         for index, block in enumerate(model.blocks):
-            x = block(x=x, rope_positions=positions)
+            x = block(x=x, rope_positions=rope_positions)
             if index in out_indices:
                 emit(index, to_map(model.norm(x) if index == last else x))
         return None
@@ -201,8 +200,7 @@ class OlmoEarthBackbone(Backbone):
     def _timestamps(self, time: Tensor | None, dates: int, device: torch.device) -> Tensor:
         """Day, month (from 0) and year `(B or 1, T, 3)`.
 
-        Where no time is given these are the first days of the months of 2024 in order, as in
-        rslearn.
+        Defaults to the first days of consecutive months of 2024, as in rslearn.
         """
         if time is not None:
             month, day = months_and_days(time)
@@ -212,7 +210,7 @@ class OlmoEarthBackbone(Backbone):
         return torch.stack([first, month, 2024 * first], dim=-1).unsqueeze(0)
 
     def _by_date(self, dates: int, device: torch.device) -> Tensor:
-        """Encodings `(T, D / 4)` of the order of the dates."""
+        """Encodings `(T, D / 4)` of the dates' order."""
         model: Any = self.model
         order = torch.arange(dates, device=device)
         encoding: Tensor = _part("nn.encodings").get_1d_sincos_pos_encoding(
@@ -220,25 +218,25 @@ class OlmoEarthBackbone(Backbone):
         )
         return encoding
 
-    def _places(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """Encodings `(rows, columns, D / 4)` of where a patch lies in the image."""
+    def _position_encodings(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        """Encodings `(rows, columns, D / 4)` of the patches' positions in the image."""
         model: Any = self.model
-        side = max(rows, columns)  # positions are absolute, so a rectangle is a part of a square
-        places: Tensor = _part("nn.encodings").get_2d_sincos_pos_encoding_with_resolution(
+        side = max(rows, columns)  # absolute positions: a rectangle is part of a square
+        positions: Tensor = _part("nn.encodings").get_2d_sincos_pos_encoding_with_resolution(
             grid_size=side,
-            res=torch.full((1,), self.patch_size * self.gsd / GSD_M, device=device),
+            res=torch.full((1,), self.patch_size * self.gsd / DEFAULT_GSD_M, device=device),
             encoding_dim=model.composite_encodings.embedding_dim_per_embedding_type,
             device=device,
         )
-        return places.reshape(side, side, -1)[:rows, :columns]
+        return positions.reshape(side, side, -1)[:rows, :columns]
 
-    def _positions(self, timestamps: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Day, row and column `(B, h, w, T, groups, 3)` of each token, by which it is rotated."""
+    def _rope_positions(self, timestamps: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Day, row and column `(B, h, w, T, groups, 3)` of each token, for rotary embedding."""
         model: Any = self.model
         device = timestamps.device
         days = _part("nn.encodings").timestamps_to_days(timestamps).float()
         days = days * model.rope_temporal_coordinate_scale
-        step = self.patch_size * self.gsd / GSD_M * model.rope_coordinate_scale
+        step = self.patch_size * self.gsd / DEFAULT_GSD_M * model.rope_coordinate_scale
         row = torch.arange(shape[1], device=device) * step
         column = torch.arange(shape[2], device=device) * step
         return torch.stack(
@@ -251,49 +249,54 @@ class OlmoEarthBackbone(Backbone):
         )
 
 
-def olmoearth_backbone(request: BackboneSpec) -> OlmoEarthBackbone:
+def olmoearth_backbone(spec: BackboneSpec) -> OlmoEarthBackbone:
     """Build an OlmoEarth encoder by a name such as `olmoearth_v1_2_nano`.
 
-    `weights` is the folder as published, its `weights.pth`, or the weights of the encoder.
-    Landsat's bands go by its own names, and only under its modality:
-    `{"landsat": ["B2", "B3"]}`.
+    `weights` is the published folder, its `weights.pth`, or the weights of the encoder. Landsat
+    bands have Landsat's names and need their modality: `{"landsat": ["B2", "B3"]}`.
     """
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options, metadata=facts.metadata)
-    patch = 8 if request.patch_size is None else request.patch_size
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options, metadata=info.metadata)
+    patch = 8 if spec.patch_size is None else spec.patch_size
     if not 1 <= patch <= 8:
-        raise GeotuneError(f"backbone.patch_size {patch}: OlmoEarth takes patches of 1 to 8 pixels")
-    request.refuse_more_dates(DATES)
-    named = _name_all(request)
+        raise GeotuneError(
+            f"backbone.patch_size {patch}: OlmoEarth supports patches of 1 to 8 pixels",
+            code="backbone-option",
+            key="backbone.patch_size",
+        )
+    spec.check_num_dates(MAX_DATES)
+    named = _with_modalities(spec)
     known = [_named(modality, band) for modality, bands in _STATISTICS.items() for band in bands]
-    fit = match_bands(replace(request, bands=named), known)
-    model = _build(request)
+    match = match_bands(replace(spec, bands=named), known)
+    model = _build(spec)
     source = None
-    if request.loads_weights:
-        if request.weights is None:
-            path, source = fetch(request, facts.weights, "weights.pth")
+    if spec.loads_weights:
+        if spec.weights is None:
+            path, source = download_from_hub(spec, info.weights, "weights.pth")
         else:
-            source = str(request.weights)
-            path = request.weights / "weights.pth" if request.weights.is_dir() else request.weights
-        state = read_state(Path(path))
-        of_encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
-        state = {k.removeprefix("encoder."): v for k, v in of_encoder.items()} or state
-        load_state(model, state, source, request.name)
+            source = str(spec.weights)
+            path = spec.weights / "weights.pth" if spec.weights.is_dir() else spec.weights
+        state = read_state_dict(Path(path))
+        encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        state = {k.removeprefix("encoder."): v for k, v in encoder.items()} or state
+        load_weights(model, state, source, spec.name)
     return OlmoEarthBackbone(
-        model, request, named, fit, patch_size=patch, licence=facts.licence, source=source
+        model, spec, named, match, patch_size=patch, licence=info.licence, source=source
     )
 
 
-def _build(request: BackboneSpec) -> nn.Module:
+def _build(spec: BackboneSpec) -> nn.Module:
     """The encoder with random weights."""
     try:
         package: Any = import_module(PACKAGE)
     except ImportError as error:
         raise GeotuneError(
-            f"backbone.name {request.name}: {error.name} is not installed; install it with: "
-            "pip install olmoearth-pretrain-minimal"
+            f"backbone.name {spec.name}: {error.name} is not installed; install it with: "
+            "pip install olmoearth-pretrain-minimal",
+            code="dependency-missing",
+            key="backbone.name",
         ) from error
-    version, size = request.model.removeprefix("olmoearth_").rsplit("_", 1)
+    version, size = spec.model.removeprefix("olmoearth_").rsplit("_", 1)
     whole = package.OlmoEarthPretrain_v1(
         size, version.replace("_", "."), supported_modality_names=list(_STATISTICS)
     )
@@ -302,7 +305,7 @@ def _build(request: BackboneSpec) -> nn.Module:
 
 
 def _part(name: str) -> Any:
-    """A module of the package, which has no types."""
+    """Import a module of the package, which is untyped."""
     return import_module(f"{PACKAGE}.olmoearth_pretrain_v1.{name}")
 
 
@@ -311,28 +314,30 @@ def _modality(group: str) -> str:
 
 
 def _named(modality: str, band: str) -> str:
-    """A band with its modality, since Landsat's B8 is not Sentinel-2's: `landsat B8`."""
-    return f"{modality} {band.upper() if modality == 'landsat' else canonical(band)}"
+    """A band name with its modality, such as `landsat B8`, which is not Sentinel-2's B8."""
+    return f"{modality} {band.upper() if modality == 'landsat' else canonical_band(band)}"
 
 
-def _name_all(request: BackboneSpec) -> tuple[str, ...]:
-    unknown = [m for m in request.modalities if m not in _STATISTICS]
+def _with_modalities(spec: BackboneSpec) -> tuple[str, ...]:
+    unknown = [m for m in spec.modalities if m not in _STATISTICS]
     if unknown:
         raise GeotuneError(
-            f"backbone.bands: {request.name} has no modality {', '.join(unknown)}; it has "
-            f"{', '.join(_STATISTICS)}"
+            f"backbone.bands: {spec.name} has no modality {', '.join(unknown)}; it has "
+            f"{', '.join(_STATISTICS)}",
+            code="band-unknown",
+            key="backbone.bands",
         )
-    if request.modalities:
-        return tuple(_named(m, band) for m, bands in request.modalities.items() for band in bands)
+    if spec.modalities:
+        return tuple(_named(m, band) for m, bands in spec.modalities.items() for band in bands)
     radar = _STATISTICS["sentinel1"]
     return tuple(
-        _named("sentinel1" if canonical(band) in radar else "sentinel2_l2a", band)
-        for band in request.bands
+        _named("sentinel1" if canonical_band(band) in radar else "sentinel2_l2a", band)
+        for band in spec.bands
     )
 
 
 def _drop_unused(encoder: Any, groups: list[str]) -> None:
-    """Leave out what is not fed, and what is not on the way to the maps."""
+    """Remove modules of unused inputs and those that the maps do not depend on."""
     embeddings = encoder.patch_embeddings.per_modality_embeddings
     channels = encoder.composite_encodings.per_modality_channel_embeddings
     for modality in list(embeddings):

@@ -1,34 +1,32 @@
-"""From a name of rslearn's models to the file of its family."""
+"""Build rslearn's backbones, by model name."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn import galileo, olmoearth, presto
 from geotune.backbones.spec import BackboneSpec
-from geotune.errors import GeotuneError
 
-MODELS: dict[str, ModelInfo] = {**galileo.MODELS, **olmoearth.MODELS, **presto.MODELS}
+_FAMILIES: tuple[tuple[dict[str, ModelInfo], Callable[[BackboneSpec], Backbone]], ...] = (
+    (galileo.MODELS, galileo.galileo_backbone),
+    (olmoearth.MODELS, olmoearth.olmoearth_backbone),
+    (presto.MODELS, presto.presto_backbone),
+)
+MODELS: dict[str, ModelInfo] = {
+    name: info for family, _ in _FAMILIES for name, info in family.items()
+}
 
 
-def rslearn_backbone(request: BackboneSpec) -> Backbone:
-    """Build a backbone such as `galileo_nano`."""
+def rslearn_backbone(spec: BackboneSpec) -> Backbone:
+    """Build a backbone such as `galileo_nano`; raises `GeotuneError` for an unknown name."""
     try:
         import einops  # noqa: F401
         import rslearn  # noqa: F401
     except ImportError as error:
-        raise request.not_installed(error) from error
-    families: dict[str, Callable[[BackboneSpec], Backbone]] = {
-        **dict.fromkeys(galileo.MODELS, galileo.galileo_backbone),
-        **dict.fromkeys(olmoearth.MODELS, olmoearth.olmoearth_backbone),
-        **dict.fromkeys(presto.MODELS, presto.presto_backbone),
-    }
-    if request.model in families:
-        return families[request.model](request)
-    near = difflib.get_close_matches(request.model, MODELS, n=3)
-    hint = f"near it: {', '.join('rslearn/' + name for name in near)}; " if near else ""
-    known = ", ".join(f"rslearn/{name}" for name in MODELS)
-    raise GeotuneError(f"backbone.name {request.name}: unknown; {hint}known: {known}")
+        raise spec.not_installed_error(error) from error
+    for family, build in _FAMILIES:
+        if spec.model in family:
+            return build(spec)
+    raise spec.unknown_model_error(MODELS)

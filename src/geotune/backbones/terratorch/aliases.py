@@ -1,5 +1,5 @@
-"""What TerraTorch has of torchgeo's under names of its own: DeCUR, MoCo, DINO and SoftCon on
-Sentinel, SSL4EO-L on Landsat, Satlas, SeCo, GASSL and DOFA. They are torchgeo's backbones here too.
+"""TerraTorch's names of torchgeo's models: DeCUR, MoCo, DINO and SoftCon on Sentinel, SSL4EO-L on
+Landsat, Satlas, SeCo, GASSL and DOFA. They are built as torchgeo backbones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES: dict[str, str] = {
         for network in ("resnet18", "resnet50", "vit_small_patch16_224")
         for sensor in _LANDSAT
         for method in ("moco", "simclr")
-        if (network[0], sensor, method) != ("v", "oli_tirs_toa", "moco")  # TerraTorch forgot it
+        if (network[0], sensor, method) != ("v", "oli_tirs_toa", "moco")  # not in TerraTorch
     },
     "seco_resnet18_sentinel2_rgb_seco": "resnet18_sentinel2_rgb_seco",
     "seco_resnet50_sentinel2_rgb_seco": "resnet50_sentinel2_rgb_seco",
@@ -49,24 +49,25 @@ NAMES: dict[str, str] = {
     "satlas_swin_b_naip_mi_rgb": "swin_v2_b_naip_rgb_mi_satlas",
     "satlas_swin_b_naip_si_rgb": "swin_v2_b_naip_rgb_si_satlas",
     "satlas_swin_b_landsat_mi_ms": "swin_v2_b_landsat_mi_satlas",
-    "satlas_swin_b_landsat_mi_rgb": "swin_v2_b_landsat_si_satlas",  # TerraTorch's, whatever it says
+    "satlas_swin_b_landsat_mi_rgb": "swin_v2_b_landsat_si_satlas",  # as in TerraTorch
     "satlas_swin_b_sentinel1_mi": "swin_v2_b_sentinel1_mi_satlas",
     "satlas_swin_b_sentinel1_si": "swin_v2_b_sentinel1_si_satlas",
     "dofa_small_patch16_224": "dofa_small_patch16_224",
     "dofa_base_patch16_224": "dofa_base_patch16_224",
     "dofa_large_patch16_224": "dofa_large_patch16_224",
 }
-"""TerraTorch's name to torchgeo's."""
+"""torchgeo's model name, by TerraTorch's."""
 
 MODELS: dict[str, ModelInfo] = {name: torchgeo.MODELS[own] for name, own in NAMES.items()}
 
 
-def torchgeo_backbone(request: BackboneSpec) -> Backbone:
-    """Build torchgeo's backbone of that name; see there."""
-    own = replace(request, name=f"torchgeo/{NAMES[request.model]}")
+def torchgeo_backbone(spec: BackboneSpec) -> Backbone:
+    """Build the torchgeo backbone behind a TerraTorch name."""
+    own = replace(spec, name=f"torchgeo/{NAMES[spec.model]}")
     try:
         backbone = torchgeo.torchgeo_backbone(own)
     except GeotuneError as error:
-        raise GeotuneError(str(error).replace(own.name, request.name)) from error
-    backbone.name = request.name
+        message = str(error).replace(own.name, spec.name)
+        raise GeotuneError(message, code=error.code, key=error.key, file=error.file) from error
+    backbone.name = spec.name
     return backbone

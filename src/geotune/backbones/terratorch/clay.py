@@ -1,5 +1,5 @@
-"""Clay v1 and v1.5 (github.com/Clay-foundation/model, no paper): masked autoencoders that make
-their patch embedding from the wavelengths of the bands, so that any bands fit."""
+"""Clay v1 and v1.5 (github.com/Clay-foundation/model, no paper): masked autoencoders whose patch
+embedding is generated from the wavelengths of the bands, so that they accept any bands."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import canonical, wavelength
+from geotune.backbones.bands import canonical_band, wavelength_um
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import Tokens
+from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import hub_state, load_state
+from geotune.backbones.weights import hub_state_dict, load_weights
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, Normalization
 
 PATCH = 8
-GSD_M = 10.0  # Sentinel-2's, most of what Clay was trained on
+DEFAULT_GSD_M = 10.0  # of Sentinel-2, most of the pretraining data
 _BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 _MEAN = (1105.0, 1355.0, 1552.0, 1887.0, 2422.0, 2630.0, 2743.0, 2785.0, 2388.0, 1835.0)
 _STD = (1809.0, 1757.0, 1888.0, 1870.0, 1732.0, 1697.0, 1742.0, 1648.0, 1470.0, 1379.0)
-# as Clay was told them, in micrometres; for radar they only tell VV and VH from the rest
-_MICROMETRES = {"B02": 0.493, "B05": 0.704, "VV": 3.5, "VH": 4.0}
+# values used in pretraining; those of radar only distinguish VV and VH from other bands
+_WAVELENGTHS_UM = {"B02": 0.493, "B05": 0.704, "VV": 3.5, "VH": 4.0}
 
 
-def _facts(hub: str) -> ModelInfo:
+def _info(hub: str) -> ModelInfo:
     return ModelInfo(
         paper="Clay, an open source model of Earth, doi 10.57967/hf/1537",
         licence=f"Apache-2.0 (Clay-foundation/model's README; the page of {hub} says OpenRAIL)"
@@ -44,11 +44,11 @@ def _facts(hub: str) -> ModelInfo:
 
 
 MODELS: dict[str, ModelInfo] = {
-    "clay_v1_base": _facts("made-with-clay/Clay-legacy"),
-    "clay_v15_tiny": _facts(""),
-    "clay_v15_small": _facts(""),
-    "clay_v15_base": _facts(""),
-    "clay_v15_large": _facts("made-with-clay/Clay"),
+    "clay_v1_base": _info("made-with-clay/Clay-legacy"),
+    "clay_v15_tiny": _info(""),
+    "clay_v15_small": _info(""),
+    "clay_v15_base": _info(""),
+    "clay_v15_large": _info("made-with-clay/Clay"),
 }
 _FILES = {
     "clay_v1_base": "v1/clay-v1-base.ckpt",
@@ -64,7 +64,7 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 class _Block(nn.ModuleList):
-    """Attention and MLP of one layer, which TerraTorch keeps as a list, as one block."""
+    """A layer, which TerraTorch stores as a list of attention and MLP, as a callable block."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `(B, N, C)` to tokens of the same shape."""
@@ -77,24 +77,21 @@ class _Block(nn.ModuleList):
 class ClayBackbone(Backbone):
     """Clay's encoder, without masking."""
 
-    tokens = Tokens(prefix=1)
+    token_layout = TokenLayout(prefix=1)
 
-    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
-        super().__init__(model, request, size_divisor=PATCH, **kwargs)
+    def __init__(self, model: nn.Module, spec: BackboneSpec, **kwargs: Any) -> None:
+        super().__init__(model, spec, size_divisor=PATCH, **kwargs)
         encoder: Any = model
         layers = encoder.transformer.layers
         encoder.transformer.layers = nn.ModuleList(_Block(layer) for layer in layers)
-        self.register_buffer(
-            "wavelengths_um", torch.tensor(_wavelengths(request)), persistent=False
-        )
-        self.gsd_m = request.gsd or GSD_M
+        self.register_buffer("wavelengths_um", torch.tensor(_wavelengths(spec)), persistent=False)
+        self.gsd_m = spec.gsd or DEFAULT_GSD_M
         notes = []
-        if request.gsd is None:
+        if spec.gsd is None:
             notes.append(
-                f"no ground sampling distance is given: Clay is told {GSD_M:g} m a pixel "
-                "(backbone.gsd)"
+                f"backbone.gsd is not set: using a ground sampling distance of {DEFAULT_GSD_M:g} m"
             )
-        own = [canonical(band) for band in self.bands]
+        own = [canonical_band(band) for band in self.bands]
         if all(band in _BANDS for band in own):
             means = tuple(_MEAN[_BANDS.index(band)] for band in own)
             stds = tuple(_STD[_BANDS.index(band)] for band in own)
@@ -138,67 +135,72 @@ class ClayBackbone(Backbone):
     def _encodings(
         self, batch: int, rows: int, columns: int, time: Tensor | None, location: Tensor | None
     ) -> Tensor:
-        """Place in the image, time and location `(B, rows * columns, D)`.
+        """Encodings of position, time and location `(B, rows * columns, D)`.
 
-        Time and location are 8 numbers: sine and cosine of week, hour, latitude and longitude,
-        zero where they are not known, as in pretraining. The hour never is.
+        Time and location are 8 numbers: sine and cosine of week, hour, latitude and longitude;
+        unknown ones are zero, as in pretraining. The hour is always unknown.
         """
         from terratorch.models.backbones.clay_v15.utils import posemb_sincos_2d_with_gsd
 
         model: Any = self.model
         # absolute positions, so images of any shape need no resampling
-        place = posemb_sincos_2d_with_gsd(
+        position = posemb_sincos_2d_with_gsd(
             rows, columns, dim=model.dim - 8, gsd=torch.tensor(self.gsd_m)
         )
-        when = where = torch.zeros(batch, 4)
+        time_encoding = location_encoding = torch.zeros(batch, 4)
         if time is not None:
             weeks = [_week(year, day) for year, day in time[:, 0].tolist()]
             angle = torch.tensor(weeks)[:, None] * (2 * math.pi / 52)
-            when = torch.cat([angle.sin(), angle.cos(), torch.zeros(batch, 2)], dim=1)
+            time_encoding = torch.cat([angle.sin(), angle.cos(), torch.zeros(batch, 2)], dim=1)
         if location is not None:
             longitude, latitude = torch.deg2rad(location.cpu()).T[:, :, None]
-            where = torch.cat(
+            location_encoding = torch.cat(
                 [latitude.sin(), latitude.cos(), longitude.sin(), longitude.cos()], dim=1
             )
-        known = torch.cat([when, where], dim=1)
+        metadata = torch.cat([time_encoding, location_encoding], dim=1)
         return torch.cat(
-            [place.expand(batch, -1, -1), known[:, None].expand(-1, len(place), -1)], dim=-1
+            [position.expand(batch, -1, -1), metadata[:, None].expand(-1, len(position), -1)],
+            dim=-1,
         )
 
 
 def _week(year: float, day: float) -> float:
-    """ISO week of a day of the year, 1 to 53."""
+    """ISO week, 1 to 53, of a day of the year."""
     return float((date(int(year), 1, 1) + timedelta(days=int(day) - 1)).isocalendar().week)
 
 
-def _wavelengths(request: BackboneSpec) -> list[float]:
-    """Wavelengths of the images' bands in micrometres: those given, else by the bands' names."""
-    given = {canonical(band): value for band, value in request.wavelengths.items()}
-    own = [canonical(band) for band in request.bands]
-    found = [given.get(b) or _MICROMETRES.get(b) or wavelength(b) for b in own]
-    silent = [band for band, value in zip(request.bands, found, strict=True) if value is None]
-    if silent:
+def _wavelengths(spec: BackboneSpec) -> list[float]:
+    """Wavelengths of the bands in micrometres: as specified, else by name."""
+    given = {canonical_band(band): value for band, value in spec.wavelengths.items()}
+    own = [canonical_band(band) for band in spec.bands]
+    values = [given.get(b) or _WAVELENGTHS_UM.get(b) or wavelength_um(b) for b in own]
+    unknown = [band for band, value in zip(spec.bands, values, strict=True) if value is None]
+    if unknown:
         raise GeotuneError(
-            f"backbone.bands: {request.name} needs the wavelength of {', '.join(silent)}; give it "
-            f"in micrometres with backbone.wavelengths, such as {{{silent[0]}: 0.56}}, or name "
-            "the bands as Sentinel-2 does"
+            f"backbone.bands: {spec.name} needs the wavelength of {', '.join(unknown)}; set it in "
+            f"micrometres with backbone.wavelengths, such as {{{unknown[0]}: 0.56}}, or use "
+            "Sentinel-2 band names",
+            code="band-unknown",
+            key="backbone.wavelengths",
         )
-    far = [f"{b} {v:g}" for b, v in zip(request.bands, found, strict=True) if v and v > 100]
-    if far:
+    large = [f"{b} {v:g}" for b, v in zip(spec.bands, values, strict=True) if v and v > 100]
+    if large:
         raise GeotuneError(
-            f"backbone.wavelengths {', '.join(far)}: these look like nanometres; give micrometres"
+            f"backbone.wavelengths {', '.join(large)}: seem to be nanometres; use micrometres",
+            code="backbone-option",
+            key="backbone.wavelengths",
         )
-    return [float(value) for value in found if value is not None]
+    return [float(value) for value in values if value is not None]
 
 
-def clay_backbone(request: BackboneSpec) -> ClayBackbone:
-    """Build a Clay encoder; `weights` is a checkpoint as published, or one of its encoder."""
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options, metadata=facts.metadata)
-    _wavelengths(request)
-    shape = SHAPES[request.model]
+def clay_backbone(spec: BackboneSpec) -> ClayBackbone:
+    """Build a Clay encoder; `weights` is the published checkpoint, or only its encoder."""
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options, metadata=info.metadata)
+    _wavelengths(spec)
+    shape = SHAPES[spec.model]
     model: nn.Module
-    if request.model.startswith("clay_v15"):
+    if spec.model.startswith("clay_v15"):
         from terratorch.models.backbones.clay_v15.model import Encoder
 
         model = Encoder(mask_ratio=0.0, patch_size=PATCH, shuffle=False, **shape)
@@ -207,14 +209,14 @@ def clay_backbone(request: BackboneSpec) -> ClayBackbone:
 
         model = EmbeddingEncoder(img_size=256, patch_size=PATCH, **shape)
     source = None
-    if request.loads_weights:
-        state, source = hub_state(request, facts.weights, _FILES.get(request.model, ""))
-        load_state(model, _of_the_encoder(state), source, request.name)
-    return ClayBackbone(model, request, licence=facts.licence, source=source)
+    if spec.loads_weights:
+        state, source = hub_state_dict(spec, info.weights, _FILES.get(spec.model, ""))
+        load_weights(model, _encoder_state(state), source, spec.name)
+    return ClayBackbone(model, spec, licence=info.licence, source=source)
 
 
-def _of_the_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's weights, out of Clay's whole model or TerraTorch's wrapper."""
+def _encoder_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's weights, from Clay's whole model or TerraTorch's wrapper."""
     for prefix in ("model.encoder.", "clay_encoder.", "encoder."):
         inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if inner:

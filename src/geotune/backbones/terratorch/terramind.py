@@ -1,6 +1,6 @@
 """TerraMind (arXiv 2504.11171): one encoder of optical, radar and elevation images together.
 
-Each modality has its own patch embedding; a map is the mean over the modalities' tokens.
+Each modality has its own patch embedding; maps are means over the tokens of all modalities.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from geotune.backbones.bands import BandMatch, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import hub_state, load_state
+from geotune.backbones.weights import hub_state_dict, load_weights
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, Normalization
 
@@ -42,7 +42,7 @@ _KEYS = {
 _TOKENISED = ("LULC", "NDVI", "CAPTION", "COORDS")
 
 
-def _facts(hub: str, modalities: Sequence[str] = tuple(_MODALITIES)) -> ModelInfo:
+def _info(hub: str, modalities: Sequence[str] = tuple(_MODALITIES)) -> ModelInfo:
     first = hub.endswith("0.1-base")
     return ModelInfo(
         paper="TerraMind, arXiv 2504.11171",
@@ -95,35 +95,35 @@ _STD_01 = (
 
 _HUB = "ibm-esa-geospatial/TerraMind-1.0-"
 MODELS: dict[str, ModelInfo] = {
-    "terramind_v01_base": _facts("FAST-EO/TerraMind-0.1-base", ["S2L2A"]),
-    "terramind_v1_tiny": _facts(f"{_HUB}tiny"),
-    "terramind_v1_small": _facts(f"{_HUB}small"),
-    "terramind_v1_base": _facts(f"{_HUB}base"),
-    "terramind_v1_large": _facts(f"{_HUB}large"),
+    "terramind_v01_base": _info("FAST-EO/TerraMind-0.1-base", ["S2L2A"]),
+    "terramind_v1_tiny": _info(f"{_HUB}tiny"),
+    "terramind_v1_small": _info(f"{_HUB}small"),
+    "terramind_v1_base": _info(f"{_HUB}base"),
+    "terramind_v1_large": _info(f"{_HUB}large"),
 }
 
 
 class TerramindBackbone(Backbone):
-    """TerraMind's encoder on raw images of one or several modalities."""
+    """TerraMind's encoder of one or several modalities."""
 
     def __init__(
         self,
         model: nn.Module,
-        request: BackboneSpec,
-        fits: Mapping[str, BandMatch],
+        spec: BackboneSpec,
+        matches: Mapping[str, BandMatch],
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, request, size_divisor=PATCH, **kwargs)
-        self._channels = {_KEYS[name]: len(fit.columns) for name, fit in fits.items()}
-        if all(fit.known for fit in fits.values()):
+        super().__init__(model, spec, size_divisor=PATCH, **kwargs)
+        self._channels = {_KEYS[name]: len(match.columns) for name, match in matches.items()}
+        if all(match.all_known for match in matches.values()):
             means: tuple[float, ...] = ()
             stds: tuple[float, ...] = ()
-            for name, fit in fits.items():
-                mean, std = _statistics(request.model, name)
-                means, stds = means + fit.of(mean), stds + fit.of(std)
+            for name, match in matches.items():
+                mean, std = _statistics(spec.model, name)
+                means, stds = means + match.select(mean), stds + match.select(std)
             self.normalization = Normalization(self.bands, means, stds)
             self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
-        self.notes = tuple(f"{name}: {fit.note}" for name, fit in fits.items() if fit.note)
+        self.notes = tuple(f"{name}: {match.note}" for name, match in matches.items() if match.note)
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
 
@@ -156,61 +156,67 @@ class TerramindBackbone(Backbone):
         return None
 
 
-def terramind_backbone(request: BackboneSpec) -> TerramindBackbone:
-    """Build a TerraMind encoder; `weights` is a checkpoint as published.
+def terramind_backbone(spec: BackboneSpec) -> TerramindBackbone:
+    """Build a TerraMind encoder; `weights` is the published checkpoint.
 
-    A plain list of bands is Sentinel-2 L2A.
+    Bands without a modality are of Sentinel-2 L2A.
     """
     from terratorch.models.backbones.terramind.model import terramind_register
     from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
 
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options, metadata=facts.metadata)
-    fits = _fits(request, facts)
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options, metadata=info.metadata)
+    matches = _fits(spec, info)
     model = TERRATORCH_BACKBONE_REGISTRY.build(
-        request.model, modalities=[_KEYS[name] for name in fits], pretrained=False
+        spec.model, modalities=[_KEYS[name] for name in matches], pretrained=False
     )
-    # positions, and the biases that stand at zero, are not read from the file
+    # position encodings and zero biases are not part of the checkpoint
     fixed = dict(model.named_buffers())
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     source = None
-    if request.loads_weights:
-        published = terramind_register.pretrained_weights.get(request.model, {})
-        loaded, source = hub_state(request, facts.weights, published.get("hf_hub_filename", ""))
+    if spec.loads_weights:
+        published = terramind_register.pretrained_weights.get(spec.model, {})
+        loaded, source = hub_state_dict(spec, info.weights, published.get("hf_hub_filename", ""))
         state = {**loaded, **fixed}
-    for name, fit in fits.items():
+    for name, match in matches.items():
         key = f"encoder_embeddings.{_KEYS[name]}.proj.weight"
         embedding = model.encoder_embeddings[_KEYS[name]]
         pixels = PATCH * PATCH
-        if key in state and state[key].shape[-1] == pixels * len(facts.modalities[name]):
-            columns = state[key].unflatten(1, (pixels, -1))  # band by band within each pixel
-            state[key] = fit.weight(columns, dim=2).flatten(1)
+        if key in state and state[key].shape[-1] == pixels * len(info.modalities[name]):
+            columns = state[key].unflatten(1, (pixels, -1))  # bands of each pixel
+            state[key] = match.fit_weight(columns, dim=2).flatten(1)
         embedding.proj = nn.Linear(
-            pixels * len(fit.columns), embedding.proj.out_features, bias=False
+            pixels * len(match.columns), embedding.proj.out_features, bias=False
         )
-    load_state(model, state, source or "random weights", request.name)
-    return TerramindBackbone(model, request, fits, licence=facts.licence, source=source)
+    load_weights(model, state, source or "random weights", spec.name)
+    return TerramindBackbone(model, spec, matches, licence=info.licence, source=source)
 
 
-def _fits(request: BackboneSpec, facts: ModelInfo) -> dict[str, BandMatch]:
-    """How each modality's embedding feeds on its bands, by modality in the images' order."""
-    fits: dict[str, BandMatch] = {}
-    for given, bands in (request.modalities or {_DEFAULT: request.bands}).items():
+def _fits(spec: BackboneSpec, info: ModelInfo) -> dict[str, BandMatch]:
+    """The band match of each modality, in the order of the image channels."""
+    matches: dict[str, BandMatch] = {}
+    for given, bands in (spec.modalities or {_DEFAULT: spec.bands}).items():
         name = {"S2RGB": "RGB", "S1": "S1GRD"}.get(given.upper(), given.upper())
-        if name not in facts.modalities:
+        if name not in info.modalities:
             reason = (
-                "goes in as tokens of its own tokenizer, which geotune does not run"
+                "needs the tokens of a separate tokenizer, which geotune does not run"
                 if name in _TOKENISED
                 else "is unknown"
             )
             raise GeotuneError(
-                f"backbone.bands: modality {given} {reason}; {request.name} takes images of "
-                f"{', '.join(facts.modalities)}"
+                f"backbone.bands: modality {given} {reason}; {spec.name} supports "
+                f"{', '.join(info.modalities)}",
+                code="band-unknown",
+                key="backbone.bands",
             )
-        if name in fits:
-            raise GeotuneError(f"backbone.bands names modality {name} twice")
-        fits[name] = match_bands(replace(request, bands=bands), facts.modalities[name])
-    return fits
+        if name in matches:
+            raise GeotuneError(
+                f"backbone.bands: modality {name} is named twice; name it once",
+                code="band-duplicate",
+                key="backbone.bands",
+            )
+        matches[name] = match_bands(replace(spec, bands=bands), info.modalities[name])
+    return matches
 
 
 def _statistics(model: str, modality: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

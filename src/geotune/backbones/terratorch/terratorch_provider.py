@@ -1,8 +1,7 @@
-"""From a name of TerraTorch's to the file of its family."""
+"""Build TerraTorch's backbones, by model name."""
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,34 +22,33 @@ _FAMILIES: tuple[tuple[dict[str, ModelInfo], Callable[[BackboneSpec], Backbone]]
     (terratorch_registry.MODELS, terratorch_registry.registry_backbone),
 )
 MODELS: dict[str, ModelInfo] = {
-    name: facts for family, _ in _FAMILIES for name, facts in family.items()
+    name: info for family, _ in _FAMILIES for name, info in family.items()
 }
 
 
-def terratorch_backbone(request: BackboneSpec) -> Backbone:
+def terratorch_backbone(spec: BackboneSpec) -> Backbone:
     """Build a backbone by TerraTorch's name, such as `prithvi_eo_v2_300`.
 
-    Raises `GeotuneError` for a name that TerraTorch does not have, and for one that cannot be
-    used on images of any size.
+    Raises `GeotuneError` for an unknown name and for models without usable feature maps.
     """
     if "terratorch" not in sys.modules and Path("custom_modules").is_dir():
         raise GeotuneError(
-            f"{Path('custom_modules').resolve()}: TerraTorch runs the code of a folder so called "
-            "when it is imported; work in another folder, or give this one another name"
+            f"{Path('custom_modules').resolve()}: TerraTorch executes a folder of this name on "
+            "import; run geotune from another folder, or rename this one",
+            code="backbone-code",
+            key="backbone.name",
+            file="custom_modules",
         )
     precision = torch.get_float32_matmul_precision()
     try:
         import terratorch  # noqa: F401
     except ImportError as error:
-        raise request.not_installed(error) from error
+        raise spec.not_installed_error(error) from error
     finally:
-        torch.set_float32_matmul_precision(precision)  # one of TerraTorch's files lowers it
+        torch.set_float32_matmul_precision(precision)  # importing TerraTorch lowers it
     for family, build in _FAMILIES:
-        if request.model in family:
-            return build(request)
-    if terratorch_registry.knows(request.model):
-        return terratorch_registry.registry_backbone(request)
-    lower = {name.lower(): name for name in [*MODELS, *terratorch_registry.names()]}
-    near = difflib.get_close_matches(request.model.lower(), lower, n=3)
-    hint = f"; near it: {', '.join('terratorch/' + lower[n] for n in near)}" if near else ""
-    raise GeotuneError(f"backbone.name {request.name}: unknown{hint}")
+        if spec.model in family:
+            return build(spec)
+    if terratorch_registry.knows(spec.model):
+        return terratorch_registry.registry_backbone(spec)
+    raise spec.unknown_model_error([*MODELS, *terratorch_registry.names()])

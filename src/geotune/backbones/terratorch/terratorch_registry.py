@@ -1,4 +1,4 @@
-"""Any other backbone of TerraTorch's registry, built and run as TerraTorch does it.
+"""Other backbones of TerraTorch's registry, built and run by TerraTorch.
 
 Taps are the maps that the model returns, fine to coarse.
 """
@@ -12,17 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import canonical
+from geotune.backbones.bands import canonical_band
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import load_state, quiet_hub, read_state
+from geotune.backbones.weights import (
+    load_weights,
+    not_published_error,
+    quiet_hub,
+    read_state_dict,
+)
 from geotune.errors import GeotuneError
 
-PAD_TO = 32  # a multiple of every stride there
+SIZE_DIVISOR = 32  # a multiple of all their strides
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
 _SWIN = ModelInfo(
-    paper="Prithvi's Swin form in TerraTorch, no paper",
+    paper="Prithvi with a Swin encoder, in TerraTorch, no paper",
     licence="no weights are published",
     bands=_BANDS,
 )
@@ -35,7 +40,7 @@ MODELS: dict[str, ModelInfo] = {
     ),
 }
 OPTIONS: dict[str, dict[str, Any]] = {}
-"""What a model is built with beside its bands: all as TerraTorch has it."""
+"""Further constructor arguments by model; TerraTorch's defaults for all others."""
 
 _TERRATORCH_NAMES = {
     **{"B01": "COASTAL_AEROSOL", "B02": "BLUE", "B03": "GREEN", "B04": "RED"},
@@ -43,40 +48,45 @@ _TERRATORCH_NAMES = {
     **{"B8A": "NIR_NARROW", "B09": "WATER_VAPOR", "B10": "CIRRUS", "B11": "SWIR_1"},
     "B12": "SWIR_2",
 }
-_CANNOT: tuple[tuple[str, str], ...] = (
-    ("_tim", "makes up other modalities at random in each pass; take the name without _tim"),
-    ("_tokenizer_", "is half of an image compressor; take terratorch/terramind_v1_base or its kin"),
-    ("dinov3_", "is fetched as code from GitHub; take one of timm's, such as timm/{dinov3}"),
+_UNSUPPORTED: tuple[tuple[str, str], ...] = (
+    ("_tim", "generates other modalities randomly in each pass; use the name without _tim"),
+    (
+        "_tokenizer_",
+        "is part of an image tokenizer; use a model such as terratorch/terramind_v1_base",
+    ),
+    ("dinov3_", "downloads code from GitHub; use a timm model such as timm/{dinov3}"),
     ("IdentityBackbone", "has no weights"),
-    ("convnext", "fails in TerraTorch, which normalises the wrong dimension; take timm/{name}"),
+    ("convnext", "fails in TerraTorch, which normalises the wrong dimension; use timm/{name}"),
 )
-"""Parts of names in TerraTorch's registry, and why geotune does not take them."""
+"""Substrings of registry names, and why these models are not supported."""
 
 
 class RegistryBackbone(Backbone):
-    """A model that TerraTorch builds, behind geotune's contract."""
+    """A model built by TerraTorch."""
 
-    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
-        super().__init__(model, request, size_divisor=PAD_TO, **kwargs)
+    def __init__(self, model: nn.Module, spec: BackboneSpec, **kwargs: Any) -> None:
+        super().__init__(model, spec, size_divisor=SIZE_DIVISOR, **kwargs)
         training = self.training
-        self.eval()  # running statistics stand still
+        self.eval()  # keeps running statistics unchanged
         try:
             with torch.no_grad():
-                example = self.example(2 * PAD_TO, 3 * PAD_TO)["images"]
-                # told apart on an oblong image, once: on a square one they can look alike
+                example = self.example(2 * SIZE_DIVISOR, 3 * SIZE_DIVISOR)["images"]
+                # found with an oblong image; on a square one the layout can be ambiguous
                 self._channels_last = [_is_channels_last(f, example) for f in self._run(example)]
             self.taps = self.find_taps([f"output{i}" for i in range(len(self._channels_last))])
         except Exception as error:
             raise GeotuneError(
-                f"backbone.name {self.name}: cannot be used on images of any size "
-                f"({type(error).__name__}: {str(error)[:200]}); choose another model"
+                f"backbone.name {self.name}: does not support images of any size "
+                f"({type(error).__name__}: {str(error)[:200]}); choose another model",
+                code="backbone-unusable",
+                key="backbone.name",
             ) from error
         self.train(training)
         self.fingerprint = fingerprint(model)
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """None: the outputs are not known to be those of modules."""
+        """Empty: the modules behind the outputs are unknown."""
         return []
 
     def run(
@@ -94,7 +104,7 @@ class RegistryBackbone(Backbone):
         return None
 
     def _run(self, images: Tensor) -> list[Tensor]:
-        """What the model gives for images `(B, C, H, W)`."""
+        """The model's maps of images `(B, C, H, W)`."""
         model: Any = self.model
         output = model(images)
         features: list[Tensor] = list(output) if isinstance(output, list | tuple) else [output]
@@ -104,96 +114,100 @@ class RegistryBackbone(Backbone):
 
 
 def _is_channels_last(feature: Tensor, images: Tensor) -> bool:
-    """Whether a map is `(B, h, w, C)` and not `(B, C, h, w)`, by the shape of its image."""
+    """Whether a map is `(B, h, w, C)` rather than `(B, C, h, w)`, by its aspect ratio."""
     height, width = images.shape[-2:]
     if feature.ndim == 4:
         if feature.shape[2] * width == feature.shape[3] * height:
             return False
         if feature.shape[1] * width == feature.shape[2] * height:
             return True
-    raise ValueError(f"gives {tuple(feature.shape)} for images {tuple(images.shape)}")
+    raise ValueError(f"returns {tuple(feature.shape)} for images {tuple(images.shape)}")
 
 
 def names() -> list[str]:
-    """Names of TerraTorch's own backbones."""
+    """Names of the backbones in TerraTorch's own registry."""
     from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
 
     return [*TERRATORCH_BACKBONE_REGISTRY]
 
 
 def knows(name: str) -> bool:
-    """Whether TerraTorch can build a name, timm's among them."""
+    """Whether TerraTorch can build this model, including those of timm."""
     from terratorch.registry import BACKBONE_REGISTRY
 
     return name in BACKBONE_REGISTRY
 
 
-def registry_backbone(request: BackboneSpec) -> RegistryBackbone:
-    """Build any backbone of TerraTorch's registry; `weights` is a state dict of that module.
+def registry_backbone(spec: BackboneSpec) -> RegistryBackbone:
+    """Build any backbone of TerraTorch's registry; `weights` is a state dict of its module.
 
-    Raises `GeotuneError` for what gives no maps, and for what geotune has under a better name.
+    Raises `GeotuneError` for models without maps and those that another provider supports better.
     """
-    _refuse(request)
-    request.allow_only()
+    _refuse(spec)
+    spec.allow_only()
     source, note = None, ""
-    if request.weights is not None:
-        model = _build(request, pretrained=False)
-        load_state(model, read_state(request.weights), str(request.weights), request.name)
-        source = str(request.weights)
-        note = "the weights' bands are taken to be those of backbone.bands, in that order"
-    elif request.pretrained:
-        if request.model in MODELS:
-            raise GeotuneError(
-                f"backbone.name {request.name}: no pretrained weights are published; give a local "
-                "file with backbone.weights=FILE, or ask for random weights with "
-                "backbone.pretrained=false"
-            )
-        model = _build(request, pretrained=True)
-        source = "as TerraTorch fetches them"
-        note = "TerraTorch fitted the weights to the bands: one it does not know starts at random"
+    if spec.weights is not None:
+        model = _build(spec, pretrained=False)
+        load_weights(model, read_state_dict(spec.weights), str(spec.weights), spec.name)
+        source = str(spec.weights)
+        note = "the bands of the weights are assumed to be backbone.bands, in that order"
+    elif spec.pretrained:
+        if spec.model in MODELS:
+            raise not_published_error(spec)
+        model = _build(spec, pretrained=True)
+        source = "downloaded by TerraTorch"
+        note = "TerraTorch adapted the weights to the bands: unknown bands are initialised randomly"
     else:
-        model = _build(request, pretrained=False)
-    backbone = RegistryBackbone(model, request, licence="not stated", source=source)
+        model = _build(spec, pretrained=False)
+    backbone = RegistryBackbone(model, spec, licence="not stated", source=source)
     backbone.notes = (note,) if note else ()
     return backbone
 
 
-def _refuse(request: BackboneSpec) -> None:
+def _refuse(spec: BackboneSpec) -> None:
     import timm
 
-    name = request.model.removeprefix("timm_").removeprefix("terratorch_")
+    name = spec.model.removeprefix("timm_").removeprefix("terratorch_")
     if name in names():
-        for part, reason in _CANNOT:
+        for part, reason in _UNSUPPORTED:
             if part in name:
                 text = reason.format(name=name, dinov3="vit_small_patch16_dinov3")
-                raise GeotuneError(f"backbone.name {request.name}: {text}")
+                raise GeotuneError(
+                    f"backbone.name {spec.name}: {text}",
+                    code="backbone-unusable",
+                    key="backbone.name",
+                )
     elif name not in MODELS and timm.is_model(name):
         raise GeotuneError(
-            f"backbone.name {request.name}: is one of timm's; its name is timm/{name}"
+            f"backbone.name {spec.name}: this is a timm model; use timm/{name}",
+            code="backbone-unknown",
+            key="backbone.name",
         )
 
 
-def _build(request: BackboneSpec, *, pretrained: bool) -> nn.Module:
+def _build(spec: BackboneSpec, *, pretrained: bool) -> nn.Module:
     from terratorch.registry import BACKBONE_REGISTRY
 
-    known = [_TERRATORCH_NAMES.get(canonical(band), band) for band in request.bands]
-    options = {**_bands_option(request.model, known), **OPTIONS.get(request.model, {})}
+    known = [_TERRATORCH_NAMES.get(canonical_band(band), band) for band in spec.bands]
+    options = {**_bands_option(spec.model, known), **OPTIONS.get(spec.model, {})}
     if pretrained:
         options["pretrained"] = True
     try:
         with quiet_hub():
-            model: nn.Module = BACKBONE_REGISTRY.build(request.model, **options)
+            model: nn.Module = BACKBONE_REGISTRY.build(spec.model, **options)
     except Exception as error:
         raise GeotuneError(
-            f"backbone.name {request.name}: TerraTorch cannot build it "
+            f"backbone.name {spec.name}: TerraTorch cannot build it "
             f"({type(error).__name__}: {str(error)[:200]})"
-            + ("; without internet, give backbone.weights=FILE" if pretrained else "")
+            + ("; without internet access, set backbone.weights=FILE" if pretrained else ""),
+            code="backbone-unusable",
+            key="backbone.name",
         ) from error
     return model
 
 
 def _bands_option(name: str, bands: Sequence[str]) -> dict[str, Any]:
-    """How the bands are said to this model."""
+    """The constructor argument for the bands of this model."""
     parameters = inspect.signature(_constructor(name)).parameters
     for option in ("model_bands", "bands"):
         if option in parameters:

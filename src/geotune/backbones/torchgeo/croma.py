@@ -1,10 +1,10 @@
 """CROMA (arXiv 2311.00566): contrastive masked autoencoders of Sentinel-1, of Sentinel-2, and of
 both together.
 
-The taps are the blocks in the order in which they run: Sentinel-1's, Sentinel-2's, and, given both,
-those of the encoder that joins them. Each of the three ends with its norm. Positions are biases of
-the attention by distance (2D ALiBi), made here for the grid at hand, so images may have any size;
-the pretraining had 120 by 120 pixels.
+The taps are the blocks in the order in which they run: Sentinel-1's, Sentinel-2's and, given both,
+those of the joint encoder. The last tap of each encoder includes its norm. Positions are attention
+biases by distance (2D ALiBi), computed here for the grid of the image, so images may have any
+size; pretraining used 120 by 120 pixels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.bands import BandMatch, canonical, match_bands
+from geotune.backbones.bands import BandMatch, canonical_band, match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import BlockParts
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.torchgeo.pretrained import published_state
-from geotune.backbones.weights import load_state
+from geotune.backbones.weights import load_weights, url_state_dict
 from geotune.errors import GeotuneError
 
 BANDS: dict[str, tuple[str, ...]] = {
@@ -64,12 +63,12 @@ class CromaBackbone(Backbone):
     def __init__(
         self,
         model: nn.Module,
-        request: BackboneSpec,
+        spec: BackboneSpec,
         channels: Mapping[str, list[int]],
         notes: tuple[str, ...],
         **kwargs: Any,
     ) -> None:
-        super().__init__(model, request, size_divisor=PATCH, **kwargs)
+        super().__init__(model, spec, size_divisor=PATCH, **kwargs)
         encoder: Any = model
         self.heads = int(encoder.num_heads)
         self._channels = dict(channels)
@@ -93,8 +92,8 @@ class CromaBackbone(Backbone):
         """The blocks of every encoder."""
         return [block for name in self._transformers for block in self._layers(name)]
 
-    def parts(self, index: int) -> BlockParts:
-        """See `Backbone.parts`; attention to the other modality counts as attention."""
+    def block_parts(self, index: int) -> BlockParts:
+        """See `Backbone.block_parts`; attention includes that to the other modality."""
         return (
             BlockParts("0", "2", "2")
             if isinstance(self.blocks[index], _JoinBlock)
@@ -103,7 +102,7 @@ class CromaBackbone(Backbone):
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """CROMA brings two standard deviations around an image's mean to [0, 1]."""
+        """CROMA scales the mean +- 2 standard deviations of an image to [0, 1]."""
         return (0.5,) * len(self.bands), (0.25,) * len(self.bands)
 
     def run(
@@ -114,7 +113,7 @@ class CromaBackbone(Backbone):
         bias = distance_bias(grid, self.heads, images.device)
         first = 0
 
-        def through(name: str, x: Tensor, *context: Tensor) -> Tensor:
+        def run_encoder(name: str, x: Tensor, *context: Tensor) -> Tensor:
             nonlocal first
             transformer: Any = self.model.get_submodule(name)
             blocks = self._layers(name)
@@ -133,15 +132,15 @@ class CromaBackbone(Backbone):
             patches = images[:, channels].unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
             patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
             encoded.append(
-                through(f"{_ENCODERS[modality]}.transformer", encoder.linear_input(patches))
+                run_encoder(f"{_ENCODERS[modality]}.transformer", encoder.linear_input(patches))
             )
         if len(encoded) == 2:
-            through("joint_encoder", encoded[0], encoded[1])
+            run_encoder("joint_encoder", encoded[0], encoded[1])
         return None
 
 
 class _Block(nn.ModuleList):
-    """CROMA's attention and MLP as a block that can be called."""
+    """CROMA's attention and MLP as a callable block."""
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Tokens `(B, N, D)` and the bias of the attention `(1, heads, N, N)`."""
@@ -152,7 +151,7 @@ class _Block(nn.ModuleList):
 
 
 class _JoinBlock(nn.ModuleList):
-    """The same with attention to the other modality's tokens in between."""
+    """A block with cross-attention to the other modality between attention and MLP."""
 
     def forward(self, x: Tensor, bias: Tensor, context: Tensor) -> Tensor:
         """Tokens and those of the other modality `(B, N, D)`, and the bias `(1, heads, N, N)`."""
@@ -164,7 +163,7 @@ class _JoinBlock(nn.ModuleList):
 
 
 def distance_bias(grid: tuple[int, int], heads: int, device: torch.device) -> Tensor:
-    """2D ALiBi `(1, heads, N, N)`: minus the distance in patches times a slope of each head.
+    """2D ALiBi `(1, heads, N, N)`: the negative distance in patches times a slope per head.
 
     The slopes are a geometric series from r with ratio r = 2 ** (-8 / heads).
     """
@@ -177,61 +176,64 @@ def distance_bias(grid: tuple[int, int], heads: int, device: torch.device) -> Te
     return (-slopes[:, None, None] * distance)[None]
 
 
-def croma_backbone(request: BackboneSpec) -> CromaBackbone:
-    """Build CROMA for the modalities of the bands; `weights` is a checkpoint as published."""
+def croma_backbone(spec: BackboneSpec) -> CromaBackbone:
+    """Build CROMA for the modalities of the bands; `weights` is the published checkpoint."""
     try:
         from torchgeo.models import CROMA
     except ImportError as error:
-        raise request.not_installed(error) from error
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options)
-    channels = _channels(request)
-    fits = {
-        name: match_bands(replace(request, bands=tuple(request.bands[i] for i in own)), BANDS[name])
+        raise spec.not_installed_error(error) from error
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options)
+    channels = _channels(spec)
+    matches = {
+        name: match_bands(replace(spec, bands=tuple(spec.bands[i] for i in own)), BANDS[name])
         for name, own in channels.items()
     }
-    # the biases it would make for its image size are not used
-    model = CROMA([_TORCHGEO[m] for m in channels], **SHAPES[request.model], image_size=PATCH)
+    # its attention biases for a fixed image size are not used
+    model = CROMA([_TORCHGEO[m] for m in channels], **SHAPES[spec.model], image_size=PATCH)
     del model.attn_bias
     for name in ("s1_GAP_FFN", "s2_GAP_FFN"):
         if hasattr(model, name):
-            delattr(model, name)  # what comes after pooling
+            delattr(model, name)  # applied after pooling
     source = None
-    if request.loads_weights:
-        state, source = published_state(request, facts.weights)
-        load_state(model, state, source, request.name)
-    for name, fit in fits.items():
-        _fit_input(getattr(model, _ENCODERS[name]).linear_input, fit, len(BANDS[name]))
-    notes = tuple(fit.note for fit in fits.values() if fit.note)
-    return CromaBackbone(model, request, channels, notes, licence=facts.licence, source=source)
+    if spec.loads_weights:
+        state, source = url_state_dict(spec, info.weights)
+        load_weights(model, state, source, spec.name)
+    for name, match in matches.items():
+        _fit_input(getattr(model, _ENCODERS[name]).linear_input, match, len(BANDS[name]))
+    notes = tuple(match.note for match in matches.values() if match.note)
+    return CromaBackbone(model, spec, channels, notes, licence=info.licence, source=source)
 
 
-def _channels(request: BackboneSpec) -> dict[str, list[int]]:
-    """Which channels of the images are of which modality, Sentinel-1 first.
+def _channels(spec: BackboneSpec) -> dict[str, list[int]]:
+    """Image channels of each modality, Sentinel-1 first.
 
-    Where the bands are not named by modality, a band that CROMA never saw goes with Sentinel-2's,
-    if there are any.
+    Unknown bands without a modality are assigned to Sentinel-2 if it has any band.
     """
-    strangers = [name for name in request.modalities if name not in BANDS]
-    if strangers:
+    unknown = [name for name in spec.modalities if name not in BANDS]
+    if unknown:
         raise GeotuneError(
-            f"backbone.bands: {request.name} does not know the modality {', '.join(strangers)}; "
-            f"it knows {', '.join(BANDS)}"
+            f"backbone.bands: {spec.name} does not know the modality {', '.join(unknown)}; it "
+            f"knows {', '.join(BANDS)}",
+            code="band-unknown",
+            key="backbone.bands",
         )
-    match_bands(request, [*BANDS["S1"], *BANDS["S2"]])
-    if request.modalities:
-        of = {band: name for name, members in request.modalities.items() for band in members}
+    match_bands(spec, [*BANDS["S1"], *BANDS["S2"]])
+    if spec.modalities:
+        modality = {band: name for name, members in spec.modalities.items() for band in members}
     else:
         own = {band: name for name, members in BANDS.items() for band in members}
-        named = [own[canonical(band)] for band in request.bands if canonical(band) in own]
-        of = {band: own.get(canonical(band), max(named)) for band in request.bands}
-    found = {name: [i for i, b in enumerate(request.bands) if of[b] == name] for name in BANDS}
-    return {name: own for name, own in found.items() if own}
+        named = [own[canonical_band(band)] for band in spec.bands if canonical_band(band) in own]
+        modality = {band: own.get(canonical_band(band), max(named)) for band in spec.bands}
+    channels = {
+        name: [i for i, band in enumerate(spec.bands) if modality[band] == name] for name in BANDS
+    }
+    return {name: indices for name, indices in channels.items() if indices}
 
 
-def _fit_input(layer: nn.Linear, fit: BandMatch, known: int) -> None:
-    """Fit the embedding of patches `(D, bands * 64)`, band by band."""
+def _fit_input(layer: nn.Linear, match: BandMatch, num_bands: int) -> None:
+    """Adapt the patch embedding `(D, bands * 64)` to the images' bands."""
     weight = layer.weight.detach()
-    weight = fit.weight(weight.reshape(len(weight), known, -1)).flatten(1)
+    weight = match.fit_weight(weight.reshape(len(weight), num_bands, -1)).flatten(1)
     layer.weight = nn.Parameter(weight)
     layer.in_features = weight.shape[1]

@@ -1,8 +1,8 @@
 """DOFA, the Dynamic One-For-All model (arXiv 2403.15356): a masked autoencoder whose patch
-embedding is made from the bands' wavelengths, so that it takes bands of any sensor.
+embedding is generated from the bands' wavelengths, so that it accepts bands of any sensor.
 
-torchgeo's weights have no norm after the last block (a classifier brings its own, after pooling),
-so the last map is that block's output.
+torchgeo's weights have no norm after the last block (its classifier has one after pooling), so the
+last map is that block's output.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import Tokens
+from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.torchgeo.vit_utils import channel_ids, run_blocks
-from geotune.backbones.weights import load_state
+from geotune.backbones.weights import load_weights, url_state_dict
 
 RADAR = {"VV": 5.405, "VH": 5.405}
-"""DOFA's code has Sentinel-1's frequency in GHz where other bands have micrometres."""
+"""As in DOFA's code: the frequency in GHz; for other bands the wavelength in micrometres."""
 
 SHAPES: dict[str, dict[str, int]] = {
     "dofa_small_patch16_224": {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
@@ -51,12 +50,12 @@ MODELS: dict[str, ModelInfo] = {
 class DofaBackbone(Backbone):
     """DOFA's encoder."""
 
-    tokens = Tokens(prefix=1)
+    token_layout = TokenLayout(prefix=1)
 
-    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module, spec: BackboneSpec, **kwargs: Any) -> None:
         encoder: Any = model
-        super().__init__(model, request, size_divisor=int(encoder.patch_size), **kwargs)
-        self.wavelengths_um = channel_ids(request, RADAR, scale=1)
+        super().__init__(model, spec, size_divisor=int(encoder.patch_size), **kwargs)
+        self.wavelengths_um = channel_ids(spec, RADAR, scale=1)
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
 
@@ -68,26 +67,26 @@ class DofaBackbone(Backbone):
         waves = torch.tensor(self.wavelengths_um, device=images.device)
         x, _embedded = model.patch_embed(images, waves)
         grid = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
-        place = resample_abs_pos_embed(model.pos_embed, list(grid))
-        first = (model.cls_token + place[:, :1]).expand(len(x), -1, -1)
-        x = torch.cat([first, x + place[:, 1:]], dim=1)
+        position = resample_abs_pos_embed(model.pos_embed, list(grid))
+        first = (model.cls_token + position[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat([first, x + position[:, 1:]], dim=1)
         return run_blocks(x, self.blocks, None, grid, emit, out_indices)
 
 
-def dofa_backbone(request: BackboneSpec) -> DofaBackbone:
-    """Build a DOFA encoder; `weights` is a checkpoint as torchgeo publishes it."""
+def dofa_backbone(spec: BackboneSpec) -> DofaBackbone:
+    """Build a DOFA encoder; `weights` is a checkpoint published by torchgeo."""
     try:
         from torchgeo.models import DOFA
     except ImportError as error:
-        raise request.not_installed(error) from error
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options)
-    channel_ids(request, RADAR, scale=1)  # bands are refused before weights are fetched
-    shape: dict[str, Any] = {**SHAPES[request.model]}
+        raise spec.not_installed_error(error) from error
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options)
+    channel_ids(spec, RADAR, scale=1)  # check bands before downloading weights
+    shape: dict[str, Any] = {**SHAPES[spec.model]}
     model = DOFA(**shape, num_classes=0)
-    del model.fc_norm  # it comes after pooling, and no weights of it are published
+    del model.fc_norm  # applied after pooling; its weights are not published
     source = None
-    if request.loads_weights:
-        state, source = published_state(request, facts.weights)
-        load_state(model, state, source, request.name)
-    return DofaBackbone(model, request, licence=facts.licence, source=source)
+    if spec.loads_weights:
+        state, source = url_state_dict(spec, info.weights)
+        load_weights(model, state, source, spec.name)
+    return DofaBackbone(model, spec, licence=info.licence, source=source)

@@ -1,11 +1,11 @@
-"""What images torchgeo's weights were trained on: bands, units, statistics."""
+"""Input images of torchgeo's weights: bands, units and statistics."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 
-from geotune.backbones.bands import BandMatch, canonical, match_bands
+from geotune.backbones.bands import BandMatch, canonical_band, match_bands
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.types import BandStatistics, Normalization
@@ -13,14 +13,14 @@ from geotune.types import BandStatistics, Normalization
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Images of one kind, as torchgeo's transforms and its models' descriptions have them.
+    """Images of pretraining, from torchgeo's transforms and documentation.
 
     Attributes:
         bands: in the model's order.
-        offset, scale: of torchgeo's normalisation `(x - offset) / scale`, where it is one.
-        mean, std: of the bands in raw units, where torchgeo publishes them.
-        colours: of Landsat's bands, whose numbers are not those of Sentinel-2.
-        note: what a user should know of the units.
+        offset, scale: of torchgeo's normalisation `(x - offset) / scale`, if it has this form.
+        mean, std: of the bands in raw units, if published by torchgeo.
+        band_colors: color names of Landsat bands, whose numbers differ from Sentinel-2's.
+        note: a message for the user on units.
     """
 
     bands: tuple[str, ...]
@@ -28,59 +28,64 @@ class InputSpec:
     scale: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    colours: tuple[str, ...] = ()
+    band_colors: tuple[str, ...] = ()
     note: str = ""
 
 
-def fit_images(request: BackboneSpec, images: InputSpec) -> BandMatch:
-    """Match the bands asked for with those of the images; see `match_bands`.
+def match_input_bands(spec: BackboneSpec, images: InputSpec) -> BandMatch:
+    """Match bands with those of pretraining; see `match_bands`.
 
-    Where the images are Landsat's, `B4` and `SR_B4` are Landsat's fourth band; a colour is that
-    colour of Landsat.
+    For Landsat images, `B4` and `SR_B4` are Landsat's band 4, and color names are Landsat bands.
     """
-    if not images.colours:
-        return match_bands(request, images.bands)
-    labels = [f"{b} ({colour})" for b, colour in zip(images.bands, images.colours, strict=True)]
+    if not images.band_colors:
+        return match_bands(spec, images.bands)
+    labels = [f"{b} ({colour})" for b, colour in zip(images.bands, images.band_colors, strict=True)]
     by_number = {_number(b): label for b, label in zip(images.bands, labels, strict=True)}
-    by_colour = {canonical(c): label for c, label in zip(images.colours, labels, strict=True)}
+    by_colour = {
+        canonical_band(c): label for c, label in zip(images.band_colors, labels, strict=True)
+    }
 
     def label(band: str) -> str:
         number = _number(band)
-        return (by_number.get(number) if number else by_colour.get(canonical(band))) or band
+        return (by_number.get(number) if number else by_colour.get(canonical_band(band))) or band
 
-    return match_bands(replace(request, bands=tuple(label(b) for b in request.bands)), labels)
+    return match_bands(replace(spec, bands=tuple(label(b) for b in spec.bands)), labels)
 
 
 def _number(band: str) -> str | None:
-    """`B4`, `b04` and `SR_B4` are `4`; None for a name without a number of Landsat's."""
-    found = re.fullmatch(r"(?:sr_)?b0*(\d+\w*)", band.lower())
-    return found.group(1) if found else None
+    """The band number: `4` for `B4`, `b04` and `SR_B4`; None for other names."""
+    match = re.fullmatch(r"(?:sr_)?b0*(\d+\w*)", band.lower())
+    return match.group(1) if match else None
 
 
-def describe(backbone: Backbone, images: InputSpec, fit: BandMatch) -> None:
-    """Give a backbone the normalisation, statistics and notes of its images."""
-    if fit.known:
+def apply_input_spec(backbone: Backbone, images: InputSpec, match: BandMatch) -> None:
+    """Set a backbone's normalisation, statistics and notes."""
+    if match.all_known:
         if images.scale:
             backbone.normalization = Normalization(
-                backbone.bands, fit.of(images.offset), fit.of(images.scale)
+                backbone.bands, match.select(images.offset), match.select(images.scale)
             )
         if images.mean:
             backbone.pretraining = BandStatistics(
-                backbone.bands, fit.of(images.mean), fit.of(images.std), pixels=0
+                backbone.bands, match.select(images.mean), match.select(images.std), pixels=0
             )
-    backbone.notes += tuple(note for note in (fit.note, images.note) if note)
+    backbone.notes += tuple(note for note in (match.note, images.note) if note)
 
 
-def _bytes(*bands: str, colours: tuple[str, ...] = (), note: str = "8-bit values") -> InputSpec:
+def _bytes(*bands: str, band_colors: tuple[str, ...] = (), note: str = "8-bit values") -> InputSpec:
     """Images of 8-bit values, divided by 255."""
     count = len(bands)
     return InputSpec(
-        bands, (0.0,) * count, (255.0,) * count, colours=colours, note=f"it was trained on {note}"
+        bands,
+        (0.0,) * count,
+        (255.0,) * count,
+        band_colors=band_colors,
+        note=f"pretrained on {note}",
     )
 
 
 def _reflectance(*bands: str, mean: dict[str, float], std: dict[str, float]) -> InputSpec:
-    """Sentinel-2's values, reflectance times 10000, divided by 10000."""
+    """Sentinel-2 values (reflectance times 10000), divided by 10000."""
     return InputSpec(
         bands,
         (0.0,) * len(bands),
@@ -109,14 +114,12 @@ S2_STANDARD = InputSpec(_S2, _S2_MEANS, _S2_STDS, _S2_MEANS, _S2_STDS)
 CLOSP_S2 = _reflectance(*_S2, mean={}, std={})
 S2_L2A = _reflectance(*(b for b in _S2 if b != "B10"), mean={}, std={})
 S2_NDVI = _reflectance(*_S2[1:9], "NDVI", mean={}, std={})
-# SeCo's quantiles stand in torchgeo's transform in another order than its bands, so it is not used
+# torchgeo's transform has SeCo's quantiles in another order than its bands, so it is not used
 SECO_RGB = InputSpec(("B04", "B03", "B02"))
 
 _S1_MEAN = (-12.59, -20.26)
 _S1_STD = (5.26, 5.91)
-S1 = InputSpec(
-    ("VV", "VH"), _S1_MEAN, _S1_STD, _S1_MEAN, _S1_STD, note="it was trained on decibels"
-)
+S1 = InputSpec(("VV", "VH"), _S1_MEAN, _S1_STD, _S1_MEAN, _S1_STD, note="pretrained on decibels")
 CLOSP_S1 = InputSpec(("VV", "VH"))
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -124,10 +127,10 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 _RGB = ("red", "green", "blue")
 
 
-def _imagenet(highest: float) -> InputSpec:
-    """Images from 0 to `highest`, normalised by ImageNet's mean and standard deviation."""
-    mean = tuple(highest * m for m in _IMAGENET_MEAN)
-    std = tuple(highest * s for s in _IMAGENET_STD)
+def _imagenet(maximum: float) -> InputSpec:
+    """Images from 0 to `maximum`, normalised by ImageNet's mean and standard deviation."""
+    mean = tuple(maximum * m for m in _IMAGENET_MEAN)
+    std = tuple(maximum * s for s in _IMAGENET_STD)
     return InputSpec(_RGB, mean, std, mean, std)
 
 
@@ -140,8 +143,8 @@ SATLAS_S2 = InputSpec(
     ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12"),
     (0.0,) * 9,
     (255.0,) * 3 + (8160.0,) * 6,
-    note="it was trained on B04, B03, B02 as 8-bit values of Sentinel-2's true-colour image, and "
-    "on the other bands' own values",
+    note="pretrained on B04, B03, B02 as 8-bit values of Sentinel-2's true-colour image, and on "
+    "raw values of the other bands",
 )
 SATLAS_S1 = _bytes("VH", "VV")
 
@@ -150,24 +153,24 @@ _ETM = (*_TM[:5], "thermal_low_gain", "thermal_high_gain", "swir2", "pan")
 _ETM_SR = (*_TM[:5], "swir2")
 _OLI = ("coastal", "blue", "green", "red", "nir", "swir1", "swir2")
 _OLI_TIRS = (*_OLI, "pan", "cirrus", "thermal1", "thermal2")
-_LANDSAT = "8-bit values, as SSL4EO-L has them"
-TM_TOA = _bytes(*(f"B{i}" for i in range(1, 8)), colours=_TM, note=_LANDSAT)
+_LANDSAT = "8-bit values, as in SSL4EO-L"
+TM_TOA = _bytes(*(f"B{i}" for i in range(1, 8)), band_colors=_TM, note=_LANDSAT)
 ETM_TOA = _bytes(
     *("B1", "B2", "B3", "B4", "B5", "B6_VCID_1", "B6_VCID_2", "B7", "B8"),
-    colours=_ETM,
+    band_colors=_ETM,
     note=_LANDSAT,
 )
-ETM_SR = _bytes(*(f"SR_B{i}" for i in (1, 2, 3, 4, 5, 7)), colours=_ETM_SR, note=_LANDSAT)
-OLI_TIRS_TOA = _bytes(*(f"B{i}" for i in range(1, 12)), colours=_OLI_TIRS, note=_LANDSAT)
-OLI_SR = _bytes(*(f"SR_B{i}" for i in range(1, 8)), colours=_OLI, note=_LANDSAT)
+ETM_SR = _bytes(*(f"SR_B{i}" for i in (1, 2, 3, 4, 5, 7)), band_colors=_ETM_SR, note=_LANDSAT)
+OLI_TIRS_TOA = _bytes(*(f"B{i}" for i in range(1, 12)), band_colors=_OLI_TIRS, note=_LANDSAT)
+OLI_SR = _bytes(*(f"SR_B{i}" for i in range(1, 8)), band_colors=_OLI, note=_LANDSAT)
 SATLAS_LANDSAT = InputSpec(
     tuple(f"B{i:02}" for i in range(1, 12)),
     (4000.0,) * 11,
     (16320.0,) * 11,
-    colours=_OLI_TIRS,
+    band_colors=_OLI_TIRS,
 )
 
-IMAGES = {
+INPUT_SPECS = {
     "closp_s1": CLOSP_S1,
     "closp_s2": CLOSP_S2,
     "etm_sr": ETM_SR,
@@ -190,4 +193,4 @@ IMAGES = {
     "streets": STREETS,
     "tm_toa": TM_TOA,
 }
-"""What weights were trained on, by the name that `weights_table.csv` gives it."""
+"""Input images by their name in `weights_table.csv`."""

@@ -1,5 +1,5 @@
-"""Panopticon (arXiv 2503.10845): a DINOv2 that reads any set of optical and radar bands, its patch
-embedding attending over the bands, each known by its wavelength or polarisation."""
+"""Panopticon (arXiv 2503.10845): a DINOv2 model for any set of optical and radar bands. Its patch
+embedding attends over the bands, which are identified by wavelength or polarisation."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import Tokens
+from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.torchgeo.pretrained import published_state
 from geotune.backbones.torchgeo.vit_utils import channel_ids, run_blocks
-from geotune.backbones.weights import load_state
+from geotune.backbones.weights import load_weights, url_state_dict
 
-# transmitted and received polarisation; of either orbit, then of one
+# transmitted and received polarisation
 _POLARISATIONS = ("VV", "VH", "HH", "HV")
 RADAR = {
     f"{polarisation}{orbit}": -1.0 - 4 * i - j
     for i, orbit in enumerate(("", "_ASCENDING", "_DESCENDING"))
     for j, polarisation in enumerate(_POLARISATIONS)
 }
-"""Panopticon's numbers of Sentinel-1's bands."""
+"""Panopticon's channel ids of Sentinel-1's bands, for any orbit or a given one."""
 
 SHAPES: dict[str, dict[str, int]] = {"panopticon_vitb14": {"attn_dim": 2304, "embed_dim": 768}}
 PATCH = 14
-_PRETRAINING_SIZE = 518  # of DINOv2, whose position embedding it keeps
+_PRETRAINING_SIZE = 518  # of DINOv2, whose position embedding it uses
 MODELS: dict[str, ModelInfo] = {
     "panopticon_vitb14": ModelInfo(
         paper="Panopticon, arXiv 2503.10845",
@@ -43,14 +42,14 @@ MODELS: dict[str, ModelInfo] = {
 class PanopticonBackbone(Backbone):
     """Panopticon's encoder."""
 
-    tokens = Tokens(prefix=1)
+    token_layout = TokenLayout(prefix=1)
 
-    def __init__(self, model: nn.Module, request: BackboneSpec, **kwargs: Any) -> None:
-        super().__init__(model, request, size_divisor=PATCH, **kwargs)
+    def __init__(self, model: nn.Module, spec: BackboneSpec, **kwargs: Any) -> None:
+        super().__init__(model, spec, size_divisor=PATCH, **kwargs)
         encoder: Any = model
-        self.channel_ids = channel_ids(request, RADAR, scale=1000)
+        self.channel_ids = channel_ids(spec, RADAR, scale=1000)
         if all(i > 0 for i in self.channel_ids):
-            # nothing reads the embeddings of radar, and they would only decay
+            # radar embeddings are not used, but weight decay would change them
             channels = encoder.patch_embed.chnfus.chnemb
             for name in ("embed_transmit", "embed_receive", "embed_orbit"):
                 getattr(channels, name).requires_grad_(False)
@@ -62,27 +61,27 @@ class PanopticonBackbone(Backbone):
     ) -> Tensor | None:
         """See `Backbone.run`."""
         model: Any = self.model
-        # a tensor of its own each time: the embedding writes into it
+        # a new tensor each time: the embedding modifies it in place
         ids = torch.tensor(self.channel_ids, device=images.device).repeat(len(images), 1)
         x = model.patch_embed({"imgs": images, "chn_ids": ids})
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
-        place = resample_abs_pos_embed(model.pos_embed, list(grid))
-        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1) + place
+        position = resample_abs_pos_embed(model.pos_embed, list(grid))
+        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1) + position
         return run_blocks(x, self.blocks, model.norm, grid, emit, out_indices)
 
 
-def panopticon_backbone(request: BackboneSpec) -> PanopticonBackbone:
-    """Build Panopticon's encoder; `weights` is a checkpoint as published."""
+def panopticon_backbone(spec: BackboneSpec) -> PanopticonBackbone:
+    """Build Panopticon's encoder; `weights` is the published checkpoint."""
     try:
         from torchgeo.models import Panopticon
     except ImportError as error:
-        raise request.not_installed(error) from error
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options)
-    channel_ids(request, RADAR, scale=1000)  # bands are refused before weights are fetched
-    model = Panopticon(**SHAPES[request.model], img_size=_PRETRAINING_SIZE).model
+        raise spec.not_installed_error(error) from error
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options)
+    channel_ids(spec, RADAR, scale=1000)  # check bands before downloading weights
+    model = Panopticon(**SHAPES[spec.model], img_size=_PRETRAINING_SIZE).model
     source = None
-    if request.loads_weights:
-        state, source = published_state(request, facts.weights)
-        load_state(model, state, source, request.name)
-    return PanopticonBackbone(model, request, licence=facts.licence, source=source)
+    if spec.loads_weights:
+        state, source = url_state_dict(spec, info.weights)
+        load_weights(model, state, source, spec.name)
+    return PanopticonBackbone(model, spec, licence=info.licence, source=source)

@@ -1,5 +1,5 @@
-"""Scale-MAE (arXiv 2212.14532): a masked autoencoder of RGB images of any resolution, its position
-encoding scaled by the ground sampling distance."""
+"""Scale-MAE (arXiv 2212.14532): a masked autoencoder of RGB images of any resolution, with position
+encodings scaled by the ground sampling distance."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from geotune.backbones.bands import BandMatch
 from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import Tokens
+from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.torchgeo.input_spec import FMOW, describe, fit_images
-from geotune.backbones.torchgeo.pretrained import published_state
+from geotune.backbones.torchgeo.input_spec import FMOW, apply_input_spec, match_input_bands
 from geotune.backbones.torchgeo.vit_utils import run_blocks
-from geotune.backbones.weights import load_state
+from geotune.backbones.weights import load_weights, url_state_dict
 from geotune.errors import GeotuneError
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -41,19 +40,17 @@ MODELS: dict[str, ModelInfo] = {
 class ScaleMaeBackbone(Backbone):
     """Scale-MAE's encoder."""
 
-    tokens = Tokens(prefix=1)
+    token_layout = TokenLayout(prefix=1)
 
     def __init__(
-        self, model: nn.Module, request: BackboneSpec, fit: BandMatch, **kwargs: Any
+        self, model: nn.Module, spec: BackboneSpec, match: BandMatch, **kwargs: Any
     ) -> None:
         encoder: Any = model
-        super().__init__(
-            model, request, size_divisor=int(encoder.patch_embed.patch_size[0]), **kwargs
-        )
-        self.gsd_m = 1.0 if request.gsd is None else request.gsd
-        describe(self, FMOW, fit)
-        if request.gsd is None:
-            self.notes += ("no backbone.gsd is given: pixels of 1 m are assumed",)
+        super().__init__(model, spec, size_divisor=int(encoder.patch_embed.patch_size[0]), **kwargs)
+        self.gsd_m = 1.0 if spec.gsd is None else spec.gsd
+        apply_input_spec(self, FMOW, match)
+        if spec.gsd is None:
+            self.notes += ("backbone.gsd is not set: using a ground sampling distance of 1 m",)
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
 
@@ -64,15 +61,17 @@ class ScaleMaeBackbone(Backbone):
         model: Any = self.model
         grid = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         x = model.patch_embed(images)
-        x = x + self._places(grid, images.device).to(x.dtype)
-        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)  # it has no place
+        x = x + self._positions_encoding(grid, images.device).to(x.dtype)
+        x = torch.cat(
+            [model.cls_token.expand(len(x), -1, -1), x], dim=1
+        )  # has no position encoding
         return run_blocks(x, self.blocks, model.norm, grid, emit, out_indices)
 
-    def _places(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+    def _positions_encoding(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """Position encodings `(1, rows * columns, D)`."""
         from torchgeo.models.scale_mae import get_2d_sincos_pos_embed_with_resolution
 
-        side = max(grid)  # positions are absolute, so a rectangle is a part of a square
+        side = max(grid)  # absolute positions: a rectangle is part of a square
         gsd = torch.full((1,), self.gsd_m, device=device)
         width: Any = self.model.embed_dim
         square: Tensor = get_2d_sincos_pos_embed_with_resolution(width, side, gsd)
@@ -80,30 +79,34 @@ class ScaleMaeBackbone(Backbone):
         return square[:, : grid[0], : grid[1]].flatten(1, 2)
 
 
-def scalemae_backbone(request: BackboneSpec) -> ScaleMaeBackbone:
-    """Build Scale-MAE's encoder; `weights` is a checkpoint as torchgeo publishes it."""
+def scalemae_backbone(spec: BackboneSpec) -> ScaleMaeBackbone:
+    """Build Scale-MAE's encoder; `weights` is the checkpoint published by torchgeo."""
     try:
         from torchgeo.models import ScaleMAE
     except ImportError as error:
-        raise request.not_installed(error) from error
-    facts = MODELS[request.model]
-    request.allow_only(*facts.supported_options)
-    if request.gsd is not None and not request.gsd > 0:
-        raise GeotuneError(f"backbone.gsd {request.gsd}: expected metres per pixel, more than 0")
-    fit = fit_images(request, FMOW)
+        raise spec.not_installed_error(error) from error
+    info = MODELS[spec.model]
+    spec.allow_only(*info.supported_options)
+    if spec.gsd is not None and not spec.gsd > 0:
+        raise GeotuneError(
+            f"backbone.gsd {spec.gsd}: expected metres per pixel, greater than 0",
+            code="backbone-option",
+            key="backbone.gsd",
+        )
+    match = match_input_bands(spec, FMOW)
     model = ScaleMAE(
-        **SHAPES[request.model],
+        **SHAPES[spec.model],
         in_chans=len(FMOW.bands),
         num_classes=0,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
     )
-    model.pos_embed = None  # it is computed
+    model.pos_embed = None  # computed for each image size
     model.patch_embed.strict_img_size = False
     source = None
-    if request.loads_weights:
-        state, source = published_state(request, facts.weights)
-        load_state(model, state, source, request.name)
+    if spec.loads_weights:
+        state, source = url_state_dict(spec, info.weights)
+        load_weights(model, state, source, spec.name)
     embedding = model.patch_embed.proj
-    embedding.weight = nn.Parameter(fit.weight(embedding.weight.detach()))
-    embedding.in_channels = len(request.bands)
-    return ScaleMaeBackbone(model, request, fit, licence=facts.licence, source=source)
+    embedding.weight = nn.Parameter(match.fit_weight(embedding.weight.detach()))
+    embedding.in_channels = len(spec.bands)
+    return ScaleMaeBackbone(model, spec, match, licence=info.licence, source=source)

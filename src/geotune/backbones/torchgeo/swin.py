@@ -1,8 +1,8 @@
-"""Swin transformers v1 and v2 of torchvision (arXiv 2103.14030, 2111.09883) with the weights that
-torchgeo offers: SatlasPretrain (arXiv 2211.15660), and Mask2Former on Cityscapes.
+"""torchvision's Swin transformers v1 and v2 (arXiv 2103.14030, 2111.09883) with torchgeo's weights:
+SatlasPretrain (arXiv 2211.15660), and Mask2Former on Cityscapes.
 
-torchvision's attention reads the weights of its linear layers without calling them, so an adapter
-around such a layer would do nothing. Here it calls them.
+torchvision's attention uses the weights of its linear layers without calling the layers, so
+adapters around them would have no effect. The attention here calls them.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from geotune.backbones.bands import BandMatch
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.torchgeo.input_spec import describe, fit_images
-from geotune.backbones.torchgeo.pretrained import published_state, without_norm
-from geotune.backbones.torchgeo.weights_table import PUBLISHED
-from geotune.backbones.weights import load_state
+from geotune.backbones.torchgeo.input_spec import apply_input_spec, match_input_bands
+from geotune.backbones.torchgeo.weights_table import PUBLISHED_WEIGHTS
+from geotune.backbones.weights import fill_missing_norm, load_weights, url_state_dict
 
-_HEADS = {96: [3, 6, 12, 24], 128: [4, 8, 16, 32]}  # by width, of the four stages
+_HEADS = {96: [3, 6, 12, 24], 128: [4, 8, 16, 32]}  # of the four stages, by width
 SHAPES: dict[str, dict[str, int]] = {
     "swin_t": {"width": 96, "third": 6, "window": 7},
     "swin_s": {"width": 96, "third": 18, "window": 7},
-    "swin_b": {"width": 128, "third": 18, "window": 12},  # as its weights have it; else 7
+    "swin_b": {"width": 128, "third": 18, "window": 12},  # as its weights
     "swin_v2_t": {"width": 96, "third": 6, "window": 8},
     "swin_v2_b": {"width": 128, "third": 18, "window": 8},
 }
-"""Width of the first stage, blocks of the third (the others have two), side of the windows."""
+"""Width of the first stage, depth of the third (the others have two blocks), window size."""
 MODELS: dict[str, ModelInfo] = {
-    name: published.facts for name, published in PUBLISHED.items() if published.network in SHAPES
+    name: published.info
+    for name, published in PUBLISHED_WEIGHTS.items()
+    if published.network in SHAPES
 }
 
 
@@ -53,13 +54,13 @@ class SwinBackbone(Backbone):
     channels_last = True
 
     def __init__(
-        self, model: nn.Module, request: BackboneSpec, fit: BandMatch, **kwargs: Any
+        self, model: nn.Module, spec: BackboneSpec, match: BandMatch, **kwargs: Any
     ) -> None:
-        super().__init__(model, request, size_divisor=32, **kwargs)
+        super().__init__(model, spec, size_divisor=32, **kwargs)
         features: Any = model.features
-        # after the patch embedding, stages and what merges patches between them take turns
+        # features: patch embedding, then stages alternating with patch merging
         self._stages = range(1, len(features), 2)
-        describe(self, PUBLISHED[request.model].images, fit)
+        apply_input_spec(self, PUBLISHED_WEIGHTS[spec.model].images, match)
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
 
@@ -69,8 +70,8 @@ class SwinBackbone(Backbone):
         features: Any = self.model.features
         return [block for stage in self._stages for block in features[stage]]
 
-    def merging(self, index: int) -> nn.Module | None:
-        """See `Backbone.merging`."""
+    def downsample_before(self, index: int) -> nn.Module | None:
+        """See `Backbone.downsample_before`."""
         features: Any = self.model.features
         for stage in self._stages[1:]:
             if self.blocks[index] is features[stage][0]:
@@ -98,8 +99,8 @@ class SwinBackbone(Backbone):
         return None
 
 
-class _CallsLayers:
-    """torchvision's attention in shifted windows, with its linear layers called."""
+class _CallsLinearLayers:
+    """torchvision's shifted window attention, which calls its linear layers."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         """Maps `(B, h, w, C)` to maps of that shape."""
@@ -107,7 +108,7 @@ class _CallsLayers:
         high, wide = self.window_size
         x = F.pad(x, (0, 0, 0, -width % wide, 0, -height % high))
         rows, columns = x.shape[1:3]
-        # a window that holds the whole map is not shifted
+        # a window that covers the whole map is not shifted
         down = self.shift_size[0] if high < rows else 0
         right = self.shift_size[1] if wide < columns else 0
         x = x.roll((-down, -right), (1, 2))
@@ -117,12 +118,13 @@ class _CallsLayers:
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B windows, heads, tokens, C / heads) each
         scores = self.scores(q, k) + self.get_relative_position_bias()
         if down or right:
-            # what the shift brought together from two edges of the map keeps apart
-            below = _parts(rows, high, down, x.device)
-            beside = _parts(columns, wide, right, x.device)
-            part = _windows((3 * below[:, None] + beside)[None, ..., None], high, wide)[0, ..., 0]
-            apart = -100.0 * (part[:, None, :] != part[:, :, None])
-            scores = scores.unflatten(0, (batch, count)) + apart[:, None].to(scores.dtype)
+            # no attention between regions that only the shift made adjacent
+            vertical = _shift_regions(rows, high, down, x.device)
+            horizontal = _shift_regions(columns, wide, right, x.device)
+            region = (3 * vertical[:, None] + horizontal)[None, ..., None]
+            region = _windows(region, high, wide)[0, ..., 0]
+            mask = -100.0 * (region[:, None, :] != region[:, :, None])
+            scores = scores.unflatten(0, (batch, count)) + mask[:, None].to(scores.dtype)
             scores = scores.flatten(0, 1)
         out = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         out = self.proj(out).unflatten(1, (high, wide)).unflatten(0, (batch, rows // high, -1))
@@ -139,17 +141,17 @@ def _windows(x: Tensor, high: int, wide: int) -> Tensor:
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def _parts(length: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """0 for what no window shares with what came from the other edge; 1 and 2 for the two sides."""
-    part = torch.zeros(length, device=device)
+def _shift_regions(length: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Region of each row or column after the shift; 1 and 2 share windows but are not adjacent."""
+    region = torch.zeros(length, device=device)
     if shift:
-        part[-window:-shift] = 1
-        part[-shift:] = 2
-    return part
+        region[-window:-shift] = 1
+        region[-shift:] = 2
+    return region
 
 
-class _Attention(_CallsLayers, ShiftedWindowAttention):  # type: ignore[misc]
-    """Of Swin v1: the scaled product of queries and keys."""
+class _Attention(_CallsLinearLayers, ShiftedWindowAttention):  # type: ignore[misc]
+    """Swin v1: scaled dot product of queries and keys."""
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """`(B, heads, N, C)` each to `(B, heads, N, N)`."""
@@ -157,12 +159,12 @@ class _Attention(_CallsLayers, ShiftedWindowAttention):  # type: ignore[misc]
         return product
 
 
-class _AttentionV2(_CallsLayers, ShiftedWindowAttentionV2):  # type: ignore[misc]
-    """Of Swin v2: their cosine, with a learned scale."""
+class _AttentionV2(_CallsLinearLayers, ShiftedWindowAttentionV2):  # type: ignore[misc]
+    """Swin v2: cosine similarity with a learned scale."""
 
     def __init__(self, dim: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(dim, *args, **kwargs)
-        self.qkv = _NoBiasOfKeys(dim, 3 * dim)
+        self.qkv = _QkvWithoutKeyBias(dim, 3 * dim)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """`(B, heads, N, C)` each to `(B, heads, N, N)`."""
@@ -171,8 +173,8 @@ class _AttentionV2(_CallsLayers, ShiftedWindowAttentionV2):  # type: ignore[misc
         return scaled
 
 
-class _NoBiasOfKeys(nn.Linear):
-    """Queries, keys and values; the bias of the keys counts as zero and never trains."""
+class _QkvWithoutKeyBias(nn.Linear):
+    """Queries, keys and values; the keys' bias is fixed at zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)` to `(..., 3 C)`."""
@@ -180,23 +182,23 @@ class _NoBiasOfKeys(nn.Linear):
         return F.linear(x, self.weight, torch.cat([q, torch.zeros_like(k), v]))
 
 
-def swin_backbone(request: BackboneSpec) -> SwinBackbone:
-    """Build a Swin transformer; `weights` is a checkpoint as torchgeo publishes it."""
-    published = PUBLISHED[request.model]
-    request.allow_only(*published.facts.supported_options)
-    fit = fit_images(request, published.images)
+def swin_backbone(spec: BackboneSpec) -> SwinBackbone:
+    """Build a Swin transformer; `weights` is a checkpoint published by torchgeo."""
+    published = PUBLISHED_WEIGHTS[spec.model]
+    spec.allow_only(*published.info.supported_options)
+    match = match_input_bands(spec, published.images)
     model = _build(published.network, len(published.images.bands))
     source: str | None = None
     notes: tuple[str, ...] = ()
-    if request.loads_weights:
-        state, source = published_state(request, published.facts.weights)
-        notes = without_norm(state, model)
-        load_state(model, state, source, request.name)
+    if spec.loads_weights:
+        state, source = url_state_dict(spec, published.info.weights)
+        notes = fill_missing_norm(state, model)
+        load_weights(model, state, source, spec.name)
     first: Any = model.features
     embedding = first[0][0]
-    embedding.weight = nn.Parameter(fit.weight(embedding.weight.detach()))
-    embedding.in_channels = len(request.bands)
-    backbone = SwinBackbone(model, request, fit, licence=published.facts.licence, source=source)
+    embedding.weight = nn.Parameter(match.fit_weight(embedding.weight.detach()))
+    embedding.in_channels = len(spec.bands)
+    backbone = SwinBackbone(model, spec, match, licence=published.info.licence, source=source)
     backbone.notes += notes
     return backbone
 

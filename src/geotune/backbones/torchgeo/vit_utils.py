@@ -1,4 +1,4 @@
-"""What the plain vision transformers of torchgeo have in common."""
+"""Shared by torchgeo's plain vision transformers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from geotune.backbones.bands import canonical, wavelength
+from geotune.backbones.bands import canonical_band, wavelength_um
 from geotune.backbones.base import Emit
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError
@@ -20,8 +20,8 @@ def run_blocks(
     emit: Emit,
     out_indices: set[int],
 ) -> Tensor:
-    """Run tokens `(B, 1 + rows * columns, D)` through blocks and emit a map `(B, D, rows, columns)`
-    of each; `norm` comes after the last. Returns the class token `(B, 1, D)`."""
+    """Run tokens `(B, 1 + rows * columns, D)` through blocks, then `norm`, and emit a map
+    `(B, D, rows, columns)` of each block. Returns the class token `(B, 1, D)`."""
     last = len(blocks) - 1
     for index, block in enumerate(blocks):
         x = block(x)
@@ -32,34 +32,35 @@ def run_blocks(
     return x[:, :1]
 
 
-def channel_ids(
-    request: BackboneSpec, radar: Mapping[str, float], scale: float
-) -> tuple[float, ...]:
-    """What stands for each band: its centre wavelength in micrometres times `scale`, or what
-    `radar` says.
+def channel_ids(spec: BackboneSpec, radar: Mapping[str, float], scale: float) -> tuple[float, ...]:
+    """The id of each band: its centre wavelength in micrometres times `scale`, or that in `radar`.
 
-    `backbone.wavelengths` comes before what a band's name says; it may name bands that are not
-    used. Raises `GeotuneError` for a band of unknown wavelength, and for a wavelength that is none.
+    `backbone.wavelengths` overrides the wavelength of a known name; it may list unused bands.
+    Raises `GeotuneError` for unknown or invalid wavelengths.
     """
-    given = request.wavelengths
-    wrong = [f"{b}: {given[b]:g}" for b in request.bands if not 0.1 <= given.get(b, 1) <= 100]
-    if wrong:
+    given = spec.wavelengths
+    invalid = [f"{b}: {given[b]:g}" for b in spec.bands if not 0.1 <= given.get(b, 1) <= 100]
+    if invalid:
         raise GeotuneError(
-            f"backbone.wavelengths {', '.join(wrong)}: expected micrometres, from 0.1 to 100; "
-            "red is about 0.665"
+            f"backbone.wavelengths {', '.join(invalid)}: expected micrometres, from 0.1 to 100; "
+            "red is about 0.665",
+            code="backbone-option",
+            key="backbone.wavelengths",
         )
     ids = []
-    for band in request.bands:
-        name = canonical(band)
-        length = given.get(band, wavelength(band))
+    for band in spec.bands:
+        name = canonical_band(band)
+        length = given.get(band, wavelength_um(band))
         if band not in given and name.upper() in radar:
             ids.append(radar[name.upper()])
         elif length is not None:
             ids.append(round(length * scale, 6))
         else:
             raise GeotuneError(
-                f"backbone.bands: {request.name} cannot tell the wavelength of {band} from its "
-                f"name; give it in micrometres with backbone.wavelengths={{{band}: ...}}, or name "
-                f"the band as Sentinel-2 does, or {', '.join(radar)}"
+                f"backbone.bands: {spec.name} needs the wavelength of {band}; set it in "
+                f"micrometres with backbone.wavelengths={{{band}: ...}}, or use a band name of "
+                f"Sentinel-2 or one of {', '.join(radar)}",
+                code="band-unknown",
+                key="backbone.wavelengths",
             )
     return tuple(ids)

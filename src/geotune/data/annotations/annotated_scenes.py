@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import Notes, ParsedAnnotations, filter_valid
-from geotune.data.annotations.formats import FORMATS, AnnotationFormat, guess_format
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.base import AnnotationFormat, Notes, ParsedAnnotations, filter_valid
+from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
@@ -32,12 +32,12 @@ from geotune.data.splits.base import Splits
 from geotune.utils.text import join_some, pluralize
 
 
-def open_annotated_scenes(
+def open_object_scenes(
     *,
     scenes: Patterns,
     labels: str | None = None,
     classes: Sequence[str],
-    options: AnnotationOptions,
+    options: Options,
     format: str = "auto",
     missing_labels: Literal["refuse", "empty"] = "refuse",
     class_values: ClassValueSpec | None = None,
@@ -55,7 +55,7 @@ def open_annotated_scenes(
             list may say it itself.
         classes: names, in the order of their indices.
         options: how objects are read.
-        format: a name in `catalog.FORMATS`, or `auto`.
+        format: a name in `registry.ANNOTATION_FORMATS`, or `auto`.
         missing: whether a scene without a label file is a fault, or has no object.
         class_values: class name to what stands for it in the files; by default the class's index.
         bands: as `open_raster` takes them, like `wanted_bands`, `nodata` and `resolution`.
@@ -78,7 +78,7 @@ def open_annotated_scenes(
         raise_missing_labels(gone, files, otherwise)
     if not rasters:
         return []
-    chosen = guess_format(there) if format == "auto" else format
+    chosen = detect_format(there) if format == "auto" else format
     notes = [f"{origin}: read as {chosen}; data.format says another"] if format == "auto" else []
     if refused:
         for name in gone:
@@ -89,21 +89,21 @@ def open_annotated_scenes(
             f"{origin}: {pluralize(len(gone), 'scene')} without a file, so without object: "
             f"{join_some(gone, 3)}"
         )
-    values = ClassMapping.of(classes, class_values, ())
+    values = ClassMapping.from_spec(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
     listing = {files[name] for name in opened if files[name].is_file()}
-    if without := _without_image(labels or "", files, listing, rasters, FORMATS[chosen]):
+    if without := _without_image(labels or "", files, listing, rasters, annotation_format(chosen)):
         notes.append(f"{origin}: {len(without)} without an image: {join_some(without, 3)}")
     opened_scenes = _scenes(rasters, opened, [*notes, *remarks], faults)
     return [with_attributes(scene, found[scene.name]) for scene in opened_scenes]
 
 
-def build_annotated_scenes(
+def scenes_of(
     rasters: Mapping[str, RasterSource],
     files: Mapping[str, Path],
     *,
     classes: Sequence[str],
-    options: AnnotationOptions,
+    options: Options,
     format: str,
     class_values: ClassValueSpec | None = None,
     notes: Sequence[str] = (),
@@ -116,7 +116,7 @@ def build_annotated_scenes(
     what is wrong with single files.
     """
     faults = faults or ErrorCollector()
-    values = ClassMapping.of(classes, class_values, ())
+    values = ClassMapping.from_spec(classes, class_values, ())
     opened, remarks = _open_labels(rasters, files, values, options, format, faults)
     return _scenes(rasters, opened, [*notes, *remarks], faults)
 
@@ -125,12 +125,12 @@ def _open_labels(
     rasters: Mapping[str, RasterSource],
     files: Mapping[str, Path],
     values: ClassMapping,
-    options: AnnotationOptions,
+    options: Options,
     format: str,
     faults: ErrorCollector,
 ) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
     """The labels of each image that can be read, and what was remarked of them."""
-    read = FORMATS[format].read
+    read = annotation_format(format).read
     remarks = Notes()
     opened: dict[str, ObjectLabels] = {}
     images = Counter(files.values())
@@ -145,7 +145,7 @@ def _open_labels(
             kept = filter_valid(
                 said, files[name], raster.shape, values, options, remarks, shared=shared
             )
-            held = len(said.annotations) + len(said.distant_features)
+            held = len(said.annotations) + len(said.elsewhere)
             opened[name] = ObjectLabels(
                 path=files[name],
                 classes=values.classes,
@@ -182,9 +182,9 @@ def _without_image(
     chosen: AnnotationFormat,
 ) -> list[str]:
     """Label files, or images that those which could be read list, for which there is no scene."""
-    if chosen.list_images is not None:
+    if chosen.images is not None:
         there = {raster.path.stem for raster in rasters.values()}
-        names = {name for file in listing for name in chosen.list_images(file)}
+        names = {name for file in listing for name in chosen.images(file)}
         return sorted(names - there)
     pattern = re.sub(r"\{\w+\}", "*", labels)
     if pattern == labels:
@@ -193,16 +193,16 @@ def _without_image(
     return [str(p) for p in map(Path, sorted(glob.glob(pattern))) if p.absolute() not in used]
 
 
-def uncounted_object_notes(splits: Splits, window: int) -> list[str]:
+def cut_notes(parts: Splits, window: int) -> list[str]:
     """What the windows of `val` and `test` do to the objects there."""
     notes = []
     for part in ("val", "test"):
         areas = [
             s.labels if s.raster.area is None else s.labels.within(s.raster.area)
-            for s in splits[part]
+            for s in parts[part]
             if isinstance(s.labels, ObjectLabels)
         ]
-        cut = sum(labels.num_uncounted(window) for labels in areas)
+        cut = sum(labels.cut(window) for labels in areas)
         if cut:
             total = sum(int((~labels.difficult).sum()) for labels in areas)
             notes.append(

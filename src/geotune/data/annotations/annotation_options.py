@@ -11,7 +11,7 @@ from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)
-class AnnotationOptions:
+class Options:
     """How objects are read.
 
     Attributes:

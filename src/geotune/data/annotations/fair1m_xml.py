@@ -17,20 +17,20 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
-from geotune.data.annotations.outlines import SELF_INTERSECTING, self_intersects
-from geotune.data.annotations.xml_io import parse_xml
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
+from geotune.data.annotations.outlines import CROSSES, crossing
+from geotune.data.annotations.xml_io import parse
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import parse_numbers
+from geotune.data.text_io import parse_numbers, read_text
 from geotune.errors import GeotuneError
 
 LEAST_POINTS = 3
 
 
-def read_fair1m(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
+def read_fair1m(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one image."""
-    objects = enumerate(parse_xml(path).iter("object"), 1)
+    objects = enumerate(parse(path).iter("object"), 1)
     return ParsedAnnotations([_annotation(path, f"object {i}", item) for i, item in objects])
 
 
@@ -45,6 +45,11 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
     if (points[0] == points[-1]).all():
         points = points[:-1]
     name = (item.findtext("possibleresult/name") or "").strip()
-    return Annotation(
-        points, place, name, note=SELF_INTERSECTING if self_intersects(points) else ""
-    )
+    return Annotation(points, place, name, remark=CROSSES if crossing(points) else "")
+
+
+def _matches(path: Path) -> bool:
+    return path.suffix.lower() == ".xml" and "<possibleresult" in read_text(path)
+
+
+FAIR1M = AnnotationFormat(read_fair1m, _matches)

@@ -8,15 +8,16 @@ import geopandas
 import numpy as np
 import shapely
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import Annotation, ParsedAnnotations
-from geotune.data.annotations.outlines import SELF_INTERSECTING, box_corners
+from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
+from geotune.data.annotations.outlines import CROSSES, rectangle
 from geotune.data.labels.vector_io import (
+    VECTOR_SUFFIXES,
     Shapes,
     attribute_columns,
     check_crs,
     class_column,
-    clip_to_scene,
+    may_intersect,
     read_frame,
     to_pixels,
 )
@@ -27,7 +28,7 @@ DIFFICULT_FIELD = "difficult"
 POINT, MULTIPOINT, POLYGON, MULTIPOLYGON = 0, 4, 3, 6
 
 
-def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
+def read_vector(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
     """Objects of one scene: a polygon each, of one part or more, or points as boxes.
 
     A field called difficult says which are. Raises `GeotuneError` for lines, for features without
@@ -39,7 +40,7 @@ def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) ->
         return ParsedAnnotations([])
     _check(path, shapes)
     check_crs(path, frame.crs, raster)
-    close = clip_to_scene(shapes, frame.crs, raster)
+    close = may_intersect(shapes, frame.crs, raster)
     here = np.flatnonzero(close)
     shapes = shapes[here]
     areas = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))
@@ -57,17 +58,17 @@ def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) ->
             continue
         if not areas[i]:
             [[x, y]] = points
-            points = box_corners(x - half, y - half, x + half, y + half)
+            points = rectangle(x - half, y - half, x + half, y + half)
         annotations.append(
             Annotation(
                 points,
                 f"feature {here[i] + 1}",
                 names[i],
                 bool(difficult[i]),
-                "" if valid[i] else SELF_INTERSECTING,
+                "" if valid[i] else CROSSES,
             )
         )
-    return ParsedAnnotations(annotations, distant_features=np.flatnonzero(~close) + 1)
+    return ParsedAnnotations(annotations, elsewhere=np.flatnonzero(~close) + 1)
 
 
 def _check(path: Path, shapes: Shapes) -> None:
@@ -101,3 +102,8 @@ def _difficult(path: Path, frame: geopandas.GeoDataFrame) -> np.ndarray:
         raise GeotuneError(
             f"{path}: its field {column!r} holds more than numbers ({error}); expected 0 or 1"
         ) from error
+
+
+VECTOR = AnnotationFormat(
+    read_vector, lambda path: path.suffix.lower() in (*VECTOR_SUFFIXES, ".json")
+)

@@ -1,4 +1,4 @@
-"""What labels are to a scene, whatever file they are in."""
+"""The interface of labels, whatever file they come from."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Labels(Protocol):
 
     Attributes:
         path: the file.
-        classes: names, in the order of the indices that `read` gives.
-        label_unit: what is counted of each class: `pixel`, `object`, `image`.
-        image_level: whether they are about the image as a whole, so that no window may cut it.
-        overlaps: whether any label lies in the scene; None where the file holds no label at all.
-        notes: what a user should know about how the file was understood; what is true of all files
-            of a dataset is in the notes of each, and shown once.
+        classes: names, in the order of the indices in targets.
+        label_unit: what class counts count: `pixel`, `object` or `image`.
+        image_level: whether labels are about the whole image, so that windows must not cut it.
+        overlaps: whether any label lies in the scene; None for a file without labels.
+        notes: how the file was interpreted, for the user; notes about a whole data set are repeated
+            in each of its files, and shown once.
     """
 
     @property
@@ -38,19 +38,19 @@ class Labels(Protocol):
     def notes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def read(self, window: Window) -> Target:
-        """What is said of a window, which may reach out of the scene.
+        """Read the target of a window, which may extend beyond the scene.
 
-        Raises `GeotuneError` for a value that stands for no class.
+        Raises `GeotuneError` for a value that maps to no class.
         """
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Raise `GeotuneError` with every value in `windows` that stands for no class."""
+        """Raise `GeotuneError` with every value in `windows` that maps to no class."""
 
 
 class LabelReader(Protocol):
-    """Opens the labels of a scene, of one kind or another.
+    """Opens the label file of a scene.
 
-    `by_pixel`: a raster's pixels are the scene's whatever georeference it has. Raises
+    With `by_pixel`, the pixels of a label raster are the scene's whatever its georeference. Raises
     `GeotuneError` for a file that is missing, unreadable or does not fit the scene.
     """
 

@@ -1,4 +1,4 @@
-"""From the values in label files to class indices."""
+"""Mapping of the values in label files to class indices."""
 
 from __future__ import annotations
 
@@ -15,78 +15,54 @@ from geotune.errors import GeotuneError
 from geotune.types import IGNORE
 
 UNKNOWN = -1
-"""The index of a value that stands for no class."""
+"""The index of a value that maps to no class."""
 
-Mask = NDArray[np.int16]
+IndexMap = NDArray[np.int16]
 """Class indices, `IGNORE` and `UNKNOWN`."""
 
-Value = int | str
-ClassValueSpec = Mapping[str, Value | Sequence[Value]]
-"""Class name to its value in the labels, or its values: numbers, or text in vector files."""
+ClassValue = int | str
+ClassValueSpec = Mapping[str, ClassValue | Sequence[ClassValue]]
+"""The value or values of each class: numbers, or text in vector files."""
 
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """Which value in a label file stands for which class.
+    """Which values in a label file map to which class.
 
     Attributes:
         classes: names, in the order of their indices.
-        values: those of each class.
-        ignored: values that are not counted.
+        values: of each class.
+        ignored: values that are neither trained on nor counted.
     """
 
     classes: tuple[str, ...]
-    values: tuple[tuple[Value, ...], ...]
+    values: tuple[tuple[ClassValue, ...], ...]
     ignored: tuple[int, ...]
 
     @staticmethod
-    def of(
+    def from_spec(
         classes: Sequence[str],
         class_values: ClassValueSpec | None = None,
         ignore_values: Sequence[int] = (IGNORE,),
     ) -> ClassMapping:
-        """The values of `classes`, by default their indices.
+        """The mapping of `class_values`; by default a class's value is its index.
 
-        A value that a class has is counted even if it is among `ignore_values`. Raises
-        `GeotuneError` where `class_values` and `classes` do not name the same or a value stands
-        for two classes.
+        A value of a class is never ignored. Raises `GeotuneError` if `class_values` and `classes`
+        have different names, or a value maps to two classes.
         """
         if class_values is None:
-            values: tuple[tuple[Value, ...], ...] = tuple((i,) for i in range(len(classes)))
+            values: tuple[tuple[ClassValue, ...], ...] = tuple((i,) for i in range(len(classes)))
         else:
-            for name in class_values:
-                if name not in classes:
-                    near = difflib.get_close_matches(name, classes, n=1)
-                    hint = f"; did you mean {near[0]}?" if near else ""
-                    raise GeotuneError(
-                        f"data.class_values: {name!r} is no class; "
-                        f"the classes are {', '.join(classes)}{hint}"
-                    )
-            without = [name for name in classes if name not in class_values]
-            if without:
-                raise GeotuneError(
-                    f"data.class_values: has no value for {', '.join(without)}; "
-                    "give one for each of task.classes"
-                )
-            values = tuple(_listed(class_values[name]) for name in classes)
-            # polygons may name a class itself, whatever else stands for it
-            owners: dict[Value, str] = {_plain(name): name for name in classes}
-            for name, own in zip(classes, values, strict=True):
-                for value in map(_plain, own):
-                    if owners.get(value, name) != name:
-                        raise GeotuneError(
-                            f"data.class_values: {value} stands for {owners[value]} and for {name};"
-                            " give each value to one class"
-                        )
-                    owners[value] = name
-        numbers = {value for own in values for value in own}
-        return ClassMapping(
-            tuple(classes), values, tuple(v for v in ignore_values if v not in numbers)
-        )
+            _check_names(classes, class_values)
+            values = tuple(_as_tuple(class_values[name]) for name in classes)
+            _check_unique(classes, values)
+        used = {value for own in values for value in own}
+        ignored = tuple(value for value in ignore_values if value not in used)
+        return ClassMapping(tuple(classes), values, ignored)
 
     @property
-    def numbers(self) -> dict[int, int]:
-        """Class index by number, of the values that are numbers."""
+    def index_by_number(self) -> dict[int, int]:
+        """Class index by value, of the values that are numbers."""
         return {
             value: i
             for i, own in enumerate(self.values)
@@ -94,48 +70,48 @@ class ClassMapping:
             if not isinstance(value, str)
         }
 
-    def indices(self, raw: NDArray[Any], nodata: float | None = None) -> Mask:
-        """Class indices of raw values; `IGNORE` for what is not counted, `UNKNOWN` for the rest.
+    def indices(self, raw: NDArray[Any], nodata: float | None = None) -> IndexMap:
+        """Class indices of raw values, `IGNORE` for ignored ones, `UNKNOWN` for others.
 
-        `nodata` and NaN are not counted, unless nodata is a class's value.
+        `nodata`, unless it is a class's value, and NaN are ignored.
         """
-        if raw.dtype.kind in "ui" and raw.dtype.itemsize <= 2:  # looked up several times as fast
+        if raw.dtype.kind in "ui" and raw.dtype.itemsize <= 2:  # a table is several times faster
             unsigned = np.dtype(f"u{raw.dtype.itemsize}")
-            looked_up: Mask = _table(self, raw.dtype.str, nodata).take(raw.view(unsigned))
+            looked_up: IndexMap = _table(self, raw.dtype.str, nodata).take(raw.view(unsigned))
             return looked_up
-        return self._searched(raw, nodata)
+        return self._search(raw, nodata)
 
-    def _searched(self, raw: NDArray[Any], nodata: float | None) -> Mask:
+    def _search(self, raw: NDArray[Any], nodata: float | None) -> IndexMap:
         known = {value: IGNORE for value in self.ignored}
         if nodata is not None and np.isfinite(nodata):
             known[nodata] = IGNORE  # type: ignore[index]  # a float key equals its integer
-        known.update(self.numbers)
+        known.update(self.index_by_number)
         keys = np.array(sorted(known), dtype=np.float64)
         targets = np.array([known[key] for key in sorted(known)], dtype=np.int16)
-        place = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
-        found: Mask = np.where(keys[place] == raw, targets[place], np.int16(UNKNOWN))
+        position = np.minimum(np.searchsorted(keys, raw), len(keys) - 1)
+        indices: IndexMap = np.where(keys[position] == raw, targets[position], np.int16(UNKNOWN))
         if raw.dtype.kind == "f":
-            found[np.isnan(raw)] = IGNORE
-        return found
+            indices[np.isnan(raw)] = IGNORE
+        return indices
 
     def index_of(self, value: object) -> int:
-        """Class index of a vector label's attribute: a class's name (in any case) or value.
+        """Class index of an attribute of vector labels: a class's name (in any case) or value.
 
-        `IGNORE` for a value that is not counted, `UNKNOWN` for the rest.
+        `IGNORE` for an ignored value, `UNKNOWN` for others.
         """
         if isinstance(value, str):
-            text = _plain(value)
+            text = _normalise(value)
             for i, (name, own) in enumerate(zip(self.classes, self.values, strict=True)):
-                if text == _plain(name) or text in map(_plain, own):
+                if text == _normalise(name) or text in map(_normalise, own):
                     return i
             try:
                 value = float(text)
             except ValueError:
                 return UNKNOWN
         if isinstance(value, (int, float, np.number)):
-            found = self.numbers.get(value)  # type: ignore[arg-type]  # a float equals its integer
-            if found is not None:
-                return found
+            index = self.index_by_number.get(value)  # type: ignore[arg-type]  # a float equals its integer
+            if index is not None:
+                return index
             if value in self.ignored:
                 return IGNORE
         return UNKNOWN
@@ -149,17 +125,48 @@ class ClassMapping:
 
 
 @functools.lru_cache(maxsize=64)
-def _table(values: ClassMapping, dtype: str, nodata: float | None) -> Mask:
-    """The index of every value of a type of one or two bytes, by the unsigned number it is."""
+def _table(mapping: ClassMapping, dtype: str, nodata: float | None) -> IndexMap:
+    """The index of every value of a type of one or two bytes, by its bits as unsigned integer."""
     kind = np.dtype(dtype)
-    every = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
-    return values._searched(every, nodata)
+    values = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
+    return mapping._search(values, nodata)
 
 
-def _listed(said: Value | Sequence[Value]) -> tuple[Value, ...]:
-    return (said,) if isinstance(said, int | str) else tuple(said)
+def _check_names(classes: Sequence[str], class_values: ClassValueSpec) -> None:
+    problem = None
+    unknown = [name for name in class_values if name not in classes]
+    missing = [name for name in classes if name not in class_values]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], classes, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        problem = f"{unknown[0]!r} is not a class; the classes are {', '.join(classes)}{hint}"
+    elif missing:
+        problem = f"has no value for {', '.join(missing)}; give one for each of task.classes"
+    if problem is not None:
+        raise GeotuneError(
+            f"data.class_values: {problem}", code="class-values", key="data.class_values"
+        )
 
 
-def _plain(value: Value) -> Any:
-    """Text in any case and without spaces around it; a number as it is."""
+def _check_unique(classes: Sequence[str], values: Sequence[Sequence[ClassValue]]) -> None:
+    # attributes of polygons may always be class names, whatever other values a class has
+    owners: dict[ClassValue, str] = {_normalise(name): name for name in classes}
+    for name, own in zip(classes, values, strict=True):
+        for value in map(_normalise, own):
+            if owners.get(value, name) != name:
+                raise GeotuneError(
+                    f"data.class_values: {value} maps to {owners[value]} and to {name}; "
+                    "assign each value to one class",
+                    code="class-values",
+                    key="data.class_values",
+                )
+            owners[value] = name
+
+
+def _as_tuple(values: ClassValue | Sequence[ClassValue]) -> tuple[ClassValue, ...]:
+    return (values,) if isinstance(values, int | str) else tuple(values)
+
+
+def _normalise(value: ClassValue) -> Any:
+    """Text in lower case without surrounding spaces; numbers unchanged."""
     return value.strip().casefold() if isinstance(value, str) else value

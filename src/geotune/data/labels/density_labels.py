@@ -1,13 +1,13 @@
-"""Labels for counting: each object spread over the pixels around it, so that they add up to one.
+"""Labels for counting: each object is a Gaussian over the pixels around it that sums to one.
 
-An object at column x, row y is the product of two Gaussians, cut off at `REACH` standard
+An object at column x, row y is the product of two Gaussians, truncated at `TRUNCATE` standard
 deviations, each divided by its sum over the pixels of the scene:
 
     d(r, c) = g(r - y) / sum_r' g(r' - y) * g(c - x) / sum_c' g(c' - x)
 
-so the map of a scene has the sum of its objects, also of those at its edges. A window is cut out
-of that map: it holds the part of an object that lies in it, wherever the object stands, and the
-windows of a grid have together what the scene has. Objects outside the scene are not counted.
+so the map of a scene sums to its number of objects, including those at its edges. A window is cut
+out of that map: it contains the part of each object that lies in it, and the windows of a grid
+together sum to the scene. Objects outside the scene are not counted.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
 
-REACH = 4.0
-"""Standard deviations at which an object ends; 0.006 % of it would lie beyond along an axis."""
-LEAST_SIGMA = 0.2
-"""Pixels; a narrower object is in one pixel, or shared by two where it stands between them."""
+TRUNCATE = 4.0
+"""Standard deviations at which an object ends; beyond lie 0.006 % of it along an axis."""
+
+MIN_SIGMA = 0.2
+"""Pixels; a narrower object lies in one pixel, or in two if it is between them."""
 
 
 @dataclass(frozen=True)
 class DensityLabels:
-    """Objects of a scene as a map of their density.
+    """Objects of a scene as a density map.
 
     Attributes:
         path: the file.
-        classes: what the objects are called.
-        shape: the scene's (H, W).
-        points: `(N, 2)`, column and row of the objects in the scene, in pixels.
+        classes: the name of the objects.
+        shape: (H, W) of the scene.
+        points: `(N, 2)`, column and row in pixels of the objects in the scene.
         sigma: standard deviation in pixels.
         overlaps: whether an object lies in the scene; None for a file without any.
-        notes: how the file was understood.
+        notes: how the file was interpreted.
     """
 
     path: Path
@@ -59,57 +60,57 @@ class DensityLabels:
     image_level: ClassVar[bool] = False
 
     def read(self, window: Window) -> ObjectDensity:
-        """The density in objects a pixel; NaN outside the scene."""
+        """Compute the density in objects per pixel; NaN outside the scene."""
         values = np.full((window.height, window.width), np.nan, dtype=np.float32)
-        places = np.zeros(values.shape, dtype=np.int64)
+        counts = np.zeros(values.shape, dtype=np.int64)
         inner = window.clip(self.shape)
         if inner is None:
-            return ObjectDensity(values, places)
+            return ObjectDensity(values, counts)
         near = self.points[self._near(inner)]
-        rows = _shares(near[:, 1], self.sigma, self.shape[0], inner.row, inner.height)
-        cols = _shares(near[:, 0], self.sigma, self.shape[1], inner.col, inner.width)
+        rows = _axis_weights(near[:, 1], self.sigma, self.shape[0], inner.row, inner.height)
+        cols = _axis_weights(near[:, 0], self.sigma, self.shape[1], inner.col, inner.width)
         values[inner.slices_in(window)] = rows.T @ cols
         col, row = np.floor(near).astype(np.int64).T
         col, row = col - window.col, row - window.row
-        there = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)
-        np.add.at(places, (row[there], col[there]), 1)
-        return ObjectDensity(values, places)
+        inside = (row >= 0) & (row < window.height) & (col >= 0) & (col < window.width)
+        np.add.at(counts, (row[inside], col[inside]), 1)
+        return ObjectDensity(values, counts)
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Nothing is left to check: every row was looked at when the file was opened."""
+        """Nothing to check: points were checked when the file was opened."""
 
     def _near(self, window: Window) -> NDArray[np.bool_]:
-        reach = REACH * self.sigma + 1
+        margin = TRUNCATE * self.sigma + 1
         x, y = self.points.T
         near: NDArray[np.bool_] = (
-            (x > window.col - reach)
-            & (x < window.col + window.width + reach)
-            & (y > window.row - reach)
-            & (y < window.row + window.height + reach)
+            (x > window.col - margin)
+            & (x < window.col + window.width + margin)
+            & (y > window.row - margin)
+            & (y < window.row + window.height + margin)
         )
         return near
 
 
-def _shares(
-    at: NDArray[np.float64], sigma: float, length: int, start: int, count: int
+def _axis_weights(
+    centres: NDArray[np.float64], sigma: float, length: int, start: int, count: int
 ) -> NDArray[np.float64]:
-    """Along one axis: the share of each object `(N,)` in each of `count` pixels, `(N, count)`.
+    """The weight of each object `(N,)` in `count` pixels from `start` along an axis, `(N, count)`.
 
-    The pixels begin at `start`; over the whole `length` of the scene the shares sum to one.
+    Weights sum to one over the whole `length` of the scene.
     """
 
-    def weights(pixels: NDArray[np.int64]) -> NDArray[np.float64]:
-        distance = (pixels + 0.5 - at[:, None]) / sigma
+    def gaussian(pixels: NDArray[np.int64]) -> NDArray[np.float64]:
+        distance = (pixels + 0.5 - centres[:, None]) / sigma
         inside = (pixels >= 0) & (pixels < length)
-        # the pixel that an object stands in always counts
-        near = (np.abs(distance) <= REACH) | (pixels == np.floor(at)[:, None])
+        # the pixel that contains the object always counts
+        near = (np.abs(distance) <= TRUNCATE) | (pixels == np.floor(centres)[:, None])
         return np.where(inside & near, np.exp(-0.5 * distance**2), 0.0)
 
-    reach = math.ceil(REACH * sigma) + 1
-    around = np.floor(at).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
-    total = weights(around).sum(axis=1, keepdims=True)
-    shares: NDArray[np.float64] = weights(np.arange(start, start + count)[None]) / total
-    return shares
+    margin = math.ceil(TRUNCATE * sigma) + 1
+    around = np.floor(centres).astype(np.int64)[:, None] + np.arange(-margin, margin + 1)
+    total = gaussian(around).sum(axis=1, keepdims=True)
+    weights: NDArray[np.float64] = gaussian(np.arange(start, start + count)[None]) / total
+    return weights
 
 
 def open_density_labels(
@@ -121,20 +122,21 @@ def open_density_labels(
     xy: Literal["pixels", "coordinates"] = "pixels",
     by_pixel: bool = False,
 ) -> DensityLabels:
-    """The objects of the scene `raster`, from points as `read_points` reads them.
+    """Open the points of objects in the scene `raster` (`read_points`) as a density map.
 
     Args:
-        path: the file; one that is not there holds no object.
-        raster: the scene.
-        objects: what they are called.
+        path: the file; one that does not exist has no objects.
+        raster: the image of the scene.
+        objects: the name of the objects.
         sigma: standard deviation of an object, such as `3 px` or `2 m`.
-        xy: what the numbers of a CSV are.
-        by_pixel: has no meaning here.
+        xy: whether a CSV has pixels or coordinates.
+        by_pixel: not used.
 
-    Raises `GeotuneError` as `read_points` does, and for metres where a scene's pixels have none.
+    Raises `GeotuneError` as `read_points` does, and for `sigma` in metres if the pixel size is
+    unknown.
     """
     del by_pixel
-    sigma_pixels = max(_in_pixels(sigma, raster), LEAST_SIGMA)
+    sigma_pixels = max(_in_pixels(sigma, raster), MIN_SIGMA)
     points = read_points(path, raster, xy) if path.exists() else np.zeros((0, 2))
     height, width = raster.shape
     x, y = points.T
@@ -142,8 +144,8 @@ def open_density_labels(
     notes = []
     if len(points) and not inside.all():
         notes.append(
-            f"{path}: {int((~inside).sum())} of {len(points)} points lie outside {raster.path} and "
-            "are not counted"
+            f"{path}: ignored {int((~inside).sum())} of {len(points)} points, which lie outside "
+            f"{raster.path}"
         )
     return DensityLabels(
         path=path,
@@ -162,7 +164,10 @@ def _in_pixels(sigma: str, raster: RasterSource) -> float:
         return number
     if raster.gsd_m is None:
         raise GeotuneError(
-            f"{raster.path}: does not say how many metres a pixel has, which data.sigma "
-            f"{sigma!r} needs; give data.sigma in pixels, such as 3 px"
+            f"{raster.path}: its pixel size in metres is unknown, but data.sigma {sigma!r} needs "
+            "it; give data.sigma in pixels, such as 3 px",
+            code="metadata-missing",
+            key="data.sigma",
+            file=raster.path,
         )
     return number / raster.gsd_m

@@ -1,4 +1,4 @@
-"""A label for the image as a whole."""
+"""Labels of images as a whole."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import ClassVar
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.raster.windows import Window
 
-Said = ImageClass | ImageClasses | ImageValue
+ImageTarget = ImageClass | ImageClasses | ImageValue
 
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """What is said of one image.
+    """The label of one image.
 
     Attributes:
-        path: the file that says it, or the image's own folder.
+        path: the file that states it, or the image's folder.
         classes: names, in the order of the indices.
-        target: what it says.
+        target: the label.
     """
 
     path: Path
     classes: tuple[str, ...]
-    target: Said
+    target: ImageTarget
 
     label_unit: ClassVar[str] = "image"
     image_level: ClassVar[bool] = True
     overlaps: ClassVar[bool | None] = True
     notes: ClassVar[tuple[str, ...]] = ()
 
-    def read(self, window: Window) -> Said:
-        """The same for every window."""
+    def read(self, window: Window) -> ImageTarget:
+        """The same target for every window."""
         del window
         return self.target
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Nothing is left to check: every row was looked at when the file was opened."""
+        """Nothing to check: labels were checked when they were opened."""

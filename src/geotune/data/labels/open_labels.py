@@ -1,4 +1,4 @@
-"""Opening the labels of a scene for segmentation, from a raster or vector file."""
+"""Opening labels for segmentation from a raster or vector file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from geotune.data.labels.base import Labels
 from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
-from geotune.data.labels.polygon_labels import open_vector_labels
+from geotune.data.labels.polygon_labels import open_polygon_labels
 from geotune.data.labels.raster_labels import open_raster_labels
 from geotune.data.labels.vector_io import is_vector
 from geotune.data.raster.source import RasterSource
@@ -26,31 +26,31 @@ def open_labels(
     unlabelled: Literal["background", "ignore"] | None = None,
     by_pixel: bool = False,
 ) -> Labels:
-    """Labels of the scene `raster`, from a raster or vector file.
+    """Open the labels of the scene `raster`.
 
     Args:
         path: the label file.
-        raster: the scene.
+        raster: the image of the scene.
         classes: names, in the order of their indices.
-        class_values: class name to its value or values; by default the class's index.
-        class_field: attribute of vector labels with the class; `""`: none, every polygon is of
-            the one class that is not background.
-        ignore_values: values that are not counted.
-        unlabelled: pixels outside vector labels are the first class (`background`) or not
-            counted; by default the first class where it is called background.
-        by_pixel: a raster's pixels are the scene's whatever georeference it has.
+        class_values: the value or values of each class; by default the class's index.
+        class_field: field of vector labels with the class; `""` if there is none and every polygon
+            has the one class that is not background.
+        ignore_values: values that are neither trained on nor counted.
+        unlabelled: whether pixels outside vector labels have the first class (`background`) or are
+            ignored; by default the first class if it is named background.
+        by_pixel: pixels of a label raster are the scene's whatever its georeference.
 
     Raises `GeotuneError` for a file that is missing, unreadable or does not fit the scene.
     """
-    values = ClassMapping.of(classes, class_values, ignore_values)
+    mapping = ClassMapping.from_spec(classes, class_values, ignore_values)
     if not is_vector(path):
-        return open_raster_labels(path, raster, values, by_pixel=by_pixel)
+        return open_raster_labels(path, raster, mapping, by_pixel=by_pixel)
     if unlabelled is None:
         unlabelled = "background" if classes[0].casefold() == "background" else "ignore"
-    return open_vector_labels(
+    return open_polygon_labels(
         path,
         raster,
-        values,
+        mapping,
         class_field=class_field,
         outside=0 if unlabelled == "background" else IGNORE,
     )

@@ -1,4 +1,4 @@
-"""Where objects are in a scene: points from a CSV or a vector file, in pixels."""
+"""Reading points of objects from a CSV or a vector file, in pixels of the scene."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
 
-from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame
+from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame, reproject
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.text_io import parse_numbers, read_csv
 from geotune.errors import GeotuneError
 
 Points = NDArray[np.float64]
-"""`(N, 2)`: column and row in pixels of the scene; (0, 0) is its first pixel's outer corner."""
+"""`(N, 2)`, column and row in pixels of the scene; (0, 0) is the corner of its first pixel."""
+
+POINT_TYPES = (0, 4)
+"""Shapely's type ids of Point and MultiPoint."""
 
 
 def read_points(
     path: Path, raster: RasterSource, xy: Literal["pixels", "coordinates"] = "pixels"
 ) -> Points:
-    """The points of a file: a CSV with columns `x` and `y`, or points of a vector file in any CRS.
+    """Read points: a CSV with columns `x` and `y`, or points of a vector file in any CRS.
 
-    `xy` says what a CSV's numbers are: pixels of the scene, or coordinates in its CRS. An empty
-    file holds no points. Raises `GeotuneError` as `read_table` does, and for a vector file that is
-    unreadable or holds anything but points.
+    `xy`: whether a CSV has pixels of the scene, or coordinates in its CRS. An empty file has no
+    points. Raises `GeotuneError` as `read_point_table` does, and for a vector file that is
+    unreadable or has other geometries.
     """
     if path.suffix.lower() in (".csv", ".txt"):
-        points = np.array([(p.x, p.y) for p in read_table(path)]).reshape(-1, 2)
+        points = np.array([(p.x, p.y) for p in read_point_table(path)]).reshape(-1, 2)
         return points if xy == "pixels" else _to_pixels(points, raster)
     return _read_vector(path, raster)
 
@@ -42,45 +44,50 @@ class Point(NamedTuple):
     Attributes:
         x: column, or first coordinate.
         y: row, or second coordinate.
-        place: where it stands in its file, for messages: `line 3`.
-        class_name: what it is; None where the file does not say.
+        where: its location in the file for messages: `line 3`.
+        class_name: None if the file does not state it.
     """
 
     x: float
     y: float
-    place: str
+    where: str
     class_name: str | None
 
 
-def read_table(path: Path) -> list[Point]:
-    """The points of a CSV with columns `x` and `y`; an empty file holds none.
+def read_point_table(path: Path) -> list[Point]:
+    """Read the points of a CSV with columns `x` and `y`; an empty file has none.
 
-    A column called class, label or classname has the class. Raises `GeotuneError` that names the
-    line of what is no finite number, and for a file that is unreadable or lacks the columns.
+    A column named class, label or classname holds the class. Raises `GeotuneError` for a file that
+    is unreadable or lacks columns, and for a line with anything but finite numbers.
     """
-    found = read_csv(path)
-    _, header = next(found, ("", []))
+    rows = read_csv(path)
+    _, header = next(rows, ("", []))
     if not header:
         return []
     header = [name.strip().lower() for name in header]
     if not {"x", "y"} <= set(header):
         raise GeotuneError(
-            f"{path}: its first line is {', '.join(header)[:80]!r}, expected the columns x and y"
+            f"{path}: its first line is {', '.join(header)[:80]!r}, expected the columns x and y",
+            code="column-missing",
+            file=path,
         )
-    named = next((header.index(name) for name in CLASS_FIELDS if name in header), None)
+    class_index = next((header.index(name) for name in CLASS_FIELDS if name in header), None)
     points = []
-    for place, row in found:
+    for where, row in rows:
         if len(row) != len(header):
             raise GeotuneError(
-                f"{path}: {place}: has {len(row)} values for {len(header)} columns; mend the line"
+                f"{path}: {where}: has {len(row)} values for {len(header)} columns; correct it",
+                code="row-invalid",
+                file=path,
             )
-        x, y = parse_numbers([row[header.index(axis)] for axis in "xy"], path, place)
+        x, y = parse_numbers([row[header.index(axis)] for axis in "xy"], path, where)
         if not (math.isfinite(x) and math.isfinite(y)):
             raise GeotuneError(
-                f"{path}: {place}: has a coordinate that is no finite number; mend it or take the "
-                "line out"
+                f"{path}: {where}: has a coordinate that is not finite; correct or remove it",
+                code="row-invalid",
+                file=path,
             )
-        points.append(Point(x, y, place, None if named is None else row[named]))
+        points.append(Point(x, y, where, None if class_index is None else row[class_index]))
     return points
 
 
@@ -90,22 +97,18 @@ def _read_vector(path: Path, raster: RasterSource) -> Points:
     shapes = shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))]
     if not len(shapes):
         return np.zeros((0, 2))
-    others = shapes[~np.isin(shapely.get_type_id(shapes), (0, 4))]  # Point, MultiPoint
+    others = shapes[~np.isin(shapely.get_type_id(shapes), POINT_TYPES)]
     if len(others):
         raise GeotuneError(
-            f"{path}: holds {len(others)} features such as {others[0].geom_type}; expected points"
+            f"{path}: has {len(others)} features such as {others[0].geom_type}; expected points",
+            code="geometry-type",
+            file=path,
         )
     check_crs(path, frame.crs, raster)
     if frame.crs is not None and raster.crs is not None:
-        try:
-            series = geopandas.GeoSeries(shapes, crs=frame.crs).to_crs(raster.crs.to_wkt())
-        except ProjError as error:
-            raise GeotuneError(
-                f"{path}: cannot be brought from its CRS to that of {raster.path} ({error})"
-            ) from error
-        shapes = np.asarray(series.array, dtype=object)
+        shapes = reproject(path, geopandas.GeoSeries(shapes, crs=frame.crs), raster)
     points = shapely.get_coordinates(shapes)
-    # what the scene's CRS cannot express is far from the scene
+    # points that the scene's CRS cannot express are far from the scene
     return _to_pixels(points[np.isfinite(points).all(axis=1)], raster)
 
 

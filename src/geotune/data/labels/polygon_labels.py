@@ -1,4 +1,4 @@
-"""Labels in a vector file: polygons, each of a class."""
+"""Labels in a vector file: polygons, each of one class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from geotune.data.labels.vector_io import (
     attribute_columns,
     check_crs,
     class_column,
-    clip_to_scene,
+    may_intersect,
     read_frame,
     to_pixels,
 )
@@ -34,26 +34,28 @@ from geotune.errors import GeotuneError
 from geotune.types import IGNORE
 from geotune.utils.text import join_some
 
-MANY_CORNERS = 500
-POLYGONS = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
+MAX_VERTICES = 500
+"""Polygons with more vertices are clipped to the window before they are rasterised."""
+
+POLYGON_TYPES = (3, 6)
+"""Shapely's type ids of Polygon and MultiPolygon."""
 
 
 @dataclass(frozen=True)
-class VectorLabels:
-    """Polygons in pixels of the scene; a mask is drawn for each window that is read.
+class PolygonLabels:
+    """Polygons in pixels of the scene, rasterised for each window that is read.
 
-    A pixel belongs to the polygon that holds its centre, to the later in the file where several
-    do.
+    A pixel belongs to the polygon that contains its centre; of several, to the last in the file.
 
     Attributes:
         path: the file.
         classes: names, in the order of the indices.
-        shape: the scene's (H, W).
-        polygons: in pixel coordinates (column, row) of the scene.
+        shape: (H, W) of the scene.
+        polygons: in pixels (column, row) of the scene.
         indices: class index of each polygon.
         outside: index of pixels outside all polygons.
         overlaps: whether a polygon lies in the scene; None for a file without any.
-        notes: how the file was understood.
+        notes: how the file was interpreted.
     """
 
     path: Path
@@ -72,21 +74,21 @@ class VectorLabels:
         object.__setattr__(self, "tree", STRtree(self.polygons))
 
     def read(self, window: Window) -> PixelClasses:
-        """The classes of the pixels in `window`."""
+        """Rasterise the classes of the pixels in `window`."""
         mask = np.full((window.height, window.width), IGNORE, dtype=np.uint8)
         inner = window.clip(self.shape)
         if inner is None:
             return PixelClasses(mask)
         drawn = np.full((inner.height, inner.width), self.outside, dtype=np.uint8)
         left, top = inner.col, inner.row
-        frame = (left, top, left + inner.width, top + inner.height)
-        hits = np.sort(self.tree.query(shapely.box(*frame)))
+        right, bottom = left + inner.width, top + inner.height
+        hits = np.sort(self.tree.query(shapely.box(left, top, right, bottom)))
         if hits.size:
             polygons = self.polygons[hits]
-            many = shapely.get_num_coordinates(polygons) > MANY_CORNERS
-            if many.any():  # a country's outline is not handed over corner by corner
-                polygons[many] = shapely.clip_by_rect(
-                    polygons[many], frame[0] - 1, frame[1] - 1, frame[2] + 1, frame[3] + 1
+            large = shapely.get_num_coordinates(polygons) > MAX_VERTICES
+            if large.any():  # such as the outline of a country
+                polygons[large] = shapely.clip_by_rect(
+                    polygons[large], left - 1, top - 1, right + 1, bottom + 1
                 )
             shapes = [
                 (polygon, int(index))
@@ -100,47 +102,45 @@ class VectorLabels:
         return PixelClasses(mask)
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Nothing is left to check: every polygon's class was looked at when it was opened."""
+        """Nothing to check: classes were checked when the file was opened."""
 
 
-def open_vector_labels(
+def open_polygon_labels(
     path: Path,
     raster: RasterSource,
-    values: ClassMapping,
+    mapping: ClassMapping,
     *,
     class_field: str | None = None,
     outside: int = IGNORE,
-) -> VectorLabels:
-    """Vector labels of the scene `raster`, in any CRS.
+) -> PolygonLabels:
+    """Open vector labels, in any CRS, of the scene `raster`.
 
-    The class of a polygon is in `class_field`; without it in a field called class, label or
-    classname; a file that has none of these, or `class_field=""`, holds polygons of the second
-    of two classes. Raises `GeotuneError` for a file that is unreadable or holds anything but
-    polygons, for a class that is not in the list, and where only one of scene and labels has a
-    CRS.
+    The class of a polygon is in `class_field`, by default a field named class, label or classname.
+    Without such a field, or with `class_field=""`, all polygons have the second of two classes.
+    Raises `GeotuneError` for a file that is unreadable or has other geometries than polygons, for
+    an unknown class, and if only one of scene and labels has a CRS.
     """
     frame = read_frame(path)
     notes: list[str] = []
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
-    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-    if not there.all():
-        notes.append(f"{path}: {int((~there).sum())} features have no geometry; left out")
-    indices = _classes_of(path, frame, class_field, values)[there]
-    shapes = shapes[there]
+    present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    if not present.all():
+        notes.append(f"{path}: ignored {int((~present).sum())} features without geometry")
+    indices = _class_indices(path, frame, class_field, mapping)[present]
+    shapes = shapes[present]
     overlaps: bool | None = None
     if len(shapes):
-        _only_polygons(path, shapes)
+        _check_polygons(path, shapes)
         check_crs(path, frame.crs, raster)
-        here = clip_to_scene(shapes, frame.crs, raster)
-        shapes, indices = _polygons(shapes[here]), indices[here]
+        near = may_intersect(shapes, frame.crs, raster)
+        shapes, indices = _make_valid(shapes[near]), indices[near]
         shapes = to_pixels(path, frame.crs, shapes, raster)
-        scene = shapely.box(0, 0, raster.shape[1], raster.shape[0])
-        inside = shapely.intersects(shapes, scene)
+        inside = shapely.intersects(shapes, shapely.box(0, 0, raster.shape[1], raster.shape[0]))
         overlaps = bool(inside.any())
         shapes, indices = shapes[inside], indices[inside]
-    return VectorLabels(
+    return PolygonLabels(
         path=path,
-        classes=values.classes,
+        classes=mapping.classes,
         shape=raster.shape,
         polygons=shapes,
         indices=indices,
@@ -150,45 +150,52 @@ def open_vector_labels(
     )
 
 
-def _classes_of(
-    path: Path, frame: geopandas.GeoDataFrame, class_field: str | None, values: ClassMapping
+def _class_indices(
+    path: Path, frame: geopandas.GeoDataFrame, class_field: str | None, mapping: ClassMapping
 ) -> NDArray[np.int64]:
     """Class index of every feature."""
-    name = class_column(path, frame, class_field)
-    if name is None:
-        if len(values.classes) > 2 and len(frame):
-            held = ", ".join(attribute_columns(frame)) or "none"
+    column = class_column(path, frame, class_field)
+    if column is None:
+        if len(mapping.classes) > 2 and len(frame):
+            columns = ", ".join(attribute_columns(frame)) or "none"
             raise GeotuneError(
-                f"{path}: does not say which of {', '.join(values.classes)} a polygon is; name "
-                f"the field that does with data.class_field (it has {held})"
+                f"{path}: does not state the class of polygons ({', '.join(mapping.classes)}); set "
+                f"data.class_field to the field with the class (fields: {columns})",
+                code="class-field",
+                key="data.class_field",
+                file=path,
             )
         return np.ones(len(frame), dtype=np.int64)
-    attribute = frame[name].tolist()
-    indices = np.array([values.index_of(value) for value in attribute], dtype=np.int64)
-    unknown = Counter(str(v) for v, i in zip(attribute, indices, strict=True) if i == UNKNOWN)
+    values = frame[column].tolist()
+    indices = np.array([mapping.index_of(value) for value in values], dtype=np.int64)
+    unknown = Counter(str(v) for v, i in zip(values, indices, strict=True) if i == UNKNOWN)
     if unknown:
         listed = join_some([f"{value!r} ({n} features)" for value, n in unknown.most_common()])
         raise GeotuneError(
-            f"{path}: holds class value {listed} in its field {name!r}; expected "
-            f"{values.describe()}; name another field with data.class_field, or say what the "
-            "values mean with data.class_values"
+            f"{path}: has the class values {listed} in its field {column!r}; expected "
+            f"{mapping.describe()}; set data.class_field to another field, or map the values to "
+            "classes with data.class_values",
+            code="class-unknown",
+            key="data.class_values",
+            file=path,
         )
     return indices
 
 
-def _only_polygons(path: Path, shapes: Shapes) -> None:
-    flat = shapely.get_dimensions(shapes) < 2
-    if flat.any():
+def _check_polygons(path: Path, shapes: Shapes) -> None:
+    others = shapes[shapely.get_dimensions(shapes) < 2]
+    if len(others):
         raise GeotuneError(
-            f"{path}: holds {int(flat.sum())} features such as {shapes[flat][0].geom_type}; "
-            "expected polygons"
+            f"{path}: has {len(others)} features such as {others[0].geom_type}; expected polygons",
+            code="geometry-type",
+            file=path,
         )
 
 
-def _polygons(shapes: Shapes) -> Shapes:
-    """The shapes made valid, without the lines and points that this may leave."""
+def _make_valid(shapes: Shapes) -> Shapes:
+    """Valid polygons, without the lines and points that making them valid may leave."""
     valid: Shapes = shapely.make_valid(shapes)
-    for i in np.flatnonzero(~np.isin(shapely.get_type_id(valid), POLYGONS)):
-        parts = shapely.get_parts(valid[i])
-        valid[i] = shapely.unary_union(parts[np.isin(shapely.get_type_id(parts), POLYGONS)])
+    for i in np.flatnonzero(~np.isin(shapely.get_type_id(valid), POLYGON_TYPES)):
+        pieces = shapely.get_parts(valid[i])
+        valid[i] = shapely.unary_union(pieces[np.isin(shapely.get_type_id(pieces), POLYGON_TYPES)])
     return valid

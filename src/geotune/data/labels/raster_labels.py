@@ -1,4 +1,4 @@
-"""Labels in a raster: a class value for each pixel, or its colour."""
+"""Labels in a raster: a class value, or the colour of a class, per pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
-from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, Mask
+from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, IndexMap
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.raster.align import align_to_grid
 from geotune.data.raster.io import Grid, open_dataset, open_warped_nearest, raster_errors
@@ -24,29 +24,29 @@ from geotune.types import IGNORE
 
 @dataclass(frozen=True)
 class RasterLabels:
-    """A raster of class values, on the scene's grid or brought to it by nearest pixel.
+    """A raster of class values, on the scene's grid or resampled to it by nearest neighbour.
 
     Attributes:
         path: the file.
-        values: which value is which class.
-        shape: the scene's (H, W).
-        grid: the scene's grid where the file has another, else None.
-        nodata: the file's value without label, None where it has none or it is a class's.
-        outside: stands for "no label here" when the file is brought to the scene's grid.
+        mapping: which value maps to which class.
+        shape: (H, W) of the scene.
+        grid: the scene's grid if the file has another one; else None.
+        nodata: the file's value without a label; None without any, or if it is a class's value.
+        fill: a value that no class has, for pixels outside the file when it is resampled.
         overlaps: whether the file covers any of the scene.
-        notes: how the file was understood.
-        colours: whether values are colours, 0xRRGGBB.
+        notes: how the file was interpreted.
+        colors: whether values are colours, 0xRRGGBB.
     """
 
     path: Path
-    values: ClassMapping
+    mapping: ClassMapping
     shape: tuple[int, int]
     grid: Grid | None
     nodata: float | None
-    outside: float
+    fill: float
     overlaps: bool
     notes: tuple[str, ...]
-    colours: bool = False
+    colors: bool = False
 
     label_unit: ClassVar[str] = "pixel"
     image_level: ClassVar[bool] = False
@@ -54,136 +54,146 @@ class RasterLabels:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names, in the order of the indices."""
-        return self.values.classes
+        return self.mapping.classes
 
     def read(self, window: Window) -> PixelClasses:
-        """The pixels' classes. Raises `GeotuneError` for a value that is no class."""
+        """Read the classes. Raises `GeotuneError` for a value that maps to no class."""
         mask = np.full((window.height, window.width), IGNORE, dtype=np.uint8)
         inner = window.clip(self.shape)
         if inner is None:
             return PixelClasses(mask)
-        raw = self._raw(inner)
+        raw = self._read_raw(inner)
         indices = self._indices(raw)
         if (indices == UNKNOWN).any():
-            self._refuse(raw[indices == UNKNOWN])
+            raise self._unknown_values(raw[indices == UNKNOWN])
         mask[inner.slices_in(window)] = indices
         return PixelClasses(mask)
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Read `windows` and raise `GeotuneError` with every value that is no class."""
-        found: list[NDArray[Any]] = []
+        """Raise `GeotuneError` with every value in `windows` that maps to no class."""
+        unknown: list[NDArray[Any]] = []
         for window in windows:
             inner = window.clip(self.shape)
             if inner is not None:
-                raw = self._raw(inner)
-                found.append(raw[self._indices(raw) == UNKNOWN])
-        if any(part.size for part in found):
-            self._refuse(np.concatenate(found))
+                raw = self._read_raw(inner)
+                unknown.append(raw[self._indices(raw) == UNKNOWN])
+        if any(values.size for values in unknown):
+            raise self._unknown_values(np.concatenate(unknown))
 
-    def _indices(self, raw: NDArray[Any]) -> Mask:
-        indices = self.values.indices(raw, self.nodata)
+    def _indices(self, raw: NDArray[Any]) -> IndexMap:
+        indices = self.mapping.indices(raw, self.nodata)
         if self.grid is not None:
-            indices[raw == self.outside] = IGNORE
+            indices[raw == self.fill] = IGNORE
         return indices
 
-    def _raw(self, window: Window) -> NDArray[Any]:
-        where = RasterioWindow(window.col, window.row, window.width, window.height)
+    def _read_raw(self, window: Window) -> NDArray[Any]:
+        """Read the file's values `(h, w)`, colours as 0xRRGGBB."""
+        file_window = RasterioWindow(window.col, window.row, window.width, window.height)
         with raster_errors(self.path):
-            if self.colours:
-                red, green, blue = open_dataset(self.path).read(window=where).astype(np.int32)
-                colour: NDArray[Any] = red << 16 | green << 8 | blue
-                return colour
+            if self.colors:
+                channels = open_dataset(self.path).read(window=file_window)
+                red, green, blue = channels.astype(np.int32)
+                color: NDArray[Any] = red << 16 | green << 8 | blue
+                return color
             source = (
                 open_dataset(self.path)
                 if self.grid is None
-                else open_warped_nearest(self.path, self.grid, self.outside)
+                else open_warped_nearest(self.path, self.grid, self.fill)
             )
-            raw: NDArray[Any] = source.read(1, window=where)
+            raw: NDArray[Any] = source.read(1, window=file_window)
         return raw
 
-    def _refuse(self, unknown: NDArray[Any]) -> None:
+    def _unknown_values(self, unknown: NDArray[Any]) -> GeotuneError:
         values, counts = np.unique(unknown, return_counts=True)
         listed = ", ".join(
-            f"{_colour(value) if self.colours else f'{value:g}'} ({count} pixels)"
+            f"{_hex_color(value) if self.colors else f'{value:g}'} ({count} pixels)"
             for value, count in zip(values[:5], counts[:5], strict=True)
         )
         more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
-        raise GeotuneError(
-            f"{self.path}: holds class value {listed}{more}; expected {self._expected()}; "
-            "say what the values mean with data.class_values, or leave them out with "
-            "data.ignore_values"
+        return GeotuneError(
+            f"{self.path}: has the class values {listed}{more}; expected {self._expected()}; "
+            "map the values to classes with data.class_values, or ignore them with "
+            "data.ignore_values",
+            code="class-unknown",
+            key="data.class_values",
+            file=self.path,
         )
 
     def _expected(self) -> str:
         """The classes with their values or colours."""
-        if not self.colours:
-            return self.values.describe()
-        numbers = self.values.numbers.items()
+        if not self.colors:
+            return self.mapping.describe()
+        items = self.mapping.index_by_number.items()
         return ", ".join(
-            f"{name} ({' or '.join(_colour(value) for value, of in numbers if of == i)})"
+            f"{name} ({' or '.join(_hex_color(value) for value, index in items if index == i)})"
             for i, name in enumerate(self.classes)
         )
 
 
 def open_raster_labels(
-    path: Path, raster: RasterSource, values: ClassMapping, *, by_pixel: bool = False
+    path: Path, raster: RasterSource, mapping: ClassMapping, *, by_pixel: bool = False
 ) -> RasterLabels:
-    """Raster labels of the scene `raster`.
+    """Open raster labels of the scene `raster`.
 
-    A file with the scene's grid, or without georeference, is taken pixel by pixel and must have
-    the scene's size; one on another grid is reprojected. Raises `GeotuneError` otherwise.
+    A file on the scene's grid, or without georeference, is read pixel by pixel and must have the
+    scene's size; one on another grid is resampled. Raises `GeotuneError` otherwise.
     """
     handle = open_dataset(path, reopen=True)
-    colours = _in_colours(path, raster, values, handle)
+    colors = _has_colors(path, raster, mapping, handle)
     grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
-    if grid is not None and colours:
+    if grid is not None and colors:
         raise GeotuneError(
-            f"{path}: is a mask in colours on another grid than {raster.path}; bring it to that "
-            "grid (gdalwarp -r near)"
+            f"{path}: is a colour mask on another grid than {raster.path}; resample it to that "
+            "grid (gdalwarp -r near)",
+            code="grid-mismatch",
+            file=path,
         )
-    nodata = None if colours else handle.nodata
-    if nodata is not None and nodata in values.numbers:
-        name = values.classes[values.numbers[int(nodata)]]
-        notes.append(f"{path}: its nodata {nodata:g} is the value of {name} and counts as {name}")
+    nodata = None if colors else handle.nodata
+    if nodata is not None and nodata in mapping.index_by_number:
+        name = mapping.classes[mapping.index_by_number[int(nodata)]]
+        notes.append(f"{path}: its nodata value {nodata:g} maps to {name} and counts as {name}")
         nodata = None
     return RasterLabels(
         path=path,
-        values=values,
+        mapping=mapping,
         shape=raster.shape,
         grid=grid,
         nodata=nodata,
-        outside=_unused(handle.dtypes[0], values),
+        fill=_unused_value(handle.dtypes[0], mapping),
         overlaps=overlaps,
         notes=tuple(notes),
-        colours=colours,
+        colors=colors,
     )
 
 
-def _in_colours(
-    path: Path, raster: RasterSource, values: ClassMapping, handle: DatasetReader
+def _has_colors(
+    path: Path, raster: RasterSource, mapping: ClassMapping, handle: DatasetReader
 ) -> bool:
-    """Whether a mask has colours. Raises `GeotuneError` for other bands than one, or than those."""
+    """Whether a mask has colours. Raises `GeotuneError` unless it has one band or three colours."""
     if handle.count == 1:
         return False
-    if handle.dtypes == ("uint8",) * 3 and max(values.numbers, default=0) > np.iinfo(np.uint8).max:
+    highest = max(mapping.index_by_number, default=0)
+    if handle.dtypes == ("uint8",) * 3 and highest > np.iinfo(np.uint8).max:
         return True
     raise GeotuneError(
         f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}; "
-        "of a mask in colours (red, green, blue of uint8) say which colour is which class with "
-        "data.class_values, as in water: 0x0000FF"
+        "for a colour mask (red, green, blue of uint8) map colours to classes with "
+        "data.class_values, as in water: 0x0000FF",
+        code="class-values",
+        key="data.class_values",
+        file=path,
     )
 
 
-def _unused(dtype: str, values: ClassMapping) -> float:
+def _unused_value(dtype: str, mapping: ClassMapping) -> float:
     """A value of `dtype` that no class has."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return float(np.finfo(kind).min)
     info = np.iinfo(kind)
-    return float(
-        next(v for v in range(int(info.max), int(info.min), -1) if v not in values.numbers)
-    )
+    used = mapping.index_by_number
+    return float(next(v for v in range(int(info.max), int(info.min), -1) if v not in used))
 
 
-def _colour(value: float) -> str:
+def _hex_color(value: float) -> str:
     return f"0x{int(value):06X}"

@@ -1,4 +1,4 @@
-"""Labels in a raster: a number for each pixel."""
+"""Labels in a raster: a number per pixel."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)
-class ValueLabels:
-    """A raster of numbers, on the scene's grid or brought to it bilinearly.
+class RegressionLabels:
+    """A raster of numbers, on the scene's grid or resampled to it bilinearly.
 
-    Nodata and NaN are no label. Numbers are taken as they stand in the file.
+    Nodata and NaN are no label. Scale and offset in the file's metadata are not applied.
 
     Attributes:
         path: the file.
-        classes: what the numbers are.
-        band: which of the file's bands holds them, from 1.
-        shape: the scene's (H, W).
-        grid: the scene's grid where the file has another, else None.
-        nodata: the file's value without label.
+        classes: the name of the quantity.
+        band: 1-based band of the file.
+        shape: (H, W) of the scene.
+        grid: the scene's grid if the file has another one; else None.
+        nodata: the file's value without a label.
         overlaps: whether the file covers any of the scene.
-        notes: how the file was understood.
+        notes: how the file was interpreted.
     """
 
     path: Path
@@ -50,19 +50,21 @@ class ValueLabels:
     image_level: ClassVar[bool] = False
 
     def read(self, window: Window) -> PixelValues:
-        """The pixels' numbers. Raises `GeotuneError` for one that is infinite."""
+        """Read the values. Raises `GeotuneError` for an infinite one."""
         values = np.full((window.height, window.width), np.nan, dtype=np.float32)
         inner = window.clip(self.shape)
         if inner is not None:
-            found = self._numbers(inner)
-            if np.isinf(found).any():
-                row, col = np.argwhere(np.isinf(found))[0]
+            inside = self._read_values(inner)
+            if np.isinf(inside).any():
+                row, col = np.argwhere(np.isinf(inside))[0]
                 raise GeotuneError(
-                    f"{self.path}: holds an infinite value at row {row + inner.row}, column "
-                    f"{col + inner.col} of the scene; where it means no label make it the nodata "
-                    "value or NaN"
+                    f"{self.path}: has an infinite value at row {row + inner.row}, column "
+                    f"{col + inner.col} of the scene; if it means no label, make it the nodata "
+                    "value or NaN",
+                    code="label-value",
+                    file=self.path,
                 )
-            values[inner.slices_in(window)] = found
+            values[inner.slices_in(window)] = inside
         return PixelValues(values)
 
     def check(self, windows: Iterable[Window]) -> None:
@@ -70,39 +72,52 @@ class ValueLabels:
         for window in windows:
             self.read(window)
 
-    def _numbers(self, window: Window) -> NDArray[np.float32]:
-        where = RasterioWindow(window.col, window.row, window.width, window.height)
+    def _read_values(self, window: Window) -> NDArray[np.float32]:
+        file_window = RasterioWindow(window.col, window.row, window.width, window.height)
         with raster_errors(self.path):
             if self.grid is not None:
                 warped = open_warped(self.path, self.grid, self.nodata)
-                brought: NDArray[np.float32] = warped.read(self.band, window=where)
-                return brought
-            raw = open_dataset(self.path).read(self.band, window=where)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-            found: NDArray[np.float32] = raw.astype(np.float32)
+                resampled: NDArray[np.float32] = warped.read(self.band, window=file_window)
+                return resampled
+            raw = open_dataset(self.path).read(self.band, window=file_window)
+        with np.errstate(over="ignore"):  # values out of float32's range are rejected as infinite
+            values: NDArray[np.float32] = raw.astype(np.float32)
         if self.nodata is not None:
-            found[raw == self.nodata] = np.nan
-        return found
+            values[raw == self.nodata] = np.nan
+        return values
 
 
-def open_value_labels(
+def open_regression_labels(
     path: Path, raster: RasterSource, *, quantity: str, band: int = 1, by_pixel: bool = False
-) -> ValueLabels:
-    """Numbers of the scene `raster`, called `quantity`, in one band of a raster.
+) -> RegressionLabels:
+    """Open a raster of numbers, called `quantity`, of the scene `raster`.
 
-    A file with the scene's grid, or without georeference, is taken pixel by pixel and must have
-    the scene's size; one on another grid is brought to it bilinearly. Raises `GeotuneError`
-    otherwise.
+    A file on the scene's grid, or without georeference, is read pixel by pixel and must have the
+    scene's size; one on another grid is resampled bilinearly. Raises `GeotuneError` otherwise.
     """
     if is_vector(path):
-        raise GeotuneError(f"{path}: is a vector file; a number for each pixel comes from a raster")
+        raise GeotuneError(
+            f"{path}: is a vector file; expected a raster with a number per pixel",
+            code="file-unreadable",
+            key="data.labels",
+            file=path,
+        )
     handle = open_dataset(path, reopen=True)
     if band > handle.count:
-        raise GeotuneError(f"{path}: has {handle.count} bands, but data.label_band is {band}")
+        raise GeotuneError(
+            f"{path}: has {handle.count} bands, but data.label_band is {band}",
+            code="band-missing",
+            key="data.label_band",
+            file=path,
+        )
     if handle.dtypes[band - 1].startswith("complex"):
-        raise GeotuneError(f"{path}: has complex values; expected integers or floats")
+        raise GeotuneError(
+            f"{path}: has complex values; expected integers or floats",
+            code="raster-dtype",
+            file=path,
+        )
     grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
-    return ValueLabels(
+    return RegressionLabels(
         path=path,
         classes=(quantity,),
         band=band,

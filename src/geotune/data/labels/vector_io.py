@@ -1,4 +1,4 @@
-"""Vector files of labels: reading them, and bringing their shapes to a scene's pixels."""
+"""Reading vector labels, and transforming their geometries to pixels of a scene."""
 
 from __future__ import annotations
 
@@ -29,31 +29,38 @@ Shapes = NDArray[np.object_]
 
 
 def is_vector(path: Path) -> bool:
-    """Whether a file's name says that it holds vector labels."""
+    """Whether a file has the suffix of a vector format."""
     return path.suffix.lower() in VECTOR_SUFFIXES
 
 
 def read_frame(path: Path) -> geopandas.GeoDataFrame:
-    """The one layer of a file. Raises `GeotuneError` where it is missing or cannot be read."""
+    """Read a file with one layer. Raises `GeotuneError` if it is missing or unreadable."""
     if not path.exists():
-        raise GeotuneError(f"{path}: there is no such label file; mend data.labels")
-    return _read(path, path.stat().st_mtime_ns)
+        raise GeotuneError(
+            f"{path}: label file not found; check data.labels",
+            code="file-missing",
+            key="data.labels",
+            file=path,
+        )
+    return _read_frame(path, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1)  # many scenes may share one file
-def _read(path: Path, changed: int) -> geopandas.GeoDataFrame:
+def _read_frame(path: Path, mtime_ns: int) -> geopandas.GeoDataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return geopandas.read_parquet(path)
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
         if len(layers) > 1:
             raise GeotuneError(
-                f"{path}: has the layers {', '.join(layers)}; expected one: put the labels into a "
-                "file of their own"
+                f"{path}: has the layers {', '.join(layers)}; expected one: save the labels in a "
+                "separate file",
+                code="file-unreadable",
+                file=path,
             )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # columns of kinds that are not used here
-            frame = _frame(path)
+            warnings.simplefilter("ignore")  # columns of types that are not used here
+            frame = _read_pyogrio(path)
     except (
         pyogrio.errors.DataSourceError,
         pyogrio.errors.DataLayerError,
@@ -61,92 +68,106 @@ def _read(path: Path, changed: int) -> geopandas.GeoDataFrame:
         ValueError,
     ) as error:
         raise GeotuneError(
-            f"{path}: cannot be read as vector labels ({error}); write it anew"
+            f"{path}: cannot be read as vector labels ({error}); write it again",
+            code="file-unreadable",
+            file=path,
         ) from error
     if not isinstance(frame, geopandas.GeoDataFrame):
-        raise GeotuneError(f"{path}: has no geometry; expected shapes")
+        raise GeotuneError(
+            f"{path}: has no geometry; expected a geometry per feature",
+            code="geometry-type",
+            file=path,
+        )
     return frame
 
 
-def _frame(path: Path) -> geopandas.GeoDataFrame:
+def _read_pyogrio(path: Path) -> geopandas.GeoDataFrame:
     try:
         return pyogrio.read_dataframe(path)
-    except shapely.errors.GEOSException as error:  # which does not say of which feature
-        shapes = pyogrio.raw.read(path, columns=[])[2]
-        made = shapely.from_wkb(shapes, on_invalid="ignore")
-        lost = shapely.is_missing(made) & np.array([shape is not None for shape in shapes])
-        places = [f"feature {i + 1}" for i in np.flatnonzero(lost).tolist()]
+    except shapely.errors.GEOSException as error:  # does not state which feature is invalid
+        wkb = pyogrio.raw.read(path, columns=[])[2]
+        shapes = shapely.from_wkb(wkb, on_invalid="ignore")
+        invalid = shapely.is_missing(shapes) & np.array([shape is not None for shape in wkb])
+        features = [f"feature {i + 1}" for i in np.flatnonzero(invalid).tolist()]
         raise GeotuneError(
-            f"{path}: {join_some(places, 3)}: has a shape of which nothing can be made ({error}); mend "
-            "it or take it out"
+            f"{path}: {join_some(features, 3)}: has an invalid geometry ({error}); correct or "
+            "remove it",
+            code="row-invalid",
+            file=path,
         ) from error
 
 
 def class_column(path: Path, frame: geopandas.GeoDataFrame, class_field: str | None) -> str | None:
-    """The field with the class: `class_field`, else one of `CLASS_FIELDS`; None without any.
+    """The column with the class: `class_field`, else one of `CLASS_FIELDS`; None without any.
 
-    `class_field=""` says that there is none. Raises `GeotuneError` for a field that is not there.
+    With `class_field=""` there is none. Raises `GeotuneError` if the file lacks `class_field`.
     """
     columns = attribute_columns(frame)
     if class_field:
         if class_field not in columns:
             raise GeotuneError(
                 f"{path}: has no field {class_field!r} (data.class_field); "
-                f"it has {', '.join(columns) or 'none'}"
+                f"it has {', '.join(columns) or 'none'}",
+                code="class-field",
+                key="data.class_field",
+                file=path,
             )
         return class_field
     if class_field is not None:
         return None
     by_lower = {column.lower(): column for column in columns}
-    return next((by_lower[known] for known in CLASS_FIELDS if known in by_lower), None)
+    return next((by_lower[name] for name in CLASS_FIELDS if name in by_lower), None)
 
 
 def attribute_columns(frame: geopandas.GeoDataFrame) -> list[str]:
-    """Names of what a file says of each shape."""
+    """Names of all columns but the geometry."""
     return [str(name) for name in frame.columns if name != frame.geometry.name]
 
 
 def check_crs(path: Path, crs: Any, raster: RasterSource) -> None:
-    """Raise `GeotuneError` where only one of a label file and its scene has a CRS."""
+    """Raise `GeotuneError` if only one of a label file and its scene has a CRS."""
     if (crs is None) != (raster.crs is None):
-        lacks, has, found = (
+        without, other, known = (
             (raster.path, f"its labels {path}", crs)
             if raster.crs is None
             else (path, f"its scene {raster.path}", raster.crs)
         )
         raise GeotuneError(
-            f"{lacks}: has no CRS, but {has} has one ({found}); write into the first which CRS "
-            "its coordinates are in"
+            f"{without}: has no CRS, but {other} has one ({known}); assign the first the CRS of "
+            "its coordinates",
+            code="crs-missing",
+            file=without,
         )
 
 
-def clip_to_scene(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.bool_]:
-    """Which shapes may lie in the scene, so that a country's labels need not all be reprojected."""
+def may_intersect(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.bool_]:
+    """Which shapes may lie in the scene, so that not all labels of a country are reprojected."""
+    every = np.ones(len(shapes), dtype=np.bool_)
     if crs is None or raster.crs is None:
-        return np.ones(len(shapes), dtype=np.bool_)
-    box = array_bounds(*raster.shape, raster.transform)
+        return every
+    bounds = array_bounds(*raster.shape, raster.transform)
     try:
         to_labels = transformer(raster.crs, CRS.from_wkt(crs.to_wkt()))
-        west, south, east, north = to_labels.transform_bounds(*box)
+        west, south, east, north = to_labels.transform_bounds(*bounds)
     except (ProjError, RasterioError, GeotuneError):
-        return np.ones(len(shapes), dtype=np.bool_)
+        return every
     if not np.isfinite([west, south, east, north]).all() or west > east:  # over the 180th meridian
-        return np.ones(len(shapes), dtype=np.bool_)
-    wide, high = 0.05 * (east - west), 0.05 * (north - south)
+        return every
+    margin_x, margin_y = 0.05 * (east - west), 0.05 * (north - south)
     left, bottom, right, top = shapely.bounds(shapes).T
-    found: NDArray[np.bool_] = (
-        (left < east + wide)
-        & (right > west - wide)
-        & (bottom < north + high)
-        & (top > south - high)
+    near: NDArray[np.bool_] = (
+        (left < east + margin_x)
+        & (right > west - margin_x)
+        & (bottom < north + margin_y)
+        & (top > south - margin_y)
     )
-    return found
+    return near
 
 
 def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Shapes:
-    """The shapes in pixels (column, row) of the scene, empty where its CRS cannot express them.
+    """Transform shapes to pixels (column, row) of the scene; empty if its CRS cannot express them.
 
-    Raises `GeotuneError` where there is no way from their CRS to the scene's.
+    Raises `GeotuneError` if there is no transformation from their CRS to the scene's.
     """
     if not len(shapes):
         return shapes
@@ -154,23 +175,31 @@ def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Sha
         target = raster.crs.to_wkt()
         if crs != target:
             series = geopandas.GeoSeries(shapes, crs=crs)
-            # a straight edge is bent by the projection: give long ones corners on the way
+            # projections bend straight edges: add vertices to long ones
             spans = shapely.bounds(shapes)
             longest = float(np.nanmax(spans[:, 2:] - spans[:, :2], initial=0.0))
             if longest > 0:
                 series = series.segmentize(longest / 64)
-            try:
-                shapes = np.asarray(series.to_crs(target).array, dtype=object)
-            except ProjError as error:
-                raise GeotuneError(
-                    f"{path}: cannot be brought from its CRS to that of {raster.path} ({error})"
-                ) from error
-            # what the scene's CRS cannot express is far from the scene
+            shapes = reproject(path, series, raster)
+            # shapes that the scene's CRS cannot express are far from the scene
             shapes[~np.isfinite(shapely.bounds(shapes)).all(axis=1)] = shapely.Polygon()
-    back = ~raster.transform
+    inverse = ~raster.transform
 
     def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(apply_affine(back, points[:, 0], points[:, 1]), axis=1)
+        return np.stack(apply_affine(inverse, points[:, 0], points[:, 1]), axis=1)
 
-    moved: Shapes = shapely.transform(shapes, pixels)
-    return moved
+    transformed: Shapes = shapely.transform(shapes, pixels)
+    return transformed
+
+
+def reproject(path: Path, series: geopandas.GeoSeries, raster: RasterSource) -> Shapes:
+    """Reproject the shapes of a file to the scene's CRS. Raises `GeotuneError` if impossible."""
+    assert raster.crs is not None
+    try:
+        return np.asarray(series.to_crs(raster.crs.to_wkt()).array, dtype=object)
+    except ProjError as error:
+        raise GeotuneError(
+            f"{path}: cannot be reprojected to the CRS of {raster.path} ({error})",
+            code="crs-incompatible",
+            file=path,
+        ) from error

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geotune.data.published.missing import missing_files_error
-from geotune.data.published.published_split import SplitAssignment, published_assignments
+from geotune.data.published.missing import absent
+from geotune.data.published.published_split import Place, division
 from geotune.data.raster.io import disk_path, hdf5_layers
-from geotune.data.scenes.patterns import fields_of, find
+from geotune.data.scenes.patterns import match_files, parse_fields
 from geotune.datasets.base import DatasetInfo, FolderSplit
 from geotune.errors import GeotuneError
 
@@ -22,7 +22,7 @@ Fields = dict[str, str]
 
 
 @dataclass(frozen=True)
-class PublishedImage:
+class Sample:
     """An image of a named data set.
 
     Attributes:
@@ -36,18 +36,18 @@ class PublishedImage:
     name: str
     files: Files
     fields: Mapping[str, str]
-    split: str | None
+    part: str | None
     region: str
 
 
-def find_images(
+def find_samples(
     about: DatasetInfo,
     root: Path,
     *,
     bands: Sequence[str],
     published: bool = True,
     split: str | None = None,
-) -> list[PublishedImage]:
+) -> list[Sample]:
     """Images under `root`, sorted by name.
 
     Args:
@@ -60,17 +60,17 @@ def find_images(
     Raises `GeotuneError` that says what is missing, where to get it and how it has to lie.
     """
     if not root.is_dir():
-        raise missing_files_error(about, root, "there is no such folder")
-    said = published_assignments(about, root, split) if published else _labelled(about)
+        raise absent(about, root, "there is no such folder")
+    said = division(about, root, split) if published else _labelled(about)
     named = said if isinstance(said, dict) else {}
     found = _by_name(about, root, bands, named) if _direct(about, named) else {}
     if not found:
         found = _every(about, root, bands)
     if not found:
-        raise missing_files_error(about, root, f"holds no image of {about.name}")
+        raise absent(about, root, f"holds no image of {about.name}")
     missing = [name for name in named if name not in found]
     if missing:
-        raise missing_files_error(
+        raise absent(
             about,
             root,
             f"{len(missing)} of {len(named)} images of the split are missing, such as "
@@ -82,41 +82,35 @@ def find_images(
         if place is None and (published or isinstance(said, FolderSplit)):
             continue
         region = (place.region if place else "") or about.region.format(**fields) or name
-        part = place.split if published and place else None
-        samples.append(PublishedImage(name, files, fields, part, region))
+        part = place.part if published and place else None
+        samples.append(Sample(name, files, fields, part, region))
     if not samples:
-        raise missing_files_error(
-            about, root, f"holds no image of the split's parts of {about.name}"
-        )
+        raise absent(about, root, f"holds no image of the split's parts of {about.name}")
     return samples
 
 
-def label_file(
-    about: DatasetInfo, root: Path, sample: PublishedImage, *, oriented: bool = False
-) -> Path:
+def label_of(about: DatasetInfo, root: Path, sample: Sample, *, oriented: bool = False) -> Path:
     """The label file of an image. Raises `GeotuneError` where there is none."""
     patterns = (oriented and about.oriented_labels) or about.labels
     files = [root / p.format(**sample.fields) for p in patterns if _names(p) <= set(sample.fields)]
     for file in files:
         if disk_path(file).is_file():
             return file
-    raise missing_files_error(
-        about, root, f"{sample.name} has no label file {files[0].relative_to(root)}"
-    )
+    raise absent(about, root, f"{sample.name} has no label file {files[0].relative_to(root)}")
 
 
-def _labelled(about: DatasetInfo) -> dict[str, SplitAssignment] | FolderSplit:
+def _labelled(about: DatasetInfo) -> dict[str, Place] | FolderSplit:
     """The folders of the parts, where there are others, whose labels the authors keep."""
-    return next((d for d in about.splits.values() if isinstance(d, FolderSplit)), {})
+    return next((d for d in about.divisions.values() if isinstance(d, FolderSplit)), {})
 
 
 def _place(
-    said: dict[str, SplitAssignment] | FolderSplit, name: str, fields: Mapping[str, str]
-) -> SplitAssignment | None:
+    said: dict[str, Place] | FolderSplit, name: str, fields: Mapping[str, str]
+) -> Place | None:
     if isinstance(said, dict):
         return said.get(name)
-    part = said.splits.get(fields[said.field])
-    return None if part is None else SplitAssignment(part)
+    part = said.parts.get(fields[said.field])
+    return None if part is None else Place(part)
 
 
 def _names(pattern: str) -> set[str]:
@@ -137,7 +131,7 @@ def _by_name(about: DatasetInfo, root: Path, bands: Sequence[str], names: Iterab
     found: Images = {}
     known = sorted(_names(about.image_name))
     for name in names:
-        fields = fields_of(about.image_name, name, known)
+        fields = parse_fields(about.image_name, name, known)
         if fields is None:
             continue
         for pattern in about.images:
@@ -165,13 +159,13 @@ def _every(about: DatasetInfo, root: Path, bands: Sequence[str]) -> Images:
     for pattern in about.images:
         here: Images = {}
         fields = sorted(_names(pattern))
-        for match in find(f"{glob.escape(str(root))}/{pattern}", bands, fields):
-            own = {key: value for key, value in match.names.items() if key != "band"}
+        for match in match_files(f"{glob.escape(str(root))}/{pattern}", bands, fields):
+            own = {key: value for key, value in match.fields.items() if key != "band"}
             name = about.image_name.format(**own)
-            if "band" in match.names:
+            if "band" in match.fields:
                 files, _ = here.setdefault(name, ({}, own))
                 assert isinstance(files, dict)
-                files[match.names["band"]] = match.path
+                files[match.fields["band"]] = match.path
                 continue
             if name in here:
                 raise GeotuneError(f"{match.path}: a second image is called {name}; remove one")

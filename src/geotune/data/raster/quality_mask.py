@@ -10,32 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
+from geotune.config.data_options import QualityOptions
 from geotune.data.raster.io import Grid, open_dataset, open_warped_nearest, raster_errors
 from geotune.data.raster.windows import Window
-
-
-@dataclass(frozen=True)
-class QARule:
-    """Which values of a quality mask flag a pixel.
-
-    Attributes:
-        values: such as 3, 8, 9 and 10 of Sentinel-2's scene classification.
-        bits: counted from 0, such as 3 (cloud) and 4 (shadow) of Landsat's QA_PIXEL.
-        band: 1-based band of the mask's file.
-        mask_image: set flagged pixels of the image to NaN; otherwise only their labels are ignored.
-    """
-
-    values: tuple[int, ...] = ()
-    bits: tuple[int, ...] = ()
-    band: int = 1
-    mask_image: bool = False
-
-    def flags(self, raw: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of the integers `raw` flag their pixel."""
-        flagged: NDArray[np.bool_] = np.isin(raw, self.values)
-        if self.bits:
-            flagged |= (raw.astype(np.int64) & sum(1 << bit for bit in self.bits)) != 0
-        return flagged
 
 
 @dataclass(frozen=True)
@@ -44,13 +21,13 @@ class QualityMask:
 
     Attributes:
         path: the file.
-        rule: which of its values flag a pixel.
+        options: which of its values flag a pixel.
         shape: (H, W) of the image's grid.
         grid: the image's grid if the file has another one and is resampled; else None.
     """
 
     path: Path
-    rule: QARule
+    options: QualityOptions
     shape: tuple[int, int]
     grid: Grid | None
 
@@ -67,14 +44,22 @@ class QualityMask:
                 else open_warped_nearest(self.path, self.grid, self._unflagged)
             )
             raw = handle.read(
-                self.rule.band,
+                self.options.band,
                 window=RasterioWindow(inner.col, inner.row, inner.width, inner.height),
             )
-        masked[inner.slices_in(window)] = self.rule.flags(raw)
+        masked[inner.slices_in(window)] = _flags(raw, self.options)
         return masked
 
     @property
     def _unflagged(self) -> int:
         """A value that flags nothing, to fill pixels outside the mask."""
         values = np.arange(128, dtype=np.uint8)
-        return int(values[~self.rule.flags(values)][0])
+        return int(values[~_flags(values, self.options)][0])
+
+
+def _flags(raw: NDArray[Any], options: QualityOptions) -> NDArray[np.bool_]:
+    """Which of the integers `raw` flag their pixel."""
+    flagged: NDArray[np.bool_] = np.isin(raw, options.values)
+    if options.bits:
+        flagged |= (raw.astype(np.int64) & sum(1 << bit for bit in options.bits)) != 0
+    return flagged

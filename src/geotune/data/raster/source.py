@@ -143,7 +143,7 @@ class RasterSource:
         return self.crs is not None and self.transform != Affine.identity()
 
     def select(self, bands: Sequence[str]) -> RasterSource:
-        """The same image with only `bands`, in their order. Raises `GeotuneError` if it lacks one."""
+        """The image with only `bands`, in their order. Raises `GeotuneError` if it lacks one."""
         missing = [band for band in bands if band not in self.bands]
         if missing and not self.named:
             raise GeotuneError(
@@ -198,7 +198,7 @@ class RasterSource:
             rows, cols = inner.slices_in(window)
             source._read_files(self.to_grid(inner), image[:, rows, cols], invalid[:, rows, cols])
         masked = None if self.quality is None else self.quality.masked(self.to_grid(window))
-        if masked is not None and self.quality is not None and self.quality.rule.mask_image:
+        if masked is not None and self.quality is not None and self.quality.options.mask_image:
             image[:, masked] = np.nan
             invalid[:, masked] = False
         if source.dates:

@@ -1,4 +1,4 @@
-"""Finding chips: a folder of images and a folder of masks, matched by stem."""
+"""Opening chips: a folder of images and a folder of masks, matched by stem."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def open_chips(
     resolution: float | None = None,
     faults: ErrorCollector | None = None,
 ) -> list[Scene]:
-    """Chips of the folders `images` and `masks`, sorted by name; each is a small scene.
+    """Open the chips of two folders, sorted by name; each is a small scene.
 
     A chip's name is its image's stem without `image_suffix`; its mask has the same stem with
-    `mask_suffix`, and `read` opens it. Raises `GeotuneError` for an image without mask, a mask
-    without image, and a pair of different size; `faults` may keep what is wrong with single files.
+    `mask_suffix` and is opened by `read`. Raises `GeotuneError` for an image without a mask, a mask
+    without an image, and a pair of different size; `faults` may collect errors about single files.
     """
     faults = faults or ErrorCollector()
     same = images.resolve() == masks.resolve()
-    found = _by_name(images, image_suffix, other=mask_suffix if same else "")
-    drawn = _by_name(masks, mask_suffix, other=image_suffix if same else "")
-    _pair(images, masks, found, drawn, faults)
+    image_files = _by_name(images, image_suffix, other=mask_suffix if same else "")
+    mask_files = _by_name(masks, mask_suffix, other=image_suffix if same else "")
+    _check_pairs(images, masks, image_files, mask_files, faults)
     chips = []
-    for name, image in found.items():
-        if name in drawn:
+    for name, image in image_files.items():
+        if name in mask_files:
             with faults.catch(name, image):
                 raster = open_raster(
                     image,
@@ -50,16 +50,21 @@ def open_chips(
                     nodata=nodata,
                     resolution=resolution,
                 )
-                labels = read(drawn[name], raster, by_pixel=resolution is None)
+                labels = read(mask_files[name], raster, by_pixel=resolution is None)
                 chips.append(Scene(name, raster, labels, group=name))
     return drop_inconsistent_bands(chips, faults)
 
 
 def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
-    """Rasters of a folder by stem without `suffix`, without those whose stem ends in `other`."""
+    """Rasters of a folder by stem without `suffix`, excluding stems that end in `other`."""
     if not folder.is_dir():
-        raise GeotuneError(f"{folder}: there is no such folder; mend data.images or data.masks")
-    found: dict[str, Path] = {}
+        raise GeotuneError(
+            f"{folder}: folder not found; check data.images and data.masks",
+            code="file-missing",
+            key="data.images",
+            file=folder,
+        )
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         stem = path.stem
         if path.suffix.lower() not in RASTER_SUFFIXES or not stem.endswith(suffix):
@@ -67,41 +72,49 @@ def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
         if other and stem.endswith(other) and not (suffix and len(suffix) > len(other)):
             continue
         name = stem.removesuffix(suffix)
-        if name in found:
-            raise GeotuneError(f"{found[name]} and {path}: two chips are called {name}; rename one")
-        found[name] = path
-    if not found:
+        if name in files:
+            raise GeotuneError(
+                f"{files[name]} and {path}: two chips are named {name}; rename one",
+                code="scene-duplicate",
+                file=path,
+            )
+        files[name] = path
+    if not files:
         ending = f" whose stem ends in {suffix!r}" if suffix else ""
         raise GeotuneError(
-            f"{folder}: holds no raster{ending} ({', '.join(RASTER_SUFFIXES)}); mend the path"
+            f"{folder}: contains no raster{ending} ({', '.join(RASTER_SUFFIXES)}); check the path",
+            code="scenes-missing",
+            key="data.images",
+            file=folder,
         )
-    return found
+    return files
 
 
-def _pair(
+def _check_pairs(
     images: Path,
     masks: Path,
-    found: Mapping[str, Path],
-    drawn: Mapping[str, Path],
+    image_files: Mapping[str, Path],
+    mask_files: Mapping[str, Path],
     faults: ErrorCollector,
 ) -> None:
-    """Raise `GeotuneError` for what has no counterpart; `faults` may keep it, name by name."""
-    by_stem = "; the two are matched by stem, without data.image_suffix and data.mask_suffix"
-    if faults.keep and set(found) & set(drawn):
-        for name in sorted(set(found) ^ set(drawn)):
-            lone = found.get(name) or drawn[name]
-            what, folder = ("mask", masks) if name in found else ("image", images)
-            with faults.catch(name, lone):
-                raise GeotuneError(f"{lone}: has no {what} in {folder}{by_stem}")
-        return
-    said = []
-    for what, lacks, names, folder in (
-        ("image", "mask", sorted(set(found) - set(drawn)), masks),
-        ("mask", "image", sorted(set(drawn) - set(found)), images),
-    ):
-        if names:
-            said.append(
-                f"{folder}: {pluralize(len(names), what)} without {lacks} there: {join_some(names, 10)}"
-            )
-    if said:
-        raise GeotuneError("; ".join(said) + by_stem)
+    """Raise `GeotuneError` for files without a counterpart; `faults` may collect one per name."""
+    rule = "; they are matched by stem, without data.image_suffix and data.mask_suffix"
+    unmatched = sorted(set(image_files) ^ set(mask_files))
+    if faults.keep and set(image_files) & set(mask_files):
+        for name in unmatched:
+            file = image_files.get(name) or mask_files[name]
+            missing, folder = ("mask", masks) if name in image_files else ("image", images)
+            with faults.catch(name, file):
+                raise GeotuneError(
+                    f"{file}: has no {missing} in {folder}{rule}", code="labels-missing", file=file
+                )
+    elif unmatched:
+        problems = []
+        for kind, missing, names, folder in (
+            ("image", "mask", [name for name in unmatched if name in image_files], masks),
+            ("mask", "image", [name for name in unmatched if name in mask_files], images),
+        ):
+            if names:
+                count = pluralize(len(names), kind)
+                problems.append(f"{folder}: no {missing} for {count}: {join_some(names, 10)}")
+        raise GeotuneError("; ".join(problems) + rule, code="labels-missing", key="data.masks")

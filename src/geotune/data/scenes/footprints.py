@@ -1,8 +1,8 @@
-"""Where scenes lie on Earth, how far apart they are, and where they overlap.
+"""Footprints of scenes on Earth: distances and overlaps.
 
-Candidates are found by their centres in space, in metres from the Earth's centre, which has no seam
-at 180 degrees and no poles. Each pair is then measured in an azimuthal equidistant projection about
-the first of the two, and the distance of the nearest points is the geodesic's on WGS 84.
+Candidate pairs are found by their centres in geocentric coordinates, in metres, which have no seam
+at 180 degrees and no poles. Each pair is measured in an azimuthal equidistant projection around
+the first of the two; the distance of the nearest points is the geodesic on WGS 84.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
 
 SIDE_POINTS = 8
-"""Into so many pieces an edge is cut before it is projected."""
+"""Number of points per edge that are projected."""
 
 GEOD = Geod(ellps="WGS84")
 
@@ -36,11 +36,11 @@ class Footprint:
 
     Attributes:
         scene: its name.
-        path: its file.
+        path: its first file.
         outline: longitude and latitude of points along its edge, `(n, 2)`.
-        centre: of these points in space, `(3,)` in metres.
-        radius_m: distance from there to the furthest point of the edge.
-        pixel_m: the side of a pixel.
+        centre: their mean in geocentric coordinates, `(3,)` in metres.
+        radius_m: distance from the centre to the furthest point.
+        gsd_m: side of a pixel.
     """
 
     scene: str
@@ -48,11 +48,11 @@ class Footprint:
     outline: NDArray[np.float64]
     centre: NDArray[np.float64]
     radius_m: float
-    pixel_m: float
+    gsd_m: float
 
 
 class Overlap(NamedTuple):
-    """Two scenes of which one covers some of the other."""
+    """Two scenes that overlap."""
 
     one: Footprint
     other: Footprint
@@ -61,12 +61,12 @@ class Overlap(NamedTuple):
 
 @dataclass(frozen=True)
 class Distance:
-    """How far apart two groups of scenes are.
+    """The distance between two groups of scenes.
 
     Attributes:
-        distance_m: between the nearest two, 0 where they touch.
+        distance_m: between the nearest two; 0 if they touch.
         one, other: the nearest two.
-        overlaps: pairs that overlap by more than a pixel's width, largest first.
+        overlaps: pairs that overlap by more than the width of a pixel, largest first.
     """
 
     distance_m: float
@@ -76,10 +76,10 @@ class Distance:
 
 
 def footprint(scene: Scene) -> Footprint | None:
-    """The outline of a scene; None where its files do not say where it lies."""
+    """The footprint of a scene; None without georeference."""
     raster = scene.raster
-    pixel = raster.gsd_m
-    if not raster.georeferenced or raster.crs is None or pixel is None:
+    gsd_m = raster.gsd_m
+    if not raster.georeferenced or raster.crs is None or gsd_m is None:
         return None
     row, col, height, width = raster.to_grid(Window(0, 0, *raster.shape))
     along = np.linspace(0, 1, SIDE_POINTS, endpoint=False)
@@ -88,19 +88,19 @@ def footprint(scene: Scene) -> Footprint | None:
     xs, ys = apply_affine(raster.transform, col + across * width, row + down * height)
     try:
         longitudes, latitudes = transformer(raster.crs, WGS84).transform(xs, ys)
-    except GeotuneError:  # such as a CRS of a drawing
+    except GeotuneError:  # such as an engineering CRS
         return None
     if not (np.isfinite(longitudes).all() and np.isfinite(latitudes).all()):
         return None
-    places = _in_space(longitudes, latitudes)
-    centre = places.mean(axis=0)
-    radius = float(np.linalg.norm(places - centre, axis=1).max())
+    points = _geocentric(longitudes, latitudes)
+    centre = points.mean(axis=0)
+    radius = float(np.linalg.norm(points - centre, axis=1).max())
     outline = np.stack([longitudes, latitudes], axis=1)
-    return Footprint(scene.name, raster.path, outline, centre, radius, pixel)
+    return Footprint(scene.name, raster.path, outline, centre, radius, gsd_m)
 
 
-def gap(ones: Sequence[Footprint], others: Sequence[Footprint]) -> Distance | None:
-    """How far apart two groups of scenes are; None where one of them is empty."""
+def group_distance(ones: Sequence[Footprint], others: Sequence[Footprint]) -> Distance | None:
+    """The distance between two groups of scenes; None if one of them is empty."""
     if not ones or not others:
         return None
     nearest: tuple[float, Footprint, Footprint] | None = None
@@ -111,40 +111,40 @@ def gap(ones: Sequence[Footprint], others: Sequence[Footprint]) -> Distance | No
         distances = shapely.distance(shape, shapes)
         for i in np.flatnonzero(distances == 0).tolist():
             shared = shapely.intersection(shape, shapes[i])
-            width = min(one.pixel_m, close[i].pixel_m)
-            if not shapely.buffer(shared, -width / 2).is_empty:
+            gsd_m = min(one.gsd_m, close[i].gsd_m)
+            if not shapely.buffer(shared, -gsd_m / 2).is_empty:
                 overlaps.append(Overlap(one, close[i], float(shared.area)))
         i = int(np.argmin(distances))
         distance = plane.geodesic(shapely.shortest_line(shape, shapes[i]))
         if nearest is None or distance < nearest[0]:
             nearest = distance, one, close[i]
     assert nearest is not None  # the two nearest centres are candidates
-    return Distance(*nearest, tuple(sorted(overlaps, key=lambda found: -found.area_m2)))
+    return Distance(*nearest, tuple(sorted(overlaps, key=lambda overlap: -overlap.area_m2)))
 
 
 def within_distance(
     ones: Sequence[Footprint], others: Sequence[Footprint], metres: float
 ) -> set[str]:
-    """The names of those of `ones` that are nearer than `metres` to one of `others`."""
-    found: set[str] = set()
+    """The names of `ones` that are nearer than `metres` to any of `others`."""
+    names: set[str] = set()
     if not ones or not others:
-        return found
+        return names
     for one, close in _candidates(ones, others, within=metres):
         plane = _Plane(one)
         shapes = np.array([plane.shape(other) for other in close])
         if shapely.distance(plane.shape(one), shapes).min() < metres:
-            found.add(one.scene)
-    return found
+            names.add(one.scene)
+    return names
 
 
 def _candidates(
     ones: Sequence[Footprint], others: Sequence[Footprint], within: float | None = None
 ) -> Iterator[tuple[Footprint, list[Footprint]]]:
-    """Of each of `ones` those `others` that may be the nearest of all, or lie `within` metres."""
+    """Yield each of `ones` with the `others` that may be nearest, or lie `within` metres."""
     tree = cKDTree([other.centre for other in others])
     centres = np.array([one.centre for one in ones])
     if within is None:
-        within = float(tree.query(centres)[0].min())  # no two can be further than their centres
+        within = float(tree.query(centres)[0].min())  # the nearest two are not further apart
     reach = max(other.radius_m for other in others)
     for one in ones:
         near = tree.query_ball_point(one.centre, within + one.radius_m + reach)
@@ -159,27 +159,28 @@ def _candidates(
 
 
 class _Plane:
-    """An azimuthal equidistant projection about a scene."""
+    """An azimuthal equidistant projection around a scene."""
 
     def __init__(self, about: Footprint) -> None:
         longitude, latitude = about.outline[0]
         self._proj = Proj(proj="aeqd", lon_0=longitude, lat_0=latitude, ellps="WGS84")
 
-    def shape(self, found: Footprint) -> shapely.Polygon:
-        """An outline in metres."""
-        return shapely.make_valid(shapely.Polygon(np.stack(self._proj(*found.outline.T), axis=1)))
+    def shape(self, footprint: Footprint) -> shapely.Polygon:
+        """The outline in metres."""
+        points = np.stack(self._proj(*footprint.outline.T), axis=1)
+        return shapely.make_valid(shapely.Polygon(points))
 
     def geodesic(self, line: shapely.LineString) -> float:
-        """The length on Earth between a line's ends in metres."""
+        """The geodesic distance between the ends of a line, in metres."""
         (start, end) = shapely.get_coordinates(line)
         here, there = (self._proj(x, y, inverse=True) for x, y in (start, end))
         return float(GEOD.inv(*here, *there)[2])
 
 
-def _in_space(
+def _geocentric(
     longitudes: NDArray[np.float64], latitudes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Points on WGS 84 in metres from the Earth's centre, `(n, 3)`."""
+    """Geocentric coordinates `(n, 3)` in metres of points on WGS 84."""
     lam, phi = np.radians(longitudes), np.radians(latitudes)
     across = GEOD.a / np.sqrt(1 - GEOD.es * np.sin(phi) ** 2)
     return np.stack(

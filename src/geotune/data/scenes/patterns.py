@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,95 +12,106 @@ from geotune.errors import GeotuneError
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
 
-NAMES = ("band", "date", "scene")
-"""What a user may write in braces."""
+FIELDS = ("band", "date", "scene")
+"""Fields that a pattern of images may contain in braces."""
 
 DATE = r"\d{4}-\d\d-\d\d(?:T[\d:]+Z?)?|\d{8}(?:T\d+Z?)?|\d{7}"
 
 
 class Match(NamedTuple):
-    """A file that a pattern found, what stood for its names, and the path without band and date."""
+    """A file that matches a pattern.
+
+    Attributes:
+        path: the file.
+        fields: the text of each field of the pattern.
+        scene_path: the path without the text of `{band}` and `{date}`; equal for the files of a
+            scene.
+    """
 
     path: Path
-    names: dict[str, str]
-    shared: str
+    fields: dict[str, str]
+    scene_path: str
 
 
-def find(pattern: str, bands: Sequence[str] = (), fields: Sequence[str] = NAMES) -> list[Match]:
-    """Files that match `pattern`, sorted by path.
+def match_files(
+    pattern: str, bands: Sequence[str] = (), fields: Sequence[str] = FIELDS
+) -> list[Match]:
+    """Find the files that match `pattern`, sorted by path.
 
-    `{band}` stands for one of `bands`, or for anything without a `/` where none are given, as
-    the other `fields` do, but `{date}`, which stands for a date such as 20181013, 2018-10-13 or
-    2018286. Raises `GeotuneError` for another name in braces.
+    `{band}` matches one of `bands`; `{date}` a date such as 20181013, 2018-10-13 or 2018286. Other
+    fields, and `{band}` without `bands`, match any text without `/`. Raises `GeotuneError` for an
+    unknown field.
     """
     regex, shell, names = _compile(pattern, bands, fields)
     if not names and Path(pattern).is_file():
         return [Match(Path(pattern), {}, pattern)]
-    found = []
+    matches = []
     for text in sorted(glob.glob(shell, recursive=True)):
         match = regex.fullmatch(text)
-        # a link to nowhere, or a folder called x.tif, is told where it is opened
+        # a broken link, or a folder named x.tif, is reported when it is opened
         if match and (Path(text).suffix or not Path(text).is_dir()):
-            found.append(Match(Path(text), _named(match), _blank(match, text)))
-    return found
+            matches.append(Match(Path(text), _fields(match), _scene_path(match, text)))
+    return matches
 
 
-def format_pattern(pattern: str, names: Mapping[str, str]) -> list[Path]:
-    """Files of `pattern` with `names` put for what stands in braces.
+def format_pattern(pattern: str, fields: Mapping[str, str]) -> list[Path]:
+    """Find the files that match `pattern` with its fields replaced by `fields`.
 
-    The path itself where it has no `*`, even if it does not exist.
+    A path without `*` is returned whether or not it exists.
     """
-    unknown = [name for name in re.findall(r"\{(\w*)\}", pattern) if name not in names]
+    unknown = [name for name in re.findall(r"\{(\w*)\}", pattern) if name not in fields]
     if unknown:
-        raise GeotuneError(
-            f"{pattern}: has {{{unknown[0]}}}; expected "
-            + " or ".join(f"{{{name}}}" for name in names)
-        )
-    text = re.sub(r"\{(\w+)\}", lambda match: names[match[1]], pattern)
+        raise _unknown_field(pattern, unknown[0], fields)
+    text = re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)
     if Path(text).is_file() or not glob.has_magic(text):
         return [Path(text)]
-    escaped = re.sub(r"\{(\w+)\}", lambda match: glob.escape(names[match[1]]), pattern)
-    return [Path(found) for found in sorted(glob.glob(escaped, recursive=True))]
+    escaped = re.sub(r"\{(\w+)\}", lambda match: glob.escape(fields[match[1]]), pattern)
+    return [Path(path) for path in sorted(glob.glob(escaped, recursive=True))]
 
 
-def fields_of(pattern: str, text: str, fields: Sequence[str]) -> dict[str, str] | None:
-    """What stands for each name in `text`; None where it does not match `pattern`."""
+def parse_fields(pattern: str, text: str, fields: Sequence[str]) -> dict[str, str] | None:
+    """The text of each field of `pattern` in `text`; None if it does not match."""
     match = _compile(pattern, (), fields)[0].fullmatch(text)
-    return None if match is None else _named(match)
+    return None if match is None else _fields(match)
 
 
 def _compile(
     pattern: str, bands: Sequence[str], fields: Sequence[str]
 ) -> tuple[re.Pattern[str], str, set[str]]:
-    """A regular expression with the names as groups, the shell's pattern, and the names."""
-    parts: list[str] = []
+    """A regular expression with a group per field, a shell pattern, and the fields."""
+    pieces: list[str] = []
     names: set[str] = set()
     end = 0
     for token in _TOKEN.finditer(pattern):
-        parts.append(re.escape(pattern[end : token.start()]))
+        pieces.append(re.escape(pattern[end : token.start()]))
         end = token.end()
         name = token[1]
         if name is None:
-            parts.append(_shell(token[0]))
+            pieces.append(_shell_to_regex(token[0]))
         elif name not in fields:
-            raise GeotuneError(
-                f"{pattern}: has {{{name}}}; expected {{band}}, {{date}} or {{scene}} "
-                "(or * for any text)"
-            )
+            raise _unknown_field(pattern, name, fields)
         elif name in names:
-            parts.append(f"(?P<_{name}_{token.start()}>(?P={name}))")
+            pieces.append(f"(?P<_{name}_{token.start()}>(?P={name}))")
         else:
             names.add(name)
             choice = DATE if name == "date" else "[^/]+"
             if name == "band" and bands:
                 longest_first = sorted(bands, key=len, reverse=True)
                 choice = "|".join(re.escape(band) for band in longest_first)
-            parts.append(f"(?P<{name}>{choice})")
-    parts.append(re.escape(pattern[end:]))
-    return re.compile("".join(parts)), re.sub(r"\{\w+\}", "*", pattern), names
+            pieces.append(f"(?P<{name}>{choice})")
+    pieces.append(re.escape(pattern[end:]))
+    return re.compile("".join(pieces)), re.sub(r"\{\w+\}", "*", pattern), names
 
 
-def _shell(token: str) -> str:
+def _unknown_field(pattern: str, name: str, fields: Iterable[str]) -> GeotuneError:
+    expected = " or ".join(f"{{{field}}}" for field in fields)
+    return GeotuneError(
+        f"{pattern}: unknown field {{{name}}}; expected {expected} (or * for any text)",
+        code="pattern-invalid",
+    )
+
+
+def _shell_to_regex(token: str) -> str:
     if token == "**/":
         return "(?:.*/)?"
     if token == "**":
@@ -112,18 +123,16 @@ def _shell(token: str) -> str:
     return "[^" + token[2:] if token.startswith("[!") else token
 
 
-def _named(match: re.Match[str]) -> dict[str, str]:
+def _fields(match: re.Match[str]) -> dict[str, str]:
     return {name: match[name] for name in match.re.groupindex if not name.startswith("_")}
 
 
-def _blank(match: re.Match[str], text: str) -> str:
-    """The path with nothing where its band and date stood."""
-    for start, end in sorted(_spans(match), reverse=True):
+def _scene_path(match: re.Match[str], text: str) -> str:
+    spans = [
+        match.span(name)
+        for name in match.re.groupindex
+        if name.lstrip("_").partition("_")[0] in ("band", "date")
+    ]
+    for start, end in sorted(spans, reverse=True):
         text = text[:start] + text[end:]
     return text
-
-
-def _spans(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    for name in match.re.groupindex:
-        if name.lstrip("_").partition("_")[0] in ("band", "date"):
-            yield match.span(name)

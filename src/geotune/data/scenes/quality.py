@@ -7,29 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
+from geotune.config.data_options import QualityOptions
 from geotune.data.raster.align import align_to_grid
 from geotune.data.raster.io import open_dataset
-from geotune.data.raster.quality_mask import QARule, QualityMask
+from geotune.data.raster.quality_mask import QualityMask
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.open_scenes import label_file
 from geotune.errors import GeotuneError
 
 
 def with_quality(
-    sources: dict[str, RasterSource], pattern: str, rule: QARule
+    sources: dict[str, RasterSource], options: QualityOptions
 ) -> dict[str, RasterSource]:
-    """Add to each image the mask that `pattern` names, with `{stem}` for the scene's name.
+    """Add to each image its mask; the pattern has `{stem}` for the scene's name.
 
     Raises `GeotuneError` for a mask that is missing, not of integers, or that does not fit its
     image.
     """
     return {
-        name: replace(source, quality=open_quality(label_file(pattern, name), source, rule))
+        name: replace(
+            source, quality=open_quality(label_file(options.pattern, name), source, options)
+        )
         for name, source in sources.items()
     }
 
 
-def open_quality(path: Path, raster: RasterSource, rule: QARule) -> QualityMask:
+def open_quality(path: Path, raster: RasterSource, options: QualityOptions) -> QualityMask:
     """Open the mask of the image `raster`; see `with_quality`."""
     if not path.is_file():
         raise GeotuneError(
@@ -39,14 +42,14 @@ def open_quality(path: Path, raster: RasterSource, rule: QARule) -> QualityMask:
             file=path,
         )
     handle = open_dataset(path, reopen=True)
-    if rule.band > handle.count:
+    if options.band > handle.count:
         raise GeotuneError(
-            f"{path}: has {handle.count} bands, but data.quality.band is {rule.band}",
+            f"{path}: has {handle.count} bands, but data.quality.band is {options.band}",
             code="band-missing",
             key="data.quality.band",
             file=path,
         )
-    dtype = np.dtype(handle.dtypes[rule.band - 1])
+    dtype = np.dtype(handle.dtypes[options.band - 1])
     if dtype.kind not in "ui":
         raise GeotuneError(
             f"{path}: has {dtype} values; expected integers, to compare with data.quality",
@@ -54,7 +57,7 @@ def open_quality(path: Path, raster: RasterSource, rule: QARule) -> QualityMask:
             key="data.quality",
             file=path,
         )
-    highest = max(rule.bits, default=0)
+    highest = max(options.bits, default=0)
     if highest >= 8 * dtype.itemsize - (dtype.kind == "i"):
         raise GeotuneError(
             f"{path}: has {dtype} values without a bit {highest}; check data.quality.bits",
@@ -63,4 +66,4 @@ def open_quality(path: Path, raster: RasterSource, rule: QARule) -> QualityMask:
             file=path,
         )
     grid, _, _ = align_to_grid(path, raster, handle)
-    return QualityMask(path, rule, raster.shape, grid)
+    return QualityMask(path, options, raster.shape, grid)

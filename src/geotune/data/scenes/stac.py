@@ -1,9 +1,9 @@
-"""Scenes of a STAC catalogue on the disk: an item, a collection, a catalogue, or items in a file.
+"""Scenes listed in a local STAC file: an item, a collection, a catalogue, or a list of items.
 
-The asset of a band is the one of its name, or the one that says in `bands` or `eo:bands` that it
-holds that band alone; without such assets the one of role `data` that holds all. The asset of role
-`labels` is the label file. What an item's properties say can part the data; `split` names a part.
-Nothing is fetched: a link that leads to a server is refused by its address.
+A band's image is the asset with its name, or the one whose `bands` or `eo:bands` lists only that
+band; otherwise the asset with role `data`, which holds all bands. The label file is the asset with
+role `labels`. Item properties become attributes of the scene; `split` is its split. Nothing is
+downloaded: links to a server raise an error.
 """
 
 from __future__ import annotations
@@ -13,45 +13,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geotune.data.issues import ErrorCollector, location
+from geotune.data.scenes.entry import SceneEntry, parse_split
 from geotune.data.scenes.find import RASTER_SUFFIXES, local_path
-from geotune.data.scenes.table import SceneEntry, parse_split
 from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from pystac import Asset, Item, StacIO
 
-LABELS = ("label", "labels", "mask")
+LABEL_ROLES = ("label", "labels", "mask")
 """Roles and names of the asset with labels."""
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What pystac lets through, besides its own errors, of a file that is damaged."""
+"""What pystac raises for a damaged file, besides its own errors."""
 
 
 def read_stac(
     path: Path, wanted_bands: Sequence[str] | None, faults: ErrorCollector
 ) -> Iterator[tuple[str, str, SceneEntry]]:
-    """Of each item its place in words, its name and what it says.
+    """Yield the location of each item for messages, its id, and its entry.
 
-    Raises `GeotuneError` for a file that is no STAC, and for items whose images are not files.
+    Raises `GeotuneError` for a file that is not STAC, and for items without local images.
     """
     for item in _items(path):
-        place = f"item {item.id}"
+        where = f"{path}: item {item.id}"
         with faults.catch(item.id, path):
-            where = f"{path}: {place}"
-            said = {key: str(value) for key, value in item.properties.items() if value is not None}
+            attributes = {
+                key: str(value) for key, value in item.properties.items() if value is not None
+            }
             if item.collection_id:
-                said["collection"] = item.collection_id
+                attributes["collection"] = item.collection_id
             labels = [
-                _file(asset, where) for key, asset in item.assets.items() if _labels(key, asset)
+                _file(asset, where) for key, asset in item.assets.items() if _is_labels(key, asset)
             ]
-            listed = SceneEntry(
+            entry = SceneEntry(
                 _images(item, wanted_bands, where),
                 labels[0] if labels else None,
-                parse_split(said.get("split", ""), where),
+                parse_split(attributes.get("split", ""), where),
                 item.datetime.date() if item.datetime else None,
-                said,
+                attributes,
             )
-            yield place, item.id, listed
+            yield f"item {item.id}", item.id, entry
 
 
 def _items(path: Path) -> Iterator[Item]:
@@ -60,52 +61,61 @@ def _items(path: Path) -> Iterator[Item]:
         from pystac.errors import STACError, STACTypeError
     except ImportError as error:
         raise GeotuneError(
-            f"{path}: reading STAC needs pystac: pip install 'geotune[lists]'"
+            f"{path}: reading STAC requires pystac: pip install 'geotune[lists]'",
+            code="dependency-missing",
+            file=path,
         ) from error
-    files = _files()
+    stac_io = _local_stac_io()
     try:
-        values = files.read_json(str(path))
-        # a catalogue that was copied still names its root and itself, on the server it came from
-        values["links"] = [each for each in values["links"] if each["rel"] in ("item", "child")]
-        found: Any = pystac.read_dict(values, href=str(path), stac_io=files)
-        found._stac_io = files
+        values = stac_io.read_json(str(path))
+        # the root and self links of a copied catalogue still refer to its server
+        values["links"] = [link for link in values["links"] if link["rel"] in ("item", "child")]
+        stac: Any = pystac.read_dict(values, href=str(path), stac_io=stac_io)
+        stac._stac_io = stac_io
     except (STACError, STACTypeError, *UNREADABLE) as error:
-        found = _collected(path, error)
-    if isinstance(found, pystac.Item):
-        yield found
+        stac = _feature_collection(path, error)
+    if isinstance(stac, pystac.Item):
+        yield stac
         return
     try:
-        yield from found.get_items(recursive=True) if isinstance(found, pystac.Catalog) else found
+        yield from stac.get_items(recursive=True) if isinstance(stac, pystac.Catalog) else stac
     except (STACError, STACTypeError, *UNREADABLE) as error:
         if isinstance(error.__cause__, GeotuneError):
-            raise GeotuneError(f"{path}: {error.__cause__}") from error
-        reason = "it leads to itself" if isinstance(error, RecursionError) else error
-        raise GeotuneError(f"{path}: an item cannot be read ({reason}); write it anew") from error
+            with location(str(path)):
+                raise error.__cause__ from error
+        reason = "it links to itself" if isinstance(error, RecursionError) else error
+        raise GeotuneError(
+            f"{path}: an item cannot be read ({reason}); write it again",
+            code="file-unreadable",
+            file=path,
+        ) from error
 
 
-def _files() -> StacIO:
-    """What reads STAC from the disk, and from nowhere else."""
+def _local_stac_io() -> StacIO:
+    """A reader of local STAC files that refuses any other."""
     from pystac.stac_io import DefaultStacIO
 
-    class Files(DefaultStacIO):
+    class LocalStacIO(DefaultStacIO):
         def read_text_from_href(self, href: str) -> str:
             return Path(local_path(href)).read_text(encoding="utf-8")
 
-    return Files()
+    return LocalStacIO()
 
 
-def _collected(path: Path, fault: Exception) -> Any:
-    """The items of a FeatureCollection, as a search gives them."""
+def _feature_collection(path: Path, cause: Exception) -> Any:
+    """The items of a FeatureCollection, which STAC searches return."""
     import pystac
     from pystac.errors import STACError, STACTypeError
 
     try:
-        values = _files().read_json(str(path))
-        items = [pystac.Item.from_dict(each) for each in values["features"]]
+        values = _local_stac_io().read_json(str(path))
+        items = [pystac.Item.from_dict(feature) for feature in values["features"]]
     except (STACError, STACTypeError, *UNREADABLE) as error:
         raise GeotuneError(
-            f"{path}: is no STAC item, collection or catalogue ({fault}); expected one, or a list "
-            "of items"
+            f"{path}: not a STAC item, collection or catalogue ({cause}); expected one, or a list "
+            "of items",
+            code="file-unreadable",
+            file=path,
         ) from error
     for item in items:
         item.set_self_href(str(path.absolute()))
@@ -113,45 +123,50 @@ def _collected(path: Path, fault: Exception) -> Any:
 
 
 def _images(item: Item, wanted_bands: Sequence[str] | None, where: str) -> Path | dict[str, Path]:
-    images = {key: asset for key, asset in item.assets.items() if _image(key, asset)}
+    """The file of each wanted band, or the one with all bands."""
+    images = {key: asset for key, asset in item.assets.items() if _is_image(key, asset)}
     by_band: dict[str, Asset] = {}
     for key, asset in images.items():
-        held = _bands(asset)
-        if len(held) <= 1:
-            by_band.setdefault(held[0] if held else key, asset)
+        names = _band_names(asset)
+        if len(names) <= 1:
+            by_band.setdefault(names[0] if names else key, asset)
             by_band.setdefault(key, asset)
     wanted = list(wanted_bands or ())
     if wanted and all(band in by_band for band in wanted):
         return {band: _file(by_band[band], where) for band in wanted}
-    whole = [asset for key, asset in images.items() if asset.has_role("data") or key == "data"]
-    whole = whole or list(images.values())
-    if len(whole) == 1:
-        return _file(whole[0], where)
+    multiband = [asset for key, asset in images.items() if asset.has_role("data") or key == "data"]
+    multiband = multiband or list(images.values())
+    if len(multiband) == 1:
+        return _file(multiband[0], where)
     raise GeotuneError(
-        f"{where}: has the images {', '.join(images) or 'none'}; name those to read by "
-        "backbone.bands" + (f", found {', '.join(wanted)}" if wanted else "")
+        f"{where}: has the images {', '.join(images) or 'none'}; select some with backbone.bands"
+        + (f", which is {', '.join(wanted)}" if wanted else ""),
+        code="band-missing",
+        key="backbone.bands",
     )
 
 
-def _bands(asset: Asset) -> list[str]:
-    said = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
-    return [str(band["name"]) for band in said if isinstance(band, dict) and "name" in band]
+def _band_names(asset: Asset) -> list[str]:
+    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    return [str(band["name"]) for band in bands if isinstance(band, dict) and "name" in band]
 
 
-def _labels(key: str, asset: Asset) -> bool:
-    return key in LABELS or any(role in LABELS for role in asset.roles or ())
+def _is_labels(key: str, asset: Asset) -> bool:
+    return key in LABEL_ROLES or any(role in LABEL_ROLES for role in asset.roles or ())
 
 
-def _image(key: str, asset: Asset) -> bool:
-    shown = {"thumbnail", "overview", "metadata"} & {key, *(asset.roles or ())}
-    kind = asset.media_type or ""
-    pixels = kind.startswith("image/") or Path(asset.href).suffix.lower() in RASTER_SUFFIXES
-    return pixels and not shown and not _labels(key, asset)
+def _is_image(key: str, asset: Asset) -> bool:
+    preview = {"thumbnail", "overview", "metadata"} & {key, *(asset.roles or ())}
+    media_type = asset.media_type or ""
+    pixels = media_type.startswith("image/") or Path(asset.href).suffix.lower() in RASTER_SUFFIXES
+    return pixels and not preview and not _is_labels(key, asset)
 
 
 def _file(asset: Asset, where: str) -> Path:
     with location(where):
         path = Path(local_path(str(asset.get_absolute_href() or asset.href)))
     if not path.is_file():
-        raise GeotuneError(f"{where}: there is no file {path}; mend the item")
+        raise GeotuneError(
+            f"{where}: file {path} not found; correct the item", code="file-missing", file=path
+        )
     return path

@@ -5,24 +5,21 @@ image,label,split,city,date
 2019/a.tif,labels/a.geojson,train,durban,2019-05-14
 ```
 
-`image` may be a pattern with `{band}` or `{date}`. Paths are relative to the table's folder. `name`,
-`label`, `split` and `date` are optional; `data.split.by` can use any other column.
+`image` may be a pattern with `{band}` or `{date}`. Paths are relative to the table's folder.
+`name`, `label`, `split` and `date` are optional; `data.split.by` can use any other column.
 """
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 
 from geotune.data.issues import ErrorCollector, location
-from geotune.data.raster.open_raster import Files
-from geotune.data.raster.tags import find_date
+from geotune.data.scenes.entry import SceneEntry, parse_date, parse_split
 from geotune.data.scenes.find import Names, find_files, local_path
+from geotune.data.scenes.stac import read_stac
 from geotune.data.text_io import read_csv
-from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
 
 CSV = (".csv",)
@@ -30,25 +27,6 @@ PARQUET = (".parquet", ".geoparquet")
 STAC = (".json", ".geojson")
 
 Row = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class SceneEntry:
-    """What is known about a scene before its files are opened.
-
-    Attributes:
-        files: of its image.
-        label: its label file, if a table states it.
-        split: train, val or test, if a table states it.
-        acquired: the acquisition date in a table; None for that of the files.
-        attributes: the row of a table, by column.
-    """
-
-    files: Files
-    label: Path | None = None
-    split: str | None = None
-    acquired: date | None = None
-    attributes: Row = field(default_factory=dict)
 
 
 def is_table(path: str) -> bool:
@@ -72,8 +50,6 @@ def read_scene_table(
             file=path,
         )
     if path.suffix.lower() in STAC:
-        from geotune.data.scenes.stac import read_stac
-
         listed = read_stac(path, wanted_bands, faults)
     else:
         rows = _read_csv(path) if path.suffix.lower() in CSV else _read_parquet(path)
@@ -97,29 +73,6 @@ def read_scene_table(
             file=path,
         )
     return entries
-
-
-def parse_date(text: str, where: str) -> date | None:
-    """The date in a cell; None if it is empty. Raises `GeotuneError` for any other text."""
-    if not text.strip():
-        return None
-    day = find_date(text)
-    if day is None:
-        raise GeotuneError(
-            f"{where}: date is {text!r}; expected a date such as 2018-10-13", code="row-invalid"
-        )
-    return day
-
-
-def parse_split(text: str, where: str) -> str | None:
-    """The split in a cell; None if it is empty. Raises `GeotuneError` for any other text."""
-    split = text.strip().lower()
-    if split not in (*SPLIT_NAMES, ""):
-        raise GeotuneError(
-            f"{where}: split is {text!r}; expected {', '.join(SPLIT_NAMES)} or nothing",
-            code="row-invalid",
-        )
-    return split or None
 
 
 def _entries(
@@ -154,14 +107,9 @@ def _entries(
             if row.get("label"):
                 with location(where):
                     label = path.parent / local_path(row["label"])
-            entry = SceneEntry(
-                files,
-                label,
-                parse_split(row.get("split", ""), where),
-                parse_date(row.get("date", ""), where),
-                row,
-            )
-            yield line, row.get("name") or name, entry
+            split = parse_split(row.get("split", ""), where)
+            acquired = parse_date(row.get("date", ""), where)
+            yield line, row.get("name") or name, SceneEntry(files, label, split, acquired, row)
 
 
 def _relative_to_table(path: Path, pattern: str) -> str:

@@ -1,1 +1,1 @@
-"""Synthetic scenes for the demo and for tests."""
+"""Scenes that are drawn from a seed: what the demo maps, and what tests are made of."""

@@ -23,7 +23,7 @@ def capture_block_activations(
     hooks: list[Any] = []
 
     def watch(index: int) -> None:
-        block, parts = backbone.blocks[index], backbone.parts(index)
+        block, parts = backbone.blocks[index], backbone.block_parts(index)
 
         def keep(place: str) -> Callable[..., None]:
             def hook(_module: nn.Module, inputs: Any, named: Any) -> None:

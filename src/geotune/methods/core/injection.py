@@ -123,23 +123,23 @@ def inject(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
 
 def after_attention(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on what block `index` has from attention, before it is added to the stream."""
-    _wrap(backbone, index, backbone.parts(index).attention, SequentialAdapter, part)
+    _wrap(backbone, index, backbone.block_parts(index).attention, SequentialAdapter, part)
 
 
 def after_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on what block `index` has from its MLP, before it is added to the stream."""
-    _wrap(backbone, index, backbone.parts(index).mlp, SequentialAdapter, part)
+    _wrap(backbone, index, backbone.block_parts(index).mlp, SequentialAdapter, part)
 
 
 def beside_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on the input of block `index`'s MLP, added to its output."""
-    _wrap(backbone, index, backbone.parts(index).mlp, ParallelAdapter, part)
+    _wrap(backbone, index, backbone.block_parts(index).mlp, ParallelAdapter, part)
 
 
 def at_middle(backbone: Backbone, index: int, part: nn.Module) -> None:
     """`part` on the stream of block `index` between attention and MLP."""
     block = backbone.blocks[index]
-    name = backbone.parts(index).middle
+    name = backbone.block_parts(index).middle
     assert name is not None, f"block {index} of {backbone.name} has no middle"
     middle = _AtMiddle(block.get_submodule(name), part)
     block.set_submodule(name, middle)
@@ -152,7 +152,7 @@ def after_parts(backbone: Backbone, part: Callable[[int], nn.Module]) -> None:
     A block that has only an MLP gets one, and one that has neither (a ResNet's) on its output.
     """
     for index, channels in enumerate(widths(backbone)):
-        parts = backbone.parts(index)
+        parts = backbone.block_parts(index)
         if parts.attention:
             after_attention(backbone, index, part(channels))
         if parts.mlp:
@@ -205,7 +205,7 @@ def require_plain(backbone: Backbone, method: str) -> None:
 def require_mlp(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` for a model whose blocks have no MLP."""
     require_blocks(backbone, method)
-    if not all(backbone.parts(index).mlp for index in range(len(backbone.blocks))):
+    if not all(backbone.block_parts(index).mlp for index in range(len(backbone.blocks))):
         raise GeotuneError(
             f"{method} on {backbone.name}: its blocks have no MLP to put something beside; choose "
             "adapter, mona or a method beside the backbone"

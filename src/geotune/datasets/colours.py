@@ -1,0 +1,3 @@
+"""Bands of photographs."""
+
+RGB = ["red", "green", "blue"]
