@@ -25,12 +25,12 @@ from geotune.boxes.oriented import as_oriented, corners
 from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
 from geotune.config.task_options import DetectOptions
-from geotune.errors import RecipeError
 from geotune.factory.build_model import build_training, card_sections, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
 from helpers.components import DETECTORS, make_decoder
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 BANDS = ("B02", "B03", "B04", "B08")
@@ -256,17 +256,17 @@ def test_two_processes_train_a_detector(scenes: Path, tmp_path: Path, strategy: 
 
 # ---------------------------------------------------------------- incompatible options
 @pytest.mark.parametrize(
-    ("decoder", "task", "said"),
+    ("decoder", "task", "mentions"),
     [
-        ("unet", {"kind": "detect", "classes": ["a"]}, "use decoder.kind=faster_rcnn, retinanet"),
-        ("fcos", {"kind": "segment", "classes": ["a", "b"]}, "use decoder.kind=linear, fcn"),
-        ("fcos", {"kind": "detect", "classes": ["a"], "boxes": "oriented"}, "finds horizontal"),
-        ("oriented_rcnn", {"kind": "detect", "classes": ["a"]}, "finds oriented boxes"),
-        ("rotated_fcos", {"kind": "detect", "classes": ["a"], "boxes": "points"}, "task.boxes is"),
+        ("unet", {"kind": "detect", "classes": ["a"]}, ["decoder.kind=faster_rcnn, retinanet"]),
+        ("fcos", {"kind": "segment", "classes": ["a", "b"]}, ["decoder.kind=linear, fcn"]),
+        ("fcos", {"kind": "detect", "classes": ["a"], "boxes": "oriented"}, ["rotated_fcos"]),
+        ("oriented_rcnn", {"kind": "detect", "classes": ["a"]}, ["task.boxes", "faster_rcnn"]),
+        ("rotated_fcos", {"kind": "detect", "classes": ["a"], "boxes": "points"}, ["faster_rcnn"]),
     ],
 )
 def test_incompatible_tasks_and_decoders_are_errors(
-    tmp_path: Path, decoder: str, task: dict[str, Any], said: str
+    tmp_path: Path, decoder: str, task: dict[str, Any], mentions: list[str]
 ) -> None:
-    with pytest.raises(RecipeError, match=said):
+    with raises("recipe-invalid", mentions=mentions):
         parse_recipe(values_of(tmp_path, decoder={"kind": decoder}, task=task))

@@ -62,7 +62,6 @@ ERROR_CODES: dict[str, str] = {
     # --- tuning methods ---
     "method-unsupported": "a tuning method does not support this backbone",
     # --- decoders, detectors, tasks, metrics, boxes ---
-    "class-count-invalid": "the number of classes, or of values for each class, is wrong",
     "box-type-unsupported": "this operation does not support this type of boxes",
     "boxes-invalid": "boxes, or their scores or classes, have the wrong shape",
     "boxes-not-finite": "boxes or scores contain NaN or infinity",

@@ -99,8 +99,8 @@ def test_logits_have_one_channel_per_class_and_the_finest_maps_size(
 
 
 def test_initial_classifier_weights_use_features_for_every_class() -> None:
-    # Features are non-negative, so each favours the class with its largest weight. With weights near
-    # zero, the most common class would take over all features.
+    # Features are non-negative, so each favours the class with its largest weight. With weights
+    # near zero, the most common class would take over all features.
     weight = classifier_conv(64, CLASSES).weight.detach().flatten(1)
     assert weight.std() > 0.25 / 64**0.5
     features_per_class = weight.argmax(dim=0).bincount(minlength=CLASSES)

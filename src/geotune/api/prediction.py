@@ -258,7 +258,7 @@ def _write_objects(
     from geotune.inference.detection import detect_scene
 
     task: Any = built.task
-    choice: Any = built.model.decoder.choice
+    postprocess: Any = built.model.decoder.postprocess
     model = _postprocessing(built, options["device"])
     options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
     return [
@@ -268,7 +268,7 @@ def _write_objects(
             out,
             classes=task.classes,
             scores=scores,
-            nms_threshold=choice.nms_threshold,
+            nms_threshold=postprocess.nms_threshold,
             points=task.boxes == "points",
             name=name,
             progress=_for_scene(progress, name),
@@ -283,8 +283,8 @@ def _score_thresholds(folder: RunDir, built: BuiltModel, score: float | None) ->
     best: dict[str, float | None] = {}
     if score is None and (folder.path / "metrics.json").is_file():
         best = folder.details("val").get("threshold", {})
-    choice: Any = built.model.decoder.choice
-    default: float = choice.score_threshold if score is None else score
+    postprocess: Any = built.model.decoder.postprocess
+    default: float = postprocess.score_threshold if score is None else score
     thresholds = {name: best.get(name) for name in built.task.classes}
     return {name: default if t is None else t for name, t in thresholds.items()}
 
