@@ -32,9 +32,10 @@ from torch.utils._pytree import tree_map_only
 
 from geotune.api.budget_search import with_changes
 from geotune.api.planning import Planner
+from geotune.backbones.create import build_backbone
 from geotune.config import Recipe, load_recipe
 from geotune.errors import GeotuneError
-from geotune.factory.build_model import build_backbone, build_model, build_task
+from geotune.factory.build_model import build_model, build_task
 from geotune.memory.estimate import PeakEstimate, StepSpec
 from geotune.memory.tracker import MemoryTracker
 from geotune.model import Model

@@ -14,7 +14,6 @@ import argparse
 import copy
 import gc
 import json
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import geotune
-from geotune.backbones.create import PROVIDERS
 from geotune.backbones.model_info import ModelInfo
 from geotune.errors import GeotuneError
 from geotune.memory.tracker import to_fake
 from geotune.methods.core.base import Method
-from geotune.registry import METHODS
+from geotune.registry import BACKBONE_PROVIDERS, METHODS
 
 ROOT = Path(__file__).parents[1]
 KNOWN = ROOT / "src" / "geotune" / "backbones" / "model_index.json"
@@ -55,8 +53,8 @@ RGB = ("red", "green", "blue")
 def described() -> dict[str, ModelInfo]:
     """Every backbone that a provider describes, by its full name."""
     found = {}
-    for provider, target in PROVIDERS.items():
-        module = import_module(target.partition(":")[0])
+    for provider, component in BACKBONE_PROVIDERS.items():
+        module = component.module()
         for name, info in getattr(module, "MODELS", {}).items():
             found[f"{provider}/{name}"] = info
     return found
@@ -151,8 +149,8 @@ def names() -> dict[str, list[str]]:
     for name in described():
         provider, _, model = name.partition("/")
         found.setdefault(provider, []).append(model)
-    for provider, target in PROVIDERS.items():
-        others = getattr(import_module(target.partition(":")[0]), "other_names", None)
+    for provider, component in BACKBONE_PROVIDERS.items():
+        others = getattr(component.module(), "other_names", None)
         if others is not None:
             listed = found.setdefault(provider, [])
             listed += [name for name in others() if name not in listed]

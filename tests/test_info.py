@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import pytest
 
 import geotune
-from geotune.backbones.create import PROVIDERS
 from geotune.datasets.registry import DATASETS as NAMED
 from geotune.info import backbone_facts, backbone_rows, describe, list_components
-from geotune.registry import DECODERS, METHODS, TASKS
+from geotune.registry import BACKBONE_PROVIDERS, DECODERS, METHODS, TASKS
 
 REGISTRIES = {"methods": METHODS, "decoders": DECODERS, "tasks": TASKS}
 
@@ -35,7 +33,7 @@ def test_backbones_are_names_that_can_be_asked_for() -> None:
     names = {row["name"] for row in rows}
     assert {"timm/resnet18", "timm/vit_small_patch16_224", "rslearn/galileo_nano"} <= names
     assert "timm/vit_large_patch16_dinov3.sat493m" in names
-    assert {name.partition("/")[0] for name in names} == set(PROVIDERS) - {"python"}
+    assert {name.partition("/")[0] for name in names} == set(BACKBONE_PROVIDERS) - {"python"}
     assert all(list(row) == ["name", "parameters", "bands", "needs"] for row in rows)
 
 
@@ -56,8 +54,8 @@ def test_what_is_known_of_a_backbone_is_what_is_built() -> None:
 
 def test_what_is_written_down_is_there_for_every_described_backbone() -> None:
     named = {row["name"] for row in list_components("backbones")}
-    for provider, target in PROVIDERS.items():
-        models = getattr(import_module(target.partition(":")[0]), "MODELS", {})
+    for provider, component in BACKBONE_PROVIDERS.items():
+        models = getattr(component.module(), "MODELS", {})
         for model, facts in models.items():
             known = backbone_facts(f"{provider}/{model}")
             assert known is not None, f"run scripts/build_model_index.py: {provider}/{model}"

@@ -28,7 +28,7 @@ class Known(Backbone):
     def __init__(
         self, normalization: Normalization | None, pretraining: BandStatistics | None
     ) -> None:
-        request = BackboneSpec("test/known", BANDS)
+        request = BackboneSpec(name="test/known", bands=BANDS)
         super().__init__(nn.Identity(), request, size_divisor=1, licence="none", source=None)
         self.normalization = normalization
         self.pretraining = pretraining

@@ -12,6 +12,7 @@ ERROR_CODES: dict[str, str] = {
     # --- recipe, overrides, suites ---
     "option-invalid": "an option of a command is missing or has an invalid value",
     "recipe-unreadable": "the recipe or suite cannot be read, or is not valid YAML",
+    "recipe-override": "an override is not key=value, or does not fit the recipe",
     "recipe-invalid": "a key is unknown, missing, or has a value that is not allowed",
     "recipe-key-renamed": "a key has a new name",
     # --- files and formats ---

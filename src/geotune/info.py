@@ -13,14 +13,7 @@ from geotune.config import DataSection, OptionsModel
 from geotune.datasets.base import layout
 from geotune.datasets.registry import DATASETS as NAMED
 from geotune.datasets.registry import named_dataset
-from geotune.registry import DECODERS, METHODS, TASKS, Component
-
-NEEDS = {
-    "timm": "",
-    "terratorch": "geotune[terratorch]",
-    "torchgeo": "geotune[torchgeo]",
-    "rslearn": "geotune[rslearn]",
-}
+from geotune.registry import BACKBONE_PROVIDERS, DECODERS, METHODS, TASKS, Component
 
 Row = dict[str, str]
 
@@ -105,7 +98,7 @@ def _backbones() -> list[Row]:
                     "name": name,
                     "parameters": f"{facts['parameters'] / 1e6:.1f} M" if facts else "",
                     "bands": _bands(facts) if facts else "",
-                    "needs": NEEDS[provider],
+                    "needs": BACKBONE_PROVIDERS[provider].requires,
                 }
             )
     return rows

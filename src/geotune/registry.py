@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -20,14 +21,20 @@ class Component:
         implementation: `module:name` of the class or function that is used.
         options: `module:name` of its options, an `OptionsModel` with the same `kind`. That module
             must not import torch.
+        requires: what must be installed beside geotune, such as `geotune[rslearn]`.
     """
 
     implementation: str
     options: str = ""
+    requires: str = ""
 
     def load(self) -> Any:
         """Import and return the implementation."""
         return find(self.implementation)
+
+    def module(self) -> ModuleType:
+        """Import and return the module of the implementation."""
+        return import_module(self.implementation.partition(":")[0])
 
     def load_options(self) -> Any:
         """Import and return the options class."""
@@ -40,9 +47,26 @@ def find(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _builtin(implementation: str, options: str = "") -> Component:
-    return Component(f"geotune.{implementation}", options and f"geotune.config.{options}")
+def _builtin(implementation: str, options: str = "", requires: str = "") -> Component:
+    options = options and f"geotune.config.{options}"
+    return Component(f"geotune.{implementation}", options, requires)
 
+
+BACKBONE_PROVIDERS: dict[str, Component] = {
+    "timm": _builtin("backbones.timm:timm_backbone"),
+    "terratorch": _builtin(
+        "backbones.terratorch.terratorch_provider:terratorch_backbone",
+        requires="geotune[terratorch]",
+    ),
+    "torchgeo": _builtin(
+        "backbones.torchgeo.torchgeo_provider:torchgeo_backbone", requires="geotune[torchgeo]"
+    ),
+    "rslearn": _builtin(
+        "backbones.rslearn.rslearn_provider:rslearn_backbone", requires="geotune[rslearn]"
+    ),
+    "python": _builtin("backbones.custom:python_backbone"),
+}
+"""Providers of backbones, by the first part of `backbone.name`."""
 
 METHODS: dict[str, Component] = {
     "full": _builtin("methods.selective:Full", "method_options:FullOptions"),

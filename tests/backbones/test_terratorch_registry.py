@@ -184,7 +184,9 @@ def test_without_terratorch_its_extra_is_named_and_float32_stays_as_it_was(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "terratorch")
     with pytest.raises(GeotuneError, match=r"pip install 'geotune\[terratorch\]'"):
-        terratorch_provider.terratorch_backbone(BackboneSpec("terratorch/prithvi_eo_tiny", BANDS))
+        terratorch_provider.terratorch_backbone(
+            BackboneSpec(name="terratorch/prithvi_eo_tiny", bands=BANDS)
+        )
     assert torch.get_float32_matmul_precision() == "highest"
 
 

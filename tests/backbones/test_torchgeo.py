@@ -662,5 +662,5 @@ def test_weights_are_fetched_once_and_their_absence_is_said(
         backbone = build("resnet", pretrained=True)
     assert downloads == [MODELS["resnet18_sentinel2_all_moco"].weights]
     assert backbone.source == downloads[0]
-    path, _ = download_url(BackboneSpec("torchgeo/a", ("B02",)), downloads[0])
+    path, _ = download_url(BackboneSpec(name="torchgeo/a", bands=("B02",)), downloads[0])
     assert path == tmp_path / "checkpoints" / "resnet18_sentinel2_all_moco-59bfdff9.pth"

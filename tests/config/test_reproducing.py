@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from geotune.config import load_recipe
-from geotune.config.data_options import Named
+from geotune.config.data_options import NamedOptions
 from geotune.datasets.registry import DATASETS, named_dataset
 from geotune.info import backbone_facts
 from geotune.registry import METHODS
@@ -32,7 +32,7 @@ def test_a_command_is_a_recipe_on_a_named_data_set(command: str) -> None:
     geotune, fit, path, *overrides = shlex.split(command)
     assert (geotune, fit) == ("geotune", "fit")
     recipe, _ = load_recipe(ROOT / path, overrides)
-    assert isinstance(recipe.data, Named)
+    assert isinstance(recipe.data, NamedOptions)
     about = named_dataset(recipe.data.name)
     assert Path(path).stem == about.name
     assert set(recipe.backbone.bands or ()) <= set(about.bands)

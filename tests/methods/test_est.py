@@ -30,7 +30,7 @@ def vit(depth: int, patch: int = 16) -> Backbone:
         num_heads=2,
         dynamic_img_size=True,
     )
-    request = BackboneSpec("timm/vit", ("red", "green", "blue"))
+    request = BackboneSpec(name="timm/vit", bands=("red", "green", "blue"))
     return TimmBackbone(model, request, size_divisor=patch, licence="none", source=None)
 
 

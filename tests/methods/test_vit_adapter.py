@@ -38,7 +38,7 @@ def vit(depth: int = 4, patch: int = 16, width: int = 16) -> Backbone:
         num_heads=2,
         dynamic_img_size=True,
     )
-    request = BackboneSpec("timm/vit", ("red", "green", "blue"))
+    request = BackboneSpec(name="timm/vit", bands=("red", "green", "blue"))
     return TimmBackbone(model, request, size_divisor=patch, licence="none", source=None)
 
 

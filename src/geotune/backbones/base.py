@@ -22,7 +22,8 @@ from geotune.backbones.blocks import (
     tokens_to_maps,
 )
 from geotune.backbones.meta_init import init_is_skipped
-from geotune.backbones.spec import BackboneSpec, Combine
+from geotune.backbones.spec import BackboneSpec
+from geotune.config.backbone_options import Combine
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, FeatureMaps, Normalization, Tap
 

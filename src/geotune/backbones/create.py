@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import ValidationError
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
-from geotune.backbones.spec import BackboneSpec, Combine, Metadata, band_names
+from geotune.backbones.spec import BackboneSpec, Bands
+from geotune.config.backbone_options import BackboneOptions, Combine, Metadata
+from geotune.config.error_messages import invalid_options
 from geotune.errors import GeotuneError
-
-PROVIDERS: dict[str, str] = {
-    "timm": "geotune.backbones.timm:timm_backbone",
-    "terratorch": "geotune.backbones.terratorch.terratorch_provider:terratorch_backbone",
-    "torchgeo": "geotune.backbones.torchgeo.torchgeo_provider:torchgeo_backbone",
-    "rslearn": "geotune.backbones.rslearn.rslearn_provider:rslearn_backbone",
-    "python": "geotune.backbones.custom:python_backbone",
-}
-"""Each provider's build function, imported on first use."""
+from geotune.registry import BACKBONE_PROVIDERS
 
 
 def backbone(
     name: str,
     *,
-    bands: Sequence[str] | int | Mapping[str, Sequence[str]],
+    bands: Bands,
     weights: Path | str | None = None,
     pretrained: bool = True,
     patch_size: int | None = None,
@@ -59,32 +53,40 @@ def backbone(
     Raises `GeotuneError` for an unknown name, unavailable weights, unknown bands, or an option
     that the model does not support.
     """
-    provider, slash, model = name.partition("/")
-    if not slash or provider not in PROVIDERS:
-        near = difflib.get_close_matches(provider, PROVIDERS, n=1)
+    values = {
+        "name": name,
+        "bands": bands,
+        "weights": weights,
+        "pretrained": pretrained,
+        "patch_size": patch_size,
+        "timesteps": timesteps,
+        "combine": combine,
+        "metadata": metadata,
+        "wavelengths": wavelengths,
+        "gsd": gsd,
+        "new_bands": new_bands,
+    }
+    try:
+        options = BackboneOptions.model_validate(values)
+    except ValidationError as error:
+        raise invalid_options(error, BackboneOptions, "backbone", values) from error
+    return build_backbone(options)
+
+
+def build_backbone(options: BackboneOptions, bands: Sequence[str] | None = None) -> Backbone:
+    """Build a backbone from its options, for images with these bands if given; see `backbone`."""
+    provider, slash, model = options.name.partition("/")
+    if not slash or provider not in BACKBONE_PROVIDERS:
+        near = difflib.get_close_matches(provider, BACKBONE_PROVIDERS, n=1)
         hint = f"; did you mean {near[0]}/{model or '...'}?" if near else ""
         raise GeotuneError(
-            f"backbone.name {name!r}: expected provider/model with a provider of "
-            f"{', '.join(PROVIDERS)}{hint}",
+            f"backbone.name {options.name!r}: expected provider/model with a provider of "
+            f"{', '.join(BACKBONE_PROVIDERS)}{hint}",
             code="backbone-unknown",
             key="backbone.name",
         )
-    spec = BackboneSpec(
-        name,
-        band_names(bands),
-        {key: tuple(value) for key, value in bands.items()} if isinstance(bands, Mapping) else {},
-        weights=None if weights is None else Path(weights),
-        pretrained=pretrained,
-        patch_size=patch_size,
-        timesteps=timesteps,
-        combine=combine,
-        metadata=tuple(metadata),
-        wavelengths=dict(wavelengths or {}),
-        gsd=gsd,
-        new_bands=new_bands,
-    )
-    module, _, function = PROVIDERS[provider].partition(":")
-    build: Callable[[BackboneSpec], Backbone] = getattr(import_module(module), function)
+    spec = BackboneSpec.from_options(options, bands)
+    build: Callable[[BackboneSpec], Backbone] = BACKBONE_PROVIDERS[provider].load()
     # random weights must be reproducible, or an adapter could not be loaded in another process
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -94,8 +96,7 @@ def backbone(
 def model_info(name: str) -> ModelInfo | None:
     """Published facts about a backbone, without building it; None if the provider has none."""
     provider, _, model = name.partition("/")
-    if provider not in PROVIDERS:
+    if provider not in BACKBONE_PROVIDERS:
         return None
-    module = import_module(PROVIDERS[provider].partition(":")[0])
-    models: dict[str, ModelInfo] = getattr(module, "MODELS", {})
+    models: dict[str, ModelInfo] = getattr(BACKBONE_PROVIDERS[provider].module(), "MODELS", {})
     return models.get(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from geotune.backbones.spec import Metadata
+from geotune.config.backbone_options import Metadata
 
 
 @dataclass(frozen=True)

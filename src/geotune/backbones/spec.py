@@ -4,48 +4,54 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
+from pydantic import Field, PositiveFloat
+
+from geotune.config.backbone_options import BackboneOptions
 from geotune.errors import GeotuneError
 
-Combine = Literal["mean", "max", "concat", "last"]
-Metadata = Literal["time", "location"]
+Bands = Sequence[str] | int | Mapping[str, Sequence[str]]
+"""Band names in the order of the channels (by modality if there are several), or their number."""
 
 
-@dataclass(frozen=True)
-class BackboneSpec:
-    """Options of a backbone.
+class BackboneSpec(BackboneOptions):
+    """Options of a backbone whose channels are known.
 
     Attributes:
-        name: provider and model.
         bands: names of the image channels, in order.
         modalities: bands of each modality, if given by modality; channels are in this order.
-        weights: local file or folder.
-        pretrained: false for random weights.
-        patch_size: in pixels, for models with a flexible patch.
-        timesteps: number of dates of an image.
-        combine: how the maps of the dates are combined.
-        metadata: which of time and location the model receives.
-        wavelengths: of bands, in micrometres, for models that take them.
-        gsd: ground sampling distance in metres, for models that take it.
-        new_bands: for bands that the model was not pretrained with: `refuse` them, or initialise
-            them from the `mean` of the known ones.
+        wavelengths: of bands, in micrometres.
     """
 
-    name: str
     bands: tuple[str, ...]
-    modalities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    weights: Path | None = None
-    pretrained: bool = True
-    patch_size: int | None = None
-    timesteps: int = 1
-    combine: Combine = "mean"
-    metadata: tuple[Metadata, ...] = ()
-    wavelengths: Mapping[str, float] = field(default_factory=dict)
-    gsd: float | None = None
-    new_bands: Literal["refuse", "mean"] = "refuse"
+    modalities: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    wavelengths: dict[str, PositiveFloat] = Field(default_factory=dict)
+
+    @classmethod
+    def from_options(
+        cls, options: BackboneOptions, bands: Sequence[str] | None = None
+    ) -> BackboneSpec:
+        """The spec of options that are valid already.
+
+        `bands` are the channels of the images, unless `options` has them by modality; by default
+        those of `options`.
+        """
+        requested = options.bands
+        modalities = requested if isinstance(requested, dict) else {}
+        if modalities or bands is None:
+            assert requested is not None, "neither the options nor the caller name bands"
+            bands = band_names(requested)
+        values = {
+            **dict(options),
+            "bands": tuple(bands),
+            "modalities": modalities,
+            "wavelengths": options.wavelengths or {},
+        }
+        return cls.model_construct(**values)
+
+    def with_bands(self, bands: Sequence[str]) -> BackboneSpec:
+        """The same spec for other band names."""
+        return self.model_copy(update={"bands": tuple(bands)})
 
     @property
     def model(self) -> str:
@@ -127,7 +133,7 @@ class BackboneSpec:
                 )
 
 
-def band_names(bands: Sequence[str] | int | Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def band_names(bands: Bands) -> tuple[str, ...]:
     """Names of all channels: `VV`, or `S1GRD:VV` if two modalities have a band of that name.
 
     Raises `GeotuneError` if there are none or if one is named twice.

@@ -1,9 +1,10 @@
-"""A recipe: one YAML file that says what is trained, on what, and how.
+"""Recipes and options: pydantic models that the recipe and the constructors share.
 
-Every section is a pydantic model; a field has the name of the constructor parameter that it
-feeds (`build.py` turns sections into objects). Nothing heavy is imported here.
+A recipe is a YAML file; each of its sections is validated by an options class, which is also what
+the constructor takes. Imports nothing heavy.
 """
 
+from geotune.config.backbone_options import BackboneOptions
 from geotune.config.base import OptionsModel
 from geotune.config.data_options import DataSection
 from geotune.config.decoder_options import DecoderSection
@@ -15,7 +16,7 @@ from geotune.config.loader import (
     parse_sections,
 )
 from geotune.config.method_options import MethodSection
-from geotune.config.schema import BackboneOptions, ModelSections, Recipe
+from geotune.config.schema import ModelSections, Recipe
 from geotune.config.split_options import SplitSection
 from geotune.config.task_options import TaskSection
 from geotune.config.train_options import TrainOptions

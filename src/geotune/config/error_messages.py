@@ -90,7 +90,8 @@ def describe(fault: Any, model: Model, values: Mapping[str, Any], section: str =
             text = f"{key}: {text}"
         key = key or (text.partition(":")[0] if re.match(r"[\w.]+:", text) else "")
     else:
-        text = f"{key}: found {fault['input']!r}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        message = fault["msg"].replace("valid tuple", "valid list")
+        text = f"{key}: found {fault['input']!r}; {message[0].lower()}{message[1:]}"
     return Problem(code, key, text)
 
 

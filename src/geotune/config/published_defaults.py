@@ -1,18 +1,19 @@
-"""What a recipe need not say of a named data set, and what has to agree with it."""
+"""Defaults that a published data set sets in a recipe, and the checks against it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from geotune.config.base import invalid
 from geotune.config.task_options import DetectOptions, TaskSection
 from geotune.datasets.registry import named_dataset
 
 
-def with_named(values: Any) -> Any:
-    """A recipe's values with the classes and the window of its named data set, where it has one.
+def with_published_defaults(values: Any) -> Any:
+    """Add the classes and the window of the recipe's published data set, if it has one.
 
-    Raises `ValueError` for a name that there is not, and for a task that it is not labelled for.
+    Raises a validation error for an unknown data set, and for a task that it has no labels for.
     """
     if not isinstance(values, Mapping):
         return values
@@ -21,37 +22,35 @@ def with_named(values: Any) -> Any:
         return values
     if data.get("kind") != "named" or "name" not in data:
         return values
-    about = named_dataset(str(data["name"]))
-    if task.get("kind") != about.task:
-        raise ValueError(
-            f"task.kind: data.name {about.name} is labelled for {about.task}, found "
-            f"{task.get('kind')!r}"
+    info = named_dataset(str(data["name"]))
+    if task.get("kind") != info.task:
+        raise invalid(
+            "task.kind",
+            f"found {task.get('kind')!r}, but data.name {info.name} is labelled for {info.task}",
         )
-    window = about.window if data.get("window") is None else data["window"]
-    known = {"classes": list(about.classes)}
-    return {**values, "data": {**data, "window": window}, "task": {**known, **task}}
+    window = info.window if data.get("window") is None else data["window"]
+    classes = {"classes": list(info.classes)}
+    return {**values, "data": {**data, "window": window}, "task": {**classes, **task}}
 
 
-def fits_named(name: str, task: TaskSection) -> None:
-    """Raise `ValueError` where a task's classes or boxes are not the data set's."""
-    about = named_dataset(name)
+def check_published(name: str, task: TaskSection) -> None:
+    """Raise a validation error if a task's classes or boxes are not the data set's."""
+    info = named_dataset(name)
     classes = getattr(task, "classes", [])
-    unknown = [c for c in classes if c not in about.classes]
-    absent = [c for c in about.classes if c not in classes]
-    if unknown or (absent and not isinstance(task, DetectOptions)):
-        fault = f"has no {', '.join(unknown)}" if unknown else f"also has {', '.join(absent)}"
-        raise ValueError(
-            f"task.classes: data.name {name} {fault}; leave task.classes out, or name "
-            f"{', '.join(about.classes)}"
+    unknown = [c for c in classes if c not in info.classes]
+    missing = [c for c in info.classes if c not in classes]
+    if unknown or (missing and not isinstance(task, DetectOptions)):
+        problem = f"has no {', '.join(unknown)}" if unknown else f"also has {', '.join(missing)}"
+        raise invalid(
+            "task.classes",
+            f"data.name {name} {problem}; remove task.classes, or use {', '.join(info.classes)}",
         )
-    if isinstance(task, DetectOptions) and task.boxes not in (
-        "horizontal",
-        *["oriented"] * about.oriented,
-    ):
-        raise ValueError(
-            f"task.boxes: data.name {name} has "
-            f"{'horizontal and oriented' if about.oriented else 'horizontal'} boxes, found "
-            f"{task.boxes}"
-        )
+    if isinstance(task, DetectOptions):
+        boxes = ["horizontal", "oriented"] if info.oriented else ["horizontal"]
+        if task.boxes not in boxes:
+            raise invalid(
+                "task.boxes",
+                f"found {task.boxes}, but data.name {name} has {' and '.join(boxes)} boxes",
+            )
     if getattr(task, "multilabel", False):
-        raise ValueError(f"task.multilabel: an image of {name} has one class")
+        raise invalid("task.multilabel", f"images of data.name {name} have one class each")

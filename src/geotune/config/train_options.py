@@ -1,44 +1,55 @@
-"""The section of the training."""
+"""Options of the training: the recipe's `train` section."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from geotune.config.base import OptionsModel, Share, invalid
 from geotune.config.units import Size
 
 
 class TrainOptions(OptionsModel):
-    """How long, how fast, on what."""
+    """Duration, optimisation, memory and devices of a training."""
 
     run: Path | None = Field(None, description="run folder; by default runs/<recipe's name>")
     epochs: PositiveInt = 20
-    batch_size: PositiveInt = Field(16, description="windows a step, over all devices")
+    batch_size: PositiveInt = Field(16, description="windows per step, over all devices")
     accumulate_steps: PositiveInt = Field(
-        1, description="parts in which a step's batch is computed"
+        1, description="micro-batches per step, to save memory with the same result"
     )
-    lr: PositiveFloat = 1e-3
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate")
     backbone_lr: PositiveFloat | None = Field(
         None,
-        description="for the backbone's own weights; by default a tenth of lr where a method "
-        "trains whole weights (full, partial), else lr",
+        description="learning rate of the backbone's own weights; by default lr / 10 for methods "
+        "that train whole weights (full, partial), otherwise lr",
     )
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    warmup: Share = Field(0.05, description="share of all steps with a rising rate")
-    grad_clip_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="gradient norm; 0: none")
+    weight_decay: NonNegativeFloat = 0.05
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        "cosine", description="learning-rate schedule after the warmup"
+    )
+    warmup: Share = Field(0.05, description="fraction of all steps with linear warmup")
+    grad_clip_norm: NonNegativeFloat = Field(
+        1.0, description="maximum norm of the gradient; 0: no clipping"
+    )
     activation_checkpointing: Literal["none", "decoder", "all"] = Field(
         "decoder",
-        description="what is computed again in the backward pass in place of being kept: nothing, "
-        "the stages of stem, side network and decoder, or the backbone's blocks, too",
+        description="activations recomputed in the backward pass: none; those of stem, side "
+        "network and decoder; or also those of the backbone's blocks",
     )
     memory_budget: Size | None = Field(
         None,
-        description="most memory that training may take, such as 8GB; what `geotune plan` proposes "
-        "first is changed to fit",
+        description="maximum memory of the training, such as 8GB; the recipe is changed to fit, as "
+        "`geotune plan` proposes",
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto",
@@ -46,43 +57,40 @@ class TrainOptions(OptionsModel):
         "32-true",
     )
     cache: Literal["none", "memory", "disk"] = Field(
-        "none",
-        description="where the features of a backbone that never changes are kept, so that each "
-        "window is computed once",
+        "none", description="where to cache the features of a frozen backbone, computed once"
     )
-    cache_folder: Path = Field(Path("cache"), description="of the features on the disk")
+    cache_folder: Path = Field(Path("cache"), description="folder of the cache on disk")
     cache_precision: Literal["bf16", "fp32", "int8"] = Field(
-        "bf16", description="in which features are kept"
+        "bf16", description="data type of cached features"
     )
     cache_limit: Size | None = Field(
-        None,
-        description="most that the cache may take, such as 20GB; by default what is free",
+        None, description="maximum size of the cache, such as 20GB; by default the free space"
     )
-    compile: bool = Field(
-        False, description="compile the blocks of a backbone that never changes, by torch.compile"
-    )
+    compile: bool = Field(False, description="torch.compile the blocks of a frozen backbone")
     skip_bad_samples: bool = Field(
         False,
-        description="leave out scenes, chips or images that cannot be used, at most 5 %, and list "
-        "them in the run and its report; by default they are refused",
+        description="skip unusable scenes, chips or images, at most 5 %, and list them in the run "
+        "and its report; otherwise they are errors",
     )
     patience: PositiveInt | None = Field(
-        None, description="epochs without a better metric before it stops; by default never"
+        None, description="stop after this many epochs without improvement; by default never"
     )
-    monitor: str | None = Field(None, description="metric of the best epoch; by default the task's")
-    seed: Annotated[int, Field(ge=0)] = 0
-    workers: Annotated[int, Field(ge=0)] = 0
+    monitor: str | None = Field(
+        None, description="metric that selects the best epoch; by default the task's main metric"
+    )
+    seed: NonNegativeInt = Field(0, description="of the random number generators")
+    workers: NonNegativeInt = Field(0, description="data-loading processes per device")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    devices: PositiveInt | Literal["auto"] = "auto"
+    devices: PositiveInt | Literal["auto"] = Field("auto", description="devices per node")
     nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp", "fsdp"] = Field(
         "auto",
-        description="of several processes: each holds the whole model (ddp, also auto), or they "
-        "part it among them (fsdp)",
+        description="across processes: each holds the whole model (auto, ddp), or it is sharded "
+        "(fsdp)",
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> TrainOptions:
+    def _consistent(self) -> TrainOptions:
         if self.batch_size % self.accumulate_steps:
             raise invalid(
                 "train.batch_size",

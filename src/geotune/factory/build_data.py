@@ -45,7 +45,6 @@ from geotune.data.synthetic.writer import CLASSES as SYNTHETIC_CLASSES
 from geotune.data.synthetic.writer import DEFAULT_BANDS, labels_path, write_scenes
 from geotune.datasets.registry import named_dataset
 from geotune.errors import GeotuneError
-from geotune.factory.values import values_of
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,7 @@ def examine_data(
     Raises `GeotuneError` for what is wrong; `faults` may keep what is wrong with single files.
     """
     scenes = open_data(recipe, faults)
-    split = values_of(recipe.data.split)
-    del split["allow_overlap"]
+    split = recipe.data.split.model_dump(exclude={"kind", "allow_overlap"})
     parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
     parts = subsample_train(parts, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, parts.values()))

@@ -12,11 +12,9 @@ import torch
 from geotune.adapter_config import load_adapter_config
 from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
-from geotune.backbones.create import backbone as make_backbone
-from geotune.backbones.create import model_info
-from geotune.config import ModelSections, OptionsModel, Recipe, parse_sections
+from geotune.backbones.create import build_backbone, model_info
+from geotune.config import ModelSections, Recipe, parse_sections
 from geotune.errors import GeotuneError, RecipeError
-from geotune.factory.values import values_of
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import recompute_blocks
 from geotune.model import Model
@@ -148,13 +146,6 @@ def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
     return task
 
 
-def build_backbone(section: OptionsModel, bands: tuple[str, ...], **instead: Any) -> Backbone:
-    """The section's backbone for these bands."""
-    values = {**values_of(section), **instead}
-    named = values["bands"]
-    return make_backbone(**{**values, "bands": named if isinstance(named, dict) else bands})
-
-
 def load_adapter(
     folder: Path | str,
     weights: Path | str | None = None,
@@ -184,10 +175,11 @@ def load_adapter(
             f"{folder}: its base is the code of a Python file, which an adapter may not run: if it "
             f"is yours, name it with --backbone {own}"
         )
-    instead: dict[str, Any] = {} if weights is None else {"weights": weights}
+    changes: dict[str, Any] = {} if weights is None else {"weights": Path(weights)}
     if backbone is not None:
-        instead["name"] = backbone
-    base = build_backbone(sections.backbone, card.normalization.bands, **instead)
+        changes["name"] = backbone
+    options = sections.backbone.model_copy(update=changes)
+    base = build_backbone(options, card.normalization.bands)
     check_base_model(base, card, folder)
     model = _model(sections, base, card.normalization)
     load_adapter_state(model, read_tensors(folder, card), str(folder))

@@ -11,10 +11,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.backbones.base import Backbone
+from geotune.backbones.create import build_backbone
 from geotune.backbones.meta_init import skip_init
 from geotune.config import Recipe
 from geotune.errors import GeotuneError
-from geotune.factory.build_model import build_backbone, build_model
+from geotune.factory.build_model import build_model
 from geotune.memory.tracker import to_fake
 from geotune.model import Model
 from geotune.types import Normalization

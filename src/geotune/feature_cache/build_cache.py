@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,7 @@ def feature_dependencies(model: Model, train: TrainOptions, device: torch.device
     method = model.encoder.method
     reduction = reader.reduction()
     half = autocast(device, train.precision).fast_dtype
-    asked = asdict(backbone.spec)
+    asked = backbone.spec.model_dump()
     own_code = backbone.spec.model.rpartition(":")[0]
     return {
         "format": FORMAT_VERSION,

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from geotune.config import Recipe
-from geotune.config.published_defaults import fits_named
+from geotune.config.published_defaults import check_published
 from geotune.config.task_options import DetectOptions
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError, RecipeError
@@ -162,7 +162,7 @@ def test_wrong_bands_and_tasks_are_refused(copy_of: Copy, recipe_on: On) -> None
     with pytest.raises(RecipeError, match=r"data\.name eurosat is labelled for classify"):
         recipe_on("eurosat", Path("x"), task={"kind": "segment"})
     with pytest.raises(ValueError, match="nwpu_vhr10 has horizontal boxes, found oriented"):
-        fits_named("nwpu_vhr10", DetectOptions(classes=["ship"], boxes="oriented"))
+        check_published("nwpu_vhr10", DetectOptions(classes=["ship"], boxes="oriented"))
     recipe = recipe_on("loveda", copy_of("loveda"))
     values = recipe.model_dump(mode="json")
     values["backbone"]["bands"] = ["red", "nir"]

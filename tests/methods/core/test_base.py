@@ -26,7 +26,7 @@ class Chain(Backbone):
 
     def __init__(self, depth: int = 3, idle: bool = False) -> None:
         model = nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(depth))
-        request = BackboneSpec("test/chain", ("a", "b"))
+        request = BackboneSpec(name="test/chain", bands=("a", "b"))
         super().__init__(model, request, size_divisor=4, licence="none", source=None)
         self.idle = nn.Linear(2, 2) if idle else None
         self.fingerprint = "chain"

@@ -46,7 +46,7 @@ def holding(layer: nn.Module, precision: Any) -> nn.Module:
 
 class Toy(Backbone):
     def __init__(self, model: nn.Module) -> None:
-        request = BackboneSpec("test/toy", ("a",))
+        request = BackboneSpec(name="test/toy", bands=("a",))
         super().__init__(model, request, size_divisor=1, licence="none", source=None)
 
     def run(self, images: Tensor, emit: Any, out_indices: set[int], **_: Tensor | None) -> None:

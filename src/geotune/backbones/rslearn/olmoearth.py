@@ -8,7 +8,6 @@ tokens; from 1.2 on they are rotary. Of 1.3 the encoder is used without its atte
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -267,7 +266,7 @@ def olmoearth_backbone(spec: BackboneSpec) -> OlmoEarthBackbone:
     spec.check_num_dates(MAX_DATES)
     named = _with_modalities(spec)
     known = [_named(modality, band) for modality, bands in _STATISTICS.items() for band in bands]
-    match = match_bands(replace(spec, bands=named), known)
+    match = match_bands(spec.with_bands(named), known)
     model = _build(spec)
     source = None
     if spec.loads_weights:

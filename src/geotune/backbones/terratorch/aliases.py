@@ -4,8 +4,6 @@ Landsat, Satlas, SeCo, GASSL and DOFA. They are built as torchgeo backbones.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from geotune.backbones.base import Backbone
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
@@ -63,7 +61,7 @@ MODELS: dict[str, ModelInfo] = {name: torchgeo.MODELS[own] for name, own in NAME
 
 def torchgeo_backbone(spec: BackboneSpec) -> Backbone:
     """Build the torchgeo backbone behind a TerraTorch name."""
-    own = replace(spec, name=f"torchgeo/{NAMES[spec.model]}")
+    own = spec.model_copy(update={"name": f"torchgeo/{NAMES[spec.model]}"})
     try:
         backbone = torchgeo.torchgeo_backbone(own)
     except GeotuneError as error:

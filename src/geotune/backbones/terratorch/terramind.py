@@ -6,7 +6,6 @@ Each modality has its own patch embedding; maps are means over the tokens of all
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -215,7 +214,7 @@ def _fits(spec: BackboneSpec, info: ModelInfo) -> dict[str, BandMatch]:
                 code="band-duplicate",
                 key="backbone.bands",
             )
-        matches[name] = match_bands(replace(spec, bands=bands), info.modalities[name])
+        matches[name] = match_bands(spec.with_bands(bands), info.modalities[name])
     return matches
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -186,7 +185,7 @@ def croma_backbone(spec: BackboneSpec) -> CromaBackbone:
     spec.allow_only(*info.supported_options)
     channels = _channels(spec)
     matches = {
-        name: match_bands(replace(spec, bands=tuple(spec.bands[i] for i in own)), BANDS[name])
+        name: match_bands(spec.with_bands([spec.bands[i] for i in own]), BANDS[name])
         for name, own in channels.items()
     }
     # its attention biases for a fixed image size are not used

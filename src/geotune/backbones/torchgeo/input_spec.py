@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from geotune.backbones.bands import BandMatch, canonical_band, match_bands
 from geotune.backbones.base import Backbone
@@ -49,7 +49,7 @@ def match_input_bands(spec: BackboneSpec, images: InputSpec) -> BandMatch:
         number = _number(band)
         return (by_number.get(number) if number else by_colour.get(canonical_band(band))) or band
 
-    return match_bands(replace(spec, bands=tuple(label(b) for b in spec.bands)), labels)
+    return match_bands(spec.with_bands([label(b) for b in spec.bands]), labels)
 
 
 def _number(band: str) -> str | None:

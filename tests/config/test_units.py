@@ -1,4 +1,4 @@
-"""Amounts of bytes in a recipe."""
+"""Sizes in recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from geotune.config import parse_recipe, parse_size
-from geotune.errors import RecipeError
+from helpers.errors import raises
 
 
 @pytest.mark.parametrize(
@@ -25,18 +25,16 @@ from geotune.errors import RecipeError
         ("12345678", 12345678),
     ],
 )
-def test_amounts(text: str | int, expected: int) -> None:
+def test_sizes_are_parsed_to_bytes(text: str | int, expected: int) -> None:
     assert parse_size(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "GB", "8 XB", "-8GB", "0", "8,5GB", "nan", "1e9", True, None, 8, "8.5"]
 )
-def test_what_is_no_amount_is_refused(
-    tiny_values: Callable[..., dict[str, Any]], text: Any
-) -> None:
+def test_invalid_size_is_an_error(tiny_values: Callable[..., dict[str, Any]], text: Any) -> None:
     with pytest.raises(ValueError, match=r"expected .*8GB"):
         parse_size(text)
     if text is not None:
-        with pytest.raises(RecipeError, match=r"train\.cache_limit: found .*8GB"):
+        with raises("recipe-invalid", key="train.cache_limit", mentions=["8GB"]):
             parse_recipe(tiny_values({"train.cache_limit": text}))
