@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_map_only
 
 from geotune.config import Recipe, load_recipe
 from geotune.data.datamodule import DataModule
-from geotune.data.synthetic.writer import CLASSES
+from geotune.data.synthetic.synthetic_scenes import CLASSES
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import BuiltModel, build_training
 from geotune.feature_cache.build_cache import build_cache

@@ -75,7 +75,7 @@ def make_scenes(folder: Path, count: int, size: int) -> None:
 
 def train_windows(folder: Path, window: int, samples: int) -> Any:
     """The random windows of a training over the scenes."""
-    from geotune.data.checks.scan import scan
+    from geotune.data.checks.scan import scan_scenes
     from geotune.data.labels.open_labels import open_labels
     from geotune.data.scenes.open_scenes import open_scenes
     from geotune.data.window_datasets import RandomWindowDataset
@@ -85,7 +85,9 @@ def train_windows(folder: Path, window: int, samples: int) -> Any:
         scenes=f"{folder}/scenes/*.tif",
         labels=f"{folder}/labels/{{stem}}.tif",
     )
-    scans = [one for one in scan(scenes, window) if one is not None]  # none is, of sound scenes
+    scans = [
+        one for one in scan_scenes(scenes, window) if one is not None
+    ]  # none is, of sound scenes
     return RandomWindowDataset(scenes, scans, window, samples=samples)
 
 

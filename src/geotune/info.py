@@ -10,9 +10,9 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from geotune.config import DataSection, OptionsModel
-from geotune.datasets.base import layout
+from geotune.datasets.base import expected_layout
 from geotune.datasets.registry import DATASETS as NAMED
-from geotune.datasets.registry import named_dataset
+from geotune.datasets.registry import get_dataset_info
 from geotune.registry import BACKBONE_PROVIDERS, DECODERS, METHODS, TASKS, Component
 
 Row = dict[str, str]
@@ -56,19 +56,19 @@ def _named() -> list[Row]:
             "options": f"task.kind={about.task}; {len(about.bands)} bands; "
             f"{len(about.classes)} classes; {about.licence}",
         }
-        for about in map(named_dataset, NAMED)
+        for about in map(get_dataset_info, NAMED)
     ]
 
 
 def dataset_facts(name: str) -> dict[str, Any]:
     """What is known of a named data set."""
-    about = named_dataset(name)
-    return {**asdict(about), "divisions": list(about.divisions)}
+    about = get_dataset_info(name)
+    return {**asdict(about), "splits": list(about.splits)}
 
 
 def dataset_rows(name: str) -> list[tuple[str, str]]:
     """The same for people, as pairs of a word and what it says."""
-    about = named_dataset(name)
+    about = get_dataset_info(name)
     rows = [
         ("name", about.name),
         ("is", about.title),
@@ -77,11 +77,11 @@ def dataset_rows(name: str) -> list[tuple[str, str]]:
         ("bands", ", ".join(about.bands)),
         ("window", f"{about.window} pixels"),
         ("metres a pixel", f"{about.gsd_m:g}" if about.gsd_m else "not the same in all images"),
-        ("splits", ", ".join(about.divisions) or "none is published"),
+        ("splits", ", ".join(about.splits) or "none is published"),
         ("licence", about.licence),
         ("paper", about.paper),
         ("from", about.source),
-        ("files", "".join(f"\n{line}" for line in layout(about))),
+        ("files", "".join(f"\n{line}" for line in expected_layout(about))),
         ("note", about.note),
     ]
     return [(word, text) for word, text in rows if text]

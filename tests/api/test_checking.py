@@ -180,8 +180,8 @@ def test_bad_samples_are_skipped_and_listed(data: Data) -> None:
         build_data(parse_recipe(data.values))
     data.values["train"]["skip_bad_samples"] = True
     made = build_data(parse_recipe(data.values))
-    assert "a" not in made.parts["train"] and "b" not in made.parts["train"]
-    assert len(made.parts["train"]) == 42 and len(made.skipped) == 2
+    assert "a" not in made.splits["train"] and "b" not in made.splits["train"]
+    assert len(made.splits["train"]) == 42 and len(made.skipped) == 2
     assert "a.tif" in made.skipped[0] and "band" in made.skipped[1]
     assert sum("skipped, for train.skip_bad_samples" in note for note in made.notes) == 2
     for name in names[:4]:

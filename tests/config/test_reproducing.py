@@ -9,7 +9,7 @@ import pytest
 
 from geotune.config import load_recipe
 from geotune.config.data_options import NamedOptions
-from geotune.datasets.registry import DATASETS, named_dataset
+from geotune.datasets.registry import DATASETS, get_dataset_info
 from geotune.info import backbone_facts
 from geotune.registry import METHODS
 
@@ -33,7 +33,7 @@ def test_a_command_is_a_recipe_on_a_named_data_set(command: str) -> None:
     assert (geotune, fit) == ("geotune", "fit")
     recipe, _ = load_recipe(ROOT / path, overrides)
     assert isinstance(recipe.data, NamedOptions)
-    about = named_dataset(recipe.data.name)
+    about = get_dataset_info(recipe.data.name)
     assert Path(path).stem == about.name
     assert set(recipe.backbone.bands or ()) <= set(about.bands)
     facts = backbone_facts(recipe.backbone.name.removesuffix(".ms_in22k"))

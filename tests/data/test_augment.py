@@ -1,6 +1,6 @@
 import numpy as np
 
-from geotune.data.augment import drop_bands, relight
+from geotune.data.augment import drop_bands, jitter_brightness
 from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
 
 RNG = np.random.default_rng(0)
@@ -23,7 +23,7 @@ def test_image_and_mask_turn_alike() -> None:
 def test_other_light_is_one_gain_and_one_offset_for_all_pixels_of_a_band() -> None:
     image = RNG.random((3, 8, 8), dtype=np.float32) * 1000
     image[:, 0, 0] = np.nan
-    light = relight(image, np.random.default_rng(3), 0.3, [100.0, 200.0, 300.0])
+    light = jitter_brightness(image, np.random.default_rng(3), 0.3, [100.0, 200.0, 300.0])
     assert light.dtype == np.float32
     before, after = image[:, 1:].reshape(3, -1), light[:, 1:].reshape(3, -1)
     gain = (after[:, 1] - after[:, 0]) / (before[:, 1] - before[:, 0])
@@ -37,12 +37,12 @@ def test_other_light_is_one_gain_and_one_offset_for_all_pixels_of_a_band() -> No
 
 def test_no_amount_leaves_the_light_as_it_is() -> None:
     image = RNG.random((2, 4, 4), dtype=np.float32)
-    assert (relight(image, np.random.default_rng(0), 0.0, [1.0, 1.0]) == image).all()
+    assert (jitter_brightness(image, np.random.default_rng(0), 0.0, [1.0, 1.0]) == image).all()
 
 
 def test_other_light_may_be_another_for_each_band_and_every_date_of_it() -> None:
     image = RNG.random((3, 2, 4, 4), dtype=np.float32)
-    light = relight(image, np.random.default_rng(3), 0.3, [1.0, 2.0, 3.0], by_band=True)
+    light = jitter_brightness(image, np.random.default_rng(3), 0.3, [1.0, 2.0, 3.0], by_band=True)
     gains = [np.polyfit(x.ravel(), y.ravel(), 1) for x, y in zip(image, light, strict=True)]
     for x, y, (gain, offset) in zip(image, light, gains, strict=True):
         np.testing.assert_allclose(y, gain * x + offset, rtol=1e-4, atol=1e-5)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geotune.data.checks.scan import scan
-from geotune.data.datamodule import prepare
+from geotune.data.checks.scan import scan_scenes
+from geotune.data.datamodule import build_datamodule
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_rasters, open_scenes
@@ -22,13 +22,13 @@ def test_ships(shared_data: Path) -> None:
         labels=f"{shared_data}/ships/{{stem}}.geojson",
         wanted_bands=["B08", "B02"],
     )
-    made = prepare(
+    made = build_datamodule(
         split_by_group(scenes, val=["busan"], test=["durban"]),
         window=128,
         samples=40,
         rare_class_fraction=0.75,
     )
-    assert made.parts["train"] == ["cartagena", "casablanca"]
+    assert made.splits["train"] == ["cartagena", "casablanca"]
     assert made.class_counts["val"] == [724_428, 3_930]
     assert len(made.val) == 54
     assert all(" apart: " in note or "size is" in note for note in made.notes), made.notes
@@ -50,7 +50,7 @@ def test_clouds(shared_data: Path) -> None:
         bands=bands,
         wanted_bands=["nir"],
     )
-    [result] = scan([scene], 128)
+    [result] = scan_scenes([scene], 128)
     assert result.class_counts.tolist() == [60_488, 2_698, 113_029, 85_929]
     assert result.means[0] == pytest.approx(0.277, abs=1e-3)
 

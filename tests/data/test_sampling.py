@@ -22,12 +22,12 @@ def test_windows_lie_inside_where_they_fit_and_hold_their_pixel(
     row, col = seed % shape[0], seed % shape[1]
     mask[row, col] = 1
     sampler = _sampler([shape], [np.where(mask, 1, 9)], 1.0)
-    for draw in (sampler.draw_focused, sampler.draw_anywhere):
+    for draw in (sampler.draw_around_label, sampler.draw_uniform):
         _, found = draw(np.random.default_rng(seed), window)
         assert (found.height, found.width) == (window, window)
         for start, length in ((found.row, shape[0]), (found.col, shape[1])):
             assert 0 <= start <= max(length - window, 0)
-    _, found = sampler.draw_focused(np.random.default_rng(seed), window)
+    _, found = sampler.draw_around_label(np.random.default_rng(seed), window)
     assert 0 <= row - found.row < window and 0 <= col - found.col < window
 
 
@@ -35,7 +35,7 @@ def test_rare_classes_are_drawn_by_the_root_of_their_share() -> None:
     mask = np.zeros((100, 100), dtype=int)
     mask[50, 40:44] = 1  # 4 of 10000: 50 times as likely by pixel
     sampler = _sampler([(100, 100)], [mask], 1.0)
-    assert sampler.by_class[1] / sampler.by_class[0] == pytest.approx(np.sqrt(9996 / 4))
+    assert sampler.class_weights[1] / sampler.class_weights[0] == pytest.approx(np.sqrt(9996 / 4))
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(500):
@@ -57,8 +57,8 @@ def test_scenes_are_drawn_by_area_or_by_their_pixels_of_the_class() -> None:
     one, two = np.zeros((10, 10), dtype=int), np.zeros((30, 10), dtype=int)
     one[:2, :3], two[0, :2] = 1, 1
     sampler = _sampler([(10, 10), (30, 10)], [one, two], 0.5)
-    assert sampler.by_area.tolist() == [0.25, 0.75]
-    assert sampler.by_scene[:, 1].tolist() == [0.75, 0.25]
+    assert sampler.area_weights.tolist() == [0.25, 0.75]
+    assert sampler.scene_weights[:, 1].tolist() == [0.75, 0.25]
 
 
 def test_a_class_that_is_nowhere_is_never_drawn() -> None:

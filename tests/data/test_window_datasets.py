@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from geotune.config.data_options import AugmentOptions
-from geotune.data.checks.scan import scan
-from geotune.data.datamodule import DataModule, prepare
+from geotune.data.checks.scan import scan_scenes
+from geotune.data.datamodule import DataModule, build_datamodule
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.raster.open_raster import open_raster
@@ -55,7 +55,7 @@ def _equal(one: Sample, two: Sample) -> bool:
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(scenes: Any) -> None:
-    scans = scan(scenes, 16)
+    scans = scan_scenes(scenes, 16)
     one = RandomWindowDataset(scenes, scans, 16, seed=3)
     two = RandomWindowDataset(scenes, scans, 16, seed=3)
     backwards = {i: two[i] for i in reversed(range(len(two)))}
@@ -70,7 +70,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(scenes: Any) -> None:
 
 
 def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
-    windows = RandomWindowDataset(scenes, scan(scenes, 16), 16, samples=6)
+    windows = RandomWindowDataset(scenes, scan_scenes(scenes, 16), 16, samples=6)
     batches = make_loader(windows, 2, workers=1)
     for epoch in (0, 5):
         batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ def test_workers_change_nothing_and_see_the_epoch(scenes: Any) -> None:
 
 
 def test_image_and_mask_are_of_one_place_and_turned_alike(scenes: Any) -> None:
-    scans = scan(scenes, 16)
+    scans = scan_scenes(scenes, 16)
     plain = RandomWindowDataset(scenes, scans, 16, augment=AugmentOptions(flips=False))
     turned = RandomWindowDataset(scenes, scans, 16)
     ways = set()
@@ -123,7 +123,9 @@ def test_image_and_mask_stay_together_at_any_angle_and_scale(
     mask = write_raster("mask.tif", disc.astype(np.uint8))
     raster = open_raster(image)
     scenes = [Scene("a", raster, open_labels(mask, raster, classes=CLASSES), group="a")]
-    windows = RandomWindowDataset(scenes, scan(scenes, 32), 32, augment=augment, samples=30, seed=1)
+    windows = RandomWindowDataset(
+        scenes, scan_scenes(scenes, 32), 32, augment=augment, samples=30, seed=1
+    )
     bright = 0
     for i in range(30):
         sample = windows[i]
@@ -145,7 +147,7 @@ def test_turned_windows_have_no_empty_corners_inside_a_scene(
     scenes = _scenes(write_raster, tmp_path, {"a": np.pad(np.ones((1, 1)), 60)})
     windows = RandomWindowDataset(
         scenes,
-        scan(scenes, 32),
+        scan_scenes(scenes, 32),
         32,
         augment=AugmentOptions(rotate=180),
         samples=20,
@@ -160,7 +162,7 @@ def test_turned_windows_have_no_empty_corners_inside_a_scene(
 
 
 def test_a_dropped_band_is_nan_and_one_band_always_stays(scenes: Any) -> None:
-    scans = scan(scenes, 16)
+    scans = scan_scenes(scenes, 16)
     dropped = RandomWindowDataset(
         scenes, scans, 16, augment=AugmentOptions(band_dropout=0.9), samples=10
     )
@@ -171,7 +173,7 @@ def test_a_dropped_band_is_nan_and_one_band_always_stays(scenes: Any) -> None:
 
 
 def test_an_epoch_covers_the_scenes_area_once(scenes: Any) -> None:
-    scans = scan(scenes, 16)
+    scans = scan_scenes(scenes, 16)
     assert len(RandomWindowDataset(scenes, scans, 16)) == 32  # 4 * 40 * 50 / 16**2 = 31.25
     assert len(RandomWindowDataset(scenes, scans, 512)) == 1
     assert len(RandomWindowDataset(scenes, scans, 16, samples=7)) == 7
@@ -183,13 +185,15 @@ def test_every_training_window_holds_a_labelled_pixel(write_raster: Any, tmp_pat
     mask = np.full((400, 400), IGNORE)
     mask[300, 310] = 1
     scenes = _scenes(write_raster, tmp_path, {"a": mask})
-    dataset = RandomWindowDataset(scenes, scan(scenes, 8), 8, samples=20, rare_class_fraction=0)
+    dataset = RandomWindowDataset(
+        scenes, scan_scenes(scenes, 8), 8, samples=20, rare_class_fraction=0
+    )
     assert all((dataset[i].target.mask == 1).any() for i in range(20))
 
 
 def test_scenes_smaller_than_the_window_are_padded(write_raster: Any, tmp_path: Path) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.ones((5, 9))})
-    scans = scan(scenes, 16)
+    scans = scan_scenes(scenes, 16)
     for sample in (
         RandomWindowDataset(scenes, scans, 16)[0],
         GridWindowDataset(scenes, scans, 16)[0],
@@ -205,10 +209,10 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
     mask = np.full((50, 70), IGNORE)
     mask[3, 3], mask[49, 69], mask[20:30, 30:40] = 0, 1, 1
     scenes = _scenes(write_raster, tmp_path, {"a": mask, "b": np.full((20, 20), IGNORE)})
-    windows = GridWindowDataset(scenes, scan(scenes, 16), 16)
+    windows = GridWindowDataset(scenes, scan_scenes(scenes, 16), 16)
     seen: list[float] = []
     for i in range(len(windows)):
-        sample, place = windows[i], windows.places[i]
+        sample, place = windows[i], windows.windows[i]
         assert sample.name == f"a ({place.row}, {place.col})" and place.scene == 0
         assert (sample.target.mask != IGNORE).any()
         seen += sample.image[0][sample.target.mask != IGNORE].tolist()
@@ -218,22 +222,22 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
 
 def _parts(scenes: Any, **options: Any) -> DataModule:
     parts = split_by_list(scenes, train=["a", "b"], val=["c"], test=["d"])
-    return prepare(parts, window=16, allow_overlap=True, **options)
+    return build_datamodule(parts, window=16, allow_overlap=True, **options)
 
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -> None:
     """Those of the first epoch with seed 0, in another order and laid in other ways."""
-    scans = scan(scenes, 16)
+    scans = scan_scenes(scenes, 16)
     options: dict[str, Any] = {
         "samples": 12,
         "augment": AugmentOptions(flips=augment),
         "brightness": 0.5,
     }
-    options["spread"] = [1.0]
+    options["band_std"] = [1.0]
     fixed = FixedWindowDataset(RandomWindowDataset(scenes, scans, 16, seed=3, **options))
     plain = RandomWindowDataset(scenes, scans, 16, samples=12, augment=AugmentOptions(flips=False))
-    assert len(fixed) == 12 and fixed.ways == (NUM_ORIENTATIONS if augment else 1)
+    assert len(fixed) == 12 and fixed.num_orientations == (NUM_ORIENTATIONS if augment else 1)
     assert all(_equal(fixed.sample(i), plain[i]) for i in range(12))
     ways = set()
     for epoch in range(3):
@@ -250,7 +254,7 @@ def test_fixed_windows_are_the_same_in_every_epoch(scenes: Any, augment: bool) -
 
 
 def test_how_fixed_windows_lie_depends_on_the_seed_and_not_on_what_was_read(scenes: Any) -> None:
-    scans = scan(scenes, 16)
+    scans = scan_scenes(scenes, 16)
 
     def chosen(seed: int, indices: Iterable[int]) -> dict[int, tuple[int, int]]:
         fixed = FixedWindowDataset(RandomWindowDataset(scenes, scans, 16, seed=seed, samples=7))
@@ -266,7 +270,7 @@ def test_prepare_makes_all_parts(scenes: Any) -> None:
     read: list[str] = []
     made = _parts(scenes, samples=5, progress=lambda scene: read.append(scene.name))
     assert sorted(read) == ["a", "b", "c", "d"]
-    assert made.parts == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    assert made.splits == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     assert len(made.train) == 5 and len(made.val) == 12 and made.test is not None
     assert made.statistics.bands == ("red",)
     assert made.statistics.mean[0] == pytest.approx(1999 / 2 + 5000)  # of train alone
@@ -277,7 +281,7 @@ def test_prepare_makes_all_parts(scenes: Any) -> None:
     assert len(made.train_grid) == 24 and made.distances_m["train-val"] == 0
     assert all("overlap by" in note for note in made.notes if "scenes" not in note)
     parts = split_by_list(scenes, train=["a"], val=["b"])
-    without = prepare(parts, window=16, allow_overlap=True)
+    without = build_datamodule(parts, window=16, allow_overlap=True)
     assert without.test is None and without.class_counts["test"] == []
 
 
@@ -285,13 +289,13 @@ def test_a_part_without_labels_is_refused(write_raster: Any, tmp_path: Path) -> 
     masks = {"a": np.ones((9, 9)), "b": np.full((9, 9), IGNORE)}
     scenes = _scenes(write_raster, tmp_path, masks)
     with pytest.raises(GeotuneError, match=r"data\.split\.val: none of its scenes has a labelled"):
-        prepare(split_by_list(scenes, train=["a"], val=["b"]), window=16)
+        build_datamodule(split_by_list(scenes, train=["a"], val=["b"]), window=16)
 
 
 def test_an_absent_class_is_noted(write_raster: Any, tmp_path: Path) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.zeros((9, 9)), "b": np.ones((9, 9))})
     parts = split_by_list(scenes, train=["a"], val=["b"])
-    made = prepare(parts, window=16, allow_overlap=True)
+    made = build_datamodule(parts, window=16, allow_overlap=True)
     assert [note for note in made.notes if note.startswith("no pixel")] == [
         "no pixel of ship in the train part",
         "no pixel of background in the val part",

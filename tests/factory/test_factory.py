@@ -65,7 +65,7 @@ def test_resolution_and_quality_of_the_recipe_reach_the_files(
 
 def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
     data = build_data(parse_recipe(tiny_values({"data.samples": 5})))
-    assert data.parts == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    assert data.splits == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     assert len(data.train) == 5 and len(data.val) == 4
     assert data.statistics.bands == ("red", "green", "nir")
     values = tiny_values({"backbone.bands": ["nir", "red"]})
@@ -73,7 +73,7 @@ def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_number_of_bands(tiny_values: Callable[..., dict[str, Any]]) -> None:
-    assert build_data(parse_recipe(tiny_values({"backbone.bands": 3}))).parts["val"] == ["c"]
+    assert build_data(parse_recipe(tiny_values({"backbone.bands": 3}))).splits["val"] == ["c"]
     with pytest.raises(GeotuneError, match=r"backbone\.bands: expected 4, .* have 3: red, green"):
         build_data(parse_recipe(tiny_values({"backbone.bands": 4})))
 
@@ -91,11 +91,11 @@ def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -
     with pytest.raises(GeotuneError, match=r"task\.classes: synthetic scenes have water"):
         build_data(parse_recipe(values))
     assert not (tmp_path / "made").exists()
-    from geotune.data.synthetic.writer import CLASSES
+    from geotune.data.synthetic.synthetic_scenes import CLASSES
 
     values["task"]["classes"] = list(CLASSES)
     data = build_data(parse_recipe(values))
-    assert sorted(len(names) for names in data.parts.values()) == [1, 1, 1]
+    assert sorted(len(names) for names in data.splits.values()) == [1, 1, 1]
     assert data.statistics.bands == ("B02", "B08")
 
 

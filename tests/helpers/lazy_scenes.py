@@ -1,4 +1,4 @@
-"""Scenes of which no file is there: what has to be known of them to split them."""
+"""Scenes without files, with just enough information to split them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
 
 
-class Whole:
-    """Labels that no window may cut, or that may be cut."""
+class FakeLabels:
+    """Labels that only state whether they are of a whole image."""
 
-    def __init__(self, whole: bool) -> None:
-        self.image_level = whole
+    def __init__(self, image_level: bool) -> None:
+        self.image_level = image_level
 
 
 def scene(
@@ -25,19 +25,21 @@ def scene(
     y: float = 0,
     side: int = 64,
     *,
-    whole: bool = False,
-    placed: bool = True,
+    image_level: bool = False,
+    georeferenced: bool = True,
 ) -> Scene:
-    places = (BandFile(Path(f"{name}.tif"), 1, None, False),)
-    crs = CRS.from_epsg(32633) if placed else None
+    """A scene of `side` x `side` pixels of 10 m, `x` metres east and `y` metres south."""
+    files = (BandFile(Path(f"{name}.tif"), 1, None, False),)
+    crs = CRS.from_epsg(32633) if georeferenced else None
     transform = from_origin(500_000 + x, 5_000_000 - y, 10, 10)
-    raster = RasterSource(("red",), places, True, (side, side), crs, transform)
-    return Scene(name, raster, cast(Any, Whole(whole)), group=name)
+    raster = RasterSource(("red",), files, True, (side, side), crs, transform)
+    return Scene(name, raster, cast(Any, FakeLabels(image_level)), group=name)
 
 
 def scenes(listed: Sequence[str]) -> list[Scene]:
     return [scene(name) for name in listed]
 
 
-def names(parts: Splits) -> dict[str, list[str]]:
-    return {part: [scene.name for scene in scenes] for part, scenes in parts.items()}
+def names(splits: Splits) -> dict[str, list[str]]:
+    """The names of the scenes in each split."""
+    return {split: [scene.name for scene in members] for split, members in splits.items()}

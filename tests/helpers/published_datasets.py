@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from geotune.data.raster.open_raster import open_raster
-from geotune.datasets.registry import named_dataset
+from geotune.datasets.registry import get_dataset_info
 from helpers.annotation_files import Thing, upright, write_dota, write_fair1m, write_voc
 
 SIDE = 48
@@ -100,7 +100,7 @@ def reben_7k(root: Path, names: Sequence[str]) -> None:
     codes[:4], codes[4:8] = 999, 112
     for i, name in enumerate(names):
         product = name[:-6]
-        for band in named_dataset("reben_7k").bands:
+        for band in get_dataset_info("reben_7k").bands:
             size = metres.get(band, 10)
             pixels = image(1, "uint16", 3000, 1200 // size)
             write(
@@ -270,7 +270,7 @@ def by_class(
     """An image of each class in each part; `file` and `lists` have what stands for both."""
 
     def made(root: Path, names: Sequence[str]) -> None:
-        (about,) = (a for a in map(named_dataset, WRITERS) if a.images[0].startswith(folder))
+        (about,) = (a for a in map(get_dataset_info, WRITERS) if a.images[0].startswith(folder))
         root.mkdir(exist_ok=True)
         listed: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         for label in about.classes:

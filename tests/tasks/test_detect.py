@@ -154,7 +154,7 @@ def test_perfect_detections_score_one_on_the_windows_of_a_grid(
         target = labels.read(area)
         kept = {
             "counted": target.counted,
-            "centre visible": target.shown_share > 0,
+            "centre visible": target.visible_fraction > 0,
             "any part visible": np.ones(len(target.boxes), dtype=bool),
         }[reported]
         targets = ObjectTarget.stack([target])
@@ -163,5 +163,5 @@ def test_perfect_detections_score_one_on_the_windows_of_a_grid(
         )
         metrics.update(DetectorOutput({}, [detections]), targets)
         counted += int(target.counted.sum())
-    assert counted == int((~labels.difficult).sum()) - labels.cut(window)
+    assert counted == int((~labels.difficult).sum()) - labels.num_uncounted(window)
     assert metrics.compute()["ap"] == pytest.approx(1.0)

@@ -120,10 +120,10 @@ def _compare_with_pretraining(
 
 
 def _class_counts(examined: ScannedData) -> dict[str, dict[str, int]]:
-    classes = examined.parts["train"][0].labels.classes
+    classes = examined.splits["train"][0].labels.classes
     return {
         part: dict(zip(classes, counts, strict=True))
-        for part in examined.parts
+        for part in examined.splits
         if (counts := examined.class_counts(part))
     }
 
@@ -139,14 +139,14 @@ def _write_page(
 
     histograms = []
     if examined is not None:
-        bands = examined.parts["train"][0].raster.bands
+        bands = examined.splits["train"][0].raster.bands
         usual = {}
         if pretraining is not None:
             moments = zip(pretraining.mean, pretraining.std, strict=True)
             usual = dict(zip(pretraining.bands, moments, strict=True))
         for i, band in enumerate(bands):
             values = {
-                part: [scan.sample[i] for scan in scans]
+                part: [scan.sampled_pixels[i] for scan in scans]
                 for part, scans in examined.scans.items()
                 if scans
             }
@@ -154,8 +154,8 @@ def _write_page(
     content = Content(
         title=title,
         findings=[(issue.severity, issue.check, issue.text) for issue in issues],
-        unit=examined.parts["train"][0].labels.label_unit if examined else "pixel",
-        parts={part: len(members) for part, members in examined.parts.items()} if examined else {},
+        unit=examined.splits["train"][0].labels.label_unit if examined else "pixel",
+        parts={part: len(members) for part, members in examined.splits.items()} if examined else {},
         class_counts=_class_counts(examined) if examined else {},
         distances_m=examined.distances_m if examined else {},
         histograms=histograms,

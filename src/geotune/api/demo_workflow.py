@@ -14,7 +14,7 @@ from geotune.api.prediction import predict
 from geotune.api.recipes import OnMessage
 from geotune.api.testing import test
 from geotune.config import parse_recipe
-from geotune.data.synthetic.writer import CLASSES
+from geotune.data.synthetic.synthetic_scenes import CLASSES
 from geotune.training.progress_bar import TrainingProgress
 from geotune.utils.atomic import write_atomically
 from geotune.utils.progress import scene_progress

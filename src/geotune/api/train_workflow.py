@@ -169,11 +169,11 @@ def _finish(
             "random_weights": built.backbone.random_weights,
         },
         "data": {
-            "parts": data.parts,
+            "parts": data.splits,
             "distances_m": data.distances_m,
             "skipped": list(data.skipped),
             "class_counts": data.class_counts,
-            "unit": data.unit,
+            "unit": data.label_unit,
             "classes": list(built.task.classes),
             "bands": list(data.statistics.bands),
             "mean": list(data.statistics.mean),

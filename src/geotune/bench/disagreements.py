@@ -81,7 +81,7 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
                     for n, each in zip(names, (mine, theirs), strict=True)
                 }
         caption = f"{names[0]}: {said}; {names[1]}: {said_too}"
-        examples.append(Example(windows.name(index), caption, pictures))
+        examples.append(Example(windows.sample_name(index), caption, pictures))
     classes = (
         load_adapter_config(runs[0]).sections["task"].get("classes", []) if page.legend else []
     )

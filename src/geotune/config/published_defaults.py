@@ -7,7 +7,7 @@ from typing import Any
 
 from geotune.config.base import invalid
 from geotune.config.task_options import DetectOptions, TaskSection
-from geotune.datasets.registry import named_dataset
+from geotune.datasets.registry import get_dataset_info
 
 
 def with_published_defaults(values: Any) -> Any:
@@ -22,7 +22,7 @@ def with_published_defaults(values: Any) -> Any:
         return values
     if data.get("kind") != "named" or "name" not in data:
         return values
-    info = named_dataset(str(data["name"]))
+    info = get_dataset_info(str(data["name"]))
     if task.get("kind") != info.task:
         raise invalid(
             "task.kind",
@@ -35,7 +35,7 @@ def with_published_defaults(values: Any) -> Any:
 
 def check_published(name: str, task: TaskSection) -> None:
     """Raise a validation error if a task's classes or boxes are not the data set's."""
-    info = named_dataset(name)
+    info = get_dataset_info(name)
     classes = getattr(task, "classes", [])
     unknown = [c for c in classes if c not in info.classes]
     missing = [c for c in info.classes if c not in classes]

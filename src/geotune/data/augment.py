@@ -9,11 +9,11 @@ import numpy as np
 from geotune.data.raster.source import Image
 
 
-def relight(
+def jitter_brightness(
     image: Image,
     rng: np.random.Generator,
-    amount: float,
-    spread: Sequence[float],
+    strength: float,
+    band_std: Sequence[float],
     *,
     by_band: bool = False,
 ) -> Image:
@@ -24,16 +24,16 @@ def relight(
     `by_band`, where each band has its own, in sensor and atmosphere.
     """
     draws = len(image) if by_band else 1
-    gain = np.exp(amount * rng.standard_normal(draws)).astype(np.float32)
-    offset = (amount * rng.standard_normal(draws)).astype(np.float32)
+    gain = np.exp(strength * rng.standard_normal(draws)).astype(np.float32)
+    offset = (strength * rng.standard_normal(draws)).astype(np.float32)
     bands = (-1,) + (1,) * (image.ndim - 1)
-    scale = np.asarray(spread, image.dtype).reshape(bands)
+    scale = np.asarray(band_std, image.dtype).reshape(bands)
     return gain.reshape(bands) * image + offset.reshape(bands) * scale
 
 
-def drop_bands(image: Image, rng: np.random.Generator, share: float) -> Image:
+def drop_bands(image: Image, rng: np.random.Generator, probability: float) -> Image:
     """An image `(C, ..., H, W)` of which each band is NaN with probability `share`, but for one."""
-    lost = rng.random(len(image)) < share
+    lost = rng.random(len(image)) < probability
     lost[rng.integers(len(image))] = False
     kept = image.copy()
     kept[lost] = np.nan

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from geotune.config.data_options import AugmentOptions
-from geotune.data.checks.registry import check
-from geotune.data.checks.scan import label_statistics, statistics
+from geotune.data.checks.registry import run_checks
+from geotune.data.checks.scan import band_statistics, label_statistics
 from geotune.data.checks.scanned import ScannedData, scan_splits
 from geotune.data.issues import raise_on_error
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
-from geotune.data.window_datasets import PLAIN, GridWindowDataset, RandomWindowDataset
+from geotune.data.window_datasets import DEFAULT_AUGMENT, GridWindowDataset, RandomWindowDataset
 from geotune.types import BandStatistics
 
 
@@ -47,12 +47,12 @@ class DataModule:
     test: GridWindowDataset | None
     statistics: BandStatistics
     class_counts: dict[str, list[int]]
-    unit: str
-    numbers: tuple[float, float] | None
+    label_unit: str
+    label_mean_std: tuple[float, float] | None
     notes: list[str]
     gsd_m: float | None
     wavelengths: dict[str, float]
-    parts: dict[str, list[str]]
+    splits: dict[str, list[str]]
     train_grid: GridWindowDataset
     distances_m: dict[str, float]
     skipped: tuple[str, ...] = ()
@@ -63,8 +63,8 @@ class DataModule:
         return self.train.window
 
 
-def prepare(
-    parts: Splits,
+def build_datamodule(
+    splits: Splits,
     *,
     window: int | None,
     threads: int | None = None,
@@ -79,20 +79,20 @@ def prepare(
     check calls an error.
     """
     examined = scan_splits(
-        parts, window=window, metadata=metadata, threads=threads, progress=progress
+        splits, window=window, metadata=metadata, threads=threads, progress=progress
     )
-    findings = check(examined, allow_overlap=allow_overlap)
+    findings = run_checks(examined, allow_overlap=allow_overlap)
     raise_on_error(findings)
     notes = [one.text for one in findings]
-    return datasets(examined, metadata=metadata, notes=notes, **options)
+    return datamodule_from_scan(examined, metadata=metadata, notes=notes, **options)
 
 
-def datasets(
-    examined: ScannedData,
+def datamodule_from_scan(
+    scanned: ScannedData,
     *,
     samples: int | None = None,
     rare_class_fraction: float = 0.5,
-    augment: AugmentOptions = PLAIN,
+    augment: AugmentOptions = DEFAULT_AUGMENT,
     brightness: float = 0.0,
     seed: int = 0,
     metadata: Sequence[str] = (),
@@ -102,8 +102,8 @@ def datasets(
 
     Raises `GeotuneError` for a band without any pixel with data.
     """
-    parts, scans, window = examined.parts, examined.scans, examined.window
-    found = statistics(parts["train"], scans["train"])
+    parts, scans, window = scanned.splits, scanned.scans, scanned.window
+    found = band_statistics(parts["train"], scans["train"])
     sides = [scene.raster.gsd_m for scene in parts["train"]]
     known = [side for side in sides if side is not None]
 
@@ -119,20 +119,20 @@ def datasets(
             rare_class_fraction=rare_class_fraction,
             augment=augment,
             brightness=brightness,
-            spread=found.std,
+            band_std=found.std,
             seed=seed,
             metadata=metadata,
         ),
         val=grid("val"),
         test=grid("test") if parts["test"] else None,
         statistics=found,
-        class_counts={part: examined.class_counts(part) for part in parts},
-        unit=parts["train"][0].labels.label_unit,
-        numbers=label_statistics(scans["train"]),
+        class_counts={part: scanned.class_counts(part) for part in parts},
+        label_unit=parts["train"][0].labels.label_unit,
+        label_mean_std=label_statistics(scans["train"]),
         notes=list(notes),
         gsd_m=float(np.median(known)) if known else None,
         wavelengths=dict(parts["train"][0].raster.wavelengths),
-        parts={part: [scene.name for scene in members] for part, members in parts.items()},
+        splits={part: [scene.name for scene in members] for part, members in parts.items()},
         train_grid=grid("train"),
-        distances_m=examined.distances_m,
+        distances_m=scanned.distances_m,
     )

@@ -34,24 +34,24 @@ class WindowSampler:
     ) -> None:
         self.shapes = list(shapes)
         self.positions = positions
-        self.focus = rare_class_fraction
+        self.rare_class_fraction = rare_class_fraction
         areas = np.array([height * width for height, width in shapes], dtype=np.float64)
-        self.by_area = areas / areas.sum()
+        self.area_weights = areas / areas.sum()
         totals = class_counts.sum(axis=0)
         self.classes = np.flatnonzero(totals)
         weights = 1 / np.sqrt(totals[self.classes] / max(int(totals.sum()), 1))
-        self.by_class = weights / weights.sum()
-        self.by_scene = class_counts[:, self.classes] / totals[self.classes]
+        self.class_weights = weights / weights.sum()
+        self.scene_weights = class_counts[:, self.classes] / totals[self.classes]
 
     def draw(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
         """Index of a scene, and a window of it of `side` pixels."""
-        focused = rng.random() < self.focus
-        return self.draw_focused(rng, side) if focused else self.draw_anywhere(rng, side)
+        focused = rng.random() < self.rare_class_fraction
+        return self.draw_around_label(rng, side) if focused else self.draw_uniform(rng, side)
 
-    def draw_focused(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
+    def draw_around_label(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
         """A window that contains a mark."""
-        which = int(rng.choice(len(self.classes), p=self.by_class))
-        scene = int(rng.choice(len(self.shapes), p=self.by_scene[:, which]))
+        which = int(rng.choice(len(self.classes), p=self.class_weights))
+        scene = int(rng.choice(len(self.shapes), p=self.scene_weights[:, which]))
         kept = self.positions[scene][self.classes[which]]
         row, col = kept[rng.integers(len(kept))]
         height, width = self.shapes[scene]
@@ -59,9 +59,9 @@ class WindowSampler:
         left = _start(int(col) - int(rng.integers(side)), width, side)
         return scene, Window(top, left, side, side)
 
-    def draw_anywhere(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
+    def draw_uniform(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
         """A window at any place."""
-        scene = int(rng.choice(len(self.shapes), p=self.by_area))
+        scene = int(rng.choice(len(self.shapes), p=self.area_weights))
         height, width = self.shapes[scene]
         top = int(rng.integers(max(height - side, 0) + 1))
         left = int(rng.integers(max(width - side, 0) + 1))

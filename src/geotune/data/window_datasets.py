@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from geotune.config.data_options import AugmentOptions
-from geotune.data.augment import drop_bands, relight
+from geotune.data.augment import drop_bands, jitter_brightness
 from geotune.data.checks.scan import SceneScan
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
@@ -23,7 +23,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.types import Sample, Target
 
 MAX_TRIES = 10
-PLAIN = AugmentOptions()
+DEFAULT_AUGMENT = AugmentOptions()
 
 
 class RandomWindowDataset:
@@ -46,7 +46,7 @@ class RandomWindowDataset:
         metadata: what of time and location the samples carry.
     """
 
-    endless: ClassVar[bool] = True
+    infinite: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class RandomWindowDataset:
         *,
         samples: int | None = None,
         rare_class_fraction: float = 0.5,
-        augment: AugmentOptions = PLAIN,
+        augment: AugmentOptions = DEFAULT_AUGMENT,
         brightness: float = 0.0,
-        spread: Sequence[float] = (),
+        band_std: Sequence[float] = (),
         seed: int = 0,
         metadata: Sequence[str] = (),
     ) -> None:
@@ -67,7 +67,7 @@ class RandomWindowDataset:
         self.window = window
         self.augment = augment
         self.brightness = brightness
-        self.spread = tuple(spread)
+        self.spread = tuple(band_std)
         self.seed = seed
         self.sampler = WindowSampler(
             [scene.shape for scene in scenes],
@@ -91,9 +91,9 @@ class RandomWindowDataset:
             sample = _turned(sample, int(rng.integers(NUM_ORIENTATIONS)))
         image, target = sample.image, sample.target
         if self.brightness:
-            image = relight(image, rng, self.brightness, self.spread)
+            image = jitter_brightness(image, rng, self.brightness, self.spread)
         if varied.band_brightness:
-            image = relight(image, rng, varied.band_brightness, self.spread, by_band=True)
+            image = jitter_brightness(image, rng, varied.band_brightness, self.spread, by_band=True)
         if varied.band_dropout:
             image = drop_bands(image, rng, varied.band_dropout)
             target = target.masked(has_data(image))
@@ -105,7 +105,7 @@ class RandomWindowDataset:
             place, sample = self._window(rng, self.sampler.draw)
             if sample.target.has_labels:
                 return place, sample
-        return self._window(rng, self.sampler.draw_focused)
+        return self._window(rng, self.sampler.draw_around_label)
 
     def _window(
         self,
@@ -147,20 +147,20 @@ class FixedWindowDataset:
         ways: in how many of the eight ways a window may lie.
     """
 
-    endless: ClassVar[bool] = True
+    infinite: ClassVar[bool] = True
 
     def __init__(self, windows: RandomWindowDataset) -> None:
         self.scenes = windows.scenes
         self.metadata = windows.metadata
         self.window = windows.window
         self.seed = windows.seed
-        self.ways = NUM_ORIENTATIONS if windows.augment.flips else 1
+        self.num_orientations = NUM_ORIENTATIONS if windows.augment.flips else 1
         rngs = (np.random.default_rng([0, 0, index]) for index in range(len(windows)))
-        self.places = [windows.draw(rng)[0] for rng in rngs]
-        self._order = 0, np.arange(len(self.places))
+        self.windows = [windows.draw(rng)[0] for rng in rngs]
+        self._order = 0, np.arange(len(self.windows))
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.windows)
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample(*self.resolve_index(index))
@@ -175,12 +175,14 @@ class FixedWindowDataset:
             if epoch:
                 np.random.default_rng([self.seed, epoch]).shuffle(order)
             self._order = epoch, order
-        way = np.random.default_rng([self.seed, epoch, at]).integers(self.ways)
+        way = np.random.default_rng([self.seed, epoch, at]).integers(self.num_orientations)
         return int(self._order[1][at]), int(way)
 
-    def sample(self, which: int, way: int = 0) -> Sample:
+    def sample(self, index: int, orientation: int = 0) -> Sample:
         """A window, laid one of the eight ways."""
-        return _turned(_at(self.scenes, self.places[which], self.window, self.metadata), way)
+        return _turned(
+            _at(self.scenes, self.windows[index], self.window, self.metadata), orientation
+        )
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples of the first epoch."""
@@ -205,8 +207,8 @@ class GridWindowDataset:
         metadata: what of time and location the samples carry.
     """
 
-    endless: ClassVar[bool] = False
-    ways: ClassVar[int] = 1
+    infinite: ClassVar[bool] = False
+    num_orientations: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -219,44 +221,48 @@ class GridWindowDataset:
         self.scenes = list(scenes)
         self.metadata = tuple(metadata)
         self.window = window
-        self.places = [
+        self.windows = [
             WindowIndex(i, place.row, place.col)
             for i, (scene, scan) in enumerate(zip(scenes, scans, strict=True))
-            for labelled in [set(scan.labelled)]
+            for labelled in [set(scan.labelled_windows)]
             for place in grid_windows(scene.shape, window)
             if (place.row, place.col) in labelled
         ]
 
-    def of(self, groups: Collection[str], most: int | None = None) -> GridWindowDataset:
+    def subset(self, groups: Collection[str], max_windows: int | None = None) -> GridWindowDataset:
         """The windows in scenes of some groups; with `most` so many of them, evenly spread."""
         index = {
             i: n
             for n, i in enumerate(i for i, scene in enumerate(self.scenes) if scene.group in groups)
         }
-        places = [p._replace(scene=index[p.scene]) for p in self.places if p.scene in index]
+        places = [p._replace(scene=index[p.scene]) for p in self.windows if p.scene in index]
         fewer = copy(self)
         fewer.scenes = [self.scenes[i] for i in index]
-        fewer.places = places[:: max(1, math.ceil(len(places) / (most or len(places) or 1)))]
+        fewer.windows = places[
+            :: max(1, math.ceil(len(places) / (max_windows or len(places) or 1)))
+        ]
         return fewer
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.windows)
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample(index)
 
-    def name(self, index: int) -> str:
+    def sample_name(self, index: int) -> str:
         """The name that the sample has, without reading it."""
-        place = self.places[index]
+        place = self.windows[index]
         return _name(self.scenes[place.scene], place.row, place.col)
 
     def resolve_index(self, index: int) -> tuple[int, int]:
         """Which window sample `index` is, and how it lies: the one of that number, as it is."""
         return index, 0
 
-    def sample(self, which: int, way: int = 0) -> Sample:
+    def sample(self, index: int, orientation: int = 0) -> Sample:
         """A window, laid one of the eight ways."""
-        return _turned(_at(self.scenes, self.places[which], self.window, self.metadata), way)
+        return _turned(
+            _at(self.scenes, self.windows[index], self.window, self.metadata), orientation
+        )
 
 
 def _at(

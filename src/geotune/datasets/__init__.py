@@ -1,1 +1,1 @@
-"""Data sets by name: what each is, where it comes from and how its files lie. Plain values."""
+"""Descriptions of published data sets: classes, bands, splits, source and file layout."""

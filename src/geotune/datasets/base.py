@@ -1,4 +1,4 @@
-"""What is said of a data set that others publish: its files, bands, classes and parts."""
+"""How published data sets are described: files, bands, classes and published splits."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-PARTS = ("train", "val", "test")
+SPLIT_NAMES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class FolderSplit:
-    """The part is what stands for a field of the image's path.
+    """The value of a field of the image's path determines the split.
 
     Attributes:
-        field: of the path patterns.
-        parts: what stands there, and which part it is.
+        field: field of the path patterns.
+        splits: field value to split name.
     """
 
     field: str
-    parts: Mapping[str, str]
+    splits: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class ListFileSplit:
-    """The part is the list that names the image, in files that come with the data.
+    """Files that come with the data list the images of each split.
 
     Attributes:
-        files: by part, paths from the root: text with a name on each line, or, where `keys` are
-            given, one JSON with lists of names.
-        keys: by part, the list's key in that JSON.
-        source: where the lists are to be had, if they do not lie with the images.
+        files: split name to path, relative to the root: text with a name per line or, with `keys`,
+            a JSON file with lists of names.
+        keys: split name to the list's key in the JSON.
+        source: download page of the lists, if they are not distributed with the images.
     """
 
     files: Mapping[str, str]
@@ -40,63 +40,61 @@ class ListFileSplit:
 
 @dataclass(frozen=True)
 class NamedSplit:
-    """The part's images by name."""
+    """Split name to image names."""
 
-    parts: Mapping[str, Sequence[str]]
+    names: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class PackagedSplit:
-    """Lists that geotune brings along, in `splits/`.
+    """A list that is part of the geotune package, in `datasets/splits/`.
 
-    A line has the part (or `part/region`, where the list says the region), the beginning of names
-    and their ends: `train Ghana_ 103272 24858`.
+    Each line has the split (or `split/region`), a common prefix of image names and their suffixes:
+    `train Ghana_ 103272 24858`.
     """
 
     file: str
 
 
-Division = FolderSplit | ListFileSplit | NamedSplit | PackagedSplit
+PublishedSplit = FolderSplit | ListFileSplit | NamedSplit | PackagedSplit
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """A data set that others publish.
+    """Description of a published data set.
 
-    Path patterns start at the root; `{field}` stands for any text without `/`, the same wherever
-    the field is named.
+    Path patterns are relative to the root; `{field}` matches any text without `/`, the same text
+    wherever the field occurs.
 
     Attributes:
-        name: as a recipe has it.
-        title: its name as people write it, and what it shows.
-        task: what its labels are for: `segment`, `detect` or `classify`.
-        classes: names, in the order that the authors give.
-        bands: of its images, in file order.
-        window: side of a training window in pixels; the image's side where it is a chip.
+        name: the value of `data.name`.
+        title: full name and content.
+        task: `segment`, `detect` or `classify`.
+        classes: names, in the authors' order.
+        bands: names, in file order.
+        window: default side of training windows in pixels; the image size for chips.
         licence: of images and labels.
-        paper: its address.
-        source: where the files are to be had.
-        images: patterns of image files; several where the data lies in more than one way or
-            place. With `{band}` each band has its file; with `layers` a file holds them all.
-        image_name: of an image, made of the fields of its path.
-        labels: patterns of the label file, made of the fields of the image's path; the first that
-            there is counts. Empty for `classify`: the field `label` names the class.
-        oriented_labels: the same of oriented boxes, where they lie elsewhere.
-        oriented: whether there are oriented boxes.
-        format: of objects, as `data.format` names it.
-        region: made of the fields, too: what metrics are shown by.
-        values: the values of each class in masks, by default its index; of masks in colours the
-            colour as 0xRRGGBB.
-        ignored: values of masks that are not counted.
-        layers: of HDF5, how the name of a band's layer begins.
-        finest: of bands in files of their own the one whose pixels images have.
-        grey: images of one band are grey ones, and that band stands for each of `bands`.
-        nodata: the value without data, where the files do not say.
-        gsd_m: metres a pixel, for people.
-        without_objects: what stands for fields of images in which there is no object, which have
-            no label file.
-        divisions: published splits by name, the first by default.
-        note: what a person has to know before using it.
+        paper: URL.
+        source: download page.
+        images: patterns of image files; several if there are several layouts or folders. With
+            `{band}` each band is a file; with `layers` each band is a layer of a file.
+        image_name: name of an image, from the fields of its path.
+        labels: patterns of the label file, from the fields of the image's path; the first existing
+            file is used. Empty for `classify`, where the field `label` is the class.
+        oriented_labels: label files with oriented boxes, if those are separate files.
+        oriented: whether oriented boxes are available.
+        format: annotation format, as in `data.format`.
+        region: region of an image, from the fields of its path; metrics are reported by region.
+        class_values: mask values of each class, by default its index; for colour masks 0xRRGGBB.
+        ignore_values: mask values that are ignored.
+        layers: of HDF5 files, band name to the prefix of its layer's name.
+        grid_band: for bands in separate files, the band that defines the pixel grid.
+        grey: single-band images are greyscale; their band is repeated for each of `bands`.
+        nodata: nodata value, if the files do not declare it.
+        gsd_m: nominal ground sampling distance in metres, for display.
+        without_objects: field values of images that contain no object and have no label file.
+        splits: published splits by name; the first is the default.
+        note: what users should know before using the data set.
     """
 
     name: str
@@ -115,30 +113,30 @@ class DatasetInfo:
     oriented: bool = False
     format: str = ""
     region: str = ""
-    values: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    ignored: Sequence[int] = ()
+    class_values: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    ignore_values: Sequence[int] = ()
     layers: Mapping[str, str] = field(default_factory=dict)
-    finest: str = ""
+    grid_band: str = ""
     grey: bool = False
     nodata: float | None = None
     gsd_m: float | None = None
     without_objects: Mapping[str, str] = field(default_factory=dict)
-    divisions: Mapping[str, Division] = field(default_factory=dict)
+    splits: Mapping[str, PublishedSplit] = field(default_factory=dict)
     note: str = ""
 
 
-def layout(about: DatasetInfo) -> list[str]:
-    """The files of a data set from its root, one pattern a line."""
+def expected_layout(info: DatasetInfo) -> list[str]:
+    """The expected files of a data set relative to its root, a pattern per line."""
 
-    def lines(patterns: tuple[str, ...], what: str) -> list[str]:
-        return [f"  {'or ' if i else ''}{pattern}{what}" for i, pattern in enumerate(patterns)]
+    def lines(patterns: Sequence[str], suffix: str) -> list[str]:
+        return [f"  {'or ' if i else ''}{pattern}{suffix}" for i, pattern in enumerate(patterns)]
 
-    found = lines(tuple(about.images), "")
-    found += lines(tuple(about.labels), "  (labels)")
-    found += lines(tuple(about.oriented_labels), "  (labels of oriented boxes)")
-    for name, said in about.divisions.items():
-        if isinstance(said, ListFileSplit):
-            files = ", ".join(dict.fromkeys(said.files.values()))
-            where = f", from {said.source}" if said.source else ""
-            found.append(f"  {files}  (lists of the split {name}{where})")
-    return found
+    layout = lines(info.images, "")
+    layout += lines(info.labels, "  (labels)")
+    layout += lines(info.oriented_labels, "  (labels with oriented boxes)")
+    for name, split in info.splits.items():
+        if isinstance(split, ListFileSplit):
+            files = ", ".join(dict.fromkeys(split.files.values()))
+            source = f", from {split.source}" if split.source else ""
+            layout.append(f"  {files}  (lists of the split {name}{source})")
+    return layout

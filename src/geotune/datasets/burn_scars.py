@@ -6,7 +6,7 @@ SCENE = "{folder}/subsetted_512x512_HLS.S30.{tile}.{date}.v1.4"
 
 BURN_SCARS = DatasetInfo(
     name="burn_scars",
-    title="HLS Burn Scars: scars of wildfires in the contiguous United States, 2018 to 2021",
+    title="HLS Burn Scars: wildfire scars in the contiguous United States, 2018 to 2021",
     task="segment",
     classes=["not burned", "burn scar"],
     bands=["B02", "B03", "B04", "B8A", "B11", "B12"],
@@ -19,11 +19,11 @@ BURN_SCARS = DatasetInfo(
     labels=[f"{SCENE}.mask.tif"],
     image_name="{tile}.{date}.v1",
     region="{tile}",
-    ignored=[-1],
+    ignore_values=[-1],
     nodata=-9999,
-    divisions={
+    splits={
         "peft_geofm": PackagedSplit("burn_scars.txt"),
         "authors": FolderSplit("folder", {"training": "train", "validation": "val"}),
     },
-    note="The authors have no test part; that of arXiv 2504.17397 is the default.",
+    note="The authors publish no test split; the default is that of arXiv 2504.17397.",
 )

@@ -1,11 +1,11 @@
 """DIOR (Li et al., ISPRS Journal 2020) and its oriented boxes, DIOR-R (Cheng et al., 2022)."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, ListFileSplit
-from geotune.datasets.colours import RGB
 
 DIOR = DatasetInfo(
     name="dior",
-    title="DIOR: 20 classes of objects in aerial images; oriented boxes of DIOR-R",
+    title="DIOR: 20 object classes in aerial images; oriented boxes of DIOR-R",
     task="detect",
     classes=[
         "airplane",
@@ -34,15 +34,15 @@ DIOR = DatasetInfo(
     licence="see the source",
     paper="https://arxiv.org/abs/1909.00133",
     source="https://gcheng-nwpu.github.io",
-    images=["JPEGImages-{half}/{id}.jpg"],
+    images=["JPEGImages-{subset}/{id}.jpg"],
     labels=["Annotations/Horizontal Bounding Boxes/{id}.xml"],
     oriented_labels=["Annotations/Oriented Bounding Boxes/{id}.xml"],
     oriented=True,
     format="voc",
     image_name="{id}",
-    divisions={
+    splits={
         "authors": ListFileSplit(
-            {part: f"ImageSets/Main/{part}.txt" for part in ("train", "val", "test")}
+            {split: f"ImageSets/Main/{split}.txt" for split in ("train", "val", "test")}
         )
     },
 )

@@ -1,11 +1,11 @@
 """DOTA v1.0 (Xia et al., CVPR 2018)."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, FolderSplit
-from geotune.datasets.colours import RGB
 
 DOTA = DatasetInfo(
     name="dota",
-    title="DOTA v1.0: 15 classes of objects in aerial images, oriented",
+    title="DOTA v1.0: 15 object classes in aerial images, oriented boxes",
     task="detect",
     classes=[
         "plane",
@@ -29,17 +29,17 @@ DOTA = DatasetInfo(
     licence="for academic purposes only",
     paper="https://arxiv.org/abs/1711.10398",
     source="https://captain-whu.github.io/DOTA/dataset.html",
-    images=["{part}/images/{id}.png"],
+    images=["{split}/images/{id}.png"],
     labels=[
-        "{part}/labelTxt/{id}.txt",
-        "{part}/labelTxt-v1.0/labelTxt/{id}.txt",
-        "{part}/labelTxt-v1.0/{id}.txt",
-        "{part}/annotations/version1.0/{id}.txt",
+        "{split}/labelTxt/{id}.txt",
+        "{split}/labelTxt-v1.0/labelTxt/{id}.txt",
+        "{split}/labelTxt-v1.0/{id}.txt",
+        "{split}/annotations/version1.0/{id}.txt",
     ],
     oriented=True,
     grey=True,
     format="dota",
     image_name="{id}",
-    divisions={"authors": FolderSplit("part", {"train": "train", "val": "val"})},
-    note="The authors keep the test part's labels: train and val are open.",
+    splits={"authors": FolderSplit("split", {"train": "train", "val": "val"})},
+    note="The authors do not publish the test labels, only train and val.",
 )

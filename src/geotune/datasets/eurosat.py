@@ -1,7 +1,7 @@
-"""EuroSAT (Helber et al., JSTARS 2019), in natural colours and with all bands."""
+"""EuroSAT (Helber et al., JSTARS 2019), in RGB and with all bands."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, ListFileSplit
-from geotune.datasets.colours import RGB
 
 CLASSES = [
     "AnnualCrop",
@@ -16,11 +16,11 @@ CLASSES = [
     "SeaLake",
 ]
 LISTS = "https://huggingface.co/datasets/torchgeo/eurosat"
-NOTE = "The lists are those of arXiv 1911.06721; eurosat-spatial-*.txt part it by longitude."
+NOTE = "The lists are those of arXiv 1911.06721; eurosat-spatial-*.txt split it by longitude."
 
 
 def _lists(kind: str) -> ListFileSplit:
-    files = {part: f"eurosat{kind}-{part}.txt" for part in ("train", "val", "test")}
+    files = {split: f"eurosat{kind}-{split}.txt" for split in ("train", "val", "test")}
     return ListFileSplit(files, source=LISTS)
 
 
@@ -40,14 +40,14 @@ def _eurosat(
         source="https://zenodo.org/records/7711810",
         images=[f"{folder}/{{label}}/{{label}}_{{id}}.{suffix}" for folder in folders],
         image_name="{label}_{id}",
-        divisions={"neumann": _lists(""), "spatial": _lists("-spatial")},
+        splits={"neumann": _lists(""), "spatial": _lists("-spatial")},
         note=NOTE,
     )
 
 
 EUROSAT_RGB = _eurosat(
     "eurosat_rgb",
-    "EuroSAT: land use in Sentinel-2 patches, natural colours",
+    "EuroSAT: land use in Sentinel-2 patches, RGB",
     RGB,
     "jpg",
     ["EuroSAT_RGB", "2750"],

@@ -1,11 +1,11 @@
 """FAIR1M (Sun et al., ISPRS Journal 2022)."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, FolderSplit
-from geotune.datasets.colours import RGB
 
 FAIR1M = DatasetInfo(
     name="fair1m",
-    title="FAIR1M: 37 fine-grained classes of objects in satellite images, oriented",
+    title="FAIR1M: 37 fine-grained object classes in satellite images, oriented boxes",
     task="detect",
     classes=[
         "Passenger Ship",
@@ -51,16 +51,16 @@ FAIR1M = DatasetInfo(
     licence="CC BY-NC-SA 3.0",
     paper="https://arxiv.org/abs/2103.05569",
     source="https://www.gaofen-challenge.com/benchmark",
-    images=["{part}/{half}/images/{id}.tif", "{part}/images/{id}.tif"],
+    images=["{split}/{half}/images/{id}.tif", "{split}/images/{id}.tif"],
     labels=[
-        "{part}/{half}/labelXml/{id}.xml",
-        "{part}/{half}/labelXmls/{id}.xml",
-        "{part}/labelXml/{id}.xml",
-        "{part}/labelXmls/{id}.xml",
+        "{split}/{half}/labelXml/{id}.xml",
+        "{split}/{half}/labelXmls/{id}.xml",
+        "{split}/labelXml/{id}.xml",
+        "{split}/labelXmls/{id}.xml",
     ],
     oriented=True,
     format="fair1m",
-    image_name="{part}_{id}",
-    divisions={"authors": FolderSplit("part", {"train": "train", "validation": "val"})},
-    note="The authors keep the test part's labels: train and validation are open.",
+    image_name="{split}_{id}",
+    splits={"authors": FolderSplit("split", {"train": "train", "validation": "val"})},
+    note="The authors do not publish the test labels, only train and validation.",
 )

@@ -1,9 +1,9 @@
-"""Two segmentations of GEO-Bench (Lacoste et al., NeurIPS 2023), in HDF5."""
+"""Two segmentation data sets of GEO-Bench (Lacoste et al., NeurIPS 2023), in HDF5."""
 
 from collections.abc import Sequence
 
+from geotune.datasets.band_sets import SENTINEL2_L2A
 from geotune.datasets.base import DatasetInfo, ListFileSplit
-from geotune.datasets.sentinel2 import SURFACE
 
 LAYERS = {
     "B01": "01_-_Coastal_aerosol",
@@ -19,7 +19,7 @@ LAYERS = {
     "B11": "11_-_SWIR",
     "B12": "12_-_SWIR",
 }
-"""GDAL writes `_` for the blanks in the layers' names; a date follows in some files."""
+"""Prefixes of layer names: GDAL replaces spaces by `_`, and some files append a date."""
 
 
 def _segmentation(
@@ -30,7 +30,7 @@ def _segmentation(
         title=title,
         task="segment",
         classes=classes,
-        bands=SURFACE,
+        bands=SENTINEL2_L2A,
         window=256,
         gsd_m=10,
         licence=licence,
@@ -40,13 +40,13 @@ def _segmentation(
         labels=[f"{folder}/{{id}}.hdf5/label"],
         layers=LAYERS,
         image_name="{id}",
-        divisions={
+        splits={
             "authors": ListFileSplit(
                 dict.fromkeys(("train", "val", "test"), f"{folder}/default_partition.json"),
                 keys={"train": "train", "val": "valid", "test": "test"},
             )
         },
-        note="Without georeference. `no data` is a class that counts, as in arXiv 2504.17397.",
+        note="Not georeferenced. `no data` is evaluated as a class, as in arXiv 2504.17397.",
     )
 
 

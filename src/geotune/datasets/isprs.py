@@ -1,7 +1,7 @@
-"""Potsdam and Vaihingen of the ISPRS benchmark of urban semantic labelling."""
+"""Potsdam and Vaihingen, the ISPRS 2D semantic labelling benchmarks."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, NamedSplit
-from geotune.datasets.colours import RGB
 
 CLASSES = {
     "clutter": [0xFF0000],
@@ -11,7 +11,7 @@ CLASSES = {
     "tree": [0x00FF00],
     "car": [0xFFFF00],
 }
-LICENCE = "for research, to be asked for from the ISPRS"
+LICENCE = "research only, on request from the ISPRS"
 SOURCE = "https://www.isprs.org/resources/datasets/benchmarks/UrbanSemLab/default.aspx"
 PAPER = "https://doi.org/10.5194/isprsannals-I-3-293-2012"
 
@@ -25,10 +25,10 @@ VAIHINGEN_TEST = "2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38"
 
 POTSDAM = DatasetInfo(
     name="potsdam",
-    title="Potsdam: land cover of a city in aerial images of 5 cm",
+    title="Potsdam: urban land cover in aerial images of 5 cm",
     task="segment",
     classes=list(CLASSES),
-    values=CLASSES,
+    class_values=CLASSES,
     bands=[*RGB, "nir"],
     window=512,
     gsd_m=0.05,
@@ -38,7 +38,7 @@ POTSDAM = DatasetInfo(
     images=["4_Ortho_RGBIR/top_potsdam_{tile}_RGBIR.tif"],
     labels=["5_Labels_all/top_potsdam_{tile}_label.tif", "top_potsdam_{tile}_label.tif"],
     image_name="{tile}",
-    divisions={
+    splits={
         "usual": NamedSplit(
             {
                 "train": POTSDAM_TRAIN.split(),
@@ -47,15 +47,15 @@ POTSDAM = DatasetInfo(
             }
         )
     },
-    note="Train and test are the benchmark's; as most papers do, 2_10 of train validates and 7_10, "
-    "whose labels are wrong, is left out.",
+    note="The benchmark's train and test split; as in most papers, tile 2_10 of train is the "
+    "validation split and 7_10, whose labels are wrong, is excluded.",
 )
 VAIHINGEN = DatasetInfo(
     name="vaihingen",
-    title="Vaihingen: land cover of a town in false-colour aerial images of 9 cm",
+    title="Vaihingen: urban land cover in false-colour aerial images of 9 cm",
     task="segment",
     classes=list(CLASSES),
-    values=CLASSES,
+    class_values=CLASSES,
     bands=["nir", "red", "green"],
     window=512,
     gsd_m=0.09,
@@ -68,7 +68,7 @@ VAIHINGEN = DatasetInfo(
         "top_mosaic_09cm_area{area}.tif",
     ],
     image_name="{area}",
-    divisions={
+    splits={
         "usual": NamedSplit(
             {
                 "train": VAIHINGEN_TRAIN.split(),
@@ -77,5 +77,6 @@ VAIHINGEN = DatasetInfo(
             }
         )
     },
-    note="Train and test are the benchmark's; as most papers do, area 30 of train validates.",
+    note="The benchmark's train and test split; as in most papers, area 30 of train is the "
+    "validation split.",
 )

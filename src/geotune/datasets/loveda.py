@@ -1,7 +1,7 @@
 """LoveDA (Wang et al., NeurIPS 2021)."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, FolderSplit
-from geotune.datasets.colours import RGB
 
 CLASSES = ["background", "building", "road", "water", "barren", "forest", "agriculture"]
 
@@ -10,18 +10,18 @@ LOVEDA = DatasetInfo(
     title="LoveDA: land cover in aerial images, urban and rural",
     task="segment",
     classes=CLASSES,
-    values={name: [i] for i, name in enumerate(CLASSES, 1)},
-    ignored=[0],
+    class_values={name: [i] for i, name in enumerate(CLASSES, 1)},
+    ignore_values=[0],
     bands=RGB,
     window=512,
     gsd_m=0.3,
     licence="CC BY-NC-SA 4.0",
     paper="https://arxiv.org/abs/2110.08733",
     source="https://zenodo.org/records/5706578",
-    images=["{part}/{region}/images_png/{id}.png"],
-    labels=["{part}/{region}/masks_png/{id}.png"],
-    image_name="{part}_{region}_{id}",
+    images=["{split}/{region}/images_png/{id}.png"],
+    labels=["{split}/{region}/masks_png/{id}.png"],
+    image_name="{split}_{region}_{id}",
     region="{region}",
-    divisions={"authors": FolderSplit("part", {"Train": "train", "Val": "val"})},
-    note="The authors keep the test part's labels: train and val are open.",
+    splits={"authors": FolderSplit("split", {"Train": "train", "Val": "val"})},
+    note="The authors do not publish the test labels, only train and val.",
 )

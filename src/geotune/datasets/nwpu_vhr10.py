@@ -1,7 +1,7 @@
 """NWPU VHR-10 (Cheng et al., ISPRS Journal 2014)."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo
-from geotune.datasets.colours import RGB
 
 ROOT = "NWPU VHR-10 dataset"
 CLASSES = [
@@ -19,10 +19,10 @@ CLASSES = [
 
 NWPU_VHR10 = DatasetInfo(
     name="nwpu_vhr10",
-    title="NWPU VHR-10: 10 classes of objects in aerial images",
+    title="NWPU VHR-10: 10 object classes in aerial images",
     task="detect",
     classes=CLASSES,
-    values={name: [i] for i, name in enumerate(CLASSES, 1)},
+    class_values={name: [i] for i, name in enumerate(CLASSES, 1)},
     bands=RGB,
     window=512,
     licence="see the source",
@@ -33,6 +33,6 @@ NWPU_VHR10 = DatasetInfo(
     without_objects={"set": "negative"},
     format="nwpu",
     image_name="{set}_{id}",
-    note="No split is published: say one with data.split. 85 of the images are false colour "
+    note="No split is published: define one in data.split. 85 of the images are false colour "
     "(near infrared, red, green) and not marked as such.",
 )

@@ -1,7 +1,7 @@
-"""reBEN 7k: of BigEarthNet v2 the patches that arXiv 2504.17397 takes."""
+"""reBEN 7k: the subset of BigEarthNet v2 used by arXiv 2504.17397."""
 
+from geotune.datasets.band_sets import SENTINEL2_L2A
 from geotune.datasets.base import DatasetInfo, PackagedSplit
-from geotune.datasets.sentinel2 import SURFACE
 
 PATCH = "{product}_{row}_{col}"
 
@@ -30,8 +30,8 @@ REBEN_7K = DatasetInfo(
         "Transitional woodland, shrub",
         "Urban fabric",
     ],
-    # codes of the CORINE Land Cover
-    values={
+    # CORINE Land Cover codes
+    class_values={
         "Agro-forestry areas": [244],
         "Arable land": [211, 212, 213],
         "Beaches, dunes, sands": [331],
@@ -54,9 +54,9 @@ REBEN_7K = DatasetInfo(
         "Transitional woodland, shrub": [324],
         "Urban fabric": [111, 112],
     },
-    ignored=[122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 335, 423, 999],
-    bands=SURFACE,
-    finest="B02",
+    ignore_values=[122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 335, 423, 999],
+    bands=SENTINEL2_L2A,
+    grid_band="B02",
     window=120,
     gsd_m=10,
     licence="CDLA-Permissive-1.0",
@@ -68,6 +68,6 @@ REBEN_7K = DatasetInfo(
     ],
     labels=[f"Reference_Maps/{{product}}/{PATCH}/{PATCH}_reference_map.tif"],
     image_name=PATCH,
-    divisions={"peft_geofm": PackagedSplit("reben_7k.txt")},
-    note="Austria and Ireland are in the test part alone; elsewhere: eight other countries.",
+    splits={"peft_geofm": PackagedSplit("reben_7k.txt")},
+    note="Austria and Ireland occur only in the test split; `elsewhere` is eight other countries.",
 )

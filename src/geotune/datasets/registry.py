@@ -1,4 +1,4 @@
-"""The named data sets, and where each is described. Nothing is imported before it is asked for."""
+"""Registry of published data sets: name to `module:object`, imported on demand."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ DATASETS: dict[str, str] = {
 }
 
 
-def named_dataset(name: str) -> DatasetInfo:
-    """The description of a data set. Raises `ValueError` for a name that there is not."""
+def get_dataset_info(name: str) -> DatasetInfo:
+    """Look up a data set by name. Raises `ValueError` for an unknown name."""
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(DATASETS)}"
         raise ValueError(f"data.name: found {name!r}; {advice}")
-    described: DatasetInfo = find(DATASETS[name])
-    return described
+    info: DatasetInfo = find(DATASETS[name])
+    return info

@@ -1,11 +1,11 @@
 """NWPU-RESISC45 (Cheng et al., Proceedings of the IEEE 2017)."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, ListFileSplit
-from geotune.datasets.colours import RGB
 
 RESISC45 = DatasetInfo(
     name="resisc45",
-    title="NWPU-RESISC45: 45 kinds of scenes in aerial images of the whole world",
+    title="NWPU-RESISC45: 45 scene classes in aerial images, worldwide",
     task="classify",
     classes=[
         "airplane",
@@ -61,9 +61,9 @@ RESISC45 = DatasetInfo(
     source="https://gcheng-nwpu.github.io",
     images=["NWPU-RESISC45/{label}/{id}.jpg"],
     image_name="{id}",
-    divisions={
+    splits={
         "neumann": ListFileSplit(
-            {part: f"resisc45-{part}.txt" for part in ("train", "val", "test")},
+            {split: f"resisc45-{split}.txt" for split in ("train", "val", "test")},
             source="https://huggingface.co/datasets/isaaccorley/resisc45",
         )
     },

@@ -1,7 +1,7 @@
-"""Sen1Floods11, the part that people labelled (Bonafilia et al., CVPR Workshops 2020)."""
+"""Sen1Floods11, hand-labelled subset (Bonafilia et al., CVPR Workshops 2020)."""
 
+from geotune.datasets.band_sets import SENTINEL2_L1C
 from geotune.datasets.base import DatasetInfo, PackagedSplit
-from geotune.datasets.sentinel2 import ALL
 
 HAND = "v1.1/data/flood_events/HandLabeled"
 
@@ -10,7 +10,7 @@ SEN1FLOODS11 = DatasetInfo(
     title="Sen1Floods11: water in Sentinel-2 images of eleven floods",
     task="segment",
     classes=["not water", "water"],
-    bands=ALL,
+    bands=SENTINEL2_L1C,
     window=512,
     gsd_m=10,
     licence="see the source",
@@ -20,8 +20,8 @@ SEN1FLOODS11 = DatasetInfo(
     labels=[f"{HAND}/LabelHand/{{region}}_{{id}}_LabelHand.tif"],
     image_name="{region}_{id}",
     region="{region}",
-    ignored=[-1],
-    divisions={"authors": PackagedSplit("sen1floods11.txt")},
-    note="Bolivia is in the test part alone. The lists are the authors', as arXiv 2504.17397 gives "
-    "them.",
+    ignore_values=[-1],
+    splits={"authors": PackagedSplit("sen1floods11.txt")},
+    note="Bolivia occurs only in the test split. The lists are the authors', in the version of "
+    "arXiv 2504.17397.",
 )

@@ -1,11 +1,11 @@
 """UC Merced Land Use (Yang and Newsam, 2010)."""
 
+from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, ListFileSplit
-from geotune.datasets.colours import RGB
 
 UC_MERCED = DatasetInfo(
     name="uc_merced",
-    title="UC Merced: 21 kinds of land use in aerial images of the United States",
+    title="UC Merced: 21 land-use classes in aerial images of the United States",
     task="classify",
     classes=[
         "agricultural",
@@ -38,9 +38,9 @@ UC_MERCED = DatasetInfo(
     source="http://weegee.vision.ucmerced.edu/datasets/landuse.html",
     images=["UCMerced_LandUse/Images/{label}/{id}.tif"],
     image_name="{id}",
-    divisions={
+    splits={
         "neumann": ListFileSplit(
-            {part: f"uc_merced-{part}.txt" for part in ("train", "val", "test")},
+            {split: f"uc_merced-{split}.txt" for split in ("train", "val", "test")},
             source="https://huggingface.co/datasets/torchgeo/ucmerced",
         )
     },

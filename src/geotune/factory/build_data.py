@@ -15,17 +15,17 @@ from geotune.backbones.spec import band_names
 from geotune.config import DataSection, Recipe
 from geotune.config.data_options import NamedOptions, QualityOptions
 from geotune.config.task_options import DetectOptions
-from geotune.data.annotations.annotated_scenes import cut_notes, open_object_scenes
-from geotune.data.annotations.annotation_options import Options
-from geotune.data.checks.registry import check
-from geotune.data.checks.scanned import ScannedData, fitting_window, scan_splits
-from geotune.data.datamodule import DataModule, datasets
+from geotune.data.annotations.annotated_scenes import open_annotated_scenes, uncounted_object_notes
+from geotune.data.annotations.annotation_options import AnnotationOptions
+from geotune.data.checks.registry import run_checks
+from geotune.data.checks.scanned import ScannedData, resolve_window, scan_splits
+from geotune.data.datamodule import DataModule, datamodule_from_scan
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader
 from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.regression_labels import open_regression_labels
-from geotune.data.published.published_scenes import open_named
+from geotune.data.published.published_scenes import open_published_scenes
 from geotune.data.published.published_split import split_published
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
@@ -40,10 +40,14 @@ from geotune.data.splits.folds import split_into_folds
 from geotune.data.splits.groups import split_at_random, split_by_group
 from geotune.data.splits.spatial_blocks import split_by_blocks
 from geotune.data.splits.temporal import split_by_date
-from geotune.data.synthetic.synthetic_scene import PIXEL_M
-from geotune.data.synthetic.writer import CLASSES as SYNTHETIC_CLASSES
-from geotune.data.synthetic.writer import DEFAULT_BANDS, labels_path, write_scenes
-from geotune.datasets.registry import named_dataset
+from geotune.data.synthetic.synthetic_scenes import CLASSES as SYNTHETIC_CLASSES
+from geotune.data.synthetic.synthetic_scenes import (
+    DEFAULT_BANDS,
+    PIXEL_M,
+    labels_path,
+    write_synthetic_scenes,
+)
+from geotune.datasets.registry import get_dataset_info
 from geotune.errors import GeotuneError
 
 
@@ -55,7 +59,7 @@ class FileInfo:
     gsd_m: float | None
     wavelengths: dict[str, float]
     window: int
-    numbers: tuple[float, float] | None = None
+    label_mean_std: tuple[float, float] | None = None
 
 
 SPLITS: dict[str, Callable[..., Splits]] = {
@@ -128,7 +132,7 @@ def examine_data(
     """
     scenes = open_data(recipe, faults)
     split = recipe.data.split.model_dump(exclude={"kind", "allow_overlap"})
-    parts = SPLITS[recipe.data.split.kind](scenes, **split, gone=faults.scenes)
+    parts = SPLITS[recipe.data.split.kind](scenes, **split, failed=faults.scenes)
     parts = subsample_train(parts, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, parts.values()))
     done = count(1)
@@ -143,15 +147,15 @@ def examine_data(
 
 def check_data(recipe: Recipe, examined: ScannedData) -> list[Issue]:
     """What every check finds in the data that was read, errors first."""
-    found = check(examined, allow_overlap=recipe.data.split.allow_overlap)
-    cuts = cut_notes(examined.parts, examined.window)
+    found = run_checks(examined, allow_overlap=recipe.data.split.allow_overlap)
+    cuts = uncounted_object_notes(examined.splits, examined.window)
     return [*found, *(Issue("note", "labels", text) for text in cuts)]
 
 
 def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = ()) -> DataModule:
     """The datasets of a training. Raises `GeotuneError` for a band without any data."""
     data = recipe.data
-    return datasets(
+    return datamodule_from_scan(
         examined,
         samples=data.samples,
         rare_class_fraction=data.rare_class_fraction,
@@ -179,14 +183,14 @@ def inspect_files(recipe: Recipe) -> FileInfo:
         return FileInfo(named, PIXEL_M, {}, recipe.data.window)
     scenes = open_data(recipe)
     raster = scenes[0].raster
-    window = fitting_window(scenes, recipe.data.window)
+    window = resolve_window(scenes, recipe.data.window)
     return FileInfo(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
 def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None]:
     """Names of the files' bands in file order, and their nodata, where the files do not say."""
     if isinstance(data, NamedOptions):
-        about = named_dataset(data.name)
+        about = get_dataset_info(data.name)
         return list(about.bands), about.nodata
     return data.bands, data.nodata
 
@@ -267,14 +271,14 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
 
 
 def _open_objects(task: DetectOptions, data: Any, **files: Any) -> list[Scene]:
-    options = Options(
+    options = AnnotationOptions(
         oriented=task.boxes == "oriented",
         min_visibility=data.min_visibility,
         class_field=data.class_field,
         point_size=data.point_size,
         other_classes=data.other_classes,
     )
-    return open_object_scenes(
+    return open_annotated_scenes(
         scenes=data.scenes,
         labels=data.labels,
         classes=task.classes,
@@ -307,7 +311,7 @@ def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
             f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
             f"found {', '.join(classes)}"
         )
-    images = write_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
+    images = write_synthetic_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
     return open_scenes(
         READERS[recipe.task.kind](recipe),
         scenes=[str(path) for path in images],
@@ -333,9 +337,9 @@ def _open_named(
 ) -> list[Scene]:
     data: Any = recipe.data
     task: Any = recipe.task
-    about = named_dataset(data.name)
+    about = get_dataset_info(data.name)
     published = data.split.kind == "published"
-    return open_named(
+    return open_published_scenes(
         about,
         data.root,
         classes=task.classes,
@@ -343,7 +347,7 @@ def _open_named(
         published=published,
         split=data.split.name if published else None,
         ignore_values=data.ignore_values,
-        options=Options(
+        options=AnnotationOptions(
             oriented=getattr(task, "boxes", None) == "oriented",
             min_visibility=data.min_visibility,
             other_classes="leave_out" if len(task.classes) < len(about.classes) else "refuse",

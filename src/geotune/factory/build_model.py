@@ -66,7 +66,7 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
         found["wavelengths"] = data.wavelengths
         said = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
         notes.append(f"{section.name} is told the wavelengths that the files say: {said}")
-    task, told = _standardised(_measured(recipe.task, data.gsd_m), data.numbers)
+    task, told = _standardised(_measured(recipe.task, data.gsd_m), data.label_mean_std)
     changes = {
         "backbone": section.model_copy(update=found),
         "task": task,

@@ -117,7 +117,7 @@ def build_cache(
     def compute(indices: Sequence[int]) -> dict[str, Tensor]:
         model.to(device)  # not before it is needed
         samples = [
-            fixed.sample(*divmod(i, fixed.ways))
+            fixed.sample(*divmod(i, fixed.num_orientations))
             if i < len(names)
             else data.val.sample(i - len(names))
             for i in indices
@@ -208,6 +208,6 @@ def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
     side = windows.window
     return [
         sample_key(sources[place.scene], (place.row, place.col, side, side), way)
-        for place in windows.places
-        for way in range(windows.ways)
+        for place in windows.windows
+        for way in range(windows.num_orientations)
     ]

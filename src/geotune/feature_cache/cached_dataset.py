@@ -16,7 +16,7 @@ class CachedWindowDataset:
         self, windows: FixedWindowDataset | GridWindowDataset, keys: list[str], store: FeatureStore
     ) -> None:
         self.windows = windows
-        self.endless = windows.endless
+        self.infinite = windows.infinite
         self.keys = keys  # of window i laid way w at i * ways + w
         self.store = store
 
@@ -25,5 +25,5 @@ class CachedWindowDataset:
 
     def __getitem__(self, index: int) -> Sample:
         which, way = self.windows.resolve_index(index)
-        features = self.store.read(self.keys[which * self.windows.ways + way])
+        features = self.store.read(self.keys[which * self.windows.num_orientations + way])
         return replace(self.windows.sample(which, way), features=features)

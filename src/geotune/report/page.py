@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from geotune.data.checks.split_distance import metres
+from geotune.data.checks.split_distance import format_metres
 from geotune.errors import GeotuneError
 from geotune.report import number_format as fmt
 from geotune.report.context import Example, Report
@@ -62,7 +62,7 @@ def new_environment(*rooms: str) -> Environment:
         "duration": fmt.duration,
         "listing": fmt.listing,
         "number": fmt.number,
-        "distance": metres,
+        "distance": format_metres,
         "region_score": lambda value, lower: fmt.number(value) if lower else fmt.score(value),
         "part_name": lambda part: PARTS.get(part, part),
         "plain": Markup,

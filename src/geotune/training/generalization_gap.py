@@ -68,7 +68,7 @@ def region_gap(
     assert data.test is not None
     trained = {scene.group for scene in data.train.scenes}
     new = {scene.group for scene in data.test.scenes} - trained
-    unseen = data.test.of(new)
+    unseen = data.test.subset(new)
     if not len(unseen):
         return None
     kinds: tuple[tuple[SeenSource, GridWindowDataset], ...] = (
@@ -76,7 +76,9 @@ def region_gap(
         ("validation", data.val),
         ("training", data.train_grid),
     )
-    measurable = ((kind, windows.of(trained, most=MAX_WINDOWS)) for kind, windows in kinds)
+    measurable = (
+        (kind, windows.subset(trained, max_windows=MAX_WINDOWS)) for kind, windows in kinds
+    )
     kind, seen = next((kind, windows) for kind, windows in measurable if len(windows))
     there = tested if len(unseen) == len(data.test) else evaluate_windows(unseen)
     here = evaluate_windows(seen)

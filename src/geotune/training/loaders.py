@@ -65,7 +65,7 @@ def make_loader(
     pin: bool = False,
 ) -> DataLoader[Sample]:
     """A loader of batches of `batch_size` for this process; the last one may be smaller."""
-    order = EpochSampler if windows.endless else RankSampler
+    order = EpochSampler if windows.infinite else RankSampler
     return DataLoader(
         windows,  # type: ignore[arg-type]  # the data room knows no torch
         batch_size=batch_size,

@@ -43,12 +43,12 @@ class WindowMetrics:
         windows: GridWindowDataset, scores: Sequence[float], states: Sequence[MetricState]
     ) -> WindowMetrics:
         """Of windows in their order."""
-        scenes = [windows.scenes[place.scene] for place in windows.places]
+        scenes = [windows.scenes[place.scene] for place in windows.windows]
         return WindowMetrics(
-            tuple(windows.name(i) for i in range(len(windows))),
+            tuple(windows.sample_name(i) for i in range(len(windows))),
             tuple(scene.name for scene in scenes),
             tuple(scene.group for scene in scenes),
-            np.array([place[1:] for place in windows.places], dtype=np.int64).reshape(-1, 2),
+            np.array([place[1:] for place in windows.windows], dtype=np.int64).reshape(-1, 2),
             np.array(scores, dtype=np.float64),
             tuple(states),
         )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.annotations.annotated_scenes import open_object_scenes
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotated_scenes import open_annotated_scenes
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
@@ -36,11 +36,11 @@ def opened(tmp_path: Path, images: dict[str, RasterSource]) -> Callable[..., lis
         of_files = {
             key: options.pop(key) for key in ("format", "missing", "class_values") if key in options
         }
-        return open_object_scenes(
+        return open_annotated_scenes(
             scenes=str(tmp_path / scenes),
             labels=str(tmp_path / labels),
             classes=classes,
-            options=Options(**options),
+            options=AnnotationOptions(**options),
             **of_files,
         )
 

@@ -102,7 +102,7 @@ def test_over_a_grid_every_object_is_marked_once_and_counts_at_most_once(
     marks = sum(len(where) for window in windows for _, where in window.class_positions())
     assert marks == len(inside)
     counted = sum(int(window.counted.sum()) for window in windows)
-    assert counted == len(inside) - found.cut(size)
+    assert counted == len(inside) - found.num_uncounted(size)
 
 
 def test_what_is_cut_in_half_counts_in_one_window() -> None:
@@ -116,8 +116,8 @@ def test_an_object_at_the_crossing_of_four_windows_counts_in_none() -> None:
     found = labels([[6, 6, 14, 14]])
     windows = [found.read(window) for window in grid_windows((20, 20), 10)]
     assert not any(window.counted.any() for window in windows)
-    assert found.cut(10) == 1 and found.cut(20) == 0
-    assert labels(found.boxes, shape=(9, 9)).cut(20) == 1  # the scene ends within it
+    assert found.num_uncounted(10) == 1 and found.num_uncounted(20) == 0
+    assert labels(found.boxes, shape=(9, 9)).num_uncounted(20) == 1  # the scene ends within it
 
 
 def test_nodata_hides_objects_as_an_edge_does() -> None:

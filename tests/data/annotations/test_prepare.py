@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from geotune.config import parse_recipe
-from geotune.data.annotations.annotated_scenes import cut_notes
-from geotune.data.checks.scan import scan
-from geotune.data.datamodule import prepare
+from geotune.data.annotations.annotated_scenes import uncounted_object_notes
+from geotune.data.checks.scan import scan_scenes
+from geotune.data.datamodule import build_datamodule
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
@@ -46,8 +46,10 @@ def parts(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]])
 
 
 def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
-    made = prepare(parts, window=64, allow_overlap=True, samples=60, focus=1.0, brightness=0.0)
-    assert made.unit == "object"
+    made = build_datamodule(
+        parts, window=64, allow_overlap=True, samples=60, rare_class_fraction=1.0, brightness=0.0
+    )
+    assert made.label_unit == "object"
     assert made.class_counts == {"train": [2, 1], "val": [1, 0], "test": []}
     assert "no object of crane in the val part" in made.notes
     assert len(made.notes) == len(set(made.notes))
@@ -59,7 +61,9 @@ def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
 
 
 def test_windows_without_objects_train_too(parts: Any) -> None:
-    made = prepare(parts, window=64, allow_overlap=True, samples=30, focus=0.0, brightness=0.0)
+    made = build_datamodule(
+        parts, window=64, allow_overlap=True, samples=30, rare_class_fraction=0.0, brightness=0.0
+    )
     empty = [i for i in range(30) if not len(made.train[i].target.boxes)]
     assert empty
     batch = Batch.from_samples([made.train[i] for i in range(30)])
@@ -67,7 +71,9 @@ def test_windows_without_objects_train_too(parts: Any) -> None:
 
 
 def test_fixed_windows_lie_in_eight_ways(parts: Any) -> None:
-    made = prepare(parts, window=64, allow_overlap=True, samples=4, focus=1.0)
+    made = build_datamodule(
+        parts, window=64, allow_overlap=True, samples=4, rare_class_fraction=1.0
+    )
     fixed = FixedWindowDataset(made.train)
     areas = []
     for way in range(8):
@@ -77,14 +83,14 @@ def test_fixed_windows_lie_in_eight_ways(parts: Any) -> None:
 
 
 def test_blocks_of_the_scan_do_not_cut_objects(parts: Any) -> None:
-    result, _ = scan(parts["train"], 64)
+    result, _ = scan_scenes(parts["train"], 64)
     found = {tuple(place) for places in result.positions for place in places.tolist()}
     assert found == {(105, 105), (205, 512), (598, 310)}
 
 
 def test_what_the_grid_cuts_is_noted(parts: Any) -> None:
-    assert cut_notes(parts, 512) == []
-    [note] = cut_notes(parts, 64)
+    assert uncounted_object_notes(parts, 512) == []
+    [note] = uncounted_object_notes(parts, 64)
     assert note.startswith("1 of 1 objects in the val scenes are so cut by the grid of 64 pixels")
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from geotune.boxes.polygons import minimum_rectangles
-from geotune.data.annotations.rle import corners_of_mask, counts_of
+from geotune.data.annotations.rle import decode_counts, mask_corners
 
 
 @given(seed=st.integers(0, 10**6), height=st.integers(1, 30), width=st.integers(1, 30))
@@ -15,10 +15,10 @@ def test_masks_are_those_of_pycocotools(seed: int, height: int, width: int) -> N
     rng = np.random.default_rng(seed)
     mask = (rng.random((height, width)) < rng.random() ** 3).astype(np.uint8)
     encoded = coco_mask.encode(np.asfortranarray(mask))
-    counts = counts_of(encoded["counts"].decode())
+    counts = decode_counts(encoded["counts"].decode())
     drawn = np.repeat(np.arange(len(counts)) % 2, counts).reshape(width, height).T
     assert (drawn == mask).all()
-    corners = corners_of_mask(counts, (height, width))
+    corners = mask_corners(counts, (height, width))
     if not mask.any():
         assert not corners.any()
         return
@@ -32,16 +32,16 @@ def test_masks_are_those_of_pycocotools(seed: int, height: int, width: int) -> N
 
 
 def test_a_mask_of_many_pixels_has_few_corners() -> None:
-    assert len(corners_of_mask([0, 10**10], (10**5, 10**5))) == 12
+    assert len(mask_corners([0, 10**10], (10**5, 10**5))) == 12
 
 
 @pytest.mark.parametrize("text", ["é", "P", "ooooooooooooP0"])
 def test_text_that_is_no_mask_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"holds|ends"):
-        counts_of(text)
+        decode_counts(text)
 
 
 def test_counts_have_to_fill_the_mask() -> None:
     for counts in ([3, 4], [20, -11], []):
         with pytest.raises(ValueError, match="do not fill 3x3"):
-            corners_of_mask(counts, (3, 3))
+            mask_corners(counts, (3, 3))

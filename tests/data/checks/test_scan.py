@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotune.data.checks import scan as scan_module
-from geotune.data.checks.scan import _cells, _Reservoir, scan, statistics
+from geotune.data.checks.scan import _cells, _Reservoir, band_statistics, scan_scenes
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_scenes
@@ -48,12 +48,12 @@ def test_a_scan_counts_what_is_there(make_scene: Any, block: int) -> None:
     image[1, 20, 20] = -1
     mask = rng.choice([0, 2, 255], (40, 33)).astype("uint8")
     scene = make_scene(image, mask, nodata=-1)
-    [result] = scan([scene], 10)
+    [result] = scan_scenes([scene], 10)
     valid = image != -1
     assert result.pixels == 40 * 33 - 4
     labels = np.where(valid.any(axis=0), mask, 255)
     assert result.class_counts.tolist() == [(labels == i).sum() for i in range(3)]
-    found = statistics([scene], [result])
+    found = band_statistics([scene], [result])
     for i in range(2):
         values = image[i][valid[i]].astype(np.float64)
         assert found.mean[i] == pytest.approx(values.mean(), rel=1e-12)
@@ -71,7 +71,7 @@ def test_statistics_of_many_scenes_are_those_of_all_pixels(make_scene: Any) -> N
         make_scene(image, np.zeros(image.shape[1:], "uint8"), name=f"s{i}")
         for i, image in enumerate(images)
     ]
-    found = statistics(scenes, scan(scenes, 4))
+    found = band_statistics(scenes, scan_scenes(scenes, 4))
     pixels = np.concatenate([image.reshape(2, -1) for image in images], axis=1)
     assert found.mean == pytest.approx(pixels.mean(axis=1))
     assert found.std == pytest.approx(pixels.std(axis=1))
@@ -87,15 +87,19 @@ def test_a_scan_does_not_depend_on_threads(make_scene: Any) -> None:
         )
         for i in range(4)
     ]
-    for one, many in zip(scan(scenes, 16, threads=1), scan(scenes, 16, threads=4), strict=True):
-        assert (one.class_counts == many.class_counts).all() and one.labelled == many.labelled
-        assert (one.means == many.means).all() and (one.squares == many.squares).all()
+    for one, many in zip(
+        scan_scenes(scenes, 16, threads=1), scan_scenes(scenes, 16, threads=4), strict=True
+    ):
+        assert (
+            one.class_counts == many.class_counts
+        ).all() and one.labelled_windows == many.labelled_windows
+        assert (one.means == many.means).all() and (one.sq_deviations == many.sq_deviations).all()
         for here, there in zip(one.positions, many.positions, strict=True):
             assert len(here) == len(there) and (here == there).all()
 
 
 def test_the_reservoir_is_uniform(monkeypatch: Any) -> None:
-    monkeypatch.setattr(scan_module, "KEPT", 20)
+    monkeypatch.setattr(scan_module, "MAX_POSITIONS", 20)
     rng = np.random.default_rng(0)
     hits = np.zeros(60)
     for _ in range(2000):
@@ -134,13 +138,13 @@ def test_bad_pixels_outside_nodata_are_named(make_scene: Any, block: int, bad: f
             match=rf"a\.tif: band nir has 2 NaN or infinite pixels outside nodata \({said}\), "
             "the first at row 4, column 25",
         ):
-            scan([scene], 16)
+            scan_scenes([scene], 16)
 
 
 def test_nan_may_be_nodata(make_scene: Any) -> None:
     image = np.ones((1, 8, 8), dtype="float32")
     image[0, 2, 2] = np.nan
-    [result] = scan([make_scene(image, np.zeros((8, 8), "uint8"), nodata=np.nan)], 4)
+    [result] = scan_scenes([make_scene(image, np.zeros((8, 8), "uint8"), nodata=np.nan)], 4)
     assert result.pixels == 63
 
 
@@ -154,7 +158,7 @@ def test_a_truncated_raster_is_named(make_scene: Any, tmp_path: Path, compress: 
     with pytest.raises(
         GeotuneError, match=r"a\.tif: cannot be (read|opened) as a raster.*truncated"
     ):
-        scan([scene], 64)
+        scan_scenes([scene], 64)
 
 
 def test_unknown_class_values_are_counted_over_the_file(make_scene: Any, block: int) -> None:
@@ -164,7 +168,7 @@ def test_unknown_class_values_are_counted_over_the_file(make_scene: Any, block: 
     with pytest.raises(
         GeotuneError, match=r"l/a\.tif: holds class value 7 \(1 pixels\), 9 \(5 pixels\); expected"
     ):
-        scan([scene], 16)
+        scan_scenes([scene], 16)
 
 
 def test_a_band_without_data_is_named(make_scene: Any) -> None:
@@ -172,4 +176,4 @@ def test_a_band_without_data_is_named(make_scene: Any) -> None:
     image[1] = 0
     scene = make_scene(image, np.zeros((8, 8), "uint8"), bands=["red", "nir"], nodata=0)
     with pytest.raises(GeotuneError, match="data in band nir"):
-        statistics([scene], scan([scene], 4))
+        band_statistics([scene], scan_scenes([scene], 4))

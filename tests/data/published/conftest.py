@@ -11,25 +11,25 @@ import pytest
 
 from geotune.config import Recipe, parse_recipe
 from geotune.data.published import published_split as room
-from geotune.data.published.published_split import Place, division
+from geotune.data.published.published_split import SplitAssignment, published_assignments
 from geotune.datasets.base import PackagedSplit
-from geotune.datasets.registry import named_dataset
+from geotune.datasets.registry import get_dataset_info
 from helpers.published_datasets import WRITERS
 
 DECODERS = {
     "segment": {"kind": "linear"},
     "classify": {"kind": "global_pool"},
-    "detect": {"kind": "fcos", "channels": 16, "depth": 1, "levels": 3},
+    "detect": {"kind": "fcos", "channels": 16, "depth": 1, "num_levels": 3},
 }
 
 
 @pytest.fixture
 def short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the lists that geotune brings along two images of each part and region held out."""
-    whole = room.packaged
+    whole = room.read_packaged_list
 
-    def first(said: PackagedSplit) -> dict[str, Place]:
-        kept: dict[str, Place] = {}
+    def first(said: PackagedSplit) -> dict[str, SplitAssignment]:
+        kept: dict[str, SplitAssignment] = {}
         count: Counter[object] = Counter()
         for name, place in whole(said).items():
             kind = place, name.startswith("Bolivia")
@@ -38,7 +38,7 @@ def short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
                 kept[name] = place
         return kept
 
-    monkeypatch.setattr(room, "packaged", first)
+    monkeypatch.setattr(room, "read_packaged_list", first)
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def copy_of(tmp_path: Path, short_lists: None) -> Callable[[str], Path]:
     def made(name: str) -> Path:
         if name.startswith("m_"):
             pytest.importorskip("h5py", reason="writes HDF5")
-        about, root = named_dataset(name), tmp_path / name
-        listed = [d for d in about.divisions.values() if not hasattr(d, "files")][:1]
-        places = division(about, root, None) if listed else {}
+        about, root = get_dataset_info(name), tmp_path / name
+        listed = [d for d in about.splits.values() if not hasattr(d, "files")][:1]
+        places = published_assignments(about, root, None) if listed else {}
         WRITERS[name](root, list(places) if isinstance(places, dict) else [])
         return root
 
@@ -62,9 +62,9 @@ def recipe_on() -> Callable[..., Recipe]:
     """A small recipe on a copy."""
 
     def made(name: str, root: Path, task: dict[str, Any] | None = None, **data: Any) -> Recipe:
-        about = named_dataset(name)
+        about = get_dataset_info(name)
         own: dict[str, Any] = {"kind": "named", "name": name, "root": str(root), "samples": 2}
-        if not about.divisions:
+        if not about.splits:
             own["split"] = {"kind": "random", "val": 0.2, "test": 0.2}
         size = 32 if about.task == "segment" else 64
         size = 120 if name == "reben_7k" else size

@@ -11,7 +11,7 @@ import pytest
 
 from geotune.api.fitting import fit
 from geotune.config import Recipe
-from geotune.datasets.registry import DATASETS, named_dataset
+from geotune.datasets.registry import DATASETS, get_dataset_info
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from helpers.published_datasets import WRITERS
@@ -28,7 +28,7 @@ def test_every_data_set_has_a_copy() -> None:
 def test_a_copy_is_read_with_bands_classes_and_parts(
     name: str, copy_of: Copy, recipe_on: On
 ) -> None:
-    about = named_dataset(name)
+    about = get_dataset_info(name)
     data = build_data(recipe_on(name, copy_of(name)))
     sample = data.train[0]
     assert sample.image.shape == (3, data.window, data.window)
@@ -38,7 +38,7 @@ def test_a_copy_is_read_with_bands_classes_and_parts(
     assert len(data.class_counts["train"]) == len(about.classes)
     held = {"train", "val"} | ({"test"} if data.test is not None else set())
     assert all(sum(data.class_counts[part]) for part in held)
-    names = [name for part in data.parts.values() for name in part]
+    names = [name for part in data.splits.values() for name in part]
     assert len(names) == len(set(names))
 
 
@@ -53,7 +53,7 @@ def test_a_copy_trains(name: str, copy_of: Copy, recipe_on: On, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_an_empty_folder_is_told_what_it_lacks(name: str, tmp_path: Path, recipe_on: On) -> None:
-    about = named_dataset(name)
+    about = get_dataset_info(name)
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(GeotuneError) as caught:
             build_data(recipe_on(name, root))
@@ -66,7 +66,7 @@ def test_an_empty_folder_is_told_what_it_lacks(name: str, tmp_path: Path, recipe
 @pytest.mark.parametrize("name", ["sen1floods11", "dior", "loveda", "fair1m", "vaihingen"])
 def test_an_image_without_its_label_is_named(name: str, copy_of: Copy, recipe_on: On) -> None:
     root = copy_of(name)
-    about = named_dataset(name)
+    about = get_dataset_info(name)
     first = next(file for p in about.labels for file in sorted(root.glob(_any(p))))
     first.unlink()
     with pytest.raises(GeotuneError, match="has no label file") as caught:
@@ -77,7 +77,7 @@ def test_an_image_without_its_label_is_named(name: str, copy_of: Copy, recipe_on
 @pytest.mark.parametrize("name", ["sen1floods11", "burn_scars", "reben_7k", "eurosat", "potsdam"])
 def test_a_missing_image_of_the_split_is_named(name: str, copy_of: Copy, recipe_on: On) -> None:
     root = copy_of(name)
-    pattern = named_dataset(name).images[0].replace("{band}", "B12")
+    pattern = get_dataset_info(name).images[0].replace("{band}", "B12")
     gone = next(iter(sorted(root.glob(_any(pattern)))))
     gone.unlink()
     with pytest.raises(GeotuneError, match=r"1 of \d+ images of the split are missing, such as "):

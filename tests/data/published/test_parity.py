@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.published.published_scenes import open_named
+from geotune.data.published.published_scenes import open_published_scenes
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import Scene
-from geotune.datasets.registry import named_dataset
+from geotune.datasets.registry import get_dataset_info
 
 pytestmark = pytest.mark.slow
 Copy = Callable[[str], Path]
 
 
 def opened(name: str, root: Path, part: str) -> list[Scene]:
-    about = named_dataset(name)
-    scenes = open_named(about, root, classes=about.classes)
+    about = get_dataset_info(name)
+    scenes = open_published_scenes(about, root, classes=about.classes)
     return [scene for scene in scenes if scene.split == part]
 
 
@@ -95,7 +95,7 @@ def test_images_of_one_class(copy_of: Copy, name: str, theirs: str, folder: str 
         (root / "EuroSAT_MS").rename(root / folder)
     read = getattr(datasets, theirs)(root, split="val")
     ours = {scene.raster.path: scene for scene in opened(name, root, "val")}
-    assert len(read) == len(ours) == len(named_dataset(name).classes)
+    assert len(read) == len(ours) == len(get_dataset_info(name).classes)
     for i, (path, label) in enumerate(read.samples):
         scene = ours[Path(path)]
         assert scene.labels.classes[scene.labels.target.index] == read.classes[label]  # type: ignore[attr-defined]
@@ -113,8 +113,10 @@ def test_geobench(copy_of: Copy, name: str) -> None:
     root = copy_of(name)
     bands = ("BLUE", "NIR_NARROW", "SWIR_2")
     read = getattr(datasets, theirs)(str(root), split="train", bands=bands)
-    about = named_dataset(name)
-    scenes = open_named(about, root, classes=about.classes, wanted_bands=["B02", "B8A", "B12"])
+    about = get_dataset_info(name)
+    scenes = open_published_scenes(
+        about, root, classes=about.classes, wanted_bands=["B02", "B8A", "B12"]
+    )
     ours = {scene.name: scene for scene in scenes if scene.split == "train"}
     for i, path in enumerate(read.image_files):
         same_pixels(ours[path.stem], read[i]["image"])

@@ -65,7 +65,7 @@ def test_colours_are_classes(copy_of: Copy, recipe_on: On) -> None:
     mask = whole(data.train.scenes[0]).mask
     assert labels.classes[int(mask[20, 20])] == "building"
     assert labels.classes[int(mask[0, 0])] == "low vegetation"
-    assert "7_10" not in [name for part in data.parts.values() for name in part]
+    assert "7_10" not in [name for part in data.splits.values() for name in part]
 
 
 def test_an_unknown_colour_is_named(copy_of: Copy, recipe_on: On) -> None:
@@ -86,7 +86,7 @@ def test_layers_of_hdf5_are_bands_by_name(copy_of: Copy, recipe_on: On) -> None:
     assert pixels[:, 20, 20].tolist() == [1001, 1101, 1201]  # B09, B11, B12 of id_1
     assert whole(scene).mask[20, 20] == 3 and target.has_labels
     assert scene.raster.files == (root / "m-cashew-plant" / f"{scene.name}.hdf5",)
-    assert data.parts == {"train": ["id_1", "id_2"], "val": ["id_3"], "test": ["id_4"]}
+    assert data.splits == {"train": ["id_1", "id_2"], "val": ["id_3"], "test": ["id_4"]}
     damaged = root / "m-cashew-plant/id_1.hdf5"
     damaged.unlink()  # the library keeps the file that it has open
     damaged.write_bytes(b"\x89HDF\r\n\x1a\n cut off")
@@ -98,10 +98,10 @@ def test_rural_and_urban_are_regions(copy_of: Copy, recipe_on: On) -> None:
     root = copy_of("loveda")
     data = build_data(recipe_on("loveda", root))
     assert {scene.group for scene in data.train.scenes} == {"Rural", "Urban"}
-    assert data.parts["val"] == ["Val_Rural_2", "Val_Urban_3"] and data.test is None
+    assert data.splits["val"] == ["Val_Rural_2", "Val_Urban_3"] and data.test is None
     split = {"kind": "group", "by": "^[A-Za-z]+_([A-Za-z]+)_", "val": ["Urban"]}
     across = build_data(recipe_on("loveda", root, split=split))
-    assert across.parts["train"] == ["Train_Rural_0", "Val_Rural_2"]  # of Test no label is open
+    assert across.splits["train"] == ["Train_Rural_0", "Val_Rural_2"]  # of Test no label is open
 
 
 def test_oriented_boxes_of_dior_lie_elsewhere(copy_of: Copy, recipe_on: On) -> None:
@@ -137,7 +137,7 @@ def test_some_classes_of_objects_will_do(copy_of: Copy, recipe_on: On) -> None:
     root = copy_of("nwpu_vhr10")
     data = build_data(recipe_on("nwpu_vhr10", root, task={"classes": ["vehicle"]}))
     assert any("left out" in note for note in data.notes)
-    assert sum(data.class_counts["train"]) == len([n for n in data.parts["train"] if "pos" in n])
+    assert sum(data.class_counts["train"]) == len([n for n in data.splits["train"] if "pos" in n])
 
 
 def test_without_a_published_split_one_has_to_be_said(copy_of: Copy, recipe_on: On) -> None:

@@ -10,7 +10,7 @@ import pytest
 from rasterio.transform import from_origin
 
 from geotune.config.data_options import AugmentOptions
-from geotune.data.checks.scan import scan, statistics
+from geotune.data.checks.scan import band_statistics, scan_scenes
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.windows import Window
@@ -61,13 +61,13 @@ def test_batches_of_several_dates(series: Path) -> None:
         scenes=f"{series}/s/{{scene}}_{{date}}_{{band}}.tif",
         labels=f"{series}/l/{{stem}}.tif",
     )
-    scans = scan(scenes, 16)
-    found = statistics(scenes, scans)
+    scans = scan_scenes(scenes, 16)
+    found = band_statistics(scenes, scans)
     assert found.bands == ("nir", "red")
     assert found.mean == pytest.approx([np.mean([value(d, b) for d in range(3)]) for b in (1, 0)])
     varied = AugmentOptions(rotate=180, scale=(0.8, 1.2), band_brightness=0.1)
     windows = RandomWindowDataset(
-        scenes, scans, 16, augment=varied, brightness=0.1, spread=found.std, metadata=["time"]
+        scenes, scans, 16, augment=varied, brightness=0.1, band_std=found.std, metadata=["time"]
     )
     inputs = Batch.from_samples([windows[0], windows[1]]).inputs
     assert inputs["images"].shape == (2, 2, 3, 16, 16) and inputs["time"].shape == (2, 3, 2)

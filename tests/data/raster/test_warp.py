@@ -114,7 +114,7 @@ def test_objects_count_by_their_visible_fraction() -> None:
     target = objects(inside, crop).warp(crop.transform, crop.shape)
     np.testing.assert_allclose(target.boxes[:, :2], there[:3, :2], atol=1e-9)
     assert target.counted.tolist() == [True, True, False]
-    assert target.shown_share[:2] == pytest.approx([1, 0.5])
+    assert target.visible_fraction[:2] == pytest.approx([1, 0.5])
 
 
 @pytest.mark.parametrize("quarters", range(4))

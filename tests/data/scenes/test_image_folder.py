@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geotune.data.checks.scan import label_statistics, scan
-from geotune.data.datamodule import prepare
+from geotune.data.checks.scan import label_statistics, scan_scenes
+from geotune.data.datamodule import build_datamodule
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.scenes.image_folder import open_images
 from geotune.data.splits.explicit import split_by_column
@@ -67,7 +67,7 @@ def test_csv_with_classes_numbers_and_splits(folder: Path) -> None:
     value = table(folder, "value,path\n" + "\n".join(f"{i}.5,{n}" for i, n in enumerate(names)))
     found = open_images(images=folder, classes=["height"], labels=value, column="value")
     assert [scene.labels.target for scene in found] == [ImageValue(i + 0.5) for i in range(5)]  # type: ignore[attr-defined]
-    mean, std = label_statistics(scan(found, 16)) or (0, 0)
+    mean, std = label_statistics(scan_scenes(found, 16)) or (0, 0)
     assert (mean, std) == pytest.approx((2.5, np.std(np.arange(5))))
 
 
@@ -129,8 +129,8 @@ def test_each_image_is_one_window_and_counts_once(
     write_raster("images/forest/empty.tif", empty, bands=["red", "nir"], nodata=0)
     found = open_images(images=folder, classes=CLASSES)
     parts = split_at_random(found, val=0.3, test=0.0, seed=1)
-    made = prepare(parts, window=None, allow_overlap=True)
-    assert made.window == 700 and made.unit == "image"
+    made = build_datamodule(parts, window=None, allow_overlap=True)
+    assert made.window == 700 and made.label_unit == "image"
     assert np.sum([made.class_counts[part] for part in ("train", "val")], axis=0).tolist() == [4, 2]
     assert len(made.val) == len(made.val.scenes) - any("empty" in s.name for s in made.val.scenes)
     assert any("empty.tif: no pixel has data, so it is left out" in note for note in made.notes)
@@ -141,7 +141,7 @@ def test_each_image_is_one_window_and_counts_once(
 def test_window_smaller_than_an_image_raises(folder: Path) -> None:
     found = open_images(images=folder, classes=CLASSES)
     with pytest.raises(GeotuneError, match=r"forest_2\.tif: is 12x14 pixels, larger than.*13"):
-        prepare(split_at_random(found, val=0.3, test=0.0), window=13)
+        build_datamodule(split_at_random(found, val=0.3, test=0.0), window=13)
 
 
 def test_split_by_column_without_one_raises(folder: Path) -> None:

@@ -1,14 +1,14 @@
-"""Blocks: what is nearer than the buffer is never in two parts."""
+"""Spatial blocks: scenes closer than the buffer are never in different splits."""
 
 from itertools import combinations
 
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from geotune.data.scenes.footprints import footprint, group_distance
 from geotune.data.splits.spatial_blocks import split_by_blocks
 from geotune.errors import GeotuneError
+from helpers.errors import raises
 from helpers.lazy_scenes import names, scene
 
 
@@ -16,37 +16,37 @@ from helpers.lazy_scenes import names, scene
 @given(
     st.integers(60, 500), st.integers(20, 100), st.integers(0, 19), st.integers(0, 9), st.booleans()
 )
-def test_blocks_of_a_scene_keep_the_buffer(
+def test_blocks_of_a_scene_are_at_least_the_buffer_apart(
     size: int, side: int, buffer: int, seed: int, metres: bool
 ) -> None:
-    """No two pieces come nearer than the buffer, and without one they cover every pixel once."""
+    """Without a buffer, the blocks cover every pixel exactly once."""
     widths = [f"{10 * w} m" if metres else f"{w} px" for w in (side, buffer)]
     if size // side < 2:
         side = size // 2
         widths[0] = f"{side} px"
-    parts = split_by_blocks(
+    splits = split_by_blocks(
         [scene("a", side=size)], side=widths[0], buffer=widths[1], val=0.3, test=0.3, seed=seed
     )
-    pieces = [one for members in parts.values() for one in members]
-    assert len({one.name for one in pieces}) == len(pieces) == (size // side) ** 2
-    for one, other in combinations([piece.raster.area for piece in pieces], 2):
+    blocks = [one for members in splits.values() for one in members]
+    assert len({one.name for one in blocks}) == len(blocks) == (size // side) ** 2
+    for one, other in combinations([block.raster.area for block in blocks], 2):
         assert one is not None and other is not None
         down = max(one.row - other.row - other.height, other.row - one.row - one.height)
         across = max(one.col - other.col - other.width, other.col - one.col - one.width)
         assert max(down, across) >= buffer
     if not buffer:
         assert (
-            sum(p.raster.area.height * p.raster.area.width for p in pieces if p.raster.area)
+            sum(p.raster.area.height * p.raster.area.width for p in blocks if p.raster.area)
             == size**2
         )
-        assert min(min(p.shape) for p in pieces) >= side
+        assert min(min(p.shape) for p in blocks) >= side
 
 
-def test_pieces_know_where_they_lie() -> None:
-    parts = split_by_blocks([scene("a", side=400)], side="100 px", buffer="200 m", seed=1)
+def test_blocks_have_locations() -> None:
+    splits = split_by_blocks([scene("a", side=400)], side="100 px", buffer="200 m", seed=1)
     shapes = {
-        part: [place for one in members if (place := footprint(one))]
-        for part, members in parts.items()
+        split: [place for one in members if (place := footprint(one))]
+        for split, members in splits.items()
     }
     for one, other in combinations(shapes, 2):
         found = group_distance(shapes[one], shapes[other])
@@ -55,31 +55,35 @@ def test_pieces_know_where_they_lie() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 20), st.sampled_from(["0 m", "100 m", "300 m"]))
-def test_chips_of_two_parts_keep_the_buffer(seed: int, buffer: str) -> None:
-    chips = [scene(f"c{i}{j}", 640 * i, 640 * j, whole=True) for i in range(7) for j in range(7)]
+def test_chips_of_different_splits_are_at_least_the_buffer_apart(seed: int, buffer: str) -> None:
+    chips = [
+        scene(f"c{i}{j}", 640 * i, 640 * j, image_level=True) for i in range(7) for j in range(7)
+    ]
     try:
-        parts = split_by_blocks(chips, side="2000 m", buffer=buffer, val=0.3, test=0.3, seed=seed)
-    except GeotuneError:  # the buffer may take all that a part has
+        splits = split_by_blocks(chips, side="2000 m", buffer=buffer, val=0.3, test=0.3, seed=seed)
+    except GeotuneError:  # the buffer may leave a split empty
         assume(False)
     again = split_by_blocks(chips[::-1], side="2000 m", buffer=buffer, val=0.3, test=0.3, seed=seed)
-    assert {p: set(n) for p, n in names(parts).items()} == {
+    assert {p: set(n) for p, n in names(splits).items()} == {
         p: set(n) for p, n in names(again).items()
     }
-    groups = [{one.group for one in members} for members in parts.values()]
+    groups = [{one.group for one in members} for members in splits.values()]
     assert not any(one & other for one, other in combinations(groups, 2))
-    least = float(buffer.split()[0])
-    shapes = [[place for one in members if (place := footprint(one))] for members in parts.values()]
-    for one, other in combinations(shapes, 2):
+    minimum = float(buffer.split()[0])
+    located = [
+        [place for one in members if (place := footprint(one))] for members in splits.values()
+    ]
+    for one, other in combinations(located, 2):
         found = group_distance(one, other)
-        assert found is None or found.distance_m >= 0.999 * least
-    if not least:
-        assert sum(map(len, parts.values())) == len(chips)
+        assert found is None or found.distance_m >= 0.999 * minimum
+    if not minimum:
+        assert sum(map(len, splits.values())) == len(chips)
 
 
-def test_chips_without_a_place_have_no_block() -> None:
-    with pytest.raises(GeotuneError, match=r"c\.tif: is no larger than a block .* where it lies"):
-        split_by_blocks([scene("c", placed=False), scene("d")], side="100 px")
-    with pytest.raises(GeotuneError, match=r"c\.tif: does not say how large its pixels are"):
-        split_by_blocks([scene("c", placed=False)], side="100 m")
-    with pytest.raises(GeotuneError, match=r"buffer 30 px: leaves nothing of the blocks of 30 px"):
+def test_blocks_without_location_or_pixels_are_rejected() -> None:
+    with raises("metadata-missing", key="data.split.side", file="c.tif"):
+        split_by_blocks([scene("c", georeferenced=False), scene("d")], side="100 px")
+    with raises("metadata-missing", key="data.split", file="c.tif"):
+        split_by_blocks([scene("c", georeferenced=False)], side="100 m")
+    with raises("split-buffer", key="data.split.buffer", mentions=["30 px"]):
         split_by_blocks([scene("a", side=90)], side="30 px", buffer="30 px")

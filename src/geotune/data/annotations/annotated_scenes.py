@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import AnnotationFormat, Notes, ParsedAnnotations, filter_valid
 from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.annotations.object_labels import ObjectLabels
@@ -32,12 +32,12 @@ from geotune.data.splits.base import Splits
 from geotune.utils.text import join_some, pluralize
 
 
-def open_object_scenes(
+def open_annotated_scenes(
     *,
     scenes: Patterns,
     labels: str | None = None,
     classes: Sequence[str],
-    options: Options,
+    options: AnnotationOptions,
     format: str = "auto",
     missing_labels: Literal["refuse", "empty"] = "refuse",
     class_values: ClassValueSpec | None = None,
@@ -98,12 +98,12 @@ def open_object_scenes(
     return [with_attributes(scene, found[scene.name]) for scene in opened_scenes]
 
 
-def scenes_of(
+def build_annotated_scenes(
     rasters: Mapping[str, RasterSource],
     files: Mapping[str, Path],
     *,
     classes: Sequence[str],
-    options: Options,
+    options: AnnotationOptions,
     format: str,
     class_values: ClassValueSpec | None = None,
     notes: Sequence[str] = (),
@@ -125,7 +125,7 @@ def _open_labels(
     rasters: Mapping[str, RasterSource],
     files: Mapping[str, Path],
     values: ClassMapping,
-    options: Options,
+    options: AnnotationOptions,
     format: str,
     faults: ErrorCollector,
 ) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
@@ -145,7 +145,7 @@ def _open_labels(
             kept = filter_valid(
                 said, files[name], raster.shape, values, options, remarks, shared=shared
             )
-            held = len(said.annotations) + len(said.elsewhere)
+            held = len(said.annotations) + len(said.distant_features)
             opened[name] = ObjectLabels(
                 path=files[name],
                 classes=values.classes,
@@ -182,9 +182,9 @@ def _without_image(
     chosen: AnnotationFormat,
 ) -> list[str]:
     """Label files, or images that those which could be read list, for which there is no scene."""
-    if chosen.images is not None:
+    if chosen.list_images is not None:
         there = {raster.path.stem for raster in rasters.values()}
-        names = {name for file in listing for name in chosen.images(file)}
+        names = {name for file in listing for name in chosen.list_images(file)}
         return sorted(names - there)
     pattern = re.sub(r"\{\w+\}", "*", labels)
     if pattern == labels:
@@ -193,16 +193,16 @@ def _without_image(
     return [str(p) for p in map(Path, sorted(glob.glob(pattern))) if p.absolute() not in used]
 
 
-def cut_notes(parts: Splits, window: int) -> list[str]:
+def uncounted_object_notes(splits: Splits, window: int) -> list[str]:
     """What the windows of `val` and `test` do to the objects there."""
     notes = []
     for part in ("val", "test"):
         areas = [
             s.labels if s.raster.area is None else s.labels.within(s.raster.area)
-            for s in parts[part]
+            for s in splits[part]
             if isinstance(s.labels, ObjectLabels)
         ]
-        cut = sum(labels.cut(window) for labels in areas)
+        cut = sum(labels.num_uncounted(window) for labels in areas)
         if cut:
             total = sum(int((~labels.difficult).sum()) for labels in areas)
             notes.append(

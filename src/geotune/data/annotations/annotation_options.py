@@ -11,7 +11,7 @@ from geotune.errors import GeotuneError
 
 
 @dataclass(frozen=True)
-class Options:
+class AnnotationOptions:
     """How objects are read.
 
     Attributes:

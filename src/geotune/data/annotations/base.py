@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import minimum_rectangles
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.object_target import Boxes
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
-LEAST_AREA = 1e-6
+MIN_AREA = 1e-6
 """In square pixels: what is smaller comes from rounding."""
-OUTSIDE = "annotations outside their image, left out"
+OUTSIDE_IMAGE = "annotations outside their image, left out"
 
 
 class Annotation(NamedTuple):
@@ -38,10 +38,10 @@ class Annotation(NamedTuple):
     """
 
     points: NDArray[np.float64]
-    place: str
-    name: object = None
+    location: str
+    class_name: object = None
     difficult: bool = False
-    remark: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ParsedAnnotations:
     """
 
     annotations: Sequence[Annotation]
-    elsewhere: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    distant_features: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -64,39 +64,39 @@ class AnnotationFormat:
     Attributes:
         read: the objects of one image; raises `GeotuneError` for an invalid file.
         matches: whether a file has this format.
-        images: stems of the images listed in a file, for formats with one file for all images.
+        list_images: stems of the images listed in a file, for formats with one file for all images.
     """
 
-    read: Callable[[Path, RasterSource, Options], ParsedAnnotations]
+    read: Callable[[Path, RasterSource, AnnotationOptions], ParsedAnnotations]
     matches: Callable[[Path], bool]
-    images: Callable[[Path], list[str]] | None = None
+    list_images: Callable[[Path], list[str]] | None = None
 
 
 @dataclass
 class Notes:
     """What was noticed in the label files of a dataset, each kind with all its places."""
 
-    places: dict[str, list[str]] = field(default_factory=dict)
+    locations: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, what: str, place: str) -> None:
         """`what` says it of the annotations at all its places together."""
-        self.places.setdefault(what, []).append(place)
+        self.locations.setdefault(what, []).append(place)
 
     def notes(self) -> tuple[str, ...]:
         """A sentence for each kind."""
         return tuple(
             f"{what}: {len(places)} ({join_some(places, 3)})"
-            for what, places in self.places.items()
+            for what, places in self.locations.items()
         )
 
 
 def filter_valid(
-    found: ParsedAnnotations,
+    parsed: ParsedAnnotations,
     path: Path,
     shape: tuple[int, int],
     values: ClassMapping,
-    options: Options,
-    remarks: Notes,
+    options: AnnotationOptions,
+    notes: Notes,
     *,
     shared: bool,
 ) -> tuple[Boxes, NDArray[np.int64], NDArray[np.bool_]]:
@@ -107,28 +107,28 @@ def filter_valid(
     file that is `shared` by several: it is theirs. Raises `GeotuneError` for
     coordinates that are no numbers and for other classes.
     """
-    annotations = found.annotations
+    annotations = parsed.annotations
     boxes = _boxes(path, annotations, options.oriented)
     classes = _classes(path, annotations, values, options)
     sides = boxes[:, 2:4] if options.oriented else boxes[:, 2:] - boxes[:, :2]
     left, top, right, bottom = hull(boxes).T
     other = classes == UNKNOWN
-    empty = sides.prod(axis=1) < LEAST_AREA
+    empty = sides.prod(axis=1) < MIN_AREA
     beside = (right <= 0) | (bottom <= 0) | (left >= shape[1]) | (top >= shape[0])
     noted = {
         f"annotations of other classes than {', '.join(values.classes)}, left out": other,
         "annotations without an area, left out": empty & ~other,
-        OUTSIDE: beside & ~empty & ~other & (not shared),
+        OUTSIDE_IMAGE: beside & ~empty & ~other & (not shared),
     }
     for what, flags in noted.items():
         for i in np.flatnonzero(flags).tolist():
-            remarks.add(what, f"{path} {annotations[i].place}")
-    for number in [] if shared else found.elsewhere.tolist():
-        remarks.add(OUTSIDE, f"{path} feature {number}")
+            notes.add(what, f"{path} {annotations[i].location}")
+    for number in [] if shared else parsed.distant_features.tolist():
+        notes.add(OUTSIDE_IMAGE, f"{path} feature {number}")
     kept = ~(other | empty | beside)
     for i in np.flatnonzero(kept).tolist():
-        if annotations[i].remark:
-            remarks.add(annotations[i].remark, f"{path} {annotations[i].place}")
+        if annotations[i].note:
+            notes.add(annotations[i].note, f"{path} {annotations[i].location}")
     difficult = np.array([a.difficult for a in annotations], dtype=np.bool_)
     return boxes[kept], classes[kept], difficult[kept]
 
@@ -142,7 +142,7 @@ def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Box
     starts = np.cumsum([0, *counts[:-1]])
     infinite = np.add.reduceat(~np.isfinite(points).all(axis=1), starts, dtype=np.int64) > 0
     if infinite.any():
-        places = [annotations[i].place for i in np.flatnonzero(infinite).tolist()]
+        places = [annotations[i].location for i in np.flatnonzero(infinite).tolist()]
         raise GeotuneError(
             f"{path}: {join_some(places, 3)}: has a coordinate that is no finite number; mend it or "
             "take the annotation out"
@@ -155,10 +155,10 @@ def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Box
 
 
 def _classes(
-    path: Path, annotations: Sequence[Annotation], values: ClassMapping, options: Options
+    path: Path, annotations: Sequence[Annotation], values: ClassMapping, options: AnnotationOptions
 ) -> NDArray[np.int64]:
     """Class index of each; `UNKNOWN` for others where they are to be left out."""
-    nameless = [a.place for a in annotations if a.name is None]
+    nameless = [a.location for a in annotations if a.class_name is None]
     if nameless and len(values.classes) > 1:
         raise GeotuneError(
             f"{path}: {join_some(nameless, 3)}: does not say which of {', '.join(values.classes)} it "
@@ -166,13 +166,14 @@ def _classes(
             "data.class_field)"
         )
     indices = np.array(
-        [0 if a.name is None else values.index_of(a.name) for a in annotations], dtype=np.int64
+        [0 if a.class_name is None else values.index_of(a.class_name) for a in annotations],
+        dtype=np.int64,
     )
     unknown = Counter(
-        str(a.name) for a, i in zip(annotations, indices, strict=True) if i == UNKNOWN
+        str(a.class_name) for a, i in zip(annotations, indices, strict=True) if i == UNKNOWN
     )
     if unknown and options.other_classes == "refuse":
-        first = annotations[int(np.argmax(indices == UNKNOWN))].place
+        first = annotations[int(np.argmax(indices == UNKNOWN))].location
         found = [f"{name!r} ({count} annotations)" for name, count in unknown.most_common()]
         raise GeotuneError(
             f"{path}: holds class {join_some(found)}, the first at {first}; expected "

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
-from geotune.data.annotations.rle import corners_of_mask, counts_of
-from geotune.data.annotations.size import same_size
+from geotune.data.annotations.outlines import SELF_INTERSECTING, box_corners, self_intersects
+from geotune.data.annotations.rle import decode_counts, mask_corners
+from geotune.data.annotations.size import check_image_size
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_text
 from geotune.errors import GeotuneError
@@ -47,7 +47,7 @@ class _Index:
     categories: Mapping[Any, str]
 
 
-def read_coco(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
+def read_coco(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one of the file's images; `iscrowd` and `ignore` mean difficult.
 
     Oriented boxes are those around polygons and masks. Raises `GeotuneError` for an image that
@@ -58,7 +58,7 @@ def read_coco(path: Path, raster: RasterSource, options: Options) -> ParsedAnnot
     image = index.images[key]
     if image.get("width") and image.get("height"):
         height, width = parse_numbers([image["height"], image["width"]], path, f"image {key}")
-        same_size(path, f"image {key}", (height, width), raster)
+        check_image_size(path, f"image {key}", (height, width), raster)
     return ParsedAnnotations(
         [
             _annotation(path, place, item, index.categories, raster, options)
@@ -97,7 +97,7 @@ def _annotation(
     item: Mapping[str, Any],
     categories: Mapping[Any, str],
     raster: RasterSource,
-    options: Options,
+    options: AnnotationOptions,
 ) -> Annotation:
     category = item.get("category_id")
     if not isinstance(category, (int, str)) or category not in categories:
@@ -112,7 +112,7 @@ def _annotation(
     remark = ""
     if outlines and (options.oriented or box is None):
         points = np.concatenate(outlines)
-        remark = CROSSES if any(crossing(outline) for outline in outlines) else ""
+        remark = SELF_INTERSECTING if any(self_intersects(outline) for outline in outlines) else ""
     else:
         points = _box(path, place, box)
         remark = NO_OUTLINE if options.oriented else ""
@@ -129,7 +129,7 @@ def _box(path: Path, place: str, box: Any) -> NDArray[np.float64]:
             f"{path}: {place}: has a bbox of width {width:g} and height {height:g}, expected none "
             "below 0"
         )
-    return rectangle(left, top, left + width, top + height)
+    return box_corners(left, top, left + width, top + height)
 
 
 def _outlines(
@@ -138,11 +138,13 @@ def _outlines(
     """Corners `(n, 2)` of each polygon, or of the mask."""
     if isinstance(segmentation, dict):
         height, width = parse_numbers(_list(segmentation.get("size"), 2), path, f"{place} size")
-        same_size(path, place, (height, width), raster)
+        check_image_size(path, place, (height, width), raster)
         counts = segmentation.get("counts")
         try:
-            runs = counts_of(counts) if isinstance(counts, str) else [int(n) for n in counts or []]
-            yield corners_of_mask(runs, raster.shape)
+            runs = (
+                decode_counts(counts) if isinstance(counts, str) else [int(n) for n in counts or []]
+            )
+            yield mask_corners(runs, raster.shape)
         except (TypeError, ValueError, OverflowError) as error:
             raise GeotuneError(
                 f"{path}: {place}: is no run-length encoded mask ({error}); write it anew"
@@ -223,4 +225,4 @@ def _matches(path: Path) -> bool:
     return isinstance(values, dict) and "annotations" in values
 
 
-COCO = AnnotationFormat(read_coco, _matches, images=image_names)
+COCO = AnnotationFormat(read_coco, _matches, list_images=image_names)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import CROSSES, crossing
+from geotune.data.annotations.outlines import SELF_INTERSECTING, self_intersects
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
 from geotune.errors import GeotuneError
@@ -20,7 +20,7 @@ HEADER = ("imagesource:", "gsd:")
 CORNERS = 8
 
 
-def read_dota(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
+def read_dota(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one image: eight numbers, a class, and 0 or 1 for difficult, which may lack."""
     return ParsedAnnotations(
         [
@@ -45,7 +45,9 @@ def _annotation(path: Path, place: str, words: list[str]) -> Annotation:
     points = parse_numbers(words[:CORNERS], path, place).reshape(4, 2)
     name, *rest = words[CORNERS:]
     difficult = bool(parse_numbers(rest, path, place).any())
-    return Annotation(points, place, name, difficult, CROSSES if crossing(points) else "")
+    return Annotation(
+        points, place, name, difficult, SELF_INTERSECTING if self_intersects(points) else ""
+    )
 
 
 def _matches(path: Path) -> bool:  # after those of other text files

@@ -17,10 +17,10 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import CROSSES, crossing
-from geotune.data.annotations.xml_io import parse
+from geotune.data.annotations.outlines import SELF_INTERSECTING, self_intersects
+from geotune.data.annotations.xml_io import parse_xml
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_text
 from geotune.errors import GeotuneError
@@ -28,9 +28,9 @@ from geotune.errors import GeotuneError
 LEAST_POINTS = 3
 
 
-def read_fair1m(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
+def read_fair1m(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one image."""
-    objects = enumerate(parse(path).iter("object"), 1)
+    objects = enumerate(parse_xml(path).iter("object"), 1)
     return ParsedAnnotations([_annotation(path, f"object {i}", item) for i, item in objects])
 
 
@@ -45,7 +45,9 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
     if (points[0] == points[-1]).all():
         points = points[:-1]
     name = (item.findtext("possibleresult/name") or "").strip()
-    return Annotation(points, place, name, remark=CROSSES if crossing(points) else "")
+    return Annotation(
+        points, place, name, note=SELF_INTERSECTING if self_intersects(points) else ""
+    )
 
 
 def _matches(path: Path) -> bool:

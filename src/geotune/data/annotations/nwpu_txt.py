@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import rectangle
+from geotune.data.annotations.outlines import box_corners
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
 from geotune.errors import GeotuneError
@@ -18,7 +18,7 @@ from geotune.errors import GeotuneError
 LINE = re.compile(r"\(([^,()]+),([^,()]+)\),\(([^,()]+),([^,()]+)\),(\d{1,9})")
 
 
-def read_nwpu(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
+def read_nwpu(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one image."""
     return ParsedAnnotations(
         [_annotation(path, place, "".join(words)) for place, words in read_words(path)]
@@ -33,7 +33,7 @@ def _annotation(path: Path, place: str, text: str) -> Annotation:
             "(563,478),(630,573),1"
         )
     left, top, right, bottom = parse_numbers(found.groups()[:4], path, place)
-    return Annotation(rectangle(left, top, right, bottom), place, int(found[5]))
+    return Annotation(box_corners(left, top, right, bottom), place, int(found[5]))
 
 
 def _matches(path: Path) -> bool:

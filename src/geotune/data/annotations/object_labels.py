@@ -15,7 +15,12 @@ from shapely import STRtree
 from geotune.boxes.intersection import intersection
 from geotune.boxes.oriented import as_oriented, centres, hull
 from geotune.boxes.transforms import translate
-from geotune.data.annotations.object_target import ROUNDING, Boxes, ObjectTarget, clip_to_window
+from geotune.data.annotations.object_target import (
+    VISIBILITY_TOLERANCE,
+    Boxes,
+    ObjectTarget,
+    clip_to_window,
+)
 from geotune.data.raster.windows import Window
 
 
@@ -65,7 +70,7 @@ class ObjectLabels:
             boxes=boxes[there],
             classes=self.indices[hits],
             difficult=self.difficult[hits],
-            shown_share=shares[there],
+            visible_fraction=shares[there],
             min_visibility=self.min_visibility,
             valid=np.ones(shape, dtype=np.bool_),
         )
@@ -85,7 +90,7 @@ class ObjectLabels:
             difficult=self.difficult[there],
         )
 
-    def cut(self, window: int) -> int:
+    def num_uncounted(self, window: int) -> int:
         """How many objects count in no window of the scene's grid of `window` pixels.
 
         The grid's lines or the scene's edge cut them so that no window shows enough of them.
@@ -96,4 +101,4 @@ class ObjectLabels:
         size[low < 0] = 0  # there is no window: the centre lies left of the scene or above it
         windows = np.concatenate([low + size / 2, size, np.zeros((len(boxes), 1))], axis=1)
         shares = intersection(boxes, windows) / (boxes[:, 2] * boxes[:, 3])
-        return int((shares < self.min_visibility - ROUNDING).sum())
+        return int((shares < self.min_visibility - VISIBILITY_TOLERANCE).sum())

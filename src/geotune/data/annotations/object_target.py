@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # reading and checking data needs no torch
 Boxes = NDArray[np.float64]
 """`(N, 4)` horizontal or `(N, 5)` oriented, as `geotune.boxes.oriented` has them."""
 
-ROUNDING = 1e-6
+VISIBILITY_TOLERANCE = 1e-6
 """Of a share: an object that is cut in half shows half of itself, whatever its coordinates."""
 
 
@@ -41,7 +41,7 @@ class ObjectTarget:
         boxes: in pixels of the window, not cut off at its edges.
         classes: `(N)` class indices.
         difficult: `(N)` whether the label says that it is.
-        shown_share: `(N)` the share of its area that lies in the window where there is data; 0
+        visible_fraction: `(N)` the share of its area that lies in the window where there is data; 0
             where its centre lies in another window.
         visible: the least share that counts.
         valid: `(H, W)` where the window has data.
@@ -50,7 +50,7 @@ class ObjectTarget:
     boxes: Boxes
     classes: NDArray[np.int64]
     difficult: NDArray[np.bool_]
-    shown_share: NDArray[np.float64]
+    visible_fraction: NDArray[np.float64]
     min_visibility: float
     valid: NDArray[np.bool_]
 
@@ -63,7 +63,7 @@ class ObjectTarget:
     def counted(self) -> NDArray[np.bool_]:
         """`(N)` which objects are to be found."""
         found: NDArray[np.bool_] = ~self.difficult & (
-            self.shown_share >= self.min_visibility - ROUNDING
+            self.visible_fraction >= self.min_visibility - VISIBILITY_TOLERANCE
         )
         return found
 
@@ -76,7 +76,7 @@ class ObjectTarget:
             boxes=self.boxes[kept],
             classes=self.classes[kept],
             difficult=self.difficult[kept],
-            shown_share=(self.shown_share * shares)[kept],
+            visible_fraction=(self.visible_fraction * shares)[kept],
             valid=self.valid & valid,
         )
 
@@ -100,7 +100,7 @@ class ObjectTarget:
             boxes=boxes[there],
             classes=self.classes[there],
             difficult=self.difficult[there],
-            shown_share=shares[there],
+            visible_fraction=shares[there],
             valid=np.ones(shape, dtype=np.bool_),
         )
         valid = warp_nearest(self.valid.astype(np.uint8), transform, shape, fill=0) == 1
@@ -116,7 +116,7 @@ class ObjectTarget:
         However little of it is shown: over the windows of a grid every object is marked once.
         """
         pixels = _centre_pixels(self.boxes, self.valid.shape)
-        there = ~self.difficult & (self.shown_share > 0) & self.valid.flat[pixels]
+        there = ~self.difficult & (self.visible_fraction > 0) & self.valid.flat[pixels]
         for index in np.unique(self.classes[there]):
             yield int(index), pixels[there & (self.classes == index)]
 
@@ -142,7 +142,7 @@ class ObjectTarget:
 
 
 def clip_to_window(boxes: Boxes, shape: Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Of boxes `(N, ...)` in pixels of a window their `shown_share`, and which show anything."""
+    """Of boxes `(N, ...)` in pixels of a window their `visible_fraction`, and which show anything."""
     shares = visible_fraction(boxes, shape)
     middles = centres(boxes)
     own = ((middles >= 0) & (middles < shape[::-1])).all(axis=1)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.annotations.outlines import rectangle
+from geotune.data.annotations.outlines import box_corners
 
 
-def counts_of(text: str) -> list[int]:
+def decode_counts(text: str) -> list[int]:
     """The counts of a compressed mask. Raises `ValueError` for text that is none."""
     counts: list[int] = []
     value, shift = 0, 0
@@ -38,7 +38,7 @@ def counts_of(text: str) -> list[int]:
     return counts
 
 
-def corners_of_mask(counts: Sequence[int], shape: tuple[int, int]) -> NDArray[np.float64]:
+def mask_corners(counts: Sequence[int], shape: tuple[int, int]) -> NDArray[np.float64]:
     """Corners `(n, 2)` of the pixels in a mask of `shape` (H, W), so that their hull is its own.
 
     At most twelve of a run, however large the mask. Raises `ValueError` for counts that do not fill
@@ -55,9 +55,9 @@ def corners_of_mask(counts: Sequence[int], shape: tuple[int, int]) -> NDArray[np
     for start, end in zip(starts[there], ends[there], strict=True):
         (first, top), (last, bottom) = divmod(start, height), divmod(end - 1, height)
         if first == last:
-            corners.append(rectangle(first, top, first + 1, bottom + 1))
+            corners.append(box_corners(first, top, first + 1, bottom + 1))
             continue
-        corners.append(rectangle(first, top, first + 1, height))
-        corners.append(rectangle(first + 1, 0, max(last, first + 1), height))
-        corners.append(rectangle(last, 0, last + 1, bottom + 1))
-    return np.concatenate(corners) if corners else rectangle(0, 0, 0, 0)
+        corners.append(box_corners(first, top, first + 1, height))
+        corners.append(box_corners(first + 1, 0, max(last, first + 1), height))
+        corners.append(box_corners(last, 0, last + 1, bottom + 1))
+    return np.concatenate(corners) if corners else box_corners(0, 0, 0, 0)

@@ -8,7 +8,9 @@ from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 
 
-def same_size(path: Path, place: str, claimed: tuple[float, float], raster: RasterSource) -> None:
+def check_image_size(
+    path: Path, place: str, claimed: tuple[float, float], raster: RasterSource
+) -> None:
     """Raise `GeotuneError` where a file's annotations are of an image of another size (H, W)."""
     if claimed != raster.shape:
         raise GeotuneError(

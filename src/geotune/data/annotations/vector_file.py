@@ -8,9 +8,9 @@ import geopandas
 import numpy as np
 import shapely
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import CROSSES, rectangle
+from geotune.data.annotations.outlines import SELF_INTERSECTING, box_corners
 from geotune.data.labels.vector_io import (
     VECTOR_SUFFIXES,
     Shapes,
@@ -28,7 +28,7 @@ DIFFICULT_FIELD = "difficult"
 POINT, MULTIPOINT, POLYGON, MULTIPOLYGON = 0, 4, 3, 6
 
 
-def read_vector(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
+def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one scene: a polygon each, of one part or more, or points as boxes.
 
     A field called difficult says which are. Raises `GeotuneError` for lines, for features without
@@ -58,17 +58,17 @@ def read_vector(path: Path, raster: RasterSource, options: Options) -> ParsedAnn
             continue
         if not areas[i]:
             [[x, y]] = points
-            points = rectangle(x - half, y - half, x + half, y + half)
+            points = box_corners(x - half, y - half, x + half, y + half)
         annotations.append(
             Annotation(
                 points,
                 f"feature {here[i] + 1}",
                 names[i],
                 bool(difficult[i]),
-                "" if valid[i] else CROSSES,
+                "" if valid[i] else SELF_INTERSECTING,
             )
         )
-    return ParsedAnnotations(annotations, elsewhere=np.flatnonzero(~close) + 1)
+    return ParsedAnnotations(annotations, distant_features=np.flatnonzero(~close) + 1)
 
 
 def _check(path: Path, shapes: Shapes) -> None:

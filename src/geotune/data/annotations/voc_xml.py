@@ -21,11 +21,11 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
-from geotune.data.annotations.size import same_size
-from geotune.data.annotations.xml_io import parse
+from geotune.data.annotations.outlines import SELF_INTERSECTING, box_corners, self_intersects
+from geotune.data.annotations.size import check_image_size
+from geotune.data.annotations.xml_io import parse_xml
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers
 from geotune.errors import GeotuneError
@@ -38,9 +38,9 @@ CORNERS = [
 ]
 
 
-def read_voc(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
+def read_voc(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one image."""
-    root = parse(path)
+    root = parse_xml(path)
     if root.tag != "annotation":
         raise GeotuneError(
             f"{path}: is an XML file of <{root.tag}>, expected <annotation>; mend data.labels"
@@ -50,7 +50,7 @@ def read_voc(path: Path, raster: RasterSource, options: Options) -> ParsedAnnota
         said = [size.findtext(side) or "0" for side in ("height", "width")]
         height, width = parse_numbers(said, path, "<size>")
         if width and height:  # many tools write 0 for what they do not know
-            same_size(path, "<size>", (height, width), raster)
+            check_image_size(path, "<size>", (height, width), raster)
     return ParsedAnnotations(
         [_annotation(path, f"object {i}", item) for i, item in enumerate(root.iter("object"), 1)]
     )
@@ -62,7 +62,9 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
     oriented = item.find("robndbox")
     if oriented is not None:
         points = parse_numbers([oriented.findtext(c) for c in CORNERS], path, place).reshape(4, 2)
-        return Annotation(points, place, name, difficult, CROSSES if crossing(points) else "")
+        return Annotation(
+            points, place, name, difficult, SELF_INTERSECTING if self_intersects(points) else ""
+        )
     box = item.find("bndbox")
     if box is None:
         raise GeotuneError(
@@ -74,7 +76,7 @@ def _annotation(path: Path, place: str, item: Element) -> Annotation:
             f"{path}: {place}: goes from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), expected "
             "xmin <= xmax and ymin <= ymax"
         )
-    return Annotation(rectangle(left - 1, top - 1, right, bottom), place, name, difficult)
+    return Annotation(box_corners(left - 1, top - 1, right, bottom), place, name, difficult)
 
 
 VOC = AnnotationFormat(read_voc, lambda path: path.suffix.lower() == ".xml")

@@ -9,7 +9,7 @@ from xml.parsers import expat
 from geotune.errors import GeotuneError
 
 
-def parse(path: Path) -> Element:
+def parse_xml(path: Path) -> Element:
     """The root of an XML file that declares no entities: those can be made to fill the memory."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()

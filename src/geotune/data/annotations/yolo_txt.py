@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import CROSSES, crossing, rectangle
+from geotune.data.annotations.outlines import SELF_INTERSECTING, box_corners, self_intersects
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
 from geotune.errors import GeotuneError
@@ -21,7 +21,7 @@ FARTHEST = 2.0
 """Shares beyond are pixels: an object may reach out of its image, but not so far."""
 
 
-def read_yolo(path: Path, raster: RasterSource, options: Options) -> ParsedAnnotations:
+def read_yolo(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one image; after the class a box, or the corners of any polygon."""
     return ParsedAnnotations(
         [_annotation(path, place, words, raster) for place, words in read_words(path)]
@@ -54,14 +54,16 @@ def _annotation(path: Path, place: str, words: list[str], raster: RasterSource) 
     name = int(words[0][:9])
     if len(shares) > 4:
         points = shares.reshape(-1, 2) * size
-        return Annotation(points, place, name, remark=CROSSES if crossing(points) else "")
+        return Annotation(
+            points, place, name, note=SELF_INTERSECTING if self_intersects(points) else ""
+        )
     if (shares[2:] < 0).any():
         raise GeotuneError(
             f"{path}: {place}: has the width {shares[2]:g} and height {shares[3]:g}, expected "
             "none below 0"
         )
     low, high = (shares[:2] - shares[2:] / 2) * size, (shares[:2] + shares[2:] / 2) * size
-    return Annotation(rectangle(*low, *high), place, name)
+    return Annotation(box_corners(*low, *high), place, name)
 
 
 def _matches(path: Path) -> bool:

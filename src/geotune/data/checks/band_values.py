@@ -21,7 +21,7 @@ FILLED = 0.01
 """Share of pixels with one value in all bands alike that speaks of a border without data."""
 
 
-def values(examined: ScannedData) -> list[Issue]:
+def check_band_values(examined: ScannedData) -> list[Issue]:
     """Warnings for constant bands, saturated ones, and borders that are not marked as nodata."""
     constant: dict[str, list[Path]] = defaultdict(list)
     saturated: list[tuple[float, str, float, Path]] = []
@@ -29,18 +29,18 @@ def values(examined: ScannedData) -> list[Issue]:
     for _, scene, scan in examined.scenes:
         path = scene.raster.path
         fill = scan.fill if scan.pixels and scan.fill else (0.0, 0)
-        if fill[1] > FILLED * scan.pixels and (scan.highs > scan.lows).any():
+        if fill[1] > FILLED * scan.pixels and (scan.maxima > scan.minima).any():
             filled[fill[0]].append((fill[1] / scan.pixels, path))
         for i, band in enumerate(scene.raster.bands):
-            count, high = int(scan.counts[i]), float(scan.highs[i])
+            count, high = int(scan.counts[i]), float(scan.maxima[i])
             if count < 2:
                 continue
-            if scan.lows[i] == high:
+            if scan.minima[i] == high:
                 constant[band].append(path)
                 continue
             # what fills a border is no clipping
-            at_high = int(scan.at_high[i]) - (fill[1] if fill[0] == high else 0)
-            distinct = np.unique(scan.sample[i][~np.isnan(scan.sample[i])]).size
+            at_high = int(scan.at_maximum[i]) - (fill[1] if fill[0] == high else 0)
+            distinct = np.unique(scan.sampled_pixels[i][~np.isnan(scan.sampled_pixels[i])]).size
             if distinct and at_high > max(SATURATED, PILED / distinct) * count:
                 saturated.append((at_high / count, band, high, path))
     found = []

@@ -46,7 +46,7 @@ FACTS: dict[str, tuple[Fact, Severity]] = {
 }
 
 
-def likeness(examined: ScannedData) -> list[Issue]:
+def check_consistency(examined: ScannedData) -> list[Issue]:
     """A finding for each fact in which some files differ from most."""
     scenes = examined.scenes
     found = []

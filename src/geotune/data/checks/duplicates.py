@@ -16,14 +16,14 @@ Copy = tuple[str, Path]
 """An image's part and file."""
 
 
-def duplicates(examined: ScannedData) -> list[Issue]:
+def check_duplicates(examined: ScannedData) -> list[Issue]:
     """An error for the same pixels in two parts, a note for the same pixels twice in one.
 
     Images of one value alone are not compared.
     """
     twins: dict[str, list[Copy]] = defaultdict(list)
     for part, scene, scan in examined.scenes:
-        if (scan.highs > scan.lows).any():
+        if (scan.maxima > scan.minima).any():
             twins[scan.digest].append((part, scene.raster.path))
     across: list[list[Copy]] = []
     within: list[list[Copy]] = []

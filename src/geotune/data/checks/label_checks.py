@@ -15,14 +15,14 @@ LOOK_AT = {
 """By what is labelled: why none may be."""
 
 
-def labels(examined: ScannedData) -> list[Issue]:
+def check_labels(examined: ScannedData) -> list[Issue]:
     """Errors for parts without any label; warnings for scenes and classes without; notes."""
     return [*_parts(examined), *_scenes(examined), *_classes(examined), *_notes(examined)]
 
 
 def _parts(examined: ScannedData) -> list[Issue]:
     found = []
-    for part, members in examined.parts.items():
+    for part, members in examined.splits.items():
         if members and not sum(examined.class_counts(part)):
             names = [scene.name for scene in members]
             found.append(
@@ -65,7 +65,7 @@ def _scenes(examined: ScannedData) -> list[Issue]:
 
 def _classes(examined: ScannedData) -> list[Issue]:
     found = []
-    for part, members in examined.parts.items():
+    for part, members in examined.splits.items():
         counts = examined.class_counts(part)
         if members and sum(counts):
             classes, unit = members[0].labels.classes, members[0].labels.label_unit

@@ -9,9 +9,9 @@ SHOWN = 10
 """Pairs that are told apart; the rest are counted."""
 
 
-def overlap(examined: ScannedData) -> list[Issue]:
+def check_overlap(examined: ScannedData) -> list[Issue]:
     """An error for each pair of scenes in two parts of which one covers some of the other."""
-    pairs = [(parts, found) for parts, gap in examined.gaps.items() for found in gap.overlaps]
+    pairs = [(parts, found) for parts, gap in examined.distances.items() for found in gap.overlaps]
     pairs.sort(key=lambda pair: -pair[1].area_m2)
     rest = len(pairs) - SHOWN
     return [

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from geotune.data.checks.band_values import values
-from geotune.data.checks.consistency import likeness
-from geotune.data.checks.duplicates import duplicates
-from geotune.data.checks.label_checks import labels
-from geotune.data.checks.overlap import overlap
+from geotune.data.checks.band_values import check_band_values
+from geotune.data.checks.consistency import check_consistency
+from geotune.data.checks.duplicates import check_duplicates
+from geotune.data.checks.label_checks import check_labels
+from geotune.data.checks.overlap import check_overlap
 from geotune.data.checks.scanned import ScannedData
-from geotune.data.checks.split_distance import distance
-from geotune.data.checks.value_units import units
+from geotune.data.checks.split_distance import check_distances
+from geotune.data.checks.value_units import check_units
 from geotune.data.issues import SEVERITIES, Issue
 
 CHECKS: dict[str, Callable[[ScannedData], list[Issue]]] = {
-    "labels": labels,
-    "likeness": likeness,
-    "values": values,
-    "units": units,
-    "duplicates": duplicates,
-    "overlap": overlap,
-    "distance": distance,
+    "labels": check_labels,
+    "likeness": check_consistency,
+    "values": check_band_values,
+    "units": check_units,
+    "duplicates": check_duplicates,
+    "overlap": check_overlap,
+    "distance": check_distances,
 }
 
 LEAKS = ("duplicates", "overlap")
 """What `data.split.allow_overlap` allows."""
 
 
-def check(examined: ScannedData, *, allow_overlap: bool = False) -> list[Issue]:
+def run_checks(scanned: ScannedData, *, allow_overlap: bool = False) -> list[Issue]:
     """All that the checks find, errors first; scenes that share a place may be allowed to."""
-    found = [one for look in CHECKS.values() for one in look(examined)]
+    found = [one for look in CHECKS.values() for one in look(scanned)]
     if allow_overlap:
         found = [
             replace(one, severity="warning")

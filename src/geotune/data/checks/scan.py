@@ -21,10 +21,10 @@ from geotune.data.scenes.scene import BLOCK, Scene
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics
 
-KEPT = 2048
+MAX_POSITIONS = 2048
 """Positions that are kept of each class in each scene."""
 
-SAMPLED = 200_000
+SAMPLED_PIXELS = 200_000
 """Pixels that are kept of all scenes together, to show how values are spread."""
 
 
@@ -60,21 +60,21 @@ class SceneScan:
     pixels: int
     counts: NDArray[np.int64]
     means: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    sq_deviations: NDArray[np.float64]
     class_counts: NDArray[np.int64]
     positions: tuple[NDArray[np.int64], ...]
-    labelled: tuple[tuple[int, int], ...]
-    numbers: tuple[int, float, float]
-    lows: NDArray[np.float32]
-    highs: NDArray[np.float32]
-    at_high: NDArray[np.int64]
+    labelled_windows: tuple[tuple[int, int], ...]
+    label_moments: tuple[int, float, float]
+    minima: NDArray[np.float32]
+    maxima: NDArray[np.float32]
+    at_maximum: NDArray[np.int64]
     fill: tuple[float, int] | None
-    sample: Image
+    sampled_pixels: Image
     digest: str
     dtypes: tuple[str, ...]
 
 
-def scan(
+def scan_scenes(
     scenes: Sequence[Scene],
     window: int,
     *,
@@ -89,7 +89,7 @@ def scan(
     place in the result is None. The result does not depend on `threads`.
     """
     faults = faults or ErrorCollector()
-    sampled = max(64, SAMPLED // max(1, len(scenes)))
+    sampled = max(64, SAMPLED_PIXELS // max(1, len(scenes)))
 
     def one(scene: Scene) -> tuple[SceneScan | None, ErrorCollector]:
         own, result = (
@@ -110,7 +110,7 @@ def scan(
     return results
 
 
-def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
+def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED_PIXELS) -> SceneScan:
     """Read one scene block by block, and keep about so many pixels of it."""
     bands, classes = len(scene.raster.bands), len(scene.labels.classes)
     moments, numbers = _Moments(bands), _Moments(1)
@@ -144,16 +144,16 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
         pixels=num_valid,
         counts=moments.counts,
         means=moments.means,
-        squares=moments.squares,
+        sq_deviations=moments.squares,
         class_counts=np.array([r.seen for r in reservoirs], dtype=np.int64),
         positions=tuple(r.positions for r in reservoirs),
-        labelled=tuple(sorted(labelled)),
-        numbers=(int(numbers.counts[0]), float(numbers.means[0]), float(numbers.squares[0])),
-        lows=looks.lows,
-        highs=looks.highs,
-        at_high=looks.at_high,
+        labelled_windows=tuple(sorted(labelled)),
+        label_moments=(int(numbers.counts[0]), float(numbers.means[0]), float(numbers.squares[0])),
+        minima=looks.lows,
+        maxima=looks.highs,
+        at_maximum=looks.at_high,
         fill=looks.fill,
-        sample=np.concatenate(looks.kept, axis=1),
+        sampled_pixels=np.concatenate(looks.kept, axis=1),
         digest=looks.digest.hexdigest(),
         dtypes=tuple(
             {place: None for path in scene.raster.paths for place in open_dataset(path).dtypes}
@@ -161,14 +161,14 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED) -> SceneScan:
     )
 
 
-def statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStatistics:
+def band_statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStatistics:
     """Mean and standard deviation of each band over all valid pixels of `scenes`.
 
     Raises `GeotuneError` for a band without any valid pixel.
     """
     total = _Moments(len(scenes[0].raster.bands))
     for result in scans:
-        total.merge(result.counts, result.means, result.squares)
+        total.merge(result.counts, result.means, result.sq_deviations)
     bands = scenes[0].raster.bands
     for band, count in zip(bands, total.counts, strict=True):
         if count == 0:
@@ -188,7 +188,7 @@ def statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> BandStati
 def label_statistics(scans: Sequence[SceneScan]) -> tuple[float, float] | None:
     """Mean and standard deviation of the numbers in all labels; None where there are none."""
     total = _Moments(1)
-    for count, mean, squares in (result.numbers for result in scans):
+    for count, mean, squares in (result.label_moments for result in scans):
         total.merge(np.array([count]), np.array([mean]), np.array([squares]))
     if not total.counts[0]:
         return None
@@ -276,11 +276,11 @@ class _Reservoir:
 
     def add(self, where: NDArray[np.int64], block: Window) -> None:
         kept = len(self.positions)
-        new = min(len(where), KEPT) if kept == 0 else self._share_of(len(where))
+        new = min(len(where), MAX_POSITIONS) if kept == 0 else self._share_of(len(where))
         flat = self.rng.choice(where, new, replace=False) if new < len(where) else where
         old = self.positions
-        if kept + new > KEPT:
-            old = old[self.rng.choice(kept, KEPT - new, replace=False)]
+        if kept + new > MAX_POSITIONS:
+            old = old[self.rng.choice(kept, MAX_POSITIONS - new, replace=False)]
         rows, cols = np.divmod(flat, block.width)
         fresh = np.stack([rows + block.row, cols + block.col], axis=1)
         self.positions = np.concatenate([old, fresh])
@@ -288,11 +288,11 @@ class _Reservoir:
 
     def _share_of(self, count: int) -> int:
         """How many of a sample of the pixels seen so far and `count` more are among the latter."""
-        if self.seen + count <= KEPT:
+        if self.seen + count <= MAX_POSITIONS:
             return count
         if self.seen >= 10**9:  # numpy's limit; at this size the draws are as good as independent
-            return int(self.rng.binomial(KEPT, count / (self.seen + count)))
-        return int(self.rng.hypergeometric(count, self.seen, KEPT))
+            return int(self.rng.binomial(MAX_POSITIONS, count / (self.seen + count)))
+        return int(self.rng.hypergeometric(count, self.seen, MAX_POSITIONS))
 
 
 class _Faults:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from geotune.data.checks.scan import SceneScan, scan
+from geotune.data.checks.scan import SceneScan, scan_scenes
 from geotune.data.issues import ErrorCollector
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.scenes.footprints import Distance, footprint, group_distance
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Splits, require_splits
+from geotune.data.splits.base import Splits, check_not_empty
 from geotune.errors import GeotuneError
 
 
@@ -28,34 +28,34 @@ class ScannedData:
         unplaced: scenes that do not say where they lie.
     """
 
-    parts: Splits
+    splits: Splits
     scans: dict[str, list[SceneScan]]
     window: int
-    gaps: dict[tuple[str, str], Distance]
-    unplaced: list[str]
+    distances: dict[tuple[str, str], Distance]
+    without_location: list[str]
 
     @property
     def scenes(self) -> list[tuple[str, Scene, SceneScan]]:
         """All scenes, each with its part and what was found in it."""
         return [
             (part, scene, found)
-            for part, members in self.parts.items()
+            for part, members in self.splits.items()
             for scene, found in zip(members, self.scans[part], strict=True)
         ]
 
     @property
     def distances_m(self) -> dict[str, float]:
         """Between the nearest scenes of two parts, `train-test`, where they say where they lie."""
-        return {"-".join(pair): gap.distance_m for pair, gap in self.gaps.items()}
+        return {"-".join(pair): gap.distance_m for pair, gap in self.distances.items()}
 
-    def class_counts(self, part: str) -> list[int]:
+    def class_counts(self, split: str) -> list[int]:
         """What is labelled of each class in a part; empty for an empty part."""
-        counts = [found.class_counts for found in self.scans[part]]
+        counts = [found.class_counts for found in self.scans[split]]
         return [int(count) for count in sum(counts[1:], counts[0])] if counts else []
 
 
 def scan_splits(
-    parts: Splits,
+    splits: Splits,
     *,
     window: int | None,
     metadata: Sequence[str] = (),
@@ -70,17 +70,17 @@ def scan_splits(
     `metadata` asks; `faults` may keep what is wrong with single files.
     """
     faults = faults or ErrorCollector()
-    scenes = [scene for part in parts.values() for scene in part]
+    scenes = [scene for part in splits.values() for scene in part]
     with faults.catch(None, scenes[0].raster.path):
         check_metadata({scene.name: scene.raster for scene in scenes}, metadata)
-    window = fitting_window(scenes, window)
-    results = iter(scan(scenes, window, threads=threads, progress=progress, faults=faults))
+    window = resolve_window(scenes, window)
+    results = iter(scan_scenes(scenes, window, threads=threads, progress=progress, faults=faults))
     read = {
         part: [(scene, found) for scene in members if (found := next(results)) is not None]
-        for part, members in parts.items()
+        for part, members in splits.items()
     }
     left = {part: [scene for scene, _ in members] for part, members in read.items()}
-    require_splits(left, scenes)
+    check_not_empty(left, scenes)
     scans = {part: [found for _, found in members] for part, members in read.items()}
     placed = {part: [footprint(scene) for scene in members] for part, members in left.items()}
     known = {part: [one for one in places if one] for part, places in placed.items()}
@@ -98,7 +98,7 @@ def scan_splits(
     return ScannedData(left, scans, window, gaps, unplaced)
 
 
-def fitting_window(scenes: Sequence[Scene], window: int | None) -> int:
+def resolve_window(scenes: Sequence[Scene], window: int | None) -> int:
     """The side of windows. Raises `GeotuneError` where one would cut what has to stay whole."""
     largest = max(scenes, key=lambda scene: max(scene.shape))
     if window is None:

@@ -7,36 +7,36 @@ from geotune.data.issues import Issue
 from geotune.utils.text import join_some
 
 
-def distance(examined: ScannedData) -> list[Issue]:
+def check_distances(examined: ScannedData) -> list[Issue]:
     """The nearest scenes of every two parts, and how many scenes have no place.
 
     A warning where the two are nearer than a window is wide: they may show one street.
     """
     found = []
-    for (one, other), gap in examined.gaps.items():
+    for (one, other), gap in examined.distances.items():
         if gap.overlaps:
             continue
         text = (
-            f"the nearest scenes of {one} and {other} lie {metres(gap.distance_m)} apart: "
+            f"the nearest scenes of {one} and {other} lie {format_metres(gap.distance_m)} apart: "
             f"{gap.one.path} and {gap.other.path}"
         )
         near = gap.distance_m < examined.window * gap.one.gsd_m
         if near:
             text += "; neighbours are alike: keep them together (data.split.kind blocks or group)"
         found.append(Issue("warning" if near else "note", "distance", text, gap.one.path))
-    if examined.unplaced:
-        count = len(examined.unplaced)
+    if examined.without_location:
+        count = len(examined.without_location)
         found.append(
             Issue(
                 "note",
                 "distance",
                 f"{count} of {len(examined.scenes)} scenes do not say where they lie "
-                f"({join_some(examined.unplaced)}), so their distance from the other parts is unknown",
+                f"({join_some(examined.without_location)}), so their distance from the other parts is unknown",
             )
         )
     return found
 
 
-def metres(distance: float) -> str:
+def format_metres(distance: float) -> str:
     """A distance as people read it."""
     return f"{distance / 1000:,.1f} km" if distance >= 1000 else f"{distance:,.0f} m"

@@ -20,7 +20,7 @@ UNLIKE = 4.0
 """Spreads between scenes, and times further than after a swap, by which swapped bands lie off."""
 
 
-def units(examined: ScannedData) -> list[Issue]:
+def check_units(examined: ScannedData) -> list[Issue]:
     """Warnings for single scenes in other units than the rest, and with swapped bands."""
     rows = [(scene, scan) for _, scene, scan in examined.scenes if (scan.counts > 0).all()]
     if len(rows) < 2:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.datasets.base import DatasetInfo, layout
+from geotune.datasets.base import DatasetInfo, expected_layout
 from geotune.errors import GeotuneError
 
 
-def absent(about: DatasetInfo, root: Path, what: str, source: str = "") -> GeotuneError:
+def missing_files_error(
+    about: DatasetInfo, root: Path, what: str, source: str = ""
+) -> GeotuneError:
     """What is missing, where to get it, and how the files have to lie."""
     return GeotuneError(
         f"{root}: {what}; get it from {source or about.source} (licence: {about.licence}) and "
-        "unpack it there, or mend data.root. Expected under it:\n" + "\n".join(layout(about))
+        "unpack it there, or mend data.root. Expected under it:\n"
+        + "\n".join(expected_layout(about))
     )

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from geotune.data.annotations.annotated_scenes import scenes_of
-from geotune.data.annotations.annotation_options import Options
+from geotune.data.annotations.annotated_scenes import build_annotated_scenes
+from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.image_labels import ImageLabels
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.targets import ImageClass
-from geotune.data.published.missing import absent
-from geotune.data.published.samples import Sample, find_samples, label_of
+from geotune.data.published.missing import missing_files_error
+from geotune.data.published.samples import PublishedImage, find_images, label_file
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import first_file
@@ -22,11 +22,11 @@ from geotune.datasets.base import DatasetInfo
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
-Opened = list[tuple[Sample, RasterSource]]
+Opened = list[tuple[PublishedImage, RasterSource]]
 
 
-def open_named(
-    about: DatasetInfo,
+def open_published_scenes(
+    info: DatasetInfo,
     root: Path,
     *,
     classes: Sequence[str],
@@ -34,7 +34,7 @@ def open_named(
     published: bool = True,
     split: str | None = None,
     ignore_values: Sequence[int] = (),
-    options: Options | None = None,
+    options: AnnotationOptions | None = None,
     faults: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Scenes of the data set under `root`, sorted by name, each with its part and region.
@@ -53,34 +53,34 @@ def open_named(
     Raises `GeotuneError` for what is missing, with where to get it and how it has to lie, and for
     files that are not as they should be.
     """
-    bands = list(about.bands if wanted_bands is None else wanted_bands)
-    unknown = [band for band in bands if band not in about.bands]
+    bands = list(info.bands if wanted_bands is None else wanted_bands)
+    unknown = [band for band in bands if band not in info.bands]
     if unknown:
         raise GeotuneError(
-            f"backbone.bands: {about.name} has no band {', '.join(unknown)}; it has "
-            f"{', '.join(about.bands)}"
+            f"backbone.bands: {info.name} has no band {', '.join(unknown)}; it has "
+            f"{', '.join(info.bands)}"
         )
-    held = bands if about.finest in ("", *bands) else [*bands, about.finest]
-    samples = find_samples(about, root, bands=held, published=published, split=split)
+    held = bands if info.grid_band in ("", *bands) else [*bands, info.grid_band]
+    samples = find_images(info, root, bands=held, published=published, split=split)
     faults = faults or ErrorCollector()
     opened: Opened = []
     for sample in samples:
         with faults.catch(sample.name, first_file(sample.files)):
-            opened.append((sample, _raster(about, sample, bands)))
-    if about.task == "detect":
-        scenes = _objects(about, root, opened, classes, options or Options(), faults)
-    elif about.task == "classify":
-        scenes = _whole(about, root, opened, classes)
+            opened.append((sample, _raster(info, sample, bands)))
+    if info.task == "detect":
+        scenes = _objects(info, root, opened, classes, options or AnnotationOptions(), faults)
+    elif info.task == "classify":
+        scenes = _whole(info, root, opened, classes)
     else:
-        scenes = _masks(about, root, opened, classes, ignore_values, faults)
+        scenes = _masks(info, root, opened, classes, ignore_values, faults)
     by_name = {sample.name: sample for sample in samples}
     return [
-        replace(scene, group=by_name[scene.name].region, split=by_name[scene.name].part)
+        replace(scene, group=by_name[scene.name].region, split=by_name[scene.name].split)
         for scene in scenes
     ]
 
 
-def _raster(about: DatasetInfo, sample: Sample, bands: Sequence[str]) -> RasterSource:
+def _raster(about: DatasetInfo, sample: PublishedImage, bands: Sequence[str]) -> RasterSource:
     if not isinstance(sample.files, Path):
         every = open_raster(sample.files, wanted_bands=list(sample.files), nodata=about.nodata)
         return every.select(bands)
@@ -99,16 +99,16 @@ def _masks(
     ignore_values: Sequence[int],
     faults: ErrorCollector,
 ) -> list[Scene]:
-    own = {name: list(about.values.get(name, [i])) for i, name in enumerate(about.classes)}
+    own = {name: list(about.class_values.get(name, [i])) for i, name in enumerate(about.classes)}
     scenes = []
     for sample, raster in opened:
         with faults.catch(sample.name, raster.path):
             labels = open_labels(
-                label_of(about, root, sample),
+                label_file(about, root, sample),
                 raster,
                 classes=classes,
                 class_values=own,
-                ignore_values=[*about.ignored, *ignore_values],
+                ignore_values=[*about.ignore_values, *ignore_values],
                 by_pixel=True,
             )
             scenes.append(Scene(sample.name, raster, labels, sample.name))
@@ -120,23 +120,25 @@ def _objects(
     root: Path,
     opened: Opened,
     classes: Sequence[str],
-    options: Options,
+    options: AnnotationOptions,
     faults: ErrorCollector,
 ) -> list[Scene]:
     without = about.without_objects.items()
     files = {
         sample.name: raster.path.with_suffix("")  # there is no such file: no object
         if without and without <= sample.fields.items()
-        else label_of(about, root, sample, oriented=options.oriented)
+        else label_file(about, root, sample, oriented=options.oriented)
         for sample, raster in opened
     }
-    return scenes_of(
+    return build_annotated_scenes(
         {sample.name: raster for sample, raster in opened},
         files,
         classes=classes,
         options=options,
         format=about.format,
-        class_values={name: list(about.values[name]) for name in classes} if about.values else None,
+        class_values={name: list(about.class_values[name]) for name in classes}
+        if about.class_values
+        else None,
         notes=_grey(about, opened),
         faults=faults,
     )
@@ -147,7 +149,7 @@ def _whole(about: DatasetInfo, root: Path, opened: Opened, classes: Sequence[str
     for sample, raster in opened:
         label = sample.fields["label"]
         if label not in classes:
-            raise absent(about, root, f"{raster.path} lies in the folder of no class")
+            raise missing_files_error(about, root, f"{raster.path} lies in the folder of no class")
         said = ImageLabels(raster.path.parent, tuple(classes), ImageClass(classes.index(label)))
         scenes.append(Scene(sample.name, raster, said, sample.name))
     return scenes

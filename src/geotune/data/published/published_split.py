@@ -8,12 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from geotune.data.published.missing import absent
+from geotune.data.published.missing import missing_files_error
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
 from geotune.datasets.base import (
-    PARTS,
+    SPLIT_NAMES,
     DatasetInfo,
     FolderSplit,
     ListFileSplit,
@@ -23,20 +23,22 @@ from geotune.datasets.base import (
 from geotune.errors import GeotuneError
 
 
-class Place(NamedTuple):
+class SplitAssignment(NamedTuple):
     """Where an image belongs."""
 
-    part: str
+    split: str
     region: str = ""
 
 
-def division(about: DatasetInfo, root: Path, name: str | None) -> dict[str, Place] | FolderSplit:
+def published_assignments(
+    about: DatasetInfo, root: Path, name: str | None
+) -> dict[str, SplitAssignment] | FolderSplit:
     """The place of each image of a published split by the image's name, or where to read it.
 
     `name` is one of `about.divisions`, by default the first. Raises `GeotuneError` where there is
     none of this name, and for lists that are missing or name an image twice.
     """
-    published = list(about.divisions)
+    published = list(about.splits)
     if not published:
         raise GeotuneError(
             f"data.split: {about.name} has no published split; say one, such as "
@@ -47,49 +49,49 @@ def division(about: DatasetInfo, root: Path, name: str | None) -> dict[str, Plac
         raise GeotuneError(
             f"data.split.name: {about.name} has no split {chosen!r}; it has {', '.join(published)}"
         )
-    said = about.divisions[chosen]
+    said = about.splits[chosen]
     if isinstance(said, FolderSplit):
         return said
     if isinstance(said, PackagedSplit):
-        return packaged(said)
+        return read_packaged_list(said)
     if isinstance(said, NamedSplit):
-        return {name: Place(part) for part, names in said.parts.items() for name in names}
+        return {name: SplitAssignment(part) for part, names in said.names.items() for name in names}
     return _lists(about, root, said)
 
 
 def split_published(
-    scenes: Sequence[Scene], *, name: str | None = None, gone: Sequence[str] = ()
+    scenes: Sequence[Scene], *, name: str | None = None, failed: Sequence[str] = ()
 ) -> Splits:
     """The parts of scenes that say theirs by the split `name`; their groups are their regions."""
-    del name, gone  # by it they were opened, and those that cannot be used are not among them
-    return {part: [scene for scene in scenes if scene.split == part] for part in PARTS}
+    del name, failed  # by it they were opened, and those that cannot be used are not among them
+    return {part: [scene for scene in scenes if scene.split == part] for part in SPLIT_NAMES}
 
 
-def packaged(said: PackagedSplit) -> dict[str, Place]:
+def read_packaged_list(said: PackagedSplit) -> dict[str, SplitAssignment]:
     """The places in a list that geotune brings along, by the image's name."""
     text = files("geotune.datasets").joinpath("splits", said.file).read_text(encoding="utf-8")
-    found: dict[str, Place] = {}
+    found: dict[str, SplitAssignment] = {}
     for line in text.splitlines():
         place, start, *ends = line.split()
         part, _, region = place.partition("/")
-        found |= {start + end: Place(part, region) for end in ends}
+        found |= {start + end: SplitAssignment(part, region) for end in ends}
     return found
 
 
-def _lists(about: DatasetInfo, root: Path, said: ListFileSplit) -> dict[str, Place]:
+def _lists(about: DatasetInfo, root: Path, said: ListFileSplit) -> dict[str, SplitAssignment]:
     gone = [file for file in dict.fromkeys(said.files.values()) if not (root / file).is_file()]
     if gone:
-        raise absent(about, root, f"there is no list {', '.join(gone)}", said.source)
-    found: dict[str, Place] = {}
+        raise missing_files_error(about, root, f"there is no list {', '.join(gone)}", said.source)
+    found: dict[str, SplitAssignment] = {}
     for part, file in said.files.items():
         names = _keyed(root / file, said.keys[part]) if said.keys else _lines(root / file)
         for name in names:
             if name in found:
                 raise GeotuneError(
-                    f"{root / file}: {name} is in {found[name].part} and in {part}; fetch the "
+                    f"{root / file}: {name} is in {found[name].split} and in {part}; fetch the "
                     "lists anew"
                 )
-            found[name] = Place(part)
+            found[name] = SplitAssignment(part)
     return found
 
 

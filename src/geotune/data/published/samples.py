@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geotune.data.published.missing import absent
-from geotune.data.published.published_split import Place, division
+from geotune.data.published.missing import missing_files_error
+from geotune.data.published.published_split import SplitAssignment, published_assignments
 from geotune.data.raster.io import disk_path, hdf5_layers
 from geotune.data.scenes.patterns import match_files, parse_fields
 from geotune.datasets.base import DatasetInfo, FolderSplit
@@ -22,7 +22,7 @@ Fields = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Sample:
+class PublishedImage:
     """An image of a named data set.
 
     Attributes:
@@ -36,18 +36,18 @@ class Sample:
     name: str
     files: Files
     fields: Mapping[str, str]
-    part: str | None
+    split: str | None
     region: str
 
 
-def find_samples(
+def find_images(
     about: DatasetInfo,
     root: Path,
     *,
     bands: Sequence[str],
     published: bool = True,
     split: str | None = None,
-) -> list[Sample]:
+) -> list[PublishedImage]:
     """Images under `root`, sorted by name.
 
     Args:
@@ -60,17 +60,17 @@ def find_samples(
     Raises `GeotuneError` that says what is missing, where to get it and how it has to lie.
     """
     if not root.is_dir():
-        raise absent(about, root, "there is no such folder")
-    said = division(about, root, split) if published else _labelled(about)
+        raise missing_files_error(about, root, "there is no such folder")
+    said = published_assignments(about, root, split) if published else _labelled(about)
     named = said if isinstance(said, dict) else {}
     found = _by_name(about, root, bands, named) if _direct(about, named) else {}
     if not found:
         found = _every(about, root, bands)
     if not found:
-        raise absent(about, root, f"holds no image of {about.name}")
+        raise missing_files_error(about, root, f"holds no image of {about.name}")
     missing = [name for name in named if name not in found]
     if missing:
-        raise absent(
+        raise missing_files_error(
             about,
             root,
             f"{len(missing)} of {len(named)} images of the split are missing, such as "
@@ -82,35 +82,41 @@ def find_samples(
         if place is None and (published or isinstance(said, FolderSplit)):
             continue
         region = (place.region if place else "") or about.region.format(**fields) or name
-        part = place.part if published and place else None
-        samples.append(Sample(name, files, fields, part, region))
+        part = place.split if published and place else None
+        samples.append(PublishedImage(name, files, fields, part, region))
     if not samples:
-        raise absent(about, root, f"holds no image of the split's parts of {about.name}")
+        raise missing_files_error(
+            about, root, f"holds no image of the split's parts of {about.name}"
+        )
     return samples
 
 
-def label_of(about: DatasetInfo, root: Path, sample: Sample, *, oriented: bool = False) -> Path:
+def label_file(
+    about: DatasetInfo, root: Path, sample: PublishedImage, *, oriented: bool = False
+) -> Path:
     """The label file of an image. Raises `GeotuneError` where there is none."""
     patterns = (oriented and about.oriented_labels) or about.labels
     files = [root / p.format(**sample.fields) for p in patterns if _names(p) <= set(sample.fields)]
     for file in files:
         if disk_path(file).is_file():
             return file
-    raise absent(about, root, f"{sample.name} has no label file {files[0].relative_to(root)}")
+    raise missing_files_error(
+        about, root, f"{sample.name} has no label file {files[0].relative_to(root)}"
+    )
 
 
-def _labelled(about: DatasetInfo) -> dict[str, Place] | FolderSplit:
+def _labelled(about: DatasetInfo) -> dict[str, SplitAssignment] | FolderSplit:
     """The folders of the parts, where there are others, whose labels the authors keep."""
-    return next((d for d in about.divisions.values() if isinstance(d, FolderSplit)), {})
+    return next((d for d in about.splits.values() if isinstance(d, FolderSplit)), {})
 
 
 def _place(
-    said: dict[str, Place] | FolderSplit, name: str, fields: Mapping[str, str]
-) -> Place | None:
+    said: dict[str, SplitAssignment] | FolderSplit, name: str, fields: Mapping[str, str]
+) -> SplitAssignment | None:
     if isinstance(said, dict):
         return said.get(name)
-    part = said.parts.get(fields[said.field])
-    return None if part is None else Place(part)
+    part = said.splits.get(fields[said.field])
+    return None if part is None else SplitAssignment(part)
 
 
 def _names(pattern: str) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geotune.data.raster.open_raster import Files
 from geotune.data.raster.tags import find_date
-from geotune.datasets.base import PARTS
+from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
 
 
@@ -47,9 +47,9 @@ def parse_date(text: str, where: str) -> date | None:
 def parse_split(text: str, where: str) -> str | None:
     """The split in a cell; None if it is empty. Raises `GeotuneError` for any other text."""
     split = text.strip().lower()
-    if split not in (*PARTS, ""):
+    if split not in (*SPLIT_NAMES, ""):
         raise GeotuneError(
-            f"{where}: split is {text!r}; expected {', '.join(PARTS)} or nothing",
+            f"{where}: split is {text!r}; expected {', '.join(SPLIT_NAMES)} or nothing",
             code="row-invalid",
         )
     return split or None

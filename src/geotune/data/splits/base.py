@@ -1,4 +1,4 @@
-"""The parts of a split, and what every way to split does."""
+"""Splits: which scenes are used for training, validation and testing; helpers of all splitters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from geotune.data.scenes.scene import Scene
-from geotune.datasets.base import PARTS
+from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some, pluralize
 
@@ -19,94 +19,99 @@ Splits = dict[str, list[Scene]]
 """The scenes of `train`, `val` and `test`; `test` may be empty."""
 
 
-def splits_of(
+def assign_splits(
     scenes: Sequence[Scene],
     groups: Mapping[str, str],
-    named: Mapping[str, Sequence[str]],
-    what: str,
-    gone: Sequence[str] = (),
+    groups_by_split: Mapping[str, Sequence[str]],
+    noun: str,
+    failed: Sequence[str] = (),
 ) -> Splits:
-    """The scenes in the parts in which their groups are named.
+    """Assign scenes to the split that lists their group.
 
     Args:
-        scenes: the scenes.
-        groups: the group of each scene, by the scene's name.
-        named: the groups of each part; a name may have its file's suffix.
-        what: a group is called in messages.
-        gone: scenes that could not be read.
+        scenes: the scenes; those whose group is not listed are in no split.
+        groups: scene name to group.
+        groups_by_split: the groups of each split; a name may have a file suffix.
+        noun: name of a group in messages, such as `scene`.
+        failed: names of scenes that could not be read, which may be listed too.
 
-    Raises `GeotuneError` for a name that no group has, one in two parts, and an empty part.
+    Raises `GeotuneError` for an unknown group, a group in two splits, and an empty split.
     """
     known = set(groups.values())
-    lost = {name for scene in gone for name in (scene, Path(scene).stem)}
-    place_of: dict[str, str] = {}
-    for part in PARTS:
-        for name in named[part]:
+    unreadable = {name for scene in failed for name in (scene, Path(scene).stem)}
+    split_of: dict[str, str] = {}
+    for split in SPLIT_NAMES:
+        for name in groups_by_split[split]:
             group = name if name in known else Path(name).stem
             if group not in known:
-                if gone and (what != "scene" or lost & {name, group}):
-                    continue  # its scenes could not be read, which is told
+                if failed and (noun != "scene" or unreadable & {name, group}):
+                    continue  # its scenes could not be read, which is reported elsewhere
                 raise GeotuneError(
-                    f"data.split.{part}: there is no {what} {name!r}; {_nearest(group, known)}"
+                    f"data.split.{split}: unknown {noun} {name!r}; {_suggest(group, known)}",
+                    code="split-name-unknown",
+                    key=f"data.split.{split}",
                 )
-            if place_of.setdefault(group, part) != part:
+            if split_of.setdefault(group, split) != split:
                 raise GeotuneError(
-                    f"data.split: {what} {group} is in {place_of[group]} and in {part}; "
-                    "leave it in one"
+                    f"data.split: {noun} {group} is in both {split_of[group]} and {split}; "
+                    "remove it from one of them",
+                    code="split-conflict",
+                    key="data.split",
                 )
-    parts: Splits = {part: [] for part in PARTS}
+    splits: Splits = {split: [] for split in SPLIT_NAMES}
     for scene in scenes:
-        place = place_of.get(groups[scene.name])
-        if place is not None:
-            parts[place].append(replace(scene, group=groups[scene.name]))
-    return require_splits(parts, scenes)
+        group = groups[scene.name]
+        if group in split_of:
+            splits[split_of[group]].append(replace(scene, group=group))
+    return check_not_empty(splits, scenes)
 
 
-def require_splits(parts: Splits, scenes: Sequence[Scene]) -> Splits:
-    """The parts. Raises `GeotuneError` where none of the `scenes` trains or none validates."""
-    for part in ("train", "val"):
-        if not parts[part]:
+def check_not_empty(splits: Splits, scenes: Sequence[Scene]) -> Splits:
+    """Return `splits`. Raises `GeotuneError` if none of the `scenes` is in train or in val."""
+    for split, name in (("train", "training"), ("val", "validation")):
+        if not splits[split]:
             raise GeotuneError(
-                f"data.split: no scene is left for {part} "
-                f"({pluralize(len(scenes), 'scene')}: {join_some([scene.name for scene in scenes], 10)}); "
-                "name fewer elsewhere or give more scenes"
+                f"data.split: the {name} split is empty ({pluralize(len(scenes), 'scene')}: "
+                f"{join_some([scene.name for scene in scenes], 10)}); assign fewer scenes to other "
+                "splits or add scenes",
+                code="split-empty",
+                key="data.split",
             )
-    return parts
+    return splits
 
 
 def random_split(
     names: Sequence[str], *, val: float, test: float, seed: int
 ) -> dict[str, list[str]]:
-    """Names drawn at random into the parts; at least one for each share above 0."""
+    """Split names at random; a fraction above 0 yields at least one name."""
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    counts = [max(1, round(share * len(names))) if share > 0 else 0 for share in (val, test)]
-    held = sum(counts)
-    return {
-        "train": order[held:],
-        "val": order[: counts[0]],
-        "test": order[counts[0] : held],
-    }
+    num_val, num_test = (
+        max(1, round(fraction * len(names))) if fraction > 0 else 0 for fraction in (val, test)
+    )
+    held_out = num_val + num_test
+    return {"train": order[held_out:], "val": order[:num_val], "test": order[num_val:held_out]}
 
 
-def subsample_train(parts: Splits, fraction: float, *, seed: int) -> Splits:
-    """The parts with a share of the training scenes, rounded to whole ones, in their order.
+def subsample_train(splits: Splits, fraction: float, *, seed: int) -> Splits:
+    """Keep a random fraction of the training scenes, rounded to whole scenes, in their order.
 
-    What a smaller share draws is in every larger one of the same seed. Raises `GeotuneError` where
-    the share is less than half a scene.
+    With the same seed, a smaller fraction is a subset of every larger one. Raises `GeotuneError`
+    for less than half a scene.
     """
-    scenes = parts["train"]
+    scenes = splits["train"]
     count = math.floor(fraction * len(scenes) + 0.5)
     if count == 0:
         raise GeotuneError(
-            f"data.fraction: {fraction:g} of {len(scenes)} training scenes is less than half of "
-            f"one; scenes are used whole: give at least {0.5 / len(scenes):.2g}, or cut them into "
-            "smaller files"
+            f"data.fraction: {fraction:g} of {len(scenes)} training scenes is less than half a "
+            f"scene; set at least {0.5 / len(scenes):.2g}, or cut the scenes into smaller files",
+            code="split-empty",
+            key="data.fraction",
         )
     order = np.random.default_rng(seed).permutation(len(scenes))
-    return {**parts, "train": [scenes[i] for i in sorted(order[:count])]}
+    return {**splits, "train": [scenes[i] for i in sorted(order[:count])]}
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _suggest(name: str, known: Iterable[str]) -> str:
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {join_some(choices, 10)}"
+    return f"did you mean {' or '.join(near)}?" if near else f"expected {join_some(choices, 10)}"

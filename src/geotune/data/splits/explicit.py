@@ -1,4 +1,4 @@
-"""Splits that name each scene: in lists, or in a column of the table that lists the scenes."""
+"""Explicit splits: lists of scene names, or a column of the table that lists the scenes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Splits, splits_of
+from geotune.data.splits.base import Splits, assign_splits
 from geotune.data.splits.groups import group_of
-from geotune.datasets.base import PARTS
+from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
@@ -21,49 +21,58 @@ def split_by_list(
     val: Sequence[str] | Path,
     test: Sequence[str] | Path = (),
     by: str = "scene",
-    gone: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Splits:
-    """Scenes by name; a part may be a text file with a name on each line.
+    """Split scenes by name.
 
-    A name may have its file's suffix; `by` says which region a scene is of (see `group_of`). Raises
-    `GeotuneError` for a name that no scene has, one in two parts, and an empty part. `gone` are
-    scenes that could not be read: here as elsewhere they may be named, and are in no part.
+    Args:
+        scenes: the scenes.
+        train, val, test: names, with or without file suffix, or a text file with a name per line.
+        by: the group of each scene, see `group_of`.
+        failed: scenes that could not be read; they may be listed.
+
+    Raises `GeotuneError` for an unknown name, a name in two splits, and an empty split.
     """
-    named = {
-        part: _names(names) for part, names in (("train", train), ("val", val), ("test", test))
+    names = {
+        split: _read_names(listed)
+        for split, listed in (("train", train), ("val", val), ("test", test))
     }
-    parts = splits_of(scenes, {scene.name: scene.name for scene in scenes}, named, "scene", gone)
+    splits = assign_splits(scenes, {s.name: s.name for s in scenes}, names, "scene", failed)
     return {
-        part: [replace(scene, group=group_of(scene, by)) for scene in members]
-        for part, members in parts.items()
+        split: [replace(scene, group=group_of(scene, by)) for scene in members]
+        for split, members in splits.items()
     }
 
 
 def split_by_column(
-    scenes: Sequence[Scene], *, by: str = "scene", gone: Sequence[str] = ()
+    scenes: Sequence[Scene], *, by: str = "scene", failed: Sequence[str] = ()
 ) -> Splits:
-    """Each image in the part that its labels name; `by` says which region it is of.
+    """Split scenes by the column `split` of their table; `by` is their group, see `group_of`.
 
-    Raises `GeotuneError` where they name none, or another one, and for an empty part.
+    Raises `GeotuneError` for a scene without a split, and for an empty split.
     """
-    silent = [scene.name for scene in scenes if scene.split is None]
-    if silent:
+    unassigned = [scene.name for scene in scenes if scene.split is None]
+    if unassigned:
         raise GeotuneError(
-            f"data.split.kind column: no part is named for {join_some(silent, 10)}; give data.labels, a "
-            "CSV with a column split, or use another data.split"
+            f"data.split.kind column: no split for {join_some(unassigned, 10)}; set data.labels to "
+            "a CSV with a column split, or use another data.split",
+            code="split-unassigned",
+            key="data.split",
         )
-    named = {part: [scene.name for scene in scenes if scene.split == part] for part in PARTS}
-    return split_by_list(scenes, **named, by=by, gone=gone)
+    names = {split: [s.name for s in scenes if s.split == split] for split in SPLIT_NAMES}
+    return split_by_list(scenes, **names, by=by, failed=failed)
 
 
-def _names(names: Sequence[str] | Path) -> list[str]:
+def _read_names(names: Sequence[str] | Path) -> list[str]:
     if not isinstance(names, Path):
         return list(names)
     try:
         lines = names.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise GeotuneError(
-            f"{names}: cannot be read as a list of names ({error}); "
-            "expected a text file with a name on each line"
+            f"{names}: cannot be read ({error}); expected a text file with a scene name per line",
+            code="file-missing" if isinstance(error, FileNotFoundError) else "file-unreadable",
+            key="data.split",
+            file=names,
         ) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

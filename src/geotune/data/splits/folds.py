@@ -1,4 +1,4 @@
-"""Folds: each group of scenes is held out once, such as each region."""
+"""Cross-validation: each group of scenes, such as a region, is held out once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Splits, random_split, require_splits
+from geotune.data.splits.base import Splits, check_not_empty, random_split
 from geotune.data.splits.groups import group_of
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
@@ -22,53 +22,57 @@ def split_into_folds(
     folds: int | None = None,
     val: float | None = None,
     seed: int = 0,
-    gone: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Splits:
-    """One fold tests, the next one validates, the others train.
+    """Use one fold for testing, the next for validation and the others for training.
 
     Args:
         scenes: the scenes.
-        fold: which fold tests: its number from 1 on, or the name of a group in it.
-        by: what a group is, see `group_of`.
-        folds: into how many the groups are put, about as many scenes in each; by default each
-            group is a fold.
-        val: in place of the next fold this share of the scenes that are left validates, drawn at
-            random: scenes not seen of regions that are.
+        fold: the test fold: its number, starting at 1, or the name of a group in it.
+        by: the group of each scene, see `group_of`.
+        folds: number of folds, with similar numbers of scenes; by default each group is a fold.
+        val: validate on this fraction of the remaining scenes, drawn at random, instead of the
+            next fold: unseen scenes of seen groups.
         seed: of that draw.
-        gone: scenes that could not be read.
+        failed: scenes that could not be read; not used.
 
-    Raises `GeotuneError` for a fold that is not there, and for too few groups.
+    Raises `GeotuneError` for an unknown fold, and for too few groups.
     """
-    del gone  # what is left of its groups is parted
+    del failed
     sizes = Counter(group_of(scene, by) for scene in scenes)
-    parted = _folds(sizes, len(sizes) if folds is None else folds)
-    least = 3 if val is None else 2
-    if len(parted) < least:
+    members = _make_folds(sizes, len(sizes) if folds is None else folds)
+    minimum = 3 if val is None else 2
+    if len(members) < minimum:
         raise GeotuneError(
-            f"data.split.folds: {len(parted)} folds of {len(sizes)} groups ({join_some(list(sizes))}); "
-            f"expected at least {least}: one tests, one validates, the others train"
+            f"data.split.folds: found {len(members)} folds of {len(sizes)} groups "
+            f"({join_some(list(sizes))}); expected at least {minimum}, to test, validate and train",
+            code="split-groups",
+            key="data.split.folds",
         )
-    tested = _number(fold, parted)
+    index = _find_fold(fold, members)
     grouped = [replace(scene, group=group_of(scene, by)) for scene in scenes]
-    rest = [scene for scene in grouped if scene.group not in parted[tested]]
+    rest = [scene for scene in grouped if scene.group not in members[index]]
     if val is None:
-        held = {scene.name for scene in rest if scene.group in parted[(tested + 1) % len(parted)]}
+        next_fold = members[(index + 1) % len(members)]
+        val_names = {scene.name for scene in rest if scene.group in next_fold}
     else:
-        held = set(random_split(sorted(s.name for s in rest), val=val, test=0, seed=seed)["val"])
-    return require_splits(
+        drawn = random_split(sorted(s.name for s in rest), val=val, test=0, seed=seed)
+        val_names = set(drawn["val"])
+    return check_not_empty(
         {
-            "train": [scene for scene in rest if scene.name not in held],
-            "val": [scene for scene in rest if scene.name in held],
-            "test": [scene for scene in grouped if scene.group in parted[tested]],
+            "train": [scene for scene in rest if scene.name not in val_names],
+            "val": [scene for scene in rest if scene.name in val_names],
+            "test": [scene for scene in grouped if scene.group in members[index]],
         },
         scenes,
     )
 
 
-def _folds(sizes: Counter[str], count: int) -> list[list[str]]:
-    """The groups in `count` folds, in the order of their names where each is one.
+def _make_folds(sizes: Counter[str], count: int) -> list[list[str]]:
+    """Distribute groups over folds.
 
-    Else the largest group first, each into the fold with the fewest scenes.
+    With a fold per group, folds are sorted by name. Otherwise groups are added in decreasing order
+    of size, each to the fold with the fewest scenes.
     """
     if count >= len(sizes):
         return [[group] for group in sorted(sizes)]
@@ -78,16 +82,18 @@ def _folds(sizes: Counter[str], count: int) -> list[list[str]]:
     return folds
 
 
-def _number(fold: int | str, folds: Sequence[Sequence[str]]) -> int:
-    """The index of a fold that is named by its number from 1 on, or by a group in it."""
-    groups = [group for members in folds for group in members]
+def _find_fold(fold: int | str, folds: Sequence[Sequence[str]]) -> int:
+    """The index of a fold, given its number, starting at 1, or one of its groups."""
     for index, members in enumerate(folds):
         if str(fold) in members:
             return index
     if str(fold).isdigit() and 1 <= int(fold) <= len(folds):
         return int(fold) - 1
+    groups = [group for members in folds for group in members]
     near = difflib.get_close_matches(str(fold), groups, n=1)
     raise GeotuneError(
         f"data.split.fold: found {fold!r}, expected 1 to {len(folds)} or one of "
-        f"{join_some(groups, 10)}" + (f"; did you mean {near[0]}?" if near else "")
+        f"{join_some(groups, 10)}" + (f"; did you mean {near[0]}?" if near else ""),
+        code="split-name-unknown",
+        key="data.split.fold",
     )

@@ -1,4 +1,4 @@
-"""Splits by group: a scene, or what a column or a part of the scenes' names says."""
+"""Splits by group: a scene, a column of the scene table, or a substring of the scene's name."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import re
 from collections.abc import Sequence
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Splits, random_split, splits_of
+from geotune.data.splits.base import Splits, assign_splits, random_split
 from geotune.errors import GeotuneError
 
 
 def group_of(scene: Scene, by: str) -> str:
     """The group of a scene.
 
-    `by` is `scene`, a column of the table that lists the scenes, or a regular expression that is
-    searched in the scene's name and whose first group is the name of its group. Raises
-    `GeotuneError` for a scene that has none.
+    `by` is `scene`, a column of the table that lists the scenes, or a regular expression, searched
+    in the scene's name, whose first capture group is the result. Raises `GeotuneError` for a scene
+    without a group.
     """
     if by == "scene":
         return scene.name
     if by in scene.attributes:
         if not (value := scene.attributes[by].strip()):
-            raise GeotuneError(f"data.split.by: column {by} is empty for {scene.name}; fill it in")
+            raise _error(f"the column {by} is empty for {scene.name}; fill it in")
         return value
     try:
         expression = re.compile(by)
     except re.error as error:
-        raise GeotuneError(
-            f"data.split.by: {by!r} is no regular expression ({error}); "
-            "expected `scene` or one such as ^([^_]+)_"
+        raise _error(
+            f"{by!r} is not a valid regular expression ({error}); expected `scene` or an "
+            "expression such as ^([^_]+)_"
         ) from error
     if not expression.groups:
         columns = f"; the scenes have the columns {', '.join(scene.attributes)}"
-        raise GeotuneError(
-            f"data.split.by: {by!r} has no group; put the part of the name that is the group's in "
+        raise _error(
+            f"{by!r} has no capture group; put the part of the name that is the group in "
             f"parentheses{columns if scene.attributes else ''}"
         )
     match = expression.search(scene.name)
     if match is None or match[1] is None:
-        raise GeotuneError(f"data.split.by: {by!r} does not match the scene {scene.name}; widen it")
+        raise _error(f"{by!r} does not match the scene {scene.name}; change the expression")
     return match[1]
 
 
@@ -48,19 +48,18 @@ def split_by_group(
     by: str = "scene",
     val: Sequence[str],
     test: Sequence[str] = (),
-    gone: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Splits:
-    """Groups (see `group_of`) held out by name; what is not named trains.
+    """Hold out the named groups (see `group_of`); all others are used for training.
 
-    Raises `GeotuneError` for a group that no scene has, one in two parts, a scene without a group,
-    and an empty part.
+    Raises `GeotuneError` for an unknown group, a group in two splits, a scene without a group, and
+    an empty split.
     """
     groups = {scene.name: group_of(scene, by) for scene in scenes}
-    held = {"val": list(val), "test": list(test)}
-    taken = {*val, *test}
-    rest = [group for group in dict.fromkeys(groups.values()) if group not in taken]
-    what = "group" if by != "scene" else "scene"
-    return splits_of(scenes, groups, {"train": rest, **held}, what, gone)
+    held_out = {*val, *test}
+    train = [group for group in dict.fromkeys(groups.values()) if group not in held_out]
+    names = {"train": train, "val": list(val), "test": list(test)}
+    return assign_splits(scenes, groups, names, "scene" if by == "scene" else "group", failed)
 
 
 def split_at_random(
@@ -70,12 +69,16 @@ def split_at_random(
     test: float = 0.2,
     seed: int = 0,
     by: str = "scene",
-    gone: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Splits:
-    """Whole groups (see `group_of`) drawn at random; at least one for each share above 0.
+    """Assign whole groups (see `group_of`) at random; a fraction above 0 yields at least one.
 
-    Raises `GeotuneError` where a part but test would be empty.
+    Raises `GeotuneError` if train or val would be empty.
     """
     groups = {scene.name: group_of(scene, by) for scene in scenes}
     drawn = random_split(sorted(set(groups.values())), val=val, test=test, seed=seed)
-    return splits_of(scenes, groups, drawn, "group", gone)
+    return assign_splits(scenes, groups, drawn, "group", failed)
+
+
+def _error(message: str) -> GeotuneError:
+    return GeotuneError(f"data.split.by: {message}", code="split-groups", key="data.split.by")

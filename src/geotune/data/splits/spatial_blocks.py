@@ -1,12 +1,12 @@
-"""A split by blocks of ground: neighbours are alike, so they stay together.
+"""Spatial block split: neighbouring areas are similar, so they stay in one split.
 
 A scene larger than a block is cut into blocks, each a scene of its own: no window crosses a border,
-and half the buffer is left out on either side of it. Smaller scenes, such as chips, are in the
-block of their centre, and what lies nearer to another part than the buffer is left out.
+and half the buffer is excluded on either side. Smaller scenes, such as chips, belong to the block
+of their centre; scenes closer than the buffer to another split are excluded.
 
-The blocks of small scenes are rows of one height along the meridian, each cut into blocks of one
-width along its own middle parallel. So they have their side in metres anywhere on Earth, and do not
-depend on which scenes there are.
+The blocks of small scenes are rows of equal height along the meridian, each divided into blocks of
+equal width along its central parallel. Their side is therefore correct in metres everywhere on
+Earth, and they do not depend on the scenes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from geotune.data.raster.crs import METRES_PER_DEGREE
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.footprints import Footprint, footprint, within_distance
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Splits, random_split, require_splits
-from geotune.datasets.base import PARTS
+from geotune.data.splits.base import Splits, check_not_empty, random_split
+from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
@@ -35,58 +35,58 @@ def split_by_blocks(
     val: float = 0.2,
     test: float = 0.2,
     seed: int = 0,
-    gone: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Splits:
-    """Blocks drawn at random into the parts; at least one for each share above 0.
+    """Assign spatial blocks at random; a fraction above 0 yields at least one block.
 
     Args:
-        scenes: the scenes; those that are cut have a side of two blocks or more.
-        side: of the blocks, such as `2000 m` or `512 px`; those of a scene that is cut are no
-            smaller, for they share it evenly.
-        buffer: the least distance between two blocks of a scene, or two small scenes of two parts,
-            in metres or pixels.
-        val, test: shares of the blocks.
+        scenes: the scenes; those at least two blocks wide or high are cut.
+        side: of the blocks, such as `2000 m` or `512 px`. A scene is divided evenly, into blocks of
+            at least this side.
+        buffer: minimum distance between two blocks of a scene, and between two small scenes in
+            different splits, in metres or pixels.
+        val, test: fractions of the blocks.
         seed: of the draw.
-        gone: scenes that could not be read.
+        failed: scenes that could not be read; not used.
 
-    Raises `GeotuneError` where a scene does not say its place, for a buffer as wide as the
-    blocks, and where a part but test would be empty.
+    Raises `GeotuneError` for a small scene without a location, a buffer as wide as the blocks, and
+    an empty train or val split.
     """
-    del gone  # no scene is named
-    pieces: list[Scene] = []
+    del failed
+    cut: list[Scene] = []
     small: list[Scene] = []
     for scene in scenes:
-        found = _cut(scene, side, buffer)
-        if found is None:
+        blocks = _cut(scene, side, buffer)
+        if blocks is None:
             small.append(scene)
         else:
-            pieces += found
-    places = _places(small)
-    if places:
-        side_m = float(np.median([_in_metres(side, place) for place in places]))
+            cut += blocks
+    footprints = _footprints(small)
+    if footprints:
+        side_m = float(np.median([_to_metres(side, one) for one in footprints]))
         small = [
-            replace(scene, group=_block(place, side_m))
-            for scene, place in zip(small, places, strict=True)
+            replace(scene, group=_block_name(one, side_m))
+            for scene, one in zip(small, footprints, strict=True)
         ]
-    together = [*pieces, *small]
-    drawn = random_split(sorted({scene.group for scene in together}), val=val, test=test, seed=seed)
-    part_of = {group: part for part, groups in drawn.items() for group in groups}
-    parts: Splits = {part: [] for part in PARTS}
-    for scene in together:
-        parts[part_of[scene.group]].append(scene)
-    crowded = _crowded(parts, {place.scene: place for place in places}, buffer)
-    return require_splits(
+    blocks = [*cut, *small]
+    drawn = random_split(sorted({scene.group for scene in blocks}), val=val, test=test, seed=seed)
+    split_of = {group: split for split, groups in drawn.items() for group in groups}
+    splits: Splits = {split: [] for split in SPLIT_NAMES}
+    for scene in blocks:
+        splits[split_of[scene.group]].append(scene)
+    excluded = _within_buffer(splits, {one.scene: one for one in footprints}, buffer)
+    return check_not_empty(
         {
-            part: [scene for scene in members if scene.name not in crowded]
-            for part, members in parts.items()
+            split: [scene for scene in members if scene.name not in excluded]
+            for split, members in splits.items()
         },
-        together,
+        blocks,
     )
 
 
 def _cut(scene: Scene, side: str, buffer: str) -> list[Scene] | None:
-    """The blocks of a scene without half the buffer around each; None where it is but one."""
-    length, gap = _in_pixels(side, scene), math.ceil(_in_pixels(buffer, scene))
+    """The blocks of a scene without half the buffer around each; None for a single block."""
+    length, gap = _to_pixels(side, scene), math.ceil(_to_pixels(buffer, scene))
     counts = [max(1, math.floor(pixels / length)) for pixels in scene.shape]
     if counts == [1, 1] or scene.labels.image_level:
         return None
@@ -101,71 +101,80 @@ def _cut(scene: Scene, side: str, buffer: str) -> list[Scene] | None:
     )
     if any(start >= end for start, end in (*rows, *cols)):
         raise GeotuneError(
-            f"data.split.buffer {buffer}: leaves nothing of the blocks of {side} in "
-            f"{scene.raster.path}; expected less than a block's side"
+            f"data.split.buffer: {buffer} covers the blocks of {side} in {scene.raster.path} "
+            "completely; expected less than the side of a block",
+            code="split-buffer",
+            key="data.split.buffer",
+            file=scene.raster.path,
         )
-    pieces = []
+    blocks = []
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(cols):
             name = f"{scene.name} block {i + 1}.{j + 1}"
             raster = scene.raster.crop(Window(top, left, bottom - top, right - left))
-            pieces.append(replace(scene, name=name, group=name, raster=raster))
-    return pieces
+            blocks.append(replace(scene, name=name, group=name, raster=raster))
+    return blocks
 
 
-def _crowded(parts: Splits, places: dict[str, Footprint], buffer: str) -> set[str]:
-    """Small scenes that lie nearer to another part's than the buffer: of the earlier part."""
-    crowded: set[str] = set()
-    placed = {
-        part: [places[scene.name] for scene in members if scene.name in places]
-        for part, members in parts.items()
+def _within_buffer(splits: Splits, footprints: dict[str, Footprint], buffer: str) -> set[str]:
+    """Small scenes closer than the buffer to a later split; train is first, test is last."""
+    excluded: set[str] = set()
+    located = {
+        split: [footprints[scene.name] for scene in members if scene.name in footprints]
+        for split, members in splits.items()
     }
-    for part, others in (("train", ("val", "test")), ("val", ("test",))):
-        held = [place for other in others for place in placed[other]]
-        if placed[part] and held:
-            metres = max(_in_metres(buffer, place) for place in (*placed[part], *held))
-            crowded |= within_distance(placed[part], held, metres)
-    return crowded
+    for split, later in (("train", ("val", "test")), ("val", ("test",))):
+        others = [one for other in later for one in located[other]]
+        if located[split] and others:
+            metres = max(_to_metres(buffer, one) for one in (*located[split], *others))
+            excluded |= within_distance(located[split], others, metres)
+    return excluded
 
 
-def _places(scenes: Sequence[Scene]) -> list[Footprint]:
+def _footprints(scenes: Sequence[Scene]) -> list[Footprint]:
     found = [footprint(scene) for scene in scenes]
-    silent = [str(s.raster.path) for s, place in zip(scenes, found, strict=True) if place is None]
-    if silent:
+    paths = [scene.raster.path for scene, one in zip(scenes, found, strict=True) if one is None]
+    if paths:
         raise GeotuneError(
-            f"{silent[0]}: is no larger than a block and does not say where it lies "
-            f"({len(silent)} such: {join_some(silent)}); expected a CRS and a place, a smaller "
-            "data.split.side, or another data.split"
+            f"{paths[0]}: the scene is not larger than a block and has no location ({len(paths)} "
+            f"such: {join_some([str(path) for path in paths])}); expected a CRS and a transform, a "
+            "smaller data.split.side, or another data.split",
+            code="metadata-missing",
+            key="data.split.side",
+            file=paths[0],
         )
-    return [place for place in found if place is not None]
+    return [one for one in found if one is not None]
 
 
-def _block(place: Footprint, side_m: float) -> str:
-    """The block that holds a scene's centre."""
-    x, y, z = place.centre
+def _block_name(outline: Footprint, side_m: float) -> str:
+    """The block that contains a scene's centre."""
+    x, y, z = outline.centre
     longitude = math.degrees(math.atan2(y, x))
     latitude = math.degrees(math.atan2(z, math.hypot(x, y)))
     row = math.floor(latitude * METRES_PER_DEGREE / side_m)
     middle = math.radians((row + 0.5) * side_m / METRES_PER_DEGREE)
-    around = 360 * METRES_PER_DEGREE * max(math.cos(middle), 0)
-    count = max(1, round(around / side_m))
+    circumference_m = 360 * METRES_PER_DEGREE * max(math.cos(middle), 0)
+    count = max(1, round(circumference_m / side_m))
     col = math.floor((longitude + 180) / 360 * count) % count
     return f"block {row},{col}"
 
 
-def _in_pixels(width: str, scene: Scene) -> float:
+def _to_pixels(width: str, scene: Scene) -> float:
     number = float(width.rstrip(" pxm"))
     if width.endswith("px") or not number:
         return number
-    pixel = scene.raster.gsd_m
-    if pixel is None:
+    gsd_m = scene.raster.gsd_m
+    if gsd_m is None:
         raise GeotuneError(
-            f"{scene.raster.path}: does not say how large its pixels are, as data.split with "
-            f"{width} needs it; give the widths in pixels, such as 512 px"
+            f"{scene.raster.path}: the pixel size is unknown, but data.split uses {width}; give "
+            "widths in pixels, such as 512 px",
+            code="metadata-missing",
+            key="data.split",
+            file=scene.raster.path,
         )
-    return number / pixel
+    return number / gsd_m
 
 
-def _in_metres(width: str, place: Footprint) -> float:
+def _to_metres(width: str, outline: Footprint) -> float:
     number = float(width.rstrip(" pxm"))
-    return number * place.gsd_m if width.endswith("px") else number
+    return number * outline.gsd_m if width.endswith("px") else number

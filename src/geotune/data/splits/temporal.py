@@ -1,4 +1,4 @@
-"""A split by date: the past trains, the future tests."""
+"""Temporal split: train on earlier dates, test on later ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 
 from geotune.data.scenes.scene import Scene
-from geotune.data.splits.base import Splits, require_splits
+from geotune.data.splits.base import Splits, check_not_empty
 from geotune.data.splits.groups import group_of
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
@@ -19,38 +19,43 @@ def split_by_date(
     val: date,
     test: date | None = None,
     by: str | None = None,
-    gone: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> Splits:
-    """Scenes before the day `val` train, those from it on validate, those from `test` on test.
+    """Train on scenes before `val`, validate from `val` on, and test from `test` on.
 
-    The day comes from the files' tags or names (see `raster.tags.acquisition_date`), or from what `by` finds
-    (see `group_of`): `20181013` or `2018-10-13`. Raises `GeotuneError` for scenes without a day,
-    and for an empty part.
+    The date comes from the file's tags or name (see `raster.tags.acquisition_date`), or from `by`
+    (see `group_of`), as `20181013` or `2018-10-13`. Raises `GeotuneError` for scenes without a
+    date, and for an empty split.
     """
-    del gone  # no scene is named
-    days = {scene.name: _day(scene, by) for scene in scenes}
-    silent = [scene.raster.path for scene in scenes if days[scene.name] is None]
-    if silent:
+    del failed
+    dates = {scene.name: _date(scene, by) for scene in scenes}
+    undated = [scene.raster.path for scene in scenes if dates[scene.name] is None]
+    if undated:
         raise GeotuneError(
-            f"{silent[0]}: says no date, neither in a tag such as ACQUISITIONDATETIME nor in its "
-            f"name ({len(silent)} such: {join_some([str(path) for path in silent])}); say with "
-            "data.split.by where in the name it stands"
+            f"{undated[0]}: no date found, neither in a tag such as ACQUISITIONDATETIME nor in its "
+            f"name ({len(undated)} such: {join_some([str(path) for path in undated])}); set "
+            "data.split.by to an expression that extracts it from the name",
+            code="metadata-missing",
+            key="data.split.by",
+            file=undated[0],
         )
-    parts: Splits = {"train": [], "val": [], "test": []}
+    splits: Splits = {"train": [], "val": [], "test": []}
     for scene in scenes:
-        day = days[scene.name]
+        day = dates[scene.name]
         assert day is not None
-        part = "train" if day < val else "val" if test is None or day < test else "test"
-        parts[part].append(replace(scene, group=day.isoformat()))
-    if test is not None and not parts["test"]:
-        last = max(day for day in days.values() if day is not None)
+        split = "train" if day < val else "val" if test is None or day < test else "test"
+        splits[split].append(replace(scene, group=day.isoformat()))
+    if test is not None and not splits["test"]:
+        last = max(day for day in dates.values() if day is not None)
         raise GeotuneError(
-            f"data.split.test {test}: no scene is of that day or later, the last is of {last}"
+            f"data.split.test: no scene on or after {test}; the last one is of {last}",
+            code="split-empty",
+            key="data.split.test",
         )
-    return require_splits(parts, scenes)
+    return check_not_empty(splits, scenes)
 
 
-def _day(scene: Scene, by: str | None) -> date | None:
+def _date(scene: Scene, by: str | None) -> date | None:
     if by is None:
         return scene.raster.acquired
     text = group_of(scene, by)
@@ -58,6 +63,9 @@ def _day(scene: Scene, by: str | None) -> date | None:
         return date.fromisoformat(text)
     except ValueError as error:
         raise GeotuneError(
-            f"{scene.raster.path}: data.split.by finds {text!r}; expected a date such as 20181013 "
-            "or 2018-10-13"
+            f"{scene.raster.path}: data.split.by extracts {text!r}; expected a date such as "
+            "20181013 or 2018-10-13",
+            code="split-groups",
+            key="data.split.by",
+            file=scene.raster.path,
         ) from error

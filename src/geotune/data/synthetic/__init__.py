@@ -1,1 +1,1 @@
-"""Scenes that are drawn from a seed: what the demo maps, and what tests are made of."""
+"""Synthetic scenes for the demo and for tests."""

@@ -1,3 +1,0 @@
-"""Bands of photographs."""
-
-RGB = ["red", "green", "blue"]
