@@ -1,4 +1,4 @@
-"""What every test of backbones needs."""
+"""Fixtures of the backbone tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.method_cases import METHODS
 
 @pytest.fixture(autouse=True)
 def full_precision() -> Iterator[None]:
-    """Importing terratorch lowers the precision of matrix products in the whole process."""
+    """Undo the lower matmul precision that importing terratorch sets for the whole process."""
     torch.set_float32_matmul_precision("highest")
     yield
     torch.set_float32_matmul_precision("highest")
@@ -24,10 +24,11 @@ def full_precision() -> Iterator[None]:
 
 @pytest.fixture
 def try_every_method() -> Callable[..., set[str]]:
-    """Takes steps with every method on copies of a backbone; gives those that it refuses.
+    """Train copies of a backbone with every method for some steps; returns unsupported methods.
 
-    A step changes what the method says it trains, and nothing else; once nothing of it starts at
-    zero, a gradient reaches all of it. Takes a height and width of images where not the least.
+    A step must change exactly the parameters that the method trains, and after the steps in which
+    zero-initialised layers wake up, all of them must have gradients. Height and width of the
+    images are optional.
     """
 
     def one_step(encoder: Any, inputs: dict[str, torch.Tensor]) -> set[str]:
@@ -39,11 +40,11 @@ def try_every_method() -> Callable[..., set[str]]:
         return {n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()}
 
     def try_all(backbone: geotune.Backbone, height: int = 0, width: int = 0) -> set[str]:
-        side = (4 if backbone.plain else 2) * backbone.size_divisor
+        side = (4 if backbone.is_columnar else 2) * backbone.size_divisor
         size = height or side, width or side
-        refused = set()
+        unsupported = set()
         generator = torch.Generator().manual_seed(0)
-        for parameter in backbone.parameters():  # as if trained: nothing cuts off what lies before
+        for parameter in backbone.parameters():  # no zero may block gradients
             if parameter.is_floating_point() and parameter.abs().max() < 1e-3:
                 parameter.data += torch.rand(parameter.shape, generator=generator)
         for name, case in METHODS.items():
@@ -52,7 +53,7 @@ def try_every_method() -> Callable[..., set[str]]:
             try:
                 encoder: Any = geotune.attach(copy.deepcopy(backbone), method).train()
             except GeotuneError:
-                refused.add(name)
+                unsupported.add(name)
                 continue
             inputs = {k: torch.cat([v, v.flip(-1)]) for k, v in backbone.example(*size).items()}
             if encoder.reader.samples:
@@ -72,6 +73,6 @@ def try_every_method() -> Callable[..., set[str]]:
                 moving -= {n for n in moving if n.startswith("backbone.")}
             assert changed <= names | moving, name
             assert bool(changed) == bool(names), name
-        return refused
+        return unsupported
 
     return try_all

@@ -1,4 +1,4 @@
-"""Galileo: parity with rslearn's own, and bands by name."""
+"""Galileo: parity with rslearn, and bands by name."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import geotune
 from geotune.backbones.bands import canonical_band
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn.galileo import MODELS
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 pytest.importorskip("rslearn")
 
 MakeBackbone = Callable[..., Backbone]
 
-# Sentinel-2 in the order in which rslearn wants it
+# Sentinel-2 in rslearn's order
 S2 = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 
 
@@ -46,7 +46,7 @@ def normalised(backbone: Backbone, raw: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("patch_size", [4, 8])
-def test_the_last_map_is_that_of_rslearn(
+def test_the_last_map_equals_rslearns(
     galileo: Path, make_backbone: MakeBackbone, patch_size: int
 ) -> None:
     from rslearn.models.galileo.galileo import GalileoModel
@@ -67,7 +67,7 @@ def test_the_last_map_is_that_of_rslearn(
 
 
 def rslearn_image(images: Tensor, days: list[tuple[int, int]] | None = None) -> Any:
-    """Raw values `(C, T, H, W)` of one place as rslearn has them, with the dates."""
+    """Raw values `(C, T, H, W)` with dates, in rslearn's format."""
     from rslearn.train.model_context import RasterImage
 
     if days is None:
@@ -76,9 +76,7 @@ def rslearn_image(images: Tensor, days: list[tuple[int, int]] | None = None) -> 
     return RasterImage(images, timestamps=[(date, date) for date in dates])
 
 
-def test_dates_radar_and_place_are_those_of_rslearn(
-    galileo: Path, make_backbone: MakeBackbone
-) -> None:
+def test_dates_radar_and_location_match_rslearn(galileo: Path, make_backbone: MakeBackbone) -> None:
     from rslearn.models.galileo.galileo import GalileoModel
     from rslearn.train.model_context import ModelContext
 
@@ -117,7 +115,7 @@ def test_dates_radar_and_place_are_those_of_rslearn(
         assert not torch.allclose(other, expected, atol=1e-3)
 
 
-def test_without_dates_it_is_june(galileo: Path, make_backbone: MakeBackbone) -> None:
+def test_the_default_date_is_june(galileo: Path, make_backbone: MakeBackbone) -> None:
     options: dict[str, Any] = {"bands": S2, "weights": galileo, "timesteps": 2}
     plain = make_backbone("galileo", **options).eval()
     dated = make_backbone("galileo", metadata=["time"], **options).eval()
@@ -130,7 +128,7 @@ def test_without_dates_it_is_june(galileo: Path, make_backbone: MakeBackbone) ->
         assert not torch.equal(dated(images, time=may).maps[-1], expected[-1])
 
 
-def test_the_ground_sampling_distance_spreads_the_positions(
+def test_the_ground_sampling_distance_matches_rslearn(
     galileo: Path, make_backbone: MakeBackbone
 ) -> None:
     from rslearn.models.galileo.galileo import GalileoModel
@@ -151,7 +149,7 @@ def test_the_ground_sampling_distance_spreads_the_positions(
 
 
 @pytest.mark.parametrize("combine", ["mean", "max", "last", "concat"])
-def test_dates_are_combined_as_asked(make_backbone: MakeBackbone, combine: str) -> None:
+def test_dates_are_combined_by_the_chosen_rule(make_backbone: MakeBackbone, combine: str) -> None:
     backbone = make_backbone("galileo", timesteps=3, combine=combine).eval()
     with torch.no_grad():
         features = backbone(torch.randn(2, 4, 3, 9, 14))
@@ -162,7 +160,7 @@ def test_dates_are_combined_as_asked(make_backbone: MakeBackbone, combine: str) 
 
 
 @pytest.mark.parametrize("order", [[2, 0, 1, 3], [3, 2, 1, 0]])
-def test_the_order_of_bands_does_not_matter(make_backbone: MakeBackbone, order: list[int]) -> None:
+def test_bands_can_have_any_order(make_backbone: MakeBackbone, order: list[int]) -> None:
     bands = ["B02", "B04", "B08", "VV"]
     images = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     plain = make_backbone("galileo", bands=bands, timesteps=2).eval()
@@ -183,7 +181,7 @@ def test_every_parameter_gets_a_gradient(make_backbone: MakeBackbone, metadata: 
     assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
 
 
-def test_the_facts_are_those_of_rslearn() -> None:
+def test_model_info_matches_rslearn() -> None:
     from rslearn.models.galileo.single_file_galileo import NORMALIZING_DICT, SPACE_TIME_BANDS
 
     info, published = MODELS["galileo_nano"], NORMALIZING_DICT[str(len(SPACE_TIME_BANDS))]
@@ -193,13 +191,15 @@ def test_the_facts_are_those_of_rslearn() -> None:
     assert published["std"][:-1] == list(info.std)
 
 
-def test_a_wide_image_is_a_part_of_a_square_one_in_position(make_backbone: MakeBackbone) -> None:
-    """Positions are absolute: row i and column j are encoded alike in an image of any shape."""
+def test_positions_of_a_rectangle_are_part_of_those_of_a_square(
+    make_backbone: MakeBackbone,
+) -> None:
+    """Positions are absolute: row i and column j have the same encoding in any image."""
     backbone: Any = make_backbone("galileo")
     device = torch.device("cpu")
     wide, square = (
-        backbone._positions_encoding(2, 5, device),
-        backbone._positions_encoding(5, 5, device),
+        backbone.position_encodings(2, 5, device),
+        backbone.position_encodings(5, 5, device),
     )
     assert wide.shape == (2, 5, 128 // 4)
     assert torch.equal(wide, square[:2])
@@ -207,7 +207,7 @@ def test_a_wide_image_is_a_part_of_a_square_one_in_position(make_backbone: MakeB
     assert not torch.equal(wide[:, 0], wide[:, 1])
 
 
-def test_names_of_bands_are_read_in_any_spelling(make_backbone: MakeBackbone) -> None:
+def test_band_names_can_be_aliases(make_backbone: MakeBackbone) -> None:
     one = make_backbone("galileo", bands=["B02", "B8A", "B11"]).eval()
     two = make_backbone("galileo", bands=["blue", "B8a", "b11"]).eval()
     image = torch.randn(1, 3, 8, 8)
@@ -215,26 +215,27 @@ def test_names_of_bands_are_read_in_any_spelling(make_backbone: MakeBackbone) ->
         assert torch.equal(one(image).maps[-1], two(image).maps[-1])
 
 
-def test_only_the_groups_in_use_are_kept_and_missing_bands_are_said(
+def test_unused_groups_are_removed_and_missing_bands_noted(
     make_backbone: MakeBackbone,
 ) -> None:
     backbone: Any = make_backbone("galileo", bands=["B02", "B08", "B11", "B12"])
     assert set(backbone.model.space_time_embed) == {"S2_RGB", "S2_NIR_10m", "S2_SWIR"}
     (note,) = backbone.notes
-    assert "S2_RGB lacks B3, B4" in note
-    assert "fitted to B2 alone" in note
+    assert "S2_RGB" in note
+    assert "B3, B4 missing" in note
+    assert "adapted to B2" in note
 
 
-def test_a_missing_band_of_a_group_is_fed_by_those_present(make_backbone: MakeBackbone) -> None:
+def test_a_missing_band_is_the_mean_of_its_group(make_backbone: MakeBackbone) -> None:
     few = make_backbone("galileo", bands=["B03", "B04"]).eval()
     full = make_backbone("galileo", bands=["B03", "B04", "B02"]).eval()
     image = torch.randn(1, 2, 8, 8)
     with torch.no_grad():
-        stand_in = torch.cat([image, image.mean(1, keepdim=True)], dim=1)
-        torch.testing.assert_close(few(image).maps, full(stand_in).maps)
+        replaced = torch.cat([image, image.mean(1, keepdim=True)], dim=1)
+        torch.testing.assert_close(few(image).maps, full(replaced).maps)
 
 
-def test_the_normalisation_is_that_of_the_pretraining(make_backbone: MakeBackbone) -> None:
+def test_the_normalisation_is_that_of_pretraining(make_backbone: MakeBackbone) -> None:
     backbone = make_backbone("galileo", bands=["B08", "B02"])
     known, seen = backbone.normalization, backbone.pretraining
     assert known is not None
@@ -251,7 +252,9 @@ def test_the_normalisation_is_that_of_the_pretraining(make_backbone: MakeBackbon
     assert stds == pytest.approx((0.25, 0.25))
 
 
-def test_real_weights_are_named_and_not_random(galileo: Path, make_backbone: MakeBackbone) -> None:
+def test_published_weights_are_found_in_folder_subfolder_or_file(
+    galileo: Path, make_backbone: MakeBackbone
+) -> None:
     whole = make_backbone("galileo", weights=galileo)
     inner = make_backbone("galileo", weights=galileo / "models" / "nano")
     file = make_backbone("galileo", weights=galileo / "models" / "nano" / "encoder.pt")
@@ -263,37 +266,42 @@ def test_real_weights_are_named_and_not_random(galileo: Path, make_backbone: Mak
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "key", "mentions"),
     [
-        ({"bands": ["B02", "B10", "pink"]}, "does not know B10, pink"),
-        ({"bands": ["B02", "b2"]}, "names one band twice: B02, b2"),
-        ({"bands": 3}, "does not know band1, band2, band3"),
-        ({"patch_size": 9}, "patch_size 9: Galileo takes patches of 1 to 8 pixels"),
-        ({"timesteps": 25}, "timesteps 25: rslearn/galileo_nano takes at most 24 dates"),
-        ({"new_bands": "mean"}, "new_bands mean: rslearn/galileo_nano has no use for it"),
-        ({"wavelengths": {"B02": 0.49}}, "takes no wavelengths"),
-        ({"weights": "nowhere"}, "nowhere: found no models/nano/encoder.pt"),
+        ({"bands": ["B02", "B10", "pink"]}, "band-unknown", "bands", ["B10, pink"]),
+        ({"bands": ["B02", "b2"]}, "band-duplicate", "bands", ["B02, b2"]),
+        ({"bands": 3}, "band-unknown", "bands", ["band1, band2, band3"]),
+        ({"patch_size": 9}, "backbone-option", "patch_size", ["9", "1 to 8"]),
+        ({"timesteps": 25}, "backbone-option", "timesteps", ["25", "24"]),
+        ({"new_bands": "mean"}, "backbone-option", "new_bands", ["mean"]),
+        ({"wavelengths": {"B02": 0.49}}, "backbone-option", "wavelengths", ["B02"]),
+        ({"weights": "nowhere"}, "file-missing", "weights", ["nowhere", "models/nano/encoder.pt"]),
     ],
 )
-def test_what_galileo_cannot_do_is_said(
-    make_backbone: MakeBackbone, options: dict[str, object], message: str
+def test_unsupported_options_are_rejected(
+    make_backbone: MakeBackbone,
+    options: dict[str, object],
+    code: str,
+    key: str,
+    mentions: list[str],
 ) -> None:
-    with pytest.raises(GeotuneError, match=message):
+    with raises(code, key=f"backbone.{key}", mentions=mentions):
         make_backbone("galileo", **options)
 
 
-def test_weights_that_cannot_be_fetched_are_named(
+def test_a_failed_download_is_an_error(
     make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> str:
         raise OSError("no internet")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
-    with pytest.raises(GeotuneError, match=r"models/nano.*weights=FILE.*pretrained=false"):
+    mentions = ["models/nano", "no internet", "weights=FILE", "pretrained=false"]
+    with raises("weights-unavailable", mentions=mentions):
         make_backbone("galileo", pretrained=True)
 
 
-def test_fetched_weights_are_those_of_the_folder(
+def test_downloaded_weights_equal_those_of_the_folder(
     galileo: Path, make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -305,7 +313,7 @@ def test_fetched_weights_are_those_of_the_folder(
 
 
 @pytest.mark.parametrize("damage", ["cut", "pickle", "config", "tensors"])
-def test_damaged_weights_are_named(
+def test_damaged_weights_are_reported(
     galileo: Path, make_backbone: MakeBackbone, tmp_path: Path, damage: str
 ) -> None:
     folder = tmp_path / "galileo"
@@ -323,5 +331,5 @@ def test_damaged_weights_are_named(
         values = json.loads(config.read_text())
         values["model"]["encoder"]["embedding_size"] = 64
         config.write_text(json.dumps(values))
-    with pytest.raises(GeotuneError, match=r"galileo: cannot be loaded as Galileo nano"):
+    with raises("weights-mismatch", key="backbone.weights", file=folder):
         make_backbone("galileo", weights=folder)

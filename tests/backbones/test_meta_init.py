@@ -1,4 +1,4 @@
-"""Models without contents have the shapes of those with them."""
+"""Models built within `skip_init`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import geotune
 from geotune.backbones.meta_init import init_is_skipped, skip_init
 
 
-def test_shapes_taps_and_small_values_are_those_of_the_model() -> None:
+def test_shapes_and_taps_equal_those_of_an_initialised_model() -> None:
     full = geotune.backbone("timm/test_vit", bands=3, pretrained=False)
     with skip_init():
         assert init_is_skipped()
@@ -21,7 +21,7 @@ def test_shapes_taps_and_small_values_are_those_of_the_model() -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_large_parameters_are_not_drawn_however_that_is_written() -> None:
+def test_large_parameters_are_not_initialised_by_any_call() -> None:
     def same(tensor: torch.Tensor) -> bool:
         before = tensor.detach().clone()
         nn.init.trunc_normal_(tensor)
@@ -34,7 +34,7 @@ def test_large_parameters_are_not_drawn_however_that_is_written() -> None:
     with skip_init():
         assert same(nn.Parameter(torch.zeros(300, 300)))
         assert not same(nn.Parameter(torch.zeros(10, 10)))
-        assert torch.rand(300, 300).std() > 0.1  # what is no parameter is as always
+        assert torch.rand(300, 300).std() > 0.1  # tensors that are not parameters
 
 
 def test_the_state_is_restored_after_an_error() -> None:

@@ -15,11 +15,11 @@ from torch import Tensor
 import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn import olmoearth
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
-MODALITIES = {m: tuple(bands) for m, bands in olmoearth._STATISTICS.items()}
+MODALITIES = {m: tuple(bands) for m, bands in olmoearth.STATISTICS.items()}
 OPTICAL = MODALITIES["sentinel2_l2a"]
 VERSIONS = ("v1", "v1_1", "v1_2")
 DAYS = [[(2023, 59), (2024, 60), (2024, 61)], [(2023, 60), (2023, 365), (2024, 366)]]
@@ -43,7 +43,7 @@ def make(make_backbone: MakeBackbone) -> MakeBackbone:
 
 
 def published(version: str, folder: Path) -> Any:
-    """The whole model, its random weights in the form in which they are published."""
+    """The whole model, with random weights saved in the published format."""
     from olmoearth_pretrain_minimal import OlmoEarthPretrain_v1
 
     torch.manual_seed(3)
@@ -71,7 +71,7 @@ def rslearn_image(images: Tensor, days: list[tuple[int, int]]) -> Any:
 @pytest.mark.filterwarnings("ignore:For new projects")
 @pytest.mark.parametrize("dated", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_last_map_is_that_of_rslearn(
+def test_the_last_map_equals_rslearns(
     make: MakeBackbone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -90,7 +90,7 @@ def test_the_last_map_is_that_of_rslearn(
         use_legacy_timestamps=not dated,
         normalize=True,
     )
-    # Landsat's B11 is another band, and a name stands once
+    # Landsat's B11 is a different band, and names must be unique
     bands = MODALITIES | {"sentinel2_l2a": tuple("swir1" if b == "B11" else b for b in OPTICAL)}
     ours = make(version, bands, weights=tmp_path, timesteps=3, metadata=["time"] if dated else [])
     known = ours.normalization
@@ -110,10 +110,10 @@ def test_the_last_map_is_that_of_rslearn(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_groups_without_bands_are_left_out_as_in_pretraining(
+def test_groups_without_bands_are_omitted_as_in_pretraining(
     make: MakeBackbone, tmp_path: Path, version: str
 ) -> None:
-    """What the encoder makes of Sentinel-1 and of a part of Sentinel-2 whose rest is missing."""
+    """Compare with the encoder's output for Sentinel-1 and Sentinel-2 with missing groups."""
     from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes import (
         MaskedOlmoEarthSample,
         MaskValue,
@@ -143,12 +143,12 @@ def test_groups_without_bands_are_left_out_as_in_pretraining(
     assert ours.notes == (
         ()
         if version == "v1"
-        else ("OlmoEarth's group sentinel2_l2a__0 lacks B01, B09, which are zero",)
+        else ("OlmoEarth's group sentinel2_l2a__0: missing bands are set to zero: B01, B09",)
     )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_wide_image_is_encoded_like_a_part_of_a_square_one(
+def test_positions_of_a_rectangle_are_part_of_those_of_a_square(
     make: MakeBackbone, version: str
 ) -> None:
     backbone: Any = make(version, patch_size=8)  # smaller patches are resampled across their edges
@@ -171,7 +171,7 @@ def test_a_wide_image_is_encoded_like_a_part_of_a_square_one(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_maps_of_any_size_are_as_the_taps_say(make: MakeBackbone, version: str) -> None:
+def test_maps_match_the_taps_for_any_image_size(make: MakeBackbone, version: str) -> None:
     backbone = make(version, timesteps=2, combine="concat")
     modules = dict(backbone.model.named_modules())
     assert [modules[tap.name] for tap in backbone.taps] == backbone.blocks
@@ -185,7 +185,7 @@ def test_maps_of_any_size_are_as_the_taps_say(make: MakeBackbone, version: str) 
 
 
 @pytest.mark.parametrize("version", ["v1", "v1_2"])
-def test_the_order_of_bands_does_not_matter(make: MakeBackbone, version: str) -> None:
+def test_bands_can_have_any_order(make: MakeBackbone, version: str) -> None:
     bands, order = ["red", "VV", "B02", "B09", "B8A"], [4, 2, 0, 3, 1]
     images = noise(1, 5, 8, 8)
     one, two = make(version, bands), make(version, [bands[i] for i in order])
@@ -194,12 +194,12 @@ def test_the_order_of_bands_does_not_matter(make: MakeBackbone, version: str) ->
         torch.testing.assert_close(one(images).maps, two(images[:, order]).maps, rtol=0, atol=0)
 
 
-def test_landsat_goes_by_its_own_names(make: MakeBackbone) -> None:
+def test_landsat_bands_have_landsats_names(make: MakeBackbone) -> None:
     backbone = make(bands={"landsat": ["B8", "B4", "B11"], "sentinel2_l2a": ["nir"]})
     assert backbone.pretraining is not None
-    of = olmoearth._STATISTICS
-    expected = [of["landsat"][b][0] for b in ("B8", "B4", "B11")]
-    expected.append(of["sentinel2_l2a"]["B08"][0])
+    statistics = olmoearth.STATISTICS
+    expected = [statistics["landsat"][b][0] for b in ("B8", "B4", "B11")]
+    expected.append(statistics["sentinel2_l2a"]["B08"][0])
     assert backbone.pretraining.mean == tuple(expected)
     parts = {"sentinel2_l2a": noise(1, 1, 8, 8), "landsat": noise(1, 3, 8, 8) + 1}
     joined = torch.cat([parts["landsat"], parts["sentinel2_l2a"]], dim=1)
@@ -208,15 +208,15 @@ def test_landsat_goes_by_its_own_names(make: MakeBackbone) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1_2"])
-def test_every_method_trains_what_it_says(
+def test_every_method_trains_only_its_parameters(
     make: MakeBackbone, try_every_method: Callable[..., set[str]], version: str
 ) -> None:
     backbone = copy.deepcopy(make(version, ["B02", "B05", "VV"], timesteps=2, metadata=["time"]))
-    # v1_2 rotates tokens by their places, of which prompts have none
+    # rotary positions of v1_2 are undefined for prompts
     assert try_every_method(backbone) == ({"vpt", "vpt-shallow"} if version == "v1_2" else set())
 
 
-def test_weights_come_from_the_folder_its_file_or_the_hub(
+def test_weights_are_read_from_folder_file_or_hub(
     make: MakeBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = published("v1_1", tmp_path)
@@ -229,7 +229,7 @@ def test_weights_come_from_the_folder_its_file_or_the_hub(
     assert folder.fingerprint != random.fingerprint
     torch.save(model.encoder.state_dict(), tmp_path / "encoder.pth")
     assert make("v1_1", weights=tmp_path / "encoder.pth").fingerprint == folder.fingerprint
-    with pytest.raises(GeotuneError, match="no weights of rslearn/olmoearth_v1_2_nano"):
+    with raises("weights-mismatch", mentions=["rslearn/olmoearth_v1_2_nano"]):
         make("v1_2", weights=tmp_path)
 
     asked = []
@@ -244,10 +244,10 @@ def test_weights_come_from_the_folder_its_file_or_the_hub(
     assert fetched.fingerprint == folder.fingerprint
 
 
-def test_the_pooler_of_the_latest_is_left_out(
+def test_the_pooler_of_version_1_3_is_removed(
     make: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Version 1.3 is published as a base model only; here it is built as a nano one."""
+    """Version 1.3 is published as a base model only; here it is built as nano."""
     from olmoearth_pretrain_minimal.olmoearth_pretrain_v1 import olmoearth_pretrain_v1 as package
 
     monkeypatch.setattr(package, "V1_3_SUPPORTED_SIZES", ("nano",))
@@ -260,14 +260,14 @@ def test_the_pooler_of_the_latest_is_left_out(
     assert set(geotune.attach(backbone, geotune.Full(stem_width=0)).trainable_names()) == names
 
 
-def test_the_facts_are_those_of_the_package() -> None:
+def test_model_info_matches_the_package() -> None:
     from olmoearth_pretrain_minimal import ModelID
     from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.data.normalize import load_computed_config
     from olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.constants import Modality
 
     assert {info.weights for info in olmoearth.MODELS.values()} == {i.repo_id() for i in ModelID}
     statistics = load_computed_config()
-    for modality, bands in olmoearth._STATISTICS.items():
+    for modality, bands in olmoearth.STATISTICS.items():
         theirs = Modality.get(modality).band_order
         assert list(bands) == [b.upper() if modality == "sentinel1" else b for b in theirs]
         for band, (mean, std) in zip(theirs, bands.values(), strict=True):
@@ -276,30 +276,30 @@ def test_the_facts_are_those_of_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "key", "mentions"),
     [
-        ({"bands": ["B02", "B10"]}, "does not know sentinel2_l2a B10"),
-        ({"bands": {"landsat": ["red"]}}, "does not know landsat RED"),
-        ({"bands": {"sentinel1": ["B02"]}}, "does not know sentinel1 B02"),
-        ({"bands": {"naip": ["R"]}}, "has no modality naip; it has sentinel2_l2a, sentinel1"),
-        ({"timesteps": 13}, "takes at most 12 dates"),
-        ({"patch_size": 9}, "patch_size 9: OlmoEarth takes patches of 1 to 8"),
-        ({"metadata": ["location"]}, "metadata location: .* takes only time"),
-        ({"new_bands": "mean"}, "new_bands mean: .* has no use for it"),
+        ({"bands": ["B02", "B10"]}, "band-unknown", "bands", ["sentinel2_l2a B10"]),
+        ({"bands": {"landsat": ["red"]}}, "band-unknown", "bands", ["landsat RED"]),
+        ({"bands": {"sentinel1": ["B02"]}}, "band-unknown", "bands", ["sentinel1 B02"]),
+        ({"bands": {"naip": ["R"]}}, "band-unknown", "bands", ["naip", "sentinel2_l2a, sentinel1"]),
+        ({"timesteps": 13}, "backbone-option", "timesteps", ["13", "12"]),
+        ({"patch_size": 9}, "backbone-option", "patch_size", ["9", "1 to 8"]),
+        ({"metadata": ["location"]}, "backbone-option", "metadata", ["location", "only time"]),
+        ({"new_bands": "mean"}, "backbone-option", "new_bands", ["mean"]),
     ],
 )
-def test_what_olmoearth_cannot_do_is_said(
-    make: MakeBackbone, options: dict[str, Any], message: str
+def test_unsupported_options_are_rejected(
+    make: MakeBackbone, options: dict[str, Any], code: str, key: str, mentions: list[str]
 ) -> None:
-    with pytest.raises(GeotuneError, match=message):
+    with raises(code, key=f"backbone.{key}", mentions=mentions):
         make(**options)
 
 
-def test_a_package_that_is_not_installed_is_named(
+def test_a_package_that_is_not_installed_is_reported(
     make: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rslearn")
     pytest.importorskip("einops")
     monkeypatch.setattr(olmoearth, "PACKAGE", "no_such_package")
-    with pytest.raises(GeotuneError, match="pip install olmoearth-pretrain-minimal"):
+    with raises("dependency-missing", mentions=["pip install olmoearth-pretrain-minimal"]):
         make()

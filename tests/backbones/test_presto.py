@@ -1,4 +1,4 @@
-"""Presto: parity with rslearn's own, pixels in portions, and bands by name."""
+"""Presto: parity with rslearn, chunks of pixels, and bands by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn import presto
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 from helpers.method_cases import NEED_PLACES
 
 pytest.importorskip("rslearn")
@@ -29,7 +29,7 @@ RANGES = {"s2": (S2, 4000.0), "s1": (("VV", "VH"), -20.0), "era5": (WEATHER, 1.0
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights in the form in which they are published."""
+    """Random weights in the published format."""
     from rslearn.models.presto.single_file_presto import Presto
 
     torch.manual_seed(3)
@@ -59,7 +59,7 @@ def rslearn_image(images: Tensor, days: list[tuple[int, int]]) -> Any:
 
 @pytest.mark.parametrize("place", [False, True])
 @pytest.mark.parametrize("dated", [False, True])
-def test_the_last_map_is_that_of_rslearn(
+def test_the_last_map_equals_rslearns(
     weights: Path, make: MakeBackbone, place: bool, dated: bool
 ) -> None:
     from rslearn.models.presto.presto import Presto
@@ -82,7 +82,7 @@ def test_the_last_map_is_that_of_rslearn(
             inputs[i]["latlon"] = places[i].flip(0).reshape(2, 1, 1, 1).expand(-1, 1, 4, 5)
     theirs: Any = Presto(pretrained_path=str(weights.parent)).eval()
     if place:
-        # its wrapper takes places as `(C, H, W)`
+        # the wrapper expects locations as `(C, H, W)`
         inputs = [{**x, "latlon": _Image(x["latlon"][:, 0])} for x in inputs]
     ours = make(
         [*S2, "VV", "VH", *WEATHER, *TERRAIN],
@@ -102,13 +102,13 @@ def test_the_last_map_is_that_of_rslearn(
 
 
 class _Image:
-    """What of an image rslearn's wrapper reads."""
+    """The attribute of an image that rslearn's wrapper reads."""
 
     def __init__(self, image: Tensor) -> None:
         self.image = image
 
 
-def test_portions_change_nothing_but_memory(
+def test_chunks_do_not_change_maps_and_gradients(
     make: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = make(timesteps=2, metadata=["time", "location"])
@@ -116,13 +116,7 @@ def test_portions_change_nothing_but_memory(
     time = torch.tensor([[[2020.0, 10.0], [2020.0, 100.0]], [[2021.0, 200.0], [2021.0, 300.0]]])
     inputs = {"time": time, "location": torch.tensor([[0.0, 0.0], [50.0, 10.0]])}
     seen: list[int] = []
-    run = backbone._pixels
-
-    def watch(pixels: Tensor, *rest: Any) -> Any:
-        seen.append(len(pixels))
-        return run(pixels, *rest)
-
-    monkeypatch.setattr(backbone, "_pixels", watch)
+    backbone.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
 
     def gradients() -> list[Tensor]:
         backbone.zero_grad(set_to_none=True)
@@ -132,12 +126,12 @@ def test_portions_change_nothing_but_memory(
 
     whole = gradients()
     assert seen == [70]
-    monkeypatch.setattr(presto, "TOKENS", 64)
+    monkeypatch.setattr(presto, "CHUNK_TOKENS", 64)
     seen.clear()
     torch.testing.assert_close(gradients(), whole, rtol=1e-4, atol=1e-6)
-    portions = [16, 16, 16, 16, 6]
-    assert seen[:5] == portions
-    assert sorted(seen[5:]) == sorted(portions), "they are run anew in the backward pass"
+    chunks = [16, 16, 16, 16, 6]
+    assert seen[:5] == chunks
+    assert sorted(seen[5:]) == sorted(chunks), "they are recomputed in the backward pass"
 
 
 def test_a_patch_is_the_mean_of_its_pixels(make: MakeBackbone) -> None:
@@ -164,24 +158,24 @@ def test_taps_are_blocks(make: MakeBackbone) -> None:
     torch.testing.assert_close(second, maps[1], rtol=0, atol=0)
 
 
-def test_the_order_of_bands_does_not_matter(make: MakeBackbone) -> None:
+def test_bands_can_have_any_order(make: MakeBackbone) -> None:
     bands, order = ["red", "B02", "B08", "VH", "slope"], [4, 2, 0, 3, 1]
     images = noise(1, 5, 2, 3, 3)
     one, two = make(bands, timesteps=2), make([bands[i] for i in order], timesteps=2)
     with torch.no_grad():
         torch.testing.assert_close(one(images).maps, two(images[:, order]).maps, rtol=0, atol=0)
-    assert any("S2_RGB lacks B03" in note for note in one.notes)
+    assert any("S2_RGB: B03 missing" in note for note in one.notes)
 
 
 @pytest.mark.parametrize("metadata", [[], ["time", "location"]])
-def test_every_method_trains_what_it_says(
+def test_every_method_trains_only_its_parameters(
     make: MakeBackbone, try_every_method: Callable[..., set[str]], metadata: list[str]
 ) -> None:
     backbone = make(timesteps=2, metadata=metadata)
     assert try_every_method(backbone, 6, 4) == NEED_PLACES
 
 
-def test_weights_come_from_the_published_file_or_of_the_encoder_alone(
+def test_weights_are_read_from_the_published_file_or_the_encoder_only(
     weights: Path, make: MakeBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(weights=weights)
@@ -193,7 +187,7 @@ def test_weights_come_from_the_published_file_or_of_the_encoder_alone(
     torch.save(alone, tmp_path / "encoder.pt")
     assert make(weights=tmp_path / "encoder.pt").fingerprint == whole.fingerprint
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(GeotuneError, match="these are no weights of rslearn/presto"):
+    with raises("weights-mismatch", mentions=["other.pt", "rslearn/presto"]):
         make(weights=tmp_path / "other.pt")
 
     monkeypatch.setattr(
@@ -204,30 +198,30 @@ def test_weights_come_from_the_published_file_or_of_the_encoder_alone(
     assert fetched.fingerprint == whole.fingerprint
 
 
-def test_the_normalisation_is_that_of_rslearn() -> None:
+def test_the_normalisation_matches_rslearn() -> None:
     from rslearn.models.presto.presto import INPUT_PRESTO_BANDS
     from rslearn.models.presto.single_file_presto import PRESTO_ADD_BY, PRESTO_DIV_BY
 
     names = ["VV", "VH", *INPUT_PRESTO_BANDS[2:-1]]
-    assert names == list(presto._SCALES) == list(presto.MODELS["presto"].bands)
-    offsets, scales = zip(*presto._SCALES.values(), strict=True)
+    assert names == list(presto.SCALES) == list(presto.MODELS["presto"].bands)
+    offsets, scales = zip(*presto.SCALES.values(), strict=True)
     torch.testing.assert_close(torch.tensor(offsets), -PRESTO_ADD_BY[:-1])
     torch.testing.assert_close(torch.tensor(scales), PRESTO_DIV_BY[:-1])
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "key", "mentions"),
     [
-        ({"bands": ["B02", "B10"]}, "does not know B10"),
-        ({"bands": ["B02", "blue"]}, "names one band twice"),
-        ({"timesteps": 25}, "takes at most 24 dates"),
-        ({"timesteps": 2, "combine": "max"}, "combine max: rslearn/presto makes one map"),
-        ({"patch_size": 0}, "patch_size 0"),
-        ({"gsd": 10.0}, "takes no ground sampling distance"),
+        ({"bands": ["B02", "B10"]}, "band-unknown", "bands", ["B10"]),
+        ({"bands": ["B02", "blue"]}, "band-duplicate", "bands", ["B02, blue"]),
+        ({"timesteps": 25}, "backbone-option", "timesteps", ["25", "24"]),
+        ({"timesteps": 2, "combine": "max"}, "backbone-option", "combine", ["max"]),
+        ({"patch_size": 0}, "backbone-option", "patch_size", ["0"]),
+        ({"gsd": 10.0}, "backbone-option", "gsd", ["10"]),
     ],
 )
-def test_what_presto_cannot_do_is_said(
-    make: MakeBackbone, options: dict[str, Any], message: str
+def test_unsupported_options_are_rejected(
+    make: MakeBackbone, options: dict[str, Any], code: str, key: str, mentions: list[str]
 ) -> None:
-    with pytest.raises(GeotuneError, match=message):
+    with raises(code, key=f"backbone.{key}", mentions=mentions):
         make(**options)

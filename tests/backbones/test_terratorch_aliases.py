@@ -1,4 +1,4 @@
-"""DeCUR and its kin: each name of TerraTorch's stands for the same weights of torchgeo's."""
+"""TerraTorch's names of torchgeo's models: each refers to the same weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.terratorch.aliases import MODELS, NAMES
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 from helpers.method_cases import NEED_AN_MLP, PLAIN_ONLY
 
 pytest.importorskip("terratorch")
-torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import
+torch.set_float32_matmul_precision("highest")  # importing TerraTorch lowers it
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -39,7 +39,7 @@ def images(height: int = 32, width: int = 64, bands: int = 13) -> Tensor:
     return torch.randn(2, bands, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def test_every_name_stands_for_the_weights_that_terratorch_loads() -> None:
+def test_every_name_has_the_weights_that_terratorch_loads() -> None:
     from terratorch.models.backbones import (
         dofa_vit,
         torchgeo_resnet,
@@ -61,11 +61,11 @@ def test_every_name_stands_for_the_weights_that_terratorch_loads() -> None:
         network = NETWORKS[type(weights).__name__.removesuffix("_Weights")]
         assert own == f"{network}_{weights.name.lower()}"
         ours, theirs = (u.split("/", 3)[3] for u in (MODELS[name].weights, weights.url))
-        assert ours == theirs  # of one file on one hub, which has two hosts
+        assert ours == theirs  # the hub has two host names
 
 
 @pytest.mark.parametrize("name", [SMALL, DECUR, VIT])
-def test_the_last_map_is_that_of_terratorch(make_backbone: MakeBackbone, name: str) -> None:
+def test_the_last_map_equals_terratorchs(make_backbone: MakeBackbone, name: str) -> None:
     from terratorch.registry import BACKBONE_REGISTRY
 
     ours = make_backbone(name, bands=S2).eval()
@@ -78,7 +78,7 @@ def test_the_last_map_is_that_of_terratorch(make_backbone: MakeBackbone, name: s
     assert not inner.load_state_dict(ours.model.state_dict(), strict=False).unexpected_keys
     with torch.no_grad():
         expected = theirs(images())[-1]
-        if name == VIT:  # TerraTorch's is taken before the final normalisation
+        if name == VIT:  # TerraTorch's output precedes the final normalisation
             tokens = inner.norm(expected.flatten(2).transpose(1, 2))
             expected = tokens.transpose(1, 2).reshape(expected.shape)
         found = ours(images()).maps[-1]
@@ -98,22 +98,35 @@ def test_weights_are_loaded_by_band_name(make_backbone: MakeBackbone, tmp_path: 
     assert plain.source == str(tmp_path / "moco.pth")
 
 
-def test_every_method_trains_what_it_says(
+def test_every_method_trains_only_its_parameters(
     make_backbone: MakeBackbone, try_every_method: Callable[..., set[str]]
 ) -> None:
     assert try_every_method(make_backbone(SMALL, bands=S2)) == PLAIN_ONLY | NEED_AN_MLP
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "key", "mentions"),
     [
-        ({"bands": ["VV"]}, f"{SMALL} does not know VV"),
-        ({"timesteps": 2}, f"{SMALL} takes one date"),
-        ({"weights": "nowhere.pth"}, "no such weights file"),
+        ({"bands": ["VV"]}, "band-unknown", "bands", ["VV"]),
+        ({"timesteps": 2}, "backbone-option", "timesteps", ["2"]),
+        ({"pretrained": True}, "weights-unavailable", "weights", ["moco"]),
     ],
 )
-def test_a_fault_is_said_by_the_name_that_was_asked_for(
-    make_backbone: MakeBackbone, options: dict[str, Any], message: str
+def test_errors_have_terratorchs_name(
+    make_backbone: MakeBackbone,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: dict[str, Any],
+    code: str,
+    key: str,
+    mentions: list[str],
 ) -> None:
-    with pytest.raises(GeotuneError, match=message):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+
+    with raises(code, key=f"backbone.{key}", mentions=[SMALL, *mentions]):
         make_backbone(SMALL, **{"bands": S2, **options})

@@ -1,4 +1,4 @@
-"""Clay v1 and v1.5: parity with TerraTorch's own, any bands, time and place."""
+"""Clay v1 and v1.5: parity with TerraTorch, any bands, time and location."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.terratorch import clay
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 pytest.importorskip("terratorch")
-torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import
+torch.set_float32_matmul_precision("highest")  # importing TerraTorch lowers it
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -45,7 +45,7 @@ def images(height: int = 32, width: int = 32, bands: int = 4) -> Tensor:
 
 
 def theirs(ours: Backbone, side: int, **datacube: Any) -> Tensor:
-    """TerraTorch's own output for a square image, after its final norm, as a map."""
+    """TerraTorch's output of a square image, after the final norm, as a map."""
     from terratorch.models.backbones.clay_v1.modules import EmbeddingEncoder
     from terratorch.models.backbones.clay_v15.model import Encoder
 
@@ -63,7 +63,7 @@ def theirs(ours: Backbone, side: int, **datacube: Any) -> Tensor:
     return shaped
 
 
-def test_the_last_map_is_that_of_terratorch(make_backbone: MakeBackbone, name: str) -> None:
+def test_the_last_map_equals_terratorchs(make_backbone: MakeBackbone, name: str) -> None:
     from terratorch.models.backbones.clay_v1.modules import Datacuber
 
     ours = make_backbone(name, bands=BANDS, gsd=1.0).eval()
@@ -75,7 +75,7 @@ def test_the_last_map_is_that_of_terratorch(make_backbone: MakeBackbone, name: s
 
 
 @pytest.mark.parametrize("metadata", [["time", "location"], ["time"], ["location"]], ids="-".join)
-def test_time_place_size_and_wavelengths_are_told(
+def test_time_location_gsd_and_wavelengths_match_terratorch(
     make_backbone: MakeBackbone, name: str, metadata: list[str]
 ) -> None:
     ours = make_backbone(
@@ -106,16 +106,18 @@ def test_time_place_size_and_wavelengths_are_told(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_wide_image_is_a_part_of_a_square_one_in_position(make_backbone: MakeBackbone) -> None:
+def test_positions_of_a_rectangle_are_part_of_those_of_a_square(
+    make_backbone: MakeBackbone,
+) -> None:
     backbone: Any = make_backbone(NAMES[0], bands=BANDS)
-    wide = backbone._encodings(1, 2, 5, None, None).reshape(2, 5, -1)
-    square = backbone._encodings(1, 5, 5, None, None).reshape(5, 5, -1)
+    wide = backbone.encodings(1, 2, 5, None, None).reshape(2, 5, -1)
+    square = backbone.encodings(1, 5, 5, None, None).reshape(5, 5, -1)
     assert torch.equal(wide, square[:2])
     assert not torch.equal(wide[0], wide[1])
     assert not torch.equal(wide[:, 0], wide[:, 1])
 
 
-def test_maps_of_any_size_are_as_the_taps_say(make_backbone: MakeBackbone, name: str) -> None:
+def test_maps_match_the_taps_for_any_image_size(make_backbone: MakeBackbone, name: str) -> None:
     backbone = make_backbone(name, bands=BANDS).eval()
     with torch.no_grad():
         features = backbone(images(37, 50))
@@ -129,7 +131,7 @@ def test_maps_of_any_size_are_as_the_taps_say(make_backbone: MakeBackbone, name:
         assert feature.shape == (2, tap.channels, 40 / tap.stride, 56 / tap.stride)
 
 
-def test_bands_go_by_wavelength_and_not_by_place(make_backbone: MakeBackbone, name: str) -> None:
+def test_bands_are_matched_by_wavelength(make_backbone: MakeBackbone, name: str) -> None:
     here = make_backbone(name, bands=BANDS).eval()
     there = make_backbone(name, bands=["nir", "B02", "red", "green"]).eval()
     with torch.no_grad():
@@ -138,7 +140,7 @@ def test_bands_go_by_wavelength_and_not_by_place(make_backbone: MakeBackbone, na
 
 
 @pytest.mark.parametrize("prefix", ["model.encoder.", "clay_encoder.", ""])
-def test_weights_as_published_are_loaded(
+def test_published_weights_are_loaded(
     make_backbone: MakeBackbone, tmp_path: Path, name: str, prefix: str
 ) -> None:
     first = make_backbone(name, bands=BANDS)
@@ -155,7 +157,7 @@ def test_weights_as_published_are_loaded(
     assert "Apache-2.0" in again.licence or name == NAMES[1]
 
 
-def test_sentinel_2_brings_its_normalisation(make_backbone: MakeBackbone) -> None:
+def test_sentinel_2_bands_have_a_normalisation(make_backbone: MakeBackbone) -> None:
     known = make_backbone(NAMES[0], bands=["red", "B02"]).normalization
     assert known is not None
     assert known.bands == ("red", "B02")
@@ -164,36 +166,45 @@ def test_sentinel_2_brings_its_normalisation(make_backbone: MakeBackbone) -> Non
     assert make_backbone(NAMES[0], bands=["B02", "VV"]).normalization is None
 
 
-def test_a_pixel_size_that_is_not_given_is_said(make_backbone: MakeBackbone) -> None:
-    assert "10 m a pixel" in make_backbone(NAMES[0], bands=BANDS).notes[0]
+def test_an_assumed_ground_sampling_distance_is_noted(make_backbone: MakeBackbone) -> None:
+    assert "10 m" in make_backbone(NAMES[0], bands=BANDS).notes[0]
     assert make_backbone(NAMES[0], bands=BANDS, gsd=10.0).notes == ()
 
 
-def test_every_method_trains_what_it_says(
+def test_every_method_trains_only_its_parameters(
     make_backbone: MakeBackbone, try_every_method: Callable[..., set[str]], name: str
 ) -> None:
     assert try_every_method(make_backbone(name, bands=BANDS)) == set()
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "key", "mentions"),
     [
-        ({"bands": ["B02", "own"]}, "needs the wavelength of own.*backbone.wavelengths"),
-        ({"bands": 3}, "needs the wavelength of band1, band2, band3"),
-        ({"wavelengths": {"B02": 490.0}}, "B02 490: these look like nanometres"),
-        ({"timesteps": 2}, "takes one date"),
-        ({"new_bands": "mean"}, "has no use for it"),
-        ({"patch_size": 16}, "has a fixed patch"),
-        ({"pretrained": True, "weights": "nowhere.ckpt"}, "no such weights file"),
+        ({"bands": ["B02", "own"]}, "band-unknown", "wavelengths", ["own"]),
+        ({"bands": 3}, "band-unknown", "wavelengths", ["band1, band2, band3"]),
+        ({"wavelengths": {"B02": 490.0}}, "backbone-option", "wavelengths", ["B02 490"]),
+        ({"timesteps": 2}, "backbone-option", "timesteps", ["2"]),
+        ({"new_bands": "mean"}, "backbone-option", "new_bands", ["mean"]),
+        ({"patch_size": 16}, "backbone-option", "patch_size", ["16"]),
+        (
+            {"pretrained": True, "weights": "nowhere.ckpt"},
+            "file-missing",
+            "weights",
+            ["nowhere.ckpt"],
+        ),
     ],
 )
-def test_what_clay_cannot_do_is_said(
-    make_backbone: MakeBackbone, options: dict[str, Any], message: str
+def test_unsupported_options_are_rejected(
+    make_backbone: MakeBackbone,
+    options: dict[str, Any],
+    code: str,
+    key: str,
+    mentions: list[str],
 ) -> None:
-    with pytest.raises(GeotuneError, match=message):
+    with raises(code, key=f"backbone.{key}", mentions=mentions):
         make_backbone(NAMES[0], **{"bands": BANDS, **options})
 
 
-def test_weights_that_nobody_publishes_are_not_looked_for(make_backbone: MakeBackbone) -> None:
-    with pytest.raises(GeotuneError, match="no pretrained weights are published"):
+def test_unpublished_weights_are_an_error(make_backbone: MakeBackbone) -> None:
+    with raises("weights-unavailable", key="backbone.weights", mentions=[NAMES[1]]):
         make_backbone(NAMES[1], bands=BANDS, pretrained=True)

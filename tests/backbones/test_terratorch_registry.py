@@ -1,4 +1,4 @@
-"""TerraTorch's other backbones, and names that lead elsewhere."""
+"""TerraTorch's other backbones, and names that are rejected with advice."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from torch import Tensor, nn
 import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.terratorch import terratorch_provider, terratorch_registry
-from geotune.errors import GeotuneError
+from geotune.backbones.terratorch import (
+    aliases,
+    clay,
+    prithvi,
+    terramind,
+    terratorch_provider,
+    terratorch_registry,
+)
+from helpers.errors import raises
 from helpers.method_cases import NEED_BLOCKS
 
 pytest.importorskip("terratorch")
-torch.set_float32_matmul_precision("highest")  # which TerraTorch lowers on import
+torch.set_float32_matmul_precision("highest")  # importing TerraTorch lowers it
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -47,7 +54,7 @@ def images(height: int = 64, width: int = 96) -> Tensor:
     return torch.randn(2, 6, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_maps_are_those_of_terratorch(make_backbone: MakeBackbone, name: str) -> None:
+def test_the_maps_equal_terratorchs(make_backbone: MakeBackbone, name: str) -> None:
     from terratorch.registry import BACKBONE_REGISTRY
 
     ours = make_backbone(f"terratorch/{name}", bands=BANDS).eval()
@@ -65,7 +72,7 @@ def test_the_maps_are_those_of_terratorch(make_backbone: MakeBackbone, name: str
     torch.testing.assert_close(found, tuple(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_maps_of_any_size_are_as_the_taps_say(make_backbone: MakeBackbone, name: str) -> None:
+def test_maps_match_the_taps_for_any_image_size(make_backbone: MakeBackbone, name: str) -> None:
     backbone = make_backbone(f"terratorch/{name}", bands=BANDS).eval()
     assert [tap.channels for tap in backbone.taps] == CHANNELS[name]
     assert [tap.stride for tap in backbone.taps] == STRIDES[name]
@@ -76,7 +83,7 @@ def test_maps_of_any_size_are_as_the_taps_say(make_backbone: MakeBackbone, name:
         assert feature.shape == (2, tap.channels, 64 / tap.stride, 64 / tap.stride)
 
 
-def test_every_method_trains_what_it_says(
+def test_every_method_trains_only_its_parameters(
     make_backbone: MakeBackbone, try_every_method: Callable[..., set[str]], name: str
 ) -> None:
     backbone = make_backbone(f"terratorch/{name}", bands=BANDS)
@@ -96,7 +103,7 @@ def test_a_local_file_is_loaded(make_backbone: MakeBackbone, tmp_path: Path, nam
 
 
 class _ChannelsLast(nn.Module):
-    """A model whose maps have their channels last, as many as a map of 64 pixels has rows."""
+    """A channels-last model with as many channels as its map of 64 pixels has rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,10 +114,12 @@ class _ChannelsLast(nn.Module):
         return [maps.permute(0, 2, 3, 1)]
 
 
-def test_channels_that_come_last_are_told_on_square_images_too(
+def test_channels_last_maps_are_recognised_for_square_images(
     make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terratorch_registry, "_build", lambda request, pretrained: _ChannelsLast())
+    monkeypatch.setattr(
+        terratorch_registry, "build_model", lambda spec, pretrained: _ChannelsLast()
+    )
     backbone: Any = make_backbone("terratorch/UNet", bands=BANDS)
     assert [(tap.channels, tap.stride) for tap in backbone.taps] == [(8, 8)]
     with torch.no_grad():
@@ -119,8 +128,8 @@ def test_channels_that_come_last_are_told_on_square_images_too(
         )
 
 
-class _Square(nn.Module):
-    """A model that gives tokens, as a ViT does."""
+class _ReturnsTokens(nn.Module):
+    """A model that returns tokens, like a ViT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,52 +139,53 @@ class _Square(nn.Module):
         return [self.layer(x).flatten(2).transpose(1, 2)]
 
 
-def test_what_gives_no_maps_is_refused(
+def test_a_model_without_maps_is_rejected(
     make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terratorch_registry, "_build", lambda request, pretrained: _Square())
-    with pytest.raises(GeotuneError, match=r"cannot be used on images of any size .*gives \(1, 24"):
+    monkeypatch.setattr(
+        terratorch_registry, "build_model", lambda spec, pretrained: _ReturnsTokens()
+    )
+    with raises("backbone-unusable", key="backbone.name", mentions=["(1, 24, 8)"]):
         make_backbone("terratorch/UNet", bands=BANDS)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "code", "mentions"),
     [
-        ("resnet18", "is one of timm's; its name is timm/resnet18"),
-        ("timm_resnet18", "is one of timm's; its name is timm/resnet18"),
-        ("dinov3_vits16", "fetched as code from GitHub.*timm/vit_small_patch16_dinov3"),
-        ("convnextv2_tiny", "normalises the wrong dimension; take timm/convnextv2_tiny"),
-        ("IdentityBackbone", "has no weights"),
-        ("unet", "unknown; near it: terratorch/UNet"),
-        ("nothing_like_it", "unknown$"),
+        ("resnet18", "backbone-unknown", ["timm/resnet18"]),
+        ("timm_resnet18", "backbone-unknown", ["timm/resnet18"]),
+        ("dinov3_vits16", "backbone-unusable", ["timm/vit_small_patch16_dinov3"]),
+        ("convnextv2_tiny", "backbone-unusable", ["timm/convnextv2_tiny"]),
+        ("IdentityBackbone", "backbone-unusable", ["IdentityBackbone"]),
+        ("unet", "backbone-unknown", ["terratorch/UNet"]),
+        ("nothing_like_it", "backbone-unknown", ["nothing_like_it"]),
     ],
 )
-def test_names_that_lead_elsewhere(make_backbone: MakeBackbone, name: str, message: str) -> None:
-    with pytest.raises(GeotuneError, match=message):
+def test_unsupported_names_are_rejected_with_advice(
+    make_backbone: MakeBackbone, name: str, code: str, mentions: list[str]
+) -> None:
+    with raises(code, key="backbone.name", mentions=mentions):
         make_backbone(f"terratorch/{name}", bands=BANDS)
 
 
-def test_weights_that_nobody_publishes_are_not_looked_for(
-    make_backbone: MakeBackbone, name: str
-) -> None:
-    with pytest.raises(GeotuneError, match="no pretrained weights are published"):
+def test_unpublished_weights_are_an_error(make_backbone: MakeBackbone, name: str) -> None:
+    with raises("weights-unavailable", key="backbone.weights", mentions=[name]):
         make_backbone(f"terratorch/{name}", bands=BANDS, pretrained=True)
 
 
-def test_every_family_says_what_it_knows() -> None:
-    assert len(terratorch_provider.MODELS) == sum(
-        len(models) for models, _ in terratorch_provider._FAMILIES
-    )
+def test_model_info_is_complete() -> None:
+    families = (prithvi, clay, terramind, aliases, terratorch_registry)
+    assert len(terratorch_provider.MODELS) == sum(len(family.MODELS) for family in families)
     for info in terratorch_provider.MODELS.values():
         assert info.paper
         assert info.licence
         assert len(info.mean) == len(info.std)
 
 
-def test_without_terratorch_its_extra_is_named_and_float32_stays_as_it_was(
+def test_a_failed_import_is_reported_and_keeps_the_matmul_precision(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A file of TerraTorch lowers the precision of products for the whole process."""
+    """Importing TerraTorch lowers the matmul precision of the whole process."""
     import sys
 
     (tmp_path / "terratorch.py").write_text(
@@ -183,19 +193,19 @@ def test_without_terratorch_its_extra_is_named_and_float32_stays_as_it_was(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "terratorch")
-    with pytest.raises(GeotuneError, match=r"pip install 'geotune\[terratorch\]'"):
+    with raises("dependency-missing", mentions=["geotune[terratorch]"]):
         terratorch_provider.terratorch_backbone(
             BackboneSpec(name="terratorch/prithvi_eo_tiny", bands=BANDS)
         )
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_code_in_the_current_folder_is_not_run(
+def test_code_in_the_current_folder_is_not_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TerraTorch imports a folder `custom_modules` of the current folder, whoever put it there."""
+    """TerraTorch imports the folder `custom_modules` of the current folder."""
     (tmp_path / "custom_modules").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "terratorch")
-    with pytest.raises(GeotuneError, match="custom_modules: TerraTorch runs the code"):
+    with raises("backbone-code", file="custom_modules"):
         geotune.backbone("terratorch/UNet", bands=3, pretrained=False)

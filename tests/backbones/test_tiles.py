@@ -1,4 +1,4 @@
-"""Backbones of one image size: larger images go through them in tiles."""
+"""Backbones of a fixed image size process larger images in tiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geotune.backbones.base import Backbone, from_tiles, to_tiles
 
 
 @given(rows=st.integers(1, 3), columns=st.integers(1, 3), batch=st.integers(1, 2))
-def test_tiles_side_by_side_are_the_image(rows: int, columns: int, batch: int) -> None:
+def test_joined_tiles_equal_the_image(rows: int, columns: int, batch: int) -> None:
     image = torch.randn(batch, 2, rows * 4, columns * 6)
     tiles = to_tiles(image, (rows, columns))
     assert tiles.shape == (batch * rows * columns, 2, 4, 6)
@@ -21,11 +21,11 @@ def test_tiles_side_by_side_are_the_image(rows: int, columns: int, batch: int) -
 
 @pytest.fixture
 def backbone() -> Backbone:
-    """A timm model whose attention knows one image size only."""
+    """A timm model whose attention supports a single image size."""
     return geotune.backbone("timm/test_vit_relpos", bands=2, pretrained=False).eval()
 
 
-def test_a_tile_is_seen_as_if_it_were_alone(backbone: Backbone) -> None:
+def test_tiles_are_processed_independently(backbone: Backbone) -> None:
     side = backbone.size_divisor
     assert backbone.tiled and side == 160
     image = torch.randn(2, 2, 2 * side, 3 * side)
@@ -46,7 +46,7 @@ def test_small_images_are_padded_to_a_tile(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize("method", [geotune.Full, geotune.Lora, geotune.Est])
-def test_methods_fit(backbone: Backbone, method: type) -> None:
+def test_methods_work_on_tiles(backbone: Backbone, method: type) -> None:
     encoder = geotune.attach(backbone, method())
     maps = encoder(torch.randn(1, 2, 37, 50)).maps
     assert all(m.isfinite().all() for m in maps)

@@ -79,6 +79,7 @@ class BackboneSpec(BackboneOptions):
         query = model.partition(".")[0].lower()  # without timm's tag of the weights
         similar = [name for name in by_lower if query and name.startswith(f"{query}_")][:20]
         similar = similar or difflib.get_close_matches(query, by_lower, n=3)
+        similar = similar or [name for name in by_lower if query and query in name][:5]
         names = ", ".join(f"{provider}/{by_lower[name]}" for name in similar)
         return GeotuneError(
             f"backbone.name {self.name}: unknown model" + (f"; similar: {names}" if names else ""),

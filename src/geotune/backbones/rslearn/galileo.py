@@ -123,7 +123,7 @@ class GalileoBackbone(Backbone):
             months, _ = months_and_days(time)
         by_month, positions = (
             model.month_embed(months),
-            self._positions_encoding(rows, columns, images.device),
+            self.position_encodings(rows, columns, images.device),
         )
         tokens = []
         for group, row in zip(self._groups, self._channel_rows, strict=True):
@@ -153,7 +153,7 @@ class GalileoBackbone(Backbone):
                 emit(index, to_map(model.norm(x) if index == last else x))
         return None
 
-    def _positions_encoding(self, rows: int, columns: int, device: torch.device) -> Tensor:
+    def position_encodings(self, rows: int, columns: int, device: torch.device) -> Tensor:
         """Encodings `(rows, columns, D / 4)` of the patches' positions in the image."""
         model: Any = self.model
         side = max(rows, columns)  # absolute positions: a rectangle is part of a square

@@ -31,7 +31,7 @@ MAX_DATES = 12  # monthly, as in pretraining
 DEFAULT_GSD_M = 10.0
 
 # mean and standard deviation in the pretraining data by band; Sentinel-1 in dB
-_STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
+STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
     "sentinel2_l2a": {
         "B02": (1188.9412572078477, 1859.1923971769581),
         "B03": (1407.7739105458452, 1727.7387413631088),
@@ -65,7 +65,7 @@ _STATISTICS: dict[str, dict[str, tuple[float, float]]] = {
     },
 }
 _DEFAULT_MODALITIES = ("sentinel2_l2a", "sentinel1")  # of bands without a modality
-_BY_NAME = {b: values for m in _DEFAULT_MODALITIES for b, values in _STATISTICS[m].items()}
+_BY_NAME = {b: values for m in _DEFAULT_MODALITIES for b, values in STATISTICS[m].items()}
 _SIZES = {
     "v1": ("nano", "tiny", "base", "large"),
     "v1_1": ("nano", "tiny", "base"),
@@ -84,7 +84,7 @@ def _info(version: str, size: str) -> ModelInfo:
         bands=tuple(_BY_NAME),
         mean=tuple(mean for mean, _ in _BY_NAME.values()),
         std=tuple(std for _, std in _BY_NAME.values()),
-        modalities={modality: tuple(bands) for modality, bands in _STATISTICS.items()},
+        modalities={modality: tuple(bands) for modality, bands in STATISTICS.items()},
         metadata=("time",),
         supported_options=("patch_size", "timesteps", "modalities", "gsd"),
     )
@@ -121,7 +121,7 @@ class OlmoEarthBackbone(Backbone):
             f"{modality}__{i}": [
                 _named(modality, orders.get(modality).band_order[j]) for j in members
             ]
-            for modality in _STATISTICS
+            for modality in STATISTICS
             for i, members in enumerate(encoder.tokenization_config.get_bandset_indices(modality))
         }
         # from 1.1 on, single bands of these were randomly set to zero in pretraining
@@ -133,7 +133,7 @@ class OlmoEarthBackbone(Backbone):
         self._group_weights = [1 / modalities.count(m) / len(set(modalities)) for m in modalities]
         _drop_unused(encoder, [group.name for group in self._groups])
         self.fingerprint = fingerprint(model)
-        statistics = [values for bands in _STATISTICS.values() for values in bands.values()]
+        statistics = [values for bands in STATISTICS.values() for values in bands.values()]
         means, stds = (match.select([values[i] for values in statistics]) for i in (0, 1))
         # as in pretraining: mean +- 2 standard deviations are scaled to [0, 1]
         self.normalization = Normalization(
@@ -162,7 +162,7 @@ class OlmoEarthBackbone(Backbone):
         months = model.composite_encodings.month_embed(timestamps[..., 1])
         additive = model.position_encoding == "absolute"
         by_date = self._by_date(dates, images.device) if additive else None
-        positions = self._position_encodings(rows, columns, images.device) if additive else None
+        positions = self.position_encodings(rows, columns, images.device) if additive else None
         tokens = []
         for group in self._groups:
             modality, _, number = group.name.partition("__")
@@ -217,7 +217,7 @@ class OlmoEarthBackbone(Backbone):
         )
         return encoding
 
-    def _position_encodings(self, rows: int, columns: int, device: torch.device) -> Tensor:
+    def position_encodings(self, rows: int, columns: int, device: torch.device) -> Tensor:
         """Encodings `(rows, columns, D / 4)` of the patches' positions in the image."""
         model: Any = self.model
         side = max(rows, columns)  # absolute positions: a rectangle is part of a square
@@ -265,7 +265,7 @@ def olmoearth_backbone(spec: BackboneSpec) -> OlmoEarthBackbone:
         )
     spec.check_num_dates(MAX_DATES)
     named = _with_modalities(spec)
-    known = [_named(modality, band) for modality, bands in _STATISTICS.items() for band in bands]
+    known = [_named(modality, band) for modality, bands in STATISTICS.items() for band in bands]
     match = match_bands(spec.with_bands(named), known)
     model = _build(spec)
     source = None
@@ -297,7 +297,7 @@ def _build(spec: BackboneSpec) -> nn.Module:
         ) from error
     version, size = spec.model.removeprefix("olmoearth_").rsplit("_", 1)
     whole = package.OlmoEarthPretrain_v1(
-        size, version.replace("_", "."), supported_modality_names=list(_STATISTICS)
+        size, version.replace("_", "."), supported_modality_names=list(STATISTICS)
     )
     encoder: nn.Module = whole.model.encoder
     return encoder
@@ -318,17 +318,17 @@ def _named(modality: str, band: str) -> str:
 
 
 def _with_modalities(spec: BackboneSpec) -> tuple[str, ...]:
-    unknown = [m for m in spec.modalities if m not in _STATISTICS]
+    unknown = [m for m in spec.modalities if m not in STATISTICS]
     if unknown:
         raise GeotuneError(
             f"backbone.bands: {spec.name} has no modality {', '.join(unknown)}; it has "
-            f"{', '.join(_STATISTICS)}",
+            f"{', '.join(STATISTICS)}",
             code="band-unknown",
             key="backbone.bands",
         )
     if spec.modalities:
         return tuple(_named(m, band) for m, bands in spec.modalities.items() for band in bands)
-    radar = _STATISTICS["sentinel1"]
+    radar = STATISTICS["sentinel1"]
     return tuple(
         _named("sentinel1" if canonical_band(band) in radar else "sentinel2_l2a", band)
         for band in spec.bands

@@ -29,7 +29,7 @@ CHUNK_TOKENS = 2**15
 """Tokens of a chunk of pixels: about 0.25 GB, or 1 GB with gradients."""
 
 # offset and scale of raw values (dB, Kelvin, metres, degrees) by band
-_SCALES: dict[str, tuple[float, float]] = {
+SCALES: dict[str, tuple[float, float]] = {
     "VV": (-25.0, 25.0),
     "VH": (-25.0, 25.0),
     **{b: (0.0, 1e4) for b in ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A")},
@@ -47,7 +47,7 @@ MODELS: dict[str, ModelInfo] = {
         "arXiv 2304.14065",
         licence=f"MIT ({_HUB})",
         weights=_HUB,
-        bands=tuple(_SCALES),
+        bands=tuple(SCALES),
         metadata=("time", "location"),
         supported_options=("patch_size", "timesteps"),
     )
@@ -88,7 +88,7 @@ class PrestoBackbone(Backbone):
         if "location" not in self.metadata:
             del encoder.latlon_embed
         self.fingerprint = fingerprint(model)
-        scales = [list(_SCALES.values())[c] for c in match.columns if c is not None]
+        scales = [list(SCALES.values())[c] for c in match.columns if c is not None]
         self.normalization = Normalization(
             self.bands, tuple(offset for offset, _ in scales), tuple(scale for _, scale in scales)
         )

@@ -120,7 +120,7 @@ class ClayBackbone(Backbone):
         model: Any = self.model
         rows, columns = images.shape[-2] // PATCH, images.shape[-1] // PATCH
         x, _ = model.to_patch_embed(images, self.wavelengths_um)
-        x = x + self._encodings(len(images), rows, columns, time, location).to(x)
+        x = x + self.encodings(len(images), rows, columns, time, location).to(x)
         x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
         last = len(model.transformer.layers) - 1
         for index, block in enumerate(model.transformer.layers):
@@ -132,7 +132,7 @@ class ClayBackbone(Backbone):
         tokens: Tensor = x[:, :1]
         return tokens
 
-    def _encodings(
+    def encodings(
         self, batch: int, rows: int, columns: int, time: Tensor | None, location: Tensor | None
     ) -> Tensor:
         """Encodings of position, time and location `(B, rows * columns, D)`.

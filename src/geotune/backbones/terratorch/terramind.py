@@ -22,7 +22,7 @@ from geotune.types import BandStatistics, Normalization
 PATCH = 16
 _DEFAULT = "S2L2A"
 _S2L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-_MODALITIES: dict[str, tuple[str, ...]] = {
+MODALITIES: dict[str, tuple[str, ...]] = {
     "S2L2A": _S2L2A,
     "S2L1C": (*_S2L2A[:10], "B10", "B11", "B12"),
     "RGB": ("B04", "B03", "B02"),  # 0 to 255
@@ -30,7 +30,7 @@ _MODALITIES: dict[str, tuple[str, ...]] = {
     "S1RTC": ("VV", "VH"),  # dB
     "DEM": ("DEM",),
 }
-_KEYS = {
+KEYS = {
     "S2L2A": "untok_sen2l2a@224",
     "S2L1C": "untok_sen2l1c@224",
     "RGB": "untok_sen2rgb@224",
@@ -41,21 +41,21 @@ _KEYS = {
 _TOKENISED = ("LULC", "NDVI", "CAPTION", "COORDS")
 
 
-def _info(hub: str, modalities: Sequence[str] = tuple(_MODALITIES)) -> ModelInfo:
+def _info(hub: str, modalities: Sequence[str] = tuple(MODALITIES)) -> ModelInfo:
     first = hub.endswith("0.1-base")
     return ModelInfo(
         paper="TerraMind, arXiv 2504.11171",
         licence="not stated" if first else f"Apache-2.0 ({hub})",
         weights=hub,
         bands=_S2L2A,
-        mean=_MEAN_01 if first else _MEAN["S2L2A"],
-        std=_STD_01 if first else _STD["S2L2A"],
-        modalities={name: _MODALITIES[name] for name in modalities},
+        mean=MEANS_V01 if first else MEANS["S2L2A"],
+        std=STDS_V01 if first else STDS["S2L2A"],
+        modalities={name: MODALITIES[name] for name in modalities},
         supported_options=("modalities", "new_bands"),
     )
 
 
-_MEAN: dict[str, tuple[float, ...]] = {
+MEANS: dict[str, tuple[float, ...]] = {
     "S2L2A": (
         *(1390.458, 1503.317, 1718.197, 1853.91, 2199.1, 2779.975),
         *(2987.011, 3083.234, 3132.22, 3162.988, 2424.884, 1857.648),
@@ -69,7 +69,7 @@ _MEAN: dict[str, tuple[float, ...]] = {
     "S1RTC": (-10.93, -17.329),
     "DEM": (670.665,),
 }
-_STD: dict[str, tuple[float, ...]] = {
+STDS: dict[str, tuple[float, ...]] = {
     "S2L2A": (
         *(2106.761, 2141.107, 2038.973, 2134.138, 2085.321, 1889.926),
         *(1820.257, 1871.918, 1753.829, 1797.379, 1434.261, 1334.311),
@@ -83,11 +83,11 @@ _STD: dict[str, tuple[float, ...]] = {
     "S1RTC": (4.391, 4.459),
     "DEM": (951.272,),
 }
-_MEAN_01 = (
+MEANS_V01 = (
     *(794.311, 925.161, 1183.128, 1338.041, 1667.254, 2233.633),
     *(2460.96, 2555.569, 2619.542, 2703.298, 2406.497, 1841.645),
 )
-_STD_01 = (
+STDS_V01 = (
     *(1164.883, 1205.586, 1223.713, 1399.638, 1403.298, 1378.513),
     *(1434.924, 1491.141, 1454.089, 1660.395, 1473.248, 1365.080),
 )
@@ -113,7 +113,7 @@ class TerramindBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, spec, size_divisor=PATCH, **kwargs)
-        self._channels = {_KEYS[name]: len(match.columns) for name, match in matches.items()}
+        self._channels = {KEYS[name]: len(match.columns) for name, match in matches.items()}
         if all(match.all_known for match in matches.values()):
             means: tuple[float, ...] = ()
             stds: tuple[float, ...] = ()
@@ -167,7 +167,7 @@ def terramind_backbone(spec: BackboneSpec) -> TerramindBackbone:
     spec.allow_only(*info.supported_options, metadata=info.metadata)
     matches = _fits(spec, info)
     model = TERRATORCH_BACKBONE_REGISTRY.build(
-        spec.model, modalities=[_KEYS[name] for name in matches], pretrained=False
+        spec.model, modalities=[KEYS[name] for name in matches], pretrained=False
     )
     # position encodings and zero biases are not part of the checkpoint
     fixed = dict(model.named_buffers())
@@ -178,8 +178,8 @@ def terramind_backbone(spec: BackboneSpec) -> TerramindBackbone:
         loaded, source = hub_state_dict(spec, info.weights, published.get("hf_hub_filename", ""))
         state = {**loaded, **fixed}
     for name, match in matches.items():
-        key = f"encoder_embeddings.{_KEYS[name]}.proj.weight"
-        embedding = model.encoder_embeddings[_KEYS[name]]
+        key = f"encoder_embeddings.{KEYS[name]}.proj.weight"
+        embedding = model.encoder_embeddings[KEYS[name]]
         pixels = PATCH * PATCH
         if key in state and state[key].shape[-1] == pixels * len(info.modalities[name]):
             columns = state[key].unflatten(1, (pixels, -1))  # bands of each pixel
@@ -220,5 +220,5 @@ def _fits(spec: BackboneSpec, info: ModelInfo) -> dict[str, BandMatch]:
 
 def _statistics(model: str, modality: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if model == "terramind_v01_base":
-        return _MEAN_01, _STD_01
-    return _MEAN[modality], _STD[modality]
+        return MEANS_V01, STDS_V01
+    return MEANS[modality], STDS[modality]

@@ -147,18 +147,18 @@ def registry_backbone(spec: BackboneSpec) -> RegistryBackbone:
     spec.allow_only()
     source, note = None, ""
     if spec.weights is not None:
-        model = _build(spec, pretrained=False)
+        model = build_model(spec, pretrained=False)
         load_weights(model, read_state_dict(spec.weights), str(spec.weights), spec.name)
         source = str(spec.weights)
         note = "the bands of the weights are assumed to be backbone.bands, in that order"
     elif spec.pretrained:
         if spec.model in MODELS:
             raise not_published_error(spec)
-        model = _build(spec, pretrained=True)
+        model = build_model(spec, pretrained=True)
         source = "downloaded by TerraTorch"
         note = "TerraTorch adapted the weights to the bands: unknown bands are initialised randomly"
     else:
-        model = _build(spec, pretrained=False)
+        model = build_model(spec, pretrained=False)
     backbone = RegistryBackbone(model, spec, licence="not stated", source=source)
     backbone.notes = (note,) if note else ()
     return backbone
@@ -185,7 +185,8 @@ def _refuse(spec: BackboneSpec) -> None:
         )
 
 
-def _build(spec: BackboneSpec, *, pretrained: bool) -> nn.Module:
+def build_model(spec: BackboneSpec, *, pretrained: bool) -> nn.Module:
+    """Build a model of the registry for the bands of `spec`."""
     from terratorch.registry import BACKBONE_REGISTRY
 
     known = [_TERRATORCH_NAMES.get(canonical_band(band), band) for band in spec.bands]

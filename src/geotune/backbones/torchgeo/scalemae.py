@@ -61,13 +61,13 @@ class ScaleMaeBackbone(Backbone):
         model: Any = self.model
         grid = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         x = model.patch_embed(images)
-        x = x + self._positions_encoding(grid, images.device).to(x.dtype)
+        x = x + self.position_encodings(grid, images.device).to(x.dtype)
         x = torch.cat(
             [model.cls_token.expand(len(x), -1, -1), x], dim=1
         )  # has no position encoding
         return run_blocks(x, self.blocks, model.norm, grid, emit, out_indices)
 
-    def _positions_encoding(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+    def position_encodings(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """Position encodings `(1, rows * columns, D)`."""
         from torchgeo.models.scale_mae import get_2d_sincos_pos_embed_with_resolution
 

@@ -32,7 +32,7 @@ from geotune.backbones.torchgeo.input_spec import apply_input_spec, match_input_
 from geotune.backbones.torchgeo.weights_table import PUBLISHED_WEIGHTS
 from geotune.backbones.weights import fill_missing_norm, load_weights, url_state_dict
 
-_HEADS = {96: [3, 6, 12, 24], 128: [4, 8, 16, 32]}  # of the four stages, by width
+HEADS = {96: [3, 6, 12, 24], 128: [4, 8, 16, 32]}  # of the four stages, by width
 SHAPES: dict[str, dict[str, int]] = {
     "swin_t": {"width": 96, "third": 6, "window": 7},
     "swin_s": {"width": 96, "third": 18, "window": 7},
@@ -187,7 +187,7 @@ def swin_backbone(spec: BackboneSpec) -> SwinBackbone:
     published = PUBLISHED_WEIGHTS[spec.model]
     spec.allow_only(*published.info.supported_options)
     match = match_input_bands(spec, published.images)
-    model = _build(published.network, len(published.images.bands))
+    model = build_network(published.network, len(published.images.bands))
     source: str | None = None
     notes: tuple[str, ...] = ()
     if spec.loads_weights:
@@ -203,7 +203,7 @@ def swin_backbone(spec: BackboneSpec) -> SwinBackbone:
     return backbone
 
 
-def _build(network: str, bands: int) -> nn.Module:
+def build_network(network: str, bands: int) -> nn.Module:
     """The network without its classifier."""
     shape = SHAPES[network]
     width, window = shape["width"], shape["window"]
@@ -213,7 +213,7 @@ def _build(network: str, bands: int) -> nn.Module:
         patch_size=[4, 4],
         embed_dim=width,
         depths=[2, 2, shape["third"], 2],
-        num_heads=_HEADS[width],
+        num_heads=HEADS[width],
         window_size=[window, window],
         stochastic_depth_prob=0.0,
         num_classes=1,
