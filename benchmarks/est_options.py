@@ -59,7 +59,7 @@ def measure(with_time: bool, device: str) -> list[Row]:
     rows: list[Row] = []
     for name, method in methods.items():
         model = adapted(base, method)
-        if model.encoder.reader.samples:
+        if model.encoder.reader.calibration_samples:
             model.calibrate([{"images": batch[0]}])
         row: Row = {
             "name": name,

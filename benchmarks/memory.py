@@ -190,7 +190,7 @@ def real_peak(recipe: Recipe, device: torch.device) -> int:
     backbone = build_backbone(recipe.backbone, bands)
     model = build_model(recipe, backbone, Normalization(bands, (0.0,) * count, (1.0,) * count))
     images = torch.rand(batch, count, window, window)
-    if model.encoder.reader.samples:
+    if model.encoder.reader.calibration_samples:
         model.calibrate([{"images": images}])
     targets = torch.zeros(batch, window, window, dtype=torch.long)
     step = training_step_spec(build_task(recipe), recipe.train, {"images": images}, targets)

@@ -19,7 +19,7 @@ ERROR_CODES: dict[str, str] = {
     "file-missing": "a file or folder does not exist",
     "file-unreadable": "a file is damaged, truncated or in another format",
     "file-remote": "a path is on a server; only local files can be read",
-    "dependency-missing": "an optional package is not installed",
+    "dependency-missing": "an optional package is not installed, or too old",
     "column-missing": "a table lacks a column",
     "row-invalid": "a row, line or item of a file has an invalid or missing value",
     # --- rasters and bands ---
@@ -78,7 +78,12 @@ ERROR_CODES: dict[str, str] = {
     "weights-unavailable": "pretrained weights are not published or cannot be downloaded",
     "weights-mismatch": "a checkpoint does not fit the model",
     # --- tuning methods ---
-    "method-unsupported": "a tuning method does not support this backbone",
+    "method-unsupported": "the method, or one of its options, does not support this backbone",
+    "method-option-invalid": "an option does not fit the backbone or another option",
+    "method-layers-dead": "trainable layers cannot change the output",
+    "backbone-already-adapted": "another method has already changed or frozen this backbone",
+    "calibration-missing": "the encoder must be calibrated on images before training",
+    "merge-unsupported": "the trained update cannot be folded into the backbone's weights",
     # --- decoders, detectors, tasks, metrics, boxes ---
     "box-type-unsupported": "this operation does not support this type of boxes",
     "boxes-invalid": "boxes, or their scores or classes, have the wrong shape",

@@ -88,7 +88,7 @@ class Model(nn.Module):
 
     def calibrate_on(self, samples: Iterable[Sample]) -> None:
         """Calibrate with as many of the samples, one by one, as the method's reader requests."""
-        count = self.encoder.reader.samples
+        count = self.encoder.reader.calibration_samples
         if count:
             self.calibrate(Batch.from_samples([sample]).inputs for sample in islice(samples, count))
 

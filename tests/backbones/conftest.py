@@ -56,11 +56,11 @@ def try_every_method() -> Callable[..., set[str]]:
                 unsupported.add(name)
                 continue
             inputs = {k: torch.cat([v, v.flip(-1)]) for k, v in backbone.example(*size).items()}
-            if encoder.reader.samples:
+            if encoder.reader.calibration_samples:
                 encoder.calibrate([inputs])
             names = set(encoder.trainable_names())
             before = {n: t.clone() for n, t in encoder.state_dict().items()}
-            for _ in range(case.wakes):
+            for _ in range(case.warmup_steps):
                 assert one_step(encoder, inputs) <= names, name
                 for parameter in encoder.parameters():
                     if parameter.grad is not None:
@@ -69,7 +69,7 @@ def try_every_method() -> Callable[..., set[str]]:
             after = encoder.state_dict()
             changed = {n for n in after if not torch.equal(after[n], before[n])}
             moving = {n for n in after if "running_" in n or n.endswith("batches_tracked")}
-            if not case.constant and name != "full":
+            if not case.backbone_frozen and name != "full":
                 moving -= {n for n in moving if n.startswith("backbone.")}
             assert changed <= names | moving, name
             assert bool(changed) == bool(names), name

@@ -14,7 +14,7 @@ from torch import Tensor
 from geotune.backbones.base import Backbone
 from geotune.backbones.rslearn import presto
 from helpers.errors import raises
-from helpers.method_cases import NEED_PLACES
+from helpers.method_cases import NEED_SPATIAL_TOKENS
 
 pytest.importorskip("rslearn")
 pytest.importorskip("einops")
@@ -172,7 +172,7 @@ def test_every_method_trains_only_its_parameters(
     make: MakeBackbone, try_every_method: Callable[..., set[str]], metadata: list[str]
 ) -> None:
     backbone = make(timesteps=2, metadata=metadata)
-    assert try_every_method(backbone, 6, 4) == NEED_PLACES
+    assert try_every_method(backbone, 6, 4) == NEED_SPATIAL_TOKENS
 
 
 def test_weights_are_read_from_the_published_file_or_the_encoder_only(

@@ -1,4 +1,4 @@
-"""Every tuning method with options that suit small backbones, and what it promises."""
+"""Every tuning method, with options for small backbones, and its contract."""
 
 from __future__ import annotations
 
@@ -29,98 +29,119 @@ from geotune.methods.core.base import Method
 
 @dataclass(frozen=True)
 class Case:
-    """A method with options that suit the small backbones, and what it promises.
+    """A method with options for the small backbones, and its contract.
 
     Attributes:
-        constant: nothing in or before the backbone trains.
-        starts_at_frozen: before the first step its maps are those of `frozen`.
-        wakes: steps until a gradient reaches everything: what lies behind one layer that starts
-            at zero gets its gradient after one step, behind two after two.
-        trains: what every name of a parameter that trains inside the backbone must match.
-        beside: nothing trains inside the backbone, though gradients may cross it.
-        merges: it can be folded into the backbone's own weights.
-        refused: classes of backbones that it does not fit, with a pattern of the reason.
+        backbone_frozen: nothing in or before the backbone trains.
+        starts_at_frozen: its initial maps equal those of `frozen`.
+        warmup_steps: steps until every trainable parameter has a nonzero gradient: one for each
+            zero-initialised layer that it passes.
+        trainable_pattern: matches the name of every trainable parameter inside the backbone.
+        trains_outside_only: nothing inside the backbone trains, though gradients cross it.
+        mergeable: it can be folded into the backbone's own weights.
+        unsupported: the families of backbones that raise an error, with its recipe key.
     """
 
     method: Method
-    constant: bool = False
+    backbone_frozen: bool = False
     starts_at_frozen: bool = False
-    wakes: int = 1
-    trains: str = r"\.part\."
-    beside: bool = False
-    merges: bool = False
-    refused: dict[str, str] = field(default_factory=dict)
+    warmup_steps: int = 1
+    trainable_pattern: str = r"\.part\."
+    trains_outside_only: bool = False
+    mergeable: bool = False
+    unsupported: dict[str, str] = field(default_factory=dict)
 
 
-HIERARCHICAL = {name: "it is for plain ViTs" for name in ("swin", "swinv2", "convnext", "resnet")}
+HIERARCHICAL = dict.fromkeys(("swin", "swinv2", "convnext", "resnet"), "method.kind")
 
 METHODS: dict[str, Case] = {
-    "full": Case(Full(), starts_at_frozen=True, trains=""),
-    "frozen": Case(Frozen(), constant=True, starts_at_frozen=True),
-    "bitfit": Case(BitFit(), starts_at_frozen=True, trains="bias$"),
+    "full": Case(Full(), starts_at_frozen=True, trainable_pattern=""),
+    "frozen": Case(Frozen(), backbone_frozen=True, starts_at_frozen=True),
+    "bitfit": Case(BitFit(), starts_at_frozen=True, trainable_pattern="bias$"),
     "norm": Case(
-        Norm(), starts_at_frozen=True, trains=r"norm|bn|\.downsample\.|stem\.1|conv1\.[14]"
+        Norm(),
+        starts_at_frozen=True,
+        trainable_pattern=r"norm|bn|\.downsample\.|stem\.1|conv1\.[14]",
     ),
-    "partial": Case(Partial(), starts_at_frozen=True, trains=r"blocks\.|layer4"),
+    "partial": Case(Partial(), starts_at_frozen=True, trainable_pattern=r"blocks\.|layer4"),
     "lora": Case(
-        Lora(rank=2, alpha=4), starts_at_frozen=True, trains=r"\.lora_[AB]\.", merges=True
+        Lora(rank=2, alpha=4),
+        starts_at_frozen=True,
+        trainable_pattern=r"\.lora_[AB]\.",
+        mergeable=True,
     ),
     "peft-dora": Case(
-        Peft(tuner="dora", rank=2), starts_at_frozen=True, trains=r"\.lora_", merges=True
+        Peft(tuner="dora", rank=2),
+        starts_at_frozen=True,
+        trainable_pattern=r"\.lora_",
+        mergeable=True,
     ),
-    "peft-ia3": Case(Peft(tuner="ia3"), starts_at_frozen=True, trains=r"\.ia3_l\.", merges=True),
+    "peft-ia3": Case(
+        Peft(tuner="ia3"), starts_at_frozen=True, trainable_pattern=r"\.ia3_l\.", mergeable=True
+    ),
     "peft-vera": Case(
         Peft(tuner="vera", rank=32),
         starts_at_frozen=True,
-        trains=r"\.vera_lambda_[bd]\.",
-        merges=True,
-        refused={"resnet": "no linear layer"},
+        trainable_pattern=r"\.vera_lambda_[bd]\.",
+        mergeable=True,
+        unsupported={"resnet": "method.targets"},
     ),
     "peft-oft": Case(
         Peft(tuner="oft"),
         starts_at_frozen=True,
-        trains=r"\.oft_R\.",
-        merges=True,
-        refused={"resnet": "no linear layer", "convnext": "its layers cannot compute"},
+        trainable_pattern=r"\.oft_R\.",
+        mergeable=True,
+        unsupported={"resnet": "method.targets", "convnext": "method.targets"},
     ),
-    "vpt": Case(Vpt(num_prompts=3), refused=HIERARCHICAL),
-    "vpt-shallow": Case(Vpt(num_prompts=3, depth="shallow"), refused=HIERARCHICAL),
+    "vpt": Case(Vpt(num_prompts=3), unsupported=HIERARCHICAL),
+    "vpt-shallow": Case(Vpt(num_prompts=3, depth="shallow"), unsupported=HIERARCHICAL),
     "adapter": Case(Adapter(bottleneck_dim=4), starts_at_frozen=True),
     "adaptformer": Case(
-        AdaptFormer(bottleneck_dim=4), starts_at_frozen=True, refused={"resnet": "have no MLP"}
+        AdaptFormer(bottleneck_dim=4), starts_at_frozen=True, unsupported={"resnet": "method.kind"}
     ),
     "lorand": Case(LoRand(bottleneck_dim=4, rank=2, branches=2), starts_at_frozen=True),
     "mona": Case(Mona(bottleneck_dim=4, dropout=0), starts_at_frozen=True),
-    "vit_adapter": Case(VitAdapter(conv_inplane=4), beside=True, wakes=2, refused=HIERARCHICAL),
-    "vit_adapter-whole": Case(
-        VitAdapter(conv_inplane=4, train_backbone=True), wakes=2, trains="", refused=HIERARCHICAL
+    "vit_adapter": Case(
+        VitAdapter(conv_inplane=4),
+        trains_outside_only=True,
+        warmup_steps=2,
+        unsupported=HIERARCHICAL,
     ),
-    "sidetune": Case(SideTune(width=4), constant=True),
-    "lst": Case(Lst(reduction=4), constant=True, starts_at_frozen=True),
-    "e3va": Case(E3va(rank=4), constant=True, refused={"resnet": "neither attention nor an MLP"}),
-    "dtl": Case(Dtl(), constant=True, starts_at_frozen=True),
+    "vit_adapter-whole": Case(
+        VitAdapter(conv_inplane=4, train_backbone=True),
+        warmup_steps=2,
+        trainable_pattern="",
+        unsupported=HIERARCHICAL,
+    ),
+    "sidetune": Case(SideTune(width=4), backbone_frozen=True),
+    "lst": Case(Lst(reduction=4), backbone_frozen=True, starts_at_frozen=True),
+    "e3va": Case(E3va(rank=4), backbone_frozen=True, unsupported={"resnet": "method.kind"}),
+    "dtl": Case(Dtl(), backbone_frozen=True, starts_at_frozen=True),
     "dtl-feedback": Case(Dtl(feedback_from=2), starts_at_frozen=True),
-    "est-side": Case(Est(output="side", reduction=4, min_width=8), constant=True),
+    "est-side": Case(Est(output="side", reduction=4, min_width=8), backbone_frozen=True),
     "est-sum": Case(
-        Est(output="sum", reduction=4, min_width=8), constant=True, starts_at_frozen=True, wakes=2
+        Est(output="sum", reduction=4, min_width=8),
+        backbone_frozen=True,
+        starts_at_frozen=True,
+        warmup_steps=2,
     ),
     "est-inside": Case(
         Est(use_block_internals=True, gate="static", adapters=(4,), reduction=4, min_width=8),
-        constant=True,
-        refused={"resnet": "shows no attention and MLP"},
+        backbone_frozen=True,
+        unsupported={"resnet": "method.use_block_internals"},
     ),
-    "est-pca": Case(Est(projection_init="pca", reduction=4, min_width=8), constant=True),
+    "est-pca": Case(Est(projection_init="pca", reduction=4, min_width=8), backbone_frozen=True),
     "est-pca_fixed": Case(
-        Est(projection_init="pca_fixed", reduction=4, min_width=8), constant=True
+        Est(projection_init="pca_fixed", reduction=4, min_width=8), backbone_frozen=True
     ),
 }
-"""Every method of the catalogue, under its name or its name and an option."""
+"""Every registered method, by its name, or its name and an option."""
 
 PLAIN_ONLY = {"vpt", "vpt-shallow", "vit_adapter", "vit_adapter-whole"}
-"""What is for plain ViTs."""
+"""Methods for plain ViTs only."""
 NEED_AN_MLP = {"adaptformer", "e3va", "est-inside", "peft-oft", "peft-vera"}
-"""What does not fit a ResNet beside these: its blocks have convolutions alone."""
-NEED_PLACES = {
+"""Methods that need an MLP in the blocks, which a ResNet lacks."""
+NEED_SPATIAL_TOKENS = {
     "mona",
     "vit_adapter",
     "vit_adapter-whole",
@@ -129,4 +150,4 @@ NEED_PLACES = {
     "dtl-feedback",
     "est-inside",
 }
-NEED_BLOCKS = PLAIN_ONLY | NEED_PLACES | {"partial", "adapter", "adaptformer", "lorand"}
+NEED_BLOCKS = PLAIN_ONLY | NEED_SPATIAL_TOKENS | {"partial", "adapter", "adaptformer", "lorand"}

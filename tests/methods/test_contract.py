@@ -24,10 +24,10 @@ from geotune.adapter_io import (
 from geotune.backbones.base import Backbone
 from geotune.config.decoder_options import LinearOptions
 from geotune.decoders.linear import Linear
-from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
 from geotune.types import Normalization
+from helpers.errors import raises
 from helpers.method_cases import METHODS
 
 MakeBackbone = Callable[..., Backbone]
@@ -38,9 +38,9 @@ STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
-def those(promise: str) -> pytest.MarkDecorator:
-    """Methods that promise this."""
-    return pytest.mark.parametrize("method", [n for n, c in METHODS.items() if getattr(c, promise)])
+def methods_with(field: str) -> pytest.MarkDecorator:
+    """Methods whose `Case` has this field set."""
+    return pytest.mark.parametrize("method", [n for n, c in METHODS.items() if getattr(c, field)])
 
 
 with_and_without_stem = pytest.mark.parametrize("stem", [0, 4])
@@ -54,10 +54,7 @@ def images(seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="session")
 def backbone_of(make_backbone: MakeBackbone) -> MakeBackbone:
-    """The small backbone of a class as if it were trained: no layer of it is asleep.
-
-    Some models start with layers at (nearly) zero that cut off all that lies before them.
-    """
+    """A small backbone as if it were trained: no layer is (nearly) zero and blocks gradients."""
     built: dict[str, Backbone] = {}
 
     def backbone(family: str) -> Backbone:
@@ -74,16 +71,16 @@ def backbone_of(make_backbone: MakeBackbone) -> MakeBackbone:
 
 @pytest.fixture(scope="session")
 def build(backbone_of: MakeBackbone) -> BuildEncoder:
-    """Builds an encoder; skips a pair that is refused, for which there is a test of its own."""
+    """Builds an encoder; skips unsupported pairs, which have a test of their own."""
 
     def encoder(family: str, method: str, stem_width: int = 0, seed: int = 0) -> Encoder:
         case = METHODS[method]
-        if family in case.refused:
+        if family in case.unsupported:
             pytest.skip(f"{method} does not fit {family}")
         backbone = backbone_of(family)
         torch.manual_seed(seed)
         built = attach(backbone, case.method.model_copy(update={"stem_width": stem_width}))
-        if built.reader.samples:
+        if built.reader.calibration_samples:
             built.calibrate([{"images": images(seed=5)}])
         return built
 
@@ -91,7 +88,7 @@ def build(backbone_of: MakeBackbone) -> BuildEncoder:
 
 
 def backward(encoder: Encoder, seed: int) -> None:
-    """One pass forward and back through a random loss."""
+    """One forward and backward pass with a random loss."""
     encoder.zero_grad(set_to_none=True)
     maps = encoder(images(seed)).maps
     generator = torch.Generator().manual_seed(seed)
@@ -115,30 +112,27 @@ def train(encoder: Encoder, steps: int) -> None:
         step(encoder)
 
 
-def test_every_method_of_the_catalogue_is_here() -> None:
+def test_every_registered_method_has_a_case() -> None:
     tested = {type(case.method).__name__ for case in METHODS.values()}
     assert tested == {m.implementation.partition(":")[2] for m in registry.METHODS.values()}
 
 
 @pytest.mark.parametrize(
-    ("method", "family"), [(name, family) for name, c in METHODS.items() for family in c.refused]
+    ("method", "family"),
+    [(name, family) for name, c in METHODS.items() for family in c.unsupported],
 )
-def test_what_does_not_fit_is_refused_with_the_reason(
-    backbone_of: MakeBackbone, method: str, family: str
-) -> None:
+def test_unsupported_backbone_raises(backbone_of: MakeBackbone, method: str, family: str) -> None:
     case = METHODS[method]
     backbone = backbone_of(family)
-    with pytest.raises(GeotuneError, match=case.refused[family]) as caught:
+    key = case.unsupported[family]
+    with raises("method-unsupported", key=key, mentions=[backbone.name]):
         attach(backbone, case.method)
-    assert backbone.name in str(caught.value)
     assert case.method.fits != "every backbone"
 
 
 @every_method
 @with_and_without_stem
-def test_what_it_hands_on_is_as_its_taps_say(
-    build: BuildEncoder, family: str, method: str, stem: int
-) -> None:
+def test_maps_match_declared_taps(build: BuildEncoder, family: str, method: str, stem: int) -> None:
     encoder = build(family, method, stem).eval()
     with torch.no_grad():
         features = encoder(images())
@@ -150,11 +144,11 @@ def test_what_it_hands_on_is_as_its_taps_say(
     assert len(set(strides)) == 1 or strides == sorted(set(strides))
     names = [tap.name for tap in encoder.taps if tap.name.startswith("stem")]
     assert names == (["stem1", "stem2", "stem4"] if stem else [])
-    assert encoder.backbone_frozen == METHODS[method].constant
+    assert encoder.backbone_frozen == METHODS[method].backbone_frozen
 
 
-@those("starts_at_frozen")
-def test_it_starts_equal_to_frozen(build: BuildEncoder, family: str, method: str) -> None:
+@methods_with("starts_at_frozen")
+def test_initial_maps_equal_frozen(build: BuildEncoder, family: str, method: str) -> None:
     encoder = build(family, method).eval()
     frozen = build(family, "frozen").eval()
     assert encoder.taps == frozen.taps
@@ -165,20 +159,20 @@ def test_it_starts_equal_to_frozen(build: BuildEncoder, family: str, method: str
 
 @every_method
 @with_and_without_stem
-def test_gradients_reach_what_it_says_and_the_rest_stays_bit_identical(
+def test_only_declared_parameters_train_and_the_rest_is_bit_identical(
     build: BuildEncoder, family: str, method: str, stem: int
 ) -> None:
     encoder = build(family, method, stem)
     case = METHODS[method]
     names = encoder.trainable_names()
     before = copy.deepcopy(encoder.state_dict())
-    train(encoder, case.wakes)
+    train(encoder, case.warmup_steps)
     backward(encoder, seed=9)
     reached = {n: bool(p.grad.any()) for n, p in encoder.named_parameters() if p.grad is not None}
     assert reached == dict.fromkeys(names, True)
     inside = [name for name in names if name.startswith("backbone.")]
-    assert all(re.search(case.trains, name) for name in inside)
-    assert not ((case.constant or case.beside) and inside)
+    assert all(re.search(case.trainable_pattern, name) for name in inside)
+    assert not ((case.backbone_frozen or case.trains_outside_only) and inside)
     assert any(not name.startswith("stem.") for name in names) == (method != "frozen")
     assert any(name.startswith("stem.") for name in names) == bool(stem)
 
@@ -194,7 +188,7 @@ def test_gradients_reach_what_it_says_and_the_rest_stays_bit_identical(
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"full"}))
-def test_a_frozen_backbone_stands_still_before_anyone_calls_train(
+def test_frozen_backbone_is_in_evaluation_mode_from_the_start(
     build: BuildEncoder, method: str
 ) -> None:
     encoder = build("resnet", method, 4)
@@ -204,16 +198,16 @@ def test_a_frozen_backbone_stands_still_before_anyone_calls_train(
         assert torch.equal(tensor, before[name]), name
 
 
-@those("constant")
-def test_features_of_a_constant_backbone_carry_no_graph(
+@methods_with("backbone_frozen")
+def test_features_of_a_frozen_backbone_carry_no_graph(
     build: BuildEncoder, family: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = build(family, method, 0).train()
-    take, seen = encoder.reader.step, []
+    step, seen = encoder.reader.step, []
 
-    def watch(state: Any, index: int, feature: Tensor, inside: Any) -> Any:
+    def watch(state: Any, index: int, feature: Tensor, activations: Any) -> Any:
         seen.append(feature)
-        return take(state, index, feature, inside)
+        return step(state, index, feature, activations)
 
     monkeypatch.setattr(encoder.reader, "step", watch)
     maps = encoder(images().requires_grad_()).maps
@@ -233,7 +227,7 @@ def model_of(build: BuildEncoder, family: str, method: str, seed: int) -> Model:
 
 
 @every_method
-def test_an_adapter_gives_the_outputs_back_bit_by_bit(
+def test_saved_adapter_reproduces_outputs_bit_by_bit(
     build: BuildEncoder, family: str, method: str, tmp_path: Path
 ) -> None:
     model = model_of(build, family, method, seed=0)
@@ -252,16 +246,16 @@ def test_an_adapter_gives_the_outputs_back_bit_by_bit(
     with torch.no_grad():
         expected = model.eval()(images())
         assert not torch.equal(other.eval()(images()), expected)
-    card = load_adapter_config(tmp_path)
-    check_base_model(other.encoder.backbone, card, tmp_path)
-    tensors = read_tensors(tmp_path, card)
+    config = load_adapter_config(tmp_path)
+    check_base_model(other.encoder.backbone, config, tmp_path)
+    tensors = read_tensors(tmp_path, config)
     load_adapter_state(other, tensors, "adapter")
     with torch.no_grad():
         assert torch.equal(other.eval()(images()), expected)
 
     inside = [name for name in tensors if name.startswith("encoder.backbone.")]
-    assert bool(inside) != (METHODS[method].constant or METHODS[method].beside)
-    assert all(re.search(METHODS[method].trains, name) for name in inside)
+    assert bool(inside) != (METHODS[method].backbone_frozen or METHODS[method].trains_outside_only)
+    assert all(re.search(METHODS[method].trainable_pattern, name) for name in inside)
     moving = {name for name, _ in model.named_buffers() if "running" in name}
     if method != "full":
         moving = {name for name in moving if not name.startswith("encoder.backbone.")}
@@ -277,7 +271,7 @@ def randomise_updates(encoder: Encoder) -> None:
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
 
 
-@those("merges")
+@methods_with("mergeable")
 def test_merged_equals_unmerged(
     build: BuildEncoder, backbone_of: MakeBackbone, family: str, method: str
 ) -> None:
@@ -294,11 +288,11 @@ def test_merged_equals_unmerged(
     assert encoder.backbone.state_dict().keys() == plain.state_dict().keys()
     assert [type(m) for m in encoder.backbone.modules()] == [type(m) for m in plain.modules()]
     assert encoder.backbone.fingerprint != plain.fingerprint, "an adapter would fit the other one"
-    with pytest.raises(GeotuneError, match="merged"):
+    with raises("merge-unsupported"):
         encoder.merge()
 
 
-def test_a_copy_merges_itself_and_not_its_original(build: BuildEncoder) -> None:
+def test_merging_a_copy_leaves_the_original_unmerged(build: BuildEncoder) -> None:
     encoder = build("vit", "lora", 0).eval()
     randomise_updates(encoder)
     twin = copy.deepcopy(encoder)
@@ -307,23 +301,22 @@ def test_a_copy_merges_itself_and_not_its_original(build: BuildEncoder) -> None:
     assert not any(".lora_" in name for name in twin.state_dict())
 
 
-@pytest.mark.parametrize("method", [name for name, case in METHODS.items() if not case.merges])
-def test_others_refuse_to_merge(build: BuildEncoder, method: str) -> None:
-    with pytest.raises(GeotuneError, match="can be merged, once"):
+@pytest.mark.parametrize("method", [name for name, case in METHODS.items() if not case.mergeable])
+def test_methods_without_merging_raise(build: BuildEncoder, method: str) -> None:
+    with raises("merge-unsupported", mentions=["lora"]):
         build("vit", method, 0).merge()
 
 
-def test_a_backbone_that_another_method_froze_is_refused_by_full(
+def test_full_raises_for_a_backbone_frozen_by_another_method(
     make_backbone: MakeBackbone,
 ) -> None:
     backbone = make_backbone("vit")
     attach(backbone, Frozen(stem_width=0))
-    with pytest.raises(GeotuneError, match="frozen"):
+    with raises("backbone-already-adapted", mentions=["timm/test_vit"]):
         attach(backbone, Full(stem_width=0))
 
 
-def test_any_module_can_follow_the_mode(make_backbone: MakeBackbone) -> None:
-    """In training mode only what the method put in is in training mode."""
+def test_only_inserted_modules_follow_the_training_mode(make_backbone: MakeBackbone) -> None:
     encoder = attach(make_backbone("vit"), Lora(rank=2, dropout=0.5, stem_width=4)).train()
     plain = dict(make_backbone("vit").model.named_modules())
     training = {name: m for name, m in encoder.backbone.model.named_modules() if m.training}

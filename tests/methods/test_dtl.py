@@ -1,4 +1,4 @@
-"""DTL against its formulas, and how far its gradients go."""
+"""DTL against its formulas; which blocks its gradients cross."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.reader import level_indices
 from geotune.methods.dtl import CompactSideNetwork, Dtl
 from geotune.methods.selective import Frozen
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
 
-def awake(module: nn.Module, scale: float = 0.3) -> None:
-    """Give every parameter that trains a value, those that start at zero too."""
+def randomise(module: nn.Module, scale: float = 0.3) -> None:
+    """Set every trainable parameter to random values."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -31,19 +31,19 @@ def awake(module: nn.Module, scale: float = 0.3) -> None:
 
 
 def network(encoder: Encoder) -> CompactSideNetwork:
-    (found,) = (m for m in encoder.modules() if isinstance(m, CompactSideNetwork))
-    return found
+    (side,) = (m for m in encoder.modules() if isinstance(m, CompactSideNetwork))
+    return side
 
 
 def images() -> Tensor:
     return torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(3))
 
 
-def take(side: CompactSideNetwork, i: int, x: Tensor, h: Tensor | None) -> Tensor:
-    """h + x A B, on maps; between stages h is brought on first."""
+def accumulate(side: CompactSideNetwork, i: int, x: Tensor, h: Tensor | None) -> Tensor:
+    """h + x A B on maps, after the transition between stages."""
     low: Any = side.low_rank[i]
-    taken = torch.einsum("oc,bchw->bohw", low.b.weight[..., 0, 0] @ low.a.weight[..., 0, 0], x)
-    return taken if h is None else side.between[i - 1](h) + taken
+    update = torch.einsum("oc,bchw->bohw", low.b.weight[..., 0, 0] @ low.a.weight[..., 0, 0], x)
+    return update if h is None else side.between[i - 1](h) + update
 
 
 def feedback(side: CompactSideNetwork, stage: int, h: Tensor) -> Tensor:
@@ -59,12 +59,10 @@ def on_patches(tokens: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------- beside the backbone
 @pytest.mark.parametrize("family", ["vit", "swin"])
-def test_without_feedback_the_levels_are_what_the_formulas_say(
-    make_backbone: MakeBackbone, family: str
-) -> None:
+def test_without_feedback_maps_match_the_formulas(make_backbone: MakeBackbone, family: str) -> None:
     """h = h + x A B before every block; y = x + DWConv(swish(h)) at the levels."""
     encoder = Dtl(stem_width=0).attach(make_backbone(family)).eval()
-    awake(encoder)
+    randomise(encoder)
     side, backbone = network(encoder), encoder.backbone
     to_map = on_patches if family == "vit" else lambda x: x.permute(0, 3, 1, 2)
     inputs: list[Tensor] = []
@@ -75,16 +73,16 @@ def test_without_feedback_the_levels_are_what_the_formulas_say(
         outputs = backbone(images()).maps
         h, expected = None, []
         for i, (x, y) in enumerate(zip(inputs, outputs, strict=True)):
-            h = take(side, i, x, h)
+            h = accumulate(side, i, x, h)
             if i in levels:
                 stage = 0 if family == "vit" else levels.index(i)
                 expected.append(y + feedback(side, stage, h))
-        found = encoder(images()).maps
-    assert not torch.allclose(found[0], outputs[levels[0]], atol=1e-2)
-    torch.testing.assert_close(list(found), expected, rtol=1e-4, atol=1e-4)
+        actual = encoder(images()).maps
+    assert not torch.allclose(actual[0], outputs[levels[0]], atol=1e-2)
+    torch.testing.assert_close(list(actual), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_last_block_by_number_is_the_default(make_backbone: MakeBackbone) -> None:
+def test_feedback_from_the_last_block_is_the_default(make_backbone: MakeBackbone) -> None:
     encoder = Dtl(stem_width=0, feedback_from=6).attach(make_backbone("vit"))
     assert encoder.backbone_frozen
     assert (
@@ -94,10 +92,10 @@ def test_the_last_block_by_number_is_the_default(make_backbone: MakeBackbone) ->
 
 
 # ---------------------------------------------------------------- with feedback
-def test_with_feedback_the_stream_is_what_the_formulas_say(make_backbone: MakeBackbone) -> None:
-    """From block 4 of 6 on x = block(x) + DWConv(swish(h)), for all tokens that have a place."""
+def test_with_feedback_maps_match_the_formulas(make_backbone: MakeBackbone) -> None:
+    """From block 4 of 6 on x = block(x) + DWConv(swish(h)), for all spatial tokens."""
     encoder = Dtl(stem_width=0, feedback_from=4).attach(make_backbone("vit")).eval()
-    awake(encoder)
+    randomise(encoder)
     side = network(encoder)
     plain: Any = make_backbone("vit").eval()
     start: list[Tensor] = []
@@ -107,7 +105,7 @@ def test_with_feedback_the_stream_is_what_the_formulas_say(make_backbone: MakeBa
         (x,) = start
         h, expected = None, []
         for i, block in enumerate(plain.blocks):
-            h = take(side, i, on_patches(x), h)
+            h = accumulate(side, i, on_patches(x), h)
             x = block(x)
             back = feedback(side, 0, h)
             if i + 1 >= 4:
@@ -115,16 +113,16 @@ def test_with_feedback_the_stream_is_what_the_formulas_say(make_backbone: MakeBa
             out = plain.model.norm(x) if i == 5 else x
             if i in level_indices(plain):
                 expected.append(on_patches(out) + (back if i + 1 < 4 else 0))
-        found = encoder(images()).maps
-    torch.testing.assert_close(list(found), expected, rtol=1e-4, atol=1e-4)
+        actual = encoder(images()).maps
+    torch.testing.assert_close(list(actual), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["swin", "convnext", "resnet", "galileo"])
-def test_feedback_changes_the_taps_from_its_block_on(
+def test_feedback_changes_the_taps_from_feedback_from_on(
     make_backbone: MakeBackbone, family: str
 ) -> None:
     encoder = Dtl(stem_width=0, feedback_from=3).attach(make_backbone(family)).eval()
-    awake(encoder)
+    randomise(encoder)
     with torch.no_grad():
         changed = encoder.backbone(images()).maps
         frozen = make_backbone(family).eval()(images()).maps
@@ -132,9 +130,9 @@ def test_feedback_changes_the_taps_from_its_block_on(
         assert torch.equal(ours, theirs) == (index + 1 < 3)
 
 
-def test_no_gradient_crosses_the_blocks_up_to_the_feedback(make_backbone: MakeBackbone) -> None:
+def test_no_gradient_crosses_the_blocks_before_the_feedback(make_backbone: MakeBackbone) -> None:
     encoder = Dtl(stem_width=0, feedback_from=4).attach(make_backbone("vit"))
-    awake(encoder)
+    randomise(encoder)
     crossed: dict[int, bool] = {}
     for index, block in enumerate(encoder.backbone.blocks):
         block.get_submodule("mlp").register_forward_hook(
@@ -147,7 +145,7 @@ def test_no_gradient_crosses_the_blocks_up_to_the_feedback(make_backbone: MakeBa
     assert all(g.any() for g in torch.autograd.grad(total, parameters))
 
 
-def test_dates_and_groups_of_bands_keep_apart_inside_and_meet_in_the_maps(
+def test_dates_and_band_groups_are_combined_in_the_maps(
     make_backbone: MakeBackbone,
 ) -> None:
     for options in ({}, {"feedback_from": 3}):
@@ -155,32 +153,32 @@ def test_dates_and_groups_of_bands_keep_apart_inside_and_meet_in_the_maps(
         for combine, width in (("mean", 128), ("concat", 256)):
             backbone = make_backbone("galileo", timesteps=2, combine=combine)
             encoder = method.attach(backbone).eval()
-            awake(encoder)
+            randomise(encoder)
             with torch.no_grad():
                 maps = encoder(torch.randn(1, 4, 2, 12, 20)).maps
             assert [m.shape for m in maps] == [(1, width, 3, 5)] * 4
 
 
 @pytest.mark.parametrize("feedback_from", [None, 2])
-def test_passes_and_copies_know_nothing_of_each_other(
+def test_passes_and_copies_are_independent(
     make_backbone: MakeBackbone, feedback_from: int | None
 ) -> None:
     encoder = Dtl(stem_width=0, feedback_from=feedback_from).attach(make_backbone("vit"))
-    awake(encoder)
+    randomise(encoder)
     with torch.no_grad():
         expected = encoder(images()).maps
     encoder(torch.randn(1, 4, 32, 48))  # of another size, with a graph
     twin = copy.deepcopy(encoder)
-    awake(encoder, scale=0.1)
+    randomise(encoder, scale=0.1)
     with torch.no_grad():
         assert not torch.equal(encoder(images()).maps[0], expected[0])
         for ours, theirs in zip(twin(images()).maps, expected, strict=True):
             assert torch.equal(ours, theirs)
 
 
-def test_a_pass_that_broke_off_leaves_nothing_behind(make_backbone: MakeBackbone) -> None:
+def test_a_failed_pass_leaves_no_state(make_backbone: MakeBackbone) -> None:
     encoder = Dtl(stem_width=0, feedback_from=5).attach(make_backbone("vit"))
-    awake(encoder)
+    randomise(encoder)
     with torch.no_grad():
         expected = encoder(images()).maps
         hook = encoder.backbone.blocks[3].register_forward_pre_hook(lambda *_: 1 / 0)
@@ -192,7 +190,7 @@ def test_a_pass_that_broke_off_leaves_nothing_behind(make_backbone: MakeBackbone
 
 
 # ---------------------------------------------------------------- options
-def test_it_starts_as_the_form_without_a_convolution(make_backbone: MakeBackbone) -> None:
+def test_feedback_convolution_starts_as_the_identity(make_backbone: MakeBackbone) -> None:
     encoder = Dtl(stem_width=0, kernel_size=5).attach(make_backbone("vit")).eval()
     side = network(encoder)
     h = torch.randn(2, 64, 4, 4)
@@ -203,15 +201,11 @@ def test_it_starts_as_the_form_without_a_convolution(make_backbone: MakeBackbone
 
 
 @pytest.mark.parametrize(
-    ("options", "pattern"),
-    [
-        ({"kernel_size": 4}, r"method\.kernel_size 4: expected an odd number"),
-        ({"rank": 65}, r"method\.rank 65: .*64 wide.*at most 64"),
-        ({"feedback_from": 7}, r"method\.feedback_from 7: .* has 6 blocks; choose at most 6"),
-    ],
+    ("option", "value", "limit"),
+    [("kernel_size", 4, "odd"), ("rank", 65, 64), ("feedback_from", 7, 6)],
 )
-def test_options_that_do_not_fit_are_refused(
-    make_backbone: MakeBackbone, options: dict[str, int], pattern: str
+def test_options_that_do_not_fit_raise(
+    make_backbone: MakeBackbone, option: str, value: int, limit: object
 ) -> None:
-    with pytest.raises(GeotuneError, match=pattern):
-        Dtl(**options).attach(make_backbone("vit"))
+    with raises("method-option-invalid", key=f"method.{option}", mentions=[value, limit]):
+        Dtl(**{option: value}).attach(make_backbone("vit"))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.e3va import E3va, Highway
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -24,8 +24,8 @@ def highway(encoder: Encoder) -> Highway:
     return encoder.reader
 
 
-def awake(module: nn.Module) -> None:
-    """Give every parameter a value, those that start at zero too."""
+def randomise(module: nn.Module) -> None:
+    """Set every parameter to random values."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -38,7 +38,7 @@ def attached(backbone: Backbone, rank: int = 4) -> Encoder:
         for parameter in backbone.parameters():  # some start at zero
             parameter.data += 0.02 * torch.randn(parameter.shape)
     encoder = E3va(rank=rank, stem_width=0).attach(backbone).eval()
-    awake(encoder.reader)
+    randomise(encoder.reader)
     return encoder
 
 
@@ -61,36 +61,37 @@ def normed(module: nn.Module, x: Tensor) -> Tensor:
     return (x - mean) / (variance + 1e-5).sqrt() * p["weight"] + p["bias"]
 
 
-def caught(backbone: Backbone) -> list[tuple[Tensor, Tensor]]:
-    """What attention and MLP of every block of a timm model give, when it runs."""
-    found: list[tuple[Tensor, Tensor]] = []
+def capture_outputs(backbone: Backbone) -> list[tuple[Tensor, Tensor]]:
+    """Outputs of attention and MLP of every block of a timm model; filled when it runs."""
+    outputs: list[tuple[Tensor, Tensor]] = []
 
-    def catch(block: Any, inputs: tuple[Tensor, ...]) -> None:
+    def capture(block: Any, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
         if hasattr(block, "_attn"):
             attention = block._attn(block.norm1(x))
-            found.append((attention, block.mlp(block.norm2(x + attention))))
+            outputs.append((attention, block.mlp(block.norm2(x + attention))))
         else:
             attention = block.ls1(block.attn(block.norm1(x)))
-            found.append((attention, block.ls2(block.mlp(block.norm2(x + attention)))))
+            outputs.append((attention, block.ls2(block.mlp(block.norm2(x + attention)))))
 
     for block in backbone.blocks:
-        block.register_forward_pre_hook(catch)
-    return found
+        block.register_forward_pre_hook(capture)
+    return outputs
 
 
-def test_on_a_vit_the_maps_are_what_the_formulas_say(make_backbone: MakeBackbone) -> None:
+def test_maps_of_a_vit_match_the_formulas(make_backbone: MakeBackbone) -> None:
     """e = e + A(attention) + A(mlp) beside every block; y = Norm(x + e)."""
     encoder = attached(make_backbone("vit"))
     side = highway(encoder)
-    found = caught(encoder.backbone)
+    outputs = capture_outputs(encoder.backbone)
     with torch.no_grad():
         xs = encoder.backbone(images()).maps
-        inside = [
-            tuple(u[:, 1:].reshape(2, 4, 4, -1).permute(0, 3, 1, 2) for u in pair) for pair in found
+        changes = [
+            tuple(u[:, 1:].reshape(2, 4, 4, -1).permute(0, 3, 1, 2) for u in pair)
+            for pair in outputs
         ]
         e, expected = torch.zeros_like(xs[0]), []
-        for i, (x, (attention, mlp)) in enumerate(zip(xs, inside, strict=True)):
+        for i, (x, (attention, mlp)) in enumerate(zip(xs, changes, strict=True)):
             e = e + adapter(side.attention[str(i)], attention) + adapter(side.mlp[str(i)], mlp)
             if str(i) in side.norms:
                 expected.append(normed(side.norms[str(i)], x + e))
@@ -99,17 +100,17 @@ def test_on_a_vit_the_maps_are_what_the_formulas_say(make_backbone: MakeBackbone
     torch.testing.assert_close(list(maps), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_on_a_swin_the_highway_takes_the_backbone_s_own_way_down(
+def test_highway_of_a_swin_uses_the_backbone_s_downsampling(
     make_backbone: MakeBackbone,
 ) -> None:
     """e = D(x + e) - D(x) between stages, with D the patch merging of the model."""
     encoder = attached(make_backbone("swin"))
     side, model = highway(encoder), encoder.backbone.model
-    found = caught(encoder.backbone)
+    outputs = capture_outputs(encoder.backbone)
     with torch.no_grad():
         xs = encoder.backbone(images()).maps
         e, expected = torch.zeros_like(xs[0]), []
-        for i, (x, pair) in enumerate(zip(xs, found, strict=True)):
+        for i, (x, pair) in enumerate(zip(xs, outputs, strict=True)):
             name, _, block = encoder.backbone.taps[i].name.partition(".blocks.")
             if i and block == "0":
                 merging: Any = model.get_submodule(f"{name}.downsample")
@@ -125,7 +126,7 @@ def test_on_a_swin_the_highway_takes_the_backbone_s_own_way_down(
 
 
 @pytest.mark.parametrize("family", ["swin", "swinv2", "convnext"])
-def test_it_starts_at_the_frozen_features_normalised(
+def test_initial_maps_are_the_normalised_frozen_features(
     make_backbone: MakeBackbone, family: str
 ) -> None:
     encoder = E3va(rank=4, stem_width=0).attach(make_backbone(family)).eval()
@@ -136,7 +137,7 @@ def test_it_starts_at_the_frozen_features_normalised(
             assert torch.equal(y, norm(x))
 
 
-def test_the_gradient_runs_through_layers_that_stay_frozen(make_backbone: MakeBackbone) -> None:
+def test_gradients_cross_downsampling_layers_that_stay_frozen(make_backbone: MakeBackbone) -> None:
     encoder = attached(make_backbone("swin"))
     side = highway(encoder)
     before = copy.deepcopy(encoder.backbone.state_dict())
@@ -151,28 +152,29 @@ def test_the_gradient_runs_through_layers_that_stay_frozen(make_backbone: MakeBa
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_a_block_with_an_mlp_alone_has_one_adapter(make_backbone: MakeBackbone) -> None:
+def test_blocks_without_attention_have_one_adapter(make_backbone: MakeBackbone) -> None:
     side = highway(E3va(rank=4, stem_width=0).attach(make_backbone("convnext")))
     assert len(side.mlp) == 9
     assert len(side.attention) == 0
 
 
-def test_dates_side_by_side_share_one_highway(make_backbone: MakeBackbone) -> None:
+def test_concatenated_dates_share_one_highway(make_backbone: MakeBackbone) -> None:
     encoder = attached(make_backbone("galileo", timesteps=2, combine="concat"))
     with torch.no_grad():
         maps = encoder(torch.randn(1, 4, 2, 12, 20)).maps
     assert [m.shape for m in maps] == [(1, 256, 3, 5)] * 4
 
 
-def test_a_rank_wider_than_the_blocks_is_refused(make_backbone: MakeBackbone) -> None:
-    with pytest.raises(GeotuneError, match=r"method\.rank 17: .*16 wide.*at most 16"):
+def test_rank_above_block_width_raises(make_backbone: MakeBackbone) -> None:
+    with raises("method-option-invalid", key="method.rank", mentions=[17, 16]):
         E3va(rank=17).attach(make_backbone("swin"))
 
 
-def test_stages_without_a_layer_between_them_are_refused(
+def test_stages_without_downsampling_layers_raise(
     make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = make_backbone("swin")
-    monkeypatch.setattr(backbone, "merging", lambda index: None)
-    with pytest.raises(GeotuneError, match=r"e3va on .*small_swin.*before layers\.1\.blocks\.0"):
+    monkeypatch.setattr(backbone, "downsample_before", lambda index: None)
+    mentions = ["small_swin", "layers.1.blocks.0"]
+    with raises("method-unsupported", mentions=mentions):
         E3va(rank=4).attach(backbone)

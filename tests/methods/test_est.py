@@ -1,4 +1,4 @@
-"""EST against its formulas, and the side network's shape."""
+"""EST against its formulas; widths and strides of its side network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
-from geotune.errors import GeotuneError
 from geotune.methods.est import Est, EstBlock
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -34,8 +34,8 @@ def vit(depth: int, patch: int = 16) -> Backbone:
     return TimmBackbone(model, request, size_divisor=patch, licence="none", source=None)
 
 
-def awake(module: nn.Module) -> None:
-    """Give every parameter a value, those that start at zero too."""
+def randomise(module: nn.Module) -> None:
+    """Set every parameter to random values."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -44,16 +44,16 @@ def awake(module: nn.Module) -> None:
 
 # ---------------------------------------------------------------- the block
 @pytest.mark.parametrize("gated", [True, False])
-def test_a_block_is_what_its_formulas_say(gated: bool) -> None:
+def test_block_matches_the_formulas(gated: bool) -> None:
     """g = sigmoid(W [z, s] + b); h = g z + (1 - g) s; h += sum_k w_k Up_k(GELU(Down_k(LN(h))));
     h += DWConv(h), pixel by pixel."""
     width = 16
     block = EstBlock(width, Est(), gated=gated)
-    awake(block)
+    randomise(block)
     generator = torch.Generator().manual_seed(2)
     z, s = (torch.randn(2, width, 5, 6, generator=generator) for _ in range(2))
     with torch.no_grad():
-        found = block(z, s if gated else None)
+        actual = block(z, s if gated else None)
 
         p = dict(block.named_parameters())
         h = torch.empty_like(z)
@@ -76,7 +76,7 @@ def test_a_block_is_what_its_formulas_say(gated: bool) -> None:
                 patch = padded[:, :, i : i + 3, j : j + 3]
                 expected[:, :, i, j] += (patch * p["enhance.weight"][:, 0]).sum((2, 3))
         expected += p["enhance.bias"][:, None, None]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def _fusion(h: Tensor, p: dict[str, Tensor]) -> Tensor:
@@ -94,7 +94,7 @@ def _fusion(h: Tensor, p: dict[str, Tensor]) -> Tensor:
     return total
 
 
-def test_a_block_starts_as_the_gate_alone() -> None:
+def test_block_starts_as_the_gate_alone() -> None:
     block = EstBlock(8, Est(), gated=True)
     z, s = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
     assert block.gate is not None
@@ -105,7 +105,7 @@ def test_a_block_starts_as_the_gate_alone() -> None:
 
 
 # ---------------------------------------------------------------- the side network
-def test_a_plain_vit_gets_a_pyramid_of_its_own() -> None:
+def test_plain_vit_gets_a_pyramid() -> None:
     encoder = Est(output="side", reduction=4, min_width=2, stem_width=0).attach(vit(4)).eval()
     assert [tap.stride for tap in encoder.taps] == [4, 8, 16, 32]
     assert {tap.channels for tap in encoder.taps} == {4}
@@ -115,42 +115,44 @@ def test_a_plain_vit_gets_a_pyramid_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("patch", "strides"), [(2, [1, 2, 4]), (8, [2, 4, 8, 16])])
-def test_no_map_is_finer_than_the_image(patch: int, strides: list[int]) -> None:
+def test_no_stride_is_below_one_pixel(patch: int, strides: list[int]) -> None:
     encoder = Est(output="side", reduction=4, stem_width=0).attach(vit(4, patch))
     assert [tap.stride for tap in encoder.taps] == strides
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("fuse", ["side", "sum"])
-def test_a_shallow_vit_has_fewer_levels(depth: int, fuse: Any) -> None:
-    encoder = Est(output=fuse, reduction=4, stem_width=0).attach(vit(depth)).eval()
+@pytest.mark.parametrize("output", ["side", "sum"])
+def test_shallow_vit_has_fewer_levels(depth: int, output: Any) -> None:
+    encoder = Est(output=output, reduction=4, stem_width=0).attach(vit(depth)).eval()
     assert len(encoder.taps) == depth
     with torch.no_grad():
         assert len(encoder(torch.randn(1, 3, 32, 32)).maps) == depth
 
 
 @pytest.mark.parametrize(
-    ("depth", "every", "count"),
+    ("depth", "block_stride", "count"),
     [(12, None, 12), (13, None, 9), (24, None, 12), (25, None, 11), (12, 3, 4), (12, 12, 4)],
 )
-def test_deep_backbones_are_tapped_at_a_distance(depth: int, every: int | None, count: int) -> None:
-    """Counted back from the last block; the four levels that are handed on are always read."""
-    encoder = Est(output="sum", block_stride=every, reduction=4, stem_width=0).attach(vit(depth))
-    wanted = encoder.reader.out_indices
-    assert isinstance(wanted, tuple)
-    assert len(wanted) == count
-    assert wanted[-1] == depth - 1
-    assert list(wanted) == sorted(set(wanted))
+def test_block_stride_selects_blocks(depth: int, block_stride: int | None, count: int) -> None:
+    """Counted back from the last block; the four levels are always read."""
+    encoder = Est(output="sum", block_stride=block_stride, reduction=4, stem_width=0).attach(
+        vit(depth)
+    )
+    indices = encoder.reader.out_indices
+    assert isinstance(indices, tuple)
+    assert len(indices) == count
+    assert indices[-1] == depth - 1
+    assert list(indices) == sorted(set(indices))
 
 
 @pytest.mark.parametrize(
     ("reduction", "min_width", "widths"),
     [(8, 1, [4, 6, 24, 12]), (2, 1, [16, 24, 96, 48]), (8, 20, [20, 20, 24, 20]), (8, 999, None)],
 )
-def test_the_stream_is_as_wide_as_asked(
+def test_reduction_and_min_width_set_the_stream_width(
     make_backbone: MakeBackbone, reduction: int, min_width: int, widths: list[int] | None
 ) -> None:
-    """C / reduction, not under min_width, not over C."""
+    """C / reduction, at least min_width, at most C."""
     backbone = make_backbone("resnet")
     channels = [tap.channels for tap in backbone.taps]
     assert channels == [32, 48, 192, 96]
@@ -161,7 +163,7 @@ def test_the_stream_is_as_wide_as_asked(
 
 
 @pytest.mark.parametrize("kernel_size", [1, 5])
-def test_the_kernel_may_have_any_odd_size(make_backbone: MakeBackbone, kernel_size: int) -> None:
+def test_any_odd_kernel_size_is_supported(make_backbone: MakeBackbone, kernel_size: int) -> None:
     backbone = make_backbone("resnet")
     encoder = Est(kernel_size=kernel_size, stem_width=0).attach(backbone).eval()
     with torch.no_grad():
@@ -170,37 +172,42 @@ def test_the_kernel_may_have_any_odd_size(make_backbone: MakeBackbone, kernel_si
 
 
 @pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        (Est(kernel_size=4), r"method\.kernel_size 4: expected an odd number"),
-        (Est(reduction=33), r"method\.reduction 33: .* taps of 32 channels; choose at most 32"),
-    ],
+    ("option", "value", "limit"), [("kernel_size", 4, "odd"), ("reduction", 33, 32)]
 )
-def test_what_does_not_fit_is_said(make_backbone: MakeBackbone, method: Est, message: str) -> None:
-    with pytest.raises(GeotuneError, match=message):
+def test_options_that_do_not_fit_raise(
+    make_backbone: MakeBackbone, option: str, value: int, limit: object
+) -> None:
+    method = Est(**{option: value})
+    with raises("method-option-invalid", key=f"method.{option}", mentions=[value, limit]):
         method.attach(make_backbone("resnet"))
 
 
+def test_principal_components_of_block_internals_raise(make_backbone: MakeBackbone) -> None:
+    method = Est(use_block_internals=True, projection_init="pca")
+    with raises("method-option-invalid", key="method.projection_init", mentions=["pca"]):
+        method.attach(make_backbone("vit"))
+
+
 # ---------------------------------------------------------------- options
-def test_a_static_gate_is_one_number_for_each_channel() -> None:
+def test_static_gate_has_one_value_per_channel() -> None:
     block = EstBlock(8, Est(gate="static"), gated=True)
     z, s = torch.randn(2, 1, 8, 3, 4)
     logits = torch.linspace(-3, 3, 8)
     with torch.no_grad():
         block.gate.bias.copy_(logits[:, None, None])  # type: ignore[union-attr, operator]
-        found = block(z, s)
+        actual = block(z, s)
     g = torch.sigmoid(logits)[:, None, None]
-    torch.testing.assert_close(found, g * z + (1 - g) * s)
+    torch.testing.assert_close(actual, g * z + (1 - g) * s)
 
 
-def test_with_the_inside_what_attention_and_mlp_add_is_offered_too(
+def test_block_internals_are_projected_and_added(
     make_backbone: MakeBackbone,
 ) -> None:
     encoder = Est(use_block_internals=True, stem_width=0, min_width=8).attach(make_backbone("vit"))
     reader = encoder.reader
     assert reader.internals_at == reader.out_indices
-    offered = []
-    reader.blocks[0].register_forward_hook(lambda _m, inputs, _o: offered.append(inputs[0]))
+    projected = []
+    reader.blocks[0].register_forward_hook(lambda _m, inputs, _o: projected.append(inputs[0]))
     images = torch.randn(1, 4, 32, 32)
     model = encoder.backbone.model
     with torch.no_grad():
@@ -217,11 +224,11 @@ def test_with_the_inside_what_attention_and_mlp_add_is_offered_too(
                 (reader.from_inside["0"]["mlp"], mlp),
             )
         )
-    torch.testing.assert_close(offered[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(projected[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_principal_components_are_those_of_the_taps(make_backbone: MakeBackbone) -> None:
-    """The components are uncorrelated, centred, in the order of their variance, of mean one."""
+def test_calibration_fits_principal_components(make_backbone: MakeBackbone) -> None:
+    """Components are uncorrelated, centred and sorted by variance, which averages one."""
     encoder = Est(projection_init="pca_fixed", stem_width=0, min_width=8).attach(
         make_backbone("vit")
     )
@@ -238,35 +245,28 @@ def test_principal_components_are_those_of_the_taps(make_backbone: MakeBackbone)
             assert (variances.diff() <= 1e-4).all()
 
 
-@pytest.mark.parametrize("down", ["pca", "pca_fixed"])
-def test_principal_components_have_to_be_known_before_training(
-    make_backbone: MakeBackbone, down: Any
+@pytest.mark.parametrize("projection_init", ["pca", "pca_fixed"])
+def test_training_without_calibration_raises(
+    make_backbone: MakeBackbone, projection_init: Any
 ) -> None:
-    encoder = (
-        Est(projection_init=down, stem_width=0, min_width=8).attach(make_backbone("vit")).train()
-    )
+    method = Est(projection_init=projection_init, stem_width=0, min_width=8)
+    encoder = method.attach(make_backbone("vit")).train()
     images = torch.randn(2, 4, 32, 32)
-    with pytest.raises(GeotuneError, match=r"method\.projection_init: .*encoder\.calibrate"):
+    with raises("calibration-missing", mentions=["encoder.calibrate"]):
         encoder(images)
     encoder.calibrate([{"images": images}])
-    fixed = {name for name in encoder.trainable_names() if ".down." in name}
-    assert bool(fixed) == (down == "pca")
+    trained = {name for name in encoder.trainable_names() if ".down." in name}
+    assert bool(trained) == (projection_init == "pca")
 
-    twin = Est(projection_init=down, stem_width=0, min_width=8).attach(make_backbone("vit")).train()
+    twin = method.attach(make_backbone("vit")).train()
     twin.load_state_dict(encoder.state_dict())
     with torch.no_grad():
         assert torch.equal(twin(images).maps[0], encoder(images).maps[0])
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"adapters": ()}, r"method\.adapters"),
-        ({"gate": "open"}, r"method\.gate 'open'"),
-        ({"block_stride": 0}, r"method\.block_stride 0"),
-        ({"width": 8}, r"method\.width 8: Extra inputs"),
-    ],
+    ("option", "value"), [("adapters", ()), ("gate", "open"), ("block_stride", 0), ("width", 8)]
 )
-def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(GeotuneError, match=message):
-        Est(**options)
+def test_invalid_option_raises(option: str, value: Any) -> None:
+    with raises("recipe-invalid", key=f"method.{option}"):
+        Est(**{option: value})

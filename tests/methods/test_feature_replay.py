@@ -1,4 +1,4 @@
-"""What is kept of a backbone's features stands for the backbone."""
+"""Cached features replace the backbone in forward and backward passes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from helpers.method_cases import METHODS
 
 MakeBackbone = Callable[..., Backbone]
 
-constant_methods = pytest.mark.parametrize(
-    "method", [name for name, case in METHODS.items() if case.constant]
+frozen_backbone_methods = pytest.mark.parametrize(
+    "method", [name for name, case in METHODS.items() if case.backbone_frozen]
 )
 
 
@@ -26,15 +26,15 @@ def images(seed: int = 0) -> Tensor:
 
 @pytest.fixture
 def build(make_backbone: MakeBackbone) -> Callable[..., Encoder]:
-    """An encoder whose method has been moved off its start; skips what does not fit."""
+    """Builds an encoder with random trained parameters; skips unsupported pairs."""
 
     def encoder(family: str, method: str) -> Encoder:
         case = METHODS[method]
-        if family in case.refused:
+        if family in case.unsupported:
             pytest.skip(f"{method} does not fit {family}")
         torch.manual_seed(0)
         built = attach(make_backbone(family), case.method.model_copy(update={"stem_width": 4}))
-        if built.reader.samples:
+        if built.reader.calibration_samples:
             built.calibrate([{"images": images(seed=5)}])
         with torch.no_grad():
             for parameter in built.parameters():
@@ -51,13 +51,12 @@ def gradients(encoder: Encoder, maps: tuple[Tensor, ...]) -> list[Tensor]:
     return list(torch.autograd.grad(total, trained))
 
 
-@constant_methods
-def test_maps_and_gradients_are_those_of_the_backbone(
+@frozen_backbone_methods
+def test_cached_features_give_the_same_maps_and_gradients(
     build: Callable[..., Encoder], family: str, method: str
 ) -> None:
-    """With the backbone out of the way: nothing of it but what the reader borrows is there."""
     encoder = build(family, method)
-    kept = encoder.features(images())
+    cached = encoder.features(images())
     streamed = encoder(images())
     expected = gradients(encoder, streamed.maps)
 
@@ -66,7 +65,7 @@ def test_maps_and_gradients_are_those_of_the_backbone(
 
     with encoder.without_backbone():
         encoder.backbone.run = runs  # type: ignore[method-assign]
-        replayed = encoder(images(), features=kept)
+        replayed = encoder(images(), features=cached)
         found = gradients(encoder, replayed.maps)
     assert replayed.image_size == streamed.image_size
     for one, other in zip(streamed.maps, replayed.maps, strict=True):
@@ -75,31 +74,33 @@ def test_maps_and_gradients_are_those_of_the_backbone(
         torch.testing.assert_close(one, other)
 
 
-@constant_methods
-def test_no_more_is_kept_than_is_read(
+@frozen_backbone_methods
+def test_every_cached_feature_is_read(
     build: Callable[..., Encoder], family: str, method: str
 ) -> None:
-    """With any one of the kept maps changed the encoder hands on something else."""
+    """Changing any one of them changes the maps."""
     encoder = build(family, method)
-    kept = encoder.features(images())
+    cached = encoder.features(images())
     streamed = encoder(images()).maps
-    for name in kept:
-        changed = {**kept, name: torch.randn_like(kept[name])}
+    for name in cached:
+        changed = {**cached, name: torch.randn_like(cached[name])}
         maps = encoder(images(), features=changed).maps
         assert not all(map(torch.equal, maps, streamed)), name
 
 
-@constant_methods
-def test_the_backbone_comes_back(build: Callable[..., Encoder], family: str, method: str) -> None:
+@frozen_backbone_methods
+def test_without_backbone_restores_the_modules(
+    build: Callable[..., Encoder], family: str, method: str
+) -> None:
     encoder = build(family, method).train()
     names = [name for name, _ in encoder.named_parameters()]
     state = list(encoder.state_dict())
     backbone = encoder.backbone
     own = {id(p) for p in backbone.parameters()}
-    borrowed = {id(p) for layer in encoder.reader.shared_layers() for p in layer.parameters()}
+    shared = {id(p) for layer in encoder.reader.shared_layers() for p in layer.parameters()}
     with pytest.raises(KeyError), encoder.without_backbone():
         inside = {id(p) for p in encoder.parameters()}
-        assert inside & own == borrowed
+        assert inside & own == shared
         assert encoder.backbone is backbone
         encoder.train()
         assert not any(module.training for module in backbone.modules())
@@ -109,7 +110,9 @@ def test_the_backbone_comes_back(build: Callable[..., Encoder], family: str, met
     assert encoder.backbone is backbone
 
 
-def test_moving_the_encoder_leaves_the_backbone_where_it_is(make_backbone: MakeBackbone) -> None:
+def test_without_backbone_moving_the_encoder_does_not_move_the_backbone(
+    make_backbone: MakeBackbone,
+) -> None:
     encoder = Est(stem_width=4, min_width=8).attach(make_backbone("vit"))
     with encoder.without_backbone():
         encoder.to("meta")
@@ -117,20 +120,19 @@ def test_moving_the_encoder_leaves_the_backbone_where_it_is(make_backbone: MakeB
     assert {p.device.type for p in encoder.reader.parameters()} == {"meta"}
 
 
-def test_fixed_projections_shrink_what_is_kept(make_backbone: MakeBackbone) -> None:
-    """By as much as the stream is narrower than the taps; also at the levels, unless they are
-    handed on themselves."""
+def test_fixed_projections_reduce_the_cached_size(make_backbone: MakeBackbone) -> None:
+    """By the ratio of stream to tap width; with `output: sum` not at the levels, which are read."""
 
-    def numbers(**options: object) -> int:
+    def cached_numbers(**options: object) -> int:
         encoder = Est(stem_width=0, min_width=8, **options).attach(make_backbone("vit"))
         return sum(maps.numel() for maps in encoder.features(images()).values())
 
     backbone = make_backbone("vit")
-    whole = numbers()
-    assert whole == numbers(projection_init="pca")
-    assert numbers(projection_init="pca_fixed", reduction=8) * 8 == whole
+    full = cached_numbers()
+    assert full == cached_numbers(projection_init="pca")
+    assert cached_numbers(projection_init="pca_fixed", reduction=8) * 8 == full
     assert len(backbone.taps) == 6
     levels = 4 / 6 + 2 / 6 / 8
-    assert numbers(projection_init="pca_fixed", reduction=8, output="sum") == pytest.approx(
-        levels * whole
+    assert cached_numbers(projection_init="pca_fixed", reduction=8, output="sum") == pytest.approx(
+        levels * full
     )

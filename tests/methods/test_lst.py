@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
-from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.lst import Attention, Block, Ladder, Lst, heads
+from geotune.methods.lst import Ladder, LadderAttention, LadderBlock, Lst, num_heads
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -22,8 +22,8 @@ def ladder(encoder: Encoder) -> Ladder:
     return encoder.reader
 
 
-def awake(module: nn.Module) -> None:
-    """Give every parameter a value, those that start at zero too."""
+def randomise(module: nn.Module) -> None:
+    """Set every parameter to random values."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -54,25 +54,25 @@ def mlp(x: Tensor, p: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("width", [6, 32, 48])
-def test_a_block_is_what_its_formulas_say(width: int) -> None:
+def test_block_matches_the_formulas(width: int) -> None:
     """s = s + Attention(LN(s)); s = s + MLP(LN(s)), over the whole map."""
-    block = Block(width, None)
-    awake(block)
+    block = LadderBlock(width, None)
+    randomise(block)
     s = torch.randn(2, width, 3, 5, generator=torch.Generator().manual_seed(2))
     p = {name: parameter.detach() for name, parameter in block.named_parameters()}
     with torch.no_grad():
         found = block(s)
     for image, got in zip(s, found, strict=True):
         x = image.flatten(1).T
-        x = x + attention(layer_norm(x, p, "norm1"), p, heads(width))
+        x = x + attention(layer_norm(x, p, "norm1"), p, num_heads(width))
         x = x + mlp(layer_norm(x, p, "norm2"), p)
         torch.testing.assert_close(got.flatten(1).T, x, rtol=1e-4, atol=1e-4)
 
 
-def test_attention_stays_within_windows_and_sees_no_padding() -> None:
-    """A map of 5 x 7 in windows of 4: each equals attention over what lies in it, alone."""
-    windowed, whole = Attention(32, 4), Attention(32, None)
-    awake(windowed)
+def test_attention_is_restricted_to_windows_and_ignores_padding() -> None:
+    """A map of 5 x 7 in windows of 4: each equals attention over its own pixels."""
+    windowed, whole = LadderAttention(32, 4), LadderAttention(32, None)
+    randomise(windowed)
     whole.load_state_dict(windowed.state_dict())
     x = torch.randn(2, 5, 7, 32, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -86,18 +86,18 @@ def test_attention_stays_within_windows_and_sees_no_padding() -> None:
 @pytest.mark.parametrize(
     ("width", "expected"), [(1, 1), (5, 1), (16, 1), (17, 1), (32, 2), (48, 3), (50, 2), (96, 6)]
 )
-def test_heads_divide_every_width(width: int, expected: int) -> None:
-    assert heads(width) == expected
+def test_number_of_heads_divides_the_width(width: int, expected: int) -> None:
+    assert num_heads(width) == expected
 
 
 @pytest.mark.parametrize("family", ["vit", "swin"])
-def test_the_ladder_is_what_its_formulas_say(make_backbone: MakeBackbone, family: str) -> None:
+def test_maps_match_the_formulas(make_backbone: MakeBackbone, family: str) -> None:
     """s_1 = Block(Linear(x_1)); s_i = Block(mu s_(i-1) + (1 - mu) Linear(x_i)) with
     mu = sigmoid(a / 0.1); y = x + Up(s)."""
     encoder = Lst(reduction=4, stem_width=0).attach(make_backbone(family)).eval()
     side = ladder(encoder)
-    awake(side.down)
-    awake(side.up)
+    randomise(side.down)
+    randomise(side.up)
     with torch.no_grad():
         for i, gate in enumerate(side.gates):
             gate.fill_(0.05 * (i - 1))
@@ -112,18 +112,18 @@ def test_the_ladder_is_what_its_formulas_say(make_backbone: MakeBackbone, family
         features = encoder.backbone(images).maps
         expected, s = [], None
         for i, x in enumerate(features):
-            offered = linear(side.down[i], x)
+            projected = linear(side.down[i], x)
             if s is None:
-                s = side.blocks[i](offered)
+                s = side.blocks[i](projected)
             else:
                 mu = 1 / (1 + torch.exp(-side.gates[i - 1] / 0.1))
-                s = side.blocks[i](mu * side.between[i - 1](s) + (1 - mu) * offered)
+                s = side.blocks[i](mu * side.between[i - 1](s) + (1 - mu) * projected)
             if str(i) in side.up:
                 expected.append(x + linear(side.up[str(i)], s))
     torch.testing.assert_close(list(found), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_streams_are_an_eighth_of_the_taps_or_eight_wide_and_taps_are_read_at_distances(
+def test_default_width_and_block_stride(
     make_backbone: MakeBackbone,
 ) -> None:
     backbone = make_backbone("convnext")
@@ -135,6 +135,6 @@ def test_streams_are_an_eighth_of_the_taps_or_eight_wide_and_taps_are_read_at_di
     ]
 
 
-def test_a_reduction_that_leaves_no_channel_is_refused(make_backbone: MakeBackbone) -> None:
-    with pytest.raises(GeotuneError, match=r"method\.reduction 17: .*16 channels.*at most 16"):
+def test_reduction_below_one_channel_raises(make_backbone: MakeBackbone) -> None:
+    with raises("method-option-invalid", key="method.reduction", mentions=[17, 16]):
         Lst(reduction=17).attach(make_backbone("swin"))

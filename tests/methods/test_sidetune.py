@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from geotune.backbones.base import Backbone
-from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.selective import Frozen
 from geotune.methods.sidetune import SideNetwork, SideTune
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -22,9 +22,7 @@ def network(encoder: Encoder) -> SideNetwork:
 
 
 @pytest.mark.parametrize("family", ["vit", "swin"])
-def test_levels_are_blended_with_an_alpha_of_their_own(
-    make_backbone: MakeBackbone, family: str
-) -> None:
+def test_each_level_is_blended_with_its_own_alpha(make_backbone: MakeBackbone, family: str) -> None:
     """y = alpha x + (1 - alpha) s(image), alpha = sigmoid(a)."""
     torch.manual_seed(0)
     encoder = SideTune(width=4, stem_width=0).attach(make_backbone(family)).eval()
@@ -45,7 +43,7 @@ def test_levels_are_blended_with_an_alpha_of_their_own(
             torch.testing.assert_close(y, alpha * x + (1 - alpha) * s)
 
 
-def test_one_trunk_serves_all_levels_of_a_plain_vit(make_backbone: MakeBackbone) -> None:
+def test_levels_of_a_plain_vit_share_one_trunk(make_backbone: MakeBackbone) -> None:
     side = network(SideTune(width=4, stem_width=0).attach(make_backbone("vit")))
     convolutions = [m for m in side.trunk.modules() if isinstance(m, torch.nn.Conv2d)]
     assert [(c.out_channels, c.stride[0]) for c in convolutions] == [
@@ -57,7 +55,7 @@ def test_one_trunk_serves_all_levels_of_a_plain_vit(make_backbone: MakeBackbone)
     assert len(side.heads) == 4
 
 
-def test_its_trunk_is_at_most_eight_times_as_wide_as_its_start(
+def test_trunk_width_is_capped_at_eight_times_the_first(
     make_backbone: MakeBackbone,
 ) -> None:
     side = network(SideTune(width=4, stem_width=0).attach(make_backbone("resnet")))
@@ -65,14 +63,14 @@ def test_its_trunk_is_at_most_eight_times_as_wide_as_its_start(
     assert [c.out_channels for c in convolutions] == [4, 8, 16, 32, 32]
 
 
-def test_all_dates_of_an_image_are_seen(make_backbone: MakeBackbone) -> None:
+def test_every_band_and_date_affects_the_maps(make_backbone: MakeBackbone) -> None:
     encoder = SideTune(width=4, stem_width=0).attach(make_backbone("galileo", timesteps=2)).eval()
     images = torch.randn(1, 4, 2, 16, 24, requires_grad=True)
     total = torch.stack([m.square().sum() for m in encoder(images).maps]).sum()
     (gradient,) = torch.autograd.grad(total, images)
-    assert gradient.abs().amax((0, 3, 4)).all()  # of every band and date
+    assert gradient.abs().amax((0, 3, 4)).all()
 
 
-def test_a_width_that_cannot_be_is_refused() -> None:
-    with pytest.raises(GeotuneError, match=r"method\.width 0"):
+def test_width_zero_raises() -> None:
+    with raises("recipe-invalid", key="method.width", mentions=[0]):
         SideTune(width=0)

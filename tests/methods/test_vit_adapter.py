@@ -1,4 +1,4 @@
-"""ViT-Adapter against its formulas: deformable attention, injection, the way through a ViT."""
+"""ViT-Adapter against its formulas: deformable attention, injection, pyramid."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone, from_tiles
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
-from geotune.errors import GeotuneError
 from geotune.methods.core.deformable_attention import DeformableAttention, reference_points
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.selective import Frozen
-from geotune.methods.vit_adapter import Injected, Interaction, VitAdapter, default_num_heads
+from geotune.methods.vit_adapter import InjectedBlock, Interaction, VitAdapter, default_num_heads
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -42,8 +42,8 @@ def vit(depth: int = 4, patch: int = 16, width: int = 16) -> Backbone:
     return TimmBackbone(model, request, size_divisor=patch, licence="none", source=None)
 
 
-def awake(module: nn.Module) -> None:
-    """Give every parameter a value, those that start at zero too."""
+def randomise(module: nn.Module) -> None:
+    """Set every parameter to random values."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -51,10 +51,10 @@ def awake(module: nn.Module) -> None:
 
 
 def adapted(backbone: Backbone, **options: Any) -> tuple[Encoder, Any]:
-    """The encoder in evaluation mode, nothing of its reader at zero."""
+    """The encoder in evaluation mode, with random parameters in its reader."""
     torch.manual_seed(0)
     encoder = VitAdapter(**{**SMALL, **options}).attach(backbone).eval()
-    awake(encoder.reader)
+    randomise(encoder.reader)
     return encoder, encoder.reader
 
 
@@ -62,7 +62,7 @@ def adapted(backbone: Backbone, **options: Any) -> tuple[Encoder, Any]:
 SIZES = [(3, 5), (2, 2)]
 
 
-def between_pixels(values: Tensor, x: float, y: float) -> Tensor:
+def bilinear(values: Tensor, x: float, y: float) -> Tensor:
     """A map `(h, w, d)` at x and y from 0 to 1 across it: bilinear, zero outside."""
     height, width, _ = values.shape
     column, row = x * width - 0.5, y * height - 0.5  # pixels' centres are at whole numbers
@@ -75,20 +75,20 @@ def between_pixels(values: Tensor, x: float, y: float) -> Tensor:
     return total
 
 
-def test_deformable_attention_is_what_its_formula_says() -> None:
+def test_deformable_attention_matches_its_formula() -> None:
     """out = W sum_hlk a_hlk V_l(p + o_hlk / size_l)_h, point by point."""
     channels, inner, heads, points = 6, 8, 2, 3
     attention = DeformableAttention(channels, inner, levels=2, heads=heads, points=points).double()
-    awake(attention)
+    randomise(attention)
     generator = torch.Generator().manual_seed(2)
     queries = torch.randn(2, 4, channels, generator=generator).double()
-    where = torch.rand(4, 2, generator=generator).double()
+    reference = torch.rand(4, 2, generator=generator).double()
     maps = torch.randn(2, 3 * 5 + 2 * 2, channels, generator=generator).double()
     with torch.no_grad():
-        found = attention(queries, where, maps, SIZES)
+        actual = attention(queries, reference, maps, SIZES)
         for b in range(2):
             for n in range(4):
-                read = torch.zeros(heads, inner // heads).double()
+                sampled = torch.zeros(heads, inner // heads).double()
                 offsets = attention.offsets(queries[b, n]).reshape(heads, 2, points, 2)
                 shares = attention.weights(queries[b, n]).reshape(heads, -1).softmax(-1)
                 shares = shares.reshape(heads, 2, points)
@@ -99,12 +99,13 @@ def test_deformable_attention_is_what_its_formula_says() -> None:
                         values = values.reshape(height, width, heads, -1)[:, :, h]
                         for k in range(points):
                             dx, dy = offsets[h, level, k].tolist()
-                            x, y = float(where[n, 0]) + dx / width, float(where[n, 1]) + dy / height
-                            read[h] += shares[h, level, k] * between_pixels(values, x, y)
-                torch.testing.assert_close(found[b, n], attention.out(read.flatten()))
+                            x = float(reference[n, 0]) + dx / width
+                            y = float(reference[n, 1]) + dy / height
+                            sampled[h] += shares[h, level, k] * bilinear(values, x, y)
+                torch.testing.assert_close(actual[b, n], attention.out(sampled.flatten()))
 
 
-def test_points_start_on_rays_and_count_the_same() -> None:
+def test_initial_points_are_on_rays_with_equal_weights() -> None:
     attention = DeformableAttention(8, 8, levels=1, heads=4, points=2)
     offsets = attention.offsets(torch.randn(8)).reshape(4, 2, 2)
     rays = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
@@ -112,7 +113,7 @@ def test_points_start_on_rays_and_count_the_same() -> None:
     assert not attention.weights(torch.randn(8)).any()
 
 
-def test_places_are_the_centres_of_pixels() -> None:
+def test_reference_points_are_pixel_centres() -> None:
     expected = [
         [0.25, 1 / 6],
         [0.75, 1 / 6],
@@ -124,7 +125,7 @@ def test_places_are_the_centres_of_pixels() -> None:
     torch.testing.assert_close(reference_points((3, 2)), torch.tensor(expected))
 
 
-def test_each_map_is_read_at_once_by_all_heads_points_and_images(
+def test_each_map_is_sampled_once_for_all_heads_points_and_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
@@ -140,7 +141,7 @@ def test_each_map_is_read_at_once_by_all_heads_points_and_images(
     assert calls == [(12, 2, 3, 5), (12, 2, 2, 2)]
 
 
-def test_half_precision_keeps_places_exact() -> None:
+def test_half_precision_keeps_reference_points_exact() -> None:
     attention = DeformableAttention(8, 8, levels=1, heads=1, points=1)
     inputs = torch.randn(1, 4, 8), reference_points((1, 4)), torch.randn(1, 4096, 8), [(1, 4096)]
     exact = attention(*inputs)
@@ -150,14 +151,14 @@ def test_half_precision_keeps_places_exact() -> None:
 
 
 # ---------------------------------------------------------------- through a ViT
-def test_it_is_what_its_formulas_say_on_a_vit() -> None:
+def test_maps_match_the_formulas() -> None:
     """Injector, blocks, extractor, four times; then two more extractors and the pyramid."""
     backbone = vit(depth=6)
     model: Any = copy.deepcopy(backbone.model)
     encoder, reader = adapted(backbone)
     images = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
-        found = encoder(images).maps
+        actual = encoder(images).maps
 
         c1, *maps = reader.prior(images, (2, 3))
         sizes = [(4, 6), (2, 3), (1, 2)]
@@ -169,7 +170,7 @@ def test_it_is_what_its_formulas_say_on_a_vit() -> None:
             ],
             1,
         )
-        c_places, x_places = (
+        c_points, x_points = (
             torch.cat([reference_points(s) for s in sizes]),
             reference_points((2, 3)),
         )
@@ -179,7 +180,7 @@ def test_it_is_what_its_formulas_say_on_a_vit() -> None:
             return [m.reshape(2, -1, *s) for m, s in zip(split, sizes, strict=True)]
 
         def extract(c: Tensor, x: Tensor, e: Any) -> Tensor:
-            c = c + e.attention(e.norm_c(c), c_places, e.norm_x(x), [(2, 3)])
+            c = c + e.attention(e.norm_c(c), c_points, e.norm_x(x), [(2, 3)])
             wide = [e.depthwise(m).flatten(2) for m in to_maps(e.widen(e.norm(c)))]
             out: Tensor = c + e.narrow(F.gelu(torch.cat(wide, -1).transpose(1, 2)))
             return out
@@ -188,19 +189,21 @@ def test_it_is_what_its_formulas_say_on_a_vit() -> None:
         groups, extractors = [(0, 1), (2,), (3,), (4, 5)], list(reader.extractors)
         outputs = []
         for group, i in zip(groups, reader.injectors, strict=True):
-            placed: Tensor = x[:, 1:]
-            placed = placed + i.gamma * i.attention(i.norm_x(placed), x_places, i.norm_c(c), sizes)
-            x = torch.cat([x[:, :1], placed], 1)
+            spatial: Tensor = x[:, 1:]
+            spatial = spatial + i.gamma * i.attention(
+                i.norm_x(spatial), x_points, i.norm_c(c), sizes
+            )
+            x = torch.cat([x[:, :1], spatial], 1)
             for index in group:
                 x = model.blocks[index](x)
-            seen = model.norm(x) if group == groups[-1] else x
-            outputs.append(seen[:, 1:].transpose(1, 2).reshape(2, -1, 2, 3))
+            tap = model.norm(x) if group == groups[-1] else x
+            outputs.append(tap[:, 1:].transpose(1, 2).reshape(2, -1, 2, 3))
             for _ in range(3 if group == groups[-1] else 1):
-                c = extract(c, seen[:, 1:], extractors.pop(0))
+                c = extract(c, tap[:, 1:], extractors.pop(0))
         assert not extractors
         levels = to_maps(c)
         levels = [reader.up(levels[0]) + c1, *levels]
-        for ours, level, x_l, norm in zip(found, levels, outputs, reader.norms, strict=True):
+        for ours, level, x_l, norm in zip(actual, levels, outputs, reader.norms, strict=True):
             x_l = F.interpolate(x_l, level.shape[-2:], mode="bilinear")
             torch.testing.assert_close(ours, norm(level + x_l), rtol=1e-4, atol=1e-5)
 
@@ -215,18 +218,18 @@ def test_it_is_what_its_formulas_say_on_a_vit() -> None:
         ("timm/small_beit", {}, (1, 4, 230, 200)),
     ],
 )
-def test_an_injector_that_is_closed_leaves_the_features_bit_identical(
+def test_zero_gamma_leaves_the_features_bit_identical(
     make_backbone: MakeBackbone, name: str, options: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     backbone = make_backbone(name, **options)
     encoder, reader = adapted(copy.deepcopy(backbone))
     images = torch.randn(shape)
     seen: list[Tensor] = []
-    take = reader.step
+    step = reader.step
 
-    def watch(state: Any, index: int, feature: Tensor, inside: Any = None) -> Any:
+    def watch(state: Any, index: int, feature: Tensor, activations: Any = None) -> Any:
         seen.append(feature)
-        return take(state, index, feature, inside)
+        return step(state, index, feature, activations)
 
     reader.step = watch
     with torch.no_grad():
@@ -241,17 +244,17 @@ def test_an_injector_that_is_closed_leaves_the_features_bit_identical(
 
 
 def streams(encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor, Any]:
-    """What comes to the first block, what is left of it after injection, and the pass's state."""
+    """Input of the first block before and after injection, and the state of the pass."""
     block = encoder.backbone.blocks[0]
-    assert isinstance(block, Injected) and isinstance(encoder.reader, Interaction)
-    found: list[Any] = []
+    assert isinstance(block, InjectedBlock) and isinstance(encoder.reader, Interaction)
+    captured: list[Any] = []
     reader = encoder.reader
 
     def before(_module: nn.Module, inputs: Any, named: Any) -> None:
-        found.extend([inputs[0] if inputs else named["x"], copy.copy(reader.now)])
+        captured.extend([inputs[0] if inputs else named["x"], copy.copy(reader.pass_state)])
 
     def after(_module: nn.Module, inputs: Any) -> None:
-        found.append(inputs[0])
+        captured.append(inputs[0])
 
     hooks = [
         block.register_forward_pre_hook(before, with_kwargs=True),
@@ -261,49 +264,51 @@ def streams(encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor, Any]:
         encoder(images)
     for hook in hooks:
         hook.remove()
-    stream, now, changed = found
-    return stream, changed, now
+    stream, state, changed = captured
+    return stream, changed, state
 
 
-def test_tokens_without_a_place_take_no_part(make_backbone: MakeBackbone) -> None:
+def test_class_tokens_are_not_injected(make_backbone: MakeBackbone) -> None:
     encoder, reader = adapted(make_backbone("vit"))
-    x, changed, now = streams(encoder, torch.randn(2, 4, 21, 34))
+    x, changed, state = streams(encoder, torch.randn(2, 4, 21, 34))
     assert torch.equal(changed[:, :1], x[:, :1])
     with torch.no_grad():
-        torch.testing.assert_close(changed[:, 1:], reader.injectors[0](now, x[:, 1:]))
+        torch.testing.assert_close(changed[:, 1:], reader.injectors[0](state, x[:, 1:]))
 
 
-def test_dates_and_groups_of_bands_are_injected_the_same_prior(make_backbone: MakeBackbone) -> None:
+def test_dates_and_band_groups_are_injected_with_the_same_prior(
+    make_backbone: MakeBackbone,
+) -> None:
     encoder, reader = adapted(make_backbone("galileo", timesteps=2))
     images = torch.randn(2, 4, 2, 9, 14)
-    x, changed, now = streams(encoder, images)
-    kinds = x.shape[1] // math.prod(now.grid)
-    assert now.grid == (3, 4)
+    x, changed, state = streams(encoder, images)
+    kinds = x.shape[1] // math.prod(state.grid)
+    assert state.grid == (3, 4)
     assert kinds > 2
-    for kind in range(kinds):  # all tokens of a place are together
+    for kind in range(kinds):  # tokens of one position are adjacent
         with torch.no_grad():
-            expected = reader.injectors[0](now, x[:, kind::kinds])
+            expected = reader.injectors[0](state, x[:, kind::kinds])
         torch.testing.assert_close(changed[:, kind::kinds], expected)
 
 
-def test_a_model_of_tiles_is_injected_the_prior_of_the_whole_image(
+def test_tiled_models_are_injected_with_the_prior_of_the_whole_image(
     make_backbone: MakeBackbone,
 ) -> None:
     encoder, reader = adapted(make_backbone("timm/small_beit"))
-    x, changed, now = streams(encoder, torch.randn(1, 4, 230, 200))
+    x, changed, state = streams(encoder, torch.randn(1, 4, 230, 200))
     assert len(x) == 2
-    assert now.grid == (28, 14)
+    assert state.grid == (28, 14)
 
-    def whole(tokens: Tensor) -> Tensor:
+    def join(tokens: Tensor) -> Tensor:
         maps = tokens[:, 1:].transpose(1, 2).reshape(2, -1, 14, 14)
         return from_tiles(maps, (2, 1)).flatten(2).transpose(1, 2)
 
     with torch.no_grad():
-        torch.testing.assert_close(whole(changed), reader.injectors[0](now, whole(x)))
+        torch.testing.assert_close(join(changed), reader.injectors[0](state, join(x)))
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3, 4, 6, 8, 14, 16, 32])
-def test_the_pyramid_follows_the_patch_and_is_never_finer_than_a_pixel(patch: int) -> None:
+def test_pyramid_strides_follow_the_patch_size_down_to_one_pixel(patch: int) -> None:
     encoder, _ = adapted(vit(depth=1, patch=patch))
     strides = [patch / 4, patch / 2, patch, 2 * patch]
     assert [tap.stride for tap in encoder.taps] == [s for s in strides if s >= 1]
@@ -328,17 +333,17 @@ def test_a_shallow_vit_has_fewer_interactions(
     assert len(encoder(torch.randn(1, 3, 32, 32)).maps) == 4
 
 
-def test_the_backbone_runs_by_itself_between_passes() -> None:
+def test_backbone_alone_is_not_injected() -> None:
     backbone = vit()
     encoder, reader = adapted(copy.deepcopy(backbone))
     images = torch.randn(1, 3, 32, 32)
     encoder(images)
-    assert reader.now is None
+    assert reader.pass_state is None
     found, expected = encoder.backbone(images).maps, backbone.eval()(images).maps
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_copy_is_independent_and_no_tensor_is_registered_twice() -> None:
+def test_copies_are_independent_and_tensors_are_registered_once() -> None:
     encoder, _ = adapted(vit())
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
@@ -355,7 +360,7 @@ def test_a_copy_is_independent_and_no_tensor_is_registered_twice() -> None:
 
 
 @pytest.mark.parametrize("train_backbone", [False, True])
-def test_one_step_changes_the_output_and_the_backbone_if_asked(train_backbone: bool) -> None:
+def test_train_backbone_decides_whether_the_backbone_changes(train_backbone: bool) -> None:
     torch.manual_seed(0)
     encoder = VitAdapter(train_backbone=train_backbone, **SMALL).attach(vit()).train()
     assert encoder.backbone_trains == encoder.backbone.training == train_backbone
@@ -377,7 +382,7 @@ def test_one_step_changes_the_output_and_the_backbone_if_asked(train_backbone: b
 
 
 # ---------------------------------------------------------------- options
-def test_options_are_what_they_say() -> None:
+def test_options_size_the_layers() -> None:
     _, reader = adapted(vit(width=64), points=3, num_heads=4, ratio=1.0, cffn_ratio=0.5)
     attention = reader.injectors[0].attention
     assert attention.shape == (4, 3, 3)
@@ -389,38 +394,35 @@ def test_options_are_what_they_say() -> None:
     assert len(reader.extractors) == 4
 
 
-def test_heads_are_those_of_the_paper_by_default() -> None:
+def test_default_heads_are_those_of_the_paper() -> None:
     assert [default_num_heads(width // 2) for width in (768, 1024)] == [12, 16]
     assert [default_num_heads(width) for width in (8, 50, 64, 192)] == [1, 1, 2, 6]
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("code", "option", "value", "allowed"),
     [
-        ({"points": 0}, r"method\.points 0"),
-        ({"interactions": 0}, r"method\.interactions 0"),
-        ({"ratio": 1.5}, r"method\.ratio 1\.5"),
-        (
-            {"num_heads": 3},
-            r"method\.num_heads 3: does not divide the 8 channels .* one of 1, 2, 4, 8",
-        ),
+        ("recipe-invalid", "points", 0, ""),
+        ("recipe-invalid", "interactions", 0, ""),
+        ("recipe-invalid", "ratio", 1.5, ""),
+        ("method-option-invalid", "num_heads", 3, "1, 2, 4, 8"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(GeotuneError, match=message):
-        VitAdapter(**SMALL, **options).attach(vit())
+def test_invalid_option_raises(code: str, option: str, value: float, allowed: str) -> None:
+    with raises(code, key=f"method.{option}", mentions=[value, allowed]):
+        VitAdapter(**SMALL, **{option: value}).attach(vit())
 
 
-def test_a_model_without_places_or_blocks_is_refused(make_backbone: MakeBackbone) -> None:
-    with pytest.raises(GeotuneError, match=r"vit_adapter on timm/hrnet_w18_small: .* no blocks"):
+def test_models_without_blocks_or_spatial_tokens_raise(make_backbone: MakeBackbone) -> None:
+    with raises("method-unsupported", mentions=["timm/hrnet_w18_small"]):
         VitAdapter(**SMALL).attach(make_backbone("timm/hrnet_w18_small"))
     pytest.importorskip("rslearn")
-    with pytest.raises(GeotuneError, match=r"vit_adapter on rslearn/presto: .* no place"):
+    with raises("method-unsupported", mentions=["vit_adapter", "rslearn/presto"]):
         VitAdapter(**SMALL).attach(make_backbone("rslearn/presto"))
 
 
-def test_a_frozen_backbone_cannot_be_trained() -> None:
+def test_train_backbone_raises_for_a_frozen_backbone() -> None:
     backbone = vit()
     Frozen(stem_width=0).attach(backbone)
-    with pytest.raises(GeotuneError, match="another method has frozen this backbone"):
+    with raises("backbone-already-adapted", key="method.train_backbone"):
         VitAdapter(train_backbone=True, **SMALL).attach(backbone)

@@ -1,4 +1,4 @@
-"""Visual prompt tuning against its formulas, and what it asks of a backbone's blocks."""
+"""Visual prompt tuning against its formulas; which backbones it supports."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from geotune.backbones.base import Backbone
-from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.lora import Lora
-from geotune.methods.vpt import Prompted, Vpt
+from geotune.methods.vpt import PromptedBlock, Vpt
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -32,8 +32,8 @@ def images(seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
-def test_it_is_what_its_formula_says_on_a_vit(make_backbone: MakeBackbone, depth: str) -> None:
-    """Concatenate, run the block, drop the prompts, or let them go along."""
+def test_maps_match_the_formulas(make_backbone: MakeBackbone, depth: str) -> None:
+    """Concatenate, run the block, drop the prompts (deep) or carry them on (shallow)."""
     backbone = make_backbone("vit")
     model: Any = copy.deepcopy(backbone.model).eval()
     encoder = prompted(backbone, depth=depth)
@@ -42,7 +42,7 @@ def test_it_is_what_its_formula_says_on_a_vit(make_backbone: MakeBackbone, depth
     assert encoder.trainable_names() == [
         f"backbone.model.blocks.{i}.part.tokens" for i in range(len(prompts))
     ]
-    wanted, expected = encoder.reader.out_indices, []
+    indices, expected = encoder.reader.out_indices, []
     with torch.no_grad():
         x = model._pos_embed(model.patch_embed(images()))
         z = prompts[0].expand(2, -1, -1)
@@ -50,14 +50,14 @@ def test_it_is_what_its_formula_says_on_a_vit(make_backbone: MakeBackbone, depth
             if depth == "deep":
                 z = prompts[index].expand(2, -1, -1)
             z, x = block(torch.cat([z, x], 1)).split([COUNT, x.shape[1]], 1)
-            if index in wanted:
+            if index in indices:
                 last = model.norm(x) if index == 5 else x
                 expected.append(last[:, 1:].transpose(1, 2).reshape(2, -1, 2, 3))
         found = encoder(images()).maps
     torch.testing.assert_close(found, tuple(expected), rtol=1e-5, atol=1e-6)
 
 
-def test_prompts_start_as_in_the_paper(make_backbone: MakeBackbone) -> None:
+def test_prompts_are_initialised_as_in_the_paper(make_backbone: MakeBackbone) -> None:
     encoder = prompted(make_backbone("vit"), num_prompts=200)
     bound = math.sqrt(6 / (3 * 16 * 16 + 64))
     for parameter in encoder.parameters():
@@ -67,24 +67,24 @@ def test_prompts_start_as_in_the_paper(make_backbone: MakeBackbone) -> None:
             assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
 
 
-def test_rotary_positions_leave_the_prompts_out(make_backbone: MakeBackbone) -> None:
-    """Where no token may look at the prompts, the others' attention is as it was without them."""
+def test_rotary_position_embeddings_skip_the_prompts(make_backbone: MakeBackbone) -> None:
+    """With the prompts masked, attention equals that without prompts."""
     backbone = make_backbone("timm/small_eva02")
     before: Any = copy.deepcopy(backbone.blocks[0]).eval()
     block: Any = prompted(backbone).backbone.blocks[0]
-    assert isinstance(block, Prompted)
+    assert isinstance(block, PromptedBlock)
     model: Any = backbone.model
     with torch.no_grad():
         x, rope = model._pos_embed(model.patch_embed(torch.randn(2, 4, 28, 42)))
         assert rope is not None
-        seen = torch.ones(COUNT + x.shape[1], COUNT + x.shape[1], dtype=torch.bool)
-        seen[COUNT:, :COUNT] = False
-        found = block(x, rope=rope, attn_mask=seen)
+        mask = torch.ones(COUNT + x.shape[1], COUNT + x.shape[1], dtype=torch.bool)
+        mask[COUNT:, :COUNT] = False
+        found = block(x, rope=rope, attn_mask=mask)
         torch.testing.assert_close(found, before(x, rope=rope), rtol=1e-5, atol=1e-6)
         assert not torch.allclose(block(x, rope=rope), before(x, rope=rope), atol=1e-3)
 
 
-def test_a_block_takes_its_stream_by_position_and_by_keyword(make_backbone: MakeBackbone) -> None:
+def test_block_accepts_its_input_by_position_and_by_keyword(make_backbone: MakeBackbone) -> None:
     block = prompted(make_backbone("galileo")).backbone.blocks[1]
     x = torch.randn(2, 7, 128)
     with torch.no_grad():
@@ -93,13 +93,13 @@ def test_a_block_takes_its_stream_by_position_and_by_keyword(make_backbone: Make
         assert torch.equal(by_name, block(x, None, None))
 
 
-def test_shallow_prompts_are_not_kept_after_a_pass(make_backbone: MakeBackbone) -> None:
+def test_no_carried_prompts_remain_after_a_pass(make_backbone: MakeBackbone) -> None:
     encoder = prompted(make_backbone("vit"), depth="shallow")
     maps = encoder(images()).maps
     blocks = encoder.backbone.blocks
-    assert all(isinstance(block, Prompted) for block in blocks)
-    along = {id(block._along): block._along for block in blocks}
-    assert [one.tokens for one in along.values()] == [None]  # type: ignore[union-attr]
+    assert all(isinstance(block, PromptedBlock) for block in blocks)
+    carried = {id(block.carried): block.carried for block in blocks}
+    assert [one.tokens for one in carried.values()] == [None]  # type: ignore[union-attr]
 
     twin = copy.deepcopy(encoder)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_shallow_prompts_are_not_kept_after_a_pass(make_backbone: MakeBackbone) 
 
 
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
-def test_prompts_drop_out_in_training_only(make_backbone: MakeBackbone, depth: str) -> None:
+def test_dropout_is_applied_in_training_only(make_backbone: MakeBackbone, depth: str) -> None:
     encoder = prompted(make_backbone("vit"), depth=depth, dropout=0.5)
 
     def twice() -> bool:
@@ -123,7 +123,7 @@ def test_prompts_drop_out_in_training_only(make_backbone: MakeBackbone, depth: s
     assert not twice()
 
 
-def test_a_pixel_as_a_sequence_may_have_prompts_too(make_backbone: MakeBackbone) -> None:
+def test_pixel_sequence_models_are_supported(make_backbone: MakeBackbone) -> None:
     pytest.importorskip("rslearn")
     backbone = make_backbone("rslearn/presto")
     frozen = copy.deepcopy(backbone).eval()
@@ -135,36 +135,31 @@ def test_a_pixel_as_a_sequence_may_have_prompts_too(make_backbone: MakeBackbone)
     assert not torch.allclose(found[-1], expected[-1], atol=1e-3)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- unsupported input
 @pytest.mark.parametrize("depth", ["deep", "shallow"])
-def test_attention_with_a_bias_for_each_pair_of_places_is_refused(
+def test_attention_with_pairwise_position_biases_raises(
     make_backbone: MakeBackbone, depth: str
 ) -> None:
     backbone = make_backbone("timm/small_beit")
     plain = copy.deepcopy(backbone)
-    with pytest.raises(GeotuneError, match=r"vpt on timm/small_beit: its blocks take no tokens"):
+    with raises("method-unsupported", mentions=["vpt", "timm/small_beit"]):
         prompted(backbone, depth=depth)
     assert [type(m) for m in backbone.modules()] == [type(m) for m in plain.modules()]
-    Lora(rank=2, stem_width=0).attach(backbone)  # it is as it was
+    Lora(rank=2, stem_width=0).attach(backbone)  # the backbone was restored
 
 
-def test_prompts_taken_out_again_are_not_counted(make_backbone: MakeBackbone) -> None:
+def test_unwrap_restores_the_prefix_count(make_backbone: MakeBackbone) -> None:
     backbone = make_backbone("timm/small_eva02")
     attention: Any = backbone.blocks[0].attn
     expected = attention.num_prefix_tokens
     block: Any = prompted(backbone).backbone.blocks[0]
     assert block.attn.num_prefix_tokens == expected + COUNT
-    assert block.without_prompts().attn.num_prefix_tokens == expected
+    assert block.unwrap().attn.num_prefix_tokens == expected
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_prompts": 0}, r"method\.num_prompts 0"),
-        ({"dropout": 1.0}, r"method\.dropout 1\.0"),
-        ({"depth": "middle"}, r"method\.depth 'middle'"),
-    ],
+    ("option", "value"), [("num_prompts", 0), ("dropout", 1.0), ("depth", "middle")]
 )
-def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(GeotuneError, match=message):
-        Vpt(**options)
+def test_invalid_option_raises(option: str, value: Any) -> None:
+    with raises("recipe-invalid", key=f"method.{option}", mentions=[value]):
+        Vpt(**{option: value})

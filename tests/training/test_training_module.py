@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune.methods.core.injection import inserted
+from geotune.methods.core.injection import mark_inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.micro_batching import MicroBatcher
 from geotune.training.training_module import PLATEAU_EPOCHS, Plateau, TrainingModule
@@ -101,7 +101,7 @@ def test_biases_alone_and_what_was_put_in_learn_at_the_rate() -> None:
     assert groups(module)["encoder.backbone.bias"] == (1.0, 0.0)
 
     module = training(True, warmup=0)
-    inserted(module.model.encoder.backbone)
+    mark_inserted(module.model.encoder.backbone)
     assert groups(module)["encoder.backbone.weight"] == (1.0, 0.1)
 
 

@@ -1,4 +1,4 @@
-"""What is computed again changes no value, and holds less."""
+"""Activation checkpointing changes no value and needs less memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MakeBackbone = Callable[..., Backbone]
 
 
 def step(model: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The output and the gradients of one pass forward and back."""
+    """Output and gradients of one forward and backward pass."""
     torch.manual_seed(7)
     model.train()
     out = run()
@@ -31,36 +31,36 @@ def step(model: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, dict[str,
     return out, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-def same(one: nn.Module, two: nn.Module, run: Callable[[nn.Module], Tensor]) -> None:
-    """Outputs, gradients, statistics and names of both are equal, bit by bit."""
-    found, gradients = step(one, lambda: run(one))
-    expected, others = step(two, lambda: run(two))
-    assert torch.equal(found, expected)
-    assert gradients.keys() == others.keys()
+def assert_identical(one: nn.Module, two: nn.Module, run: Callable[[nn.Module], Tensor]) -> None:
+    """Outputs, gradients, statistics and names of both are bit-identical."""
+    actual, gradients = step(one, lambda: run(one))
+    expected, expected_gradients = step(two, lambda: run(two))
+    assert torch.equal(actual, expected)
+    assert gradients.keys() == expected_gradients.keys()
     for name, gradient in gradients.items():
-        assert torch.equal(gradient, others[name]), name
+        assert torch.equal(gradient, expected_gradients[name]), name
     assert one.state_dict().keys() == two.state_dict().keys()
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, two.state_dict()[name]), name
 
 
-def test_statistics_move_once_and_random_numbers_are_the_same() -> None:
+def test_batch_norm_updates_once_and_dropout_repeats() -> None:
     plain = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(0.5)
     )
-    again = copy.deepcopy(plain)
-    recompute(again)
-    recompute(again)  # once is enough
+    recomputed = copy.deepcopy(plain)
+    recompute(recomputed)
+    recompute(recomputed)  # once is enough
     x = torch.randn(2, 3, 8, 8)
-    same(again, plain, lambda net: net(x))
+    assert_identical(recomputed, plain, lambda net: net(x))
     assert plain[1].num_batches_tracked == 1
-    assert again[1].momentum == plain[1].momentum == 0.1
-    assert isinstance(again, nn.Sequential)
+    assert recomputed[1].momentum == plain[1].momentum == 0.1
+    assert isinstance(recomputed, nn.Sequential)
     with torch.no_grad():
-        assert torch.equal(again.eval()(x), plain.eval()(x))
+        assert torch.equal(recomputed.eval()(x), plain.eval()(x))
 
 
-def test_a_copy_is_marked_too_and_independent() -> None:
+def test_copies_are_checkpointed_and_independent() -> None:
     stage = nn.Linear(3, 3)
     recompute(stage)
     twin = copy.deepcopy(stage)
@@ -88,16 +88,16 @@ def net(make_backbone: MakeBackbone, family: str, method: Method, decoder: str) 
 
 @pytest.mark.parametrize("decoder", [kind for kind in DECODERS if kind not in DETECTORS])
 @pytest.mark.parametrize("method", ["Est", "Lst", "SideTune", "VitAdapter"])
-def test_stages_of_stem_side_network_and_decoder(
+def test_recomputing_stages_changes_no_value(
     make_backbone: MakeBackbone, method: str, decoder: str
 ) -> None:
     options: dict[str, Any] = {"stem_width": 4}
-    again, plain = (
+    recomputed, plain = (
         net(make_backbone, "vit", getattr(geotune, method)(**options), decoder) for _ in range(2)
     )
-    recompute_stages(again)
+    recompute_stages(recomputed)
     images = torch.randn(2, 4, 64, 64)
-    same(again, plain, lambda model: model(images))
+    assert_identical(recomputed, plain, lambda model: model(images))
 
 
 @pytest.mark.parametrize(
@@ -115,22 +115,24 @@ def test_stages_of_stem_side_network_and_decoder(
     ],
     ids=lambda method: type(method).__name__,
 )
-def test_blocks_that_gradients_cross(make_backbone: MakeBackbone, method: Method) -> None:
-    again, plain = (net(make_backbone, "vit", method, "linear") for _ in range(2))
-    recompute_blocks(again.encoder)
+def test_recomputing_blocks_changes_no_value(make_backbone: MakeBackbone, method: Method) -> None:
+    recomputed, plain = (net(make_backbone, "vit", method, "linear") for _ in range(2))
+    recompute_blocks(recomputed.encoder)
     images = torch.randn(2, 4, 64, 64)
-    same(again, plain, lambda model: model(images))
+    assert_identical(recomputed, plain, lambda model: model(images))
 
 
 @pytest.mark.parametrize("family", ["swin", "convnext", "resnet"])
-def test_blocks_of_every_class(make_backbone: MakeBackbone, family: str) -> None:
-    again, plain = (net(make_backbone, family, geotune.Full(), "linear") for _ in range(2))
-    recompute_blocks(again.encoder)
+def test_recomputing_blocks_of_every_family_changes_no_value(
+    make_backbone: MakeBackbone, family: str
+) -> None:
+    recomputed, plain = (net(make_backbone, family, geotune.Full(), "linear") for _ in range(2))
+    recompute_blocks(recomputed.encoder)
     images = torch.randn(2, 4, 64, 64)
-    same(again, plain, lambda model: model(images))
+    assert_identical(recomputed, plain, lambda model: model(images))
 
 
-def test_it_holds_less(make_backbone: MakeBackbone) -> None:
+def test_recomputing_needs_less_memory(make_backbone: MakeBackbone) -> None:
     def activations(mark: Callable[[Net], None]) -> int:
         model = net(make_backbone, "vit", geotune.Full(), "unet").train()
         mark(model)

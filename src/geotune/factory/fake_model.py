@@ -67,7 +67,7 @@ class FakeModelBuilder:
         as_it_is = Normalization(bands, (0.0,) * len(bands), (1.0,) * len(bands))
         model = build_model(recipe, backbone, as_it_is)
         reader = model.encoder.reader
-        if reader.samples:  # what it is fitted to does not matter
+        if reader.calibration_samples:  # what it is fitted to does not matter
             widths = [backbone.taps[i].channels for i in reader.out_indices]
             maps = (torch.rand(2, width, 2, 2) for width in widths)
             with torch.no_grad():

@@ -165,7 +165,7 @@ def feature_dependencies(model: Model, train: TrainOptions, device: torch.device
     """All that the features of a window depend on, but for the window."""
     backbone, reader = model.encoder.backbone, model.encoder.reader
     method = model.encoder.method
-    reduction = reader.reduction()
+    reduction = reader.compression_module()
     half = autocast(device, train.precision).fast_dtype
     asked = backbone.spec.model_dump()
     own_code = backbone.spec.model.rpartition(":")[0]

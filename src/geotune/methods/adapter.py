@@ -1,10 +1,11 @@
-"""Bottleneck adapters in the blocks (Houlsby et al., arXiv 1902.00751).
+"""Bottleneck adapters inside the blocks (Houlsby et al., arXiv 1902.00751).
 
-    y' = y + Up(GELU(Down(y)))        y: what attention, or the MLP, adds to the stream
+    y' = y + Up(GELU(Down(y)))        y: output of attention, or of the MLP
 
-One after attention and one after the MLP, before what they give is added to the stream; Up starts
-at zero. Blocks that have only an MLP get one, and those of a ResNet, which have neither, one on
-their output.
+      attention --> adapter --> +      MLP --> adapter --> +      (+: residual addition)
+
+Up starts at zero. Blocks with an MLP alone have one adapter; blocks with neither (ResNet) have one
+on their output.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
-    after_parts,
     apply_channels_last,
     check_width,
     freeze,
+    insert_after_attention_and_mlp,
     require_blocks,
     zero_init,
 )
@@ -31,16 +32,18 @@ class Adapter(AdapterOptions, Method):
     """Bottlenecks after attention and after the MLP of every block."""
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`. Raises `GeotuneError` for a bottleneck wider than the stream."""
+        """See `Method.attach`."""
         require_blocks(backbone, "adapter")
         check_width("bottleneck_dim", self.bottleneck_dim, backbone)
         freeze(backbone)
-        after_parts(backbone, lambda channels: Bottleneck(channels, self.bottleneck_dim))
+        insert_after_attention_and_mlp(
+            backbone, lambda channels: Bottleneck(channels, self.bottleneck_dim)
+        )
         return checked_encoder(backbone, self)
 
 
 class Bottleneck(nn.Module):
-    """`y + Up(GELU(Down(y)))` on vectors, or on the vectors of a map."""
+    """`y + Up(GELU(Down(y)))`."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()

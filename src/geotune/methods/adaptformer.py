@@ -1,8 +1,11 @@
-"""AdaptFormer (arXiv 2205.13535): a bottleneck beside the MLP of every block.
+r"""AdaptFormer: a bottleneck parallel to the MLP of every block (arXiv 2205.13535).
 
-    out = MLP(u) + s Up(ReLU(Down(u)))        u: what the MLP gets;  s = 0.1
+    out = MLP(u) + s Up(ReLU(Down(u)))        u: input of the MLP;  s = 0.1
 
-Up starts at zero, and so does all that it adds.
+      u --+--> MLP ------------------------> + --> out
+          \--> Down --> ReLU --> Up --> s --/
+
+Up starts at zero, so training starts at the frozen features.
 """
 
 from __future__ import annotations
@@ -17,30 +20,31 @@ from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
     apply_channels_last,
-    beside_mlp,
+    block_widths,
     check_width,
     freeze,
+    insert_parallel_to_mlp,
     require_mlp,
-    widths,
     zero_init,
 )
 
 
 class AdaptFormer(AdaptFormerOptions, Method):
-    """Bottlenecks beside the MLP of every block."""
+    """Bottlenecks parallel to the MLP of every block."""
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`. Raises `GeotuneError` where a block has no MLP."""
+        """See `Method.attach`."""
         require_mlp(backbone, "adaptformer")
         check_width("bottleneck_dim", self.bottleneck_dim, backbone)
         freeze(backbone)
-        for index, channels in enumerate(widths(backbone)):
-            beside_mlp(backbone, index, ScaledBottleneck(channels, self.bottleneck_dim, self.scale))
+        for index, channels in enumerate(block_widths(backbone)):
+            bottleneck = ScaledBottleneck(channels, self.bottleneck_dim, self.scale)
+            insert_parallel_to_mlp(backbone, index, bottleneck)
         return checked_encoder(backbone, self)
 
 
 class ScaledBottleneck(nn.Module):
-    """`s Up(ReLU(Down(u)))` on vectors, or on the vectors of a map."""
+    """`s Up(ReLU(Down(u)))`."""
 
     def __init__(self, channels: int, width: int, scale: float) -> None:
         super().__init__()

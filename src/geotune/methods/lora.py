@@ -1,9 +1,12 @@
-"""LoRA (arXiv 2106.09685) by HF peft, put into the backbone's own layers.
+r"""LoRA (arXiv 2106.09685), by HF peft, inside the backbone's own layers.
 
     y = W x + (alpha / rank) B A x        A: rank x inputs, random;  B: outputs x rank, zero
 
-By default on query, value and both layers of the MLP, as arXiv 2504.17397 does; where they have
-other names, on all linear layers of the blocks; on convolutions where there are none.
+      x --+--> W (frozen) ---------------------> + --> y
+          \--> A --> B --> alpha / rank --------/
+
+By default on query, value and both layers of the MLP, as in arXiv 2504.17397; if no layer has such
+a name, on all linear layers of the blocks; if there are none, on convolutions.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter, ta
 
 
 class Lora(LoraOptions, Method):
-    """Low-rank updates inside the backbone's linear layers and convolutions (HF peft)."""
+    """Low-rank updates of the backbone's linear layers and convolutions (HF peft)."""
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`. Raises `GeotuneError` where no layer fits or one stays dead."""
+        """See `Method.attach`."""
         from peft import LoraConfig
 
         layers = target_layers(backbone, self.targets, method="lora", rank=self.rank)

@@ -1,11 +1,13 @@
-"""LoRand (CVPR 2023, "1% vs 100%: Parameter-Efficient Low Rank Adapter for Dense Predictions").
+"""LoRand: adapters of low-rank weights (CVPR 2023, "1% vs 100%: Parameter-Efficient Low Rank
+Adapter for Dense Predictions").
 
-    y' = y + U GELU(D y)        D = sum_b A_b G B_b  (C to width),  U = sum_b A'_b G B'_b  (back)
+    y' = y + U GELU(D y)        D = sum_b A_b G_b B_b    (C to bottleneck)
+                                U = sum_b A'_b G_b B'_b  (bottleneck to C)
 
-Each of the two matrices is a sum of 4 products of two thin factors and a kernel of 8 x 8. The paper
-lets all branches and adapters share kernels; here one kernel G is shared by the two matrices of an
-adapter, branch by branch, which keeps each block's parts its own. After attention and after the
-MLP, as `adapter` does; in the product for U the last factor starts at zero.
+Both matrices are sums of `branches` products of two thin factors and a `rank` x `rank` kernel G_b.
+In the paper all branches and adapters share kernels; here the two matrices of one adapter share
+theirs, branch by branch, which keeps blocks independent. Inserted like `adapter`, after attention
+and after the MLP; A' starts at zero.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
-    after_parts,
     apply_channels_last,
     check_width,
     freeze,
+    insert_after_attention_and_mlp,
     require_blocks,
 )
 
@@ -33,23 +35,26 @@ class LoRand(LoRandOptions, Method):
     """Bottlenecks whose weights are sums of low-rank products."""
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`. Raises `GeotuneError` for a width or rank that does not fit."""
+        """See `Method.attach`."""
         require_blocks(backbone, "lorand")
-        check_width("bottleneck_dim", self.bottleneck_dim, backbone)
-        if self.rank > self.bottleneck_dim:
+        width = self.bottleneck_dim
+        check_width("bottleneck_dim", width, backbone)
+        if self.rank > width:
             raise GeotuneError(
-                f"method.rank {self.rank}: the bottleneck is {self.bottleneck_dim} wide (method.bottleneck_dim); "
-                f"choose at most {self.bottleneck_dim}"
+                f"method.rank {self.rank}: method.bottleneck_dim is {width}; choose a rank of at "
+                f"most {width}",
+                code="method-option-invalid",
+                key="method.rank",
             )
         freeze(backbone)
-        after_parts(
-            backbone, lambda c: LoRandAdapter(c, self.bottleneck_dim, self.rank, self.branches)
+        insert_after_attention_and_mlp(
+            backbone, lambda channels: LoRandAdapter(channels, width, self.rank, self.branches)
         )
         return checked_encoder(backbone, self)
 
 
 class LoRandAdapter(nn.Module):
-    """`y + U GELU(D y)` on vectors, or on the vectors of a map."""
+    """`y + U GELU(D y)`."""
 
     def __init__(self, channels: int, width: int, rank: int, branches: int) -> None:
         super().__init__()

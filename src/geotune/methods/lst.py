@@ -4,11 +4,17 @@
     Block(s): s = s + Attention(LN(s)); s = s + MLP(LN(s))      C / r wide
     y_i = x_i + Up_i(s_i)                                       at the levels of the pyramid
 
-x_i is the output of frozen block i; a_i and Up_i start at zero. Our reading: the first rung has
-nothing to blend, so s_1 = Block_1(Linear_1(x_1)); the paper hands on the last rung alone, here
-each level of the pyramid gets its own. In a hierarchical backbone the stream follows the stages,
-by a strided depthwise convolution and a 1x1, and attention stays within windows, because over all
-of a map of stride 4 it would be quadratic. The side network starts at random and not from pruned
+      frozen block 1 --> x_1 --> frozen block 2 --> x_2 --> ...
+                          |                          |
+                       Linear_1                   Linear_2
+                          |                          |
+                        Block_1 ------ s_1 ------> Block_2 --> s_2 --> ...
+
+x_i is the output of frozen block i; a_i and Up_i start at zero. Choices of ours: the first rung has
+nothing to blend, s_1 = Block_1(Linear_1(x_1)). The paper outputs the last rung alone; here each
+level of the pyramid has its output. In a hierarchical backbone a strided depthwise convolution and
+a 1x1 connect the stages, and attention is restricted to windows, because it would be quadratic in
+the pixels of a map of stride 4. The side network starts from random weights, not from pruned
 weights of the backbone.
 """
 
@@ -24,54 +30,52 @@ from geotune.backbones.base import Backbone
 from geotune.config.method_options import LstOptions
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.gradient_check import check_trainable
+from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import freeze, zero_init
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
-from geotune.methods.core.side_network import downsample, require_channels_left, select_blocks
+from geotune.methods.core.side_network import check_reduction, downsample, select_blocks
 
 TEMPERATURE = 0.1
 WINDOW = 8
-HEAD_WIDTH = 16
-"""A head is at least so wide, where the stream is."""
+MIN_HEAD_WIDTH = 16
 MLP_RATIO = 4
-
-
-LEAST_WIDTH = 8
+MIN_WIDTH = 8
+"""Layer normalisation of a single channel would always return zero."""
 
 
 class Lst(LstOptions, Method):
-    """Ladder side-tuning: a small transformer that reads the frozen blocks' outputs."""
+    """Ladder side-tuning: a small transformer on the outputs of the frozen blocks."""
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`. Raises `GeotuneError` for a reduction that leaves no channel."""
-        require_channels_left(backbone, self.reduction)
+        """See `Method.attach`."""
+        check_reduction(backbone, self.reduction)
         freeze(backbone)
-        reader = Ladder(backbone, reduction=self.reduction, every=self.block_stride)
-        encoder = Encoder(backbone, reader, self, backbone_frozen=True)
-        return check_trainable(encoder)
+        reader = Ladder(backbone, reduction=self.reduction, block_stride=self.block_stride)
+        return checked_encoder(backbone, self, reader, backbone_frozen=True)
 
 
 class Ladder(Reader):
-    """The side network: a rung for each tap it reads, and what it hands on."""
+    """The side network: one rung for each tap that it reads."""
 
     recomputable = ("blocks",)
 
-    def __init__(self, backbone: Backbone, *, reduction: int, every: int | None) -> None:
+    def __init__(self, backbone: Backbone, *, reduction: int, block_stride: int | None) -> None:
         super().__init__()
         levels = level_indices(backbone)
-        self.out_indices = select_blocks(backbone, levels, every)
+        self.out_indices = select_blocks(backbone, levels, block_stride)
         self.taps = tuple(backbone.taps[i] for i in levels)
-        read = [backbone.taps[i] for i in self.out_indices]
-        widths = [max(tap.channels // reduction, min(tap.channels, LEAST_WIDTH)) for tap in read]
+        inputs = [backbone.taps[i] for i in self.out_indices]
+        widths = [max(tap.channels // reduction, min(tap.channels, MIN_WIDTH)) for tap in inputs]
         window = None if backbone.is_columnar else WINDOW
         self.down = nn.ModuleList(
-            nn.Conv2d(tap.channels, width, 1) for tap, width in zip(read, widths, strict=True)
+            nn.Conv2d(tap.channels, width, 1) for tap, width in zip(inputs, widths, strict=True)
         )
         self.between = nn.ModuleList(
-            downsample(read[i - 1], read[i], widths[i - 1], widths[i]) for i in range(1, len(read))
+            downsample(inputs[i - 1], inputs[i], widths[i - 1], widths[i])
+            for i in range(1, len(inputs))
         )
-        self.gates = nn.ParameterList(torch.zeros(()) for _ in read[1:])
-        self.blocks = nn.ModuleList(Block(width, window) for width in widths)
+        self.gates = nn.ParameterList(torch.zeros(()) for _ in inputs[1:])
+        self.blocks = nn.ModuleList(LadderBlock(width, window) for width in widths)
         self.up = nn.ModuleDict(
             {
                 str(level): zero_init(
@@ -84,18 +88,18 @@ class Ladder(Reader):
         )
 
     def step(
-        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+        self, state: Any, index: int, feature: Tensor, activations: BlockActivations | None = None
     ) -> Any:
-        """See `Reader.step`. The state is the stream and the maps finished so far."""
+        """See `Reader.step`. The state is the side stream and the maps so far."""
         stream, maps = (None, ()) if state is None else state
-        at = self.out_indices.index(index)
-        offered = self.down[at](feature)
+        rung = self.out_indices.index(index)
+        projected = self.down[rung](feature)
         if stream is None:
-            stream = offered
+            stream = projected
         else:
-            mu = torch.sigmoid(self.gates[at - 1] / TEMPERATURE)
-            stream = mu * self.between[at - 1](stream) + (1 - mu) * offered
-        stream = self.blocks[at](stream)
+            mu = torch.sigmoid(self.gates[rung - 1] / TEMPERATURE)
+            stream = mu * self.between[rung - 1](stream) + (1 - mu) * projected
+        stream = self.blocks[rung](stream)
         if str(index) in self.up:
             maps = (*maps, feature + self.up[str(index)](stream))
         return stream, maps
@@ -106,13 +110,13 @@ class Ladder(Reader):
         return maps
 
 
-class Block(nn.Module):
-    """A transformer's block on maps, normalised first; attention over windows or the whole map."""
+class LadderBlock(nn.Module):
+    """A pre-norm transformer block on maps, with attention over windows or the whole map."""
 
     def __init__(self, width: int, window: int | None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, window)
+        self.attention = LadderAttention(width, window)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, MLP_RATIO * width), nn.GELU(), nn.Linear(MLP_RATIO * width, width)
@@ -127,43 +131,44 @@ class Block(nn.Module):
         return out
 
 
-class Attention(nn.Module):
-    """Of all positions to each other, or of those in a window of `window` x `window`."""
+class LadderAttention(nn.Module):
+    """Self-attention over the whole map, or within windows of `window` x `window`."""
 
     def __init__(self, width: int, window: int | None) -> None:
         super().__init__()
         self.window = window
-        self.heads = heads(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)  # softmax is blind to a bias of the keys
+        self.heads = num_heads(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)  # softmax cancels a bias of the keys
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, h, w, d)` to the same shape."""
         height, width = x.shape[1:3]
-        high, wide = self.window or height, self.window or width
-        padding = (0, 0, 0, -width % wide, 0, -height % high)
-        seen = None
-        if any(padding):
-            seen = F.pad(x.new_ones(1, height, width, 1), padding)
-            seen = to_windows(seen, high, wide)[..., 0].bool()[:, None, None]  # no one sees padding
-            seen = seen.repeat(len(x), 1, 1, 1)
-        windows = to_windows(F.pad(x, padding), high, wide)
+        window_height, window_width = self.window or height, self.window or width
+        padding = (0, 0, 0, -width % window_width, 0, -height % window_height)
+        mask = None
+        if any(padding):  # hide the padding
+            mask = F.pad(x.new_ones(1, height, width, 1), padding)
+            mask = window_partition(mask, window_height, window_width)[..., 0].bool()[:, None, None]
+            mask = mask.repeat(len(x), 1, 1, 1)
+        windows = window_partition(F.pad(x, padding), window_height, window_width)
         q, k, v = self.qkv(windows).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        out = self.out(found.transpose(1, 2).flatten(2))
-        rows, columns = -(-height // high), -(-width // wide)
-        out = out.reshape(len(x), rows, columns, high, wide, -1).transpose(2, 3)
-        whole: Tensor = out.reshape(len(x), rows * high, columns * wide, -1)
-        return whole[:, :height, :width]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = self.out(attended.transpose(1, 2).flatten(2))
+        rows, columns = -(-height // window_height), -(-width // window_width)
+        out = out.reshape(len(x), rows, columns, window_height, window_width, -1).transpose(2, 3)
+        merged: Tensor = out.reshape(len(x), rows * window_height, columns * window_width, -1)
+        return merged[:, :height, :width]
 
 
-def to_windows(x: Tensor, high: int, wide: int) -> Tensor:
-    """`(B, h, w, d)` to `(B windows, high * wide, d)`, those of an image in a row."""
+def window_partition(x: Tensor, window_height: int, window_width: int) -> Tensor:
+    """`(B, h, w, d)` to `(B windows, pixels of a window, d)`, image by image."""
     batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // high, high, width // wide, wide, channels)
-    return x.transpose(2, 3).reshape(-1, high * wide, channels)
+    rows, columns = height // window_height, width // window_width
+    x = x.reshape(batch, rows, window_height, columns, window_width, channels)
+    return x.transpose(2, 3).reshape(-1, window_height * window_width, channels)
 
 
-def heads(width: int) -> int:
-    """As many heads as divide the width and are not narrower than `HEAD_WIDTH`; at least one."""
-    return max(n for n in range(1, max(1, width // HEAD_WIDTH) + 1) if width % n == 0)
+def num_heads(width: int) -> int:
+    """Largest divisor of the width with heads of at least `MIN_HEAD_WIDTH`; at least one."""
+    return max(n for n in range(1, max(1, width // MIN_HEAD_WIDTH) + 1) if width % n == 0)

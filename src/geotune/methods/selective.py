@@ -27,7 +27,7 @@ from geotune.config.method_options import (
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.gradient_check import dead_parameters
+from geotune.methods.core.gradient_check import freeze_dead_parameters
 from geotune.methods.core.injection import freeze, require_blocks
 from geotune.methods.core.reader import SelectedFeatures
 
@@ -43,7 +43,9 @@ class Full(FullOptions, Method):
         """See `Method.attach`. Raises `GeotuneError` if the backbone is frozen already."""
         if not any(parameter.requires_grad for parameter in backbone.parameters()):
             raise GeotuneError(
-                f"full on {backbone.name}: another method has frozen this backbone; build it again"
+                f"full on {backbone.name}: another method has frozen this backbone; build it again",
+                code="backbone-already-adapted",
+                key="method.kind",
             )
         reader = SelectedFeatures(backbone)
         encoder = Encoder(backbone, reader, self, backbone_frozen=False, backbone_trains=True)
@@ -95,7 +97,9 @@ class Partial(PartialOptions, Method):
         if self.blocks > depth:
             raise GeotuneError(
                 f"method.blocks {self.blocks}: {backbone.name} has {depth} blocks; choose at most "
-                f"{depth}, or method.kind=full"
+                f"{depth}, or method.kind=full",
+                code="method-option-invalid",
+                key="method.blocks",
             )
         last = {id(p) for block in backbone.blocks[-self.blocks :] for p in block.parameters()}
         names = {name for name, p in backbone.model.named_parameters() if id(p) in last}
@@ -116,12 +120,8 @@ def train_subset(backbone: Backbone, method: Method, names: Collection[str]) -> 
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         raise GeotuneError(
             f"{method.name} on {backbone.name}: the model has no such parameter that could change "
-            "the output; choose another method"
+            "the output; choose another method",
+            code="method-unsupported",
+            key="method.kind",
         )
     return encoder
-
-
-def freeze_dead_parameters(encoder: Encoder) -> None:
-    """Freeze parameters that no output depends on."""
-    for name in dead_parameters(encoder):
-        encoder.get_parameter(name).requires_grad_(False)

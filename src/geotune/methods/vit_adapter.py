@@ -1,5 +1,5 @@
-r"""ViT-Adapter (arXiv 2205.08534): a convolutional prior of the image, which a plain ViT and a
-pyramid exchange features with.
+r"""ViT-Adapter (arXiv 2205.08534): a convolutional prior of the image exchanges features with a
+plain ViT, and both yield a pyramid.
 
     image --> prior --> c1                                       stride P/4
                     \-> c = [c2, c3, c4] + level embeddings      strides P/2, P, 2P, as tokens
@@ -11,15 +11,14 @@ pyramid exchange features with.
     after the last group two more extractors, then
         f1 = BN(up(c2) + c1 + x_1),  f_l = BN(c_l + x_l)    x_l: the ViT's maps, resampled
 
-MSDA is deformable attention (`methods/core/deformable_attention.py`). The paper also
-trains the backbone (`train_backbone`); here it is frozen by default, and gradients cross it.
+MSDA(queries, maps) is deformable attention (`core/deformable_attention.py`). The paper also trains
+the backbone (`train_backbone`); here it is frozen by default, and gradients cross it.
 
-Our reading, where the paper has one kind of ViT in mind: strides follow the patch P, which is 16
-there, and those finer than a pixel are left out; for a patch that is no power of two the prior
-sees the image resampled so that it is one. Only tokens with a place take part. Where several
-tokens share a place (dates, groups of bands), all are injected the same prior, and the extractors
-see what the tap makes of them, which is their mean. The last x is taken after the backbone's final
-norm. A ViT of fewer blocks than interactions has as many interactions as blocks. There is no
+Choices of ours, for ViTs other than the paper's: strides follow the patch size P (16 in the paper),
+without those below one pixel; if P is no power of two, the prior reads the image resampled so that
+it is. Only spatial tokens take part. Several tokens at one position (dates, groups of bands) are
+injected with the same prior, and the extractors read their mean, as the tap does. The last x is
+taken after the backbone's final norm. The number of interactions is at most that of blocks. No
 stochastic depth.
 """
 
@@ -42,49 +41,52 @@ from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.deformable_attention import DeformableAttention, Size, reference_points
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.gradient_check import check_trainable, dead_parameters
+from geotune.methods.core.gradient_check import check_trainable, freeze_dead_parameters
 from geotune.methods.core.injection import (
-    Wrapped,
+    ModuleWrapper,
+    block_widths,
     freeze,
-    inject,
-    require_places,
-    require_plain,
-    widths,
+    replace_module,
+    require_plain_vit,
+    require_spatial_tokens,
 )
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
-from geotune.methods.core.stem import convolution
+from geotune.methods.core.stem import conv_bn_relu
 from geotune.methods.core.stride_resize import pyramid_scales
 from geotune.types import Tap
 
-USUAL_HEADS = (16, 12, 8, 6, 4, 3, 2)
-HEAD_WIDTH = 32
-"""Heads are no narrower than this by default, which gives those of the paper's ViT-B and ViT-L."""
+HEAD_COUNTS = (16, 12, 8, 6, 4, 3, 2)
+MIN_HEAD_DIM = 32
+"""Minimum width of default heads; gives those of the paper for ViT-B and ViT-L."""
 
 
 class VitAdapter(VitAdapterOptions, Method):
-    """A convolutional prior exchanges features with a plain ViT and makes a pyramid."""
+    """A convolutional prior exchanges features with a plain ViT and yields a pyramid."""
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`. Raises `GeotuneError` for a backbone that is no plain ViT, and for
-        heads that do not divide the values."""
-        require_plain(backbone, "vit_adapter")
-        require_places(backbone, "vit_adapter")
-        channels = widths(backbone)[0]
+        """See `Method.attach`."""
+        require_plain_vit(backbone, "vit_adapter")
+        require_spatial_tokens(backbone, "vit_adapter")
+        channels = block_widths(backbone)[0]
         inner = max(1, int(channels * self.ratio))
         heads = self.num_heads or default_num_heads(inner)
         if inner % heads:
             allowed = ", ".join(str(h) for h in range(1, inner + 1) if inner % h == 0)
             raise GeotuneError(
-                f"method.num_heads {heads}: does not divide the {inner} channels of the values "
-                f"(method.ratio {self.ratio:g} of the {channels} of {backbone.name}); choose "
-                f"one of {allowed}"
+                f"method.num_heads {heads}: does not divide the {inner} channels of the attention "
+                f"values (method.ratio {self.ratio:g} of {channels} of {backbone.name}); choose "
+                f"one of {allowed}",
+                code="method-option-invalid",
+                key="method.num_heads",
             )
         if not self.train_backbone:
             freeze(backbone)
         elif not any(parameter.requires_grad for parameter in backbone.parameters()):
             raise GeotuneError(
-                f"vit_adapter on {backbone.name}: another method has frozen this backbone, and "
-                "method.train_backbone is true; build it anew"
+                f"vit_adapter on {backbone.name}: method.train_backbone is true, but another "
+                "method has frozen this backbone; build it again",
+                code="backbone-already-adapted",
+                key="method.train_backbone",
             )
         reader = Interaction(
             backbone,
@@ -94,9 +96,9 @@ class VitAdapter(VitAdapterOptions, Method):
             extra=2 if self.extra_extractors else 0,
             attention={"inner": inner, "heads": heads, "points": self.points},
         )
-        for at, index in enumerate(reader.first_blocks):
+        for group, index in enumerate(reader.first_blocks):
             block = backbone.blocks[index]
-            inject(backbone, block, Injected(block, backbone, index, reader, at))
+            replace_module(backbone, block, InjectedBlock(block, backbone, index, reader, group))
         encoder = Encoder(
             backbone,
             reader,
@@ -105,64 +107,61 @@ class VitAdapter(VitAdapterOptions, Method):
             backbone_trains=self.train_backbone,
         )
         if self.train_backbone:
-            parameters = dict(encoder.named_parameters())
-            for name in dead_parameters(encoder):
-                if name.startswith("backbone."):  # what no output depends on
-                    parameters[name].requires_grad_(False)
+            freeze_dead_parameters(encoder, "backbone.")
         return check_trainable(encoder)
 
 
 def default_num_heads(inner: int) -> int:
-    """The most heads that divide the values' width and are wide enough."""
-    return next((h for h in USUAL_HEADS if inner % h == 0 and inner // h >= HEAD_WIDTH), 1)
+    """Return the largest usual number of heads that divides `inner` into wide enough heads."""
+    return next((h for h in HEAD_COUNTS if inner % h == 0 and inner // h >= MIN_HEAD_DIM), 1)
 
 
-class Injected(Wrapped):
-    """The first block of a group: the prior is injected into the stream that it gets."""
+class InjectedBlock(ModuleWrapper):
+    """The first block of a group: the prior is injected into its input."""
 
-    carries = True
+    has_side_effects = True
 
     def __init__(
-        self, inner: nn.Module, backbone: Backbone, index: int, reader: Interaction, at: int
+        self, inner: nn.Module, backbone: Backbone, index: int, reader: Interaction, group: int
     ) -> None:
         super().__init__(inner)
-        self.index, self.at = index, at
-        self._owners = [(backbone, reader)]  # not a second owner of either
+        self.index, self.group = index, group
+        self._owners = [(backbone, reader)]  # in a list: no submodules
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
-        """As the block inside."""
+        """Same inputs and shapes as the wrapped block."""
         backbone, reader = self._owners[0]
-        if reader.now is not None:  # else the backbone runs by itself
-            found = backbone.tokens_to_maps(self.index, x)
-            x = found.restore(reader.inject(self.at, found))
+        if reader.pass_state is not None:  # otherwise the backbone runs without the encoder
+            tokens = backbone.tokens_to_maps(self.index, x)
+            x = tokens.restore(reader.inject_prior(self.group, tokens))
         out: Tensor = self.inner(x, *inputs, **named)
         return out
 
 
 @dataclass
-class _Pass:
-    """What the reader holds during one forward pass.
+class _PassState:
+    """State of one forward pass, shared by the reader and the wrapped blocks.
 
     Attributes:
-        c: the tokens `(B, M, C)` of the maps at strides P/2, P and 2P, in that order.
+        c: tokens `(B, M, C)` of the prior's maps at strides P/2, P and 2P, in that order.
         sizes: of those maps.
-        c_places, x_places: where their tokens lie, and those of the ViT.
-        grid: the size of the ViT's map.
+        c_points, x_points: reference points `(M, 2)` and `(N, 2)` of their tokens and the ViT's.
+        grid: size of the ViT's map.
     """
 
     c: Tensor
     sizes: list[Size]
-    c_places: Tensor
-    x_places: Tensor
+    c_points: Tensor
+    x_points: Tensor
     grid: Size
 
 
 class Interaction(Reader):
-    """Prior, injectors and extractors, and the pyramid that they make.
+    """Prior, injectors and extractors, and the pyramid that they yield.
 
     Attributes:
-        first_blocks: the first block of each group.
-        now: what is held during a forward pass; None otherwise.
+        first_blocks: index of the first block of each group.
+        pass_state: set during a forward pass; None otherwise.
     """
 
     def __init__(
@@ -176,7 +175,7 @@ class Interaction(Reader):
         attention: dict[str, int],
     ) -> None:
         super().__init__()
-        channels, self.patch = widths(backbone)[0], backbone.taps[0].stride
+        channels, self.patch = block_widths(backbone)[0], backbone.taps[0].stride
         self.channels = channels
         self.out_indices = tuple(level_indices(backbone, interactions))
         self.first_blocks = (0, *(index + 1 for index in self.out_indices[:-1]))
@@ -199,17 +198,16 @@ class Interaction(Reader):
             Tap(f"vit_adapter{i + 1}", channels, self.patch / scale)
             for i, scale in enumerate(scales)
         )
-        self.now: _Pass | None = None
+        self.pass_state: _PassState | None = None
 
     def start(self, images: Tensor) -> Any:
-        """See `Reader.start`. The state is the prior's map at P/4, where there is one, and the
-        ViT's maps so far."""
+        """See `Reader.start`. The state is the prior's map at P/4, if any, and the ViT's maps."""
         grid = (round(images.shape[-2] / self.patch), round(images.shape[-1] / self.patch))
         maps = self.prior(images.flatten(1, -3), grid)
         fine = None if self.up is None else maps.pop(0)
         sizes = [(m.shape[-2], m.shape[-1]) for m in maps]
         tokens = [to_tokens(m) + e for m, e in zip(maps, self.level_embedding, strict=True)]
-        self.now = _Pass(
+        self.pass_state = _PassState(
             torch.cat(tokens, 1),
             sizes,
             torch.cat([reference_points(size, images.device) for size in sizes]),
@@ -218,39 +216,39 @@ class Interaction(Reader):
         )
         return fine, []
 
-    def inject(self, at: int, found: TokensToMaps) -> Tensor:
-        """What the group `at` gets, with the prior injected; of the shape of `found.maps`."""
-        assert self.now is not None
-        now, kinds, (height, width) = self.now, found.per_location, found.maps.shape[-2:]
-        # a model that sees an image in tiles is injected the prior of the whole image
-        tiles = (now.grid[0] // height, now.grid[1] // width)
-        whole = from_tiles(found.maps.reshape(-1, kinds * self.channels, height, width), tiles)
-        x = whole.reshape(len(whole), kinds, self.channels, -1).transpose(2, 3)  # (B, kinds, N, C)
-        x = self.injectors[at](now, x.flatten(1, 2)).reshape(x.shape)
-        changed = x.transpose(2, 3).reshape(whole.shape)
-        return to_tiles(changed, tiles).reshape(found.maps.shape)
+    def inject_prior(self, group: int, tokens: TokensToMaps) -> Tensor:
+        """Inject the prior into the input of a group; returns the shape of `tokens.maps`."""
+        assert self.pass_state is not None
+        state, kinds, (height, width) = self.pass_state, tokens.per_location, tokens.maps.shape[-2:]
+        # if the model runs on tiles, inject the prior of the whole image
+        tiles = (state.grid[0] // height, state.grid[1] // width)
+        joined = from_tiles(tokens.maps.reshape(-1, kinds * self.channels, height, width), tiles)
+        x = joined.reshape(len(joined), kinds, self.channels, -1).transpose(2, 3)
+        x = self.injectors[group](state, x.flatten(1, 2)).reshape(x.shape)  # (B, kinds, N, C)
+        changed = x.transpose(2, 3).reshape(joined.shape)
+        return to_tiles(changed, tiles).reshape(tokens.maps.shape)
 
     def step(
-        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+        self, state: Any, index: int, feature: Tensor, activations: BlockActivations | None = None
     ) -> Any:
         """See `Reader.step`."""
-        assert self.now is not None
+        assert self.pass_state is not None
         fine, maps = state
-        if feature.shape[1] > self.channels:  # the dates' maps are side by side
+        if feature.shape[1] > self.channels:  # the tap concatenates the channels of all dates
             dates = feature.shape[1] // self.channels
             feature = feature.reshape(-1, self.channels, dates, *feature.shape[2:]).mean(2)
-        at, last = self.out_indices.index(index), index == self.out_indices[-1]
+        group, last = self.out_indices.index(index), index == self.out_indices[-1]
         x = to_tokens(feature)
-        for extractor in self.extractors[at : None if last else at + 1]:
-            self.now.c = extractor(self.now, x)
+        for extractor in self.extractors[group : None if last else group + 1]:
+            self.pass_state.c = extractor(self.pass_state, x)
         return fine, [*maps, feature]
 
     def finish(self, state: Any) -> tuple[Tensor, ...]:
         """See `Reader.finish`."""
-        assert self.now is not None
+        assert self.pass_state is not None
         fine, maps = state
-        levels = to_maps(self.now.c, self.now.sizes)
-        self.now = None
+        levels = to_maps(self.pass_state.c, self.pass_state.sizes)
+        self.pass_state = None
         if self.up is not None:
             levels = [self.up(levels[0]) + fine, *levels]
         out = []
@@ -271,10 +269,10 @@ class Injector(nn.Module):
         self.attention = DeformableAttention(channels, **attention)
         self.gamma = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, now: _Pass, x: Tensor) -> Tensor:
+    def forward(self, state: _PassState, x: Tensor) -> Tensor:
         """Tokens `(B, kinds N, C)` to the same shape."""
-        where = now.x_places.repeat(x.shape[1] // len(now.x_places), 1)
-        change = self.attention(self.norm_x(x), where, self.norm_c(now.c), now.sizes)
+        points = state.x_points.repeat(x.shape[1] // len(state.x_points), 1)
+        change = self.attention(self.norm_x(x), points, self.norm_c(state.c), state.sizes)
         out: Tensor = x + self.gamma * change
         return out
 
@@ -292,20 +290,20 @@ class Extractor(nn.Module):
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.narrow = nn.Linear(hidden, channels)
 
-    def forward(self, now: _Pass, x: Tensor) -> Tensor:
-        """The new `c`, from the ViT's tokens `(B, N, C)`."""
-        c = now.c
-        c = c + self.attention(self.norm_c(c), now.c_places, self.norm_x(x), [now.grid])
-        maps = to_maps(self.widen(self.norm(c)), now.sizes)
+    def forward(self, state: _PassState, x: Tensor) -> Tensor:
+        """The ViT's tokens `(B, N, C)` to the new c, `(B, M, C)`."""
+        c = state.c
+        c = c + self.attention(self.norm_c(c), state.c_points, self.norm_x(x), [state.grid])
+        maps = to_maps(self.widen(self.norm(c)), state.sizes)
         h = torch.cat([to_tokens(self.depthwise(m)) for m in maps], 1)
         out: Tensor = c + self.narrow(F.gelu(h))
         return out
 
 
 class SpatialPrior(nn.Module):
-    """Convolutions from the image to maps of `channels` at strides patch / scale.
+    """Convolutions from the image to maps of `channels` channels at strides patch / scale.
 
-    Their own widths are `width` and 2, 4 and 4 times that.
+    Widths of the stages are `width` and 2, 4 and 4 times that.
     """
 
     recomputable = ("stages",)
@@ -314,19 +312,19 @@ class SpatialPrior(nn.Module):
         self, bands: int, width: int, channels: int, patch: float, scales: Sequence[float]
     ) -> None:
         super().__init__()
-        self.pixels = 2 ** math.ceil(math.log2(patch))  # of a patch, as the convolutions see it
+        self.pixels = 2 ** math.ceil(math.log2(patch))  # side of a patch after resampling
         halvings = round(math.log2(self.pixels / scales[0]))
         stem: list[nn.Module] = [
-            convolution(bands, width, 2 if halvings else 1),
-            convolution(width, width),
-            convolution(width, width),
+            conv_bn_relu(bands, width, 2 if halvings else 1),
+            conv_bn_relu(width, width),
+            conv_bn_relu(width, width),
         ]
         if halvings > 1:
             stem.append(nn.MaxPool2d(3, 2, 1))
-        stem += [convolution(width, width, 2) for _ in range(halvings - 2)]
+        stem += [conv_bn_relu(width, width, 2) for _ in range(halvings - 2)]
         widths = [width, 2 * width, 4 * width, 4 * width][: len(scales)]
         self.stages = nn.ModuleList(
-            [nn.Sequential(*stem), *(convolution(a, b, 2) for a, b in pairwise(widths))]
+            [nn.Sequential(*stem), *(conv_bn_relu(a, b, 2) for a, b in pairwise(widths))]
         )
         self.project = nn.ModuleList(nn.Conv2d(w, channels, 1, bias=False) for w in widths)
 
@@ -343,14 +341,14 @@ class SpatialPrior(nn.Module):
 
 
 def to_tokens(feature: Tensor) -> Tensor:
-    """A map `(B, C, h, w)` as tokens `(B, h w, C)`."""
+    """Map `(B, C, h, w)` to tokens `(B, h w, C)`."""
     return feature.flatten(2).transpose(1, 2)
 
 
 def to_maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
-    """Tokens `(B, M, C)` of several maps in a row as those maps."""
-    parts = torch.split(tokens, [height * width for height, width in sizes], 1)
+    """Tokens `(B, M, C)` of several maps, concatenated, to those maps `(B, C, h, w)`."""
+    by_map = torch.split(tokens, [height * width for height, width in sizes], 1)
     return [
         part.transpose(1, 2).reshape(len(part), -1, *size)
-        for part, size in zip(parts, sizes, strict=True)
+        for part, size in zip(by_map, sizes, strict=True)
     ]

@@ -1,13 +1,13 @@
-"""Visual prompt tuning (arXiv 2203.12119): learned tokens beside those of the image.
+"""Visual prompt tuning: learned tokens in the blocks of a plain ViT (arXiv 2203.12119).
 
-    deep:     [_, x_i]   = block_i([p_i, x_(i-1)])                new prompts for every block
-    shallow:  [z_i, x_i] = block_i([z_(i-1), x_(i-1)]), z_0 = p   prompts go along with the image
+    deep:     [_, x_i]   = block_i([p_i, x_(i-1)])                each block has its own prompts
+    shallow:  [z_i, x_i] = block_i([z_(i-1), x_(i-1)]), z_0 = p   prompts pass through all blocks
 
-Prompts start uniform in +-sqrt(6 / (3 P^2 + C)), P being the patch, as in the paper; the defaults
-are those of arXiv 2504.17397: deep, 100 prompts, dropout 0.1. A block's prompts are taken away
-from its output, so that nothing outside the blocks sees them. They stand in front of all other
-tokens, where rotary positions do not count them. Attention that adds something for each pair of
-places has nothing for them; such backbones are refused, as one small pass finds out.
+Prompts are initialised uniformly in +-sqrt(6 / (3 P^2 + C)), with patch size P, as in the paper.
+The defaults are those of arXiv 2504.17397: deep, 100 prompts, dropout 0.1. Prompts come before all
+other tokens, are excluded from rotary position embeddings, and are removed from each block's
+output, so that nothing outside the blocks sees them. Attention with a bias for each pair of
+positions has none for prompts; such backbones are rejected, based on a small forward pass.
 """
 
 from __future__ import annotations
@@ -23,42 +23,48 @@ from geotune.config.method_options import VptOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.gradient_check import check_trainable
-from geotune.methods.core.injection import Wrapped, freeze, inject, inserted, require_plain, widths
-from geotune.methods.core.reader import SelectedFeatures
+from geotune.methods.core.gradient_check import checked_encoder
+from geotune.methods.core.injection import (
+    ModuleWrapper,
+    block_widths,
+    freeze,
+    mark_inserted,
+    replace_module,
+    require_plain_vit,
+)
 
 
 class Vpt(VptOptions, Method):
-    """Learned prompt tokens beside the image's own in a plain ViT's blocks."""
+    """Learned prompt tokens beside the image's tokens in the blocks of a plain ViT."""
 
     def attach(self, backbone: Backbone) -> Encoder:
-        """See `Method.attach`. Raises `GeotuneError` where the blocks take no further tokens."""
-        require_plain(backbone, "vpt")
+        """See `Method.attach`. Restores the backbone if its blocks accept no further tokens."""
+        require_plain_vit(backbone, "vpt")
         freeze(backbone)
         pixels = backbone.taps[0].stride ** 2
-        along = Along() if self.depth == "shallow" else None
-        wrapped: list[Prompted] = []
-        for block, channels in zip(backbone.blocks, widths(backbone), strict=True):
-            own = None
-            if along is None or not wrapped:
-                own = Prompts(self.num_prompts, channels, pixels, self.dropout)
-            wrapped.append(Prompted(block, own, self.num_prompts, along))
-            inject(backbone, block, wrapped[-1])
-        wrapped[-1].last = True
-        levels = SelectedFeatures(backbone)
-        encoder = Encoder(backbone, levels, self, backbone_frozen=False)
+        carried = CarriedPrompts() if self.depth == "shallow" else None
+        wrapped: list[PromptedBlock] = []
+        for block, channels in zip(backbone.blocks, block_widths(backbone), strict=True):
+            prompts = None
+            if carried is None or not wrapped:
+                prompts = Prompts(self.num_prompts, channels, pixels, self.dropout)
+            wrapped.append(PromptedBlock(block, prompts, self.num_prompts, carried))
+            replace_module(backbone, block, wrapped[-1])
+        wrapped[-1].is_last = True
         try:
-            return check_trainable(encoder)
+            return checked_encoder(backbone, self)
         except Exception as error:
             for block in wrapped:
-                inject(backbone, block, block.without_prompts())
+                replace_module(backbone, block, block.unwrap())
             if isinstance(error, GeotuneError):
                 raise
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise GeotuneError(
-                f"vpt on {backbone.name}: its blocks take no tokens beside those of the image, as "
-                f"where attention adds something for each pair of places ({type(error).__name__}: "
-                f"{reason}); choose lora, adapter or est"
+                f"vpt on {backbone.name}: its blocks accept no tokens beside those of the image, "
+                f"as with attention biases for each pair of positions ({type(error).__name__}: "
+                f"{reason}); choose lora, adapter or est",
+                code="method-unsupported",
+                key="method.kind",
             ) from error
 
 
@@ -72,53 +78,53 @@ class Prompts(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, batch: int) -> Tensor:
-        """`(B, prompts, C)`."""
+        """Prompts `(B, num_prompts, C)`."""
         tokens: Tensor = self.dropout(self.tokens.expand(batch, -1, -1))
         return tokens
 
 
-class Along:
-    """What the shallow form carries from block to block, during one pass through them."""
+class CarriedPrompts:
+    """Shallow prompts between two blocks, during one forward pass."""
 
     tokens: Tensor | None = None
 
 
-class Prompted(Wrapped):
-    """A block that is given prompts in front of its tokens, and does not hand them on.
+class PromptedBlock(ModuleWrapper):
+    """Runs a block with prompts before its tokens, and removes them from the output.
 
-    Without prompts of its own it takes those that come along.
+    Without `prompts` of its own the block gets the carried ones.
     """
 
-    carries = True
-    last = False
-    """Nothing goes along behind it."""
+    has_side_effects = True
+    is_last = False
+    """Whether this is the last block, which carries no prompts on."""
 
     def __init__(
-        self, inner: nn.Module, prompts: Prompts | None, count: int, along: Along | None
+        self, inner: nn.Module, prompts: Prompts | None, count: int, carried: CarriedPrompts | None
     ) -> None:
         super().__init__(inner)
-        self.part = None if prompts is None else inserted(prompts)
+        self.part = None if prompts is None else mark_inserted(prompts)
         self.count = count
-        self._along = along
+        self.carried = carried
         self._shift_positions(count)
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
-        """As the block inside, on tokens `(B, N, C)`."""
-        along = self._along
-        prompts = self.part(len(x)) if self.part is not None else along and along.tokens
+        """Tokens `(B, N, C)` to the same shape."""
+        carried = self.carried
+        prompts = self.part(len(x)) if self.part is not None else carried and carried.tokens
         assert isinstance(prompts, Tensor)
         out: Tensor = self.inner(torch.cat([prompts.to(x.dtype), x], 1), *inputs, **named)
-        if along is not None:
-            along.tokens = None if self.last else out[:, : self.count]
+        if carried is not None:
+            carried.tokens = None if self.is_last else out[:, : self.count]
         return out[:, self.count :]
 
-    def without_prompts(self) -> nn.Module:
-        """The block as it was."""
+    def unwrap(self) -> nn.Module:
+        """Restore and return the original block."""
         self._shift_positions(-self.count)
         return self.inner
 
     def _shift_positions(self, count: int) -> None:
-        """Count prompts among the tokens in front that rotary positions leave out."""
+        """Add to the number of leading tokens that rotary position embeddings skip."""
         for module in self.inner.modules():
             values: dict[str, Any] = vars(module)
             if "num_prefix_tokens" in values:

@@ -1,9 +1,9 @@
-"""Stages of a network that are computed again in the backward pass in place of being kept.
+"""Activation checkpointing: recompute a stage's activations in the backward pass.
 
-A stage that is marked keeps its inputs only; what is inside it is computed a second time when its
-gradient is due. That costs one more pass forward through the stage, and changes no value: random
-numbers are the same, and batch norm's statistics move once. A module says in its class attribute
-`recomputable` which of its children are worth it.
+A checkpointed stage stores its inputs only and runs a second time when its gradient is needed. That
+costs one more forward pass and changes no value: the random numbers are the same, and batch-norm
+statistics are updated once. A module lists the children worth it in a class attribute,
+`recomputable = ("blocks",)`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class _Recomputed(nn.Module):
-    """Goes in front of a module's own class; neither names nor tensors of the module change."""
+    """Mixin put in front of a stage's class; state-dict keys and tensors do not change."""
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         forward = super().forward
@@ -28,7 +28,7 @@ class _Recomputed(nn.Module):
             return forward(*inputs, **named)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), _still_statistics(self)
+            return nullcontext(), _fixed_batch_norm_statistics(self)
 
         # the second pass sees the context variables of the first
         run = partial(copy_context().run, forward)
@@ -36,45 +36,45 @@ class _Recomputed(nn.Module):
 
 
 def recompute_stages(model: nn.Module) -> None:
-    """Mark all that the modules of a model declare, as names of children in `recomputable`."""
+    """Apply `recompute` to the children that modules list in `recomputable`."""
     for module in list(model.modules()):
         for name in getattr(type(module), "recomputable", ()):
             child = getattr(module, name)
-            several = isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential)
-            for stage in child.children() if several else [child]:
+            is_container = isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential)
+            for stage in child.children() if is_container else [child]:
                 recompute(stage)
 
 
 def recompute(stage: nn.Module) -> None:
-    """Mark a stage."""
+    """Checkpoint the activations of a stage; once is enough."""
     if not isinstance(stage, _Recomputed):
-        kind = type(stage)
-        if kind not in _marked:
-            _marked[kind] = type(
-                kind.__name__, (_Recomputed, kind), {"__module__": kind.__module__}
+        cls = type(stage)
+        if cls not in _recomputed_classes:
+            _recomputed_classes[cls] = type(
+                cls.__name__, (_Recomputed, cls), {"__module__": cls.__module__}
             )
-        stage.__class__ = _marked[kind]
+        stage.__class__ = _recomputed_classes[cls]
 
 
-_marked: dict[type[nn.Module], type[nn.Module]] = {}  # one for each class, for copies to share
+_recomputed_classes: dict[type[nn.Module], type[nn.Module]] = {}  # copies share theirs
 
 
 @contextmanager
-def _still_statistics(stage: nn.Module) -> Iterator[None]:
-    """Batch norm normalises by the batch as before, but its statistics move no second time."""
-    moving = [
+def _fixed_batch_norm_statistics(stage: nn.Module) -> Iterator[None]:
+    """Batch norm normalises by the batch as before, but does not update its statistics again."""
+    batch_norms = [
         module
         for module in stage.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         and module.training
         and module.num_batches_tracked is not None
     ]
-    momenta = [module.momentum for module in moving]
-    for module in moving:
+    momenta = [module.momentum for module in batch_norms]
+    for module in batch_norms:
         module.momentum = 0.0
     try:
         yield
     finally:
-        for module, momentum in zip(moving, momenta, strict=True):
+        for module, momentum in zip(batch_norms, momenta, strict=True):
             module.momentum = momentum
             module.num_batches_tracked.sub_(1)  # type: ignore[union-attr]

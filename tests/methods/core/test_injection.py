@@ -1,4 +1,4 @@
-"""What is put into blocks, against values computed from the formulas by hand."""
+"""Inserted modules against values computed from the formulas by hand."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from geotune import Adapter, AdaptFormer, LoRand, Mona, Partial
 from geotune.backbones.base import Backbone
-from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.injection import SequentialAdapter, Wrapped
+from geotune.methods.core.injection import ModuleWrapper, SequentialAdapter
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -26,7 +26,7 @@ def images(seed: int = 0) -> Tensor:
 
 
 def attached(backbone: Backbone, method: Method) -> Encoder:
-    """With every inserted parameter at a value that can be seen."""
+    """The encoder, with every inserted parameter set to random values."""
     encoder = method.attach(backbone).eval()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def through_vit(
     mlp: Callable[[int, Any, Tensor], Tensor] = lambda i, mlp, u: mlp(u),
     after: Callable[[int, Tensor], Tensor] = lambda i, x: x,
 ) -> Tensor:
-    """A timm ViT written out, with a place for what each method changes; its last map."""
+    """Last map of a timm ViT written out, with a callback at each insertion point."""
     model: Any = plain.model
     x = model.norm_pre(model._pos_embed(model.patch_embed(images())))
     for index, block in enumerate(model.blocks):
@@ -55,7 +55,7 @@ def through_vit(
 
 
 def part(encoder: Encoder, name: str) -> dict[str, Tensor]:
-    """The parameters of an inserted part, by the name of what it stands on."""
+    """Parameters of the inserted module with this name."""
     module = encoder.backbone.model.get_submodule(name)
     return dict(module.named_parameters())
 
@@ -66,13 +66,13 @@ def linear(p: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 def compare(encoder: Encoder, expected: Tensor, plain: Backbone) -> None:
     with torch.no_grad():
-        found = encoder(images()).maps[-1]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(found, through_vit(plain), atol=1e-2)
+        actual = encoder(images()).maps[-1]
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(actual, through_vit(plain), atol=1e-2)
 
 
 @torch.no_grad()
-def test_adapter(make_backbone: MakeBackbone) -> None:
+def test_adapter_matches_its_formula(make_backbone: MakeBackbone) -> None:
     """y' = y + Up(GELU(Down(y))) after attention and after the MLP."""
     plain = make_backbone("vit").eval()
     encoder = attached(copy.deepcopy(plain), Adapter(bottleneck_dim=4, stem_width=0))
@@ -90,7 +90,7 @@ def test_adapter(make_backbone: MakeBackbone) -> None:
 
 
 @torch.no_grad()
-def test_adaptformer(make_backbone: MakeBackbone) -> None:
+def test_adaptformer_matches_its_formula(make_backbone: MakeBackbone) -> None:
     """MLP(u) + s Up(ReLU(Down(u))), s = 0.1."""
     plain = make_backbone("vit").eval()
     encoder = attached(copy.deepcopy(plain), AdaptFormer(bottleneck_dim=4, stem_width=0))
@@ -104,7 +104,7 @@ def test_adaptformer(make_backbone: MakeBackbone) -> None:
 
 
 @torch.no_grad()
-def test_lorand(make_backbone: MakeBackbone) -> None:
+def test_lorand_matches_its_formula(make_backbone: MakeBackbone) -> None:
     """y' = y + U GELU(D y); D and U are sums of four products of thin factors and a kernel."""
     plain = make_backbone("vit").eval()
     encoder = attached(
@@ -144,7 +144,7 @@ def depthwise(p: dict[str, Tensor], name: str, maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_mona(make_backbone: MakeBackbone) -> None:
+def test_mona_matches_its_formula(make_backbone: MakeBackbone) -> None:
     """The class token skips the convolutions; on the stream after attention and after the MLP."""
     plain = make_backbone("vit").eval()
     encoder = attached(copy.deepcopy(plain), Mona(bottleneck_dim=4, stem_width=0))
@@ -171,7 +171,7 @@ def test_mona(make_backbone: MakeBackbone) -> None:
     compare(encoder, expected, plain)
 
 
-def test_mona_starts_with_small_weight_on_the_normalised_input(make_backbone: MakeBackbone) -> None:
+def test_mona_initial_scales(make_backbone: MakeBackbone) -> None:
     encoder = Mona(stem_width=0).attach(make_backbone("vit"))
     for name, parameter in encoder.named_parameters():
         if name.endswith(("norm_scale", ".scale")):
@@ -179,15 +179,15 @@ def test_mona_starts_with_small_weight_on_the_normalised_input(make_backbone: Ma
             assert torch.equal(parameter, torch.full_like(parameter, start)), name
 
 
-def test_a_wrapped_module_shows_what_is_on_the_one_inside() -> None:
+def test_wrapper_forwards_attributes_to_the_wrapped_module() -> None:
     inner = nn.Linear(3, 2)
     wrapped = SequentialAdapter(inner, nn.Identity())
     assert wrapped.in_features == 3
     assert wrapped.weight is inner.weight
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = wrapped.nothing
+    with pytest.raises(AttributeError, match="missing"):
+        _ = wrapped.missing
     twin = copy.deepcopy(wrapped)
-    assert isinstance(twin, Wrapped)
+    assert isinstance(twin, ModuleWrapper)
     assert twin.inner is not inner
     assert torch.equal(twin(torch.ones(1, 3)), wrapped(torch.ones(1, 3)))
 
@@ -198,34 +198,26 @@ def test_partial_trains_the_last_blocks(make_backbone: MakeBackbone) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "method", "message"),
+    ("family", "method", "key", "mentions"),
     [
-        ("vit", Partial(blocks=7), r"method\.blocks 7: timm/test_vit has 6 blocks"),
-        (
-            "vit",
-            Adapter(bottleneck_dim=65),
-            r"method\.bottleneck_dim 65: .*timm/test_vit are 64 wide",
-        ),
-        (
-            "swin",
-            Mona(bottleneck_dim=17),
-            r"method\.bottleneck_dim 17: .*16 wide \(the narrowest\)",
-        ),
-        ("vit", LoRand(bottleneck_dim=4, rank=5), r"method\.rank 5: the bottleneck is 4 wide"),
+        ("vit", Partial(blocks=7), "blocks", [7, "timm/test_vit", "6 blocks"]),
+        ("vit", Adapter(bottleneck_dim=65), "bottleneck_dim", [65, "timm/test_vit", 64]),
+        ("swin", Mona(bottleneck_dim=17), "bottleneck_dim", [17, "narrowest", 16]),
+        ("vit", LoRand(bottleneck_dim=4, rank=5), "rank", [5, "method.bottleneck_dim", 4]),
     ],
 )
-def test_what_does_not_fit_is_said(
-    make_backbone: MakeBackbone, family: str, method: Method, message: str
+def test_options_that_do_not_fit_raise(
+    make_backbone: MakeBackbone, family: str, method: Method, key: str, mentions: list[object]
 ) -> None:
     backbone = make_backbone(family)
-    with pytest.raises(GeotuneError, match=message):
+    with raises("method-option-invalid", key=f"method.{key}", mentions=mentions):
         method.attach(backbone)
     assert all(parameter.requires_grad for parameter in backbone.parameters())
 
 
 @pytest.mark.parametrize(
-    "options", [{"bottleneck_dim": 0}, {"bottleneck_dim": -3}, {"dropout": 1.0}]
+    ("option", "value"), [("bottleneck_dim", 0), ("bottleneck_dim", -3), ("dropout", 1.0)]
 )
-def test_an_option_that_cannot_be_is_named(options: dict[str, Any]) -> None:
-    with pytest.raises(GeotuneError, match=rf"method\.{next(iter(options))}"):
-        Mona(**options)
+def test_invalid_option_raises(option: str, value: float) -> None:
+    with raises("recipe-invalid", key=f"method.{option}", mentions=[value]):
+        Mona(**{option: value})

@@ -1,4 +1,4 @@
-"""Frozen weights in fewer bits: what they are, what they cost, and that the rest is untouched."""
+"""Quantized frozen weights: values, gradients, memory; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
-from geotune.errors import GeotuneError
 from geotune.memory.tracker import MemoryTracker
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.quantization import quantize_frozen
 from geotune.methods.core.reader import SelectedFeatures
+from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
 PRECISIONS = ("bf16", "int8")
@@ -37,8 +37,8 @@ def layers() -> list[tuple[nn.Module, tuple[int, ...]]]:
     ]
 
 
-def holding(layer: nn.Module, precision: Any) -> nn.Module:
-    """A copy of the layer in a backbone whose frozen weights are held."""
+def quantized(layer: nn.Module, precision: Any) -> nn.Module:
+    """A quantized copy of the layer."""
     model = nn.Sequential(copy.deepcopy(layer)).requires_grad_(False)
     quantize_frozen(Toy(model), precision)
     return model[0]
@@ -56,10 +56,10 @@ class Toy(Backbone):
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("layer", "shape"), layers(), ids=["linear", "no-bias", "conv", "groups"])
-def test_a_layer_computes_with_what_is_held(
+def test_quantized_layer_equals_a_layer_with_rounded_weights(
     layer: nn.Module, shape: tuple[int, ...], precision: Any, autocast: bool
 ) -> None:
-    """s q with q = round(W / s), s = max |row| / 127; its gradient is that of such a layer."""
+    """s q with q = round(W / s), s = max |row| / 127; the input gradients are equal, too."""
     weight = layer.get_parameter("weight").detach()
     if precision == "int8":
         rows = weight.flatten(1)
@@ -70,30 +70,30 @@ def test_a_layer_computes_with_what_is_held(
     plain = copy.deepcopy(layer).requires_grad_(False)
     with torch.no_grad():
         plain.get_parameter("weight").copy_(expected)
-    held = holding(layer, precision)
-    torch.testing.assert_close(held.weight, expected, rtol=1e-6, atol=1e-7)
+    ours = quantized(layer, precision)
+    torch.testing.assert_close(ours.weight, expected, rtol=1e-6, atol=1e-7)
 
     one, two = (torch.randn(shape, generator=torch.manual_seed(1)).requires_grad_() for _ in "ab")
     with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
-        found, wanted = held(one), plain(two)
-    assert found.dtype == wanted.dtype
-    near = {"rtol": 3e-2, "atol": 3e-2} if autocast else {"rtol": 1e-5, "atol": 1e-6}
-    torch.testing.assert_close(found, wanted, **near)
-    found.float().square().sum().backward()
-    wanted.float().square().sum().backward()
-    torch.testing.assert_close(one.grad, two.grad, **near)
+        actual, expected = ours(one), plain(two)
+    assert actual.dtype == expected.dtype
+    tolerance = {"rtol": 3e-2, "atol": 3e-2} if autocast else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(actual, expected, **tolerance)
+    actual.float().square().sum().backward()
+    expected.float().square().sum().backward()
+    torch.testing.assert_close(one.grad, two.grad, **tolerance)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     "method", [geotune.Frozen, geotune.Est, geotune.Lora, geotune.BitFit, geotune.Mona, geotune.Vpt]
 )
-def test_every_method_trains_beside_them(
+def test_methods_train_with_quantized_backbones(
     make_backbone: MakeBackbone, family: str, method: Any, precision: Any
 ) -> None:
     options: dict[str, Any] = {"stem_width": 0, "frozen_precision": precision}
     if method is geotune.Vpt and family in ("swin", "swinv2", "convnext", "resnet"):
-        pytest.skip("prompts do not fit")
+        pytest.skip("vpt does not support it")
     if method in (geotune.Lora,):
         options["rank"] = 2
     if method is geotune.Mona:
@@ -120,19 +120,19 @@ def test_every_method_trains_beside_them(
             assert torch.equal(tensor, before[name]), name
 
 
-def test_they_take_a_half_and_a_quarter(make_backbone: MakeBackbone) -> None:
-    def held(method: Method) -> int:
+def test_bf16_and_int8_need_a_half_and_a_quarter_of_the_memory(make_backbone: MakeBackbone) -> None:
+    def frozen_bytes(method: Method) -> int:
         encoder = method.attach(make_backbone("vit"))
         with MemoryTracker(encoder) as tracker:
             pass
         return tracker.peak.frozen
 
-    whole = held(geotune.Frozen(stem_width=0))
-    assert held(geotune.Frozen(stem_width=0, frozen_precision="bf16")) < 0.6 * whole
-    assert held(geotune.Frozen(stem_width=0, frozen_precision="int8")) < 0.4 * whole
+    full = frozen_bytes(geotune.Frozen(stem_width=0))
+    assert frozen_bytes(geotune.Frozen(stem_width=0, frozen_precision="bf16")) < 0.6 * full
+    assert frozen_bytes(geotune.Frozen(stem_width=0, frozen_precision="int8")) < 0.4 * full
 
 
-def test_no_copy_of_a_weight_is_kept_for_the_way_back(make_backbone: MakeBackbone) -> None:
+def test_no_dequantized_weight_is_saved_for_backward(make_backbone: MakeBackbone) -> None:
     def activations(precision: str) -> int:
         encoder: Encoder = geotune.Lora(rank=2, stem_width=0, frozen_precision=precision).attach(
             make_backbone("vit")
@@ -146,18 +146,19 @@ def test_no_copy_of_a_weight_is_kept_for_the_way_back(make_backbone: MakeBackbon
     assert activations("int8") - activations("fp32") < 0.2 * weights
 
 
-def test_where_everything_trains_it_is_refused(make_backbone: MakeBackbone) -> None:
-    with pytest.raises(GeotuneError, match=r"frozen_precision int8: no layer of timm/test_vit"):
+def test_quantizing_a_backbone_that_trains_raises(make_backbone: MakeBackbone) -> None:
+    mentions = ["int8", "timm/test_vit"]
+    with raises("method-option-invalid", key="method.frozen_precision", mentions=mentions):
         geotune.Full(frozen_precision="int8").attach(make_backbone("vit"))
 
 
-def test_an_update_of_weights_in_fewer_bits_is_not_merged(make_backbone: MakeBackbone) -> None:
+def test_merging_into_quantized_weights_raises(make_backbone: MakeBackbone) -> None:
     encoder = geotune.Lora(rank=2, frozen_precision="bf16").attach(make_backbone("vit"))
-    with pytest.raises(GeotuneError, match="nothing to merge"):
+    with raises("merge-unsupported"):
         encoder.merge()
 
 
-def test_a_copy_is_independent(make_backbone: MakeBackbone) -> None:
+def test_copies_are_independent(make_backbone: MakeBackbone) -> None:
     encoder = geotune.Frozen(stem_width=0, frozen_precision="bf16").attach(make_backbone("vit"))
     twin = copy.deepcopy(encoder)
     twin.backbone.model.get_submodule("blocks.0.attn.qkv").held.zero_()  # type: ignore[operator, union-attr]

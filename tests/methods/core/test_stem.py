@@ -1,4 +1,4 @@
-"""The convolutional branch on the image."""
+"""The stem: a convolutional branch on the image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from geotune.methods.core.stem import Stem
 
 
 @pytest.mark.parametrize("size", [(32, 48), (13, 22)])
-def test_maps_are_at_strides_one_two_and_four(size: tuple[int, int]) -> None:
+def test_maps_have_strides_one_two_and_four(size: tuple[int, int]) -> None:
     stem = Stem(bands=5, width=6)
     assert [(tap.name, tap.channels, tap.stride) for tap in stem.taps] == [
         ("stem1", 6, 1.0),
@@ -22,7 +22,7 @@ def test_maps_are_at_strides_one_two_and_four(size: tuple[int, int]) -> None:
         assert feature.shape == (2, tap.channels, rows, columns)
 
 
-def test_it_sees_fine_detail_where_it_is() -> None:
+def test_fine_detail_stays_in_place() -> None:
     stem = Stem(bands=1, width=4).eval()
     image = torch.zeros(1, 1, 32, 32)
     spot = image.clone()
@@ -31,7 +31,7 @@ def test_it_sees_fine_detail_where_it_is() -> None:
         for before, after, stride in zip(stem(image), stem(spot), (1, 2, 4), strict=True):
             rows, columns = (after - before).abs().sum((0, 1)).nonzero().unbind(1)
             assert len(rows), stride
-            for found, place in ((rows, 20), (columns, 8)):
-                centre = (found.min() + found.max()) / 2 * stride
-                assert abs(float(centre) - place) <= 2 * stride
-                assert found.max() - found.min() <= 6
+            for changed, position in ((rows, 20), (columns, 8)):
+                centre = (changed.min() + changed.max()) / 2 * stride
+                assert abs(float(centre) - position) <= 2 * stride
+                assert changed.max() - changed.min() <= 6

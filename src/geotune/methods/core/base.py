@@ -18,7 +18,7 @@ from geotune.methods.core.encoder import Encoder
 
 
 class Method(MethodOptions, ABC):
-    """How a backbone is adapted: options, and `attach`.
+    """A tuning method: its options, and `attach`.
 
     A subclass inherits its options from an options class, `class Est(EstOptions, Method)`.
     Raises `GeotuneError` for an unknown option and for an invalid value.
@@ -40,7 +40,10 @@ class Method(MethodOptions, ABC):
 
     @abstractmethod
     def attach(self, backbone: Backbone) -> Encoder:
-        """Build the encoder. Raises `GeotuneError` where the method does not fit the backbone."""
+        """Adapt the backbone in place and return its encoder.
+
+        Raises `GeotuneError` if the method or its options do not fit the backbone.
+        """
 
 
 def attach(backbone: Backbone, method: Method) -> Encoder:

@@ -2,9 +2,9 @@
 
     out(q) = W sum over heads h, levels l, points k of  a_hlk V_l(p_q + o_hlk / size_l)_h
 
-Each query looks at a few points around its own place p_q in every map. Where they lie (o, in
-pixels of the map) and what each counts (a, softmax over levels and points) are linear in the query;
-V is the projected map, read between its pixels bilinearly and zero outside.
+Each query samples a few points around its reference point p_q in every map. The offsets o (in
+pixels of the map) and the weights a (softmax over levels and points) are linear in the query. V is
+the projected map, sampled bilinearly, zero outside.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ Size = tuple[int, int]
 
 
 class DeformableAttention(nn.Module):
-    """Queries with a place look at points of one or several maps.
+    """Queries attend to sampling points in one or several maps.
 
-    The points start on rays, one direction for each head, the k-th k pixels out, all of equal
-    weight.
+    Initially the k-th point of a head is k pixels away, in a direction of the head's own, and all
+    points have equal weight.
 
     Args:
-        channels: C, of queries, maps and what comes out.
-        inner: width of the projected maps; `heads` must divide it.
-        levels: how many maps there are.
-        points: how many points a head looks at in each map.
+        channels: C, of queries, maps and output.
+        inner: channels of the projected maps; a multiple of `heads`.
+        levels: number of maps.
+        heads: number of attention heads.
+        points: sampling points of each head in each map.
     """
 
     def __init__(self, channels: int, inner: int, *, levels: int, heads: int, points: int) -> None:
@@ -44,7 +45,7 @@ class DeformableAttention(nn.Module):
 
         angle = 2 * math.pi * torch.arange(heads) / heads
         ray = torch.stack([angle.cos(), angle.sin()], -1)
-        ray = ray / ray.abs().amax(-1, keepdim=True)  # on the sides of a square
+        ray = ray / ray.abs().amax(-1, keepdim=True)  # onto the sides of a square
         steps = torch.arange(1, points + 1)[:, None] * ray[:, None, None]
         with torch.no_grad():
             self.offsets.bias.copy_(steps.expand(*self.shape, 2).flatten())
@@ -56,14 +57,14 @@ class DeformableAttention(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, queries: Tensor, places: Tensor, maps: Tensor, sizes: Sequence[Size]
+        self, queries: Tensor, points: Tensor, maps: Tensor, sizes: Sequence[Size]
     ) -> Tensor:
         """Queries `(B, N, C)` to `(B, N, C)`.
 
         Args:
             queries: `(B, N, C)`.
-            places: `(N, 2)`, x and y of each query, from 0 to 1 across the maps; float32.
-            maps: `(B, M, C)`, the pixels of all maps in a row, a map after the other.
+            points: reference points `(N, 2)`, x and y from 0 to 1 across the maps; float32.
+            maps: `(B, M, C)`, the flattened maps, concatenated.
             sizes: of the maps; their areas add up to M.
         """
         batch, count, _ = queries.shape
@@ -75,22 +76,21 @@ class DeformableAttention(nn.Module):
         weights = weights.view(batch, count, *self.shape).transpose(1, 2).flatten(0, 1)
 
         total: Tensor | None = None
-        parts = torch.split(values, [height * width for height, width in sizes], -1)
-        for level, (part, (height, width)) in enumerate(zip(parts, sizes, strict=True)):
-            # in at least float32, whatever autocast made of the offsets: a place in a large map
-            # has more digits than bfloat16
-            point = places[:, None] + offsets[:, :, level] / places.new_tensor([width, height])
-            read = F.grid_sample(
-                part.reshape(len(part), -1, height, width).to(point.dtype),
-                2 * point - 1,
+        by_level = torch.split(values, [height * width for height, width in sizes], -1)
+        for level, (value, (height, width)) in enumerate(zip(by_level, sizes, strict=True)):
+            # at least float32, also under autocast: bfloat16 cannot index the pixels of large maps
+            at = points[:, None] + offsets[:, :, level] / points.new_tensor([width, height])
+            samples = F.grid_sample(
+                value.reshape(len(value), -1, height, width).to(at.dtype),
+                2 * at - 1,
                 padding_mode="zeros",
                 align_corners=False,
             )  # (B heads, C / heads, N, points)
-            found = (read * weights[:, None, :, level]).sum(-1)
-            total = found if total is None else total + found
+            weighted = (samples * weights[:, None, :, level]).sum(-1)
+            total = weighted if total is None else total + weighted
         assert total is not None
-        together = total.reshape(batch, -1, count).transpose(1, 2)
-        out: Tensor = self.out(together.to(queries.dtype))
+        heads = total.reshape(batch, -1, count).transpose(1, 2)
+        out: Tensor = self.out(heads.to(queries.dtype))
         return out
 
 

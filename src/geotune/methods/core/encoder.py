@@ -1,4 +1,8 @@
-"""A backbone adapted by a method: images in, a feature pyramid out."""
+r"""A backbone adapted by a method: images in, a feature pyramid out.
+
+images --> backbone --> taps --> reader --> maps
+     \-------------> stem ----------------> maps of strides 1, 2 and 4
+"""
 
 from __future__ import annotations
 
@@ -12,30 +16,33 @@ from geotune.backbones.base import Backbone, fingerprint
 from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.block_hooks import capture_block_activations
-from geotune.methods.core.injection import Wrapped, is_inserted
+from geotune.methods.core.injection import ModuleWrapper, is_inserted
 from geotune.methods.core.quantization import quantize_frozen
 from geotune.methods.core.reader import BlockActivations, Reader
 from geotune.methods.core.stem import Stem
 from geotune.types import FeatureMaps, Tap
 from geotune.utils.activation_checkpointing import recompute
 
+ConsumeTap = Callable[[int, Tensor, BlockActivations | None], None]
+"""Called as `consume(index, tap, activations)` as soon as a tap is computed."""
+
 
 class Encoder(nn.Module):
-    """A backbone with a method: images in, a feature pyramid out.
+    """A backbone with a method attached.
 
     Attributes:
-        taps: what `forward` returns, for decoders to be built from.
-        backbone_frozen: true where nothing in or before the backbone trains, so that its
-            features can be computed once and kept.
-        merged: true from `merge` on.
+        taps: channels and strides of the maps that `forward` returns; decoders are built from it.
+        backbone_frozen: no parameter in or before the backbone trains, so its features can be
+            computed once and cached.
+        merged: whether `merge` was called.
 
     Args:
-        backbone: whose parameters train or not by now, with what the method put in.
-        reader: of its taps.
-        method: whose `stem` and `frozen_precision` it gets.
+        backbone: with the method's modules inserted and `requires_grad` set.
+        reader: computes the maps from the backbone's taps.
+        method: gives `stem_width` and `frozen_precision`.
         backbone_frozen: see above.
-        backbone_trains: its statistics move, as in training from scratch.
-        merge: folds what was trained into `backbone.model`.
+        backbone_trains: the backbone follows the training mode (batch-norm statistics change).
+        merge: folds the trained update into `backbone.model`.
     """
 
     def __init__(
@@ -52,8 +59,8 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.reader = reader
         self.method = method
-        stem = method.stem_width if method else 0
-        self.stem = Stem(len(backbone.bands) * backbone.timesteps, stem) if stem else None
+        width = method.stem_width if method else 0
+        self.stem = Stem(len(backbone.bands) * backbone.timesteps, width) if width else None
         if method and method.frozen_precision != "fp32":
             quantize_frozen(backbone, method.frozen_precision)
         self.backbone_frozen = backbone_frozen
@@ -61,7 +68,7 @@ class Encoder(nn.Module):
         self._merge = merge
         self.merged = False
         self.taps: tuple[Tap, ...] = (self.stem.taps if self.stem else ()) + reader.taps
-        self.train(self.training)  # a frozen backbone's statistics stand still from the start
+        self.train(self.training)  # puts a frozen backbone into evaluation mode
 
     def forward(
         self,
@@ -71,24 +78,23 @@ class Encoder(nn.Module):
         location: Tensor | None = None,
         features: Mapping[str, Tensor] | None = None,
     ) -> FeatureMaps:
-        """Feature maps of normalised images `(B, C, H, W)`; inputs as in `Backbone.forward`.
+        """Compute feature maps of normalised images `(B, C, H, W)`; see `Backbone.forward`.
 
-        With `features`, which are what `features` gave for these images, the backbone does not
-        run.
+        With `features`, the result of `features()` for these images, the backbone does not run.
         """
         padded = self.backbone.prepare(images)
         state = self.reader.start(padded)
 
-        def take(index: int, feature: Tensor, inside: BlockActivations | None) -> None:
+        def consume(index: int, feature: Tensor, activations: BlockActivations | None) -> None:
             nonlocal state
-            state = self.reader(state, index, feature, inside)
+            state = self.reader(state, index, feature, activations)
 
         tokens = None
         if features is None:
-            tokens = self._run(padded, time, location, take)
+            tokens = self._run(padded, time, location, consume)
         else:
             for index in self.reader.out_indices:
-                take(index, *self._kept(features, index, padded.new_empty(0)))
+                consume(index, *self._cached_inputs(features, index, padded.new_empty(0)))
         maps = self.reader.finish(state)
         if self.stem is not None:
             maps = (*self.stem(padded.flatten(1, -3)), *maps)
@@ -102,44 +108,40 @@ class Encoder(nn.Module):
         time: Tensor | None = None,
         location: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """What `forward` needs of the backbone for these images: `(B, C, h, w)` by name.
+        """Compute what `forward` reads from the backbone, `(B, C, h, w)` by name.
 
-        The names are `<tap>.<part>`, such as `11.feature`. Good for as long as `backbone_frozen`
-        is true and nothing is calibrated.
+        Names are `<tap index>.<input>`, such as `11.feature`, see `ReaderInput`. Valid while
+        `backbone_frozen` is true and until the next calibration.
         """
-        kept: dict[str, Tensor] = {}
+        cached: dict[str, Tensor] = {}
 
-        def take(index: int, feature: Tensor, inside: BlockActivations | None) -> None:
-            for part in self.reader.required_inputs(index):
-                found = feature if part == "feature" else getattr(inside, part)
-                if found is not None:  # a block may have no attention
-                    kept[f"{index}.{part}"] = found
+        def consume(index: int, feature: Tensor, activations: BlockActivations | None) -> None:
+            for name in self.reader.required_inputs(index):
+                tensor = feature if name == "feature" else getattr(activations, name)
+                if tensor is not None:  # a block may have no attention
+                    cached[f"{index}.{name}"] = tensor
 
-        self._run(self.backbone.prepare(images), time, location, take)
-        return kept
+        self._run(self.backbone.prepare(images), time, location, consume)
+        return cached
 
     def _run(
-        self,
-        padded: Tensor,
-        time: Tensor | None,
-        location: Tensor | None,
-        take: Callable[[int, Tensor, BlockActivations | None], None],
+        self, padded: Tensor, time: Tensor | None, location: Tensor | None, consume: ConsumeTap
     ) -> Tensor | None:
-        """Run the backbone and have each wanted tap taken at once. Returns its tokens."""
+        """Run the backbone, pass each tap to `consume`, and return class and register tokens."""
         reader = self.reader
-        tracking = torch.is_grad_enabled()
+        grad_enabled = torch.is_grad_enabled()
 
         def on_tap(index: int, feature: Tensor) -> Tensor:
-            inside = seen.pop(index)(feature) if index in seen else None
-            with torch.set_grad_enabled(tracking):
-                take(index, reader.compress(index, feature), inside)
-            return feature.new_empty(0)  # the reader keeps what it needs
+            activations = captured.pop(index)(feature) if index in captured else None
+            with torch.set_grad_enabled(grad_enabled):
+                consume(index, reader.compress(index, feature), activations)
+            return feature.new_empty(0)  # frees the map, unless the reader stores it
 
         with (
-            torch.set_grad_enabled(tracking and not self.backbone_frozen),
-            capture_block_activations(self.backbone, reader.internals_at) as seen,
+            torch.set_grad_enabled(grad_enabled and not self.backbone_frozen),
+            capture_block_activations(self.backbone, reader.internals_at) as captured,
         ):
-            found: FeatureMaps = self.backbone(
+            maps: FeatureMaps = self.backbone(
                 padded,
                 time=time,
                 location=location,
@@ -147,29 +149,29 @@ class Encoder(nn.Module):
                 on_tap=on_tap,
                 padded=True,
             )
-        return found.tokens
+        return maps.tokens
 
-    def _kept(
-        self, features: Mapping[str, Tensor], index: int, nothing: Tensor
+    def _cached_inputs(
+        self, features: Mapping[str, Tensor], index: int, empty: Tensor
     ) -> tuple[Tensor, BlockActivations | None]:
-        """A tap and the block's inside from kept features."""
-        found = {
-            part: features[name]
-            for part in self.reader.required_inputs(index)
-            if (name := f"{index}.{part}") in features
+        """Return tap and block activations from cached features."""
+        inputs = {
+            name: features[key]
+            for name in self.reader.required_inputs(index)
+            if (key := f"{index}.{name}") in features
         }
-        feature = found.get("feature", nothing)
+        feature = inputs.get("feature", empty)
         if index not in self.reader.internals_at:
             return feature, None
-        before = found.get("before", nothing)
-        return feature, BlockActivations(before, found.get("attention"), found.get("mlp"))
+        before = inputs.get("before", empty)
+        return feature, BlockActivations(before, inputs.get("attention"), inputs.get("mlp"))
 
     @contextmanager
     def without_backbone(self) -> Iterator[None]:
-        """While it is open the backbone is no part of the module, but for what the reader borrows.
+        """Remove the backbone from the submodules, except for the reader's `shared_layers`.
 
-        So what moves or stores the module leaves the backbone where it is, as training from kept
-        features should. `self.backbone` still tells its bands and taps.
+        Inside the context, moving or storing the encoder does not touch the backbone, as needed
+        for training from cached features. `self.backbone` is still a plain attribute.
         """
         modules = dict(self._modules)
         backbone = self._modules.pop("backbone")
@@ -180,21 +182,21 @@ class Encoder(nn.Module):
         finally:
             object.__delattr__(self, "backbone")
             self._modules.clear()
-            self._modules.update(modules)  # in the old order
+            self._modules.update(modules)  # restores the order
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """Show the reader the taps of some normalised images, before training."""
-        found = [self.backbone(**batch, taps=self.reader.out_indices).maps for batch in batches]
+        """Fit the reader's data-dependent parameters to normalised images, before training."""
+        outputs = [self.backbone(**batch, taps=self.reader.out_indices).maps for batch in batches]
         self.reader.calibrate(
             {
-                index: torch.cat([maps[at] for maps in found])
-                for at, index in enumerate(self.reader.out_indices)
+                index: torch.cat([maps[i] for maps in outputs])
+                for i, index in enumerate(self.reader.out_indices)
             }
         )
 
     def train(self, mode: bool = True) -> Encoder:
-        """Training mode; a frozen backbone stays in evaluation mode, its statistics still."""
+        """Set the training mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if not self.backbone_trains:
             for module in self.backbone.modules():
@@ -203,21 +205,21 @@ class Encoder(nn.Module):
         return self
 
     def trainable_names(self) -> list[str]:
-        """Names of the parameters that train, as in `named_parameters()`."""
+        """Return the names of trainable parameters, as in `named_parameters()`."""
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def merge(self) -> None:
-        """Once, fold what was trained into the backbone's own weights, in place.
+        """Fold the trained update into the backbone's weights, in place.
 
-        It is another backbone from then on, with a fingerprint of its own, and what trained is
-        part of it: write the adapter before.
-
-        Raises `GeotuneError` for a method that has nothing to merge.
+        The backbone gets a new fingerprint, and the trained tensors become part of it: save the
+        adapter first. Raises `GeotuneError` if the method cannot be merged, or is merged already.
         """
         if self._merge is None:
             raise GeotuneError(
-                "nothing to merge: what this method trains is no update of the backbone's own "
-                "weights, or was merged before; lora and most of peft's tuners can be merged, once"
+                "nothing to merge: the method does not update the backbone's own weights, or was "
+                "merged before; lora and most of peft's tuners can be merged, once",
+                code="merge-unsupported",
+                key="method.kind",
             )
         self._merge(self.backbone.model)
         self._merge = None
@@ -226,10 +228,10 @@ class Encoder(nn.Module):
 
 
 def recompute_blocks(encoder: Encoder) -> None:
-    """Mark the backbone's blocks to be computed again, where gradients cross them."""
+    """Apply activation checkpointing to the backbone's blocks if gradients cross them."""
     if encoder.backbone_frozen:
         return
     for block in encoder.backbone.blocks:
-        while isinstance(block, Wrapped) and block.carries:
+        while isinstance(block, ModuleWrapper) and block.has_side_effects:
             block = block.inner
         recompute(block)

@@ -1,4 +1,4 @@
-"""Whether what is to train can change the output: found out before a training, not after it."""
+"""Check, before training, that every trainable parameter receives a gradient."""
 
 from __future__ import annotations
 
@@ -10,10 +10,65 @@ from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.reader import Reader, SelectedFeatures
+from geotune.utils.text import join_some
+
+
+def checked_encoder(
+    backbone: Backbone,
+    method: MethodOptions,
+    reader: Reader | None = None,
+    *,
+    backbone_frozen: bool = False,
+) -> Encoder:
+    """Build an encoder and run `check_trainable`; by default it reads `SelectedFeatures`."""
+    reader = reader or SelectedFeatures(backbone)
+    return check_trainable(Encoder(backbone, reader, method, backbone_frozen=backbone_frozen))
+
+
+def check_trainable(encoder: Encoder, name: str | None = None) -> Encoder:
+    """Return the encoder if all its trainable parameters receive a gradient.
+
+    Raises `GeotuneError` with the layers that do not. `name` is the method's name in the message.
+    """
+    dead = dead_parameters(encoder)
+    if dead:
+        method = name or (encoder.method.name if encoder.method else "this method")
+        layers = sorted({parameter.rsplit(".", 1)[0] for parameter in dead})
+        raise GeotuneError(
+            f"{method} on {encoder.backbone.name}: {len(layers)} inserted layers cannot change the "
+            "output, because the model reads the weights around them without calling the layers: "
+            f"{join_some(layers, 8)}; choose other layers or another method",
+            code="method-layers-dead",
+            key="method.kind",
+        )
+    return encoder
+
+
+def dead_parameters(encoder: Encoder) -> list[str]:
+    """Return the names of trainable parameters that receive no gradient.
+
+    Runs one forward and backward pass on a small random image. Some attention blocks read the
+    weights of a layer without calling it; an adapter around such a layer would never train.
+    """
+    names = encoder.trainable_names()
+    parameters = dict(encoder.named_parameters())
+    if not names:
+        return []
+    gradients = torch.autograd.grad(
+        probe_loss(encoder), [parameters[n] for n in names], allow_unused=True
+    )
+    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+
+
+def freeze_dead_parameters(encoder: Encoder, prefix: str = "") -> None:
+    """Freeze parameters that receive no gradient and whose names start with `prefix`."""
+    for name in dead_parameters(encoder):
+        if name.startswith(prefix):
+            encoder.get_parameter(name).requires_grad_(False)
 
 
 def probe_loss(encoder: Encoder) -> Tensor:
-    """A random sum of an encoder's maps of a small random image; the same one every time."""
+    """Compute a random weighted sum of the maps of a small random image, from a fixed seed."""
     training = encoder.training
     encoder.eval()
     device = next(encoder.parameters()).device
@@ -27,54 +82,3 @@ def probe_loss(encoder: Encoder) -> Tensor:
         encoder.train(training)
     assert isinstance(total, Tensor)
     return total
-
-
-def dead_parameters(encoder: Encoder) -> list[str]:
-    """Names of trainable parameters that no gradient reaches.
-
-    One pass forward and back on a small random image. A layer whose weights its owner reads
-    without calling it (as some attention blocks do) leaves an adapter around it dead; this finds
-    out before anyone waits for a training that changes nothing.
-    """
-    names = encoder.trainable_names()
-    parameters = dict(encoder.named_parameters())
-    if not names:
-        return []
-    gradients = torch.autograd.grad(
-        probe_loss(encoder), [parameters[n] for n in names], allow_unused=True
-    )
-    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
-
-
-def check_trainable(encoder: Encoder, called: str | None = None) -> Encoder:
-    """The encoder, if a gradient reaches everything that should train.
-
-    `called` is the method's name where it is not the one that recipes give it. Raises
-    `GeotuneError` with the list of dead layers.
-    """
-    dead = dead_parameters(encoder)
-    if dead:
-        method = called or (encoder.method.name if encoder.method else "this method")
-        layers = sorted({name.rsplit(".", 1)[0] for name in dead})
-        raise GeotuneError(
-            f"{method} on {encoder.backbone.name}: {len(layers)} attached layers cannot change the "
-            f"output, because the model reads their weights without calling them: "
-            f"{', '.join(layers[:8])}{' ...' if len(layers) > 8 else ''}; choose other layers or "
-            "another method"
-        )
-    return encoder
-
-
-def checked_encoder(
-    backbone: Backbone,
-    method: MethodOptions,
-    reader: Reader | None = None,
-    *,
-    backbone_frozen: bool = False,
-) -> Encoder:
-    """Build an encoder and check it by `check_trainable`.
-
-    By default it hands on the backbone's own features (`SelectedFeatures`).
-    """
-    reader = reader or SelectedFeatures(backbone)
-    return check_trainable(Encoder(backbone, reader, method, backbone_frozen=backbone_frozen))

@@ -1,4 +1,4 @@
-"""What the methods that stand on HF peft share: which layers, what is put around them, merging."""
+"""Shared by the methods that use HF peft: target layers, injection, merging."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
+from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable, probe_loss
-from geotune.methods.core.injection import freeze, inserted
+from geotune.methods.core.injection import freeze, mark_inserted
 from geotune.methods.core.reader import SelectedFeatures
+from geotune.utils.text import join_some
 
 _ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")
-_ADAPTER = "default"
+_ADAPTER_NAME = "default"
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -32,145 +33,165 @@ def target_layers(
     convolutions: bool = True,
     rank: int | None = None,
 ) -> dict[str, Layer]:
-    """The layers to adapt, by their names inside `backbone.model`.
+    """Select the layers to adapt, by their names inside `backbone.model`.
 
-    `targets` are the last parts of their names; by default query, value and both layers of the
-    MLP, all linear layers of the blocks where those have other names, and convolutions where
-    there are none, without those that lie behind the last map that is handed on. Raises
-    `GeotuneError` where nothing fits, where an adapter around a layer could not change the output,
-    and where a layer is narrower than `rank`.
+    `targets` are the last parts of layer names. By default: query, value and both layers of the
+    MLP; if no layer has such a name, all linear layers of the blocks; if there are none,
+    convolutions; always without layers that no output depends on. Raises `GeotuneError` if nothing
+    matches, if an adapter around a layer could not change the output, and if a layer is narrower
+    than `rank`.
     """
     if _tuner_layers(backbone.model):
         raise GeotuneError(
-            f"{method} on {backbone.name}: it carries layers of peft already; build the backbone "
-            "anew"
+            f"{method} on {backbone.name}: the backbone already has peft layers; build it again",
+            code="backbone-already-adapted",
+            key="method.kind",
         )
     names = {module: name for name, module in backbone.model.named_modules()}
     layers = {
         names[layer]: layer
         for block in backbone.blocks or [backbone.model]
         for layer in block.modules()
-        if isinstance(layer, Layer) and "rel_pos" not in names[layer]  # positions, not features
+        if isinstance(layer, Layer) and "rel_pos" not in names[layer]  # position encodings
     }
     if targets is not None:
-        chosen = [name for name in layers if any(_ends(name, target) for target in targets)]
-        unknown = [t for t in targets if not any(_ends(name, t) for name in layers)]
-        if unknown or not chosen:
-            ends = sorted({name.rsplit(".", 1)[-1] for name in layers})
+        selected = [name for name in layers if any(_matches(name, target) for target in targets)]
+        unknown = [t for t in targets if not any(_matches(name, t) for name in layers)]
+        if unknown or not selected:
+            known = sorted({name.rsplit(".", 1)[-1] for name in layers})
             raise GeotuneError(
-                f"method.targets {', '.join(unknown)}: no layer of {backbone.name} is called so; "
-                f"it has {', '.join(ends)}"
+                f"method.targets {', '.join(unknown)}: {backbone.name} has no layer of that name; "
+                f"it has {', '.join(known)}",
+                code="method-option-invalid",
+                key="method.targets",
             )
-        other = [name for name in chosen if not convolutions and _is_convolution(layers[name])]
-        if other:
+        unsupported = [
+            name for name in selected if not convolutions and _is_convolution(layers[name])
+        ]
+        if unsupported:
             raise GeotuneError(
-                f"method.targets {', '.join(targets)}: {other[0]} of {backbone.name} is a "
-                f"convolution, and {method} works on linear layers; name those"
+                f"method.targets {', '.join(targets)}: {unsupported[0]} of {backbone.name} is a "
+                f"convolution, but {method} needs linear layers; choose linear layers",
+                code="method-option-invalid",
+                key="method.targets",
             )
-        idle = _unused(backbone, {name: layers[name] for name in chosen})
-        _refuse(backbone, method, idle.unused, "no map that is handed on depends on them")
+        dead = _find_dead_layers(backbone, {name: layers[name] for name in selected})
+        _raise_if_dead(backbone, method, dead.unused, "no output depends on them")
     else:
-        fit = {
-            n: layer for n, layer in layers.items() if convolutions or not _is_convolution(layer)
+        candidates = {
+            name: layer
+            for name, layer in layers.items()
+            if convolutions or not _is_convolution(layer)
         }
-        idle = _unused(backbone, fit)
-        fit = {name: layer for name, layer in fit.items() if name not in idle.unused}
-        chosen = (
-            [name for name in fit if _is_usual(name)]
-            or [name for name, layer in fit.items() if not _is_convolution(layer)]
+        dead = _find_dead_layers(backbone, candidates)
+        candidates = {n: layer for n, layer in candidates.items() if n not in dead.unused}
+        selected = (
+            [name for name in candidates if _is_attention_or_mlp(name)]
+            or [name for name, layer in candidates.items() if not _is_convolution(layer)]
             or [
                 name
-                for name, layer in fit.items()
-                if _is_plain(layer) and _width(layer) >= (rank or 1)
+                for name, layer in candidates.items()
+                if _is_dense(layer) and _max_rank(layer) >= (rank or 1)
             ]
         )
-    if not chosen:
-        kinds = "linear layer or plain convolution" if convolutions else "linear layer"
+    if not selected:
+        kinds = "linear layer or dense convolution" if convolutions else "linear layer"
         raise GeotuneError(
-            f"{method} on {backbone.name}: found no {kinds} to adapt in its blocks; name layers "
-            "with method.targets or choose another method"
+            f"{method} on {backbone.name}: found no {kinds} to adapt in its blocks; select layers "
+            "with method.targets or choose another method",
+            code="method-unsupported",
+            key="method.targets",
         )
-    read = [name for name in chosen if name in idle.read]
-    _refuse(backbone, method, read, "the model reads their weights without calling them")
-    for name in chosen:
-        widest = _width(layers[name])
-        if rank is not None and rank > widest:
+    bypassed = [name for name in selected if name in dead.bypassed]
+    _raise_if_dead(backbone, method, bypassed, "the model reads their weights without calling them")
+    for name in selected:
+        limit = _max_rank(layers[name])
+        if rank is not None and rank > limit:
             raise GeotuneError(
-                f"method.rank {rank}: {name} of {backbone.name} is only {widest} wide; "
-                f"choose at most {widest}"
+                f"method.rank {rank}: {name} of {backbone.name} is only {limit} wide; "
+                f"choose at most {limit}",
+                code="method-option-invalid",
+                key="method.rank",
             )
-    return {name: layers[name] for name in chosen}
+    return {name: layers[name] for name in selected}
 
 
 def inject_adapter(backbone: Backbone, config: Any, method: str) -> None:
-    """Put the tuner of a peft config around the layers that it names; freeze everything else.
+    """Apply a peft configuration to the layers that it targets; freeze everything else.
 
-    The tuner's own class is called, as peft's `inject_adapter_in_model` refuses those whose layers
-    share tensors, for peft's way of saving; ours finds every tensor by itself. Raises
-    `GeotuneError`, and leaves the backbone as it was, where the tuner does not fit.
+    Calls the tuner's class itself: peft's `inject_adapter_in_model` rejects tuners whose layers
+    share tensors, because peft cannot save them; geotune saves all tensors by itself. Raises
+    `GeotuneError`, and restores the backbone, if the tuner does not fit.
     """
     from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
-    trained = [p for p in backbone.parameters() if p.requires_grad]
+    trainable = [p for p in backbone.parameters() if p.requires_grad]
     freeze(backbone)
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     try:
         with warnings.catch_warnings():
-            # where peft warns that it does otherwise than it was asked
+            # peft only warns when it ignores an option
             warnings.filterwarnings("error", message="Invalid `oft|The symmetric initialization")
-            tuner(backbone.model, config, adapter_name=_ADAPTER)
+            tuner(backbone.model, config, adapter_name=_ADAPTER_NAME)
     except Exception as error:
-        _take_out(backbone.model, _tuner_layers(backbone.model))
-        for parameter in trained:
+        _restore_base_layers(backbone.model, _tuner_layers(backbone.model))
+        for parameter in trainable:
             parameter.requires_grad_(True)
         raise GeotuneError(
             f"{method} on {backbone.name}: does not fit ({error}); change method.options or "
-            "method.targets, or choose another method"
+            "method.targets, or choose another method",
+            code="method-option-invalid",
+            key="method.options",
         ) from error
     for layer in _tuner_layers(backbone.model).values():
-        layer.geotune_inserted = True  # type: ignore[assignment]  # some ask for their mode
-        for name, part in layer.named_children():
+        layer.geotune_inserted = True  # type: ignore[assignment]  # some read their training mode
+        for name, child in layer.named_children():
             if name != "base_layer":
-                inserted(part)
+                mark_inserted(child)
 
 
-def build_encoder(backbone: Backbone, name: str, method: Method, *, merges: bool = True) -> Encoder:
-    """The encoder of a backbone with a tuner's layers; raises `GeotuneError` for dead ones."""
-    merges = merges and method.frozen_precision == "fp32"  # an update is lost in fewer bits
-    encoder = _encoder(backbone, method, merge=_merge if merges else None)
+def build_encoder(
+    backbone: Backbone, name: str, method: MethodOptions, *, mergeable: bool = True
+) -> Encoder:
+    """Build the encoder after `inject_adapter`; raises `GeotuneError` for dead layers."""
+    mergeable = mergeable and method.frozen_precision == "fp32"  # quantization loses the update
+    encoder = Encoder(
+        backbone,
+        SelectedFeatures(backbone),
+        method,
+        backbone_frozen=False,
+        merge=_merge if mergeable else None,
+    )
     try:
         return check_trainable(encoder, name)
     except RuntimeError as error:
         raise GeotuneError(
-            f"{name} on {backbone.name}: its layers cannot compute ({error}); choose other "
-            "layers with method.targets, or another method"
+            f"{name} on {backbone.name}: its layers fail in the forward pass ({error}); choose "
+            "other layers with method.targets, or another method",
+            code="method-unsupported",
+            key="method.targets",
         ) from error
 
 
-def _encoder(backbone: Backbone, method: Method | None = None, **options: Any) -> Encoder:
-    levels = SelectedFeatures(backbone)
-    return Encoder(backbone, levels, method, backbone_frozen=False, **options)
-
-
-class _Idle(NamedTuple):
-    """Names of layers that cannot change the output by being called.
+class _DeadLayers(NamedTuple):
+    """Names of layers whose output an adapter could not change.
 
     Attributes:
-        read: their owner reads their weights.
-        unused: nothing depends on their weights, either: they lie behind the last map.
+        bypassed: the model reads their weights without calling them.
+        unused: no output depends on their weights: they come after the last map.
     """
 
-    read: list[str]
+    bypassed: list[str]
     unused: list[str]
 
 
-def _unused(backbone: Backbone, layers: dict[str, Layer]) -> _Idle:
-    """Which of the layers an adapter around them would be dead in.
+def _find_dead_layers(backbone: Backbone, layers: dict[str, Layer]) -> _DeadLayers:
+    """Find the layers around which an adapter would not train.
 
-    Looked for before anything is put in: a tuner may share one parameter among all its layers,
-    and the gradient of that tells of none of them.
+    Runs before injection: a tuner may share one parameter among all layers, whose gradient would
+    hide single dead ones.
     """
-    encoder = _encoder(backbone)
+    encoder = Encoder(backbone, SelectedFeatures(backbone), backbone_frozen=False)
     device = next(backbone.parameters()).device
     zeros = {name: torch.zeros((), device=device, requires_grad=True) for name in layers}
 
@@ -178,21 +199,21 @@ def _unused(backbone: Backbone, layers: dict[str, Layer]) -> _Idle:
         return lambda _module, _inputs, output: output + zero.to(output.dtype)
 
     hooks = [layer.register_forward_hook(add(zeros[name])) for name, layer in layers.items()]
-    silent = _without_gradient(encoder, zeros)
+    not_called = _without_gradient(encoder, zeros)
     for hook in hooks:
         hook.remove()
-    weights = {name: layers[name].weight for name in silent}
+    weights = {name: layers[name].weight for name in not_called}
     frozen = [weight for weight in weights.values() if not weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(True)
     unused = _without_gradient(encoder, weights)
     for weight in frozen:
         weight.requires_grad_(False)
-    return _Idle([name for name in silent if name not in unused], unused)
+    return _DeadLayers([name for name in not_called if name not in unused], unused)
 
 
 def _without_gradient(encoder: Encoder, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of those that the maps do not depend on."""
+    """Return the names of tensors that the encoder's maps do not depend on."""
     if not tensors:
         return []
     total = probe_loss(encoder)
@@ -202,50 +223,50 @@ def _without_gradient(encoder: Encoder, tensors: Mapping[str, Tensor]) -> list[s
     return [name for name, grad in zip(tensors, gradients, strict=True) if grad is None]
 
 
-def _refuse(backbone: Backbone, method: str, layers: list[str], reason: str) -> None:
+def _raise_if_dead(backbone: Backbone, method: str, layers: list[str], reason: str) -> None:
     if layers:
         raise GeotuneError(
             f"{method} on {backbone.name}: {len(layers)} layers cannot change the output, because "
-            f"{reason}: {', '.join(layers[:8])}{' ...' if len(layers) > 8 else ''}; choose other "
-            "layers with method.targets, or another method"
+            f"{reason}: {join_some(layers, 8)}; choose other layers with method.targets, or "
+            "another method",
+            code="method-layers-dead",
+            key="method.targets",
         )
 
 
 def _merge(model: nn.Module) -> None:
-    """Fold each update into the layer it belongs to, and put the plain layer back in its place."""
+    """Fold each update into its base layer and restore the base layers."""
     layers: dict[str, Any] = _tuner_layers(model)
     try:
         for layer in layers.values():
             copy.deepcopy(layer).merge(safe_merge=True)  # fails before anything has changed
     except Exception as error:
-        raise GeotuneError(f"cannot be merged: {error}") from error
+        raise GeotuneError(
+            f"cannot be merged: {error}", code="merge-unsupported", key="method.kind"
+        ) from error
     for layer in layers.values():
         layer.merge(safe_merge=True)
-    _take_out(model, layers)
+    _restore_base_layers(model, layers)
 
 
-def _take_out(model: nn.Module, layers: dict[str, Any]) -> None:
+def _restore_base_layers(model: nn.Module, layers: Mapping[str, Any]) -> None:
     for name, layer in layers.items():
-        model.set_submodule(name, _base(layer))
+        model.set_submodule(name, layer.get_base_layer())
 
 
 def _tuner_layers(model: nn.Module) -> dict[str, nn.Module]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layer: Any = BaseTunerLayer  # which is no module by its type
+    layer: Any = BaseTunerLayer  # not typed as a module
     return {name: module for name, module in model.named_modules() if isinstance(module, layer)}
 
 
-def _base(layer: Any) -> Any:
-    return layer.get_base_layer()
-
-
-def _ends(name: str, target: str) -> bool:
+def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _is_usual(name: str) -> bool:
-    """Whether a layer is of attention or MLP by its name, or stands in a row called `mlp`."""
+def _is_attention_or_mlp(name: str) -> bool:
+    """Whether a layer has a usual name of attention or MLP, or is in a sequence called `mlp`."""
     *_, parent, last = ("", "", *name.split("."))
     return last in _ATTENTION_AND_MLP or parent == "mlp"
 
@@ -254,11 +275,11 @@ def _is_convolution(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d)
 
 
-def _is_plain(layer: Layer) -> bool:
-    """Whether all inputs of a convolution meet, side by side: others have no low rank in peft."""
+def _is_dense(layer: Layer) -> bool:
+    """Whether a layer has neither groups nor dilation, for which peft has no low-rank update."""
     return isinstance(layer, nn.Linear) or (layer.groups == 1 and layer.dilation == (1, 1))
 
 
-def _width(layer: Layer) -> int:
-    """The smaller of a layer's inputs and outputs: no update can have a higher rank."""
+def _max_rank(layer: Layer) -> int:
+    """The smaller of a layer's inputs and outputs."""
     return min(layer.weight.shape[0], layer.weight.shape[1])

@@ -1,12 +1,14 @@
-"""Putting trainable modules into a frozen backbone's blocks.
+"""Insert trainable modules into the blocks of a frozen backbone.
 
-A part is put in by wrapping the module that it changes, so that a copy of the model, a compiled
-one and one whose layers are called with more than one argument all work alike. Where a block adds
-what it computes to a residual stream, the places are (see `backbones/blocks.py`):
+A module is inserted by wrapping the one that it modifies, so copies, compiled models, and layers
+called with several arguments work alike. Insertion points along a block's residual stream (see
+`backbones/blocks.py`):
 
     before --> + attention --> middle --> + MLP --> after
                     |             |          |        |
-             after_attention   at_middle  after_mlp  after_block      (after_block: its output)
+             after attention  mid-block  after MLP  after block
+
+Inserted modules are attributes called `part` of their wrapper.
 """
 
 from __future__ import annotations
@@ -21,32 +23,33 @@ from geotune.backbones.blocks import no_spatial_tokens_error
 from geotune.errors import GeotuneError
 
 
-def inserted(module: nn.Module) -> nn.Module:
-    """Mark a module as put in by a method: it follows the encoder's mode, not the backbone's."""
-    for part in module.modules():
-        part.geotune_inserted = True  # type: ignore[assignment]
+def mark_inserted(module: nn.Module) -> nn.Module:
+    """Mark a module as inserted: it follows the encoder's training mode, not the backbone's."""
+    for child in module.modules():
+        child.geotune_inserted = True  # type: ignore[assignment]
     return module
 
 
 def is_inserted(module: nn.Module) -> bool:
-    """Whether a module was put into the backbone by a method, and so follows its mode."""
+    """Whether a method inserted this module into the backbone."""
     return bool(getattr(module, "geotune_inserted", False))
 
 
 def freeze(module: nn.Module) -> None:
-    """No parameter of the module trains."""
+    """Set `requires_grad` of all parameters to false."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
 
-class Wrapped(nn.Module):
-    """A module in another's place; what is not found on it is that of the module inside.
+class ModuleWrapper(nn.Module):
+    """Replaces a module; attributes that it lacks are looked up on the wrapped module.
 
     Attributes:
-        carries: one call leaves something for another, so that it cannot be called again later.
+        has_side_effects: a call stores something for another module, so activation checkpointing
+            must not repeat it.
     """
 
-    carries = False
+    has_side_effects = False
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -60,38 +63,38 @@ class Wrapped(nn.Module):
             return getattr(super().__getattr__("inner"), name)
 
 
-class SequentialAdapter(Wrapped):
+class SequentialAdapter(ModuleWrapper):
     """`part(inner(x))`."""
 
     def __init__(self, inner: nn.Module, part: nn.Module) -> None:
         super().__init__(inner)
-        self.part = inserted(part)
+        self.part = mark_inserted(part)
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """As the module inside."""
+        """Same inputs and shapes as the wrapped module."""
         out: Tensor = self.part(self.inner(*inputs, **named))
         return out
 
 
-class ParallelAdapter(Wrapped):
+class ParallelAdapter(ModuleWrapper):
     """`inner(x) + part(x)`."""
 
     def __init__(self, inner: nn.Module, part: nn.Module) -> None:
         super().__init__(inner)
-        self.part = inserted(part)
+        self.part = mark_inserted(part)
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
-        """As the module inside."""
+        """Same inputs and shapes as the wrapped module."""
         out: Tensor = self.inner(x, *inputs, **named) + self.part(x)
         return out
 
 
-class _AtMiddle(Wrapped):
-    """Changes the stream that the module inside sees, and remembers the change."""
+class _MidBlockAdapter(ModuleWrapper):
+    """Changes the stream that the wrapped module reads, and stores the change for the block."""
 
     def __init__(self, inner: nn.Module, part: nn.Module) -> None:
         super().__init__(inner)
-        self.part = inserted(part)
+        self.part = mark_inserted(part)
         self.change: Tensor | None = None
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
@@ -101,12 +104,12 @@ class _AtMiddle(Wrapped):
         return out
 
 
-class _KeepsMiddle(Wrapped):
-    """A block whose stream is changed in the middle: the change reaches its output, too."""
+class _MidBlockResidual(ModuleWrapper):
+    """A block with a `_MidBlockAdapter`: adds the stored change to the residual stream, too."""
 
-    def __init__(self, inner: nn.Module, middle: _AtMiddle) -> None:
+    def __init__(self, inner: nn.Module, middle: _MidBlockAdapter) -> None:
         super().__init__(inner)
-        self._middle = [middle]  # not a second owner
+        self._middle = [middle]  # in a list, so that it is no submodule
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         out: Tensor = self.inner(*inputs, **named)
@@ -115,121 +118,129 @@ class _KeepsMiddle(Wrapped):
         return out if change is None else out + change.reshape(out.shape)
 
 
-def inject(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
-    """Put a module into another's place in the backbone's model."""
+def replace_module(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
+    """Replace a module inside `backbone.model`."""
     name = next(name for name, module in backbone.model.named_modules() if module is old)
     backbone.model.set_submodule(name, new)
 
 
-def after_attention(backbone: Backbone, index: int, part: nn.Module) -> None:
-    """`part` on what block `index` has from attention, before it is added to the stream."""
+def insert_after_attention(backbone: Backbone, index: int, part: nn.Module) -> None:
+    """Apply `part` to the attention output of block `index`, before the residual addition."""
     _wrap(backbone, index, backbone.block_parts(index).attention, SequentialAdapter, part)
 
 
-def after_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
-    """`part` on what block `index` has from its MLP, before it is added to the stream."""
+def insert_after_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
+    """Apply `part` to the MLP output of block `index`, before the residual addition."""
     _wrap(backbone, index, backbone.block_parts(index).mlp, SequentialAdapter, part)
 
 
-def beside_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
-    """`part` on the input of block `index`'s MLP, added to its output."""
+def insert_parallel_to_mlp(backbone: Backbone, index: int, part: nn.Module) -> None:
+    """Add `part` of the MLP's input to the MLP's output in block `index`."""
     _wrap(backbone, index, backbone.block_parts(index).mlp, ParallelAdapter, part)
 
 
-def at_middle(backbone: Backbone, index: int, part: nn.Module) -> None:
-    """`part` on the stream of block `index` between attention and MLP."""
+def insert_mid_block(backbone: Backbone, index: int, part: nn.Module) -> None:
+    """Apply `part` to the residual stream of block `index` between attention and MLP."""
     block = backbone.blocks[index]
     name = backbone.block_parts(index).middle
     assert name is not None, f"block {index} of {backbone.name} has no middle"
-    middle = _AtMiddle(block.get_submodule(name), part)
+    middle = _MidBlockAdapter(block.get_submodule(name), part)
     block.set_submodule(name, middle)
-    inject(backbone, block, _KeepsMiddle(block, middle))
+    replace_module(backbone, block, _MidBlockResidual(block, middle))
 
 
-def after_parts(backbone: Backbone, part: Callable[[int], nn.Module]) -> None:
-    """`part(channels)` after attention and after the MLP of every block.
+def insert_after_block(backbone: Backbone, index: int, part: nn.Module) -> None:
+    """Apply `part` to the output of block `index`."""
+    block = backbone.blocks[index]
+    replace_module(backbone, block, SequentialAdapter(block, part))
 
-    A block that has only an MLP gets one, and one that has neither (a ResNet's) on its output.
+
+def insert_after_attention_and_mlp(backbone: Backbone, build: Callable[[int], nn.Module]) -> None:
+    """Insert `build(channels)` after attention and after the MLP of every block.
+
+    Blocks with an MLP alone get one; blocks with neither (ResNet) get one on their output.
     """
-    for index, channels in enumerate(widths(backbone)):
+    for index, channels in enumerate(block_widths(backbone)):
         parts = backbone.block_parts(index)
         if parts.attention:
-            after_attention(backbone, index, part(channels))
+            insert_after_attention(backbone, index, build(channels))
         if parts.mlp:
-            after_mlp(backbone, index, part(channels))
+            insert_after_mlp(backbone, index, build(channels))
         if not parts.attention and not parts.mlp:
-            after_block(backbone, index, part(channels))
-
-
-def after_block(backbone: Backbone, index: int, part: nn.Module) -> None:
-    """`part` on the output of block `index`."""
-    block = backbone.blocks[index]
-    inject(backbone, block, SequentialAdapter(block, part))
+            insert_after_block(backbone, index, build(channels))
 
 
 def _wrap(
     backbone: Backbone, index: int, name: str | None, wrapper: type[Any], part: nn.Module
 ) -> None:
     block = backbone.blocks[index]
-    assert name is not None, f"block {index} of {backbone.name} has no such part"
+    assert name is not None, f"block {index} of {backbone.name} has no such module"
     block.set_submodule(name, wrapper(block.get_submodule(name), part))
 
 
-def widths(backbone: Backbone) -> list[int]:
-    """How wide the stream of each block is."""
-    if backbone.combine == "concat":  # a tap then holds all dates
+def block_widths(backbone: Backbone) -> list[int]:
+    """Channels of each block's residual stream."""
+    if backbone.combine == "concat":  # a tap concatenates the channels of all dates
         return [tap.channels // backbone.timesteps for tap in backbone.taps]
     return [tap.channels for tap in backbone.taps]
 
 
 def require_blocks(backbone: Backbone, method: str) -> None:
-    """Raise `GeotuneError` for a model that shows no blocks to put something into."""
+    """Raise `GeotuneError` if the model's blocks are not accessible."""
     if not backbone.blocks:
         raise GeotuneError(
-            f"{method} on {backbone.name}: the model shows no blocks to put something into; "
-            "choose est, frozen or full"
+            f"{method} on {backbone.name}: the blocks of this model are not accessible; "
+            "choose est, frozen or full",
+            code="method-unsupported",
+            key="method.kind",
         )
 
 
-def require_plain(backbone: Backbone, method: str) -> None:
-    """Raise `GeotuneError` for a model whose blocks are not all of one stride."""
+def require_plain_vit(backbone: Backbone, method: str) -> None:
+    """Raise `GeotuneError` if the blocks do not all have the same stride."""
     require_blocks(backbone, method)
     if not backbone.is_columnar:
         strides = ", ".join(f"{backbone.taps[stage[0]].stride:g}" for stage in backbone.stages)
         raise GeotuneError(
-            f"{method} on {backbone.name}: it is for plain ViTs, and the blocks of this model have "
-            f"strides {strides}; choose est, adapter or lora"
+            f"{method} on {backbone.name}: needs a plain ViT, but the blocks of this model have "
+            f"strides {strides}; choose est, adapter or lora",
+            code="method-unsupported",
+            key="method.kind",
         )
 
 
 def require_mlp(backbone: Backbone, method: str) -> None:
-    """Raise `GeotuneError` for a model whose blocks have no MLP."""
+    """Raise `GeotuneError` if a block has no MLP."""
     require_blocks(backbone, method)
     if not all(backbone.block_parts(index).mlp for index in range(len(backbone.blocks))):
         raise GeotuneError(
-            f"{method} on {backbone.name}: its blocks have no MLP to put something beside; choose "
-            "adapter, mona or a method beside the backbone"
+            f"{method} on {backbone.name}: needs blocks with an MLP, and these have none; choose "
+            "adapter, mona or a side network (est, lst)",
+            code="method-unsupported",
+            key="method.kind",
         )
 
 
-def require_places(backbone: Backbone, method: str) -> None:
-    """Raise `GeotuneError` where the tokens inside the blocks have no place in the image."""
+def require_spatial_tokens(backbone: Backbone, method: str) -> None:
+    """Raise `GeotuneError` if the tokens inside the blocks have no position in the image."""
     if not backbone.has_spatial_tokens:
         raise no_spatial_tokens_error(backbone.name, method)
 
 
-def check_width(key: str, width: int, backbone: Backbone) -> None:
-    """Raise `GeotuneError` for a bottleneck wider than the layer that it stands in."""
-    narrowest = min(widths(backbone))
+def check_width(option: str, width: int, backbone: Backbone) -> None:
+    """Raise `GeotuneError` if a bottleneck is wider than the narrowest block."""
+    narrowest = min(block_widths(backbone))
     if width > narrowest:
         raise GeotuneError(
-            f"method.{key} {width}: the blocks of {backbone.name} are {narrowest} wide (the "
-            f"narrowest); choose at most {narrowest}"
+            f"method.{option} {width}: the narrowest block of {backbone.name} has {narrowest} "
+            f"channels; choose at most {narrowest}",
+            code="method-option-invalid",
+            key=f"method.{option}",
         )
 
 
 def zero_init(layer: Any) -> Any:
-    """The layer with weights and bias at zero, so that training starts from frozen features."""
+    """Set weight and bias of a layer to zero, so that training starts at the frozen features."""
     nn.init.zeros_(layer.weight)
     if getattr(layer, "bias", None) is not None:
         nn.init.zeros_(layer.bias)
@@ -237,7 +248,7 @@ def zero_init(layer: Any) -> Any:
 
 
 def apply_channels_last(function: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:
-    """Apply a function of vectors `(..., C)` to such a tensor, or to a map `(B, C, h, w)`."""
+    """Apply a function of `(..., C)` to such a tensor, or to a map `(B, C, h, w)`."""
     if x.ndim == 4 and x.shape[-1] != channels:
         return function(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return function(x)

@@ -1,4 +1,4 @@
-"""Projections of taps onto their principal components."""
+"""Principal component analysis of taps, for EST's `projection_init`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class FixedProjection(nn.Module):
-    """A 1x1 convolution that never trains; an adapter keeps it, as it is no part of the backbone.
+    """A 1x1 convolution that does not train; its buffers are stored in the adapter.
 
     Its input is not saved for the backward pass.
     """
@@ -28,11 +28,10 @@ class FixedProjection(nn.Module):
 
 
 def principal_components(feature: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Weight `(d, C, 1, 1)` and bias `(d,)` of the map to the first `count` components.
+    """Fit a projection of features `(B, C, h, w)` to their first `count` principal components.
 
-    The features are `(B, C, h, w)`. What is projected is centred, and scaled by one number so that
-    its components have a variance of one on average: a stream starts at a usual size and the
-    components keep their proportions.
+    Returns the weight `(d, C, 1, 1)` and bias `(d,)` of a 1x1 convolution. Its outputs are centred
+    and scaled by one common factor, so that their variances keep their ratios and average one.
     """
     vectors = feature.double().movedim(1, -1).flatten(0, -2)
     mean = vectors.mean(0)

@@ -1,12 +1,12 @@
-"""Frozen weights held in fewer bits: bfloat16, or int8 with one scale for each output.
+"""Store frozen weights in fewer bits: bfloat16, or int8 with one scale for each output channel.
 
     W = s q        q: int8 in -127 ... 127;  s = max |row of W| / 127
 
-The weights of frozen linear layers and convolutions, which are nearly all of a backbone's bytes,
-are held so and brought to the precision of the computation one layer at a time, forward and again
-backward, so that no second copy of the backbone is ever there. (torchao rounds linear layers to the
-same int8, and leaves convolutions, which are all of a ResNet, as they are.) Biases, norms and
-embeddings stay as they are, and so does all that trains.
+Applies to frozen linear layers and convolutions, which hold nearly all of a backbone's bytes. One
+layer at a time is converted to the precision of the computation, and again in the backward pass,
+so a full-precision copy of the backbone never exists. (torchao quantizes linear layers to the same
+int8, but not convolutions, which are all of a ResNet.) Biases, norms, embeddings and trainable
+parameters are unchanged.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from geotune.methods.core.injection import is_inserted
 
 
 def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
-    """Hold the frozen weights of a backbone in fewer bits.
+    """Quantize the frozen weights of a backbone in place.
 
-    Raises `GeotuneError` where all of them train.
+    Raises `GeotuneError` if all of them train.
     """
     layers = [
         layer
         for layer in backbone.model.modules()
-        if type(layer) in _KINDS
+        if type(layer) in _QUANTIZED_TYPES
         and getattr(layer, "padding_mode", "zeros") == "zeros"
         and not isinstance(getattr(layer, "padding", 0), str)
         and not layer.weight.requires_grad
@@ -39,63 +39,65 @@ def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
     ]
     if not layers:
         raise GeotuneError(
-            f"method.frozen_precision {precision}: no layer of {backbone.name} is frozen by this "
-            "method; use fp32"
+            f"method.frozen_precision {precision}: this method freezes no layer of "
+            f"{backbone.name}; use fp32",
+            code="method-option-invalid",
+            key="method.frozen_precision",
         )
     for layer in layers:
-        _hold(layer, precision)
+        _quantize_layer(layer, precision)
 
 
 class _QuantizedWeight(nn.Module):
-    """Goes in front of a layer's own class; `weight` is what is held, brought to full precision."""
+    """Mixin put in front of a layer's class; `weight` dequantizes the buffers."""
 
     held: Tensor
     scale: Tensor | None
-    shape_of_bias: tuple[int, ...]
+    bias_shape: tuple[int, ...]
 
     @property
     def weight(self) -> Tensor:
-        """As the layer's own was."""
+        """The weight in float32."""
         return self.weight_in(torch.float32)
 
     def weight_in(self, dtype: torch.dtype) -> Tensor:
-        """The weight in the precision of a computation."""
+        """Dequantize the weight to a dtype."""
         weight = self.held.to(dtype)
         return weight if self.scale is None else weight.mul_(self.scale.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the layer's own."""
+        """Same shapes as the original layer."""
         device = x.device.type
         if torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))
         with torch.autocast(device, enabled=False):
-            out: Tensor = _Apply.apply(x, self)
+            out: Tensor = _QuantizedFunction.apply(x, self)
             bias: Any = self.bias
             if bias is not None:  # it may train
-                out = out.add_(bias.to(out.dtype).view(self.shape_of_bias))
+                out = out.add_(bias.to(out.dtype).view(self.bias_shape))
         return out
 
 
 class _QuantizedLinear(_QuantizedWeight, nn.Linear):  # type: ignore[override]
-    shape_of_bias = (-1,)
+    bias_shape = (-1,)
 
     def compute(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
 
-    def compute_back(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
+    def compute_input_grad(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
         return gradient @ weight
 
 
 class _QuantizedConv2d(_QuantizedWeight, nn.Conv2d):  # type: ignore[override]
-    shape_of_bias = (-1, 1, 1)
+    bias_shape = (-1, 1, 1)
 
     def compute(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
-    def compute_back(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
-        found: Tensor = torch.ops.aten.convolution_backward(
+    def compute_input_grad(self, gradient: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
+        input_grad: Tensor = torch.ops.aten.convolution_backward(
             gradient,
-            gradient.new_empty(()).expand(shape),  # what it was computed from is not read
+            gradient.new_empty(()).expand(shape),  # only its shape is read
             weight,
             None,
             self.stride,
@@ -106,17 +108,17 @@ class _QuantizedConv2d(_QuantizedWeight, nn.Conv2d):  # type: ignore[override]
             self.groups,
             (True, False, False),
         )[0]
-        return found
+        return input_grad
 
 
-_KINDS: dict[type[nn.Module], type[_QuantizedWeight]] = {
+_QUANTIZED_TYPES: dict[type[nn.Module], type[_QuantizedWeight]] = {
     nn.Linear: _QuantizedLinear,
     nn.Conv2d: _QuantizedConv2d,
 }
 
 
-class _Apply(torch.autograd.Function):
-    """A layer whose weight is brought to full precision again on the way back, and not kept."""
+class _QuantizedFunction(torch.autograd.Function):
+    """Dequantizes the weight in forward and again in backward, instead of saving it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
@@ -128,13 +130,13 @@ class _Apply(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         weight = ctx.layer.weight_in(gradient.dtype)
-        return ctx.layer.compute_back(gradient, ctx.shape, weight), None
+        return ctx.layer.compute_input_grad(gradient, ctx.shape, weight), None
 
 
-def _hold(layer: Any, precision: Precision) -> None:
+def _quantize_layer(layer: Any, precision: Precision) -> None:
     weight = layer.weight.detach()
     del layer.weight
-    layer.__class__ = _KINDS[type(layer)]
+    layer.__class__ = _QUANTIZED_TYPES[type(layer)]
     scale = None
     if precision == "int8":
         scale = weight.abs().amax(tuple(range(1, weight.ndim)), keepdim=True) / 127

@@ -1,7 +1,12 @@
-"""What is made of a backbone's taps: a reader is handed each as soon as it is there.
+"""How a method reads the backbone's taps: one at a time, as soon as each is computed.
 
-So a feature map need not outlive its use. Methods that change the backbone read the taps as they
-are (`SelectedFeatures`); side networks make their own stream of them.
+A tap (an entry of timm's `feature_info`, one for each block) need not be stored after it was read.
+Methods that change the backbone read the taps unchanged (`SelectedFeatures`); side networks
+compute a stream of their own from them.
+
+    start(images) --> state
+    step(state, i, tap i, activations i) --> state        for each i in out_indices, ascending
+    finish(state) --> feature maps for the decoder
 """
 
 from __future__ import annotations
@@ -16,19 +21,20 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.types import Tap
 
-Part = Literal["feature", "before", "attention", "mlp"]
-"""What a reader may read of a tap: its map, and what is in `BlockActivations`."""
+ReaderInput = Literal["feature", "before", "attention", "mlp"]
+"""What `Reader.step` may use of a block: its tap, or a field of `BlockActivations`."""
 
 
 @dataclass(frozen=True)
 class BlockActivations:
-    """What happened in one block, as maps `(B, C, h, w)` (see `backbones/blocks.py`).
+    """Activations inside a block, as maps `(B, C, h, w)` (see `backbones/blocks.py`).
 
     Attributes:
-        before: the stream that the block got; finer than the tap, and of other width, where the
-            block itself goes to the next stage (in a ResNet).
-        attention, mlp: what each added to the stream. A block with an MLP alone adds all of it
-            by the MLP; both are None in a block without either.
+        before: the block's input. Where the block itself downsamples (ResNet), it is finer than
+            the tap and of another width.
+        attention: what attention adds to the residual stream; None for blocks without it.
+        mlp: what the MLP adds; for blocks without attention the whole change of the stream; None
+            for blocks with neither.
     """
 
     before: Tensor
@@ -37,78 +43,77 @@ class BlockActivations:
 
 
 class Reader(nn.Module):
-    """What is made of a backbone's taps.
+    """Computes the encoder's feature maps from the backbone's taps.
 
     Attributes:
-        out_indices: indices of the taps it reads, ascending.
-        internals_at: indices of those of whose blocks it wants the inside, too.
-        taps: what it hands on, fine to coarse (or, from a plain ViT, all of one stride).
-        samples: it is to see that many images before training, by `calibrate`.
+        out_indices: indices of the taps that it reads, ascending.
+        internals_at: indices, among those, of blocks whose `BlockActivations` it also reads.
+        taps: the maps that it returns, fine to coarse (all of one stride for a plain ViT).
+        calibration_samples: number of images that `calibrate` needs before training.
     """
 
     out_indices: tuple[int, ...]
     internals_at: tuple[int, ...] = ()
     taps: tuple[Tap, ...]
-    samples: int = 0
+    calibration_samples: int = 0
 
     def start(self, images: Tensor) -> Any:
-        """The state before the first tap, from the padded images `(B, C, H, W)`."""
+        """Return the initial state for padded images `(B, C, H, W)`."""
         return None
 
-    def required_inputs(self, index: int) -> tuple[Part, ...]:
-        """What `step` reads of tap `index`: no more of it is kept in a cache of features."""
+    def required_inputs(self, index: int) -> tuple[ReaderInput, ...]:
+        """Return what `step` uses of block `index`; a feature cache stores nothing else."""
         if index in self.internals_at:
             return ("feature", "before", "attention", "mlp")
         return ("feature",)
 
     def compress(self, index: int, feature: Tensor) -> Tensor:
-        """What `step` gets in place of tap `index`: a function of the tap that never trains."""
+        """Apply a fixed function to tap `index`; `step` and the cache get the result instead."""
         return feature
 
-    def reduction(self) -> nn.Module | None:
-        """What `reduced` computes with, where it was fitted to data."""
+    def compression_module(self) -> nn.Module | None:
+        """Return the module that `compress` uses, if it was fitted to data."""
         return None
 
     def shared_layers(self) -> list[nn.Module]:
-        """Layers of the backbone that it runs itself."""
+        """Return the backbone's layers that the reader itself calls."""
         return []
 
     def forward(
-        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+        self, state: Any, index: int, feature: Tensor, activations: BlockActivations | None = None
     ) -> Any:
-        """As `step`: called, so that hooks see what is the reader's."""
-        return self.step(state, index, feature, inside)
+        """Call `step`; as a module call, so that hooks attribute it to the reader."""
+        return self.step(state, index, feature, activations)
 
     @abstractmethod
     def step(
-        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+        self, state: Any, index: int, feature: Tensor, activations: BlockActivations | None = None
     ) -> Any:
-        """Take tap `index`, `(B, C, h, w)`, and the block's inside. Returns the new state.
+        """Read tap `index`, `(B, C, h, w)`, and return the new state.
 
-        From a cache, what `reads` does not name is empty.
+        With cached features, inputs that are not in `required_inputs` are empty tensors.
         """
 
     @abstractmethod
     def finish(self, state: Any) -> tuple[Tensor, ...]:
-        """The maps to hand on, one for each of `taps`."""
+        """Return the feature maps, one for each of `taps`."""
 
     def calibrate(self, features: Mapping[int, Tensor]) -> None:
-        """Fit what is fitted to data, from the taps of some images."""
+        """Fit data-dependent parameters to the taps of some images, by index."""
 
 
 class SelectedFeatures(Reader):
-    """Reads chosen taps as they are."""
+    """Returns selected taps unchanged; by default those of `level_indices`."""
 
-    def __init__(self, backbone: Backbone, wanted: Sequence[int] | None = None) -> None:
-        """`wanted` are indices of taps; by default those of `level_indices`."""
+    def __init__(self, backbone: Backbone, indices: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.out_indices = tuple(level_indices(backbone) if wanted is None else wanted)
+        self.out_indices = tuple(level_indices(backbone) if indices is None else indices)
         self.taps = tuple(backbone.taps[i] for i in self.out_indices)
 
     def step(
-        self, state: Any, index: int, feature: Tensor, inside: BlockActivations | None = None
+        self, state: Any, index: int, feature: Tensor, activations: BlockActivations | None = None
     ) -> Any:
-        """See `Reader.step`."""
+        """See `Reader.step`. The state is the list of maps."""
         return [*(state or []), feature]
 
     def finish(self, state: Any) -> tuple[Tensor, ...]:
@@ -117,10 +122,10 @@ class SelectedFeatures(Reader):
 
 
 def level_indices(backbone: Backbone, count: int = 4) -> list[int]:
-    """The taps that stand for a backbone in a pyramid.
+    """Select the taps that form a feature pyramid.
 
-    Hierarchical: the last block of each stage. Plain ViT: `count` blocks at even distances, the
-    last one among them.
+    Hierarchical backbone: the last block of each stage. Plain ViT: `count` evenly spaced blocks,
+    including the last one.
     """
     if not backbone.is_columnar:
         return [stage[-1] for stage in backbone.stages]

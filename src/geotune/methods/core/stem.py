@@ -1,8 +1,8 @@
-"""A narrow convolutional branch on the image itself, handed to the decoder as skips.
+"""Stem: a narrow convolutional branch on the image, passed to the decoder as skip connections.
 
-A patch of 8 or 16 pixels has lost the edges that a map needs; a parallel convolutional branch
-gives them back (Prithvi-CAFE, arXiv 2601.02315). Every method may have it, so that comparing
-methods stays fair.
+Patch embeddings of 8 or 16 pixels lose the fine edges that dense prediction needs; a parallel
+convolutional branch restores them (Prithvi-CAFE, arXiv 2601.02315). It is independent of the
+method, so that methods compare fairly.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ class Stem(nn.Module):
         inputs = [bands, *widths[:-1]]
         self.levels = nn.ModuleList(
             nn.Sequential(
-                convolution(inputs[i], widths[i], stride=1 if i == 0 else 2),
-                convolution(widths[i], widths[i]),
+                conv_bn_relu(inputs[i], widths[i], stride=1 if i == 0 else 2),
+                conv_bn_relu(widths[i], widths[i]),
             )
             for i in range(len(STRIDES))
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images `(B, C, H, W)` to `(B, w, H, W)`, `(B, 2w, H/2, W/2)` and `(B, 4w, H/4, W/4)`.
+        """`(B, C, H, W)` to `(B, w, H, W)`, `(B, 2w, H/2, W/2)` and `(B, 4w, H/4, W/4)`.
 
-        In memory channels lie last, and so they do in the decoder that gets the maps: convolutions
-        are faster so, and the maps of a ViT lie so anyway.
+        Uses the channels-last memory format, which is faster and is that of a ViT's maps anyway.
         """
         maps = []
         x = images.contiguous(memory_format=torch.channels_last)
@@ -50,8 +49,8 @@ class Stem(nn.Module):
         return tuple(maps)
 
 
-def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm and ReLU; `stride` 2 halves a side, rounding up."""
+def conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch norm and ReLU; `stride` 2 halves each side, rounding up."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),

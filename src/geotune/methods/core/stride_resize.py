@@ -1,4 +1,4 @@
-"""From one stride to another at one width: how a plain ViT's stream becomes a pyramid."""
+"""Resize maps between strides: how the side stream of a plain ViT becomes a pyramid."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 def pyramid_scales(stride: float) -> list[float]:
-    """Scales that make strides P/4, P/2, P, 2P of a plain ViT's P, none finer than a pixel."""
+    """Return the scales that give strides P/4, P/2, P and 2P, without those below one pixel."""
     return [scale for scale in (4.0, 2.0, 1.0, 0.5) if stride / scale >= 1]
 
 
-class Rescale(nn.Module):
+class StrideResize(nn.Module):
     """`(B, C, h, w)` to `(B, C, scale h, scale w)`: transposed convolutions up, pooling down."""
 
     def __init__(self, channels: int, scale: float) -> None:
@@ -26,6 +26,6 @@ class Rescale(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """`(B, C, h, w)` to `(B, C, scale h, scale w)`, rounding up."""
         result: Tensor = self.layers(x)
         return result
