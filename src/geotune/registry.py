@@ -117,6 +117,24 @@ TASKS: dict[str, Component] = {
 }
 """Tasks, by `task.kind`; called as `(options)`."""
 
+LABEL_READERS: dict[str, Component] = {
+    "segment": _builtin("data.labels.open_labels:class_label_reader"),
+    "regress": _builtin("data.labels.regression_labels:value_label_reader"),
+    "density": _builtin("data.labels.density_labels:density_label_reader"),
+}
+"""What opens the labels of a scene, by `task.kind`; called as `(data options, task options)`."""
+
+TASK_PAGES: dict[str, Component] = {
+    "segment": _builtin("report.tasks.segment_page:PAGE"),
+    "detect": _builtin("report.tasks.detect_page:PAGE"),
+    "detect points": _builtin("report.tasks.detect_page:POINTS"),
+    "classify": _builtin("report.tasks.classify_page:PAGE"),
+    "classify several": _builtin("report.tasks.classify_page:SEVERAL"),
+    "regress": _builtin("report.tasks.regress_page:PAGE"),
+    "density": _builtin("report.tasks.density_page:PAGE"),
+}
+"""What a task adds to the report, by `task.kind` and variant."""
+
 ANNOTATION_FORMATS: dict[str, Component] = {
     "coco": _builtin("data.annotations.coco_json:COCO"),
     "fair1m": _builtin("data.annotations.fair1m_xml:FAIR1M"),

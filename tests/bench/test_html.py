@@ -22,7 +22,7 @@ from geotune.bench.html import PageContext, _beside, _gaps, _regions, render, se
 from geotune.bench.pareto_plots import fronts, write_figures
 from geotune.bench.statistics import Difference, Estimate
 from geotune.bench.suite import Compare
-from geotune.report.tasks.registry import PAGES
+from geotune.report.tasks.base import find_page
 
 COST = dict.fromkeys(COSTS, None) | {
     "memory_bytes": 2e9,
@@ -77,7 +77,7 @@ def content(table: ComparisonTable) -> PageContext:
         ExternalResult("ships", "full", 0.55, 0.01, "a paper"),
         ExternalResult("x", "est", 0.1, None, "y"),
     ]
-    pages = {"ships": PAGES["segment"]}
+    pages = {"ships": find_page("segment")}
     return PageContext(
         "harbours", [table], [fronts(table, 0)], Compare(), pages, [], figures, ["a note"], "a CPU"
     )

@@ -10,8 +10,7 @@ import pytest
 
 from geotune.data.labels.targets import PixelClasses
 from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
-from geotune.report.tasks.base import Shown
-from geotune.report.tasks.registry import PAGES
+from geotune.report.tasks.base import Shown, find_page
 
 COLORS = ((68, 78, 92), (255, 196, 0))
 
@@ -31,7 +30,7 @@ def example(name: str = "durban (0, 128)", size: int = 32) -> Example:
     """A window of segmentation, drawn."""
     image, label, prediction = masks(size)
     shown = Shown(image, PixelClasses(label), prediction, 0.75, ["background", "ship"], COLORS)
-    return Example(name, *PAGES["segment"].draw(shown))
+    return Example(name, *find_page("segment").draw(shown))
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from geotune.report.context import Report, SplitSummary
 from geotune.report.summary import summary
-from geotune.report.tasks.registry import page_of
+from geotune.report.tasks.base import find_page
 
 
 def text(report: Report) -> str:
-    return " ".join(summary(report, page_of(report))).replace("\N{NO-BREAK SPACE}", " ")
+    return " ".join(summary(report, find_page(report.task))).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_it_says_what_was_found_on_the_held_out_scene(report: Report) -> None:

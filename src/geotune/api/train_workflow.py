@@ -21,7 +21,7 @@ from geotune.factory.build_model import BuiltModel, build_training, card_section
 from geotune.feature_cache.build_cache import cache_notes
 from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
-from geotune.report.tasks.registry import PAGES
+from geotune.report.tasks.base import find_page
 from geotune.training.evaluate import Evaluation, evaluate
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
@@ -131,7 +131,7 @@ def _finish(
     notes: list[str],
 ) -> dict[str, Any]:
     """Write the files of the run; `run.json` marks it as finished and comes last."""
-    page = PAGES[page_name(recipe)]
+    page = find_page(page_name(recipe))
     examples = choose_examples(
         built, data, validation, page, device=fitted.device, precision=recipe.train.precision
     )

@@ -21,8 +21,7 @@ from geotune.factory.build_model import BuiltModel, load_adapter
 from geotune.report.context import Example
 from geotune.report.from_run import page_name
 from geotune.report.rgb import to_rgb
-from geotune.report.tasks.base import Picture, Shown, TaskPage
-from geotune.report.tasks.registry import PAGES
+from geotune.report.tasks.base import Picture, Shown, TaskPage, find_page
 from geotune.training.evaluate import predict_windows
 from geotune.training.run_dir import RunDir
 from geotune.training.window_metrics import WindowMetrics
@@ -62,7 +61,7 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
     recipe, _ = load_recipe(RunDir(runs[0]).recipe)
     windows = build_data(recipe).test
     assert windows is not None  # both are tested
-    page = PAGES[page_name(recipe)]
+    page = find_page(page_name(recipe))
     names = (table.reference, best.method)
     drawn = [
         [_draw(page, built, run, *each) for each in _predicted(built, windows, chosen, parts)]

@@ -10,8 +10,7 @@ from geotune.bench.suite import Suite, nearest
 from geotune.errors import RecipeError
 from geotune.factory.build_model import build_task
 from geotune.report.from_run import page_name
-from geotune.report.tasks.base import TaskPage
-from geotune.report.tasks.registry import PAGES
+from geotune.report.tasks.base import TaskPage, find_page
 
 
 def objectives_of(
@@ -35,5 +34,5 @@ def objectives_of(
             )
         lower = metric in task.lower_is_better
         goals.setdefault(name, Objective(metric, lower))
-        pages.setdefault(name, PAGES[page_name(cell.recipe)])
+        pages.setdefault(name, find_page(page_name(cell.recipe)))
     return goals, pages

@@ -14,23 +14,7 @@ from geotune.config.method_options import MethodSection
 from geotune.config.published_defaults import check_published, with_published_defaults
 from geotune.config.task_options import DetectOptions, TaskSection
 from geotune.config.train_options import TrainOptions
-from geotune.registry import DECODERS
-
-TASKS_OF_KEY = {
-    "class_values": ("segment", "detect"),
-    "class_field": ("segment", "detect"),
-    "ignore_values": ("segment",),
-    "unlabelled": ("segment",),
-    "label_band": ("regress",),
-    "sigma": ("density",),
-    "points": ("density",),
-    "missing_labels": ("density", "detect"),
-    "format": ("detect",),
-    "min_visibility": ("detect",),
-    "point_size": ("detect",),
-    "other_classes": ("detect",),
-}
-"""Keys of `data` that apply to some of geotune's own tasks only."""
+from geotune.registry import DECODERS, TASKS
 
 
 class ModelSections(OptionsModel):
@@ -120,12 +104,22 @@ class Recipe(ModelSections):
                 f"{data.kind} has no labels per {task.level} for task.kind {task.kind}; use "
                 f"data.kind={' or '.join(kinds)}{hint}",
             )
-        for key, tasks in TASKS_OF_KEY.items():
+        for key, kinds_of_task in _tasks_of_keys().items():
             field = type(data).model_fields.get(key)
-            if field is None or task.kind in tasks:
+            if field is None or task.kind in kinds_of_task:
                 continue
             if getattr(data, key) != field.get_default(call_default_factory=True):
                 raise invalid(
-                    f"data.{key}", f"only for task.kind {' or '.join(tasks)}, found {task.kind}"
+                    f"data.{key}",
+                    f"only for task.kind {' or '.join(kinds_of_task)}, found {task.kind}",
                 )
         return self
+
+
+def _tasks_of_keys() -> dict[str, list[str]]:
+    """The kinds of task that can use a key of `data`, for keys that not all tasks can use."""
+    tasks: dict[str, list[str]] = {}
+    for kind, component in TASKS.items():
+        for key in component.load_options().data_keys:
+            tasks.setdefault(key, []).append(kind)
+    return tasks

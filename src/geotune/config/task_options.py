@@ -23,9 +23,11 @@ class TaskOptions(OptionsModel):
 
     Attributes:
         data_kinds: kinds of data with labels inside the image that the task can be trained on.
+        data_keys: keys of `data` that only this task, and others that name them too, can use.
     """
 
     data_kinds: ClassVar[tuple[str, ...]] = ()
+    data_keys: ClassVar[tuple[str, ...]] = ()
 
 
 class ClassesOptions(TaskOptions):
@@ -57,6 +59,12 @@ class SegmentOptions(ClassesOptions):
 
     level: ClassVar[Level] = "pixel"
     data_kinds: ClassVar[tuple[str, ...]] = ("scenes", "chips", "synthetic")
+    data_keys: ClassVar[tuple[str, ...]] = (
+        "class_values",
+        "class_field",
+        "ignore_values",
+        "unlabelled",
+    )
 
     kind: Literal["segment"] = "segment"
     loss: str = Field("ce+dice", description="ce, dice, focal, or a sum such as ce+dice")
@@ -95,6 +103,7 @@ class RegressOptions(TaskOptions):
     """Regression: a value for every pixel, or for every image."""
 
     data_kinds: ClassVar[tuple[str, ...]] = ("scenes", "chips")
+    data_keys: ClassVar[tuple[str, ...]] = ("label_band",)
 
     kind: Literal["regress"] = "regress"
     level: Literal["pixel", "image"] = Field("pixel", description="what has a value")
@@ -114,6 +123,7 @@ class DensityOptions(TaskOptions):
 
     level: ClassVar[Level] = "pixel"
     data_kinds: ClassVar[tuple[str, ...]] = ("scenes",)
+    data_keys: ClassVar[tuple[str, ...]] = ("sigma", "points", "missing_labels")
 
     kind: Literal["density"] = "density"
     objects: str = Field("objects", min_length=1, description="what is counted, for reports")
@@ -130,6 +140,15 @@ class DetectOptions(TaskOptions):
 
     level: ClassVar[Level] = "object"
     data_kinds: ClassVar[tuple[str, ...]] = ("scenes",)  # image folders too: scenes: images/*.png
+    data_keys: ClassVar[tuple[str, ...]] = (
+        "class_values",
+        "class_field",
+        "missing_labels",
+        "format",
+        "min_visibility",
+        "point_size",
+        "other_classes",
+    )
 
     kind: Literal["detect"] = "detect"
     classes: list[str] = Field(

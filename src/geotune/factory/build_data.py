@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -22,9 +21,6 @@ from geotune.data.checks.scanned import ScannedData, resolve_window, scan_splits
 from geotune.data.datamodule import DataModule, datamodule_from_scan
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader
-from geotune.data.labels.density_labels import open_density_labels
-from geotune.data.labels.open_labels import open_labels
-from geotune.data.labels.regression_labels import open_regression_labels
 from geotune.data.published.published_scenes import open_published_scenes
 from geotune.data.published.published_split import split_published
 from geotune.data.raster.source import RasterSource
@@ -49,6 +45,7 @@ from geotune.data.synthetic.synthetic_scenes import (
 )
 from geotune.datasets.registry import get_dataset_info
 from geotune.errors import GeotuneError
+from geotune.registry import LABEL_READERS
 
 
 @dataclass(frozen=True)
@@ -74,37 +71,10 @@ SPLITS: dict[str, Callable[..., Splits]] = {
 }
 
 
-def _class_reader(recipe: Recipe) -> LabelReader:
-    data: Any = recipe.data
-    task: Any = recipe.task
-    vector = {key: getattr(data, key) for key in ("class_field", "unlabelled")}
-    return partial(
-        open_labels,
-        classes=task.classes,
-        class_values=data.class_values,
-        ignore_values=data.ignore_values,
-        **(vector if data.kind == "scenes" else {}),
-    )
-
-
-def _value_reader(recipe: Recipe) -> LabelReader:
-    data: Any = recipe.data
-    task: Any = recipe.task
-    return partial(open_regression_labels, quantity=task.quantity, band=data.label_band)
-
-
-def _density_reader(recipe: Recipe) -> LabelReader:
-    data: Any = recipe.data
-    task: Any = recipe.task
-    return partial(open_density_labels, objects=task.objects, sigma=data.sigma, xy=data.points)
-
-
-READERS: dict[str, Callable[[Any], LabelReader]] = {
-    "segment": _class_reader,
-    "regress": _value_reader,
-    "density": _density_reader,
-}
-"""By the task's kind: what opens the label file of a scene."""
+def label_reader(recipe: Recipe) -> LabelReader:
+    """What opens the labels of a scene for the recipe's task."""
+    reader: LabelReader = LABEL_READERS[recipe.task.kind].load()(recipe.data, recipe.task)
+    return reader
 
 
 def build_data(recipe: Recipe) -> DataModule:
@@ -262,7 +232,7 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     if isinstance(recipe.task, DetectOptions):
         return _open_objects(recipe.task, data, **files)
     return open_scenes(
-        READERS[recipe.task.kind](recipe),
+        label_reader(recipe),
         scenes=data.scenes,
         labels=data.labels,
         missing=data.missing_labels,
@@ -293,7 +263,7 @@ def _open_objects(task: DetectOptions, data: Any, **files: Any) -> list[Scene]:
 def _open_chips(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
     return open_chips(
-        READERS[recipe.task.kind](recipe),
+        label_reader(recipe),
         images=data.images,
         masks=data.masks,
         image_suffix=data.image_suffix,
@@ -313,7 +283,7 @@ def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
         )
     images = write_synthetic_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
     return open_scenes(
-        READERS[recipe.task.kind](recipe),
+        label_reader(recipe),
         scenes=[str(path) for path in images],
         labels=str(labels_path(images[0])).replace(images[0].stem, "{stem}"),
         **files,

@@ -19,7 +19,7 @@ from geotune.report.plots import curves, has_class_curves
 from geotune.report.split_names import PARTS, evaluated
 from geotune.report.summary import summary
 from geotune.report.tables import ratio, share_rows
-from geotune.report.tasks.registry import page_of
+from geotune.report.tasks.base import find_page
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -77,7 +77,7 @@ def page_style() -> Markup:
 
 def render(report: Report) -> str:
     """The report as HTML."""
-    page = page_of(report)
+    page = find_page(report.task)
     parts = evaluated(report)
     return (
         new_environment()

@@ -15,12 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geotune.config.data_options import LabelledDataOptions
+from geotune.config.task_options import DensityOptions
+from geotune.data.labels.base import LabelReader
 from geotune.data.labels.points import Points, read_points
 from geotune.data.labels.targets import ObjectDensity
 from geotune.data.raster.source import RasterSource
@@ -171,3 +175,8 @@ def _in_pixels(sigma: str, raster: RasterSource) -> float:
             file=raster.path,
         )
     return number / raster.gsd_m
+
+
+def density_label_reader(data: LabelledDataOptions, task: DensityOptions) -> LabelReader:
+    """What opens the labels of a scene for density estimation."""
+    return partial(open_density_labels, objects=task.objects, sigma=data.sigma, xy=data.points)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from geotune.data.labels.base import Labels
+from geotune.config.data_options import LabelledDataOptions, ScenesOptions
+from geotune.config.task_options import SegmentOptions
+from geotune.data.labels.base import LabelReader, Labels
 from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
 from geotune.data.labels.polygon_labels import open_polygon_labels
 from geotune.data.labels.raster_labels import open_raster_labels
@@ -53,4 +56,18 @@ def open_labels(
         mapping,
         class_field=class_field,
         outside=0 if unlabelled == "background" else IGNORE,
+    )
+
+
+def class_label_reader(data: LabelledDataOptions, task: SegmentOptions) -> LabelReader:
+    """What opens the labels of a scene for segmentation."""
+    vector = {}
+    if isinstance(data, ScenesOptions):
+        vector = {"class_field": data.class_field, "unlabelled": data.unlabelled}
+    return partial(
+        open_labels,
+        classes=task.classes,
+        class_values=data.class_values,
+        ignore_values=data.ignore_values,
+        **vector,  # type: ignore[arg-type]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
+from geotune.config.data_options import LabelledDataOptions
+from geotune.config.task_options import RegressOptions
+from geotune.data.labels.base import LabelReader
 from geotune.data.labels.targets import PixelValues
 from geotune.data.labels.vector_io import is_vector
 from geotune.data.raster.align import align_to_grid
@@ -127,3 +131,8 @@ def open_regression_labels(
         overlaps=overlaps,
         notes=tuple(notes),
     )
+
+
+def value_label_reader(data: LabelledDataOptions, task: RegressOptions) -> LabelReader:
+    """What opens the labels of a scene for regression."""
+    return partial(open_regression_labels, quantity=task.quantity, band=data.label_band)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotune.registry import TASK_PAGES
 from geotune.report.context import Report
 from geotune.types import Target
 from geotune.utils.colors import Color
@@ -78,3 +79,9 @@ class TaskPage:
     context: Callable[[Report, Sequence[str]], dict[str, Any]]
     draw: Callable[[Shown], tuple[str, Mapping[str, Picture]]]
     telling: Callable[[Target, int], bool]
+
+
+def find_page(name: str) -> TaskPage:
+    """The page of a task, by its name in `registry.TASK_PAGES`."""
+    page: TaskPage = TASK_PAGES[name].load()
+    return page
