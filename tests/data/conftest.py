@@ -1,4 +1,4 @@
-"""Small rasters and labels, made where a test needs them."""
+"""Fixtures that write small rasters and labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRANSFORM = from_origin(500_000, 5_000_000, 10, 10)
 
 @pytest.fixture
 def write_raster(tmp_path: Path) -> Callable[..., Path]:
-    """Writes `(C, H, W)` or `(H, W)` to a GeoTIFF under the test's folder."""
+    """Writes `(C, H, W)` or `(H, W)` to a GeoTIFF in the test's folder."""
 
     def write(
         name: str,
@@ -34,7 +34,7 @@ def write_raster(tmp_path: Path) -> Callable[..., Path]:
         values = values[None] if values.ndim == 2 else values
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = {} if crs is None else {"crs": crs, "transform": transform}
+        georeference = {} if crs is None else {"crs": crs, "transform": transform}
         with rasterio.open(
             path,
             "w",
@@ -44,7 +44,7 @@ def write_raster(tmp_path: Path) -> Callable[..., Path]:
             width=values.shape[2],
             dtype=values.dtype,
             nodata=nodata,
-            **place,
+            **georeference,
             **options,
         ) as file:
             file.write(values)
@@ -69,8 +69,8 @@ def write_polygons(tmp_path: Path) -> Callable[..., Path]:
         from shapely import affinity
 
         t = TRANSFORM
-        placed = [affinity.affine_transform(s, [t.a, t.b, t.d, t.e, t.c, t.f]) for s in shapes]
-        frame = geopandas.GeoDataFrame(fields, geometry=placed, crs=crs)
+        moved = [affinity.affine_transform(s, [t.a, t.b, t.d, t.e, t.c, t.f]) for s in shapes]
+        frame = geopandas.GeoDataFrame(fields, geometry=moved, crs=crs)
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         (frame if to is None else frame.to_crs(to)).to_file(path)

@@ -97,7 +97,7 @@ class ErrorCollector:
 
 
 @contextmanager
-def location(where: str) -> Iterator[None]:
+def prefix_errors(where: str) -> Iterator[None]:
     """Prefix the message of a `GeotuneError` inside with its location, such as a row."""
     try:
         yield

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geotune.data.issues import ErrorCollector, location
+from geotune.data.issues import ErrorCollector, prefix_errors
 from geotune.data.scenes.entry import SceneEntry, parse_split
 from geotune.data.scenes.find import RASTER_SUFFIXES, local_path
 from geotune.errors import GeotuneError
@@ -81,7 +81,7 @@ def _items(path: Path) -> Iterator[Item]:
         yield from stac.get_items(recursive=True) if isinstance(stac, pystac.Catalog) else stac
     except (STACError, STACTypeError, *UNREADABLE) as error:
         if isinstance(error.__cause__, GeotuneError):
-            with location(str(path)):
+            with prefix_errors(str(path)):
                 raise error.__cause__ from error
         reason = "it links to itself" if isinstance(error, RecursionError) else error
         raise GeotuneError(
@@ -163,7 +163,7 @@ def _is_image(key: str, asset: Asset) -> bool:
 
 
 def _file(asset: Asset, where: str) -> Path:
-    with location(where):
+    with prefix_errors(where):
         path = Path(local_path(str(asset.get_absolute_href() or asset.href)))
     if not path.is_file():
         raise GeotuneError(

@@ -15,7 +15,7 @@ import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from geotune.data.issues import ErrorCollector, location
+from geotune.data.issues import ErrorCollector, prefix_errors
 from geotune.data.scenes.entry import SceneEntry, parse_date, parse_split
 from geotune.data.scenes.find import Names, find_files, local_path
 from geotune.data.scenes.stac import read_stac
@@ -92,7 +92,7 @@ def _entries(
                     code="row-invalid",
                     file=path,
                 )
-            with location(where):
+            with prefix_errors(where):
                 pattern = _relative_to_table(path, row["image"])
                 scenes = find_files(pattern, bands=bands, wanted_bands=wanted_bands)
             if len(scenes) > 1:
@@ -105,7 +105,7 @@ def _entries(
             [(name, files)] = scenes.items()
             label = None
             if row.get("label"):
-                with location(where):
+                with prefix_errors(where):
                     label = path.parent / local_path(row["label"])
             split = parse_split(row.get("split", ""), where)
             acquired = parse_date(row.get("date", ""), where)
