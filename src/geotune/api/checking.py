@@ -73,12 +73,12 @@ def check(
     title = recipe_name(recipe)
     page = Path("checks") / f"{title}.html" if page is None else Path(page)
     recipe = as_recipe(recipe, overrides, on_message)
-    faults = ErrorCollector(keep=True)
+    errors = ErrorCollector(keep=True)
     on_message("reading the data")
     examined: ScannedData | None = None
     issues: list[Issue] = []
     try:
-        examined = examine_data(recipe, faults, on_progress)
+        examined = examine_data(recipe, errors, on_progress)
         issues += check_data(recipe, examined)
         data = make_datasets(recipe, examined)
     except GeotuneError as error:  # concerns all files: nothing is left to check
@@ -88,7 +88,7 @@ def check(
         on_message("comparing the data with the pretraining of the backbone")
         pretraining, pretraining_issues = _compare_with_pretraining(recipe, data)
         issues += pretraining_issues
-    unique = {issue.text: issue for issue in (*faults.issues, *issues)}.values()
+    unique = {issue.text: issue for issue in (*errors.issues, *issues)}.values()
     issues = sorted(unique, key=lambda issue: SEVERITIES.index(issue.severity))
     _write_page(page, title, issues, examined, pretraining)
     return CheckResult(

@@ -83,9 +83,9 @@ def build_data(recipe: Recipe) -> DataModule:
     Raises `GeotuneError` for what is wrong, unless it is in few files and the recipe says
     `train.skip_bad_samples`.
     """
-    faults = ErrorCollector(keep=recipe.train.skip_bad_samples)
-    examined = examine_data(recipe, faults)
-    skipped = faults.skip_unusable(len(examined.scenes) + len(faults.scenes))
+    errors = ErrorCollector(keep=recipe.train.skip_bad_samples)
+    examined = examine_data(recipe, errors)
+    skipped = errors.skip_unusable(len(examined.scenes) + len(errors.scenes))
     findings = check_data(recipe, examined)
     raise_on_error(findings)
     notes = [f"skipped, for train.skip_bad_samples: {text}" for text in skipped]
@@ -94,15 +94,15 @@ def build_data(recipe: Recipe) -> DataModule:
 
 
 def examine_data(
-    recipe: Recipe, faults: ErrorCollector, progress: Callable[[int, int], None] | None = None
+    recipe: Recipe, errors: ErrorCollector, progress: Callable[[int, int], None] | None = None
 ) -> ScannedData:
     """Open, split and read the recipe's data. `progress` is told the scenes read, and how many.
 
-    Raises `GeotuneError` for what is wrong; `faults` may keep what is wrong with single files.
+    Raises `GeotuneError` for what is wrong; `errors` may keep what is wrong with single files.
     """
-    scenes = open_data(recipe, faults)
+    scenes = open_data(recipe, errors)
     split = recipe.data.split.model_dump(exclude={"kind", "allow_overlap"})
-    parts = SPLITS[recipe.data.split.kind](scenes, **split, failed=faults.scenes)
+    parts = SPLITS[recipe.data.split.kind](scenes, **split, failed=errors.scenes)
     parts = subsample_train(parts, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, parts.values()))
     done = count(1)
@@ -111,7 +111,7 @@ def examine_data(
         window=recipe.data.window,
         metadata=recipe.backbone.metadata,
         progress=progress and (lambda scene: progress(next(done), total)),
-        faults=faults,
+        errors=errors,
     )
 
 
@@ -165,9 +165,9 @@ def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None
     return data.bands, data.nodata
 
 
-def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scene]:
+def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scene]:
     """Open the scenes of the recipe's data with their labels; no pixel is read."""
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
     own, nodata = declared_bands_nodata(recipe.data)
@@ -177,11 +177,11 @@ def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scen
         wanted_bands=wanted,
         nodata=nodata,
         resolution=resolution_m(recipe),
-        faults=faults,
+        errors=errors,
     )
-    scenes = _fitting(scenes, recipe, faults)
+    scenes = _fitting(scenes, recipe, errors)
     if not scenes:
-        raise_on_error(faults.issues)
+        raise_on_error(errors.issues)
     found = scenes[0].raster.bands
     if isinstance(bands, int) and len(found) != bands:
         raise GeotuneError(
@@ -190,12 +190,12 @@ def open_data(recipe: Recipe, faults: ErrorCollector | None = None) -> list[Scen
     return scenes
 
 
-def _fitting(scenes: Sequence[Scene], recipe: Recipe, faults: ErrorCollector) -> list[Scene]:
-    """The scenes with their masks of quality; `faults` may keep what does not fit."""
+def _fitting(scenes: Sequence[Scene], recipe: Recipe, errors: ErrorCollector) -> list[Scene]:
+    """The scenes with their masks of quality; `errors` may keep what does not fit."""
     quality = quality_options(recipe)
     kept = []
     for scene in scenes:
-        with faults.catch(scene.name, scene.raster.path):
+        with errors.catch(scene.name, scene.raster.path):
             named = {scene.name: scene.raster}
             require_dates(named, recipe.backbone.timesteps)
             if quality is not None:
@@ -235,7 +235,7 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
         label_reader(recipe),
         scenes=data.scenes,
         labels=data.labels,
-        missing=data.missing_labels,
+        missing_labels=data.missing_labels,
         **files,
     )
 
@@ -303,7 +303,7 @@ def _open_images(recipe: Recipe, **files: Any) -> list[Scene]:
 
 
 def _open_named(
-    recipe: Recipe, *, wanted_bands: Sequence[str] | None, faults: ErrorCollector, **_: Any
+    recipe: Recipe, *, wanted_bands: Sequence[str] | None, errors: ErrorCollector, **_: Any
 ) -> list[Scene]:
     data: Any = recipe.data
     task: Any = recipe.task
@@ -322,7 +322,7 @@ def _open_named(
             min_visibility=data.min_visibility,
             other_classes="leave_out" if len(task.classes) < len(about.classes) else "refuse",
         ),
-        faults=faults,
+        errors=errors,
     )
 
 

@@ -145,7 +145,7 @@ def test_window_smaller_than_an_image_raises(folder: Path) -> None:
 
 
 def test_split_by_column_without_one_raises(folder: Path) -> None:
-    with pytest.raises(GeotuneError, match="no part is named for forest/forest_0"):
+    with raises("split-unassigned", mentions=["forest/forest_0"]):
         split_by_column(open_images(images=folder, classes=CLASSES))
 
 

@@ -164,9 +164,9 @@ def test_invalid_csv_raises(files: Path, text: str, code: str, mentions: list[st
 def test_errors_about_rows_can_be_collected(files: Path) -> None:
     path = as_csv(files)
     path.write_text(path.read_text() + "gone.tif,,,,,x\n")
-    faults = ErrorCollector(keep=True)
-    assert list(list_scenes(str(path), wanted_bands=["B02"], faults=faults)) == ["a", "b"]
-    assert [one.scene for one in faults.issues] == ["gone.tif"]
+    errors = ErrorCollector(keep=True)
+    assert list(list_scenes(str(path), wanted_bands=["B02"], errors=errors)) == ["a", "b"]
+    assert [one.scene for one in errors.issues] == ["gone.tif"]
 
 
 def test_damaged_and_missing_tables_raise(files: Path) -> None:

@@ -45,7 +45,7 @@ def open_annotated_scenes(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
 
@@ -59,22 +59,22 @@ def open_annotated_scenes(
         missing: whether a scene without a label file is a fault, or has no object.
         class_values: class name to what stands for it in the files; by default the class's index.
         bands: as `open_raster` takes them, like `wanted_bands`, `nodata` and `resolution`.
-        faults: may keep what is wrong with single files.
+        errors: may keep what is wrong with single files.
 
     Raises `GeotuneError` for files that are missing or not as they should be, and where no object
     lies in its scene.
     """
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     origin = labels or "the labels that data.scenes lists"
-    found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, faults=faults)
-    rasters = open_entries(found, faults, bands, wanted_bands, nodata, resolution)
+    found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, errors=errors)
+    rasters = open_entries(found, errors, bands, wanted_bands, nodata, resolution)
     every = label_files_of(found, labels)
     files = {name: every[name] for name in rasters}
     there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
     gone = [name for name, file in files.items() if not file.is_file()]
     refused = missing_labels == "refuse"
     otherwise = "; say data.missing_labels: empty where that means no object"
-    if rasters and (not there or (gone and refused and not faults.keep)):
+    if rasters and (not there or (gone and refused and not errors.keep)):
         raise_missing_labels(gone, files, otherwise)
     if not rasters:
         return []
@@ -82,7 +82,7 @@ def open_annotated_scenes(
     notes = [f"{origin}: read as {chosen}; data.format says another"] if format == "auto" else []
     if refused:
         for name in gone:
-            with faults.catch(name, rasters.pop(name).path):
+            with errors.catch(name, rasters.pop(name).path):
                 raise_missing_labels([name], files, otherwise)
     elif gone:
         notes.append(
@@ -90,11 +90,11 @@ def open_annotated_scenes(
             f"{join_some(gone, 3)}"
         )
     values = ClassMapping.from_spec(classes, class_values, ())
-    opened, remarks = _open_labels(rasters, files, values, options, chosen, faults)
+    opened, remarks = _open_labels(rasters, files, values, options, chosen, errors)
     listing = {files[name] for name in opened if files[name].is_file()}
     if without := _without_image(labels or "", files, listing, rasters, annotation_format(chosen)):
         notes.append(f"{origin}: {len(without)} without an image: {join_some(without, 3)}")
-    opened_scenes = _scenes(rasters, opened, [*notes, *remarks], faults)
+    opened_scenes = _scenes(rasters, opened, [*notes, *remarks], errors)
     return [with_attributes(scene, found[scene.name]) for scene in opened_scenes]
 
 
@@ -107,18 +107,18 @@ def build_annotated_scenes(
     format: str,
     class_values: ClassValueSpec | None = None,
     notes: Sequence[str] = (),
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Images with the objects in their label files, by name.
 
     A file that is not there means no object. `notes` are said of all. Raises `GeotuneError` for
-    files that are not as they should be, and where no object lies in its image; `faults` may keep
+    files that are not as they should be, and where no object lies in its image; `errors` may keep
     what is wrong with single files.
     """
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     values = ClassMapping.from_spec(classes, class_values, ())
-    opened, remarks = _open_labels(rasters, files, values, options, format, faults)
-    return _scenes(rasters, opened, [*notes, *remarks], faults)
+    opened, remarks = _open_labels(rasters, files, values, options, format, errors)
+    return _scenes(rasters, opened, [*notes, *remarks], errors)
 
 
 def _open_labels(
@@ -127,7 +127,7 @@ def _open_labels(
     values: ClassMapping,
     options: AnnotationOptions,
     format: str,
-    faults: ErrorCollector,
+    errors: ErrorCollector,
 ) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
     """The labels of each image that can be read, and what was remarked of them."""
     read = annotation_format(format).read
@@ -135,7 +135,7 @@ def _open_labels(
     opened: dict[str, ObjectLabels] = {}
     images = Counter(files.values())
     for name, raster in rasters.items():
-        with faults.catch(name, raster.path):
+        with errors.catch(name, raster.path):
             said = (
                 read(files[name], raster, options)
                 if files[name].is_file()
@@ -163,14 +163,14 @@ def _scenes(
     rasters: Mapping[str, RasterSource],
     opened: Mapping[str, ObjectLabels],
     notes: Sequence[str],
-    faults: ErrorCollector,
+    errors: ErrorCollector,
 ) -> list[Scene]:
     found = [
         Scene(name, rasters[name], replace(label, notes=tuple(notes)), group=name)
         for name, label in opened.items()
     ]
-    found = drop_inconsistent_bands(found, faults)
-    require_overlap(found, faults)
+    found = drop_inconsistent_bands(found, errors)
+    require_overlap(found, errors)
     return found
 
 

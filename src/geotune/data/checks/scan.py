@@ -1,4 +1,4 @@
-"""Reading every scene once before training: faults, statistics, and where each class is."""
+"""Reading every scene once before training: errors, statistics, and where each class is."""
 
 from __future__ import annotations
 
@@ -80,20 +80,20 @@ def scan_scenes(
     *,
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> list[SceneScan | None]:
     """Read all scenes; `window` is the side of the grid that `labelled` is about.
 
     Raises `GeotuneError` for a file that cannot be read to its end, NaN or infinite pixels
-    outside nodata, and class values that are not in the list; where `faults` keep it, the scene's
+    outside nodata, and class values that are not in the list; where `errors` keep it, the scene's
     place in the result is None. The result does not depend on `threads`.
     """
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     sampled = max(64, SAMPLED_PIXELS // max(1, len(scenes)))
 
     def one(scene: Scene) -> tuple[SceneScan | None, ErrorCollector]:
         own, result = (
-            ErrorCollector(faults.keep),
+            ErrorCollector(errors.keep),
             None,
         )  # in the scenes' order, whichever is ready first
         with own.catch(scene.name, scene.raster.path):
@@ -106,7 +106,7 @@ def scan_scenes(
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
         for result, own in pool.map(one, scenes):
             results.append(result)
-            faults.issues += own.issues
+            errors.issues += own.issues
     return results
 
 
@@ -117,14 +117,14 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED_PIXELS) -> Scen
     rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
     reservoirs = [_Reservoir(rng) for _ in range(classes)]
     labelled: set[tuple[int, int]] = set()
-    faults = _Faults(bands)
+    errors = _Faults(bands)
     num_valid = 0
     # what is said of an image as a whole is said once
     side = max(scene.shape) if scene.labels.image_level else BLOCK
     looks = _Looks(bands, scene.shape, sampled)
     for block in blocks(scene.shape, side):
         pixels = scene.raster.read_block(block)
-        faults.add(pixels.invalid, scene.raster.to_grid(block))
+        errors.add(pixels.invalid, scene.raster.to_grid(block))
         moments.add(pixels.image)
         looks.add(pixels.image)
         valid = pixels.valid
@@ -139,7 +139,7 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED_PIXELS) -> Scen
         for index, where in target.class_positions():
             reservoirs[index].add(where, block)
         labelled |= _cells(target.label_mask(valid), block, window)
-    faults.refuse(scene)
+    errors.refuse(scene)
     return SceneScan(
         pixels=num_valid,
         counts=moments.counts,

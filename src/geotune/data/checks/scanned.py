@@ -61,20 +61,20 @@ def scan_splits(
     metadata: Sequence[str] = (),
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> ScannedData:
     """Read all scenes of `parts` once (see `scan`).
 
     Without a `window` it is the side of the largest scene. `progress` is called with each scene
-    that was read. Raises `GeotuneError` for faults in the files and where a file does not say what
-    `metadata` asks; `faults` may keep what is wrong with single files.
+    that was read. Raises `GeotuneError` for errors in the files and where a file does not say what
+    `metadata` asks; `errors` may keep what is wrong with single files.
     """
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     scenes = [scene for part in splits.values() for scene in part]
-    with faults.catch(None, scenes[0].raster.path):
+    with errors.catch(None, scenes[0].raster.path):
         check_metadata({scene.name: scene.raster for scene in scenes}, metadata)
     window = resolve_window(scenes, window)
-    results = iter(scan_scenes(scenes, window, threads=threads, progress=progress, faults=faults))
+    results = iter(scan_scenes(scenes, window, threads=threads, progress=progress, errors=errors))
     read = {
         part: [(scene, found) for scene in members if (found := next(results)) is not None]
         for part, members in splits.items()

@@ -35,7 +35,7 @@ def open_published_scenes(
     split: str | None = None,
     ignore_values: Sequence[int] = (),
     options: AnnotationOptions | None = None,
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Scenes of the data set under `root`, sorted by name, each with its part and region.
 
@@ -48,7 +48,7 @@ def open_published_scenes(
         split: one of `about.divisions`, by default the first.
         ignore_values: of masks, beside those that the data set itself does not count.
         options: how objects are read.
-        faults: may keep what is wrong with single files.
+        errors: may keep what is wrong with single files.
 
     Raises `GeotuneError` for what is missing, with where to get it and how it has to lie, and for
     files that are not as they should be.
@@ -62,17 +62,17 @@ def open_published_scenes(
         )
     held = bands if info.grid_band in ("", *bands) else [*bands, info.grid_band]
     samples = find_images(info, root, bands=held, published=published, split=split)
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     opened: Opened = []
     for sample in samples:
-        with faults.catch(sample.name, first_file(sample.files)):
+        with errors.catch(sample.name, first_file(sample.files)):
             opened.append((sample, _raster(info, sample, bands)))
     if info.task == "detect":
-        scenes = _objects(info, root, opened, classes, options or AnnotationOptions(), faults)
+        scenes = _objects(info, root, opened, classes, options or AnnotationOptions(), errors)
     elif info.task == "classify":
         scenes = _whole(info, root, opened, classes)
     else:
-        scenes = _masks(info, root, opened, classes, ignore_values, faults)
+        scenes = _masks(info, root, opened, classes, ignore_values, errors)
     by_name = {sample.name: sample for sample in samples}
     return [
         replace(scene, group=by_name[scene.name].region, split=by_name[scene.name].split)
@@ -97,12 +97,12 @@ def _masks(
     opened: Opened,
     classes: Sequence[str],
     ignore_values: Sequence[int],
-    faults: ErrorCollector,
+    errors: ErrorCollector,
 ) -> list[Scene]:
     own = {name: list(about.class_values.get(name, [i])) for i, name in enumerate(about.classes)}
     scenes = []
     for sample, raster in opened:
-        with faults.catch(sample.name, raster.path):
+        with errors.catch(sample.name, raster.path):
             labels = open_labels(
                 label_file(about, root, sample),
                 raster,
@@ -121,7 +121,7 @@ def _objects(
     opened: Opened,
     classes: Sequence[str],
     options: AnnotationOptions,
-    faults: ErrorCollector,
+    errors: ErrorCollector,
 ) -> list[Scene]:
     without = about.without_objects.items()
     files = {
@@ -140,7 +140,7 @@ def _objects(
         if about.class_values
         else None,
         notes=_grey(about, opened),
-        faults=faults,
+        errors=errors,
     )
 
 

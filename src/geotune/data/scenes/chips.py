@@ -26,23 +26,23 @@ def open_chips(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Open the chips of two folders, sorted by name; each is a small scene.
 
     A chip's name is its image's stem without `image_suffix`; its mask has the same stem with
     `mask_suffix` and is opened by `read`. Raises `GeotuneError` for an image without a mask, a mask
-    without an image, and a pair of different size; `faults` may collect errors about single files.
+    without an image, and a pair of different size; `errors` may collect those about single files.
     """
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     same = images.resolve() == masks.resolve()
     image_files = _by_name(images, image_suffix, other=mask_suffix if same else "")
     mask_files = _by_name(masks, mask_suffix, other=image_suffix if same else "")
-    _check_pairs(images, masks, image_files, mask_files, faults)
+    _check_pairs(images, masks, image_files, mask_files, errors)
     chips = []
     for name, image in image_files.items():
         if name in mask_files:
-            with faults.catch(name, image):
+            with errors.catch(name, image):
                 raster = open_raster(
                     image,
                     bands=bands,
@@ -52,7 +52,7 @@ def open_chips(
                 )
                 labels = read(mask_files[name], raster, by_pixel=resolution is None)
                 chips.append(Scene(name, raster, labels, group=name))
-    return drop_inconsistent_bands(chips, faults)
+    return drop_inconsistent_bands(chips, errors)
 
 
 def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
@@ -95,16 +95,16 @@ def _check_pairs(
     masks: Path,
     image_files: Mapping[str, Path],
     mask_files: Mapping[str, Path],
-    faults: ErrorCollector,
+    errors: ErrorCollector,
 ) -> None:
-    """Raise `GeotuneError` for files without a counterpart; `faults` may collect one per name."""
+    """Raise `GeotuneError` for files without a counterpart; `errors` may collect one per name."""
     rule = "; they are matched by stem, without data.image_suffix and data.mask_suffix"
     unmatched = sorted(set(image_files) ^ set(mask_files))
-    if faults.keep and set(image_files) & set(mask_files):
+    if errors.keep and set(image_files) & set(mask_files):
         for name in unmatched:
             file = image_files.get(name) or mask_files[name]
             missing, folder = ("mask", masks) if name in image_files else ("image", images)
-            with faults.catch(name, file):
+            with errors.catch(name, file):
                 raise GeotuneError(
                     f"{file}: has no {missing} in {folder}{rule}", code="labels-missing", file=file
                 )

@@ -46,7 +46,7 @@ def open_images(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Open images with their labels, sorted by name; each is a scene that windows do not cut.
 
@@ -58,12 +58,12 @@ def open_images(
         labels: a CSV with the columns `path` (relative to `images`), `column`, and optionally
             `split` (train, val or test).
         bands: as for `open_raster`, like `wanted_bands`, `nodata` and `resolution`.
-        faults: may collect errors about single rows and images.
+        errors: may collect errors about single rows and images.
 
     An image's name is its path in `images` without suffix. Raises `GeotuneError` for an unknown or
     empty class, an image that is missing or listed twice, a missing column, and an invalid number.
     """
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     if not images.is_dir():
         raise GeotuneError(
             f"{images}: folder not found; check data.images",
@@ -74,11 +74,11 @@ def open_images(
     if labels is None:
         listed = _by_folder(images, classes, column)
     else:
-        listed = _by_table(images, labels, classes, column, faults)
+        listed = _by_table(images, labels, classes, column, errors)
     _check_every_class(listed, classes, labels or images, column)
     opened = []
     for name, image in sorted(listed.items()):
-        with faults.catch(name, image.path):
+        with errors.catch(name, image.path):
             raster = open_raster(
                 image.path,
                 bands=bands,
@@ -90,7 +90,7 @@ def open_images(
             opened.append(
                 Scene(name, raster, label, group=name, split=image.split, attributes=image.row)
             )
-    return drop_inconsistent_bands(opened, faults)
+    return drop_inconsistent_bands(opened, errors)
 
 
 def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, LabelledImage]:
@@ -121,13 +121,13 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
 
 
 def _by_table(
-    images: Path, table: Path, classes: Sequence[str], column: str, faults: ErrorCollector
+    images: Path, table: Path, classes: Sequence[str], column: str, errors: ErrorCollector
 ) -> dict[str, LabelledImage]:
     parse = PARSERS[column]
     listed: dict[str, LabelledImage] = {}
     for line, row in _rows(table, column):
         where = f"{table}: {line}"
-        with faults.catch(row["path"].strip() or where, table):
+        with errors.catch(row["path"].strip() or where, table):
             path = images / row["path"].strip()
             if not row["path"].strip() or not path.is_file():
                 raise GeotuneError(

@@ -30,44 +30,44 @@ def open_scenes(
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resolution: float | None = None,
-    missing: Literal["refuse", "empty"] = "refuse",
-    faults: ErrorCollector | None = None,
+    missing_labels: Literal["refuse", "empty"] = "refuse",
+    errors: ErrorCollector | None = None,
 ) -> list[Scene]:
     """Open the scenes of patterns or tables with their labels.
 
     Args:
-        read: opens a label file; with `missing="empty"` also one that does not exist.
+        read: opens a label file; with `missing_labels="empty"` also one that does not exist.
         scenes: patterns of images, or tables. A file that is the label of another scene is not a
             scene.
         labels: pattern of the label files, with `{stem}` or `{scene}` for the scene's name; a table
             may state them instead.
         bands: as for `open_raster`, like `wanted_bands`, `nodata` and `resolution`.
-        missing: whether a scene without a label file is an error or has no labels.
-        faults: may collect errors about single files.
+        missing_labels: whether a scene without a label file is an error or has no labels.
+        errors: may collect errors about single files.
 
     Raises `GeotuneError` for patterns without a match, missing labels, unreadable files, and if no
     label lies in any scene.
     """
-    faults = faults or ErrorCollector()
-    entries = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, faults=faults)
+    errors = errors or ErrorCollector()
+    entries = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, errors=errors)
     label_files = label_files_of(entries, labels)
     entries = _without_labels(entries, label_files)
     unlabelled = [name for name in entries if not label_files[name].is_file()]
-    required = missing == "refuse"
+    required = missing_labels == "refuse"
     if entries and (
-        len(unlabelled) == len(entries) or (unlabelled and required and not faults.keep)
+        len(unlabelled) == len(entries) or (unlabelled and required and not errors.keep)
     ):
         raise_missing_labels(unlabelled, label_files)
     opened = []
     for name, entry in entries.items():
-        with faults.catch(name, first_file(entry.files)):
+        with errors.catch(name, first_file(entry.files)):
             if required and name in unlabelled:
                 raise_missing_labels([name], label_files)
             raster = _open_entry(entry, bands, wanted_bands, nodata, resolution)
             scene = Scene(name, raster, read(label_files[name], raster), group=name)
             opened.append(with_attributes(scene, entry))
-    opened = drop_inconsistent_bands(opened, faults)
-    require_overlap(opened, faults)
+    opened = drop_inconsistent_bands(opened, errors)
+    require_overlap(opened, errors)
     return opened
 
 
@@ -86,7 +86,7 @@ def open_rasters(
 
 def open_entries(
     entries: Mapping[str, SceneEntry],
-    faults: ErrorCollector,
+    errors: ErrorCollector,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
     nodata: float | None = None,
@@ -95,7 +95,7 @@ def open_entries(
     """Open the images of scenes, by name."""
     opened = {}
     for name, entry in entries.items():
-        with faults.catch(name, first_file(entry.files)):
+        with errors.catch(name, first_file(entry.files)):
             opened[name] = _open_entry(entry, bands, wanted_bands, nodata, resolution)
     return opened
 
@@ -118,13 +118,13 @@ def list_scenes(
     *,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
-    faults: ErrorCollector | None = None,
+    errors: ErrorCollector | None = None,
 ) -> dict[str, SceneEntry]:
     """List the scenes of patterns (`find_files`) and tables (`read_scene_table`) by name.
 
     Raises `GeotuneError` if there are none, and for two scenes with the same name.
     """
-    faults = faults or ErrorCollector()
+    errors = errors or ErrorCollector()
     if isinstance(scenes, Mapping):
         by_modality = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
         return {name: SceneEntry(files) for name, files in by_modality.items()}
@@ -135,7 +135,7 @@ def list_scenes(
         for name, files in find_files(patterns, bands=bands, wanted_bands=wanted_bands).items()
     }
     for path in (Path(each) for each in paths if is_table(each)):
-        for name, entry in read_scene_table(path, bands, wanted_bands, faults).items():
+        for name, entry in read_scene_table(path, bands, wanted_bands, errors).items():
             if name in entries:
                 raise GeotuneError(
                     f"{path}: scene {name} is already in data.scenes; remove one",
@@ -212,10 +212,10 @@ def _without_labels(
     }
 
 
-def drop_inconsistent_bands(scenes: Sequence[Scene], faults: ErrorCollector) -> list[Scene]:
+def drop_inconsistent_bands(scenes: Sequence[Scene], errors: ErrorCollector) -> list[Scene]:
     """Keep the scenes that have the same bands as most.
 
-    Raises `GeotuneError` for the others, unless `faults` collects it.
+    Raises `GeotuneError` for the others, unless `errors` collects it.
     """
     if not scenes:
         return []
@@ -224,7 +224,7 @@ def drop_inconsistent_bands(scenes: Sequence[Scene], faults: ErrorCollector) -> 
     consistent = []
     for scene in scenes:
         path = scene.raster.path
-        with faults.catch(scene.name, path):
+        with errors.catch(scene.name, path):
             if scene.raster.bands != usual:
                 raise GeotuneError(
                     f"{first.path} has the bands {', '.join(usual)}, but {path} has "
@@ -237,13 +237,13 @@ def drop_inconsistent_bands(scenes: Sequence[Scene], faults: ErrorCollector) -> 
     return consistent
 
 
-def require_overlap(scenes: Sequence[Scene], faults: ErrorCollector) -> None:
-    """Raise `GeotuneError` if no label lies in any scene, unless `faults` collects it."""
+def require_overlap(scenes: Sequence[Scene], errors: ErrorCollector) -> None:
+    """Raise `GeotuneError` if no label lies in any scene, unless `errors` collects it."""
     labelled = [scene for scene in scenes if scene.labels.overlaps is not None]
     if labelled and not any(scene.labels.overlaps for scene in labelled):
         first, *others = labelled
         path = first.labels.path
-        with faults.catch(None, path):
+        with errors.catch(None, path):
             raise GeotuneError(
                 f"{path}: none of its labels lies in its scene {first.raster.path}"
                 + (f", nor any of {len(others)} other label files in theirs" if others else "")

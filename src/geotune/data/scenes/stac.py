@@ -28,7 +28,7 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, Recursio
 
 
 def read_stac(
-    path: Path, wanted_bands: Sequence[str] | None, faults: ErrorCollector
+    path: Path, wanted_bands: Sequence[str] | None, errors: ErrorCollector
 ) -> Iterator[tuple[str, str, SceneEntry]]:
     """Yield the location of each item for messages, its id, and its entry.
 
@@ -36,7 +36,7 @@ def read_stac(
     """
     for item in _items(path):
         where = f"{path}: item {item.id}"
-        with faults.catch(item.id, path):
+        with errors.catch(item.id, path):
             attributes = {
                 key: str(value) for key, value in item.properties.items() if value is not None
             }

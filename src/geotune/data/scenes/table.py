@@ -35,12 +35,12 @@ def is_table(path: str) -> bool:
 
 
 def read_scene_table(
-    path: Path, bands: Names | None, wanted_bands: Sequence[str] | None, faults: ErrorCollector
+    path: Path, bands: Names | None, wanted_bands: Sequence[str] | None, errors: ErrorCollector
 ) -> dict[str, SceneEntry]:
     """Read the scenes of a table by name, in its order.
 
     `bands` and `wanted_bands` as in `find_files`. Raises `GeotuneError` for an unreadable table and
-    an invalid row or item; `faults` may collect those of single rows.
+    an invalid row or item; `errors` may collect those of single rows.
     """
     if not path.is_file():
         raise GeotuneError(
@@ -50,13 +50,13 @@ def read_scene_table(
             file=path,
         )
     if path.suffix.lower() in STAC:
-        listed = read_stac(path, wanted_bands, faults)
+        listed = read_stac(path, wanted_bands, errors)
     else:
         rows = _read_csv(path) if path.suffix.lower() in CSV else _read_parquet(path)
-        listed = _entries(path, rows, bands, wanted_bands, faults)
+        listed = _entries(path, rows, bands, wanted_bands, errors)
     entries: dict[str, SceneEntry] = {}
     for where, name, entry in listed:
-        with faults.catch(name, path):
+        with errors.catch(name, path):
             if name in entries:
                 raise GeotuneError(
                     f"{path}: {where}: another scene is named {name}; add a column name",
@@ -65,7 +65,7 @@ def read_scene_table(
                     file=path,
                 )
             entries[name] = entry
-    if not entries and not faults.issues:
+    if not entries and not errors.issues:
         raise GeotuneError(
             f"{path}: lists no scene; expected one per row",
             code="scenes-missing",
@@ -80,12 +80,12 @@ def _entries(
     rows: Iterator[tuple[str, Row]],
     bands: Names | None,
     wanted_bands: Sequence[str] | None,
-    faults: ErrorCollector,
+    errors: ErrorCollector,
 ) -> Iterator[tuple[str, str, SceneEntry]]:
     """Yield the location of each row for messages, the name of its scene, and its entry."""
     for line, row in rows:
         where = f"{path}: {line}"
-        with faults.catch(row.get("name") or row.get("image") or line, path):
+        with errors.catch(row.get("name") or row.get("image") or line, path):
             if not row.get("image"):
                 raise GeotuneError(
                     f"{where}: the column image is empty; expected a path",
