@@ -42,7 +42,6 @@ ERROR_CODES: dict[str, str] = {
     "geometry-type": "vector labels have geometries of another type",
     "label-value": "a label has an invalid value",
     "label-format-unknown": "the format of a label file is not recognised; set data.format",
-    "label-format": "the format of a label file is unknown, or not the expected one",
     "label-image": "a label file lists no image of this name, or several",
     "image-size": "labels were made for an image of another size",
     "point-size": "data.point_size is needed but missing, or invalid",

@@ -1,4 +1,4 @@
-"""Writers of small label files of objects, one for each format that geotune reads."""
+"""Writers of small annotation files, one per format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geotune.data.raster.source import RasterSource, apply_affine
 
 @dataclass(frozen=True)
 class Thing:
-    """An object of an image, by the corners `(n, 2)` of its outline in pixels."""
+    """An object with the corners `(n, 2)` of its outline in pixels."""
 
     corners: NDArray[np.float64]
     name: str = "ship"
@@ -32,7 +32,7 @@ class Thing:
 
 
 def upright(left: float, top: float, right: float, bottom: float, **options: Any) -> Thing:
-    """A horizontal one."""
+    """An object with a horizontal box."""
     corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
     return Thing(np.array(corners, dtype=float), **options)
 
@@ -43,7 +43,7 @@ Classes = Sequence[str]
 def write_coco(
     path: Path, images: dict[str, tuple[RasterSource, list[Thing]]], classes: Classes
 ) -> None:
-    """One file for all images, with boxes and polygons."""
+    """Write one file for all images, with boxes and polygons."""
     listed, annotations = [], []
     for number, (name, (raster, things)) in enumerate(images.items(), 1):
         height, width = raster.shape
@@ -89,7 +89,7 @@ def write_voc(path: Path, raster: RasterSource, things: list[Thing], classes: Cl
 
 
 def write_fair1m(path: Path, raster: RasterSource, things: list[Thing], classes: Classes) -> None:
-    """With the first point again at the end, as the data set has it."""
+    """Write outlines whose last point repeats the first, as in the data set."""
     text = f"<annotation><source><filename>{raster.path.name}</filename></source><objects>"
     for thing in things:
         outline = [*thing.corners.tolist(), thing.corners[0].tolist()]
@@ -110,7 +110,7 @@ def write_nwpu(path: Path, raster: RasterSource, things: list[Thing], classes: C
 
 
 def write_yolo(path: Path, raster: RasterSource, things: list[Thing], classes: Classes) -> None:
-    """Boxes where all are horizontal, else corners."""
+    """Write boxes if all are horizontal, otherwise corners."""
     height, width = raster.shape
     oriented = any(len(np.unique(thing.corners[:, 0])) > 2 for thing in things)
     lines = []
@@ -141,7 +141,7 @@ def write_points(path: Path, raster: RasterSource, things: list[Thing], classes:
 def write_vector(
     path: Path, raster: RasterSource, things: list[Thing], classes: Classes, crs: Any = None
 ) -> None:
-    """Polygons in the scene's CRS, or brought to another."""
+    """Write polygons in the scene's CRS, or reprojected to `crs`."""
     polygons = [
         shapely.Polygon(np.stack(apply_affine(raster.transform, *thing.corners.T), axis=1))
         for thing in things
@@ -165,4 +165,4 @@ PER_IMAGE: dict[str, tuple[str, Callable[[Path, RasterSource, list[Thing], Class
     "yolo": ("txt", write_yolo),
     "vector": ("gpkg", write_vector),
 }
-"""Formats with a file for each image: suffix and writer."""
+"""Formats with one file per image: suffix and writer."""

@@ -15,7 +15,7 @@ from geotune.config import DataSection, Recipe
 from geotune.config.data_options import NamedOptions, QualityOptions
 from geotune.config.task_options import DetectOptions
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes, uncounted_object_notes
-from geotune.data.annotations.annotation_options import AnnotationOptions
+from geotune.data.annotations.base import AnnotationOptions
 from geotune.data.checks.registry import run_checks
 from geotune.data.checks.scanned import ScannedData, resolve_window, scan_splits
 from geotune.data.datamodule import DataModule, datamodule_from_scan

@@ -1,4 +1,4 @@
-"""A folder of small images, and opening the objects that a test writes beside them."""
+"""Fixtures: small images, and opening the annotations that a test writes next to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes
-from geotune.data.annotations.annotation_options import AnnotationOptions
+from geotune.data.annotations.base import AnnotationOptions
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
@@ -28,20 +28,22 @@ def images(write_raster: Any) -> dict[str, RasterSource]:
 
 @pytest.fixture
 def opened(tmp_path: Path, images: dict[str, RasterSource]) -> Callable[..., list[Scene]]:
-    """Opens the images of the test's folder with the labels of a pattern."""
+    """Opens the images in the test's folder with the labels of a pattern."""
 
     def read(
         labels: str, scenes: str = "*.tif", classes: list[str] = CLASSES, **options: Any
     ) -> list[Scene]:
-        of_files = {
-            key: options.pop(key) for key in ("format", "missing", "class_values") if key in options
+        file_options = {
+            key: options.pop(key)
+            for key in ("format", "missing_labels", "class_values")
+            if key in options
         }
         return open_annotated_scenes(
             scenes=str(tmp_path / scenes),
             labels=str(tmp_path / labels),
             classes=classes,
             options=AnnotationOptions(**options),
-            **of_files,
+            **file_options,
         )
 
     return read

@@ -1,4 +1,4 @@
-"""Every format reads what was written, and says what it took it for."""
+"""Every annotation format reads back what was written, and is detected."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geotune.boxes.oriented import corners
+from geotune.data.annotations.formats import detect_format
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import Scene
@@ -22,8 +23,8 @@ from helpers.annotation_files import PER_IMAGE, Thing, upright, write_coco, writ
 CLASSES = ["ship", "crane"]
 SHAPE = 60, 80
 HORIZONTAL = ("voc", "nwpu")
-ALL_ALIKE = ("fair1m", "nwpu", "yolo")
-"""Formats that do not say which objects are difficult."""
+WITHOUT_DIFFICULT = ("fair1m", "nwpu", "yolo")
+"""Formats that do not mark difficult objects."""
 Opened = Callable[..., list[Scene]]
 Images = dict[str, RasterSource]
 
@@ -39,15 +40,15 @@ def things(oriented: bool) -> list[Thing]:
     return [found[0], Thing(found[1].corners, "crane", difficult=True)]
 
 
-def write_all(kind: str, folder: Path, images: Images, there: list[Thing]) -> str:
-    """Writes `there` as the objects of every image; gives the pattern of the files."""
+def write_all(kind: str, folder: Path, images: Images, objects: list[Thing]) -> str:
+    """Write `objects` as those of every image; return the pattern of the files."""
     if kind == "coco":
-        every = {f"{name}.tif": (raster, there) for name, raster in images.items()}
+        every = {f"{name}.tif": (raster, objects) for name, raster in images.items()}
         write_coco(folder / "all.json", every, CLASSES)
         return "all.json"
     suffix, write = PER_IMAGE[kind]
     for name, raster in images.items():
-        write(folder / f"{name}.{suffix}", raster, there, CLASSES)
+        write(folder / f"{name}.{suffix}", raster, objects, CLASSES)
     return f"{{stem}}.{suffix}"
 
 
@@ -59,20 +60,20 @@ def outlines_of(scene: Scene) -> Any:
 
 @pytest.mark.parametrize("oriented", [False, True])
 @pytest.mark.parametrize("kind", ["coco", *PER_IMAGE])
-def test_what_is_written_is_read(
+def test_written_annotations_are_read_back(
     kind: str, oriented: bool, tmp_path: Path, images: Images, opened: Opened
 ) -> None:
-    there = things(oriented and kind not in HORIZONTAL)
-    scenes = opened(write_all(kind, tmp_path, images, there), oriented=oriented)
+    objects = things(oriented and kind not in HORIZONTAL)
+    scenes = opened(write_all(kind, tmp_path, images, objects), oriented=oriented)
     assert [scene.name for scene in scenes] == ["a", "b", "c"]
     for scene in scenes:
-        for found, thing in zip(outlines_of(scene), there, strict=True):
+        for found, thing in zip(outlines_of(scene), objects, strict=True):
             expected = shapely.Polygon(thing.corners)
             assert found.symmetric_difference(expected).area < 1e-6
         target: Any = scene.labels.read(Window(0, 0, *SHAPE))
         assert target.classes.tolist() == [0, 1]
-        assert target.difficult.tolist() == [False, kind not in ALL_ALIKE]
-        assert scene.labels.notes[0].endswith(f"read as {kind}; data.format says another")
+        assert target.difficult.tolist() == [False, kind not in WITHOUT_DIFFICULT]
+        assert scene.labels.notes[0].endswith(f"read as {kind}; set data.format to change this")
 
 
 @given(
@@ -94,11 +95,11 @@ def test_what_is_written_is_read(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_any_oriented_box_survives(
+def test_oriented_boxes_round_trip(
     boxes: Any, kind: str, tmp_path: Path, images: Images, opened: Opened
 ) -> None:
-    there = [Thing(outline) for outline in corners(np.array(boxes))]
-    pattern = write_all(kind, tmp_path, images, there)
+    objects = [Thing(outline) for outline in corners(np.array(boxes))]
+    pattern = write_all(kind, tmp_path, images, objects)
     scene, *_ = opened(pattern, oriented=True, format=kind)
     found = scene.labels.boxes  # type: ignore[attr-defined]  # these labels have boxes
     for box, (x, y, w, h, angle) in zip(found, boxes, strict=True):
@@ -106,7 +107,7 @@ def test_any_oriented_box_survives(
         assert abs(np.sin(box[4] - angle)) < 1e-4
 
 
-def test_points_are_boxes_of_a_size(tmp_path: Path, images: Images, opened: Opened) -> None:
+def test_points_become_boxes_of_point_size(tmp_path: Path, images: Images, opened: Opened) -> None:
     write_points(tmp_path / "a.csv", images["a"], [upright(4, 4, 6, 6)], CLASSES)
     (tmp_path / "b.csv").write_text("")
     (tmp_path / "c.csv").write_text("y;x".replace(";", ",") + "\n3,70.5\n\n")
@@ -119,18 +120,18 @@ def test_points_are_boxes_of_a_size(tmp_path: Path, images: Images, opened: Open
     assert in_metres[0].labels.boxes.tolist() == [[4, 4, 6, 6]]  # type: ignore[attr-defined]
 
 
-def test_polygons_come_from_another_crs(tmp_path: Path, images: Images, opened: Opened) -> None:
+def test_polygons_are_reprojected(tmp_path: Path, images: Images, opened: Opened) -> None:
     from helpers.annotation_files import write_vector
 
-    there = things(oriented=True)
-    write_vector(tmp_path / "all.geojson", images["a"], there, CLASSES, crs="EPSG:4326")
+    objects = things(oriented=True)
+    write_vector(tmp_path / "all.geojson", images["a"], objects, CLASSES, crs="EPSG:4326")
     scene, *_ = opened("all.geojson", oriented=True)
-    for found, thing in zip(outlines_of(scene), there, strict=True):
+    for found, thing in zip(outlines_of(scene), objects, strict=True):
         expected = shapely.Polygon(thing.corners)
         assert found.symmetric_difference(expected).area < 0.01 * expected.area
 
 
-def test_points_in_a_vector_file_are_boxes_too(
+def test_points_in_a_vector_file_become_boxes(
     tmp_path: Path, images: Images, opened: Opened
 ) -> None:
     import geopandas
@@ -141,7 +142,7 @@ def test_points_in_a_vector_file_are_boxes_too(
     assert scene.labels.boxes.ravel() == pytest.approx([17, 27, 23, 33])  # type: ignore[attr-defined]
 
 
-def test_every_format_has_a_name_that_a_recipe_can_say() -> None:
+def test_every_registered_format_is_tested() -> None:
     assert set(ANNOTATION_FORMATS) == {"coco", "points", *PER_IMAGE}
 
 
@@ -157,9 +158,7 @@ def test_every_format_has_a_name_that_a_recipe_can_say() -> None:
         ("gsd:null\n1 1 5 1 5 5 1 5 large-ship 1", "dota"),
     ],
 )
-def test_text_is_dota_or_yolo(text: str, kind: str, tmp_path: Path) -> None:
-    from geotune.data.annotations.formats import detect_format
-
+def test_text_formats_are_detected(text: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "a.txt").write_text(text)
     assert detect_format([tmp_path / "empty.txt", tmp_path / "a.txt"]) == kind

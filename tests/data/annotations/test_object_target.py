@@ -26,13 +26,13 @@ def labels(boxes: Any, classes: Any = None, difficult: Any = None, **options: An
         boxes=boxes,
         indices=np.zeros(count, dtype=np.int64) if classes is None else np.array(classes),
         difficult=np.zeros(count, dtype=bool) if difficult is None else np.array(difficult),
-        min_visibility=options.get("visible", 0.5),
+        min_visibility=options.get("min_visibility", 0.5),
         overlaps=True,
     )
 
 
-def drawn(boxes: Any, shape: tuple[int, int], grown: float = 0.0) -> Any:
-    """Pixels `(N, H, W)` whose centres lie in the boxes, with sides longer by `grown`."""
+def rasterize(boxes: Any, shape: tuple[int, int], grown: float = 0.0) -> Any:
+    """Masks `(N, H, W)` of the pixel centres in boxes whose sides are longer by `grown`."""
     rows, cols = np.mgrid[: shape[0], : shape[1]] + 0.5
     boxes = as_oriented(boxes) + np.array([0, 0, grown, grown, 0])
     return np.array([shapely.contains_xy(box, cols, rows) for box in to_polygons(boxes)])
@@ -47,34 +47,39 @@ oriented = st.tuples(
 )
 
 
-@pytest.mark.parametrize("way", range(8))
+@pytest.mark.parametrize("orientation", range(8))
 @given(boxes=st.lists(oriented, min_size=1, max_size=4), height=st.integers(8, SIDE))
 @settings(max_examples=15, deadline=None)
-def test_boxes_turn_as_the_image_does(way: int, boxes: Any, height: int) -> None:
+def test_oriented_boxes_rotate_and_flip_like_the_image(
+    orientation: int, boxes: Any, height: int
+) -> None:
     target = labels(canonical(np.array(boxes))).read(Window(0, 0, height, SIDE))
-    turned = target.rotate90_flip(way)
-    assert turned.valid.shape == orient(target.valid, way).shape
-    # a pixel whose centre lies on an edge may fall to either side
-    least, most = (drawn(turned.boxes, turned.valid.shape, grown) for grown in (-1e-6, 1e-6))
-    for low, mask, high in zip(least, drawn(target.boxes, (height, SIDE)), most, strict=True):
-        assert (low <= orient(mask, way)).all() and (orient(mask, way) <= high).all()
+    turned = target.rotate90_flip(orientation)
+    assert turned.valid.shape == orient(target.valid, orientation).shape
+    # a pixel centre on an edge may be on either side
+    lower, upper = (rasterize(turned.boxes, turned.valid.shape, grown) for grown in (-1e-6, 1e-6))
+    masks = rasterize(target.boxes, (height, SIDE))
+    for low, mask, high in zip(lower, masks, upper, strict=True):
+        assert (low <= orient(mask, orientation)).all() and (
+            orient(mask, orientation) <= high
+        ).all()
 
 
-@pytest.mark.parametrize("way", range(8))
-def test_horizontal_boxes_turn_as_the_image_does(way: int) -> None:
+@pytest.mark.parametrize("orientation", range(8))
+def test_horizontal_boxes_rotate_and_flip_like_the_image(orientation: int) -> None:
     target = labels([[3, 5, 11, 8], [-4, 20, 6, 29]]).read(Window(0, 0, 30, SIDE))
-    turned = target.rotate90_flip(way)
-    expected = [orient(mask, way) for mask in drawn(target.boxes, (30, SIDE))]
-    assert (drawn(turned.boxes, turned.valid.shape) == expected).all()
+    turned = target.rotate90_flip(orientation)
+    expected = [orient(mask, orientation) for mask in rasterize(target.boxes, (30, SIDE))]
+    assert (rasterize(turned.boxes, turned.valid.shape) == expected).all()
     assert (turned.counted == target.counted).all()
 
 
-def test_an_object_keeps_its_whole_box_and_counts_from_half_of_it_on() -> None:
+def test_boxes_are_not_clipped_and_count_if_half_visible() -> None:
     found = labels([[-4, 0, 6, 10], [-5, 0, 5, 10], [-6, 0, 4, 10], [50, 0, 60, 10]])
     target = found.read(Window(0, 0, 20, 20))
     assert target.boxes.tolist() == [[-4, 0, 6, 10], [-5, 0, 5, 10], [-6, 0, 4, 10]]
     assert target.counted.tolist() == [True, True, False]
-    strict = labels(found.boxes, visible=0.6).read(Window(0, 0, 20, 20))
+    strict = labels(found.boxes, min_visibility=0.6).read(Window(0, 0, 20, 20))
     assert strict.counted.tolist() == [True, False, False]
 
 
@@ -93,66 +98,70 @@ def test_an_object_keeps_its_whole_box_and_counts_from_half_of_it_on() -> None:
     size=st.sampled_from([5, 8, 10, 20]),
 )
 @settings(max_examples=60, deadline=None)
-def test_over_a_grid_every_object_is_marked_once_and_counts_at_most_once(
+def test_in_a_grid_every_object_has_one_position_and_counts_at_most_once(
     boxes: Any, size: int
 ) -> None:
     inside = np.array([box for box in boxes if box[0] < SIDE and box[1] < SIDE]).reshape(-1, 5)
     found = labels(canonical(inside))
     windows = [found.read(window) for window in grid_windows((SIDE, SIDE), size)]
-    marks = sum(len(where) for window in windows for _, where in window.class_positions())
-    assert marks == len(inside)
+    num_positions = sum(
+        len(positions) for window in windows for _, positions in window.class_positions()
+    )
+    assert num_positions == len(inside)
     counted = sum(int(window.counted.sum()) for window in windows)
     assert counted == len(inside) - found.num_uncounted(size)
 
 
-def test_what_is_cut_in_half_counts_in_one_window() -> None:
+def test_object_cut_in_half_counts_in_one_window() -> None:
     found = labels([[5, 2, 15, 8], [5.1, 12.3, 14.9, 17.1]])
     windows = [found.read(window) for window in grid_windows((20, 20), 10)]
     assert [window.counted.tolist() for window in windows] == [[False], [True], [False], [True]]
     assert all(len(window.boxes) == 1 for window in windows)
 
 
-def test_an_object_at_the_crossing_of_four_windows_counts_in_none() -> None:
+def test_object_at_the_corner_of_four_windows_counts_in_none() -> None:
     found = labels([[6, 6, 14, 14]])
     windows = [found.read(window) for window in grid_windows((20, 20), 10)]
     assert not any(window.counted.any() for window in windows)
     assert found.num_uncounted(10) == 1 and found.num_uncounted(20) == 0
-    assert labels(found.boxes, shape=(9, 9)).num_uncounted(20) == 1  # the scene ends within it
+    assert labels(found.boxes, shape=(9, 9)).num_uncounted(20) == 1  # cut by the edge of the scene
 
 
-def test_nodata_hides_objects_as_an_edge_does() -> None:
+def test_nodata_hides_objects_like_an_edge() -> None:
     target = labels([[0, 0, 10, 10], [4, 12, 14, 18], [12, 0, 18, 6]]).read(Window(0, 0, 20, 20))
     valid = np.ones((20, 20), dtype=bool)
     valid[:, :10] = False
-    shown = target.masked(valid)
-    assert shown.boxes.tolist() == [[4, 12, 14, 18], [12, 0, 18, 6]]
-    assert shown.counted.tolist() == [False, True]
-    assert (shown.label_mask(np.ones_like(valid)) == valid).all()
-    assert [where.tolist() for _, where in shown.class_positions()] == [[3 * 20 + 15]]
+    masked = target.masked(valid)
+    assert masked.boxes.tolist() == [[4, 12, 14, 18], [12, 0, 18, 6]]
+    assert masked.counted.tolist() == [False, True]
+    assert (masked.label_mask(np.ones_like(valid)) == valid).all()
+    assert [positions.tolist() for _, positions in masked.class_positions()] == [[3 * 20 + 15]]
 
 
-def test_an_object_within_a_pixel_is_hidden_with_it() -> None:
+def test_object_smaller_than_a_pixel_is_hidden_with_it() -> None:
     target = labels([[3.1, 3.1, 3.4, 3.4], [7.6, 7.6, 7.9, 7.9]]).read(Window(0, 0, 10, 10))
     valid = np.ones((10, 10), dtype=bool)
     valid[3, 3] = False
     assert target.masked(valid).boxes.tolist() == [[7.6, 7.6, 7.9, 7.9]]
 
 
-def test_a_window_without_objects_is_background() -> None:
+def test_window_without_objects_is_background() -> None:
     target = labels([[30, 30, 35, 35]]).read(Window(0, 0, 10, 10))
     assert target.has_labels and not len(target.boxes) and not list(target.class_positions())
     assert not target.masked(np.zeros((10, 10), dtype=bool)).has_labels
     assert not len(labels(np.zeros((0, 5))).read(Window(0, 0, 10, 10)).boxes)
 
 
-def test_difficult_objects_are_no_marks() -> None:
+def test_difficult_objects_have_no_class_position() -> None:
     found = labels([[0, 0, 4, 4], [5, 5, 9, 9]], classes=[1, 1], difficult=[True, False])
     target = found.read(Window(0, 0, 10, 10))
-    assert [(index, where.tolist()) for index, where in target.class_positions()] == [(1, [77])]
+    assert [(index, positions.tolist()) for index, positions in target.class_positions()] == [
+        (1, [77])
+    ]
     assert target.counted.tolist() == [False, True]
 
 
-def test_stacked_they_are_tensors_of_each_window() -> None:
+def test_stack_returns_tensors_per_window() -> None:
     import torch
 
     found = labels([[0, 0, 4, 4], [8, 1, 12, 3]], classes=[1, 0])

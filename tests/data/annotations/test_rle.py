@@ -11,7 +11,7 @@ from geotune.data.annotations.rle import decode_counts, mask_corners
 
 @given(seed=st.integers(0, 10**6), height=st.integers(1, 30), width=st.integers(1, 30))
 @settings(max_examples=80, deadline=None)
-def test_masks_are_those_of_pycocotools(seed: int, height: int, width: int) -> None:
+def test_decoding_equals_pycocotools(seed: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     mask = (rng.random((height, width)) < rng.random() ** 3).astype(np.uint8)
     encoded = coco_mask.encode(np.asfortranarray(mask))
@@ -31,17 +31,17 @@ def test_masks_are_those_of_pycocotools(seed: int, height: int, width: int) -> N
     assert found[2] * found[3] == pytest.approx(expected[2] * expected[3])
 
 
-def test_a_mask_of_many_pixels_has_few_corners() -> None:
+def test_large_masks_have_few_corners() -> None:
     assert len(mask_corners([0, 10**10], (10**5, 10**5))) == 12
 
 
 @pytest.mark.parametrize("text", ["é", "P", "ooooooooooooP0"])
-def test_text_that_is_no_mask_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"holds|ends"):
+def test_invalid_compressed_counts_are_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match=r"invalid|exceeds|truncated"):
         decode_counts(text)
 
 
-def test_counts_have_to_fill_the_mask() -> None:
+def test_counts_must_fill_the_mask() -> None:
     for counts in ([3, 4], [20, -11], []):
         with pytest.raises(ValueError, match="do not fill 3x3"):
             mask_corners(counts, (3, 3))

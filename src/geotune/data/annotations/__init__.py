@@ -1,4 +1,5 @@
-"""Objects in scenes: what a window shows of them, and the files that say where they are.
+"""Object annotations: file formats, boxes in scenes, and their targets in windows.
 
-docs/detection_data.md has the formats, the rule of visibility, and what is refused or noted.
+`docs/detection_data.md` describes the formats, which objects count in a window, and what is an
+error or a note.
 """

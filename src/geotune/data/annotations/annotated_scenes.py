@@ -1,4 +1,4 @@
-"""Finding scenes and the files with their objects."""
+"""Opening scenes with their object annotations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import AnnotationFormat, Notes, ParsedAnnotations, filter_valid
+from geotune.data.annotations.base import (
+    AnnotationFormat,
+    AnnotationOptions,
+    Notes,
+    ParsedAnnotations,
+    filter_valid,
+)
 from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.issues import ErrorCollector
@@ -47,55 +52,58 @@ def open_annotated_scenes(
     resolution: float | None = None,
     errors: ErrorCollector | None = None,
 ) -> list[Scene]:
-    """Scenes of the patterns `scenes` with the objects in the files that `labels` names.
+    """Open the scenes of patterns or tables with their annotations.
 
     Args:
-        scenes: patterns or lists, as `scenes.list_scenes` takes them.
-        labels: one file for all, or a pattern with `{stem}` or `{scene}` for the scene's name; a
-            list may say it itself.
+        scenes: patterns of images, or tables.
+        labels: a file for all scenes, or a pattern with `{stem}` or `{scene}` for the scene's name;
+            a table may state them instead.
         classes: names, in the order of their indices.
-        options: how objects are read.
+        options: how annotations are read.
         format: a name in `registry.ANNOTATION_FORMATS`, or `auto`.
-        missing: whether a scene without a label file is a fault, or has no object.
-        class_values: class name to what stands for it in the files; by default the class's index.
-        bands: as `open_raster` takes them, like `wanted_bands`, `nodata` and `resolution`.
-        errors: may keep what is wrong with single files.
+        missing_labels: whether a scene without a label file is an error, or has no objects.
+        class_values: class name to its value or values in the files; by default the class index.
+        bands: as for `open_raster`, like `wanted_bands`, `nodata` and `resolution`.
+        errors: may collect errors about single files.
 
-    Raises `GeotuneError` for files that are missing or not as they should be, and where no object
-    lies in its scene.
+    Raises `GeotuneError` for files that are missing or invalid, and if no object lies in its scene.
     """
     errors = errors or ErrorCollector()
-    origin = labels or "the labels that data.scenes lists"
-    found = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, errors=errors)
-    rasters = open_entries(found, errors, bands, wanted_bands, nodata, resolution)
-    every = label_files_of(found, labels)
-    files = {name: every[name] for name in rasters}
-    there = list(dict.fromkeys(file for file in files.values() if file.is_file()))
-    gone = [name for name, file in files.items() if not file.is_file()]
-    refused = missing_labels == "refuse"
-    otherwise = "; say data.missing_labels: empty where that means no object"
-    if rasters and (not there or (gone and refused and not errors.keep)):
-        raise_missing_labels(gone, files, otherwise)
+    source = labels or "the labels in data.scenes"
+    entries = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, errors=errors)
+    rasters = open_entries(entries, errors, bands, wanted_bands, nodata, resolution)
+    label_files = label_files_of(entries, labels)
+    files = {name: label_files[name] for name in rasters}
+    existing = list(dict.fromkeys(file for file in files.values() if file.is_file()))
+    missing = [name for name, file in files.items() if not file.is_file()]
+    required = missing_labels == "refuse"
+    advice = "; set data.missing_labels: empty if they contain no objects"
+    if rasters and (not existing or (missing and required and not errors.keep)):
+        raise_missing_labels(missing, files, advice)
     if not rasters:
         return []
-    chosen = detect_format(there) if format == "auto" else format
-    notes = [f"{origin}: read as {chosen}; data.format says another"] if format == "auto" else []
-    if refused:
-        for name in gone:
+    notes = []
+    if format == "auto":
+        format = detect_format(existing)
+        notes.append(f"{source}: read as {format}; set data.format to change this")
+    if required:
+        for name in missing:
             with errors.catch(name, rasters.pop(name).path):
-                raise_missing_labels([name], files, otherwise)
-    elif gone:
+                raise_missing_labels([name], files, advice)
+    elif missing:
         notes.append(
-            f"{origin}: {pluralize(len(gone), 'scene')} without a file, so without object: "
-            f"{join_some(gone, 3)}"
+            f"{source}: {pluralize(len(missing), 'scene')} without a label file, read as without "
+            f"objects: {join_some(missing, 3)}"
         )
-    values = ClassMapping.from_spec(classes, class_values, ())
-    opened, remarks = _open_labels(rasters, files, values, options, chosen, errors)
-    listing = {files[name] for name in opened if files[name].is_file()}
-    if without := _without_image(labels or "", files, listing, rasters, annotation_format(chosen)):
-        notes.append(f"{origin}: {len(without)} without an image: {join_some(without, 3)}")
-    opened_scenes = _scenes(rasters, opened, [*notes, *remarks], errors)
-    return [with_attributes(scene, found[scene.name]) for scene in opened_scenes]
+    mapping = ClassMapping.from_spec(classes, class_values, ())
+    opened, file_notes = _open_labels(rasters, files, mapping, options, format, errors)
+    read_files = {files[name] for name in opened if files[name].is_file()}
+    if unused := _unused(labels or "", files, read_files, rasters, annotation_format(format)):
+        notes.append(f"{source}: {len(unused)} without an image: {join_some(unused, 3)}")
+    return [
+        with_attributes(scene, entries[scene.name])
+        for scene in _scenes(rasters, opened, [*notes, *file_notes], errors)
+    ]
 
 
 def build_annotated_scenes(
@@ -109,54 +117,51 @@ def build_annotated_scenes(
     notes: Sequence[str] = (),
     errors: ErrorCollector | None = None,
 ) -> list[Scene]:
-    """Images with the objects in their label files, by name.
+    """Combine images and label files by scene name.
 
-    A file that is not there means no object. `notes` are said of all. Raises `GeotuneError` for
-    files that are not as they should be, and where no object lies in its image; `errors` may keep
-    what is wrong with single files.
+    A label file that does not exist means no objects. `notes` apply to all scenes. Raises
+    `GeotuneError` for invalid files, and if no object lies in its image; `errors` may collect
+    errors about single files.
     """
     errors = errors or ErrorCollector()
-    values = ClassMapping.from_spec(classes, class_values, ())
-    opened, remarks = _open_labels(rasters, files, values, options, format, errors)
-    return _scenes(rasters, opened, [*notes, *remarks], errors)
+    mapping = ClassMapping.from_spec(classes, class_values, ())
+    opened, file_notes = _open_labels(rasters, files, mapping, options, format, errors)
+    return _scenes(rasters, opened, [*notes, *file_notes], errors)
 
 
 def _open_labels(
     rasters: Mapping[str, RasterSource],
     files: Mapping[str, Path],
-    values: ClassMapping,
+    mapping: ClassMapping,
     options: AnnotationOptions,
     format: str,
     errors: ErrorCollector,
 ) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
-    """The labels of each image that can be read, and what was remarked of them."""
+    """The labels of each image with a valid label file, and notes about all files."""
     read = annotation_format(format).read
-    remarks = Notes()
+    notes = Notes()
     opened: dict[str, ObjectLabels] = {}
-    images = Counter(files.values())
+    num_images = Counter(files.values())
     for name, raster in rasters.items():
+        path = files[name]
         with errors.catch(name, raster.path):
-            said = (
-                read(files[name], raster, options)
-                if files[name].is_file()
-                else ParsedAnnotations([])
+            parsed = read(path, raster, options) if path.is_file() else ParsedAnnotations([])
+            shared = num_images[path] > 1
+            boxes, indices, difficult = filter_valid(
+                parsed, path, raster.shape, mapping, options, notes, shared=shared
             )
-            shared = images[files[name]] > 1
-            kept = filter_valid(
-                said, files[name], raster.shape, values, options, remarks, shared=shared
-            )
-            held = len(said.annotations) + len(said.distant_features)
+            is_empty = not (len(parsed.annotations) + len(parsed.distant_features))
             opened[name] = ObjectLabels(
-                path=files[name],
-                classes=values.classes,
+                path=path,
+                classes=mapping.classes,
                 shape=raster.shape,
-                boxes=kept[0],
-                indices=kept[1],
-                difficult=kept[2],
+                boxes=boxes,
+                indices=indices,
+                difficult=difficult,
                 min_visibility=options.min_visibility,
-                overlaps=bool(len(kept[0])) if held else None,
+                overlaps=None if is_empty else bool(len(boxes)),
             )
-    return opened, remarks.notes()
+    return opened, notes.texts()
 
 
 def _scenes(
@@ -165,27 +170,27 @@ def _scenes(
     notes: Sequence[str],
     errors: ErrorCollector,
 ) -> list[Scene]:
-    found = [
-        Scene(name, rasters[name], replace(label, notes=tuple(notes)), group=name)
-        for name, label in opened.items()
+    scenes = [
+        Scene(name, rasters[name], replace(labels, notes=tuple(notes)), group=name)
+        for name, labels in opened.items()
     ]
-    found = drop_inconsistent_bands(found, errors)
-    require_overlap(found, errors)
-    return found
+    scenes = drop_inconsistent_bands(scenes, errors)
+    require_overlap(scenes, errors)
+    return scenes
 
 
-def _without_image(
+def _unused(
     labels: str,
     files: Mapping[str, Path],
-    listing: Collection[Path],
+    read_files: Collection[Path],
     rasters: Mapping[str, RasterSource],
-    chosen: AnnotationFormat,
+    format: AnnotationFormat,
 ) -> list[str]:
-    """Label files, or images that those which could be read list, for which there is no scene."""
-    if chosen.list_images is not None:
-        there = {raster.path.stem for raster in rasters.values()}
-        names = {name for file in listing for name in chosen.list_images(file)}
-        return sorted(names - there)
+    """Label files, or images listed in label files, without a scene."""
+    if format.list_images is not None:
+        stems = {raster.path.stem for raster in rasters.values()}
+        listed = {name for file in read_files for name in format.list_images(file)}
+        return sorted(listed - stems)
     pattern = re.sub(r"\{\w+\}", "*", labels)
     if pattern == labels:
         return []
@@ -194,20 +199,20 @@ def _without_image(
 
 
 def uncounted_object_notes(splits: Splits, window: int) -> list[str]:
-    """What the windows of `val` and `test` do to the objects there."""
+    """Notes about objects in val and test that count in no window of the grid."""
     notes = []
-    for part in ("val", "test"):
-        areas = [
+    for split in ("val", "test"):
+        labels = [
             s.labels if s.raster.area is None else s.labels.within(s.raster.area)
-            for s in splits[part]
+            for s in splits[split]
             if isinstance(s.labels, ObjectLabels)
         ]
-        cut = sum(labels.num_uncounted(window) for labels in areas)
-        if cut:
-            total = sum(int((~labels.difficult).sum()) for labels in areas)
+        uncounted = sum(one.num_uncounted(window) for one in labels)
+        if uncounted:
+            total = sum(int((~one.difficult).sum()) for one in labels)
             notes.append(
-                f"{cut} of {total} objects in the {part} scenes are so cut by the grid of {window} "
-                "pixels or the scene's edge that no window shows data.min_visibility of them: none judges "
-                "them"
+                f"{uncounted} of {total} objects in the {split} split are not evaluated: the grid "
+                f"of {window} pixels or the edge of the scene cuts them, so that no window shows "
+                "data.min_visibility of them"
             )
     return notes

@@ -1,12 +1,13 @@
-"""What a label file says of one image, whatever its format, and which of it can be used."""
+"""Annotations of one image in any format, and filtering those that can be used."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import shapely
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import minimum_rectangles
-from geotune.data.annotations.annotation_options import AnnotationOptions
 from geotune.data.annotations.object_target import Boxes
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.data.raster.source import RasterSource
@@ -22,19 +22,73 @@ from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 MIN_AREA = 1e-6
-"""In square pixels: what is smaller comes from rounding."""
-OUTSIDE_IMAGE = "annotations outside their image, left out"
+"""Square pixels; smaller areas are rounding errors."""
+OUTSIDE_IMAGE = "annotations outside their image, skipped"
+
+
+@dataclass(frozen=True)
+class AnnotationOptions:
+    """How annotations are read.
+
+    Attributes:
+        oriented: use the smallest boxes at any angle; otherwise horizontal boxes.
+        min_visibility: minimum visible fraction of an object's area for it to count in a window.
+        class_field: class attribute of vector labels; `""` for none.
+        point_size: side of the box around a point, `6 m` or `10 px`.
+        other_classes: whether objects of other classes are an error (`refuse`) or skipped.
+    """
+
+    oriented: bool = False
+    min_visibility: float = 0.5
+    class_field: str | None = None
+    point_size: str | None = None
+    other_classes: Literal["refuse", "leave_out"] = "refuse"
+
+    def point_pixels(self, raster: RasterSource) -> float:
+        """Side of the box around a point, in pixels of an image.
+
+        Raises `GeotuneError` if it is not set, or is in metres and the pixel size is unknown.
+        """
+        if self.point_size is None:
+            raise GeotuneError(
+                f"{raster.path}: its labels are points; set data.point_size, the side of the boxes "
+                "around them, to a value such as 6 m or 10 px",
+                code="point-size",
+                key="data.point_size",
+                file=raster.path,
+            )
+        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(m|px)", self.point_size)
+        if match is None or not float(match[1]):
+            raise GeotuneError(
+                f"data.point_size: found {self.point_size!r}, expected metres or pixels such as "
+                "6 m or 10 px",
+                code="point-size",
+                key="data.point_size",
+            )
+        size = float(match[1])
+        if match[2] == "px":
+            return size
+        if raster.gsd_m is None:
+            raise GeotuneError(
+                f"{raster.path}: the pixel size is unknown, but data.point_size is "
+                f"{self.point_size}; set it in pixels, such as 10 px",
+                code="metadata-missing",
+                key="data.point_size",
+                file=raster.path,
+            )
+        return size / raster.gsd_m
 
 
 class Annotation(NamedTuple):
-    """One object as a file has it.
+    """One object in a label file.
 
     Attributes:
-        points: `(n, 2)` as (x, y) in pixels of the image; its box is the smallest around them.
-        place: where it stands in its file, for messages: `line 3`.
-        name: its class's name or number; None where the file does not say.
-        difficult: whether the file says that it is not to be judged.
-        remark: what a user should know of it, the same words for all of which it is true.
+        points: `(n, 2)`, x and y in pixels of the image; the object's box is the smallest around
+            them.
+        location: where it is in its file, for messages: `line 3`.
+        class_name: class name or number; None if the file does not state it.
+        difficult: whether it is ignored in evaluation.
+        note: for the user; annotations with the same note are listed together.
     """
 
     points: NDArray[np.float64]
@@ -46,11 +100,11 @@ class Annotation(NamedTuple):
 
 @dataclass(frozen=True)
 class ParsedAnnotations:
-    """What a file says of an image.
+    """The content of a label file.
 
     Attributes:
         annotations: of the image.
-        elsewhere: what else the file holds, far from the image: numbers of features, from 1.
+        distant_features: numbers, starting at 1, of features far from the image.
     """
 
     annotations: Sequence[Annotation]
@@ -74,19 +128,19 @@ class AnnotationFormat:
 
 @dataclass
 class Notes:
-    """What was noticed in the label files of a dataset, each kind with all its places."""
+    """Notes about the label files of a data set: text to the locations it applies to."""
 
     locations: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, what: str, place: str) -> None:
-        """`what` says it of the annotations at all its places together."""
-        self.locations.setdefault(what, []).append(place)
+    def add(self, text: str, location: str) -> None:
+        """Add a location to a note."""
+        self.locations.setdefault(text, []).append(location)
 
-    def notes(self) -> tuple[str, ...]:
-        """A sentence for each kind."""
+    def texts(self) -> tuple[str, ...]:
+        """Each note with the number of its locations and the first of them."""
         return tuple(
-            f"{what}: {len(places)} ({join_some(places, 3)})"
-            for what, places in self.locations.items()
+            f"{text}: {len(locations)} ({join_some(locations, 3)})"
+            for text, locations in self.locations.items()
         )
 
 
@@ -94,38 +148,38 @@ def filter_valid(
     parsed: ParsedAnnotations,
     path: Path,
     shape: tuple[int, int],
-    values: ClassMapping,
+    mapping: ClassMapping,
     options: AnnotationOptions,
     notes: Notes,
     *,
     shared: bool,
 ) -> tuple[Boxes, NDArray[np.int64], NDArray[np.bool_]]:
-    """Boxes `(N, 4)` or `(N, 5)`, class indices and difficult flags `(N)` of what can be used.
+    """Boxes `(N, 4)` or `(N, 5)`, class indices and difficult flags `(N)` of usable annotations.
 
-    What has no area or lies wholly beside the image of `shape` (H, W) is left out with a remark,
-    and so are other classes where `options` say it. What lies beside the image is not remarked of a
-    file that is `shared` by several: it is theirs. Raises `GeotuneError` for
-    coordinates that are no numbers and for other classes.
+    Annotations without an area, entirely outside the image of `shape` (H, W) and, depending on
+    `options`, of other classes are skipped with a note. With `shared`, several images use the file
+    and annotations outside this one are not noted. Raises `GeotuneError` for coordinates that are
+    not finite, and for other classes.
     """
     annotations = parsed.annotations
     boxes = _boxes(path, annotations, options.oriented)
-    classes = _classes(path, annotations, values, options)
+    classes = _classes(path, annotations, mapping, options)
     sides = boxes[:, 2:4] if options.oriented else boxes[:, 2:] - boxes[:, :2]
     left, top, right, bottom = hull(boxes).T
     other = classes == UNKNOWN
     empty = sides.prod(axis=1) < MIN_AREA
-    beside = (right <= 0) | (bottom <= 0) | (left >= shape[1]) | (top >= shape[0])
-    noted = {
-        f"annotations of other classes than {', '.join(values.classes)}, left out": other,
-        "annotations without an area, left out": empty & ~other,
-        OUTSIDE_IMAGE: beside & ~empty & ~other & (not shared),
+    outside = (right <= 0) | (bottom <= 0) | (left >= shape[1]) | (top >= shape[0])
+    skipped = {
+        f"annotations of classes other than {', '.join(mapping.classes)}, skipped": other,
+        "annotations without an area, skipped": empty & ~other,
+        OUTSIDE_IMAGE: outside & ~empty & ~other & (not shared),
     }
-    for what, flags in noted.items():
-        for i in np.flatnonzero(flags).tolist():
-            notes.add(what, f"{path} {annotations[i].location}")
+    for text, mask in skipped.items():
+        for i in np.flatnonzero(mask).tolist():
+            notes.add(text, f"{path} {annotations[i].location}")
     for number in [] if shared else parsed.distant_features.tolist():
         notes.add(OUTSIDE_IMAGE, f"{path} feature {number}")
-    kept = ~(other | empty | beside)
+    kept = ~(other | empty | outside)
     for i in np.flatnonzero(kept).tolist():
         if annotations[i].note:
             notes.add(annotations[i].note, f"{path} {annotations[i].location}")
@@ -134,18 +188,20 @@ def filter_valid(
 
 
 def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Boxes:
-    """The smallest boxes around the annotations' points."""
+    """The smallest boxes around the points of each annotation."""
     if not annotations:
         return np.zeros((0, 5 if oriented else 4))
     points = np.concatenate([annotation.points for annotation in annotations])
     counts = [len(annotation.points) for annotation in annotations]
     starts = np.cumsum([0, *counts[:-1]])
-    infinite = np.add.reduceat(~np.isfinite(points).all(axis=1), starts, dtype=np.int64) > 0
-    if infinite.any():
-        places = [annotations[i].location for i in np.flatnonzero(infinite).tolist()]
+    invalid = np.add.reduceat(~np.isfinite(points).all(axis=1), starts, dtype=np.int64) > 0
+    if invalid.any():
+        locations = [annotations[i].location for i in np.flatnonzero(invalid).tolist()]
         raise GeotuneError(
-            f"{path}: {join_some(places, 3)}: has a coordinate that is no finite number; mend it or "
-            "take the annotation out"
+            f"{path}: {join_some(locations, 3)}: has a coordinate that is not finite; correct or "
+            "remove it",
+            code="row-invalid",
+            file=path,
         )
     if oriented:
         owners = np.repeat(np.arange(len(counts)), counts)
@@ -155,18 +211,20 @@ def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Box
 
 
 def _classes(
-    path: Path, annotations: Sequence[Annotation], values: ClassMapping, options: AnnotationOptions
+    path: Path, annotations: Sequence[Annotation], mapping: ClassMapping, options: AnnotationOptions
 ) -> NDArray[np.int64]:
-    """Class index of each; `UNKNOWN` for others where they are to be left out."""
+    """Class indices; `UNKNOWN` for other classes that are to be skipped."""
     nameless = [a.location for a in annotations if a.class_name is None]
-    if nameless and len(values.classes) > 1:
+    if nameless and len(mapping.classes) > 1:
         raise GeotuneError(
-            f"{path}: {join_some(nameless, 3)}: does not say which of {', '.join(values.classes)} it "
-            "is; write the class into the file (of a vector file name its field with "
-            "data.class_field)"
+            f"{path}: {join_some(nameless, 3)}: has no class; expected one of "
+            f"{', '.join(mapping.classes)} (for vector files set data.class_field)",
+            code="class-field",
+            key="data.class_field",
+            file=path,
         )
     indices = np.array(
-        [0 if a.class_name is None else values.index_of(a.class_name) for a in annotations],
+        [0 if a.class_name is None else mapping.index_of(a.class_name) for a in annotations],
         dtype=np.int64,
     )
     unknown = Counter(
@@ -174,10 +232,13 @@ def _classes(
     )
     if unknown and options.other_classes == "refuse":
         first = annotations[int(np.argmax(indices == UNKNOWN))].location
-        found = [f"{name!r} ({count} annotations)" for name, count in unknown.most_common()]
+        names = [f"{name!r} ({count} annotations)" for name, count in unknown.most_common()]
         raise GeotuneError(
-            f"{path}: holds class {join_some(found)}, the first at {first}; expected "
-            f"{values.describe()}; name it in task.classes, say what it means with "
-            "data.class_values, or leave other classes out with data.other_classes: leave_out"
+            f"{path}: unknown class {join_some(names)}, first at {first}; expected "
+            f"{mapping.describe()}; add it to task.classes, map it with data.class_values, or skip "
+            "other classes with data.other_classes: leave_out",
+            code="class-unknown",
+            key="data.other_classes",
+            file=path,
         )
     return indices

@@ -1,4 +1,4 @@
-"""FAIR1M: an XML file for each image, with the outline of each object.
+"""FAIR1M: an XML file per image, with the outline of each object.
 
     <annotation><objects>
       <object>
@@ -9,7 +9,7 @@
       </object>
     </objects></annotation>
 
-The last point may be the first again.
+The last point may repeat the first.
 """
 
 from __future__ import annotations
@@ -17,15 +17,22 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import SELF_INTERSECTING, self_intersects
-from geotune.data.annotations.xml_io import parse_xml
+from geotune.data.annotations.base import (
+    Annotation,
+    AnnotationFormat,
+    AnnotationOptions,
+    ParsedAnnotations,
+)
+from geotune.data.annotations.parsing import (
+    SELF_INTERSECTING,
+    parse_xml,
+    row_error,
+    self_intersects,
+)
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_text
-from geotune.errors import GeotuneError
 
-LEAST_POINTS = 3
+MIN_POINTS = 3
 
 
 def read_fair1m(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
@@ -34,20 +41,21 @@ def read_fair1m(path: Path, raster: RasterSource, options: AnnotationOptions) ->
     return ParsedAnnotations([_annotation(path, f"object {i}", item) for i, item in objects])
 
 
-def _annotation(path: Path, place: str, item: Element) -> Annotation:
+def _annotation(path: Path, location: str, item: Element) -> Annotation:
     words = [(point.text or "").split(",") for point in item.iterfind("points/point")]
-    if len(words) < LEAST_POINTS or any(len(pair) != 2 for pair in words):
-        raise GeotuneError(
-            f"{path}: {place}: has {len(words)} points, expected three or more such as "
-            "<point>10.5,20</point> in <points>"
+    if len(words) < MIN_POINTS or any(len(pair) != 2 for pair in words):
+        raise row_error(
+            path,
+            location,
+            f"found {len(words)} points, expected at least {MIN_POINTS} such as "
+            "<point>10.5,20</point> in <points>",
         )
-    points = parse_numbers([word for pair in words for word in pair], path, place).reshape(-1, 2)
+    points = parse_numbers([word for pair in words for word in pair], path, location).reshape(-1, 2)
     if (points[0] == points[-1]).all():
         points = points[:-1]
-    name = (item.findtext("possibleresult/name") or "").strip()
-    return Annotation(
-        points, place, name, note=SELF_INTERSECTING if self_intersects(points) else ""
-    )
+    class_name = (item.findtext("possibleresult/name") or "").strip()
+    note = SELF_INTERSECTING if self_intersects(points) else ""
+    return Annotation(points, location, class_name, note=note)
 
 
 def _matches(path: Path) -> bool:

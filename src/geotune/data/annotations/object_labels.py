@@ -1,4 +1,4 @@
-"""The objects of one scene, by window."""
+"""The objects of one scene, read by window."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class ObjectLabels:
     """Objects in pixels of the scene.
 
     Attributes:
-        path: the file.
-        classes: names, in the order of the indices.
+        path: the label file.
+        classes: names, in the order of their indices.
         shape: the scene's (H, W).
         boxes: `(N, 4)` horizontal or `(N, 5)` oriented.
-        indices: `(N)` class index of each.
-        difficult: `(N)` which are neither to be found nor wrong to find.
-        visible: the least share of its area by which an object counts in a window.
-        overlaps: whether an object lies in the scene; None for a file without any.
-        notes: what was noticed in this file and the others of its dataset.
+        indices: `(N)`, class index of each.
+        difficult: `(N)`, whether each is ignored in training and evaluation.
+        min_visibility: minimum visible fraction of an object's area for it to count in a window.
+        overlaps: whether any object lies in the scene; None for a file without objects.
+        notes: about this file and the others of its data set.
     """
 
     path: Path
@@ -57,48 +57,48 @@ class ObjectLabels:
         object.__setattr__(self, "tree", STRtree(shapely.box(*hull(self.boxes).T)))
 
     def read(self, window: Window) -> ObjectTarget:
-        """The objects of which any part lies in `window`."""
+        """The objects that are at least partly in `window`."""
         frame = shapely.box(
             window.col, window.row, window.col + window.width, window.row + window.height
         )
         hits = np.sort(self.tree.query(frame))
         shape = window.height, window.width
         boxes = translate(self.boxes[hits], -window.col, -window.row)
-        shares, there = clip_to_window(boxes, shape)
-        hits = hits[there]
+        fractions, visible = clip_to_window(boxes, shape)
+        hits = hits[visible]
         return ObjectTarget(
-            boxes=boxes[there],
+            boxes=boxes[visible],
             classes=self.indices[hits],
             difficult=self.difficult[hits],
-            visible_fraction=shares[there],
+            visible_fraction=fractions[visible],
             min_visibility=self.min_visibility,
             valid=np.ones(shape, dtype=np.bool_),
         )
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Nothing is left to check: every object was looked at when the file was opened."""
+        """Do nothing: all objects were checked when the file was opened."""
 
     def within(self, area: Window) -> ObjectLabels:
-        """Those of which the centre lies in `area`, in pixels of it."""
+        """The objects whose centre is in `area`, in pixels of it."""
         middles = centres(self.boxes) - [area.col, area.row]
-        there = ((middles >= 0) & (middles < [area.width, area.height])).all(axis=1)
+        inside = ((middles >= 0) & (middles < [area.width, area.height])).all(axis=1)
         return replace(
             self,
             shape=(area.height, area.width),
-            boxes=np.asarray(translate(self.boxes[there], -area.col, -area.row)),
-            indices=self.indices[there],
-            difficult=self.difficult[there],
+            boxes=np.asarray(translate(self.boxes[inside], -area.col, -area.row)),
+            indices=self.indices[inside],
+            difficult=self.difficult[inside],
         )
 
     def num_uncounted(self, window: int) -> int:
-        """How many objects count in no window of the scene's grid of `window` pixels.
+        """The number of objects that count in no window of the scene's grid of `window` pixels.
 
-        The grid's lines or the scene's edge cut them so that no window shows enough of them.
+        The grid or the edge of the scene cuts them, so that no window shows enough of them.
         """
         boxes = as_oriented(self.boxes[~self.difficult])
         low = boxes[:, :2] // window * window
         size = np.clip(np.array(self.shape[::-1]) - low, 0, window)
-        size[low < 0] = 0  # there is no window: the centre lies left of the scene or above it
+        size[low < 0] = 0  # no window: the centre is left of the scene or above it
         windows = np.concatenate([low + size / 2, size, np.zeros((len(boxes), 1))], axis=1)
-        shares = intersection(boxes, windows) / (boxes[:, 2] * boxes[:, 3])
-        return int((shares < self.min_visibility - VISIBILITY_TOLERANCE).sum())
+        fractions = intersection(boxes, windows) / (boxes[:, 2] * boxes[:, 3])
+        return int((fractions < self.min_visibility - VISIBILITY_TOLERANCE).sum())

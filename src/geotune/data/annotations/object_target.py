@@ -1,4 +1,4 @@
-"""What a window is learnt as where objects are to be found."""
+"""The target of a window for object detection."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from geotune.data.labels.targets import NO_VALUES
 from geotune.data.raster.orientation import orient
 from geotune.data.raster.warp import Shape, warp_nearest
 
-if TYPE_CHECKING:  # reading and checking data needs no torch
+if TYPE_CHECKING:  # torch is slow to import, and not needed to read and check data
     from torch import Tensor
 
 Boxes = NDArray[np.float64]
-"""`(N, 4)` horizontal or `(N, 5)` oriented, as `geotune.boxes.oriented` has them."""
+"""`(N, 4)` horizontal or `(N, 5)` oriented, in the convention of `geotune.boxes.oriented`."""
 
 VISIBILITY_TOLERANCE = 1e-6
-"""Of a share: an object that is cut in half shows half of itself, whatever its coordinates."""
+"""For rounding: an object cut exactly in half is half visible, whatever its coordinates."""
 
 
 @dataclass(frozen=True)
 class ObjectTarget:
-    """The objects of which a window shows something, each with its whole box.
+    """The objects that are at least partly visible in a window, with their full boxes.
 
-    An object counts in the window that holds its centre, if that shows at least `visible` of its
-    area. Elsewhere it is difficult: neither to be found nor wrong to find. So no object counts in
-    two windows of a grid.
+    An object counts in the window that contains its centre, if at least `min_visibility` of its
+    area is visible there; in other windows it is difficult, that is, ignored. So no object counts
+    in two windows of a grid.
 
     Attributes:
-        boxes: in pixels of the window, not cut off at its edges.
-        classes: `(N)` class indices.
-        difficult: `(N)` whether the label says that it is.
-        visible_fraction: `(N)` the share of its area that lies in the window where there is data; 0
-            where its centre lies in another window.
-        visible: the least share that counts.
-        valid: `(H, W)` where the window has data.
+        boxes: in pixels of the window, not clipped to it.
+        classes: `(N)`, class indices.
+        difficult: `(N)`, as labelled.
+        visible_fraction: `(N)`, fraction of the area on valid pixels of the window; 0 if the centre
+            is in another window.
+        min_visibility: minimum visible fraction for an object to count.
+        valid: `(H, W)`, pixels with data.
     """
 
     boxes: Boxes
@@ -56,27 +56,26 @@ class ObjectTarget:
 
     @property
     def has_labels(self) -> bool:
-        """Whether it has data: a window without any object teaches what is none."""
+        """Whether any pixel has data; a window without objects is background."""
         return bool(self.valid.any())
 
     @property
     def counted(self) -> NDArray[np.bool_]:
-        """`(N)` which objects are to be found."""
-        found: NDArray[np.bool_] = ~self.difficult & (
-            self.visible_fraction >= self.min_visibility - VISIBILITY_TOLERANCE
-        )
-        return found
+        """`(N)`, whether each object counts."""
+        visible = self.visible_fraction >= self.min_visibility - VISIBILITY_TOLERANCE
+        counted: NDArray[np.bool_] = ~self.difficult & visible
+        return counted
 
     def masked(self, valid: NDArray[np.bool_]) -> Self:
-        """Without objects of which no part lies where there is data."""
-        shares = _shares(self.boxes, valid)
-        kept = shares > 0
+        """Hide pixels that are not `valid`, and remove objects that are no longer visible."""
+        fractions = _valid_fraction(self.boxes, valid)
+        kept = fractions > 0
         return replace(
             self,
             boxes=self.boxes[kept],
             classes=self.classes[kept],
             difficult=self.difficult[kept],
-            visible_fraction=(self.visible_fraction * shares)[kept],
+            visible_fraction=(self.visible_fraction * fractions)[kept],
             valid=self.valid & valid,
         )
 
@@ -92,42 +91,42 @@ class ObjectTarget:
         )
 
     def warp(self, transform: Affine, shape: Shape) -> Self:
-        """With the boxes by their corners, and what the other window shows of each."""
+        """Warp the boxes by their corners, and keep the objects visible in the new window."""
         boxes = np.asarray(affine_transform(self.boxes, tuple(transform)[:6]), dtype=np.float64)
-        shares, there = clip_to_window(boxes, shape)
-        moved = replace(
+        fractions, visible = clip_to_window(boxes, shape)
+        warped = replace(
             self,
-            boxes=boxes[there],
-            classes=self.classes[there],
-            difficult=self.difficult[there],
-            visible_fraction=shares[there],
+            boxes=boxes[visible],
+            classes=self.classes[visible],
+            difficult=self.difficult[visible],
+            visible_fraction=fractions[visible],
             valid=np.ones(shape, dtype=np.bool_),
         )
         valid = warp_nearest(self.valid.astype(np.uint8), transform, shape, fill=0) == 1
-        return moved.masked(valid)
+        return warped.masked(valid)
 
     def label_mask(self, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Wherever there is data: where no object is labelled there is none."""
+        """All `valid` pixels with data; pixels without objects are background."""
         return self.valid & valid
 
     def class_positions(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """The pixels with the centres of each class's objects; not of difficult ones.
+        """The centre pixels of each class's objects, except difficult ones.
 
-        However little of it is shown: over the windows of a grid every object is marked once.
+        Independent of `min_visibility`: in the windows of a grid each object occurs once.
         """
         pixels = _centre_pixels(self.boxes, self.valid.shape)
-        there = ~self.difficult & (self.visible_fraction > 0) & self.valid.flat[pixels]
-        for index in np.unique(self.classes[there]):
-            yield int(index), pixels[there & (self.classes == index)]
+        used = ~self.difficult & (self.visible_fraction > 0) & self.valid.flat[pixels]
+        for index in np.unique(self.classes[used]):
+            yield int(index), pixels[used & (self.classes == index)]
 
     def regression_values(self) -> NDArray[np.float32]:
-        """None: boxes are no numbers to standardise by."""
+        """None: boxes are not standardised."""
         return NO_VALUES
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> list[dict[str, Tensor]]:
-        """Of each window `boxes` `(N, 4)` or `(N, 5)` float32, `labels` `(N)` int64 and `difficult`
-        `(N)` bool.
+        """For each window `boxes` `(N, 4)` or `(N, 5)` float32, `labels` `(N)` int64, and
+        `difficult` `(N)` bool, true for all objects that do not count.
         """
         import torch
 
@@ -142,38 +141,38 @@ class ObjectTarget:
 
 
 def clip_to_window(boxes: Boxes, shape: Shape) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Of boxes `(N, ...)` in pixels of a window their `visible_fraction`, and which show anything."""
-    shares = visible_fraction(boxes, shape)
+    """`visible_fraction` of boxes in pixels of a window, and which are at least partly visible."""
+    fractions = visible_fraction(boxes, shape)
     middles = centres(boxes)
-    own = ((middles >= 0) & (middles < shape[::-1])).all(axis=1)
-    return np.where(own, shares, 0.0), shares > 0
+    inside = ((middles >= 0) & (middles < shape[::-1])).all(axis=1)
+    return np.where(inside, fractions, 0.0), fractions > 0
 
 
-def _shares(boxes: Boxes, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of what lies of each box in a window, the share `(N)` of pixels that are `valid`."""
-    shares = np.ones(len(boxes))
+def _valid_fraction(boxes: Boxes, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """`(N)`, fraction of valid pixels in the part of each box that is inside the window."""
+    fractions = np.ones(len(boxes))
     if valid.all():
-        return shares
+        return fractions
     height, width = valid.shape
-    missing = np.zeros((height + 1, width + 1), dtype=np.int64)
-    missing[1:, 1:] = np.cumsum(np.cumsum(~valid, axis=0), axis=1)
+    invalid = np.zeros((height + 1, width + 1), dtype=np.int64)
+    invalid[1:, 1:] = np.cumsum(np.cumsum(~valid, axis=0), axis=1)
     hulls = np.clip(hull(boxes), 0, [width, height, width, height])
     left, top = np.floor(hulls[:, :2]).astype(np.int64).T
     right, bottom = np.ceil(hulls[:, 2:]).astype(np.int64).T
-    holes = missing[bottom, right] - missing[top, right] - missing[bottom, left]
-    touched = np.flatnonzero(holes + missing[top, left])
-    shapes = to_polygons(as_oriented(boxes[touched]))
-    pixels = _centre_pixels(boxes[touched], valid.shape)
-    for i, shape, pixel in zip(touched, shapes, pixels, strict=True):
-        part = slice(top[i], bottom[i]), slice(left[i], right[i])
-        rows, cols = np.mgrid[part]
+    holes = invalid[bottom, right] - invalid[top, right] - invalid[bottom, left]
+    affected = np.flatnonzero(holes + invalid[top, left])
+    shapes = to_polygons(as_oriented(boxes[affected]))
+    pixels = _centre_pixels(boxes[affected], valid.shape)
+    for i, shape, pixel in zip(affected, shapes, pixels, strict=True):
+        crop = slice(top[i], bottom[i]), slice(left[i], right[i])
+        rows, cols = np.mgrid[crop]
         inside = shapely.contains_xy(shape, cols + 0.5, rows + 0.5)
-        shares[i] = valid[part][inside].mean() if inside.any() else valid.flat[pixel]
-    return shares
+        fractions[i] = valid[crop][inside].mean() if inside.any() else valid.flat[pixel]
+    return fractions
 
 
 def _centre_pixels(boxes: Boxes, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """The pixels `(N)` of the flat window that hold the boxes' centres, or are nearest to them."""
+    """`(N)`, flat index of the pixel that contains, or is nearest to, the centre of each box."""
     height, width = shape
     x, y = np.floor(centres(boxes)).astype(np.int64).T
     flat: NDArray[np.int64] = np.clip(y, 0, height - 1) * width + np.clip(x, 0, width - 1)

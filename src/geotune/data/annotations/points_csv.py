@@ -1,4 +1,4 @@
-"""Points: a CSV for each image with the objects' middles, `x,y` in pixels.
+"""Points: a CSV per image with the centres of objects, `x,y` in pixels.
 
 x,y
 68,36
@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import box_corners
+from geotune.data.annotations.base import (
+    Annotation,
+    AnnotationFormat,
+    AnnotationOptions,
+    ParsedAnnotations,
+)
+from geotune.data.annotations.parsing import box_corners
 from geotune.data.labels.points import read_point_table
 from geotune.data.raster.source import RasterSource
 
 
-def read_points(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
-    """Objects of one image, as `read_point_table` reads them: points as boxes of `point_size`."""
+def read_point_boxes(
+    path: Path, raster: RasterSource, options: AnnotationOptions
+) -> ParsedAnnotations:
+    """Objects of one image: boxes of `point_size` around the points of `read_point_table`."""
     points = read_point_table(path)
     half = options.point_pixels(raster) / 2 if points else 0.0
     return ParsedAnnotations(
@@ -30,4 +36,4 @@ def read_points(path: Path, raster: RasterSource, options: AnnotationOptions) ->
     )
 
 
-POINTS = AnnotationFormat(read_points, lambda path: path.suffix.lower() == ".csv")
+POINTS = AnnotationFormat(read_point_boxes, lambda path: path.suffix.lower() == ".csv")

@@ -1,4 +1,4 @@
-"""Polygons and points in GeoJSON, GeoPackage, Shapefile and their like, in any CRS."""
+"""Polygons and points in GeoJSON, GeoPackage, Shapefile and similar files, in any CRS."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import SELF_INTERSECTING, box_corners
+from geotune.data.annotations.base import (
+    Annotation,
+    AnnotationFormat,
+    AnnotationOptions,
+    ParsedAnnotations,
+)
+from geotune.data.annotations.parsing import SELF_INTERSECTING, box_corners
 from geotune.data.labels.vector_io import (
     VECTOR_SUFFIXES,
     Shapes,
@@ -29,78 +34,83 @@ POINT, MULTIPOINT, POLYGON, MULTIPOLYGON = 0, 4, 3, 6
 
 
 def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
-    """Objects of one scene: a polygon each, of one part or more, or points as boxes.
+    """Objects of one scene: polygons and multipolygons, or points as boxes.
 
-    A field called difficult says which are. Raises `GeotuneError` for lines, for features without
-    a geometry, and where only one of scene and labels has a CRS.
+    A field named difficult marks difficult objects. Raises `GeotuneError` for other and missing
+    geometries, and if only one of scene and labels has a CRS.
     """
     frame = read_frame(path)
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
     if not len(shapes):
         return ParsedAnnotations([])
-    _check(path, shapes)
+    _check_types(path, shapes)
     check_crs(path, frame.crs, raster)
-    close = may_intersect(shapes, frame.crs, raster)
-    here = np.flatnonzero(close)
-    shapes = shapes[here]
-    areas = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))
+    near = may_intersect(shapes, frame.crs, raster)
+    indices = np.flatnonzero(near)
+    shapes = shapes[indices]
+    is_area = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))
     valid = shapely.is_valid(shapes)
-    moved = to_pixels(path, frame.crs, shapes, raster)
+    in_pixels = to_pixels(path, frame.crs, shapes, raster)
     column = class_column(path, frame, options.class_field)
-    names = [None] * len(here) if column is None else frame[column].iloc[here].tolist()
-    difficult = _difficult(path, frame)[here]
-    half = 0.0 if areas.all() else options.point_pixels(raster) / 2
+    names = [None] * len(indices) if column is None else frame[column].iloc[indices].tolist()
+    difficult = _difficult(path, frame)[indices]
+    half = 0.0 if is_area.all() else options.point_pixels(raster) / 2
     annotations = []
-    for i, shape in enumerate(moved):
+    for i, shape in enumerate(in_pixels):
         points = shapely.get_coordinates(shape)
         if not len(points):  # the scene's CRS cannot express it: it is far from the scene
-            close[here[i]] = False
+            near[indices[i]] = False
             continue
-        if not areas[i]:
+        if not is_area[i]:
             [[x, y]] = points
             points = box_corners(x - half, y - half, x + half, y + half)
         annotations.append(
             Annotation(
                 points,
-                f"feature {here[i] + 1}",
+                f"feature {indices[i] + 1}",
                 names[i],
                 bool(difficult[i]),
                 "" if valid[i] else SELF_INTERSECTING,
             )
         )
-    return ParsedAnnotations(annotations, distant_features=np.flatnonzero(~close) + 1)
+    return ParsedAnnotations(annotations, distant_features=np.flatnonzero(~near) + 1)
 
 
-def _check(path: Path, shapes: Shapes) -> None:
-    """Raise `GeotuneError` for what is neither polygon nor point."""
-    kinds = shapely.get_type_id(shapes)
-    fits = np.isin(kinds, (POINT, POLYGON, MULTIPOLYGON)) & ~shapely.is_empty(shapes)
-    fits |= (kinds == MULTIPOINT) & (shapely.get_num_geometries(shapes) == 1)
-    if not fits.all():
-        first = int(np.argmin(fits))
-        found = "no geometry" if kinds[first] < 0 else f"a {shapes[first].geom_type}"
-        if kinds[first] >= 0 and shapes[first].is_empty:
-            found = f"an empty {shapes[first].geom_type}"
+def _check_types(path: Path, shapes: Shapes) -> None:
+    """Raise `GeotuneError` for anything but polygons and points."""
+    types = shapely.get_type_id(shapes)
+    supported = np.isin(types, (POINT, POLYGON, MULTIPOLYGON)) & ~shapely.is_empty(shapes)
+    supported |= (types == MULTIPOINT) & (shapely.get_num_geometries(shapes) == 1)
+    if not supported.all():
+        first = int(np.argmin(supported))
+        if types[first] < 0:
+            description = "no geometry"
+        else:
+            empty = "empty " if shapes[first].is_empty else ""
+            description = f"the geometry type {empty}{shapes[first].geom_type}"
         raise GeotuneError(
-            f"{path}: feature {first + 1} has {found}, one of {int((~fits).sum())} such; expected "
-            "a polygon or a point for each object"
+            f"{path}: feature {first + 1} has {description} ({int((~supported).sum())} such); "
+            "expected a polygon or a point for each object",
+            code="geometry-type",
+            file=path,
         )
 
 
-def _difficult(path: Path, frame: geopandas.GeoDataFrame) -> np.ndarray:
-    """What a field called difficult says; without one nothing is."""
+def _difficult(path: Path, frame: geopandas.GeoDataFrame) -> NDArray[np.bool_]:
+    """Whether each feature is difficult; none if there is no such field."""
     column = next(
         (name for name in attribute_columns(frame) if name.lower() == DIFFICULT_FIELD), None
     )
     if column is None:
         return np.zeros(len(frame), dtype=np.bool_)
-    values = frame[column]
-    numeric = values.fillna(0)
     try:
-        return np.asarray(numeric.astype(float) != 0)
+        return np.asarray(frame[column].fillna(0).astype(float) != 0)
     except (TypeError, ValueError) as error:
         raise GeotuneError(
-            f"{path}: its field {column!r} holds more than numbers ({error}); expected 0 or 1"
+            f"{path}: its field {column!r} has values that are not numbers ({error}); expected 0 "
+            "or 1",
+            code="label-value",
+            file=path,
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""YOLO: a text file for each image, a line for each object, in shares of the image's sides.
+"""YOLO: a text file per image, an object per line, in fractions of the image's sides.
 
 0 0.481 0.634 0.069 0.071                          class, centre, width, height
 0 0.51 0.60 0.54 0.61 0.53 0.66 0.50 0.65          class, corners of an oriented box
@@ -10,60 +10,73 @@ from pathlib import Path
 
 import numpy as np
 
-from geotune.data.annotations.annotation_options import AnnotationOptions
-from geotune.data.annotations.base import Annotation, AnnotationFormat, ParsedAnnotations
-from geotune.data.annotations.outlines import SELF_INTERSECTING, box_corners, self_intersects
+from geotune.data.annotations.base import (
+    Annotation,
+    AnnotationFormat,
+    AnnotationOptions,
+    ParsedAnnotations,
+)
+from geotune.data.annotations.parsing import (
+    SELF_INTERSECTING,
+    box_corners,
+    row_error,
+    self_intersects,
+)
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
-from geotune.errors import GeotuneError
 
-FARTHEST = 2.0
-"""Shares beyond are pixels: an object may reach out of its image, but not so far."""
+MAX_FRACTION = 2.0
+"""Objects may extend past the image, but larger values are probably pixels."""
 
 
 def read_yolo(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
-    """Objects of one image; after the class a box, or the corners of any polygon."""
+    """Objects of one image: a class, and a box or the corners of any polygon."""
     return ParsedAnnotations(
-        [_annotation(path, place, words, raster) for place, words in read_words(path)]
+        [_annotation(path, location, words, raster) for location, words in read_words(path)]
     )
 
 
-def fits(words: list[str]) -> bool:
+def _valid_length(words: list[str]) -> bool:
     """Whether a line has as many words as a box or a polygon."""
     return len(words) == 5 or (len(words) >= 7 and len(words) % 2 == 1)
 
 
-def _annotation(path: Path, place: str, words: list[str], raster: RasterSource) -> Annotation:
-    if not fits(words):
-        raise GeotuneError(
-            f"{path}: {place}: has {len(words)} words, expected a class and x y w h, or a class "
-            "and the corners x1 y1 x2 y2 ...; where a score stands among them take it out"
+def _annotation(path: Path, location: str, words: list[str], raster: RasterSource) -> Annotation:
+    if not _valid_length(words):
+        raise row_error(
+            path,
+            location,
+            f"found {len(words)} words, expected a class and x y w h, or a "
+            "class and corners x1 y1 x2 y2 ...; remove scores",
         )
     if not words[0].isdecimal():
-        raise GeotuneError(
-            f"{path}: {place}: found class {words[0]!r}, expected its number, counted from 0"
+        raise row_error(
+            path, location, f"found class {words[0]!r}, expected a class number, starting at 0"
         )
-    shares = parse_numbers(words[1:], path, place)
-    if (np.abs(shares) > FARTHEST).any():
-        far = shares[np.abs(shares) > FARTHEST][0]
-        raise GeotuneError(
-            f"{path}: {place}: found {far:g}, expected shares of the image's width and height, 0 "
-            "to 1; divide pixels by them"
+    fractions = parse_numbers(words[1:], path, location)
+    too_large = np.abs(fractions) > MAX_FRACTION
+    if too_large.any():
+        raise row_error(
+            path,
+            location,
+            f"found {fractions[too_large][0]:g}, expected fractions of the "
+            "image's width and height, 0 to 1; divide pixels by them",
         )
     size = np.array([raster.shape[1], raster.shape[0]])
-    name = int(words[0][:9])
-    if len(shares) > 4:
-        points = shares.reshape(-1, 2) * size
-        return Annotation(
-            points, place, name, note=SELF_INTERSECTING if self_intersects(points) else ""
+    class_number = int(words[0][:9])
+    if len(fractions) > 4:
+        points = fractions.reshape(-1, 2) * size
+        note = SELF_INTERSECTING if self_intersects(points) else ""
+        return Annotation(points, location, class_number, note=note)
+    centre, sides = fractions[:2], fractions[2:]
+    if (sides < 0).any():
+        raise row_error(
+            path,
+            location,
+            f"found a width of {sides[0]:g} and a height of {sides[1]:g}, expected at least 0",
         )
-    if (shares[2:] < 0).any():
-        raise GeotuneError(
-            f"{path}: {place}: has the width {shares[2]:g} and height {shares[3]:g}, expected "
-            "none below 0"
-        )
-    low, high = (shares[:2] - shares[2:] / 2) * size, (shares[:2] + shares[2:] / 2) * size
-    return Annotation(box_corners(*low, *high), place, name)
+    low, high = (centre - sides / 2) * size, (centre + sides / 2) * size
+    return Annotation(box_corners(*low, *high), location, class_number)
 
 
 def _matches(path: Path) -> bool:
@@ -72,7 +85,7 @@ def _matches(path: Path) -> bool:
         return False
     words = first[1]
     numeric = all(word.replace(".", "", 1).lstrip("-").isdigit() for word in words)
-    return numeric and fits(words)
+    return numeric and _valid_length(words)
 
 
 YOLO = AnnotationFormat(read_yolo, _matches)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from geotune.data.annotations.annotated_scenes import build_annotated_scenes
-from geotune.data.annotations.annotation_options import AnnotationOptions
+from geotune.data.annotations.base import AnnotationOptions
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.image_labels import ImageLabels
 from geotune.data.labels.open_labels import open_labels

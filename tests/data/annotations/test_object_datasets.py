@@ -1,4 +1,4 @@
-"""Objects through the scan, the sampling and the datasets, on small files and on real ones."""
+"""Objects in the scan, in sampling and in window datasets, with small and with real files."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.window_datasets import FixedWindowDataset
-from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.types import Batch
 from helpers.annotation_files import upright, write_dota
+from helpers.errors import raises
 
 CLASSES = ["ship", "crane"]
 
 
 @pytest.fixture
-def parts(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]]) -> Any:
-    """Scenes of 600 x 700 pixels: a with two ships and a crane, b with a ship, c with none."""
-    there = {
+def splits(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]]) -> Any:
+    """Scenes of 600 x 700 pixels: a has two ships and a crane, b has a ship, c has no objects."""
+    objects = {
         "a": [
             upright(100, 100, 110, 110),
             upright(506, 200, 518, 210),
@@ -37,7 +37,7 @@ def parts(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]])
         "b": [upright(58, 58, 70, 70), upright(10, 10, 20, 20, difficult=True)],
         "c": [],
     }
-    for name, things in there.items():
+    for name, things in objects.items():
         pixels = np.ones((1, 600, 700), dtype="uint8")
         pixels[:, :, :50] = 0
         raster = open_raster(write_raster(f"{name}.tif", pixels, nodata=0))
@@ -45,9 +45,9 @@ def parts(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]])
     return split_by_list(opened("{stem}.txt"), train=["a", "c"], val=["b"])
 
 
-def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
+def test_objects_are_counted_once_and_sampled(splits: Any) -> None:
     made = build_datamodule(
-        parts, window=64, allow_overlap=True, samples=60, rare_class_fraction=1.0, brightness=0.0
+        splits, window=64, allow_overlap=True, samples=60, rare_class_fraction=1.0, brightness=0.0
     )
     assert made.label_unit == "object"
     assert made.class_counts == {"train": [2, 1], "val": [1, 0], "test": []}
@@ -56,13 +56,13 @@ def test_objects_are_counted_once_and_drawn_around(parts: Any) -> None:
     drawn = [made.train[i] for i in range(60)]
     assert all(len(sample.target.boxes) for sample in drawn)
     assert {int(c) for sample in drawn for c in sample.target.classes} == {0, 1}
-    # the grid takes all that has data in: 10 rows of 11 windows, the first column partly empty
+    # the grid contains all windows with data: 10 rows of 11, the first column partly empty
     assert len(made.val) == 110
 
 
-def test_windows_without_objects_train_too(parts: Any) -> None:
+def test_windows_without_objects_are_training_samples(splits: Any) -> None:
     made = build_datamodule(
-        parts, window=64, allow_overlap=True, samples=30, rare_class_fraction=0.0, brightness=0.0
+        splits, window=64, allow_overlap=True, samples=30, rare_class_fraction=0.0, brightness=0.0
     )
     empty = [i for i in range(30) if not len(made.train[i].target.boxes)]
     assert empty
@@ -70,32 +70,32 @@ def test_windows_without_objects_train_too(parts: Any) -> None:
     assert len(batch.targets) == 30 and batch.targets[empty[0]]["boxes"].shape == (0, 4)
 
 
-def test_fixed_windows_lie_in_eight_ways(parts: Any) -> None:
+def test_fixed_windows_have_eight_orientations(splits: Any) -> None:
     made = build_datamodule(
-        parts, window=64, allow_overlap=True, samples=4, rare_class_fraction=1.0
+        splits, window=64, allow_overlap=True, samples=4, rare_class_fraction=1.0
     )
     fixed = FixedWindowDataset(made.train)
     areas = []
-    for way in range(8):
-        boxes = fixed.sample(0, way).target.boxes
+    for orientation in range(8):
+        boxes = fixed.sample(0, orientation).target.boxes
         areas.append(sorted(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).tolist()))
     assert all(found == areas[0] for found in areas)
 
 
-def test_blocks_of_the_scan_do_not_cut_objects(parts: Any) -> None:
-    result, _ = scan_scenes(parts["train"], 64)
+def test_scan_blocks_do_not_cut_objects(splits: Any) -> None:
+    result, _ = scan_scenes(splits["train"], 64)
     found = {tuple(place) for places in result.positions for place in places.tolist()}
     assert found == {(105, 105), (205, 512), (598, 310)}
 
 
-def test_what_the_grid_cuts_is_noted(parts: Any) -> None:
-    assert uncounted_object_notes(parts, 512) == []
-    [note] = uncounted_object_notes(parts, 64)
-    assert note.startswith("1 of 1 objects in the val scenes are so cut by the grid of 64 pixels")
+def test_objects_cut_by_the_grid_are_noted(splits: Any) -> None:
+    assert uncounted_object_notes(splits, 512) == []
+    [note] = uncounted_object_notes(splits, 64)
+    assert note.startswith("1 of 1 objects in the val split") and "64 pixels" in note
 
 
-def test_the_target_of_a_scene_is_that_of_one_window(parts: Any) -> None:
-    scene = parts["train"][0]
+def test_scene_target_equals_that_of_one_window(splits: Any) -> None:
+    scene = splits["train"][0]
     target = scene.read_target()
     assert target.valid.shape == (600, 700) and int(target.valid.sum()) == 600 * 650
     assert target.counted.tolist() == [True, True, True]
@@ -143,7 +143,7 @@ def test_real_trees(shared_data: Path) -> None:
         "split": {part: f"{folder}/{part}.txt" for part in ("train", "val", "test")}
         | {"kind": "list"},
     }
-    with pytest.raises(GeotuneError, match=r"palm_springs_2020_57\.csv: there is no such"):
+    with raises("labels-missing", mentions=["palm_springs_2020_57.csv"]):
         build_data(_recipe(data, {"classes": ["tree"]}, ["band1"]))
     made = build_data(
         _recipe({**data, "missing_labels": "empty"}, {"classes": ["tree"]}, ["band1"])
