@@ -66,11 +66,11 @@ def test_cached_features_give_the_same_maps_and_gradients(
     with encoder.without_backbone():
         encoder.backbone.run = runs  # type: ignore[method-assign]
         replayed = encoder(images(), features=cached)
-        found = gradients(encoder, replayed.maps)
+        actual = gradients(encoder, replayed.maps)
     assert replayed.image_size == streamed.image_size
     for one, other in zip(streamed.maps, replayed.maps, strict=True):
         torch.testing.assert_close(one, other)
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, actual, strict=True):
         torch.testing.assert_close(one, other)
 
 

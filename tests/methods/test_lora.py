@@ -243,7 +243,7 @@ def test_layers_after_the_last_map_are_skipped_or_raise(
     assert "conv_head" in plain
     assert "blocks.0.0.conv" in layers
     assert "conv_head" not in layers
-    with raises("method-layers-dead", key="method.targets", mentions=["1 layers", "conv_head"]):
+    with raises("method-layers-dead", key="method.targets", mentions=["1 layer", "conv_head"]):
         Lora(rank=2, targets=["conv_head"], stem_width=0).attach(make_backbone(name))
 
 

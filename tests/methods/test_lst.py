@@ -61,8 +61,8 @@ def test_block_matches_the_formulas(width: int) -> None:
     s = torch.randn(2, width, 3, 5, generator=torch.Generator().manual_seed(2))
     p = {name: parameter.detach() for name, parameter in block.named_parameters()}
     with torch.no_grad():
-        found = block(s)
-    for image, got in zip(s, found, strict=True):
+        actual = block(s)
+    for image, got in zip(s, actual, strict=True):
         x = image.flatten(1).T
         x = x + attention(layer_norm(x, p, "norm1"), p, num_heads(width))
         x = x + mlp(layer_norm(x, p, "norm2"), p)
@@ -76,11 +76,11 @@ def test_attention_is_restricted_to_windows_and_ignores_padding() -> None:
     whole.load_state_dict(windowed.state_dict())
     x = torch.randn(2, 5, 7, 32, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        found = windowed(x)
+        actual = windowed(x)
         for rows in (slice(0, 4), slice(4, 5)):
             for columns in (slice(0, 4), slice(4, 7)):
                 part = whole(x[:, rows, columns])
-                torch.testing.assert_close(found[:, rows, columns], part, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(actual[:, rows, columns], part, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_maps_match_the_formulas(make_backbone: MakeBackbone, family: str) -> No
         return torch.einsum("oi,bihw->bohw", p["weight"][..., 0, 0], x) + p["bias"][:, None, None]
 
     with torch.no_grad():
-        found = encoder(images).maps
+        actual = encoder(images).maps
         features = encoder.backbone(images).maps
         expected, s = [], None
         for i, x in enumerate(features):
@@ -120,7 +120,7 @@ def test_maps_match_the_formulas(make_backbone: MakeBackbone, family: str) -> No
                 s = side.blocks[i](mu * side.between[i - 1](s) + (1 - mu) * projected)
             if str(i) in side.up:
                 expected.append(x + linear(side.up[str(i)], s))
-    torch.testing.assert_close(list(found), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(list(actual), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_default_width_and_block_stride(

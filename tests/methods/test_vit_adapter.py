@@ -339,8 +339,8 @@ def test_backbone_alone_is_not_injected() -> None:
     images = torch.randn(1, 3, 32, 32)
     encoder(images)
     assert reader.pass_state is None
-    found, expected = encoder.backbone(images).maps, backbone.eval()(images).maps
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual, expected = encoder.backbone(images).maps, backbone.eval()(images).maps
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 def test_copies_are_independent_and_tensors_are_registered_once() -> None:

@@ -53,8 +53,8 @@ def test_maps_match_the_formulas(make_backbone: MakeBackbone, depth: str) -> Non
             if index in indices:
                 last = model.norm(x) if index == 5 else x
                 expected.append(last[:, 1:].transpose(1, 2).reshape(2, -1, 2, 3))
-        found = encoder(images()).maps
-    torch.testing.assert_close(found, tuple(expected), rtol=1e-5, atol=1e-6)
+        actual = encoder(images()).maps
+    torch.testing.assert_close(actual, tuple(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_prompts_are_initialised_as_in_the_paper(make_backbone: MakeBackbone) -> None:
@@ -79,8 +79,8 @@ def test_rotary_position_embeddings_skip_the_prompts(make_backbone: MakeBackbone
         assert rope is not None
         mask = torch.ones(COUNT + x.shape[1], COUNT + x.shape[1], dtype=torch.bool)
         mask[COUNT:, :COUNT] = False
-        found = block(x, rope=rope, attn_mask=mask)
-        torch.testing.assert_close(found, before(x, rope=rope), rtol=1e-5, atol=1e-6)
+        actual = block(x, rope=rope, attn_mask=mask)
+        torch.testing.assert_close(actual, before(x, rope=rope), rtol=1e-5, atol=1e-6)
         assert not torch.allclose(block(x, rope=rope), before(x, rope=rope), atol=1e-3)
 
 
@@ -130,9 +130,9 @@ def test_pixel_sequence_models_are_supported(make_backbone: MakeBackbone) -> Non
     encoder = prompted(backbone)
     small = images()[..., :4, :5]
     with torch.no_grad():
-        found, expected = encoder(small).maps, frozen(small, taps=encoder.reader.out_indices).maps
-    assert [m.shape for m in found] == [m.shape for m in expected]
-    assert not torch.allclose(found[-1], expected[-1], atol=1e-3)
+        actual, expected = encoder(small).maps, frozen(small, taps=encoder.reader.out_indices).maps
+    assert [m.shape for m in actual] == [m.shape for m in expected]
+    assert not torch.allclose(actual[-1], expected[-1], atol=1e-3)
 
 
 # ---------------------------------------------------------------- unsupported input

@@ -178,13 +178,13 @@ def test_activations_equal_the_outputs_of_a_vit_s_modules(make_backbone: MakeBac
         for block, x, activation in zip(backbone.blocks, inputs, reader.activations, strict=True):
             attention = block.ls1(block.attn(block.norm1(x)))
             mlp = block.ls2(block.mlp(block.norm2(x + attention)))
-            for found, expected in zip(
+            for actual, expected in zip(
                 (activation.before, activation.attention, activation.mlp),
                 (x, attention, mlp),
                 strict=True,
             ):
-                assert found is not None
-                torch.testing.assert_close(found, to_map(expected), rtol=1e-5, atol=1e-5)
+                assert actual is not None
+                torch.testing.assert_close(actual, to_map(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_galileo_s_tokens_of_one_position_are_averaged(make_backbone: MakeBackbone) -> None:

@@ -10,7 +10,7 @@ from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.reader import Reader, SelectedFeatures
-from geotune.utils.text import join_some
+from geotune.utils.text import join_some, pluralize
 
 
 def checked_encoder(
@@ -34,9 +34,10 @@ def check_trainable(encoder: Encoder, name: str | None = None) -> Encoder:
     if dead:
         method = name or (encoder.method.name if encoder.method else "this method")
         layers = sorted({parameter.rsplit(".", 1)[0] for parameter in dead})
+        count = pluralize(len(layers), "inserted layer")
         raise GeotuneError(
-            f"{method} on {encoder.backbone.name}: {len(layers)} inserted layers cannot change the "
-            "output, because the model reads the weights around them without calling the layers: "
+            f"{method} on {encoder.backbone.name}: {count} cannot change the output, because the "
+            "model reads the weights of the adapted layers without calling them: "
             f"{join_some(layers, 8)}; choose other layers or another method",
             code="method-layers-dead",
             key="method.kind",

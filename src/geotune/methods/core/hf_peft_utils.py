@@ -17,7 +17,7 @@ from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable, probe_loss
 from geotune.methods.core.injection import freeze, mark_inserted
 from geotune.methods.core.reader import SelectedFeatures
-from geotune.utils.text import join_some
+from geotune.utils.text import join_some, pluralize
 
 _ATTENTION_AND_MLP = ("qkv", "q", "v", "q_proj", "v_proj", "query", "value", "fc1", "fc2")
 _ADAPTER_NAME = "default"
@@ -226,9 +226,9 @@ def _without_gradient(encoder: Encoder, tensors: Mapping[str, Tensor]) -> list[s
 def _raise_if_dead(backbone: Backbone, method: str, layers: list[str], reason: str) -> None:
     if layers:
         raise GeotuneError(
-            f"{method} on {backbone.name}: {len(layers)} layers cannot change the output, because "
-            f"{reason}: {join_some(layers, 8)}; choose other layers with method.targets, or "
-            "another method",
+            f"{method} on {backbone.name}: {pluralize(len(layers), 'layer')} cannot change the "
+            f"output, because {reason}: {join_some(layers, 8)}; choose other layers with "
+            "method.targets, or another method",
             code="method-layers-dead",
             key="method.targets",
         )
