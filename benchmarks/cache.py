@@ -44,7 +44,7 @@ from geotune.memory.tracker import MemoryTracker, to_fake
 from geotune.model import Model
 from geotune.training.loaders import WindowDataset, make_loader
 from geotune.types import Batch
-from geotune.utils.autocast import autocast
+from geotune.utils.precision import autocast
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
@@ -118,7 +118,7 @@ class Running:
             batch_size=self.train.batch_size,
             device=self.device,
             on_message=lambda text: print("  " + text, flush=True),
-            progress=lambda done, total: None,
+            on_progress=lambda done, total: None,
         )
         self.found["seconds_to_build"] = time.perf_counter() - start
         self.found["windows_computed"] = cached.computed

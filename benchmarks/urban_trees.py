@@ -37,7 +37,7 @@ from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.training.loaders import make_loader
 from geotune.training.run_dir import RunDir
-from geotune.utils.autocast import autocast
+from geotune.utils.precision import autocast
 
 RESULTS = Path(__file__).parent / "results" / "urban_trees.json"
 METRES = (3.0, 6.0)

@@ -89,12 +89,24 @@ ERROR_CODES: dict[str, str] = {
     "boxes-not-finite": "boxes or scores contain NaN or infinity",
     "pixel-size-missing": "the pixel size in metres is needed but unknown",
     # --- feature cache, memory, planning ---
+    "cache-too-large": "cached features exceed train.cache_limit or the free space",
+    "out-of-memory": "memory ran out, even with the smallest possible micro-batch",
     "cache-not-possible": "the recipe does not allow a feature cache of this kind",
     "memory-budget": "no setting of the recipe fits the memory budget",
     # --- training, run folders, adapters ---
+    "settings-incompatible": "training options of the recipe exclude each other",
+    "loss-not-finite": "the training loss became NaN or infinite",
+    "folder-not-owned": "a folder holds files that geotune did not write",
+    "run-exists": "the run folder holds a run of another recipe",
+    "run-incomplete": "the run lacks a result; run the command that writes it first",
+    "run-not-shared": "the machines of one training do not share the run folder",
     "run-in-use": "another process uses the run folder",
     "device-missing": "the requested accelerator does not exist on this machine",
     # --- prediction and reports ---
+    "output-not-writable": "a file or folder cannot be written",
+    "output-shape": "the model's output has another shape than the task needs",
+    "output-not-finite": "the model's output contains NaN or infinity",
+    "image-too-large": "an image is larger than the window of the model",
     "array-shape": "an array has another shape than the model expects",
     "option-not-applicable": "an option of the command does not apply to this run",
     # --- comparisons ---

@@ -1,4 +1,4 @@
-"""What the rooms of geotune hand each other: samples, targets, taps, feature maps, bands."""
+"""Types that packages exchange: samples, targets, taps, feature maps, band statistics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.errors import GeotuneError
-
-if TYPE_CHECKING:  # reading and checking data needs no torch, which takes seconds to import
+if TYPE_CHECKING:  # data/ runs without torch, which takes seconds to import
     import torch
     from rasterio.transform import Affine
     from torch import Tensor
@@ -20,18 +18,23 @@ Times = tuple[tuple[float, float], ...]
 """Year and day of the year (1 to 366) of each date."""
 
 COPY_COLUMNS = 32
-"""Columns that are copied at a time."""
+"""Columns copied at a time by `_stack_images`."""
 
 IGNORE = 255
-"""The mask value that is never trained on and never counted."""
+"""Mask value of pixels that are excluded from losses and metrics."""
 
 
 @dataclass(frozen=True)
 class Tap:
-    """One feature map that a backbone or an encoder offers.
+    """A feature map that a backbone or an encoder provides: one entry of timm's `feature_info`.
 
-    `stride` is in image pixels per feature pixel; a pyramid made from a patch of 14 has
-    strides such as 3.5, so it is a float.
+    Backbones have one tap per block.
+
+    Attributes:
+        name: of the module.
+        channels: number of channels (timm's `num_chs`).
+        stride: image pixels per feature pixel (timm's `reduction`); a float, because a pyramid
+            on patches of 14 pixels has strides such as 3.5.
     """
 
     name: str
@@ -44,10 +47,10 @@ class FeatureMaps:
     """Feature maps of one batch, fine to coarse or first block to last.
 
     Attributes:
-        maps: one tensor `(B, C_i, H_i, W_i)` for each tap asked for.
-        image_size: `(H, W)` of the padded image that the maps cover; a decoder's output is
-            resized to it and then cropped to the images' own size.
-        tokens: class and register tokens of the last block, `(B, N, C)`, where there are any.
+        maps: one tensor `(B, C_i, H_i, W_i)` per requested tap.
+        image_size: `(H, W)` of the padded images; the decoder's output is resized to it and then
+            cropped to the size of the images.
+        tokens: class and register tokens of the last block, `(B, N, C)`; None without any.
     """
 
     maps: tuple[Tensor, ...]
@@ -57,26 +60,11 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Per-band affine map of raw pixel values: `(x - offset) / scale`."""
+    """Normalization of raw pixel values by band: `(x - offset) / scale`."""
 
     bands: tuple[str, ...]
     offset: tuple[float, ...]
     scale: tuple[float, ...]
-
-    def select(self, bands: Sequence[str]) -> Normalization:
-        """The same map for `bands`, in their order. Raises `GeotuneError` for an unknown band."""
-        missing = [band for band in bands if band not in self.bands]
-        if missing:
-            raise GeotuneError(
-                f"no normalisation is known for band {', '.join(missing)}; "
-                f"there is one for {', '.join(self.bands)}"
-            )
-        where = [self.bands.index(band) for band in bands]
-        return Normalization(
-            tuple(bands),
-            tuple(self.offset[i] for i in where),
-            tuple(self.scale[i] for i in where),
-        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +103,7 @@ class Target(Protocol):
         """The index of each class in the window and its positions in the flattened window."""
 
     def regression_values(self) -> NDArray[np.float32]:
-        """The label values by whose mean and deviation a task may standardise; empty for classes."""
+        """Values whose mean and deviation a task may standardise by; empty for classes."""
 
     @classmethod
     def stack(cls, targets: Sequence[Self]) -> Any:
@@ -127,14 +115,14 @@ class Sample:
     """One window of a scene, or one chip.
 
     Attributes:
-        image: `(C, H, W)` float32, raw pixel values; what is not valid holds NaN. Of several dates
-            `(C, T, H, W)`.
-        target: what a model should make of it.
-        name: scene and position, as people should read it: `durban (128, 256)`.
-        group: what a split keeps together: the scene's or chip's group.
-        time: of each date, where the model is given it.
-        location: longitude and latitude of its centre in degrees, where the model is given it.
-        features: what was kept of the backbone's features of it, `(h, w, C)` by name.
+        image: `(C, H, W)` float32, or `(C, T, H, W)` for several dates; raw values, NaN if invalid.
+        target: the labels.
+        name: for display, scene and position: `durban (128, 256)`.
+        group: scenes or chips of one group stay in one split.
+        time: of each date; None if the model does not take it.
+        location: longitude and latitude of the centre in degrees; None if the model does not take
+            it.
+        features: cached backbone features, `(h, w, C)` by name.
     """
 
     image: NDArray[np.float32]
@@ -148,13 +136,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples stacked.
+    """Stacked samples.
 
     Attributes:
-        inputs: what the model is given, by name: `images` `(B, C, H, W)` with NaN where invalid,
-            where it takes them `time` `(B, T, 2)` and `location` `(B, 2)`, and `features`
-            `(B, h, w, C)` by name where they were kept.
-        targets: what `Target.stack` makes of theirs, such as class indices `(B, H, W)`.
+        inputs: keyword arguments of the model: `images` `(B, C, H, W)` with NaN if invalid; if the
+            model takes them `time` `(B, T, 2)` and `location` `(B, 2)`; cached `features`
+            `(B, h, w, C)` by name.
+        targets: result of `Target.stack`, such as class indices `(B, H, W)`.
+        names: of the samples.
+        groups: of the samples.
     """
 
     inputs: dict[str, Any]
@@ -164,7 +154,7 @@ class Batch:
 
     @staticmethod
     def from_samples(samples: Sequence[Sample]) -> Batch:
-        """Stack samples; all must have one size."""
+        """Stack samples of equal size."""
         import torch
 
         images = _stack_images([s.image for s in samples])
@@ -184,20 +174,20 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with its tensors on `device`."""
+        """Move the tensors to `device`."""
 
-        def moved(x: Tensor) -> Tensor:
+        def move(x: Tensor) -> Tensor:
             return x.to(device, non_blocking=True)
 
         return Batch(
-            _map_tensors(self.inputs, moved),
-            _map_tensors(self.targets, moved),
+            _map_tensors(self.inputs, move),
+            _map_tensors(self.targets, move),
             self.names,
             self.groups,
         )
 
     def select(self, windows: slice) -> Batch:
-        """Some of its windows: views, not copies."""
+        """A slice of the windows, as views."""
         return Batch(
             _map_tensors(self.inputs, lambda x: x[windows]),
             self.targets[windows],
@@ -210,23 +200,22 @@ class Batch:
 
 
 def _stack_images(images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """As `np.stack`, but what lies on its side is copied in strips, which the processor's cache
-    holds: twice as fast."""
-    found = np.empty((len(images), *images[0].shape), dtype=np.float32)
-    for into, image in zip(found, images, strict=True):
-        upright = abs(image.strides[-1]) == image.itemsize
+    """`np.stack`, twice as fast for transposed images: strips of columns fit in the CPU cache."""
+    stacked = np.empty((len(images), *images[0].shape), dtype=np.float32)
+    for target, image in zip(stacked, images, strict=True):
+        contiguous = abs(image.strides[-1]) == image.itemsize
         width = image.shape[-1]
-        step = width if upright else COPY_COLUMNS
+        step = width if contiguous else COPY_COLUMNS
         for start in range(0, width, step):
-            into[..., start : start + step] = image[..., start : start + step]
-    return found
+            target[..., start : start + step] = image[..., start : start + step]
+    return stacked
 
 
-def _map_tensors(nested: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(nested: Any, function: Callable[[Tensor], Tensor]) -> Any:
     from torch import Tensor
     from torch.utils._pytree import tree_map_only
 
-    return tree_map_only(Tensor, change, nested)
+    return tree_map_only(Tensor, function, nested)
 
 
 def model_inputs(
@@ -234,7 +223,7 @@ def model_inputs(
     times: Sequence[Times | None],
     locations: Sequence[tuple[float, float] | None],
 ) -> dict[str, Tensor]:
-    """The model's inputs: images `(B, C, ..., H, W)`, and what is known of when and where."""
+    """Keyword arguments of a model: `images` `(B, C, ..., H, W)`; `time`, `location` if known."""
     import torch
 
     inputs = {"images": torch.from_numpy(images)}

@@ -1,4 +1,4 @@
-"""Peak memory as the system reports it."""
+"""Peak memory reported by the system."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from geotune.memory.measure import PeakMonitor, peak_resident_bytes, resident_by
 MIB = 1024**2
 
 
-def test_process_memory() -> None:
-    watch = PeakMonitor(torch.device("cpu"))
+def test_peak_monitor_measures_process_memory() -> None:
+    monitor = PeakMonitor(torch.device("cpu"))
     block = bytearray(b"x") * (peak_resident_bytes() - resident_bytes() + 64 * MIB)
-    peak = watch.peak()
+    peak = monitor.peak()
     assert peak.kind == "process memory"
     assert peak.reserved_bytes is None
     assert peak.peak_bytes - peak.start_bytes > 48 * MIB
     assert peak.peak_bytes >= len(block)
     del block
-    assert watch.peak().peak_bytes >= peak.peak_bytes  # the highest, not what is held now
+    assert monitor.peak().peak_bytes >= peak.peak_bytes  # the peak, not the current amount
 
 
-def test_resident_is_at_most_the_highest() -> None:
+def test_resident_bytes_are_at_most_the_peak() -> None:
     assert 10 * MIB < resident_bytes() <= peak_resident_bytes() * 1.01

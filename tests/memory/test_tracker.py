@@ -1,4 +1,4 @@
-"""Live tensor bytes: by hand on small examples, and the same on real and on fake tensors."""
+"""Live tensor bytes, computed by hand on small examples; equal on real and fake tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAP = BATCH * WIDTH * FLOAT
 WEIGHT = WIDTH * WIDTH * FLOAT
 
 
-def row_of_layers() -> nn.Sequential:
+def make_layers() -> nn.Sequential:
     return nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(DEPTH)))
 
 
@@ -33,9 +33,9 @@ def peak_of(code: Callable[[], object], model: nn.Module, others: object = None)
     return tracker.peak
 
 
-def test_a_peak_inside_the_backward_pass_is_seen() -> None:
-    """It is in the last layer but one: two maps are saved and two gradients of maps are there."""
-    model, x = row_of_layers(), torch.randn(BATCH, WIDTH)
+def test_peak_inside_the_backward_pass() -> None:
+    """The peak is in the second last layer: two saved maps and two gradients of maps."""
+    model, x = make_layers(), torch.randn(BATCH, WIDTH)
     peak = peak_of(lambda: model(x).sum().backward(), model, x)
     loss = 2 * FLOAT  # and its own gradient
     assert peak.trained == DEPTH * WEIGHT
@@ -45,8 +45,8 @@ def test_a_peak_inside_the_backward_pass_is_seen() -> None:
     assert peak.total == peak.trained + peak.gradients + peak.activations
 
 
-def test_nothing_is_saved_in_frozen_layers_before_the_first_that_trains() -> None:
-    model, x = row_of_layers(), torch.randn(BATCH, WIDTH)
+def test_frozen_layers_before_the_first_trained_one_save_nothing() -> None:
+    model, x = make_layers(), torch.randn(BATCH, WIDTH)
     model[:2].requires_grad_(False)
     held: list[Tensor] = []
     peak = peak_of(lambda: held.append(model(x)), model, x)
@@ -56,13 +56,13 @@ def test_nothing_is_saved_in_frozen_layers_before_the_first_that_trains() -> Non
     assert after.activations == MAP + FLOAT
 
 
-def test_without_gradients_a_row_of_layers_needs_two_maps_beside_the_batch() -> None:
-    model, x = row_of_layers(), torch.randn(BATCH, WIDTH)
+def test_no_grad_needs_two_maps_besides_the_batch() -> None:
+    model, x = make_layers(), torch.randn(BATCH, WIDTH)
     with torch.no_grad():
         assert peak_of(lambda: model(x), model, x).activations == 3 * MAP
 
 
-def test_views_and_changes_in_place_count_once() -> None:
+def test_views_and_inplace_operations_count_once() -> None:
     def code() -> None:
         x = torch.zeros(BATCH, WIDTH)
         views = [x.t(), x[1:], x.flatten(), x.expand(5, BATCH, WIDTH)]
@@ -72,7 +72,7 @@ def test_views_and_changes_in_place_count_once() -> None:
     assert peak_of(code, nn.Identity()).total == MAP
 
 
-def test_a_view_of_a_large_tensor_holds_all_of_it() -> None:
+def test_view_keeps_the_whole_storage_alive() -> None:
     def code() -> None:
         row = torch.zeros(BATCH, WIDTH)[0]
         row.clone()
@@ -80,14 +80,14 @@ def test_a_view_of_a_large_tensor_holds_all_of_it() -> None:
     assert peak_of(code, nn.Identity()).total == MAP + WIDTH * FLOAT
 
 
-def test_a_tensor_made_before_counts_from_its_first_use() -> None:
+def test_earlier_tensor_counts_from_its_first_use() -> None:
     x = torch.zeros(BATCH, WIDTH)
     assert peak_of(lambda: x.sum(), nn.Identity()).total == MAP + FLOAT
     assert peak_of(lambda: None, nn.Identity()).total == 0
     assert peak_of(lambda: None, nn.Identity(), {"images": [x, x.t()]}).total == MAP
 
 
-def test_a_resized_storage_counts_by_its_new_size() -> None:
+def test_resized_storage_counts_with_its_new_size() -> None:
     def code() -> None:
         x = torch.zeros(10)
         x.resize_(1000)
@@ -98,20 +98,20 @@ def test_a_resized_storage_counts_by_its_new_size() -> None:
     assert peak_of(code, nn.Identity()).total == 1000 * FLOAT
 
 
-def test_tensors_inside_a_tensor_count() -> None:
+def test_inner_tensors_of_a_subclass_count() -> None:
     a, b = torch.zeros(10), torch.zeros(10)
     peak = peak_of(lambda: TwoTensor(a, b) + 1, nn.Identity(), TwoTensor(a, b))
     assert peak.total == 4 * 10 * FLOAT
 
 
-def test_buffers_are_frozen() -> None:
+def test_buffers_count_as_frozen() -> None:
     peak = peak_of(lambda: None, nn.BatchNorm1d(WIDTH))
     assert peak.trained == 2 * WIDTH * FLOAT
     assert peak.frozen == 2 * WIDTH * FLOAT + 8  # mean, variance; steps as int64
 
 
-def test_gradients_that_add_up_are_one_gradient() -> None:
-    model, x = row_of_layers(), torch.randn(1, WIDTH)
+def test_accumulated_gradients_count_once() -> None:
+    model, x = make_layers(), torch.randn(1, WIDTH)
     model(x).sum().backward()
 
     def twice() -> None:
@@ -120,11 +120,11 @@ def test_gradients_that_add_up_are_one_gradient() -> None:
 
     peak = peak_of(twice, model, x)
     assert peak.gradients == DEPTH * WEIGHT
-    assert peak.activations > WEIGHT  # one that is to be added
+    assert peak.activations > WEIGHT  # the gradient that is added
 
 
-def test_autocast_keeps_a_cast_of_a_trained_weight_to_its_end() -> None:
-    model, x = row_of_layers(), torch.randn(1, WIDTH)
+def test_autocast_keeps_casts_of_trained_weights() -> None:
+    model, x = make_layers(), torch.randn(1, WIDTH)
 
     def code() -> None:
         with torch.autocast("cpu", torch.bfloat16):
@@ -137,8 +137,8 @@ def test_autocast_keeps_a_cast_of_a_trained_weight_to_its_end() -> None:
     assert trained >= WIDTH * FLOAT + cast_x + DEPTH * cast_weight
 
 
-def test_the_optimizers_state_is_told_from_its_first_step_on() -> None:
-    model, x = row_of_layers(), torch.randn(1, WIDTH)
+def test_optimizer_state_counts_from_its_first_step() -> None:
+    model, x = make_layers(), torch.randn(1, WIDTH)
     optimizer = torch.optim.AdamW(model.parameters())
     model(x).sum().backward()
     with MemoryTracker(model, optimizer) as tracker:
@@ -151,10 +151,10 @@ def test_the_optimizers_state_is_told_from_its_first_step_on() -> None:
     assert tracker.peak.optimizer_state == 2 * DEPTH * WEIGHT + steps
 
 
-def test_nothing_is_held_afterwards() -> None:
-    model, x = row_of_layers(), torch.randn(BATCH, WIDTH)
+def test_tracker_keeps_no_references() -> None:
+    model, x = make_layers(), torch.randn(BATCH, WIDTH)
     gc.collect()
-    gc.disable()  # so that a cycle would be found out
+    gc.disable()  # so that reference cycles are detected
     try:
         with MemoryTracker(model, others=x) as tracker:
             y = model(x)
@@ -167,8 +167,8 @@ def test_nothing_is_held_afterwards() -> None:
         gc.enable()
 
 
-def test_the_hooks_on_parameters_are_gone_afterwards() -> None:
-    model = row_of_layers()
+def test_parameter_hooks_are_removed() -> None:
+    model = make_layers()
     peak_of(lambda: None, model)
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
 
@@ -205,7 +205,7 @@ def real_and_fake(model: nn.Module, **options: bool) -> tuple[list[TrackedPeak],
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("foreach", [False, True], ids=["one by one", "foreach"])
 @pytest.mark.parametrize("frozen", [0, 4], ids=["full", "half frozen"])
-def test_fake_tensors_tell_the_peak_of_real_ones(bf16: bool, foreach: bool, frozen: int) -> None:
+def test_fake_tensors_give_the_real_peak(bf16: bool, foreach: bool, frozen: int) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=5)
     model.patch_embed.requires_grad_(not frozen)
@@ -219,7 +219,7 @@ def test_fake_tensors_tell_the_peak_of_real_ones(bf16: bool, foreach: bool, froz
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
-def test_what_a_checkpoint_computes_again_is_counted(bf16: bool) -> None:
+def test_recomputed_activations_are_counted(bf16: bool) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=5)
     plain, _ = real_and_fake(model, bf16=bf16, foreach=False)
@@ -231,7 +231,7 @@ def test_what_a_checkpoint_computes_again_is_counted(bf16: bool) -> None:
 
 
 class Checkpointed:
-    """A function whose insides are computed again in the backward pass."""
+    """A function that is recomputed in the backward pass."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self.function = function

@@ -1,4 +1,4 @@
-"""Training small recipes, and cutting such trainings off."""
+"""Train small recipes, and interrupt such trainings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geotune.utils.atomic import write_atomically
 
 
 class CutOffError(BaseException):
-    """Ends a training as a killed process would: nothing runs that could still write."""
+    """Ends a training like a killed process: no handler writes anything."""
 
 
 class CutOff(Callback):
@@ -33,18 +33,18 @@ class CutOff(Callback):
 
 @pytest.fixture(autouse=True)
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No drawing: it takes as long as the rest of a tiny training, and has its own tests."""
+    """Skip the report, which takes as long as a tiny training and has its own tests."""
     monkeypatch.setattr("geotune.api.train_workflow.write_report", lambda path, report: plain(path))
 
 
 def plain(path: Path) -> None:
-    """Stands for a report."""
+    """Write a placeholder for the report."""
     write_atomically(path, b"report")
 
 
 @pytest.fixture
 def train(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., FitResult]:
-    """Trains the tiny recipe, with changes by key, in a folder."""
+    """Trains the tiny recipe with changes by key."""
 
     def run(run: Path, changes: dict[str, Any] | None = None, **options: Any) -> FitResult:
         return fit(parse_recipe(tiny_values(changes)), run=run, **options)
@@ -54,7 +54,7 @@ def train(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., FitResult
 
 @pytest.fixture
 def cut_off(train: Callable[..., FitResult]) -> Callable[..., None]:
-    """Trains as `train` does, and is cut off before batch `batch` of epoch `epoch`."""
+    """Trains like `train`, and is interrupted before batch `batch` of epoch `epoch`."""
 
     def run(run: Path, changes: dict[str, Any] | None, epoch: int, batch: int = 1) -> None:
         with pytest.raises(CutOffError):

@@ -1,6 +1,6 @@
-"""Run in each of two processes by `test_sharding.py`: gradients of a parted model and of a whole.
+"""Run in each of two processes by `test_fsdp.py`: compare a sharded with an unsharded model.
 
-Takes recipes as a JSON list; says for each how far they are apart, as a share of the largest.
+Takes recipes as a JSON list; prints the largest differences for each of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from geotune.types import BandStatistics
 def main() -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    apart = [differences(values, mesh) for values in json.loads(sys.argv[1])]
+    errors = [differences(values, mesh) for values in json.loads(sys.argv[1])]
     if dist.get_rank() == 0:
-        print(json.dumps(apart))
+        print(json.dumps(errors))
     dist.destroy_process_group()
 
 
@@ -35,17 +35,17 @@ def differences(values: dict[str, Any], mesh: Any) -> dict[str, float]:
     rank, random = dist.get_rank(), torch.Generator().manual_seed(0)
     images = torch.randn(4, 3, 64, 64, generator=random)
     masks = torch.randint(0, 2, (4, 64, 64), generator=random)
-    mine = slice(2 * rank, 2 * rank + 2)
+    own = slice(2 * rank, 2 * rank + 2)
 
-    whole, parted = build(values), build(values)
-    before = {name: tensor.clone() for name, tensor in full_state_dict(whole).items()}
-    numbers = shard(parted, mesh)
-    expected = gradients(whole, images, masks)
-    found = gradients(parted, images[mine], masks[mine])
-    assert found.keys() == expected.keys()
+    unsharded, sharded = build(values), build(values)
+    before = {name: tensor.clone() for name, tensor in full_state_dict(unsharded).items()}
+    scalars = shard(sharded, mesh)
+    expected = gradients(unsharded, images, masks)
+    actual = gradients(sharded, images[own], masks[own])
+    assert actual.keys() == expected.keys()
     with torch.no_grad():
-        outputs = [model.eval()(images) for model in (whole, parted)]
-    state = full_state_dict(parted)
+        outputs = [model.eval()(images) for model in (unsharded, sharded)]
+    state = full_state_dict(sharded)
     if rank == 0:
         assert state.keys() == before.keys()
         for name, tensor in before.items():
@@ -53,12 +53,12 @@ def differences(values: dict[str, Any], mesh: Any) -> dict[str, float]:
     size = max(float(gradient.abs().max()) for gradient in expected.values())
     return {
         "gradients": max(
-            float((found[name].reshape(expected[name].shape) - expected[name]).abs().max())
+            float((actual[name].reshape(expected[name].shape) - expected[name]).abs().max())
             for name in expected
         )
         / size,
         "outputs": float((outputs[0] - outputs[1]).abs().max()),
-        "numbers": len(numbers),
+        "scalars": len(scalars),
     }
 
 
@@ -70,8 +70,8 @@ def build(values: dict[str, Any]) -> Model:
 
 def gradients(model: Model, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
     torch.nn.functional.cross_entropy(model(images), masks).backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in found.items()}
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
 
 
 main()

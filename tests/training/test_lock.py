@@ -1,4 +1,4 @@
-"""One process at a time in a run folder, whatever happened to the one before."""
+"""Exclusive access to a run folder, also after a holder was killed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from geotune.api.fitting import FitResult
-from geotune.errors import GeotuneError
 from geotune.training.lock import exclusive_lock
 from geotune.training.run_dir import RunDir
+from helpers.errors import raises
 
 Train = Callable[..., FitResult]
 HOLDER = """
@@ -34,7 +34,7 @@ with exclusive_lock(Path(sys.argv[1])):
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A folder that another process holds, which has forked a worker as data loaders do."""
+    """A folder locked by another process, which has forked a worker like a data loader."""
     run = tmp_path / "held"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     command = [sys.executable, "-c", HOLDER, str(run)]
@@ -47,33 +47,33 @@ def held(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     process.wait()
 
 
-def test_the_second_is_refused_and_a_killed_one_is_not_in_the_way(
+def test_second_process_is_rejected_until_the_first_is_killed(
     held: tuple[subprocess.Popen[str], Path],
 ) -> None:
     process, run = held
-    refused = rf"held: process {process.pid} on \S+, since 2.*, is at work there; wait"
-    for _ in range(2):  # being refused takes nothing from the holder
-        with pytest.raises(GeotuneError, match=refused), exclusive_lock(run):
+    holder = f"process {process.pid} on "
+    for _ in range(2):  # a failed attempt does not release the lock
+        with raises("run-in-use", file=run, mentions=[holder]), exclusive_lock(run):
             pass
     os.kill(process.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its forked worker lives on
-    said: list[str] = []
-    with exclusive_lock(run, said.append):
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its forked worker survives
+    messages: list[str] = []
+    with exclusive_lock(run, messages.append):
         pass
-    (line,) = said
-    assert f"process {process.pid} on " in line and line.endswith("has ended there unfinished")
-    with exclusive_lock(run, said.append):
+    (line,) = messages
+    assert holder in line and line.endswith("was interrupted there")
+    with exclusive_lock(run, messages.append):
         pass
-    assert said == [line]  # the one before ended in order
+    assert messages == [line]  # the previous holder released the lock
 
 
 @pytest.mark.parametrize("changes", [{}, {"train.epochs": 9}], ids=["same", "another"])
-@pytest.mark.parametrize("fresh", [False, True])
-def test_nothing_is_touched_where_another_trains(
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_locked_folder_is_unchanged(
     train: Train,
     held: tuple[subprocess.Popen[str], Path],
     tiny_values: Callable[..., dict[str, Any]],
-    fresh: bool,
+    overwrite: bool,
     changes: dict[str, Any],
 ) -> None:
     from geotune.config import parse_recipe
@@ -81,43 +81,46 @@ def test_nothing_is_touched_where_another_trains(
     _, run = held
     RunDir(run).create(parse_recipe(tiny_values()))
     before = {path: path.read_bytes() for path in run.iterdir()}
-    with pytest.raises(GeotuneError, match=r"is at work there|holds a run of another recipe"):
-        train(run, changes, fresh=fresh)
+    code = "run-exists" if changes and not overwrite else "run-in-use"
+    with raises(code, key="train.run", file=run):
+        train(run, changes, overwrite=overwrite)
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
-def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_without_locks_gives_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", none)
-    said: list[str] = []
-    with exclusive_lock(tmp_path, said.append), exclusive_lock(tmp_path, said.append):
+    messages: list[str] = []
+    with exclusive_lock(tmp_path, messages.append), exclusive_lock(tmp_path, messages.append):
         pass
-    assert "no locks; see to it that no other process works there" in said[0]
-    assert said[1].endswith(" may") and f"process {os.getpid()} on" in said[1]
+    assert "does not support locks" in messages[0]
+    assert messages[1].endswith(" may") and f"process {os.getpid()} on" in messages[1]
 
 
-def test_begun_by_another_in_the_meantime(
+def test_run_started_by_another_process_meanwhile_is_rejected(
     train: Train, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:
-    """Both found no folder; the other was done before this one had read its data."""
+    """Both found no folder; the other one started while this one read its data."""
     from geotune.config import parse_recipe
 
     run = tmp_path / "run"
 
-    def say(text: str) -> None:
+    def start_other_run(text: str) -> None:
         if text == "building the model":
             RunDir(run).create(parse_recipe(tiny_values()))
 
-    with pytest.raises(GeotuneError, match="another process has begun a run there in the meantime"):
-        train(run, on_message=say)
+    with raises("run-in-use", key="train.run", file=run):
+        train(run, on_message=start_other_run)
 
 
-def test_a_recipe_that_was_mended_starts_anew(train: Train, tmp_path: Path) -> None:
-    """A rate far too high: no number in the first epoch, and nothing that was worth keeping."""
+def test_fixed_recipe_starts_again_after_a_failed_first_epoch(train: Train, tmp_path: Path) -> None:
+    """A learning rate far too high: the loss is not finite, and no epoch was completed."""
     run = tmp_path / "run"
-    with pytest.raises(GeotuneError, match="the loss is"):
+    with raises("loss-not-finite", key="train.lr"):
         train(run, {"train.lr": 1e30, "train.grad_clip_norm": 0, "train.schedule": "constant"})
     assert not RunDir(run).history.exists()
     result = train(run, {"train.epochs": 1})

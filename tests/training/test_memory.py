@@ -1,4 +1,4 @@
-"""Memory that runs out in a training, and what a training tells of its memory."""
+"""Training when memory runs out, and the memory that a training reports."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from geotune.api.fitting import FitResult
 from geotune.config import load_recipe
-from geotune.errors import GeotuneError
 from geotune.memory.oom import is_oom
 from geotune.model import Model
+from helpers.errors import raises
 
 Run = Callable[..., FitResult]
 ERRORS = [
@@ -29,9 +29,9 @@ ERRORS = [
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Memory runs out in the backward pass of more than so many windows, after so many passes.
+    """Simulate that memory runs out in the backward pass of more than `windows` windows.
 
-    Gives the windows of each pass of the training so far.
+    The first `after` passes succeed. Returns the list of the windows of each pass.
     """
 
     def limit(windows: int, error: BaseException = ERRORS[0], after: int = 0) -> list[int]:
@@ -56,25 +56,25 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_says_that_memory_ran_out(error: BaseException) -> None:
+def test_is_oom_recognises_errors_of_gpu_and_cpu(error: BaseException) -> None:
     assert is_oom(error)
     assert not is_oom(RuntimeError("shapes do not fit"))
 
 
 @pytest.mark.parametrize("error", ERRORS[:1] + ERRORS[2:3], ids=["gpu", "cpu"])
-def test_a_step_is_done_again_in_smaller_parts(
+def test_step_is_retried_with_smaller_micro_batches(
     train: Run, tmp_path: Path, little_memory: Callable[..., list[int]], error: BaseException
 ) -> None:
-    """The result is that of a training which was asked for so small ones."""
+    """The result equals a training that requested the small micro-batches."""
     small = train(tmp_path / "small", {"train.accumulate_steps": 4, "train.epochs": 2})
     passes = little_memory(1, error)
-    said: list[str] = []
-    result = train(tmp_path / "run", {"train.epochs": 2}, on_message=said.append)
+    messages: list[str] = []
+    result = train(tmp_path / "run", {"train.epochs": 2}, on_message=messages.append)
     assert result.status == "trained"
-    told = [line for line in said if "memory ran out" in line]
-    assert [line.count("train.accumulate_steps=2") for line in told] == [1, 0]
-    assert "train.accumulate_steps=4" in told[1] and "batch of 4 stays" in told[1]
-    assert "from this step on" in told[0]
+    reports = [line for line in messages if "memory ran out" in line]
+    assert [line.count("train.accumulate_steps=2") for line in reports] == [1, 0]
+    assert "train.accumulate_steps=4" in reports[1] and "still 4 per batch" in reports[1]
+    assert "from this step on" in reports[0]
     assert sum("memory ran out" in note for note in result.notes) == 2
     assert passes[:3] == [4, 2, 1] and set(passes[3:]) == {1}
     tensors = [(run / "adapter.safetensors").read_bytes() for run in (small.run, result.run)]
@@ -82,29 +82,29 @@ def test_a_step_is_done_again_in_smaller_parts(
     assert small.metrics == result.metrics
     predicted = [done.summary["peak_memory"]["predicted_bytes"] for done in (small, result)]
     assert predicted[0] == predicted[1]
-    kept = load_recipe(tmp_path / "run" / "recipe.yaml")[0].train
-    assert (kept.batch_size, kept.accumulate_steps) == (4, 4)
+    saved = load_recipe(tmp_path / "run" / "recipe.yaml")[0].train
+    assert (saved.batch_size, saved.accumulate_steps) == (4, 4)
     assert load_recipe(tmp_path / "run" / "asked.yaml")[0].train.accumulate_steps == 1
-    assert train(tmp_path / "run", {"train.epochs": 2}).status == "nothing"
+    assert train(tmp_path / "run", {"train.epochs": 2}).status == "complete"
 
 
 @pytest.mark.parametrize("method", ["est", "lora"])
-def test_it_goes_on_from_the_last_step(
+def test_retried_step_loses_nothing(
     train: Run, tmp_path: Path, little_memory: Callable[..., list[int]], method: str
 ) -> None:
-    """In the second of two steps of the second epoch; and within a batch, after its first part.
+    """Memory runs out in the second step of the second epoch.
 
-    With a loss that is a mean over as many pixels in each part, and without batch norm or dropout,
-    only the order of sums differs from a training that had memory enough.
+    With a loss that averages equally many pixels in each micro-batch, and without batch norm or
+    dropout, only the order of summation differs from a training with enough memory.
     """
     changes = {"method": {"kind": method, "stem_width": 0}, "task.loss": "ce", "train.epochs": 3}
     enough = train(tmp_path / "enough", changes)
     passes = little_memory(2, after=3)
-    said: list[str] = []
-    result = train(tmp_path / "run", changes, on_message=said.append)
+    messages: list[str] = []
+    result = train(tmp_path / "run", changes, on_message=messages.append)
     assert result.status == "trained"
     assert passes[:7] == [4, 4, 4, 4, 2, 2, 2]
-    assert sum("memory ran out" in line for line in said) == 1
+    assert sum("memory ran out" in line for line in messages) == 1
     histories = []
     for run in (enough.run, result.run):
         with (run / "history.csv").open(encoding="utf-8", newline="") as file:
@@ -115,12 +115,12 @@ def test_it_goes_on_from_the_last_step(
         torch.testing.assert_close(tensor, tensors[1][name], rtol=1e-3, atol=1e-4)
 
 
-def test_what_a_failed_attempt_did_is_undone(
+def test_failed_attempt_is_undone(
     train: Run, tmp_path: Path, little_memory: Callable[..., list[int]]
 ) -> None:
-    """Batch norm's statistics, gradients and random numbers: the second part fails, and only once.
+    """Batch norm statistics, gradients and random numbers: the second micro-batch fails once.
 
-    The step is then done again in parts of one window, as a training does that was asked for them.
+    The step is then retried in micro-batches of one window, as if they had been requested.
     """
     changes = {"decoder.kind": "fcn", "train.epochs": 1, "data.samples": 4}
     changes |= {"method": {"kind": "lora", "dropout": 0.3, "stem_width": 0}}
@@ -131,7 +131,7 @@ def test_what_a_failed_attempt_did_is_undone(
     assert tensors[0] == tensors[1]
 
 
-def test_validation_is_done_again_too(
+def test_validation_is_retried_with_smaller_micro_batches(
     train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward, failed = Model.forward, []
@@ -149,7 +149,7 @@ def test_validation_is_done_again_too(
     assert result.metrics["miou"] == pytest.approx(enough.metrics["miou"], abs=0.02)
 
 
-def test_a_training_cut_off_after_it_goes_on_with_the_same_command(
+def test_training_interrupted_after_oom_resumes(
     train: Run,
     cut_off: Callable[..., None],
     tmp_path: Path,
@@ -159,23 +159,23 @@ def test_a_training_cut_off_after_it_goes_on_with_the_same_command(
     little_memory(2)
     whole = train(tmp_path / "whole", changes)
     cut_off(tmp_path / "run", changes, epoch=1)
-    said: list[str] = []
-    result = train(tmp_path / "run", changes, on_message=said.append)
-    assert result.status == "went on" and not any("memory ran out" in line for line in said)
+    messages: list[str] = []
+    result = train(tmp_path / "run", changes, on_message=messages.append)
+    assert result.status == "resumed" and not any("memory ran out" in line for line in messages)
     files = [run / "adapter.safetensors" for run in (whole.run, result.run)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_it_ends_where_one_window_is_too_much(
+def test_oom_with_a_single_window_is_an_error(
     train: Run, tmp_path: Path, little_memory: Callable[..., list[int]]
 ) -> None:
     little_memory(0)
-    with pytest.raises(GeotuneError, match=r"1 windows at once.*no smaller.*plan --budget"):
+    with raises("out-of-memory", mentions=["1 windows", "geotune plan --budget"]):
         train(tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_other_errors_are_not_taken_for_it(
+def test_other_errors_are_not_retried(
     train: Run, tmp_path: Path, little_memory: Callable[..., list[int]]
 ) -> None:
     little_memory(0, RuntimeError("shapes do not fit"))
@@ -183,26 +183,28 @@ def test_other_errors_are_not_taken_for_it(
         train(tmp_path / "run")
 
 
-def test_following_a_step_changes_nothing(
+def test_tracking_a_step_does_not_change_the_result(
     train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = train(tmp_path / "seen", {"train.epochs": 1})
-    assert seen.summary["peak_memory"]["tracked_bytes"] > 0
-    monkeypatch.setattr("geotune.training.memory_callback.MemoryTracker.__torch_dispatch__", refuse)
+    tracked = train(tmp_path / "tracked", {"train.epochs": 1})
+    assert tracked.summary["peak_memory"]["tracked_bytes"] > 0
     monkeypatch.setattr(
-        "geotune.training.memory_callback.StepMemoryCallback.on_train_batch_start", nothing
+        "geotune.training.memory_callback.MemoryTracker.__torch_dispatch__", fail_if_called
     )
-    monkeypatch.setattr("geotune.training.trainer.estimated_step_bytes", nothing)
-    unseen = train(tmp_path / "unseen", {"train.epochs": 1})
-    memory = json.loads((unseen.run / "run.json").read_text())["peak_memory"]
+    monkeypatch.setattr(
+        "geotune.training.memory_callback.StepMemoryCallback.on_train_batch_start", do_nothing
+    )
+    monkeypatch.setattr("geotune.training.trainer.estimated_step_bytes", do_nothing)
+    untracked = train(tmp_path / "untracked", {"train.epochs": 1})
+    memory = json.loads((untracked.run / "run.json").read_text())["peak_memory"]
     assert memory["tracked_bytes"] is None and memory["predicted_bytes"] is None
-    files = [run / "adapter.safetensors" for run in (seen.run, unseen.run)]
+    files = [run / "adapter.safetensors" for run in (tracked.run, untracked.run)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def refuse(*_: Any, **__: Any) -> None:
-    raise AssertionError("this training is not followed")
+def fail_if_called(*_: Any, **__: Any) -> None:
+    raise AssertionError("this training is not tracked")
 
 
-def nothing(*_: Any, **__: Any) -> None:
-    """Stands for what is left out."""
+def do_nothing(*_: Any, **__: Any) -> None:
+    """Replaces a function."""

@@ -15,9 +15,9 @@ from geotune.api.budget_search import with_changes
 from geotune.api.fitting import FitResult
 from geotune.api.planning import plan_to_dict
 from geotune.config import Recipe, load_recipe
-from geotune.errors import GeotuneError
 from geotune.training import evaluate
 from geotune.utils.precision import FULL, MIXED, PrecisionChoice
+from helpers.errors import raises
 
 Train = Callable[..., FitResult]
 AUTO = {"train.precision": "auto", "train.epochs": 2}
@@ -74,7 +74,7 @@ def test_auto_is_resolved_once_and_saved(
     assert train(run, AUTO).status == "complete"
     assert train(run, {**AUTO, "train.precision": choice}).status == "complete"
     other = MIXED if choice == FULL else FULL
-    with pytest.raises(GeotuneError, match=f"train.precision: {choice} -> {other}"):
+    with raises("run-exists", mentions=[f"train.precision: {choice} -> {other}"]):
         train(run, {**AUTO, "train.precision": other})
     machine(other)
     train(run, AUTO, overwrite=True)

@@ -1,4 +1,4 @@
-"""A training that was cut off and goes on is the one that was never interrupted."""
+"""A resumed training is identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from geotune.training.run_dir import RunDir
 
 Train = Callable[..., FitResult]
 LORA = {"kind": "lora", "rank": 2, "dropout": 0.3, "stem_width": 0}
-# a backbone with batch-norm statistics that move and drop path, trained whole
+# full fine-tuning of a backbone with batch norm
 FULL = {"backbone.name": "timm/test_resnet", "method": {"kind": "full", "stem_width": 4}}
 
 
@@ -31,7 +31,7 @@ def tensors(run: Path) -> bytes:
 
 
 def history(run: Path) -> list[dict[str, str]]:
-    """The rows of history.csv without what a clock decides."""
+    """The rows of history.csv without wall times."""
     with (run / "history.csv").open(encoding="utf-8", newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
@@ -49,38 +49,40 @@ def assert_same(one: Path, other: Path) -> None:
         pytest.param({"train.schedule": "cosine", "train.warmup": 0.4}, id="est-cosine-warmup"),
         pytest.param({"method": LORA, "train.accumulate_steps": 2}, id="lora-dropout-accumulate"),
         pytest.param({**FULL, "train.schedule": "constant"}, id="full-batchnorm"),
-        # 3 parts of a batch in an epoch: a whole step, and one of a single part
+        # 3 micro-batches per epoch: a full step and one of a single micro-batch
         pytest.param({"data.samples": 5, "train.accumulate_steps": 2}, id="uneven-accumulate"),
         pytest.param({"train.precision": "bf16-mixed"}, id="bf16"),
     ],
 )
-def test_mid_epoch(
+def test_interrupted_mid_epoch(
     train: Train, cut_off: Callable[..., None], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     changes = {**changes, "train.epochs": 2}
     train(tmp_path / "whole", changes)
     cut_off(tmp_path / "cut", changes, epoch=1)
     result = train(tmp_path / "cut", changes)
-    assert result.status == "went on"
+    assert result.status == "resumed"
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_plateau(
+def test_plateau_schedule_resumes(
     train: Train, cut_off: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a rate of next to nothing no epoch is better than the first."""
+    """With a negligible learning rate no epoch improves on the first."""
     monkeypatch.setattr("geotune.training.training_module.PLATEAU_EPOCHS", 2)
     changes = {"train.schedule": "plateau", "train.lr": 1e-12, "train.epochs": 5}
     train(tmp_path / "whole", changes)
     cut_off(tmp_path / "cut", changes, epoch=2)  # has waited for one epoch
-    cut_off(tmp_path / "cut", changes, epoch=4)  # has halved the rate
+    cut_off(tmp_path / "cut", changes, epoch=4)  # has halved the learning rate
     train(tmp_path / "cut", changes)
     rates = [float(row["lr"]) for row in history(tmp_path / "whole")]
     assert rates == pytest.approx([1e-12] * 3 + [5e-13] * 2)
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_twice(train: Train, cut_off: Callable[..., None], tmp_path: Path) -> None:
+def test_interrupted_several_times(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path
+) -> None:
     changes = {"train.epochs": 3}
     train(tmp_path / "whole", changes)
     cut_off(tmp_path / "cut", changes, epoch=0)
@@ -91,17 +93,19 @@ def test_twice(train: Train, cut_off: Callable[..., None], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_patience(train: Train, cut_off: Callable[..., None], tmp_path: Path, epoch: int) -> None:
+def test_early_stopping_resumes(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path, epoch: int
+) -> None:
     changes = {"train.patience": 2, "train.lr": 1e-12, "train.epochs": 6}
     train(tmp_path / "whole", changes)
-    assert len(history(tmp_path / "whole")) == 3  # the best epoch and two that are no better
+    assert len(history(tmp_path / "whole")) == 3  # the best epoch and two without improvement
     cut_off(tmp_path / "cut", changes, epoch=epoch)
     train(tmp_path / "cut", changes)
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
 class DiedError(BaseException):
-    """Ends a training as a killed process would, right after a file was written."""
+    """Ends a training like a killed process, right after a file was written."""
 
 
 FILES = {
@@ -114,11 +118,11 @@ FILES = {
     "report.html": 1,
     "run.json": 1,
 }
-"""Some of what a training writes, in this order, and the epoch after which it dies."""
+"""Files in the order in which training writes them, and the epoch after which it is killed."""
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_between_files(train: Train, tmp_path: Path, two_epochs: Path, file: str) -> None:
+def test_killed_after_each_file(train: Train, tmp_path: Path, two_epochs: Path, file: str) -> None:
     cut = tmp_path / "cut"
     with pytest.MonkeyPatch.context() as patch:
         _die_after(patch, cut / file, FILES[file])
@@ -127,15 +131,16 @@ def test_between_files(train: Train, tmp_path: Path, two_epochs: Path, file: str
     assert (cut / file).exists()
     assert (cut / "run.json").exists() == (file == "run.json")
     result = train(cut, {"train.epochs": 2})
-    kept = FILES[file]  # an epoch before the one in which it died
-    assert result.status == ("nothing" if file == "run.json" else "went on" if kept else "trained")
+    has_checkpoint = FILES[file] > 0
+    unfinished = "resumed" if has_checkpoint else "trained"
+    assert result.status == ("complete" if file == "run.json" else unfinished)
     assert_same(two_epochs, cut)
     assert {path.name for path in cut.iterdir()} - {"checkpoint"} == {
         path.name for path in two_epochs.iterdir()
     }
 
 
-def test_after_the_epoch_that_stops_it(train: Train, tmp_path: Path) -> None:
+def test_killed_after_the_epoch_that_stops_early(train: Train, tmp_path: Path) -> None:
     changes = {"train.epochs": 4, "train.patience": 1, "train.lr": 1e-12}
     train(tmp_path / "whole", changes)
     with pytest.MonkeyPatch.context() as patch:
@@ -151,20 +156,20 @@ def test_after_the_epoch_that_stops_it(train: Train, tmp_path: Path) -> None:
 def two_epochs(
     tiny_values: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A training of two epochs that nothing interrupted."""
+    """An uninterrupted training of two epochs."""
     run = tmp_path_factory.mktemp("whole") / "run"
     fit(parse_recipe(tiny_values({"train.epochs": 2})), run=run)
     return run
 
 
 def _die_after(patch: pytest.MonkeyPatch, path: Path, epoch: int) -> None:
-    """End the training right after `path` was put in its place in `epoch` or later."""
-    replace, save, begin = Path.replace, Trainer.save_checkpoint, Checkpointer.on_train_epoch_start
+    """Kill the training right after `path` was written in `epoch` or later."""
+    replace, save, start = Path.replace, Trainer.save_checkpoint, Checkpointer.on_train_epoch_start
     now = [0]
 
     def started(self: Checkpointer, trainer: Trainer, module: Any) -> None:
         now[0] = trainer.current_epoch
-        begin(self, trainer, module)
+        start(self, trainer, module)
 
     def replaced(self: Path, target: Any) -> None:
         replace(self, target)
@@ -189,26 +194,26 @@ def _die_after(patch: pytest.MonkeyPatch, path: Path, epoch: int) -> None:
         pytest.param({"method": LORA}, id="lora-dropout"),
     ],
 )
-def test_sigkill(
+def test_command_resumes_after_sigkill(
     train: Train,
     geotune: Callable[..., tuple[int, str, str]],
     tiny_recipe: Callable[..., Path],
     tmp_path: Path,
     changes: dict[str, Any],
 ) -> None:
-    """The command itself, killed from outside while its second or a later epoch runs."""
+    """The command is killed in its second epoch or later."""
     changes = {**changes, "train.epochs": 8, "data.samples": 40}
     recipe, run = tiny_recipe(changes), tmp_path / "run"
     last = RunDir(run).last_checkpoint
     command = str(Path(sys.executable).parent / "geotune")
     process = subprocess.Popen([command, "fit", str(recipe)], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 900  # a busy machine may take minutes to import all
+        deadline = time.monotonic() + 900  # imports can take minutes on a busy machine
         while not last.exists():
-            assert process.poll() is None, "the training ended before it could be killed"
+            assert process.poll() is None, "training ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.1)  # into the epoch that follows
+        time.sleep(0.1)  # into the next epoch
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -218,7 +223,7 @@ def test_sigkill(
 
     code, _, err = geotune("fit", recipe)
     assert code == 0, err
-    assert f"going on from {last}" in err
+    assert f"resuming from {last}" in err
     train(tmp_path / "whole", changes)
     assert len(history(run)) == 8
     assert_same(tmp_path / "whole", run)

@@ -1,4 +1,4 @@
-"""Whose a run folder is, and how far its training got."""
+"""Run folders: ownership, progress and files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from geotune.config import Recipe, parse_recipe
-from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
+from helpers.errors import raises
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def recipe(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., Recipe]:
     return lambda changes=None: parse_recipe(tiny_values(changes))
 
 
-def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+def test_state_of_each_stage(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     folder = RunDir(tmp_path / "runs" / "one")
     assert folder.state(recipe()) == "new"
     folder.path.mkdir(parents=True)
-    assert folder.state(recipe()) == "new"  # an empty folder is nobody's
+    assert folder.state(recipe()) == "new"  # an empty folder may be used
     folder.create(recipe())
     assert folder.state(recipe()) == "unfinished"
     folder.write_json("run", {})
@@ -33,7 +33,9 @@ def test_states(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     assert folder.state(recipe({"train.run": "elsewhere"})) == "finished"
 
 
-def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+def test_run_of_another_recipe_is_rejected_with_its_differences(
+    tmp_path: Path, recipe: Callable[..., Recipe]
+) -> None:
     folder = RunDir(tmp_path / "run")
     folder.create(recipe())
     other = recipe(
@@ -47,17 +49,15 @@ def test_another_recipe(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
             "method": {"kind": "frozen", "stem_width": 0},
         }
     )
-    with pytest.raises(GeotuneError) as error:
+    mentions = [folder.path, "--overwrite", "method.kind: est -> frozen", "and 1 more keys"]
+    with raises("run-exists", key="train.run", file=folder.path, mentions=mentions) as error:
         folder.state(other)
-    message = str(error.value)
-    assert str(folder.path) in message and "--fresh" in message
-    assert "method.kind: est -> frozen" in message and "method.min_width" not in message
-    assert "and 1 more keys" in message
-    with pytest.raises(GeotuneError, match=r"\(train\.epochs: 3 -> 9\)"):
+    assert "method.min_width" not in str(error.value)
+    with raises("run-exists", mentions=["(train.epochs: 3 -> 9)"]):
         folder.state(recipe({"train.epochs": 9}))
 
 
-def test_killed_before_the_recipe_was_written(
+def test_leftovers_of_a_process_killed_early_do_not_count(
     tmp_path: Path, recipe: Callable[..., Recipe]
 ) -> None:
     folder = RunDir(tmp_path)
@@ -66,23 +66,23 @@ def test_killed_before_the_recipe_was_written(
     assert folder.state(recipe()) == "new"
 
 
-def test_killed_while_it_was_emptied(
+def test_interrupted_clear_leaves_an_unfinished_run(
     tmp_path: Path, recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is left is never a finished run that lacks something, nor nobody's folder."""
+    """It never leaves an incomplete run that looks finished, nor a folder without owner."""
     folder = RunDir(tmp_path)
     folder.create(recipe())
     for name in ("run.json", "metrics.json", "adapter.safetensors", "history.csv"):
         (tmp_path / name).touch()
     unlink, left = Path.unlink, [0]
 
-    def one_less(path: Path, missing_ok: bool = False) -> None:
+    def interrupted_unlink(path: Path, missing_ok: bool = False) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise InterruptedError
         unlink(path, missing_ok=missing_ok)
 
-    monkeypatch.setattr(Path, "unlink", one_less)
+    monkeypatch.setattr(Path, "unlink", interrupted_unlink)
     for _ in range(20):
         left[0] = 1
         with suppress(InterruptedError):
@@ -95,31 +95,33 @@ def test_killed_while_it_was_emptied(
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_foreign(tmp_path: Path, recipe: Callable[..., Recipe], kind: str) -> None:
+def test_folder_with_other_content_is_rejected(
+    tmp_path: Path, recipe: Callable[..., Recipe], kind: str
+) -> None:
     path = tmp_path / "mine"
     if kind == "folder":
         path.mkdir()
         (path / "notes.txt").write_text("mine")
     else:
         path.write_text("mine")
-    with pytest.raises(GeotuneError, match=r"mine: is there and is no run of geotune"):
+    with raises("folder-not-owned", key="train.run", file=path):
         RunDir(path).state(recipe())
 
 
-def test_json(tmp_path: Path) -> None:
+def test_json_files_replace_nan_and_report_damage(tmp_path: Path) -> None:
     folder = RunDir(tmp_path)
     folder.write_json("metrics", {"a": [math.nan, 1.5, (math.inf,)], "é": {"b": -math.inf}})
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"a": [None, 1.5, [None]], "é": {"b": None}}
     assert folder.read_json("metrics") == json.loads(text)
-    with pytest.raises(GeotuneError, match=r"run\.json: is not there; .* no finished run"):
+    with raises("run-incomplete", file=tmp_path / "run.json"):
         folder.read_json("run")
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(GeotuneError, match=r"run\.json: cannot be read as JSON"):
+    with raises("file-unreadable", file=tmp_path / "run.json"):
         folder.read_json("run")
 
 
-def test_details_are_what_is_no_metric(tmp_path: Path) -> None:
+def test_details_exclude_metrics(tmp_path: Path) -> None:
     folder = RunDir(tmp_path)
     each = {"val": {"f1": 1.0}}
     values = {"threshold": {"val": {"tree": 0.4}, "test": {}}, "regions": {"val": each}}

@@ -1,4 +1,4 @@
-"""What a training does: reproducible, with the best epoch's weights, by the recipe's settings."""
+"""Training: reproducible, keeps the best epoch, follows the settings of the recipe."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geotune.api.fitting import FitResult
 from geotune.config import TrainOptions
-from geotune.errors import GeotuneError
 from geotune.factory.build_model import load_adapter
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import make_trainer
 from geotune.training.training_module import TrainingModule
+from helpers.errors import raises
 
 Run = Callable[..., FitResult]
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -28,8 +28,8 @@ def tensors(run: Path) -> bytes:
     return (run / "adapter.safetensors").read_bytes()
 
 
-class Watch(Callback):
-    """Keeps what a training was told, and its losses."""
+class Recorder(Callback):
+    """Records losses, learning rates, gradient norms and dtypes of a training."""
 
     def __init__(self) -> None:
         self.losses: list[dict[str, float]] = []
@@ -48,8 +48,8 @@ class Watch(Callback):
         trainer.optimizers[0].register_step_post_hook(self._stepped)
 
     def _stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        found = [p.grad.norm() for g in optimizer.param_groups for p in g["params"]]
-        self.norms.append(float(torch.stack(found).norm()))
+        norms = [p.grad.norm() for g in optimizer.param_groups for p in g["params"]]
+        self.norms.append(float(torch.stack(norms).norm()))
         self.rates.append(optimizer.param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,10 +57,10 @@ class Watch(Callback):
         self.losses.append({name: float(metrics[name]) for name in ("train/loss", "val/loss")})
 
 
-def test_same_seed_same_adapter(train: Run, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_adapter(train: Run, tmp_path: Path) -> None:
     changes = {"train.epochs": 1}
     train(tmp_path / "one", changes)
-    torch.manual_seed(123)  # what was drawn before must not matter
+    torch.manual_seed(123)  # earlier random draws must not matter
     train(tmp_path / "two", changes)
     train(tmp_path / "other", {**changes, "train.seed": 1})
     assert tensors(tmp_path / "one") == tensors(tmp_path / "two")
@@ -69,21 +69,21 @@ def test_same_seed_same_adapter(train: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["full", "frozen", "lora", "est"])
 def test_golden_losses(train: Run, tmp_path: Path, kind: str) -> None:
-    """A refactoring must not change these; `golden_losses.json` says how they were made."""
+    """Refactoring must not change these; `golden_losses.json` describes their origin."""
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    watch = Watch()
+    recorder = Recorder()
     train(
         tmp_path / "run",
         {"method": golden["methods"][kind], "train.epochs": 2},
-        callbacks=lambda: [watch],
+        callbacks=lambda: [recorder],
     )
-    for found, expected in zip(watch.losses, golden["losses"][kind], strict=True):
+    for losses, expected in zip(recorder.losses, golden["losses"][kind], strict=True):
         close = pytest.approx(expected, rel=golden["tolerance"])
-        assert found == close, f"{kind}: found {json.dumps(watch.losses)}"
+        assert losses == close, f"{kind}: found {json.dumps(recorder.losses)}"
 
 
-def test_the_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
-    """A rate that grows until it ruins the model: the last epoch is not the best."""
+def test_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
+    """A growing learning rate ruins the model, so the last epoch is not the best."""
     run = tmp_path / "run"
     changes = {"train.epochs": 4, "train.lr": 5.0, "train.warmup": 1.0, "train.grad_clip_norm": 0}
     changes |= {"task.loss": "ce", "train.schedule": "constant"}
@@ -99,7 +99,7 @@ def test_the_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
     assert load_adapter(run).model is not None
 
 
-def test_adapter_gives_the_stated_metrics(
+def test_loaded_adapter_reproduces_the_metrics(
     train: Run, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:
     from geotune.config import parse_recipe
@@ -109,51 +109,55 @@ def test_adapter_gives_the_stated_metrics(
     result = train(tmp_path / "run", {"train.epochs": 1})
     built = load_adapter(tmp_path / "run")
     data = build_data(parse_recipe(tiny_values()))
-    again = evaluate(built.model, built.task, data.val, batch_size=4, device=torch.device("cpu"))
-    assert again.metrics == result.metrics
-    assert sum(map(sum, again.details["confusion"])) == 64 * 64  # each pixel once
-    assert again.regions["c"] == again.metrics  # the one scene of the part
-    assert len(again.window_scores) == 4
+    evaluation = evaluate(
+        built.model, built.task, data.val, batch_size=4, device=torch.device("cpu")
+    )
+    assert evaluation.metrics == result.metrics
+    assert sum(map(sum, evaluation.details["confusion"])) == 64 * 64  # each pixel once
+    assert evaluation.regions["c"] == evaluation.metrics  # the only scene of the split
+    assert len(evaluation.window_scores) == 4
 
 
-def test_bf16(train: Run, tmp_path: Path) -> None:
-    watch = Watch()
+def test_bf16_mixed_precision(train: Run, tmp_path: Path) -> None:
+    recorder = Recorder()
     changes = {"train.epochs": 1, "train.precision": "bf16-mixed"}
-    result = train(tmp_path / "run", changes, callbacks=lambda: [watch])
-    assert watch.dtypes == {torch.bfloat16}
-    assert math.isfinite(watch.losses[-1]["train/loss"]) and result.metrics["miou"] > 0
+    result = train(tmp_path / "run", changes, callbacks=lambda: [recorder])
+    assert recorder.dtypes == {torch.bfloat16}
+    assert math.isfinite(recorder.losses[-1]["train/loss"]) and result.metrics["miou"] > 0
 
 
-def test_no_number_for_a_loss(train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_loss_stops_before_anything_is_written(
+    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from geotune.tasks.segment import Segment
 
     loss, calls = Segment.loss, []
 
     def broken(self: Segment, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        calls.extend([1] * (type(logits) is torch.Tensor))  # not where memory is predicted
+        calls.extend([1] * (type(logits) is torch.Tensor))  # not for the memory estimate
         return loss(self, logits, masks) * (math.nan if len(calls) == 2 else 1.0)
 
     monkeypatch.setattr(Segment, "loss", broken)
-    with pytest.raises(GeotuneError, match=r"loss is nan in epoch 1, batch 2 .*train\.lr"):
+    with raises("loss-not-finite", key="train.lr", mentions=["epoch 1", "batch 2", "nan"]):
         train(tmp_path / "run", {"train.epochs": 2})
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
     assert not RunDir(tmp_path / "run").last_checkpoint.exists()
 
 
-def test_unknown_monitor(train: Run, tmp_path: Path) -> None:
-    with pytest.raises(GeotuneError, match=r"train\.monitor: found 'mAP', expected one of miou"):
+def test_unknown_monitor_is_rejected(train: Run, tmp_path: Path) -> None:
+    with raises("recipe-invalid", key="train.monitor", mentions=["mAP", "miou"]):
         train(tmp_path / "run", {"train.monitor": "mAP"})
     assert not (tmp_path / "run").exists()
 
 
-def test_the_monitor_decides(train: Run, tmp_path: Path) -> None:
+def test_monitor_selects_the_best_epoch(train: Run, tmp_path: Path) -> None:
     result = train(tmp_path / "run", {"train.epochs": 2, "train.monitor": "val/iou/water"})
     assert result.summary["best_epoch"] in (1, 2)
 
 
-def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
-    """12 windows in parts of 2, two parts a step: 3 steps an epoch."""
-    watch = Watch()
+def test_steps_learning_rates_and_clipping(train: Run, tmp_path: Path) -> None:
+    """12 windows in micro-batches of 2, two per step: 3 steps per epoch."""
+    recorder = Recorder()
     changes = {
         "train.epochs": 2,
         "data.samples": 12,
@@ -163,11 +167,11 @@ def test_steps_rates_and_clipping(train: Run, tmp_path: Path) -> None:
     train(
         tmp_path / "run",
         {**changes, "train.grad_clip_norm": 1e-3, "train.lr": 0.1},
-        callbacks=lambda: [watch],
+        callbacks=lambda: [recorder],
     )
-    falling = [0.05 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
-    assert watch.rates == pytest.approx([0.05, 0.1, *falling])
-    assert max(watch.norms) <= 1e-3 * 1.001
+    cosine = [0.05 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
+    assert recorder.rates == pytest.approx([0.05, 0.1, *cosine])
+    assert max(recorder.norms) <= 1e-3 * 1.001
 
 
 def test_settings_reach_the_trainer(tmp_path: Path) -> None:
@@ -196,22 +200,18 @@ def test_settings_reach_the_trainer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "key", "mentions"),
     [
-        ({"train.devices": 3}, r"train\.batch_size 4 is no multiple .* \(1 x 3\)"),
-        (
-            {"train.devices": 8, "train.batch_size": 8},
-            r"train\.devices: 8 processes, .* only 4 windows",
-        ),
-        ({"train.accelerator": "gpu"}, r"train\.accelerator gpu"),
+        ({"train.devices": 3}, "train.batch_size", ["4", "1 x 3"]),
+        ({"train.devices": 8, "train.batch_size": 8}, "train.devices", ["8", "4 windows"]),
+        ({"train.accelerator": "gpu"}, None, ["train.accelerator gpu"]),
     ],
 )
-def test_settings_that_do_not_fit(
-    train: Run, tmp_path: Path, changes: dict[str, Any], message: str
+def test_incompatible_settings_are_rejected_before_anything_is_written(
+    train: Run, tmp_path: Path, changes: dict[str, Any], key: str | None, mentions: list[str]
 ) -> None:
-    """Said before anything is written."""
     if "train.accelerator" in changes and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(GeotuneError, match=message):
+    with raises("settings-incompatible", key=key, mentions=mentions):
         train(tmp_path / "run", changes)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Rates, groups and random numbers of a step."""
+"""Learning rates, parameter groups and samplers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geotune.training.training_module import PLATEAU_EPOCHS, Plateau, TrainingMo
 
 
 class Net(torch.nn.Module):
-    """Names as in `geotune.model.Model`."""
+    """Module names as in `geotune.model.Model`."""
 
     def __init__(self, backbone_trains: bool) -> None:
         super().__init__()
@@ -46,8 +46,8 @@ def training(backbone_trains: bool = False, **changes: Any) -> TrainingModule:
     return TrainingModule(Net(backbone_trains), Task(), MicroBatcher(1), **(values | changes))  # type: ignore[arg-type]
 
 
-def test_cosine_with_warmup() -> None:
-    rate = training()._lr_factor
+def test_cosine_schedule_with_warmup() -> None:
+    rate = training().lr_factor
     assert [rate(i) for i in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert rate(10) == pytest.approx(1.0)
     assert rate(55) == pytest.approx(0.5)
@@ -55,27 +55,27 @@ def test_cosine_with_warmup() -> None:
     assert all(rate(i) > rate(i + 1) for i in range(10, 99))
 
 
-def test_constant_and_plateau() -> None:
-    assert {training(schedule="constant", warmup=0)._lr_factor(i) for i in (0, 50, 99)} == {1.0}
+def test_constant_and_plateau_schedules() -> None:
+    assert {training(schedule="constant", warmup=0).lr_factor(i) for i in (0, 50, 99)} == {1.0}
     module = training(schedule="plateau", warmup=0)
     for value in [0.5, *[0.4] * PLATEAU_EPOCHS]:
         module.plateau.step(value)
-    assert module._lr_factor(50) == 0.5
+    assert module.lr_factor(50) == 0.5
 
 
-def test_plateau_counts_from_the_best() -> None:
+def test_plateau_counts_epochs_since_the_best() -> None:
     plateau = Plateau()
     for value in [0.1, *[0.1] * (PLATEAU_EPOCHS - 1), 0.2, *[math.nan] * (PLATEAU_EPOCHS - 1)]:
         plateau.step(value)
     assert plateau.factor == 1.0
     plateau.step(0.15)
     assert plateau.factor == 0.5
-    again = Plateau(**vars(plateau))
-    assert vars(again) == vars(plateau)
+    restored = Plateau(**vars(plateau))
+    assert vars(restored) == vars(plateau)
 
 
 def groups(module: TrainingModule) -> dict[str, tuple[float, float]]:
-    """Rate and decay of each parameter."""
+    """Learning rate and weight decay of each parameter."""
     optimizer: Any = module.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
     names = {id(p): name for name, p in module.model.named_parameters()}
     return {
@@ -86,7 +86,9 @@ def groups(module: TrainingModule) -> dict[str, tuple[float, float]]:
 
 
 @pytest.mark.parametrize(("backbone_lr", "rate"), [(None, 0.1), (7.0, 7.0)])
-def test_whole_weights_of_the_backbone_learn_slowly(backbone_lr: float | None, rate: float) -> None:
+def test_backbone_weights_have_a_lower_learning_rate(
+    backbone_lr: float | None, rate: float
+) -> None:
     assert groups(training(True, backbone_lr=backbone_lr, warmup=0)) == {
         "encoder.backbone.weight": (rate, 0.1),
         "encoder.backbone.bias": (rate, 0.0),
@@ -95,7 +97,7 @@ def test_whole_weights_of_the_backbone_learn_slowly(backbone_lr: float | None, r
     }
 
 
-def test_biases_alone_and_what_was_put_in_learn_at_the_rate() -> None:
+def test_backbone_biases_and_inserted_modules_have_the_full_learning_rate() -> None:
     module = training(True, warmup=0)
     module.model.encoder.backbone.weight.requires_grad_(False)
     assert groups(module)["encoder.backbone.bias"] == (1.0, 0.0)
@@ -106,21 +108,21 @@ def test_biases_alone_and_what_was_put_in_learn_at_the_rate() -> None:
 
 
 @given(length=st.integers(1, 50), world=st.integers(1, 8))
-def test_every_process_has_its_part(length: int, world: int) -> None:
-    parts = [list(RankSampler(length, rank, world)) for rank in range(world)]
-    assert sorted(i for part in parts for i in part) == list(range(length))
+def test_samplers_split_the_dataset_among_processes(length: int, world: int) -> None:
+    shares = [list(RankSampler(length, rank, world)) for rank in range(world)]
+    assert sorted(i for share in shares for i in share) == list(range(length))
     even = [list(EpochSampler(length, rank, world)) for rank in range(world)]
-    assert {len(part) for part in even} == {-(-length // world)}
-    assert {i for part in even for i in part} == set(range(length))
+    assert {len(share) for share in even} == {-(-length // world)}
+    assert {i for share in even for i in share} == set(range(length))
 
 
-def test_batches_of_many_processes_are_those_of_one() -> None:
-    parts = [list(EpochSampler(12, rank, 2)) for rank in range(2)]
-    batches = [set(parts[0][i : i + 2] + parts[1][i : i + 2]) for i in (0, 2, 4)]
+def test_batches_of_several_processes_equal_those_of_one() -> None:
+    shares = [list(EpochSampler(12, rank, 2)) for rank in range(2)]
+    batches = [set(shares[0][i : i + 2] + shares[1][i : i + 2]) for i in (0, 2, 4)]
     assert batches == [set(range(0, 4)), set(range(4, 8)), set(range(8, 12))]
 
 
-def test_every_epoch_draws_other_windows() -> None:
+def test_each_epoch_draws_new_windows() -> None:
     sampler = EpochSampler(5, 1, 2)
     first = list(sampler)
     sampler.set_epoch(3)

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written atomically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from geotune.utils.atomic import write_atomically
 
 
-def test_a_file_is_written_and_replaced_in_a_new_folder(tmp_path: Path) -> None:
+def test_file_is_replaced_in_a_new_folder(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file.bin"
     write_atomically(path, b"old and longer")
     write_atomically(path, b"new")
@@ -18,14 +18,12 @@ def test_a_file_is_written_and_replaced_in_a_new_folder(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["file.bin"]
 
 
-def test_a_fault_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_keeps_the_old_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.bin"
     write_atomically(path, b"old")
 
     def full(_: int) -> None:
-        assert path.read_bytes() == b"old", "the old file is touched before the new one is whole"
+        assert path.read_bytes() == b"old", "the old file must stay until the new one is complete"
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)

@@ -81,7 +81,7 @@ def cache(
         batch_size=train.batch_size // train.accumulate_steps,
         device=pick_device(train.accelerator),
         on_message=on_message,
-        progress=on_progress,
+        on_progress=on_progress,
     )
     assert cached.folder is not None
     return CacheResult(cached.folder, cached.samples, cached.computed, cached.bytes)

@@ -1,1 +1,1 @@
-"""Features of a constant backbone, computed once and kept."""
+"""Features of a frozen backbone, computed once and cached."""

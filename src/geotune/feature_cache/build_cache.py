@@ -1,4 +1,4 @@
-"""Computing the features of a training's windows once."""
+"""Build a feature cache: run the frozen backbone once over all windows of a training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geotune.backbones.base import fingerprint
 from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
-from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
+from geotune.data.window_datasets import FixedWindowDataset
 from geotune.errors import GeotuneError
-from geotune.feature_cache.cache_key import feature_set_name, file_stamp, sample_key, scene_key
+from geotune.feature_cache.cache_key import feature_dependencies, feature_set_name, sample_keys
 from geotune.feature_cache.cached_dataset import CachedWindowDataset
 from geotune.feature_cache.capacity import check_free_space, folder_bytes, format_bytes
 from geotune.feature_cache.populate import populate
@@ -24,22 +23,19 @@ from geotune.memory.oom import is_oom
 from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
 from geotune.types import Batch
-from geotune.utils.autocast import autocast
 from geotune.utils.feature_encoding import encode_features
-
-FORMAT_VERSION = 1
-"""Of what is kept; another one makes other sets."""
+from geotune.utils.precision import autocast
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Windows to train on from a cache.
+    """Datasets that read cached features.
 
     Attributes:
-        folder: where the features are; None: in memory.
-        samples: how many windows, in how many ways, there are in all.
-        computed: how many of them were not there before.
-        bytes: what the cache takes on the disk, or the features in memory.
+        folder: of the features; None if they are in memory.
+        samples: number of windows, each orientation counted.
+        computed: number of samples that were not cached before.
+        bytes: size of the folder, or of the features in memory.
     """
 
     train: CachedWindowDataset
@@ -51,7 +47,7 @@ class FeatureCache:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """For people and for `run.json`."""
+        """The entry `cache` of `run.json`."""
         return {
             "folder": None if self.folder is None else str(self.folder),
             "samples": self.samples,
@@ -61,26 +57,29 @@ class FeatureCache:
 
 
 def check_backbone_frozen(encoder: Encoder, cache: str) -> None:
-    """Raise `GeotuneError` where the features of the backbone change while it trains."""
+    """Raise `GeotuneError` for a method that changes the backbone's features during training."""
     if not encoder.backbone_frozen:
         method = encoder.method
         raise GeotuneError(
-            f"train.cache: found {cache}, but method.kind "
-            f"{method.name if method else 'of your own'} changes the backbone, so that its "
-            "features cannot be kept; use train.cache=none, or a method beside the backbone: "
-            "frozen, sidetune, lst, e3va, dtl without feedback_from, est"
+            f"train.cache: found {cache}, but method.kind {method.name if method else 'custom'} "
+            "changes the backbone, so its features cannot be cached; use train.cache=none or a "
+            "method with a frozen backbone: frozen, sidetune, lst, e3va, dtl without "
+            "feedback_from, est",
+            code="cache-not-possible",
+            key="train.cache",
         )
 
 
 def cache_notes(data: DataModule) -> list[str]:
-    """What a user should know of training from a cache."""
-    varied = ", each in all eight ways to lay it" if data.train.augment.flips else ""
-    notes = [f"train.cache: the training windows are the same {len(data.train)} in every epoch"]
-    notes[0] += varied
+    """How training from a cache differs, for the user."""
+    orientations = ", each in all eight orientations" if data.train.augment.flips else ""
+    notes = [
+        f"train.cache: every epoch uses the same {len(data.train)} training windows{orientations}"
+    ]
     if data.train.brightness:
         notes.append(
-            f"train.cache: data.brightness {data.train.brightness:g} is left out, for the kept "
-            "features would not vary with the light"
+            f"train.cache: data.brightness {data.train.brightness:g} is ignored, because cached "
+            "features cannot vary with brightness"
         )
     return notes
 
@@ -93,33 +92,43 @@ def build_cache(
     batch_size: int,
     device: torch.device,
     on_message: Callable[[str], None],
-    progress: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> FeatureCache:
-    """The windows to train on with their features; what is not kept yet is computed on `device`.
+    """Compute the features that are not cached yet, and return datasets that read them.
 
-    Calibrates the model, and leaves it on the CPU. `on_message` gets a line at a time for the user,
-    `progress` windows done and to be computed. Raises `GeotuneError` for a method whose backbone
-    changes, a folder that is not geotune's, and where the features take more than there is room.
+    Calibrates the model, and leaves it on the CPU.
+
+    Args:
+        model: whose features are cached.
+        data: training and validation windows.
+        train: options of the cache and the precision.
+        batch_size: windows per forward pass; halved if memory runs out.
+        device: for the computation.
+        on_message: receives messages for the user.
+        on_progress: receives computed and missing windows.
+
+    Raises `GeotuneError` for a method that changes the backbone, a folder with other content, and
+    features that exceed the limit or the free space.
     """
     check_backbone_frozen(model.encoder, train.cache)
     fixed = FixedWindowDataset(data.train)
     model.calibrate_on(fixed)
-    about = feature_dependencies(model, train, device)
+    dependencies = feature_dependencies(model, train, device)
     folder = None
     if train.cache == "disk":
-        name = feature_set_name(about, about["backbone"]["name"])
-        folder = prepare_folder(train.cache_folder, name, about)
-    names, val_names = sample_keys(fixed), sample_keys(data.val)
-    wanted = [*names, *val_names]
+        name = feature_set_name(dependencies, dependencies["backbone"]["name"])
+        folder = prepare_folder(train.cache_folder, name, dependencies)
+    train_keys, val_keys = sample_keys(fixed), sample_keys(data.val)
+    keys = [*train_keys, *val_keys]
     store = FeatureStore(folder)
     size = 0
 
     def compute(indices: Sequence[int]) -> dict[str, Tensor]:
-        model.to(device)  # not before it is needed
+        model.to(device)  # only once something has to be computed
         samples = [
             fixed.sample(*divmod(i, fixed.num_orientations))
-            if i < len(names)
-            else data.val.sample(i - len(names))
+            if i < len(train_keys)
+            else data.val.sample(i - len(train_keys))
             for i in indices
         ]
         try:
@@ -129,85 +138,38 @@ def build_cache(
         except (RuntimeError, MemoryError) as error:
             if len(indices) == 1 or not is_oom(error):
                 raise
-        half = len(indices) // 2  # not from the error, which holds on to all that was there
-        parts = [compute(indices[:half]), compute(indices[half:])]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        half = len(indices) // 2  # outside of `except`: the error keeps the tensors alive
+        halves = [compute(indices[:half]), compute(indices[half:])]
+        return {name: torch.cat([features[name] for features in halves]) for name in halves[0]}
 
-    def begin(missing: int, needed: int) -> None:
+    def on_start(missing: int, needed: int) -> None:
         nonlocal size
         size = needed
         check_free_space(train.cache_folder if folder else None, train.cache_limit, missing, needed)
-        where = f"to {folder}" if folder else "into memory"
-        on_message(f"computing the features of {missing} windows {where}: {format_bytes(needed)}")
+        target = f"to {folder}" if folder else "in memory"
+        on_message(f"computing the features of {missing} windows {target}: {format_bytes(needed)}")
 
     training = model.training
     model.eval()
     try:
         with exclusive_folder(folder):
-            for note in store.open(wanted):
+            for note in store.open(keys):
                 on_message(f"note: {note}")
             computed = populate(
-                store, wanted, compute, batch_size=batch_size, on_start=begin, progress=progress
+                store,
+                keys,
+                compute,
+                batch_size=batch_size,
+                on_start=on_start,
+                on_progress=on_progress,
             )
     finally:
         model.to("cpu").train(training)
     return FeatureCache(
-        CachedWindowDataset(fixed, names, store),
-        CachedWindowDataset(data.val, val_names, store),
+        CachedWindowDataset(fixed, train_keys, store),
+        CachedWindowDataset(data.val, val_keys, store),
         folder,
-        len(set(wanted)),
+        len(set(keys)),
         computed,
         folder_bytes(folder) if folder else size,
     )
-
-
-def feature_dependencies(model: Model, train: TrainOptions, device: torch.device) -> dict[str, Any]:
-    """All that the features of a window depend on, but for the window."""
-    backbone, reader = model.encoder.backbone, model.encoder.reader
-    method = model.encoder.method
-    reduction = reader.compression_module()
-    half = autocast(device, train.precision).fast_dtype
-    asked = backbone.spec.model_dump()
-    own_code = backbone.spec.model.rpartition(":")[0]
-    return {
-        "format": FORMAT_VERSION,
-        "backbone": {
-            # weights stand for themselves, by their fingerprint
-            **{k: v for k, v in asked.items() if k not in ("weights", "pretrained")},
-            "fingerprint": backbone.fingerprint,
-            "code": file_stamp(Path(own_code)) if backbone.name.startswith("python/") else None,
-        },
-        "frozen_precision": method.frozen_precision if method else "fp32",
-        "computed_in": str(torch.float32 if train.precision == "32-true" else half),
-        "normalization": {
-            "offset": model.offset.tolist(),
-            "scale": model.scale.tolist(),
-            "fill": model.fill.tolist(),
-        },
-        "taps": {str(index): list(reader.required_inputs(index)) for index in reader.out_indices},
-        "reduction": None if reduction is None else fingerprint(reduction),
-        "held": train.cache_precision,
-    }
-
-
-def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
-    """Of each window in each of its ways: a name that changes with the file."""
-    sources = []
-    for scene in windows.scenes:
-        raster = scene.raster
-        where: list[Any] = [
-            (p.path.name, p.index, p.nodata, p.has_mask, p.grid) for p in raster.band_files
-        ]
-        if raster.area is not None:  # windows see nothing beyond it
-            where.append(raster.area)
-        files = list(raster.files)
-        if raster.quality is not None and raster.quality.options.mask_image:
-            files.append(raster.quality.path)
-            where.append(raster.quality.options.model_dump(exclude={"pattern"}))
-        sources.append(scene_key([file_stamp(path) for path in files], where))
-    side = windows.window
-    return [
-        sample_key(sources[place.scene], (place.row, place.col, side, side), way)
-        for place in windows.windows
-        for way in range(windows.num_orientations)
-    ]

@@ -18,6 +18,7 @@ from geotune.feature_cache.build_cache import check_backbone_frozen
 from geotune.memory.tracker import MemoryTracker
 from geotune.model import Model
 from geotune.utils.feature_encoding import encode_features
+from geotune.utils.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class CacheEstimate:
 
 
 def estimate_cache(
-    model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro: int
+    model: Model, recipe: Recipe, inputs: Mapping[str, Any], micro_batch: int
 ) -> CacheEstimate:
     """Estimate the feature cache of a recipe.
 
@@ -48,25 +49,24 @@ def estimate_cache(
         model: on fake tensors, or a real one, whose features are then computed.
         recipe: with `train.cache`.
         inputs: of one window, by name; only shape and type are read.
-        micro: windows per micro-batch.
+        micro_batch: windows per micro-batch.
 
     Raises `GeotuneError` for a method whose backbone is not frozen.
     """
     train, data = recipe.train, recipe.data
     check_backbone_frozen(model.encoder, train.cache)
-    mixed = train.precision != "32-true"
     mode: Any = detect_fake_mode(list(model.parameters())) or nullcontext()
     training = model.training
     model.eval()
-    with mode, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+    with mode, torch.no_grad(), autocast(torch.device("cpu"), train.precision):
         batch = tree_map_only(
-            Tensor, lambda x: torch.zeros(micro, *x.shape[1:], dtype=x.dtype), dict(inputs)
+            Tensor, lambda x: torch.zeros(micro_batch, *x.shape[1:], dtype=x.dtype), dict(inputs)
         )
         with MemoryTracker(model, None, batch) as tracker:
             encoded = encode_features(model.features(**batch), train.cache_precision)
         features = {name: tensor[:1] for name, tensor in encoded.items()}
     model.train(training)
-    each = sum(tensor.nbytes for tensor in encoded.values()) // micro
+    window_bytes = sum(tensor.nbytes for tensor in encoded.values()) // micro_batch
     orientations = NUM_ORIENTATIONS if data.augment.flips else 1
-    total = None if data.samples is None else each * orientations * data.samples
-    return CacheEstimate(features, tracker.peak.total, each, total)
+    total = None if data.samples is None else window_bytes * orientations * data.samples
+    return CacheEstimate(features, tracker.peak.total, window_bytes, total)

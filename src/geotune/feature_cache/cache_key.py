@@ -1,8 +1,8 @@
-"""What kept features depend on: names that change when it does.
+"""Cache keys: hashes of everything that cached features depend on.
 
-A set of features is named by what they all depend on (weights, bands, normalisation, taps,
-precision); in it a sample by its files, their sizes and times of change, its window, and which of
-the eight ways it lies.
+A feature set is a folder named after what all its features depend on: weights, bands,
+normalization, taps, precision. Within a set, the key of a sample depends on its files (path, size,
+modification time), its window and its orientation.
 """
 
 from __future__ import annotations
@@ -13,33 +13,99 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from geotune.backbones.base import fingerprint
+from geotune.config import TrainOptions
+from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.errors import GeotuneError
+from geotune.model import Model
+from geotune.utils.precision import autocast
+
+FORMAT_VERSION = 1
+"""Of the cached tensors; a new version makes new sets."""
 
 
-def feature_set_name(about: Mapping[str, Any], readable: str) -> str:
-    """The folder of a set of features: something for people, and a hash of all it depends on."""
-    text = json.dumps(about, sort_keys=True, default=str)
-    slug = "".join(c if c.isalnum() or c in "._-" else "-" for c in readable)
+def feature_dependencies(model: Model, train: TrainOptions, device: torch.device) -> dict[str, Any]:
+    """Everything that the features of all windows depend on; the content of `manifest.json`."""
+    backbone, reader = model.encoder.backbone, model.encoder.reader
+    method = model.encoder.method
+    reduction = reader.compression_module()
+    half = autocast(device, train.precision).fast_dtype
+    spec = backbone.spec.model_dump()
+    custom_file = backbone.spec.model.rpartition(":")[0]
+    return {
+        "format": FORMAT_VERSION,
+        "backbone": {
+            # the fingerprint identifies the weights
+            **{k: v for k, v in spec.items() if k not in ("weights", "pretrained")},
+            "fingerprint": backbone.fingerprint,
+            "code": file_stamp(Path(custom_file)) if backbone.name.startswith("python/") else None,
+        },
+        "frozen_precision": method.frozen_precision if method else "fp32",
+        "computed_in": str(torch.float32 if train.precision == "32-true" else half),
+        "normalization": {
+            "offset": model.offset.tolist(),
+            "scale": model.scale.tolist(),
+            "fill": model.fill.tolist(),
+        },
+        "taps": {str(index): list(reader.required_inputs(index)) for index in reader.out_indices},
+        "reduction": None if reduction is None else fingerprint(reduction),
+        "held": train.cache_precision,
+    }
+
+
+def feature_set_name(dependencies: Mapping[str, Any], label: str) -> str:
+    """The folder name of a feature set: a readable label and a hash of the dependencies."""
+    text = json.dumps(dependencies, sort_keys=True, default=str)
+    slug = "".join(c if c.isalnum() or c in "._-" else "-" for c in label)
     return f"{slug[-60:]}-{_hash(text)[:12]}"
 
 
+def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
+    """The key of each window in each of its orientations; it changes with the scene's files."""
+    scenes = []
+    for scene in windows.scenes:
+        raster = scene.raster
+        layout: list[Any] = [
+            (p.path.name, p.index, p.nodata, p.has_mask, p.grid) for p in raster.band_files
+        ]
+        if raster.area is not None:  # windows hold no data beyond it
+            layout.append(raster.area)
+        files = list(raster.files)
+        if raster.quality is not None and raster.quality.options.mask_image:
+            files.append(raster.quality.path)
+            layout.append(raster.quality.options.model_dump(exclude={"pattern"}))
+        scenes.append(scene_key([file_stamp(path) for path in files], layout))
+    side = windows.window
+    return [
+        sample_key(scenes[index.scene], (index.row, index.col, side, side), orientation)
+        for index in windows.windows
+        for orientation in range(windows.num_orientations)
+    ]
+
+
 def file_stamp(path: Path) -> list[Any]:
-    """A file's whole path, size and time of change. Raises `GeotuneError` where it is gone."""
+    """Resolved path, size and modification time of a file. Raises `GeotuneError` if it is gone."""
     try:
         status = path.stat()
     except OSError as error:
-        raise GeotuneError(f"{path}: cannot be found any more ({error.strerror})") from error
+        raise GeotuneError(
+            f"{path}: the file disappeared while its features were computed ({error.strerror})",
+            code="file-missing",
+            file=path,
+        ) from error
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def scene_key(stamps: Sequence[Sequence[Any]], bands: Sequence[Any]) -> str:
-    """A scene: the stamps of its files, and where in them each band is."""
-    return _hash(json.dumps([stamps, bands], default=str))
+def scene_key(stamps: Sequence[Sequence[Any]], layout: Sequence[Any]) -> str:
+    """Key of a scene: the stamps of its files and the layout of its bands in them."""
+    return _hash(json.dumps([stamps, layout], default=str))
 
 
-def sample_key(source: str, window: Sequence[int], way: int) -> str:
-    """A window (row, column, height, width) of a scene, laid one of the eight ways."""
-    return _hash(f"{source} {' '.join(map(str, window))} {way}")
+def sample_key(scene: str, window: Sequence[int], orientation: int) -> str:
+    """Key of a window (row, column, height, width) of a scene in one of eight orientations."""
+    return _hash(f"{scene} {' '.join(map(str, window))} {orientation}")
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Windows with the features that a constant backbone makes of them."""
+"""Dataset of windows with cached features."""
 
 from __future__ import annotations
 
@@ -10,20 +10,29 @@ from geotune.types import Sample
 
 
 class CachedWindowDataset:
-    """Windows whose samples carry their features."""
+    """Windows whose samples carry their backbone features.
+
+    Args:
+        windows: the dataset to wrap.
+        keys: of the features; window `i` in orientation `k` has index `i * orientations + k`.
+        store: holds the features.
+    """
 
     def __init__(
-        self, windows: FixedWindowDataset | GridWindowDataset, keys: list[str], store: FeatureStore
+        self,
+        windows: FixedWindowDataset | GridWindowDataset,
+        keys: list[str],
+        store: FeatureStore,
     ) -> None:
         self.windows = windows
         self.infinite = windows.infinite
-        self.keys = keys  # of window i laid way w at i * ways + w
+        self.keys = keys
         self.store = store
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> Sample:
-        which, way = self.windows.resolve_index(index)
-        features = self.store.read(self.keys[which * self.windows.num_orientations + way])
-        return replace(self.windows.sample(which, way), features=features)
+        window, orientation = self.windows.resolve_index(index)
+        features = self.store.read(self.keys[window * self.windows.num_orientations + orientation])
+        return replace(self.windows.sample(window, orientation), features=features)

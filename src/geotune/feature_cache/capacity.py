@@ -1,4 +1,4 @@
-"""Whether there is room for features, on a disk or in memory."""
+"""Check the free disk space or memory before features are computed."""
 
 from __future__ import annotations
 
@@ -10,45 +10,52 @@ from geotune.errors import GeotuneError
 
 
 def check_free_space(folder: Path | None, limit: int | None, samples: int, needed: int) -> None:
-    """Raise `GeotuneError` where the features of so many samples take more than there may be.
+    """Raise `GeotuneError` if the missing features exceed the limit or the free space.
 
     Args:
-        folder: of caches; None for memory.
-        limit: in bytes, of all that is in the folder or in memory; None: what is free.
-        samples: whose features are still to be computed.
-        needed: bytes that they take.
+        folder: the cache folder; None for memory.
+        limit: bytes that all features together may take; None for no limit.
+        samples: number of samples to compute.
+        needed: their size in bytes.
     """
-    there = folder_bytes(folder) if folder else 0
+    used = folder_bytes(folder) if folder else 0
     free = shutil.disk_usage(folder).free if folder else available_memory()
-    takes = f"the features of {samples} windows take {format_bytes(needed)}"
+    need = f"the features of {samples} windows need {format_bytes(needed)}"
     advice = (
-        "use train.cache_precision=int8, method.projection_init=pca_fixed with est, data.augment=false (an "
-        "eighth), or fewer data.samples"
+        "use train.cache_precision=int8, method.projection_init=pca_fixed with est, "
+        "data.augment=false (one eighth), or fewer data.samples"
     )
-    if limit is not None and there + needed > limit:
-        other = f", and {folder} holds {format_bytes(there)} already" if there else ""
-        more = "; folders in it that no recipe needs may be deleted" if there else ""
+    if limit is not None and used + needed > limit:
+        existing = f", and {folder} already holds {format_bytes(used)}" if used else ""
+        hint = "; feature sets in it that no recipe uses may be deleted" if used else ""
         raise GeotuneError(
-            f"train.cache_limit {format_bytes(limit)}: {takes}{other}; raise it, {advice}{more}"
+            f"train.cache_limit {format_bytes(limit)}: {need}{existing}; raise it, {advice}{hint}",
+            code="cache-too-large",
+            key="train.cache_limit",
+            file=folder,
         )
     if free is not None and needed > free:
-        where = f"the disk of {folder}" if folder else "the memory"
+        medium = f"the disk of {folder}" if folder else "main memory"
         raise GeotuneError(
-            f"train.cache: {takes}, but {where} has {format_bytes(free)} free; make room, {advice}"
+            f"train.cache: {need}, but {medium} has only {format_bytes(free)} free; free some, "
+            f"{advice}",
+            code="cache-too-large",
+            key="train.cache",
+            file=folder,
         )
 
 
 def folder_bytes(folder: Path) -> int:
-    """What the files of a folder and of those in it take."""
+    """Size of all files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def available_memory() -> int | None:
-    """Bytes that a process may still take; None where the system does not say."""
+    """Bytes that a process can still allocate; None if the system does not report it."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            found = dict(line.split(":") for line in file)
-        return int(found["MemAvailable"].split()[0]) * 1024
+            fields = dict(line.split(":") for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass
     try:
@@ -58,5 +65,5 @@ def available_memory() -> int | None:
 
 
 def format_bytes(size: int) -> str:
-    """Bytes for people."""
+    """Bytes in decimal units: `1.23 GB`, `45.6 MB`."""
     return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"

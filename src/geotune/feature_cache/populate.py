@@ -1,4 +1,4 @@
-"""Computing what of some samples is not kept yet."""
+"""Compute the features that a store does not hold yet."""
 
 from __future__ import annotations
 
@@ -10,50 +10,51 @@ from torch import Tensor
 from geotune.feature_cache.store import FeatureStore
 
 SHARD_BYTES = 64 * 2**20
-"""About so much is computed before it is written, and so much is lost when it is interrupted."""
+"""Approximate size of a shard; an interruption loses at most this much work."""
 
 
 def populate(
     store: FeatureStore,
-    samples: Sequence[str],
+    keys: Sequence[str],
     compute: Callable[[list[int]], dict[str, Tensor]],
     *,
     batch_size: int,
     on_start: Callable[[int, int], None],
-    progress: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> int:
-    """Compute and keep what is missing. Returns how many samples that were.
+    """Compute and store missing samples; returns their number.
 
-    A shard is a whole number of batches, so that a build that was interrupted goes on with the
-    very batches that it would have had.
+    A shard is a whole number of batches, so a resumed build computes the same batches as an
+    uninterrupted one.
 
     Args:
-        store: opened; gets the missing samples.
-        samples: names; one that stands there twice is computed once.
-        compute: from indices into `samples` to tensors `(indices, h, w, C)`.
-        batch_size: how many are computed at a time.
-        begin: told the number of missing samples and the bytes that they will take, before any is
-            kept; may raise.
-        progress: told samples done and missing in all.
+        store: opened; receives the missing samples.
+        keys: of the samples; duplicates are computed once.
+        compute: maps indices into `keys` to tensors `(len(indices), h, w, C)` by name.
+        batch_size: samples per call of `compute`.
+        on_start: receives the number of missing samples and their size in bytes before the first
+            is stored; may raise.
+        on_progress: receives computed and missing samples.
     """
-    first = {name: index for index, name in reversed(list(enumerate(samples)))}
-    missing = sorted(index for name, index in first.items() if name not in store)
+    first = {key: index for index, key in reversed(list(enumerate(keys)))}
+    missing = sorted(index for key, index in first.items() if key not in store)
     if not missing:
         return 0
     batches = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
-    found: list[dict[str, Tensor]] = []
-    names: list[str] = []
-    done, together = 0, 1
+    shard: list[dict[str, Tensor]] = []
+    shard_keys: list[str] = []
+    done, batches_per_shard = 0, 1
     for number, batch in enumerate(batches, 1):
-        found.append(compute(batch))
-        names += [samples[index] for index in batch]
+        shard.append(compute(batch))
+        shard_keys += [keys[index] for index in batch]
         if number == 1:
-            each = sum(tensor.nbytes for tensor in found[0].values()) // len(batch)
-            on_start(len(missing), each * len(missing))
-            together = max(1, SHARD_BYTES // (each * batch_size))
-        if number % together == 0 or number == len(batches):
-            store.add(names, {name: torch.cat([part[name] for part in found]) for name in found[0]})
-            found, names = [], []
+            sample_bytes = sum(tensor.nbytes for tensor in shard[0].values()) // len(batch)
+            on_start(len(missing), sample_bytes * len(missing))
+            batches_per_shard = max(1, SHARD_BYTES // (sample_bytes * batch_size))
+        if number % batches_per_shard == 0 or number == len(batches):
+            names = list(shard[0])
+            store.add(shard_keys, {n: torch.cat([tensors[n] for tensors in shard]) for n in names})
+            shard, shard_keys = [], []
         done += len(batch)
-        progress(done, len(missing))
+        on_progress(done, len(missing))
     return len(missing)

@@ -1,4 +1,4 @@
-"""Features by the names of their samples, in memory or in files that are mapped into it."""
+"""Store of features by sample key, in memory or in memory-mapped files."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from geotune.feature_cache.shards import Shard, read_shards, write_shard
 from geotune.utils.atomic import write_atomically
 
 MARKER_FILE = "geotune-cache.json"
-"""Stands in a folder of caches and says that it is one."""
+"""Marks a folder as a cache of geotune."""
 MANIFEST_FILE = "manifest.json"
-"""Stands in the folder of a set and says what its features depend on."""
+"""In the folder of a feature set: what its features depend on."""
 
 
 class FeatureStore:
-    """Samples' features, each `{name: (h, w, C)}`.
+    """Features of samples, each `{name: (h, w, C)}`.
 
-    It can be sent to other processes; those map the files anew.
+    Worker processes that receive a copy map the files themselves.
 
     Args:
-        folder: of the set; None keeps everything in memory.
+        folder: of the feature set; None stores everything in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._shards: list[Shard | None] = []  # None: in memory alone
+        self._shards: list[Shard | None] = []  # None: in memory only
         self._rows: dict[str, tuple[int, int]] = {}
         self._loaded: dict[int, Mapping[str, Tensor]] = {}
 
-    def open(self, wanted: Collection[str]) -> list[str]:
-        """Find what is in the folder. Shards that hold anything `wanted` are read and checked.
+    def open(self, keys: Collection[str]) -> list[str]:
+        """Index the folder, and verify the shards that hold any of the keys.
 
-        What is damaged is removed. Returns a sentence for each such shard.
+        Damaged shards are removed; returns a note for each of them.
         """
         if self.folder is None:
             return []
         for leftover in self.folder.glob(".*.part"):
             leftover.unlink(missing_ok=True)
         shards, unreadable = read_shards(self.folder)
-        for card in unreadable:
-            card.unlink(missing_ok=True)
-        notes = [f"{card}: cannot be read; its samples are computed again" for card in unreadable]
-        wanted = frozenset(wanted)
-        used = [shard for shard in shards if not wanted.isdisjoint(shard.samples)]
+        for sidecar in unreadable:
+            sidecar.unlink(missing_ok=True)
+        notes = [f"{path}: cannot be read; its samples are computed again" for path in unreadable]
+        keys = frozenset(keys)
+        used = [shard for shard in shards if not keys.isdisjoint(shard.samples)]
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             faults = dict(zip(used, pool.map(Shard.verify, used), strict=True))
         for shard in shards:
@@ -62,8 +62,8 @@ class FeatureStore:
                 continue
             shard.remove()
             notes.append(
-                f"{shard.path}: {fault}; it was damaged, and its {len(shard.samples)} samples are "
-                "computed again"
+                f"{shard.path}: damaged ({fault}); its {len(shard.samples)} samples are computed "
+                "again"
             )
         return notes
 
@@ -71,9 +71,9 @@ class FeatureStore:
         return sample in self._rows
 
     def add(self, samples: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-        """Keep tensors `(samples, h, w, C)` as a shard.
+        """Store tensors `(samples, h, w, C)` as a shard.
 
-        Raises `GeotuneError` where the disk is full or cannot be written; all earlier shards stay.
+        Raises `GeotuneError` if it cannot be written; earlier shards stay valid.
         """
         if self.folder is None:
             self._loaded[len(self._shards)] = tensors
@@ -84,14 +84,17 @@ class FeatureStore:
             shard = write_shard(self.folder, number, samples, tensors)
         except OSError as error:
             raise GeotuneError(
-                f"{self.folder}: cannot be written ({error.strerror}); what is there stays valid: "
-                "make room, or move the folder and set train.cache_folder, and run the same "
-                "command again"
+                f"{self.folder}: cannot be written ({error.strerror}); existing features stay "
+                "valid: free disk space, or move the folder and set train.cache_folder, then run "
+                "the same command again",
+                code="output-not-writable",
+                key="train.cache_folder",
+                file=self.folder,
             ) from error
         self._index(shard, samples)
 
     def read(self, sample: str) -> dict[str, Tensor]:
-        """A sample's features. Raises `KeyError` where they are not there."""
+        """The features of a sample. Raises `KeyError` if they are missing."""
         number, row = self._rows[sample]
         tensors = self._loaded.get(number)
         if tensors is None:
@@ -110,15 +113,18 @@ class FeatureStore:
         return {**self.__dict__, "_loaded": loaded}
 
 
-def prepare_folder(root: Path, name: str, about: Mapping[str, Any]) -> Path:
-    """The folder of a set under a folder of caches; both are made where they are not there.
+def prepare_folder(root: Path, name: str, dependencies: Mapping[str, Any]) -> Path:
+    """Create the folder of a feature set in a cache folder, if needed.
 
-    Raises `GeotuneError` where `root` holds something else, and where it cannot be written.
+    Raises `GeotuneError` if `root` has other content or cannot be written.
     """
-    ours = (root / MARKER_FILE).is_file() or not root.exists()
-    if not ours and (not root.is_dir() or any(root.iterdir())):
+    is_cache = (root / MARKER_FILE).is_file() or not root.exists()
+    if not is_cache and (not root.is_dir() or any(root.iterdir())):
         raise GeotuneError(
-            f"{root}: is there and is no cache of geotune; choose another train.cache_folder"
+            f"{root}: exists and is not a cache of geotune; choose another train.cache_folder",
+            code="folder-not-owned",
+            key="train.cache_folder",
+            file=root,
         )
     folder = root / name
     try:
@@ -126,7 +132,7 @@ def prepare_folder(root: Path, name: str, about: Mapping[str, Any]) -> Path:
         if not (root / MARKER_FILE).is_file():
             text = json.dumps({"about": "features that geotune computed; may be deleted"})
             write_atomically(root / MARKER_FILE, text.encode())
-        manifest = json.dumps(about, indent=2, default=str)
+        manifest = json.dumps(dependencies, indent=2, default=str)
         if (
             not (folder / MANIFEST_FILE).is_file()
             or (folder / MANIFEST_FILE).read_text() != manifest
@@ -134,14 +140,17 @@ def prepare_folder(root: Path, name: str, about: Mapping[str, Any]) -> Path:
             write_atomically(folder / MANIFEST_FILE, manifest.encode())
     except OSError as error:
         raise GeotuneError(
-            f"{root}: cannot be written ({error.strerror}); choose another train.cache_folder"
+            f"{root}: cannot be written ({error.strerror}); choose another train.cache_folder",
+            code="output-not-writable",
+            key="train.cache_folder",
+            file=root,
         ) from error
     return folder
 
 
 @contextmanager
 def exclusive_folder(folder: Path | None) -> Iterator[None]:
-    """While it is open, no other process writes into the folder; the others wait."""
+    """Lock a folder for writing; waits while another process holds the lock."""
     if folder is None:
         yield
         return

@@ -22,41 +22,42 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from geotune.memory.tracker import MemoryTracker, TrackedPeak, to_fake
+from geotune.utils.precision import autocast
 
 CUDA_CONTEXT_BYTES = 512 * 2**20
-"""What a CUDA context with cuBLAS' and cuDNN's handles takes beside all tensors; assumed."""
+"""Assumed size of a CUDA context with the handles of cuBLAS and cuDNN."""
 ALLOCATOR_SHARE = 0.1
-"""What PyTorch's allocator reserves over what tensors take, for blocks and gaps; assumed."""
+"""Assumed overhead of PyTorch's allocator (blocks and gaps), relative to the tensors."""
 
 
 def allocator_bytes(tensors: int) -> int:
-    """What the allocator of a GPU takes beside that many bytes of tensors, `ALLOCATOR_SHARE`."""
+    """Overhead of the GPU allocator for that many bytes of tensors."""
     return round(ALLOCATOR_SHARE * tensors)
 
 
 def total_gpu_bytes(tensors: int) -> int:
-    """All that a GPU has to have free for that many bytes of tensors."""
+    """Free GPU memory needed for that many bytes of tensors."""
     return tensors + allocator_bytes(tensors) + CUDA_CONTEXT_BYTES
 
 
 class DataDependentModelError(Exception):
-    """A model that cannot be run on fake tensors: it looks at values."""
+    """A model whose computation depends on tensor values cannot run on fake tensors."""
 
 
 @dataclass(frozen=True)
 class StepSpec:
-    """What a training step is.
+    """One training step.
 
     Attributes:
-        inputs: what the model is given with a batch, by name, nested in any way; tensors of which
-            only shape and type are read.
-        targets: what is learnt of it, so too; `[i:j]` are those of some windows.
+        inputs: keyword arguments of the model for one batch, nested in any way; only shapes and
+            dtypes of the tensors are read.
+        targets: of the batch, likewise; `[i:j]` selects windows.
         loss: of outputs and targets.
-        optimizer: makes it, of a model's parameters that train.
-        precision: `32-true`, or a mixed one.
-        micro: windows that are computed at once; by default all of the batch.
-        clip: norm of the gradients; 0 for none.
-        shown: whether the model is given the targets, too, as `targets`.
+        optimizer: builds the optimizer of a model.
+        precision: `32-true` or a mixed one.
+        micro_batch: windows computed at once; None for the whole batch.
+        grad_clip_norm: 0 disables gradient clipping.
+        pass_targets: the model also receives the targets, as `targets`.
     """
 
     inputs: Mapping[str, Any]
@@ -71,14 +72,14 @@ class StepSpec:
 
 @dataclass(frozen=True)
 class PeakEstimate:
-    """The peak of live tensor bytes of a step, and what comes on top.
+    """The estimated peak of live tensor bytes of a step.
 
     Attributes:
-        cpu: on a CPU, where the optimizer goes through the parameters one by one.
-        gpu: on a GPU, where it goes through all of them at once.
-        flops: floating point operations of a step's products and convolutions, what is computed
-            again among them.
-        computed: the step was run on real tensors, as the model looks at values.
+        cpu: the optimizer updates one parameter after another.
+        gpu: the optimizer updates all parameters at once.
+        flops: floating point operations of matrix products and convolutions, recomputed ones
+            included.
+        computed: the step ran on real tensors, because the model depends on tensor values.
     """
 
     cpu: TrackedPeak
@@ -88,7 +89,7 @@ class PeakEstimate:
 
     @property
     def total_gpu_bytes(self) -> int:
-        """All that a GPU has to have free."""
+        """Free GPU memory that the step needs."""
         return total_gpu_bytes(self.gpu.total)
 
 
@@ -99,15 +100,15 @@ def estimate_peak(
     *,
     compute: bool = False,
 ) -> PeakEstimate:
-    """Predict the peak of a step of this model, real or fake, which stays as it is.
+    """Estimate the peak memory of a training step of a real or fake model, without changing it.
 
     Args:
-        model: in the mode in which it trains.
-        step: see `Step`.
-        places: modules by the name of the place that they are, as in `Tracker`.
-        compute: run the step on real tensors, which takes their memory and changes the model.
+        model: in training mode.
+        step: to estimate.
+        scopes: modules by scope name, see `ModuleTracker`.
+        compute: run the step on real tensors, which needs their memory and changes the model.
 
-    Raises `UnpredictableError` where a model looks at values, which fake tensors do not have.
+    Raises `DataDependentModelError` for a model that cannot run on fake tensors.
     """
     if compute:
         return _estimate(model, step, scopes, nullcontext(), compute)
@@ -115,19 +116,17 @@ def estimate_peak(
     try:
         if mode is None:
             mode = FakeTensorMode()
-            names = {
-                place: _module_names(model, modules) for place, modules in (scopes or {}).items()
-            }
+            names = {s: _module_names(model, modules) for s, modules in (scopes or {}).items()}
             model = to_fake(model, mode)
-            scopes = {p: [model.get_submodule(path) for path in v] for p, v in names.items()}
+            scopes = {s: [model.get_submodule(name) for name in v] for s, v in names.items()}
         return _estimate(model, step, scopes, mode, compute)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         raise DataDependentModelError(f"{type(error).__name__}: {error}") from error
 
 
 def _module_names(model: nn.Module, modules: Iterable[nn.Module]) -> list[str]:
-    path_of = {module: path for path, module in model.named_modules()}
-    return [path_of[module] for module in modules]
+    name_of = {module: name for name, module in model.named_modules()}
+    return [name_of[module] for module in modules]
 
 
 def _estimate(
@@ -143,24 +142,24 @@ def _estimate(
             Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), (dict(step.inputs), step.targets)
         )
         micro = step.micro_batch or len(targets)
-        # a third part is as the second, which meets the gradients of the first
-        parts = [slice(i, i + micro) for i in range(0, len(targets), micro)][:2]
+        # a third micro-batch is like the second, which accumulates onto the gradients of the first
+        slices = [slice(i, i + micro) for i in range(0, len(targets), micro)][:2]
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         while True:
-            _step_with_zero_gradients(optimizer, trained)  # makes its state
+            _step_with_zero_gradients(optimizer, trained)  # creates its state
             counter = _FlopCounter()
             with counter, MemoryTracker(model, optimizer, (inputs, targets), scopes) as tracker:
-                reached = _run_step(model, step, inputs, targets, optimizer, parts)
+                reached = _run_step(model, step, inputs, targets, optimizer, slices)
             if len(reached) == len(trained):
                 break
-            optimizer.state.clear()  # those that no gradient reaches never get one
+            optimizer.state.clear()  # parameters without gradients never get a state
             trained = reached
         with MemoryTracker(model, optimizer, (inputs, targets), scopes) as at_once:
             _step_with_zero_gradients(optimizer, trained, foreach=True)
     return PeakEstimate(
         cpu=tracker.peak,
         gpu=max(tracker.peak, at_once.peak, key=lambda peak: peak.total),
-        flops=counter.flops * len(targets) // (micro * len(parts)),
+        flops=counter.flops * len(targets) // (micro * len(slices)),
         computed=compute,
     )
 
@@ -168,7 +167,7 @@ def _estimate(
 def _step_with_zero_gradients(
     optimizer: Optimizer, parameters: Iterable[nn.Parameter], *, foreach: bool = False
 ) -> None:
-    """Step with gradients that change nothing; `foreach`: all parameters at once."""
+    """Step with zero gradients; `foreach`: all parameters at once."""
     for group in optimizer.param_groups:
         group["foreach"] = foreach
     for parameter in parameters:
@@ -184,16 +183,16 @@ def _run_step(
     inputs: Mapping[str, Any],
     targets: Any,
     optimizer: Optimizer,
-    parts: Sequence[slice],
+    slices: Sequence[slice],
 ) -> list[nn.Parameter]:
-    """One step. Gives the parameters that a gradient reached."""
-    for part in parts:
-        own = tree_map_only(Tensor, lambda x: x[part], inputs)  # noqa: B023  # called at once
-        with torch.autocast("cpu", torch.bfloat16, enabled=step.precision != "32-true"):
-            shown = {"targets": targets[part]} if step.pass_targets else {}
-            loss = step.loss(model(**own, **shown), targets[part])
-        (loss * (1 / len(parts))).backward()  # type: ignore[no-untyped-call]
-        del own, shown, loss
+    """Run one step; returns the parameters that received a gradient."""
+    for micro in slices:
+        own = tree_map_only(Tensor, lambda x: x[micro], inputs)  # noqa: B023  # called at once
+        with autocast(torch.device("cpu"), step.precision):
+            extra = {"targets": targets[micro]} if step.pass_targets else {}
+            loss = step.loss(model(**own, **extra), targets[micro])
+        (loss * (1 / len(slices))).backward()  # type: ignore[no-untyped-call]
+        del own, extra, loss
     reached = [parameter for parameter in model.parameters() if parameter.grad is not None]
     if step.grad_clip_norm:
         torch.nn.utils.clip_grad_norm_(reached, step.grad_clip_norm)
@@ -204,7 +203,7 @@ def _run_step(
 
 
 class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations of products and convolutions."""
+    """Counts the operations of matrix products and convolutions."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

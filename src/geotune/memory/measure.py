@@ -1,4 +1,4 @@
-"""Peak memory as it was observed: of the GPU where there is one, else of the process."""
+"""Measure peak memory: of the GPU if there is one, else of the process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 
 @dataclass(frozen=True)
 class MeasuredPeak:
-    """What was observed.
+    """A measured peak; the entry `peak_memory` of `run.json`.
 
     Attributes:
         kind: `GPU memory` or `process memory`.
-        peak_bytes: the highest amount; on a GPU what tensors took, on a CPU the resident set.
-        start_bytes: the amount when watching began.
-        reserved_bytes: on a GPU, what the allocator held at the highest.
-        tracked_bytes: on a CPU, the tensors of one training step at the highest.
-        predicted_bytes: what was predicted of a step's tensors; None where that cannot be done.
+        peak_bytes: on a GPU the allocated tensors, on a CPU the resident set.
+        start_bytes: the amount when the measurement started.
+        reserved_bytes: on a GPU, the peak of the allocator's reserved memory.
+        tracked_bytes: on a CPU, the peak of the tensors of one training step.
+        predicted_bytes: the estimated peak of a step's tensors; None if there is no estimate.
     """
 
     kind: str
@@ -31,10 +31,10 @@ class MeasuredPeak:
 
 
 class PeakMonitor:
-    """Watches from its making on.
+    """Measures peak memory from its creation on.
 
-    A process's highest resident set cannot be reset, so on a CPU a peak from before the watch
-    (loading data, say) hides lower ones after it.
+    The peak resident set of a process cannot be reset. On a CPU, an earlier peak (while data was
+    loaded, say) therefore hides lower later ones.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,7 +46,7 @@ class PeakMonitor:
             self._start = resident_bytes()
 
     def peak(self) -> MeasuredPeak:
-        """What was observed until now."""
+        """The peak so far."""
         if self.device.type == "cuda":
             return MeasuredPeak(
                 "GPU memory",
@@ -58,13 +58,13 @@ class PeakMonitor:
 
 
 def peak_resident_bytes() -> int:
-    """The highest resident set of this process so far."""
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return highest if sys.platform == "darwin" else highest * 1024
+    """The peak resident set of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def resident_bytes() -> int:
-    """The resident set of this process now; the highest so far where the system does not say."""
+    """The current resident set of this process; its peak if the system does not report it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * resource.getpagesize()

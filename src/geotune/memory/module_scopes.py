@@ -1,4 +1,4 @@
-"""Where in a model a computation is: which of its named places, forward and back."""
+"""Assign computations to named scopes of a model, in the forward and the backward pass."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 DEFAULT_SCOPE = "loss"
-"""What is in no module that has a name: the batch, its normalisation, the loss."""
+"""Everything outside of named modules: the batch, its normalization, the loss."""
 OPTIMIZER_SCOPE = "optimizer"
 
 
 class ModuleTracker:
-    """Follows a model's calls while it watches.
+    """Tracks which scope of a model is computing, while attached.
 
-    On the way forward it is hooks that tell; on the way back, the place where the autograd node
-    that is being computed was made. What a checkpoint computes again is told by both.
+    The forward pass is tracked by hooks. In the backward pass the scope is the one in which the
+    current autograd node was created. Activation checkpointing uses both.
 
     Args:
-        model: whose modules are named.
-        named: modules by the name of the place; it goes to the modules inside one, too, until one
-            of them is named otherwise.
-        optimizer: whose step is a place of its own.
+        model: to track.
+        scopes: modules by scope name; submodules belong to the scope of their parent unless they
+            have their own.
+        optimizer: its step is a scope of its own.
 
     Attributes:
-        names: every place, in the order in which they were named.
+        names: of all scopes, in order.
     """
 
     def __init__(
@@ -38,54 +38,54 @@ class ModuleTracker:
         optimizer: Optimizer | None = None,
     ) -> None:
         self.names = tuple(dict.fromkeys([*scopes, DEFAULT_SCOPE, OPTIMIZER_SCOPE]))
-        names = {module: place for place, modules in scopes.items() for module in modules}
-        self._place_of: dict[nn.Module, str] = {}
-        self._entrances: dict[nn.Module, None] = {}
-        self._walk(model, DEFAULT_SCOPE, names)
+        named = {module: scope for scope, modules in scopes.items() for module in modules}
+        self._scope_of: dict[nn.Module, str] = {}
+        self._entry_modules: dict[nn.Module, None] = {}
+        self._assign(model, DEFAULT_SCOPE, named)
         self._optimizer = optimizer
         self._stack: list[str] = []
-        self._marks: list[int] = []  # numbers of autograd nodes from which on ...
-        self._marked: list[str] = []  # ... the place was this
+        self._node_numbers: list[int] = []  # from this autograd node on ...
+        self._node_scopes: list[str] = []  # ... the scope was this
         self._hooks: list[Any] = []
 
-    def _walk(self, module: nn.Module, around: str, names: Mapping[nn.Module, str]) -> None:
-        if module in self._place_of:
+    def _assign(self, module: nn.Module, parent: str, named: Mapping[nn.Module, str]) -> None:
+        if module in self._scope_of:
             return
-        place = names.get(module, around)
-        self._place_of[module] = place
-        if place != around or module in names:
-            self._entrances[module] = None
+        scope = named.get(module, parent)
+        self._scope_of[module] = scope
+        if scope != parent or module in named:
+            self._entry_modules[module] = None
         for child in module.children():
-            self._walk(child, place, names)
+            self._assign(child, scope, named)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter of the model with its place."""
-        for module, place in self._place_of.items():
+        """Every parameter of the model with its scope."""
+        for module, scope in self._scope_of.items():
             for parameter in module.parameters(recurse=False):
-                yield place, parameter
+                yield scope, parameter
 
     def buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Every buffer of the model with its place."""
-        for module, place in self._place_of.items():
+        """Every buffer of the model with its scope."""
+        for module, scope in self._scope_of.items():
             for buffer in module.buffers(recurse=False):
-                yield place, buffer
+                yield scope, buffer
 
     def current_scope(self) -> str:
-        """The place of the computation that is under way."""
+        """The scope of the running computation."""
         if self._stack and self._stack[-1] != OPTIMIZER_SCOPE:
             return self._stack[-1]
         node: Any = torch._C._current_autograd_node()
-        if node is None or not self._marks:
+        if node is None or not self._node_numbers:
             return self._stack[-1] if self._stack else DEFAULT_SCOPE
-        at = bisect_right(self._marks, node._sequence_nr()) - 1
-        return self._marked[at] if at >= 0 else DEFAULT_SCOPE
+        index = bisect_right(self._node_numbers, node._sequence_nr()) - 1
+        return self._node_scopes[index] if index >= 0 else DEFAULT_SCOPE
 
     def attach(self) -> None:
-        """Begin to follow the model's calls."""
-        for module in self._entrances:
+        """Register the hooks."""
+        for module in self._entry_modules:
             self._hooks += [
                 module.register_forward_pre_hook(self._enter),
-                # always: a checkpoint breaks a call off once it has what it needs
+                # always: checkpointing aborts a recomputed call once it has what it needs
                 module.register_forward_hook(self._leave, always_call=True),
             ]
         if self._optimizer is not None:
@@ -95,22 +95,22 @@ class ModuleTracker:
             ]
 
     def detach(self) -> None:
-        """End it."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
     def _enter(self, module: nn.Module, _inputs: Any) -> None:
-        self._push(self._place_of[module])
+        self._push(self._scope_of[module])
 
     def _leave(self, *_: Any) -> None:
         self._stack.pop()
         self._mark(self._stack[-1] if self._stack else self.current_scope())
 
-    def _push(self, place: str) -> None:
-        self._stack.append(place)
-        self._mark(place)
+    def _push(self, scope: str) -> None:
+        self._stack.append(scope)
+        self._mark(scope)
 
-    def _mark(self, place: str) -> None:
-        self._marks.append(torch._C._autograd._get_sequence_nr())
-        self._marked.append(place)
+    def _mark(self, scope: str) -> None:
+        self._node_numbers.append(torch._C._autograd._get_sequence_nr())
+        self._node_scopes.append(scope)

@@ -1,4 +1,4 @@
-"""Telling that memory ran out, and letting go of it."""
+"""Detect out-of-memory errors, and free cached memory."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import gc
 
 import torch
 
-_WORDS = ("not enough memory", "can't allocate memory", "out of memory", "DefaultCPUAllocator")
+_MESSAGES = ("not enough memory", "can't allocate memory", "out of memory", "DefaultCPUAllocator")
 
 
 def is_oom(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left: on a GPU, or on the CPU."""
+    """Whether an error means that memory ran out, on a GPU or a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 def free_memory() -> None:
-    """Give back what nobody refers to any more."""
+    """Collect garbage and empty the CUDA cache."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

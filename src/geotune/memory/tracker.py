@@ -1,20 +1,20 @@
-"""The peak of live tensor bytes of a piece of code, to the byte, and what it consists of.
+"""Track the peak of live tensor bytes of a piece of code, exactly, by category and module scope.
 
-    with Tracker(model, optimizer) as tracker:
+    with MemoryTracker(model, optimizer) as tracker:
         loss = task.loss(model(images), masks)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     tracker.peak
 
-Every operation is seen by a dispatch mode, below autograd and autocast, and every storage that it
-makes is followed to its end. So what autograd saves, what autocast casts and what checkpointing
-computes again are counted without being known of. A storage counts once, however many views it
-has. Not seen is what a kernel takes and gives back inside one operation (workspaces).
+A dispatch mode below autograd and autocast sees every operation, and follows every storage from
+its creation to its release. Tensors saved by autograd, casts of autocast and recomputed activations
+are therefore counted. A storage counts once, regardless of its number of views. Workspaces that a
+kernel allocates and frees inside one operation are not counted.
 
-On fake tensors nothing is computed and nothing is held, and the peak is the same:
+On fake tensors nothing is computed or allocated, and the peak is the same:
 
-    with FakeTensorMode() as fake, Tracker(model := faked(model, fake)) as tracker:
+    with FakeTensorMode() as fake, MemoryTracker(model := to_fake(model, fake)) as tracker:
 """
 
 from __future__ import annotations
@@ -42,30 +42,31 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 @dataclass(frozen=True)
 class TrackedPeak:
-    """Live tensor bytes at the highest, and their parts.
+    """The peak of live tensor bytes.
 
     Attributes:
-        by_place: the bytes of each part by where in the model they belong; see `ModuleTracker`.
-        frozen: parameters that do not train, and buffers.
-        trained: parameters that train.
+        total: at the peak.
+        by_scope: bytes of each category by module scope; see `ModuleTracker`.
+        frozen: frozen parameters, and buffers.
+        trained: trained parameters.
         gradients: of parameters.
-        optimizer_state: what the optimizer keeps between steps.
-        saved: what was made on the way forward and is still there when a backward pass begins:
+        optimizer_state: tensors that the optimizer keeps between steps.
+        saved: tensors from the forward pass that are alive when a backward pass starts:
             activations, casts of weights, the batch.
-        transient: all else.
+        transient: all others.
     """
 
     total: int
     by_scope: Mapping[str, Mapping[Category, int]]
 
-    def category_bytes(self, part: Category) -> int:
-        """The bytes of a part, wherever they belong."""
-        return sum(parts.get(part, 0) for parts in self.by_scope.values())
+    def category_bytes(self, category: Category) -> int:
+        """Bytes of a category in all scopes."""
+        return sum(sizes.get(category, 0) for sizes in self.by_scope.values())
 
     @property
     def by_category(self) -> dict[Category, int]:
-        """The bytes of each part; they sum to the total."""
-        return {part: self.category_bytes(part) for part in CATEGORIES}
+        """Bytes of each category; they add up to the total."""
+        return {category: self.category_bytes(category) for category in CATEGORIES}
 
     @property
     def frozen(self) -> int:
@@ -99,22 +100,22 @@ class TrackedPeak:
 
     @property
     def activations(self) -> int:
-        """What is saved and what is transient."""
+        """Saved and transient bytes."""
         return self.saved + self.transient
 
 
 class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows live storages while it is open; `peak` is there once it is closed.
+    """Tracks live storages while active; `peak` is available after it exits.
 
-    A tensor from before counts from the start where it belongs to the model, the optimizer or
-    `others`, else from its first use on. A storage that was resized behind PyTorch's operations
-    counts by its new size from its next use on.
+    A tensor that existed before counts from the start if it belongs to the model, the optimizer or
+    `others`, else from its first use. A storage that was resized outside of PyTorch operations
+    counts with its new size from its next use.
 
     Args:
-        model: whose parameters and buffers are told apart from the rest.
-        optimizer: whose state is.
-        others: tensors that are there from the start, such as the batch; nested in any way.
-        places: modules of the model by the name of the place that they are; see `ModuleTracker`.
+        model: whose parameters and buffers have their own categories.
+        optimizer: whose state has its own category.
+        others: further tensors that exist from the start, such as the batch; nested in any way.
+        scopes: modules by scope name; see `ModuleTracker`.
     """
 
     peak: TrackedPeak
@@ -130,28 +131,28 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._model: nn.Module | None = model
         self._optimizer = optimizer
         self._others = others
-        self._where: ModuleTracker | None = ModuleTracker(model, scopes or {}, optimizer)
-        self._storages: list[int] = []  # bytes now of each storage ever seen, by order of birth
+        self._modules: ModuleTracker | None = ModuleTracker(model, scopes or {}, optimizer)
+        self._storages: list[int] = []  # current bytes of each storage, in order of creation
         self._living: dict[int, tuple[int, weakref.ref[UntypedStorage]]] = {}  # by address
-        self._changes: list[tuple[int, int]] = []  # (storage, bytes more or fewer), in order
-        self._parts: dict[int, Category] = {}
-        self._places: list[str] = []  # of each storage ever seen
-        self._backward = -1  # the backward pass that is under way, or was the last
+        self._changes: list[tuple[int, int]] = []  # (storage, change in bytes), in order
+        self._categories: dict[int, Category] = {}
+        self._scopes: list[str] = []  # of each storage
+        self._backward = -1  # the current or last backward pass
         self._hooks: list[Any] = []
 
     def __enter__(self) -> MemoryTracker:
-        assert self._model is not None and self._where is not None, "a tracker is used once"
-        self._name_parts()
+        assert self._model is not None and self._modules is not None, "a tracker is used once"
+        self._label_model()
         self._see(self._others)
         self._others = None
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                lambda parameter, place=place: self._name("gradients", [parameter.grad], place)
+                lambda parameter, scope=scope: self._label("gradients", [parameter.grad], scope)
             )
-            for place, parameter in self._where.parameters()
+            for scope, parameter in self._modules.parameters()
             if parameter.requires_grad
         ]
-        self._where.attach()
+        self._modules.attach()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -159,33 +160,33 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
-        assert self._where is not None
-        self._where.detach()
-        self._name_parts()
+        assert self._modules is not None
+        self._modules.detach()
+        self._label_model()
         self.peak = self._find_peak()
         self._living.clear()
-        self._model = self._optimizer = self._where = None
+        self._model = self._optimizer = self._modules = None
         self._hooks = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and see what it made."""
+        """Run one operation and record its storages."""
         if any(hasattr(kind, "__tensor_flatten__") for kind in types):
-            return NotImplemented  # the tensors inside such a one come by again, by themselves
+            return NotImplemented  # the inner tensors of such a subclass are dispatched again
         kwargs = kwargs or {}
         task = torch._C._current_graph_task_id()
         if task not in (-1, self._backward):
             self._backward = task
             for number, _ in self._living.values():
-                self._parts.setdefault(number, "saved")
+                self._categories.setdefault(number, "saved")
         result = func(*args, **kwargs)
         self._see((args, kwargs, result))
         return result
 
     def _see(self, tree: Any) -> list[int]:
-        """Count the storages of all tensors in a tree as they are now; gives their numbers."""
-        return [self._count(storage) for storage in _storages(tree_leaves(tree))]
+        """Record the current storages of all tensors in a tree; returns their numbers."""
+        return [self._record(storage) for storage in _storages(tree_leaves(tree))]
 
-    def _count(self, storage: UntypedStorage) -> int:
+    def _record(self, storage: UntypedStorage) -> int:
         address, size = storage._cdata, storage.nbytes()
         if address in self._living:
             number = self._living[address][0]
@@ -193,16 +194,15 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             number, change = len(self._storages), size
             self._storages.append(0)
-            self._places.append(
-                DEFAULT_SCOPE if self._where is None else self._where.current_scope()
-            )
+            scope = DEFAULT_SCOPE if self._modules is None else self._modules.current_scope()
+            self._scopes.append(scope)
             living = self._living
 
-            def end(_: Any) -> None:
+            def released(_: Any) -> None:
                 if living.pop(address, None) is not None:
                     self._change(number, -self._storages[number])
 
-            self._living[address] = number, weakref.ref(storage, end)
+            self._living[address] = number, weakref.ref(storage, released)
         if change:
             self._change(number, change)
         return number
@@ -211,47 +211,47 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[number] += change
         self._changes.append((number, change))
 
-    def _name(self, part: Category, tensors: Iterable[Any], place: str) -> None:
+    def _label(self, category: Category, tensors: Iterable[Any], scope: str) -> None:
         for number in self._see(list(tensors)):
-            self._parts[number] = part
-            self._places[number] = place
+            self._categories[number] = category
+            self._scopes[number] = scope
 
-    def _name_parts(self) -> None:
-        """What of the model and the optimizer there is now.
+    def _label_model(self) -> None:
+        """Label the current tensors of the model and the optimizer.
 
-        A storage is named for all of its life: a gradient is one from when it was computed.
+        A label holds for the whole life of a storage: a gradient is one since its computation.
         """
-        assert self._where is not None
-        for place, buffer in self._where.buffers():
-            self._name("frozen", [buffer], place)
-        for place, parameter in self._where.parameters():
-            self._name("trained" if parameter.requires_grad else "frozen", [parameter], place)
-            self._name("gradients", [parameter.grad], place)
+        assert self._modules is not None
+        for scope, buffer in self._modules.buffers():
+            self._label("frozen", [buffer], scope)
+        for scope, parameter in self._modules.parameters():
+            self._label("trained" if parameter.requires_grad else "frozen", [parameter], scope)
+            self._label("gradients", [parameter.grad], scope)
             if self._optimizer is not None and parameter in self._optimizer.state:
                 state = tree_leaves(self._optimizer.state[parameter])
-                self._name("optimizer_state", state, place)
+                self._label("optimizer_state", state, scope)
 
     def _find_peak(self) -> TrackedPeak:
         totals = list(accumulate((change for _, change in self._changes), initial=0))
         total = max(totals)
-        found: dict[str, Counter[Category]] = {}
+        counts: dict[str, Counter[Category]] = {}
         for number, change in self._changes[: totals.index(total)]:
-            parts = found.setdefault(self._places[number], Counter())
-            parts[self._parts.get(number, "transient")] += change
-        assert self._where is not None
-        kept = {
-            place: {part: found[place][part] for part in CATEGORIES if found[place][part]}
-            for place in self._where.names
-            if place in found
+            sizes = counts.setdefault(self._scopes[number], Counter())
+            sizes[self._categories.get(number, "transient")] += change
+        assert self._modules is not None
+        by_scope = {
+            scope: {c: counts[scope][c] for c in CATEGORIES if counts[scope][c]}
+            for scope in self._modules.names
+            if scope in counts
         }
-        return TrackedPeak(total, {place: parts for place, parts in kept.items() if parts})
+        return TrackedPeak(total, {scope: sizes for scope, sizes in by_scope.items() if sizes})
 
 
 def _storages(leaves: Iterable[Any]) -> Iterator[UntypedStorage]:
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
             continue
-        if is_traceable_wrapper_subclass(leaf):  # such as a quantised weight: it holds others
+        if is_traceable_wrapper_subclass(leaf):  # such as a quantized weight: it holds others
             names, _ = leaf.__tensor_flatten__()
             yield from _storages(getattr(leaf, name) for name in names)
         elif leaf.layout == torch.strided:

@@ -1,4 +1,4 @@
-"""What is kept after each epoch: history, the best tensors, a checkpoint to go on from."""
+"""Write history, best weights and a checkpoint after each epoch; early stopping."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from geotune.utils.atomic import write_atomically
 
 
 class Checkpointer(Callback):
-    """Writes after each epoch, each file whole or not at all; the checkpoint comes last.
+    """Writes each file atomically after each epoch, the checkpoint last.
 
-    It also stops a training that no longer gets better: from the history, which is in the
-    checkpoint, so that a training that goes on stops where an unbroken one does.
+    Early stopping reads the history, which is part of the checkpoint, so a resumed training stops
+    at the same epoch as an uninterrupted one.
 
     Args:
-        folder: of the run.
-        monitor: the metric that decides, such as `val/miou`.
-        lower_is_better: whether it shrinks as the model gets better.
-        patience: epochs without a better one before it stops; None for never.
+        run_dir: to write to.
+        monitor: the metric that selects the best epoch, such as `val/miou`.
+        lower_is_better: direction of the metric.
+        patience: epochs without improvement before training stops; None disables early stopping.
 
     Attributes:
-        history: one row an epoch.
-        best_epoch: the epoch with the best `monitor`, from 0; None before the first.
+        history: one row per epoch.
+        best_epoch: epoch with the best `monitor`, from 0; None before the first.
     """
 
     def __init__(
@@ -50,24 +50,24 @@ class Checkpointer(Callback):
         self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """State for the checkpoint."""
         return {"history": self.history, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.history = state_dict["history"]
         self.best_epoch = state_dict["best_epoch"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once where the training was cut off after its last epoch."""
-        self._stop_if_done(trainer)
+        """Stop at once if the interrupted run had met the stopping criterion."""
+        self._stop_early(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
+        """Start the timer."""
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the epoch."""
+        """Write the epoch."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         optimizer: Any = pl_module.optimizers()
         row = {
@@ -78,23 +78,21 @@ class Checkpointer(Callback):
             "seconds": time.perf_counter() - self._started,
         }
         self.history.append(row)
-        best = self._is_best(row)
-        if best:
+        if self._is_best(row):
             self.best_epoch = trainer.current_epoch
-        if best:
             assert isinstance(pl_module, TrainingModule)
-            state = pl_module.adapter_tensors()
+            state = pl_module.adapter_tensors()  # called by all processes
             if trainer.is_global_zero:
                 write_atomically(self.run_dir.best_weights, serialize_tensors(state))
         if trainer.is_global_zero:
             write_atomically(self.run_dir.history, _as_csv(self.history).encode())
-        unfinished = self.run_dir.last_checkpoint.with_suffix(".part")
-        trainer.save_checkpoint(unfinished)
+        incomplete = self.run_dir.last_checkpoint.with_suffix(".part")
+        trainer.save_checkpoint(incomplete)
         if trainer.is_global_zero:
-            unfinished.replace(self.run_dir.last_checkpoint)
-        self._stop_if_done(trainer)
+            incomplete.replace(self.run_dir.last_checkpoint)
+        self._stop_early(trainer)
 
-    def _stop_if_done(self, trainer: Trainer) -> None:
+    def _stop_early(self, trainer: Trainer) -> None:
         if self.patience is None or self.best_epoch is None:
             return
         if len(self.history) - 1 - self.best_epoch >= self.patience:

@@ -1,4 +1,4 @@
-"""The blocks of a frozen backbone compiled by `torch.compile`, while it trains something else."""
+"""Compile the blocks of a frozen backbone with `torch.compile`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from geotune.methods.core.encoder import Encoder
 
 
 def check_compilable(encoder: Encoder) -> None:
-    """Raise `GeotuneError` where a method changes the backbone or reads what is inside a block."""
-    kind = encoder.method.name if encoder.method else "of your own"
+    """Raise `GeotuneError` for a method that changes the backbone or reads inside of its blocks."""
+    kind = encoder.method.name if encoder.method else "custom"
     if not encoder.backbone_frozen:
         raise GeotuneError(
-            f"train.compile: is for a backbone that never changes, but method.kind {kind} changes "
-            "it; use train.compile=false, or a method beside the backbone, such as est"
+            f"train.compile: needs a frozen backbone, but method.kind {kind} changes it; use "
+            "train.compile=false or a method with a frozen backbone, such as est",
+            code="settings-incompatible",
+            key="train.compile",
         )
     if encoder.reader.internals_at or not encoder.backbone.blocks:
         raise GeotuneError(
             f"train.compile: {encoder.backbone.name} with method.kind {kind} has no blocks that "
-            "can be compiled whole; use train.compile=false"
+            "can be compiled as a whole; use train.compile=false",
+            code="settings-incompatible",
+            key="train.compile",
         )
 
 
@@ -33,18 +37,19 @@ def compiled_blocks(
     on_message: Callable[[str], None],
     backend: str = "inductor",
 ) -> Iterator[None]:
-    """While it is open, the backbone's blocks run compiled, one by one.
+    """Run the backbone's blocks compiled, one by one, inside the context.
 
-    Their hooks, names and tensors stay as they are. Where nothing can be compiled on `device` they
-    run as ever, and `on_message` gets a line that says so.
+    Hooks, names and tensors of the blocks stay. If `device` cannot compile, the blocks run
+    uncompiled and `on_message` receives a note.
     """
     blocks = encoder.backbone.blocks
-    try:  # now: a block would fail in the middle of a step
+    try:  # before training: a block would fail in the middle of a step
         torch.compile(torch.square, backend=backend)(torch.zeros(8, device=device))
-    except Exception as error:  # of whatever kind a compiler's failure is
-        why = str(error).strip().partition("\n")[0]
+    except Exception as error:  # compilers raise all kinds of errors
+        reason = str(error).strip().partition("\n")[0]
         on_message(
-            f"note: train.compile: nothing can be compiled here ({why}); the backbone runs as it is"
+            f"note: train.compile: torch.compile does not work here ({reason}); the backbone runs "
+            "uncompiled"
         )
         blocks = []
     for block in blocks:
@@ -53,4 +58,4 @@ def compiled_blocks(
         yield
     finally:
         for block in blocks:
-            del block.forward  # the class's own is seen again
+            del block.forward  # uncovers the method of the class

@@ -1,4 +1,4 @@
-"""Metrics of a model over a part of the data: in all, by region, and window by window."""
+"""Evaluate a model on a split: overall, by region and by window."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from geotune.tasks.base import Task
 from geotune.training.loaders import make_loader
 from geotune.training.window_metrics import WindowMetrics
 from geotune.types import Batch
-from geotune.utils.autocast import autocast
+from geotune.utils.precision import autocast
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out.
+    """Results on one split.
 
     Attributes:
         metrics: over all windows.
-        regions: the same for each group of scenes; none where each group is one image.
-        scores: of each window, NaN where it has none.
-        details: what the task tells beside its metrics, such as the `confusion` of classes.
-        windows: what was counted in each.
+        regions: metrics of each group of scenes; empty if every group is a single image.
+        window_scores: `Task.score` of each window, NaN without one.
+        details: further results of the task, such as the confusion matrix of classes.
+        windows: metric state of each window.
     """
 
     metrics: dict[str, float]
@@ -47,41 +47,43 @@ def evaluate(
     device: torch.device,
     precision: str = "32-true",
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run the model over every window once. `progress` is told windows done and in all."""
+    """Run the model once over every window; `on_progress` receives finished and total windows."""
     model.to(device).eval()
-    everything, single = task.metrics().to(device), task.metrics().to(device)
-    nothing = single.state()
+    overall, single = task.metrics().to(device), task.metrics().to(device)
+    empty = single.state()
     scores: list[float] = []
-    parts: list[MetricState] = []
+    states: list[MetricState] = []
     with torch.no_grad(), autocast(device, precision):
         for batch in make_loader(windows, batch_size, workers=workers):
             batch = batch.to(device)
             outputs = model(**batch.inputs)
-            everything.update(outputs, batch.targets)
+            overall.update(outputs, batch.targets)
             for i in range(len(batch)):
-                one = outputs[i : i + 1], batch.targets[i : i + 1]
+                window = outputs[i : i + 1], batch.targets[i : i + 1]
                 single.reset()
-                single.update(*one)
-                parts.append(single.state())
-                scores.append(task.score(*one))
-            if progress is not None:
-                progress(len(scores), len(windows))
-    found = WindowMetrics.from_windows(windows, scores, parts)
+                single.update(*window)
+                states.append(single.state())
+                scores.append(task.score(*window))
+            if on_progress is not None:
+                on_progress(len(scores), len(windows))
+    window_metrics = WindowMetrics.from_windows(windows, scores, states)
     regions = {
-        group: [part for part, its in zip(parts, found.groups, strict=True) if its == group]
-        for group in _regions(windows)
+        region: [
+            s for s, group in zip(states, window_metrics.groups, strict=True) if group == region
+        ]
+        for region in _regions(windows)
     }
     return Evaluation(
-        everything.compute(),
+        overall.compute(),
         {
-            group: single.compute_from(MetricState.merge([nothing, *its]))
-            for group, its in regions.items()
+            region: single.compute_from(MetricState.merge([empty, *own_states]))
+            for region, own_states in regions.items()
         },
         scores,
-        everything.details(),
-        found,
+        overall.details(),
+        window_metrics,
     )
 
 
@@ -94,7 +96,7 @@ def predict_windows(
     device: torch.device,
     precision: str = "32-true",
 ) -> list[Tensor]:
-    """What the task shows of some windows, such as classes `(H, W)`."""
+    """Predictions for some windows, see `Task.predict`."""
     model.to(device).eval()
     with torch.no_grad(), autocast(device, precision):
         return [

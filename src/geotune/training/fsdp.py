@@ -1,9 +1,8 @@
-"""A model parted among processes, each of which keeps a share of every parameter.
+"""Fully sharded data parallelism: each process holds a shard of every parameter.
 
-Fully sharded data parallelism (ZeRO, https://arxiv.org/abs/1910.02054), as PyTorch's `fully_shard`
-does it: before a block runs its parameters are brought together, and let go of after it; gradients
-and the optimizer's state exist as shares only. All processes have to run the same blocks in the
-same order, forward and back.
+PyTorch's `fully_shard` (ZeRO, https://arxiv.org/abs/1910.02054) gathers the parameters of a block
+before it runs and frees them afterwards; gradients and optimizer state exist only as shards. All
+processes must run the same blocks in the same order, forward and backward.
 """
 
 from __future__ import annotations
@@ -19,47 +18,47 @@ from geotune.model import Model
 
 
 def shard(model: Model, mesh: DeviceMesh) -> frozenset[str]:
-    """Part a model among the processes of a mesh of one dimension, in place and for good.
+    """Shard a model in place among the processes of a one-dimensional mesh.
 
-    The backbone's blocks are brought together one at a time, all else for the whole step. Single
-    numbers cannot be parted and become vectors of one; returns the names of these parameters.
+    Backbone blocks are gathered one at a time, all other parameters for the whole step. Scalar
+    parameters cannot be sharded and become vectors of length one; returns their names.
     """
-    if mesh.device_type == "cuda":  # as with DDP, batch norm sees the batch of all processes
+    if mesh.device_type == "cuda":  # as with DDP, batch norm uses the batch of all processes
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    numbers = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
-    for name in numbers:
-        owner, _, own_name = name.rpartition(".")
-        module = model.get_submodule(owner)
-        number = module.get_parameter(own_name)
-        vector = nn.Parameter(number.detach().reshape(1), requires_grad=number.requires_grad)
-        module.register_parameter(own_name, vector)
-    there = set(model.modules())  # without the backbone where its features are kept
+    scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
+    for name in scalars:
+        parent, _, leaf = name.rpartition(".")
+        module = model.get_submodule(parent)
+        scalar = module.get_parameter(leaf)
+        vector = nn.Parameter(scalar.detach().reshape(1), requires_grad=scalar.requires_grad)
+        module.register_parameter(leaf, vector)
+    modules = set(model.modules())  # without the backbone if its features are cached
     for block in model.encoder.backbone.blocks:
-        if block in there:
+        if block in modules:
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    return frozenset(numbers)
+    return frozenset(scalars)
 
 
 def is_sharded(model: Model) -> bool:
-    """Whether the model is parted among processes."""
+    """Whether the model is sharded."""
     return isinstance(model, FSDPModule)
 
 
 def full_state_dict(model: Model) -> dict[str, Tensor]:
-    """What training changed, as `adapter_state` gives it; every process has to call it.
+    """The trained tensors, see `adapter_state`; must be called by all processes.
 
-    What is parted comes as whole tensors, on the CPU of the main process alone.
+    Sharded tensors are gathered on the CPU of the main process only.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            module.reshard()  # what validation has brought together
-    whole = {}
+            module.reshard()  # parameters that validation gathered
+    state = {}
     for name, tensor in adapter_state(model).items():
         if isinstance(tensor, DTensor):
-            tensor = tensor.full_tensor()  # one at a time: all of them may have no room
+            tensor = tensor.full_tensor()  # one at a time: all together may not fit
             if torch.distributed.get_rank():
                 continue
             tensor = tensor.cpu()
-        whole[name] = tensor
-    return whole
+        state[name] = tensor
+    return state

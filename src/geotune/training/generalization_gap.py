@@ -1,4 +1,4 @@
-"""How much is lost where a model has never been: regions that it saw against those it did not."""
+"""The generalization gap: metrics in regions with training data against unseen regions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geotune.metrics.state import MetricState
 from geotune.training.evaluate import Evaluation
 
 MAX_WINDOWS = 512
-"""Of training scenes that are measured to compare with, evenly spread."""
+"""Windows evaluated in seen regions, evenly spread."""
 
 NUM_RESAMPLES = 500
 CONFIDENCE = 0.95
@@ -31,19 +31,19 @@ SeenSource = Literal["test", "validation", "training"]
 
 @dataclass(frozen=True)
 class RegionGap:
-    """Metrics in regions with training scenes, and in regions without.
+    """Metrics in regions with and without training scenes.
 
     Attributes:
-        seen: metrics in the former.
-        unseen: metrics of the test part in the latter.
-        intervals: of each metric where `unseen` less `seen` begins and ends in 95 % of draws of the
-            windows, those of either by themselves; NaN where one of them has a single window. What
-            it owes to which regions there are, and to the training's seed, is not in it.
-        seen_in: which scenes of the seen regions were measured: of the test part; where it has
-            none there, of the validation part (which chose the epoch); else the training scenes
-            themselves, which says what is lost at most.
-        seen_regions: by name.
-        unseen_regions: by name.
+        seen: metrics in regions with training scenes.
+        unseen: metrics of the test split in the other regions.
+        intervals: of each metric, the 95 % bootstrap interval of `unseen - seen` over windows; NaN
+            if one of them has a single window. Differences between regions and between training
+            seeds are not included.
+        seen_in: source of the seen windows: the test split if it covers seen regions, else the
+            validation split (which selected the epoch), else the training scenes, which gives an
+            upper bound of the gap.
+        seen_regions: names.
+        unseen_regions: names.
     """
 
     seen: dict[str, float]
@@ -60,10 +60,15 @@ def region_gap(
     evaluate_windows: Callable[[GridWindowDataset], Evaluation],
     compute_metrics: Callable[[MetricState], dict[str, float]],
 ) -> RegionGap | None:
-    """What a test in new regions says, beside one in the regions of the training.
+    """Compare the test in unseen regions with one in seen regions; a region is a group of a split.
 
-    `tested` is of the whole test part. None where all of its regions were trained in. A region is
-    what the split calls a group. `figures` makes metrics of what was counted (`Metrics.compute_from`).
+    Args:
+        data: all splits.
+        tested: evaluation of the whole test split.
+        evaluate_windows: evaluates other windows.
+        compute_metrics: metrics of a merged state, `Metrics.compute_from`.
+
+    Returns None if the test split has no unseen region.
     """
     assert data.test is not None
     trained = {scene.group for scene in data.train.scenes}
@@ -71,21 +76,23 @@ def region_gap(
     unseen = data.test.subset(new)
     if not len(unseen):
         return None
-    kinds: tuple[tuple[SeenSource, GridWindowDataset], ...] = (
+    sources: tuple[tuple[SeenSource, GridWindowDataset], ...] = (
         ("test", data.test),
         ("validation", data.val),
         ("training", data.train_grid),
     )
-    measurable = (
-        (kind, windows.subset(trained, max_windows=MAX_WINDOWS)) for kind, windows in kinds
+    candidates = (
+        (kind, windows.subset(trained, max_windows=MAX_WINDOWS)) for kind, windows in sources
     )
-    kind, seen = next((kind, windows) for kind, windows in measurable if len(windows))
-    there = tested if len(unseen) == len(data.test) else evaluate_windows(unseen)
-    here = evaluate_windows(seen)
+    kind, seen = next((kind, windows) for kind, windows in candidates if len(windows))
+    unseen_evaluation = tested if len(unseen) == len(data.test) else evaluate_windows(unseen)
+    seen_evaluation = evaluate_windows(seen)
     return RegionGap(
-        seen=here.metrics,
-        unseen=there.metrics,
-        intervals=_intervals(compute_metrics, there.windows.states, here.windows.states),
+        seen=seen_evaluation.metrics,
+        unseen=unseen_evaluation.metrics,
+        intervals=_intervals(
+            compute_metrics, unseen_evaluation.windows.states, seen_evaluation.windows.states
+        ),
         seen_in=kind,
         seen_regions=sorted({scene.group for scene in seen.scenes}),
         unseen_regions=sorted(new),
@@ -94,17 +101,19 @@ def region_gap(
 
 def _intervals(
     compute_metrics: Callable[[MetricState], dict[str, float]],
-    ones: Sequence[MetricState],
-    others: Sequence[MetricState],
+    unseen: Sequence[MetricState],
+    seen: Sequence[MetricState],
 ) -> dict[str, tuple[float, float]]:
-    """Of each figure the interval of its difference between two sets of windows."""
-    if min(len(ones), len(others)) < 2:  # a window by itself is always drawn
-        return dict.fromkeys(compute_metrics(ones[0]), (math.nan, math.nan))
+    """The interval of `unseen - seen` of each metric."""
+    if min(len(unseen), len(seen)) < 2:  # resampling a single window has no spread
+        return dict.fromkeys(compute_metrics(unseen[0]), (math.nan, math.nan))
     rng = np.random.default_rng(0)
     one, other = (
         bootstrap(
-            compute_metrics, parts, multiplicities(resample_indices(len(parts), NUM_RESAMPLES, rng))
+            compute_metrics,
+            states,
+            multiplicities(resample_indices(len(states), NUM_RESAMPLES, rng)),
         )
-        for parts in (ones, others)
+        for states in (unseen, seen)
     )
     return {name: percentile_interval(one[name] - other[name], CONFIDENCE) for name in one}

@@ -1,4 +1,4 @@
-"""Data loaders that give every process its own part, in an order that never changes."""
+"""Data loaders that split a dataset among processes in a fixed order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ WindowDataset = RandomWindowDataset | FixedWindowDataset | GridWindowDataset | C
 
 
 class RankSampler(Sampler[int]):
-    """Indices `rank, rank + world, ...` of a data set.
+    """Indices `rank, rank + world, ...` of a dataset.
 
     Args:
-        length: of the data set.
-        rank: this process among `world` of them.
-        world: how many processes share the data set.
+        length: of the dataset.
+        rank: of this process.
+        world: number of processes.
     """
 
     def __init__(self, length: int, rank: int, world: int) -> None:
@@ -34,10 +34,10 @@ class RankSampler(Sampler[int]):
 
 
 class EpochSampler(RankSampler):
-    """The same for training windows, of which there is no end: each epoch draws other ones.
+    """Like `RankSampler` for an infinite dataset: each epoch draws new windows.
 
-    All processes take every step together, so each gets the same number: where `world` does not
-    divide `length`, the first ones are drawn again.
+    Every process gets the same number of windows, because all take every step together; if `world`
+    does not divide `length`, the first ones are drawn again.
     """
 
     def __init__(self, length: int, rank: int, world: int) -> None:
@@ -48,7 +48,7 @@ class EpochSampler(RankSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the windows of `epoch` from now on; Lightning calls it."""
+        """Draw the windows of `epoch`; called by Lightning."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -64,12 +64,12 @@ def make_loader(
     world: int = 1,
     pin: bool = False,
 ) -> DataLoader[Sample]:
-    """A loader of batches of `batch_size` for this process; the last one may be smaller."""
-    order = EpochSampler if windows.infinite else RankSampler
+    """A loader of batches for this process; the last batch may be smaller."""
+    sampler = EpochSampler if windows.infinite else RankSampler
     return DataLoader(
-        windows,  # type: ignore[arg-type]  # the data room knows no torch
+        windows,  # type: ignore[arg-type]  # data/ does not import torch
         batch_size=batch_size,
-        sampler=order(len(windows), rank, world),
+        sampler=sampler(len(windows), rank, world),
         num_workers=workers,
         collate_fn=Batch.from_samples,
         persistent_workers=workers > 0,

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Exclusive access to a run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO
 from geotune.errors import GeotuneError
 
 LOCK_FILE = ".lock"
-"""The file in a run folder that is locked; it stays, for who removed it would let two others in."""
+"""The locked file; it is never removed, because removing it would let two processes in."""
 LOCKED_ERRNOS = (errno.EACCES, errno.EAGAIN)
 
 
@@ -24,29 +24,39 @@ LOCKED_ERRNOS = (errno.EACCES, errno.EAGAIN)
 def exclusive_lock(
     folder: Path, on_message: Callable[[str], None] = lambda text: None
 ) -> Iterator[None]:
-    """While it is open, no other process may hold the folder, which is made where it is not there.
+    """Lock a folder for this process inside the context; creates the folder if needed.
 
-    The lock is the system's own on the file (POSIX, which most network file systems keep, too): it
-    ends with this process however that ends, and forked workers do not get it. Of a holder that
-    did not end in order, and of file systems without locks, `on_message` gets a line. One process may
-    hold a folder once only: it would lose the lock by trying again. Raises `GeotuneError` that
-    names the holder where there is one.
+    The lock is a POSIX file lock, which most network file systems support. It ends with this
+    process, however that ends, and forked workers do not inherit it. A process must not lock the
+    same folder twice, because the second release would also end the first lock.
+
+    Args:
+        folder: to lock.
+        on_message: receives a note if an earlier holder was interrupted, or if the file system
+            does not support locks.
+
+    Raises `GeotuneError`, with the holder, if another process holds the lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     except OSError as error:
-        raise GeotuneError(f"{folder}: cannot be written ({error.strerror})") from error
+        raise GeotuneError(
+            f"{folder}: cannot be written ({error.strerror}); choose another train.run",
+            code="output-not-writable",
+            key="train.run",
+            file=folder,
+        ) from error
     with file:
         locked = _lock(file, folder)
         before = _holder(folder, file.fileno()) if os.fstat(file.fileno()).st_size else ""
         if not locked:
             on_message(
-                f"note: {folder}: its file system has no locks; see to it that no other process "
-                f"works there{f': {before} may' if before else ''}"
+                f"note: {folder}: the file system does not support locks; make sure that no other "
+                f"process uses the folder{f': {before} may' if before else ''}"
             )
         elif before:
-            on_message(f"note: {folder}: {before} has ended there unfinished")
+            on_message(f"note: {folder}: {before} was interrupted there")
         file.truncate(0)
         since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         json.dump({"process": os.getpid(), "host": platform.node(), "since": since}, file)
@@ -58,28 +68,31 @@ def exclusive_lock(
 
 
 def _lock(file: IO[str], folder: Path) -> bool:
-    """Take the lock; false where the file system has none."""
+    """Take the lock; false if the file system does not support locks."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in LOCKED_ERRNOS:
             return False
         raise GeotuneError(
-            f"{folder}: {_holder(folder)} is at work there; wait until it has ended, or choose "
-            "another train.run"
+            f"{folder}: in use by {_holder(folder)}; wait until it has finished, or choose another "
+            "train.run",
+            code="run-in-use",
+            key="train.run",
+            file=folder,
         ) from error
     return True
 
 
 def _holder(folder: Path, descriptor: int | None = None) -> str:
-    """What is written of the process that holds, or held, a folder."""
+    """The process that holds or held a folder, as written in the lock file."""
     try:
         text = (
             (folder / LOCK_FILE).read_bytes()
             if descriptor is None
             else os.pread(descriptor, 4096, 0)
         )
-        found = json.loads(text)
-        return f"process {found['process']} on {found['host']}, since {found['since']},"
+        holder = json.loads(text)
+        return f"process {holder['process']} on {holder['host']} (since {holder['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -1,4 +1,4 @@
-"""What the tensors of a training step take at the highest, measured in a training itself."""
+"""Measure the peak tensor memory of one step during training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from geotune.types import Batch
 
 
 class StepMemoryCallback(Callback):
-    """Follows one whole step on a CPU: the first after which the optimizer has its state.
+    """Tracks one step on a CPU: the first full batch for which the optimizer has its state.
 
     Args:
-        whole: batches of an epoch that are not smaller than the others.
+        full_batches: number of batches per epoch of the full size.
 
     Attributes:
-        peak: None where no step was followed.
+        peak: None if no step was tracked.
     """
 
     def __init__(self, full_batches: int) -> None:
@@ -30,27 +30,27 @@ class StepMemoryCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Begin to follow."""
+        """Start tracking."""
         if self._steps_before is None:
             self._steps_before = trainer.global_step
         ready = trainer.global_step > self._steps_before
         if self.peak is None and ready and batch_idx < self.full_batches:
             assert isinstance(pl_module, TrainingModule)
-            seen = (batch.inputs, batch.targets)
-            self._tracker = MemoryTracker(pl_module.model, trainer.optimizers[0], seen)
+            tensors = (batch.inputs, batch.targets)
+            self._tracker = MemoryTracker(pl_module.model, trainer.optimizers[0], tensors)
             self._tracker.__enter__()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End it."""
+        """Stop tracking."""
         if self._tracker is not None:
             tracker = self._tracker
             self.close()
             self.peak = tracker.peak
 
     def close(self) -> None:
-        """Stop, whatever has happened."""
+        """Stop tracking, also after a failure."""
         if self._tracker is not None:
             tracker, self._tracker = self._tracker, None
             tracker.__exit__(None, None, None)

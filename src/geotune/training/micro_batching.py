@@ -1,4 +1,4 @@
-"""A batch computed in parts, and in smaller ones where memory runs out."""
+"""Compute a batch in micro-batches, and in smaller ones when memory runs out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Result = TypeVar("Result")
 
 
 class MicroBatcher:
-    """How many windows are computed at once.
+    """Splits batches into micro-batches.
 
     Args:
-        micro: that many at first.
-        fewer: told how many it is from now on, and what was said when memory ran out; None where
-            memory that runs out is an error.
+        size: initial number of windows per micro-batch.
+        on_oom: receives the new size and the reason when memory runs out; None turns that into an
+            error.
 
     Attributes:
-        micro: that many now.
+        size: current number of windows per micro-batch.
     """
 
     def __init__(self, size: int, on_oom: Callable[[int, str], None] | None = None) -> None:
@@ -30,10 +30,10 @@ class MicroBatcher:
         self._on_oom = on_oom
 
     def run(self, windows: int, attempt: Callable[[Sequence[slice]], Result]) -> Result:
-        """What `attempt` makes of a batch of `windows`, given its parts.
+        """Call `attempt` with the micro-batches of a batch, as slices.
 
-        Where memory runs out it is called again, with parts of half the size or less; so it has to
-        undo what it did before it fails. Raises `GeotuneError` where one window is too much.
+        When memory runs out, the size is reduced to half or less and `attempt` is called again, so
+        it must undo its effects before it raises. Raises `GeotuneError` if one window is too much.
         """
         while True:
             starts = range(0, windows, self.size)
@@ -42,29 +42,30 @@ class MicroBatcher:
             except (RuntimeError, MemoryError) as error:
                 if self._on_oom is None or not is_oom(error):
                     raise
-                said = str(error).partition("\n")[0]
-            why = f"memory ran out with {self.size} windows at once: {said}"
+                message = str(error).partition("\n")[0]
+            reason = f"memory ran out with {self.size} windows at once: {message}"
             smaller = next_smaller_divisor(self.size)
             if smaller is None:
                 raise GeotuneError(
-                    f"{why}; and there is no smaller micro-batch: geotune plan --budget says what "
-                    "else saves memory"
+                    f"{reason}; there is no smaller micro-batch: geotune plan --budget suggests "
+                    "settings that save memory",
+                    code="out-of-memory",
                 )
-            free_memory()  # not before: the error holds on to all that was there
+            free_memory()  # outside of `except`: the error keeps the tensors alive
             self.size = smaller
-            self._on_oom(smaller, why)
+            self._on_oom(smaller, reason)
 
 
-def next_smaller_divisor(micro: int) -> int | None:
-    """The next smaller one that divides it, at most half of it; None below one."""
-    return max((n for n in range(1, micro // 2 + 1) if micro % n == 0), default=None)
+def next_smaller_divisor(size: int) -> int | None:
+    """The largest proper divisor, at most half of `size`; None for 1."""
+    return max((n for n in range(1, size // 2 + 1) if size % n == 0), default=None)
 
 
 class BatchNormStatistics:
-    """What a pass forward in training mode moves: batch norm's statistics, as they are now."""
+    """A snapshot of the running statistics of batch norm layers in training mode."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._kept: list[tuple[Tensor, Tensor]] = [
+        self._saved: list[tuple[Tensor, Tensor]] = [
             (buffer, buffer.clone())
             for module in model.modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
@@ -72,6 +73,6 @@ class BatchNormStatistics:
         ]
 
     def restore(self) -> None:
-        """Put them back."""
-        for buffer, kept in self._kept:
-            buffer.copy_(kept)
+        """Restore the statistics."""
+        for buffer, saved in self._saved:
+            buffer.copy_(saved)

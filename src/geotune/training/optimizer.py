@@ -1,4 +1,4 @@
-"""The optimizer of every training."""
+"""Build the optimizer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 
 BACKBONE_LR_FACTOR = 0.1
-"""A backbone that trains whole learns at this share of the rate, unless the recipe says."""
+"""Default of `train.backbone_lr` relative to `train.lr` if backbone weights are trained."""
 
 
 def make_optimizer(
     model: Model, *, lr: float, backbone_lr: float | None, weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW; norms, biases and single numbers without decay."""
-    own = _pretrained_parameters(model)
-    pretrained = {id(parameter) for parameter in own}
+    """AdamW, without weight decay for norms, biases and scalars.
+
+    `backbone_lr` applies to pretrained parameters; by default it is a tenth of `lr` if weight
+    matrices are among them, else `lr`.
+    """
+    parameters = _pretrained_parameters(model)
+    pretrained = {id(parameter) for parameter in parameters}
     if backbone_lr is None:
-        whole = any(parameter.ndim > 1 for parameter in own)
-        backbone_lr = lr * (BACKBONE_LR_FACTOR if whole else 1.0)
+        has_weights = any(parameter.ndim > 1 for parameter in parameters)
+        backbone_lr = lr * (BACKBONE_LR_FACTOR if has_weights else 1.0)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -29,17 +33,17 @@ def make_optimizer(
     return torch.optim.AdamW(
         [
             {
-                "params": parameters,
-                "lr": backbone_lr if of_backbone else lr,
+                "params": group,
+                "lr": backbone_lr if is_pretrained else lr,
                 "weight_decay": weight_decay if decays else 0.0,
             }
-            for (of_backbone, decays), parameters in sorted(groups.items(), key=lambda g: g[0])
+            for (is_pretrained, decays), group in sorted(groups.items(), key=lambda g: g[0])
         ]
     )
 
 
 def _pretrained_parameters(model: Model) -> list[nn.Parameter]:
-    """What trains of the backbone's own, not of what a method put in."""
+    """Trained parameters of the backbone itself, without modules that a method inserted."""
     return [
         parameter
         for module in model.encoder.backbone.modules()

@@ -1,4 +1,4 @@
-"""Progress of a training on the terminal."""
+"""Progress of training on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geotune.utils.progress import progress_bar
 
 
 class TrainingProgress(Callback):
-    """A bar over all steps, and a line after each epoch."""
+    """A bar over all steps; without a terminal, a line per epoch."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -20,7 +20,7 @@ class TrainingProgress(Callback):
         self.task: TaskID | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Show the bar; going on from a checkpoint it starts where that stopped."""
+        """Show the bar, at the position of the checkpoint if training resumes."""
         if not trainer.is_global_zero:
             return
         batches = int(trainer.num_training_batches)
@@ -34,12 +34,12 @@ class TrainingProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One step further."""
+        """Advance the bar."""
         if self.progress is not None and self.task is not None:
             self.progress.advance(self.task)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Say how the epoch went."""
+        """Show loss and metric of the epoch."""
         if self.progress is None or self.task is None:
             return
         metrics = trainer.callback_metrics
@@ -51,7 +51,7 @@ class TrainingProgress(Callback):
             self.console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {note}")
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Take the bar away, also after a failure."""
+        """Remove the bar, also after a failure."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

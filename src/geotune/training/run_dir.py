@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves, and what a training that was cut off goes on from."""
+"""The run folder: results of a training, and the state from which it resumes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ RESULT_FILES = (
     "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
     TENSORS, CARD,
 )  # fmt: skip
-"""What is there only when an epoch was finished."""
+"""Files that exist only after the first completed epoch."""
 OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
-"""All that geotune writes, in the order of its removal: what says whose it is comes last."""
+"""Everything that geotune writes, in the order of removal; `recipe.yaml` marks ownership."""
 METRIC_SECTIONS = ("val", "test", "regions", "gap")
-"""Entries of a run's `metrics.json`; what else there is are a task's details, by part."""
+"""Entries of `metrics.json`; all others are details of the task, by split."""
 LOCATION_KEYS = ("train.run", "train.cache_folder", "train.cache_limit")
-"""Keys of a recipe that do not change what comes out."""
+"""Recipe keys that do not affect the result."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,22 @@ class RunDir:
 
     @property
     def recipe(self) -> Path:
-        """The recipe as resolved."""
+        """The resolved recipe."""
         return self.path / "recipe.yaml"
 
     @property
     def requested_recipe(self) -> Path:
-        """The recipe as it was asked for, where it was changed to fit into memory."""
+        """The recipe as given, if it was changed to fit into memory."""
         return self.path / "asked.yaml"
 
     @property
     def history(self) -> Path:
-        """One row an epoch."""
+        """One row per epoch."""
         return self.path / "history.csv"
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """The HTML report."""
         return self.path / "report.html"
 
     @property
@@ -62,23 +62,23 @@ class RunDir:
 
     @property
     def test_windows(self) -> Path:
-        """What was found in each test window."""
+        """Metric state of each test window, see `WindowMetrics`."""
         return self.path / "test_windows.npz"
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint that an interrupted training goes on from."""
+        """The checkpoint from which training resumes."""
         return self.path / "checkpoint" / "last.ckpt"
 
     @property
     def best_weights(self) -> Path:
-        """What the best epoch so far had trained."""
+        """Trained tensors of the best epoch so far."""
         return self.path / "checkpoint" / "best.safetensors"
 
     def state(self, recipe: Recipe) -> State:
-        """How far this recipe got here.
+        """Progress of this recipe in the folder.
 
-        Raises `GeotuneError` where the folder holds another recipe, or something that is no run.
+        Raises `GeotuneError` if the folder holds a run of another recipe or other content.
         """
         self.check_owned()
         if not self.recipe.is_file():
@@ -88,26 +88,29 @@ class RunDir:
             more = f"; and {len(other) - 6} more keys" if len(other) > 6 else ""
             raise GeotuneError(
                 f"{self.path}: holds a run of another recipe ({'; '.join(other[:6])}{more}); "
-                "choose another train.run, or start anew with --fresh"
+                "choose another train.run, or replace it with --overwrite",
+                code="run-exists",
+                key="train.run",
+                file=self.path,
             )
         return "finished" if (self.path / "run.json").is_file() else "unfinished"
 
     def differences(self, recipe: Recipe) -> list[str]:
-        """What differs between the recipe that is here, if any, and another: see `changed_keys`."""
+        """Changes from the saved recipe, if any, to this one; see `changed_keys`."""
         return changed_keys(load_recipe(self.recipe)[0], recipe) if self.recipe.is_file() else []
 
     def is_finished(self, recipe: Recipe) -> bool:
-        """Whether this recipe is trained."""
+        """Whether the training of this recipe is complete."""
         return (self.path / "run.json").is_file() and not self.differences(recipe)
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is anything that took training: an epoch at the least."""
+        """Whether at least one epoch was completed."""
         files = [self.path / name for name in RESULT_FILES]
         return any(path.exists() for path in [*files, self.best_weights, self.last_checkpoint])
 
     def with_saved_defaults(self, recipe: Recipe) -> Recipe:
-        """The recipe with what an earlier start of this run chose: precision and memory settings."""
+        """The recipe with the precision and memory settings chosen when the run started."""
         recipe = self.with_saved_precision(recipe)
         if not (self.requested_recipe.is_file() and self.recipe.is_file()):
             return recipe
@@ -125,22 +128,25 @@ class RunDir:
         return recipe.with_precision(load_recipe(self.recipe)[0].train.precision)
 
     def create(self, recipe: Recipe, requested: Recipe | None = None) -> None:
-        """Make the folder and write the recipe; what it was `asked` as, where that differs."""
+        """Create the folder and write the recipe, and the requested one if it differs."""
         if requested is not None and changed_keys(requested, recipe):
             write_atomically(self.requested_recipe, dump_recipe(requested).encode())
         write_atomically(self.recipe, dump_recipe(recipe).encode())
 
     def check_owned(self) -> None:
-        """Raise `GeotuneError` where the folder is there and holds no run of geotune."""
+        """Raise `GeotuneError` if the folder exists and is not a run of geotune."""
         if not self.path.exists() or self.recipe.is_file():
             return
         if not self.path.is_dir() or any(not _is_leftover(path) for path in self.path.iterdir()):
             raise GeotuneError(
-                f"{self.path}: is there and is no run of geotune; choose another train.run"
+                f"{self.path}: exists and is not a run of geotune; choose another train.run",
+                code="folder-not-owned",
+                key="train.run",
+                file=self.path,
             )
 
     def clear(self) -> None:
-        """Remove what geotune wrote here; anything else stays."""
+        """Remove the files that geotune wrote; others stay."""
         for name in OWNED_FILES:
             path = self.path / name
             if path.is_dir():
@@ -149,39 +155,42 @@ class RunDir:
                 path.unlink(missing_ok=True)
 
     def write_json(self, name: str, values: Any) -> None:
-        """Write `<name>.json`; numbers that are not finite become null."""
+        """Write `<name>.json`; NaN and infinity become null."""
         text = json.dumps(nan_to_none(values), indent=2, ensure_ascii=False, default=str)
         write_atomically(self.path / f"{name}.json", text.encode())
 
     def read_json(self, name: str) -> Any:
-        """Read `<name>.json`. Raises `GeotuneError` where it is missing or damaged."""
+        """Read `<name>.json`. Raises `GeotuneError` if it is missing or invalid."""
         path = self.path / f"{name}.json"
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise GeotuneError(
-                f"{path}: is not there; {self.path} holds no finished run; run geotune fit first"
+                f"{path}: file not found; {self.path} is no completed run; run geotune fit first",
+                code="run-incomplete",
+                file=path,
             ) from error
         except (OSError, ValueError) as error:
-            raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
+            raise GeotuneError(
+                f"{path}: invalid JSON ({error})", code="file-unreadable", file=path
+            ) from error
 
     def details(self, split: str) -> dict[str, Any]:
-        """What a task told of a part, `val` or `test`, beside its metrics."""
-        told = self.read_json("metrics").items()
+        """Further results of the task on a split, `val` or `test`."""
         return {
             name: values[split]
-            for name, values in told
+            for name, values in self.read_json("metrics").items()
             if name not in METRIC_SECTIONS and isinstance(values, dict) and split in values
         }
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a file is what a process leaves that was killed before it wrote the recipe."""
+    """Whether a file was left by a process that was killed before it wrote the recipe."""
     return path.name == LOCK_FILE or (path.name.startswith(".") and path.suffix == ".part")
 
 
 def nan_to_none(values: Any) -> Any:
-    """The values with numbers that are not finite as None, for JSON."""
+    """Replace NaN and infinity by None, for JSON."""
     if isinstance(values, float):
         return values if math.isfinite(values) else None
     if isinstance(values, dict):
@@ -192,10 +201,9 @@ def nan_to_none(values: Any) -> Any:
 
 
 def changed_keys(before: Recipe, now: Recipe) -> list[str]:
-    """What differs between two recipes, as `key: before -> now`.
+    """Differences between two recipes as `key: before -> now`.
 
-    Where they run and where features are kept does not count. Of a section of another kind only
-    the kind is named.
+    `LOCATION_KEYS` are ignored. If the kind of a section changed, its other keys are not listed.
     """
     old, new = _flatten(before.model_dump(mode="json")), _flatten(now.model_dump(mode="json"))
     changed = [
@@ -203,11 +211,11 @@ def changed_keys(before: Recipe, now: Recipe) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if key not in LOCATION_KEYS and old.get(key, "absent") != new.get(key, "absent")
     ]
-    anew = tuple(key.removesuffix("kind") for key in changed if key.endswith(".kind"))
+    new_sections = tuple(key.removesuffix("kind") for key in changed if key.endswith(".kind"))
     return [
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in changed
-        if key.endswith(".kind") or not key.startswith(anew)
+        if key.endswith(".kind") or not key.startswith(new_sections)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a step of a training is, without Lightning, which takes seconds to import."""
+"""Describe a training step without Lightning, which takes seconds to import."""
 
 from __future__ import annotations
 
@@ -28,21 +28,27 @@ def training_step_spec(
     world: int = 1,
     micro_batch: int | None = None,
 ) -> StepSpec:
-    """A step of one of `world` processes, from the inputs and targets of any number of windows.
+    """The step of one of `world` processes, for memory estimates.
 
-    `micro` windows are computed at once, by default as many as the recipe says.
+    Args:
+        task: provides the loss.
+        train: options, with a resolved precision.
+        inputs: of any number of windows; only shapes and dtypes are used.
+        targets: likewise.
+        world: number of processes.
+        micro_batch: windows computed at once; by default from `train.accumulate_steps`.
     """
     if train.precision == AUTO:
         raise ValueError("train.precision auto is not resolved")
     windows = train.batch_size // world
 
-    def several(x: Tensor) -> Tensor:
+    def batched(x: Tensor) -> Tensor:
         return torch.empty((windows, *x.shape[1:]), dtype=x.dtype, device="meta")
 
     return StepSpec(
-        inputs=tree_map_only(Tensor, several, dict(inputs)),
-        # Of images that hold several things each there is a list, and the first stands for all.
-        targets=targets[:1] * windows if isinstance(targets, list) else several(targets),
+        inputs=tree_map_only(Tensor, batched, dict(inputs)),
+        # detection targets are a list of windows; the first one is repeated
+        targets=targets[:1] * windows if isinstance(targets, list) else batched(targets),
         loss=task.loss,
         optimizer=lambda model: make_optimizer(
             model,  # type: ignore[arg-type]
@@ -59,23 +65,23 @@ def training_step_spec(
 
 
 def module_scopes(model: Model) -> dict[str, Iterable[nn.Module]]:
-    """The parts of a model by which its memory is told apart."""
+    """The modules of each scope for which memory is reported."""
     encoder = model.encoder
-    own = list(encoder.backbone.modules())
+    modules = list(encoder.backbone.modules())
     return {
-        "backbone": [module for module in own if not is_inserted(module)],
-        "method": [encoder, encoder.reader, *(module for module in own if is_inserted(module))],
+        "backbone": [module for module in modules if not is_inserted(module)],
+        "method": [encoder, encoder.reader, *(module for module in modules if is_inserted(module))],
         "decoder": [model.decoder],
     }
 
 
 def uses_gpu(train: TrainOptions) -> bool:
-    """Whether the training runs on NVIDIA's GPUs."""
+    """Whether training runs on NVIDIA GPUs."""
     return train.accelerator == "gpu" or (train.accelerator == "auto" and torch.cuda.is_available())
 
 
 def num_devices(train: TrainOptions) -> int:
-    """Processes of one machine."""
+    """Number of processes on one machine."""
     if train.devices != "auto":
         return train.devices
     return max(1, torch.cuda.device_count()) if uses_gpu(train) else 1
@@ -84,12 +90,14 @@ def num_devices(train: TrainOptions) -> int:
 def micro_batch_size(batch_size: int, accumulate_steps: int, world: int) -> int:
     """Windows that one process computes at once.
 
-    Raises `GeotuneError` for a batch that cannot be parted so.
+    Raises `GeotuneError` if the batch cannot be split evenly.
     """
-    parts = accumulate_steps * world
-    if batch_size % parts:
+    count = accumulate_steps * world
+    if batch_size % count:
         raise GeotuneError(
-            f"train.batch_size {batch_size} is no multiple of train.accumulate_steps x devices "
-            f"({accumulate_steps} x {world}); choose one that is"
+            f"train.batch_size {batch_size} is not a multiple of train.accumulate_steps x devices "
+            f"({accumulate_steps} x {world}); choose a multiple of {count}",
+            code="settings-incompatible",
+            key="train.batch_size",
         )
-    return batch_size // parts
+    return batch_size // count

@@ -1,4 +1,4 @@
-"""Training a built recipe in a run folder."""
+"""Train a built recipe in a run folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -42,15 +43,17 @@ from geotune.types import Batch
 
 @dataclass(frozen=True)
 class TrainerResult:
-    """What a training came to. The folder holds the best epoch's tensors, the model the last's.
+    """Result of a training; the model has the weights of the last epoch, the folder the best ones.
 
     Attributes:
-        sharded: the model is parted among processes, and no use to one of them alone.
+        history: one row per epoch.
         best_epoch: from 0.
-        accumulate: in how many parts a batch was computed, in the end.
-        went_on: whether it went on from the checkpoint of one that was cut off.
-        main_process: false in the helper processes of a training on many devices.
-        cache: of features, where the backbone did not run.
+        accumulate_steps: final number of micro-batches per batch.
+        peak: measured memory.
+        resumed: whether training started from a checkpoint.
+        main_process: false in the other processes of distributed training.
+        sharded: the model is sharded, and unusable in a single process.
+        cache: of features, if the backbone did not run.
     """
 
     history: list[dict[str, float]]
@@ -65,15 +68,17 @@ class TrainerResult:
 
 
 def resolve_monitor(built: BuiltModel, train: TrainOptions) -> str:
-    """The name of the metric that decides, as the task knows it.
+    """The name of the metric that selects the best epoch.
 
-    Raises `GeotuneError` where `train.monitor` is no metric of the task.
+    Raises `GeotuneError` if `train.monitor` is not a metric of the task.
     """
     known = built.task.metric_names
     name = (train.monitor or built.task.main_metric).removeprefix("val/")
     if name not in known:
         raise GeotuneError(
-            f"train.monitor: found {train.monitor!r}, expected one of {', '.join(known)}"
+            f"train.monitor: found {train.monitor!r}, expected one of {', '.join(known)}",
+            code="recipe-invalid",
+            key="train.monitor",
         )
     return name
 
@@ -85,46 +90,41 @@ def fit(
     run_dir: RunDir,
     callbacks: Sequence[Callback] = (),
     on_start: Callable[[], None] = lambda: None,
-    on_oom: Callable[[int, str], None] = lambda micro, why: None,
+    on_oom: Callable[[int, str], None] = lambda micro, reason: None,
     on_message: Callable[[str], None] = lambda text: None,
     on_cache_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainerResult:
-    """Train, going on from the folder's checkpoint where there is one.
+    """Train, or resume from the checkpoint of the run folder.
 
-    `begin` is called once the settings are known to fit together, before anything is written;
-    `fewer` is told how many windows are computed at once from now on, and why, where memory ran
-    out in the one process of a training; `on_message` gets a line at a time for the user, `caching`
-    windows done and to be done for a cache. Raises `GeotuneError` where the settings do not fit
-    together, where the loss is not finite, and where memory runs out for good.
+    Args:
+        built: model and task.
+        data: all splits.
+        train: options.
+        run_dir: to write to.
+        callbacks: of Lightning.
+        on_start: called once all settings are checked, before anything is written.
+        on_oom: receives the new micro-batch size and the reason when memory runs out; only called
+            in single-process training.
+        on_message: receives messages for the user.
+        on_cache_progress: receives finished and total windows while features are cached.
+
+    Raises `GeotuneError` for incompatible settings, a loss that is not finite, and if memory runs
+    out with the smallest micro-batch.
     """
     _silence_lightning()
     monitor = resolve_monitor(built, train)
     lower = monitor in built.task.lower_is_better
-    keeper = Checkpointer(run_dir, f"val/{monitor}", train.patience, lower_is_better=lower)
-    extra: list[Callback] = [keeper, *callbacks, _CheckFiniteLoss()]
-    trainer = make_trainer(train, run_dir, extra)
+    checkpointer = Checkpointer(run_dir, f"val/{monitor}", train.patience, lower_is_better=lower)
+    trainer = make_trainer(train, run_dir, [checkpointer, *callbacks, _CheckFiniteLoss()])
     world, rank = trainer.world_size, trainer.global_rank
     micro = micro_batch_size(train.batch_size, train.accumulate_steps, world)
-    if len(data.val) < world:  # a process without a window would leave the others waiting
-        raise GeotuneError(
-            f"train.devices: {world} processes, but the validation part has only {len(data.val)} "
-            "windows; use fewer devices, a smaller data.window or more validation scenes"
-        )
-    if train.cache != "none":
-        check_backbone_frozen(built.model.encoder, train.cache)
-    if train.compile:
-        check_compilable(built.model.encoder)
-    if train.cache == "memory" and world > 1:
-        raise GeotuneError(
-            f"train.cache memory: each of {world} processes would keep all of it; use "
-            "train.cache=disk, which they share"
-        )
+    _check_settings(built, data, train, world)
     on_start()
+    encoder, device = built.model.encoder, trainer.strategy.root_device
     cache = None
     if train.cache == "none":
         built.model.calibrate_on(data.train)
     else:
-        device = trainer.strategy.root_device
         cache = build_cache(
             built.model,
             data,
@@ -132,20 +132,18 @@ def fit(
             batch_size=micro,
             device=device,
             on_message=on_message,
-            progress=on_cache_progress,
+            on_progress=on_cache_progress,
         )
-    share: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
-    batches = make_loader(
-        cache.train if cache else data.train, micro * train.accumulate_steps, **share
-    )
-    validation = make_loader(cache.val if cache else data.val, micro, **share)
-    largest_share = -(-len(data.val) // world)
-    whole = world == 1 and train.strategy != "fsdp"  # one process holds all of the model
+    options: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
+    train_windows, val_windows = (cache.train, cache.val) if cache else (data.train, data.val)
+    train_loader = make_loader(train_windows, micro * train.accumulate_steps, **options)
+    val_loader = make_loader(val_windows, micro, **options)
+    single_process = world == 1 and train.strategy != "fsdp"
     module = TrainingModule(
         built.model,
         built.task,
-        MicroBatcher(micro, on_oom if whole else None),
-        total_steps=len(batches) * train.epochs,
+        MicroBatcher(micro, on_oom if single_process else None),
+        total_steps=len(train_loader) * train.epochs,
         monitor=monitor,
         lr=train.lr,
         backbone_lr=train.backbone_lr,
@@ -153,89 +151,117 @@ def fit(
         schedule=train.schedule,
         warmup=train.warmup,
         seed=train.seed,
-        max_val_batches=-(-largest_share // micro),
+        max_val_batches=ceil(ceil(len(data.val) / world) / micro),
     )
-    module.strict_loading = False  # a checkpoint holds what trains, not the frozen weights
-    watch = PeakMonitor(trainer.strategy.root_device)
-    tracked = StepMemoryCallback(len(data.train) // train.batch_size)
-    if whole and trainer.strategy.root_device.type == "cpu":
-        trainer.callbacks.append(tracked)  # type: ignore[attr-defined]  # last, so first to end
-    alone = not torch.distributed.is_initialized()
-    encoder, device = built.model.encoder, trainer.strategy.root_device
+    module.strict_loading = False  # checkpoints hold trained tensors only
+    peak_monitor = PeakMonitor(device)
+    step_memory = StepMemoryCallback(len(data.train) // train.batch_size)
+    if single_process and device.type == "cpu":
+        trainer.callbacks.append(step_memory)  # type: ignore[attr-defined]  # last, so ends first
+    owns_process_group = not torch.distributed.is_initialized()
 
     def run() -> bool:
-        """Train in each of the processes; says whether it went on from a checkpoint."""
-        going_on = run_dir.last_checkpoint if run_dir.last_checkpoint.is_file() else None
-        if world > 1:  # the main process may have emptied the folder after another looked
+        """Train in each process; returns whether it resumed from a checkpoint."""
+        checkpoint = run_dir.last_checkpoint if run_dir.last_checkpoint.is_file() else None
+        if world > 1:  # the main process may have cleared the folder since this one looked
             trainer.strategy.connect(module)
             trainer.strategy.setup_environment()
-            going_on = trainer.strategy.broadcast(going_on)
-            if going_on is not None and not going_on.is_file():
+            checkpoint = trainer.strategy.broadcast(checkpoint)
+            if checkpoint is not None and not checkpoint.is_file():
                 raise GeotuneError(
-                    f"{going_on}: is not seen by process {rank} of {world} on {platform.node()}; "
-                    "all machines have to share train.run"
+                    f"{checkpoint}: not visible to process {rank} of {world} on {platform.node()}; "
+                    "all machines must share train.run",
+                    code="run-not-shared",
+                    key="train.run",
+                    file=checkpoint,
                 )
-        trainer.fit(module, batches, validation, ckpt_path=going_on, weights_only=True)
-        return going_on is not None
+        trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+        return checkpoint is not None
 
-    draft = None
+    fake_model = None
     try:
         with encoder.without_backbone() if cache else nullcontext():
-            if trainer.is_global_zero and train.strategy != "fsdp":  # which holds less
-                draft = to_fake(built.model, FakeTensorMode())  # while it is on the CPU
-            streams = train.compile and not cache
+            if trainer.is_global_zero and train.strategy != "fsdp":  # FSDP needs less
+                fake_model = to_fake(built.model, FakeTensorMode())  # while it is on the CPU
+            compiles = train.compile and not cache
             launcher = trainer.strategy.launcher
-            with compiled_blocks(encoder, device, on_message) if streams else nullcontext():
-                went_on = launcher.launch(run) if launcher else run()
+            with compiled_blocks(encoder, device, on_message) if compiles else nullcontext():
+                resumed = launcher.launch(run) if launcher else run()
     except (RuntimeError, MemoryError) as error:
         if not is_oom(error):
             raise
-        said = str(error).partition("\n")[0]
-        smaller = next_smaller_divisor(micro) or 1
-        advice = (  # one process cannot do its step again while the others wait for its gradients
-            f"set train.accumulate_steps={train.accumulate_steps * micro // smaller}, which several processes "
-            "do not find out by themselves"
-            if world > 1 and smaller < micro
-            else "geotune plan --budget says what saves memory"
-        )
-        raise GeotuneError(
-            f"memory ran out with {micro} windows at once: {said}; {advice}"
-        ) from error
-    except SystemExit as error:  # what Lightning makes of Ctrl+C, which it also turns off
+        raise _oom_error(error, train, micro, world) from error
+    except SystemExit as error:  # Lightning turns Ctrl+C into this, and disables its handler
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from error
     finally:
-        tracked.close()
-    if alone and torch.distributed.is_initialized():
-        # what follows is the main process's alone: its metrics must not wait for the others
+        step_memory.close()
+    if owns_process_group and torch.distributed.is_initialized():
+        # only the main process continues: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
-    assert keeper.best_epoch is not None
+    assert checkpointer.best_epoch is not None
     predicted = None
-    if draft is not None:
-        one = Batch.from_samples([(cache.train if cache else data.train)[0]])
+    if fake_model is not None:
+        example = Batch.from_samples([train_windows[0]])
         step = training_step_spec(
             built.task,
             train,
-            one.inputs,
-            one.targets,
+            example.inputs,
+            example.targets,
             world=world,
             micro_batch=module.micro_batcher.size,
         )
-        predicted = estimated_step_bytes(draft, step, trainer.strategy.root_device)
+        predicted = estimated_step_bytes(fake_model, step, device)
     return TrainerResult(
-        keeper.history,
-        keeper.best_epoch,
+        checkpointer.history,
+        checkpointer.best_epoch,
         train.batch_size // world // module.micro_batcher.size,
         replace(
-            watch.peak(),
-            tracked_bytes=tracked.peak.total if tracked.peak else None,
+            peak_monitor.peak(),
+            tracked_bytes=step_memory.peak.total if step_memory.peak else None,
             predicted_bytes=predicted,
         ),
-        trainer.strategy.root_device,
-        bool(went_on),
+        device,
+        bool(resumed),
         trainer.is_global_zero,
         is_sharded(built.model),
         cache,
+    )
+
+
+def _check_settings(built: BuiltModel, data: DataModule, train: TrainOptions, world: int) -> None:
+    if len(data.val) < world:  # a process without windows would block the others
+        raise GeotuneError(
+            f"train.devices: {world} processes, but the validation split has only {len(data.val)} "
+            "windows; use fewer devices, a smaller data.window or more validation scenes",
+            code="settings-incompatible",
+            key="train.devices",
+        )
+    if train.cache != "none":
+        check_backbone_frozen(built.model.encoder, train.cache)
+    if train.compile:
+        check_compilable(built.model.encoder)
+    if train.cache == "memory" and world > 1:
+        raise GeotuneError(
+            f"train.cache memory: each of {world} processes would hold a full copy; use "
+            "train.cache=disk, which they share",
+            code="cache-not-possible",
+            key="train.cache",
+        )
+
+
+def _oom_error(error: BaseException, train: TrainOptions, micro: int, world: int) -> GeotuneError:
+    smaller = next_smaller_divisor(micro) or 1
+    if world > 1 and smaller < micro:  # a process cannot retry while others wait for its gradients
+        steps = train.accumulate_steps * micro // smaller
+        advice = f"set train.accumulate_steps={steps}; with several processes it is not automatic"
+    else:
+        advice = "geotune plan --budget suggests settings that save memory"
+    message = str(error).partition("\n")[0]
+    return GeotuneError(
+        f"memory ran out with {micro} windows at once: {message}; {advice}",
+        code="out-of-memory",
+        key="train.accumulate_steps",
     )
 
 
@@ -243,15 +269,15 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
     """Build the Lightning trainer. Raises `GeotuneError` if Lightning rejects the settings."""
     strategy: str | Strategy = train.strategy
     processes = num_devices(train)
-    many = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
+    distributed = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
     if train.strategy == "fsdp":
         strategy = ModelParallelStrategy(
             data_parallel_size=train.nodes * processes,
             tensor_parallel_size=1,
-            save_distributed_checkpoint=False,  # one file, for any number of processes
+            save_distributed_checkpoint=False,  # one file, readable by any number of processes
         )
-    elif many and train.strategy in ("auto", "ddp"):
-        # each process validates its own windows, so buffers are not exchanged in every forward
+    elif distributed and train.strategy in ("auto", "ddp"):
+        # processes validate different windows, so buffers are not broadcast in every forward pass
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
     assert train.precision != "auto"  # resolved before
     logger: Any = TensorBoardLogger(run_dir.path, name="tensorboard", version="")
@@ -272,26 +298,27 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            sync_batchnorm=many and torch.cuda.is_available() and train.accelerator != "cpu",
+            sync_batchnorm=distributed and torch.cuda.is_available() and train.accelerator != "cpu",
         )
     except (MisconfigurationException, ValueError) as error:
         raise GeotuneError(
             f"train.accelerator {train.accelerator}, train.devices {train.devices}, train.strategy "
-            f"{train.strategy}, train.precision {train.precision}: {error}"
+            f"{train.strategy}, train.precision {train.precision}: {error}",
+            code="settings-incompatible",
         ) from error
 
 
 def estimated_step_bytes(model: nn.Module, step: StepSpec, device: torch.device) -> int | None:
-    """What a step's tensors take on a device; None for a model that looks at values."""
+    """Estimated peak of a step's tensors; None for a data-dependent model."""
     try:
-        prediction = estimate_peak(model, step)
+        estimate = estimate_peak(model, step)
     except DataDependentModelError:
         return None
-    return (prediction.gpu if device.type == "cuda" else prediction.cpu).total
+    return (estimate.gpu if device.type == "cuda" else estimate.cpu).total
 
 
 class _CheckFiniteLoss(Callback):
-    """Stops a training whose loss is no number, before it is written anywhere."""
+    """Raises `GeotuneError` for a loss that is not finite, before anything is written."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -300,12 +327,14 @@ class _CheckFiniteLoss(Callback):
             raise GeotuneError(
                 f"the loss is {float(pl_module.loss)} in epoch {trainer.current_epoch + 1}, batch "
                 f"{batch_idx + 1} ({', '.join(batch.names[:3])} ...); try a lower train.lr, or "
-                "train.precision=32-true"
+                "train.precision=32-true",
+                code="loss-not-finite",
+                key="train.lr",
             )
 
 
 def _silence_lightning() -> None:
-    """Keep what Lightning says to its developers from its users' screens."""
+    """Hide messages of Lightning that do not concern users."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

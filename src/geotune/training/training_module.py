@@ -1,4 +1,4 @@
-"""The one training loop's inner part: what a step is, for every method."""
+"""The Lightning module: training step, validation, optimizer and learning rate."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ PLATEAU_FACTOR = 0.5
 
 
 class TrainingModule(LightningModule):
-    """Loss, optimizer and schedule around a model.
+    """Trains a model.
 
-    Every step draws its random numbers from `(seed, epoch, batch)` alone, so that a training that
-    goes on from a checkpoint is the one that was never interrupted; and a step that ran out of
-    memory is done again in smaller parts, as if it had been asked for so.
+    The random numbers of a step depend only on `(seed, epoch, batch)`, so a resumed training is
+    identical to an uninterrupted one. A step that runs out of memory is retried with smaller
+    micro-batches, with the same result as if they had been requested.
 
     Args:
         model: the network.
         task: loss and metrics.
-        parts: in which a batch is computed.
-        total_steps: optimizer steps of the whole training.
-        monitor: the metric, such as `miou`, that the plateau schedule watches.
-        most_val_batches: of validation in any process of the training.
+        micro_batcher: splits batches into micro-batches.
+        total_steps: number of optimizer steps of the whole training.
+        monitor: metric, such as `miou`, for the plateau schedule.
+        max_val_batches: the largest number of validation batches of any process.
 
     Attributes:
-        loss: of the last step's batch.
+        loss: of the last batch.
     """
 
     loss: Tensor
@@ -67,8 +67,8 @@ class TrainingModule(LightningModule):
         self.model = model
         self.task = task
         self.micro_batcher = micro_batcher
-        self._batch_size = 0  # windows of the batch that is computed ...
-        self._micro_batch = slice(None)  # ... and which of them are now
+        self._batch_size = 0  # of the current batch
+        self._micro_batch = slice(None)  # the part of it that is being computed
         self.total_steps = total_steps
         self.monitor = monitor
         self.lr = lr
@@ -83,23 +83,23 @@ class TrainingModule(LightningModule):
         self.plateau = Plateau()
 
     def configure_model(self) -> None:
-        """Part the model where the strategy has a mesh of processes to part it among."""
+        """Shard the model if the strategy has a mesh of processes."""
         if self.device_mesh is not None and not is_sharded(self.model):
             self.scalar_names = shard(self.model, self.device_mesh["data_parallel"])
 
     # ------------------------------------------------------------ steps
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """See how large the batch is."""
+        """Record the batch size."""
         self._batch_size = len(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """What one part of the batch adds to its loss."""
-        part = batch.select(self._micro_batch)
-        loss = self.task.loss(self.model(**part.inputs, targets=part.targets), part.targets)
-        return loss * (len(part) / len(batch))
+        """The contribution of one micro-batch to the loss of the batch."""
+        micro = batch.select(self._micro_batch)
+        loss = self.task.loss(self.model(**micro.inputs, targets=micro.targets), micro.targets)
+        return loss * (len(micro) / len(batch))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Note the loss."""
+        """Log the loss."""
         self.log(
             "train/loss",
             self.loss,
@@ -110,23 +110,23 @@ class TrainingModule(LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
+        """Update metrics and loss."""
 
-        def attempt(parts: Sequence[slice]) -> list[tuple[Batch, Any]]:
-            some = [batch.select(part) for part in parts]
-            return [(part, self.model(**part.inputs, targets=part.targets)) for part in some]
+        def attempt(slices: Sequence[slice]) -> list[tuple[Batch, Any]]:
+            micros = [batch.select(windows) for windows in slices]
+            return [(micro, self.model(**micro.inputs, targets=micro.targets)) for micro in micros]
 
-        for part, outputs in self.micro_batcher.run(len(batch), attempt):
-            self.val_metrics.update(outputs, part.targets)
-            loss = self.task.loss(outputs, part.targets)
-            self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(part))
-        own = int(self.trainer.num_val_batches[0])
-        if is_sharded(self.model) and batch_idx + 1 == own:
-            for _ in range(own, self.max_val_batches):  # the others need this one's shares
+        for micro, outputs in self.micro_batcher.run(len(batch), attempt):
+            self.val_metrics.update(outputs, micro.targets)
+            loss = self.task.loss(outputs, micro.targets)
+            self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(micro))
+        own_batches = int(self.trainer.num_val_batches[0])
+        if is_sharded(self.model) and batch_idx + 1 == own_batches:
+            for _ in range(own_batches, self.max_val_batches):  # others need these shards
                 self.model(**batch.inputs, targets=batch.targets)
 
     def on_validation_epoch_end(self) -> None:
-        """The metrics of the whole part."""
+        """Log the metrics of the validation split."""
         metrics = self.val_metrics.compute()
         self.val_metrics.reset()
         for name, value in metrics.items():
@@ -138,7 +138,7 @@ class TrainingModule(LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Tensors to the device, names as they are."""
+        """Move the tensors of the batch."""
         return batch.to(device)
 
     # ------------------------------------------------------------ optimizer
@@ -150,7 +150,7 @@ class TrainingModule(LightningModule):
             backbone_lr=self.backbone_lr,
             weight_decay=self.weight_decay,
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -163,21 +163,23 @@ class TrainingModule(LightningModule):
         optimizer: Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Compute the batch part after part, step, and let go of the gradients at once.
+        """Compute the batch in micro-batches, step, and free the gradients at once.
 
-        `optimizer_closure` is a pass forward, by `training_step`, and back.
+        `optimizer_closure` runs `training_step` and its backward pass.
         """
         assert optimizer_closure is not None
-        seed = hash((self.seed, epoch, batch_idx, self.global_rank))  # of ints, so alike anywhere
+        seed = hash(
+            (self.seed, epoch, batch_idx, self.global_rank)
+        )  # of ints, so equal on all machines
 
-        def attempt(parts: Sequence[slice]) -> Tensor:
+        def attempt(slices: Sequence[slice]) -> Tensor:
             torch.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
             statistics = BatchNormStatistics(self.model)
             losses = []
             try:
-                for part in parts:
-                    self._micro_batch = part
-                    with self._gradient_sync(part is parts[-1]):
+                for windows in slices:
+                    self._micro_batch = windows
+                    with self._gradient_sync(enabled=windows is slices[-1]):
                         losses.append(optimizer_closure())
             except BaseException:
                 self._drop_gradients()
@@ -190,21 +192,21 @@ class TrainingModule(LightningModule):
         self._drop_gradients()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Nothing: gradients of a batch's parts add up, and are gone after the step."""
+        """Do nothing: micro-batches accumulate gradients, which the step frees."""
 
     def _drop_gradients(self) -> None:
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def _gradient_sync(self, now: bool) -> AbstractContextManager[None]:
-        """Whether processes add up their gradients in the pass back."""
+    def _gradient_sync(self, *, enabled: bool) -> AbstractContextManager[None]:
+        """Context in which processes do or do not sum their gradients in the backward pass."""
         strategy = self.trainer.strategy
-        if now or not isinstance(strategy, ParallelStrategy):
+        if enabled or not isinstance(strategy, ParallelStrategy):
             return nullcontext()
         return strategy.block_backward_sync()
 
-    def _lr_factor(self, step: int) -> float:
-        """The share of the rate at an optimizer step."""
+    def lr_factor(self, step: int) -> float:
+        """Factor of the learning rate at an optimizer step."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         if self.schedule == "cosine":
@@ -214,25 +216,25 @@ class TrainingModule(LightningModule):
 
     # ------------------------------------------------------------ checkpoints
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What training changed; the frozen weights are on disk already."""
+        """The trained tensors; frozen weights are not saved."""
         return {f"model.{n}": t for n, t in full_state_dict(self.model).items()}
 
     def adapter_tensors(self) -> dict[str, Tensor]:
-        """What the adapter holds, in the main process; every process has to call it."""
+        """Tensors of the adapter, in the main process; must be called by all processes."""
         state = full_state_dict(self.model)
         return {n: t.reshape(()) if n in self.scalar_names else t for n, t in state.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what else a training goes on from."""
+        """Save the state of the plateau schedule."""
         checkpoint["plateau"] = vars(self.plateau).copy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See `on_save_checkpoint`."""
+        """Restore the state of the plateau schedule."""
         self.plateau = Plateau(**checkpoint["plateau"])
 
 
 class Plateau:
-    """Halves the rate when a metric has not grown for some epochs."""
+    """Halves the learning rate if a metric has not improved for `PLATEAU_EPOCHS` epochs."""
 
     def __init__(self, best: float = -math.inf, waited: int = 0, factor: float = 1.0) -> None:
         self.best = best
@@ -240,7 +242,7 @@ class Plateau:
         self.factor = factor
 
     def step(self, value: float) -> None:
-        """Take an epoch's metric, higher is better."""
+        """Update with the metric of an epoch; higher is better."""
         if value > self.best:
             self.best, self.waited = value, 0
             return

@@ -1,4 +1,4 @@
-"""What a run found in each test window, as a file: from it any choice of windows can be judged."""
+"""Metric state of each test window, in a file from which any subset of windows can be scored."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from geotune.utils.atomic import write_atomically
 
 @dataclass(frozen=True)
 class WindowMetrics:
-    """Windows of a part of the data, and what was counted in each.
+    """Metric states of the windows of a split.
 
     Attributes:
-        names: as people read them: `durban (128, 256)`.
-        scenes: of each window, by name.
-        groups: what a split keeps together.
-        places: `(N, 2)`, row and column of the window's first pixel in its scene.
-        scores: `(N,)` by `Task.score`, NaN where there is none.
-        parts: of each window; `Metrics.compute_from` makes figures of them, joined.
+        names: for display, such as `durban (128, 256)`.
+        scenes: scene names.
+        groups: groups of the scenes, see `data.split`.
+        positions: `(N, 2)`, row and column of the window's first pixel in its scene.
+        scores: `(N,)`, `Task.score`, NaN without one.
+        states: `Metrics.compute_from` computes metrics of a merged selection.
     """
 
     names: tuple[str, ...]
@@ -42,22 +42,22 @@ class WindowMetrics:
     def from_windows(
         windows: GridWindowDataset, scores: Sequence[float], states: Sequence[MetricState]
     ) -> WindowMetrics:
-        """Of windows in their order."""
-        scenes = [windows.scenes[place.scene] for place in windows.windows]
+        """From windows and their results, in the same order."""
+        scenes = [windows.scenes[index.scene] for index in windows.windows]
         return WindowMetrics(
             tuple(windows.sample_name(i) for i in range(len(windows))),
             tuple(scene.name for scene in scenes),
             tuple(scene.group for scene in scenes),
-            np.array([place[1:] for place in windows.windows], dtype=np.int64).reshape(-1, 2),
+            np.array([index[1:] for index in windows.windows], dtype=np.int64).reshape(-1, 2),
             np.array(scores, dtype=np.float64),
             tuple(states),
         )
 
     def save(self, path: Path) -> None:
-        """Write an npz: each field by its name, of `parts` `sum.<name>` `(N, ...)`.
+        """Write an npz file: fields by name, sums as `sum.<name>` `(N, ...)`.
 
-        Of lists those of all windows are joined as `list.<name>`, and `rows.<name>` `(N,)` says how
-        many are a window's.
+        Lists of all windows are concatenated as `list.<name>`; `rows.<name>` `(N,)` holds the
+        length of each window's list.
         """
         arrays: dict[str, NDArray[Any]] = {
             "names": np.array(self.names),
@@ -67,18 +67,18 @@ class WindowMetrics:
             "scores": self.scores,
         }
         for name in self.states[0].sums:
-            arrays[f"sum.{name}"] = np.stack([part.sums[name] for part in self.states])
+            arrays[f"sum.{name}"] = np.stack([state.sums[name] for state in self.states])
         for name in self.states[0].lists:
-            lists = [part.lists[name] for part in self.states]
+            lists = [state.lists[name] for state in self.states]
             arrays[f"list.{name}"] = np.concatenate(lists)
-            arrays[f"rows.{name}"] = np.array([len(each) for each in lists])
+            arrays[f"rows.{name}"] = np.array([len(rows) for rows in lists])
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
         write_atomically(path, buffer.getvalue())
 
     @staticmethod
     def load(path: Path) -> WindowMetrics:
-        """Read what `save` wrote. Raises `GeotuneError` for what is missing or something else."""
+        """Read a file of `save`. Raises `GeotuneError` if it is missing or invalid."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
@@ -105,10 +105,14 @@ class WindowMetrics:
             )
         except FileNotFoundError as error:
             raise GeotuneError(
-                f"{path}: is not there; run geotune test {path.parent} first"
+                f"{path}: file not found; run geotune test {path.parent} first",
+                code="run-incomplete",
+                file=path,
             ) from error
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise GeotuneError(
-                f"{path}: holds no results of windows ({error}); run geotune test {path.parent} "
-                "again"
+                f"{path}: not a valid file of window metrics ({error}); run geotune test "
+                f"{path.parent} again",
+                code="file-unreadable",
+                file=path,
             ) from error

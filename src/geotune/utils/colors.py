@@ -1,7 +1,7 @@
-"""Colours of classes: by what the name means where that is known, else told apart by anyone.
+"""Colours of classes, by known meanings of their names, else from a colour-blind safe cycle.
 
-Known meanings and the cycle are Okabe and Ito's colours (https://jfly.uni-koeln.de/color/) and
-tints of them, which people with any common kind of colour blindness can tell apart.
+Meanings and cycle use the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/) and tints of
+them, which are distinguishable with all common kinds of colour blindness.
 """
 
 from __future__ import annotations
@@ -42,18 +42,20 @@ _MEANINGS = (
 
 
 def palette(classes: Sequence[str]) -> tuple[Color, ...]:
-    """A colour for each of at most 255 classes, no two the same.
+    """Distinct colours for up to 255 classes.
 
-    A word of the name decides where its meaning is known: water is blue, background grey.
+    Words with a known meaning decide: water is blue, background grey.
     """
-    given: dict[int, Color] = {}
+    assigned: dict[int, Color] = {}
     for index, name in enumerate(classes):
         color = _color_of_name(name)
-        if color is not None and color not in given.values():
-            given[index] = color
-    taken = set(given.values())
+        if color is not None and color not in assigned.values():
+            assigned[index] = color
+    taken = set(assigned.values())
     spare = (color for color in _distinct_colors() if color not in taken)
-    return tuple(given[index] if index in given else next(spare) for index in range(len(classes)))
+    return tuple(
+        assigned[index] if index in assigned else next(spare) for index in range(len(classes))
+    )
 
 
 def css(color: Color) -> str:
@@ -62,7 +64,7 @@ def css(color: Color) -> str:
 
 
 def is_background(name: str) -> bool:
-    """Whether a class is what is left when every other class is taken away."""
+    """Whether a class is the background class."""
     return name.strip().lower() == "background"
 
 
@@ -75,7 +77,7 @@ def _color_of_name(name: str) -> Color | None:
 
 
 def _distinct_colors() -> Iterator[Color]:
-    """The cycle, then colours whose hues part by the golden angle and whose lightness steps."""
+    """The cycle, then hues spaced by the golden angle with alternating lightness."""
     yield from _CYCLE
     seen = set(_CYCLE)
     number = 0

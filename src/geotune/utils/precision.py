@@ -14,6 +14,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 AUTO, FULL, MIXED = "auto", "32-true", "bf16-mixed"
 SLOW_FACTOR = 1.5
@@ -159,3 +163,17 @@ def _gpu_problem(devices: int) -> str | None:
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         return f"{_gpu_name(0)}: this PyTorch build does not support bf16 on it"
     return None
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The autocast context of a precision, which must be resolved.
+
+    float16 is used for `16-mixed` on CUDA only; other devices use bfloat16 in its place.
+    """
+    import torch
+
+    if precision == AUTO:
+        raise ValueError("train.precision auto is not resolved")
+    half = precision == "16-mixed" and device.type == "cuda"
+    dtype = torch.float16 if half else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != FULL)

@@ -1,4 +1,4 @@
-"""Bars on the terminal."""
+"""Progress bars on the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import (
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with a `note` behind it."""
+    """A bar followed by a `note`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,27 +30,27 @@ def progress_bar(console: Console) -> Progress:
 
 @contextmanager
 def scene_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each scene; give the function that is yielded (scene, done, total)."""
+    """One bar per scene; yields a callback (scene, done, total)."""
     tasks: dict[str, TaskID] = {}
     with progress_bar(console) as progress:
 
-        def told(name: str, done: int, total: int) -> None:
+        def on_progress(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = progress.add_task(name, total=total, note="")
             progress.update(tasks[name], completed=done, total=total)
 
-        yield told
+        yield on_progress
 
 
 @contextmanager
 def count_progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for the function that is yielded (done, total); shown only from the first to the last.
+    """Yields a callback (done, total) whose bar is shown from the first to the last call.
 
-    So another bar may follow it while this is open.
+    Another bar may therefore follow inside the context.
     """
     bars: list[tuple[Progress, TaskID]] = []
 
-    def told(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         if not bars:
             progress = progress_bar(console)
             bars.append((progress, progress.add_task(what, total=total, note="")))
@@ -61,7 +61,7 @@ def count_progress(console: Console, what: str) -> Iterator[Callable[[int, int],
             progress.stop()
 
     try:
-        yield told
+        yield on_progress
     finally:
         for progress, _ in bars:
             progress.stop()

@@ -1,4 +1,4 @@
-"""Parts of sentences that many messages share."""
+"""Phrases that many messages share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def pluralize(count: int, word: str) -> str:
 
 
 def join_some(names: Sequence[str], max_names: int = 5) -> str:
-    """The first few names, and how many more there are."""
+    """The first names and the number of omitted ones: `a, b and 3 more`."""
     more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
     return ", ".join(names[:max_names]) + more
