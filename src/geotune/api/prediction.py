@@ -190,7 +190,7 @@ def _write_class_maps(
             out,
             classes=built.task.classes,
             name=name,
-            progress=_for_scene(progress, name),
+            on_progress=_for_scene(progress, name),
             **options,
         )
         for name, source in sources.items()
@@ -221,7 +221,7 @@ def _write_value_maps(
             unit=task.unit,
             summed=task.report_total,
             name=name,
-            progress=_for_scene(progress, name),
+            on_progress=_for_scene(progress, name),
             **options,
         )
         for name, source in sources.items()
@@ -241,7 +241,7 @@ def _write_table(
     rows = cast("TableTask", built.task).rows
     model = _postprocessing(built, options["device"])
     told = _for_scene(progress, "images")
-    return [write_image_table(model, sources, out, rows=rows, progress=told, **options)]
+    return [write_image_table(model, sources, out, rows=rows, on_progress=told, **options)]
 
 
 def _write_objects(
@@ -271,7 +271,7 @@ def _write_objects(
             nms_threshold=postprocess.nms_threshold,
             points=task.boxes == "points",
             name=name,
-            progress=_for_scene(progress, name),
+            on_progress=_for_scene(progress, name),
             **options,
         )
         for name, source in sources.items()

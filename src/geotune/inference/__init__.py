@@ -1,1 +1,1 @@
-"""Mapping whole scenes: windows, blending, writing."""
+"""Prediction of whole scenes: tiling, blending, writing."""

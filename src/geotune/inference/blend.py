@@ -1,7 +1,7 @@
-"""Blending overlapping windows: a mean of their answers, weighted by a raised cosine.
+"""Blend overlapping windows: the mean of their outputs, weighted by a raised cosine.
 
-A window's weight falls smoothly towards its edges, where a network sees least around a pixel,
-and is divided by the sum of all weights at the pixel, so that no seam shows between windows.
+The weight of a window decreases towards its edges, where pixels have the least context, and is
+normalised by the sum of all weights at a pixel, so there are no seams.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def window_weights(window: int) -> Tensor:
 
 
 class Blender:
-    """Weighted sums of the windows of one strip, as high as one window.
+    """Weighted sums of the windows of one strip, in a buffer of one window's height.
 
-    Windows come row by row. As soon as no later window reaches a row of pixels, `take` gives
-    its blend and moves on, so that memory does not depend on the strip's length.
+    Windows are added row by row. `pop_rows` returns rows of pixels that no later window covers, so
+    memory does not depend on the length of the strip.
     """
 
     def __init__(self, channels: int, width: int, window: int, device: torch.device) -> None:
@@ -34,19 +34,19 @@ class Blender:
         self.totals = torch.zeros(window, width, device=device)
 
     def add(self, outputs: Tensor, lefts: Sequence[int]) -> None:
-        """Add windows `(B, K, window, window)` whose first columns in the strip are `lefts`."""
+        """Add windows `(B, K, window, window)`; `lefts` are their first columns in the strip."""
         for values, left in zip(outputs * self.weights, lefts, strict=True):
             columns = slice(left, left + self.window)
             self.sums[:, :, columns] += values
             self.totals[:, columns] += self.weights
 
     def pop_rows(self, rows: int) -> Tensor:
-        """The blend `(K, rows, width)` of the first rows, zero where no window was added.
+        """Return the blended first rows `(K, rows, width)`; pixels without windows are zero.
 
-        What is left moves up; the next windows start at the row after those taken.
+        The other rows move up, so the next windows start at the first row that was not returned.
         """
-        blend = self.sums[:, :rows] / self.totals[:rows].clamp_min(1e-30)
+        blended = self.sums[:, :rows] / self.totals[:rows].clamp_min(1e-30)
         for layer in (*self.sums, self.totals):
             layer[: self.window - rows] = layer[rows:].clone()
             layer[self.window - rows :] = 0
-        return blend
+        return blended

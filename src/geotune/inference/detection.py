@@ -1,4 +1,4 @@
-"""The objects of a whole scene, as GeoPackage and GeoJSON."""
+"""Detect the objects of a scene, and write them to GeoPackage and GeoJSON."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from geotune.inference.tiling import TilingPlan, window_starts
 from geotune.types import model_inputs
 
 DetectorFn = Callable[..., Sequence[Detections]]
-"""Images `(B, C, H, W)`, float32 raw values with NaN, to what is found in each, in its pixels."""
+"""Maps images `(B, C, H, W)`, float32 raw values with NaN, to the detections of each, in pixels."""
 
 
 @dataclass(frozen=True)
 class SceneDetections:
-    """What a prediction left.
+    """Result of a prediction.
 
     Attributes:
         name: the scene's name.
         package_path: GeoPackage with the layer `objects`.
-        text_path: GeoJSON; None where the scene's CRS has no name in it.
-        windows: windows that the model saw.
+        text_path: GeoJSON; None if the CRS has no EPSG code.
+        windows: number of windows computed.
         seconds: wall time.
-        objects: how many of each class.
-        notes: what a user should know about the result.
+        objects: number of objects of each class.
+        notes: for the user.
     """
 
     name: str
@@ -58,12 +58,12 @@ class SceneDetections:
 
     @property
     def files(self) -> list[Path]:
-        """What was written."""
+        """The written files."""
         return [self.package_path, *([] if self.text_path is None else [self.text_path])]
 
     @property
     def summary(self) -> str:
-        """What is in it, for people."""
+        """A short description for display."""
         return ", ".join(f"{count} {name}" for name, count in self.objects.items())
 
 
@@ -83,84 +83,86 @@ def detect_scene(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
-    progress: ProgressFn | None = None,
+    on_progress: ProgressFn | None = None,
 ) -> SceneDetections:
-    """Find the objects of a scene and write `<name>_objects.gpkg` and `<name>_objects.geojson`.
+    """Write `<name>_objects.gpkg` and `<name>_objects.geojson` of a scene.
 
-    They are in the scene's CRS, boxes as polygons, or their middles as points. Both files are moved
-    into place when they are complete; on any failure nothing is left behind.
+    Objects are in the CRS of the scene: boxes as polygons, or their centres as points. The files
+    appear only when both are complete.
 
     Args:
-        model: what finds objects in windows.
+        model: the detector.
         source: the scene.
-        out_dir: made where it is missing.
-        bands: what the model gets, in this order.
-        classes: names of the objects' classes.
-        scores: of each class the least score that counts.
-        nms_threshold: IoU with a better one of its class above which an object goes.
-        points: whether places are written, not boxes.
-        name: the files' stem.
-        window: side in pixels of what the model sees at once.
-        overlap: least share of a window that its neighbour covers too. Objects larger than that
-            are cut by every window.
-        batch_size: windows at once.
-        device: where the model computes.
-        metadata: what of time and location the model is given.
-        progress: told after each batch.
+        out_dir: created if needed.
+        bands: of the model, in order.
+        classes: names.
+        scores: score threshold of each class.
+        nms_threshold: an object is dropped if its IoU with a better one of its class exceeds this.
+        points: whether to write points instead of boxes.
+        name: file stem.
+        window: side of a window in pixels.
+        overlap: minimum overlap of neighbours, as a fraction of the window; larger objects are cut
+            in every window.
+        batch_size: windows per forward pass.
+        device: for the computation.
+        metadata: `time` and `location`, if the model takes them.
+        on_progress: called after each batch.
 
-    Raises `GeotuneError` for values out of range, bands that the scene lacks, outputs that are not
-    finite, and files that cannot be read or written.
+    Raises `GeotuneError` for values out of range, missing bands, outputs that are not finite, and
+    files that cannot be read or written.
     """
     started = time.perf_counter()
     check_file_stem(name)
     if batch_size < 1:
-        raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
+        raise GeotuneError(
+            f"batch_size: found {batch_size}, expected at least 1", code="option-invalid"
+        )
     selected = source.select(bands)
     plan = TilingPlan(source.shape, window, overlap, strip_width=source.shape[1])
     lefts = window_starts(source.shape[1], window, overlap)
     merger = DetectionMerger(plan.tops, lefts, window, source.shape, nms_threshold)
-    least = torch.tensor([scores[title] for title in classes])
+    thresholds = torch.tensor([scores[title] for title in classes])
     package, text = out_dir / f"{name}_objects.gpkg", out_dir / f"{name}_objects.geojson"
-    named = supports_geojson(source)
+    geojson = supports_geojson(source)
     counts = np.zeros(len(classes), dtype=np.int64)
-    seen = done = 0
+    computed = done = 0
     with (
         bounded_gdal_cache(),
         atomic_output(out_dir) as folder,
         DetectionWriter(
             folder / package.name,
-            folder / text.name if named else None,
+            folder / text.name if geojson else None,
             source,
             classes,
             points=points,
         ) as files,
     ):
 
-        def hand_on(found: Detections | None) -> None:
-            if found is None:
+        def write(detections: Detections | None) -> None:
+            if detections is None:
                 return
-            kept = found[found.scores >= least[found.classes]]
+            kept = detections[detections.scores >= thresholds[detections.classes]]
             files.write(kept.boxes.numpy(), kept.scores.numpy(), kept.classes.numpy())
             np.add.at(counts, kept.classes.numpy(), 1)
 
         for top, batches in groupby(_batches(plan.tops, lefts, batch_size), lambda b: b[0]):
-            hand_on(merger.pop_final(top))
+            write(merger.pop_final(top))
             for _, columns in batches:
-                looked = _detect_windows(model, selected, top, columns, window, device, metadata)
-                for left, found in looked.items():
-                    merger.add(top, left, found)
-                seen, done = seen + len(looked), done + len(columns)
-                if progress is not None:
-                    progress(done, len(plan))
-        hand_on(merger.pop_final())
-    notes = scene_notes(source, seen)
-    if not named:
-        notes.append(f"{source.path}: its CRS has no EPSG code, so there is no GeoJSON")
+                results = _detect_windows(model, selected, top, columns, window, device, metadata)
+                for left, detections in results.items():
+                    merger.add(top, left, detections)
+                computed, done = computed + len(results), done + len(columns)
+                if on_progress is not None:
+                    on_progress(done, len(plan))
+        write(merger.pop_final())
+    notes = scene_notes(source, computed)
+    if not geojson:
+        notes.append(f"{source.path}: the CRS has no EPSG code, so no GeoJSON was written")
     return SceneDetections(
         name=name,
         package_path=package,
-        text_path=text if named else None,
-        windows=seen,
+        text_path=text if geojson else None,
+        windows=computed,
         seconds=time.perf_counter() - started,
         objects={title: int(counts[k]) for k, title in enumerate(classes)},
         notes=tuple(notes),
@@ -184,25 +186,27 @@ def _detect_windows(
     device: Any,
     metadata: Sequence[str],
 ) -> dict[int, Detections]:
-    """What is found in windows of one row, by their first column; none where there is no data."""
-    places = {left: Window(top, left, window, window) for left in lefts}
-    views = {left: source.read(place) for left, place in places.items()}
+    """Detections in the windows of one row by first column, without windows that have no data."""
+    windows = {left: Window(top, left, window, window) for left in lefts}
+    views = {left: source.read(area) for left, area in windows.items()}
     filled = {left: view for left, view in views.items() if has_data(view).any()}
     if not filled:
         return {}
-    known = [time_and_location(source, places[left], metadata) for left in filled]
-    inputs = model_inputs(np.stack(list(filled.values())), *map(list, zip(*known, strict=True)))
+    times_locations = [time_and_location(source, windows[left], metadata) for left in filled]
+    inputs = model_inputs(
+        np.stack(list(filled.values())), *map(list, zip(*times_locations, strict=True))
+    )
     with torch.inference_mode():
-        found = model(**{name: x.to(device) for name, x in inputs.items()})
+        detections = model(**{name: x.to(device) for name, x in inputs.items()})
     return {
-        left: each[_centred_on_data(each, view)]
-        for (left, view), each in zip(filled.items(), found, strict=True)
+        left: found[_centred_on_data(found, view)]
+        for (left, view), found in zip(filled.items(), detections, strict=True)
     }
 
 
-def _centred_on_data(found: Detections, view: Image) -> torch.Tensor:
-    """Which of what is found in an image `(C, h, w)` have their middle where it has data."""
-    valid = torch.from_numpy(has_data(view)).to(found.boxes.device)
-    columns, rows = centres(found.boxes).long().unbind(dim=-1)
+def _centred_on_data(detections: Detections, view: Image) -> torch.Tensor:
+    """Which detections in an image `(C, h, w)` have their centre on a pixel with data."""
+    valid = torch.from_numpy(has_data(view)).to(detections.boxes.device)
+    columns, rows = centres(detections.boxes).long().unbind(dim=-1)
     height, width = valid.shape
     return valid[rows.clamp(0, height - 1), columns.clamp(0, width - 1)]

@@ -1,4 +1,4 @@
-"""Writing objects: a GeoPackage, and a GeoJSON in the scene's own CRS, feature by feature."""
+"""Write detections to a GeoPackage and a GeoJSON in the CRS of the scene."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LAYER = "objects"
 
 
 class DetectionWriter(AbstractContextManager["DetectionWriter"]):
-    """Objects with `class` and `score`: boxes as polygons, or points.
+    """Writes objects with `class` and `score`: boxes as polygons, or points.
 
-    A GeoJSON names its CRS in a member that RFC 7946 has no more and that GDAL and QGIS read; it is
-    left out where the CRS has no EPSG code to name it by.
+    The GeoJSON states its CRS in the member `crs`, which GDAL and QGIS read although RFC 7946 has
+    removed it. Without an EPSG code no GeoJSON can be written.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DetectionWriter(AbstractContextManager["DetectionWriter"]):
     def write(
         self, boxes: NDArray[Any], scores: NDArray[np.float32], classes: NDArray[np.int64]
     ) -> None:
-        """Objects `(N)` in pixels of the scene. Raises `GeotuneError` where a file is refused."""
+        """Write objects `(N)` in scene pixels. Raises `GeotuneError` if that fails."""
         if not len(boxes):
             return
         shapes = self._append(boxes, scores, classes)
@@ -93,14 +93,15 @@ class DetectionWriter(AbstractContextManager["DetectionWriter"]):
                 )
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise GeotuneError(
-                f"{self.package.name}: the objects could not be written ({error}); free space on "
-                "the disk"
+                f"{self.package.name}: the objects cannot be written ({error}); free disk space",
+                code="output-not-writable",
+                file=self.package,
             ) from error
         return np.asarray(placed)
 
 
 def supports_geojson(source: RasterSource) -> bool:
-    """Whether a GeoJSON can say where it is: by an EPSG code, or in pixels without any CRS."""
+    """Whether a GeoJSON can be written: with an EPSG code, or in pixels without any CRS."""
     return source.crs is None or source.crs.to_epsg() is not None
 
 

@@ -1,4 +1,4 @@
-"""Writing maps: row by row into a tiled file, then a Cloud-Optimised GeoTIFF, then into place."""
+"""Write maps: blocks into a tiled file, then a Cloud-Optimised GeoTIFF, then move it in place."""
 
 from __future__ import annotations
 
@@ -26,34 +26,36 @@ from geotune.errors import GeotuneError
 from geotune.utils.colors import Color
 
 NODATA = 255
-"""The value of a pixel without data in a map of classes or probabilities."""
+"""Nodata value of class and probability maps."""
 
 PROBABILITY_SCALE = 254
-"""A probability p is stored as round(254 p): a quarter of float32's size, within 0.002."""
+"""A probability p is stored as round(254 p): a quarter of the size of float32, within 0.002."""
 
 _CACHE_BYTES = 64 * 2**20
 
 
 @contextmanager
 def bounded_gdal_cache() -> Iterator[None]:
-    """Keep GDAL's cache of blocks small: by default it grows to a share of the machine."""
+    """Limit GDAL's block cache, which defaults to a fraction of the machine's memory."""
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
         yield
 
 
 @contextmanager
 def atomic_output(folder: Path) -> Iterator[Path]:
-    """A hidden folder whose files move into `folder` when the block ends well.
+    """A hidden folder whose files are moved to `folder` if the context exits without an error.
 
-    Each file replaces one of its name in one step. When the block fails nothing of it remains.
-    Raises `GeotuneError` where `folder` cannot be made or written to.
+    Each file is replaced atomically; after an error the hidden folder is removed. Raises
+    `GeotuneError` if `folder` cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=folder))
     except OSError as error:
         raise GeotuneError(
-            f"{folder}: no folder that can be written to ({error.strerror}); choose another"
+            f"{folder}: not a writable folder ({error.strerror}); choose another",
+            code="output-not-writable",
+            file=folder,
         ) from error
     try:
         yield staging
@@ -66,18 +68,20 @@ def atomic_output(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn a failure to write into a `GeotuneError` that names the file."""
+    """Turn write errors into a `GeotuneError` with the file."""
     try:
         yield
     except (OSError, rasterio.errors.RasterioError) as error:
         free = shutil.disk_usage(path.parent).free / 1e9
         raise GeotuneError(
-            f"{path}: could not be written ({error}); {free:.1f} GB are free there"
+            f"{path}: cannot be written ({error}); {free:.1f} GB are free",
+            code="output-not-writable",
+            file=path,
         ) from error
 
 
 class GeoTiffWriter:
-    """A map that is written rectangle by rectangle; `finish` makes it cloud-optimised."""
+    """Writes a map block by block; `finish` converts it to a Cloud-Optimised GeoTIFF."""
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class GeoTiffWriter:
         self.path = path
         self.predictor = 3 if dtype == "float32" else 1
         self.raw = path.with_suffix(".raw.tif")
-        placed = {} if transform == Affine.identity() else {"transform": transform}
+        georeference = {} if transform == Affine.identity() else {"transform": transform}
         with write_errors(path), _ignore_missing_georeference():
             self.dataset: DatasetWriter = rasterio.open(
                 self.raw,
@@ -110,7 +114,7 @@ class GeoTiffWriter:
                 blockysize=256,
                 interleave="band",
                 BIGTIFF="IF_SAFER",
-                **placed,
+                **georeference,
             )
         self.dataset.descriptions = tuple(bands)
 
@@ -118,7 +122,7 @@ class GeoTiffWriter:
     def for_scene(
         cls, path: Path, source: RasterSource, bands: Sequence[str], **options: Any
     ) -> GeoTiffWriter:
-        """A map of a scene: with its size and place."""
+        """A map with the size, CRS and transform of a scene."""
         return cls(
             path,
             shape=source.shape,
@@ -135,12 +139,12 @@ class GeoTiffWriter:
         self.dataset.close()
 
     def write(self, row: int, col: int, values: NDArray[Any]) -> None:
-        """Write `(bands, h, w)` with its first pixel at (row, col)."""
+        """Write a block `(bands, h, w)` whose first pixel is (row, col)."""
         with write_errors(self.path):
             self.dataset.write(values, window=Window(col, row, values.shape[2], values.shape[1]))
 
     def finish(self, resampling: str) -> None:
-        """Close the map and make it a Cloud-Optimised GeoTIFF with overviews by `resampling`."""
+        """Close the map and convert it, with overviews by `resampling`."""
         with write_errors(self.path), _ignore_missing_georeference():
             self.dataset.close()
             rasterio.shutil.copy(
@@ -157,16 +161,19 @@ class GeoTiffWriter:
 
 
 def check_file_stem(name: str) -> None:
-    """Raise `GeotuneError` for a name that no file can begin with."""
+    """Raise `GeotuneError` for a name that is not a valid file stem."""
     if not name or Path(name).name != name:
-        raise GeotuneError(f"name: found {name!r}, expected the stem of a file")
+        raise GeotuneError(
+            f"name: found {name!r}, expected a file name without folder or suffix",
+            code="option-invalid",
+        )
 
 
 def scene_notes(source: RasterSource, windows: int) -> list[str]:
-    """What a user should know of a scene whose map is made, by `windows` that the model saw."""
+    """Notes on the map of a scene of which `windows` windows had data."""
     notes = []
     if source.crs is None:
-        notes.append(f"{source.path}: has no CRS, so the map has none")
+        notes.append(f"{source.path}: no CRS, so the map has none")
     if windows == 0:
         notes.append(f"{source.path}: no pixel has data, so the map is empty")
     return notes
@@ -175,23 +182,23 @@ def scene_notes(source: RasterSource, windows: int) -> list[str]:
 def describe_classes(
     map_file: GeoTiffWriter, classes: Sequence[str], colors: Sequence[Color]
 ) -> None:
-    """Give a map of class indices its colours and, as band tags `class_<index>`, its names."""
+    """Write the colour table, and class names as band tags `class_<index>`."""
     table = {index: (*color, 255) for index, color in enumerate(colors)}
     map_file.dataset.write_colormap(1, table | {NODATA: (0, 0, 0, 0)})
     map_file.dataset.update_tags(1, **{f"class_{i}": name for i, name in enumerate(classes)})
 
 
 def describe_probabilities(map_file: GeoTiffWriter) -> None:
-    """Say in a map of probabilities how its values are to be read."""
+    """Write scale and nodata of a probability map."""
     count = map_file.dataset.count
     map_file.dataset.scales = (1 / PROBABILITY_SCALE,) * count
     map_file.dataset.update_tags(probability=f"value / {PROBABILITY_SCALE}; {NODATA}: no data")
 
 
 def write_categories(path: Path, classes: Sequence[str]) -> None:
-    """Put class names beside a map, as `<map>.aux.xml`: there GDAL and QGIS look for them.
+    """Write class names to `<map>.aux.xml`, which GDAL and QGIS read.
 
-    A GeoTIFF itself has no place for category names.
+    GeoTIFFs cannot hold category names themselves.
     """
     names = "".join(f"      <Category>{escape(name)}</Category>\n" for name in classes)
     path.with_name(path.name + ".aux.xml").write_text(
@@ -203,7 +210,7 @@ def write_categories(path: Path, classes: Sequence[str]) -> None:
 
 @contextmanager
 def _ignore_missing_georeference() -> Iterator[None]:
-    """A scene without georeference is no fault of the user's: rasterio need not warn."""
+    """Suppress rasterio's warning: scenes without georeference are supported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield

@@ -1,4 +1,4 @@
-"""What whole images are: a table with a row for each, written as they come."""
+"""Predict whole images, and write one table row for each."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from geotune.inference.sliding_window import ModelFn, ProgressFn
 from geotune.types import model_inputs
 
 RowsFn = Callable[[Tensor], list[dict[str, str | float]]]
-"""From answers `(B, K)` to what a table says of each image."""
+"""Maps outputs `(B, K)` to the table columns of each image."""
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """What a prediction left.
+    """Result of a prediction.
 
     Attributes:
         name: of the files.
-        table_path: CSV: `image`, `path` and what is said of it.
-        places_path: GeoJSON of the same with the images' outlines in longitude and latitude; None
-            where an image has no place on Earth.
-        images: how many there are.
-        windows: those that the model saw; the others have no data and no row.
+        table_path: CSV with `image`, `path` and the columns of the task.
+        places_path: GeoJSON with the same columns and the outlines of the images in longitude and
+            latitude; None if an image is not georeferenced.
+        images: number of images.
+        windows: number of images with data; the others have no row.
         seconds: wall time.
-        rows: what is said of the first `SHOWN` of them.
-        notes: what a user should know about the result.
+        rows: the first `PREVIEW_ROWS` rows.
+        notes: for the user.
     """
 
     name: str
@@ -57,12 +57,12 @@ class ImageTable:
 
     @property
     def files(self) -> list[Path]:
-        """What was written, the table first."""
+        """The written files, the table first."""
         return [self.table_path, *([self.places_path] if self.places_path else [])]
 
     @property
     def summary(self) -> str:
-        """What is in it, for people."""
+        """A short description for display."""
         return f"{self.windows} images"
 
 
@@ -81,29 +81,28 @@ def write_image_table(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
-    progress: ProgressFn | None = None,
+    on_progress: ProgressFn | None = None,
 ) -> ImageTable:
-    """Say what each image is: `<name>.csv`, and `<name>.geojson` where all have a place.
+    """Write `<name>.csv`, and `<name>.geojson` if all images are georeferenced.
 
-    Images are read a batch at a time and rows written as they come. The files are moved into
-    place when they are complete; on any failure nothing is left behind.
+    Images are read and rows written batch by batch. The files appear only when they are complete.
 
     Args:
-        model: images to answers `(B, K)`; an `nn.Module` is moved to `device` and put in evaluation
-            mode.
-        sources: the images by name.
-        out_dir: made where it is missing.
-        rows: what is said of answers.
-        bands: what the model gets, in this order.
-        name: the files' stem.
-        window: side that images are padded to, as in training; by default the largest image's.
-        batch_size: images at once.
-        device: where the model computes.
-        metadata: what of time and location the model is given.
-        progress: told after each batch.
+        model: maps images to outputs `(B, K)`; an `nn.Module` is moved to `device` and set to
+            evaluation mode.
+        sources: images by name.
+        out_dir: created if needed.
+        rows: converts outputs to table columns.
+        bands: of the model, in order.
+        name: file stem.
+        window: side to which images are padded, as in training; by default that of the largest.
+        batch_size: images per forward pass.
+        device: for the computation.
+        metadata: `time` and `location`, if the model takes them.
+        on_progress: called after each batch.
 
-    Raises `GeotuneError` for an image that is larger than `window`, bands that one lacks, and
-    files that cannot be read or written.
+    Raises `GeotuneError` for an image larger than `window`, missing bands, outputs that are not
+    finite, and files that cannot be read or written.
     """
     started = time.perf_counter()
     device = torch.device(device)
@@ -114,46 +113,52 @@ def write_image_table(
     if max(largest.shape) > window:
         height, width = largest.shape
         raise GeotuneError(
-            f"{largest.path}: is {height}x{width} pixels, larger than the {window} that the model "
-            "was trained on; cut it, or give --window"
+            f"{largest.path}: {height}x{width} pixels exceed the window of {window} on which the "
+            "model was trained; crop the image, or set --window",
+            code="image-too-large",
+            file=largest.path,
         )
-    placed = all(source.georeferenced for source in sources.values())
+    georeferenced = all(source.georeferenced for source in sources.values())
     table_path, places_path = out_dir / f"{name}.csv", out_dir / f"{name}.geojson"
     empty: list[str] = []
-    first: list[dict[str, str | float]] = []
+    preview: list[dict[str, str | float]] = []
     done = 0
     with (
         atomic_output(out_dir) as folder,
         write_errors(table_path),
         _CsvWriter(folder / table_path.name) as table,
-        _OutlineWriter(folder / places_path.name if placed else None) as outlines,
+        _OutlineWriter(folder / places_path.name if georeferenced else None) as outlines,
     ):
-        chosen = {key: source.select(bands) for key, source in sources.items()}
-        for batch in _batches(chosen, window, batch_size, metadata, device, empty):
+        selected = {key: source.select(bands) for key, source in sources.items()}
+        for batch in _batches(selected, window, batch_size, metadata, device, empty):
             with torch.inference_mode():
-                answers = model(batch.images, **batch.known)
-            if not torch.isfinite(answers).all():
+                outputs = model(batch.images, **batch.metadata)
+            if not torch.isfinite(outputs).all():
                 raise GeotuneError(
                     f"the model's output is not finite for {', '.join(batch.names[:3])}; "
-                    "predict with 32-bit precision, or train anew with a lower rate"
+                    "predict in 32-bit precision, or train again with a lower learning rate",
+                    code="output-not-finite",
                 )
-            for key, row in zip(batch.names, rows(answers), strict=True):
+            for key, row in zip(batch.names, rows(outputs), strict=True):
                 row = {"image": key, "path": str(sources[key].path), **row}
-                first += [row] if len(first) < PREVIEW_ROWS else []
+                preview += [row] if len(preview) < PREVIEW_ROWS else []
                 table.write(row)
                 outlines.write(row, sources[key])
             done += len(batch.names)
-            if progress is not None:
-                progress(done + len(empty), len(sources))
+            if on_progress is not None:
+                on_progress(done + len(empty), len(sources))
     return ImageTable(
         name=name,
         table_path=table_path,
-        places_path=places_path if placed else None,
+        places_path=places_path if georeferenced else None,
         images=len(sources),
         windows=done,
         seconds=time.perf_counter() - started,
-        rows=first,
-        notes=tuple(f"{sources[key].path}: no pixel has data, so it has no row" for key in empty),
+        rows=preview,
+        notes=tuple(
+            f"{sources[key].path}: no pixel has data, so the table has no row for it"
+            for key in empty
+        ),
     )
 
 
@@ -161,7 +166,7 @@ def write_image_table(
 class _Batch:
     names: list[str]
     images: Tensor
-    known: dict[str, Tensor] = field(default_factory=dict)
+    metadata: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _batches(
@@ -172,21 +177,21 @@ def _batches(
     device: torch.device,
     empty: list[str],
 ) -> Iterator[_Batch]:
-    """The images that have data, padded with NaN; the others' names go to `empty`."""
-    place = Window(0, 0, window, window)
+    """The images with data, padded with NaN; names of the others are appended to `empty`."""
+    area = Window(0, 0, window, window)
 
     def filled() -> Iterator[tuple[str, Any, Any]]:
         for name, source in sources.items():
-            image = source.read(place)
+            image = source.read(area)
             if has_data(image).any():
                 yield name, image, time_and_location(source, Window(0, 0, *source.shape), metadata)
             else:
                 empty.append(name)
 
-    rest = filled()
-    while batch := list(islice(rest, batch_size)):
-        names, images, known = zip(*batch, strict=True)
-        inputs = model_inputs(np.stack(images), *map(list, zip(*known, strict=True)))
+    remaining = filled()
+    while batch := list(islice(remaining, batch_size)):
+        names, images, times_locations = zip(*batch, strict=True)
+        inputs = model_inputs(np.stack(images), *map(list, zip(*times_locations, strict=True)))
         moved = {key: x.to(device) for key, x in inputs.items()}
         yield _Batch(list(names), moved.pop("images"), moved)
 
@@ -207,11 +212,11 @@ class _CsvWriter(AbstractContextManager["_CsvWriter"]):
 
 
 class _OutlineWriter(AbstractContextManager["_OutlineWriter"]):
-    """Features of a GeoJSON, which is in longitude and latitude (RFC 7946)."""
+    """Writes outlines to a GeoJSON in longitude and latitude (RFC 7946)."""
 
     def __init__(self, path: Path | None) -> None:
         self.file = None if path is None else path.open("w", encoding="utf-8")
-        self.between = '{"type": "FeatureCollection", "features": [\n'
+        self.separator = '{"type": "FeatureCollection", "features": [\n'
 
     def write(self, row: Mapping[str, str | float], source: RasterSource) -> None:
         if self.file is None or source.crs is None:
@@ -220,13 +225,13 @@ class _OutlineWriter(AbstractContextManager["_OutlineWriter"]):
         corners = ((0, 0), (0, height), (width, height), (width, 0), (0, 0))
         ring = [source.transform @ corner for corner in corners]
         outline = {"type": "Polygon", "coordinates": [ring]}
-        there = transform_geom(source.crs, CRS.from_epsg(4326), outline)
-        feature = {"type": "Feature", "geometry": there, "properties": dict(row)}
-        self.file.write(self.between + json.dumps(feature, ensure_ascii=False))
-        self.between = ",\n"
+        geometry = transform_geom(source.crs, CRS.from_epsg(4326), outline)
+        feature = {"type": "Feature", "geometry": geometry, "properties": dict(row)}
+        self.file.write(self.separator + json.dumps(feature, ensure_ascii=False))
+        self.separator = ",\n"
 
     def __exit__(self, *_: object) -> None:
         if self.file is not None:
-            start = self.between if self.between.startswith("{") else ""
+            start = self.separator if self.separator.startswith("{") else ""
             self.file.write(start + "\n]}\n")
             self.file.close()

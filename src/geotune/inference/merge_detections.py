@@ -1,11 +1,11 @@
-"""From what is found in overlapping windows to the objects of a scene, in memory that stays.
+"""Merge the detections of overlapping windows, in bounded memory.
 
-    |--- window ---|                 A box that a window's inner edge cuts is told worse there than
-           |--- window ---|          in a neighbour that sees it whole: it goes. Of what is left the
-       [ a ]   [ b ]                 better suppresses the worse, across windows, as within one.
+    |--- window ---|                 A box that is cut by an inner edge of its window is dropped if
+           |--- window ---|          a neighbour contains it completely. Non-maximum suppression
+       [ a ]   [ b ]                 is then applied across windows.
 
-Windows come row by row. What lies a window above the next row is final, as long as objects are
-smaller than two windows, and is handed on; only what may still meet something is held.
+Windows are added row by row. Detections more than one window above the next row are final if
+objects are smaller than two windows; only those that may still be suppressed are kept in memory.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from geotune.boxes.structures import Detections
 from geotune.boxes.transforms import translate
 
 EDGE_MARGIN = 1.0
-"""Pixels from an edge within which a box counts as cut."""
+"""A box within this distance of an edge, in pixels, counts as cut."""
 
 
 class DetectionMerger:
-    """Takes the detections of windows, and gives those of the scene.
+    """Merges the detections of windows into those of the scene.
 
     Args:
-        tops: first rows of the windows, rising.
-        lefts: first columns.
-        window: their side in pixels.
-        shape: of the scene, (H, W).
-        nms_threshold: IoU with a better one of its class above which a box goes.
+        tops: first rows of the windows, ascending.
+        lefts: first columns of the windows.
+        window: side of a window in pixels.
+        shape: (H, W) of the scene.
+        nms_threshold: a box is dropped if its IoU with a better box of its class exceeds this.
     """
 
     def __init__(
@@ -47,36 +47,39 @@ class DetectionMerger:
         self.window = window
         self.shape = shape
         self.nms_threshold = nms_threshold
-        self._held: list[Detections] = []
-        self._done = -torch.inf  # what ends above this row was handed on
+        self._pending: list[Detections] = []
+        self._final_row = -torch.inf  # boxes that end above this row were returned
 
-    def add(self, top: int, left: int, found: Detections) -> None:
-        """Take what was found in a window, in its pixels."""
-        boxes = translate(found.boxes.double().cpu(), float(left), float(top))
-        found = Detections(boxes, found.scores.cpu(), found.classes.cpu())
-        self._held.append(found[~self._complete_elsewhere(hull(boxes), top, left)])
+    def add(self, top: int, left: int, detections: Detections) -> None:
+        """Add the detections of a window, in its pixel coordinates."""
+        boxes = translate(detections.boxes.double().cpu(), float(left), float(top))
+        detections = Detections(boxes, detections.scores.cpu(), detections.classes.cpu())
+        self._pending.append(detections[~self._complete_elsewhere(hull(boxes), top, left)])
 
     def pop_final(self, row: float = torch.inf) -> Detections | None:
-        """What no window from `row` on can change, in pixels of the scene; None before any."""
-        if not self._held:
+        """Detections that no window from `row` on can change, in scene coordinates.
+
+        None if nothing was added yet.
+        """
+        if not self._pending:
             return None
-        held = Detections(
+        pending = Detections(
             *(
-                torch.cat([getattr(found, name) for found in self._held])
+                torch.cat([getattr(detections, name) for detections in self._pending])
                 for name in ("boxes", "scores", "classes")
             )
         )
-        ends = hull(held.boxes)[:, 3]
-        line = row - self.window
-        stays = nms(held.boxes, held.scores, self.nms_threshold, held.classes)
-        final = stays[(ends[stays] < line) & (ends[stays] >= self._done)]
-        # What was handed on still suppresses what it meets, until nothing can meet it.
-        self._held = [held[ends >= line - 2 * self.window]]
-        self._done = line
-        return held[final]
+        ends = hull(pending.boxes)[:, 3]
+        final_row = row - self.window
+        kept = nms(pending.boxes, pending.scores, self.nms_threshold, pending.classes)
+        final = kept[(ends[kept] < final_row) & (ends[kept] >= self._final_row)]
+        # returned detections still suppress others until none can overlap them
+        self._pending = [pending[ends >= final_row - 2 * self.window]]
+        self._final_row = final_row
+        return pending[final]
 
     def _complete_elsewhere(self, hulls: Tensor, top: int, left: int) -> Tensor:
-        """Which boxes `(N, 4)` of a window are cut by it, but not by another."""
+        """Which boxes `(N, 4)` are cut by their window, but complete in another one."""
         height, width = self.shape
         cut_x, whole_x = self._along(hulls[:, 0], hulls[:, 2], left, self.lefts, width)
         cut_y, whole_y = self._along(hulls[:, 1], hulls[:, 3], top, self.tops, height)
@@ -85,7 +88,7 @@ class DetectionMerger:
     def _along(
         self, low: Tensor, high: Tensor, start: int, starts: Tensor, length: int
     ) -> tuple[Tensor, Tensor]:
-        """Along one axis: whether the window that starts there cuts, and whether any holds."""
+        """Along one axis: whether the window at `start` cuts a box, and whether any contains it."""
         end = start + self.window
         cut = ((low < start + EDGE_MARGIN) & (start > 0)) | (
             (high > end - EDGE_MARGIN) & (end < length)

@@ -1,4 +1,4 @@
-"""What a pixel covers on the ground, in square metres."""
+"""Ground area of pixels in square metres."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Array = NDArray[np.float64]
 
 
 class PixelArea:
-    """Area of a scene's pixels in m², by position.
+    """Area of the pixels of a scene in m², by position.
 
-    In a projected CRS that keeps areas to 1 % at the scene's centre (UTM, national grids) it is
-    the plane's, one value for the scene, as a GIS shows it. Elsewhere (degrees, Web Mercator) it
-    is the ellipsoid's. `known` is false where the scene has no place on Earth; areas are NaN then.
+    In a projected CRS whose areas are accurate to 1 % at the scene's centre (UTM, national grids)
+    it is the planar area, one value for the scene, as in a GIS. Otherwise (degrees, Web Mercator)
+    it is the area on the ellipsoid. Without a usable CRS, areas are NaN and `is_known` is false.
     """
 
     def __init__(self, crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> None:
@@ -46,7 +46,7 @@ class PixelArea:
 
     @property
     def is_known(self) -> bool:
-        """Whether areas can be given."""
+        """Whether areas are available."""
         return self.to_ground is not None
 
     def at(self, columns: Array, rows: Array) -> Array:
@@ -58,7 +58,7 @@ class PixelArea:
         return self._ground(columns, rows)
 
     def _ground(self, columns: Array, rows: Array) -> Array:
-        """Area on the ellipsoid: the map's Jacobian to (longitude, latitude), by differences."""
+        """Area on the ellipsoid, from finite differences of longitude and latitude."""
         east, north = self._degrees(columns + 0.5, rows)
         west, south = self._degrees(columns - 0.5, rows)
         along = np.radians(_wrapped(east - west)), np.radians(north - south)
@@ -85,5 +85,5 @@ class PixelArea:
 
 
 def _wrapped(degrees: Array) -> Array:
-    """A difference of longitudes, the short way around."""
+    """A longitude difference in [-180, 180)."""
     return (degrees + 180) % 360 - 180

@@ -1,4 +1,4 @@
-"""Writing polygons to a GeoPackage in batches."""
+"""Write polygons to a GeoPackage in batches."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def write_polygons(
     crs: CRS | None,
     transform: Affine,
 ) -> int:
-    """Write (class index, polygon in pixels) as a GeoPackage of one layer, `polygons`.
+    """Write (class index, polygon in pixels) to the layer `polygons` of a GeoPackage.
 
-    Fields: `class` (name), `pixels`, `area_m2` (null where the CRS does not say where on Earth
-    the scene is). Returns how many there are. Raises `GeotuneError` if the file cannot be written.
+    Fields: `class` (name), `pixels`, `area_m2` (null without a usable CRS). Returns the number of
+    polygons. Raises `GeotuneError` if the file cannot be written.
     """
     area = PixelArea(crs, transform, shape)
     wkt = None if crs is None else crs.to_wkt()
@@ -79,5 +79,7 @@ def _append(
             )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise GeotuneError(
-            f"{path.name}: the polygons could not be written ({error}); free space on the disk"
+            f"{path.name}: the polygons cannot be written ({error}); free disk space",
+            code="output-not-writable",
+            file=path,
         ) from error

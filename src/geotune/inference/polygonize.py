@@ -1,12 +1,12 @@
-"""Turning a map of classes into polygons without holding the map or all polygons.
+"""Polygonize a class map without loading the map or all polygons into memory.
 
-The map is read in bands of whole rows. What touches the seam between two bands waits until it
-is complete: pieces are joined where pixels of one class meet across the seam.
+The map is read in bands of rows. Objects that touch the seam between two bands stay open until
+they are complete; pieces are joined if pixels of one class meet across the seam.
 
-    band 0   ....AAAA....BB...    A and B wait: they touch the seam
+    band 0   ....AAAA....BB...    A and B touch the seam and stay open
              ----|--|----||---
-    band 1   ....AAAAAAAABB...    A ends here: its pieces are united and handed on
-             ------------||---    B waits on
+    band 1   ....AAAAAAAABB...    A ends here: its pieces are merged and returned
+             ------------||---    B stays open
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_OBJECT = -1
 
 @dataclass
 class _OpenObject:
-    """An object that may go on beyond the seam."""
+    """An object that may continue beyond the seam."""
 
     value: int
     pieces: list[Polygon] = field(default_factory=list)
@@ -42,11 +42,11 @@ class _OpenObject:
         self.vertices += shapely.get_num_coordinates(piece)
 
     def close(self) -> Iterator[tuple[int, Polygon]]:
-        """The object's polygon; several where it was cut before and its rest falls apart."""
+        """The object's polygon; several if it was split before and the rest is disconnected."""
         if len(self.pieces) == 1:
             yield self.value, self.pieces[0]
         elif self.pieces:
-            # corners on the seam that are none in the whole
+            # removes collinear vertices on the seam
             united = shapely.simplify(shapely.union_all(self.pieces), 0)
             for part in shapely.get_parts(united):
                 yield self.value, part
@@ -61,20 +61,20 @@ def polygonize(
     band_pixels: int = 2**20,
     max_vertices: int = 250_000,
 ) -> Iterator[tuple[int, Polygon]]:
-    """Polygons of a map's 4-connected areas of one value, in pixels (column, row).
+    """Polygons of the 4-connected regions of equal value, in pixels (column, row).
 
     Args:
-        read: gives rows `top` to `bottom` (exclusive) of the map, `(rows, W)`.
+        read: returns rows `top` to `bottom` (exclusive) of the map, `(rows, W)`.
         shape: (H, W) of the map.
         skip: values without polygons.
-        band_pixels: pixels of a band.
-        max_vertices: corners that waiting pieces may have together. An object that would need
-            more is cut at a seam, the largest first; this is what bounds memory for areas that
-            go through a whole scene.
+        band_pixels: pixels per band.
+        max_vertices: limit for the vertices of all open objects together. Beyond it, objects are
+            split at the seam, the largest first, which bounds the memory for objects that span
+            the whole scene.
     """
     height, width = shape
     band_rows = max(1, band_pixels // width)
-    waiting: dict[int, _OpenObject] = {}
+    open_objects: dict[int, _OpenObject] = {}
     above: Owners = np.full(width, NO_OBJECT, dtype=np.int64)
     last_row: Rows = np.zeros(width, dtype=np.uint8)
     numbers = itertools.count()
@@ -83,62 +83,62 @@ def polygonize(
         values = read(top, bottom)
         at_top: Owners = np.full(width, NO_OBJECT, dtype=np.int64)
         at_bottom: Owners = np.full(width, NO_OBJECT, dtype=np.int64)
-        counted = ~np.isin(values, list(skip))
-        place = Affine.translation(0, top)
-        for geometry, value in shapes(values, counted, connectivity=4, transform=place):
+        mask = ~np.isin(values, list(skip))
+        transform = Affine.translation(0, top)
+        for geometry, value in shapes(values, mask, connectivity=4, transform=transform):
             piece = as_geometry(geometry)
             _, upper, _, lower = piece.bounds
-            goes_up, goes_down = upper == top > 0, lower == bottom < height
-            if not (goes_up or goes_down):
+            at_upper_seam, at_lower_seam = upper == top > 0, lower == bottom < height
+            if not (at_upper_seam or at_lower_seam):
                 yield int(value), piece
                 continue
             number = next(numbers)
-            waiting[number] = _OpenObject(int(value))
-            waiting[number].add(piece)
-            if goes_up:
+            open_objects[number] = _OpenObject(int(value))
+            open_objects[number].add(piece)
+            if at_upper_seam:
                 _claim(at_top, piece, top, number)
-            if goes_down:
+            if at_lower_seam:
                 _claim(at_bottom, piece, bottom, number)
         meet = (above != NO_OBJECT) & (at_top != NO_OBJECT) & (last_row == values[0])
         pairs = np.unique(np.stack([above[meet], at_top[meet]]), axis=1)
-        joined = _join(waiting, pairs)
+        joined = _join(open_objects, pairs)
         above = _renamed(at_bottom, joined)
-        going_on = set(np.unique(above).tolist())
-        for number in [number for number in waiting if number not in going_on]:
-            yield from waiting.pop(number).close()
-        while sum(one.vertices for one in waiting.values()) > max_vertices:
-            yield from max(waiting.values(), key=lambda one: one.vertices).close()
+        continuing = set(np.unique(above).tolist())
+        for number in [number for number in open_objects if number not in continuing]:
+            yield from open_objects.pop(number).close()
+        while sum(one.vertices for one in open_objects.values()) > max_vertices:
+            yield from max(open_objects.values(), key=lambda one: one.vertices).close()
         last_row = values[-1].copy()
 
 
 def _claim(owners: Owners, piece: Polygon, row: int, number: int) -> None:
-    """Write `number` where the piece's outline runs along the seam at `row`."""
+    """Set `number` in the columns where the piece's outline runs along the seam at `row`."""
     corners = shapely.get_coordinates(piece.exterior)
     on_seam = (corners[:-1, 1] == row) & (corners[1:, 1] == row)
     for one, two in zip(corners[:-1][on_seam, 0], corners[1:][on_seam, 0], strict=True):
         owners[int(min(one, two)) : int(max(one, two))] = number
 
 
-def _join(waiting: dict[int, _OpenObject], pairs: Owners) -> dict[int, int]:
-    """Unite the objects that meet, (2, N); says which number each one that went now goes by."""
+def _join(open_objects: dict[int, _OpenObject], pairs: Owners) -> dict[int, int]:
+    """Merge pairs of objects (2, N); maps each removed number to the remaining one."""
     joined: dict[int, int] = {}
 
-    def now(number: int) -> int:
+    def root(number: int) -> int:
         while number in joined:
             number = joined[number]
         return number
 
     for one, two in pairs.T.tolist():
-        small, large = sorted((now(one), now(two)), key=lambda n: len(waiting[n].pieces))
+        small, large = sorted((root(one), root(two)), key=lambda n: len(open_objects[n].pieces))
         if small == large:
             continue
-        gone = waiting.pop(small)
-        waiting[large].pieces += gone.pieces
-        waiting[large].vertices += gone.vertices
+        removed = open_objects.pop(small)
+        open_objects[large].pieces += removed.pieces
+        open_objects[large].vertices += removed.vertices
         joined[small] = large
-    return {number: now(number) for number in joined}
+    return {number: root(number) for number in joined}
 
 
 def _renamed(owners: Owners, joined: dict[int, int]) -> Owners:
-    known, where = np.unique(owners, return_inverse=True)
-    return np.array([joined.get(n, n) for n in known.tolist()], dtype=np.int64)[where]
+    numbers, inverse = np.unique(owners, return_inverse=True)
+    return np.array([joined.get(n, n) for n in numbers.tolist()], dtype=np.int64)[inverse]

@@ -1,4 +1,4 @@
-"""A map of numbers of a whole scene, and what they add up to."""
+"""Map the values of a regression or density model over a scene, and sum them up."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from geotune.inference.sliding_window import ModelFn, ProgressFn, sliding_window
 
 @dataclass(frozen=True)
 class ValueMap:
-    """What a prediction left.
+    """Result of a prediction.
 
     Attributes:
         name: the scene's name.
-        values_path: Cloud-Optimised GeoTIFF of float32, NaN where there is no data.
-        quantity: what the numbers are.
-        unit: in what they are measured.
-        summed: whether their sum is what people ask for, as of a density.
-        windows: windows that the model saw.
+        values_path: Cloud-Optimised GeoTIFF, float32, NaN without data.
+        quantity: name of the values.
+        unit: of the values.
+        summed: whether the sum is reported instead of the mean, as for densities.
+        windows: number of windows computed.
         seconds: wall time.
-        pixels: pixels with data.
-        mean: of them; NaN where there are none.
-        total: their sum; of a density the number of objects.
-        notes: what a user should know about the result.
+        pixels: number of pixels with data.
+        mean: of these pixels; NaN without any.
+        total: their sum; for a density the number of objects.
+        notes: for the user.
     """
 
     name: str
@@ -55,12 +55,12 @@ class ValueMap:
 
     @property
     def files(self) -> list[Path]:
-        """What was written."""
+        """The written files."""
         return [self.values_path]
 
     @property
     def summary(self) -> str:
-        """What is in it, for people."""
+        """A short description for display."""
         if self.summed:
             return f"{self.total:,.1f} {self.quantity}"
         return f"mean {self.quantity} {self.mean:.4g} {self.unit}".rstrip()
@@ -81,31 +81,31 @@ def regress_scene(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     metadata: Sequence[str] = (),
-    progress: ProgressFn | None = None,
+    on_progress: ProgressFn | None = None,
 ) -> ValueMap:
-    """Map a scene into `out_dir`: `<name>_<quantity>.tif`, with the scene's CRS and transform.
+    """Write the map `<name>_<quantity>.tif` of a scene, with its CRS and transform.
 
-    The file is moved into place when it is complete; on any failure nothing is left behind.
+    The file appears only when it is complete.
 
     Args:
-        model: images to numbers `(B, 1, H, W)`; an `nn.Module` is moved to `device` and put in
+        model: maps images to values `(B, 1, H, W)`; an `nn.Module` is moved to `device` and set to
             evaluation mode.
         source: the scene.
-        out_dir: made where it is missing.
-        bands: what the model gets, in this order.
-        quantity: what the numbers are.
-        name: the file's stem.
-        unit: in what they are measured.
-        summed: whether their sum is what people ask for.
-        window: side in pixels of what the model sees at once.
-        overlap: least share of a window that its neighbour covers too, from 0 to below 1.
-        batch_size: windows at once.
-        device: where the model computes.
-        metadata: what of time and location the model is given.
-        progress: told after each batch.
+        out_dir: created if needed.
+        bands: of the model, in order.
+        quantity: name of the values.
+        name: file stem.
+        unit: of the values.
+        summed: whether the sum is reported instead of the mean.
+        window: side of a window in pixels.
+        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
+        batch_size: windows per forward pass.
+        device: for the computation.
+        metadata: `time` and `location`, if the model takes them.
+        on_progress: called after each batch.
 
-    Raises `GeotuneError` for values out of range, bands that the scene lacks, a model whose
-    output has another shape or is not finite, and files that cannot be read or written.
+    Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
+    finite, and files that cannot be read or written.
     """
     started = time.perf_counter()
     check_file_stem(name)
@@ -123,7 +123,7 @@ def regress_scene(
         ) as values_file,
     ):
         values_file.dataset.units = (unit,)
-        for part in sliding_window_inference(
+        for block in sliding_window_inference(
             model,
             source.select(bands),
             channels=1,
@@ -132,14 +132,14 @@ def regress_scene(
             batch_size=batch_size,
             device=device,
             metadata=metadata,
-            progress=progress,
+            on_progress=on_progress,
         ):
-            values = part.outputs.cpu().numpy()
-            total += float(values[0][part.valid].sum(dtype=np.float64))
-            pixels += int(part.valid.sum())
-            windows += part.windows
-            values[:, ~part.valid] = np.nan
-            values_file.write(part.row, part.col, values)
+            values = block.outputs.cpu().numpy()
+            total += float(values[0][block.valid].sum(dtype=np.float64))
+            pixels += int(block.valid.sum())
+            windows += block.windows
+            values[:, ~block.valid] = np.nan
+            values_file.write(block.row, block.col, values)
         values_file.finish("AVERAGE")
     return ValueMap(
         name=name,

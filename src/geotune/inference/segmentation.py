@@ -1,4 +1,4 @@
-"""A map of classes of a whole scene, with probabilities and polygons, in memory that stays."""
+"""Map the classes of a scene, with probabilities and polygons, in bounded memory."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from geotune.utils.colors import Color, is_background, palette
 
 @dataclass(frozen=True)
 class ClassMap:
-    """What a prediction left.
+    """Result of a prediction.
 
     Attributes:
         name: the scene's name.
-        classes_path: Cloud-Optimised GeoTIFF of class indices, uint8, 255 where there is no data.
-        probabilities_path: Cloud-Optimised GeoTIFF, a band each class, uint8: 254 p, 255 no data.
+        classes_path: Cloud-Optimised GeoTIFF of class indices, uint8, 255 without data.
+        probabilities_path: Cloud-Optimised GeoTIFF, one band per class, uint8: 254 p, 255 no data.
         polygons_path: GeoPackage.
-        windows: windows that the model saw.
+        windows: number of windows computed.
         seconds: wall time.
-        pixels: pixels of each class.
-        nodata_pixels: pixels without data.
-        polygons: how many there are, None where they were not asked for.
-        notes: what a user should know about the result.
+        pixels: number of pixels of each class.
+        nodata_pixels: number of pixels without data.
+        polygons: number of polygons; None if they were not requested.
+        notes: for the user.
     """
 
     name: str
@@ -64,13 +64,13 @@ class ClassMap:
 
     @property
     def files(self) -> list[Path]:
-        """What was written, the map first."""
+        """The written files, the class map first."""
         others = (self.probabilities_path, self.polygons_path)
         return [self.classes_path, *(path for path in others if path is not None)]
 
     @property
     def summary(self) -> str:
-        """What is in it, for people."""
+        """A short description for display."""
         total = max(1, sum(self.pixels.values()))
         return ", ".join(f"{name} {count / total:.1%}" for name, count in self.pixels.items())
 
@@ -91,41 +91,48 @@ def segment_scene(
     probabilities: bool = False,
     polygons: bool = True,
     metadata: Sequence[str] = (),
-    progress: ProgressFn | None = None,
+    on_progress: ProgressFn | None = None,
 ) -> ClassMap:
-    """Map a scene into `out_dir`: `<name>_classes.tif`, `<name>_probabilities.tif`, `.gpkg`.
+    """Write `<name>_classes.tif`, `<name>_probabilities.tif` and `<name>_polygons.gpkg` of a scene.
 
-    The files keep the scene's CRS and transform. They are moved into place when all of them are
-    complete, replacing those of an earlier prediction; on any failure nothing is left behind.
+    The files have the CRS and transform of the scene. They appear only when all are complete, and
+    replace those of an earlier prediction.
 
     Args:
-        model: images to probabilities of the classes; an `nn.Module` is moved to `device` and
-            put in evaluation mode.
+        model: maps images to class probabilities; an `nn.Module` is moved to `device` and set to
+            evaluation mode.
         source: the scene.
-        out_dir: made where it is missing.
-        bands: what the model gets, in this order.
-        classes: name of each class; the first has no polygons where it is called background.
-        name: the files' stem.
+        out_dir: created if needed.
+        bands: of the model, in order.
+        classes: names; the first one gets no polygons if it is named background.
+        name: file stem.
         colors: of each class; by default `geotune.utils.colors.palette(classes)`.
-        window: side in pixels of what the model sees at once.
-        overlap: least share of a window that its neighbour covers too, from 0 to below 1.
-        batch_size: windows at once.
-        device: where the model computes.
-        probabilities: whether to write them.
-        polygons: whether to write them.
-        metadata: what of time and location the model is given.
-        progress: told after each batch.
+        window: side of a window in pixels.
+        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
+        batch_size: windows per forward pass.
+        device: for the computation.
+        probabilities: whether to write probabilities.
+        polygons: whether to write polygons.
+        metadata: `time` and `location`, if the model takes them.
+        on_progress: called after each batch.
 
-    Raises `GeotuneError` for values out of range, bands that the scene lacks, a model whose
-    output has another shape or is not finite, and files that cannot be read or written.
+    Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
+    finite, and files that cannot be read or written.
     """
     started = time.perf_counter()
     if not 2 <= len(classes) <= NODATA:
-        raise GeotuneError(f"classes: found {len(classes)}, expected 2 to {NODATA} for a map")
+        raise GeotuneError(
+            f"classes: found {len(classes)}, expected 2 to {NODATA} for a class map",
+            code="class-count-invalid",
+            key="task.classes",
+        )
     check_file_stem(name)
     colors = palette(classes) if colors is None else colors
     if len(colors) != len(classes):
-        raise GeotuneError(f"colors: found {len(colors)} for {len(classes)} classes")
+        raise GeotuneError(
+            f"colors: found {len(colors)}, expected one for each of {len(classes)} classes",
+            code="class-count-invalid",
+        )
     device = torch.device(device)
     if isinstance(model, nn.Module):
         model.to(device).eval()
@@ -134,18 +141,18 @@ def segment_scene(
     probabilities_path = out_dir / f"{name}_probabilities.tif"
     polygons_path = out_dir / f"{name}_polygons.gpkg"
     counts = np.zeros(NODATA + 1, dtype=np.int64)
-    windows, found = 0, None
+    windows, num_polygons = 0, None
     with bounded_gdal_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
 
         def new_map(path: Path, layers: Sequence[str]) -> GeoTiffWriter:
             return files.enter_context(GeoTiffWriter.for_scene(folder / path.name, source, layers))
 
-        maps = new_map(classes_path, ["class"])
-        describe_classes(maps, classes, colors)
-        shares = new_map(probabilities_path, classes) if probabilities else None
-        if shares is not None:
-            describe_probabilities(shares)
-        for part in sliding_window_inference(
+        class_map = new_map(classes_path, ["class"])
+        describe_classes(class_map, classes, colors)
+        probability_map = new_map(probabilities_path, classes) if probabilities else None
+        if probability_map is not None:
+            describe_probabilities(probability_map)
+        for block in sliding_window_inference(
             model,
             source.select(bands),
             channels=len(classes),
@@ -154,24 +161,26 @@ def segment_scene(
             batch_size=batch_size,
             device=device,
             metadata=metadata,
-            progress=progress,
+            on_progress=on_progress,
         ):
-            values = part.outputs.argmax(dim=0).to(torch.uint8).cpu().numpy()
-            values[~part.valid] = NODATA
+            values = block.outputs.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            values[~block.valid] = NODATA
             counts += np.bincount(values.ravel(), minlength=len(counts))
-            windows += part.windows
-            maps.write(part.row, part.col, values[None])
-            if shares is not None:
-                scaled = (part.outputs * PROBABILITY_SCALE).round().to(torch.uint8)
+            windows += block.windows
+            class_map.write(block.row, block.col, values[None])
+            if probability_map is not None:
+                scaled = (block.outputs * PROBABILITY_SCALE).round().to(torch.uint8)
                 stored = scaled.cpu().numpy()
-                stored[:, ~part.valid] = NODATA
-                shares.write(part.row, part.col, stored)
-        maps.finish("MODE")
-        write_categories(maps.path, classes)
-        if shares is not None:
-            shares.finish("AVERAGE")
+                stored[:, ~block.valid] = NODATA
+                probability_map.write(block.row, block.col, stored)
+        class_map.finish("MODE")
+        write_categories(class_map.path, classes)
+        if probability_map is not None:
+            probability_map.finish("AVERAGE")
         if polygons:
-            found = _vectorise(maps.path, folder / polygons_path.name, classes, source)
+            num_polygons = _write_polygons(
+                class_map.path, folder / polygons_path.name, classes, source
+            )
     return ClassMap(
         name=name,
         classes_path=classes_path,
@@ -181,16 +190,16 @@ def segment_scene(
         seconds=time.perf_counter() - started,
         pixels={title: int(counts[index]) for index, title in enumerate(classes)},
         nodata_pixels=int(counts[NODATA]),
-        polygons=found,
+        polygons=num_polygons,
         notes=(
             *scene_notes(source, windows),
             *(
-                (f"{polygons_path}: the scene has no CRS, so polygons have no area in m²",)
+                (f"{polygons_path}: the scene has no CRS, so area_m2 is empty",)
                 if polygons and source.crs is None
                 else ()
             ),
             *(
-                f"{path}: is from an earlier prediction; delete it or predict {what}"
+                f"{path}: belongs to an earlier prediction; delete it or predict {what}"
                 for what, path, written in (
                     ("probabilities", probabilities_path, probabilities),
                     ("polygons", polygons_path, polygons),
@@ -201,7 +210,9 @@ def segment_scene(
     )
 
 
-def _vectorise(map_path: Path, path: Path, classes: Sequence[str], source: RasterSource) -> int:
+def _write_polygons(
+    map_path: Path, path: Path, classes: Sequence[str], source: RasterSource
+) -> int:
     skip = {NODATA} | ({0} if is_background(classes[0]) else set())
     with rasterio.open(map_path) as file:
 

@@ -1,6 +1,6 @@
-"""Moving a model over a scene: what it answers, finished piece by piece.
+"""Sliding-window inference: blended outputs of a model over a scene, block by block.
 
-strip of columns -> rows of the image -> windows -> model -> blend -> finished rows
+strip of columns -> rows of the image -> windows -> model -> blend -> final rows
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from geotune.inference.tiling import Strip, TilingPlan, strip_width
 from geotune.types import model_inputs
 
 ModelFn = Callable[..., Tensor]
-"""Images `(B, C, H, W)`, float32 raw values with NaN, to answers `(B, K, H, W)`: probabilities, or
-numbers in some unit; with `time=` and `location=` where asked for."""
+"""Maps images `(B, C, H, W)`, float32 raw values with NaN, to outputs `(B, K, H, W)`: probabilities
+or values; receives `time=` and `location=` if `metadata` requests them."""
 
 ProgressFn = Callable[[int, int], None]
-"""Called with the windows done and the windows to do."""
+"""Receives finished and total windows."""
 
 
 @dataclass(frozen=True)
 class OutputBlock:
-    """A rectangle of the scene that no later window touches.
+    """A rectangle of final outputs, which no later window touches.
 
     Attributes:
-        row: its first row.
-        col: its first column.
-        answers: `(K, h, w)`, on the model's device; zero where no window had data.
-        valid: `(h, w)`, where any band has data.
-        windows: windows that the model saw since the last rectangle.
+        row: first row.
+        col: first column.
+        outputs: `(K, h, w)`, on the model's device; zero if no window had data.
+        valid: `(h, w)`, pixels with data in any band.
+        windows: number of windows computed since the last block.
     """
 
     row: int
@@ -59,32 +59,47 @@ def sliding_window_inference(
     batch_size: int,
     device: torch.device,
     metadata: Sequence[str] = (),
-    progress: ProgressFn | None = None,
+    on_progress: ProgressFn | None = None,
     columns: int | None = None,
 ) -> Iterator[OutputBlock]:
-    """Blended answers for a scene; each pixel comes once.
+    """Yield blended outputs for a scene, each pixel once.
 
-    Windows without any data are skipped. `columns` is the width of a strip; by default what
-    keeps the buffers small. Raises `GeotuneError` for values out of range and for a model whose
-    output has another shape than `(B, channels, H, W)` or is not finite.
+    Args:
+        model: see `ModelFn`.
+        source: the scene, with the bands of the model.
+        channels: number of output channels K.
+        window: side of a window in pixels.
+        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
+        batch_size: windows per forward pass; windows without data are skipped.
+        device: of the model.
+        metadata: `time` and `location`, if the model takes them.
+        on_progress: called after each batch.
+        columns: width of a strip; by default chosen to keep the buffers small.
+
+    Raises `GeotuneError` for values out of range, and for outputs that are not finite or not of
+    shape `(B, channels, H, W)`.
     """
     if batch_size < 1:
-        raise GeotuneError(f"batch_size: found {batch_size}, expected at least 1")
-    # the image's rows, those being read, the sums, their weights and the blend
-    held = 4 * (2 * len(source.band_files) + 2 * channels + 1)
-    plan = TilingPlan(source.shape, window, overlap, columns or strip_width(max(window, 1), held))
+        raise GeotuneError(
+            f"batch_size: found {batch_size}, expected at least 1", code="option-invalid"
+        )
+    # bytes per pixel: image rows, those being read, sums, weights and the blend
+    pixel_bytes = 4 * (2 * len(source.band_files) + 2 * channels + 1)
+    plan = TilingPlan(
+        source.shape, window, overlap, columns or strip_width(max(window, 1), pixel_bytes)
+    )
     done, total = 0, len(plan)
 
-    def tell(windows: int) -> None:
+    def advance(windows: int) -> None:
         nonlocal done
         done += windows
-        if progress is not None:
-            progress(done, total)
+        if on_progress is not None:
+            on_progress(done, total)
 
     for strip in plan.strips():
-        # a generator of its own, so that one strip's buffers go before the next one's come
+        # a separate generator frees the buffers of a strip before the next one
         yield from _process_strip(
-            model, source, plan, strip, channels, batch_size, device, metadata, tell
+            model, source, plan, strip, channels, batch_size, device, metadata, advance
         )
 
 
@@ -97,42 +112,42 @@ def _process_strip(
     batch_size: int,
     device: torch.device,
     metadata: Sequence[str],
-    tell: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> Iterator[OutputBlock]:
     window = plan.window
     inside = slice(strip.left - strip.first, strip.right - strip.first)
     blender = Blender(channels, strip.width, window, device)
     for top, rows, image in _rows(source, plan, strip):
-        seen = 0
+        computed = 0
         for start in range(0, len(strip.lefts), batch_size):
             lefts = [left - strip.first for left in strip.lefts[start : start + batch_size]]
             views = {left: image[..., left : left + window] for left in lefts}
             filled = {left: view for left, view in views.items() if not np.isnan(view).all()}
             if filled:
-                known = [
+                times_locations = [
                     time_and_location(
                         source, Window(top, strip.first + left, window, window), metadata
                     )
                     for left in filled
                 ]
                 stacked = np.stack(list(filled.values()))
-                inputs = model_inputs(stacked, *map(list, zip(*known, strict=True)))
+                inputs = model_inputs(stacked, *map(list, zip(*times_locations, strict=True)))
                 inputs = {name: x.to(device) for name, x in inputs.items()}
                 first, last = strip.first + lefts[0], strip.first + lefts[-1] + window
-                where = f"rows from {top}, columns {first} to {last}"
-                blender.add(_run_model(model, inputs, channels, where), list(filled))
-            seen += len(filled)
-            tell(len(lefts))
+                area = f"rows from {top}, columns {first} to {last}"
+                blender.add(_run_model(model, inputs, channels, area), list(filled))
+            computed += len(filled)
+            advance(len(lefts))
         valid = has_data(image[..., :rows, inside])
-        yield OutputBlock(top, strip.left, blender.pop_rows(rows)[:, :, inside], valid, seen)
+        yield OutputBlock(top, strip.left, blender.pop_rows(rows)[:, :, inside], valid, computed)
 
 
 def _rows(
     source: RasterSource, plan: TilingPlan, strip: Strip
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """For each row of windows: its top, the rows final after it, the image `(C, ..., window, w)`.
+    """For each row of windows: first row, number of final rows, image `(C, ..., window, w)`.
 
-    Rows that two rows of windows share are read once. The image is the same array each time.
+    Rows shared by two rows of windows are read once. The image is the same array each time.
     """
     size = plan.window
     image = source.read(Window(0, strip.first, size, strip.width))
@@ -146,20 +161,22 @@ def _rows(
             image[..., size - rows :, :] = source.read(new)
 
 
-def _run_model(model: ModelFn, inputs: dict[str, Tensor], channels: int, where: str) -> Tensor:
-    """The model's answers `(B, K, H, W)`, float32."""
+def _run_model(model: ModelFn, inputs: dict[str, Tensor], channels: int, area: str) -> Tensor:
+    """The outputs `(B, K, H, W)` in float32."""
     with torch.inference_mode():
         images = inputs["images"]
-        answers = model(images, **{name: x for name, x in inputs.items() if name != "images"})
+        outputs = model(images, **{name: x for name, x in inputs.items() if name != "images"})
         expected = (len(images), channels, *images.shape[-2:])
-        if tuple(answers.shape) != expected:
+        if tuple(outputs.shape) != expected:
             raise GeotuneError(
-                f"the model gives {tuple(answers.shape)} for images {tuple(images.shape)}, "
-                f"expected {expected}, a map for each of {channels} channels; does it fit the task?"
+                f"the model's output is {tuple(outputs.shape)} for images {tuple(images.shape)}, "
+                f"expected {expected} with {channels} channels; use the model of this task",
+                code="output-shape",
             )
-        if not torch.isfinite(answers).all():
+        if not torch.isfinite(outputs).all():
             raise GeotuneError(
-                f"the model's output is not finite in {where}; predict with 32-bit precision, "
-                "and if that does not help train anew with a lower rate"
+                f"the model's output is not finite in {area}; predict in 32-bit precision, or "
+                "train again with a lower learning rate",
+                code="output-not-finite",
             )
-    return answers.float()
+    return outputs.float()

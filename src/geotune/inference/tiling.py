@@ -1,10 +1,10 @@
-"""Where windows lie on a scene: every pixel covered, as few windows as the overlap allows.
+"""Positions of windows on a scene: they cover every pixel with the requested overlap.
 
-A wide scene is cut into strips of columns, so that what is held at once has a bound:
+Wide scenes are split into strips of columns, which bounds the memory:
 
-    strip 0      strip 1          windows of strip 0 are those that touch its columns; the ones
-    |-------------|---------|     that reach over the border are computed for both strips, so a
-    [  w  ][  w  ][  w  ]         pixel gets the same windows whichever way the scene is cut
+    strip 0       strip 1         a strip uses all windows that touch its columns; windows across
+    |-------------|---------|     a border are computed for both strips, so the windows of a
+    [  w  ][  w  ][  w  ]         pixel do not depend on the strips
        [  w  ][  w  ][  w  ]
 """
 
@@ -17,10 +17,10 @@ from geotune.errors import GeotuneError
 
 
 def window_starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
-    """First pixels of the windows along one axis; the last window ends where the axis ends.
+    """First pixels of the windows along an axis; the last window ends at the end of the axis.
 
-    Neighbours overlap by at least the share `overlap` of the window. An axis shorter than the
-    window gets one window, which reaches beyond its end.
+    Neighbours overlap by at least the fraction `overlap`. An axis shorter than the window gets one
+    window, which extends beyond its end.
     """
     if length <= window:
         return (0,)
@@ -28,19 +28,19 @@ def window_starts(length: int, window: int, overlap: float) -> tuple[int, ...]:
 
 
 def window_stride(window: int, overlap: float) -> int:
-    """Pixels from a window to the next."""
+    """Pixels from one window to the next."""
     return max(1, int(window * (1 - overlap) + 1e-9))
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Columns `left` to `right` (exclusive) of a scene, and the windows that touch them.
+    """A strip of columns of a scene, and the windows that touch it.
 
     Attributes:
         left: first column of the strip.
-        right: one past its last column.
+        right: one past the last column.
         lefts: first columns of the windows.
-        window: pixels of a window's side.
+        window: side of a window in pixels.
     """
 
     left: int
@@ -55,7 +55,7 @@ class Strip:
 
     @property
     def width(self) -> int:
-        """Columns that the windows cover together."""
+        """Number of columns that the windows cover."""
         return self.lefts[-1] + self.window - self.lefts[0]
 
 
@@ -65,11 +65,11 @@ class TilingPlan:
 
     Attributes:
         shape: (H, W) of the scene in pixels.
-        window: pixels of a window's side.
-        overlap: least share of a window that its neighbour covers too, from 0 to below 1.
-        strip_width: columns that are finished at once.
+        window: side of a window in pixels.
+        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
+        strip_width: number of columns of a strip.
 
-    Raises `GeotuneError` for a size below one and an overlap outside [0, 1).
+    Raises `GeotuneError` for a size below one and an overlap outside of [0, 1).
     """
 
     shape: tuple[int, int]
@@ -85,10 +85,13 @@ class TilingPlan:
             ("strip_width", self.strip_width),
         ):
             if size < 1:
-                raise GeotuneError(f"{name}: found {size}, expected at least 1 pixel")
+                raise GeotuneError(
+                    f"{name}: found {size}, expected at least 1 pixel", code="option-invalid"
+                )
         if not 0 <= self.overlap < 1:
             raise GeotuneError(
-                f"overlap: found {self.overlap}, expected a share from 0 to below 1, such as 0.5"
+                f"overlap: found {self.overlap}, expected a fraction in [0, 1), such as 0.5",
+                code="option-invalid",
             )
 
     @property
@@ -97,7 +100,7 @@ class TilingPlan:
         return window_starts(self.shape[0], self.window, self.overlap)
 
     def strips(self) -> Iterator[Strip]:
-        """The strips, left to right."""
+        """The strips, from left to right."""
         lefts = window_starts(self.shape[1], self.window, self.overlap)
         for left in range(0, self.shape[1], self.strip_width):
             right = min(left + self.strip_width, self.shape[1])
@@ -105,16 +108,16 @@ class TilingPlan:
             yield Strip(left, right, touching, self.window)
 
     def __len__(self) -> int:
-        """Windows to compute; one that touches two strips counts twice."""
+        """Number of windows to compute; a window in two strips counts twice."""
         return len(self.tops) * sum(len(strip.lefts) for strip in self.strips())
 
 
 def strip_width(window: int, bytes_per_pixel: int, budget_bytes: int = 128 * 2**20) -> int:
-    """Columns of a strip whose window-high buffers stay within the budget.
+    """Width of a strip whose buffers, one window high, stay within the budget.
 
-    Never less than four windows, for each border between strips has windows computed twice, and
-    never more than 4096 columns; a multiple of 512, the side of a map's tiles.
+    At least four windows, because windows at strip borders are computed twice, and at most 4096
+    columns; a multiple of 512, the tile size of the output.
     """
-    fitting = budget_bytes // (bytes_per_pixel * window)
-    least = -(-4 * window // 512) * 512
-    return max(least, min(4096, fitting // 512 * 512))
+    affordable = budget_bytes // (bytes_per_pixel * window)
+    minimum = -(-4 * window // 512) * 512
+    return max(minimum, min(4096, affordable // 512 * 512))
