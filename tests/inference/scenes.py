@@ -1,4 +1,4 @@
-"""Small scenes and models for the tests of inference."""
+"""Small scenes and models for inference tests."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def write_scene(
     transform: Affine = UTM,
     bands: tuple[str, ...] = ("red", "nir"),
 ) -> RasterSource:
-    """A float GeoTIFF of `(C, H, W)`, nodata -1, opened."""
-    placed = {"crs": crs, "transform": transform} if crs else {}
+    """Write `(C, H, W)` as a float GeoTIFF with nodata -1, and open it."""
+    georeference = {"crs": crs, "transform": transform} if crs else {}
     with rasterio.open(
         path,
         "w",
@@ -36,7 +36,7 @@ def write_scene(
         width=image.shape[2],
         dtype="float32",
         nodata=-1,
-        **placed,
+        **georeference,
     ) as file:
         file.write(image)
         file.descriptions = bands
@@ -44,9 +44,9 @@ def write_scene(
 
 
 def position_model(images: Tensor) -> Tensor:
-    """Logits of three classes that depend on where in its window a pixel lies, so seams would show.
+    """Logits of three classes that depend on the position in the window, so seams would be visible.
 
-    Takes NaN as zero.
+    NaN counts as zero.
     """
     x = torch.nan_to_num(images)
     height, width = images.shape[2:]
@@ -56,7 +56,7 @@ def position_model(images: Tensor) -> Tensor:
 
 
 def rule_model(images: Tensor) -> Tensor:
-    """Three classes by value of the first band: below 1, below 2, above. NaN is the first."""
+    """Three classes by the first band: below 1 (or NaN), below 2, others."""
     first = torch.nan_to_num(images[:, :1])
     index = first.ge(1).long() + first.ge(2).long()
     return torch.nn.functional.one_hot(index[:, 0], 3).movedim(-1, 1).float() * 20

@@ -1,4 +1,4 @@
-"""What windows find becomes what is in the scene, once each."""
+"""Detections of overlapping windows are merged into one detection per object."""
 
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ from geotune.inference.tiling import window_starts
 WINDOW = 64
 
 
-def merged(
+def merge(
     boxes: Tensor, shape: tuple[int, int], overlap: float = 0.5, cut: bool = True
 ) -> tuple[Tensor, list[float]]:
-    """Boxes as a perfect detector sees them in windows: those of which it sees the middle.
+    """Merge the detections of a perfect detector, which finds boxes whose centre is in the window.
 
-    With `cut` it tells only what it sees of a box, and a little less surely.
+    With `cut`, boxes are clipped to the window and get a lower score.
     """
     tops, lefts = (window_starts(side, WINDOW, overlap) for side in shape)
     merger = DetectionMerger(tops, lefts, WINDOW, shape, 0.3)
-    found: list[Detections] = []
+    merged: list[Detections] = []
     for top in tops:
-        found += [f for f in [merger.pop_final(top)] if f is not None]
+        merged += [f for f in [merger.pop_final(top)] if f is not None]
         for left in lefts:
-            mine = translate(boxes, -float(left), -float(top))
-            seen = ((centres(mine) >= 0) & (centres(mine) < WINDOW)).all(dim=1)
-            mine = mine[seen]
-            scores = torch.full((len(mine),), 0.9)
+            local = translate(boxes, -float(left), -float(top))
+            local = local[((centres(local) >= 0) & (centres(local) < WINDOW)).all(dim=1)]
+            scores = torch.full((len(local),), 0.9)
             if cut:
-                told = mine.clamp(0, WINDOW)
-                scores = scores - 0.1 * (told != mine).any(dim=1)
-                mine = told
-            merger.add(top, left, Detections(mine, scores, torch.zeros(len(mine)).long()))
-    found += [f for f in [merger.pop_final()] if f is not None]
-    return torch.cat([f.boxes for f in found]), [float(s) for f in found for s in f.scores]
+                clipped = local.clamp(0, WINDOW)
+                scores = scores - 0.1 * (clipped != local).any(dim=1)
+                local = clipped
+            merger.add(top, left, Detections(local, scores, torch.zeros(len(local)).long()))
+    merged += [f for f in [merger.pop_final()] if f is not None]
+    return torch.cat([f.boxes for f in merged]), [float(s) for f in merged for s in f.scores]
 
 
-def in_order(boxes: Tensor) -> list[list[float]]:
+def sorted_boxes(boxes: Tensor) -> list[list[float]]:
     return sorted(boxes.tolist())
 
 
@@ -54,7 +53,7 @@ def in_order(boxes: Tensor) -> list[list[float]]:
     side=st.integers(4, 28),
     shift=st.integers(0, 40),
 )
-def test_every_object_smaller_than_the_overlap_comes_once_and_whole(
+def test_objects_smaller_than_the_overlap_are_found_once_and_complete(
     height: int, width: int, side: int, shift: int
 ) -> None:
     x, y = torch.meshgrid(
@@ -66,18 +65,18 @@ def test_every_object_smaller_than_the_overlap_comes_once_and_whole(
     boxes = torch.cat([corner, corner + side], dim=1)
     if not len(boxes):
         return
-    found, _ = merged(boxes, (height, width))
-    assert in_order(found) == in_order(boxes)
+    found, _ = merge(boxes, (height, width))
+    assert sorted_boxes(found) == sorted_boxes(boxes)
 
 
-def test_an_object_that_every_window_cuts_is_not_lost() -> None:
+def test_object_cut_by_every_window_is_kept() -> None:
     large = torch.tensor([[10.0, 40.0, 150.0, 70.0]], dtype=torch.float64)
-    found, scores = merged(large, (128, 192), cut=False)
-    assert in_order(found) == in_order(large) and scores == pytest.approx([0.9])
+    found, scores = merge(large, (128, 192), cut=False)
+    assert sorted_boxes(found) == sorted_boxes(large) and scores == pytest.approx([0.9])
 
 
-def test_what_a_window_cuts_goes_where_a_neighbour_sees_it_whole() -> None:
-    # The cut half overlaps the whole too little to be suppressed by it, and it is the surer.
+def test_cut_box_is_dropped_if_a_neighbour_contains_it() -> None:
+    # the cut half has the higher score and too little overlap to be suppressed
     box = torch.tensor([[55.0, 10.0, 75.0, 20.0]], dtype=torch.float64)
     half = Detections(box.clamp(max=64), torch.tensor([0.99]), torch.tensor([0]))
     merger = DetectionMerger((0,), (0, 32), WINDOW, (64, 96), 0.9)
@@ -93,16 +92,16 @@ def test_what_a_window_cuts_goes_where_a_neighbour_sees_it_whole() -> None:
     assert found is not None and found.boxes.tolist() == half.boxes.tolist()
 
 
-def test_what_is_held_does_not_grow_with_the_scene() -> None:
+def test_memory_does_not_grow_with_the_scene() -> None:
     tops = window_starts(64 * 60, WINDOW, 0.5)
     merger = DetectionMerger(tops, (0,), WINDOW, (64 * 60, 64), 0.3)
-    most = count = 0
+    peak = count = 0
     for top in tops:
         final = merger.pop_final(top)
         count += 0 if final is None else len(final.scores)
         boxes = torch.tensor([[20.0, 20.0, 30.0, 30.0], [40.0, 36.0, 50.0, 44.0]])
         merger.add(top, 0, Detections(boxes, torch.tensor([0.5, 0.6]), torch.tensor([0, 0])))
-        most = max(most, sum(len(found.scores) for found in merger._held))
+        peak = max(peak, len(merger))
     final = merger.pop_final()
     count += 0 if final is None else len(final.scores)
-    assert most <= 16 and count == 2 * len(tops)
+    assert peak <= 16 and count == 2 * len(tops)

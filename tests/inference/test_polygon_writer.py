@@ -1,4 +1,4 @@
-"""Polygons in a GeoPackage, batch by batch."""
+"""Polygons are written to a GeoPackage in batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from geotune.inference.polygon_writer import write_polygons
 
 
-def test_every_batch_is_kept_and_placed(tmp_path: Path) -> None:
+def test_all_batches_are_written_and_georeferenced(tmp_path: Path) -> None:
     corners = np.arange(6000)
     boxes = shapely.box(corners, 0, corners + 1, 2)
     count = write_polygons(

@@ -1,4 +1,4 @@
-"""Probabilities of a scene equal a blend of the whole array by brute force."""
+"""Sliding-window inference equals a brute-force blend over the whole array."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.errors import GeotuneError
 from geotune.inference.blend import window_weights
 from geotune.inference.sliding_window import OutputBlock, sliding_window_inference
 from geotune.inference.tiling import window_starts
+from helpers.errors import raises
 
 from .scenes import position_model, write_scene
 
 CPU = torch.device("cpu")
 
 
-def shares(images: torch.Tensor) -> torch.Tensor:
+def predict(images: torch.Tensor) -> torch.Tensor:
     """Probabilities of `position_model`."""
     return position_model(images).softmax(dim=1)
 
 
-def swept(
+def infer(
     source: RasterSource, window: int, overlap: float, columns: int, batch: int
 ) -> list[OutputBlock]:
     return list(
         sliding_window_inference(
-            shares,
+            predict,
             source,
             channels=3,
             window=window,
@@ -46,15 +46,15 @@ def swept(
     )
 
 
-def put_together(parts: list[OutputBlock], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """(K, H, W); fails where a pixel comes twice or never."""
+def assemble(blocks: list[OutputBlock], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """(K, H, W); fails if a pixel is missing or comes twice."""
     whole = np.full((3, *shape), np.nan, dtype=np.float32)
-    for part in parts:
-        height, width = part.valid.shape
-        target = whole[:, part.row : part.row + height, part.col : part.col + width]
-        assert target.shape == part.outputs.shape
+    for block in blocks:
+        height, width = block.valid.shape
+        target = whole[:, block.row : block.row + height, block.col : block.col + width]
+        assert target.shape == block.outputs.shape
         assert np.isnan(target).all()
-        target[:] = part.outputs.numpy()
+        target[:] = block.outputs.numpy()
     assert not np.isnan(whole).any()
     return whole
 
@@ -87,31 +87,31 @@ def brute_force(source: RasterSource, window: int, overlap: float) -> NDArray[np
     batch=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
-def test_strips_and_buffers_change_nothing(
+def test_strips_and_buffers_do_not_change_the_result(
     height: int, width: int, window: int, overlap: float, columns: int, batch: int, seed: int
 ) -> None:
-    made = np.random.default_rng(seed)
-    image = made.random((2, height, width), dtype=np.float32)
+    rng = np.random.default_rng(seed)
+    image = rng.random((2, height, width), dtype=np.float32)
     image[:, : height // 2, : width // 3] = -1
-    image[0, made.random((height, width)) < 0.1] = -1
+    image[0, rng.random((height, width)) < 0.1] = -1
     with tempfile.TemporaryDirectory() as folder:
         source = write_scene(Path(folder) / "scene.tif", image)
         expected = brute_force(source, window, overlap)
-        parts = swept(source, window, overlap, columns, batch)
-    found = put_together(parts, source.shape)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    for part in parts:
-        rows, cols = part.valid.shape
-        data = image[:, part.row : part.row + rows, part.col : part.col + cols]
-        np.testing.assert_array_equal(part.valid, (data != -1).any(axis=0))
+        blocks = infer(source, window, overlap, columns, batch)
+    actual = assemble(blocks, source.shape)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    for block in blocks:
+        rows, cols = block.valid.shape
+        data = image[:, block.row : block.row + rows, block.col : block.col + cols]
+        np.testing.assert_array_equal(block.valid, (data != -1).any(axis=0))
 
 
-def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) -> None:
+def test_windows_without_data_are_skipped_but_count_as_progress(tmp_path: Path) -> None:
     image = np.full((2, 32, 32), -1, dtype=np.float32)
     image[:, :8, :8] = 1
     source = write_scene(tmp_path / "scene.tif", image)
     calls: list[tuple[int, int]] = []
-    parts = list(
+    blocks = list(
         sliding_window_inference(
             position_model,
             source,
@@ -120,36 +120,38 @@ def test_windows_without_data_are_skipped_and_counted_as_done(tmp_path: Path) ->
             overlap=0,
             batch_size=3,
             device=CPU,
-            progress=lambda done, total: calls.append((done, total)),
+            on_progress=lambda done, total: calls.append((done, total)),
         )
     )
-    assert sum(part.windows for part in parts) == 1
+    assert sum(block.windows for block in blocks) == 1
     assert calls[-1] == (16, 16)
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})
 
 
-def test_no_gradient_is_kept(tmp_path: Path) -> None:
+def test_outputs_require_no_gradient(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
     layer = torch.nn.Conv2d(2, 2, 1)
-    parts = list(
+    blocks = list(
         sliding_window_inference(
             layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU
         )
     )
-    assert not parts[0].outputs.requires_grad
+    assert not blocks[0].outputs.requires_grad
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("model", "code", "mentions"),
     [
-        (lambda x: x[:, :1], "a map for each of 3 channels"),
-        (lambda x: position_model(x)[:, :, ::2, ::2], "a map for each of 3 channels"),
-        (lambda x: position_model(x) * torch.nan, "not finite in rows from 0, columns 0 to"),
+        (lambda x: x[:, :1], "output-shape", "3 channels"),
+        (lambda x: position_model(x)[:, :, ::2, ::2], "output-shape", "(1, 3, 4, 4)"),
+        (lambda x: position_model(x) * torch.nan, "output-not-finite", "columns 0 to"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, model: object, says: str) -> None:
+def test_invalid_model_output_is_rejected(
+    tmp_path: Path, model: object, code: str, mentions: str
+) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
-    with pytest.raises(GeotuneError, match=says):
+    with raises(code, mentions=[mentions]):
         list(
             sliding_window_inference(  # type: ignore[arg-type]
                 model, source, channels=3, window=8, overlap=0, batch_size=1, device=CPU
@@ -157,7 +159,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, model: object, say
         )
 
 
-def test_a_batch_of_zero_is_refused(tmp_path: Path) -> None:
+def test_batch_size_zero_is_rejected(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
-    with pytest.raises(GeotuneError, match="batch_size: found 0"):
-        swept(source, 8, 0.5, 512, 0)
+    with raises("option-invalid", mentions=["batch_size: found 0"]):
+        infer(source, 8, 0.5, 512, 0)

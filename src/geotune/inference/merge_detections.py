@@ -78,6 +78,10 @@ class DetectionMerger:
         self._final_row = final_row
         return pending[final]
 
+    def __len__(self) -> int:
+        """Number of detections in memory."""
+        return sum(len(detections.scores) for detections in self._pending)
+
     def _complete_elsewhere(self, hulls: Tensor, top: int, left: int) -> Tensor:
         """Which boxes `(N, 4)` are cut by their window, but complete in another one."""
         height, width = self.shape
