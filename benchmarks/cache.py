@@ -1,18 +1,18 @@
-"""What training from kept features saves: seconds of an epoch, and the peak memory of a step.
+"""Savings of a feature cache: time per epoch and peak memory of a step.
 
     OMP_NUM_THREADS=1 python benchmarks/cache.py      # all rows: minutes on a CPU core, and 12 GB
     python benchmarks/cache.py --rows est disk        # some of them
 
 The model is that of `recipes/bench/vit_large_unet.yaml`: ViT-L/16 with random weights, 224 pixels,
-batch 8, bf16 autocast, and a UNet; trained in full, and by EST with the backbone run for every
-step, with its features read from the disk, and from memory, on the same windows of synthetic
-scenes, without flips and turns. A step is reading its batch, the pass forward, the pass back and
-the optimizer. The rows take turns, for at least 5 s each, so that what else runs on the machine
-slows all of them; of each the fastest step counts, and `seconds_an_epoch` is that of an epoch's
-steps. The cache is built beforehand; `seconds_to_build` says how long that takes.
+batch 8, bf16 autocast, and a UNet. It is trained by full fine-tuning and by EST: with the backbone
+in every step, with features from disk, and with features from memory, on the same windows of
+synthetic scenes, without flips and rotations. A step consists of reading the batch, forward pass,
+backward pass and optimizer. The rows take turns of at least 5 s, so that other load slows all of
+them equally; the fastest step of each row counts, and `seconds_an_epoch` is computed from it. The
+cache is built beforehand; `seconds_to_build` is the time for that.
 
-Peak memory is that of the device that trains, tracked on fake tensors: with a cache the backbone is
-not there. The figures go to `benchmarks/results/cache.json`.
+Peak memory is that of the training device, tracked on fake tensors; with a cache, without the
+backbone. Results are written to `benchmarks/results/cache.json`.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ TARGETS = {
     "streaming EST, of full": ("est", "full", 1 / 2),
 }
 MEMORY_TARGET = 0.06
-ENOUGH_S = 5.0
+MIN_SECONDS = 5.0
 Row = dict[str, Any]
 
 
 def recipe_of(row: str, folder: Path, options: argparse.Namespace) -> Recipe:
-    """The recipe of a row, on a few windows of scenes made in `folder`."""
+    """The recipe of a row, on a few windows of synthetic scenes in `folder`."""
     samples = options.steps * 8
     changes = [
         *ROWS[row],
@@ -90,26 +90,26 @@ def recipe_of(row: str, folder: Path, options: argparse.Namespace) -> Recipe:
     return load_recipe(RECIPE, [*changes, f"task.classes=[{','.join(CLASSES)}]"])[0]
 
 
-class Running:
-    """One way to train, ready for its steps."""
+class RowRunner:
+    """Runs and times the steps of one row."""
 
     def __init__(self, row: str, folder: Path, options: argparse.Namespace) -> None:
         recipe = recipe_of(row, folder, options)
         data = build_data(recipe)
         self.built = build_training(recipe, data.statistics)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.found: Row = {"name": row}
+        self.row: Row = {"name": row}
         self.windows: WindowDataset = data.train
         self.train = recipe.train
         self.seconds: list[tuple[float, float]] = []
         if recipe.train.cache != "none":
             self.read_cache(data)
-        self.found["peak_bytes"] = self.tracked()
+        self.row["peak_bytes"] = self.tracked()
         self.model = self.built.model.to(self.device).train()
         self.optimizer = optimizer_of(self.model)
 
     def read_cache(self, data: DataModule) -> None:
-        """Build the cache, and let go of the backbone for good."""
+        """Build the cache, and remove the backbone."""
         start = time.perf_counter()
         cached = build_cache(
             self.built.model,
@@ -120,21 +120,21 @@ class Running:
             on_message=lambda text: print("  " + text, flush=True),
             on_progress=lambda done, total: None,
         )
-        self.found["seconds_to_build"] = time.perf_counter() - start
-        self.found["windows_computed"] = cached.computed
+        self.row["seconds_to_build"] = time.perf_counter() - start
+        self.row["windows_computed"] = cached.computed
         features = cached.train[0].features
-        self.found["bytes_a_window"] = sum(tensor.nbytes for tensor in features.values())
+        self.row["bytes_a_window"] = sum(tensor.nbytes for tensor in features.values())
         self.windows = cached.train
-        self.without = self.built.model.encoder.without_backbone()
-        self.without.__enter__()
+        self.context = self.built.model.encoder.without_backbone()
+        self.context.__enter__()
 
     def take_turn(self) -> None:
-        """Epochs until there are some seconds of steps."""
+        """Run epochs for at least `MIN_SECONDS`."""
         wait: Callable[[], None] = lambda: None  # noqa: E731
         if self.device.type == "cuda":
             wait = torch.cuda.synchronize
         spent = 0.0
-        while spent < ENOUGH_S:
+        while spent < MIN_SECONDS:
             batches = iter(make_loader(self.windows, self.train.batch_size, workers=0, pin=True))
             for _ in range(len(self.windows) // self.train.batch_size):
                 start = time.perf_counter()
@@ -148,7 +148,7 @@ class Running:
                 self.seconds.append((read - start, end - read))
                 spent += end - start
         turn = ", ".join(f"{sum(one):.2f}" for one in self.seconds)
-        print(f"{self.found['name']}: {turn} s", flush=True)
+        print(f"{self.row['name']}: {turn} s", flush=True)
 
     def tracked(self) -> int:
         """The peak of the second step, on fake tensors."""
@@ -161,18 +161,18 @@ class Running:
         batch = Batch(inputs, masks)
         with mode:
             assert isinstance(model, Model)
-            optimizer = optimizer_of(model, foreach=True)  # as PyTorch chooses on a GPU
+            optimizer = optimizer_of(model, foreach=True)  # the default of PyTorch on a GPU
             step(model, self.built, optimizer, batch, self.train.precision)
             with MemoryTracker(model, optimizer, (inputs, masks)) as tracker:
                 step(model, self.built, optimizer, batch, self.train.precision)
         return tracker.peak.total
 
     def result(self, steps: int) -> Row:
-        """What was measured."""
+        """The measurements."""
         if not self.seconds:
-            return self.found
+            return self.row
         best = min(self.seconds, key=sum)
-        return self.found | {
+        return self.row | {
             "seconds_a_step": sum(best),
             "seconds_reading": best[0],
             "seconds_computing": best[1],
@@ -182,7 +182,7 @@ class Running:
 
 
 def optimizer_of(model: Model, foreach: bool | None = None) -> Optimizer:
-    """AdamW of what trains."""
+    """AdamW for the trained parameters."""
     return AdamW([p for p in model.parameters() if p.requires_grad], foreach=foreach)
 
 
@@ -198,20 +198,24 @@ def step(
 
 
 def compared(rows: dict[str, Row]) -> Row:
-    """What was promised and what came out, of rows of the same call."""
-    found: Row = {}
-    for what, (name, of, promised) in TARGETS.items():
-        if all("seconds_a_step" in rows.get(each, {}) for each in (name, of)):
-            share = rows[name]["seconds_a_step"] / rows[of]["seconds_a_step"]
-            found[f"time {what}"] = {"share": share, "promised": promised, "met": share <= promised}
+    """Targets and measurements of rows of one call."""
+    result: Row = {}
+    for what, (name, reference, promised) in TARGETS.items():
+        if all("seconds_a_step" in rows.get(each, {}) for each in (name, reference)):
+            share = rows[name]["seconds_a_step"] / rows[reference]["seconds_a_step"]
+            result[f"time {what}"] = {
+                "share": share,
+                "promised": promised,
+                "met": share <= promised,
+            }
     for row in rows.values():
-        recomputes = not any("recompute" in change for change in ROWS[row["name"]])
+        recomputes = not any("activation_checkpointing" in change for change in ROWS[row["name"]])
         if "train.cache" in " ".join(ROWS[row["name"]]) and recomputes and "full" in rows:
             share = row["peak_bytes"] / rows["full"]["peak_bytes"]
-            found[f"memory {row['name']}, of full"] = {
+            result[f"memory {row['name']}, of full"] = {
                 "share": share, "promised": MEMORY_TARGET, "met": share <= MEMORY_TARGET,
             }  # fmt: skip
-    return found
+    return result
 
 
 def main() -> None:
@@ -220,20 +224,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
-    parser.add_argument("--steps", type=int, default=2, help="of an epoch")
-    parser.add_argument("--turns", type=int, default=2, help="of each row; 0: memory alone")
+    parser.add_argument("--steps", type=int, default=2, help="steps per epoch")
+    parser.add_argument("--turns", type=int, default=2, help="turns per row; 0: memory only")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        running = []
+        runners = []
         for row in options.rows:
-            print(f"{row}: making it ready", flush=True)
-            running.append(Running(row, Path(folder), options))
+            print(f"{row}: preparing", flush=True)
+            runners.append(RowRunner(row, Path(folder), options))
         for _ in range(options.turns):
-            for one in running:
+            for one in runners:
                 one.take_turn()
-    rows = {one.found["name"]: one.result(options.steps) for one in running}
+    rows = {one.row["name"]: one.result(options.steps) for one in runners}
     results = {
         "recipe": str(RECIPE.relative_to(ROOT)),
         "overrides": options.overrides,
@@ -252,7 +256,7 @@ def main() -> None:
 
 
 def device_name() -> str:
-    """What computes."""
+    """Name of the compute device."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,9 +1,9 @@
-"""Peak memory of training Faster R-CNN on Swin-B: what methods take of `full`.
+"""Peak memory of training Faster R-CNN on Swin-B, relative to full fine-tuning.
 
     python benchmarks/detection_memory.py    # on fake tensors, on a CPU
 
-Windows of 512 pixels, batch 4, float32, 32 objects a window; predicted as `geotune plan` does. The
-floor is `frozen`: no method that keeps the backbone can take less. The figures go to
+Windows of 512 pixels, batch 4, float32, 32 objects per window; estimated like `geotune plan`. The
+lower bound is `frozen`: no method that runs the backbone can need less. Results are written to
 `benchmarks/results/detection_memory.json`.
 """
 
@@ -27,11 +27,11 @@ BANDS = ["red", "green", "blue"]
 METHODS = ("full", "lora", "frozen", "est")
 PIXELS, BATCH = 512, 4
 TARGET = 0.40
-"""Of `full`, what `est` may take."""
+"""Maximum for `est`, relative to `full`."""
 
 
 def recipe_for(method: str) -> Recipe:
-    """Faster R-CNN as it is by default, with one method."""
+    """Faster R-CNN with default options and one method."""
     return parse_recipe(
         {
             "backbone": {
@@ -55,21 +55,21 @@ def recipe_for(method: str) -> Recipe:
 
 
 def main() -> int:
-    """Predict every method, and say whether `est` keeps its promise."""
+    """Estimate every method; returns 0 if `est` meets its target."""
     planner = Planner(recipe_for("full"), tuple(BANDS))
     rows: dict[str, dict[str, Any]] = {}
     for method in METHODS:
-        prediction, _ = planner.predict(recipe_for(method))
+        estimate, _ = planner.predict(recipe_for(method))
         rows[method] = {
-            "peak_bytes": prediction.gpu.total,
-            "parts": prediction.gpu.by_category,
-            "operations": prediction.flops,
-            "computed": prediction.computed,
+            "peak_bytes": estimate.gpu.total,
+            "parts": estimate.gpu.by_category,
+            "operations": estimate.flops,
+            "computed": estimate.computed,
         }
-        rows[method]["of_full"] = round(prediction.gpu.total / rows["full"]["peak_bytes"], 4)
-        print(f"{method}: {prediction.gpu.total / 1e9:.2f} GB, {rows[method]['of_full']:.1%}")
+        rows[method]["of_full"] = round(estimate.gpu.total / rows["full"]["peak_bytes"], 4)
+        print(f"{method}: {estimate.gpu.total / 1e9:.2f} GB, {rows[method]['of_full']:.1%}")
     record = {
-        "what": "predicted peak bytes of live tensors of a training step on a GPU",
+        "what": "estimated peak bytes of live tensors of a training step on a GPU",
         "model": "Faster R-CNN on Swin-B",
         "pixels": PIXELS,
         "batch": BATCH,
@@ -83,10 +83,10 @@ def main() -> int:
         | {name: version(name) for name in ("torch", "torchvision", "timm")},
     }
     RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    kept = rows["est"]["of_full"] < TARGET
-    if not kept:
-        print(f"missed: est takes {rows['est']['of_full']:.1%} of full, not {TARGET:.0%}")
-    return int(not kept)
+    met = rows["est"]["of_full"] < TARGET
+    if not met:
+        print(f"missed: est needs {rows['est']['of_full']:.1%} of full, not {TARGET:.0%}")
+    return int(not met)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""What frozen weights of fewer bits cost: finished runs, tested with each precision.
+"""Accuracy with frozen weights in lower precision: finished runs, tested with each precision.
 
     python benchmarks/frozen_precision.py runs/ships-est-0 runs/ships-est-1 runs/clouds-est-0
 
-A copy of every run is tested by `geotune test` with its frozen weights in float32, bfloat16 and
-int8; all that was trained stays as it is. `geotune fit` makes the runs, with any
-`method.frozen_precision`: the precision that a run was trained with is in its row. The main metric
-of each goes to benchmarks/results/frozen_precision.json, with the mean over the runs of a recipe of
-the paired differences to bfloat16.
+A copy of every run is tested by `geotune test` with frozen weights in float32, bfloat16 and int8;
+trained tensors are unchanged. The runs come from `geotune fit` with any `method.frozen_precision`,
+which is recorded in the row. The main metric of each run is written to
+benchmarks/results/frozen_precision.json, with the mean paired difference to bfloat16 by recipe.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Row = dict[str, Any]
 
 
 def tested(run: Path, precision: str) -> dict[str, float]:
-    """The test metrics of a copy of the run with frozen weights of that precision."""
+    """Test metrics of a copy of the run with frozen weights in this precision."""
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / run.name
         shutil.copytree(run, copied)
@@ -57,20 +56,20 @@ def measured(run: Path, metric: str) -> Row:
 
 
 def compared(rows: list[Row]) -> Row:
-    """By recipe and by precision of the training, what the others lose beside bfloat16."""
-    found: Row = {}
+    """Losses against bfloat16, by recipe and precision of the training."""
+    result: Row = {}
     groups = {(row["recipe"], row["trained_with"]) for row in rows}
     for recipe, trained in sorted(groups):
         chosen = [r for r in rows if (r["recipe"], r["trained_with"]) == (recipe, trained)]
         losses = [row["bf16"] - row["int8"] for row in chosen]
-        found[f"{recipe}, trained with {trained}"] = {
+        result[f"{recipe}, trained with {trained}"] = {
             "runs": len(chosen),
             "mean": {name: statistics.mean(row[name] for row in chosen) for name in PRECISIONS},
             "int8_loses": {"mean": statistics.mean(losses), "most": max(losses)},
             "promised": PROMISED,
             "met": max(losses) <= PROMISED,
         }
-    return found
+    return result
 
 
 def main() -> None:
@@ -78,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="finished, with a test part")
+    parser.add_argument("runs", nargs="+", type=Path, help="finished runs with a test split")
     parser.add_argument("--metric", default="miou")
     options = parser.parse_args()
     rows = []
@@ -86,7 +85,7 @@ def main() -> None:
         rows.append(measured(run, options.metric))
         print(json.dumps(rows[-1]), flush=True)
         result = {
-            "what": f"{options.metric} of the test part by the precision of the frozen weights",
+            "what": f"{options.metric} of the test split by the precision of the frozen weights",
             "date": date.today().isoformat(),
             "versions": {"torch": version("torch")},
             "compared": compared(rows),

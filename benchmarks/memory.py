@@ -1,13 +1,14 @@
-"""Peak memory of a training step: what methods take of `full`, and how far predictions hold.
+"""Peak memory of a training step relative to `full`, and accuracy of the estimates.
 
     python benchmarks/memory.py             # both; the large models on fake tensors, on a CPU
     python benchmarks/memory.py --only checks
 
-Shares: for each backbone and image size, the predicted peak of each method against `full` with the
-same UNet decoder, in the recipe of `recipes/bench/vit_large_unet.yaml`. Checks: predicted against
-tracked bytes of a real step on this CPU, to be within 2 %, over methods, small backbones, decoders
-and sizes; where a CUDA device is at hand, against `torch.cuda.max_memory_allocated`, within 5 %.
-The figures go to `benchmarks/results/memory.json` and `.md`.
+Shares: for each backbone and image size, the estimated peak of each method relative to `full` with
+the same UNet decoder, in the recipe of `recipes/bench/vit_large_unet.yaml`. Checks: estimated and
+tracked bytes of a real step on this CPU must agree within 2 %, over methods, small backbones,
+decoders and sizes; with a CUDA device, estimates must agree with
+`torch.cuda.max_memory_allocated` within 5 %. Results are written to
+`benchmarks/results/memory.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ ROWS: dict[str, dict[str, Any]] = {
     CACHED: {"method": METHODS["est"], "train.cache": "disk"},
 }
 TARGETS = {"est": 0.27, "est, bf16": 0.16, "est, int8": 0.12, CACHED: 0.06}
-"""Of ViT-L at 224 pixels."""
+"""For ViT-L at 224 pixels."""
 ALLOWED = {"cpu": 0.02, "cuda": 0.05}
 SMALL = ("timm/test_vit", "timm/test_resnet", "timm/test_convnext")
 CHECKED: dict[str, dict[str, Any]] = {
@@ -81,13 +82,13 @@ CHECKED: dict[str, dict[str, Any]] = {
 
 
 def recipe_for(backbone: dict[str, Any], changes: dict[str, Any]) -> Recipe:
-    """The bench recipe with another backbone, and with changes by key."""
+    """The benchmark recipe with another backbone and changes by key."""
     recipe, _ = load_recipe(RECIPE)
     return with_changes(recipe, {f"backbone.{key}": v for key, v in backbone.items()} | changes)
 
 
 def planner_of(recipe: Recipe) -> Planner:
-    """Of the recipe's backbone."""
+    """The planner for the recipe's backbone."""
     bands = recipe.backbone.bands
     assert isinstance(bands, list)
     return Planner(recipe, tuple(bands))
@@ -100,7 +101,7 @@ def shares() -> list[dict[str, Any]]:
     for label, backbone in BACKBONES.items():
         provider = str(backbone["name"]).partition("/")[0]
         if provider != "timm" and find_spec(provider) is None:
-            print(f"{label}: {provider} is not installed, left out", flush=True)
+            print(f"{label}: {provider} is not installed, skipped", flush=True)
             continue
         planner = planner_of(recipe_for(backbone, {}))
         for size in SIZES:
@@ -134,12 +135,12 @@ def shares() -> list[dict[str, Any]]:
     return rows
 
 
-# ---------------------------------------------------------------- predicted and real
+# ---------------------------------------------------------------- estimated and real
 def checks(device: str) -> list[dict[str, Any]]:
-    """Predicted and real peak of small recipes."""
+    """Estimated and real peaks of small recipes."""
     rows = []
-    every = itertools.product(SMALL, CHECKED.items(), ("unet", "upernet"))
-    for number, (backbone, (name, method), decoder) in enumerate(every):
+    combinations = itertools.product(SMALL, CHECKED.items(), ("unet", "upernet"))
+    for number, (backbone, (name, method), decoder) in enumerate(combinations):
         size, batch = ((64, 4), (96, 2), (160, 2))[number % 3]
         precision = ("32-true", "bf16-mixed")[number // 6 % 2]
         accumulate = 2 if number % 5 == 0 else 1
@@ -156,12 +157,12 @@ def checks(device: str) -> list[dict[str, Any]]:
             },
         )
         try:
-            predicted, _ = planner_of(recipe).predict(recipe)
+            estimate, _ = planner_of(recipe).predict(recipe)
         except GeotuneError as error:
-            print(f"{name} on {backbone}: refused ({error})", flush=True)
+            print(f"{name} on {backbone}: rejected ({error})", flush=True)
             continue
-        found = real_peak(recipe, torch.device(device))
-        expected = (predicted.gpu if device == "cuda" else predicted.cpu).total
+        measured = real_peak(recipe, torch.device(device))
+        expected = (estimate.gpu if device == "cuda" else estimate.cpu).total
         rows.append(
             {
                 "backbone": backbone,
@@ -171,10 +172,10 @@ def checks(device: str) -> list[dict[str, Any]]:
                 "batch": batch,
                 "accumulate_steps": accumulate,
                 "precision": precision,
-                "recompute": recipe.train.activation_checkpointing,
+                "activation_checkpointing": recipe.train.activation_checkpointing,
                 "predicted_bytes": expected,
-                "measured_bytes": found,
-                "error": round(expected / found - 1, 5),
+                "measured_bytes": measured,
+                "error": round(expected / measured - 1, 5),
             }
         )
         print(f"{rows[-1]}", flush=True)
@@ -183,10 +184,10 @@ def checks(device: str) -> list[dict[str, Any]]:
 
 
 def real_peak(recipe: Recipe, device: torch.device) -> int:
-    """The peak of the second step of a training on real tensors."""
+    """The peak of the second training step on real tensors."""
     bands = tuple(recipe.backbone.bands)  # type: ignore[arg-type]
     count, window, batch = len(bands), recipe.data.window, recipe.train.batch_size
-    assert window is not None  # the recipes say it
+    assert window is not None  # set in all recipes
     backbone = build_backbone(recipe.backbone, bands)
     model = build_model(recipe, backbone, Normalization(bands, (0.0,) * count, (1.0,) * count))
     images = torch.rand(batch, count, window, window)
@@ -212,12 +213,12 @@ def real_peak(recipe: Recipe, device: torch.device) -> int:
 def run(
     model: Model, step: StepSpec, inputs: Any, targets: Any, optimizer: Any, device: torch.device
 ) -> None:
-    """A step, as `training/training_module.py` and Lightning take it."""
+    """One step, in the order of `training/training_module.py` and Lightning."""
     micro = step.micro_batch or len(targets)
     for start in range(0, len(targets), micro):
-        part = slice(start, start + micro)
+        windows = slice(start, start + micro)
         with torch.autocast(device.type, torch.bfloat16, enabled=step.precision != "32-true"):
-            loss = step.loss(model(inputs["images"][part]), targets[part])
+            loss = step.loss(model(inputs["images"][windows]), targets[windows])
         (loss * (micro / len(targets))).backward()  # type: ignore[no-untyped-call]
         del loss
     nn.utils.clip_grad_norm_(
@@ -228,44 +229,44 @@ def run(
         parameter.grad = None
 
 
-# ---------------------------------------------------------------- what is written
+# ---------------------------------------------------------------- results
 def table(record: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The results as Markdown."""
     lines = [
         "# Peak memory",
         "",
         f"Written by `python benchmarks/memory.py` on {record['date']}: tensors of one training "
         "step (batch of 8, bf16 autocast, UNet decoder of 256, 128, 64, 32 and 16 channels, AdamW, "
-        "`train.activation_checkpointing: decoder`), predicted on fake tensors; and its share of `full`'s.",
+        "`train.activation_checkpointing: decoder`), on fake tensors, relative to `full`.",
         "",
         "| backbone | pixels | " + " | ".join(ROWS) + " |",
         "|---|---|" + "---|" * len(ROWS),
     ]
     for label, size in itertools.product(BACKBONES, SIZES):
-        found = {
+        by_method = {
             row["method"]: row
             for row in record["shares"]
             if (row["backbone"], row["pixels"]) == (label, size)
         }
-        if found:
+        if by_method:
             cells = [
                 f"{row['peak_bytes'] / 2**20:.0f} MiB, {row['of_full']:.1%}"
-                for row in found.values()
+                for row in by_method.values()
             ]
             lines.append(f"| {label} | {size} | " + " | ".join(cells) + " |")
     for device, summary in record["checks"].items():
         if summary:
             lines += [
                 "",
-                f"Predicted against measured on {device}: {summary['recipes']} recipes, at most "
-                f"{summary['largest_error']:.2%} apart, {summary['mean_error']:.3%} in the mean "
+                f"Estimated against measured bytes on {device}, {summary['recipes']} recipes: "
+                f"largest error {summary['largest_error']:.2%}, mean {summary['mean_error']:.3%} "
                 f"(allowed {summary['allowed']:.0%}).",
             ]
     return "\n".join(lines) + "\n"
 
 
 def summary_of(rows: list[dict[str, Any]], device: str) -> dict[str, Any] | None:
-    """Of the checks on a device."""
+    """Summary of the checks on a device."""
     if not rows:
         return None
     errors = [abs(row["error"]) for row in rows]
@@ -304,7 +305,7 @@ def main() -> int:
         if torch.cuda.is_available():
             record["checks"]["cuda"] = summary_of(checks("cuda"), "cuda")
         else:
-            print("no CUDA device: its check is left out", flush=True)
+            print("no CUDA device: its check is skipped", flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if "shares" in record and "checks" in record:
@@ -313,12 +314,12 @@ def main() -> int:
 
 
 def failures(record: dict[str, Any]) -> int:
-    """How many of the promises are not kept; says which."""
+    """Print missed targets; returns their number."""
     missed = []
     for row in record.get("shares", []):
         target = TARGETS.get(row["method"])
-        asked = (row["backbone"], row["pixels"]) == ("ViT-L", 224) and target is not None
-        if asked and row["of_full"] > target:
+        has_target = (row["backbone"], row["pixels"]) == ("ViT-L", 224) and target is not None
+        if has_target and row["of_full"] > target:
             missed.append(f"{row['method']}: {row['of_full']:.1%} of full, not {target:.0%}")
     for device, summary in record.get("checks", {}).items():
         if summary and summary["largest_error"] > summary["allowed"]:

@@ -1,20 +1,20 @@
-"""How fast training windows are read, against a plain loop of rasterio over the same windows.
+"""Reading speed of training windows, compared with a plain rasterio loop over the same windows.
 
-    python benchmarks/reading.py                    # all of it, a minute or two
+    python benchmarks/reading.py                    # everything, a minute or two
     python benchmarks/reading.py --scenes 4 --windows 200
 
-Scenes are tiled, compressed GeoTIFFs of uint16 with a raster of classes each, made for it. What is
-measured, in processes of their own:
+Scenes are synthetic tiled, compressed uint16 GeoTIFFs, each with a class raster. Measured in
+separate processes:
 
-- windows a second of CPU: a loop that reads image and mask of each window from open files and
-  makes float32 of the pixels, and `RandomWindowDataset` through the loader of a training, which also
-  draws the windows, looks for nodata, turns image and mask and stacks batches; with a block cache
-  of GDAL that is small beside the scenes, as in a training on more than a few of them, so that
-  tiles are decompressed, and with one that holds them all, so that reading is copying;
-- windows a second of wall time with one worker and with two;
-- the resident set and the open files over an epoch of many scenes.
+- windows per second of CPU time: a loop that reads image and mask of each window from open files
+  and converts them to float32, and `RandomWindowDataset` with the training loader, which also draws
+  windows, detects nodata, rotates image and mask, and stacks batches. Once with a GDAL block cache
+  smaller than the scenes, as in training on more than a few of them, so that tiles are
+  decompressed; once with one that holds all of them, so that reading is copying;
+- windows per second of wall time with one worker and with two;
+- resident set and open files over an epoch of many scenes.
 
-CPU time is what a busy machine leaves comparable; wall time is said beside it. The figures go to
+CPU time is comparable on a busy machine; wall time is reported too. Results are written to
 `benchmarks/results/reading.json`.
 """
 
@@ -42,7 +42,7 @@ BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("background", "field")
 BATCH = 16
 REPEATS = 5
-LEAST_SHARE = 0.8
+MIN_SHARE = 0.8
 RESULTS = Path(__file__).parent / "results" / "reading.json"
 
 
@@ -74,7 +74,7 @@ def make_scenes(folder: Path, count: int, size: int) -> None:
 
 
 def train_windows(folder: Path, window: int, samples: int) -> Any:
-    """The random windows of a training over the scenes."""
+    """Random training windows of the scenes."""
     from geotune.data.checks.scan import scan_scenes
     from geotune.data.labels.open_labels import open_labels
     from geotune.data.scenes.open_scenes import open_scenes
@@ -85,14 +85,12 @@ def train_windows(folder: Path, window: int, samples: int) -> Any:
         scenes=f"{folder}/scenes/*.tif",
         labels=f"{folder}/labels/{{stem}}.tif",
     )
-    scans = [
-        one for one in scan_scenes(scenes, window) if one is not None
-    ]  # none is, of sound scenes
+    scans = [one for one in scan_scenes(scenes, window) if one is not None]
     return RandomWindowDataset(scenes, scans, window, samples=samples)
 
 
 def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
-    """Windows a second of CPU, of the plain loop and of the loader, batch by batch in turn."""
+    """Windows per second of CPU time of plain loop and loader, in alternating batches."""
     import rasterio
     import torch
     from rasterio.windows import Window
@@ -107,29 +105,31 @@ def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
         for scene in windows.scenes
     ]
 
-    def plain(places: Sequence[Any]) -> None:
-        for place in places:
-            where = Window(place.col, place.row, window, window)
-            image, mask = opened[place.scene]
-            image.read(window=where).astype("float32")
-            mask.read(1, window=where)
+    def plain(indices: Sequence[Any]) -> None:
+        for index in indices:
+            area = Window(index.col, index.row, window, window)
+            image, mask = opened[index.scene]
+            image.read(window=area).astype("float32")
+            mask.read(1, window=area)
 
     batches = make_loader(windows, BATCH, workers=0)
     shares, spent = [], []
-    batch: Any = None  # a training has one while it asks for the next
+    batch: Any = None  # training holds one batch while it requests the next
     for turn in range(REPEATS + 1):
-        taken = np.zeros((2, 2))  # of plain and geotune: CPU and wall
-        ours = iter(batches)
-        for start in range(0, samples, BATCH):  # in turn, so that other load hits both alike
+        times = np.zeros((2, 2))  # (plain, geotune) x (CPU, wall)
+        loaded = iter(batches)
+        for start in range(
+            0, samples, BATCH
+        ):  # alternating, so that other load affects both equally
             for which, work in enumerate(
-                (partial(plain, drawn[start : start + BATCH]), partial(next, ours))
+                (partial(plain, drawn[start : start + BATCH]), partial(next, loaded))
             ):
                 before = time.process_time(), time.perf_counter()
                 batch = work() or batch
-                taken[which] += np.subtract((time.process_time(), time.perf_counter()), before)
+                times[which] += np.subtract((time.process_time(), time.perf_counter()), before)
         if turn:  # the first fills the block cache
-            shares.append(taken[0, 0] / taken[1, 0])
-            spent.append(taken)
+            shares.append(times[0, 0] / times[1, 0])
+            spent.append(times)
     cpu, wall = samples / np.median(spent, axis=0).T
     return {
         "plain_windows_per_s": round(cpu[0], 1),
@@ -143,7 +143,7 @@ def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
 
 
 def workers(folder: Path, window: int, samples: int) -> dict[str, Any]:
-    """Windows a second of wall time with one worker and with two, in turn."""
+    """Windows per second of wall time with one worker and with two, alternating."""
     import torch
 
     from geotune.training.loaders import make_loader
@@ -151,15 +151,15 @@ def workers(folder: Path, window: int, samples: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     windows = train_windows(folder, window, samples)
     loaders = {count: make_loader(windows, BATCH, workers=count) for count in (1, 2)}
-    found: dict[int, list[float]] = {1: [], 2: []}
+    rates_of: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(REPEATS + 1):
         for count, batches in loaders.items():
             wall = time.perf_counter()
             for _ in batches:
                 pass
             if turn:  # the first starts the processes
-                found[count].append(samples / (time.perf_counter() - wall))
-    rate = {count: statistics.median(each) for count, each in found.items()}
+                rates_of[count].append(samples / (time.perf_counter() - wall))
+    rate = {count: statistics.median(each) for count, each in rates_of.items()}
     return {
         "one_windows_per_s": round(rate[1], 1),
         "two_windows_per_s": round(rate[2], 1),
@@ -169,7 +169,7 @@ def workers(folder: Path, window: int, samples: int) -> dict[str, Any]:
 
 
 def memory(folder: Path, window: int, samples: int) -> dict[str, Any]:
-    """Resident set and open files in the course of an epoch."""
+    """Resident set and open files over an epoch."""
     import psutil
     import torch
 
@@ -178,18 +178,18 @@ def memory(folder: Path, window: int, samples: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     process = psutil.Process()
     windows = train_windows(folder, window, samples)
-    seen, files = [], []
+    resident, files = [], []
     batches = make_loader(windows, BATCH, workers=0)
     for i, _ in enumerate(batches):
         if i % max(1, len(batches) // 20) == 0:
-            seen.append(process.memory_info().rss)
+            resident.append(process.memory_info().rss)
             files.append(process.num_fds())
-    quarter = len(seen) // 4
+    quarter = len(resident) // 4
     return {
         "scenes": len(windows.scenes),
-        "resident_bytes": seen,
+        "resident_bytes": resident,
         "open_files": files,
-        "growth_after_first_quarter": round(max(seen[quarter:]) / seen[quarter] - 1, 4),
+        "growth_after_first_quarter": round(max(resident[quarter:]) / resident[quarter] - 1, 4),
     }
 
 
@@ -199,7 +199,7 @@ SMALL_MB = 16
 
 
 def in_own_process(cache_mb: int, *arguments: str) -> Any:
-    """Run this script anew and read its last line."""
+    """Run this script in a new process; returns its last line as JSON."""
     done = subprocess.run(
         [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GDAL_CACHEMAX": str(cache_mb)},
@@ -208,11 +208,13 @@ def in_own_process(cache_mb: int, *arguments: str) -> Any:
 
 
 def main() -> int:
-    """Read the command line and measure; 0 if windows come fast enough."""
+    """Read the command line and measure; returns 0 if reading is fast enough."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--scenes", type=int, default=8, help="of the rates")
+    parser.add_argument("--scenes", type=int, default=8, help="number of scenes for the rates")
     parser.add_argument("--size", type=int, default=2048, help="side of those scenes in pixels")
-    parser.add_argument("--many", type=int, default=300, help="scenes of the epoch for memory")
+    parser.add_argument(
+        "--many", type=int, default=300, help="number of scenes for the memory test"
+    )
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--windows", type=int, default=480)
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
@@ -226,7 +228,7 @@ def main() -> int:
         make_scenes(large, args.scenes, args.size)
         make_scenes(many, args.many, 512)
         common = ("--window", str(args.window), "--windows", str(args.windows))
-        figures = {
+        results = {
             name: in_own_process(
                 CACHE_MB.get(name, SMALL_MB),
                 "--measure",
@@ -255,14 +257,14 @@ def main() -> int:
         "batch_size": BATCH,
         "repeats": REPEATS,
         "block_cache_mb": {name: CACHE_MB.get(name, SMALL_MB) for name in MEASURES},
-        **figures,
-        "least_share": LEAST_SHARE,
+        **results,
+        "least_share": MIN_SHARE,
     }
     RESULTS.write_text(json.dumps(record, indent=2) + "\n")
     print(
-        json.dumps({**figures, "memory": {**figures["memory"], "resident_bytes": "..."}}, indent=1)
+        json.dumps({**results, "memory": {**results["memory"], "resident_bytes": "..."}}, indent=1)
     )
-    return int(figures["rates"]["share"] < LEAST_SHARE)
+    return int(results["rates"]["share"] < MIN_SHARE)
 
 
 if __name__ == "__main__":

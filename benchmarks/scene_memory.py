@@ -1,11 +1,11 @@
-"""Peak memory of mapping a scene, by the scene's size: it does not grow.
+"""Peak memory of mapping a scene does not grow with its size.
 
     python benchmarks/scene_memory.py                 # 4096 and 16384, a cheap convolution
     python benchmarks/scene_memory.py --model real --sizes 1024 2048   # a whole network
 
-Each size runs in a process of its own, on a scene made for it: patches of three brightnesses,
-noise and a border without data. What is measured is the process's peak resident memory over
-reading, predicting, writing the map with overviews, and polygons. The figures go to
+Each size runs in a separate process on a synthetic scene: patches of three brightnesses, noise and
+a border without data. Measured is the peak resident memory of the process over reading, prediction,
+and writing the map with overviews and polygons. Results are written to
 `benchmarks/results/scene_memory.json`.
 """
 
@@ -58,29 +58,29 @@ def make_scene(path: Path, size: int, seed: int = 0) -> None:
 
 
 def conv_model() -> Any:
-    """Two convolutions whose logits part the scene's three brightnesses."""
+    """Two convolutions whose logits separate the three brightnesses of the scene."""
     import torch
     from torch import nn
 
     smooth = nn.Conv2d(len(BANDS), 1, 3, padding=1, padding_mode="replicate", bias=False)
-    parting = nn.Conv2d(1, len(CLASSES), 1)
+    classifier = nn.Conv2d(1, len(CLASSES), 1)
     with torch.no_grad():
         smooth.weight.fill_(1 / smooth.weight.numel())
-        # -(x - centre)^2 without the x^2 that all classes share
+        # -(x - centre)^2 without x^2, which is equal for all classes
         centres = torch.tensor([1.0, 2.0, 3.0])
-        parting.weight[:, 0, 0, 0] = 2 * centres * 8
-        assert parting.bias is not None
-        parting.bias.copy_(-(centres**2) * 8)
+        classifier.weight[:, 0, 0, 0] = 2 * centres * 8
+        assert classifier.bias is not None
+        classifier.bias.copy_(-(centres**2) * 8)
 
     def forward(images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = parting(smooth(torch.nan_to_num(images) / 1000))
+        logits: torch.Tensor = classifier(smooth(torch.nan_to_num(images) / 1000))
         return logits
 
     return forward
 
 
 def real_model() -> Any:
-    """geotune's own network: ResNet-18 with random weights, frozen, and a UNet decoder."""
+    """A frozen ResNet-18 with random weights and a UNet decoder."""
     from geotune.backbones.create import backbone
     from geotune.decoders.unet import Unet
     from geotune.methods.selective import Frozen
@@ -122,8 +122,8 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
 
 
 def peak_bytes() -> int:
-    """Highest resident memory of this process so far."""
-    try:  # what getrusage says includes the parent's memory, if this process was forked from it
+    """Peak resident memory of this process."""
+    try:  # getrusage includes the memory of a parent that forked this process
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -134,7 +134,7 @@ def peak_bytes() -> int:
 
 
 def in_own_process(*arguments: str) -> str:
-    """Run this script anew and give its last line."""
+    """Run this script in a new process; returns its last line."""
     done = subprocess.run(
         [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -143,24 +143,24 @@ def in_own_process(*arguments: str) -> str:
 
 
 def run(sizes: list[int], model: str, window: int, device: str, folder: Path | None) -> int:
-    """Measure every size, write the figures; 0 if the largest needs hardly more than the first."""
-    figures: dict[str, dict[str, Any]] = {}
+    """Measure every size and write the results; returns 0 if memory does not grow."""
+    results: dict[str, dict[str, Any]] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=folder) as own:
             scene, out = Path(own) / "scene.tif", Path(own) / "out"
             in_own_process("--make", str(size), "--scene", str(scene))
-            said = in_own_process(
+            output = in_own_process(
                 "--scene", str(scene), "--out", str(out), "--model", model,
                 "--window", str(window), "--device", device,
             )  # fmt: skip
-            figures[str(size)] = json.loads(said)
-        one = figures[str(size)]
+            results[str(size)] = json.loads(output)
+        one = results[str(size)]
         print(f"{size:>6} px: {one['peak_bytes'] / 2**20:7.1f} MiB, {one['seconds']} s", flush=True)
-    peaks = [one["peak_bytes"] for one in figures.values()]
+    peaks = [one["peak_bytes"] for one in results.values()]
     growth = max(peaks) / peaks[0] - 1
     print(f"growth {growth:+.1%}, allowed {ALLOWED_GROWTH:.0%}")
     record = {
-        "what": "peak resident memory of map_classes (map, overviews, polygons) by scene side",
+        "what": "peak resident memory of segment_scene (map, overviews, polygons) by scene side",
         "date": datetime.date.today().isoformat(),
         "machine": {
             "system": platform.system(),
@@ -174,7 +174,7 @@ def run(sizes: list[int], model: str, window: int, device: str, folder: Path | N
         "window": window,
         "overlap": 0.25,
         "device": device,
-        "sizes": figures,
+        "sizes": results,
         "growth": round(growth, 4),
         "allowed_growth": ALLOWED_GROWTH,
     }
@@ -188,11 +188,11 @@ def run(sizes: list[int], model: str, window: int, device: str, folder: Path | N
 def main() -> int:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="pixels a side")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="sides in pixels")
     parser.add_argument("--model", choices=MODELS, default="conv")
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--folder", type=Path, help="where scenes are made; by default temporary")
+    parser.add_argument("--folder", type=Path, help="for the scenes; by default temporary")
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--scene", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
