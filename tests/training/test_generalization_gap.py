@@ -25,7 +25,7 @@ class Windows:
     def scenes(self) -> list[Any]:
         return [SimpleNamespace(group=group) for group in self.values]
 
-    def of(self, groups: set[str], most: int | None = None) -> Windows:
+    def subset(self, groups: set[str], max_windows: int | None = None) -> Windows:
         return Windows({group: v for group, v in self.values.items() if group in groups})
 
     def __len__(self) -> int:
