@@ -215,7 +215,7 @@ def window_zero(case: Case) -> list[str]:
 
 
 def batch_that_cannot_be_parted(case: Case) -> list[str]:
-    case.values["train"]["accumulate"] = 3
+    case.values["train"]["accumulate_steps"] = 3
     return ["train.batch_size 4", "train.accumulate_steps 3"]
 
 
@@ -223,13 +223,13 @@ def another_recipes_run(case: Case) -> list[str]:
     run = Path(case.values["train"]["run"])
     other = {**case.values, "train": {**case.values["train"], "seed": 3}}
     write_atomically(run / "recipe.yaml", yaml.safe_dump(other).encode())
-    return [str(run), "another recipe", "train.seed: 3 -> 0", "--fresh"]
+    return [str(run), "another recipe", "train.seed: 3 -> 0", "--overwrite"]
 
 
 def folder_that_is_no_run(case: Case) -> list[str]:
     run = Path(case.values["train"]["run"])
     write_atomically(run / "notes.txt", b"mine")
-    return [str(run), "no run of geotune", "train.run"]
+    return [str(run), "not a run of geotune", "train.run"]
 
 
 def unknown_key(case: Case) -> list[str]:

@@ -50,5 +50,5 @@ def test_demo_leaves_what_is_not_its_own(geotune: Command, tmp_path: Path) -> No
     run.mkdir(parents=True)
     (run / "notes.txt").write_text("mine")
     code, _, err = geotune("demo", run.parent)
-    assert code == 1 and f"{run}: is there and is no run of geotune" in err
+    assert code == 1 and f"{run}: exists and is not a run of geotune" in err
     assert [path.name for path in run.parent.rglob("*")] == ["est", "notes.txt"]

@@ -315,9 +315,9 @@ def test_a_training_keeps_to_its_budget(
     asked = load_recipe(tmp_path / "run" / "asked.yaml")[0]
     assert asked == load_recipe(recipe, [budget])[0] != kept
     code, out, _ = geotune("fit", recipe, budget, "--json")
-    assert code == 0 and json.loads(out)["did"] == "nothing"
+    assert code == 0 and json.loads(out)["status"] == "complete"
     code, _, err = geotune("fit", recipe, "train.memory_budget=900GB")
     assert code == 1 and "another recipe" in err
-    code, _, err = geotune("fit", recipe, "train.memory_budget=1kB", "--fresh")
+    code, _, err = geotune("fit", recipe, "train.memory_budget=1kB", "--overwrite")
     assert code == 1 and "nothing fits" in err and "held up by" in err
     assert torch.is_grad_enabled()

@@ -20,7 +20,7 @@ from geotune.bench.results import ROWS
 from geotune.bench.runner import Execution
 from geotune.bench.suite import Search, read_suite
 from geotune.config import load_recipe
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 Write = Callable[..., Path]
 
@@ -180,8 +180,8 @@ def test_one_suite_at_a_time(suite: Write) -> None:
     code = f"""
 import subprocess, sys
 from pathlib import Path
-from geotune.training.lock import alone_in
-with alone_in(Path({str(path.parent / "bench")!r})):
+from geotune.training.lock import exclusive_lock
+with exclusive_lock(Path({str(path.parent / "bench")!r})):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -192,7 +192,7 @@ with alone_in(Path({str(path.parent / "bench")!r})):
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(GeotuneError, match="is at work there"):
+        with raises("run-in-use", file=path.parent / "bench"):
             bench(path)
         other.communicate("")
     with exclusive_lock(path.parent / "bench"):

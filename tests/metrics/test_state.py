@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from geotune.boxes.structures import Detections, DetectorOutput
-from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
 from geotune.tasks.base import Task
 from geotune.training.window_metrics import WindowMetrics
 from geotune.types import IGNORE
 from helpers.components import make_task
+from helpers.errors import raises
 
 NAMES = ("water", "forest", "town")
 WINDOWS = 5
@@ -152,11 +152,11 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
 
 def test_invalid_window_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "windows.npz"
-    with pytest.raises(GeotuneError, match=r"windows.npz: is not there; run geotune test"):
+    with raises("run-incomplete", file=path):
         WindowMetrics.load(path)
     path.write_bytes(b"something else")
-    with pytest.raises(GeotuneError, match=r"windows.npz: holds no results of windows"):
+    with raises("file-unreadable", file=path):
         WindowMetrics.load(path)
     np.savez(path, names=np.array(["a"]))
-    with pytest.raises(GeotuneError, match=r"windows.npz: holds no results of windows"):
+    with raises("file-unreadable", file=path):
         WindowMetrics.load(path)
