@@ -216,7 +216,7 @@ def window_zero(case: Case) -> list[str]:
 
 def batch_that_cannot_be_parted(case: Case) -> list[str]:
     case.values["train"]["accumulate_steps"] = 3
-    return ["train.batch_size 4", "train.accumulate_steps 3"]
+    return ["train.batch_size: found 4", "train.accumulate_steps (3)"]
 
 
 def another_recipes_run(case: Case) -> list[str]:
