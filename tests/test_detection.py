@@ -248,7 +248,7 @@ def test_two_processes_train_a_detector(scenes: Path, tmp_path: Path, strategy: 
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["did"] == "trained"
+    assert json.loads(done.stdout)["status"] == "trained"
     counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["counts"]["val"]["ship"]
     assert counts["true"] + counts["missed"] == 4
     assert len(load_adapter(tmp_path / "run").task.classes) == 1

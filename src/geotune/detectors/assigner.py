@@ -102,7 +102,7 @@ def sample_proposals(match: Tensor, count: int, positive_fraction: float) -> tup
     key = torch.rand(match.shape, device=match.device)
     positives = min(count, round(count * positive_fraction))
     first = key.where(match >= 0, -1.0).topk(positives).indices
-    chosen = torch.zeros_like(match, dtype=torch.bool).index_fill(0, first, True)
-    key = (key + 1).where(chosen & (match >= 0), key.where(match == BACKGROUND, -1.0))
+    selected = torch.zeros_like(match, dtype=torch.bool).index_fill(0, first, True)
+    key = (key + 1).where(selected & (match >= 0), key.where(match == BACKGROUND, -1.0))
     value, index = key.topk(count)
     return index, value >= 0

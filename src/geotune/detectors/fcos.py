@@ -59,8 +59,8 @@ class FcosGrid:
     Attributes:
         centers: `(N, 2)`, x and y on the image.
         stride: `(N)`, stride of the point's level.
-        min_size: `(N)`; objects whose long side is greater, and at most
-        max_size: `(N)`, belong to the point's level.
+        min_size: `(N)`, exclusive lower bound of the long side of objects on the point's level.
+        max_size: `(N)`, inclusive upper bound.
     """
 
     centers: Tensor

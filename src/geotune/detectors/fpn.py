@@ -43,17 +43,17 @@ class FeaturePyramid(nn.Module):
         """
         super().__init__()
         self.pyramid = Pyramid(taps)
-        given = self.pyramid.taps
-        fine = sum(tap.stride * SAME_LEVEL <= min_stride for tap in given)
-        self._fine = fine = min(fine, len(given) - 1)
-        base, *coarse = given[fine:]
+        levels = self.pyramid.taps
+        fine = sum(tap.stride * SAME_LEVEL <= min_stride for tap in levels)
+        self._fine = fine = min(fine, len(levels) - 1)
+        base, *coarse = levels[fine:]
         self.reduce = nn.ModuleList(
             _PatchDownsample(tap.channels, channels, round(base.stride / tap.stride))
-            for tap in given[:fine]
+            for tap in levels[:fine]
         )
         inputs = [base.channels + fine * channels, *(tap.channels for tap in coarse)]
         self.top_down = torchvision.ops.FeaturePyramidNetwork(inputs, channels)
-        strides = [tap.stride for tap in given[fine:]]
+        strides = [tap.stride for tap in levels[fine:]]
         self.num_encoder_levels = len(strides)
         num_extra = num_levels - self.num_encoder_levels
         strides += [strides[-1] * 2**i for i in range(1, num_extra + 1)]
@@ -64,11 +64,11 @@ class FeaturePyramid(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps `(B, C_i, H_i, W_i)`, one per tap, to `(B, channels, h, w)`, one per level."""
-        given = self.pyramid(maps)
-        base, *coarse = given[self._fine :]
+        scaled = self.pyramid(maps)
+        base, *coarse = scaled[self._fine :]
         finer = [
             resize(reduce(x), spatial_size(base))
-            for reduce, x in zip(self.reduce, given[: self._fine], strict=True)
+            for reduce, x in zip(self.reduce, scaled[: self._fine], strict=True)
         ]
         joined = torch.cat([base, *finer], dim=1) if finer else base
         named = {str(i): x for i, x in enumerate([joined, *coarse])}
