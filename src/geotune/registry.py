@@ -135,6 +135,22 @@ TASK_PAGES: dict[str, Component] = {
 }
 """What a task adds to the report, by `task.kind` and variant."""
 
+SPLITTERS: dict[str, Component] = {
+    "list": _builtin("data.splits.explicit:split_by_list", "split_options:ListSplitOptions"),
+    "random": _builtin("data.splits.groups:split_at_random", "split_options:RandomSplitOptions"),
+    "group": _builtin("data.splits.groups:split_by_group", "split_options:GroupSplitOptions"),
+    "folds": _builtin("data.splits.folds:split_into_folds", "split_options:FoldSplitOptions"),
+    "blocks": _builtin(
+        "data.splits.spatial_blocks:split_by_blocks", "split_options:BlockSplitOptions"
+    ),
+    "date": _builtin("data.splits.temporal:split_by_date", "split_options:DateSplitOptions"),
+    "column": _builtin("data.splits.explicit:split_by_column", "split_options:ColumnSplitOptions"),
+    "published": _builtin(
+        "data.published.published_split:split_published", "split_options:PublishedSplitOptions"
+    ),
+}
+"""Splits of the data, by `data.split.kind`; called as `(scenes, options, failed=...)`."""
+
 ANNOTATION_FORMATS: dict[str, Component] = {
     "coco": _builtin("data.annotations.coco_json:COCO"),
     "fair1m": _builtin("data.annotations.fair1m_xml:FAIR1M"),

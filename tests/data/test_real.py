@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geotune.config.split_options import GroupSplitOptions
 from geotune.data.checks.scan import scan_scenes
 from geotune.data.datamodule import build_datamodule
 from geotune.data.labels.open_labels import open_labels
@@ -23,7 +24,7 @@ def test_ships(shared_data: Path) -> None:
         wanted_bands=["B08", "B02"],
     )
     made = build_datamodule(
-        split_by_group(scenes, val=["busan"], test=["durban"]),
+        split_by_group(scenes, GroupSplitOptions(val=["busan"], test=["durban"])),
         window=128,
         samples=40,
         rare_class_fraction=0.75,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from geotune.config.data_options import AugmentOptions
+from geotune.config.split_options import ListSplitOptions
 from geotune.data.checks.scan import scan_scenes
 from geotune.data.datamodule import DataModule, build_datamodule
 from geotune.data.labels.open_labels import open_labels
@@ -221,7 +222,7 @@ def test_a_grid_shows_every_labelled_pixel_once(write_raster: Any, tmp_path: Pat
 
 
 def _parts(scenes: Any, **options: Any) -> DataModule:
-    parts = split_by_list(scenes, train=["a", "b"], val=["c"], test=["d"])
+    parts = split_by_list(scenes, ListSplitOptions(train=["a", "b"], val=["c"], test=["d"]))
     return build_datamodule(parts, window=16, allow_overlap=True, **options)
 
 
@@ -280,7 +281,7 @@ def test_prepare_makes_all_parts(scenes: Any) -> None:
     ]
     assert len(made.train_grid) == 24 and made.distances_m["train-val"] == 0
     assert all("overlap by" in note for note in made.notes if "scenes" not in note)
-    parts = split_by_list(scenes, train=["a"], val=["b"])
+    parts = split_by_list(scenes, ListSplitOptions(train=["a"], val=["b"]))
     without = build_datamodule(parts, window=16, allow_overlap=True)
     assert without.test is None and without.class_counts["test"] == []
 
@@ -289,12 +290,12 @@ def test_a_part_without_labels_is_refused(write_raster: Any, tmp_path: Path) -> 
     masks = {"a": np.ones((9, 9)), "b": np.full((9, 9), IGNORE)}
     scenes = _scenes(write_raster, tmp_path, masks)
     with pytest.raises(GeotuneError, match=r"data\.split\.val: none of its scenes has a labelled"):
-        build_datamodule(split_by_list(scenes, train=["a"], val=["b"]), window=16)
+        build_datamodule(split_by_list(scenes, ListSplitOptions(train=["a"], val=["b"])), window=16)
 
 
 def test_an_absent_class_is_noted(write_raster: Any, tmp_path: Path) -> None:
     scenes = _scenes(write_raster, tmp_path, {"a": np.zeros((9, 9)), "b": np.ones((9, 9))})
-    parts = split_by_list(scenes, train=["a"], val=["b"])
+    parts = split_by_list(scenes, ListSplitOptions(train=["a"], val=["b"]))
     made = build_datamodule(parts, window=16, allow_overlap=True)
     assert [note for note in made.notes if note.startswith("no pixel")] == [
         "no pixel of ship in the train part",

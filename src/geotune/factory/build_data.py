@@ -22,7 +22,6 @@ from geotune.data.datamodule import DataModule, datamodule_from_scan
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader
 from geotune.data.published.published_scenes import open_published_scenes
-from geotune.data.published.published_split import split_published
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.find import Names
@@ -31,11 +30,6 @@ from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.quality import with_quality
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, subsample_train
-from geotune.data.splits.explicit import split_by_column, split_by_list
-from geotune.data.splits.folds import split_into_folds
-from geotune.data.splits.groups import split_at_random, split_by_group
-from geotune.data.splits.spatial_blocks import split_by_blocks
-from geotune.data.splits.temporal import split_by_date
 from geotune.data.synthetic.synthetic_scenes import CLASSES as SYNTHETIC_CLASSES
 from geotune.data.synthetic.synthetic_scenes import (
     DEFAULT_BANDS,
@@ -45,7 +39,7 @@ from geotune.data.synthetic.synthetic_scenes import (
 )
 from geotune.datasets.registry import get_dataset_info
 from geotune.errors import GeotuneError
-from geotune.registry import LABEL_READERS
+from geotune.registry import LABEL_READERS, SPLITTERS
 
 
 @dataclass(frozen=True)
@@ -57,18 +51,6 @@ class FileInfo:
     wavelengths: dict[str, float]
     window: int
     label_mean_std: tuple[float, float] | None = None
-
-
-SPLITS: dict[str, Callable[..., Splits]] = {
-    "list": split_by_list,
-    "random": split_at_random,
-    "group": split_by_group,
-    "folds": split_into_folds,
-    "blocks": split_by_blocks,
-    "date": split_by_date,
-    "column": split_by_column,
-    "published": split_published,
-}
 
 
 def label_reader(recipe: Recipe) -> LabelReader:
@@ -101,8 +83,8 @@ def examine_data(
     Raises `GeotuneError` for what is wrong; `errors` may keep what is wrong with single files.
     """
     scenes = open_data(recipe, errors)
-    split = recipe.data.split.model_dump(exclude={"kind", "allow_overlap"})
-    parts = SPLITS[recipe.data.split.kind](scenes, **split, failed=errors.scenes)
+    split = recipe.data.split
+    parts: Splits = SPLITTERS[split.kind].load()(scenes, split, failed=errors.scenes)
     parts = subsample_train(parts, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, parts.values()))
     done = count(1)

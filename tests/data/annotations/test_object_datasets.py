@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from geotune.config import parse_recipe
+from geotune.config.split_options import ListSplitOptions
 from geotune.data.annotations.annotated_scenes import uncounted_object_notes
 from geotune.data.checks.scan import scan_scenes
 from geotune.data.datamodule import build_datamodule
@@ -42,7 +43,7 @@ def splits(tmp_path: Path, write_raster: Any, opened: Callable[..., list[Scene]]
         pixels[:, :, :50] = 0
         raster = open_raster(write_raster(f"{name}.tif", pixels, nodata=0))
         write_dota(tmp_path / f"{name}.txt", raster, things, CLASSES)
-    return split_by_list(opened("{stem}.txt"), train=["a", "c"], val=["b"])
+    return split_by_list(opened("{stem}.txt"), ListSplitOptions(train=["a", "c"], val=["b"]))
 
 
 def test_objects_are_counted_once_and_sampled(splits: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geotune.config.split_options import ColumnSplitOptions, RandomSplitOptions
 from geotune.data.checks.scan import label_statistics, scan_scenes
 from geotune.data.datamodule import build_datamodule
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
@@ -128,7 +129,7 @@ def test_each_image_is_one_window_and_counts_once(
     empty = np.zeros((2, 8, 8), dtype="uint8")
     write_raster("images/forest/empty.tif", empty, bands=["red", "nir"], nodata=0)
     found = open_images(images=folder, classes=CLASSES)
-    parts = split_at_random(found, val=0.3, test=0.0, seed=1)
+    parts = split_at_random(found, RandomSplitOptions(val=0.3, test=0.0, seed=1))
     made = build_datamodule(parts, window=None, allow_overlap=True)
     assert made.window == 700 and made.label_unit == "image"
     assert np.sum([made.class_counts[part] for part in ("train", "val")], axis=0).tolist() == [4, 2]
@@ -141,12 +142,12 @@ def test_each_image_is_one_window_and_counts_once(
 def test_window_smaller_than_an_image_raises(folder: Path) -> None:
     found = open_images(images=folder, classes=CLASSES)
     with pytest.raises(GeotuneError, match=r"forest_2\.tif.*12x14.*13"):
-        build_datamodule(split_at_random(found, val=0.3, test=0.0), window=13)
+        build_datamodule(split_at_random(found, RandomSplitOptions(val=0.3, test=0.0)), window=13)
 
 
 def test_split_by_column_without_one_raises(folder: Path) -> None:
     with raises("split-unassigned", mentions=["forest/forest_0"]):
-        split_by_column(open_images(images=folder, classes=CLASSES))
+        split_by_column(open_images(images=folder, classes=CLASSES), ColumnSplitOptions())
 
 
 def test_image_targets_are_invariant_to_orientation(folder: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
+from geotune.config.split_options import ColumnSplitOptions
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
@@ -109,7 +110,7 @@ def test_every_table_format_gives_the_same_scenes(
         image, target = scene.read(Window(0, 0, *scene.shape))
         assert image[:, 0, 0].tolist() == [10 * i + 2, 10 * i + 1]
         assert target.mask[1, 1] == 1 and target.mask[5, 5] == 0
-    parts = split_by_column(scenes)
+    parts = split_by_column(scenes, ColumnSplitOptions())
     assert {part: [scene.name for scene in found] for part, found in parts.items()} == {
         "train": ["a"], "val": ["b"], "test": [],
     }  # fmt: skip

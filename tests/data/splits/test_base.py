@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geotune.config.split_options import GroupSplitOptions, ListSplitOptions, RandomSplitOptions
 from geotune.data.splits.base import Splits, subsample_train
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.splits.groups import split_at_random, split_by_group
@@ -15,13 +16,13 @@ HARBOURS = ["algiers", "busan", "durban", "klang"]
 
 def test_empty_splits_are_rejected() -> None:
     with raises("split-empty", key="data.split", mentions=["validation"]):
-        split_by_list(scenes(HARBOURS), train=["algiers"], val=[])
+        split_by_list(scenes(HARBOURS), ListSplitOptions(train=["algiers"], val=[]))
     with raises("split-empty", key="data.split", mentions=["training"]):
-        split_by_group(scenes(HARBOURS), val=HARBOURS)
+        split_by_group(scenes(HARBOURS), GroupSplitOptions(val=HARBOURS))
     with raises("split-empty", key="data.split", mentions=["validation"]):
-        split_at_random(scenes(HARBOURS), val=0)
+        split_at_random(scenes(HARBOURS), RandomSplitOptions(val=0))
     with raises("split-empty", key="data.split", mentions=["training"]):
-        split_at_random(scenes(HARBOURS[:2]))
+        split_at_random(scenes(HARBOURS[:2]), RandomSplitOptions())
 
 
 @given(st.integers(1, 40), st.floats(0.02, 1), st.floats(0.02, 1), st.integers(0, 5))

@@ -5,6 +5,7 @@ from itertools import combinations
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from geotune.config.split_options import BlockSplitOptions
 from geotune.data.scenes.footprints import footprint, group_distance
 from geotune.data.splits.spatial_blocks import split_by_blocks
 from geotune.errors import GeotuneError
@@ -25,7 +26,8 @@ def test_blocks_of_a_scene_are_at_least_the_buffer_apart(
         side = size // 2
         widths[0] = f"{side} px"
     splits = split_by_blocks(
-        [scene("a", side=size)], side=widths[0], buffer=widths[1], val=0.3, test=0.3, seed=seed
+        [scene("a", side=size)],
+        BlockSplitOptions(side=widths[0], buffer=widths[1], val=0.3, test=0.3, seed=seed),
     )
     blocks = [one for members in splits.values() for one in members]
     assert len({one.name for one in blocks}) == len(blocks) == (size // side) ** 2
@@ -43,7 +45,9 @@ def test_blocks_of_a_scene_are_at_least_the_buffer_apart(
 
 
 def test_blocks_have_locations() -> None:
-    splits = split_by_blocks([scene("a", side=400)], side="100 px", buffer="200 m", seed=1)
+    splits = split_by_blocks(
+        [scene("a", side=400)], BlockSplitOptions(side="100 px", buffer="200 m", seed=1)
+    )
     shapes = {
         split: [place for one in members if (place := footprint(one))]
         for split, members in splits.items()
@@ -60,10 +64,14 @@ def test_chips_of_different_splits_are_at_least_the_buffer_apart(seed: int, buff
         scene(f"c{i}{j}", 640 * i, 640 * j, image_level=True) for i in range(7) for j in range(7)
     ]
     try:
-        splits = split_by_blocks(chips, side="2000 m", buffer=buffer, val=0.3, test=0.3, seed=seed)
+        splits = split_by_blocks(
+            chips, BlockSplitOptions(side="2000 m", buffer=buffer, val=0.3, test=0.3, seed=seed)
+        )
     except GeotuneError:  # the buffer may leave a split empty
         assume(False)
-    again = split_by_blocks(chips[::-1], side="2000 m", buffer=buffer, val=0.3, test=0.3, seed=seed)
+    again = split_by_blocks(
+        chips[::-1], BlockSplitOptions(side="2000 m", buffer=buffer, val=0.3, test=0.3, seed=seed)
+    )
     assert {p: set(n) for p, n in names(splits).items()} == {
         p: set(n) for p, n in names(again).items()
     }
@@ -82,8 +90,10 @@ def test_chips_of_different_splits_are_at_least_the_buffer_apart(seed: int, buff
 
 def test_blocks_without_location_or_pixels_are_rejected() -> None:
     with raises("metadata-missing", key="data.split.side", file="c.tif"):
-        split_by_blocks([scene("c", georeferenced=False), scene("d")], side="100 px")
+        split_by_blocks(
+            [scene("c", georeferenced=False), scene("d")], BlockSplitOptions(side="100 px")
+        )
     with raises("metadata-missing", key="data.split", file="c.tif"):
-        split_by_blocks([scene("c", georeferenced=False)], side="100 m")
+        split_by_blocks([scene("c", georeferenced=False)], BlockSplitOptions(side="100 m"))
     with raises("split-buffer", key="data.split.buffer", mentions=["30 px"]):
-        split_by_blocks([scene("a", side=90)], side="30 px", buffer="30 px")
+        split_by_blocks([scene("a", side=90)], BlockSplitOptions(side="30 px", buffer="30 px"))

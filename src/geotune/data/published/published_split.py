@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from geotune.config.split_options import PublishedSplitOptions
 from geotune.data.published.missing import missing_files_error
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.scene import Scene
@@ -60,10 +61,10 @@ def published_assignments(
 
 
 def split_published(
-    scenes: Sequence[Scene], *, name: str | None = None, failed: Sequence[str] = ()
+    scenes: Sequence[Scene], options: PublishedSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
     """The parts of scenes that say theirs by the split `name`; their groups are their regions."""
-    del name, failed  # by it they were opened, and those that cannot be used are not among them
+    del options, failed  # by it they were opened, and those that cannot be used are not among them
     return {part: [scene for scene in scenes if scene.split == part] for part in SPLIT_NAMES}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from geotune.config.split_options import ColumnSplitOptions, ListSplitOptions
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, assign_splits
 from geotune.data.splits.groups import group_of
@@ -15,28 +16,20 @@ from geotune.utils.text import join_some
 
 
 def split_by_list(
-    scenes: Sequence[Scene],
-    *,
-    train: Sequence[str] | Path,
-    val: Sequence[str] | Path,
-    test: Sequence[str] | Path = (),
-    by: str = "scene",
-    failed: Sequence[str] = (),
+    scenes: Sequence[Scene], options: ListSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
-    """Split scenes by name.
+    """Split scenes by name, with or without file suffix.
 
-    Args:
-        scenes: the scenes.
-        train, val, test: names, with or without file suffix, or a text file with a name per line.
-        by: the group of each scene, see `group_of`.
-        failed: scenes that could not be read; they may be listed.
-
-    Raises `GeotuneError` for an unknown name, a name in two splits, and an empty split.
+    Scenes that `failed` to be read may be listed. Raises `GeotuneError` for an unknown name, a name
+    in two splits, and an empty split.
     """
-    names = {
-        split: _read_names(listed)
-        for split, listed in (("train", train), ("val", val), ("test", test))
-    }
+    names = {split: _read_names(getattr(options, split)) for split in SPLIT_NAMES}
+    return _split_by_name(scenes, names, options.by, failed)
+
+
+def _split_by_name(
+    scenes: Sequence[Scene], names: Mapping[str, Sequence[str]], by: str, failed: Sequence[str]
+) -> Splits:
     splits = assign_splits(scenes, {s.name: s.name for s in scenes}, names, "scene", failed)
     return {
         split: [replace(scene, group=group_of(scene, by)) for scene in members]
@@ -45,9 +38,9 @@ def split_by_list(
 
 
 def split_by_column(
-    scenes: Sequence[Scene], *, by: str = "scene", failed: Sequence[str] = ()
+    scenes: Sequence[Scene], options: ColumnSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
-    """Split scenes by the column `split` of their table; `by` is their group, see `group_of`.
+    """Split scenes by the column `split` of their table.
 
     Raises `GeotuneError` for a scene without a split, and for an empty split.
     """
@@ -60,7 +53,7 @@ def split_by_column(
             key="data.split",
         )
     names = {split: [s.name for s in scenes if s.split == split] for split in SPLIT_NAMES}
-    return split_by_list(scenes, **names, by=by, failed=failed)
+    return _split_by_name(scenes, names, options.by, failed)
 
 
 def _read_names(names: Sequence[str] | Path) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from geotune.config.split_options import FoldSplitOptions
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, check_not_empty, random_split
 from geotune.data.splits.groups import group_of
@@ -15,33 +16,17 @@ from geotune.utils.text import join_some
 
 
 def split_into_folds(
-    scenes: Sequence[Scene],
-    *,
-    fold: int | str,
-    by: str = "scene",
-    folds: int | None = None,
-    val: float | None = None,
-    seed: int = 0,
-    failed: Sequence[str] = (),
+    scenes: Sequence[Scene], options: FoldSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
     """Use one fold for testing, the next for validation and the others for training.
 
-    Args:
-        scenes: the scenes.
-        fold: the test fold: its number, starting at 1, or the name of a group in it.
-        by: the group of each scene, see `group_of`.
-        folds: number of folds, with similar numbers of scenes; by default each group is a fold.
-        val: validate on this fraction of the remaining scenes, drawn at random, instead of the
-            next fold: unseen scenes of seen groups.
-        seed: of that draw.
-        failed: scenes that could not be read; not used.
-
-    Raises `GeotuneError` for an unknown fold, and for too few groups.
+    With `options.val`, validation uses a random fraction of the scenes outside the test fold
+    instead: unseen scenes of seen groups. `failed` is not used. Raises `GeotuneError` for an unknown fold, and for too few groups.
     """
     del failed
-    sizes = Counter(group_of(scene, by) for scene in scenes)
-    members = _make_folds(sizes, len(sizes) if folds is None else folds)
-    minimum = 3 if val is None else 2
+    sizes = Counter(group_of(scene, options.by) for scene in scenes)
+    members = _make_folds(sizes, options.folds or len(sizes))
+    minimum = 3 if options.val is None else 2
     if len(members) < minimum:
         raise GeotuneError(
             f"data.split.folds: found {len(members)} folds of {len(sizes)} groups "
@@ -49,14 +34,15 @@ def split_into_folds(
             code="split-groups",
             key="data.split.folds",
         )
-    index = _find_fold(fold, members)
-    grouped = [replace(scene, group=group_of(scene, by)) for scene in scenes]
+    index = _find_fold(options.fold, members)
+    grouped = [replace(scene, group=group_of(scene, options.by)) for scene in scenes]
     rest = [scene for scene in grouped if scene.group not in members[index]]
-    if val is None:
+    if options.val is None:
         next_fold = members[(index + 1) % len(members)]
         val_names = {scene.name for scene in rest if scene.group in next_fold}
     else:
-        drawn = random_split(sorted(s.name for s in rest), val=val, test=0, seed=seed)
+        names = sorted(scene.name for scene in rest)
+        drawn = random_split(names, val=options.val, test=0, seed=options.seed)
         val_names = set(drawn["val"])
     return check_not_empty(
         {

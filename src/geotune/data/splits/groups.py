@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from geotune.config.split_options import GroupSplitOptions, RandomSplitOptions
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, assign_splits, random_split
 from geotune.errors import GeotuneError
@@ -43,40 +44,31 @@ def group_of(scene: Scene, by: str) -> str:
 
 
 def split_by_group(
-    scenes: Sequence[Scene],
-    *,
-    by: str = "scene",
-    val: Sequence[str],
-    test: Sequence[str] = (),
-    failed: Sequence[str] = (),
+    scenes: Sequence[Scene], options: GroupSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
     """Hold out the named groups (see `group_of`); all others are used for training.
 
     Raises `GeotuneError` for an unknown group, a group in two splits, a scene without a group, and
     an empty split.
     """
-    groups = {scene.name: group_of(scene, by) for scene in scenes}
-    held_out = {*val, *test}
+    groups = {scene.name: group_of(scene, options.by) for scene in scenes}
+    held_out = {*options.val, *options.test}
     train = [group for group in dict.fromkeys(groups.values()) if group not in held_out]
-    names = {"train": train, "val": list(val), "test": list(test)}
-    return assign_splits(scenes, groups, names, "scene" if by == "scene" else "group", failed)
+    names = {"train": train, "val": options.val, "test": options.test}
+    unit = "scene" if options.by == "scene" else "group"
+    return assign_splits(scenes, groups, names, unit, failed)
 
 
 def split_at_random(
-    scenes: Sequence[Scene],
-    *,
-    val: float = 0.2,
-    test: float = 0.2,
-    seed: int = 0,
-    by: str = "scene",
-    failed: Sequence[str] = (),
+    scenes: Sequence[Scene], options: RandomSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
     """Assign whole groups (see `group_of`) at random; a fraction above 0 yields at least one.
 
     Raises `GeotuneError` if train or val would be empty.
     """
-    groups = {scene.name: group_of(scene, by) for scene in scenes}
-    drawn = random_split(sorted(set(groups.values())), val=val, test=test, seed=seed)
+    groups = {scene.name: group_of(scene, options.by) for scene in scenes}
+    names = sorted(set(groups.values()))
+    drawn = random_split(names, val=options.val, test=options.test, seed=options.seed)
     return assign_splits(scenes, groups, drawn, "group", failed)
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from geotune.config.split_options import BlockSplitOptions
 from geotune.data.raster.crs import METRES_PER_DEGREE
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.footprints import Footprint, footprint, within_distance
@@ -28,53 +29,39 @@ from geotune.utils.text import join_some
 
 
 def split_by_blocks(
-    scenes: Sequence[Scene],
-    *,
-    side: str,
-    buffer: str = "0 m",
-    val: float = 0.2,
-    test: float = 0.2,
-    seed: int = 0,
-    failed: Sequence[str] = (),
+    scenes: Sequence[Scene], options: BlockSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
     """Assign spatial blocks at random; a fraction above 0 yields at least one block.
 
-    Args:
-        scenes: the scenes; those at least two blocks wide or high are cut.
-        side: of the blocks, such as `2000 m` or `512 px`. A scene is divided evenly, into blocks of
-            at least this side.
-        buffer: minimum distance between two blocks of a scene, and between two small scenes in
-            different splits, in metres or pixels.
-        val, test: fractions of the blocks.
-        seed: of the draw.
-        failed: scenes that could not be read; not used.
-
-    Raises `GeotuneError` for a small scene without a location, a buffer as wide as the blocks, and
+    Scenes at least two blocks wide or high are cut, evenly, into blocks of at least the given side.
+    The buffer applies between the blocks of a scene, and between small scenes in different splits.
+    `failed` is not used. Raises `GeotuneError` for a small scene without a location, a buffer as wide as the blocks, and
     an empty train or val split.
     """
     del failed
     cut: list[Scene] = []
     small: list[Scene] = []
     for scene in scenes:
-        blocks = _cut(scene, side, buffer)
+        blocks = _cut(scene, options.side, options.buffer)
         if blocks is None:
             small.append(scene)
         else:
             cut += blocks
     footprints = _footprints(small)
     if footprints:
-        side_m = float(np.median([_to_metres(side, one) for one in footprints]))
+        side_m = float(np.median([_to_metres(options.side, one) for one in footprints]))
         small = [
             replace(scene, group=_block_name(one, side_m))
             for scene, one in zip(small, footprints, strict=True)
         ]
     blocks = [*cut, *small]
-    drawn = random_split(sorted({scene.group for scene in blocks}), val=val, test=test, seed=seed)
+    names = sorted({scene.group for scene in blocks})
+    drawn = random_split(names, val=options.val, test=options.test, seed=options.seed)
     split_of = {group: split for split, groups in drawn.items() for group in groups}
     splits: Splits = {split: [] for split in SPLIT_NAMES}
     for scene in blocks:
         splits[split_of[scene.group]].append(scene)
-    excluded = _within_buffer(splits, {one.scene: one for one in footprints}, buffer)
+    excluded = _within_buffer(splits, {one.scene: one for one in footprints}, options.buffer)
     return check_not_empty(
         {
             split: [scene for scene in members if scene.name not in excluded]

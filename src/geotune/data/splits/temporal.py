@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 
+from geotune.config.split_options import DateSplitOptions
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, check_not_empty
 from geotune.data.splits.groups import group_of
@@ -14,12 +15,7 @@ from geotune.utils.text import join_some
 
 
 def split_by_date(
-    scenes: Sequence[Scene],
-    *,
-    val: date,
-    test: date | None = None,
-    by: str | None = None,
-    failed: Sequence[str] = (),
+    scenes: Sequence[Scene], options: DateSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
     """Train on scenes before `val`, validate from `val` on, and test from `test` on.
 
@@ -28,7 +24,8 @@ def split_by_date(
     date, and for an empty split.
     """
     del failed
-    dates = {scene.name: _date(scene, by) for scene in scenes}
+    val, test = options.val, options.test
+    dates = {scene.name: _date(scene, options.by) for scene in scenes}
     undated = [scene.raster.path for scene in scenes if dates[scene.name] is None]
     if undated:
         raise GeotuneError(
