@@ -20,9 +20,9 @@ from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.explicit import split_by_list
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
-from geotune.errors import GeotuneError
 from geotune.training.loaders import make_loader
 from geotune.types import IGNORE, Batch, Sample
+from helpers.errors import raises
 
 CLASSES = ["background", "ship"]
 
@@ -289,7 +289,7 @@ def test_prepare_makes_all_parts(scenes: Any) -> None:
 def test_a_part_without_labels_is_refused(write_raster: Any, tmp_path: Path) -> None:
     masks = {"a": np.ones((9, 9)), "b": np.full((9, 9), IGNORE)}
     scenes = _scenes(write_raster, tmp_path, masks)
-    with pytest.raises(GeotuneError, match=r"data\.split\.val: none of its scenes has a labelled"):
+    with raises("split-unlabelled", key="data.split.val"):
         build_datamodule(split_by_list(scenes, ListSplitOptions(train=["a"], val=["b"])), window=16)
 
 
@@ -298,8 +298,8 @@ def test_an_absent_class_is_noted(write_raster: Any, tmp_path: Path) -> None:
     parts = split_by_list(scenes, ListSplitOptions(train=["a"], val=["b"]))
     made = build_datamodule(parts, window=16, allow_overlap=True)
     assert [note for note in made.notes if note.startswith("no pixel")] == [
-        "no pixel of ship in the train part",
-        "no pixel of background in the val part",
+        "no pixel of ship in the train split",
+        "no pixel of background in the val split",
     ]
 
 

@@ -20,7 +20,7 @@ from geotune.factory.build_data import build_data
 from helpers.corrupt_files import DATA, Damage, Values, damages
 
 ALL = list(damages())
-TELLING = ("is labelled in", "left out")
+TELLING = ("is labelled in", "skipped")
 """Words of the notes that tell of a damage."""
 MOST_BYTES = 300 * 2**20
 """By which no damaged file may make the process grow."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from geotune.data.checks.split_distance import format_metres
+from geotune.data.checks.split_checks import format_metres
 from geotune.errors import GeotuneError
 from geotune.report import number_format as fmt
 from geotune.report.context import Example, Report

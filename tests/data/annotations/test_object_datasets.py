@@ -52,7 +52,7 @@ def test_objects_are_counted_once_and_sampled(splits: Any) -> None:
     )
     assert made.label_unit == "object"
     assert made.class_counts == {"train": [2, 1], "val": [1, 0], "test": []}
-    assert "no object of crane in the val part" in made.notes
+    assert "no object of crane in the val split" in made.notes
     assert len(made.notes) == len(set(made.notes))
     drawn = [made.train[i] for i in range(60)]
     assert all(len(sample.target.boxes) for sample in drawn)

@@ -1,4 +1,4 @@
-"""Labels that are missing, misplaced or too few."""
+"""Check of the labels: missing, misplaced or too few."""
 
 from __future__ import annotations
 
@@ -6,79 +6,81 @@ from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
 from geotune.utils.text import join_some
 
-LOOK_AT = {
-    "pixel": "their labels and at data.nodata, data.ignore_values and data.unlabelled",
-    "object": "their labels and at data.nodata; not every scene needs an object, but every part: "
-    "data.split may have to be another",
-    "image": "data.labels and data.nodata",
+ADVICE = {
+    "pixel": "check their labels, data.nodata, data.ignore_values and data.unlabelled",
+    "object": "check their labels and data.nodata; single scenes may be without objects, but each "
+    "split needs some: consider another data.split",
+    "image": "check data.labels and data.nodata",
 }
-"""By what is labelled: why none may be."""
+"""What to check if a split has no labels, by label unit."""
 
 
-def check_labels(examined: ScannedData) -> list[Issue]:
-    """Errors for parts without any label; warnings for scenes and classes without; notes."""
-    return [*_parts(examined), *_scenes(examined), *_classes(examined), *_notes(examined)]
+def check_labels(scanned: ScannedData) -> list[Issue]:
+    """Errors for splits without labels, warnings for scenes and classes without, and notes."""
+    return [*_splits(scanned), *_scenes(scanned), *_classes(scanned), *_notes(scanned)]
 
 
-def _parts(examined: ScannedData) -> list[Issue]:
-    found = []
-    for part, members in examined.splits.items():
-        if members and not sum(examined.class_counts(part)):
-            names = [scene.name for scene in members]
-            found.append(
-                Issue(
-                    "error",
-                    "labels",
-                    f"data.split.{part}: none of its scenes has a labelled "
-                    f"{members[0].labels.label_unit} with data ({join_some(names, 10)}); look at "
-                    f"{LOOK_AT[members[0].labels.label_unit]}",
-                    members[0].labels.path,
-                )
-            )
-    return found
-
-
-def _scenes(examined: ScannedData) -> list[Issue]:
-    found = []
-    empty = []
-    for _, scene, scan in examined.scenes:
-        if not scan.pixels:
-            text = f"{scene.raster.path}: no pixel has data, so it is left out"
-            found.append(Issue("warning", "labels", text, scene.raster.path))
-        elif scene.labels.overlaps is False:
+def _splits(scanned: ScannedData) -> list[Issue]:
+    issues = []
+    for split, members in scanned.splits.items():
+        if members and not sum(scanned.class_counts(split)):
+            labels = members[0].labels
+            names = join_some([scene.name for scene in members], 10)
             text = (
-                f"{scene.labels.path}: none of its labels lies in its scene {scene.raster.path}; "
-                "look whether both are in the CRS that they state"
+                f"data.split.{split}: no scene has a labelled {labels.label_unit} with data "
+                f"({names}); {ADVICE[labels.label_unit]}"
             )
-            found.append(Issue("warning", "labels", text, scene.labels.path))
+            key = f"data.split.{split}"
+            issues.append(
+                Issue("error", "labels", text, labels.path, code="split-unlabelled", key=key)
+            )
+    return issues
+
+
+def _scenes(scanned: ScannedData) -> list[Issue]:
+    issues = []
+    unlabelled = []
+    for _, scene, scan in scanned.scenes:
+        labels, raster = scene.labels, scene.raster
+        if not scan.pixels:
+            text = f"{raster.path}: no pixel has data; the scene is not used"
+            issues.append(Issue("warning", "labels", text, raster.path))
+        elif labels.overlaps is False:
+            text = (
+                f"{labels.path}: none of its labels lies in its scene {raster.path}; check the CRS "
+                "of both"
+            )
+            issues.append(Issue("warning", "labels", text, labels.path))
         elif not scan.class_counts.any():
-            empty.append(scene)
-    if empty:
-        unit, names = empty[0].labels.label_unit, [str(scene.labels.path) for scene in empty]
-        listed = join_some(list(dict.fromkeys(names)))
-        text = f"no {unit} is labelled in {len(empty)} of {len(examined.scenes)} scenes: {listed}"
-        # of objects that is a fact about the scene, of pixels a label that says nothing
+            unlabelled.append(labels)
+    if unlabelled:
+        unit = unlabelled[0].label_unit
+        listed = join_some(list(dict.fromkeys(str(labels.path) for labels in unlabelled)))
+        text = (
+            f"no {unit} is labelled in {len(unlabelled)} of {len(scanned.scenes)} scenes: {listed}"
+        )
+        # a scene without objects is common, one without labelled pixels is useless
         severity: Severity = "note" if unit == "object" else "warning"
-        found.append(Issue(severity, "labels", text, empty[0].labels.path))
-    return found
+        issues.append(Issue(severity, "labels", text, unlabelled[0].path))
+    return issues
 
 
-def _classes(examined: ScannedData) -> list[Issue]:
-    found = []
-    for part, members in examined.splits.items():
-        counts = examined.class_counts(part)
+def _classes(scanned: ScannedData) -> list[Issue]:
+    issues = []
+    for split, members in scanned.splits.items():
+        counts = scanned.class_counts(split)
         if members and sum(counts):
-            classes, unit = members[0].labels.classes, members[0].labels.label_unit
-            absent = [name for name, count in zip(classes, counts, strict=True) if not count]
+            labels = members[0].labels
+            absent = [name for name, n in zip(labels.classes, counts, strict=True) if not n]
             if absent:
-                text = f"no {unit} of {', '.join(absent)} in the {part} part"
-                found.append(Issue("warning", "labels", text))
-    return found
+                text = f"no {labels.label_unit} of {', '.join(absent)} in the {split} split"
+                issues.append(Issue("warning", "labels", text))
+    return issues
 
 
-def _notes(examined: ScannedData) -> list[Issue]:
-    """How the label files were understood; what is true of all files is said once."""
-    said = {
-        note: scene.labels.path for _, scene, _ in examined.scenes for note in scene.labels.notes
+def _notes(scanned: ScannedData) -> list[Issue]:
+    """How label files were interpreted, without repeats."""
+    notes = {
+        note: scene.labels.path for _, scene, _ in scanned.scenes for note in scene.labels.notes
     }
-    return [Issue("note", "labels", note, path) for note, path in said.items()]
+    return [Issue("note", "labels", note, path) for note, path in notes.items()]

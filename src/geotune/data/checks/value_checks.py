@@ -1,0 +1,195 @@
+"""Checks of pixel values: constant or clipped bands, undeclared nodata, units, consistency."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from geotune.data.checks.scan import SceneScan
+from geotune.data.checks.scanned import ScannedData
+from geotune.data.issues import Issue, Severity
+from geotune.data.scenes.scene import Scene
+from geotune.utils.text import join_some, pluralize
+
+MIN_SATURATED = 0.01
+"""Fraction of a band's pixels at its maximum that indicates clipping."""
+
+SATURATION_FACTOR = 4.0
+"""A clipped band has at least this many times the mean count of a value at its maximum."""
+
+MIN_FILL = 0.01
+"""Fraction of pixels with one value in all bands that indicates undeclared nodata."""
+
+UNIT_FACTOR = 30.0
+"""Values larger or smaller than those of other scenes by this factor are in other units."""
+
+MIN_SCENES = 5
+"""Minimum number of scenes to detect swapped bands."""
+
+SWAP_DISTANCE = 4.0
+"""How far swapped bands are from their usual mean, in spreads between scenes and relative to the
+distance after the swap."""
+
+
+def check_band_values(scanned: ScannedData) -> list[Issue]:
+    """Warnings for constant bands, clipped bands, and borders that are not declared as nodata."""
+    constant: dict[str, list[Path]] = defaultdict(list)
+    saturated: list[tuple[float, str, float, Path]] = []
+    filled: dict[float, list[tuple[float, Path]]] = defaultdict(list)
+    for _, scene, scan in scanned.scenes:
+        path = scene.raster.path
+        fill = scan.fill if scan.pixels and scan.fill else (0.0, 0)
+        if fill[1] > MIN_FILL * scan.pixels and (scan.maxima > scan.minima).any():
+            filled[fill[0]].append((fill[1] / scan.pixels, path))
+        for i, band in enumerate(scene.raster.bands):
+            count, maximum = int(scan.counts[i]), float(scan.maxima[i])
+            if count < 2:
+                continue
+            if scan.minima[i] == maximum:
+                constant[band].append(path)
+                continue
+            # a filled border is not clipping
+            at_maximum = int(scan.at_maximum[i]) - (fill[1] if fill[0] == maximum else 0)
+            sample = scan.sampled_pixels[i]
+            distinct = np.unique(sample[~np.isnan(sample)]).size
+            if distinct and at_maximum > max(MIN_SATURATED, SATURATION_FACTOR / distinct) * count:
+                saturated.append((at_maximum / count, band, maximum, path))
+    issues = []
+    total = len(scanned.scenes)
+    for band, paths in constant.items():
+        files = list(dict.fromkeys(map(str, paths)))
+        text = (
+            f"band {band} is constant in {len(files)} of {total} scenes: {join_some(files)}; check "
+            "that the band has data"
+        )
+        issues.append(Issue("warning", "values", text, paths[0]))
+    if saturated:
+        fraction, band, maximum, path = max(saturated)
+        bands = list(dict.fromkeys(case[1] for case in saturated))
+        text = (
+            f"{path}: {fraction:.1%} of the pixels of band {band} have its maximum value "
+            f"{maximum:g}; clipped bands: {join_some(bands, 20)}, in "
+            f"{len({case[3] for case in saturated})} of {total} scenes; check whether values were "
+            "clipped in conversion"
+        )
+        issues.append(Issue("warning", "values", text, path))
+    for value, edges in filled.items():
+        fraction, path = max(edges)
+        others = f", as in {pluralize(len(edges) - 1, 'other scene')}" if edges[1:] else ""
+        text = (
+            f"{path}: {fraction:.1%} of its pixels have the value {value:g} in every band{others}; "
+            f"if that means nodata, set data.nodata: {value:g}"
+        )
+        issues.append(Issue("warning", "values", text, path))
+    return issues
+
+
+def check_units(scanned: ScannedData) -> list[Issue]:
+    """Warnings for single scenes in other units than the rest, and with swapped bands."""
+    rows = [(scene, scan) for _, scene, scan in scanned.scenes if (scan.counts > 0).all()]
+    if len(rows) < 2:
+        return []
+    means = np.array([scan.means for _, scan in rows])
+    magnitudes = np.abs(means).mean(axis=1)
+    usual = float(np.median(magnitudes))
+    issues = []
+    odd = [
+        f"{scene.raster.path} (mean {size:.4g})"
+        for (scene, _), size in zip(rows, magnitudes, strict=True)
+        if usual > 0 and not 1 / UNIT_FACTOR < size / usual < UNIT_FACTOR
+    ]
+    if odd:
+        text = (
+            f"{join_some(odd)}: probably in other units than the rest, with a mean of about "
+            f"{usual:.4g}; rescale them"
+        )
+        issues.append(Issue("warning", "units", text))
+    if len(rows) >= MIN_SCENES:
+        for (scene, _), swap in zip(rows, _swaps(means, rows[0][0].raster.bands), strict=True):
+            if swap:
+                text = (
+                    f"{scene.raster.path}: its bands may be swapped: {swap}, compared with other "
+                    "scenes; check the band order of the file"
+                )
+                issues.append(Issue("warning", "units", text, scene.raster.path))
+    return issues
+
+
+def _swaps(means: NDArray[np.float64], bands: tuple[str, ...]) -> list[str]:
+    """For each scene, which bands resemble which others; empty if none is swapped."""
+    usual = np.median(means, axis=0)
+    spread = np.maximum(1.5 * np.median(np.abs(means - usual), axis=0), 1e-6 * np.abs(usual) + 1e-9)
+    swaps = []
+    for row in means:
+        # distance of band i of the scene from the usual mean of band j
+        far = np.abs(row[:, None] - usual[None]) / spread[None]
+        _, best = linear_sum_assignment(far**2)
+        moved = [i for i, j in enumerate(best) if i != j]
+        swapped = moved and all(
+            far[i, i] > SWAP_DISTANCE * max(1.0, far[i, best[i]]) for i in moved
+        )
+        swaps.append(
+            ", ".join(f"{bands[i]} resembles {bands[best[i]]}" for i in moved) if swapped else ""
+        )
+    return swaps
+
+
+Property = Callable[[Scene, SceneScan], Hashable]
+
+
+def _crs(scene: Scene, scan: SceneScan) -> str:
+    crs = scene.raster.crs
+    return "none" if crs is None else crs.to_string() if crs.to_epsg() else crs.to_wkt()[:60]
+
+
+def _pixel_size(scene: Scene, scan: SceneScan) -> str:
+    """Two digits: in degrees or Mercator it varies with the latitude."""
+    side = scene.raster.gsd_m
+    return "unknown" if side is None else f"{side:.2g} m"
+
+
+def _shape(scene: Scene, scan: SceneScan) -> str:
+    return "x".join(map(str, scene.shape))
+
+
+def _dtype(scene: Scene, scan: SceneScan) -> str:
+    return ", ".join(scan.dtypes)
+
+
+def _nodata(scene: Scene, scan: SceneScan) -> str:
+    return ", ".join(sorted({str(file.nodata) for file in scene.raster.band_files}))
+
+
+PROPERTIES: dict[str, tuple[Property, Severity]] = {
+    "data type": (_dtype, "warning"),
+    "nodata value": (_nodata, "warning"),
+    "pixel size": (_pixel_size, "warning"),
+    "CRS": (_crs, "note"),  # different UTM zones are compatible
+    "size": (_shape, "note"),  # smaller scenes are padded
+}
+
+
+def check_consistency(scanned: ScannedData) -> list[Issue]:
+    """An issue for each property in which some files differ from most."""
+    scenes = scanned.scenes
+    issues = []
+    for name, (read, severity) in PROPERTIES.items():
+        values = [read(scene, scan) for _, scene, scan in scenes]
+        if name == "size" and len(set(values)) == len(values):
+            continue  # whole scenes, each of its own size
+        usual, count = Counter(values).most_common(1)[0]
+        odd = [
+            (scene.raster.path, value)
+            for (_, scene, _), value in zip(scenes, values, strict=True)
+            if value != usual
+        ]
+        if odd:
+            listed = join_some([f"{path} ({value})" for path, value in odd])
+            text = f"the {name} is {usual} in {count} of {len(scenes)} scenes, but not in {listed}"
+            issues.append(Issue(severity, "consistency", text, odd[0][0]))
+    return issues
