@@ -1,4 +1,4 @@
-"""Random training windows, more of them where rare classes are."""
+"""Sampling of random training windows, with more windows around rare classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geotune.data.raster.windows import Window
 class WindowSampler:
     """Draws windows of scenes.
 
-    With probability `focus` around a mark, such as a labelled pixel: its class with probability
+    With probability `rare_class_fraction` around a mark, such as a labelled pixel: its class with probability
     proportional to 1/sqrt(the class's share of the marks), a scene in proportion to its marks of
     the class, one of those kept, and a window that contains it. Else anywhere: a scene in
     proportion to its area, any place in it.
@@ -22,7 +22,7 @@ class WindowSampler:
         shapes: (H, W) of each scene.
         class_counts: marks of each class in each scene, `(scenes, K)`.
         positions: kept marks by scene and class, `(n, 2)` as (row, col).
-        focus: share of windows drawn around a mark.
+        rare_class_fraction: fraction of windows drawn around a mark.
     """
 
     def __init__(

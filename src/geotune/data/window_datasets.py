@@ -1,4 +1,4 @@
-"""Datasets of windows: random ones to train on, a grid to validate and test on."""
+"""Window datasets: random windows for training, a grid for validation and testing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RandomWindowDataset:
         samples: windows an epoch; by default what covers the scenes' area once.
         focus: share of windows drawn around a pixel of a rare class.
         augment: how the windows vary.
-        brightness: how much the light varies, see `relight`; 0 for none.
+        brightness: how much the light varies, see `jitter_brightness`; 0 disables it.
         spread: standard deviation of each band, for what varies the light.
         seed: of the draws.
         metadata: what of time and location the samples carry.

@@ -22,10 +22,10 @@ from geotune.errors import GeotuneError
 from geotune.types import BandStatistics
 
 MAX_POSITIONS = 2048
-"""Positions that are kept of each class in each scene."""
+"""Maximum number of positions kept per class and scene."""
 
 SAMPLED_PIXELS = 200_000
-"""Pixels that are kept of all scenes together, to show how values are spread."""
+"""Number of pixels sampled from all scenes together, for histograms."""
 
 
 ALIKE = 64
@@ -173,8 +173,11 @@ def band_statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> Band
     for band, count in zip(bands, total.counts, strict=True):
         if count == 0:
             raise GeotuneError(
-                f"{scenes[0].raster.path}: neither it nor another training scene has a pixel with "
-                f"data in band {band}; look at data.nodata"
+                f"{scenes[0].raster.path}: no training scene has a valid pixel in band {band}; "
+                "check data.nodata",
+                code="band-empty",
+                key="data.nodata",
+                file=scenes[0].raster.path,
             )
     std = np.sqrt(total.squares / total.counts)
     return BandStatistics(
@@ -317,8 +320,12 @@ class _Faults:
             has = "has no nodata value" if place.nodata is None else f"nodata is {place.nodata:g}"
             raise GeotuneError(
                 f"{place.path}: band {scene.raster.bands[i]} has {self.counts[i]} NaN or infinite "
-                f"pixels outside nodata ({has}), the first at row {row}, column {col}; where they "
-                "mean no data set data.nodata: .nan (or the file's nodata), else mend the file"
+                f"pixels that are not nodata ({has}), first at row {row}, column {col}; if "
+                "they mean nodata, set data.nodata: .nan (or the file's nodata), otherwise correct "
+                "the file",
+                code="pixels-invalid",
+                key="data.nodata",
+                file=place.path,
             )
 
 

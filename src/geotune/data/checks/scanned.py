@@ -1,4 +1,4 @@
-"""Split scenes that were read once: what every check and every dataset is made of."""
+"""Scanned splits, the input of all checks and window datasets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geotune.errors import GeotuneError
 
 @dataclass(frozen=True)
 class ScannedData:
-    """Split scenes and what was found in them.
+    """Split scenes and the result of their scan.
 
     Attributes:
         parts: the scenes of each part that could be read.
@@ -106,7 +106,10 @@ def resolve_window(scenes: Sequence[Scene], window: int | None) -> int:
     if largest.labels.image_level and window < max(largest.shape):
         height, width = largest.shape
         raise GeotuneError(
-            f"{largest.raster.path}: is {height}x{width} pixels, larger than data.window {window}; "
-            "a label is of the whole image: raise data.window, or leave it out"
+            f"{largest.raster.path}: {height}x{width} pixels, larger than data.window {window}; "
+            "labels are of whole images: increase data.window, or remove it",
+            code="window-too-small",
+            key="data.window",
+            file=largest.raster.path,
         )
     return window
