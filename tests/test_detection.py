@@ -258,8 +258,8 @@ def test_two_processes_train_a_detector(scenes: Path, tmp_path: Path, strategy: 
 @pytest.mark.parametrize(
     ("decoder", "task", "mentions"),
     [
-        ("unet", {"kind": "detect", "classes": ["a"]}, ["decoder.kind=faster_rcnn, retinanet"]),
-        ("fcos", {"kind": "segment", "classes": ["a", "b"]}, ["decoder.kind=linear, fcn"]),
+        ("unet", {"kind": "detect", "classes": ["a"]}, ["decoder.kind", "faster_rcnn, retinanet"]),
+        ("fcos", {"kind": "segment", "classes": ["a", "b"]}, ["decoder.kind", "linear, fcn"]),
         ("fcos", {"kind": "detect", "classes": ["a"], "boxes": "oriented"}, ["rotated_fcos"]),
         ("oriented_rcnn", {"kind": "detect", "classes": ["a"]}, ["task.boxes", "faster_rcnn"]),
         ("rotated_fcos", {"kind": "detect", "classes": ["a"], "boxes": "points"}, ["faster_rcnn"]),

@@ -245,9 +245,9 @@ def test_tasks_train_from_cached_features(
 @pytest.mark.parametrize(
     ("which", "changes", "mentions"),
     [
-        ("classify", {"decoder": {"kind": "unet"}}, ["unet", "decoder.kind=global_pool"]),
-        ("regress", {"decoder": {"kind": "global_pool"}}, ["decoder.kind=linear, fcn, unet"]),
-        ("classify", {"task": {"kind": "regress"}, "decoder": {"kind": "fcn"}}, ["kind=scenes"]),
+        ("classify", {"decoder": {"kind": "unet"}}, ["decoder.kind", "unet", "global_pool"]),
+        ("regress", {"decoder": {"kind": "global_pool"}}, ["decoder.kind", "linear, fcn, unet"]),
+        ("classify", {"task": {"kind": "regress"}, "decoder": {"kind": "fcn"}}, ["scenes"]),
         ("regress", {"data": {"class_values": {"a": 1}}}, ["data.class_values", "segment"]),
         ("regress", {"data": {"sigma": "2 m"}}, ["data.sigma", "density"]),
         ("density", {"data": {"sigma": "wide"}}, ["'wide'", "3 px"]),
