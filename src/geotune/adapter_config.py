@@ -1,7 +1,4 @@
-"""An adapter's card: `adapter.json`, which says what the tensors beside it belong to.
-
-Reading it needs no torch.
-"""
+"""`adapter.json`: the model that an adapter's tensors belong to. Reading it needs no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ CARD = "adapter.json"
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter belongs to.
+    """The model that an adapter belongs to.
 
     Attributes:
         base: name, fingerprint, source and licence of the frozen weights.
@@ -40,27 +37,35 @@ class AdapterConfig:
 
     @property
     def metadata(self) -> tuple[str, ...]:
-        """What the model is given beside the images."""
+        """Further inputs of the model, such as `time`."""
         named = self.sections["backbone"].get("metadata")
         return tuple(map(str, named)) if isinstance(named, list) else ()
 
 
 def load_adapter_config(folder: Path) -> AdapterConfig:
-    """Read `adapter.json`. Raises `GeotuneError` where it is missing, damaged or newer."""
+    """Read `adapter.json`. Raises `GeotuneError` if it is missing, invalid or newer."""
     path = folder / CARD
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise GeotuneError(
-            f"{path}: is not there; give the folder of a finished run or of an adapter"
+            f"{path}: file not found; expected the folder of a finished run or of an adapter",
+            code="adapter-missing",
+            file=path,
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise GeotuneError(f"{path}: cannot be read as JSON ({error})") from error
+        raise GeotuneError(
+            f"{path}: invalid or truncated JSON ({error}); copy the adapter again",
+            code="adapter-invalid",
+            file=path,
+        ) from error
     try:
         if values["format"] != FORMAT:
             raise GeotuneError(
-                f"{path}: has format {values['format']!r}, this geotune reads {FORMAT}; "
-                "use the geotune that wrote it, or a newer one"
+                f"{path}: found format {values['format']!r}, expected {FORMAT}; use the geotune "
+                "version that wrote it, or a newer one",
+                code="adapter-version",
+                file=path,
             )
         base = {key: values["base"][key] for key in ("name", "fingerprint", "source", "licence")}
         sections = {key: values[key] for key in ("backbone", "method", "decoder", "task")}
@@ -72,7 +77,9 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
         return AdapterConfig(base, _read_normalization(values), sections, version, digest)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise GeotuneError(
-            f"{path}: is no card of a geotune adapter ({type(error).__name__}: {error})"
+            f"{path}: not the description of a geotune adapter ({type(error).__name__}: {error})",
+            code="adapter-invalid",
+            file=path,
         ) from error
 
 

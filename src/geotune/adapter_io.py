@@ -32,8 +32,9 @@ def adapter_state(model: Model) -> dict[str, Tensor]:
     """
     if model.encoder.merged:
         raise GeotuneError(
-            "encoder.merge() has folded what was trained into the backbone's own weights, so that "
-            "no adapter holds it; write the adapter before merging"
+            "encoder.merge() has folded the trained weights into the backbone's own; save the "
+            "adapter before merging",
+            code="adapter-merged",
         )
     trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     kept = set(model.state_dict())
@@ -65,15 +66,17 @@ def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -
         parts = [
             f"{label} {', '.join(names[:5])}"
             for label, names in (
-                ("it lacks", missing),
-                ("it has the unknown", unknown),
-                ("of another shape are", other),
+                ("missing", missing),
+                ("unknown", unknown),
+                ("of another shape", other),
             )
             if names
         ]
         raise GeotuneError(
-            f"{source}: does not fit the model that its card describes: {'; '.join(parts)}; "
-            "the file was changed or is of another version"
+            f"{source}: the tensors do not match the model in adapter.json: {'; '.join(parts)}; "
+            "the file was changed or written by another version",
+            code="adapter-mismatch",
+            file=source,
         )
     model.load_state_dict(dict(state), strict=False)
 
@@ -123,12 +126,18 @@ def read_tensors(folder: Path, card: AdapterConfig) -> dict[str, Tensor]:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != card.hash:
             raise GeotuneError(
-                f"{path}: is not the file that {folder / CARD} belongs to (hash {found[:12]}, "
-                f"expected {card.hash[:12]}); copy both files again"
+                f"{path}: not the file that {folder / CARD} describes (hash {found[:12]}, "
+                f"expected {card.hash[:12]}); copy both files again",
+                code="adapter-mismatch",
+                file=path,
             )
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise GeotuneError(f"{path}: cannot be read ({error}); copy the adapter again") from error
+        raise GeotuneError(
+            f"{path}: cannot be read ({error}); copy the adapter again",
+            code="adapter-invalid",
+            file=path,
+        ) from error
 
 
 def check_base_model(backbone: Backbone, card: AdapterConfig, source: Path) -> None:
@@ -137,5 +146,7 @@ def check_base_model(backbone: Backbone, card: AdapterConfig, source: Path) -> N
         raise GeotuneError(
             f"{source}: was trained on {card.base['name']} with weights "
             f"{card.base['fingerprint'][:12]} ({card.base['source']}), but found {backbone.name} "
-            f"with weights {backbone.fingerprint[:12]} ({backbone.source}); give those weights"
+            f"with weights {backbone.fingerprint[:12]} ({backbone.source}); use the same weights",
+            code="adapter-base",
+            file=source,
         )

@@ -23,6 +23,7 @@ ERROR_CODES: dict[str, str] = {
     "column-missing": "a table lacks a column",
     "row-invalid": "a row, line or item of a file has an invalid or missing value",
     # --- rasters and bands ---
+    "band-constant": "a band has one value in all training scenes",
     "band-missing": "an image lacks a band that was requested",
     "band-names": "bands are unnamed, or named twice or in another order",
     "bands-inconsistent": "images of one data set or scene have different bands",
@@ -33,6 +34,7 @@ ERROR_CODES: dict[str, str] = {
     "grid-mismatch": "two rasters differ in size, transform or coordinate reference system",
     "metadata-missing": "files do not state the date, location or resolution that is needed",
     # --- labels and annotations ---
+    "labels-constant": "all training labels are equal",
     "labels-missing": "a scene has no label file, or a mask has no image",
     "labels-outside": "no label lies in the scene that it belongs to",
     "class-unknown": "labels hold a value or name that maps to no class",
@@ -67,6 +69,7 @@ ERROR_CODES: dict[str, str] = {
     "split-unlabelled": "a split has no labels",
     "split-leakage": "two splits contain the same pixels or overlapping scenes",
     # --- backbones and their weights ---
+    "normalization-missing": "the backbone has no published normalisation",
     "backbone-unknown": "no backbone has this name",
     "backbone-unusable": "a backbone cannot be built, or gives no usable feature maps",
     "backbone-option": "a backbone does not support an option, or this value of it",
@@ -94,6 +97,13 @@ ERROR_CODES: dict[str, str] = {
     "cache-not-possible": "the recipe does not allow a feature cache of this kind",
     "memory-budget": "no setting of the recipe fits the memory budget",
     # --- training, run folders, adapters ---
+    "adapter-missing": "the folder has no adapter",
+    "adapter-invalid": "an adapter file is damaged or is not one of geotune's",
+    "adapter-version": "an adapter was written in another format version",
+    "adapter-mismatch": "an adapter's two files, or its tensors and its model, do not belong together",
+    "adapter-base": "an adapter was trained on other backbone weights",
+    "adapter-code": "an adapter names a Python file as its backbone, which must be confirmed",
+    "adapter-merged": "the method was merged into the backbone, so there is no adapter to save",
     "settings-incompatible": "training options of the recipe exclude each other",
     "loss-not-finite": "the training loss became NaN or infinite",
     "folder-not-owned": "a folder holds files that geotune did not write",

@@ -43,8 +43,10 @@ def choose_normalization(
     if mode == "backbone":
         if own is None:
             raise GeotuneError(
-                f"data.normalize: backbone: {backbone.name} publishes no normalisation; "
-                "use data.normalize=data"
+                f"data.normalize: {backbone.name} has no published normalisation; use "
+                "data.normalize=data",
+                code="normalization-missing",
+                key="data.normalize",
             )
         odd = _in_other_units(backbone, statistics)
         return own, [] if odd is None else [f"{odd}; data.normalize=data would allow for it"]
@@ -95,8 +97,10 @@ def _from_data(backbone: Backbone, statistics: BandStatistics) -> Normalization:
     constant = [b for b, std in zip(statistics.bands, statistics.std, strict=True) if not std > 0]
     if constant:
         raise GeotuneError(
-            f"band {', '.join(constant)} has one value in all training scenes; "
-            "leave it out of backbone.bands"
+            f"band {', '.join(constant)} is constant in all training scenes; remove it from "
+            "backbone.bands",
+            code="band-constant",
+            key="backbone.bands",
         )
     means, stds = backbone.mean_std
     scale = [s / usual for s, usual in zip(statistics.std, stds, strict=True)]

@@ -22,6 +22,7 @@ from geotune.factory.build_model import (
     load_adapter,
 )
 from geotune.types import BandStatistics
+from helpers.errors import raises
 
 STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
 
@@ -150,16 +151,23 @@ def test_another_base_is_refused(saved: tuple[BuiltModel, Path], tmp_path: Path)
 def test_damaged_adapters(saved: tuple[BuiltModel, Path], tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(saved[1], folder)
-    expected = {
-        "hash": r"adapter\.safetensors: is not the file that .*adapter\.json belongs to",
-        "missing": r"adapter\.safetensors: cannot be read",
-        "card": r"adapter\.json: is not there",
-    }[damage]
+    code = {"hash": "adapter-mismatch", "missing": "adapter-invalid", "card": "adapter-missing"}
     if damage == "hash":
         data = bytearray((folder / "adapter.safetensors").read_bytes())
         data[-1] ^= 1
         (folder / "adapter.safetensors").write_bytes(data)
     else:
         (folder / f"adapter.{'json' if damage == 'card' else 'safetensors'}").unlink()
-    with pytest.raises(GeotuneError, match=expected):
+    with raises(code[damage]):
+        load_adapter(folder)
+
+
+def test_adapter_with_old_option_names_is_refused_with_the_new_ones(
+    saved: tuple[BuiltModel, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(saved[1], folder)
+    text = (folder / "adapter.json").read_text()
+    (folder / "adapter.json").write_text(text.replace('"stem_width"', '"stem"'))
+    with raises("recipe-key-renamed", key="method.stem", mentions=["method.stem_width"]):
         load_adapter(folder)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geotune.adapter_config import load_adapter_config
+from geotune.adapter_config import CARD, load_adapter_config
 from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import build_backbone, model_info
 from geotune.config import ModelSections, Recipe, parse_sections
-from geotune.errors import GeotuneError, RecipeError
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import recompute_blocks
 from geotune.model import Model
@@ -91,8 +91,10 @@ def _standardised(task: Any, numbers: tuple[float, float] | None) -> tuple[Any, 
     ]
     if "std" in open_keys and not measured["std"] > 0:
         raise GeotuneError(
-            f"every label of the training part is {measured['mean']:g}: there is nothing to learn; "
-            "look at data.labels"
+            f"every label of the training split is {measured['mean']:g}, so there is nothing to "
+            "learn; check data.labels",
+            code="labels-constant",
+            key="data.labels",
         )
     found = {key: float(f"{measured[key]:.6g}") for key in open_keys}
     said = " and ".join(f"{key} {value:g}" for key, value in found.items())
@@ -165,15 +167,15 @@ def load_adapter(
     """
     folder = Path(folder)
     card = load_adapter_config(folder)
-    try:
-        sections = parse_sections(card.sections, str(folder))
-    except RecipeError as error:
-        raise GeotuneError(str(error)) from error
+    sections = parse_sections(card.sections, str(folder / CARD))
     own = sections.backbone.name
     if own.partition("/")[0] == "python" and backbone is None:
         raise GeotuneError(
-            f"{folder}: its base is the code of a Python file, which an adapter may not run: if it "
-            f"is yours, name it with --backbone {own}"
+            f"{folder}: the backbone is a Python file, which an adapter may not run by itself; if "
+            f"the file is yours, confirm it with --backbone {own}",
+            code="adapter-code",
+            key="backbone.name",
+            file=folder,
         )
     changes: dict[str, Any] = {} if weights is None else {"weights": Path(weights)}
     if backbone is not None:
