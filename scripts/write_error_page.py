@@ -1,6 +1,6 @@
 """Write docs/errors.md from the error codes in src/geotune/errors.py.
 
-    python scripts/write_error_page.py
+python scripts/write_error_page.py
 """
 
 from __future__ import annotations
