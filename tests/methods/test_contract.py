@@ -117,6 +117,12 @@ def test_every_registered_method_has_a_case() -> None:
     assert tested == {m.implementation.partition(":")[2] for m in registry.METHODS.values()}
 
 
+def test_docs_page_lists_every_registered_method() -> None:
+    page = Path(__file__).parents[2] / "docs" / "methods.md"
+    text, _, _ = page.read_text(encoding="utf-8").partition("## Memory and time")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == sorted(registry.METHODS)
+
+
 @pytest.mark.parametrize(
     ("method", "family"),
     [(name, family) for name, c in METHODS.items() for family in c.unsupported],
