@@ -1,4 +1,4 @@
-"""What is said of a named data set whose files are not where they should be."""
+"""The error for missing files of a published data set."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ def missing_files_error(
     """What is missing, where to get it, and how the files have to lie."""
     return GeotuneError(
         f"{root}: {what}; get it from {source or about.source} (licence: {about.licence}) and "
-        "unpack it there, or mend data.root. Expected under it:\n"
-        + "\n".join(expected_layout(about))
+        "extract it there, or check data.root. Expected files:\n"
+        + "\n".join(expected_layout(about)),
+        code="dataset-files",
+        key="data.root",
+        file=root,
     )

@@ -42,8 +42,10 @@ def published_assignments(
     published = list(about.splits)
     if not published:
         raise GeotuneError(
-            f"data.split: {about.name} has no published split; say one, such as "
-            "{kind: random, val: 0.2, test: 0.2}"
+            f"data.split: {about.name} has no published split; set one such as "
+            "{kind: random, val: 0.2, test: 0.2}",
+            code="split-name-unknown",
+            key="data.split",
         )
     chosen = published[0] if name is None else name
     if chosen not in published:
@@ -89,8 +91,8 @@ def _lists(about: DatasetInfo, root: Path, said: ListFileSplit) -> dict[str, Spl
         for name in names:
             if name in found:
                 raise GeotuneError(
-                    f"{root / file}: {name} is in {found[name].split} and in {part}; fetch the "
-                    "lists anew"
+                    f"{root / file}: {name} is in {found[name].split} and in {part}; download the "
+                    "lists again"
                 )
             found[name] = SplitAssignment(part)
     return found
@@ -113,7 +115,9 @@ def _keyed(path: Path, key: str) -> list[str]:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise GeotuneError(f"{path}: is no whole JSON file ({error}); fetch it anew") from error
+        raise GeotuneError(
+            f"{path}: invalid or truncated JSON ({error}); download it again"
+        ) from error
     names = values.get(key) if isinstance(values, Mapping) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise GeotuneError(f"{path}: has no list of names {key!r}; fetch it anew")

@@ -60,14 +60,14 @@ def find_images(
     Raises `GeotuneError` that says what is missing, where to get it and how it has to lie.
     """
     if not root.is_dir():
-        raise missing_files_error(about, root, "there is no such folder")
+        raise missing_files_error(about, root, "folder not found")
     said = published_assignments(about, root, split) if published else _labelled(about)
     named = said if isinstance(said, dict) else {}
     found = _by_name(about, root, bands, named) if _direct(about, named) else {}
     if not found:
         found = _every(about, root, bands)
     if not found:
-        raise missing_files_error(about, root, f"holds no image of {about.name}")
+        raise missing_files_error(about, root, f"contains no image of {about.name}")
     missing = [name for name in named if name not in found]
     if missing:
         raise missing_files_error(
@@ -85,9 +85,7 @@ def find_images(
         part = place.split if published and place else None
         samples.append(PublishedImage(name, files, fields, part, region))
     if not samples:
-        raise missing_files_error(
-            about, root, f"holds no image of the split's parts of {about.name}"
-        )
+        raise missing_files_error(about, root, f"contains no image of the splits of {about.name}")
     return samples
 
 
