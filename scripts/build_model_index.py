@@ -1,11 +1,11 @@
-"""What geotune knows of backbones without importing their providers: names, facts, methods.
+"""Build the index of backbones, which `geotune list` reads without importing their providers.
 
     python scripts/build_model_index.py
 
 Builds every backbone that a provider describes, with random weights, attaches every method to it,
-and writes src/geotune/backbones/model_index.json (for `geotune list`) and docs/backbones.md (the
-table of backbones and methods). Needs the extras terratorch, torchgeo and rslearn. `--only NAME
-...` does some again and keeps the rest, `--missing` does those for which a method has come.
+and writes `src/geotune/backbones/model_index.json` and `docs/backbones.md`. Needs the extras
+terratorch, torchgeo and rslearn. `--only NAME ...` rebuilds some entries and keeps the others;
+`--missing` rebuilds entries that lack a method.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from geotune.methods.core.base import Method
 from geotune.registry import BACKBONE_PROVIDERS, METHODS
 
 ROOT = Path(__file__).parents[1]
-KNOWN = ROOT / "src" / "geotune" / "backbones" / "model_index.json"
-TABLE = ROOT / "docs" / "backbones.md"
-TIMM = (  # one of each kind that people start from; all others are listed by name
+INDEX = ROOT / "src" / "geotune" / "backbones" / "model_index.json"
+PAGE = ROOT / "docs" / "backbones.md"
+TIMM = (  # common models of each family; others are listed by name only
     "vit_base_patch16_224",
     "vit_large_patch16_224",
     "vit_small_patch16_dinov3",
@@ -50,18 +50,18 @@ TIMM = (  # one of each kind that people start from; all others are listed by na
 RGB = ("red", "green", "blue")
 
 
-def described() -> dict[str, ModelInfo]:
-    """Every backbone that a provider describes, by its full name."""
-    found = {}
+def provider_models() -> dict[str, ModelInfo]:
+    """Models that a provider describes, by full name."""
+    models = {}
     for provider, component in BACKBONE_PROVIDERS.items():
         module = component.module()
         for name, info in getattr(module, "MODELS", {}).items():
-            found[f"{provider}/{name}"] = info
-    return found
+            models[f"{provider}/{name}"] = info
+    return models
 
 
 def build(name: str, info: ModelInfo | None) -> geotune.Backbone:
-    """The backbone with the bands it was made for."""
+    """Build a backbone with the bands of its pretraining."""
     bands: Any = RGB
     if info is not None and info.modalities:
         first = next(iter(info.modalities))
@@ -71,30 +71,30 @@ def build(name: str, info: ModelInfo | None) -> geotune.Backbone:
     return geotune.backbone(name, bands=bands, pretrained=False)
 
 
-_methods_of: dict[Any, dict[str, str]] = {}  # weights of one network differ in nothing else
+_cache: dict[Any, dict[str, str]] = {}  # by network: weights make no difference
 
 
-def methods_of(backbone: geotune.Backbone) -> dict[str, str]:
-    """`works` or the reason of the refusal, for each method."""
+def supported_methods(backbone: geotune.Backbone) -> dict[str, str]:
+    """For each method `works`, or why it does not support the backbone."""
     sizes = tuple(p.shape for p in backbone.parameters())
-    alike = (type(backbone), backbone.taps, hash(sizes))
-    if alike not in _methods_of:
+    network = (type(backbone), backbone.taps, hash(sizes))
+    if network not in _cache:
         results = {}
         for method, component in METHODS.items():
             try:
-                attached(backbone, method, component.load()())
+                attach_to_copy(backbone, method, component.load()())
                 results[method] = "works"
             except GeotuneError as error:
                 results[method] = str(error).replace(backbone.name, "{name}")
         gc.collect()
-        _methods_of[alike] = results
-    found = _methods_of[alike]
-    return {method: result.replace("{name}", backbone.name) for method, result in found.items()}
+        _cache[network] = results
+    results = _cache[network]
+    return {method: text.replace("{name}", backbone.name) for method, text in results.items()}
 
 
-def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
-    """Attach a method to a copy, without computing anything where that can be."""
-    if kind not in ("lora", "peft", "vpt"):  # which move what they make, or try it
+def attach_to_copy(backbone: geotune.Backbone, kind: str, method: Method) -> None:
+    """Attach a method to a copy, on fake tensors if possible."""
+    if kind not in ("lora", "peft", "vpt"):  # these move or run modules
         try:
             with FakeTensorMode() as fake:
                 geotune.attach(to_fake(backbone, fake), method)
@@ -102,12 +102,12 @@ def attached(backbone: geotune.Backbone, kind: str, method: Method) -> None:
         except GeotuneError:
             raise
         except Exception:
-            pass  # a model that looks at values, which fake tensors do not have
+            pass  # the model reads values, which fake tensors do not have
     geotune.attach(copy.deepcopy(backbone), method)
 
 
-def entry(name: str, info: ModelInfo | None) -> dict[str, Any]:
-    """What is known of one backbone."""
+def index_entry(name: str, info: ModelInfo | None) -> dict[str, Any]:
+    """The entry of one backbone."""
     backbone = build(name, info)
     config = getattr(backbone.model, "pretrained_cfg", None) or {}
     if info is None:
@@ -139,35 +139,35 @@ def entry(name: str, info: ModelInfo | None) -> dict[str, Any]:
         "licence": info.licence,
         "paper": info.paper,
         "weights": info.weights,
-        "methods": methods_of(backbone),
+        "methods": supported_methods(backbone),
     }
 
 
 def names() -> dict[str, list[str]]:
-    """Every name that can be asked for, by provider."""
-    found = {"timm": sorted({*timm.list_models(), *timm.list_models(pretrained=True)})}
-    for name in described():
+    """All supported names, by provider."""
+    names_of = {"timm": sorted({*timm.list_models(), *timm.list_models(pretrained=True)})}
+    for name in provider_models():
         provider, _, model = name.partition("/")
-        found.setdefault(provider, []).append(model)
+        names_of.setdefault(provider, []).append(model)
     for provider, component in BACKBONE_PROVIDERS.items():
         others = getattr(component.module(), "other_names", None)
         if others is not None:
-            listed = found.setdefault(provider, [])
+            listed = names_of.setdefault(provider, [])
             listed += [name for name in others() if name not in listed]
-    return found
+    return names_of
 
 
-def table(known: dict[str, Any]) -> str:
-    """The page of backbones and methods."""
+def render_page(index: dict[str, Any]) -> str:
+    """The page `docs/backbones.md`."""
     lines = [
         "# Backbones and methods",
         "",
-        "Written by `python scripts/build_model_index.py`, which builds every backbone below with "
-        "random weights and attaches every method. `geotune list backbones NAME` shows more of "
-        "each; any other timm encoder works by its name.",
+        "Generated by `python scripts/build_model_index.py`, which builds each backbone below with "
+        "random weights and attaches every method to it. `geotune list backbones NAME` shows "
+        "details. Every other timm encoder can be used by its name.",
         "",
         "Built with "
-        + ", ".join(f"{name} {number}" for name, number in known["versions"].items())
+        + ", ".join(f"{name} {number}" for name, number in index["versions"].items())
         + ".",
         "",
     ]
@@ -182,12 +182,12 @@ def table(known: dict[str, Any]) -> str:
     ]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     reasons: dict[str, int] = {}
-    for name, info in known["backbones"].items():
-        refused = []
+    for name, info in index["backbones"].items():
+        unsupported = []
         for method, result in info["methods"].items():
             if result != "works":
                 reason = result.replace(f"{method} on {name}: ", "").replace(name, "the model")
-                refused.append(f"{method} [{reasons.setdefault(reason, len(reasons) + 1)}]")
+                unsupported.append(f"{method} [{reasons.setdefault(reason, len(reasons) + 1)}]")
         strides = ", ".join(f"{stage['stride']:g}" for stage in info["taps"])
         bands = ", ".join(info["modalities"]) or str(len(info["bands"]) or "any")
         row = [
@@ -196,18 +196,18 @@ def table(known: dict[str, Any]) -> str:
             strides,
             bands,
             ", ".join(info["metadata"]) or "–",
-            "all but " + ", ".join(refused) if refused else "all",
+            "all but " + ", ".join(unsupported) if unsupported else "all",
             info["licence"],
         ]
         lines.append("| " + " | ".join(row) + " |")
     if reasons:
-        lines += ["", "Refused:", ""]
+        lines += ["", "Reasons why a method does not support a backbone:", ""]
         lines += [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join(lines) + "\n"
 
 
-def leave_empty() -> None:
-    """No initial values: drawing them takes longer than all else, and nothing here reads them."""
+def disable_init() -> None:
+    """Disable initialisation of weights, which takes most of the time; values are not used here."""
     for module in (torch.nn.init, timm.layers, timm.layers.weight_init):
         for name in dir(module):
             if name.endswith("_") and "calculate" not in name and not name.startswith("_"):
@@ -215,38 +215,38 @@ def leave_empty() -> None:
 
 
 def main() -> None:
-    """See the module."""
-    leave_empty()
+    """Run the command."""
+    disable_init()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", help="names to do again")
-    parser.add_argument("--missing", action="store_true", help="only what lacks a method")
+    parser.add_argument("--only", nargs="*", help="names to rebuild")
+    parser.add_argument("--missing", action="store_true", help="rebuild entries that lack a method")
     options = parser.parse_args()
-    before = json.loads(KNOWN.read_text(encoding="utf-8")) if KNOWN.is_file() else {}
-    wanted: dict[str, ModelInfo | None] = {f"timm/{name}": None for name in TIMM}
-    wanted.update(described())
-    known: dict[str, Any] = {
+    before = json.loads(INDEX.read_text(encoding="utf-8")) if INDEX.is_file() else {}
+    models: dict[str, ModelInfo | None] = {f"timm/{name}": None for name in TIMM}
+    models.update(provider_models())
+    index: dict[str, Any] = {
         "versions": {
             name: version(name) for name in ("torch", "timm", "terratorch", "torchgeo", "rslearn")
         },
         "names": names(),
-        "backbones": dict.fromkeys(wanted),  # in this order
+        "backbones": dict.fromkeys(models),  # in this order
     }
     old = before.get("backbones", {})
-    known["backbones"].update((name, old[name]) for name in wanted if name in old)
-    for name, info in wanted.items():
+    index["backbones"].update((name, old[name]) for name in models if name in old)
+    for name, info in models.items():
         if options.only is not None and name not in options.only and name in old:
             continue
         if options.missing and name in old and set(old[name]["methods"]) == set(METHODS):
             continue
         try:
-            known["backbones"][name] = entry(name, info)
-            print(f"{name}: {known['backbones'][name]['methods']}", flush=True)
+            index["backbones"][name] = index_entry(name, info)
+            print(f"{name}: {index['backbones'][name]['methods']}", flush=True)
         except GeotuneError as error:
             print(f"{name}: cannot be built: {error}", flush=True)
-        KNOWN.write_text(json.dumps(known, ensure_ascii=False) + "\n", encoding="utf-8")
-    known["backbones"] = {name: info for name, info in known["backbones"].items() if info}
-    KNOWN.write_text(json.dumps(known, ensure_ascii=False) + "\n", encoding="utf-8")
-    TABLE.write_text(table(known), encoding="utf-8")
+        INDEX.write_text(json.dumps(index, ensure_ascii=False) + "\n", encoding="utf-8")
+    index["backbones"] = {name: info for name, info in index["backbones"].items() if info}
+    INDEX.write_text(json.dumps(index, ensure_ascii=False) + "\n", encoding="utf-8")
+    PAGE.write_text(render_page(index), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ def test_a_number_of_bands_gives_default_names() -> None:
     assert backbone.bands == ("band1", "band2")
 
 
-@pytest.mark.parametrize("bands", [0, []])
-def test_an_empty_list_of_bands_is_rejected(bands: int | list[str]) -> None:
-    with raises("band-duplicate", key="backbone.bands"):
+@pytest.mark.parametrize(("bands", "code"), [(0, "recipe-invalid"), ([], "band-duplicate")])
+def test_an_empty_list_of_bands_is_rejected(bands: int | list[str], code: str) -> None:
+    with raises(code, key="backbone.bands"):
         geotune.backbone("timm/test_resnet", bands=bands, pretrained=False)
 
 
