@@ -92,15 +92,15 @@ class PrithviBackbone(Backbone):
         model: Any = self.model
         images = images.unsqueeze(2) if images.ndim == 4 else images
         x = model.patch_embed(images)
-        place = model.interpolate_pos_encoding(images.shape[-3:])
-        x = x + place[:, 1:]
+        position = model.interpolate_pos_encoding(images.shape[-3:])
+        x = x + position[:, 1:]
         dates = images.shape[2]
         if time is not None:
             from_zero = time - time.new_tensor([0, 1])  # days of the year count from 0
             x = x + model.temporal_embed_enc(from_zero, x.shape[1] // dates)
         if location is not None:
             x = x + model.location_embed_enc(location.flip(-1))  # latitude first
-        first = (model.cls_token + place[:, :1]).expand(len(x), -1, -1)
+        first = (model.cls_token + position[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)
         rows, columns = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         last = len(model.blocks) - 1
