@@ -213,7 +213,7 @@ def test_recipe_to_gis_files(
     assert metrics["val"]["ap50"] > 0.9
     assert metrics["counts"]["val"]["ship"]["true"] == 4
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "AP50" in page and "Precision against recall" in page
+    assert "AP50" in page and "Precision-recall curve" in page
     assert geotune("test", run)[0] == 0
     threshold = json.loads((run / "metrics.json").read_text())["threshold"]
     assert threshold["test"] == threshold["val"]  # chosen on validation data only

@@ -142,7 +142,7 @@ def test_run_has_metrics_history_and_report(runs: Callable[[str], Path], which: 
     assert "IoU" not in report and "nan" not in re.sub(r"data:[^\"]*", "", report)
     assert report.count("<img") >= 4
     if which in ("regress", "density", "value"):
-        assert metrics["pairs"]["val"] and report.count("Label against prediction") >= 2
+        assert metrics["pairs"]["val"] and report.count("Predictions versus labels") >= 2
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ TASK_PAGES: dict[str, Component] = {
     "detect": _builtin("report.tasks.detect_page:PAGE"),
     "detect points": _builtin("report.tasks.detect_page:POINTS"),
     "classify": _builtin("report.tasks.classify_page:PAGE"),
-    "classify several": _builtin("report.tasks.classify_page:SEVERAL"),
+    "classify several": _builtin("report.tasks.classify_page:MULTILABEL"),
     "regress": _builtin("report.tasks.regress_page:PAGE"),
     "density": _builtin("report.tasks.density_page:PAGE"),
 }

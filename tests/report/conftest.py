@@ -1,4 +1,4 @@
-"""A small report as a training of two classes would fill it in."""
+"""A small report of a segmentation of two classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLORS = ((68, 78, 92), (255, 196, 0))
 
 
 def masks(size: int = 32) -> tuple[Any, Any, Any]:
-    """Image, label and prediction: a ship, part of which the model misses, a corner not counted."""
+    """Image, label and prediction: a partly missed ship and an ignored corner."""
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     label = np.zeros((size, size), dtype=np.int64)
     label[4:10, 4:20] = 1
@@ -27,7 +27,7 @@ def masks(size: int = 32) -> tuple[Any, Any, Any]:
 
 
 def example(name: str = "durban (0, 128)", size: int = 32) -> Example:
-    """A window of segmentation, drawn."""
+    """An example window of segmentation."""
     image, label, prediction = masks(size)
     shown = Shown(image, PixelClasses(label), prediction, 0.75, ["background", "ship"], COLORS)
     return Example(name, *find_page("segment").draw(shown))

@@ -1,4 +1,4 @@
-"""Windows with objects: what is said and drawn is of the run's score on."""
+"""Windows with detections: captions and boxes use the run's score threshold."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 from geotune.data.annotations.object_target import ObjectTarget
 from geotune.report.tasks.base import Shown
-from geotune.report.tasks.boxes_overlay import FALSE, MISSED, TRUE, UNCOUNTED
+from geotune.report.tasks.boxes_overlay import FALSE, IGNORED, MISSED, TRUE
 from geotune.report.tasks.detect_page import PAGE, POINTS
 
 BOXES = np.array([[10.0, 10, 20, 20], [30, 10, 40, 20], [50, 10, 60, 20]])
 
 
 def shown(details: dict[str, Any]) -> Shown:
-    """Three objects, of which one is difficult; one of them is found, and one place is false."""
-    found = np.array([BOXES[0], [10, 40, 20, 50], [30, 12, 40, 20], BOXES[2]])
+    """Three objects, one of them difficult, and four detections, one of them false."""
+    detections = np.array([BOXES[0], [10, 40, 20, 50], [30, 12, 40, 20], BOXES[2]])
     scores, classes = np.array([[0.9], [0.8], [0.3], [0.7]]), np.zeros((4, 1))
     target = ObjectTarget(
         BOXES, np.zeros(3, dtype=np.int64), np.array([False, False, True]), np.ones(3), 0.5,
@@ -25,28 +25,28 @@ def shown(details: dict[str, Any]) -> Shown:
     )  # fmt: skip
     image = np.zeros((64, 64, 3), dtype=np.uint8)
     return Shown(
-        image, target, np.hstack([found, scores, classes]), 0.8, ["ship"], [], details=details
+        image, target, np.hstack([detections, scores, classes]), 0.8, ["ship"], [], details=details
     )
 
 
 @pytest.mark.parametrize(
-    ("threshold", "said", "colors"),
+    ("threshold", "caption", "colors"),
     [
-        (0.5, "1 found, 1 false, 1 missed · F1 at best 0.800", {TRUE, FALSE, MISSED}),
-        (0.2, "2 found, 1 false, 0 missed · F1 at best 0.800", {TRUE, FALSE}),
-        (None, "0 found, 0 false, 2 missed · F1 at best 0.800", {MISSED}),
+        (0.5, "1 correct, 1 false, 1 missed · best F1 0.800", {TRUE, FALSE, MISSED}),
+        (0.2, "2 correct, 1 false, 0 missed · best F1 0.800", {TRUE, FALSE}),
+        (None, "0 correct, 0 false, 2 missed · best F1 0.800", {MISSED}),
     ],
 )
-def test_a_window_is_judged_from_the_threshold_on(
-    threshold: float | None, said: str, colors: set[Any]
+def test_boxes_are_filtered_by_the_threshold(
+    threshold: float | None, caption: str, colors: set[Any]
 ) -> None:
-    words, pictures = PAGE.draw(shown({"threshold": {"ship": threshold}}))
-    assert words == said
+    text, pictures = PAGE.draw(shown({"threshold": {"ship": threshold}}))
+    assert text == caption
     drawn = {tuple(color) for color in pictures["objects"].reshape(-1, 3).tolist()}
-    assert drawn == colors | {UNCOUNTED, (0, 0, 0)}
+    assert drawn == colors | {IGNORED, (0, 0, 0)}
 
 
-def test_points_are_found_within_the_radius() -> None:
+def test_points_match_within_the_radius() -> None:
     details = {"threshold": {"ship": 0.2}, "radius_px": 0.5}  # the third is a pixel off
-    words, _ = POINTS.draw(shown(details))
-    assert words.startswith("1 found, 3 false, 1 missed")
+    caption, _ = POINTS.draw(shown(details))
+    assert caption.startswith("1 correct, 3 false, 1 missed")

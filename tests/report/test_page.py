@@ -1,4 +1,4 @@
-"""The page as a whole."""
+"""The HTML page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from geotune.errors import GeotuneError
 from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
 from geotune.report.page import render, write_report
+from helpers.errors import raises
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 
@@ -38,19 +38,19 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_the_page_shows_all_its_parts(report: Report) -> None:
+def test_page_has_all_sections(report: Report) -> None:
     page = Page(render(report))
     text = " ".join(page.text.split()).replace("\N{NO-BREAK SPACE}", " ")
     for expected in (
-        "In short",
-        "Class by class, test data (busan)",
-        "What is taken for what, validation data",
+        "Summary",
+        "Results by class, test data (busan)",
+        "Confusion matrix, validation data",
         "durban (0, 128) · mean IoU 0.750",
         "Best",
         "Worst",
         "B04, B03 and B02 as red, green and blue",
         "1.7 GB (memory)",
-        "13 min 43 s, 41 s an epoch",
+        "13 min 43 s, 41 s per epoch",
         "Training: 2 scenes",
         "athens, cartagena",
         "busan.geojson: two polygons lie outside the scene",
@@ -69,7 +69,7 @@ def test_the_page_shows_all_its_parts(report: Report) -> None:
     assert linked <= set(ids)
 
 
-def test_nothing_is_loaded_and_nothing_runs(report: Report) -> None:
+def test_page_has_no_scripts_and_no_external_files(report: Report) -> None:
     html = render(report)
     page = Page(html)
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
@@ -84,7 +84,7 @@ def test_nothing_is_loaded_and_nothing_runs(report: Report) -> None:
     assert "default-src 'none'" in html
 
 
-def test_names_cannot_break_out_of_the_text(report: Report, window: Callable[..., Example]) -> None:
+def test_names_are_escaped(report: Report, window: Callable[..., Example]) -> None:
     evil = replace(
         report,
         name=EVIL,
@@ -130,7 +130,7 @@ def test_warnings_have_a_banner(report: Report) -> None:
     assert "mask.tif: 12 pixels of value 2" in page.text
 
 
-def test_a_run_with_next_to_nothing_has_a_page() -> None:
+def test_minimal_report() -> None:
     bare = Report(
         name="bare",
         method="frozen",
@@ -142,13 +142,13 @@ def test_a_run_with_next_to_nothing_has_a_page() -> None:
         recipe_yaml="",
     )
     page = Page(render(bare))
-    assert "No epoch was recorded" in page.text
+    assert "No epochs were recorded" in page.text
     assert not {"nan", "NaN", "None"} & set(re.findall(r"\w+", page.text))
     anchors = {str(link["href"])[1:] for link in page.of("a")}
     assert anchors <= {a["id"] for _, a in page.tags if "id" in a}
 
 
-def test_eight_large_windows_stay_below_three_megabytes(
+def test_page_with_eight_large_windows_is_below_three_megabytes(
     report: Report, window: Callable[..., Example]
 ) -> None:
     windows = [window(f"chip {i}", 512) for i in range(8)]
@@ -156,9 +156,7 @@ def test_eight_large_windows_stay_below_three_megabytes(
     assert len(html.encode()) < 3e6
 
 
-def test_writing_replaces_the_old_page_and_leaves_nothing_else(
-    report: Report, tmp_path: Path
-) -> None:
+def test_writing_replaces_the_old_page(report: Report, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
     write_report(path, report)
@@ -166,25 +164,26 @@ def test_writing_replaces_the_old_page_and_leaves_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_write_keeps_the_old_page(
+def test_failed_write_keeps_the_old_page(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
 
-    def full(self: Path, target: Path) -> None:
+    def disk_full(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(GeotuneError, match=r"report\.html.*No space left"):
+    monkeypatch.setattr(Path, "replace", disk_full)
+    with raises("output-not-writable", file=path, mentions=["No space left"]):
         write_report(path, report)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there_is_named(report: Report, tmp_path: Path) -> None:
-    with pytest.raises(GeotuneError, match="nowhere"):
-        write_report(tmp_path / "nowhere" / "report.html", report)
+def test_missing_folder_is_an_error(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "report.html"
+    with raises("output-not-writable", file=path):
+        write_report(path, report)
 
 
 PAIRS = {"pairs": {"test": [[float(i), i * 0.9 + 1] for i in range(20)]}}
@@ -201,7 +200,7 @@ PAIRS = {"pairs": {"test": [[float(i), i * 0.9 + 1] for i in range(20)]}}
                 "metrics": {"test": {"rmse": 2.5, "mae": 2.0, "r2": 0.75, "bias": -1.5}},
                 "details": PAIRS,
             },
-            ["gives height in m for every pixel", "off by 2 m", "mostly too low", "75 %", "RMSE"],
+            ["predicts height in m for every pixel", "error is 2 m", "too low", "75 %", "RMSE"],
         ),
         (
             {
@@ -220,7 +219,7 @@ PAIRS = {"pairs": {"test": [[float(i), i * 0.9 + 1] for i in range(20)]}}
                 },
                 "details": PAIRS,
             },
-            ["counts trees", "it counts 110 trees, where 100 are labelled (10 % too many)", "25 %"],
+            ["counts trees", "counts 110 trees; 100 are labelled (10 % too many)", "25 %"],
         ),
         (
             {
@@ -232,7 +231,7 @@ PAIRS = {"pairs": {"test": [[float(i), i * 0.9 + 1] for i in range(20)]}}
                 },
                 "confusion": {"test": [[7, 3], [1, 9]]},
             },
-            ["says of an image whether it is forest or river", "7", "images labelled", "0.800"],
+            ["classifies each image as forest or river", "7", "images labelled", "0.800"],
         ),
         (
             {
@@ -242,7 +241,7 @@ PAIRS = {"pairs": {"test": [[float(i), i * 0.9 + 1] for i in range(20)]}}
                 "metrics": {"test": {"ap": 0.8, "f1": 0.7, "accuracy": 0.9, "ap/forest": 0.7}},
                 "details": {"decisions": {"test": [[[5, 1], [2, 4]], [[0, 0], [3, 9]]]}},
             },
-            ["which of forest and river are in it", "Average precision", "right answers in all"],
+            ["which of forest and river each", "Average precision", "overall accuracy"],
         ),
     ],
 )

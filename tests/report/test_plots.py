@@ -1,4 +1,4 @@
-"""The curves."""
+"""Training curves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from geotune.report.plots import curves, has_class_curves, series
 from geotune.report.tasks.segment_page import PAGE
 
 
-def test_three_figures_that_load_nothing_and_share_no_id(report: Report) -> None:
-    made = curves(report, PAGE)
-    assert [curve.title.split()[0].strip(",") for curve in made] == ["Loss", "Mean", "Learning"]
-    ids = [name for curve in made for name in re.findall(r'\sid="([^"]+)"', curve.svg)]
+def test_plots_are_self_contained_with_unique_ids(report: Report) -> None:
+    plots = curves(report, PAGE)
+    assert [curve.title.split()[0].strip(",") for curve in plots] == ["Loss", "Mean", "Learning"]
+    ids = [name for curve in plots for name in re.findall(r'\sid="([^"]+)"', curve.svg)]
     assert len(ids) == len(set(ids))
-    for curve in made:
+    for curve in plots:
         assert curve.svg.startswith("<svg")
         assert curve.svg.endswith("</svg>")
         assert "http" not in curve.svg
@@ -28,7 +28,7 @@ def test_three_figures_that_load_nothing_and_share_no_id(report: Report) -> None
         assert set(used) <= set(ids)
 
 
-def test_the_curve_is_drawn_where_the_numbers_are(report: Report) -> None:
+def test_curve_coordinates(report: Report) -> None:
     falling = curves(
         replace(report, history=[{"epoch": 1, "lr": 2.0}, {"epoch": 9, "lr": 1.0}]), PAGE
     )
@@ -41,7 +41,7 @@ def test_the_curve_is_drawn_where_the_numbers_are(report: Report) -> None:
     assert y0 < y1, "a smaller value lies lower: y grows downwards"
 
 
-def test_the_kept_epoch_and_the_classes_are_drawn(report: Report) -> None:
+def test_best_epoch_and_class_curves_are_drawn(report: Report) -> None:
     assert curves(report, PAGE)[0].svg.count("dasharray") == 1
     assert curves(replace(report, best_epoch=None), PAGE)[0].svg.count("dasharray") == 0
     assert "#ffc400" in curves(report, PAGE)[1].svg
@@ -50,7 +50,7 @@ def test_the_kept_epoch_and_the_classes_are_drawn(report: Report) -> None:
     assert not has_class_curves(replace(report, history=bare), PAGE)
 
 
-def test_what_is_missing_is_left_out(report: Report) -> None:
+def test_missing_values_are_omitted(report: Report) -> None:
     history: list[dict[str, float]] = [
         {"epoch": 1, "lr": math.nan},
         {"epoch": 2, "lr": 0.5},
@@ -63,11 +63,11 @@ def test_what_is_missing_is_left_out(report: Report) -> None:
     assert curves(replace(report, history=[]), PAGE) == []
 
 
-def test_words_say_what_the_eye_sees(report: Report) -> None:
+def test_description_has_first_and_last_value(report: Report) -> None:
     assert "training from 1 at epoch 1 to 0.167 at 6" in curves(report, PAGE)[0].words
 
 
-def test_global_settings_stay_as_they_were(report: Report) -> None:
+def test_matplotlib_settings_are_unchanged(report: Report) -> None:
     before = dict(matplotlib.rcParams)
     curves(report, PAGE)
     assert dict(matplotlib.rcParams) == before

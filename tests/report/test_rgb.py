@@ -1,4 +1,4 @@
-"""Windows as pictures."""
+"""RGB images for display."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_bands_are_chosen_by_name(bands: list[str], expected: tuple[int, int, in
     assert shown_bands(bands) == expected
 
 
-def test_the_strongest_band_gives_the_colour() -> None:
+def test_strongest_band_determines_the_colour() -> None:
     image = np.zeros((3, 20, 20), dtype=np.float32)
     image[0, :, :10] = 1000  # B02, blue, on the left
     image[2, :, 10:] = 1000  # B04, red, on the right
@@ -38,7 +38,7 @@ def test_the_strongest_band_gives_the_colour() -> None:
     assert rgb[5, 17].tolist() == [255, 0, 0]
 
 
-def test_no_data_in_any_shown_band_is_a_checkerboard() -> None:
+def test_no_data_is_a_checkerboard() -> None:
     image = np.random.default_rng(0).random((3, 32, 32)).astype(np.float32)
     image[1, :16] = np.nan
     image[0, 20, 20] = np.inf
@@ -51,14 +51,14 @@ def test_no_data_in_any_shown_band_is_a_checkerboard() -> None:
     assert len(np.unique(rgb[16:])) > 50
 
 
-def test_all_no_data_and_a_flat_image_are_shown_too() -> None:
+def test_images_without_data_or_contrast() -> None:
     assert set(np.unique(to_rgb(np.full((2, 9, 9), np.nan), ["a", "b"]))) == {150, 185}
     flat = to_rgb(np.full((3, 4, 4), 7.0), ["R", "G", "B"])
     assert len(np.unique(flat)) == 1
     assert 50 < flat[0, 0, 0] < 205
 
 
-def test_natural_colours_share_a_stretch_and_others_do_not() -> None:
+def test_only_natural_colours_share_a_stretch() -> None:
     ramp = np.linspace(0, 1, 400).reshape(20, 20)
     image = np.stack([ramp, ramp * 10, ramp * 100])
     natural, other = to_rgb(image, ["R", "G", "B"]), to_rgb(image, ["x", "y", "z"])
@@ -67,13 +67,13 @@ def test_natural_colours_share_a_stretch_and_others_do_not() -> None:
 
 
 @given(st.floats(0.01, 1000), st.floats(-1000, 1000), st.integers(0, 5))
-def test_units_do_not_matter(scale: float, offset: float, seed: int) -> None:
+def test_result_is_independent_of_units(scale: float, offset: float, seed: int) -> None:
     image = np.random.default_rng(seed).random((3, 12, 12))
-    there = to_rgb(image, ["R", "G", "B"]).astype(int)
-    here = to_rgb(image * scale + offset, ["R", "G", "B"]).astype(int)
-    assert np.abs(there - here).max() <= 1
+    expected = to_rgb(image, ["R", "G", "B"]).astype(int)
+    scaled = to_rgb(image * scale + offset, ["R", "G", "B"]).astype(int)
+    assert np.abs(expected - scaled).max() <= 1
 
 
-def test_bands_that_do_not_fit_are_refused() -> None:
+def test_wrong_number_of_bands_raises() -> None:
     with pytest.raises(ValueError, match="does not have the bands"):
         to_rgb(np.zeros((3, 4, 4)), ["R", "G"])

@@ -135,7 +135,7 @@ def _write_page(
     examined: ScannedData | None,
     pretraining: BandStatistics | None,
 ) -> None:
-    from geotune.report.data_check_page import Content, Histogram, render_check
+    from geotune.report.data_check_page import CheckContext, Histogram, render_check
 
     histograms = []
     if examined is not None:
@@ -151,11 +151,13 @@ def _write_page(
                 if scans
             }
             histograms.append(Histogram(band, values, usual.get(band)))
-    content = Content(
+    content = CheckContext(
         title=title,
-        findings=[(issue.severity, issue.check, issue.text) for issue in issues],
+        issues=[(issue.severity, issue.check, issue.text) for issue in issues],
         unit=examined.splits["train"][0].labels.label_unit if examined else "pixel",
-        parts={part: len(members) for part, members in examined.splits.items()} if examined else {},
+        splits={part: len(members) for part, members in examined.splits.items()}
+        if examined
+        else {},
         class_counts=_class_counts(examined) if examined else {},
         distances_m=examined.distances_m if examined else {},
         histograms=histograms,

@@ -1,1 +1,1 @@
-"""The page that a person looks at after a training."""
+"""HTML reports of training runs and data checks."""

@@ -1,4 +1,4 @@
-"""What a report says, as plain values: whoever fills it in needs no HTML, the page no training."""
+"""The content of a report as plain values, independent of HTML and of training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotune.report import number_format as fmt
 from geotune.utils.colors import Color
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Example:
-    """One validation window, its label and what the model made of it, as pictures.
+    """One validation window with its label and prediction, as pictures.
 
     Attributes:
-        name: scene and position, as people should read it.
-        caption: how well it went.
-        pictures: `(H, W, 3)` uint8 by title, such as a task's `draw` makes them.
+        name: scene and position, for display.
+        caption: the scores of the window.
+        pictures: `(H, W, 3)` uint8 by title, from `TaskPage.draw`.
     """
 
     name: str
@@ -29,12 +32,12 @@ class Example:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Training, validation or test data.
+    """The scenes and labels of one split.
 
     Attributes:
         scenes: names of the scenes or chips.
-        class_counts: what is labelled of each class, in the classes' order.
-        ignored_pixels: pixels without a label or without data.
+        class_counts: number of labelled pixels, objects or images per class.
+        ignored_pixels: number of pixels without a label or without data.
     """
 
     scenes: Sequence[str]
@@ -44,7 +47,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Where the frozen weights come from."""
+    """Name, licence and origin of the pretrained weights."""
 
     name: str
     licence: str
@@ -54,13 +57,13 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the run took.
+    """Time and memory of the run.
 
     Attributes:
-        peak_memory_kind: of what: `GPU memory`, `process memory`.
-        predicted_memory_bytes: of a step's tensors.
-        tensor_memory_bytes: what those really took, to compare with the prediction.
-        reserved_memory_bytes: by the allocator of a GPU.
+        peak_memory_kind: `GPU memory` or `process memory`.
+        predicted_memory_bytes: estimated peak of the tensors of a step.
+        tensor_memory_bytes: measured peak of the same tensors.
+        reserved_memory_bytes: peak reserved by the GPU allocator.
     """
 
     device: str
@@ -78,30 +81,30 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that `report.html` shows.
+    """The content of `report.html`.
 
     Attributes:
-        classes: names of what the task tells apart, or of its one quantity.
-        task: whose page in `tasks/registry.py` it is.
-        label_unit: what is labelled: `pixel`, `image`, `object`.
-        value_unit: in what a quantity is measured.
-        history: one mapping an epoch, with `epoch`, `train/loss`, `val/loss`, `lr` and the task's
-            metrics, such as `val/miou`; what is missing or NaN is left out of the curves.
-        metrics: of each part (`val`, `test`), the task's metrics by name.
-        confusion: of each part `(K, K)` counts; rows are labels, columns predictions.
-        details: what else the task tells, by name and part, such as `pairs`.
+        classes: class names, or the name of the one predicted quantity.
+        task: a key of `registry.TASK_PAGES`.
+        label_unit: `pixel`, `image` or `object`.
+        value_unit: unit of a predicted quantity.
+        history: one mapping per epoch, with `epoch`, `train/loss`, `val/loss`, `lr` and the task's
+            metrics, such as `val/miou`; missing and NaN values are not plotted.
+        metrics: the task's metrics by split (`val`, `test`) and name.
+        confusion: `(K, K)` counts by split; rows are labels, columns predictions.
+        details: further results of the task by name and split, such as `pairs`.
         best: the best validation windows, best first.
         worst: the worst validation windows, worst first.
-        data: the parts `train`, `val`, `test`, as far as there are any.
-        best_epoch: the epoch whose weights were kept, counted as `history` counts.
-        unit: what the data comes in: `scene` or `chip`.
-        regions: metrics of each region of the part that is judged.
-        gap: metrics in regions that were `seen` in training, in `unseen` ones, and which scenes of
-            the former were measured (`seen_in`); `intervals` of the difference, of the metrics of
-            which one is known; None where there is no such difference.
-        distances_m: between the nearest scenes of two parts, `train-test`.
-        skipped: what was wrong with each sample that was left out.
-        shown_bands: the bands that the windows show as red, green and blue.
+        data: the non-empty splits `train`, `val` and `test`.
+        best_epoch: the epoch whose weights were kept, numbered as in `history`.
+        unit: `scene`, `chip` or `image`.
+        regions: metrics by region of the last evaluated split.
+        gap: metrics in regions that were `seen` and `unseen` in training, which scenes of seen
+            regions were measured (`seen_in`), and confidence `intervals` of the difference by
+            metric; None if regions were not compared.
+        distances_m: distance between the nearest scenes of two splits, such as `train-test`.
+        skipped: one message per sample that was skipped.
+        shown_bands: bands displayed as red, green and blue.
     """
 
     name: str
@@ -136,13 +139,32 @@ class Report:
     created: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a report whose parts speak of different numbers of classes."""
+        """Raise `ValueError` if two attributes differ in the number of classes."""
         count = len(self.classes)
         if len(self.colors) != count:
             raise ValueError(f"{len(self.colors)} colours for {count} classes")
-        for part, rows in self.confusion.items():
+        for split, rows in self.confusion.items():
             if len(rows) != count or any(len(row) != count for row in rows):
-                raise ValueError(f"the confusion matrix of {part} is not {count} x {count}")
-        for name, part_data in self.data.items():
-            if len(part_data.class_counts) != count:
-                raise ValueError(f"class_counts of {name} are not of {count} classes")
+                raise ValueError(f"the confusion matrix of {split} is not {count} x {count}")
+        for name, split_data in self.data.items():
+            if len(split_data.class_counts) != count:
+                raise ValueError(f"class_counts of {name}: not {count} classes")
+
+
+def evaluated_splits(report: Report) -> list[str]:
+    """The splits that have metrics, test before validation."""
+    return [
+        split for split in ("test", "val") if split in report.metrics or split in report.confusion
+    ]
+
+
+def scenes_of(report: Report, split: str, kind: str) -> str:
+    """The scenes of a split in words: `the held-out scene durban`, `5 scenes`."""
+    if split not in report.data:
+        return f"the {SPLIT_NAMES[split]} data"
+    scenes = list(report.data[split].scenes)
+    if len(scenes) == 1:
+        return f"the {kind}{report.unit} {scenes[0]}"
+    if len(scenes) <= 3:
+        return f"the {kind}{report.unit}s {fmt.listing(scenes)}"
+    return f"{'the ' if kind else ''}{len(scenes)} {kind}{report.unit}s"

@@ -1,4 +1,4 @@
-"""The page of `geotune check`: what was found in data, and how its values are spread."""
+"""The page of `geotune check`: issues, class balance and band histograms."""
 
 from __future__ import annotations
 
@@ -9,57 +9,57 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from geotune.report.context import SPLIT_NAMES
 from geotune.report.page import new_environment, page_style
 from geotune.report.plots import BLUE, INK, ORANGE, Curve, new_axes, svg
-from geotune.report.split_names import PARTS
 from geotune.report.tables import ratio
 from geotune.utils.colors import Color, palette
 
-PART_COLORS = {"train": BLUE, "val": ORANGE, "test": "#2f9e6e"}
+SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": "#2f9e6e"}
 BINS = 64
-MOST_WIDER = 20.0
-"""So many times the spread of the data a picture may be wide, for the pretraining to be in it."""
+MAX_WIDENING = 20.0
+"""Pretraining statistics are drawn if they widen the axis by at most this factor."""
 
-USUAL_STDS = 2
+PRETRAINING_STDS = 2
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the values of a band are spread.
+    """Sampled pixel values of a band.
 
     Attributes:
-        values: some of the pixels' by part, one array a scene; NaN where there is no data.
-        usual: mean and standard deviation in the backbone's pretraining, where published.
+        values: one array per scene, by split; NaN for no data.
+        pretraining: mean and standard deviation of the pretraining data, if published.
     """
 
     band: str
     values: Mapping[str, Sequence[NDArray[np.float32]]]
-    usual: tuple[float, float] | None
+    pretraining: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class Content:
-    """What the page says.
+class CheckContext:
+    """The content of the page.
 
     Attributes:
-        findings: severity, check and text of each, errors first.
-        unit: what is labelled: `pixel`, `object`, `image`.
-        parts: scenes of each part that were read.
-        class_counts: what is labelled of each class, by part.
-        distances_m: between the nearest scenes of two parts, `train-test`.
+        issues: severity, check and text of each, errors first.
+        unit: of the labels: `pixel`, `object` or `image`.
+        splits: number of scenes read, by split.
+        class_counts: number of labelled units by split and class.
+        distances_m: distance between the nearest scenes of two splits, such as `train-test`.
     """
 
     title: str
-    findings: Sequence[tuple[str, str, str]]
+    issues: Sequence[tuple[str, str, str]]
     unit: str
-    parts: Mapping[str, int]
+    splits: Mapping[str, int]
     class_counts: Mapping[str, Mapping[str, int]]
     distances_m: Mapping[str, float]
     histograms: Sequence[Histogram]
 
 
-def render_check(content: Content) -> str:
-    """The page as HTML that needs nothing else."""
+def render_check(content: CheckContext) -> str:
+    """Render the page as self-contained HTML."""
     curves = [draw(histogram, f"band{i}") for i, histogram in enumerate(content.histograms)]
     return (
         new_environment()
@@ -67,10 +67,10 @@ def render_check(content: Content) -> str:
         .render(
             content=content,
             style=page_style(),
-            part_names=PARTS,
+            split_names=SPLIT_NAMES,
             balance=balance(content.class_counts),
             curves=[(curve, Markup(curve.svg)) for curve in curves if curve is not None],
-            compared=any(histogram.usual is not None for histogram in content.histograms),
+            compared=any(histogram.pretraining is not None for histogram in content.histograms),
         )
     )
 
@@ -78,15 +78,15 @@ def render_check(content: Content) -> str:
 def balance(
     class_counts: Mapping[str, Mapping[str, int]],
 ) -> list[tuple[str, Color, dict[str, tuple[int, float]]]]:
-    """Of each class its colour, and by part how much of it is labelled and which share that is."""
+    """Name and colour of each class, and its count and share by split."""
     classes = list(next(iter(class_counts.values()), {}))
     return [
         (
             name,
             color,
             {
-                part: (counts[name], ratio(counts[name], sum(counts.values())))
-                for part, counts in class_counts.items()
+                split: (counts[name], ratio(counts[name], sum(counts.values())))
+                for split, counts in class_counts.items()
             },
         )
         for name, color in zip(classes, palette(classes), strict=True)
@@ -94,36 +94,38 @@ def balance(
 
 
 def draw(histogram: Histogram, name: str) -> Curve | None:
-    """The spread of a band's values by part; None where there is no value."""
-    together = {
-        part: values[~np.isnan(values)]
-        for part, scenes in histogram.values.items()
+    """Plot the histogram of a band by split; None if it has no values."""
+    by_split = {
+        split: values[~np.isnan(values)]
+        for split, scenes in histogram.values.items()
         if (values := np.concatenate(scenes)).size
     }
-    together = {part: values for part, values in together.items() if values.size}
-    if not together:
+    by_split = {split: values for split, values in by_split.items() if values.size}
+    if not by_split:
         return None
-    everything = np.concatenate(list(together.values())).astype(np.float64)
-    low, high = np.percentile(everything, [0.1, 99.9])
-    words = f"Values of band {histogram.band}: the middle 99.8 % from {low:.4g} to {high:.4g}"
-    usual = histogram.usual
-    if usual is not None:
-        mean, std = usual
-        words += f"; the pretraining had {mean:.4g} on average, with a deviation of {std:.4g}"
-        ends = min(low, mean - USUAL_STDS * std), max(high, mean + USUAL_STDS * std)
-        if high - low < (ends[1] - ends[0]) / MOST_WIDER:
-            usual = None
+    all_values = np.concatenate(list(by_split.values())).astype(np.float64)
+    low, high = np.percentile(all_values, [0.1, 99.9])
+    words = f"Values of band {histogram.band}: 99.8 % of the values from {low:.4g} to {high:.4g}"
+    pretraining = histogram.pretraining
+    if pretraining is not None:
+        mean, std = pretraining
+        words += f"; pretraining mean {mean:.4g}, standard deviation {std:.4g}"
+        ends = min(low, mean - PRETRAINING_STDS * std), max(high, mean + PRETRAINING_STDS * std)
+        if high - low < (ends[1] - ends[0]) / MAX_WIDENING:
+            pretraining = None
         else:
             low, high = ends
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
     figure, axes = new_axes("value in the files", "share of pixels")
-    for part, values in together.items():
+    for split, values in by_split.items():
         shares = np.histogram(values, edges)[0] / values.size
-        axes.stairs(shares, edges, color=PART_COLORS[part], linewidth=1.6, label=PARTS[part])
-    if usual is not None:
-        mean, std = usual
+        axes.stairs(
+            shares, edges, color=SPLIT_COLORS[split], linewidth=1.6, label=SPLIT_NAMES[split]
+        )
+    if pretraining is not None:
+        mean, std = pretraining
         axes.axvspan(mean - std, mean + std, color=INK, alpha=0.12, linewidth=0)
         axes.axvline(mean, color=INK, alpha=0.6, linewidth=1, linestyle=(0, (3, 3)))
     axes.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""From a run folder to its report: the one place that knows both."""
+"""Build the report of a run from its folder."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from geotune.utils.atomic import write_atomically
 from geotune.utils.colors import palette
 
 UNITS = {"chips": "chip", "images": "image", "named": "image"}
-"""What data of a kind comes in, where that is no scene."""
+"""The unit of data of a kind; `scene` for all others."""
 
 EXAMPLES = 4
-"""How many of the best and of the worst windows are shown."""
+"""Number of best and of worst windows shown."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Examples:
     worst: list[Example]
 
     def save(self, path: Path) -> None:
-        """Write them as arrays."""
+        """Write them to an NPZ file."""
         arrays: dict[str, NDArray[Any]] = {}
         for kind, examples in (("best", self.best), ("worst", self.worst)):
             for i, example in enumerate(examples):
@@ -58,13 +58,16 @@ class Examples:
 
     @staticmethod
     def load(path: Path) -> Examples:
-        """Read what `save` wrote; none where the file is gone. Raises `GeotuneError` for others."""
+        """Read a file written by `save`; empty if it is missing.
+
+        Raises `GeotuneError` if it cannot be read.
+        """
         if not path.is_file():
             return Examples([], [])
-        found: dict[str, list[Example]] = {"best": [], "worst": []}
+        examples_by_kind: dict[str, list[Example]] = {"best": [], "worst": []}
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                for kind, examples in found.items():
+                for kind, examples in examples_by_kind.items():
                     while f"{kind}.{len(examples)}.name" in arrays:
                         key = f"{kind}.{len(examples)}"
                         pictures = {
@@ -75,10 +78,12 @@ class Examples:
                         examples.append(Example(str(arrays[f"{key}.name"]), caption, pictures))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise GeotuneError(
-                f"{path}: cannot be read as example windows of this version ({error}); delete it, "
-                "and the report is written without them"
+                f"{path}: invalid example windows ({error}); delete the file to write the report "
+                "without them",
+                code="file-unreadable",
+                file=path,
             ) from error
-        return Examples(found["best"], found["worst"])
+        return Examples(**examples_by_kind)
 
 
 def choose_examples(
@@ -90,12 +95,12 @@ def choose_examples(
     device: torch.device,
     precision: str = "32-true",
 ) -> Examples:
-    """The best and worst windows; first those that hold more than the commonest class."""
+    """The best and worst windows, if possible with more than the most common class."""
     windows = data.val
     scored = [i for i, score in enumerate(validation.window_scores) if not math.isnan(score)]
     common = int(np.argmax(data.class_counts["val"]))
-    telling = [i for i in scored if page.telling(windows[i].target, common)]
-    pool = telling if len(telling) >= 2 * EXAMPLES else scored
+    informative = [i for i in scored if page.is_informative(windows[i].target, common)]
+    pool = informative if len(informative) >= 2 * EXAMPLES else scored
     order = sorted(pool, key=lambda i: validation.window_scores[i])
     count = min(EXAMPLES, len(order) // 2) or len(order)
     worst = order[:count]
@@ -109,7 +114,7 @@ def choose_examples(
         sample = windows[index]
         caption, pictures = page.draw(
             Shown(
-                # of several dates the last
+                # the last of several dates
                 to_rgb(sample.image if sample.image.ndim == 3 else sample.image[:, -1], bands),
                 sample.target,
                 prediction.numpy(),
@@ -125,7 +130,7 @@ def choose_examples(
 
 
 def page_name(recipe: Recipe) -> str:
-    """Under which name a recipe's task is in the catalogue of pages."""
+    """The key of a recipe's task in `registry.TASK_PAGES`."""
     task = recipe.task
     if getattr(task, "boxes", "") == "points":
         return f"{task.kind} points"
@@ -139,10 +144,10 @@ def make_report(
     run: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Report:
-    """The report of a trained run: `run` and `metrics` are what its JSON files hold."""
+    """The report of a trained run, with the contents of its `run.json` and `metrics.json`."""
     bands, classes = run["data"]["bands"], run["data"]["classes"]
     backbone, memory = run["backbone"], run["peak_memory"]
-    tested = [part for part in ("val", "test") if part in metrics]
+    evaluated = [split for split in ("val", "test") if split in metrics]
     return Report(
         name=folder.path.name,
         method=recipe.method.kind,
@@ -170,23 +175,23 @@ def make_report(
         ),
         recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
         history=_history(folder.history),
-        metrics={part: _numbers(metrics[part]) for part in tested},
+        metrics={split: _numbers(metrics[split]) for split in evaluated},
         confusion=metrics.get("confusion", {}),
         details={
-            name: found
-            for name, found in metrics.items()
+            name: values
+            for name, values in metrics.items()
             if name not in (*METRIC_SECTIONS, "confusion")
         },
         regions={
-            name: _numbers(found)
-            for name, found in metrics.get("regions", {}).get(tested[-1], {}).items()
+            name: _numbers(values)
+            for name, values in metrics.get("regions", {}).get(evaluated[-1], {}).items()
         },
         gap=_gap(metrics.get("gap")),
         best=examples.best,
         worst=examples.worst,
         data={
-            part: SplitSummary(scenes, run["data"]["class_counts"][part])
-            for part, scenes in run["data"]["parts"].items()
+            split: SplitSummary(scenes, run["data"]["class_counts"][split])
+            for split, scenes in run["data"]["parts"].items()
             if scenes
         },
         best_epoch=run["best_epoch"],
@@ -200,16 +205,16 @@ def make_report(
     )
 
 
-def _gap(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """With numbers in place of what JSON has for NaN."""
-    if found is None:
+def _gap(gap: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The gap with NaN for the nulls of JSON."""
+    if gap is None:
         return None
-    known = {name: pair for name, pair in found["intervals"].items() if None not in pair}
+    intervals = {name: pair for name, pair in gap["intervals"].items() if None not in pair}
     return {
-        **found,
-        "seen": _numbers(found["seen"]),
-        "unseen": _numbers(found["unseen"]),
-        "intervals": known,
+        **gap,
+        "seen": _numbers(gap["seen"]),
+        "unseen": _numbers(gap["unseen"]),
+        "intervals": intervals,
     }
 
 

@@ -1,4 +1,4 @@
-"""The validation windows as small PNGs that stand in the page itself."""
+"""Pictures of windows as small PNGs embedded in the page."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ Picture = NDArray[np.uint8]
 """`(H, W, 3)`, red, green and blue."""
 
 MAX_SIDE = 320
-"""Longer sides are shrunk by a whole number: the page stays a few megabytes at most."""
+"""Longer sides are shrunk by an integer factor, to keep the page below a few megabytes."""
 
-MISTAKE: Color = (226, 45, 45)
+ERROR_COLOR: Color = (226, 45, 45)
 _HATCH = ((236, 236, 236), (140, 140, 140))
 
 
-def shrinking(shape: Sequence[int]) -> int:
-    """By what whole number an array `(H, W, ...)` is shrunk."""
+def shrink_factor(shape: Sequence[int]) -> int:
+    """The integer factor by which an array `(H, W, ...)` is shrunk."""
     return min(math.ceil(max(shape[:2]) / MAX_SIDE), *shape[:2])
 
 
 def shrunk(picture: Picture) -> Picture:
-    """A picture `(H, W, 3)` whose longer side is at most about `MAX_SIDE`."""
-    step = shrinking(picture.shape)
+    """Average-pool a picture `(H, W, 3)` to at most about `MAX_SIDE` per side."""
+    step = shrink_factor(picture.shape)
     small: Picture = blocks(picture, step).mean(axis=(1, 3)).round().astype(np.uint8)
     return small
 
 
 def value_map(values: NDArray[np.floating], low: float, high: float) -> Picture:
-    """Numbers `(H, W)` from dark (`low`) to bright (`high`); NaN is hatched in grey."""
+    """Map values `(H, W)` to colours from dark (`low`) to bright (`high`); NaN is hatched."""
     return _colored("viridis", values, low, high)
 
 
-def difference_map(values: NDArray[np.floating], most: float) -> Picture:
-    """Differences `(H, W)`: blue below zero, red above, full at `most`; NaN is hatched in grey."""
-    return _colored("RdBu_r", values, -most, most)
+def difference_map(values: NDArray[np.floating], limit: float) -> Picture:
+    """Map differences `(H, W)` to blue (`-limit`) through red (`limit`); NaN is hatched."""
+    return _colored("RdBu_r", values, -limit, limit)
 
 
 def _colored(name: str, values: NDArray[np.floating], low: float, high: float) -> Picture:
-    step = shrinking(values.shape)
+    step = shrink_factor(values.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a block without any data
         mean = np.nanmean(blocks(values, step), axis=(1, 3))
@@ -61,17 +61,17 @@ def _colored(name: str, values: NDArray[np.floating], low: float, high: float) -
     return rgb
 
 
-def dots(image: Picture, places: NDArray[np.integer]) -> Picture:
-    """The picture pale and grey, with a red cross where `places` `(H, W)` is not 0."""
-    step = shrinking(places.shape)
-    there = blocks(places, step).max(axis=(1, 3)) > 0
-    spread = np.pad(there, 1)
-    wide = there | spread[:-2, 1:-1] | spread[2:, 1:-1] | spread[1:-1, :-2] | spread[1:-1, 2:]
-    return overlay_errors(shrunk(image), wide)
+def dots(image: Picture, counts: NDArray[np.integer]) -> Picture:
+    """A pale grey picture with a red cross at each nonzero pixel of `counts` `(H, W)`."""
+    step = shrink_factor(counts.shape)
+    centres = blocks(counts, step).max(axis=(1, 3)) > 0
+    padded = np.pad(centres, 1)
+    crosses = centres | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    return overlay_errors(shrunk(image), crosses)
 
 
 def class_map(classes: NDArray[np.integer], colors: Sequence[Color]) -> NDArray[np.uint8]:
-    """Class indices `(H, W)` as colours `(H, W, 3)`; what is not counted is hatched in grey."""
+    """Class indices `(H, W)` as colours `(H, W, 3)`; ignored pixels are hatched in grey."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(colors)] = colors
     rgb = table[classes.astype(np.int64)]
@@ -86,34 +86,34 @@ def _hatching(shape: tuple[int, ...]) -> Picture:
     return hatched
 
 
-def overlay_errors(picture: NDArray[np.uint8], wrong: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The picture pale and grey, with mistakes in red."""
+def overlay_errors(picture: NDArray[np.uint8], errors: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A pale grey picture with errors in red."""
     grey = 130 + picture.mean(axis=2) * (110 / 255)
     rgb = np.repeat((grey // 4 * 4).astype(np.uint8)[:, :, None], 3, axis=2)
-    rgb[wrong] = MISTAKE
+    rgb[errors] = ERROR_COLOR
     return rgb
 
 
 def subsample(array: NDArray[np.integer], step: int) -> NDArray[np.integer]:
-    """Every `step`-th pixel, as many as `blocks` has blocks."""
+    """Every `step`-th pixel, one per block of `blocks`."""
     height, width = (side // step for side in array.shape)
     return array[: height * step : step, : width * step : step]
 
 
 def blocks(array: NDArray[Any], step: int) -> NDArray[Any]:
-    """`(H, W, ...)` as `(H // step, step, W // step, step, ...)`."""
+    """Reshape `(H, W, ...)` to `(H // step, step, W // step, step, ...)`."""
     height, width = (side // step for side in array.shape[:2])
     cut = array[: height * step, : width * step]
     return cut.reshape(height, step, width, step, *array.shape[2:])
 
 
 def png(rgb: NDArray[np.uint8]) -> str:
-    """A picture as a `data:` address."""
+    """Encode a picture as a `data:` URL."""
     buffer = io.BytesIO()
     packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-    colors, where = np.unique(packed, return_inverse=True)
+    colors, indices = np.unique(packed, return_inverse=True)
     if len(colors) <= 256:
-        picture = Image.fromarray(where.reshape(packed.shape).astype(np.uint8))
+        picture = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8))
         picture.putpalette(b"".join(int(color).to_bytes(3, "big") for color in colors))
     else:
         picture = Image.fromarray(rgb)

@@ -1,4 +1,4 @@
-"""A figure of what a peak of memory consists of."""
+"""A bar chart of the components of peak memory."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ COLORS = {
 }
 
 
-def draw_memory(path: Path, by_place: Mapping[str, Mapping[str, int]], title: str) -> None:
-    """Draw a bar for each place, stacked by part, as SVG or PNG by the file's name.
+def draw_memory(path: Path, by_module: Mapping[str, Mapping[str, int]], title: str) -> None:
+    """Draw a stacked bar per module, as SVG or PNG by the file's extension.
 
     Args:
-        path: of the figure.
-        by_place: bytes of each part, such as `saved`, by place, such as `decoder`.
-        title: above it.
+        path: of the image file.
+        by_module: bytes by module, such as `decoder`, and kind, such as `saved`.
+        title: of the chart; the total is appended.
     """
-    figure = Figure(figsize=(7.2, 1.3 + 0.42 * len(by_place)), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.3 + 0.42 * len(by_module)), layout="constrained")
     axes = figure.add_subplot()
-    places = list(by_place)[::-1]  # the first at the top
-    starts = [0.0] * len(places)
-    for part, color in COLORS.items():
-        widths = [by_place[place].get(part, 0) / 1e9 for place in places]
+    modules = list(by_module)[::-1]  # the first at the top
+    starts = [0.0] * len(modules)
+    for kind, color in COLORS.items():
+        widths = [by_module[module].get(kind, 0) / 1e9 for module in modules]
         if any(widths):
             axes.barh(
-                places, widths, left=starts, color=color, label=part.replace("_", " "), height=0.7
+                modules, widths, left=starts, color=color, label=kind.replace("_", " "), height=0.7
             )
             starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    for row, place in enumerate(places):
-        total = sum(by_place[place].values())
+    for row, module in enumerate(modules):
+        total = sum(by_module[module].values())
         axes.text(starts[row], row, f" {size(total)}", va="center", fontsize=9)
     axes.set_xlim(right=1.15 * max(starts, default=1.0))
     axes.set_xlabel("GB")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    total = sum(sum(parts.values()) for parts in by_place.values())
+    total = sum(sum(kinds.values()) for kinds in by_module.values())
     axes.set_title(f"{title}: {size(total)}", loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     buffer = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "memory"}):
-        kind = path.suffix.removeprefix(".")
-        metadata = {"Date": None} if kind == "svg" else {}
-        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+        extension = path.suffix.removeprefix(".")
+        metadata = {"Date": None} if extension == "svg" else {}
+        figure.savefig(buffer, format=extension, dpi=150, metadata=metadata)
     write_atomically(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Numbers as people read them. What is missing or NaN becomes a dash."""
+"""Format numbers for display. Missing values and NaN become a dash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SPACE = "\N{NO-BREAK SPACE}"
 
 
 def missing(value: float | None) -> bool:
-    """Whether there is no number to show."""
+    """Whether a value is None, NaN or infinite."""
     return value is None or not math.isfinite(value)
 
 
@@ -20,14 +20,14 @@ def score(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number in some unit with three digits: `0.0123`, `48.2`, `1 234`."""
+    """A number with three significant digits: `0.0123`, `48.2`, `1 234`."""
     if value is None or missing(value):
         return DASH
     return count(round(value)) if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def percent(share: float | None) -> str:
-    """A share as `61 %`; near the ends with as much detail as it takes not to say 0 or 100."""
+    """A share as `61 %`, with more digits near 0 and 100 %."""
     if share is None or missing(share):
         return DASH
     value = 100 * share
@@ -45,12 +45,12 @@ def percent(share: float | None) -> str:
 
 
 def count(value: int | None) -> str:
-    """A whole number in groups of three digits."""
+    """An integer in groups of three digits."""
     return DASH if value is None else f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def rounded(value: int) -> str:
-    """A large number in words: `1.2 million`."""
+    """A large integer in short: `1.2 million`."""
     for size, word in ((1e9, "billion"), (1e6, "million")):
         if value >= size:
             return f"{value / size:.3g}{_SPACE}{word}"

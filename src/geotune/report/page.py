@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no scripts, no other file."""
+"""A report as one self-contained HTML file, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from markupsafe import Markup
 from geotune.data.checks.split_checks import format_metres
 from geotune.errors import GeotuneError
 from geotune.report import number_format as fmt
-from geotune.report.context import Example, Report
+from geotune.report.context import SPLIT_NAMES, Example, Report, evaluated_splits
 from geotune.report.images import png
 from geotune.report.plots import curves, has_class_curves
-from geotune.report.split_names import PARTS, evaluated
 from geotune.report.summary import summary
 from geotune.report.tables import ratio, share_rows
 from geotune.report.tasks.base import find_page
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the report to `path`; an older one stays whole until the new one is complete.
+    """Write the report to `path`, replacing an older one atomically.
 
-    Raises `GeotuneError` where the file cannot be written.
+    Raises `GeotuneError` if the file cannot be written.
     """
     write_page(path, render(report))
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page to `path`, whole or not at all. Raises `GeotuneError` where that cannot be."""
+    """Write a page to `path` atomically. Raises `GeotuneError` if it cannot be written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -39,15 +38,17 @@ def write_page(path: Path, text: str) -> None:
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise GeotuneError(
-            f"{path}: the report cannot be written ({error.strerror}); "
-            "expected a folder that exists and has room"
+            f"{path}: cannot write the report ({error.strerror}); "
+            "check that the folder exists and has free space",
+            code="output-not-writable",
+            file=path,
         ) from error
 
 
-def new_environment(*rooms: str) -> Environment:
-    """What renders pages: templates of this room and others, and the filters for numbers."""
+def new_environment(*packages: str) -> Environment:
+    """Create a Jinja environment with the templates of this package and others."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(room, ".") for room in (*rooms, "geotune.report")]),
+        loader=ChoiceLoader([PackageLoader(p, ".") for p in (*packages, "geotune.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -64,21 +65,21 @@ def new_environment(*rooms: str) -> Environment:
         "number": fmt.number,
         "distance": format_metres,
         "region_score": lambda value, lower: fmt.number(value) if lower else fmt.score(value),
-        "part_name": lambda part: PARTS.get(part, part),
+        "split_name": lambda split: SPLIT_NAMES.get(split, split),
         "plain": Markup,
     }
     return environment
 
 
 def page_style() -> Markup:
-    """The style of all pages."""
+    """The style sheet of all pages."""
     return Markup(files(__package__).joinpath("style.css").read_text("utf-8"))
 
 
 def render(report: Report) -> str:
-    """The report as HTML."""
+    """Render the report as HTML."""
     page = find_page(report.task)
-    parts = evaluated(report)
+    splits = evaluated_splits(report)
     return (
         new_environment()
         .get_template("template.html.j2")
@@ -88,9 +89,11 @@ def render(report: Report) -> str:
             missing=math.nan,
             style=page_style(),
             summary=summary(report, page),
-            judged=next(iter(parts), None),
-            judged_parts=parts,
-            part_names={part: PARTS.get(part, part) for part in (*PARTS, *report.data)},
+            main_split=next(iter(splits), None),
+            evaluated_splits=splits,
+            split_names={
+                split: SPLIT_NAMES.get(split, split) for split in (*SPLIT_NAMES, *report.data)
+            },
             windows=[
                 (title, [(example, _pictures(example)) for example in examples])
                 for title, examples in (("Best", report.best), ("Worst", report.worst))
@@ -98,9 +101,9 @@ def render(report: Report) -> str:
             ],
             curves=[(curve, Markup(curve.svg)) for curve in curves(report, page)],
             class_curves=has_class_curves(report, page),
-            shares={name: share_rows(report, part) for name, part in report.data.items()},
+            shares={name: share_rows(report, split) for name, split in report.data.items()},
             trained_share=ratio(report.cost.trained_parameters, report.cost.total_parameters),
-            **(page.context(report, parts) if parts else {}),
+            **(page.context(report, splits) if splits else {}),
         )
     )
 

@@ -1,4 +1,4 @@
-"""The curves of a training as SVG that takes its text colour from the page around it."""
+"""Training curves as SVG in the text colour of the page."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from matplotlib.ticker import MaxNLocator
 from geotune.report.context import Report
 from geotune.report.tasks.base import TaskPage
 
-ON_ANY_PAGE = "#757c87"
-"""A text colour that can be read on white and on black."""
+NEUTRAL_INK = "#757c87"
+"""A text colour that is readable on white and on black."""
 
-# Stands for the page's text colour until the SVG is written: matplotlib has no `currentColor`.
+# Placeholder of the page's text colour: matplotlib has no `currentColor`.
 INK = "#010203"
 BLUE, ORANGE = "#3b82d6", "#e07b26"
-_MOST_CLASS_CURVES = 12
+_MAX_CLASS_CURVES = 12
 
 Series = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure with its title, its SVG and what it shows in words."""
+    """A plot as SVG, with its title and its description in words."""
 
     title: str
     svg: str
@@ -38,9 +38,9 @@ class Curve:
 
 
 def curves(report: Report, page: TaskPage) -> list[Curve]:
-    """Loss, the task's main metric and learning rate by epoch, as far as there are any."""
-    made = (_loss(report), _score(report, page), _rate(report))
-    return [curve for curve in made if curve is not None]
+    """Loss, main metric and learning rate by epoch, without those that were not recorded."""
+    plots = (_loss(report), _score(report, page), _rate(report))
+    return [curve for curve in plots if curve is not None]
 
 
 def _loss(report: Report) -> Curve | None:
@@ -61,32 +61,32 @@ def _score(report: Report, page: TaskPage) -> Curve | None:
     if not mean[0]:
         return None
     figure, axes = _axes(report, page.title)
-    many = has_class_curves(report, page)
-    if many:
+    with_classes = has_class_curves(report, page)
+    if with_classes:
         for name, color in zip(report.classes, report.colors, strict=True):
             each = series(report.history, f"val/{page.each}/{name}")
             rgb = (color[0] / 255, color[1] / 255, color[2] / 255)
             (line,) = axes.plot(*each, color=rgb, linewidth=1.4)
-            # A thin rim keeps the curve of a white or a black class visible on any page.
+            # a grey outline keeps white and black curves visible on any page
             line.set_path_effects([Stroke(linewidth=2.0, foreground="#808080"), Normal()])
-    _line(axes, mean, INK, "mean of the classes" if many else page.title, width=3)
+    _line(axes, mean, INK, "mean of the classes" if with_classes else page.title, width=3)
     if page.lower:
         axes.set_ylim(bottom=0)
     else:
         axes.set_ylim(0, 1.02)
     axes.legend(frameon=False, labelcolor=INK, fontsize=10, loc="best")
-    words = f"{page.title} on the validation data by epoch: {_from_to('it went', mean)}"
+    words = f"{page.title} on the validation data by epoch: {_from_to('value', mean)}"
     better = "lower" if page.lower else "higher"
     title = f"{page.title[0].upper()}{page.title[1:]}, validation ({better} is better)"
     return Curve(title, svg(figure, "score"), words)
 
 
 def has_class_curves(report: Report, page: TaskPage) -> bool:
-    """Whether the score's figure has a thin line a class: not for more than can be followed."""
+    """Whether the score plot has a thin line per class."""
     recorded = page.each is not None and any(
         series(report.history, f"val/{page.each}/{name}")[0] for name in report.classes
     )
-    return recorded and len(report.classes) <= _MOST_CLASS_CURVES
+    return recorded and len(report.classes) <= _MAX_CLASS_CURVES
 
 
 def _rate(report: Report) -> Curve | None:
@@ -103,7 +103,7 @@ def _rate(report: Report) -> Curve | None:
 
 
 def series(history: Sequence[Mapping[str, float]], key: str) -> Series:
-    """The epochs that have a finite value of `key`, and the values."""
+    """The epochs with a finite value of `key`, and these values."""
     points = [
         (float(row.get("epoch", index)), float(row[key]))
         for index, row in enumerate(history)
@@ -120,8 +120,10 @@ def _axes(report: Report, label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def new_axes(across: str, up: str, size: tuple[float, float] = (3.7, 2.5)) -> tuple[Figure, Axes]:
-    """A figure of a size in inches with axes in the page's own colours."""
+def new_axes(
+    xlabel: str, ylabel: str, size: tuple[float, float] = (3.7, 2.5)
+) -> tuple[Figure, Axes]:
+    """Create a figure, `size` in inches, with axes in the colours of the page."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     for side in ("top", "right"):
@@ -132,8 +134,8 @@ def new_axes(across: str, up: str, size: tuple[float, float] = (3.7, 2.5)) -> tu
     axes.tick_params(colors=INK, labelsize=10)
     axes.grid(color=INK, alpha=0.1, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlabel(across, color=INK)
-    axes.set_ylabel(up, color=INK)
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
     return figure, axes
 
 
@@ -151,10 +153,9 @@ def _from_to(name: str, points: Series) -> str:
 
 
 def svg(figure: Figure, prefix: str) -> str:
-    """The figure as an SVG element that can stand in a page beside others.
+    """Convert a figure to an SVG element to embed in HTML.
 
-    Its ids get a prefix, for they would repeat from figure to figure; size, metadata and
-    namespaces go, for HTML needs none of them.
+    Ids get a prefix, to be unique in the page; size, metadata and namespaces are removed.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
@@ -175,7 +176,7 @@ def svg(figure: Figure, prefix: str) -> str:
 
 
 def as_file(element: str) -> str:
-    """What `svg` gives as a file of its own, which pages of any colour may show."""
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    alone = element.replace("<svg", f'<svg {spaces} font-family="sans-serif"', 1)
-    return alone.replace("currentColor", ON_ANY_PAGE) + "\n"
+    """Convert the output of `svg` to a standalone SVG file, readable on any background."""
+    namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    standalone = element.replace("<svg", f'<svg {namespaces} font-family="sans-serif"', 1)
+    return standalone.replace("currentColor", NEUTRAL_INK) + "\n"

@@ -1,4 +1,4 @@
-"""A multi-band window as a picture that people can look at."""
+"""Convert multi-band images to RGB for display."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CHECKER_GREYS = (150, 185)
 
 
 def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
-    """Which bands to show as red, green and blue.
+    """Choose the indices of the bands to display as red, green and blue.
 
-    Natural colours by name where the bands allow it, else false colours (near infrared, red,
-    green), else the first three bands; with fewer than three, the first in grey.
+    By band name natural colours, else false colours (near infrared, red, green), else the first
+    three bands; the first band in grey if there are fewer than three.
     """
     names = [band.lower() for band in bands]
     for red, green, blue in _NATURAL + _FALSE:
@@ -28,21 +28,19 @@ def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
 
 
 def to_rgb(image: NDArray[np.floating], bands: Sequence[str]) -> NDArray[np.uint8]:
-    """Stretch a window for display.
+    """Stretch an image from its 2nd to its 98th percentile, with a gamma that lifts dark values.
 
-    The stretch runs from the 2nd to the 98th percentile, with the dark half lifted so that land
-    beside clouds can be seen. Natural colours share one stretch, so that water stays blue and
-    woods green; bands that do not belong together get one each.
+    Natural colours share one stretch, to keep their hues; other bands get one each.
 
     Args:
-        image: `(C, H, W)` in any units, NaN where there is no data.
+        image: `(C, H, W)` in any units, NaN for no data.
         bands: the names of the C bands.
 
     Returns:
-        `(H, W, 3)` uint8; where a shown band has no data, a grey checkerboard.
+        `(H, W, 3)` uint8; pixels without data show a grey checkerboard.
 
     Raises:
-        ValueError: where `bands` does not name every band of `image`.
+        ValueError: if `bands` does not name every band of `image`.
     """
     if image.ndim != 3 or len(bands) != image.shape[0] or not len(bands):
         raise ValueError(f"an image of shape {image.shape} does not have the bands {list(bands)}")

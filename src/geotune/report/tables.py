@@ -1,4 +1,4 @@
-"""The rows of the report's tables, worked out from metrics, confusion matrices and counts."""
+"""Rows of the report's tables, computed from metrics, confusion matrices and counts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from geotune.utils.colors import Color
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class fared in one part of the data; NaN where a number does not exist.
+    """The scores of one class on one split; undefined ones are NaN.
 
-    `score` is the metric that the task has of each class, `count` what is labelled of it.
+    `score` is the task's metric per class, `count` the number of labelled units, such as pixels.
     """
 
     index: int
@@ -22,8 +22,8 @@ class ClassRow:
     color: Color
     score: float
     f1: float
-    found: float
-    right: float
+    recall: float
+    precision: float
     count: int
     share: float
     confused_with: str | None
@@ -31,7 +31,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a confusion matrix; `share` is of its row, NaN in an empty one."""
+    """One cell of a confusion matrix; `share` is relative to its row, NaN if the row is empty."""
 
     count: int
     share: float
@@ -40,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ShareRow:
-    """The share of one class among all that is labelled in a part."""
+    """The share of one class in the labels of a split."""
 
     name: str
     color: Color
@@ -48,26 +48,27 @@ class ShareRow:
     share: float
 
 
-def class_rows(report: Report, part: str, each: str = "iou") -> list[ClassRow]:
-    """A row a class, in the classes' order; empty where `part` was not evaluated.
+def class_rows(report: Report, split: str, each: str = "iou") -> list[ClassRow]:
+    """One row per class; empty if `split` was not evaluated.
 
-    `each` is the metric of each class. Counts come from the confusion matrix or, where an answer
-    may name several classes, from the decisions about each.
+    `each` is the metric per class. Counts come from the confusion matrix, or from the decisions per
+    class if the task is multilabel.
     """
-    if part not in report.metrics and part not in report.confusion:
+    if split not in report.metrics and split not in report.confusion:
         return []
-    metrics = report.metrics.get(part, {})
-    decisions = report.details.get("decisions", {}).get(part)
-    none = [[0] * len(report.classes) for _ in report.classes]
-    counts = report.confusion.get(part, none)
+    metrics = report.metrics.get(split, {})
+    decisions = report.details.get("decisions", {}).get(split)
+    zeros = [[0] * len(report.classes) for _ in report.classes]
+    counts = report.confusion.get(split, zeros)
     rows = []
     for index, name in enumerate(report.classes):
         if decisions is not None:
-            (_, wrong), (missed, hits) = decisions[index]
-            labelled, marked, total = missed + hits, wrong + hits, sum(map(sum, decisions[index]))
+            (_, false_positives), (missed, hits) = decisions[index]
+            labelled, predicted = missed + hits, false_positives + hits
+            total = sum(map(sum, decisions[index]))
             misses: list[int] = []
         else:
-            labelled, marked = sum(counts[index]), sum(row[index] for row in counts)
+            labelled, predicted = sum(counts[index]), sum(row[index] for row in counts)
             hits, total = counts[index][index], sum(map(sum, counts))
             misses = [0 if k == index else n for k, n in enumerate(counts[index])]
         rows.append(
@@ -77,8 +78,8 @@ def class_rows(report: Report, part: str, each: str = "iou") -> list[ClassRow]:
                 color=report.colors[index],
                 score=metrics.get(f"{each}/{name}", math.nan),
                 f1=metrics.get(f"f1/{name}", math.nan),
-                found=ratio(hits, labelled),
-                right=ratio(hits, marked),
+                recall=ratio(hits, labelled),
+                precision=ratio(hits, predicted),
                 count=labelled,
                 share=ratio(labelled, total),
                 confused_with=report.classes[misses.index(max(misses))] if any(misses) else None,
@@ -88,22 +89,25 @@ def class_rows(report: Report, part: str, each: str = "iou") -> list[ClassRow]:
 
 
 def confusion_rows(counts: Sequence[Sequence[int]]) -> list[list[Cell]]:
-    """The confusion matrix with each row's shares."""
+    """The confusion matrix with counts and shares of each row."""
     return [
         [Cell(count, ratio(count, sum(row)), r == c) for c, count in enumerate(row)]
         for r, row in enumerate(counts)
     ]
 
 
-def share_rows(report: Report, part: SplitSummary) -> list[ShareRow]:
-    """The classes' shares of a part, in the classes' order."""
-    total = sum(part.class_counts)
+def share_rows(report: Report, split: SplitSummary) -> list[ShareRow]:
+    """The share of each class in a split."""
+    counts = split.class_counts
+    total = sum(counts)
     return [
         ShareRow(name, color, count, ratio(count, total))
-        for name, color, count in zip(report.classes, report.colors, part.class_counts, strict=True)
+        for name, color, count in zip(
+            report.classes, report.colors, split.class_counts, strict=True
+        )
     ]
 
 
-def ratio(part: float, whole: float) -> float:
-    """`part / whole`, NaN where there is no whole."""
-    return part / whole if whole else math.nan
+def ratio(numerator: float, denominator: float) -> float:
+    """The quotient, NaN if the denominator is 0."""
+    return numerator / denominator if denominator else math.nan

@@ -1,1 +1,1 @@
-"""What each task shows on the page: a file each, and a line in `catalog.py`."""
+"""The report section of each task; `registry.TASK_PAGES` lists them."""

@@ -1,4 +1,4 @@
-"""Where a task plugs into the report."""
+"""The interface of a task to the report."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shown:
-    """One validation window, to be drawn.
+    """One validation window and its prediction.
 
     Attributes:
-        image: as people can look at it.
+        image: RGB, for display.
         target: its label.
-        prediction: what `Task.predict` makes of it.
-        score: what `Task.score` says of it.
-        classes: names of what the task tells apart, or of its one quantity.
-        colors: of the classes.
-        unit: of a quantity.
-        details: what the task tells of all windows beside its metrics.
+        prediction: the output of `Task.predict`.
+        score: the output of `Task.score`.
+        classes: class names, or the name of the one predicted quantity.
+        colors: one per class.
+        unit: of a predicted quantity.
+        details: further results of the task on all windows, such as score thresholds.
     """
 
     image: Picture
@@ -45,31 +45,31 @@ class Shown:
 
 @dataclass(frozen=True)
 class TaskPage:
-    """What a task shows.
+    """The content that a task adds to the report.
 
     Attributes:
-        main: the metric that the run is judged by, and the first of its tile and curve.
-        title: what people call it.
-        lower: whether it shrinks as the model gets better.
-        each: the metric of each class, whose curves are drawn thin; None where there are none.
-        counted: what one of the label's parts is: `pixel`, `image`, `object`.
-        legend: whether the windows and the data have classes in colours.
-        template: of the section of results, beside this file.
-        words: what the words on the page mean.
-        purpose: what the model says, as the end of "This model ...".
-        result: sentences about what it finds, of a report and a part.
-        overall: one sentence about the main metric, of a report and its value.
-        context: what the template needs beside the report, of a report and the parts evaluated.
-        draw: a caption and the pictures of a window by title; from two on they stand in a row.
-        telling: whether a window shows more than the commonest class, of its target and that
-            class's index.
+        main: the main metric, shown first and as a curve.
+        title: its name for display.
+        lower: whether lower values are better.
+        each: the metric per class, drawn as thin curves; None without classes.
+        label_unit: `pixel`, `image` or `object`.
+        legend: whether classes are shown in colours.
+        template: of the results section, in this folder.
+        words: glossary entries, as term and definition.
+        purpose: completes the sentence "This model ...".
+        result: sentences about the results, given report and split.
+        overall: one sentence about the main metric, given report, split and value.
+        context: further template variables, given report and evaluated splits.
+        draw: caption and pictures by title of a window.
+        is_informative: whether a target holds more than the most common class, whose index is the
+            second argument.
     """
 
     main: str
     title: str
     lower: bool
     each: str | None
-    counted: str
+    label_unit: str
     legend: bool
     template: str
     words: Sequence[tuple[str, str]]
@@ -78,7 +78,7 @@ class TaskPage:
     overall: Callable[[Report, str, float], str]
     context: Callable[[Report, Sequence[str]], dict[str, Any]]
     draw: Callable[[Shown], tuple[str, Mapping[str, Picture]]]
-    telling: Callable[[Target, int], bool]
+    is_informative: Callable[[Target, int], bool]
 
 
 def find_page(name: str) -> TaskPage:

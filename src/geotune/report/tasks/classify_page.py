@@ -1,4 +1,4 @@
-"""Classification on the page: images with what they are taken for, F1 class by class."""
+"""Report of image classification: images with predictions, F1 per class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from geotune.report.context import Report
 from geotune.report.images import shrunk
 from geotune.report.tasks.base import Picture, Shown, TaskPage
 from geotune.report.tasks.class_summary import (
-    FOUND,
-    RIGHT,
+    PRECISION,
+    RECALL,
     class_context,
     class_result,
     common_class,
@@ -24,37 +24,37 @@ from geotune.report.tasks.class_summary import (
 
 def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ImageClass)
-    label, taken = shown.target.index, int(np.argmax(shown.prediction))
-    share = fmt.percent(float(shown.prediction[taken]))
-    said = "right" if taken == label else f"taken for {shown.classes[taken]}"
-    return f"{shown.classes[label]}: {said} ({share} sure)", {"image": shrunk(shown.image)}
+    label, predicted = shown.target.index, int(np.argmax(shown.prediction))
+    probability = fmt.percent(float(shown.prediction[predicted]))
+    result = "correct" if predicted == label else f"predicted {shown.classes[predicted]}"
+    caption = f"{shown.classes[label]}: {result} (probability {probability})"
+    return caption, {"image": shrunk(shown.image)}
 
 
-def _draw_several(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
+def _draw_multilabel(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ImageClasses)
-    marked = shown.prediction > 0.5
 
-    def named(which: NDArray[np.bool_]) -> str:
-        return fmt.listing([n for n, there in zip(shown.classes, which, strict=True) if there])
+    def names(present: NDArray[np.bool_]) -> str:
+        chosen = [name for name, yes in zip(shown.classes, present, strict=True) if yes]
+        return fmt.listing(chosen) or "none"
 
-    label = named(shown.target.present) or "none"
-    text = f"labelled {label}; marked {named(marked) or 'none'}"
-    return text, {"image": shrunk(shown.image)}
+    caption = f"label {names(shown.target.present)}; prediction {names(shown.prediction > 0.5)}"
+    return caption, {"image": shrunk(shown.image)}
 
 
-def _overall(report: Report, part: str, value: float) -> str:
+def _overall(report: Report, split: str, value: float) -> str:
     return (
-        f"F1, averaged over the classes, is {fmt.score(value)}, and "
-        f"{fmt.percent(report.metrics[part].get('accuracy'))} of the images are told right."
-        + common_class(report, part, "f1", "image")
+        f"The mean F1 over all classes is {fmt.score(value)}; the overall accuracy is "
+        f"{fmt.percent(report.metrics[split].get('accuracy'))}."
+        + common_class(report, split, "f1", "image")
     )
 
 
-def _overall_several(report: Report, part: str, value: float) -> str:
-    del report, part
+def _overall_multilabel(report: Report, split: str, value: float) -> str:
+    del report, split
     return (
-        f"Average precision, averaged over the classes, is {fmt.score(value)}; 1 would mean that "
-        "every image of a class is put before every image without it."
+        f"The mean average precision over all classes is {fmt.score(value)} (1: every image of a "
+        "class is ranked above every image without it)."
     )
 
 
@@ -63,31 +63,29 @@ PAGE = TaskPage(
     title="mean F1",
     lower=False,
     each="f1",
-    counted="image",
+    label_unit="image",
     legend=True,
     template="classes.html.j2",
     words=(
         (
             "F1",
-            "Of a class, the harmonic mean of what is found and what is right: 1 is perfect, and "
-            "it is low where either is.",
+            "The harmonic mean of precision and recall of a class: 1 is perfect; it is low if "
+            "either of them is low.",
         ),
-        (FOUND[0], FOUND[1].format("image")),
-        (RIGHT[0], RIGHT[1].format("image")),
+        (RECALL[0], RECALL[1].format("image")),
+        (PRECISION[0], PRECISION[1].format("image")),
     ),
-    purpose=lambda report: (
-        f"says of an image whether it is {fmt.listing(list(report.classes), 'or')}"
-    ),
-    result=lambda report, part: (
-        class_result(report, part, "f1", "image") if part in report.confusion else []
+    purpose=lambda report: f"classifies each image as {fmt.listing(list(report.classes), 'or')}",
+    result=lambda report, split: (
+        class_result(report, split, "f1", "image") if split in report.confusion else []
     ),
     overall=_overall,
-    context=lambda report, parts: class_context(report, parts, "f1", "F1"),
+    context=lambda report, splits: class_context(report, splits, "f1", "F1"),
     draw=_draw,
-    telling=lambda target, common: True,
+    is_informative=lambda target, common: True,
 )
 
-SEVERAL = replace(
+MULTILABEL = replace(
     PAGE,
     main="ap",
     title="mean average precision",
@@ -95,17 +93,17 @@ SEVERAL = replace(
     words=(
         (
             "Average precision",
-            "Images are ordered by how sure the model is of a class. Going down that order, the "
-            "share of right ones among those seen is averaged over the places of the right ones: "
-            "1 if all of them come first. It needs no threshold.",
+            "Images are ranked by the predicted probability of a class. Average precision is the "
+            "mean of the precision at the rank of each image of the class: 1 if all of them are "
+            "ranked first. It needs no threshold.",
         ),
         *PAGE.words,
     ),
     purpose=lambda report: (
-        f"says of an image which of {fmt.listing(list(report.classes))} are in it"
+        f"predicts which of {fmt.listing(list(report.classes))} each image contains"
     ),
-    result=lambda report, part: class_result(report, part, "ap", "image"),
-    overall=_overall_several,
-    context=lambda report, parts: class_context(report, parts, "ap", "Average precision"),
-    draw=_draw_several,
+    result=lambda report, split: class_result(report, split, "ap", "image"),
+    overall=_overall_multilabel,
+    context=lambda report, splits: class_context(report, splits, "ap", "Average precision"),
+    draw=_draw_multilabel,
 )

@@ -1,4 +1,4 @@
-"""Counting on the page: counts against counts, windows with both density maps."""
+"""Report of counting: predicted versus labelled counts, windows with both density maps."""
 
 from __future__ import annotations
 
@@ -8,59 +8,57 @@ import numpy as np
 
 from geotune.data.labels.targets import ObjectDensity
 from geotune.report import number_format as fmt
-from geotune.report.context import Report
+from geotune.report.context import Report, scenes_of
 from geotune.report.images import difference_map, dots, shrunk, value_map
-from geotune.report.split_names import scenes_of
 from geotune.report.tasks.base import Picture, Shown, TaskPage
 from geotune.report.tasks.regress_page import number_context
 
-FIGURES = {
-    "counted": "Counted in all",
-    "labelled": "Labelled in all",
-    "mae": "Mean absolute error of a window's count",
-    "rmse": "Root mean square error of a window's count",
-    "bias": "Mean of counted minus labelled, a window",
-    "relative": "Windows' absolute errors over all objects",
+METRIC_TITLES = {
+    "counted": "Total predicted count",
+    "labelled": "Total labelled count",
+    "mae": "Mean absolute error of the count per window",
+    "rmse": "Root mean square error of the count per window",
+    "bias": "Bias of the count per window (prediction minus label)",
+    "relative": "Sum of absolute count errors / labelled objects",
 }
 
 
 def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ObjectDensity)
-    label, there = shown.target.values, ~np.isnan(shown.target.values)
-    found = np.where(there, shown.prediction, np.nan)
+    label = shown.target.values
+    predicted = np.where(np.isnan(label), np.nan, shown.prediction)
     high = max(float(np.nanmax(label)), 1e-9)
-    counted, labelled = float(np.nansum(found)), float(np.nansum(label))
+    counted, labelled = float(np.nansum(predicted)), float(np.nansum(label))
     pictures = {
         "image": shrunk(shown.image),
-        "label, an object a dot": dots(shown.image, shown.target.counts),
-        "density of the label": value_map(label, 0, high),
-        "density, predicted (same colours)": value_map(found, 0, high),
-        "too much in red, too little in blue": difference_map(found - label, high),
+        "labelled objects": dots(shown.image, shown.target.counts),
+        "density, label": value_map(label, 0, high),
+        "density, prediction (same colours)": value_map(predicted, 0, high),
+        "error (red: too high, blue: too low)": difference_map(predicted - label, high),
     }
-    return f"labelled {labelled:.1f}, counted {counted:.1f} {shown.classes[0]}", pictures
+    return f"{shown.classes[0]}: label {labelled:.1f}, prediction {counted:.1f}", pictures
 
 
-def _result(report: Report, part: str) -> list[str]:
-    values = report.metrics[part]
+def _result(report: Report, split: str) -> list[str]:
+    values = report.metrics[split]
     if fmt.missing(values.get("counted")) or fmt.missing(values.get("labelled")):
         return []
     counted, labelled = values["counted"], values["labelled"]
     text = (
-        f"On {scenes_of(report, part, 'held-out ')}, it counts {counted:,.0f} "
-        f"{report.classes[0]}, where {labelled:,.0f} are labelled"
+        f"On {scenes_of(report, split, 'held-out ')}, the model counts {counted:,.0f} "
+        f"{report.classes[0]}; {labelled:,.0f} are labelled"
     )
     if labelled:
-        off = (counted - labelled) / labelled
-        text += f" ({fmt.percent(abs(off))} too {'many' if off > 0 else 'few'})"
+        error = (counted - labelled) / labelled
+        text += f" ({fmt.percent(abs(error))} too {'many' if error > 0 else 'few'})"
     return [text + "."]
 
 
-def _overall(report: Report, part: str, value: float) -> str:
-    share = fmt.percent(report.metrics[part].get("relative"))
+def _overall(report: Report, split: str, value: float) -> str:
+    share = fmt.percent(report.metrics[split].get("relative"))
     return (
-        f"In a window its count is off by {fmt.number(value)} on average; the errors of "
-        f"all windows together are {share} of all that is labelled, for too many here does not "
-        "make up for too few there."
+        f"The mean absolute error of the count per window is {fmt.number(value)}. The absolute "
+        f"errors of all windows add up to {share} of the labelled objects."
     )
 
 
@@ -69,31 +67,31 @@ PAGE = TaskPage(
     title="count error",
     lower=True,
     each=None,
-    counted="object",
+    label_unit="object",
     legend=False,
     template="numbers.html.j2",
     words=(
         (
             "Density",
-            "Objects a pixel: each object is spread over the pixels around it so that it adds up "
-            "to one, and the sum over an area is how many there are.",
+            "Objects per pixel. Each object is spread over the surrounding pixels and sums to one, "
+            "so the sum over an area is its number of objects.",
         ),
         (
-            "Mean absolute error of a window's count",
-            "How many objects the model is off in a window, whichever way.",
+            "Mean absolute error of the count per window",
+            "The mean absolute difference between predicted and labelled count of a window.",
         ),
         (
-            "Label against prediction",
-            "A dot is a window. On the line both counts agree; a cloud that lies flatter than the "
-            "line says that the model counts too few where there are many.",
+            "Predictions versus labels",
+            "Each dot is a window. On the dashed line both counts are equal. A flatter cloud of "
+            "dots means that the model counts too few objects in dense windows.",
         ),
     ),
-    purpose=lambda report: f"counts {report.classes[0]} by a map of their density",
+    purpose=lambda report: f"counts {report.classes[0]} by predicting a density map",
     result=_result,
     overall=_overall,
-    context=lambda report, parts: number_context(
-        report, parts, FIGURES, f"{report.classes[0]} a window"
+    context=lambda report, splits: number_context(
+        report, splits, METRIC_TITLES, f"{report.classes[0]} per window"
     ),
     draw=_draw,
-    telling=lambda target, common: True,
+    is_informative=lambda target, common: True,
 )

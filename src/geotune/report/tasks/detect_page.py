@@ -1,4 +1,4 @@
-"""Detection on the page: boxes on windows, precision against recall, figures by class."""
+"""Report of detection: boxes on windows, precision-recall curves, metrics per class."""
 
 from __future__ import annotations
 
@@ -12,67 +12,66 @@ import torch
 from geotune.boxes import structures
 from geotune.boxes.oriented import centres
 from geotune.data.annotations.object_target import ObjectTarget
-from geotune.metrics.matching import FALSE as NOTHING
+from geotune.metrics.matching import FALSE as UNMATCHED
 from geotune.metrics.matching import match_boxes, match_points
 from geotune.report import number_format as fmt
-from geotune.report.context import Report
+from geotune.report.context import Report, scenes_of
 from geotune.report.images import shrunk
 from geotune.report.plots import Curve, new_axes, svg
-from geotune.report.split_names import scenes_of
 from geotune.report.tasks.base import Picture, Shown, TaskPage
-from geotune.report.tasks.boxes_overlay import FALSE, MISSED, TRUE, UNCOUNTED, boxes_on
+from geotune.report.tasks.boxes_overlay import FALSE, IGNORED, MISSED, TRUE, boxes_on
 from geotune.report.tasks.regress_page import number_context
 
 IOU = 0.5
-FIGURES = {
+METRIC_TITLES = {
     "f1": "F1",
-    "precision": "Right (precision)",
-    "recall": "Found (recall)",
-    "rmse_m": "Distance of what was found, root mean square, metres",
-    "count_mae": "Mean absolute error of a window's count",
-    "count_bias": "Mean of counted minus labelled, a window",
-    "threshold": "Score from which on detections count",
+    "precision": "Precision",
+    "recall": "Recall",
+    "rmse_m": "Root mean square distance of true positives, metres",
+    "count_mae": "Mean absolute error of the count per window",
+    "count_bias": "Bias of the count per window (prediction minus label)",
+    "threshold": "Score threshold",
 }
 
 
 def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ObjectTarget)
     target, details = shown.target, shown.details
-    lowest = [details["threshold"].get(name) for name in shown.classes]
-    least = np.array([np.inf if value is None else value for value in lowest])
+    by_class = [details["threshold"].get(name) for name in shown.classes]
+    thresholds = np.array([np.inf if value is None else value for value in by_class])
     boxes, scores = shown.prediction[:, :-2], shown.prediction[:, -2]
     classes = shown.prediction[:, -1].astype(np.int64)
-    kept = scores >= least[classes] - 1e-6
+    kept = scores >= thresholds[classes] - 1e-6
     boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
     radius = details.get("radius_px")
     if radius is None:
-        found = _by_overlap(boxes, scores, classes, target)
+        matches = _match_by_iou(boxes, scores, classes, target)
     else:
-        found = _by_place(boxes, classes, target, float(radius))
-    true = np.unique(found[found >= 0])
+        matches = _match_by_distance(boxes, classes, target, float(radius))
+    true = np.unique(matches[matches >= 0])
     missed = np.setdiff1d(np.flatnonzero(target.counted), true)
     drawn = {
-        UNCOUNTED: target.boxes[~target.counted],
+        IGNORED: target.boxes[~target.counted],
         MISSED: target.boxes[missed],
-        FALSE: boxes[found == NOTHING],
-        TRUE: boxes[found >= 0],
+        FALSE: boxes[matches == UNMATCHED],
+        TRUE: boxes[matches >= 0],
     }
-    said = (
-        f"{len(true)} found, {int((found == NOTHING).sum())} false, {len(missed)} missed"
-        f" · F1 at best {fmt.score(shown.score)}"
+    caption = (
+        f"{len(true)} correct, {int((matches == UNMATCHED).sum())} false, {len(missed)} missed"
+        f" · best F1 {fmt.score(shown.score)}"
     )
     picture = boxes_on(shown.image, drawn, points=radius is not None)
     if picture.shape == shown.image.shape:
-        return said, {"image": shrunk(shown.image), "objects": picture}
+        return caption, {"image": shrunk(shown.image), "objects": picture}
     factor = picture.shape[0] // shown.image.shape[0]
     large = shown.image.repeat(factor, axis=0).repeat(factor, axis=1)
-    return said, {"image": large if factor > 1 else shrunk(shown.image), "objects": picture}
+    return caption, {"image": large if factor > 1 else shrunk(shown.image), "objects": picture}
 
 
-def _by_overlap(
+def _match_by_iou(
     boxes: Any, scores: Any, classes: Any, target: ObjectTarget
 ) -> np.ndarray[Any, Any]:
-    found = structures.Detections(
+    detections = structures.Detections(
         torch.from_numpy(boxes.astype(np.float64)),
         torch.from_numpy(scores),
         torch.from_numpy(classes),
@@ -82,84 +81,87 @@ def _by_overlap(
         torch.from_numpy(target.classes),
         torch.from_numpy(~target.counted),
     )
-    return match_boxes(found, objects, [IOU])[:, 0]
+    return match_boxes(detections, objects, [IOU])[:, 0]
 
 
-def _by_place(
+def _match_by_distance(
     boxes: Any, classes: Any, target: ObjectTarget, radius: float
 ) -> np.ndarray[Any, Any]:
-    found = np.full(len(boxes), NOTHING, dtype=np.int64)
+    matches = np.full(len(boxes), UNMATCHED, dtype=np.int64)
     for index in np.unique(classes):
-        mine = np.flatnonzero(classes == index)
-        theirs = np.flatnonzero(target.counted & (target.classes == index))
-        here = np.asarray(centres(boxes[mine]), dtype=np.float64)
-        there = np.asarray(centres(target.boxes[theirs]), dtype=np.float64)
-        i, j = match_points(here, there, radius)
-        found[mine[i]] = theirs[j]
-    return found
+        predicted = np.flatnonzero(classes == index)
+        labelled = np.flatnonzero(target.counted & (target.classes == index))
+        i, j = match_points(
+            np.asarray(centres(boxes[predicted]), dtype=np.float64),
+            np.asarray(centres(target.boxes[labelled]), dtype=np.float64),
+            radius,
+        )
+        matches[predicted[i]] = labelled[j]
+    return matches
 
 
-def _telling(target: Any, common: int) -> bool:
+def _has_objects(target: Any, common: int) -> bool:
     return bool(target.counted.any())
 
 
-def _named(report: Report) -> str:
+def _class_list(report: Report) -> str:
     return fmt.listing(list(report.classes), "and")
 
 
-def _result(report: Report, part: str) -> list[str]:
-    counts = report.details.get("counts", {}).get(part, {})
-    said = []
+def _result(report: Report, split: str) -> list[str]:
+    counts = report.details.get("counts", {}).get(split, {})
+    sentences = []
     for name, count in counts.items():
-        there, marked = count["true"] + count["missed"], count["true"] + count["false"]
-        if not there:
-            said.append(f"There is no {name} in {scenes_of(report, part, 'held-out ')}.")
+        labelled, predicted = count["true"] + count["missed"], count["true"] + count["false"]
+        if not labelled:
+            sentences.append(f"No {name} is labelled in {scenes_of(report, split, 'held-out ')}.")
             continue
-        found = f"it finds {count['true']} of {there} labelled objects of class {name}"
-        right = f", and {count['true']} of the {marked} that it marks are right" if marked else ""
-        said.append(f"On {scenes_of(report, part, 'held-out ')}, {found}{right}.")
-    return said
+        recall = f"it finds {count['true']} of {labelled} labelled objects of class {name}"
+        precision = f"; {count['true']} of {predicted} detections are correct" if predicted else ""
+        sentences.append(f"On {scenes_of(report, split, 'held-out ')}, {recall}{precision}.")
+    return sentences
 
 
-def _result_of_points(report: Report, part: str) -> list[str]:
-    values = report.metrics[part]
+def _points_result(report: Report, split: str) -> list[str]:
+    values = report.metrics[split]
     if fmt.missing(values.get("f1")):
         return []
     return [
-        f"On {scenes_of(report, part, 'held-out ')}, it finds {fmt.percent(values['recall'])} of "
-        f"the labelled objects, and {fmt.percent(values['precision'])} of what it marks is right; "
-        f"in a window its count is off by {fmt.number(values['count_mae'])} on average."
+        f"On {scenes_of(report, split, 'held-out ')}, it finds {fmt.percent(values['recall'])} of "
+        f"the labelled objects, and {fmt.percent(values['precision'])} of its detections are "
+        "correct; the mean absolute error of the count per window is "
+        f"{fmt.number(values['count_mae'])}."
     ]
 
 
-def _context(report: Report, parts: Sequence[str]) -> dict[str, Any]:
+def _context(report: Report, splits: Sequence[str]) -> dict[str, Any]:
     details = report.details
     return {
         "object_tables": {
-            part: [
+            split: [
                 {
                     "name": name,
                     "color": color,
-                    "ap50": report.metrics[part].get(f"ap50/{name}"),
-                    "ap": report.metrics[part].get(f"ap/{name}"),
-                    "threshold": details.get("threshold", {}).get(part, {}).get(name),
-                    **details.get("counts", {}).get(part, {}).get(name, {}),
+                    "ap50": report.metrics[split].get(f"ap50/{name}"),
+                    "ap": report.metrics[split].get(f"ap/{name}"),
+                    "threshold": details.get("threshold", {}).get(split, {}).get(name),
+                    **details.get("counts", {}).get(split, {}).get(name, {}),
                 }
                 for name, color in zip(report.classes, report.colors, strict=True)
             ]
-            for part in parts
+            for split in splits
         },
         "object_curves": {
-            part: figure for part in parts if (figure := _curve(report, part)) is not None
+            split: curve for split in splits if (curve := _curve(report, split)) is not None
         },
     }
 
 
-def _curve(report: Report, part: str) -> Curve | None:
-    curves = report.details.get("curve", {}).get(part, {})
+def _curve(report: Report, split: str) -> Curve | None:
+    curves = report.details.get("curve", {}).get(split, {})
     if not any(curve["recall"] for curve in curves.values()):
         return None
-    figure, axes = new_axes("found (recall)", "right (precision)", size=(3.9, 3.5))
+    figure, axes = new_axes("recall", "precision", size=(3.9, 3.5))
     for name, color in zip(report.classes, report.colors, strict=True):
         curve = curves[name]
         rgb = (color[0] / 255, color[1] / 255, color[2] / 255)
@@ -168,8 +170,8 @@ def _curve(report: Report, part: str) -> Curve | None:
     axes.set_ylim(0, 1.02)
     if len(report.classes) > 1:
         axes.legend(frameon=False, fontsize=10)
-    words = "Precision against recall as the score falls, by class"
-    return Curve("Precision against recall", svg(figure, f"precision-{part}"), words)
+    words = "Precision and recall by class for decreasing score thresholds"
+    return Curve("Precision-recall curve", svg(figure, f"precision-{split}"), words)
 
 
 PAGE = TaskPage(
@@ -177,33 +179,33 @@ PAGE = TaskPage(
     title="AP50",
     lower=False,
     each="ap50",
-    counted="object",
+    label_unit="object",
     legend=True,
     template="objects.html.j2",
     words=(
         (
             "AP50",
-            "Detections are taken from the surest on. A detection is right where its box overlaps "
-            "an object's by at least half (IoU 0.5). AP50 is the precision averaged over recall: "
-            "1 means that every object is found before anything false.",
+            "Average precision at IoU 0.5. Detections are ranked by score; a detection is correct "
+            "if its IoU with an object is 0.5 or more. AP50 is the mean precision over all recall "
+            "levels: 1 if every object is ranked above every false detection.",
         ),
-        ("AP", "The mean of the same for overlaps of 0.5, 0.55, and so on up to 0.95."),
+        ("AP", "The mean of the average precision at IoU 0.5, 0.55, ... 0.95, as in COCO."),
         (
-            "Objects on windows",
-            "Green: found. Red: marked, but no object is there. Yellow: missed. Grey: not judged "
-            "in this window, for it shows too little of it. They are counted from the same score "
-            "on in every window; “F1 at best” is that at the score which suits this one most, by "
-            "which best and worst are chosen.",
+            "Boxes on windows",
+            "Green: correct. Red: false detection. Yellow: missed. Grey: ignored, because it is "
+            "difficult or mostly outside the window. The same score threshold applies to all "
+            "windows. “Best F1” is the F1 at the best threshold of the window itself; it ranks the "
+            "windows from best to worst.",
         ),
     ),
-    purpose=lambda report: f"finds {_named(report)} and draws a box around each",
+    purpose=lambda report: f"detects {_class_list(report)} as boxes",
     result=_result,
-    overall=lambda report, part, value: (
-        f"AP50, averaged over the classes, is {fmt.score(value)}; 1 would be perfect."
+    overall=lambda report, split, value: (
+        f"The mean AP50 over all classes is {fmt.score(value)} (1 is perfect)."
     ),
     context=_context,
     draw=_draw,
-    telling=_telling,
+    is_informative=_has_objects,
 )
 
 POINTS = replace(
@@ -215,13 +217,15 @@ POINTS = replace(
     words=(
         (
             "F1",
-            "The harmonic mean of what is found and what is right. An object is found by a "
-            "detection within the distance that the recipe states.",
+            "The harmonic mean of precision and recall. A detection is correct if it lies within "
+            "the recipe's matching radius of an object.",
         ),
         PAGE.words[-1],
     ),
-    purpose=lambda report: f"finds {_named(report)} and says where each is",
-    result=_result_of_points,
-    overall=lambda report, part, value: f"F1 is {fmt.score(value)}; 1 would be perfect.",
-    context=lambda report, parts: number_context(report, parts, FIGURES, "objects a window"),
+    purpose=lambda report: f"detects {_class_list(report)} as points",
+    result=_points_result,
+    overall=lambda report, split, value: f"F1 is {fmt.score(value)} (1 is perfect).",
+    context=lambda report, splits: number_context(
+        report, splits, METRIC_TITLES, "objects per window"
+    ),
 )

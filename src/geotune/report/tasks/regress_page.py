@@ -1,4 +1,4 @@
-"""Regression on the page: label against prediction, errors, windows with both maps."""
+"""Report of regression: predictions versus labels, errors, windows with both maps."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import numpy as np
 
 from geotune.data.labels.targets import ImageValue, PixelValues
 from geotune.report import number_format as fmt
-from geotune.report.context import Report
+from geotune.report.context import Report, scenes_of
 from geotune.report.images import difference_map, shrunk, value_map
 from geotune.report.scatter import histogram, scatter
-from geotune.report.split_names import PARTS, scenes_of
 from geotune.report.tasks.base import Picture, Shown, TaskPage
 
-FIGURES = {
+METRIC_TITLES = {
     "rmse": "Root mean square error",
     "mae": "Mean absolute error",
-    "bias": "Mean of predicted minus labelled",
+    "bias": "Bias (mean of prediction minus label)",
     "r2": "R²",
 }
 
@@ -26,9 +25,9 @@ FIGURES = {
 def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     error = f"{fmt.number(-shown.score)} {shown.unit}".rstrip()
     if isinstance(shown.target, ImageValue):
-        said = f"labelled {fmt.number(shown.target.value)}, "
-        said += f"predicted {fmt.number(float(shown.prediction))} {shown.unit}".rstrip()
-        return said, {"image": shrunk(shown.image)}
+        caption = f"label {fmt.number(shown.target.value)}, "
+        caption += f"prediction {fmt.number(float(shown.prediction))} {shown.unit}".rstrip()
+        return caption, {"image": shrunk(shown.image)}
     assert isinstance(shown.target, PixelValues)
     label = shown.target.values
     low, high = (float(edge) for edge in np.nanpercentile(label, (1, 99)))
@@ -37,64 +36,62 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
         "image": shrunk(shown.image),
         f"label ({span})": value_map(label, low, high),
         "prediction (same colours)": value_map(shown.prediction, low, high),
-        "too high in red, too low in blue": difference_map(
+        "error (red: too high, blue: too low)": difference_map(
             shown.prediction - label, (high - low) / 2
         ),
     }
-    return f"off by {error} on average", pictures
+    return f"mean absolute error {error}", pictures
 
 
-def _measured(report: Report) -> str:
+def _quantity(report: Report) -> str:
     return f"{report.classes[0]} in {report.value_unit}" if report.value_unit else report.classes[0]
 
 
-def _result(report: Report, part: str) -> list[str]:
-    values = report.metrics[part]
+def _result(report: Report, split: str) -> list[str]:
+    values = report.metrics[split]
     if fmt.missing(values.get("mae")):
         return []
     unit = f" {report.value_unit}" if report.value_unit else ""
     text = (
-        f"On {scenes_of(report, part, 'held-out ')}, it is off by {fmt.number(values['mae'])}{unit}"
-        " on average"
+        f"On {scenes_of(report, split, 'held-out ')}, the mean absolute error is "
+        f"{fmt.number(values['mae'])}{unit}"
     )
     bias = values.get("bias", 0.0)
     if abs(bias) > values["mae"] / 2:
-        much = "high" if bias > 0 else "low"
-        text += f", and mostly too {much} (by {fmt.number(abs(bias))}{unit} in the mean)"
+        direction = "high" if bias > 0 else "low"
+        text += f"; predictions are too {direction} by {fmt.number(abs(bias))}{unit} on average"
     return [text + "."]
 
 
-def _overall(report: Report, part: str, value: float) -> str:
+def _overall(report: Report, split: str, value: float) -> str:
     unit = f" {report.value_unit}" if report.value_unit else ""
     text = f"The root mean square error is {fmt.number(value)}{unit}"
-    r2 = report.metrics[part].get("r2")
+    r2 = report.metrics[split].get("r2")
     if r2 is None or fmt.missing(r2):
         return f"{text}."
     if r2 <= 0:
-        return f"{text}: no better than always saying the mean of the labels (R² {r2:.2f})."
-    return f"{text}; it explains {fmt.percent(r2)} of how the labels vary (R²)."
+        return f"{text}: no better than predicting the mean of the labels (R² {r2:.2f})."
+    return f"{text}; the model explains {fmt.percent(r2)} of the variance of the labels (R²)."
 
 
 def number_context(
-    report: Report, parts: Sequence[str], figures: Mapping[str, str], axis: str
+    report: Report, splits: Sequence[str], titles: Mapping[str, str], axis: str
 ) -> dict[str, Any]:
-    """For `numbers.html.j2`: a row for each figure, and label against prediction, by part."""
-    pairs = {part: report.details.get("pairs", {}).get(part, []) for part in parts}
+    """Variables of `numbers.html.j2`: a row per metric, and plots of each split."""
+    pairs = {split: report.details.get("pairs", {}).get(split, []) for split in splits}
     return {
-        "figure_rows": [
-            (title, [fmt.number(report.metrics[part].get(key)) for part in parts])
-            for key, title in figures.items()
+        "metric_rows": [
+            (title, [fmt.number(report.metrics[split].get(key)) for split in splits])
+            for key, title in titles.items()
         ],
-        "evaluated_parts": list(parts),
-        "pair_figures": {
-            part: [
-                scatter(found, axis, f"pairs-{part}"),
-                histogram([b - a for a, b in found], f"errors-{part}"),
+        "pair_plots": {
+            split: [
+                scatter(values, axis, f"pairs-{split}"),
+                histogram([b - a for a, b in values], f"errors-{split}"),
             ]
-            for part, found in pairs.items()
-            if found
+            for split, values in pairs.items()
+            if values
         },
-        "part_titles": PARTS,
     }
 
 
@@ -103,32 +100,32 @@ PAGE = TaskPage(
     title="RMSE",
     lower=True,
     each=None,
-    counted="pixel",
+    label_unit="pixel",
     legend=False,
     template="numbers.html.j2",
     words=(
         (
             "Root mean square error (RMSE)",
-            "How far the model is off, in the labels' unit; a few large errors weigh more in it "
-            "than in the mean absolute error.",
+            "The root of the mean squared error, in the unit of the labels. It gives large errors "
+            "more weight than the mean absolute error does.",
         ),
-        ("Mean absolute error", "How far the model is off on average, in the labels' unit."),
+        ("Mean absolute error", "The mean size of the errors, in the unit of the labels."),
         (
             "R²",
-            "The share of the labels' variation that the model explains: 1 is perfect, 0 no better "
-            "than their mean, and it can be below 0.",
+            "Coefficient of determination: the share of the variance of the labels that the model "
+            "explains. 1 is perfect, 0 is as good as predicting their mean; it can be negative.",
         ),
         (
-            "Label against prediction",
-            "A dot is a pixel or an image, drawn by chance where there are many. On the line the "
-            "two agree; a cloud that lies flatter than the line says that the model keeps to the "
-            "middle.",
+            "Predictions versus labels",
+            "Each dot is a pixel or an image, a random sample if there are many. On the dashed "
+            "line, prediction and label are equal. A flatter cloud of dots means that the model "
+            "predicts values too close to the mean.",
         ),
     ),
-    purpose=lambda report: f"gives {_measured(report)} for every {report.label_unit}",
+    purpose=lambda report: f"predicts {_quantity(report)} for every {report.label_unit}",
     result=_result,
     overall=_overall,
-    context=lambda report, parts: number_context(report, parts, FIGURES, _measured(report)),
+    context=lambda report, splits: number_context(report, splits, METRIC_TITLES, _quantity(report)),
     draw=_draw,
-    telling=lambda target, common: True,
+    is_informative=lambda target, common: True,
 )

@@ -1,4 +1,4 @@
-"""Segmentation on the page: windows with their maps and mistakes, IoU class by class."""
+"""Report of segmentation: windows with predictions and errors, IoU per class."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from geotune.data.labels.targets import PixelClasses
 from geotune.report import number_format as fmt
 from geotune.report.context import Report
-from geotune.report.images import blocks, class_map, overlay_errors, shrinking, subsample
+from geotune.report.images import blocks, class_map, overlay_errors, shrink_factor, subsample
 from geotune.report.tasks.base import Picture, Shown, TaskPage
 from geotune.report.tasks.class_summary import (
-    FOUND,
-    RIGHT,
+    PRECISION,
+    RECALL,
     class_context,
     class_result,
     common_class,
@@ -30,31 +30,31 @@ def draw_masks(
     prediction: NDArray[np.integer],
     colors: list[Color] | tuple[Color, ...],
 ) -> tuple[float, dict[str, Picture]]:
-    """The share of wrong pixels, NaN where none is labelled, and four pictures of one size.
+    """The share of incorrect pixels (NaN without labels) and four pictures of one size.
 
     Args:
         image: `(H, W, 3)`.
-        label: class indices `(H, W)`, `IGNORE` where there is none.
+        label: class indices `(H, W)`, `IGNORE` for unlabelled pixels.
         prediction: class indices `(H, W)`.
         colors: of the classes.
 
-    Raises `ValueError` where the sizes differ.
+    Raises `ValueError` if the sizes differ.
     """
     if image.shape != (*label.shape, 3) or prediction.shape != label.shape:
         raise ValueError(
             f"image {image.shape}, label {label.shape} and prediction {prediction.shape} must be "
             "(H, W, 3), (H, W) and (H, W)"
         )
-    counted = label != IGNORE
-    wrong = counted & (prediction != label)
-    step = shrinking(label.shape)
+    labelled = label != IGNORE
+    errors = labelled & (prediction != label)
+    step = shrink_factor(label.shape)
     picture = blocks(image, step).mean(axis=(1, 3)).round().astype(np.uint8)
-    share = float(wrong.sum() / counted.sum()) if counted.any() else math.nan
+    share = float(errors.sum() / labelled.sum()) if labelled.any() else math.nan
     return share, {
         "image": picture,
         "label": class_map(subsample(label, step), colors),
         "prediction": class_map(subsample(prediction, step), colors),
-        "mistakes": overlay_errors(picture, blocks(wrong, step).max(axis=(1, 3))),
+        "errors": overlay_errors(picture, blocks(errors, step).max(axis=(1, 3))),
     }
 
 
@@ -63,24 +63,23 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     share, pictures = draw_masks(
         shown.image, shown.target.mask, shown.prediction, tuple(shown.colors)
     )
-    wrong = fmt.percent(share)
-    return f"mean IoU {fmt.score(shown.score)} · {wrong} of the labelled pixels wrong", pictures
+    errors = fmt.percent(share)
+    return f"mean IoU {fmt.score(shown.score)} · {errors} of labelled pixels incorrect", pictures
 
 
-def _telling(target: Target, common: int) -> bool:
+def _has_foreground(target: Target, common: int) -> bool:
     assert isinstance(target, PixelClasses)
     return bool(((target.mask != common) & (target.mask != IGNORE)).any())
 
 
-def _overall(report: Report, part: str, value: float) -> str:
-    return (
-        "The overlap of map and labels, averaged over the classes (mean IoU), is "
-        f"{fmt.score(value)}; 1 would be perfect." + common_class(report, part, "iou", "pixel")
+def _overall(report: Report, split: str, value: float) -> str:
+    return f"The mean IoU over all classes is {fmt.score(value)} (1 is perfect)." + common_class(
+        report, split, "iou", "pixel"
     )
 
 
-def _result(report: Report, part: str) -> list[str]:
-    return class_result(report, part, "iou", "pixel") if part in report.confusion else []
+def _result(report: Report, split: str) -> list[str]:
+    return class_result(report, split, "iou", "pixel") if split in report.confusion else []
 
 
 PAGE = TaskPage(
@@ -88,30 +87,28 @@ PAGE = TaskPage(
     title="mean IoU",
     lower=False,
     each="iou",
-    counted="pixel",
+    label_unit="pixel",
     legend=True,
     template="classes.html.j2",
     words=(
         (
             "IoU",
-            "Overlap of the model's map of a class with the label's, divided by the area that "
-            "either covers: 1 is a perfect match, 0 none at all. For things of a few pixels, being "
-            "one pixel off already costs much of it.",
+            "Intersection over union: the area where prediction and label of a class overlap, "
+            "divided by the area that either covers. 1 is a perfect match, 0 is no overlap. For "
+            "objects of a few pixels, an error of one pixel already lowers it a lot.",
         ),
         (
             "F1",
-            "Another measure of the same overlap, kinder to small differences; always at least as "
-            "high as IoU.",
+            "The harmonic mean of precision and recall. Also called Dice score; never lower than "
+            "IoU.",
         ),
-        (FOUND[0], FOUND[1].format("pixel")),
-        (RIGHT[0], RIGHT[1].format("pixel")),
+        (RECALL[0], RECALL[1].format("pixel")),
+        (PRECISION[0], PRECISION[1].format("pixel")),
     ),
-    purpose=lambda report: (
-        f"says for every pixel whether it is {fmt.listing(list(report.classes), 'or')}"
-    ),
+    purpose=lambda report: f"classifies every pixel as {fmt.listing(list(report.classes), 'or')}",
     result=_result,
     overall=_overall,
-    context=lambda report, parts: class_context(report, parts, "iou", "IoU"),
+    context=lambda report, splits: class_context(report, splits, "iou", "IoU"),
     draw=_draw,
-    telling=_telling,
+    is_informative=_has_foreground,
 )
