@@ -120,6 +120,11 @@ ERROR_CODES: dict[str, str] = {
     "array-shape": "an array has another shape than the model expects",
     "option-not-applicable": "an option of the command does not apply to this run",
     # --- comparisons ---
+    "suite-invalid": "a suite names an unknown axis, label, method or metric, or has no run",
+    "suite-run-duplicate": "two runs of a suite would write to one folder",
+    "suite-results-missing": "no result of the suite, or no selected published result, exists",
+    "search-failed": "no trial of a search gave a result",
+    "cluster-unreachable": "the Ray cluster cannot be reached",
     "unspecified": "no code is assigned yet",
 }
 """What each code means, by code."""

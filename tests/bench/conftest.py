@@ -1,4 +1,4 @@
-"""Suites over the tiny recipe."""
+"""Suites with the tiny recipe."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import yaml
 
 @pytest.fixture
 def suite(tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
-    """Writes the tiny recipe with changes, and a suite over it with the keys given.
+    """Writes the tiny recipe with changes, and a suite with the given keys.
 
-    Its folder is `bench` beside it; `baselines=None` switches them off.
+    The suite's folder is `bench` next to it; `baselines=None` switches the baselines off.
     """
 
     def write(changes: dict[str, Any] | None = None, **keys: Any) -> Path:

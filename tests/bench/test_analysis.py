@@ -1,4 +1,4 @@
-"""What the runs of a suite say together: which are taken together, and what is told of them."""
+"""Aggregation of runs, differences and gaps."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from geotune.bench.hparam_search import Objective
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.suite import Compare, Suite, read_suite
-from geotune.errors import RecipeError
 from geotune.training.window_metrics import WindowMetrics
+from helpers.errors import raises
 from helpers.resampling import mean_of, windows
 
 Write = Callable[..., Path]
-Told = Callable[..., list[ComparisonTable]]
+Tables = Callable[..., list[ComparisonTable]]
 
-GOAL = {"tiny": Objective("mean", lower=False)}
+OBJECTIVES = {"tiny": Objective("mean", lower=False)}
 COST = dict.fromkeys([*COSTS, "tensor_bytes"], 1.0) | {"memory_kind": "process memory"}
 GAPS = {"bern": -0.1, "lima": -0.2, "oslo": -0.3}
 
 
 @pytest.fixture
 def held_out(suite: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
-    """Two methods, each of three cities held out once, two seeds."""
-    monkeypatch.setattr(analysis, "_figures_of", lambda run: mean_of)
+    """Two methods, three cities held out in turn, two seeds."""
+    monkeypatch.setattr(analysis, "_metric_function", lambda run: mean_of)
     path = suite(
         grid={
             "method.kind": ["full", "est"],
@@ -54,23 +54,23 @@ def held_out(suite: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
 
 
 @pytest.fixture
-def told(held_out: Suite, tmp_path: Path) -> Told:
-    """The tables of figures by cell: its windows' values, or None of a run that failed."""
+def tables_of(held_out: Suite, tmp_path: Path) -> Tables:
+    """Builds the tables from the window values of each run; None is a failed run."""
 
     def tables(
-        figures: Callable[[RunSpec], np.ndarray | None], **how: Any
+        metrics: Callable[[RunSpec], np.ndarray | None], **options: Any
     ) -> list[ComparisonTable]:
-        cells = expand(held_out)[0]
-        rows = [_row(tmp_path, cell, figures(cell)) for cell in cells]
-        return compare(cells, rows, GOAL, Compare(draws=400, **how), tmp_path)
+        specs = expand(held_out)[0]
+        rows = [_row(tmp_path, spec, metrics(spec)) for spec in specs]
+        return compare(specs, rows, OBJECTIVES, Compare(draws=400, **options), tmp_path)
 
     return tables
 
 
-def _row(folder: Path, cell: RunSpec, values: np.ndarray | None) -> Row:
+def _row(folder: Path, spec: RunSpec, values: np.ndarray | None) -> Row:
     if values is None:
-        return {"run": cell.name, "error": "the disk is full"}
-    run, city = folder / RUNS / cell.name, cell.labels["city"]
+        return {"run": spec.name, "error": "the disk is full"}
+    run, city = folder / RUNS / spec.name, spec.labels["city"]
     run.mkdir(parents=True)
     names = tuple(f"{city} {i}" for i in range(len(values)))
     places = np.zeros((len(values), 2), dtype=np.int64)
@@ -86,7 +86,7 @@ def _row(folder: Path, cell: RunSpec, values: np.ndarray | None) -> Row:
         "unseen_regions": [city],
     }
     return {
-        "run": cell.name,
+        "run": spec.name,
         "error": None,
         "metrics": {"mean": mean},
         "regions": {city: {"mean": mean}},
@@ -97,11 +97,11 @@ def _row(folder: Path, cell: RunSpec, values: np.ndarray | None) -> Row:
     }
 
 
-def _values(cell: RunSpec) -> np.ndarray:
-    """Cities are far apart, windows and seeds close, and est is a little better in each."""
-    level = {"bern": 0.2, "lima": 0.5, "oslo": 0.8}[cell.labels["city"]]
-    better = 0.02 if cell.method == "est" else 0.0
-    noise = np.random.default_rng(cell.labels["seed"]).normal(0, 0.01, 30)
+def _values(spec: RunSpec) -> np.ndarray:
+    """Cities differ widely, windows and seeds little; est is slightly better in each city."""
+    level = {"bern": 0.2, "lima": 0.5, "oslo": 0.8}[spec.labels["city"]]
+    better = 0.02 if spec.method == "est" else 0.0
+    noise = np.random.default_rng(spec.labels["seed"]).normal(0, 0.01, 30)
     return np.asarray(level + better + noise)
 
 
@@ -109,29 +109,29 @@ def line_of(table: ComparisonTable, method: str) -> MethodSummary:
     return next(line for line in table.lines if line.method == method)
 
 
-def test_what_is_not_to_be_taken_together_is_a_table_each(told: Told) -> None:
-    apart = told(_values)
+def test_each_context_has_a_table(tables_of: Tables) -> None:
+    apart = tables_of(_values)
     assert [table.title for table in apart] == [f"tiny, city {city}" for city in GAPS]
     assert all(table.units == 30 for table in apart)
 
 
-def test_regions_that_are_held_out_in_turn_are_one_table(told: Told) -> None:
-    [table] = told(_values, over=["city"])
+def test_held_out_regions_share_a_table(tables_of: Tables) -> None:
+    [table] = tables_of(_values, over=["city"])
     assert table.title == "tiny" and table.units == 90
     est = line_of(table, "est")
-    figure = est.figures["mean"]
-    assert len(est.runs) == figure.runs == 6
-    assert figure.mean == pytest.approx(0.52, abs=0.005)
-    assert figure.low < 0.35 and figure.high > 0.69  # which cities there are
+    estimate = est.metrics["mean"]
+    assert len(est.runs) == estimate.runs == 6
+    assert estimate.mean == pytest.approx(0.52, abs=0.005)
+    assert estimate.low < 0.35 and estimate.high > 0.69  # includes variation between cities
     assert list(est.regions) == list(GAPS)
     assert est.regions["bern"].mean == pytest.approx(0.22, abs=0.005)
-    # which cancels between methods, for both were measured in the same
-    assert est.against is not None and est.against.verdict == "better"
-    assert est.against.low > 0.019 and est.against.high < 0.021
+    # variation between cities cancels in the difference
+    assert est.difference is not None and est.difference.verdict == "better"
+    assert est.difference.low > 0.019 and est.difference.high < 0.021
 
 
-def test_the_gap_of_all_regions_stands_before_those_of_each(told: Told) -> None:
-    [table] = told(_values, over=["city"])
+def test_mean_gap_precedes_gaps_by_region(tables_of: Tables) -> None:
+    [table] = tables_of(_values, over=["city"])
     gaps = line_of(table, "full").gaps
     assert list(gaps) == ["mean of 3", *GAPS]
     assert gaps["mean of 3"].mean == pytest.approx(-0.2)
@@ -139,11 +139,11 @@ def test_the_gap_of_all_regions_stands_before_those_of_each(told: Told) -> None:
     assert [gaps["oslo"].low, gaps["oslo"].high] == [-0.5, 0.5]
 
 
-def test_gaps_of_seeds_are_averaged_by_the_regions_not_seen() -> None:
+def test_gaps_are_averaged_over_seeds_by_held_out_regions() -> None:
     def row(places: list[str], unseen: float, low: float | None) -> Row:
-        figures = {"unseen": {"mean": unseen}, "seen": {"mean": 0.5}}
-        intervals = {"mean": [low, 0.1]}  # JSON has null for what is no number
-        return {"gap": {**figures, "intervals": intervals, "unseen_regions": places}}
+        metrics = {"unseen": {"mean": unseen}, "seen": {"mean": 0.5}}
+        intervals = {"mean": [low, 0.1]}  # JSON has null for NaN
+        return {"gap": {**metrics, "intervals": intervals, "unseen_regions": places}}
 
     rows = [row(["busan"], 0.4, -0.3), row(["busan"], 0.2, -0.5), row([*"abcd"], 0.6, None)]
     repeats: list[Repeat] = [((), seed) for seed in range(4)]
@@ -157,33 +157,33 @@ def test_gaps_of_seeds_are_averaged_by_the_regions_not_seen() -> None:
     assert math.isnan(found["4 regions"].low) and math.isnan(found["4 regions"].spread)
 
 
-def test_a_difference_is_of_what_both_have_done(told: Told) -> None:
-    """Else a method that failed in the hardest city would pass for the better one."""
+def test_difference_uses_runs_that_both_finished(tables_of: Tables) -> None:
+    """Otherwise a method that failed in the hardest city would look better."""
 
-    def failing(cell: RunSpec) -> np.ndarray | None:
-        failed = cell.method == "est" and cell.labels["city"] == "bern"
-        return None if failed else _values(cell)
+    def failing(spec: RunSpec) -> np.ndarray | None:
+        failed = spec.method == "est" and spec.labels["city"] == "bern"
+        return None if failed else _values(spec)
 
-    [table] = told(failing, over=["city"])
+    [table] = tables_of(failing, over=["city"])
     est = line_of(table, "est")
     assert len(est.errors) == 2 and len(est.runs) == 4
-    assert est.figures["mean"].mean == pytest.approx(0.67, abs=0.005)
-    assert est.against is not None and est.against.mean == pytest.approx(0.02)
+    assert est.metrics["mean"].mean == pytest.approx(0.67, abs=0.005)
+    assert est.difference is not None and est.difference.mean == pytest.approx(0.02)
 
 
-def test_methods_that_share_no_run_are_not_compared(told: Told) -> None:
-    def apart(cell: RunSpec) -> np.ndarray | None:
-        return _values(cell) if (cell.labels["seed"] == 0) == (cell.method == "est") else None
+def test_methods_without_common_replicates_are_not_compared(tables_of: Tables) -> None:
+    def apart(spec: RunSpec) -> np.ndarray | None:
+        return _values(spec) if (spec.labels["seed"] == 0) == (spec.method == "est") else None
 
-    [table] = told(apart, over=["city"])
-    assert line_of(table, "est").against is None
-    assert not math.isnan(line_of(table, "est").figures["mean"].mean)
+    [table] = tables_of(apart, over=["city"])
+    assert line_of(table, "est").difference is None
+    assert not math.isnan(line_of(table, "est").metrics["mean"].mean)
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "mentions"),
     [
-        ({"compare": {"over": ["citty"]}}, r"compare\.over: citty is no axis of grid"),
+        ({"compare": {"over": ["citty"]}}, ["compare.over", "citty"]),
         (
             {
                 "compare": {"over": ["city"]},
@@ -194,11 +194,13 @@ def test_methods_that_share_no_run_are_not_compared(told: Told) -> None:
                     }
                 ],
             },
-            r"published\.0\.axes\.city: compare\.over takes its choices together",
+            ["published.0.axes.city", "compare.over"],
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_taken_together(suite: Write, keys: dict[str, Any], said: str) -> None:
+def test_invalid_replicate_axes_are_refused(
+    suite: Write, keys: dict[str, Any], mentions: list[str]
+) -> None:
     grid = {"city": {"bern": {"train.lr": 1e-3}, "lima": {"train.lr": 1e-2}}}
-    with pytest.raises(RecipeError, match=said):
+    with raises("recipe-invalid", mentions=mentions):
         read_suite(suite(grid=grid, **keys))

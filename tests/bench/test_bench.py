@@ -1,4 +1,4 @@
-"""`geotune bench` from the suite to its page, and what it refuses before the first run."""
+"""`geotune bench` end to end, and errors before the first run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seen", [False, True])
-def test_a_suite_is_run_shown_and_shown_again(
+def test_suite_runs_and_table_only_reproduces_the_table(
     suite: Write, geotune: Command, tmp_path: Path, seen: bool
 ) -> None:
-    """With regions of the test that were seen in training, too: then there is no gap to them."""
+    """`seen`: all test regions have training scenes, so there is no gap."""
     path = suite(
         {"train.epochs": 1, **({"data.split.by": "()"} if seen else {})},
         grid={"method.kind": ["est", "full"]},
@@ -47,16 +47,16 @@ def test_a_suite_is_run_shown_and_shown_again(
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         (
             {"recipes": {"tiny": {"path": "PATH", "metric": "mious"}}},
-            "recipes.tiny.metric: 'mious' is no metric of task.kind segment; did you mean miou?",
+            "recipes.tiny.metric: 'mious' is not a metric of task.kind segment; did you mean miou?",
         ),
-        ({"compare": {"to": "ful"}}, "compare.to: 'ful' is no method of this suite"),
+        ({"compare": {"to": "ful"}}, "compare.to: 'ful' is not a method of this suite"),
         (
             {"grid": {"method.kind": ["est", "full"]}, "compare": {"over": ["method.kind"]}},
-            "compare.over: method.kind is what is compared; leave it out",
+            "compare.over: method.kind is the compared axis; remove it from compare.over",
         ),
         (
             {"search": {"key": "train.lrr", "low": 1e-4, "high": 1e-2}},
@@ -68,44 +68,42 @@ def test_a_suite_is_run_shown_and_shown_again(
                     {"file": "no.csv", "source": "x", "method": "m", "values": {"tiny": "v"}}
                 ]
             },
-            "no.csv: cannot be read as CSV",
+            "no.csv: not a readable CSV file",
         ),
     ],
 )
-def test_what_is_wrong_is_one_line_and_nothing_is_written(
-    suite: Write, geotune: Command, tmp_path: Path, keys: dict[str, Any], said: str
+def test_invalid_suite_writes_nothing(
+    suite: Write, geotune: Command, tmp_path: Path, keys: dict[str, Any], message: str
 ) -> None:
     if "recipes" in keys:
         keys = {
             "recipes": {"tiny": {**keys["recipes"]["tiny"], "path": str(tmp_path / "recipe.yaml")}}
         }
     code, _, err = geotune("bench", suite(**keys))
-    assert code == 1 and said in " ".join(err.split())
+    assert code == 1 and message in " ".join(err.split())
     assert not (tmp_path / "bench").exists()
 
 
-def test_a_suite_with_a_run_that_failed_does_not_pass_for_done(
-    suite: Write, geotune: Command, tmp_path: Path
-) -> None:
+def test_failed_run_gives_exit_code_1(suite: Write, geotune: Command, tmp_path: Path) -> None:
     path = suite(baselines=None)
-    [cell] = expand(read_suite(path))[0]
-    row = row_of(cell, tmp_path, JobResult("the disk is full"), None)
+    [spec] = expand(read_suite(path))[0]
+    row = row_of(spec, tmp_path, JobResult("the disk is full"), None)
     write_rows(tmp_path / "bench" / ROWS, [row])
     for options in ((), ("--json",)):
         code, out, err = geotune("bench", path, "--table-only", *options)
         assert code == 1
-        assert f"1 of 1 runs failed, first {cell.name}: the disk is full" in " ".join(err.split())
+        assert f"1 of 1 runs failed, first {spec.name}: the disk is full" in " ".join(err.split())
         assert "bench" in out
     assert "the disk is full" in (tmp_path / "bench" / "bench.html").read_text()
 
 
-def test_a_table_of_nothing_is_refused(suite: Write, geotune: Command) -> None:
+def test_table_only_without_results_is_refused(suite: Write, geotune: Command) -> None:
     code, _, err = geotune("bench", suite(), "--table-only")
-    assert code == 1 and "holds no row of this suite; run it without --table-only" in " ".join(
+    assert code == 1 and "no results of this suite; run it without --table-only first" in " ".join(
         err.split()
     )
 
 
-def test_no_suite_is_one_line(geotune: Command, tmp_path: Path) -> None:
+def test_missing_suite_is_refused(geotune: Command, tmp_path: Path) -> None:
     code, _, err = geotune("bench", tmp_path / "none.yaml")
     assert code == 1 and "give a suite file" in err

@@ -1,4 +1,4 @@
-"""Energy by the machine's counters, in a folder laid out as Linux does it."""
+"""Energy counters in a folder with the layout of Linux."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from geotune.bench.energy import EnergyWatch
+from geotune.bench.energy import EnergyMeter
 
 
 @pytest.fixture
@@ -25,28 +25,28 @@ def count(powercap: Path, zone: str, joules: float) -> None:
     (powercap / zone / "energy_uj").write_text(f"{joules * 1e6:.0f}\n")
 
 
-def test_packages_add_up_and_their_parts_do_not_count_again(powercap: Path) -> None:
-    watch = EnergyWatch(powercap)
+def test_packages_are_summed_without_subzones(powercap: Path) -> None:
+    meter = EnergyMeter(powercap)
     for zone, joules in (("intel-rapl:0", 97), ("intel-rapl:0:0", 9), ("intel-rapl:1", 13.5)):
         count(powercap, zone, joules)
-    assert watch.joules() == pytest.approx(10.5)
+    assert meter.joules() == pytest.approx(10.5)
 
 
-def test_a_counter_that_began_again_goes_on(powercap: Path) -> None:
-    watch = EnergyWatch(powercap)
+def test_counter_wraps_around(powercap: Path) -> None:
+    meter = EnergyMeter(powercap)
     count(powercap, "intel-rapl:0", 4)
-    assert watch.joules() == pytest.approx(14)
+    assert meter.joules() == pytest.approx(14)
 
 
-def test_what_cannot_be_read_is_not_guessed(powercap: Path, tmp_path: Path) -> None:
-    assert EnergyWatch(tmp_path / "none").joules() is None
-    watch = EnergyWatch(powercap)
+def test_unreadable_counters_give_none(powercap: Path, tmp_path: Path) -> None:
+    assert EnergyMeter(tmp_path / "none").joules() is None
+    meter = EnergyMeter(powercap)
     (powercap / "intel-rapl:1" / "energy_uj").write_text("denied")
-    assert watch.joules() is None
+    assert meter.joules() is None
 
 
 class Nvml(SimpleNamespace):
-    """Stands for `pynvml` on a machine with GPUs whose counters are given, in millijoules."""
+    """A fake `pynvml` with given counters, in millijoules."""
 
     class NVMLError(Exception):
         pass
@@ -69,19 +69,19 @@ class Nvml(SimpleNamespace):
 
 
 @pytest.mark.parametrize("found", [None, "no driver", "no GPU", "a GPU that does not count"])
-def test_without_a_gpu_that_counts_there_is_nothing_and_no_error(
+def test_gpu_without_counter_gives_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None
 ) -> None:
     counters = {"no driver": None, "no GPU": [], "a GPU that does not count": [None]}
     module: Any = None if found is None else Nvml(counters=counters[found])
     monkeypatch.setitem(sys.modules, "pynvml", module)
-    assert EnergyWatch(tmp_path).joules() is None
+    assert EnergyMeter(tmp_path).joules() is None
 
 
-def test_gpus_add_to_the_packages(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_energy_is_added(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = Nvml(counters=[1000, 5000])
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    watch = EnergyWatch(powercap)
+    meter = EnergyMeter(powercap)
     nvml.counters = [2500, 6000]
     count(powercap, "intel-rapl:1", 11)
-    assert watch.joules() == pytest.approx(1.5 + 1 + 1)
+    assert meter.joules() == pytest.approx(1.5 + 1 + 1)

@@ -1,4 +1,4 @@
-"""Numbers of others, read from files as they are."""
+"""Published results from CSV files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from geotune.bench.external_results import ExternalResult, read_external_results
-from geotune.bench.suite import Published, Suite, read_suite
-from geotune.errors import GeotuneError
+from geotune.bench.suite import PublishedOptions, Suite, read_suite
+from helpers.errors import raises
 
 ROOT = Path(__file__).parents[2]
 GROUPED = """\
@@ -23,7 +23,7 @@ Large,Full FT,91,
 """
 
 
-def asked(file: Path, **keys: Any) -> Published:
+def options(file: Path, **keys: Any) -> PublishedOptions:
     values = {
         "file": file,
         "source": "a paper",
@@ -35,7 +35,7 @@ def asked(file: Path, **keys: Any) -> Published:
         "spreads": {"sen1": "test mIoU/std/floods"},
         "scale": 0.01,
     }
-    return Published.model_validate(values | keys)
+    return PublishedOptions.model_validate(values | keys)
 
 
 @pytest.fixture
@@ -45,36 +45,43 @@ def grouped(tmp_path: Path) -> Path:
     return path
 
 
-def test_columns_under_several_lines_of_names(grouped: Path) -> None:
-    lora, full = read_external_results(asked(grouped))
+def test_multi_line_header(grouped: Path) -> None:
+    lora, full = read_external_results(options(grouped))
     assert (lora.recipe, lora.method, lora.source) == ("sen1", "lora", "a paper")
     assert (lora.value, lora.spread) == (pytest.approx(0.9025), pytest.approx(0.0025))
     assert (full.method, full.value, full.spread) == ("Full FT", pytest.approx(0.91), None)
 
 
-def test_columns_under_one_line(tmp_path: Path) -> None:
+def test_single_line_header(tmp_path: Path) -> None:
     path = tmp_path / "plain.csv"
     path.write_text("method,ap\nfull,50\nfrozen,\n")
     keys = {"header": 1, "method": "method", "only": {}, "values": {"sen1": "ap"}, "spreads": {}}
-    [full] = read_external_results(asked(path, **keys))
+    [full] = read_external_results(options(path, **keys))
     assert (full.method, full.value) == ("full", 0.5)
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "code", "mentions"),
     [
-        ({"values": {"sen1": "test mIoU/mean/flods"}}, "did you mean test mIoU/mean/floods"),
-        ({"method": "peft"}, "has no column 'peft'; did you mean peft_type"),
-        ({"header": 1}, "has no column"),
-        ({"header": 9}, "has 7 lines, expected more than the 9"),
-        ({"only": {"dataset/model": "Huge"}}, "no line has"),
-        ({"values": {"sen1": "dataset/model"}}, "found 'Large', expected a number"),
-        ({"file": Path("nowhere.csv")}, "nowhere.csv: cannot be read as CSV"),
+        (
+            {"values": {"sen1": "test mIoU/mean/flods"}},
+            "column-missing",
+            ["test mIoU/mean/floods?"],
+        ),
+        ({"method": "peft"}, "column-missing", ["'peft'", "peft_type?"]),
+        ({"header": 1}, "column-missing", []),
+        ({"header": 9}, "file-unreadable", ["7 lines", "9"]),
+        ({"only": {"dataset/model": "Huge"}}, "suite-results-missing", ["Huge"]),
+        ({"values": {"sen1": "dataset/model"}}, "row-invalid", ["'Large'"]),
+        ({"file": Path("nowhere.csv")}, "file-unreadable", ["nowhere.csv"]),
     ],
 )
-def test_what_is_missing_is_named(grouped: Path, keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(GeotuneError, match=said):
-        read_external_results(asked(**({"file": grouped} | keys)))
+def test_unusable_file_is_refused(
+    grouped: Path, keys: dict[str, Any], code: str, mentions: list[str]
+) -> None:
+    values = {"file": grouped} | keys
+    with raises(code, file=values["file"], mentions=mentions):
+        read_external_results(options(**values))
 
 
 def read_all(suite: Suite, reference: Path) -> list[list[ExternalResult]]:
@@ -88,7 +95,7 @@ def read_all(suite: Suite, reference: Path) -> list[list[ExternalResult]]:
     ]
 
 
-def test_the_papers_files_are_read_as_they_are(shared_data: Path) -> None:
+def test_published_tables_are_read(shared_data: Path) -> None:
     study, methods = (
         read_suite(ROOT / f"recipes/suites/{n}.yaml") for n in ("published", "methods")
     )
@@ -96,7 +103,7 @@ def test_the_papers_files_are_read_as_they_are(shared_data: Path) -> None:
     paper, scratch = read_all(study, reference)
     [v_petl] = read_all(methods, reference)
     known = {(f.recipe, f.labels["backbone"], f.method) for f in paper}
-    for backbone in study.grid["backbone"]:  # every one is called as in the paper's table
+    for backbone in study.grid["backbone"]:  # labels match the paper's table
         assert {(recipe, backbone, "full") for recipe in study.recipes} <= known
     assert {f.method for f in paper} == {*study.grid["method.kind"]} - {"est"}
     [floods] = [f for f in scratch if f.recipe == "sen1floods11"]
@@ -105,7 +112,7 @@ def test_the_papers_files_are_read_as_they_are(shared_data: Path) -> None:
     assert {f.method for f in v_petl} <= {*methods.grid["method.kind"], "frozen"}
 
 
-def test_a_column_says_of_which_label_a_line_is(grouped: Path) -> None:
-    found = read_external_results(asked(grouped, only={}, axes={"backbone": "dataset/model"}))
-    labels = [(figure.labels["backbone"], figure.method) for figure in found]
+def test_axes_assign_lines_to_labels(grouped: Path) -> None:
+    found = read_external_results(options(grouped, only={}, axes={"backbone": "dataset/model"}))
+    labels = [(result.labels["backbone"], result.method) for result in found]
     assert labels == [("Small", "lora"), ("Large", "lora"), ("Large", "Full FT")]

@@ -1,4 +1,4 @@
-"""Tables, figures and the page of a comparison."""
+"""Tables, plots and the page of a comparison."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from xml.etree import ElementTree
 import pytest
 
 from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary, _cost
-from geotune.bench.comparison_tables import HEAD, as_csv, as_latex, as_markdown, cells
+from geotune.bench.comparison_tables import COLUMNS, as_csv, as_latex, as_markdown, cells
 from geotune.bench.external_results import ExternalResult
 from geotune.bench.hparam_search import Objective
-from geotune.bench.html import PageContext, _beside, _gaps, _regions, render, sentences
-from geotune.bench.pareto_plots import fronts, write_figures
+from geotune.bench.html import PageContext, _gaps, _published, _regions, render, summarize
+from geotune.bench.pareto_plots import pareto_plots, write_plots
 from geotune.bench.statistics import Difference, Estimate
 from geotune.bench.suite import Compare
 from geotune.report.tasks.base import find_page
@@ -32,13 +32,13 @@ COST = dict.fromkeys(COSTS, None) | {
 
 
 def line(
-    method: str, mean: float, against: Difference | None = None, **more: object
+    method: str, mean: float, difference: Difference | None = None, **more: object
 ) -> MethodSummary:
     values: dict[str, object] = {
         "method": method,
         "runs": [f"ships/{method}-0", f"ships/{method}-1"],
         "errors": [],
-        "figures": {
+        "metrics": {
             "miou": Estimate(mean, 0.01, mean - 0.02, mean + 0.02, 2),
             "iou/sea & sky": Estimate(0.9, math.nan, 0.8, 0.95, 2),
         },
@@ -48,7 +48,7 @@ def line(
             "busan": Estimate(mean, 0.01, mean - 0.03, mean + 0.03, 2),
             "durban": Estimate(mean, 0.01, math.nan, math.nan, 2),
         },
-        "against": against,
+        "difference": difference,
         "cost": COST,
         "search": None,
     }
@@ -63,28 +63,37 @@ def table() -> ComparisonTable:
         "full",
         40,
         [
-            line("full", 0.6, frugal=False),
-            line("est", 0.62, Difference(0.02, 0.01, 0.03, "better"), frugal=True, fast=True),
+            line("full", 0.6, pareto_memory=False),
+            line("est", 0.62, Difference(0.02, 0.01, 0.03, "better"), pareto_memory=True,
+                 pareto_time=True),
             line("<b>odd_1|x</b>", 0.5, Difference(-0.1, -0.2, -0.05, "worse")),
-            line("none", 0.0, runs=[], errors=["ships/none-0: the disk is full"], figures={},
+            line("none", 0.0, runs=[], errors=["ships/none-0: the disk is full"], metrics={},
                  cost=dict.fromkeys(COSTS)),
         ],
     )  # fmt: skip
 
 
-def content(table: ComparisonTable) -> PageContext:
-    figures = [
+def page_of(table: ComparisonTable) -> PageContext:
+    metrics = [
         ExternalResult("ships", "full", 0.55, 0.01, "a paper"),
         ExternalResult("x", "est", 0.1, None, "y"),
     ]
     pages = {"ships": find_page("segment")}
     return PageContext(
-        "harbours", [table], [fronts(table, 0)], Compare(), pages, [], figures, ["a note"], "a CPU"
+        "harbours",
+        [table],
+        [pareto_plots(table, 0)],
+        Compare(),
+        pages,
+        [],
+        metrics,
+        ["a note"],
+        "a CPU",
     )
 
 
-def test_the_page_needs_no_network_and_runs_its_own_script_only(table: ComparisonTable) -> None:
-    html = render(content(table))
+def test_page_is_self_contained(table: ComparisonTable) -> None:
+    html = render(page_of(table))
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", html)
     [script] = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -94,17 +103,17 @@ def test_the_page_needs_no_network_and_runs_its_own_script_only(table: Compariso
     assert "<b>odd" not in html and "&lt;b&gt;odd_1|x&lt;/b&gt;" in html
 
 
-def test_every_section_is_in_the_pages_list_of_them(table: ComparisonTable) -> None:
-    page = render(content(table))
+def test_navigation_lists_every_section(table: ComparisonTable) -> None:
+    page = render(page_of(table))
     sections = re.findall(r'<section[^>]* id="([^"]+)"', page)
     assert "gaps" in sections
     assert re.findall(r'<a href="#([^"]+)"', page) == sections
 
 
-def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(
+def test_page_shows_errors_published_results_and_glossary(
     table: ComparisonTable,
 ) -> None:
-    html = render(content(table))
+    html = render(page_of(table))
     for text in (
         "the disk is full",
         "a paper",
@@ -114,23 +123,24 @@ def test_the_page_tells_what_failed_what_others_found_and_what_words_mean(
         "sea &amp; sky",
     ):
         assert text in html, text
-    assert "Overlap of the model" in html  # IoU, in the words of the report
+    assert "Overlap of the model" in html  # the report's definition of IoU
     assert 'id="search"' not in html and 'id="others"' not in html
     assert 'data-verdict="better"' in html
 
 
-def test_in_short_it_says_which_is_better_and_which_is_worse(table: ComparisonTable) -> None:
-    [said] = sentences(table, Compare())
-    assert said == (
-        "ships, fraction 0.1: of 3 methods est has the best miou on test data, 0.620 ± 0.010 (from "
-        "2 runs). Compared with full, better: est; worse: <b>odd_1|x</b>. No other method is as "
-        "good in less memory than est. In regions not seen, beside those of the training: full "
+def test_summary_sentence(table: ComparisonTable) -> None:
+    [message] = summarize(table, Compare())
+    assert message == (
+        "ships, fraction 0.1: of 3 methods, est has the best mean test miou, 0.620 ± 0.010 (2 "
+        "runs). Compared with full, by the 95 % interval of the difference (better or worse: it "
+        "excludes zero): better: est; worse: <b>odd_1|x</b>. Pareto-optimal in mean miou and "
+        "memory: est. Regions without training scenes minus regions with: full "
         "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050), est "
         "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050)."
     )
 
 
-def test_the_best_of_errors_is_the_least() -> None:
+def test_lower_is_better_for_errors() -> None:
     lower = ComparisonTable(
         {"recipe": "trees"},
         Objective("miou", lower=True),
@@ -138,32 +148,32 @@ def test_the_best_of_errors_is_the_least() -> None:
         9,
         [line("full", 0.6), line("est", 0.4)],
     )
-    assert "est has the best" in sentences(lower, Compare())[0]
+    assert "est has the best" in summarize(lower, Compare())[0]
 
 
-def test_every_table_has_every_method_and_column(table: ComparisonTable) -> None:
+def test_tables_have_every_method_and_column(table: ComparisonTable) -> None:
     markdown = as_markdown([table], Compare())
-    _, rows, _, said, lost = markdown.strip().split("\n\n")
-    assert said == "miou there, less that in seen regions:"
-    assert "| busan | \N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050) |" in lost
+    _, rows, _, title, gaps = markdown.strip().split("\n\n")
+    assert title == "miou: regions without training scenes minus regions with them:"
+    assert "| busan | \N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050) |" in gaps
     rows = rows.splitlines()
     assert len(rows) == 2 + len(table.lines)
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == len(HEAD) + 1 for row in rows)
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == len(COLUMNS) + 1 for row in rows)
     latex = as_latex([table], Compare())
     assert latex.count(r" \\") == 1 + len(table.lines) and r"95 \%" in latex
-    assert "odd\\_1|x" in latex and len(cells(table, table.lines[0])) == len(HEAD)
+    assert "odd\\_1|x" in latex and len(cells(table, table.lines[0])) == len(COLUMNS)
 
 
-def test_metrics_that_are_not_judged_by_are_shown_too(table: ComparisonTable) -> None:
+def test_other_metrics_are_shown(table: ComparisonTable) -> None:
     for each in table.lines[:3]:
-        each.figures["recall"] = Estimate(0.123, 0.004, 0.1, 0.2, 2)
+        each.metrics["recall"] = Estimate(0.123, 0.004, 0.1, 0.2, 2)
     markdown = as_markdown([table], Compare())
     assert "| method | recall |" in markdown and "| est | 0.123 ± 0.004 |" in markdown
-    html = render(content(table))
+    html = render(page_of(table))
     assert 'id="others"' in html and "0.123" in html
 
 
-def test_the_csv_has_plain_numbers(table: ComparisonTable) -> None:
+def test_csv_has_unformatted_numbers(table: ComparisonTable) -> None:
     full, est, _, none = csv.DictReader(io.StringIO(as_csv([table])))
     assert (est["recipe"], est["fraction"], est["method"]) == ("ships", "0.1", "est")
     assert float(est["mean"]) == 0.62 and float(est["difference_low"]) == 0.01
@@ -172,14 +182,14 @@ def test_the_csv_has_plain_numbers(table: ComparisonTable) -> None:
     assert float(est["memory_bytes"]) == 2e9 and est["joules"] == ""
 
 
-def test_figures_say_in_words_who_is_on_the_front(table: ComparisonTable) -> None:
-    memory, time = fronts(table, 0).values()
-    assert "No other method is as good for less than: est." in memory.words
-    assert "<svg" in time.svg and "seconds a training step" in time.words
+def test_plots_have_alt_text_with_the_pareto_front(table: ComparisonTable) -> None:
+    memory, time = pareto_plots(table, 0).values()
+    assert "Pareto-optimal: est." in memory.words
+    assert "<svg" in time.svg and "seconds per training step" in time.words
 
 
-def test_each_figure_is_a_file_of_its_own(table: ComparisonTable, tmp_path: Path) -> None:
-    write_figures(tmp_path, [table], [fronts(table, 0)])
+def test_plots_are_written_as_svg_files(table: ComparisonTable, tmp_path: Path) -> None:
+    write_plots(tmp_path, [table], [pareto_plots(table, 0)])
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "ships-fraction-0.1-memory.svg",
         "ships-fraction-0.1-time.svg",
@@ -190,19 +200,21 @@ def test_each_figure_is_a_file_of_its_own(table: ComparisonTable, tmp_path: Path
         assert "currentColor" not in path.read_text()
 
 
-def test_a_table_without_any_run_has_no_figure(table: ComparisonTable) -> None:
-    empty = ComparisonTable(table.context, table.goal, "none", 0, [table.lines[-1]])
-    assert fronts(empty, 0) == {} and sentences(empty, Compare())[0].endswith("no run is done.")
+def test_table_without_runs_has_no_plot(table: ComparisonTable) -> None:
+    empty = ComparisonTable(table.context, table.objective, "none", 0, [table.lines[-1]])
+    assert pareto_plots(empty, 0) == {} and summarize(empty, Compare())[0].endswith(
+        "no finished runs."
+    )
 
 
-def test_a_single_region_is_the_whole_test_part(table: ComparisonTable) -> None:
+def test_single_region_has_no_table(table: ComparisonTable) -> None:
     [block] = _regions(table)
     assert block["columns"] == ["busan", "durban"] and block["title"] == "ships, fraction 0.1: miou"
     one = [replace(each, regions={"busan": each.regions["busan"]}) for each in table.lines[:2]]
     assert _regions(replace(table, lines=one)) == []
 
 
-def test_what_is_lost_in_regions_not_seen_has_its_interval(table: ComparisonTable) -> None:
+def test_gaps_have_intervals(table: ComparisonTable) -> None:
     [block] = _gaps(table)
     assert block["columns"] == ["busan"]
     minus = "\N{MINUS SIGN}"
@@ -210,24 +222,24 @@ def test_what_is_lost_in_regions_not_seen_has_its_interval(table: ComparisonTabl
     assert block["lines"][0] == ("full", [cell])
 
 
-def test_many_regions_are_folded_with_a_line_each(table: ComparisonTable) -> None:
-    figures = {f"region {i}": Estimate(0.1 * i, 0.01, math.nan, math.nan, 3) for i in range(20)}
-    [block] = _regions(replace(table, lines=[replace(table.lines[0], regions=figures)]))
+def test_many_regions_are_transposed(table: ComparisonTable) -> None:
+    metrics = {f"region {i}": Estimate(0.1 * i, 0.01, math.nan, math.nan, 3) for i in range(20)}
+    [block] = _regions(replace(table, lines=[replace(table.lines[0], regions=metrics)]))
     assert block["many"] and block["columns"] == ["full"] and len(block["lines"]) == 20
 
 
-def test_numbers_of_one_backbone_stand_beside_it_only(table: ComparisonTable) -> None:
+def test_published_results_match_their_labels(table: ComparisonTable) -> None:
     context = {"recipe": "ships", "backbone": "Clay"}
-    figures = [
+    metrics = [
         ExternalResult("ships", "full", 0.5, None, "a paper", {"backbone": "Clay"}),
         ExternalResult("ships", "est", 0.6, None, "a paper", {"backbone": "DeCUR"}),
     ]
-    [block] = _beside(replace(table, context=context), figures)
+    [block] = _published(replace(table, context=context), metrics)
     assert dict((method, theirs) for method, theirs, _ in block["lines"])["full"] == "0.500"
     assert ("est", "–", "0.620 ± 0.010") in block["lines"]
 
 
-def test_the_memory_of_a_process_does_not_pass_for_that_of_its_tensors() -> None:
+def test_process_memory_is_not_reported_as_tensor_memory() -> None:
     cost = {"tensor_bytes": None, "peak_bytes": 2e9, "memory_kind": "process memory"}
     assert _cost(cost, "memory_bytes") is None
     assert _cost(cost | {"tensor_bytes": 4e8}, "memory_bytes") == 4e8

@@ -1,4 +1,4 @@
-"""A suite that was killed or stopped, and started again, comes to the same figures."""
+"""An interrupted and resumed suite gives the same results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from geotune.bench.suite import read_suite
 from geotune.training.run_dir import RunDir
 
 MEASURED = {*COSTS, "frugal", "fast"}
-"""Columns that a clock or the machine decides."""
+"""Columns that depend on time or the machine."""
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -65,19 +65,19 @@ def children(parent: int) -> list[int]:
 
 
 def end(running: subprocess.Popen[bytes], how: signal.Signals) -> str:
-    """Send a signal to a suite: what it says; its runs end with it."""
+    """Send a signal to a suite and return its stderr; its runs must end too."""
     own = children(running.pid)
     running.send_signal(how)
-    _, said = running.communicate()
+    _, message = running.communicate()
     ended = time.monotonic() + 60
     while any(Path(f"/proc/{child}").exists() for child in own):
-        assert time.monotonic() < ended, "a run outlives its suite"
+        assert time.monotonic() < ended, "a run outlived its suite"
         time.sleep(0.05)
-    return said.decode()
+    return message.decode()
 
 
 def wait_for_epoch(running: subprocess.Popen[bytes], folder: Path, runs: int = 1) -> None:
-    """Wait until one more epoch is done, and each of some runs has one."""
+    """Wait until one more epoch is finished and `runs` runs have one."""
 
     def epochs() -> list[int]:
         return [path.read_text().count("\n") - 1 for path in folder.rglob("history.csv")]
@@ -88,16 +88,16 @@ def wait_for_epoch(running: subprocess.Popen[bytes], folder: Path, runs: int = 1
         time.sleep(0.05)
 
 
-def in_peace(suite: Path, folder: Path) -> list[dict[str, Any]]:
-    """The rows of a suite whose runs are done here, one after the other."""
+def uninterrupted(suite: Path, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a suite run sequentially in this process."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as `start` has it: of more the last digits differ
+    torch.set_num_threads(1)  # as in `start`: the last digits depend on it
     rows = []
-    for cell in expand(read_suite(suite))[0]:
-        run = folder / cell.name
-        fit(cell.recipe, run=run)
+    for spec in expand(read_suite(suite))[0]:
+        run = folder / spec.name
+        fit(spec.recipe, run=run)
         judge_run(run)
-        rows.append(row_of(cell, run, JobResult(), None))
+        rows.append(row_of(spec, run, JobResult(), None))
     torch.set_num_threads(threads)
     return rows
 
@@ -109,20 +109,20 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
-def test_cut_off_in_a_training_it_comes_to_the_same_rows(
+def test_interrupted_suite_resumes_to_the_same_rows(
     suite: Callable[..., Path], tmp_path: Path, how: signal.Signals
 ) -> None:
     path = suite({"train.epochs": 4}, baselines=None, compare={"draws": 20})
-    expected = in_peace(path, tmp_path / "peace")
+    expected = uninterrupted(path, tmp_path / "uninterrupted")
     running = start(path, workers=1)
     wait_for_epoch(running, tmp_path / "bench")
-    said = end(running, how)
+    message = end(running, how)
     if how == signal.SIGINT:
-        assert running.returncode == 130 and "the same command goes on" in " ".join(said.split())
+        assert running.returncode == 130 and "Run the same command again" in " ".join(message.split())
     assert not (tmp_path / "bench" / "rows.jsonl").exists()
     last = start(path, workers=1)
-    _, wrong = last.communicate()
-    assert last.returncode == 0, wrong.decode()
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors.decode()
     found = rows_in(tmp_path / "bench")
     for row in (*expected, *found):
         del row["cost"]
@@ -131,15 +131,13 @@ def test_cut_off_in_a_training_it_comes_to_the_same_rows(
 
 @pytest.mark.slow
 @linux
-def test_stopping_ends_both_runs_that_are_under_way(
-    suite: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_interrupt_stops_parallel_runs(suite: Callable[..., Path], tmp_path: Path) -> None:
     path = suite({"train.epochs": 500}, grid={"method.kind": ["est", "frozen"]}, baselines=None)
     running = start(path)
     wait_for_epoch(running, tmp_path / "bench", runs=2)
     assert len(children(running.pid)) == 2
-    said = end(running, signal.SIGINT)
-    assert running.returncode == 130 and "the same command goes on" in " ".join(said.split())
+    message = end(running, signal.SIGINT)
+    assert running.returncode == 130 and "Run the same command again" in " ".join(message.split())
     for run in (tmp_path / "bench" / "runs" / "tiny").iterdir():
         assert RunDir(run).has_checkpoint and not (run / "run.json").exists()
 
@@ -147,7 +145,7 @@ def test_stopping_ends_both_runs_that_are_under_way(
 @pytest.mark.slow
 @linux
 @pytest.mark.skipif("GEOTUNE_LONG_TESTS" not in os.environ, reason="minutes: GEOTUNE_LONG_TESTS=1")
-def test_killed_at_ten_random_moments_it_comes_to_the_same_table(
+def test_suite_killed_repeatedly_gives_the_same_table(
     suite: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = suite(
@@ -173,7 +171,7 @@ def test_killed_at_ten_random_moments_it_comes_to_the_same_table(
         except subprocess.TimeoutExpired:
             end(running, signal.SIGKILL)
     last = start(path)
-    _, said = last.communicate()
-    assert last.returncode == 0, said.decode()
+    _, message = last.communicate()
+    assert last.returncode == 0, message.decode()
     assert table(tmp_path / "bench") == expected
     assert len(rows_in(tmp_path / "bench")) == 2

@@ -1,4 +1,4 @@
-"""Names beside dots: near, and apart."""
+"""Label placement: near the points, without overlaps."""
 
 from __future__ import annotations
 
@@ -7,38 +7,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from geotune.bench.label_placement import DOT, HEIGHT, NEAR, Box, distance, name_dots, place, shared
+from geotune.bench.label_placement import (
+    DOT,
+    HEIGHT,
+    MAX_DISTANCE,
+    Box,
+    distance,
+    label_points,
+    overlap_area,
+    place_label,
+)
 
 PAGE: Box = (0.0, 0.0, 500.0, 300.0)
 Dots = list[tuple[float, float]]
 
 
 def boxes(dots: Dots, width: float) -> list[Box]:
-    """Of names that are placed one after the other, as `name_dots` does."""
-    taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
+    """Boxes of labels placed sequentially, as `label_points` does."""
+    occupied = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
     for x, y in dots:
-        left, bottom = place(x, y, width, dots, taken, PAGE)
-        taken.append((left, bottom, left + width, bottom + HEIGHT))
-    return taken[len(dots) :]
+        left, bottom = place_label(x, y, width, dots, occupied, PAGE)
+        occupied.append((left, bottom, left + width, bottom + HEIGHT))
+    return occupied[len(dots) :]
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(10, 490), st.floats(10, 290)), min_size=1, max_size=8))
-def test_where_there_is_room_no_name_covers_another_or_leaves_the_page(dots: Dots) -> None:
+def test_labels_do_not_overlap_or_leave_the_page(dots: Dots) -> None:
     found = boxes(dots, 40)
     for i, box in enumerate(found):
-        assert shared(box, PAGE) > 0.999 * 40 * HEIGHT
-        assert all(shared(box, other) < 1e-6 for other in found[:i])
+        assert overlap_area(box, PAGE) > 0.999 * 40 * HEIGHT
+        assert all(overlap_area(box, other) < 1e-6 for other in found[:i])
 
 
-def test_many_at_one_place_are_told_apart() -> None:
+def test_labels_of_coincident_points_do_not_overlap() -> None:
     found = boxes([(250.0, 150.0)] * 12, 50)
-    assert all(shared(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
+    assert all(overlap_area(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
 
 
-def test_a_single_name_stands_right_beside_its_dot() -> None:
+def test_single_label_is_next_to_its_point() -> None:
     [(left, bottom, right, top)] = boxes([(250.0, 150.0)], 50)
-    assert distance((250.0, 150.0), (left, bottom, right, top)) < NEAR
+    assert distance((250.0, 150.0), (left, bottom, right, top)) < MAX_DISTANCE
 
 
 @pytest.mark.parametrize(
@@ -49,17 +58,17 @@ def test_a_single_name_stands_right_beside_its_dot() -> None:
         [(238.0, 142.0), (238.0, 130.0), (266.0, 170.0), (246.0, 158.0)],
     ],
 )
-def test_no_name_seems_to_be_another_dot_s(dots: Dots) -> None:
+def test_labels_are_unambiguous(dots: Dots) -> None:
     found = boxes(dots, 30)
-    assert all(shared(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
+    assert all(overlap_area(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
     for own, box in zip(dots, found, strict=True):
         others = [distance(dot, box) for dot in dots if dot != own]
-        assert min(others) > min(distance(own, box), NEAR) - 1e-5
+        assert min(others) > min(distance(own, box), MAX_DISTANCE) - 1e-5
 
 
-def test_every_name_is_written_once() -> None:
+def test_each_label_is_written_once() -> None:
     figure = Figure(layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1, 1], [0, 1, 1], "o")
-    name_dots(figure, axes, [(0, 0), (1, 1), (1, 1)], ["a", "b", "c"])
+    label_points(figure, axes, [(0, 0), (1, 1), (1, 1)], ["a", "b", "c"])
     assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]

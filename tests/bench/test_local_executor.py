@@ -1,4 +1,4 @@
-"""A run in a process of its own."""
+"""Runs in subprocesses."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ import geotune
 from geotune.bench.local_executor import Job, LocalExecutor, StoppedError
 
 
-def test_what_went_wrong_is_said_in_the_words_of_the_command(tmp_path: Path) -> None:
-    outcome = LocalExecutor().run(Job("none.yaml", (), "run", where=str(tmp_path)))
-    assert (
-        outcome.error == "none.yaml: cannot be read (No such file or directory); give a recipe file"
-    )
-    assert outcome.joules is None
+def test_failed_job_reports_the_error_of_the_command(tmp_path: Path) -> None:
+    result = LocalExecutor().run(Job("none.yaml", (), "run", working_dir=str(tmp_path)))
+    assert result.error is not None and result.error.startswith("none.yaml: ")
+    assert result.joules is None
 
 
-def test_after_stopping_nothing_begins(tmp_path: Path) -> None:
+def test_stopped_executor_refuses_jobs(tmp_path: Path) -> None:
     worker = LocalExecutor()
     worker.stop()
     with pytest.raises(StoppedError):
-        worker.run(Job("none.yaml", (), "run", where=str(tmp_path)))
+        worker.run(Job("none.yaml", (), "run", working_dir=str(tmp_path)))
 
 
-def test_a_command_ends_when_its_starter_is_gone() -> None:
-    """`geotune.bench.subprocess_entry` reads a pipe that is closed, and ends at once."""
+def test_subprocess_ends_with_its_parent() -> None:
+    """`geotune.bench.subprocess_entry` exits when its stdin is closed."""
     child = subprocess.Popen(
         [sys.executable, "-m", "geotune.bench.subprocess_entry", '["list", "methods"]', '["demo"]'],
         stdin=subprocess.DEVNULL,

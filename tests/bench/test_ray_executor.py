@@ -13,20 +13,22 @@ from typing import Any
 
 import pytest
 
-from geotune.errors import GeotuneError
+from helpers.errors import raises
 
 
-def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from geotune.bench.ray_executor import RayExecutor
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(GeotuneError, match=r"--ray: needs Ray.*geotune\[ray\]"):
+    with raises("dependency-missing", key="--ray", mentions=["geotune[ray]"]):
         RayExecutor("auto")
 
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as on the cluster: sums depend on it
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # as on the cluster: sums depend on the number of threads
     ray = pytest.importorskip("ray")
     paths = os.pathsep.join(str(Path(part).resolve()) for part in ("src", "tests"))
     ray.init(
@@ -40,7 +42,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_two_workers_come_to_the_same_and_a_run_whose_worker_dies_is_tried_again(
+def test_ray_matches_local_runs_and_retries_dead_workers(
     ray: Any, suite: Callable[..., Path], tmp_path: Path
 ) -> None:
     import threading
@@ -51,7 +53,7 @@ def test_two_workers_come_to_the_same_and_a_run_whose_worker_dies_is_tried_again
     killed: list[int] = []
 
     def kill_a_worker() -> None:
-        """Of the first run that has begun."""
+        """Kill the worker of the first run that starts."""
         recipe = tmp_path / "bench" / "runs" / "tiny" / "est-0" / ".lock"
         while not (recipe.is_file() and recipe.read_text()):
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Rows: where a run stands in the grid, as columns by the grid's keys."""
+"""Rows of runs and their columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geotune.api.testing import test as judge_run
 from geotune.bench.grid import expand
 from geotune.bench.local_executor import JobResult
 from geotune.bench.results import row_of
-from geotune.bench.suite import TAKEN, read_suite
+from geotune.bench.suite import RESERVED, read_suite
 
 Write = Callable[..., Path]
 
@@ -19,12 +19,12 @@ RESULTS = {"run", "status", "search", "error"}
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Rows of runs that have all failed: what is known before any has begun."""
-    cells = expand(read_suite(path))[0]
-    return [row_of(cell, path, JobResult("no"), None) for cell in cells]
+    """Rows of failed runs, which have only labels and keys."""
+    specs = expand(read_suite(path))[0]
+    return [row_of(spec, path, JobResult("no"), None) for spec in specs]
 
 
-def test_the_grids_keys_are_columns_with_the_values_that_they_have(suite: Write) -> None:
+def test_grid_keys_are_columns(suite: Write) -> None:
     path = suite(
         grid={
             "train.lr": [1e-3, 1e-2],
@@ -50,30 +50,30 @@ def test_the_grids_keys_are_columns_with_the_values_that_they_have(suite: Write)
     assert second["train.lr"] == 1e-2
 
 
-def test_method_and_seed_are_there_though_the_grid_does_not_vary_them(suite: Write) -> None:
+def test_method_and_seed_are_always_columns(suite: Write) -> None:
     [row] = rows_of(suite(baselines=None))
     assert (row["method.kind"], row["train.seed"]) == ("est", 0)
 
 
-def test_no_two_runs_have_the_same_recipe_method_and_seed(suite: Write) -> None:
+def test_recipe_method_and_seed_identify_runs(suite: Write) -> None:
     rows = rows_of(suite(grid={"method.kind": ["full", "est"]}, seeds=[0, 1]))
     found = {(row["recipe"], row["method.kind"], row["train.seed"]) for row in rows}
     assert len(found) == len(rows) == 8
     assert ("tiny", "unet_from_scratch", 0) in found
 
 
-def test_a_baseline_stands_beside_each_label_of_the_other_axes(suite: Write) -> None:
+def test_baseline_has_a_row_per_label_of_other_axes(suite: Write) -> None:
     rows = rows_of(suite(grid={"method.kind": ["est"], "decoder.kind": ["linear", "fcn"]}))
     scratch = [row for row in rows if row["method.kind"] == "unet_from_scratch"]
     assert [row["decoder.kind"] for row in scratch] == ["linear", "fcn"]
     assert len({row["run"] for row in scratch}) == 1
 
 
-def test_no_axis_may_take_the_name_of_a_column(suite: Write, tmp_path: Path) -> None:
-    [cell] = expand(read_suite(suite(baselines=None)))[0]
-    fit(cell.recipe, run=tmp_path / "run")
+def test_column_names_are_reserved(suite: Write, tmp_path: Path) -> None:
+    [spec] = expand(read_suite(suite(baselines=None)))[0]
+    fit(spec.recipe, run=tmp_path / "run")
     judge_run(tmp_path / "run")
-    for outcome in (JobResult("no"), JobResult()):
-        row = row_of(cell, tmp_path / "run", outcome, None)
-        assert {name for name in row if "." not in name} - {cell.axis} <= set(TAKEN)
-        assert ("cost" in row) == (outcome.error is None)
+    for result in (JobResult("no"), JobResult()):
+        row = row_of(spec, tmp_path / "run", result, None)
+        assert {name for name in row if "." not in name} - {spec.axis} <= set(RESERVED)
+        assert ("cost" in row) == (result.error is None)

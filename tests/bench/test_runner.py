@@ -1,4 +1,4 @@
-"""Runs of a suite: each once, in whatever order, and through failures."""
+"""Running suites: skipping finished runs, failures, searches."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from helpers.errors import raises
 Write = Callable[..., Path]
 
 
-class Here:
-    """Does work in this process."""
+class InProcessExecutor:
+    """Runs jobs in this process."""
 
     def __init__(self, fails: str = "") -> None:
         self.done: list[Job] = []
@@ -34,14 +34,14 @@ class Here:
         self.stopped = False
         self._lock = threading.Lock()
 
-    def run(self, work: Job) -> JobResult:
-        with self._lock:  # training in two threads at once is no concern of these tests
-            self.done.append(work)
-            if self.fails and self.fails in work.run:
+    def run(self, job: Job) -> JobResult:
+        with self._lock:  # one training at a time
+            self.done.append(job)
+            if self.fails and self.fails in job.run:
                 return JobResult("the disk is full")
-            fit(load_recipe(Path(work.path), work.overrides)[0], run=Path(work.run))
-            if work.tests:
-                judge_run(Path(work.run))
+            fit(load_recipe(Path(job.path), job.overrides)[0], run=Path(job.run))
+            if job.tests:
+                judge_run(Path(job.run))
             return JobResult(joules=5.0)
 
     def stop(self) -> None:
@@ -54,31 +54,29 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{job}.write_report", lambda path, report: path.write_text("report"))
 
 
-def execution(folder: Path, doer: Any, **more: Any) -> Execution:
-    goals = {"tiny": Objective("miou", lower=False)}
-    return replace(Execution(folder, doer, 1, goals, lambda *said: None), **more)
+def execution(folder: Path, executor: Any, **more: Any) -> Execution:
+    objectives = {"tiny": Objective("miou", lower=False)}
+    return replace(Execution(folder, executor, 1, objectives, lambda *message: None), **more)
 
 
-def cells_of(path: Path) -> list[RunSpec]:
+def specs_of(path: Path) -> list[RunSpec]:
     return expand(read_suite(path))[0]
 
 
 @pytest.fixture
 def two(suite: Write) -> list[RunSpec]:
-    return cells_of(
+    return specs_of(
         suite({"train.epochs": 1}, grid={"method.kind": ["est", "frozen"]}, baselines=None)
     )
 
 
 def plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without what a clock or the machine decides."""
+    """Rows without values that depend on time or the machine."""
     return [{k: v for k, v in row.items() if k not in ("cost", "run")} for row in rows]
 
 
-def test_rows_have_the_keys_and_the_metrics_and_what_it_cost(
-    two: list[RunSpec], tmp_path: Path
-) -> None:
-    rows = execution(tmp_path / "bench", Here()).run(two)
+def test_rows_have_keys_metrics_and_costs(two: list[RunSpec], tmp_path: Path) -> None:
+    rows = execution(tmp_path / "bench", InProcessExecutor()).run(two)
     written = [json.loads(line) for line in (tmp_path / "bench" / ROWS).read_text().splitlines()]
     assert written == json.loads(json.dumps(rows))
     row = rows[0]
@@ -89,37 +87,39 @@ def test_rows_have_the_keys_and_the_metrics_and_what_it_cost(
     assert 0 < cost["seconds_per_step"] < cost["seconds"] and cost["adapter_bytes"] > 1000
 
 
-def test_nothing_is_done_twice_and_lost_rows_come_again(two: list[RunSpec], tmp_path: Path) -> None:
-    first = execution(tmp_path / "bench", Here()).run(two)
-    again = Here()
+def test_finished_runs_are_skipped_and_lost_rows_restored(
+    two: list[RunSpec], tmp_path: Path
+) -> None:
+    first = execution(tmp_path / "bench", InProcessExecutor()).run(two)
+    again = InProcessExecutor()
     assert execution(tmp_path / "bench", again, workers=2).run(two) == first
     (tmp_path / "bench" / ROWS).unlink()
     rows = execution(tmp_path / "bench", again).run(two)
     assert not again.done
     assert plain(rows) == plain(first)
-    assert rows[0]["cost"] == first[0]["cost"] | {"joules": None}  # no one measured it again
+    assert rows[0]["cost"] == first[0]["cost"] | {"joules": None}  # energy is not measured again
 
 
-def test_a_run_that_fails_is_a_row_and_is_tried_again(two: list[RunSpec], tmp_path: Path) -> None:
-    rows = execution(tmp_path / "bench", Here(fails="tiny/est")).run(two)
+def test_failed_run_has_a_row_and_is_retried(two: list[RunSpec], tmp_path: Path) -> None:
+    rows = execution(tmp_path / "bench", InProcessExecutor(fails="tiny/est")).run(two)
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert rows[0]["error"] == "the disk is full" and "metrics" not in rows[0]
-    mended = Here()
-    rows = execution(tmp_path / "bench", mended).run(two)
-    assert [row["status"] for row in rows] == ["done", "done"] and len(mended.done) == 1
+    working = InProcessExecutor()
+    rows = execution(tmp_path / "bench", working).run(two)
+    assert [row["status"] for row in rows] == ["done", "done"] and len(working.done) == 1
 
 
-def test_stopping_ends_what_is_done_and_keeps_the_rows(two: list[RunSpec], tmp_path: Path) -> None:
-    class Stops(Here):
-        def run(self, work: Job) -> JobResult:
-            if "frozen" in work.run:
+def test_interrupt_stops_the_executor_and_keeps_rows(two: list[RunSpec], tmp_path: Path) -> None:
+    class Stops(InProcessExecutor):
+        def run(self, job: Job) -> JobResult:
+            if "frozen" in job.run:
                 raise KeyboardInterrupt
-            return super().run(work)
+            return super().run(job)
 
-    doer = Stops()
+    executor = Stops()
     with pytest.raises(KeyboardInterrupt):
-        execution(tmp_path / "bench", doer).run(two)
-    assert doer.stopped
+        execution(tmp_path / "bench", executor).run(two)
+    assert executor.stopped
     [row] = (tmp_path / "bench" / ROWS).read_text().splitlines()
     assert json.loads(row)["status"] == "done"
 
@@ -127,15 +127,13 @@ def test_stopping_ends_what_is_done_and_keeps_the_rows(two: list[RunSpec], tmp_p
 SEARCH = Search(low=1e-4, high=1e-1, trials=4, epochs=1, seed=3)
 
 
-def test_a_search_is_the_same_again_and_knows_no_test_data(
-    two: list[RunSpec], tmp_path: Path
-) -> None:
-    doer = Here()
-    rows = execution(tmp_path / "bench", doer, search=SEARCH).run(two)
-    trials = [work for work in doer.done if not work.tests]
-    assert len(trials) == 8 and len(doer.done) == 10
-    for work in trials:
-        run = Path(work.run)
+def test_search_is_reproducible_and_uses_no_test_data(two: list[RunSpec], tmp_path: Path) -> None:
+    executor = InProcessExecutor()
+    rows = execution(tmp_path / "bench", executor, search=SEARCH).run(two)
+    trials = [job for job in executor.done if not job.tests]
+    assert len(trials) == 8 and len(executor.done) == 10
+    for job in trials:
+        run = Path(job.run)
         assert "test" not in json.loads((run / "metrics.json").read_text())
         assert not (run / "test_windows.npz").exists()
         assert load_recipe(run / "recipe.yaml")[0].train.epochs == 1
@@ -145,34 +143,36 @@ def test_a_search_is_the_same_again_and_knows_no_test_data(
     assert rows[0]["train.lr"] == found["value"]
     run = tmp_path / "bench" / "runs" / rows[0]["run"]
     assert load_recipe(run / "recipe.yaml")[0].train.lr == found["value"]
-    again = Here()
+    again = InProcessExecutor()
     assert execution(tmp_path / "bench", again, search=SEARCH).run(two) == rows
     assert not again.done
 
 
-def test_a_search_goes_on_through_a_trial_that_fails(two: list[RunSpec], tmp_path: Path) -> None:
-    rows = execution(tmp_path / "bench", Here(fails="tiny/est/0"), search=SEARCH).run(two[:1])
+def test_search_survives_a_failed_trial(two: list[RunSpec], tmp_path: Path) -> None:
+    rows = execution(tmp_path / "bench", InProcessExecutor(fails="tiny/est/0"), search=SEARCH).run(
+        two[:1]
+    )
     assert [score is None for _, score in rows[0]["search"]["trials"]] == [True] + [False] * 3
 
 
-def test_a_search_without_any_result_is_a_row_with_its_error(
-    two: list[RunSpec], tmp_path: Path
-) -> None:
-    rows = execution(tmp_path / "bench", Here(fails="search/tiny"), search=SEARCH).run(two[:1])
-    assert "no trial of the search for train.lr" in rows[0]["error"]
+def test_search_without_result_is_a_failed_row(two: list[RunSpec], tmp_path: Path) -> None:
+    rows = execution(tmp_path / "bench", InProcessExecutor(fails="search/tiny"), search=SEARCH).run(
+        two[:1]
+    )
+    assert "search for train.lr" in rows[0]["error"]
     assert "the disk is full" in rows[0]["error"]
 
 
-def test_one_rate_for_all_weights_stays_one(suite: Write) -> None:
+def test_equal_backbone_lr_stays_equal(suite: Write) -> None:
     from geotune.bench.hparam_search import with_best
 
-    cells = {cell.method: cell for cell in cells_of(suite())}
-    scratch = with_best(SEARCH, cells["unet_from_scratch"], 0.007).recipe.train
+    specs = {spec.method: spec for spec in specs_of(suite())}
+    scratch = with_best(SEARCH, specs["unet_from_scratch"], 0.007).recipe.train
     assert scratch.lr == scratch.backbone_lr == 0.007
-    assert with_best(SEARCH, cells["est"], 0.007).recipe.train.backbone_lr is None
+    assert with_best(SEARCH, specs["est"], 0.007).recipe.train.backbone_lr is None
 
 
-def test_one_suite_at_a_time(suite: Write) -> None:
+def test_suite_folder_is_locked(suite: Write) -> None:
     from geotune.bench.run_suite import bench
     from geotune.training.lock import exclusive_lock
 

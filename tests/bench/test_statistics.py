@@ -1,4 +1,4 @@
-"""Intervals and verdicts, held against scipy's bootstrap."""
+"""Intervals compared with scipy's bootstrap, and verdicts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from geotune.bench.statistics import (
     draw_runs,
     estimate,
-    over_runs,
+    mean_over_runs,
     pareto,
     verdict,
 )
@@ -25,29 +25,29 @@ from geotune.metrics.bootstrap import (
 from helpers.resampling import DRAWS, mean_of, scipy_interval, windows
 
 
-def test_seeds_drawn_anew_give_scipys_interval() -> None:
+def test_seed_bootstrap_matches_scipy() -> None:
     by_seed = np.random.default_rng(4).normal(0.6, 0.03, 12)
     drawn = resample_indices(12, DRAWS, np.random.default_rng(1))
-    draws = over_runs(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
+    draws = mean_over_runs(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
     found = estimate(by_seed, draws, 0.95)
     assert (found.low, found.high) == pytest.approx(scipy_interval(by_seed), abs=0.001)
     assert found.mean == pytest.approx(by_seed.mean())
     assert found.spread == pytest.approx(by_seed.std(ddof=1)) and found.runs == 12
 
 
-def test_seeds_and_windows_together_are_as_wide_as_two_independent_causes() -> None:
-    """Of independent seeds and windows the variances of the two bootstraps add up."""
+def test_variances_of_seeds_and_windows_add() -> None:
+    """For independent seeds and windows, the variances of both bootstraps add up."""
     rng = np.random.default_rng(0)
     seeds, hard = rng.normal(0, 0.05, 8), rng.normal(0.5, 0.2, 60)
     often = multiplicities(resample_indices(60, DRAWS, rng))
     by_seed = np.stack([bootstrap(mean_of, windows(hard + s), often)["mean"] for s in seeds])
-    both = over_runs(by_seed, resample_indices(8, DRAWS, rng))
+    both = mean_over_runs(by_seed, resample_indices(8, DRAWS, rng))
     expected = seeds.var() / 8 + hard.var() / 60
     assert both.var() == pytest.approx(expected, rel=0.05)
 
 
-def test_of_regions_held_out_in_turn_each_is_drawn_with_its_seeds() -> None:
-    """The variance is that of the regions' means, and of the seeds within a region."""
+def test_regions_are_resampled_with_their_seeds() -> None:
+    """The variance is that of the regional means plus that of seeds within a region."""
     rng = np.random.default_rng(0)
     places, seeds = rng.normal(0, 0.3, 9), rng.normal(0, 0.05, (9, 4))
     runs = (places[:, None] + seeds).ravel()
@@ -59,7 +59,7 @@ def test_of_regions_held_out_in_turn_each_is_drawn_with_its_seeds() -> None:
     assert found.mean() == pytest.approx(runs.mean(), abs=0.005)
 
 
-def test_regions_count_the_same_whatever_has_failed_in_them() -> None:
+def test_regions_have_equal_weight() -> None:
     runs = np.array([1.0, 1.0, 1.0, 0.0])
     drawn = draw_runs(["bern", "bern", "bern", "oslo"], DRAWS, np.random.default_rng(0))
     assert runs[drawn].mean() == pytest.approx(0.5, abs=0.02)
@@ -67,16 +67,16 @@ def test_regions_count_the_same_whatever_has_failed_in_them() -> None:
     assert alone.shape == (50, 3) and set(np.unique(alone)) == {0, 1, 2}
 
 
-def test_what_no_draw_shows_is_left_out() -> None:
+def test_nan_draws_are_skipped() -> None:
     by_seed = np.array([[0.5, math.nan], [0.7, math.nan]])
-    draws = over_runs(by_seed, np.array([[0, 1], [0, 1]]))
+    draws = mean_over_runs(by_seed, np.array([[0, 1], [0, 1]]))
     assert draws[0] == pytest.approx(0.6) and math.isnan(draws[1])
     assert percentile_interval(draws, 0.95) == pytest.approx((0.6, 0.6))
     assert all(map(math.isnan, percentile_interval(np.array([math.nan]), 0.95)))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "expected"),
     [
         (0.01, 0.05, "better"),
         (-0.005, 0.05, "not worse by more than the margin"),
@@ -86,12 +86,12 @@ def test_what_no_draw_shows_is_left_out() -> None:
         (math.nan, math.nan, "undecided"),
     ],
 )
-def test_verdicts(low: float, high: float, said: str) -> None:
-    assert verdict(low, high, margin=0.01) == said
+def test_verdicts(low: float, high: float, expected: str) -> None:
+    assert verdict(low, high, margin=0.01) == expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))
-def test_the_front_is_what_none_beats(points: list[tuple[int, int]]) -> None:
+def test_pareto_front(points: list[tuple[int, int]]) -> None:
     costs, gains = zip(*points, strict=True)
     on = pareto(costs, gains)
     assert any(on)

@@ -1,1 +1,1 @@
-"""Comparing methods: runs, what they cost, how sure a difference is, tables and figures."""
+"""Compare methods: run a grid of recipes, estimate differences and costs, write tables."""

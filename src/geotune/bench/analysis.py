@@ -1,4 +1,4 @@
-"""What the runs of a suite say of its methods."""
+"""Summarise the runs of a suite by method: metrics, differences with intervals, costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from geotune.bench.statistics import (
     difference,
     draw_runs,
     estimate,
-    over_runs,
+    mean_over_runs,
     pareto,
 )
 from geotune.bench.suite import Compare
@@ -33,10 +33,10 @@ from geotune.metrics.state import MetricState
 from geotune.training.run_dir import RunDir
 from geotune.training.window_metrics import WindowMetrics
 
-MOST_NAMED = 3
-"""Of more regions not seen at once the number is said."""
-MOST_REGIONS = 12
-"""Of more there are no intervals: each takes as long as one of the whole, and none can be read."""
+MAX_NAMED_REGIONS = 3
+"""More held-out regions than this are shown by their number."""
+MAX_REGIONS = 12
+"""With more regions than this, their intervals are omitted, as each costs a full bootstrap."""
 
 COSTS = (
     "predicted_bytes",
@@ -52,97 +52,99 @@ COSTS = (
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """A method within a context.
+    """The results of a method within a context.
 
     Attributes:
         method: its label.
-        runs: names of its runs that are done, and of those that failed the errors.
-        figures: every metric of the test part.
-        val: the metric that is judged by on the validation part, mean over its runs.
-        regions: that metric by region of the test part; without an interval where there are many.
-        gaps: by regions that were not seen in training: that metric there, less that in seen ones.
-            The interval is the mean of the seeds' own, which are of windows alone. Before them the
-            mean of all, where there are several, with an interval over the runs.
-        against: the difference to the method compared with, on what both have done; None of itself.
-        cost: medians over the runs by `COSTS`; None where nothing is known.
-        search: what a search chose.
-        frugal, fast: on the front of accuracy against memory, and against time.
+        runs: names of its finished runs.
+        errors: messages of its failed runs.
+        metrics: every metric of the test split.
+        val: the main metric on the validation split, mean over the runs.
+        regions: the main metric by region of the test split; no intervals if there are many.
+        gaps: the main metric in regions without training scenes minus that in regions with them,
+            by held-out regions; intervals are means of the seeds' intervals over windows. With
+            several, their mean comes first, with an interval over the runs.
+        difference: the difference to the reference on the runs that both finished; None for the
+            reference.
+        cost: medians over the runs by `COSTS`; None if unknown.
+        search: the result of the search.
+        pareto_memory, pareto_time: whether it is Pareto-optimal in the metric and this cost.
     """
 
     method: str
     runs: list[str]
     errors: list[str]
-    figures: dict[str, Estimate]
+    metrics: dict[str, Estimate]
     val: float
     regions: dict[str, Estimate]
     gaps: dict[str, Estimate]
-    against: Difference | None
+    difference: Difference | None
     cost: dict[str, float | None]
     search: Mapping[str, Any] | None
-    frugal: bool = False
-    fast: bool = False
+    pareto_memory: bool = False
+    pareto_time: bool = False
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """Methods within a context, such as a recipe and a share of its training data."""
+    """The methods of one context, such as a recipe and a fraction of its training data."""
 
     context: Labels
-    goal: Objective
+    objective: Objective
     reference: str
     units: int
     lines: list[MethodSummary] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        """The context in words."""
+        """The context as a title."""
         recipe, *others = self.context.items()
         return ", ".join([str(recipe[1]), *(f"{axis} {label}" for axis, label in others)])
 
     @property
     def recipe(self) -> str:
-        """Its recipe's name."""
+        """The name of its recipe."""
         return str(self.context["recipe"])
 
 
 Repeat = tuple[tuple[Any, ...], int]
-"""What a run repeats: its choices along the axes that are taken together, and its seed."""
+"""The replicate of a run: its labels on the axes of `compare.over`, and its seed."""
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs of one method: what they repeat, their rows, and figures of drawn windows.
+    """The runs of one method: replicates, rows, and bootstrapped metrics `(runs, draws)`.
 
-    `bootstrap` has every metric `(S, draws)`, `regions` the one that is judged by in each region.
+    `bootstrapped` has every metric, `regions` the main metric in each region.
     """
 
     repeats: list[Repeat]
     rows: list[Row]
-    redrawn: dict[str, Floats]
+    bootstrapped: dict[str, Floats]
     regions: dict[str, Floats]
     errors: list[str]
 
-    def of(self, repeats: Sequence[Repeat], metric: str) -> tuple[list[float], Floats]:
-        """Its figures on the test part, and on drawn windows, in some of its runs."""
+    def select(self, repeats: Sequence[Repeat], metric: str) -> tuple[list[float], Floats]:
+        """A metric of some runs on the test split, and its bootstrap samples."""
         chosen = [self.repeats.index(repeat) for repeat in repeats]
-        found = [_known(self.rows[i]["metrics"][metric]) for i in chosen]
-        return found, self.redrawn[metric][chosen]
+        values = [_known(self.rows[i]["metrics"][metric]) for i in chosen]
+        return values, self.bootstrapped[metric][chosen]
 
 
 def compare(
-    cells: Sequence[RunSpec],
+    specs: Sequence[RunSpec],
     rows: Sequence[Row],
-    goals: Mapping[str, Objective],
-    how: Compare,
+    objectives: Mapping[str, Objective],
+    options: Compare,
     folder: Path,
 ) -> list[ComparisonTable]:
-    """A table for each context, in the order of the cells."""
+    """One table per context, in the order of the runs."""
     contexts: dict[tuple[Any, ...], list[tuple[RunSpec, Row]]] = {}
-    for cell, row in zip(cells, rows, strict=True):
-        context = {axis: label for axis, label in cell.context.items() if axis not in how.over}
-        contexts.setdefault(tuple(context.items()), []).append((cell, row))
+    for spec, row in zip(specs, rows, strict=True):
+        context = {axis: label for axis, label in spec.context.items() if axis not in options.over}
+        contexts.setdefault(tuple(context.items()), []).append((spec, row))
     return [
-        _table(dict(context), each, goals[dict(context)["recipe"]], how, folder)
+        _table(dict(context), each, objectives[dict(context)["recipe"]], options, folder)
         for context, each in contexts.items()
     ]
 
@@ -150,32 +152,34 @@ def compare(
 def _table(
     context: Labels,
     pairs: Sequence[tuple[RunSpec, Row]],
-    goal: Objective,
-    how: Compare,
+    objective: Objective,
+    options: Compare,
     folder: Path,
 ) -> ComparisonTable:
     by_method: dict[str, list[tuple[RunSpec, Row]]] = {}
-    for cell, row in pairs:
-        by_method.setdefault(cell.method, []).append((cell, row))
-    draws = _Draws(how)
-    runs = {name: _runs(each, goal, how, folder, draws) for name, each in by_method.items()}
-    reference = how.to if how.to in runs else "full" if "full" in runs else next(iter(runs))
-    lines = [_line(name, its, runs[reference], goal, draws) for name, its in runs.items()]
-    sign = -1 if goal.lower else 1
-    gains = [sign * _mean(line, goal) for line in lines]
+    for spec, row in pairs:
+        by_method.setdefault(spec.method, []).append((spec, row))
+    draws = _Draws(options)
+    runs = {
+        name: _runs(each, objective, options, folder, draws) for name, each in by_method.items()
+    }
+    reference = options.to if options.to in runs else "full" if "full" in runs else next(iter(runs))
+    lines = [_line(name, each, runs[reference], objective, draws) for name, each in runs.items()]
+    sign = -1 if objective.lower else 1
+    scores = [sign * _mean(line, objective) for line in lines]
     fronts = [
-        pareto([_known(line.cost[cost]) for line in lines], gains)
+        pareto([_known(line.cost[cost]) for line in lines], scores)
         for cost in ("memory_bytes", "seconds_per_step")
     ]
-    marked = [
-        replace(line, frugal=frugal, fast=fast)
-        for line, frugal, fast in zip(lines, *fronts, strict=True)
+    lines_with_fronts = [
+        replace(line, pareto_memory=pareto_memory, pareto_time=pareto_time)
+        for line, pareto_memory, pareto_time in zip(lines, *fronts, strict=True)
     ]
-    return ComparisonTable(context, goal, reference, draws.units, marked)
+    return ComparisonTable(context, objective, reference, draws.units, lines_with_fronts)
 
 
-def _mean(line: MethodSummary, goal: Objective) -> float:
-    return line.figures[goal.metric].mean if goal.metric in line.figures else math.nan
+def _mean(line: MethodSummary, objective: Objective) -> float:
+    return line.metrics[objective.metric].mean if objective.metric in line.metrics else math.nan
 
 
 def _known(value: float | None) -> float:
@@ -183,183 +187,203 @@ def _known(value: float | None) -> float:
 
 
 class _Draws:
-    """Draws that methods share: of the same windows and the same runs the same ones."""
+    """Bootstrap draws shared by the methods: equal windows and runs get equal draws."""
 
-    def __init__(self, how: Compare) -> None:
-        self.how = how
+    def __init__(self, options: Compare) -> None:
+        self.options = options
         self._units: dict[tuple[Any, ...], int] = {}
-        self._often: dict[tuple[str, ...], Any] = {}
+        self._unit_counts: dict[tuple[str, ...], Any] = {}
         self._runs: dict[tuple[Repeat, ...], Any] = {}
 
     @property
     def units(self) -> int:
-        """How many units all test parts have together."""
+        """Total number of units in the test splits."""
         return sum(self._units.values())
 
-    def tested(self, repeat: Repeat, units: int) -> None:
-        """Of a run, that its test part has so many."""
+    def add_test_units(self, repeat: Repeat, units: int) -> None:
+        """Record the number of test units of a run."""
         self._units[repeat[0]] = max(units, self._units.get(repeat[0], 0))
 
-    def often(self, names: tuple[str, ...], units: int) -> Any:
-        """How often each unit is drawn; `names` of the windows."""
-        if names not in self._often:
-            rng = np.random.default_rng([1, len(self._often)])
-            self._often[names] = multiplicities(resample_indices(units, self.how.draws, rng))
-        return self._often[names]
+    def unit_counts(self, names: tuple[str, ...], units: int) -> Any:
+        """How often each draw contains each unit; `names`: the windows."""
+        if names not in self._unit_counts:
+            rng = np.random.default_rng([1, len(self._unit_counts)])
+            self._unit_counts[names] = multiplicities(
+                resample_indices(units, self.options.draws, rng)
+            )
+        return self._unit_counts[names]
 
     def runs(self, repeats: Sequence[Repeat]) -> Any:
-        """Which runs are drawn; those that are taken together by an axis, as wholes."""
+        """The runs of each draw; runs with equal labels on `compare.over` are drawn as a group."""
         key = tuple(repeats)
         if key not in self._runs:
             rng = np.random.default_rng([2, len(self._runs)])
             groups = [choices or seed for choices, seed in repeats]
-            self._runs[key] = draw_runs(groups, self.how.draws, rng)
+            self._runs[key] = draw_runs(groups, self.options.draws, rng)
         return self._runs[key]
 
 
 def _runs(
-    pairs: Sequence[tuple[RunSpec, Row]], goal: Objective, how: Compare, folder: Path, draws: _Draws
+    pairs: Sequence[tuple[RunSpec, Row]],
+    objective: Objective,
+    options: Compare,
+    folder: Path,
+    draws: _Draws,
 ) -> _Runs:
-    done = [(cell, row) for cell, row in pairs if row["error"] is None]
+    done = [(spec, row) for spec, row in pairs if row["error"] is None]
     errors = [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None]
-    figures: dict[str, list[Floats]] = {}
+    metrics: dict[str, list[Floats]] = {}
     regions: dict[str, list[Floats]] = {name: [] for name in _regions([row for _, row in done])}
-    if len(regions) > MOST_REGIONS:
+    if len(regions) > MAX_REGIONS:
         regions = {}
-    repeats = [_repeat(cell, how) for cell, _ in done]
-    for (cell, _), repeat in zip(done, repeats, strict=True):
-        run = folder / RUNS / cell.name
-        windows, of = WindowMetrics.load(run / "test_windows.npz"), _figures_of(run)
-        whole = _drawn(of, windows, range(len(windows.names)), how, draws)
-        draws.tested(
-            repeat, len(set(windows.scenes)) if how.unit == "scene" else len(windows.names)
+    repeats = [_repeat(spec, options) for spec, _ in done]
+    for (spec, _), repeat in zip(done, repeats, strict=True):
+        run = folder / RUNS / spec.name
+        windows, compute = WindowMetrics.load(run / "test_windows.npz"), _metric_function(run)
+        all_windows = _bootstrap_windows(
+            compute, windows, range(len(windows.names)), options, draws
         )
-        for name, values in whole.items():
-            figures.setdefault(name, []).append(values)
-        for region, found in regions.items():
-            its = [i for i, group in enumerate(windows.groups) if group == region]
-            of_its = whole if len(its) == len(windows.names) else None
-            if not its:
-                of_its = {goal.metric: np.full(how.draws, math.nan)}
-            found.append((of_its or _drawn(of, windows, its, how, draws))[goal.metric])
+        draws.add_test_units(
+            repeat, len(set(windows.scenes)) if options.unit == "scene" else len(windows.names)
+        )
+        for name, values in all_windows.items():
+            metrics.setdefault(name, []).append(values)
+        for region, samples in regions.items():
+            indices = [i for i, group in enumerate(windows.groups) if group == region]
+            values = all_windows if len(indices) == len(windows.names) else None
+            if not indices:
+                values = {objective.metric: np.full(options.draws, math.nan)}
+            values = values or _bootstrap_windows(compute, windows, indices, options, draws)
+            samples.append(values[objective.metric])
     return _Runs(
         repeats,
         [row for _, row in done],
-        {name: np.stack(values) for name, values in figures.items()},
+        {name: np.stack(values) for name, values in metrics.items()},
         {name: np.stack(values) for name, values in regions.items()},
         errors,
     )
 
 
-def _repeat(cell: RunSpec, how: Compare) -> Repeat:
-    return tuple(cell.labels[axis] for axis in how.over), cell.labels["seed"]
+def _repeat(spec: RunSpec, options: Compare) -> Repeat:
+    return tuple(spec.labels[axis] for axis in options.over), spec.labels["seed"]
 
 
 def _regions(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row["regions"]))
 
 
-def _drawn(
-    of: Callable[[MetricState], dict[str, float]],
+def _bootstrap_windows(
+    compute: Callable[[MetricState], dict[str, float]],
     windows: WindowMetrics,
     chosen: Sequence[int],
-    how: Compare,
+    options: Compare,
     draws: _Draws,
 ) -> dict[str, Floats]:
-    """Figures of some windows of a run, or of their scenes, drawn anew."""
+    """Bootstrap the metrics of some windows of a run, by window or by scene."""
     units = [windows.states[i] for i in chosen]
-    if how.unit == "scene":
+    if options.unit == "scene":
         units = group_by(units, [windows.scenes[i] for i in chosen])
-    often = draws.often(tuple(windows.names[i] for i in chosen), len(units))
-    return bootstrap(of, units, often)
+    unit_counts = draws.unit_counts(tuple(windows.names[i] for i in chosen), len(units))
+    return bootstrap(compute, units, unit_counts)
 
 
-def _figures_of(run: Path) -> Callable[[MetricState], dict[str, float]]:
-    """What makes figures of a run's windows; its card knows all that its task was told."""
+def _metric_function(run: Path) -> Callable[[MetricState], dict[str, float]]:
+    """The function that computes a run's metrics from the state of its windows."""
     task = build_task(parse_sections(load_adapter_config(run).sections, str(run)))
     return with_val_threshold(task, RunDir(run).details("val")).metrics().compute_from
 
 
-def _line(name: str, its: _Runs, reference: _Runs, goal: Objective, draws: _Draws) -> MethodSummary:
-    def over(found: Sequence[Mapping[str, Any]], metric: str, redrawn: Floats | None) -> Estimate:
-        by_run = np.array([_known(each.get(metric)) for each in found])
-        drawn = np.empty(0) if redrawn is None else over_runs(redrawn, draws.runs(its.repeats))
-        return estimate(by_run, drawn, draws.how.level)
+def _line(
+    name: str, runs: _Runs, reference: _Runs, objective: Objective, draws: _Draws
+) -> MethodSummary:
+    def over_runs(
+        rows: Sequence[Mapping[str, Any]], metric: str, bootstrapped: Floats | None
+    ) -> Estimate:
+        by_run = np.array([_known(each.get(metric)) for each in rows])
+        drawn = (
+            np.empty(0)
+            if bootstrapped is None
+            else mean_over_runs(bootstrapped, draws.runs(runs.repeats))
+        )
+        return estimate(by_run, drawn, draws.options.level)
 
     return MethodSummary(
         name,
-        [row["run"] for row in its.rows],
-        its.errors,
+        [row["run"] for row in runs.rows],
+        runs.errors,
         {
-            metric: over([row["metrics"] for row in its.rows], metric, redrawn)
-            for metric, redrawn in its.redrawn.items()
+            metric: over_runs([row["metrics"] for row in runs.rows], metric, bootstrapped)
+            for metric, bootstrapped in runs.bootstrapped.items()
         },
-        _nanmean([row["val"][goal.metric] for row in its.rows]),
+        _nanmean([row["val"][objective.metric] for row in runs.rows]),
         {
-            region: over(
-                [row["regions"].get(region, {}) for row in its.rows],
-                goal.metric,
-                its.regions.get(region),
+            region: over_runs(
+                [row["regions"].get(region, {}) for row in runs.rows],
+                objective.metric,
+                runs.regions.get(region),
             )
-            for region in _regions(its.rows)
+            for region in _regions(runs.rows)
         },
-        _gaps(its, goal.metric, draws),
-        None if its is reference else _against(its, reference, goal, draws),
-        {cost: _median([_cost(row["cost"], cost) for row in its.rows]) for cost in COSTS},
-        its.rows[0]["search"] if its.rows else None,
+        _gaps(runs, objective.metric, draws),
+        None if runs is reference else _difference(runs, reference, objective, draws),
+        {cost: _median([_cost(row["cost"], cost) for row in runs.rows]) for cost in COSTS},
+        runs.rows[0]["search"] if runs.rows else None,
     )
 
 
-def _against(its: _Runs, reference: _Runs, goal: Objective, draws: _Draws) -> Difference | None:
-    """The difference in what both have done: of regions or seeds of one alone it would tell."""
-    both = [repeat for repeat in reference.repeats if repeat in its.repeats]
+def _difference(
+    runs: _Runs, reference: _Runs, objective: Objective, draws: _Draws
+) -> Difference | None:
+    """The difference over the replicates that both finished, so that it compares like with like."""
+    both = [repeat for repeat in reference.repeats if repeat in runs.repeats]
     if not both:
         return None
-    (mine, redrawn), (base, base_redrawn) = (
-        runs.of(both, goal.metric) for runs in (its, reference)
+    (values, bootstrapped), (base, base_bootstrapped) = (
+        each.select(both, objective.metric) for each in (runs, reference)
     )
-    sign = -1 if goal.lower else 1
+    sign = -1 if objective.lower else 1
     drawn = draws.runs(both)
     return difference(
-        sign * (_nanmean(mine) - _nanmean(base)),
-        sign * (over_runs(redrawn, drawn) - over_runs(base_redrawn, drawn)),
-        draws.how.level,
-        draws.how.margin * abs(_nanmean(base)),
+        sign * (_nanmean(values) - _nanmean(base)),
+        sign * (mean_over_runs(bootstrapped, drawn) - mean_over_runs(base_bootstrapped, drawn)),
+        draws.options.level,
+        draws.options.margin * abs(_nanmean(base)),
     )
 
 
-def _gaps(its: _Runs, metric: str, draws: _Draws) -> dict[str, Estimate]:
-    by_place: dict[str, list[tuple[float, float, float]]] = {}
-    every = np.full(len(its.rows), math.nan)
-    for i, gap in enumerate(row["gap"] for row in its.rows):
+def _gaps(runs: _Runs, metric: str, draws: _Draws) -> dict[str, Estimate]:
+    by_region: dict[str, list[tuple[float, float, float]]] = {}
+    all_gaps = np.full(len(runs.rows), math.nan)
+    for i, gap in enumerate(row["gap"] for row in runs.rows):
         if gap is None:
             continue
         unseen, seen = _known(gap["unseen"][metric]), _known(gap["seen"][metric])
         low, high = (_known(end) for end in gap["intervals"][metric])
-        by_place.setdefault(_place(gap["unseen_regions"]), []).append((unseen - seen, low, high))
-        every[i] = unseen - seen
-    found = {}
-    if len(by_place) > 1:
-        same = np.repeat(every[:, None], draws.how.draws, axis=1)
-        drawn = over_runs(same, draws.runs(its.repeats))
-        found[f"mean of {len(by_place)}"] = estimate(every, drawn, draws.how.level)
-    for place, figures in by_place.items():
-        gaps, lows, highs = zip(*figures, strict=True)
+        by_region.setdefault(_region_label(gap["unseen_regions"]), []).append(
+            (unseen - seen, low, high)
+        )
+        all_gaps[i] = unseen - seen
+    estimates = {}
+    if len(by_region) > 1:
+        same = np.repeat(all_gaps[:, None], draws.options.draws, axis=1)
+        drawn = mean_over_runs(same, draws.runs(runs.repeats))
+        estimates[f"mean of {len(by_region)}"] = estimate(all_gaps, drawn, draws.options.level)
+    for label, values in by_region.items():
+        gaps, lows, highs = zip(*values, strict=True)
         spread = statistics.stdev(gaps) if len(gaps) > 1 else math.nan
         mean = statistics.fmean
-        found[place] = Estimate(mean(gaps), spread, mean(lows), mean(highs), len(gaps))
-    return found
+        estimates[label] = Estimate(mean(gaps), spread, mean(lows), mean(highs), len(gaps))
+    return estimates
 
 
-def _place(regions: Sequence[str]) -> str:
-    return ", ".join(regions) if len(regions) <= MOST_NAMED else f"{len(regions)} regions"
+def _region_label(regions: Sequence[str]) -> str:
+    return ", ".join(regions) if len(regions) <= MAX_NAMED_REGIONS else f"{len(regions)} regions"
 
 
 def _cost(cost: Mapping[str, Any], name: str) -> float | None:
-    """One cost of a run; memory is that of tensors, which on a GPU is the peak itself.
+    """One cost of a run; memory is that of tensors: on a GPU, the measured peak.
 
-    A process holds much beside them: where a training was too short to see its tensors, their
-    memory is not known.
+    On a CPU, process memory includes much else, so it does not replace an unknown tensor memory.
     """
     if name == "memory_bytes":
         name = "tensor_bytes" if cost["memory_kind"] == "process memory" else "peak_bytes"

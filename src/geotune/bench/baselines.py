@@ -1,7 +1,7 @@
-"""What every comparison is held against, unless it is switched off by name.
+"""Baselines, which are part of every comparison unless they are switched off.
 
-In arXiv 2504.17397 a UNet with random weights beats every foundation model on the test part of
-Sen1Floods11: a comparison without one says little of what pretraining is worth.
+In arXiv 2504.17397 a UNet with random weights outperforms every foundation model on the test split
+of Sen1Floods11, so a comparison needs one to show the benefit of pretraining.
 """
 
 from __future__ import annotations
@@ -13,50 +13,50 @@ from geotune.bench.suite import Changes
 from geotune.config import Recipe
 
 SCRATCH = "timm/resnet18"
-"""The encoder of the UNet that is trained from scratch."""
+"""The encoder of the UNet from scratch."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One of them.
+    """A baseline made from a recipe.
 
     Attributes:
-        changes: what it changes in a recipe, whose stem and bands it keeps.
-        refuses: why it cannot be made of a recipe; None where it can.
+        changes: the recipe keys that it sets; the stem and the bands are kept.
+        unsupported: why a recipe cannot have it; None if it can.
     """
 
     changes: Callable[[Recipe], Changes]
-    refuses: Callable[[Recipe], str | None]
+    unsupported: Callable[[Recipe], str | None]
 
 
 def _scratch(recipe: Recipe) -> Changes:
     return {
         "backbone": {"name": SCRATCH, "pretrained": False, "bands": recipe.backbone.bands},
-        "method": {"kind": "full", "stem": recipe.method.stem_width},
+        "method": {"kind": "full", "stem_width": recipe.method.stem_width},
         **({} if recipe.decoder.kind == "unet" else {"decoder": {"kind": "unet"}}),
-        # Nothing is pretrained that a smaller rate would protect, or that could be kept.
+        # Without pretrained weights, a lower learning rate or a feature cache makes no sense.
         "train.backbone_lr": recipe.train.lr,
         "train.cache": "none",
         "train.compile": False,
     }
 
 
-def _refuses_scratch(recipe: Recipe) -> str | None:
+def _scratch_unsupported(recipe: Recipe) -> str | None:
     if recipe.task.level != "pixel":
         return (
-            f"unet_from_scratch is left out: a UNet gives an answer for each pixel, and task.kind "
-            f"{recipe.task.kind} asks for one for each {recipe.task.level}"
+            f"unet_from_scratch is omitted: a UNet predicts per pixel, but task.kind "
+            f"{recipe.task.kind} predicts per {recipe.task.level}"
         )
     if isinstance(recipe.backbone.bands, dict) or recipe.backbone.timesteps > 1:
-        return "unet_from_scratch is left out: it takes one image, not several sensors or dates"
+        return "unet_from_scratch is omitted: it supports one sensor and one date only"
     return None
 
 
 BASELINES: dict[str, Baseline] = {
-    "unet_from_scratch": Baseline(_scratch, _refuses_scratch),
+    "unet_from_scratch": Baseline(_scratch, _scratch_unsupported),
     "frozen": Baseline(
-        lambda recipe: {"method": {"kind": "frozen", "stem": recipe.method.stem_width}},
+        lambda recipe: {"method": {"kind": "frozen", "stem_width": recipe.method.stem_width}},
         lambda recipe: None,
     ),
 }
-"""By the name that switches it off."""
+"""The baselines by the key that switches them off."""

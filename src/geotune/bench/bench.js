@@ -1,4 +1,4 @@
-// Tables are sorted by a click on a column's name; filters hide lines and whole tables.
+// Click a column header to sort; filters hide rows and tables.
 for (const table of document.querySelectorAll("table.sortable")) {
   table.querySelectorAll("thead th").forEach((head, column) => {
     const button = head.querySelector("button");
@@ -10,7 +10,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
       const compare = (a, b) => {
         const [x, y] = [value(a), value(b)];
-        if (x === "" || y === "") return (x === "") - (y === ""); // what is not known comes last
+        if (x === "" || y === "") return (x === "") - (y === ""); // unknown values last
         const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
         return down ? -order : order;
       };
@@ -24,9 +24,9 @@ const recipe = document.querySelector("#filter-recipe");
 function filter() {
   const words = method.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
   for (const row of document.querySelectorAll("tr[data-method]")) {
-    const named = !words.length || words.some((word) => row.dataset.method.toLowerCase().includes(word));
-    const judged = !verdict.value || !row.dataset.verdict || row.dataset.verdict === verdict.value;
-    row.hidden = !(named && judged);
+    const matchesMethod = !words.length || words.some((word) => row.dataset.method.toLowerCase().includes(word));
+    const matchesVerdict = !verdict.value || !row.dataset.verdict || row.dataset.verdict === verdict.value;
+    row.hidden = !(matchesMethod && matchesVerdict);
   }
   for (const block of document.querySelectorAll("[data-recipe]")) {
     block.hidden = recipe.value !== "" && block.dataset.recipe !== recipe.value;

@@ -1,4 +1,4 @@
-"""The tables of a comparison, for the terminal, Markdown, CSV and LaTeX."""
+"""Comparison tables for the terminal, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -13,34 +13,41 @@ from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
 
 if TYPE_CHECKING:
-    from rich.table import Table as Drawn
+    from rich.table import Table as RichTable
 
-HEAD = (
-    "method", "runs", "{metric}", "interval", "to {reference}", "interval of that", "verdict",
-    "memory", "predicted", "time a step", "training", "trained", "adapter", "energy",
+COLUMNS = (
+    "method", "runs", "{metric}", "interval", "difference to {reference}", "difference interval",
+    "verdict", "memory", "predicted", "time per step", "training time", "trained parameters",
+    "adapter size", "energy",
 )  # fmt: skip
 
 
-def head(table: ComparisonTable) -> list[str]:
-    """The names of the columns."""
-    return [name.format(metric=table.goal.metric, reference=table.reference) for name in HEAD]
+def header(table: ComparisonTable) -> list[str]:
+    """The column names."""
+    return [
+        name.format(metric=table.objective.metric, reference=table.reference) for name in COLUMNS
+    ]
 
 
 def cells(table: ComparisonTable, line: MethodSummary) -> list[str]:
-    """What stands in a method's line, as people read it."""
-    figure, cost = line.figures.get(table.goal.metric), line.cost
-    against = line.against
+    """The cells of a method's row, formatted."""
+    estimate, cost = line.metrics.get(table.objective.metric), line.cost
+    difference = line.difference
     return [
         line.method,
         str(len(line.runs)) + (f" ({len(line.errors)} failed)" if line.errors else ""),
-        fmt.DASH if figure is None else with_spread(figure.mean, figure.spread),
-        fmt.DASH if figure is None else between(figure.low, figure.high),
-        fmt.DASH if against is None else signed(against.mean),
-        fmt.DASH if against is None else between(against.low, against.high, signs=True),
-        "reference" if line.method == table.reference else against.verdict if against else fmt.DASH,
-        _starred(fmt.size(_whole(cost["memory_bytes"])), line.frugal),
+        fmt.DASH if estimate is None else mean_std(estimate.mean, estimate.spread),
+        fmt.DASH if estimate is None else interval(estimate.low, estimate.high),
+        fmt.DASH if difference is None else signed(difference.mean),
+        fmt.DASH if difference is None else interval(difference.low, difference.high, signs=True),
+        "reference"
+        if line.method == table.reference
+        else difference.verdict
+        if difference
+        else fmt.DASH,
+        _mark(fmt.size(_whole(cost["memory_bytes"])), line.pareto_memory),
         fmt.size(_whole(cost["predicted_bytes"])),
-        _starred(step_time(cost["seconds_per_step"]), line.fast),
+        _mark(step_time(cost["seconds_per_step"]), line.pareto_time),
         fmt.duration(cost["seconds"]),
         fmt.count(_whole(cost["trained_parameters"])),
         fmt.size(_whole(cost["adapter_bytes"])),
@@ -48,70 +55,74 @@ def cells(table: ComparisonTable, line: MethodSummary) -> list[str]:
     ]
 
 
-def _starred(text: str, marked: bool) -> str:
-    """With the mark of the front before it, so that numbers stay in line."""
-    return f"* {text}" if marked else text
+def _mark(text: str, on_front: bool) -> str:
+    """Mark Pareto-optimal values in front, so that numbers stay aligned."""
+    return f"* {text}" if on_front else text
 
 
-def notes(table: ComparisonTable, how: Compare) -> str:
-    """What a reader of the table has to know."""
-    better = "lower" if table.goal.lower else "higher"
-    over = f"{fmt.listing(how.over)}, and seeds" if how.over else "seeds"
+def notes(table: ComparisonTable, options: Compare) -> str:
+    """The explanation below a table."""
+    better = "lower" if table.objective.lower else "higher"
+    over = f"{fmt.listing(options.over)}, and seeds" if options.over else "seeds"
+    level = f"{100 * options.level:g} %"
     return (
-        f"{table.goal.metric}, {better} is better: mean and standard deviation over {over}; "
-        f"intervals of {100 * how.level:g} % over {over} and {table.units} {how.unit}s of the test "
-        f"part. Differences to {table.reference} are positive where a method is better; the margin "
-        f"is {100 * how.margin:g} % of its figure. * no other method is as good for less."
+        f"{table.objective.metric}, {better} is better: mean and standard deviation over {over}. "
+        f"Intervals: {level} bootstrap intervals over {over} and {table.units} test "
+        f"{options.unit}s. Differences to {table.reference} are positive if the method is better. "
+        f"Verdicts better and worse: the {level} interval of the difference excludes zero; the "
+        f"margin is {100 * options.margin:g} % of the metric of {table.reference}. "
+        "* Pareto-optimal in the mean metric and this cost."
         + (
-            " Of one seed an interval tells nothing of the chance in training."
+            " With a single seed, intervals do not include the variation between trainings."
             if all(len(line.runs) < 2 for line in table.lines)
             else ""
         )
     )
 
 
-def others(table: ComparisonTable) -> list[str]:
-    """The metrics of all of the test part beside the one that is judged by."""
-    names = dict.fromkeys(name for line in table.lines for name in line.figures)
-    return [name for name in names if "/" not in name and name != table.goal.metric]
+def other_metrics(table: ComparisonTable) -> list[str]:
+    """Overall test metrics other than the main metric."""
+    names = dict.fromkeys(name for line in table.lines for name in line.metrics)
+    return [name for name in names if "/" not in name and name != table.objective.metric]
 
 
-def as_markdown(tables: Sequence[ComparisonTable], how: Compare) -> str:
-    """All tables as Markdown, each with one of the other figures below it where there are any."""
+def as_markdown(tables: Sequence[ComparisonTable], options: Compare) -> str:
+    """All tables as Markdown, each followed by its other metrics and regional gaps."""
     blocks = []
     for table in tables:
-        rows = _markdown([head(table), *(cells(table, line) for line in table.lines)])
-        blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, how)}\n")
-        if names := others(table):
-            done = [(line.method, line.figures) for line in table.lines if line.figures]
-            figures = [
-                [method, *(with_spread(each[name].mean, each[name].spread) for name in names)]
+        rows = _markdown([header(table), *(cells(table, line) for line in table.lines)])
+        blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, options)}\n")
+        if names := other_metrics(table):
+            done = [(line.method, line.metrics) for line in table.lines if line.metrics]
+            metrics = [
+                [method, *(mean_std(each[name].mean, each[name].spread) for name in names)]
                 for method, each in done
             ]
-            blocks.append(f"{_markdown([['method', *names], *figures])}\n")
+            blocks.append(f"{_markdown([['method', *names], *metrics])}\n")
         if any(line.gaps for line in table.lines):
             blocks.append(f"{_gaps(table)}\n")
     return "\n".join(blocks)
 
 
 def _gaps(table: ComparisonTable) -> str:
-    """What is lost in regions not seen, one a line; there may be many."""
+    """The gap to regions without training scenes, one region per row."""
     done = [line for line in table.lines if line.gaps]
-    places = dict.fromkeys(place for line in done for place in line.gaps)
+    regions = dict.fromkeys(region for line in done for region in line.gaps)
     rows = [
         [
-            place,
+            region,
             *(
-                f"{signed(gap.mean)} ({between(gap.low, gap.high, signs=True)})"
-                if (gap := line.gaps.get(place))
+                f"{signed(gap.mean)} ({interval(gap.low, gap.high, signs=True)})"
+                if (gap := line.gaps.get(region))
                 else fmt.DASH
                 for line in done
             ),
         ]
-        for place in places
+        for region in regions
     ]
-    head = ["not seen in training", *(line.method for line in done)]
-    return f"{table.goal.metric} there, less that in seen regions:\n\n{_markdown([head, *rows])}"
+    header = ["region without training scenes", *(line.method for line in done)]
+    title = f"{table.objective.metric}: regions without training scenes minus regions with them"
+    return f"{title}:\n\n{_markdown([header, *rows])}"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -120,24 +131,24 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in (first, rule, *rest))
 
 
-def as_latex(tables: Sequence[ComparisonTable], how: Compare) -> str:
-    """All tables as LaTeX, for the package booktabs."""
+def as_latex(tables: Sequence[ComparisonTable], options: Compare) -> str:
+    """All tables as LaTeX; requires the package booktabs."""
     blocks = []
     for table in tables:
         rows = [" & ".join(map(latex, row)) for row in [cells(table, line) for line in table.lines]]
         body = " \\\\\n".join(rows)
-        caption = latex(f"{table.title}. {notes(table, how)}")
+        caption = latex(f"{table.title}. {notes(table, options)}")
         blocks.append(
             "\\begin{table}\n\\centering\\small\n"
-            f"\\begin{{tabular}}{{l{'r' * (len(HEAD) - 1)}}}\n\\toprule\n"
-            f"{' & '.join(map(latex, head(table)))} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n"
+            f"\\begin{{tabular}}{{l{'r' * (len(COLUMNS) - 1)}}}\n\\toprule\n"
+            f"{' & '.join(map(latex, header(table)))} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n"
             f"\\end{{tabular}}\n\\caption{{{caption}}}\n\\end{{table}}\n"
         )
     return "\n".join(blocks)
 
 
 def as_csv(tables: Sequence[ComparisonTable]) -> str:
-    """One CSV of all tables, with plain numbers; what is not known is empty."""
+    """All tables in one CSV, with unformatted numbers; unknown values are empty."""
     contexts = list(dict.fromkeys(axis for table in tables for axis in table.context))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -149,24 +160,31 @@ def as_csv(tables: Sequence[ComparisonTable]) -> str:
     )  # fmt: skip
     for table in tables:
         for line in table.lines:
-            figure, against = line.figures.get(table.goal.metric), line.against
-            found = [figure.mean, figure.spread, figure.low, figure.high] if figure else [None] * 4
-            apart = [against.mean, against.low, against.high] if against else [None] * 3
+            estimate, difference = line.metrics.get(table.objective.metric), line.difference
+            values = (
+                [estimate.mean, estimate.spread, estimate.low, estimate.high]
+                if estimate
+                else [None] * 4
+            )
+            difference_values = (
+                [difference.mean, difference.low, difference.high] if difference else [None] * 3
+            )
             writer.writerow(
                 [*(table.context.get(axis, "") for axis in contexts), line.method, len(line.runs),
-                 len(line.errors), table.goal.metric, *map(plain, found), table.reference,
-                 *map(plain, apart), against.verdict if against else "",
-                 *(plain(line.cost[cost]) for cost in COSTS), int(line.frugal), int(line.fast)]
+                 len(line.errors), table.objective.metric, *map(csv_value, values), table.reference,
+                 *map(csv_value, difference_values), difference.verdict if difference else "",
+                 *(csv_value(line.cost[cost]) for cost in COSTS), int(line.pareto_memory),
+                 int(line.pareto_time)]
             )  # fmt: skip
     return buffer.getvalue()
 
 
-def for_terminal(table: ComparisonTable) -> Drawn:
-    """A table for rich: what a terminal is wide enough for."""
-    from rich.table import Table as Drawn
+def for_terminal(table: ComparisonTable) -> RichTable:
+    """A rich table with the columns that fit a terminal."""
+    from rich.table import Table as RichTable
 
-    names, shown = head(table), [0, 2, 4, 6, 7, 9]
-    drawn = Drawn(title=table.title, title_justify="left", box=None, pad_edge=False)
+    names, shown = header(table), [0, 2, 4, 6, 7, 9]
+    drawn = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False)
     for i in shown:
         drawn.add_column(names[i], justify="left" if i in (0, 6) else "right", no_wrap=i in (0, 7))
     for line in table.lines:
@@ -176,13 +194,13 @@ def for_terminal(table: ComparisonTable) -> Drawn:
     return drawn
 
 
-def with_spread(mean: float, spread: float) -> str:
-    """A mean and, where there is one, its standard deviation."""
+def mean_std(mean: float, spread: float) -> str:
+    """Format a mean with its standard deviation, if known."""
     return number(mean) + ("" if math.isnan(spread) else f" ± {number(spread)}")
 
 
-def between(low: float, high: float, *, signs: bool = False) -> str:
-    """An interval."""
+def interval(low: float, high: float, *, signs: bool = False) -> str:
+    """Format an interval."""
     if fmt.missing(low) or fmt.missing(high):
         return fmt.DASH
     each = signed if signs else number
@@ -190,36 +208,36 @@ def between(low: float, high: float, *, signs: bool = False) -> str:
 
 
 def signed(value: float) -> str:
-    """A number with its sign."""
+    """Format a number with its sign."""
     return fmt.DASH if fmt.missing(value) else f"{'+' if value >= 0 else '−'}{number(abs(value))}"  # noqa: RUF001
 
 
 def number(value: float) -> str:
-    """Three decimals below ten, three digits above."""
+    """Format a number: three decimals below 10, else three digits."""
     if fmt.missing(value):
         return fmt.DASH
     return f"{value:.3f}" if abs(value) < 10 else fmt.number(value)
 
 
 def step_time(seconds: float | None) -> str:
-    """The time of a step."""
+    """Format the time of a step."""
     if seconds is None:
         return fmt.DASH
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def energy(joules: float | None) -> str:
-    """Energy as people measure it."""
+    """Format an energy in watt-hours."""
     return fmt.DASH if joules is None else f"{joules / 3600:.2g} Wh"
 
 
-def plain(value: float | None) -> float | str:
-    """A number for a CSV; empty where there is none."""
+def csv_value(value: float | None) -> float | str:
+    """A number for a CSV; empty if unknown."""
     return "" if value is None or math.isnan(value) else value
 
 
 def latex(text: str) -> str:
-    """Text with what LaTeX reads as commands made plain."""
+    """Escape text for LaTeX."""
     special = {c: f"\\{c}" for c in "&%$#_{}"} | {
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
         "±": r"$\pm$", "–": "--", "−": r"$-$", "\N{NO-BREAK SPACE}": "~", "*": r"$^*$",  # noqa: RUF001

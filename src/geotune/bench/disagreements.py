@@ -1,4 +1,4 @@
-"""Test windows in which two methods differ most, drawn as the report draws windows."""
+"""Test windows in which two methods differ most, drawn as in the report."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from geotune.types import Sample
 from geotune.utils.colors import Color, palette
 
 WINDOWS = 4
-"""Of each table: half of them where the one is better, half where the other is."""
+"""Windows per table: half for each direction of the difference."""
 
 
 @dataclass(frozen=True)
 class Disagreements:
-    """Windows in which two methods differ: pictures of both by title; classes in their colours."""
+    """Windows in which two methods differ, with the pictures of both and a legend of classes."""
 
     table: ComparisonTable
     methods: tuple[str, str]
@@ -43,43 +43,48 @@ class Disagreements:
 
 
 def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | None:
-    """The reference and the best other method on the test windows that part them most.
+    """Compare the reference with the best other method on the windows where they differ most.
 
-    None where there are not two, or their windows are not the same.
+    Returns None if a table lacks either, or if their windows are not the same.
     """
-    metric, sign = table.goal.metric, -1 if table.goal.lower else 1
-    done = {line.method: line for line in table.lines if metric in line.figures}
+    metric, sign = table.objective.metric, -1 if table.objective.lower else 1
+    done = {line.method: line for line in table.lines if metric in line.metrics}
     others = [line for name, line in done.items() if name != table.reference]
     if table.reference not in done or not others:
         return None
-    best = max(others, key=lambda line: sign * line.figures[metric].mean)
+    best = max(others, key=lambda line: sign * line.metrics[metric].mean)
     runs = [folder / RUNS / line.runs[0] for line in (done[table.reference], best)]
     found = [WindowMetrics.load(run / "test_windows.npz") for run in runs]
     if found[0].names != found[1].names:
         return None
-    chosen = _chosen(found[1].scores - found[0].scores)
+    chosen = _select_windows(found[1].scores - found[0].scores)
     recipe, _ = load_recipe(RunDir(runs[0]).recipe)
     windows = build_data(recipe).test
-    assert windows is not None  # both are tested
+    assert windows is not None  # both runs are tested
     page = find_page(page_name(recipe))
     names = (table.reference, best.method)
     drawn = [
-        [_draw(page, built, run, *each) for each in _predicted(built, windows, chosen, parts)]
-        for run, parts in zip(runs, found, strict=True)
-        for built in [load_adapter(run, backbone=_own_file(recipe.backbone.name))]
+        [
+            _draw(page, built, run, *each)
+            for each in _predicted(built, windows, chosen, window_metrics)
+        ]
+        for run, window_metrics in zip(runs, found, strict=True)
+        for built in [load_adapter(run, backbone=_custom_backbone(recipe.backbone.name))]
     ]
     examples = []
-    for index, (said, mine), (said_too, theirs) in zip(chosen, *drawn, strict=True):
+    for index, (caption, pictures_a), (other_caption, pictures_b) in zip(
+        chosen, *drawn, strict=True
+    ):
         pictures = {}
-        for title, picture in mine.items():
-            if np.array_equal(picture, theirs[title]):
+        for title, picture in pictures_a.items():
+            if np.array_equal(picture, pictures_b[title]):
                 pictures[title] = picture
             else:
                 pictures |= {
                     f"{title}, {n}": each[title]
-                    for n, each in zip(names, (mine, theirs), strict=True)
+                    for n, each in zip(names, (pictures_a, pictures_b), strict=True)
                 }
-        caption = f"{names[0]}: {said}; {names[1]}: {said_too}"
+        caption = f"{names[0]}: {caption}; {names[1]}: {other_caption}"
         examples.append(Example(windows.sample_name(index), caption, pictures))
     classes = (
         load_adapter_config(runs[0]).sections["task"].get("classes", []) if page.legend else []
@@ -88,19 +93,19 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
     return Disagreements(table, names, examples, legend)
 
 
-def _own_file(backbone: str) -> str | None:
-    """The name of a backbone whose code the suite's user lets in by naming it."""
+def _custom_backbone(backbone: str) -> str | None:
+    """The name of a custom backbone, whose code the suite's user trusts by naming it."""
     return backbone if backbone.startswith("python/") else None
 
 
 def _predicted(
-    built: BuiltModel, windows: GridWindowDataset, chosen: list[int], parts: WindowMetrics
+    built: BuiltModel, windows: GridWindowDataset, chosen: list[int], window_metrics: WindowMetrics
 ) -> list[tuple[Sample, Tensor, float]]:
     predicted = predict_windows(
         built.model, built.task, windows, chosen, device=torch.device("cpu")
     )
     return [
-        (windows[i], each, float(parts.scores[i]))
+        (windows[i], each, float(window_metrics.scores[i]))
         for i, each in zip(chosen, predicted, strict=True)
     ]
 
@@ -122,9 +127,13 @@ def _draw(
     )
 
 
-def _chosen(gain: NDArray[np.float64]) -> list[int]:
-    """Windows with the greatest gain and the greatest loss, without those that tell nothing."""
-    known = [int(i) for i in np.argsort(-gain) if not np.isnan(gain[i]) and gain[i] != 0]
-    best = [i for i in known if gain[i] > 0][: WINDOWS // 2]
-    worst = [i for i in known[::-1] if gain[i] < 0][: WINDOWS // 2]
+def _select_windows(score_difference: NDArray[np.float64]) -> list[int]:
+    """Windows with the largest positive and negative differences; zeros and NaN are skipped."""
+    known = [
+        int(i)
+        for i in np.argsort(-score_difference)
+        if not np.isnan(score_difference[i]) and score_difference[i] != 0
+    ]
+    best = [i for i in known if score_difference[i] > 0][: WINDOWS // 2]
+    worst = [i for i in known[::-1] if score_difference[i] < 0][: WINDOWS // 2]
     return best + worst

@@ -1,7 +1,6 @@
-"""Energy that a stretch of work took, where the machine counts it; nothing is guessed.
+"""Measure energy with the counters of the CPU packages (RAPL) and of all GPUs (NVML).
 
-The counters are the machine's: of the processor's package (RAPL) and of all its GPUs (NVML). What
-else runs there counts, too.
+They count the whole machine, including other processes. Nothing is estimated without counters.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from pathlib import Path
 POWERCAP = Path("/sys/class/powercap")
 
 
-class EnergyWatch:
-    """Watches from its making on."""
+class EnergyMeter:
+    """Measures the energy since its creation."""
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
-        self._counters = [*_packages(powercap), *_gpus()]
+        self._counters = [*_cpu_counters(powercap), *_gpu_counters()]
         self._start = [read() for read, _ in self._counters]
 
     def joules(self) -> float | None:
-        """What was taken since; None where nothing can be read."""
+        """Energy used so far; None if no counter can be read."""
         if not self._counters:
             return None
         total = 0.0
@@ -33,31 +32,31 @@ class EnergyWatch:
 
 
 Counter = tuple[Callable[[], float | None], float | None]
-"""What reads joules, None where that fails, and after how many it starts again from 0."""
+"""A function that reads joules (None if it fails), and the value at which the counter wraps."""
 
 
-def _packages(powercap: Path) -> list[Counter]:
-    found: list[Counter] = []
+def _cpu_counters(powercap: Path) -> list[Counter]:
+    counters: list[Counter] = []
     for zone in sorted(powercap.glob("intel-rapl:*")):
-        if zone.name.count(":") != 1:  # a part of a package, which counts it
+        if zone.name.count(":") != 1:  # a subzone, included in its package
             continue
         read = _reader(zone / "energy_uj")
         if read() is not None:
-            found.append((read, _reader(zone / "max_energy_range_uj")()))
-    return found
+            counters.append((read, _reader(zone / "max_energy_range_uj")()))
+    return counters
 
 
 def _reader(path: Path) -> Callable[[], float | None]:
     def read() -> float | None:
         try:
             return int(path.read_text(encoding="ascii")) / 1e6
-        except (OSError, ValueError):  # only root may read it, as a rule
+        except (OSError, ValueError):  # usually readable by root only
             return None
 
     return read
 
 
-def _gpus() -> list[Counter]:
+def _gpu_counters() -> list[Counter]:
     try:
         import pynvml
     except ImportError:

@@ -1,4 +1,4 @@
-"""Numbers of others, read from a CSV as it is."""
+"""Published results, read from CSV files in their original layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from geotune.bench.suite import Published, nearest
+from geotune.bench.suite import PublishedOptions, suggest
 from geotune.errors import GeotuneError
 
 
@@ -15,9 +15,9 @@ class ExternalResult:
     """One published number.
 
     Attributes:
-        recipe, method: of ours beside which it stands.
-        spread: its standard deviation; None where none is published.
-        labels: by axis the one label beside which it stands; without an axis beside all of its.
+        recipe, method: the recipe and method of the suite that it is compared with.
+        spread: its standard deviation; None if not published.
+        labels: labels of the grid, by axis, to which it is restricted.
     """
 
     recipe: str
@@ -28,59 +28,80 @@ class ExternalResult:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_external_results(asked: Published) -> list[ExternalResult]:
-    """The figures that a suite asks for; a cell without a number gives none.
+def read_external_results(options: PublishedOptions) -> list[ExternalResult]:
+    """Read the results that a suite selects; empty cells are skipped.
 
-    Raises `GeotuneError` for a file that cannot be read, columns that it lacks, and one in which no
-    line is asked for.
+    Raises `GeotuneError` for an unreadable file, missing columns, or no matching line.
     """
-    lines = _lines(asked)
-    if len(lines) <= asked.header:
+    lines = _lines(options)
+    if len(lines) <= options.header:
         raise GeotuneError(
-            f"{asked.file}: has {len(lines)} lines, expected more than the {asked.header} of its "
-            "header; see published.header"
+            f"{options.file}: found {len(lines)} lines, expected more than the {options.header} "
+            "header lines of published.header",
+            code="file-unreadable",
+            key="published.header",
+            file=options.file,
         )
-    names = _names(lines[: asked.header])
-    values, spreads = asked.values.values(), asked.spreads.values()
-    wanted = [asked.method, *asked.only, *asked.axes.values(), *values, *spreads]
-    for column in wanted:
+    names = _names(lines[: options.header])
+    values, spreads = options.values.values(), options.spreads.values()
+    required = [options.method, *options.only, *options.axes.values(), *values, *spreads]
+    for column in required:
         if column not in names:
-            raise GeotuneError(f"{asked.file}: has no column {column!r}; {nearest(column, names)}")
-    figures = []
-    rows = [dict(zip(names, line, strict=False)) for line in lines[asked.header :]]
-    chosen = [row for row in rows if all(row.get(k) == v for k, v in asked.only.items())]
-    if not chosen:
-        raise GeotuneError(f"{asked.file}: no line has {asked.only}; see published.only")
-    for row in chosen:
-        method = asked.names.get(row[asked.method], row[asked.method])
-        labels = {axis: row[column] for axis, column in asked.axes.items()}
-        for recipe, column in asked.values.items():
-            value = _number(asked, row.get(column, ""))
+            raise GeotuneError(
+                f"{options.file}: no column {column!r}; {suggest(column, names)}",
+                code="column-missing",
+                file=options.file,
+            )
+    results = []
+    rows = [dict(zip(names, line, strict=False)) for line in lines[options.header :]]
+    selected = [row for row in rows if all(row.get(k) == v for k, v in options.only.items())]
+    if not selected:
+        raise GeotuneError(
+            f"{options.file}: no line matches published.only: {options.only}",
+            code="suite-results-missing",
+            key="published.only",
+            file=options.file,
+        )
+    for row in selected:
+        method = options.names.get(row[options.method], row[options.method])
+        labels = {axis: row[column] for axis, column in options.axes.items()}
+        for recipe, column in options.values.items():
+            value = _number(options, row.get(column, ""))
             if value is not None:
-                spread = _number(asked, row.get(asked.spreads.get(recipe, ""), ""))
-                figures.append(ExternalResult(recipe, method, value, spread, asked.source, labels))
-    return figures
+                spread = _number(options, row.get(options.spreads.get(recipe, ""), ""))
+                results.append(
+                    ExternalResult(recipe, method, value, spread, options.source, labels)
+                )
+    return results
 
 
-def _lines(asked: Published) -> list[list[str]]:
+def _lines(options: PublishedOptions) -> list[list[str]]:
     try:
-        with asked.file.open(newline="", encoding="utf-8") as file:
+        with options.file.open(newline="", encoding="utf-8") as file:
             return [line for line in csv.reader(file) if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GeotuneError(f"{asked.file}: cannot be read as CSV ({error})") from error
+        raise GeotuneError(
+            f"{options.file}: not a readable CSV file ({error}); check the path and the format",
+            code="file-unreadable",
+            file=options.file,
+        ) from error
 
 
 def _names(header: Sequence[Sequence[str]]) -> list[str]:
-    """Names of the columns: the words above each, joined by slashes."""
+    """Column names: the header words above each column, joined by slashes."""
     width = max(map(len, header))
     full = [[*line, *[""] * (width - len(line))] for line in header]
     return ["/".join(word for word in column if word) for column in zip(*full, strict=True)]
 
 
-def _number(asked: Published, text: str) -> float | None:
+def _number(options: PublishedOptions, text: str) -> float | None:
     if not text.strip():
         return None
     try:
-        return float(text) * asked.scale
+        return float(text) * options.scale
     except ValueError as error:
-        raise GeotuneError(f"{asked.file}: found {text!r}, expected a number") from error
+        raise GeotuneError(
+            f"{options.file}: found {text!r}, expected a number",
+            code="row-invalid",
+            file=options.file,
+        ) from error

@@ -1,4 +1,4 @@
-"""From a suite to its runs: each with a name, labels, and a recipe that was read."""
+"""Expand a suite into its runs, each with a name, labels and a validated recipe."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 import yaml
 
 from geotune.bench.baselines import BASELINES
-from geotune.bench.suite import Changes, Suite, nearest
+from geotune.bench.suite import Changes, Suite, suggest
 from geotune.config import Recipe, load_recipe
 from geotune.errors import RecipeError
 
 METHOD = "method"
-"""The axis of what is compared, where none of the grid varies the method."""
+"""The axis that is compared if no axis of the grid changes the method."""
 
 Labels = dict[str, Any]
-"""By axis what was chosen: `recipe`, those of the grid, `fraction`, `seed`."""
+"""The choice on each axis: `recipe`, the axes of the grid, `fraction`, `seed`."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One combination of what varies: a line in the table of all runs.
+    """One combination of the grid, which is one training run.
 
     Attributes:
-        name: of its run's folder, below that of all runs.
-        labels: what was chosen.
-        changes: what that changes in the recipe, by key.
-        path: of the recipe.
-        recipe: with the changes.
-        axis: of the labels, along which is compared.
+        name: the run folder, relative to `runs/`.
+        labels: the choice on each axis.
+        changes: the recipe keys that the choices set, with their values.
+        path: the recipe file.
+        recipe: the recipe with the changes applied.
+        axis: the axis whose labels are compared, usually the method.
     """
 
     name: str
@@ -45,33 +45,33 @@ class RunSpec:
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """The changes as words of a command."""
+        """The changes as `key=value` arguments of a command."""
         return as_overrides(self.changes)
 
     @property
     def method(self) -> str:
-        """The label of what is compared."""
+        """The label on the compared axis."""
         return str(self.labels[self.axis])
 
     @property
     def group(self) -> Labels:
-        """All labels but the seed: what a mean is of."""
+        """All labels except the seed; means are taken within a group."""
         return {axis: label for axis, label in self.labels.items() if axis != "seed"}
 
     @property
     def context(self) -> Labels:
-        """All labels but method and seed: within what methods are compared."""
+        """All labels except method and seed; methods are compared within a context."""
         return {axis: label for axis, label in self.group.items() if axis != self.axis}
 
     def with_changes(self, changes: Changes) -> RunSpec:
-        """The same with more changes."""
+        """A copy with more changes."""
         changed = {**self.changes, **changes}
         recipe, _ = load_recipe(self.path, as_overrides(changed))
         return replace(self, changes=changed, recipe=recipe)
 
 
 def as_overrides(changes: Changes) -> tuple[str, ...]:
-    """Changes as `key=value`: sections, then kinds, which start theirs anew, then the rest."""
+    """Changes as `key=value`: sections first, then kinds, which reset their section, then keys."""
 
     def rank(key: str) -> int:
         return 0 if "." not in key else 1 if key.endswith(".kind") else 2
@@ -84,35 +84,41 @@ def _as_yaml(value: Any) -> str:
 
 
 def expand(suite: Suite) -> tuple[list[RunSpec], list[str]]:
-    """The cells of a suite, in order, and what a user should know.
+    """The runs of a suite, in order, and notes for the user.
 
-    Raises `RecipeError` for a combination under which a recipe does not read, two runs that would
-    share a folder, and labels to leave out that there are not.
+    Raises `RecipeError` for a combination that makes a recipe invalid, two runs with one folder,
+    and unknown labels in `exclude`.
     """
-    axis = next((a for a, each in suite.grid.items() if _about_methods(each)), METHOD)
+    axis = next((a for a, each in suite.grid.items() if _sets_method(each)), METHOD)
     _check_exclude(suite, axis)
-    cells: list[RunSpec] = []
+    specs: list[RunSpec] = []
     notes: list[str] = []
     for recipe in suite.recipes:
-        own = [_cell(suite, axis, recipe, *chosen) for chosen in _chosen(suite, axis, recipe)]
-        cells += [cell for cell in own if cell is not None]
+        changed = [
+            _run_spec(suite, axis, recipe, *chosen) for chosen in _combinations(suite, axis, recipe)
+        ]
+        specs += [spec for spec in changed if spec is not None]
         for name in BASELINES:
             if getattr(suite.baselines, name) and name not in suite.grid.get(axis, {}):
-                cells += _baseline(suite, axis, recipe, name, cells, notes)
-    if not cells:
-        raise RecipeError("exclude: leaves no run")
-    _refuse_shared_folders(cells)
-    return cells, list(dict.fromkeys(notes))
+                specs += _baseline(suite, axis, recipe, name, specs, notes)
+    if not specs:
+        raise RecipeError(
+            "exclude: excludes every run; remove an entry",
+            code="suite-invalid",
+            key="exclude",
+        )
+    _check_folder_names(specs)
+    return specs, list(dict.fromkeys(notes))
 
 
-def _about_methods(choices: dict[str, Changes]) -> bool:
+def _sets_method(choices: dict[str, Changes]) -> bool:
     return any(key.split(".")[0] == "method" for changes in choices.values() for key in changes)
 
 
-def _chosen(
+def _combinations(
     suite: Suite, axis: str, recipe: str, *, methods: bool = True
 ) -> Iterator[tuple[Labels, Changes]]:
-    """Labels and changes of every combination; without the `methods` of the grid, or with them."""
+    """Labels and changes of every combination; `methods`: whether to vary the compared axis."""
     axes = {
         name: list(choices.items())
         for name, choices in suite.grid.items()
@@ -124,66 +130,75 @@ def _chosen(
     for combination in itertools.product(*axes.values()):
         labels: Labels = {"recipe": recipe}
         changes = {**suite.set, **suite.recipes[recipe].set}
-        for name, (label, of_label) in zip(axes, combination, strict=True):
-            labels[name] = of_label["train.seed"] if name == "seed" else label
-            changes |= of_label
+        for name, (label, label_changes) in zip(axes, combination, strict=True):
+            labels[name] = label_changes["train.seed"] if name == "seed" else label
+            changes |= label_changes
         yield labels, changes
 
 
-def _cell(suite: Suite, axis: str, name: str, labels: Labels, changes: Changes) -> RunSpec | None:
-    """The cell of a combination; None where it is left out."""
+def _run_spec(
+    suite: Suite, axis: str, name: str, labels: Labels, changes: Changes
+) -> RunSpec | None:
+    """The run of a combination; None if it is excluded."""
     path = suite.recipes[name].path
-    if axis in labels and _left_out(suite, labels):  # it may be left out because it does not read
+    if axis in labels and _excluded(suite, labels):  # an excluded recipe may be invalid
         return None
     try:
         recipe, _ = load_recipe(path, as_overrides(changes))
     except RecipeError as error:
-        said = ", ".join(f"{axis} {label}" for axis, label in labels.items() if axis != "recipe")
-        raise RecipeError(f"{name} with {said}: {error}") from error
+        combination = ", ".join(
+            f"{axis} {label}" for axis, label in labels.items() if axis != "recipe"
+        )
+        raise RecipeError(
+            f"{name} with {combination}: {error}", code=error.code, key=error.key, file=error.file
+        ) from error
     if axis not in labels:
         labels = {"recipe": name, axis: recipe.method.kind, **labels}
-        if _left_out(suite, labels):
+        if _excluded(suite, labels):
             return None
     return RunSpec(folder_name(labels), labels, changes, path, recipe, axis)
 
 
 def _baseline(
-    suite: Suite, axis: str, recipe: str, name: str, cells: Sequence[RunSpec], notes: list[str]
+    suite: Suite, axis: str, recipe: str, name: str, specs: Sequence[RunSpec], notes: list[str]
 ) -> list[RunSpec]:
-    """The cells of a baseline: it takes the place of every method.
+    """The runs of a baseline, in every context.
 
-    Those that are one training, such as a UNet from scratch beside several backbones, are one run.
+    Identical trainings, such as a UNet from scratch compared with several backbones, share a run.
     """
     baseline = BASELINES[name]
-    found: list[RunSpec] = []
-    for labels, changes in _chosen(suite, axis, recipe, methods=False):
+    added: list[RunSpec] = []
+    for labels, changes in _combinations(suite, axis, recipe, methods=False):
         labels = {"recipe": recipe, axis: name, **labels}
-        if _left_out(suite, labels):
+        if _excluded(suite, labels):
             continue
         plain, _ = load_recipe(suite.recipes[recipe].path, as_overrides(changes))
-        refusal = baseline.refuses(plain)
-        if refusal is not None:
-            notes.append(f"{recipe}: {refusal}")
+        reason = baseline.unsupported(plain)
+        if reason is not None:
+            notes.append(f"{recipe}: {reason}")
             continue
-        own = baseline.changes(plain)
-        sections = {key for key in own if "." not in key}
+        changed = baseline.changes(plain)
+        sections = {key for key in changed if "." not in key}
         kept = {key: value for key, value in changes.items() if key.split(".")[0] not in sections}
-        cell = _cell(suite, axis, recipe, labels, {**kept, **own})
-        if cell is None or any(_same_training(cell, other) for other in cells):
+        spec = _run_spec(suite, axis, recipe, labels, {**kept, **changed})
+        if spec is None or any(_same_training(spec, other) for other in specs):
             continue
-        first = next((other for other in found if other.recipe == cell.recipe), cell)
-        found.append(replace(cell, name=first.name))
-    return found
+        first = next((other for other in added if other.recipe == spec.recipe), spec)
+        added.append(replace(spec, name=first.name))
+    return added
 
 
-def _same_training(cell: RunSpec, other: RunSpec) -> bool:
-    return cell.context == other.context and cell.recipe == other.recipe
+def _same_training(spec: RunSpec, other: RunSpec) -> bool:
+    return spec.context == other.context and spec.recipe == other.recipe
 
 
-def _left_out(suite: Suite, labels: Labels) -> bool:
+def _excluded(suite: Suite, labels: Labels) -> bool:
     return any(
-        all(str(labels.get(axis)) in map(str, left_out) for axis, left_out in out.items())
-        for out in suite.exclude
+        all(
+            str(labels.get(axis)) in map(str, excluded_labels)
+            for axis, excluded_labels in exclusion.items()
+        )
+        for exclusion in suite.exclude
     )
 
 
@@ -196,37 +211,42 @@ def _check_exclude(suite: Suite, axis: str) -> None:
     }
     if axis in known:
         known[axis] += list(BASELINES)
-    for i, out in enumerate(suite.exclude):
-        for name, left_out in out.items():
+    for i, exclusion in enumerate(suite.exclude):
+        for name, excluded_labels in exclusion.items():
             if name not in known and name != axis:
                 raise RecipeError(
-                    f"exclude.{i}.{name}: nothing of that name varies; {nearest(name, known)}"
+                    f"exclude.{i}.{name}: not an axis of the suite; {suggest(name, known)}",
+                    code="suite-invalid",
+                    key=f"exclude.{i}.{name}",
                 )
-            for label in left_out:
+            for label in excluded_labels:
                 if name in known and str(label) not in known[name]:
                     raise RecipeError(
-                        f"exclude.{i}.{name}: {label!r} is none of its choices; "
-                        f"{nearest(str(label), known[name])}"
+                        f"exclude.{i}.{name}: {label!r} is not a choice of this axis; "
+                        f"{suggest(str(label), known[name])}",
+                        code="suite-invalid",
+                        key=f"exclude.{i}.{name}",
                     )
 
 
 def folder_name(labels: Labels) -> str:
-    """A name for a folder, of what was chosen: `ships/est-0`."""
+    """The folder of a run, from its labels: `ships/est-0`."""
     recipe, *others = (re.sub(r"[^\w.+]+", "_", str(label)) for label in labels.values())
     return f"{recipe}/{'-'.join(others)}"
 
 
-def _refuse_shared_folders(cells: Sequence[RunSpec]) -> None:
+def _check_folder_names(specs: Sequence[RunSpec]) -> None:
     first: dict[str, RunSpec] = {}
-    for cell in cells:
-        other = first.setdefault(cell.name.lower(), cell)  # file systems may not tell case apart
-        again = other is not cell and other.recipe == cell.recipe and other.method in BASELINES
-        if other is not cell and not (again and other.labels != cell.labels):
+    for spec in specs:
+        other = first.setdefault(spec.name.lower(), spec)  # some file systems ignore case
+        same_run = other is not spec and other.recipe == spec.recipe and other.method in BASELINES
+        if other is not spec and not (same_run and other.labels != spec.labels):
             raise RecipeError(
-                f"two runs would write to {cell.name}: {_said(other)} and {_said(cell)}; "
-                "give them other labels, or leave one out"
+                f"two runs would write to {spec.name}: {_labels_text(other)} and "
+                f"{_labels_text(spec)}; change a label, or exclude one of them",
+                code="suite-run-duplicate",
             )
 
 
-def _said(cell: RunSpec) -> str:
-    return "(" + ", ".join(f"{axis} {label}" for axis, label in cell.labels.items()) + ")"
+def _labels_text(spec: RunSpec) -> str:
+    return "(" + ", ".join(f"{axis} {label}" for axis, label in spec.labels.items()) + ")"

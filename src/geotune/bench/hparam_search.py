@@ -1,4 +1,4 @@
-"""The search for one number of a method, such as its learning rate, on the validation part."""
+"""Search one hyperparameter of a method, such as its learning rate, on the validation split."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
 
 RANDOM_TRIALS = 3
-"""Trials before the sampler looks at what the earlier ones found."""
+"""Random trials before the sampler uses earlier results."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """By which metric runs are judged, and whether it shrinks as they get better."""
+    """The metric that ranks runs; `lower`: whether lower values are better."""
 
     metric: str
     lower: bool
@@ -28,12 +28,12 @@ class Objective:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
-        value: the best number.
-        score: the metric on the validation part with it.
-        trials: every number that was tried and its metric, None of a trial that failed.
+        value: the best value.
+        score: its metric on the validation split.
+        trials: each value tried with its metric; None for a failed trial.
     """
 
     key: str
@@ -42,75 +42,83 @@ class SearchResult:
     trials: list[tuple[float, float | None]]
 
     def as_row(self) -> dict[str, Any]:
-        """As plain values."""
+        """As JSON-compatible values."""
         return {"key": self.key, "value": self.value, "score": self.score, "trials": self.trials}
 
 
 def search(
     search: Search,
-    cell: RunSpec,
-    goal: Objective,
+    spec: RunSpec,
+    objective: Objective,
     folder: Path,
-    do: Callable[[RunSpec, Path], JobResult],
+    run_trial: Callable[[RunSpec, Path], JobResult],
 ) -> SearchResult:
-    """Try numbers on a cell, each as a run below `folder`, and say which was best.
+    """Search with Optuna's TPE sampler; each trial is a run below `folder`.
 
-    The sampler is seeded and is told of every trial in order, so that the same numbers come again
-    where trials are done already; `do` does not do those again. Test data plays no part: trials are
-    not tested. Raises `GeotuneError` where no trial gives a number.
+    The seeded sampler receives the trials in order, so a resumed search proposes the same values,
+    and `run_trial` skips finished ones. Trials are not tested: test data is not used. Raises
+    `GeotuneError` if no trial gives a metric.
     """
     optuna = load_optuna()
     sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=RANDOM_TRIALS)
-    study = optuna.create_study(sampler=sampler, direction="minimize" if goal.lower else "maximize")
+    study = optuna.create_study(
+        sampler=sampler, direction="minimize" if objective.lower else "maximize"
+    )
     trials: list[tuple[float, float | None]] = []
     error = None
     for number in range(search.trials):
         trial = study.ask()
         value = float(f"{trial.suggest_float(search.key, search.low, search.high, log=True):.3g}")
         run = folder / str(number)
-        outcome = do(trial_of(search, cell, value), run)
+        result = run_trial(trial_of(search, spec, value), run)
         score = math.nan
-        if outcome.error is None:
-            found = RunDir(run).read_json("metrics")["val"][goal.metric]
-            score = math.nan if found is None else float(found)
+        if result.error is None:
+            metric = RunDir(run).read_json("metrics")["val"][objective.metric]
+            score = math.nan if metric is None else float(metric)
         else:
-            error = outcome.error
-        known = not math.isnan(score)
-        trials.append((value, score if known else None))
+            error = result.error
+        finite = not math.isnan(score)
+        trials.append((value, score if finite else None))
         study.tell(
-            trial, score if known else None, state=None if known else optuna.trial.TrialState.FAIL
+            trial, score if finite else None, state=None if finite else optuna.trial.TrialState.FAIL
         )
     rated = [(score, value) for value, score in trials if score is not None]
     if not rated:
         raise GeotuneError(
-            f"no trial of the search for {search.key} gives a {goal.metric} on the validation part"
-            + (f"; the last one: {error}" if error else "")
+            f"search for {search.key}: no trial gave a validation {objective.metric}"
+            + (f"; last error: {error}" if error else ""),
+            code="search-failed",
+            key="search",
         )
-    score, value = min(rated) if goal.lower else max(rated)
+    score, value = min(rated) if objective.lower else max(rated)
     return SearchResult(search.key, value, score, trials)
 
 
-def trial_of(search: Search, cell: RunSpec, value: float) -> RunSpec:
-    """The cell that tries a number."""
+def trial_of(search: Search, spec: RunSpec, value: float) -> RunSpec:
+    """The run of a trial."""
     short: Changes = {} if search.epochs is None else {"train.epochs": search.epochs}
-    return with_best(search, cell, value).with_changes({**short, "train.seed": search.seed})
+    return with_best(search, spec, value).with_changes({**short, "train.seed": search.seed})
 
 
-def with_best(search: Search, cell: RunSpec, value: float) -> RunSpec:
-    """The cell with a number; where one rate served the backbone, too, it goes on to."""
-    train = cell.recipe.train
-    both = search.key == "train.lr" and train.backbone_lr == train.lr
-    return cell.with_changes({search.key: value} | ({"train.backbone_lr": value} if both else {}))
+def with_best(search: Search, spec: RunSpec, value: float) -> RunSpec:
+    """The run with a value; a `train.backbone_lr` that was equal to `train.lr` stays equal."""
+    train = spec.recipe.train
+    same_rate = search.key == "train.lr" and train.backbone_lr == train.lr
+    return spec.with_changes(
+        {search.key: value} | ({"train.backbone_lr": value} if same_rate else {})
+    )
 
 
 def load_optuna() -> Any:
-    """Optuna, without its messages. Raises `GeotuneError` where it is not installed."""
+    """Import Optuna and silence it. Raises `GeotuneError` if it is not installed."""
     try:
         import optuna
     except ImportError as error:
         raise GeotuneError(
-            "search: needs Optuna, which is not installed; pip install 'geotune[bench]', or leave "
-            "search: out of the suite"
+            "search: Optuna is not installed; pip install 'geotune[bench]', or remove search from "
+            "the suite",
+            code="dependency-missing",
+            key="search",
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

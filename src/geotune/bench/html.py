@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing else: no network, no other file."""
+"""Render a comparison as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from markupsafe import Markup
 import geotune
 from geotune.bench.analysis import ComparisonTable, MethodSummary
 from geotune.bench.comparison_tables import (
-    HEAD,
-    between,
+    COLUMNS,
     cells,
-    head,
+    csv_value,
+    header,
+    interval,
+    mean_std,
     notes,
     number,
-    others,
-    plain,
+    other_metrics,
     signed,
-    with_spread,
 )
 from geotune.bench.disagreements import Disagreements
 from geotune.bench.external_results import ExternalResult
@@ -37,127 +37,126 @@ from geotune.report.page import new_environment, page_style
 from geotune.report.plots import Curve
 from geotune.report.tasks.base import TaskPage
 
-BELOW = {2: 3, 4: 5, 7: 8, 9: 10, 11: 12}
-"""Columns of a table that stand below another, by that: fewer fit on a narrow screen."""
+SECOND_LINE = {2: 3, 4: 5, 7: 8, 9: 10, 11: 12}
+"""Columns shown as a second line below another column, to save width."""
 
-SHOWN = {i: BELOW.get(i) for i in range(len(HEAD)) if i not in BELOW.values()}
+MAIN_COLUMNS = {i: SECOND_LINE.get(i) for i in range(len(COLUMNS)) if i not in SECOND_LINE.values()}
 
-MOST_COLUMNS = 12
-"""Of a table of classes or regions."""
+MAX_COLUMNS = 12
+"""Wider tables of classes or regions are transposed and collapsed."""
 
-WORDS = (
+GLOSSARY = (
     (
         "Method",
-        "How a pretrained network is adapted to the task: trained in full, in a small part, or by "
-        "a small network beside it.",
+        "How a pretrained network is adapted to the task: by training all of it, a small part of "
+        "it, or a small additional network.",
     ),
     (
         "frozen, unet_from_scratch",
-        "Two yardsticks. With frozen the pretrained network stays as it is and only the decoder "
-        "learns: a method that is no better has not used its freedom. unet_from_scratch has never "
-        "seen another image: where it is as good, pretraining is worth nothing on this data.",
+        "Two baselines. frozen trains only the decoder on the fixed pretrained network; "
+        "unet_from_scratch trains a small network without pretraining. A method should be better "
+        "than both.",
     ),
     (
         "Seed",
-        "The start of all chance in a training. The same training from another seed comes out a "
-        "little differently; several show by how much.",
+        "Initialises the random number generator; different seeds give slightly different results.",
     ),
     (
         "Interval",
-        "Where the figure would lie if seeds and test windows were drawn anew. Windows of one "
-        "scene resemble each other, so of another place less is known than the interval says.",
+        "Bootstrap interval of the metric when seeds and test windows are resampled. Windows of "
+        "one scene are similar, so it underestimates the uncertainty for a new area.",
     ),
     (
         "Verdict",
-        "Better: the whole interval of the difference is above zero. Not worse by more than the "
-        "margin: all of it is above a loss so small that it counts as none. Worse: all of it is "
-        "below zero. Undecided: the runs do not tell; more seeds or test data would.",
+        "Compares the interval of the difference to the reference with zero. Better: the interval "
+        "lies above zero. Worse: it lies below zero. Not worse by more than the margin: it "
+        "lies above minus the margin. Undecided: none of these. Intervals are not adjusted for "
+        "the number of methods.",
     ),
     (
         "Training, validation, test",
-        "Methods learn from the first; the second chooses the best moment to stop, and what was "
-        "searched; the third, of which all figures here are, is looked at only at the end.",
+        "Methods learn from the training data. Validation data selects the epoch and the searched "
+        "values. Test data is used only for the final metrics, which this page shows.",
     ),
     (
         "Memory, predicted",
-        "What the tensors of one training step take at the highest, measured while it ran; "
-        "predicted is what geotune said before the training.",
+        "Peak memory of the tensors of one training step, measured during training; predicted is "
+        "the estimate before training.",
     ),
     (
-        "Time a step",
-        "Of the fastest epoch, the one that other work on the machine held up least. Its "
-        "validation is in it.",
+        "Time per step",
+        "In the fastest epoch, which other processes disturbed least; includes its validation.",
     ),
-    ("Trained", "How many numbers of the network the method changes or adds."),
-    ("Adapter", "The file with what was trained: all that has to be kept for each task."),
+    ("Trained parameters", "Number of weights that the method changes or adds."),
+    ("Adapter size", "Size of the file with the trained weights, which is stored for each task."),
     (
         "Energy",
-        "What the machine's own counters say of the time of a run, with all else that ran there; a "
-        "dash where it has none that can be read.",
+        "From the energy counters of the machine during a run, including other processes; a dash "
+        "if they cannot be read.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class PageContext:
-    """What a page shows.
+    """The contents of a page.
 
     Attributes:
-        name: of the suite.
-        figures: of each table, by name.
-        how: differences were judged.
-        pages: by recipe its task's part of a page.
-        notes: what the user was told.
-        device: on which it was run.
+        name: the name of the suite.
+        plots: the plots of each table, by name.
+        options: how the methods were compared.
+        pages: the page section of each recipe's task.
+        notes: notes for the user.
+        device: the devices of the runs.
     """
 
     name: str
     tables: Sequence[ComparisonTable]
-    figures: Sequence[Mapping[str, Curve]]
-    how: Compare
+    plots: Sequence[Mapping[str, Curve]]
+    options: Compare
     pages: Mapping[str, TaskPage]
-    differing: Sequence[Disagreements]
+    disagreements: Sequence[Disagreements]
     published: Sequence[ExternalResult]
     notes: Sequence[str]
     device: str
 
 
-def render(content: PageContext) -> str:
-    """The page as HTML."""
-    script = _own("bench.js")
-    tables, how = content.tables, content.how
+def render(page: PageContext) -> str:
+    """Render the page as HTML."""
+    script = _read("bench.js")
+    tables, options = page.tables, page.options
     methods = dict.fromkeys(line.method for table in tables for line in table.lines)
     return (
         new_environment("geotune.bench")
         .get_template("bench.html.j2")
         .render(
-            name=content.name,
+            name=page.name,
             methods=len(methods),
             runs=len({run for table in tables for line in table.lines for run in line.runs}),
             created=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
             version=geotune.__version__,
-            device=content.device,
+            device=page.device,
             style=page_style(),
-            own_style=Markup(_own("bench.css")),
+            own_style=Markup(_read("bench.css")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             errors=[text for table in tables for line in table.lines for text in line.errors],
-            notes=content.notes,
-            summary=[text for table in tables for text in sentences(table, how)],
+            notes=page.notes,
+            summary=[text for table in tables for text in summarize(table, options)],
             verdicts=list(get_args(Verdict)),
             recipes=list(dict.fromkeys(table.recipe for table in tables)),
-            tables=[_table(table, how) for table in tables],
-            figures=[
+            tables=[_table(table, options) for table in tables],
+            plots=[
                 (table.recipe, curve, Markup(curve.svg))
-                for table, curves in zip(tables, content.figures, strict=True)
+                for table, curves in zip(tables, page.plots, strict=True)
                 for curve in curves.values()
             ],
-            others=[block for t in tables for block in _others(t)],
-            classes=[block for t in tables for block in _classes(t, content.pages[t.recipe].each)],
+            other_metrics=[block for t in tables for block in _others(t)],
+            classes=[block for t in tables for block in _classes(t, page.pages[t.recipe].each)],
             regions=[block for t in tables for block in _regions(t)],
             gaps=[block for t in tables for block in _gaps(t)],
-            differing=[_windows(found) for found in content.differing if found.windows],
-            published=[block for table in tables for block in _beside(table, content.published)],
+            disagreements=[_windows(found) for found in page.disagreements if found.windows],
+            published=[block for table in tables for block in _published(table, page.published)],
             searches=[
                 (table.title, line.method, line.search)
                 for table in tables
@@ -165,70 +164,73 @@ def render(content: PageContext) -> str:
                 if line.search is not None
             ],
             words=dict.fromkeys(
-                [*WORDS, *(each for page in content.pages.values() for each in page.words)]
+                [*GLOSSARY, *(each for task in page.pages.values() for each in task.words)]
             ),
         )
     )
 
 
-def sentences(table: ComparisonTable, how: Compare) -> list[str]:
-    """What a table says, for a person who reads nothing else."""
-    metric = table.goal.metric
-    done = [line for line in table.lines if metric in line.figures]
+def summarize(table: ComparisonTable, options: Compare) -> list[str]:
+    """A short summary of a table."""
+    metric = table.objective.metric
+    done = [line for line in table.lines if metric in line.metrics]
     if not done:
-        return [f"{table.title}: no run is done."]
-    sign = -1 if table.goal.lower else 1
-    best = max(done, key=lambda line: sign * line.figures[metric].mean)
-    figure = best.figures[metric]
-    said = [
-        f"{table.title}: of {len(done)} methods {best.method} has the best {metric} on test data, "
-        f"{with_spread(figure.mean, figure.spread)} (from {figure.runs} "
-        f"run{'' if figure.runs == 1 else 's'})."
+        return [f"{table.title}: no finished runs."]
+    sign = -1 if table.objective.lower else 1
+    best = max(done, key=lambda line: sign * line.metrics[metric].mean)
+    estimate = best.metrics[metric]
+    parts = [
+        f"{table.title}: of {len(done)} methods, {best.method} has the best mean test {metric}, "
+        f"{mean_std(estimate.mean, estimate.spread)} ({estimate.runs} "
+        f"run{'' if estimate.runs == 1 else 's'})."
     ]
     by_verdict: dict[str, list[str]] = {}
     for line in done:
-        if line.against is not None:
-            by_verdict.setdefault(line.against.verdict, []).append(line.method)
-    margin = f"{100 * how.margin:g} %"
-    words = [
+        if line.difference is not None:
+            by_verdict.setdefault(line.difference.verdict, []).append(line.method)
+    level, margin = f"{100 * options.level:g} %", f"{100 * options.margin:g} %"
+    verdicts = [
         f"{verdict.replace('the margin', margin)}: {fmt.listing(by_verdict[verdict])}"
         for verdict in get_args(Verdict)
         if verdict in by_verdict
     ]
-    if words:
-        said.append(f"Compared with {table.reference}, {'; '.join(words)}.")
-    frugal = [line.method for line in done if line.frugal]
-    if frugal:
-        said.append(f"No other method is as good in less memory than {fmt.listing(frugal)}.")
-    lost = [
-        f"{line.method} {signed(gap.mean)} ({between(gap.low, gap.high, signs=True)})"
+    if verdicts:
+        parts.append(
+            f"Compared with {table.reference}, by the {level} interval of the difference "
+            f"(better or worse: it excludes zero): {'; '.join(verdicts)}."
+        )
+    efficient = [line.method for line in done if line.pareto_memory]
+    if efficient:
+        parts.append(f"Pareto-optimal in mean {metric} and memory: {fmt.listing(efficient)}.")
+    gaps = [
+        f"{line.method} {signed(gap.mean)} ({interval(gap.low, gap.high, signs=True)})"
         for line in done
         if line is best or line.method == table.reference
         for gap in [*line.gaps.values()][:1]
     ]
-    if lost:
-        said.append(f"In regions not seen, beside those of the training: {', '.join(lost)}.")
-    return [" ".join(said)]
+    if gaps:
+        parts.append(f"Regions without training scenes minus regions with: {', '.join(gaps)}.")
+    return [" ".join(parts)]
 
 
-def _own(name: str) -> str:
+def _read(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _table(table: ComparisonTable, how: Compare) -> dict[str, Any]:
-    names = head(table)
+def _table(table: ComparisonTable, options: Compare) -> dict[str, Any]:
+    names = header(table)
     return {
         "recipe": table.recipe,
         "title": table.title,
-        "head": [(names[i], names[below] if below else "") for i, below in SHOWN.items()],
-        "notes": notes(table, how),
+        "head": [(names[i], names[below] if below else "") for i, below in MAIN_COLUMNS.items()],
+        "notes": notes(table, options),
         "lines": [
             {
                 "method": line.method,
-                "verdict": line.against.verdict if line.against else "",
+                "verdict": line.difference.verdict if line.difference else "",
                 "cells": [
                     (texts[i], texts[below] if below else "", values[i])
-                    for i, below in SHOWN.items()
+                    for i, below in MAIN_COLUMNS.items()
                 ],
             }
             for line in table.lines
@@ -238,15 +240,23 @@ def _table(table: ComparisonTable, how: Compare) -> dict[str, Any]:
 
 
 def _values(table: ComparisonTable, line: MethodSummary) -> list[float | str]:
-    """What a line is sorted by, column for column."""
-    figure, against, cost = line.figures.get(table.goal.metric), line.against, line.cost
+    """The sort keys of a method's row, by column."""
+    estimate, difference, cost = (
+        line.metrics.get(table.objective.metric),
+        line.difference,
+        line.cost,
+    )
     return [
         line.method,
         len(line.runs),
-        *((plain(figure.mean), plain(figure.low)) if figure else ("", "")),
-        *((plain(against.mean), plain(against.low), against.verdict) if against else ("",) * 3),
+        *((csv_value(estimate.mean), csv_value(estimate.low)) if estimate else ("", "")),
         *(
-            plain(cost[name])
+            (csv_value(difference.mean), csv_value(difference.low), difference.verdict)
+            if difference
+            else ("",) * 3
+        ),
+        *(
+            csv_value(cost[name])
             for name in (
                 "memory_bytes", "predicted_bytes", "seconds_per_step", "seconds",
                 "trained_parameters", "adapter_bytes", "joules",
@@ -257,7 +267,9 @@ def _values(table: ComparisonTable, line: MethodSummary) -> list[float | str]:
 
 def _others(table: ComparisonTable) -> list[dict[str, Any]]:
     lines = {
-        line.method: {name: line.figures[name] for name in others(table) if name in line.figures}
+        line.method: {
+            name: line.metrics[name] for name in other_metrics(table) if name in line.metrics
+        }
         for line in table.lines
     }
     return _block(table.recipe, table.title, lines)
@@ -266,8 +278,8 @@ def _others(table: ComparisonTable) -> list[dict[str, Any]]:
 def _classes(table: ComparisonTable, each: str | None) -> list[dict[str, Any]]:
     lines = {
         line.method: {
-            name.removeprefix(f"{each}/"): figure
-            for name, figure in line.figures.items()
+            name.removeprefix(f"{each}/"): estimate
+            for name, estimate in line.metrics.items()
             if name.startswith(f"{each}/")
         }
         for line in table.lines
@@ -276,15 +288,17 @@ def _classes(table: ComparisonTable, each: str | None) -> list[dict[str, Any]]:
 
 
 def _regions(table: ComparisonTable) -> list[dict[str, Any]]:
-    """None where the whole test part is one region."""
+    """The metric by region; empty if the test split has a single region."""
     lines = {line.method: line.regions for line in table.lines}
-    several = len({region for figures in lines.values() for region in figures}) > 1
-    return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines) if several else []
+    several = len({region for metrics in lines.values() for region in metrics}) > 1
+    return (
+        _block(table.recipe, f"{table.title}: {table.objective.metric}", lines) if several else []
+    )
 
 
 def _gaps(table: ComparisonTable) -> list[dict[str, Any]]:
     lines = {line.method: line.gaps for line in table.lines}
-    return _block(table.recipe, f"{table.title}: {table.goal.metric}", lines, signs=True)
+    return _block(table.recipe, f"{table.title}: {table.objective.metric}", lines, signs=True)
 
 
 def _block(
@@ -294,18 +308,18 @@ def _block(
     *,
     signs: bool = False,
 ) -> list[dict[str, Any]]:
-    """A table of figures by method and by name; none where there are no names.
+    """A table of metrics by method and name; empty without names.
 
-    More names than there is room for stand one below the other, and are folded.
+    With more than `MAX_COLUMNS` names it is transposed and collapsed.
     """
-    names = list(dict.fromkeys(name for figures in lines.values() for name in figures))
-    methods = [method for method, figures in lines.items() if figures]
+    names = list(dict.fromkeys(name for metrics in lines.values() for name in metrics))
+    methods = [method for method, metrics in lines.items() if metrics]
     if not names:
         return []
-    many = len(names) > MOST_COLUMNS
+    many = len(names) > MAX_COLUMNS
     rows, columns = (names, methods) if many else (methods, names)
 
-    def figure(row: str, column: str) -> Estimate | None:
+    def estimate(row: str, column: str) -> Estimate | None:
         method, name = (column, row) if many else (row, column)
         return lines[method].get(name)
 
@@ -316,19 +330,19 @@ def _block(
             "many": many,
             "columns": columns,
             "lines": [
-                (row, [_cell(figure(row, column), signs) for column in columns]) for row in rows
+                (row, [_cell(estimate(row, column), signs) for column in columns]) for row in rows
             ],
         }
     ]
 
 
-def _cell(figure: Estimate | None, signs: bool) -> tuple[str, str, float | str]:
-    """A figure, its interval where there is one, and what it is sorted by."""
-    if figure is None:
+def _cell(estimate: Estimate | None, signs: bool) -> tuple[str, str, float | str]:
+    """The text, the interval (if known) and the sort key of a metric."""
+    if estimate is None:
         return fmt.DASH, "", ""
-    interval = between(figure.low, figure.high, signs=signs)
-    mean = signed(figure.mean) if signs else number(figure.mean)
-    return mean, "" if interval == fmt.DASH else interval, plain(figure.mean)
+    interval_text = interval(estimate.low, estimate.high, signs=signs)
+    mean = signed(estimate.mean) if signs else number(estimate.mean)
+    return mean, "" if interval_text == fmt.DASH else interval_text, csv_value(estimate.mean)
 
 
 def _windows(found: Disagreements) -> dict[str, Any]:
@@ -344,24 +358,24 @@ def _windows(found: Disagreements) -> dict[str, Any]:
     }
 
 
-def _beside(table: ComparisonTable, published: Sequence[ExternalResult]) -> list[dict[str, Any]]:
-    """The numbers of each source beside ours, by method."""
+def _published(table: ComparisonTable, published: Sequence[ExternalResult]) -> list[dict[str, Any]]:
+    """The results of each publication next to those of the suite, by method."""
     ours = {
-        line.method: with_spread(line.figures[m].mean, line.figures[m].spread)
+        line.method: mean_std(line.metrics[m].mean, line.metrics[m].spread)
         for line in table.lines
-        for m in [table.goal.metric]
-        if m in line.figures
+        for m in [table.objective.metric]
+        if m in line.metrics
     }
     blocks = []
-    for source in dict.fromkeys(figure.source for figure in published):
+    for source in dict.fromkeys(estimate.source for estimate in published):
         theirs = {
-            figure.method: with_spread(
-                figure.value, math.nan if figure.spread is None else figure.spread
+            estimate.method: mean_std(
+                estimate.value, math.nan if estimate.spread is None else estimate.spread
             )
-            for figure in published
-            if figure.source == source
-            and figure.recipe == table.recipe
-            and all(table.context.get(axis) == label for axis, label in figure.labels.items())
+            for estimate in published
+            if estimate.source == source
+            and estimate.recipe == table.recipe
+            and all(table.context.get(axis) == label for axis, label in estimate.labels.items())
         }
         if theirs:
             lines = [

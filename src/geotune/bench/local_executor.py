@@ -1,4 +1,4 @@
-"""One run of a suite: `geotune fit` and `geotune test` in a process of their own."""
+"""Run `geotune fit` and `geotune test` of a suite in subprocesses."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import geotune
-from geotune.bench.energy import EnergyWatch
+from geotune.bench.energy import EnergyMeter
 from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told: plain values, so that any machine can be sent them.
+    """One training for an executor, as serialisable values.
 
     Attributes:
-        path: of the recipe.
-        overrides: its changes.
+        path: the recipe file.
+        overrides: `key=value` overrides of the recipe.
         run: the run folder.
-        tests: whether it is tested, too; trials of a search are not.
-        threads: that it may use; None: as the machine's settings say.
-        where: the folder that paths are relative to.
+        tests: whether to test the model; trials of a search are not tested.
+        threads: CPU threads to use; None for the default of the machine.
+        working_dir: the folder that paths are relative to.
     """
 
     path: str
@@ -36,16 +36,16 @@ class Job:
     run: str
     tests: bool = True
     threads: int | None = None
-    where: str = "."
+    working_dir: str = "."
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What it came to.
+    """The result of a job.
 
     Attributes:
-        error: of a run that failed, in words.
-        joules: that it took; None where nothing counts them, or a part of it was done before.
+        error: why it failed; None if it succeeded.
+        joules: energy used; None if it was not measured or the run was resumed.
     """
 
     error: str | None = None
@@ -53,42 +53,39 @@ class JobResult:
 
 
 class StoppedError(Exception):
-    """The suite is stopped by its user."""
+    """The user stopped the suite."""
 
 
 class LocalExecutor:
-    """Does work on this machine. Several threads may use one."""
+    """Runs jobs on this machine; thread-safe."""
 
     def __init__(self) -> None:
         self._children: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, work: Job) -> JobResult:
-        """Fit, and test; what is done already is not done again.
-
-        Raises `StoppedError` after `stop`.
-        """
-        begun = RunDir(Path(work.where, work.run)).has_checkpoint
-        watch = EnergyWatch()
-        fit = ["fit", work.path, *work.overrides, f"train.run={work.run}"]
-        error = self._commands([fit, ["test", work.run]] if work.tests else [fit], work)
-        return JobResult(error, None if begun or error else watch.joules())
+    def run(self, job: Job) -> JobResult:
+        """Train and test; finished steps are skipped. Raises `StoppedError` after `stop`."""
+        resumed = RunDir(Path(job.working_dir, job.run)).has_checkpoint
+        meter = EnergyMeter()
+        fit = ["fit", job.path, *job.overrides, f"train.run={job.run}"]
+        error = self._commands([fit, ["test", job.run]] if job.tests else [fit], job)
+        return JobResult(error, None if resumed or error else meter.joules())
 
     def stop(self) -> None:
-        """End what is being done; every run goes on from its last epoch another time."""
+        """Terminate the running jobs; they can be resumed from their last epoch."""
         with self._lock:
             self._stopped = True
             for child in self._children:
                 child.terminate()
 
-    def _commands(self, commands: Sequence[Sequence[str]], work: Job) -> str | None:
-        """Run commands of geotune in one process; what went wrong, or None."""
-        # The child is to be this geotune, whatever copy is installed.
+    def _commands(self, commands: Sequence[Sequence[str]], job: Job) -> str | None:
+        """Run geotune commands in one subprocess; returns an error message, or None."""
+        # The subprocess must import this copy of geotune, not an installed one.
         roots = [str(Path(geotune.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, roots))}
-        if work.threads is not None:
-            environment["OMP_NUM_THREADS"] = str(work.threads)
+        if job.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(job.threads)
         with self._lock:
             if self._stopped:
                 raise StoppedError
@@ -103,18 +100,18 @@ class LocalExecutor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                cwd=work.where,
+                cwd=job.working_dir,
                 env=environment,
-                start_new_session=True,  # Ctrl+C on the terminal is the suite's to answer
+                start_new_session=True,  # the suite handles Ctrl+C
             )
             self._children.add(child)
-        # Read in a thread of its own: communicate would close the pipe that stands for us.
-        said: list[str] = []
+        # Not communicate(): it closes stdin, which tells the child that this process ended.
+        stderr_text: list[str] = []
         stdout, stderr = child.stdout, child.stderr
         assert stdout is not None and stderr is not None
-        listener = threading.Thread(target=lambda: said.append(stderr.read()))
+        listener = threading.Thread(target=lambda: stderr_text.append(stderr.read()))
         listener.start()
-        out = stdout.read()
+        stdout_text = stdout.read()
         listener.join()
         code = child.wait()
         with self._lock:
@@ -124,27 +121,27 @@ class LocalExecutor:
                     pipe.close()
             if self._stopped:
                 raise StoppedError
-        return None if code == 0 else _reason(code, out, said[0])
+        return None if code == 0 else _reason(code, stdout_text, stderr_text[0])
 
 
-def _reason(code: int, out: str, said: str) -> str:
-    """Why a run failed, in the words it used."""
+def _reason(code: int, stdout_text: str, stderr_text: str) -> str:
+    """The error message of a failed subprocess."""
     if code < 0:
-        why = " (as the system does where memory runs out)" if code == -9 else ""
-        return f"was ended by signal {-code}{why}"
-    for line in reversed(out.strip().splitlines()):
+        hint = " (possibly out of memory)" if code == -9 else ""
+        return f"terminated by signal {-code}{hint}"
+    for line in reversed(stdout_text.strip().splitlines()):
         try:
-            found: Any = json.loads(line)
+            parsed: Any = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict) and "error" in found:
-            return str(found["error"])
-    last = said.strip().splitlines()
+        if isinstance(parsed, dict) and "error" in parsed:
+            return str(parsed["error"])
+    last = stderr_text.strip().splitlines()
     return f"failed with exit code {code}: {last[-1] if last else 'no message'}"
 
 
 def is_done(run: Path, recipe: Any, *, tests: bool = True) -> bool:
-    """Whether a run folder holds all that work on this recipe leaves."""
+    """Whether a run folder holds all results of a job with this recipe."""
     folder = RunDir(run)
     try:
         if not folder.is_finished(folder.with_saved_defaults(recipe)):

@@ -1,4 +1,4 @@
-"""Rows: what a run came to, a JSON object a line."""
+"""Results of runs, stored as JSON lines."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ Row = dict[str, Any]
 ROWS = "rows.jsonl"
 
 
-def row_of(cell: RunSpec, run: Path, outcome: JobResult, found: Mapping[str, Any] | None) -> Row:
-    """The row of a cell: what was chosen, the recipe's keys that this changes, and what came out.
+def row_of(spec: RunSpec, run: Path, result: JobResult, searched: Mapping[str, Any] | None) -> Row:
+    """The row of a run: its labels, the recipe keys that it sets, and its results.
 
-    `found` is what a search found for it; without a metric where the run failed, and with its
-    `error`.
+    `searched` is the result of its search. A failed run has an `error` instead of metrics.
     """
     row: Row = {
-        "run": cell.name,
-        "status": "done" if outcome.error is None else "failed",
-        "recipe": cell.labels["recipe"],
-        **(_keys(cell) | chosen(cell)),
-        "search": found,
-        "error": outcome.error,
+        "run": spec.name,
+        "status": "done" if result.error is None else "failed",
+        "recipe": spec.labels["recipe"],
+        **(_keys(spec) | grid_labels(spec)),
+        "search": searched,
+        "error": result.error,
     }
-    if outcome.error is not None:
+    if result.error is not None:
         return row
     folder = RunDir(run)
     metrics = folder.read_json("metrics")
@@ -43,30 +42,30 @@ def row_of(cell: RunSpec, run: Path, outcome: JobResult, found: Mapping[str, Any
         "regions": metrics["regions"]["test"],
         "val": metrics["val"],
         "gap": metrics["gap"],
-        "cost": _cost(folder, outcome),
+        "cost": _cost(folder, result),
     }
 
 
-def chosen(cell: RunSpec) -> Row:
-    """Where a cell stands in the grid: its labels by axis.
+def grid_labels(spec: RunSpec) -> Row:
+    """The labels of a run by axis; labels that name the value of a key become that value.
 
-    A label that names a key's value is that value. That of a baseline is its name along the axis of
-    the methods; along the others it tells beside what the baseline stands, whatever its own value.
+    A baseline has its name on the compared axis, and on the others the labels of its context,
+    whatever its own values are.
     """
     return {
-        axis: value if label_of(value := cell.changes.get(axis, label)) == label else label
-        for axis, label in cell.labels.items()
-        if axis not in ("seed", "fraction")  # the keys that they stand for are columns themselves
+        axis: value if label_of(value := spec.changes.get(axis, label)) == label else label
+        for axis, label in spec.labels.items()
+        if axis not in ("seed", "fraction")  # their keys are columns already
     }
 
 
-def _keys(cell: RunSpec) -> Row:
-    """Values by the recipe's keys that the suite sets; the method's kind and the seed always."""
-    recipe = cell.recipe
+def _keys(spec: RunSpec) -> Row:
+    """The recipe keys that the suite sets, and always the method's kind and the seed."""
+    recipe = spec.recipe
     return {
         "method.kind": recipe.method.kind,
         "train.seed": recipe.train.seed,
-        **_flat(cell.changes),
+        **_flat(spec.changes),
     }
 
 
@@ -80,12 +79,11 @@ def _flat(changes: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _cost(folder: RunDir, outcome: JobResult) -> dict[str, Any]:
-    """Memory in bytes, time in seconds, sizes, energy in joules.
+def _cost(folder: RunDir, result: JobResult) -> dict[str, Any]:
+    """Memory and sizes in bytes, time in seconds, energy in joules.
 
-    The time of a step is that of the fastest epoch, the one that other work on the machine held up
-    least; an epoch's validation is in it. `training_bytes` is the peak above what the process had
-    taken before the training.
+    The step time is that of the fastest epoch, which other processes disturbed least, including
+    its validation. `training_bytes` is the peak minus the memory in use before the training.
     """
     summary = folder.read_json("run")
     memory = summary["peak_memory"]
@@ -106,21 +104,21 @@ def _cost(folder: RunDir, outcome: JobResult) -> dict[str, Any]:
         "trained_parameters": summary["trained_parameters"],
         "total_parameters": summary["total_parameters"],
         "adapter_bytes": summary["adapter_bytes"],
-        "joules": outcome.joules,
+        "joules": result.joules,
         "device": summary["device"],
     }
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows, whole or not at all; numbers that are not finite become null."""
+    """Write rows atomically; non-finite numbers become null."""
     lines = [json.dumps(nan_to_none(row), ensure_ascii=False, default=str) for row in rows]
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows that an earlier start has written; none where the file is gone or damaged.
+    """Rows of an earlier start; empty if the file is missing or damaged.
 
-    Everything in them but the energy can be made again from the run folders.
+    All values except the energy can be restored from the run folders.
     """
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

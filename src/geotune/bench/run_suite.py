@@ -1,4 +1,4 @@
-"""`geotune bench`: everything is checked before the first run, then run, then compared."""
+"""`geotune bench`: validate a suite, run it, compare the results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from geotune.bench.external_results import read_external_results
 from geotune.bench.grid import RunSpec, expand
-from geotune.bench.results import ROWS, Row, chosen, read_rows
-from geotune.bench.suite import Search, Suite, nearest, read_suite
+from geotune.bench.results import ROWS, Row, grid_labels, read_rows
+from geotune.bench.suite import Search, Suite, read_suite, suggest
 from geotune.errors import GeotuneError, RecipeError
 from geotune.training.lock import exclusive_lock
 from geotune.utils.atomic import write_atomically
@@ -19,14 +19,14 @@ PAGE = "bench.html"
 
 
 @dataclass(frozen=True)
-class Benched:
-    """What a suite came to.
+class SuiteResult:
+    """The results of a suite.
 
     Attributes:
-        folder: of the suite, with its rows, tables and page.
-        rows: of all runs.
-        tables: see `comparison.Table`.
-        suite: as read.
+        folder: the folder of the suite, with its rows, tables and page.
+        rows: the rows of all runs.
+        tables: a `ComparisonTable` per context.
+        suite: the validated suite.
     """
 
     folder: Path
@@ -41,121 +41,148 @@ def bench(
     workers: int | None = None,
     ray: str | None = None,
     table_only: bool = False,
-    say: Callable[[str], None] = lambda text: None,
-    tell: Callable[[str, str, int, int], None] = lambda run, what, done, total: None,
-) -> Benched:
-    """Run a suite, or what is left of it, and write its tables and page.
+    on_message: Callable[[str], None] = lambda text: None,
+    on_result: Callable[[str, str, int, int], None] = lambda run, what, done, total: None,
+) -> SuiteResult:
+    """Run the unfinished runs of a suite and write its tables and page.
 
     Args:
-        path: of the suite.
-        workers: runs at a time; by default the suite's, on a cluster one a processor.
+        path: the suite file.
+        workers: parallel runs; by default as in the suite, on a cluster one per CPU.
         ray: address of a Ray cluster.
-        table_only: run nothing: compare the rows that there are.
-        say: is told what a user should know.
-        tell: is told of each run that is done: its name, what came of it, runs done and in all.
+        table_only: run nothing; compare the existing rows.
+        on_message: called with messages for the user.
+        on_result: called after each run with its name, its status, finished and total runs.
 
-    Raises `RecipeError` and `GeotuneError` for what is wrong with the suite, before anything runs.
+    Raises `RecipeError` and `GeotuneError` for an invalid suite before the first run.
     """
     suite = read_suite(path)
     folder = suite.folder or Path("runs/bench") / path.stem
-    cells, notes = expand(suite)
+    specs, notes = expand(suite)
     for note in notes:
-        say(f"note: {note}")
-    published = [figure for each in suite.published for figure in read_external_results(each)]
-    _check_compare(suite, cells)
+        on_message(f"note: {note}")
+    published = [result for each in suite.published for result in read_external_results(each)]
+    _check_compare(suite, specs)
     if suite.search is not None:
-        _check_search(suite.search, cells)
-    from geotune.bench.objectives import objectives_of  # imports torch, for seconds
+        _check_search(suite.search, specs)
+    from geotune.bench.objectives import objectives_of  # slow: imports torch
 
-    goals, pages = objectives_of(suite, cells)
+    objectives, pages = objectives_of(suite, specs)
     rows = (
-        _rows_there(folder, cells)
+        _existing_rows(folder, specs)
         if table_only
-        else _run(suite, folder, path, cells, goals, workers, ray, tell)
+        else _run(suite, folder, path, specs, objectives, workers, ray, on_result)
     )
     from geotune.bench.analysis import compare
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
     from geotune.bench.disagreements import find_disagreements
     from geotune.bench.html import PageContext, render
-    from geotune.bench.pareto_plots import fronts, write_figures
+    from geotune.bench.pareto_plots import pareto_plots, write_plots
     from geotune.report.page import write_page
 
-    say("comparing")
-    kept = [(cell, row) for cell, row in zip(cells, rows, strict=True) if row is not None]
-    tables = compare([c for c, _ in kept], [r for _, r in kept], goals, suite.compare, folder)
-    how = suite.compare
+    on_message("computing tables")
+    kept = [(spec, row) for spec, row in zip(specs, rows, strict=True) if row is not None]
+    tables = compare([c for c, _ in kept], [r for _, r in kept], objectives, suite.compare, folder)
+    options = suite.compare
     for name, text in (
-        ("table.md", as_markdown(tables, how)),
+        ("table.md", as_markdown(tables, options)),
         ("table.csv", as_csv(tables)),
-        ("table.tex", as_latex(tables, how)),
+        ("table.tex", as_latex(tables, options)),
     ):
         write_atomically(folder / name, text.encode())
-    say("drawing")
-    figures = [fronts(table, number) for number, table in enumerate(tables)]
-    write_figures(folder / "figures", tables, figures)
-    maps = [found for table in tables if (found := find_disagreements(table, folder)) is not None]
+    on_message("drawing plots")
+    plots = [pareto_plots(table, number) for number, table in enumerate(tables)]
+    write_plots(folder / "figures", tables, plots)
+    disagreements = [
+        found for table in tables if (found := find_disagreements(table, folder)) is not None
+    ]
     devices = dict.fromkeys(row["cost"]["device"] for _, row in kept if row["error"] is None)
-    content = PageContext(
-        path.stem, tables, figures, how, pages, maps, published, notes, ", ".join(devices)
+    page = PageContext(
+        path.stem,
+        tables,
+        plots,
+        options,
+        pages,
+        disagreements,
+        published,
+        notes,
+        ", ".join(devices),
     )
-    write_page(folder / PAGE, render(content))
-    return Benched(folder, [row for _, row in kept], tables, suite)
+    write_page(folder / PAGE, render(page))
+    return SuiteResult(folder, [row for _, row in kept], tables, suite)
 
 
 def _run(
     suite: Suite,
     folder: Path,
     path: Path,
-    cells: Sequence[RunSpec],
-    goals: Any,
+    specs: Sequence[RunSpec],
+    objectives: Any,
     workers: int | None,
     ray: str | None,
-    tell: Callable[[str, str, int, int], None],
+    on_result: Callable[[str, str, int, int], None],
 ) -> list[Row]:
     from geotune.bench.local_executor import LocalExecutor
     from geotune.bench.runner import Execution, Executor
 
-    at_once = workers or suite.workers
-    doer: Executor
+    num_workers = workers or suite.workers
+    executor: Executor
     if ray is None:
-        doer = LocalExecutor()
+        executor = LocalExecutor()
     else:
         from geotune.bench.ray_executor import RayExecutor
 
-        doer = RayExecutor(ray)
-        at_once = workers or doer.processors
+        executor = RayExecutor(ray)
+        num_workers = workers or executor.processors
     with exclusive_lock(folder):
         write_atomically(folder / "suite.yaml", path.read_bytes())
-        return Execution(folder, doer, at_once, goals, tell, suite.search).run(cells)
+        return Execution(folder, executor, num_workers, objectives, on_result, suite.search).run(
+            specs
+        )
 
 
-def _rows_there(folder: Path, cells: Sequence[RunSpec]) -> list[Row | None]:
-    """The rows of an earlier start, by cell."""
+def _existing_rows(folder: Path, specs: Sequence[RunSpec]) -> list[Row | None]:
+    """The rows of an earlier start; None for runs without one."""
     found = {row["run"]: row for row in read_rows(folder / ROWS)}
-    rows = [found[cell.name] | chosen(cell) if cell.name in found else None for cell in cells]
+    rows = [found[spec.name] | grid_labels(spec) if spec.name in found else None for spec in specs]
     if not any(rows):
         raise GeotuneError(
-            f"{folder / ROWS}: holds no row of this suite; run it without --table-only"
+            f"{folder / ROWS}: no results of this suite; run it without --table-only first",
+            code="suite-results-missing",
+            file=folder / ROWS,
         )
     return rows
 
 
-def _check_compare(suite: Suite, cells: Sequence[RunSpec]) -> None:
-    if cells[0].axis in suite.compare.over:
-        raise RecipeError(f"compare.over: {cells[0].axis} is what is compared; leave it out")
+def _check_compare(suite: Suite, specs: Sequence[RunSpec]) -> None:
+    if specs[0].axis in suite.compare.over:
+        raise RecipeError(
+            f"compare.over: {specs[0].axis} is the compared axis; remove it from compare.over",
+            code="suite-invalid",
+            key="compare.over",
+        )
     to = suite.compare.to
-    methods = dict.fromkeys(cell.method for cell in cells)
+    methods = dict.fromkeys(spec.method for spec in specs)
     if to is not None and to not in methods:
-        raise RecipeError(f"compare.to: {to!r} is no method of this suite; {nearest(to, methods)}")
+        raise RecipeError(
+            f"compare.to: {to!r} is not a method of this suite; {suggest(to, methods)}",
+            code="suite-invalid",
+            key="compare.to",
+        )
 
 
-def _check_search(search: Search, cells: Sequence[RunSpec]) -> None:
+def _check_search(search: Search, specs: Sequence[RunSpec]) -> None:
     from geotune.bench.hparam_search import load_optuna, trial_of
 
     load_optuna()
-    for cell in {str(cell.group): cell for cell in cells}.values():
+    for spec in {str(spec.group): spec for spec in specs}.values():
         try:
             for value in (search.low, search.high):
-                trial_of(search, cell, value)
+                trial_of(search, spec, value)
         except RecipeError as error:
-            raise RecipeError(f"search for {search.key}: {cell.name}: {error}") from error
+            raise RecipeError(
+                f"search for {search.key}: {spec.name}: {error}",
+                code=error.code,
+                key=error.key,
+                file=error.file,
+            ) from error

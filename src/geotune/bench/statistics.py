@@ -1,9 +1,8 @@
-"""How sure a figure and a difference are, by drawing anew (Efron and Tibshirani, 1993).
+"""Bootstrap intervals of metrics and differences (Efron and Tibshirani, 1993).
 
-A figure owes something to chance twice: to the seed of its training and to which windows it was
-tested on. So both are drawn, with replacement: seeds as wholes, and windows, the same for all seeds
-and methods, so that what makes a window hard for all of them cancels in a difference. Where regions
-are held out in turn it also owes to which regions there are, and these are drawn before all else.
+A metric varies with the training seed and with the test windows, so both are resampled with
+replacement. All seeds and methods share the resampled windows, so variation in window difficulty
+cancels in differences. If regions are held out in turn, regions are resampled first.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ Verdict = Literal["better", "not worse by more than the margin", "worse", "undec
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over runs that repeat each other: seeds, or regions that are held out in turn.
+    """A metric over replicate runs: seeds, or regions held out in turn.
 
     Attributes:
-        mean: over the runs, each on its whole test part.
-        spread: standard deviation of the runs; NaN of one.
-        low: where its interval begins.
-        high: where that ends.
-        runs: how many there are.
+        mean: over the runs, each on its whole test split.
+        spread: standard deviation of the runs; NaN for a single run.
+        low, high: bounds of the interval.
+        runs: number of runs.
     """
 
     mean: float
@@ -42,7 +40,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure less that of the method compared with, positive where it is better."""
+    """A metric minus that of the reference, with the sign chosen so that positive is better."""
 
     mean: float
     low: float
@@ -53,38 +51,38 @@ class Difference:
 def draw_runs(
     groups: Sequence[Hashable], draws: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Which runs are drawn, `(draws, picks)`: groups of them as wholes, then runs in each.
+    """Resampled run indices `(draws, picks)`: groups first, then runs within each group.
 
-    `groups` has what each run belongs to, such as the region that it held out; of each drawn group
-    as many runs are drawn as the largest has, so that groups count the same.
+    `groups` has the group of each run, such as its held-out region. Each drawn group contributes
+    as many runs as the largest group has, so groups have equal weight.
     """
     members: dict[Hashable, list[int]] = {}
     for run, group in enumerate(groups):
         members.setdefault(group, []).append(run)
-    picked = resample_indices(len(members), draws, rng)
+    selected = resample_indices(len(members), draws, rng)
     counts = np.array([len(runs) for runs in members.values()])
     padded = np.zeros((len(members), counts.max()), dtype=np.int64)
     for row, runs in zip(padded, members.values(), strict=True):
         row[: len(runs)] = runs
-    inner = rng.integers(counts[picked][..., None], size=(*picked.shape, counts.max()))
-    found: NDArray[np.int64] = padded[picked[..., None], inner].reshape(draws, -1)
-    return found
+    inner = rng.integers(counts[selected][..., None], size=(*selected.shape, counts.max()))
+    indices: NDArray[np.int64] = padded[selected[..., None], inner].reshape(draws, -1)
+    return indices
 
 
-def over_runs(by_run: Floats, drawn: NDArray[np.int64]) -> Floats:
-    """Means `(draws,)` over drawn runs `(draws, picks)` of figures `(S, draws)`.
+def mean_over_runs(by_run: Floats, drawn: NDArray[np.int64]) -> Floats:
+    """Means `(draws,)` of metrics `(runs, draws)` over resampled runs `(draws, picks)`.
 
-    A figure that is NaN, such as that of a class which no drawn window shows, is left out.
+    NaN values, such as the metric of a class that no drawn window contains, are skipped.
     """
-    picked = by_run[drawn, np.arange(len(drawn))[:, None]]
-    known = ~np.isnan(picked)
-    total = np.where(known, picked, 0.0).sum(axis=1)
+    selected = by_run[drawn, np.arange(len(drawn))[:, None]]
+    known = ~np.isnan(selected)
+    total = np.where(known, selected, 0.0).sum(axis=1)
     count = known.sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), math.nan)
 
 
 def estimate(by_run: Floats, draws: Floats, level: float) -> Estimate:
-    """Of the runs' figures `(S,)` and means of draws: percentile interval of a level."""
+    """Mean and spread of the runs' metrics `(runs,)`, with the percentile interval of the draws."""
     known = by_run[~np.isnan(by_run)]
     return Estimate(
         float(known.mean()) if len(known) else math.nan,
@@ -95,13 +93,13 @@ def estimate(by_run: Floats, draws: Floats, level: float) -> Estimate:
 
 
 def difference(mean: float, draws: Floats, level: float, margin: float) -> Difference:
-    """Of a difference that is positive where it is better, its draws, and a margin in its unit."""
+    """The interval and verdict of a difference; `margin` is in units of the metric."""
     low, high = percentile_interval(draws, level)
     return Difference(mean, low, high, verdict(low, high, margin))
 
 
 def verdict(low: float, high: float, margin: float) -> Verdict:
-    """What an interval of a difference says, in plain words."""
+    """The verdict on a difference: better and worse if its interval excludes zero."""
     if low > 0:
         return "better"
     if low > -margin:
@@ -110,7 +108,7 @@ def verdict(low: float, high: float, margin: float) -> Verdict:
 
 
 def pareto(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:
-    """Which are beaten by none that costs no more and gains no less, and one of both strictly."""
+    """Which points are Pareto-optimal: no other has cost <= and gain >=, one of them strictly."""
     points: list[Any] = list(zip(costs, gains, strict=True))
     return [
         not math.isnan(cost + gain)

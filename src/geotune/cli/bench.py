@@ -39,21 +39,26 @@ def bench(
     from geotune.bench.run_suite import PAGE
     from geotune.bench.run_suite import bench as bench_suite
 
-    def tell(run: str, what: str, done: int, total: int) -> None:
+    def on_result(run: str, what: str, done: int, total: int) -> None:
         message(f"{done}/{total} {run}: {what}")
 
     result = bench_suite(
-        suite, workers=workers, ray=ray, table_only=table_only, say=message, tell=tell
+        suite,
+        workers=workers,
+        ray=ray,
+        table_only=table_only,
+        on_message=message,
+        on_result=on_result,
     )
     if as_json:
         print_json({"folder": str(result.folder), "rows": result.rows})
     else:
         from geotune.bench.comparison_tables import for_terminal, notes
 
-        how = result.suite.compare
+        options = result.suite.compare
         for table in result.tables:
             out().print(for_terminal(table))
-            out().print(f"[dim]{escape(notes(table, how))}[/dim]")
+            out().print(f"[dim]{escape(notes(table, options))}[/dim]")
         out().print(f"page: {result.folder / PAGE}")
     failed = [row for row in result.rows if row["status"] == "failed"]
     if failed:
