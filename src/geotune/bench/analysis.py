@@ -250,11 +250,13 @@ def _runs(
             metrics.setdefault(name, []).append(values)
         for region, samples in regions.items():
             indices = [i for i, group in enumerate(windows.groups) if group == region]
-            values = all_windows if len(indices) == len(windows.names) else None
             if not indices:
-                values = {objective.metric: np.full(options.draws, math.nan)}
-            values = values or _bootstrap_windows(compute, windows, indices, options, draws)
-            samples.append(values[objective.metric])
+                samples.append(np.full(options.draws, math.nan))
+            elif len(indices) == len(windows.names):
+                samples.append(all_windows[objective.metric])
+            else:
+                by_metric = _bootstrap_windows(compute, windows, indices, options, draws)
+                samples.append(by_metric[objective.metric])
     return _Runs(
         repeats,
         [row for _, row in done],
