@@ -106,4 +106,4 @@ def test_table_only_without_results_is_refused(suite: Write, geotune: Command) -
 
 def test_missing_suite_is_refused(geotune: Command, tmp_path: Path) -> None:
     code, _, err = geotune("bench", tmp_path / "none.yaml")
-    assert code == 1 and "give a suite file" in err
+    assert code == 1 and "none.yaml" in err and "suite file" in err

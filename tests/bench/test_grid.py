@@ -80,7 +80,7 @@ def test_baselines_keep_stem_and_decoder(suite: Write) -> None:
     )
     assert frozen.decoder == specs["est"].recipe.decoder and frozen.backbone.name == "timm/test_vit"
     assert not scratch.backbone.pretrained and scratch.backbone.name == "timm/resnet18"
-    assert scratch.backbone.bands == ["red", "green", "nir"]
+    assert list(scratch.backbone.bands or ()) == ["red", "green", "nir"]
     assert (scratch.method.kind, scratch.decoder.kind) == ("full", "unet")
     assert scratch.train.backbone_lr == scratch.train.lr == 3e-3  # no pretrained weights
 

@@ -118,7 +118,9 @@ def test_interrupted_suite_resumes_to_the_same_rows(
     wait_for_epoch(running, tmp_path / "bench")
     message = end(running, how)
     if how == signal.SIGINT:
-        assert running.returncode == 130 and "Run the same command again" in " ".join(message.split())
+        assert running.returncode == 130 and "Run the same command again" in " ".join(
+            message.split()
+        )
     assert not (tmp_path / "bench" / "rows.jsonl").exists()
     last = start(path, workers=1)
     _, errors = last.communicate()
