@@ -123,7 +123,7 @@ def test_page_shows_errors_published_results_and_glossary(
         "sea &amp; sky",
     ):
         assert text in html, text
-    assert "Overlap of the model" in html  # the report's definition of IoU
+    assert "Intersection over union" in html  # the report's definition of IoU
     assert 'id="search"' not in html and 'id="others"' not in html
     assert 'data-verdict="better"' in html
 

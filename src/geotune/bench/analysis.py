@@ -126,9 +126,9 @@ class _Runs:
 
     def select(self, repeats: Sequence[Repeat], metric: str) -> tuple[list[float], Floats]:
         """A metric of some runs on the test split, and its bootstrap samples."""
-        chosen = [self.repeats.index(repeat) for repeat in repeats]
-        values = [_known(self.rows[i]["metrics"][metric]) for i in chosen]
-        return values, self.bootstrapped[metric][chosen]
+        indices = [self.repeats.index(repeat) for repeat in repeats]
+        values = [_known(self.rows[i]["metrics"][metric]) for i in indices]
+        return values, self.bootstrapped[metric][indices]
 
 
 def compare(
@@ -277,15 +277,15 @@ def _regions(rows: Sequence[Row]) -> list[str]:
 def _bootstrap_windows(
     compute: Callable[[MetricState], dict[str, float]],
     windows: WindowMetrics,
-    chosen: Sequence[int],
+    indices: Sequence[int],
     options: Compare,
     draws: _Draws,
 ) -> dict[str, Floats]:
     """Bootstrap the metrics of some windows of a run, by window or by scene."""
-    units = [windows.states[i] for i in chosen]
+    units = [windows.states[i] for i in indices]
     if options.unit == "scene":
-        units = group_by(units, [windows.scenes[i] for i in chosen])
-    unit_counts = draws.unit_counts(tuple(windows.names[i] for i in chosen), len(units))
+        units = group_by(units, [windows.scenes[i] for i in indices])
+    unit_counts = draws.unit_counts(tuple(windows.names[i] for i in indices), len(units))
     return bootstrap(compute, units, unit_counts)
 
 

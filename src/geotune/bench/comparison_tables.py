@@ -184,14 +184,16 @@ def for_terminal(table: ComparisonTable) -> RichTable:
     from rich.table import Table as RichTable
 
     names, shown = header(table), [0, 2, 4, 6, 7, 9]
-    drawn = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False)
+    rich_table = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False)
     for i in shown:
-        drawn.add_column(names[i], justify="left" if i in (0, 6) else "right", no_wrap=i in (0, 7))
+        rich_table.add_column(
+            names[i], justify="left" if i in (0, 6) else "right", no_wrap=i in (0, 7)
+        )
     for line in table.lines:
         row = cells(table, line)
         row[2], row[9] = (text.replace(" ", "\N{NO-BREAK SPACE}") for text in (row[2], row[9]))
-        drawn.add_row(*(row[i].replace("[", r"\[") for i in shown))
-    return drawn
+        rich_table.add_row(*(row[i].replace("[", r"\[") for i in shown))
+    return rich_table
 
 
 def mean_std(mean: float, spread: float) -> str:

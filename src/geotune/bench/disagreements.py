@@ -54,26 +54,26 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
         return None
     best = max(others, key=lambda line: sign * line.metrics[metric].mean)
     runs = [folder / RUNS / line.runs[0] for line in (done[table.reference], best)]
-    found = [WindowMetrics.load(run / "test_windows.npz") for run in runs]
-    if found[0].names != found[1].names:
+    by_run = [WindowMetrics.load(run / "test_windows.npz") for run in runs]
+    if by_run[0].names != by_run[1].names:
         return None
-    chosen = _select_windows(found[1].scores - found[0].scores)
+    indices = _select_windows(by_run[1].scores - by_run[0].scores)
     recipe, _ = load_recipe(RunDir(runs[0]).recipe)
     windows = build_data(recipe).test
     assert windows is not None  # both runs are tested
     page = find_page(page_name(recipe))
     names = (table.reference, best.method)
-    drawn = [
+    examples_by_run = [
         [
             _draw(page, built, run, *each)
-            for each in _predicted(built, windows, chosen, window_metrics)
+            for each in _predicted(built, windows, indices, window_metrics)
         ]
-        for run, window_metrics in zip(runs, found, strict=True)
+        for run, window_metrics in zip(runs, by_run, strict=True)
         for built in [load_adapter(run, backbone=_custom_backbone(recipe.backbone.name))]
     ]
     examples = []
     for index, (caption, pictures_a), (other_caption, pictures_b) in zip(
-        chosen, *drawn, strict=True
+        indices, *examples_by_run, strict=True
     ):
         pictures = {}
         for title, picture in pictures_a.items():
@@ -99,14 +99,14 @@ def _custom_backbone(backbone: str) -> str | None:
 
 
 def _predicted(
-    built: BuiltModel, windows: GridWindowDataset, chosen: list[int], window_metrics: WindowMetrics
+    built: BuiltModel, windows: GridWindowDataset, indices: list[int], window_metrics: WindowMetrics
 ) -> list[tuple[Sample, Tensor, float]]:
     predicted = predict_windows(
-        built.model, built.task, windows, chosen, device=torch.device("cpu")
+        built.model, built.task, windows, indices, device=torch.device("cpu")
     )
     return [
         (windows[i], each, float(window_metrics.scores[i]))
-        for i, each in zip(chosen, predicted, strict=True)
+        for i, each in zip(indices, predicted, strict=True)
     ]
 
 

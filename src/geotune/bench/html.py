@@ -155,7 +155,9 @@ def render(page: PageContext) -> str:
             classes=[block for t in tables for block in _classes(t, page.pages[t.recipe].each)],
             regions=[block for t in tables for block in _regions(t)],
             gaps=[block for t in tables for block in _gaps(t)],
-            disagreements=[_windows(found) for found in page.disagreements if found.windows],
+            disagreements=[
+                _windows(differing) for differing in page.disagreements if differing.windows
+            ],
             published=[block for table in tables for block in _published(table, page.published)],
             searches=[
                 (table.title, line.method, line.search)
@@ -345,22 +347,22 @@ def _cell(estimate: Estimate | None, signs: bool) -> tuple[str, str, float | str
     return mean, "" if interval_text == fmt.DASH else interval_text, csv_value(estimate.mean)
 
 
-def _windows(found: Disagreements) -> dict[str, Any]:
+def _windows(differing: Disagreements) -> dict[str, Any]:
     return {
-        "recipe": found.table.recipe,
-        "title": found.table.title,
-        "methods": found.methods,
-        "legend": found.legend,
+        "recipe": differing.table.recipe,
+        "title": differing.table.title,
+        "methods": differing.methods,
+        "legend": differing.legend,
         "windows": [
             (example, [(title, png(picture)) for title, picture in example.pictures.items()])
-            for example in found.windows
+            for example in differing.windows
         ],
     }
 
 
 def _published(table: ComparisonTable, published: Sequence[ExternalResult]) -> list[dict[str, Any]]:
     """The results of each publication next to those of the suite, by method."""
-    ours = {
+    measured = {
         line.method: mean_std(line.metrics[m].mean, line.metrics[m].spread)
         for line in table.lines
         for m in [table.objective.metric]
@@ -368,7 +370,7 @@ def _published(table: ComparisonTable, published: Sequence[ExternalResult]) -> l
     }
     blocks = []
     for source in dict.fromkeys(estimate.source for estimate in published):
-        theirs = {
+        reported = {
             estimate.method: mean_std(
                 estimate.value, math.nan if estimate.spread is None else estimate.spread
             )
@@ -377,10 +379,10 @@ def _published(table: ComparisonTable, published: Sequence[ExternalResult]) -> l
             and estimate.recipe == table.recipe
             and all(table.context.get(axis) == label for axis, label in estimate.labels.items())
         }
-        if theirs:
+        if reported:
             lines = [
-                (method, theirs.get(method, fmt.DASH), ours.get(method, fmt.DASH))
-                for method in dict.fromkeys([*theirs, *ours])
+                (method, reported.get(method, fmt.DASH), measured.get(method, fmt.DASH))
+                for method in dict.fromkeys([*reported, *measured])
             ]
             blocks.append(
                 {"recipe": table.recipe, "title": table.title, "source": source, "lines": lines}

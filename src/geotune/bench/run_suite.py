@@ -94,7 +94,9 @@ def bench(
     plots = [pareto_plots(table, number) for number, table in enumerate(tables)]
     write_plots(folder / "figures", tables, plots)
     disagreements = [
-        found for table in tables if (found := find_disagreements(table, folder)) is not None
+        differing
+        for table in tables
+        if (differing := find_disagreements(table, folder)) is not None
     ]
     devices = dict.fromkeys(row["cost"]["device"] for _, row in kept if row["error"] is None)
     page = PageContext(
@@ -143,8 +145,10 @@ def _run(
 
 def _existing_rows(folder: Path, specs: Sequence[RunSpec]) -> list[Row | None]:
     """The rows of an earlier start; None for runs without one."""
-    found = {row["run"]: row for row in read_rows(folder / ROWS)}
-    rows = [found[spec.name] | grid_labels(spec) if spec.name in found else None for spec in specs]
+    earlier = {row["run"]: row for row in read_rows(folder / ROWS)}
+    rows = [
+        earlier[spec.name] | grid_labels(spec) if spec.name in earlier else None for spec in specs
+    ]
     if not any(rows):
         raise GeotuneError(
             f"{folder / ROWS}: no results of this suite; run it without --table-only first",
