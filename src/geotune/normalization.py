@@ -17,9 +17,9 @@ SCALES = {
     10_000.0: "reflectance as 0 to 1 on one side and as 0 to 10,000 on the other",
     255.0: "values of 0 to 1 on one side and of 0 to 255 on the other",
 }
-"""Factors between units that people mix up, and what they are."""
+"""Common factors between units, and what they mean."""
 NEARLY = 3.0
-"""A ratio of means is such a factor if it is off by less than this one."""
+"""A ratio of means counts as such a factor if it is off by less than this factor."""
 
 
 def choose_normalization(
@@ -27,16 +27,16 @@ def choose_normalization(
     statistics: BandStatistics,
     mode: Literal["auto", "backbone", "data"] = "auto",
 ) -> tuple[Normalization, list[str]]:
-    """The normalisation for data with these statistics, and what a user should know of it.
+    """Choose the normalisation for data with these statistics; returns it and notes for the user.
 
     Args:
-        backbone: brings the normalisation of its pretraining, where that is published.
+        backbone: with the normalisation of its pretraining, if that is published.
         statistics: of the training split, in raw units.
-        mode: `backbone` takes the pretraining's; `data` brings each band to the mean and standard
-            deviation that the backbone was used to; `auto` takes the backbone's unless the data
-            are plainly in other units.
+        mode: `backbone` uses the pretraining's; `data` maps each band to the mean and standard
+            deviation of the pretraining; `auto` uses the backbone's unless the data are in other
+            units.
 
-    Raises `GeotuneError` for `backbone` where nothing is published, and for a band that is
+    Raises `GeotuneError` for `backbone` if no normalisation is published, and for a band that is
     constant in the training split.
     """
     own = backbone.normalization
@@ -49,20 +49,20 @@ def choose_normalization(
                 key="data.normalize",
             )
         odd = _in_other_units(backbone, statistics)
-        return own, [] if odd is None else [f"{odd}; data.normalize=data would allow for it"]
+        return own, [] if odd is None else [f"{odd}; data.normalize=data would adapt to them"]
     if mode == "auto" and own is not None:
         odd = _in_other_units(backbone, statistics)
         if odd is None:
             return own, []
         return _from_data(backbone, statistics), [
-            f"{odd}; so each band is normalised by the training data's own mean and standard "
-            "deviation (data.normalize=backbone keeps the pretraining's)"
+            f"{odd}; each band is therefore normalised by the mean and standard deviation of the "
+            "training data (data.normalize=backbone keeps those of the pretraining)"
         ]
     return _from_data(backbone, statistics), []
 
 
 def _in_other_units(backbone: Backbone, statistics: BandStatistics) -> str | None:
-    """A sentence about the first band that is not in the pretraining's units, else None."""
+    """Describe the first band that is not in the units of the pretraining; None if all are."""
     seen = backbone.pretraining
     if seen is None:
         return None
@@ -72,7 +72,7 @@ def _in_other_units(backbone: Backbone, statistics: BandStatistics) -> str | Non
         ratio = std / usual_std
         if far or not 1 / WIDE_RATIO < ratio < WIDE_RATIO:
             return (
-                f"band {band} has mean {mean:.4g} and standard deviation {std:.4g}, where "
+                f"band {band} has mean {mean:.4g} and standard deviation {std:.4g}, but "
                 f"{backbone.name} was trained on {usual_mean:.4g} and {usual_std:.4g}: these are "
                 f"other units{_known_factor(statistics, seen)}"
             )
@@ -80,16 +80,16 @@ def _in_other_units(backbone: Backbone, statistics: BandStatistics) -> str | Non
 
 
 def _known_factor(statistics: BandStatistics, seen: BandStatistics) -> str:
-    """Which units were mixed up, where the bands' means say it."""
+    """The factor between the units, if it is a common one."""
     pairs = zip(statistics.mean, seen.mean, strict=True)
     ratios = [mean / usual for mean, usual in pairs if mean > 0 and usual > 0]
     if not ratios:
         return ""
     ratio = sorted(ratios)[len(ratios) // 2]
     for factor, meaning in SCALES.items():
-        for found, said in ((1 / ratio, "smaller"), (ratio, "larger")):
-            if factor / NEARLY < found < factor * NEARLY:
-                return f", about {factor:,.0f} times {said} ({meaning})"
+        for observed, direction in ((1 / ratio, "smaller"), (ratio, "larger")):
+            if factor / NEARLY < observed < factor * NEARLY:
+                return f", about {factor:,.0f} times {direction} ({meaning})"
     return ""
 
 

@@ -41,7 +41,7 @@ class Predicted(Protocol):
         seconds: wall time.
         notes: messages for the user.
         files: written files, the map or table first.
-        said: the content in one line.
+        summary: the content in one line.
     """
 
     @property
@@ -240,8 +240,8 @@ def _write_table(
 
     rows = cast("TableTask", built.task).rows
     model = _postprocessing(built, options["device"])
-    told = _for_scene(progress, "images")
-    return [write_image_table(model, sources, out, rows=rows, on_progress=told, **options)]
+    on_progress = _for_scene(progress, "images")
+    return [write_image_table(model, sources, out, rows=rows, on_progress=on_progress, **options)]
 
 
 def _write_objects(

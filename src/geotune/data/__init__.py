@@ -1,1 +1,1 @@
-"""The data room: from files on disk to samples."""
+"""From files on disk to samples."""

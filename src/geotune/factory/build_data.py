@@ -62,8 +62,8 @@ def label_reader(recipe: Recipe) -> LabelReader:
 def build_data(recipe: Recipe) -> DataModule:
     """Open, split, read and check the recipe's data.
 
-    Raises `GeotuneError` for what is wrong, unless it is in few files and the recipe says
-    `train.skip_bad_samples`.
+    Raises `GeotuneError` for the first problem; `train.skip_bad_samples` skips up to 5 % unusable
+    samples instead.
     """
     errors = ErrorCollector(keep=recipe.train.skip_bad_samples)
     examined = examine_data(recipe, errors)
@@ -78,9 +78,10 @@ def build_data(recipe: Recipe) -> DataModule:
 def examine_data(
     recipe: Recipe, errors: ErrorCollector, progress: Callable[[int, int], None] | None = None
 ) -> ScannedData:
-    """Open, split and read the recipe's data. `progress` is told the scenes read, and how many.
+    """Open, split and read the recipe's data.
 
-    Raises `GeotuneError` for what is wrong; `errors` may keep what is wrong with single files.
+    `progress` receives scenes read and their total. Raises `GeotuneError` for a problem; `errors`
+    may collect the problems of single files instead.
     """
     scenes = open_data(recipe, errors)
     split = recipe.data.split
@@ -98,14 +99,14 @@ def examine_data(
 
 
 def check_data(recipe: Recipe, examined: ScannedData) -> list[Issue]:
-    """What every check finds in the data that was read, errors first."""
-    found = run_checks(examined, allow_overlap=recipe.data.split.allow_overlap)
+    """The issues of all checks, errors first."""
+    issues = run_checks(examined, allow_overlap=recipe.data.split.allow_overlap)
     cuts = uncounted_object_notes(examined.splits, examined.window)
-    return [*found, *(Issue("note", "labels", text) for text in cuts)]
+    return [*issues, *(Issue("note", "labels", text) for text in cuts)]
 
 
 def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = ()) -> DataModule:
-    """The datasets of a training. Raises `GeotuneError` for a band without any data."""
+    """The data sets of a training. Raises `GeotuneError` for a band without any data."""
     data = recipe.data
     return datamodule_from_scan(
         examined,
@@ -120,12 +121,12 @@ def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = 
 
 
 def with_window(recipe: Recipe, window: int) -> Recipe:
-    """The recipe with the side of its windows, where it left that to the images."""
+    """The recipe with the window side that was derived from the images."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"window": window})})
 
 
 def inspect_files(recipe: Recipe) -> FileInfo:
-    """Bands of the recipe's files, and what else a backbone is told; no pixel is read.
+    """Bands and metadata of the recipe's files; no pixel is read.
 
     Raises `GeotuneError` for files that cannot be opened or do not fit.
     """
@@ -140,7 +141,7 @@ def inspect_files(recipe: Recipe) -> FileInfo:
 
 
 def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None]:
-    """Names of the files' bands in file order, and their nodata, where the files do not say."""
+    """Band names in file order and nodata value that the recipe declares for its files."""
     if isinstance(data, NamedOptions):
         about = get_dataset_info(data.name)
         return list(about.bands), about.nodata
@@ -161,19 +162,24 @@ def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scen
         resolution=resolution_m(recipe),
         errors=errors,
     )
-    scenes = _fitting(scenes, recipe, errors)
+    scenes = _with_quality_masks(scenes, recipe, errors)
     if not scenes:
         raise_on_error(errors.issues)
     found = scenes[0].raster.bands
     if isinstance(bands, int) and len(found) != bands:
         raise GeotuneError(
-            f"backbone.bands: expected {bands}, but the files have {len(found)}: {', '.join(found)}"
+            f"backbone.bands: expected {bands} bands, found {len(found)}: {', '.join(found)}",
+            code="bands-inconsistent",
+            key="backbone.bands",
+            file=scenes[0].raster.path,
         )
     return scenes
 
 
-def _fitting(scenes: Sequence[Scene], recipe: Recipe, errors: ErrorCollector) -> list[Scene]:
-    """The scenes with their masks of quality; `errors` may keep what does not fit."""
+def _with_quality_masks(
+    scenes: Sequence[Scene], recipe: Recipe, errors: ErrorCollector
+) -> list[Scene]:
+    """The scenes with their quality masks; `errors` may collect unsuitable ones."""
     quality = quality_options(recipe)
     kept = []
     for scene in scenes:
@@ -187,25 +193,28 @@ def _fitting(scenes: Sequence[Scene], recipe: Recipe, errors: ErrorCollector) ->
 
 
 def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
-    """Raise `GeotuneError` for an image of more or fewer dates than the backbone takes."""
+    """Raise `GeotuneError` for an image with more or fewer dates than the backbone takes."""
     for source in sources.values():
         if source.num_dates != timesteps:
             raise GeotuneError(
-                f"{source.path}: its scene has {source.num_dates} dates, but backbone.timesteps is "
-                f"{timesteps}; the two have to be the same number (dates come from {{date}} in the "
-                "path, and few backbones take several: geotune list backbones NAME)"
+                f"{source.path}: found {source.num_dates} dates, expected backbone.timesteps="
+                f"{timesteps}; dates come from {{date}} in the path, and few backbones take several "
+                "(geotune list backbones NAME)",
+                code="dates-inconsistent",
+                key="backbone.timesteps",
+                file=source.path,
             )
 
 
 def resolution_m(recipe: Recipe) -> float | None:
-    """Metres a pixel to which images are brought; None: as they are."""
+    """Pixel size in metres to which images are resampled; None keeps their own."""
     if isinstance(recipe.data, NamedOptions) or recipe.data.resolution is None:
         return None
     return float(recipe.data.resolution.rstrip(" m"))
 
 
 def quality_options(recipe: Recipe) -> QualityOptions | None:
-    """The quality masks of the recipe's data, if it has some."""
+    """The quality mask options of the recipe, if any."""
     return None if isinstance(recipe.data, NamedOptions) else recipe.data.quality
 
 
@@ -261,7 +270,9 @@ def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
     if tuple(classes) != tuple(SYNTHETIC_CLASSES):
         raise GeotuneError(
             f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
-            f"found {', '.join(classes)}"
+            f"found {', '.join(classes)}; use the former",
+            code="class-unknown",
+            key="task.classes",
         )
     images = write_synthetic_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
     return open_scenes(

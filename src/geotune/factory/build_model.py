@@ -50,42 +50,49 @@ class BuiltModel:
 
 
 def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe, list[str]]:
-    """The recipe with what the files say of the backbone's options, where it leaves them open.
+    """Fill in the options that the recipe leaves to the files.
 
-    Also gives what a user should know of it.
+    Returns the recipe and notes for the user.
     """
     section = recipe.backbone
     known = model_info(section.name)
-    takes = () if known is None else known.supported_options
-    found: dict[str, Any] = {}
+    supported = () if known is None else known.supported_options
+    values: dict[str, Any] = {}
     notes = []
-    if "gsd" in takes and section.gsd is None and data.gsd_m is not None:
-        found["gsd"] = round(data.gsd_m, 3)
-        notes.append(f"{section.name} is told {found['gsd']:g} m a pixel, as the files say")
-    if "wavelengths" in takes and section.wavelengths is None and data.wavelengths:
-        found["wavelengths"] = data.wavelengths
-        said = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
-        notes.append(f"{section.name} is told the wavelengths that the files say: {said}")
-    task, told = _standardised(_measured(recipe.task, data.gsd_m), data.label_mean_std)
+    if "gsd" in supported and section.gsd is None and data.gsd_m is not None:
+        values["gsd"] = round(data.gsd_m, 3)
+        notes.append(
+            f"{section.name}: using a ground sampling distance of {values['gsd']:g} m from the "
+            "files"
+        )
+    if "wavelengths" in supported and section.wavelengths is None and data.wavelengths:
+        values["wavelengths"] = data.wavelengths
+        listed = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
+        notes.append(f"{section.name}: using the wavelengths from the files: {listed}")
+    task, task_notes = _with_label_statistics(
+        _with_pixel_size(recipe.task, data.gsd_m), data.label_mean_std
+    )
     changes = {
-        "backbone": section.model_copy(update=found),
+        "backbone": section.model_copy(update=values),
         "task": task,
     }
-    return recipe.model_copy(update=changes), notes + told
+    return recipe.model_copy(update=changes), notes + task_notes
 
 
-def _measured(task: Any, gsd_m: float | None) -> Any:
-    """A task of points with the size of a pixel, where the recipe left that to the files."""
+def _with_pixel_size(task: Any, gsd_m: float | None) -> Any:
+    """A point task with the pixel size of the files, unless the recipe sets it."""
     if getattr(task, "boxes", "") != "points" or task.pixel_m is not None or gsd_m is None:
         return task
     return task.model_copy(update={"pixel_m": round(gsd_m, 3)})
 
 
-def _standardised(task: Any, numbers: tuple[float, float] | None) -> tuple[Any, list[str]]:
+def _with_label_statistics(
+    task: Any, mean_std: tuple[float, float] | None
+) -> tuple[Any, list[str]]:
     """A task that standardises its labels, with their mean and standard deviation."""
-    if numbers is None:
+    if mean_std is None:
         return task, []
-    measured = dict(zip(("mean", "std"), numbers, strict=True))
+    measured = dict(zip(("mean", "std"), mean_std, strict=True))
     open_keys = [
         key for key in measured if key in type(task).model_fields and getattr(task, key) is None
     ]
@@ -96,10 +103,10 @@ def _standardised(task: Any, numbers: tuple[float, float] | None) -> tuple[Any, 
             code="labels-constant",
             key="data.labels",
         )
-    found = {key: float(f"{measured[key]:.6g}") for key in open_keys}
-    said = " and ".join(f"{key} {value:g}" for key, value in found.items())
-    notes = [f"the task is told the training labels' {said}"] if found else []
-    return task.model_copy(update=found), notes
+    values = {key: float(f"{measured[key]:.6g}") for key in open_keys}
+    listed = " and ".join(f"{key} {value:g}" for key, value in values.items())
+    notes = [f"labels are standardised with {listed} of the training split"] if values else []
+    return task.model_copy(update=values), notes
 
 
 def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
@@ -123,7 +130,7 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
 
 
 def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
-    """The recipe's method, decoder and stages to recompute around a backbone."""
+    """The recipe's method and decoder on a backbone, with activation checkpointing."""
     model = _model(recipe, backbone, normalization)
     if recipe.train.activation_checkpointing != "none":
         recompute_stages(model)
@@ -139,9 +146,9 @@ def build_task(recipe: ModelSections) -> Task:
 
 
 def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
-    """The task with what a validation decided: the scores from which on objects count.
+    """The task with the score thresholds that were best in validation.
 
-    `details` are those of the validation's metrics.
+    `details` belong to the validation metrics.
     """
     if isinstance(task, Detect) and "threshold" in details:
         return task.with_score_threshold(details["threshold"])

@@ -1,4 +1,4 @@
-"""Models of a recipe and of its variations, without contents: for asking what they would take."""
+"""Models without contents, to estimate the memory of a recipe and its variations."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from geotune.types import Normalization
 
 
 class FakeModelBuilder:
-    """Drafts over one backbone, which is built once; no weights are read.
+    """Builds models without contents on one backbone, which is built once; reads no weights.
 
     Args:
-        recipe: whose backbone it is, complete.
+        recipe: with the backbone, resolved.
         bands: of the images.
 
     Attributes:
-        backbone: empty; what is published of it is there.
+        backbone: with uninitialised weights, but with its published metadata.
     """
 
     def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
@@ -38,9 +38,9 @@ class FakeModelBuilder:
         self.backbone = self._build()
 
     def fake(self, recipe: Recipe) -> Model:
-        """On fake tensors; real and empty where a method cannot be attached to such.
+        """A model on fake tensors, or an uninitialised one if the method needs real tensors.
 
-        Raises `GeotuneError` where the recipe's parts do not fit together.
+        Raises `GeotuneError` for an invalid combination of components.
         """
         mode = FakeTensorMode()
         try:
@@ -48,13 +48,13 @@ class FakeModelBuilder:
             assert isinstance(backbone, Backbone)
             with mode, _staying_put():
                 return self._assemble(recipe, backbone)
-        except Exception as error:  # some look at values
+        except Exception as error:  # some methods read tensor values
             if isinstance(error, GeotuneError) and error.__cause__ is None:
                 raise
             return self.real(recipe)
 
     def real(self, recipe: Recipe) -> Model:
-        """On real tensors, whose contents are by chance."""
+        """A model on real tensors with arbitrary contents."""
         with skip_init():
             return self._assemble(recipe, self._build())
 
@@ -64,10 +64,10 @@ class FakeModelBuilder:
 
     def _assemble(self, recipe: Recipe, backbone: Backbone) -> Model:
         bands = backbone.bands
-        as_it_is = Normalization(bands, (0.0,) * len(bands), (1.0,) * len(bands))
-        model = build_model(recipe, backbone, as_it_is)
+        identity = Normalization(bands, (0.0,) * len(bands), (1.0,) * len(bands))
+        model = build_model(recipe, backbone, identity)
         reader = model.encoder.reader
-        if reader.calibration_samples:  # what it is fitted to does not matter
+        if reader.calibration_samples:  # any values will do
             widths = [backbone.taps[i].channels for i in reader.out_indices]
             maps = (torch.rand(2, width, 2, 2) for width in widths)
             with torch.no_grad():
@@ -77,7 +77,7 @@ class FakeModelBuilder:
 
 @contextmanager
 def _staying_put() -> Iterator[None]:
-    """No module is moved: peft moves what it makes to where it is, which fake tensors refuse."""
+    """Disable `Module.to`: peft moves its new modules, which fake tensors do not support."""
     move = nn.Module.to
 
     def stay(module: nn.Module, *_: Any, **__: Any) -> nn.Module:

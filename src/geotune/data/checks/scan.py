@@ -119,7 +119,7 @@ def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED_PIXELS) -> Scen
     labelled: set[tuple[int, int]] = set()
     errors = _Faults(bands)
     num_valid = 0
-    # what is said of an image as a whole is said once
+    # image-level labels count once
     side = max(scene.shape) if scene.labels.image_level else BLOCK
     looks = _Looks(bands, scene.shape, sampled)
     for block in blocks(scene.shape, side):
