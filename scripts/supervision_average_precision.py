@@ -30,7 +30,7 @@ Boxes = NDArray[np.float64]
 
 
 def make_objects(rng: np.random.Generator) -> tuple[Boxes, NDArray[np.int64]]:
-    """Boxes (cx, cy, w, h, angle) in randomly chosen grid cells, one per cell, and their classes."""
+    """Boxes (cx, cy, w, h, angle) in random grid cells, one per cell, and their classes."""
     cells = np.stack(np.mgrid[:CELLS, :CELLS], -1).reshape(-1, 2) * CELL + CELL / 2
     cells = cells[rng.permutation(len(cells))[: rng.integers(8, 20)]]
     n = len(cells)
@@ -92,7 +92,8 @@ def case(seed: int) -> dict[str, Any]:
         predictions.append(detections(corners(predicted), labels, scores))
         truths.append(detections(corners(boxes), classes))
         images.append(
-            {"objects": boxes.tolist(), "object_classes": classes.tolist(), "found": predicted.tolist(),
+            {"objects": boxes.tolist(), "object_classes": classes.tolist(),
+             "found": predicted.tolist(),
              "scores": scores.tolist(), "classes": labels.tolist()}
         )  # fmt: skip
     expected = {}

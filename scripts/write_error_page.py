@@ -13,10 +13,10 @@ PAGE = ROOT / "docs" / "errors.md"
 HEAD = """\
 # Error codes
 
-Problems that you can fix raise `geotune.GeotuneError`; its `code` is one of those below and stays the
-same from release to release, while messages may improve. `key` and `file` name the recipe key and the
-file, if there is one. With `--json` the commands print all of them; otherwise the code follows the
-message. The commands exit with code 1 after an error and 130 after Ctrl+C.
+Problems that you can fix raise `geotune.GeotuneError`; its `code` is one of those below and stays
+the same from release to release, while messages may improve. `key` and `file` name the recipe key
+and the file, if there is one. With `--json` the commands print all of them; otherwise the code
+follows the message. The commands exit with code 1 after an error and 130 after Ctrl+C.
 
 Written by `python scripts/write_error_page.py`.
 """

@@ -136,7 +136,7 @@ def test_odd_values_are_warned_of(check: Any, data: Data) -> None:
     assert code == 0
     for pattern in (
         r"a\.tif \(mean 0\.0\d+\).*: probably in other units than the rest, with a mean of about",
-        r"b\.tif: .*% of the pixels of band red have its maximum .*; clipped bands: red, .*in 1 of 6",
+        r"b\.tif: .*% of the pixels of band red have its maximum .*; clipped bands: red, .*in 1 of",
         r"band nir is constant in 1 of . scenes: .*c\.tif",
         r"d\.tif: 12\.5% of its pixels have the value 255 in every band.*data\.nodata: 255",
     ):

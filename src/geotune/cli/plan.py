@@ -83,8 +83,8 @@ def _show_plan(plan: Plan) -> None:
     out().print(f"precision: {plan.precision}")
     out().print(f"on a CPU: {size(prediction.cpu.total)} in addition to the program itself")
     out().print(
-        f"on a GPU: {size(prediction.total_gpu_bytes)}: tensors {size(prediction.gpu.total)}, allocator "
-        f"overhead {size(allocator_bytes(prediction.gpu.total))} and CUDA context "
+        f"on a GPU: {size(prediction.total_gpu_bytes)}: tensors {size(prediction.gpu.total)}, "
+        f"allocator overhead {size(allocator_bytes(prediction.gpu.total))} and CUDA context "
         f"{size(CUDA_CONTEXT_BYTES)} (both assumed)"
     )
     if plan.budget is None:

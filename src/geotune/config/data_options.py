@@ -30,7 +30,7 @@ MinVisibility = Annotated[
     Field(
         ge=0.5,
         le=1,
-        description="minimum visible fraction of an object's area; in windows that show less of it, "
+        description="minimum visible fraction of an object's area; in windows that show less, "
         "the object is ignored in training and evaluation",
     ),
 ]
@@ -265,7 +265,7 @@ class ImagesOptions(OwnDataOptions):
     images: Path = Field(description="folder with one folder per class, or base of the CSV's paths")
     labels: Path | None = Field(
         None,
-        description="CSV with a column path, one of label, labels (a;b) and value, optionally split",
+        description="CSV with columns path, label or labels (a;b) or value, and optionally split",
     )
     window: PositiveInt | None = Field(
         None, description="side to which images are padded; by default that of the largest image"

@@ -136,15 +136,15 @@ class RandomWindowDataset:
 
 
 class FixedWindowDataset:
-    """Training windows that are the same in every epoch, so that something can be kept of each.
+    """Training windows that repeat in every epoch, so that their features can be cached.
 
-    They are those of the first epoch of `RandomWindowDataset` with seed 0. What varies is their order,
-    from the second epoch on, and how each is laid: `windows[epoch * len(windows) + i]` is a
-    function of `(seed, epoch, i)`. The light does not vary.
+    The windows are those of the first epoch of `RandomWindowDataset` with seed 0. From the second
+    epoch on their order and orientation vary: `windows[epoch * len(windows) + i]` is a function of
+    `(seed, epoch, i)`. Brightness augmentation is disabled.
 
     Attributes:
-        places: of the windows.
-        ways: in how many of the eight ways a window may lie.
+        windows: positions of the windows.
+        num_orientations: how many of the eight orientations a window can have.
     """
 
     infinite: ClassVar[bool] = True

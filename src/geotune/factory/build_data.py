@@ -198,8 +198,8 @@ def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
         if source.num_dates != timesteps:
             raise GeotuneError(
                 f"{source.path}: found {source.num_dates} dates, expected backbone.timesteps="
-                f"{timesteps}; dates come from {{date}} in the path, and few backbones take several "
-                "(geotune list backbones NAME)",
+                f"{timesteps}; dates come from {{date}} in the path, and few backbones take "
+                "several (geotune list backbones NAME)",
                 code="dates-inconsistent",
                 key="backbone.timesteps",
                 file=source.path,

@@ -21,7 +21,8 @@ def split_into_folds(
     """Use one fold for testing, the next for validation and the others for training.
 
     With `options.val`, validation uses a random fraction of the scenes outside the test fold
-    instead: unseen scenes of seen groups. `failed` is not used. Raises `GeotuneError` for an unknown fold, and for too few groups.
+    instead: unseen scenes of seen groups. `failed` is not used. Raises `GeotuneError` for an
+    unknown fold, and for too few groups.
     """
     del failed
     sizes = Counter(group_of(scene, options.by) for scene in scenes)

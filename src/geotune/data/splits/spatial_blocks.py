@@ -35,7 +35,8 @@ def split_by_blocks(
 
     Scenes at least two blocks wide or high are cut, evenly, into blocks of at least the given side.
     The buffer applies between the blocks of a scene, and between small scenes in different splits.
-    `failed` is not used. Raises `GeotuneError` for a small scene without a location, a buffer as wide as the blocks, and
+    `failed` is not used. Raises `GeotuneError` for a small scene without a location, a
+    buffer as wide as the blocks, and
     an empty train or val split.
     """
     del failed
