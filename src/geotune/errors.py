@@ -125,7 +125,6 @@ ERROR_CODES: dict[str, str] = {
     "suite-results-missing": "no result of the suite, or no selected published result, exists",
     "search-failed": "no trial of a search gave a result",
     "cluster-unreachable": "the Ray cluster cannot be reached",
-    "unspecified": "no code is assigned yet",
 }
 """What each code means, by code."""
 
@@ -145,7 +144,7 @@ class GeotuneError(Exception):
         self,
         message: str,
         *,
-        code: str = "unspecified",
+        code: str,
         key: str | None = None,
         file: str | Path | None = None,
     ) -> None:

@@ -130,9 +130,9 @@ def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[PeakE
     def predict(recipe: Recipe) -> tuple[PeakEstimate, None]:
         kind = recipe.method.kind
         if kind == "full" and recipe.method.frozen_precision != "fp32":
-            raise GeotuneError("nothing is frozen")
+            raise GeotuneError("nothing is frozen", code="out-of-memory")
         if kind in ("full", "lora") and recipe.train.cache != "none":
-            raise GeotuneError("features change")
+            raise GeotuneError("features change", code="out-of-memory")
         peak = TrackedPeak(bytes_of(recipe), {"backbone": {"saved": bytes_of(recipe)}})
         return PeakEstimate(peak, peak, flops=100), None
 

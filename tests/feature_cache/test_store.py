@@ -114,7 +114,7 @@ def test_on_start_receives_the_size_before_anything_is_stored(tmp_path: Path) ->
 
     def on_start(missing: int, needed: int) -> None:
         sizes.append((missing, needed))
-        raise GeotuneError("too much")
+        raise GeotuneError("too much", code="out-of-memory")
 
     with pytest.raises(GeotuneError, match="too much"):
         build(FeatureStore(tmp_path), NAMES, on_start=on_start)

@@ -13,10 +13,10 @@ from geotune.data.raster.windows import Window
 class WindowSampler:
     """Draws windows of scenes.
 
-    With probability `rare_class_fraction` a window contains a mark, such as a labelled pixel: a class
-    is drawn in proportion to 1/sqrt(its share of the marks), a scene in proportion to its marks of
-    that class, then one of the stored marks. Otherwise the window is anywhere: a scene is drawn in
-    proportion to its area, then a position in it.
+    With probability `rare_class_fraction` a window contains a mark, such as a labelled pixel: a
+    class is drawn in proportion to 1/sqrt(its share of the marks), a scene in proportion to its
+    marks of that class, then one of the stored marks. Otherwise the window is anywhere: a scene is
+    drawn in proportion to its area, then a position in it.
 
     Args:
         shapes: (H, W) of each scene.

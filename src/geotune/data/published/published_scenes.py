@@ -50,15 +50,17 @@ def open_published_scenes(
         options: how objects are read.
         errors: may keep what is wrong with single files.
 
-    Raises `GeotuneError` for what is missing, with where to get it and how it has to lie, and for
-    files that are not as they should be.
+    Raises `GeotuneError` for missing files, with the download source and the expected layout, and
+    for invalid files.
     """
     bands = list(info.bands if wanted_bands is None else wanted_bands)
     unknown = [band for band in bands if band not in info.bands]
     if unknown:
         raise GeotuneError(
             f"backbone.bands: {info.name} has no band {', '.join(unknown)}; it has "
-            f"{', '.join(info.bands)}"
+            f"{', '.join(info.bands)}",
+            code="band-missing",
+            key="backbone.bands",
         )
     held = bands if info.grid_band in ("", *bands) else [*bands, info.grid_band]
     samples = find_images(info, root, bands=held, published=published, split=split)
@@ -150,8 +152,8 @@ def _whole(about: DatasetInfo, root: Path, opened: Opened, classes: Sequence[str
         label = sample.fields["label"]
         if label not in classes:
             raise missing_files_error(about, root, f"{raster.path} lies in the folder of no class")
-        said = ImageLabels(raster.path.parent, tuple(classes), ImageClass(classes.index(label)))
-        scenes.append(Scene(sample.name, raster, said, sample.name))
+        labels = ImageLabels(raster.path.parent, tuple(classes), ImageClass(classes.index(label)))
+        scenes.append(Scene(sample.name, raster, labels, sample.name))
     return scenes
 
 

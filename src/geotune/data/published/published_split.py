@@ -50,29 +50,35 @@ def published_assignments(
     chosen = published[0] if name is None else name
     if chosen not in published:
         raise GeotuneError(
-            f"data.split.name: {about.name} has no split {chosen!r}; it has {', '.join(published)}"
+            f"data.split.name: {about.name} has no split {chosen!r}; it has {', '.join(published)}",
+            code="split-name-unknown",
+            key="data.split.name",
         )
-    said = about.splits[chosen]
-    if isinstance(said, FolderSplit):
-        return said
-    if isinstance(said, PackagedSplit):
-        return read_packaged_list(said)
-    if isinstance(said, NamedSplit):
-        return {name: SplitAssignment(part) for part, names in said.names.items() for name in names}
-    return _lists(about, root, said)
+    assignment = about.splits[chosen]
+    if isinstance(assignment, FolderSplit):
+        return assignment
+    if isinstance(assignment, PackagedSplit):
+        return read_packaged_list(assignment)
+    if isinstance(assignment, NamedSplit):
+        return {
+            name: SplitAssignment(part)
+            for part, names in assignment.names.items()
+            for name in names
+        }
+    return _lists(about, root, assignment)
 
 
 def split_published(
     scenes: Sequence[Scene], options: PublishedSplitOptions, *, failed: Sequence[str] = ()
 ) -> Splits:
-    """The parts of scenes that say theirs by the split `name`; their groups are their regions."""
-    del options, failed  # by it they were opened, and those that cannot be used are not among them
+    """The splits that were assigned when the scenes were opened; groups are their regions."""
+    del options, failed  # already applied when the scenes were opened
     return {part: [scene for scene in scenes if scene.split == part] for part in SPLIT_NAMES}
 
 
-def read_packaged_list(said: PackagedSplit) -> dict[str, SplitAssignment]:
-    """The places in a list that geotune brings along, by the image's name."""
-    text = files("geotune.datasets").joinpath("splits", said.file).read_text(encoding="utf-8")
+def read_packaged_list(assignment: PackagedSplit) -> dict[str, SplitAssignment]:
+    """The assignments in a list that geotune contains, by image name."""
+    text = files("geotune.datasets").joinpath("splits", assignment.file).read_text(encoding="utf-8")
     found: dict[str, SplitAssignment] = {}
     for line in text.splitlines():
         place, start, *ends = line.split()
@@ -81,18 +87,24 @@ def read_packaged_list(said: PackagedSplit) -> dict[str, SplitAssignment]:
     return found
 
 
-def _lists(about: DatasetInfo, root: Path, said: ListFileSplit) -> dict[str, SplitAssignment]:
-    gone = [file for file in dict.fromkeys(said.files.values()) if not (root / file).is_file()]
+def _lists(about: DatasetInfo, root: Path, assignment: ListFileSplit) -> dict[str, SplitAssignment]:
+    gone = [
+        file for file in dict.fromkeys(assignment.files.values()) if not (root / file).is_file()
+    ]
     if gone:
-        raise missing_files_error(about, root, f"there is no list {', '.join(gone)}", said.source)
+        raise missing_files_error(about, root, f"missing list {', '.join(gone)}", assignment.source)
     found: dict[str, SplitAssignment] = {}
-    for part, file in said.files.items():
-        names = _keyed(root / file, said.keys[part]) if said.keys else _lines(root / file)
+    for part, file in assignment.files.items():
+        names = (
+            _keyed(root / file, assignment.keys[part]) if assignment.keys else _lines(root / file)
+        )
         for name in names:
             if name in found:
                 raise GeotuneError(
                     f"{root / file}: {name} is in {found[name].split} and in {part}; download the "
-                    "lists again"
+                    "lists again",
+                    code="scene-duplicate",
+                    file=root / file,
                 )
             found[name] = SplitAssignment(part)
     return found
@@ -102,7 +114,11 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise GeotuneError(f"{path}: cannot be read as a list of names ({error})") from error
+        raise GeotuneError(
+            f"{path}: cannot read a list of names ({error}); download it again",
+            code="file-unreadable",
+            file=path,
+        ) from error
     return [_without_suffix(line) for line in lines]
 
 
@@ -116,9 +132,15 @@ def _keyed(path: Path, key: str) -> list[str]:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise GeotuneError(
-            f"{path}: invalid or truncated JSON ({error}); download it again"
+            f"{path}: invalid or truncated JSON ({error}); download it again",
+            code="file-unreadable",
+            file=path,
         ) from error
     names = values.get(key) if isinstance(values, Mapping) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise GeotuneError(f"{path}: has no list of names {key!r}; fetch it anew")
+        raise GeotuneError(
+            f"{path}: no list of names {key!r}; download it again",
+            code="file-unreadable",
+            file=path,
+        )
     return names

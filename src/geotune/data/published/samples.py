@@ -28,7 +28,7 @@ class PublishedImage:
     Attributes:
         name: unlike any other's.
         files: the file, or the file of each band.
-        fields: what stands for each field of the path patterns.
+        fields: values of the fields of the path patterns.
         part: train, val or test; None where no published split is asked for.
         region: what metrics are shown by, by default the name.
     """
@@ -61,8 +61,8 @@ def find_images(
     """
     if not root.is_dir():
         raise missing_files_error(about, root, "folder not found")
-    said = published_assignments(about, root, split) if published else _labelled(about)
-    named = said if isinstance(said, dict) else {}
+    assignments = published_assignments(about, root, split) if published else _labelled(about)
+    named = assignments if isinstance(assignments, dict) else {}
     found = _by_name(about, root, bands, named) if _direct(about, named) else {}
     if not found:
         found = _every(about, root, bands)
@@ -78,8 +78,8 @@ def find_images(
         )
     samples = []
     for name, (files, fields) in sorted(found.items()):
-        place = _place(said, name, fields)
-        if place is None and (published or isinstance(said, FolderSplit)):
+        place = _place(assignments, name, fields)
+        if place is None and (published or isinstance(assignments, FolderSplit)):
             continue
         region = (place.region if place else "") or about.region.format(**fields) or name
         part = place.split if published and place else None
@@ -109,11 +109,11 @@ def _labelled(about: DatasetInfo) -> dict[str, SplitAssignment] | FolderSplit:
 
 
 def _place(
-    said: dict[str, SplitAssignment] | FolderSplit, name: str, fields: Mapping[str, str]
+    assignments: dict[str, SplitAssignment] | FolderSplit, name: str, fields: Mapping[str, str]
 ) -> SplitAssignment | None:
-    if isinstance(said, dict):
-        return said.get(name)
-    part = said.splits.get(fields[said.field])
+    if isinstance(assignments, dict):
+        return assignments.get(name)
+    part = assignments.splits.get(fields[assignments.field])
     return None if part is None else SplitAssignment(part)
 
 
@@ -172,7 +172,11 @@ def _every(about: DatasetInfo, root: Path, bands: Sequence[str]) -> Images:
                 files[match.fields["band"]] = match.path
                 continue
             if name in here:
-                raise GeotuneError(f"{match.path}: a second image is called {name}; remove one")
+                raise GeotuneError(
+                    f"{match.path}: a second image is named {name}; remove one",
+                    code="scene-duplicate",
+                    file=match.path,
+                )
             here[name] = _layers(about, match.path, bands), own
         found = here | found
     return found
@@ -190,7 +194,9 @@ def _layers(about: DatasetInfo, path: Path, bands: Sequence[str]) -> Files:
         if len(own) != 1:
             raise GeotuneError(
                 f"{path}: has {len(own) or 'no'} layers {start} for band {band}; expected one "
-                f"among {', '.join(there) or 'none'}"
+                f"among {', '.join(there) or 'none'}",
+                code="band-missing",
+                file=path,
             )
         found[band] = path / own[0]
     return found
