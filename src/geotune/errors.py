@@ -39,6 +39,7 @@ ERROR_CODES: dict[str, str] = {
     "labels-outside": "no label lies in the scene that it belongs to",
     "class-unknown": "labels hold a value or name that maps to no class",
     "class-values": "data.class_values does not map each value to one class",
+    "class-count": "the number of classes, or of values per class, is not allowed",
     "class-empty": "no image has a class of the recipe",
     "class-field": "the class of vector labels is in none of their fields, or not in the given one",
     "geometry-type": "vector labels have geometries of another type",

@@ -257,8 +257,8 @@ def test_module_is_set_to_evaluation_mode(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("invalid", "code", "message"),
     [
-        ({"classes": ["one"]}, "class-count-invalid", "classes: found 1"),
-        ({"colors": [(0, 0, 0)]}, "class-count-invalid", "colors: found 1"),
+        ({"classes": ["one"]}, "class-count", "classes: found 1"),
+        ({"colors": [(0, 0, 0)]}, "class-count", "colors: found 1"),
         ({"name": "a/b"}, "option-invalid", "name: found 'a/b'"),
         ({"window": 0}, "option-invalid", "window: found 0"),
         ({"batch_size": 0}, "option-invalid", "batch_size: found 0"),

@@ -123,7 +123,7 @@ def segment_scene(
     if not 2 <= len(classes) <= NODATA:
         raise GeotuneError(
             f"classes: found {len(classes)}, expected 2 to {NODATA} for a class map",
-            code="class-values",
+            code="class-count",
             key="task.classes",
         )
     check_file_stem(name)
@@ -131,7 +131,7 @@ def segment_scene(
     if len(colors) != len(classes):
         raise GeotuneError(
             f"colors: found {len(colors)}, expected one for each of {len(classes)} classes",
-            code="class-values",
+            code="class-count",
         )
     device = torch.device(device)
     if isinstance(model, nn.Module):
