@@ -238,7 +238,7 @@ def test_cache(geotune: Command, recipe: Path, tmp_path: Path) -> None:
     code, out, err = geotune("fit", recipe, *settings, "train.epochs=1", "--json")
     assert code == 0, err
     assert json.loads(out)["summary"]["cache"]["computed"] == 0
-    assert "data.brightness 0.2 is left out" in err
+    assert "data.brightness 0.2 is ignored" in err
 
 
 def test_cache_of_a_backbone_that_changes(geotune: Command, recipe: Path, tmp_path: Path) -> None:
