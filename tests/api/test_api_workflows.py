@@ -134,7 +134,7 @@ def test_overwrite_starts_again_and_keeps_foreign_files(
 
 def test_overwrite_rejects_a_folder_without_a_run(tmp_path: Path, recipe: Recipe) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(GeotuneError, match="is no run of geotune"):
+    with raises("folder-not-owned", file=tmp_path):
         fit(recipe, run=tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -168,8 +168,10 @@ def test_the_gap_counts_what_the_test_counts(
 
         def metrics(self) -> Any:
             metrics = self.task.metrics()
-            of, compute = metrics.of, metrics.compute
-            metrics.of = lambda parts: {**of(parts), "judged": 1.0}  # type: ignore[method-assign]
+            compute_from, compute = metrics.compute_from, metrics.compute
+            metrics.compute_from = (  # type: ignore[method-assign]
+                lambda state: {**compute_from(state), "judged": 1.0}
+            )
             metrics.compute = lambda: {**compute(), "judged": 1.0}  # type: ignore[method-assign]
             return metrics
 
@@ -185,7 +187,7 @@ def test_the_gap_counts_what_the_test_counts(
 
 
 def test_test_needs_a_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(GeotuneError, match=r"run\.json: is not there"):
+    with raises("run-incomplete", mentions=["run.json"]):
         geotune.test(tmp_path)
 
 
@@ -255,7 +257,7 @@ def test_predict_refuses_before_it_writes(run: Path, tiny_scenes: Path, tmp_path
     with rasterio.open(other, "w", **profile) as two:
         two.write(pixels)
         two.descriptions = ("red", "swir")
-    with pytest.raises(GeotuneError, match=r"other\.tif: has no band green, nir"):
+    with raises("band-missing", mentions=["other.tif", "green, nir"]):
         predict(run, [str(good), str(other)], tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
 
