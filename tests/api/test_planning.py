@@ -202,7 +202,7 @@ def test_another_method_comes_last_and_is_named(tiny_values: Values) -> None:
     full = parse_recipe(tiny_values({"method": {"kind": "full", "stem_width": 8}}))
     fitting = found(full, 500)
     first = fitting.proposals[0]
-    assert first.recipe.method.kind == "est" and first.recipe.method.stem == 8
+    assert first.recipe.method.kind == "est" and first.recipe.method.stem_width == 8
     assert any("another method" in note for note in first.notes)
     assert "method.kind=est" in as_overrides(first.changes)
 

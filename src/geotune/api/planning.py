@@ -118,7 +118,7 @@ def _bytes(budget: int | str) -> int:
         return parse_size(budget)
     except ValueError as error:
         raise RecipeError(
-            f"budget: {error}", code="recipe-invalid", key="train.memory_budget"
+            f"--budget: {error}", code="recipe-invalid", key="train.memory_budget"
         ) from error
 
 
