@@ -216,7 +216,7 @@ def test_the_normalisation_matches_rslearn() -> None:
         ({"bands": ["B02", "blue"]}, "band-duplicate", "bands", ["B02, blue"]),
         ({"timesteps": 25}, "backbone-option", "timesteps", ["25", "24"]),
         ({"timesteps": 2, "combine": "max"}, "backbone-option", "combine", ["max"]),
-        ({"patch_size": 0}, "backbone-option", "patch_size", ["0"]),
+        ({"patch_size": 0}, "recipe-invalid", "patch_size", ["0"]),
         ({"gsd": 10.0}, "backbone-option", "gsd", ["10"]),
     ],
 )
