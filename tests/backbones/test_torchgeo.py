@@ -347,7 +347,7 @@ def test_scalemaes_positions_of_a_rectangle_are_part_of_those_of_a_square() -> N
         backbone.position_encodings(grid, torch.device("cpu")) for grid in ((2, 5), (5, 5))
     )
     torch.testing.assert_close(wide.reshape(2, 5, -1), square.reshape(5, 5, -1)[:2], rtol=0, atol=0)
-    with raises("backbone-option", key="backbone.gsd", mentions=["-1"]):
+    with raises("recipe-invalid", key="backbone.gsd", mentions=["-1"]):
         build("scalemae", gsd=-1.0)
 
 
