@@ -73,22 +73,14 @@ def check(
     title = recipe_name(recipe)
     page = Path("checks") / f"{title}.html" if page is None else Path(page)
     recipe = as_recipe(recipe, overrides, on_message)
-    errors = ErrorCollector(keep=True)
     on_message("reading the data")
-    examined: ScannedData | None = None
-    issues: list[Issue] = []
-    try:
-        examined = examine_data(recipe, errors, on_progress)
-        issues += check_data(recipe, examined)
-        data = make_datasets(recipe, examined)
-    except GeotuneError as error:  # concerns all files: nothing is left to check
-        issues.append(Issue("error", "data", str(error)))
-        pretraining = None
-    else:
+    issues, examined, data = find_data_issues(recipe, on_progress)
+    pretraining = None
+    if data is not None:
         on_message("comparing the data with the pretraining of the backbone")
         pretraining, pretraining_issues = _compare_with_pretraining(recipe, data)
         issues += pretraining_issues
-    unique = {issue.text: issue for issue in (*errors.issues, *issues)}.values()
+    unique = {issue.text: issue for issue in issues}.values()
     issues = sorted(unique, key=lambda issue: SEVERITIES.index(issue.severity))
     _write_page(page, title, issues, examined, pretraining)
     return CheckResult(
@@ -98,6 +90,26 @@ def check(
         _class_counts(examined) if examined else {},
         examined.distances_m if examined else {},
     )
+
+
+def find_data_issues(
+    recipe: Recipe, on_progress: OnProgress = ignore_progress
+) -> tuple[list[Issue], ScannedData | None, DataModule | None]:
+    """Read every file of a recipe's data.
+
+    Returns the issues, what was read, and the datasets; None for what an error prevented.
+    """
+    errors = ErrorCollector(keep=True)
+    issues: list[Issue] = []
+    examined: ScannedData | None = None
+    data: DataModule | None = None
+    try:
+        examined = examine_data(recipe, errors, on_progress)
+        issues += check_data(recipe, examined)
+        data = make_datasets(recipe, examined)
+    except GeotuneError as error:  # concerns all files: nothing is left to check
+        issues.append(Issue("error", "data", str(error)))
+    return [*errors.issues, *issues], examined, data
 
 
 def _compare_with_pretraining(
