@@ -18,7 +18,6 @@ from geotune.api.environment import pick_device
 from geotune.api.fitting import fit, run_path
 from geotune.api.prediction import predict
 from geotune.config import Recipe, parse_recipe
-from geotune.errors import GeotuneError
 from geotune.factory.build_model import build_task
 from geotune.metrics.state import MetricState
 from geotune.report.from_run import Examples
@@ -110,7 +109,7 @@ def test_a_finished_run_is_left_alone(run: Path, recipe: Recipe) -> None:
 def test_another_recipe_is_refused(run: Path, tiny_values: Callable[..., dict[str, Any]]) -> None:
     before = written(run)
     other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
-    with pytest.raises(GeotuneError, match=r"another recipe \(train\.seed: 0 -> 7\)"):
+    with raises("run-exists", key="train.run", file=run, mentions=["train.seed: 0 -> 7"]):
         fit(other, run=run)
     assert written(run) == before
 

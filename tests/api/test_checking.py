@@ -102,7 +102,7 @@ def test_overlaps_across_parts_are_an_error_unless_allowed(check: Any, data: Dat
     [text] = [text for text in texts(found, "error") if "overlap" in text]
     assert code == 1 and "a.tif (train)" in text and "e.tif (val)" in text
     assert re.search(r"overlap by 230,\d{3} m2", text)  # 48 x 48 pixels of 10 m
-    with pytest.raises(GeotuneError, match=re.escape(text[:80])):
+    with raises("split-leakage", key="data.split", mentions=[text[:80]]):
         build_data(parse_recipe(data.values))
     code, found = check("data.split.allow_overlap=true")
     assert code == 0 and text in texts(found, "warning")

@@ -17,7 +17,6 @@ import geotune
 from geotune.api.fitting import fit
 from geotune.api.prediction import predict
 from geotune.config import parse_recipe
-from geotune.errors import GeotuneError
 from helpers.errors import raises
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "own-backbone.md"
@@ -79,7 +78,7 @@ def test_it_uses_the_dates_of_the_files_in_fit_test_and_predict(
         lambda **options: geotune.test(run, **options),
         lambda **options: predict(run, [str(scene)], tmp_path / "maps", **options),
     ):
-        with pytest.raises(GeotuneError, match=f"--backbone {OWN}"):
+        with raises("adapter-code", key="backbone.name", file=run, mentions=["--backbone", OWN]):
             command()
         assert command(backbone=OWN)
     with raises("metadata-missing", mentions=["d.tif"]):

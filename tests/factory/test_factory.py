@@ -89,7 +89,7 @@ def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -
         "window": 32,
         "split": {"kind": "random", "val": 0.3, "test": 0.3},
     }
-    with pytest.raises(GeotuneError, match=r"task\.classes: synthetic scenes have water"):
+    with raises("class-unknown", key="task.classes", mentions=["water"]):
         build_data(parse_recipe(values))
     assert not (tmp_path / "made").exists()
     from geotune.data.synthetic.synthetic_scenes import CLASSES

@@ -16,7 +16,6 @@ from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.scenes.image_folder import open_images
 from geotune.data.splits.explicit import split_by_column
 from geotune.data.splits.groups import split_at_random
-from geotune.errors import GeotuneError
 from helpers.errors import raises
 
 CLASSES = ["forest", "river"]
@@ -141,7 +140,7 @@ def test_each_image_is_one_window_and_counts_once(
 
 def test_window_smaller_than_an_image_raises(folder: Path) -> None:
     found = open_images(images=folder, classes=CLASSES)
-    with pytest.raises(GeotuneError, match=r"forest_2\.tif.*12x14.*13"):
+    with raises("window-too-small", key="data.window", mentions=["forest_2.tif", "12x14", 13]):
         build_datamodule(split_at_random(found, RandomSplitOptions(val=0.3, test=0.0)), window=13)
 
 
