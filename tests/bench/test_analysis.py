@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from geotune.bench import analysis
-from geotune.bench.analysis import (
-    COSTS,
-    ComparisonTable,
-    MethodSummary,
-    Repeat,
-    _Draws,
-    _gaps,
-    _Runs,
-    compare,
-)
+from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary, compare
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.suite import Compare, Suite, read_suite
+from geotune.metrics.regression_metrics import zero_sums
+from geotune.metrics.state import MetricState
 from geotune.training.window_metrics import WindowMetrics
 from helpers.errors import raises
-from helpers.resampling import mean_of, windows
 
 Write = Callable[..., Path]
 Tables = Callable[..., list[ComparisonTable]]
 
-OBJECTIVES = {"tiny": Objective("mean", lower=False)}
+METRIC = "bias"  # the mean of the windows' values: windows of one error each
+OBJECTIVES = {"tiny": Objective(METRIC, lower=False)}
 COST = dict.fromkeys([*COSTS, "tensor_bytes"], 1.0) | {"memory_kind": "process memory"}
 GAPS = {"bern": -0.1, "lima": -0.2, "oslo": -0.3}
 
 
 @pytest.fixture
-def held_out(suite: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
+def held_out(suite: Write) -> Suite:
     """Two methods, three cities held out in turn, two seeds."""
-    monkeypatch.setattr(analysis, "_metric_function", lambda run: mean_of)
     path = suite(
         grid={
             "method.kind": ["full", "est"],
@@ -54,43 +46,71 @@ def held_out(suite: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
 
 
 @pytest.fixture
-def tables_of(held_out: Suite, tmp_path: Path) -> Tables:
-    """Builds the tables from the window values of each run; None is a failed run."""
+def tables_of(
+    held_out: Suite, tiny_values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> Tables:
+    """Builds the tables from the window values of each run; None is a failed run.
+
+    `gap` and `cost` replace these entries of a run's row.
+    """
+    sections = tiny_values()
+    task = {"kind": "regress", "quantity": "height", "unit": "m", "mean": 0.0, "std": 1.0}
+    config = {
+        "format": 1,
+        "geotune": "0",
+        "base": dict.fromkeys(["name", "fingerprint", "source", "licence"], ""),
+        "bands": ["red"],
+        "normalization": {"offset": [0.0], "scale": [1.0]},
+        **{key: sections[key] for key in ("backbone", "method", "decoder")},
+        "task": task,
+        "hash": "",
+    }
 
     def tables(
-        metrics: Callable[[RunSpec], np.ndarray | None], **options: Any
+        metrics: Callable[[RunSpec], np.ndarray | None],
+        gap: Callable[[RunSpec], dict[str, Any] | None] | None = None,
+        cost: dict[str, Any] | None = None,
+        **options: Any,
     ) -> list[ComparisonTable]:
         specs = expand(held_out)[0]
-        rows = [_row(tmp_path, spec, metrics(spec)) for spec in specs]
+        rows = [_row(tmp_path, spec, metrics(spec), config) for spec in specs]
+        for spec, row in zip(specs, rows, strict=True):
+            row.update({} if gap is None else {"gap": gap(spec)})
+            row.update({} if cost is None else {"cost": {**COST, **cost}})
         return compare(specs, rows, OBJECTIVES, Compare(draws=400, **options), tmp_path)
 
     return tables
 
 
-def _row(folder: Path, spec: RunSpec, values: np.ndarray | None) -> Row:
+def _row(folder: Path, spec: RunSpec, values: np.ndarray | None, config: dict[str, Any]) -> Row:
     if values is None:
         return {"run": spec.name, "error": "the disk is full"}
     run, city = folder / RUNS / spec.name, spec.labels["city"]
-    run.mkdir(parents=True)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "adapter.json").write_text(json.dumps(config))
+    (run / "metrics.json").write_text("{}")
     names = tuple(f"{city} {i}" for i in range(len(values)))
-    places = np.zeros((len(values), 2), dtype=np.int64)
-    parts = tuple(windows(values))
-    WindowMetrics(names, names, (city,) * len(values), places, values, parts).save(
+    positions = np.zeros((len(values), 2), dtype=np.int64)
+    one = np.ones(())
+    states = tuple(
+        MetricState({**zero_sums(), "numbers": one, "errors": np.asarray(v)}) for v in values
+    )
+    WindowMetrics(names, names, (city,) * len(values), positions, values, states).save(
         run / "test_windows.npz"
     )
     mean = float(values.mean())
     gap = {
-        "seen": {"mean": mean - GAPS[city]},
-        "unseen": {"mean": mean},
-        "intervals": {"mean": [-0.5, 0.5]},
+        "seen": {METRIC: mean - GAPS[city]},
+        "unseen": {METRIC: mean},
+        "intervals": {METRIC: [-0.5, 0.5]},
         "unseen_regions": [city],
     }
     return {
         "run": spec.name,
         "error": None,
-        "metrics": {"mean": mean},
-        "regions": {city: {"mean": mean}},
-        "val": {"mean": mean},
+        "metrics": {METRIC: mean},
+        "regions": {city: {METRIC: mean}},
+        "val": {METRIC: mean},
         "gap": gap,
         "cost": COST,
         "search": None,
@@ -119,7 +139,7 @@ def test_held_out_regions_share_a_table(tables_of: Tables) -> None:
     [table] = tables_of(_values, over=["city"])
     assert table.title == "tiny" and table.units == 90
     est = line_of(table, "est")
-    estimate = est.metrics["mean"]
+    estimate = est.metrics[METRIC]
     assert len(est.runs) == estimate.runs == 6
     assert estimate.mean == pytest.approx(0.52, abs=0.005)
     assert estimate.low < 0.35 and estimate.high > 0.69  # includes variation between cities
@@ -139,22 +159,48 @@ def test_mean_gap_precedes_gaps_by_region(tables_of: Tables) -> None:
     assert [gaps["oslo"].low, gaps["oslo"].high] == [-0.5, 0.5]
 
 
-def test_gaps_are_averaged_over_seeds_by_held_out_regions() -> None:
-    def row(places: list[str], unseen: float, low: float | None) -> Row:
-        metrics = {"unseen": {"mean": unseen}, "seen": {"mean": 0.5}}
-        intervals = {"mean": [low, 0.1]}  # JSON has null for NaN
-        return {"gap": {**metrics, "intervals": intervals, "unseen_regions": places}}
+def test_gaps_are_averaged_over_seeds_by_held_out_regions(tables_of: Tables) -> None:
+    unseen = {
+        ("bern", 0): (["busan"], 0.4, -0.3),
+        ("bern", 1): (["busan"], 0.2, -0.5),
+        ("lima", 0): ([*"abcd"], 0.6, None),  # JSON has null for NaN
+    }
 
-    rows = [row(["busan"], 0.4, -0.3), row(["busan"], 0.2, -0.5), row([*"abcd"], 0.6, None)]
-    repeats: list[Repeat] = [((), seed) for seed in range(4)]
-    its = _Runs(repeats, [*rows, {"gap": None}], {}, {}, [])
-    found = _gaps(its, "mean", _Draws(Compare()))
-    assert list(found) == ["mean of 2", "busan", "4 regions"]
-    assert found["mean of 2"].mean == pytest.approx(-0.1)
-    busan = found["busan"]
+    def gap(spec: RunSpec) -> dict[str, Any] | None:
+        key = spec.labels["city"], spec.labels["seed"]
+        if key not in unseen:
+            return None
+        regions, metric, low = unseen[key]
+        return {
+            "seen": {METRIC: 0.5},
+            "unseen": {METRIC: metric},
+            "intervals": {METRIC: [low, 0.1]},
+            "unseen_regions": regions,
+        }
+
+    [table] = tables_of(_values, gap=gap, over=["city"])
+    gaps = line_of(table, "full").gaps
+    assert list(gaps) == ["mean of 2", "busan", "4 regions"]
+    assert gaps["mean of 2"].mean == pytest.approx(-0.1)
+    busan = gaps["busan"]
     assert [busan.mean, busan.low, busan.high] == pytest.approx([-0.2, -0.4, 0.1])
     assert busan.spread == pytest.approx(0.1 * math.sqrt(2)) and busan.runs == 2
-    assert math.isnan(found["4 regions"].low) and math.isnan(found["4 regions"].spread)
+    assert math.isnan(gaps["4 regions"].low) and math.isnan(gaps["4 regions"].spread)
+
+
+@pytest.mark.parametrize(
+    ("cost", "memory"),
+    [
+        ({"tensor_bytes": None, "memory_kind": "process memory"}, None),
+        ({"tensor_bytes": 4e8, "memory_kind": "process memory"}, 4e8),
+        ({"tensor_bytes": None, "memory_kind": "GPU memory"}, 2e9),
+    ],
+)
+def test_process_memory_is_not_reported_as_tensor_memory(
+    tables_of: Tables, cost: dict[str, Any], memory: float | None
+) -> None:
+    [table] = tables_of(_values, cost={"peak_bytes": 2e9, **cost}, over=["city"])
+    assert line_of(table, "est").cost["memory_bytes"] == memory
 
 
 def test_difference_uses_runs_that_both_finished(tables_of: Tables) -> None:
@@ -167,7 +213,7 @@ def test_difference_uses_runs_that_both_finished(tables_of: Tables) -> None:
     [table] = tables_of(failing, over=["city"])
     est = line_of(table, "est")
     assert len(est.errors) == 2 and len(est.runs) == 4
-    assert est.metrics["mean"].mean == pytest.approx(0.67, abs=0.005)
+    assert est.metrics[METRIC].mean == pytest.approx(0.67, abs=0.005)
     assert est.difference is not None and est.difference.mean == pytest.approx(0.02)
 
 
@@ -177,7 +223,7 @@ def test_methods_without_common_replicates_are_not_compared(tables_of: Tables) -
 
     [table] = tables_of(apart, over=["city"])
     assert line_of(table, "est").difference is None
-    assert not math.isnan(line_of(table, "est").metrics["mean"].mean)
+    assert not math.isnan(line_of(table, "est").metrics[METRIC].mean)
 
 
 @pytest.mark.parametrize(

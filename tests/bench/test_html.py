@@ -9,16 +9,18 @@ import io
 import math
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary, _cost
+from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary
 from geotune.bench.comparison_tables import COLUMNS, as_csv, as_latex, as_markdown, cells
 from geotune.bench.external_results import ExternalResult
 from geotune.bench.hparam_search import Objective
-from geotune.bench.html import PageContext, _gaps, _published, _regions, render, summarize
+from geotune.bench.html import PageContext, render, summarize
 from geotune.bench.pareto_plots import pareto_plots, write_plots
 from geotune.bench.statistics import Difference, Estimate
 from geotune.bench.suite import Compare
@@ -207,40 +209,59 @@ def test_table_without_runs_has_no_plot(table: ComparisonTable) -> None:
     )
 
 
+CELL = r'<td(?: data-value="[^"]*")?>(.*?)</td>'
+
+
+def blocks(page: PageContext, section: str) -> list[dict[str, Any]]:
+    """The tables of a section of the page: title, columns, and the cells' texts by row."""
+    [html] = re.findall(rf'<section id="{section}">(.*?)</section>', render(page), re.DOTALL)
+    return [
+        {
+            "title": text(re.findall(r"<h3>(.*?)</h3>", block)[0]),
+            "collapsed": "<details>" in block,
+            "columns": [text(name) for name in re.findall(r"<th [^>]*>(.*?)</th>", block)][1:],
+            "rows": {
+                text(name): [text(cell) for cell in re.findall(CELL, row)]
+                for row in re.findall(r"<tr.*?</tr>", block.partition("<tbody>")[2])
+                for name in re.findall(r'<td class="name">(.*?)</td>', row)
+            },
+        }
+        for block in html.split("<div data-recipe=")[1:]
+    ]
+
+
+def text(html: str) -> str:
+    return unescape(re.sub(r"<[^>]+>", "", html.replace("<small>", " | ")))
+
+
 def test_single_region_has_no_table(table: ComparisonTable) -> None:
-    [block] = _regions(table)
+    [block] = blocks(page_of(table), "regions")
     assert block["columns"] == ["busan", "durban"] and block["title"] == "ships, fraction 0.1: miou"
     one = [replace(each, regions={"busan": each.regions["busan"]}) for each in table.lines[:2]]
-    assert _regions(replace(table, lines=one)) == []
+    assert 'id="regions"' not in render(page_of(replace(table, lines=one)))
 
 
 def test_gaps_have_intervals(table: ComparisonTable) -> None:
-    [block] = _gaps(table)
+    [block] = blocks(page_of(table), "gaps")
     assert block["columns"] == ["busan"]
     minus = "\N{MINUS SIGN}"
-    cell = (f"{minus}0.123", f"{minus}0.200 to {minus}0.050", -0.123)
-    assert block["lines"][0] == ("full", [cell])
+    assert block["rows"]["full"] == [f"{minus}0.123 | {minus}0.200 to {minus}0.050"]
+    assert '<td data-value="-0.123">' in render(page_of(table))
 
 
 def test_many_regions_are_transposed(table: ComparisonTable) -> None:
     metrics = {f"region {i}": Estimate(0.1 * i, 0.01, math.nan, math.nan, 3) for i in range(20)}
-    [block] = _regions(replace(table, lines=[replace(table.lines[0], regions=metrics)]))
-    assert block["many"] and block["columns"] == ["full"] and len(block["lines"]) == 20
+    lines = [replace(table.lines[0], regions=metrics)]
+    [block] = blocks(page_of(replace(table, lines=lines)), "regions")
+    assert block["collapsed"] and block["columns"] == ["full"] and len(block["rows"]) == 20
 
 
 def test_published_results_match_their_labels(table: ComparisonTable) -> None:
-    context = {"recipe": "ships", "backbone": "Clay"}
-    metrics = [
+    published = [
         ExternalResult("ships", "full", 0.5, None, "a paper", {"backbone": "Clay"}),
         ExternalResult("ships", "est", 0.6, None, "a paper", {"backbone": "DeCUR"}),
     ]
-    [block] = _published(replace(table, context=context), metrics)
-    assert dict((method, theirs) for method, theirs, _ in block["lines"])["full"] == "0.500"
-    assert ("est", "–", "0.620 ± 0.010") in block["lines"]
-
-
-def test_process_memory_is_not_reported_as_tensor_memory() -> None:
-    cost = {"tensor_bytes": None, "peak_bytes": 2e9, "memory_kind": "process memory"}
-    assert _cost(cost, "memory_bytes") is None
-    assert _cost(cost | {"tensor_bytes": 4e8}, "memory_bytes") == 4e8
-    assert _cost(cost | {"memory_kind": "GPU memory"}, "memory_bytes") == 2e9
+    table = replace(table, context={"recipe": "ships", "backbone": "Clay"})
+    [block] = blocks(replace(page_of(table), published=published), "published")
+    assert block["rows"]["full"][0] == "0.500"
+    assert block["rows"]["est"] == ["–", "0.620 ± 0.010"]
