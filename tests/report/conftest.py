@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from geotune.data.labels.targets import PixelClasses
-from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
+from geotune.report.context import BackboneSummary, Cost, Example, Report, SplitSummary
 from geotune.report.tasks.base import Shown, find_page
 
 COLORS = ((68, 78, 92), (255, 196, 0))
@@ -67,7 +67,7 @@ def report() -> Report:
         decoder="unet",
         classes=["background", "ship"],
         colors=[(68, 78, 92), (255, 196, 0)],
-        backbone=Backbone("rslearn/galileo_nano", "MIT", "nasaharvest/galileo"),
+        backbone=BackboneSummary("rslearn/galileo_nano", "MIT", "nasaharvest/galileo"),
         cost=Cost("CPU (2 cores)", 823.0, 41.0, 412_345, 1_478_812, 1_730_000_000),
         recipe_yaml="backbone: {name: rslearn/galileo_nano}\n",
         history=history,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
+from geotune.report.context import BackboneSummary, Cost, Example, Report, SplitSummary
 from geotune.report.page import render, write_report
 from helpers.errors import raises
 
@@ -91,7 +91,7 @@ def test_names_are_escaped(report: Report, window: Callable[..., Example]) -> No
         method=EVIL,
         decoder=EVIL,
         classes=["background", EVIL],
-        backbone=Backbone(EVIL, EVIL, EVIL, random_weights=True),
+        backbone=BackboneSummary(EVIL, EVIL, EVIL, random_weights=True),
         cost=replace(report.cost, device=EVIL, peak_memory_kind=EVIL),
         recipe_yaml=EVIL,
         best=[window(EVIL)],
@@ -137,7 +137,7 @@ def test_minimal_report() -> None:
         decoder="linear",
         classes=["a", "b"],
         colors=[(0, 0, 0), (255, 255, 255)],
-        backbone=Backbone("timm/resnet18", "unknown", "unknown"),
+        backbone=BackboneSummary("timm/resnet18", "unknown", "unknown"),
         cost=Cost("CPU", math.nan, math.nan, 0, 0),
         recipe_yaml="",
     )
@@ -180,8 +180,9 @@ def test_failed_write_keeps_the_old_page(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_missing_folder_is_an_error(report: Report, tmp_path: Path) -> None:
-    path = tmp_path / "nowhere" / "report.html"
+def test_file_in_place_of_the_folder_is_an_error(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "report.html"
     with raises("output-not-writable", file=path):
         write_report(path, report)
 

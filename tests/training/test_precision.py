@@ -102,7 +102,7 @@ def test_a_recipe_changed_for_its_budget_keeps_its_precision(
     def halved(recipe: Recipe, *_: Any) -> tuple[Recipe, list[str]]:
         return with_changes(recipe, {"train.accumulate_steps": 2}), ["in two micro-batches"]
 
-    monkeypatch.setattr("geotune.api.fit_to_budget.fit_to_budget", halved)
+    monkeypatch.setattr("geotune.api.planning.fit_to_budget", halved)
     run = tmp_path / "run"
     changes = {**AUTO, "train.epochs": 1, "train.memory_budget": "1GB"}
     machine(MIXED)

@@ -23,7 +23,6 @@ from geotune.data.issues import SEVERITIES, ErrorCollector, Issue
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import check_data, examine_data, make_datasets
 from geotune.types import BandStatistics
-from geotune.utils.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,7 @@ def _write_page(
     pretraining: BandStatistics | None,
 ) -> None:
     from geotune.report.data_check_page import CheckContext, Histogram, render_check
+    from geotune.report.page import write_page
 
     histograms = []
     if examined is not None:
@@ -174,7 +174,7 @@ def _write_page(
         distances_m=examined.distances_m if examined else {},
         histograms=histograms,
     )
-    write_atomically(page, render_check(content).encode())
+    write_page(page, render_check(content))
 
 
 def check_to_dict(result: CheckResult) -> dict[str, Any]:

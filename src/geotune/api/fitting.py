@@ -132,7 +132,7 @@ def _fit(
         recipe = with_window(recipe, data.window)
         on_message("building the model")
         from geotune.api.environment import resolve_precision
-        from geotune.api.fit_to_budget import fit_to_budget
+        from geotune.api.planning import fit_to_budget
         from geotune.api.train_workflow import train
 
         started = False

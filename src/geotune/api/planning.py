@@ -9,13 +9,21 @@ from typing import Any
 
 from torch import nn
 
-from geotune.api.budget_search import BudgetResult, Candidate, cache_note, search_budget
+from geotune.api.budget_search import (
+    BudgetResult,
+    Candidate,
+    as_overrides,
+    cache_note,
+    search_budget,
+    with_changes,
+)
 from geotune.api.environment import resolve_precision
 from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.backbones.create import model_info
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe, parse_size
-from geotune.errors import RecipeError
+from geotune.data.datamodule import DataModule
+from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.build_model import build_task, resolve_recipe
 from geotune.factory.fake_model import FakeModelBuilder
 from geotune.feature_cache.cache_estimate import CacheEstimate, estimate_cache
@@ -29,6 +37,7 @@ from geotune.memory.estimate import (
 )
 from geotune.memory.tracker import TrackedPeak
 from geotune.model import Model
+from geotune.report.number_format import size
 from geotune.training.step import (
     micro_batch_size,
     module_scopes,
@@ -210,6 +219,39 @@ class Planner:
         return max(prediction.cpu.total, populate)
 
 
+def fit_to_budget(
+    recipe: Recipe, data: DataModule, on_message: OnMessage
+) -> tuple[Recipe, list[str]]:
+    """Return the recipe changed to fit its `train.memory_budget`, and notes on the changes.
+
+    Raises `GeotuneError` if no setting fits.
+    """
+    budget = recipe.train.memory_budget
+    assert budget is not None
+    on_message(f"searching for settings that need at most {size(budget)}")
+    completed, _ = resolve_recipe(recipe, data)
+    fitting = Planner(completed, data.statistics.bands).search(
+        completed, budget, alternatives=False
+    )
+    if not fitting.proposals:
+        part, place, held = fitting.largest_component
+        changes = " ".join(as_overrides(fitting.smallest.changes))
+        raise GeotuneError(
+            f"train.memory_budget {size(budget)}: no setting fits; the smallest needs "
+            f"{size(fitting.smallest.bytes)} ({changes or 'unchanged'}), of which {size(held)} are "
+            f"{part.replace('_', ' ')} ({place}); raise the budget, or choose a smaller "
+            "data.window, backbone or decoder",
+            code="memory-budget",
+            key="train.memory_budget",
+        )
+    chosen = fitting.proposals[0]
+    if not chosen.changes:
+        return recipe, []
+    changed = ", ".join(as_overrides(chosen.changes))
+    notes = [f"train.memory_budget {size(budget)}: {changed}; predicted {size(chosen.bytes)}"]
+    return with_changes(recipe, chosen.changes), [*notes, *chosen.notes]
+
+
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """A plan as plain values, for JSON."""
     prediction, peak = plan.prediction, plan.peak
@@ -236,8 +278,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         values["budget_bytes"] = plan.budget.budget
         values["proposals"] = [_candidate(proposal, plan) for proposal in plan.budget.proposals]
         values["smallest"] = _candidate(plan.budget.smallest, plan)
-        part, place, size = plan.budget.largest_component
-        values["largest_component"] = {"part": part, "place": place, "bytes": size}
+        part, place, num_bytes = plan.budget.largest_component
+        values["largest_component"] = {"part": part, "place": place, "bytes": num_bytes}
     return values
 
 

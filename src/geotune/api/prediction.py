@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -137,27 +138,40 @@ def predict(
 
     built = load_adapter(run, weights, backbone=backbone)
     require_dates(sources, built.backbone.timesteps)
-    if probabilities and built.task.output_kind != "classes":
+    kind = built.task.output_kind
+    if probabilities and kind != "classes":
         raise GeotuneError(
-            f"--probabilities: only for class maps, but {run} predicts {built.task.output_kind}; "
-            "remove the option",
+            f"--probabilities: only for class maps, but {run} predicts {kind}; remove the option",
             code="option-not-applicable",
         )
     options: dict[str, Any] = {
         "bands": built.normalization.bands,
-        "window": window,
         "batch_size": batch_size,
         "device": pick_device(device),
         "metadata": built.backbone.metadata,
     }
-    maps: dict[str, Any] = {
-        "overlap": overlap,
-        "probabilities": probabilities,
-        "polygons": polygons,
-    }
-    if built.task.output_kind == "objects":
-        maps["scores"] = _score_thresholds(folder, built, score)
-    return WRITERS[built.task.output_kind](built, sources, out, on_progress, options, **maps)
+    if kind == "table":
+        return [_write_table(built, sources, out, window, on_progress, options)]
+    if kind == "classes":
+        write = _class_map_writer(built, probabilities, polygons)
+    elif kind == "values":
+        write = _value_map_writer(built)
+    else:
+        write = _object_writer(built, _score_thresholds(folder, built, score))
+    model = _postprocessing(built, options["device"])
+    return [
+        write(
+            model,
+            source,
+            out,
+            name=name,
+            window=window or MAP_WINDOW,
+            overlap=overlap,
+            on_progress=_for_scene(on_progress, name),
+            **options,
+        )
+        for name, source in sources.items()
+    ]
 
 
 def _by_modality(scenes: Sequence[str]) -> Patterns:
@@ -168,114 +182,59 @@ def _by_modality(scenes: Sequence[str]) -> Patterns:
     return list(scenes)
 
 
-Sources = dict[str, RasterSource]
-
-
-def _write_class_maps(
+def _write_table(
     built: BuiltModel,
-    sources: Sources,
+    sources: dict[str, RasterSource],
     out: Path,
+    window: int | None,
     progress: OnScene | None,
     options: dict[str, Any],
-    **maps: Any,
-) -> list[Predicted]:
+) -> Predicted:
+    from geotune.inference.image_table import write_image_table
+
+    return write_image_table(
+        _postprocessing(built, options["device"]),
+        sources,
+        out,
+        rows=cast("TableTask", built.task).rows,
+        window=window,
+        on_progress=_for_scene(progress, "images"),
+        **options,
+    )
+
+
+SceneWriter = Callable[..., Predicted]
+"""Predicts one scene with a model and writes the files."""
+
+
+def _class_map_writer(built: BuiltModel, probabilities: bool, polygons: bool) -> SceneWriter:
     from geotune.inference.segmentation import segment_scene
 
-    model = _postprocessing(built, options["device"])
-    options = {**options, **maps, "window": options["window"] or MAP_WINDOW}
-    return [
-        segment_scene(
-            model,
-            source,
-            out,
-            classes=built.task.classes,
-            name=name,
-            on_progress=_for_scene(progress, name),
-            **options,
-        )
-        for name, source in sources.items()
-    ]
+    classes = built.task.classes
+    return partial(segment_scene, classes=classes, probabilities=probabilities, polygons=polygons)
 
 
-def _write_value_maps(
-    built: BuiltModel,
-    sources: Sources,
-    out: Path,
-    progress: OnScene | None,
-    options: dict[str, Any],
-    *,
-    overlap: float,
-    **_: Any,
-) -> list[Predicted]:
+def _value_map_writer(built: BuiltModel) -> SceneWriter:
     from geotune.inference.regression import regress_scene
 
     task = cast("ValueTask", built.task)
-    model = _postprocessing(built, options["device"])
-    options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
-    return [
-        regress_scene(
-            model,
-            source,
-            out,
-            quantity=task.classes[0],
-            unit=task.unit,
-            summed=task.report_total,
-            name=name,
-            on_progress=_for_scene(progress, name),
-            **options,
-        )
-        for name, source in sources.items()
-    ]
+    return partial(
+        regress_scene, quantity=task.classes[0], unit=task.unit, summed=task.report_total
+    )
 
 
-def _write_table(
-    built: BuiltModel,
-    sources: Sources,
-    out: Path,
-    progress: OnScene | None,
-    options: dict[str, Any],
-    **_: Any,
-) -> list[Predicted]:
-    from geotune.inference.image_table import write_image_table
-
-    rows = cast("TableTask", built.task).rows
-    model = _postprocessing(built, options["device"])
-    on_progress = _for_scene(progress, "images")
-    return [write_image_table(model, sources, out, rows=rows, on_progress=on_progress, **options)]
-
-
-def _write_objects(
-    built: BuiltModel,
-    sources: Sources,
-    out: Path,
-    progress: OnScene | None,
-    options: dict[str, Any],
-    *,
-    overlap: float,
-    scores: dict[str, float],
-    **_: Any,
-) -> list[Predicted]:
+def _object_writer(built: BuiltModel, scores: dict[str, float]) -> SceneWriter:
     from geotune.inference.detection import detect_scene
 
     task: Any = built.task
     postprocess: Any = built.model.decoder.postprocess
-    model = _postprocessing(built, options["device"])
-    options = {**options, "overlap": overlap, "window": options["window"] or MAP_WINDOW}
-    return [
-        detect_scene(
-            model,
-            source,
-            out,
-            classes=task.classes,
-            scores=scores,
-            nms_threshold=postprocess.nms_threshold,
-            points=task.boxes == "points",
-            name=name,
-            on_progress=_for_scene(progress, name),
-            **options,
-        )
-        for name, source in sources.items()
-    ]
+    return partial(
+        detect_scene,
+        classes=task.classes,
+        scores=scores,
+        nms_threshold=postprocess.nms_threshold,
+        points=task.boxes == "points",
+    )
 
 
 def _score_thresholds(folder: RunDir, built: BuiltModel, score: float | None) -> dict[str, float]:
@@ -287,15 +246,6 @@ def _score_thresholds(folder: RunDir, built: BuiltModel, score: float | None) ->
     default: float = postprocess.score_threshold if score is None else score
     thresholds = {name: best.get(name) for name in built.task.classes}
     return {name: default if t is None else t for name, t in thresholds.items()}
-
-
-WRITERS: dict[str, Callable[..., list[Predicted]]] = {
-    "classes": _write_class_maps,
-    "values": _write_value_maps,
-    "table": _write_table,
-    "objects": _write_objects,
-}
-"""What writes each kind of prediction, by `Task.output_kind`."""
 
 
 def _postprocessing(built: BuiltModel, device: Any) -> Callable[..., Any]:

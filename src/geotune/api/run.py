@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -123,11 +122,7 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """One row per epoch: losses, validation metrics, learning rate, seconds."""
-        with self._folder.history.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: float(value) if value else math.nan for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        return self._folder.read_history()
 
     @property
     def report(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -87,8 +86,7 @@ def _cost(folder: RunDir, result: JobResult) -> dict[str, Any]:
     """
     summary = folder.read_json("run")
     memory = summary["peak_memory"]
-    with folder.history.open(newline="", encoding="utf-8") as file:
-        epochs = [(float(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    epochs = [(row["step"], row["seconds"]) for row in folder.read_history()]
     steps = [
         now - before for (now, _), (before, _) in zip(epochs, [(0.0, 0.0), *epochs], strict=False)
     ]

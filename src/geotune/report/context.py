@@ -46,7 +46,7 @@ class SplitSummary:
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneSummary:
     """Name, licence and origin of the pretrained weights."""
 
     name: str
@@ -112,7 +112,7 @@ class Report:
     decoder: str
     classes: Sequence[str]
     colors: Sequence[Color]
-    backbone: Backbone
+    backbone: BackboneSummary
     cost: Cost
     recipe_yaml: str
     task: str = "segment"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import zipfile
@@ -19,7 +18,7 @@ from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
-from geotune.report.context import Backbone, Cost, Example, Report, SplitSummary
+from geotune.report.context import BackboneSummary, Cost, Example, Report, SplitSummary
 from geotune.report.rgb import shown_bands, to_rgb
 from geotune.report.tasks.base import Shown, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
@@ -157,7 +156,7 @@ def make_report(
         task=page_name(recipe),
         label_unit=run["data"]["unit"],
         value_unit=getattr(recipe.task, "unit", ""),
-        backbone=Backbone(
+        backbone=BackboneSummary(
             backbone["name"], backbone["licence"], backbone["source"], backbone["random_weights"]
         ),
         cost=Cost(
@@ -174,7 +173,7 @@ def make_report(
             adapter_bytes=run["adapter_bytes"],
         ),
         recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
-        history=_history(folder.history),
+        history=folder.read_history(),
         metrics={split: _numbers(metrics[split]) for split in evaluated},
         confusion=metrics.get("confusion", {}),
         details={
@@ -220,11 +219,3 @@ def _gap(gap: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 def _numbers(values: dict[str, float | None]) -> dict[str, float]:
     return {name: math.nan if value is None else value for name, value in values.items()}
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from geotune.report.plots import curves, has_class_curves
 from geotune.report.summary import summary
 from geotune.report.tables import ratio, share_rows
 from geotune.report.tasks.base import find_page
+from geotune.utils.atomic import write_atomically
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -31,15 +31,12 @@ def write_report(path: Path, report: Report) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """Write a page to `path` atomically. Raises `GeotuneError` if it cannot be written."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        write_atomically(path, text.encode())
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise GeotuneError(
             f"{path}: cannot write the report ({error.strerror}); "
-            "check that the folder exists and has free space",
+            "check that its folder is writable and has free space",
             code="output-not-writable",
             file=path,
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -174,6 +175,14 @@ class RunDir:
             raise GeotuneError(
                 f"{path}: invalid JSON ({error})", code="file-unreadable", file=path
             ) from error
+
+    def read_history(self) -> list[dict[str, float]]:
+        """One row per epoch; NaN for what was not recorded."""
+        with self.history.open(encoding="utf-8", newline="") as file:
+            return [
+                {name: float(value or "nan") for name, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
 
     def details(self, split: str) -> dict[str, Any]:
         """Further results of the task on a split, `val` or `test`."""
