@@ -124,7 +124,7 @@ def index_entry(name: str, info: ModelInfo | None) -> dict[str, Any]:
     return {
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "taps": stages,
-        "blocks_shown": bool(backbone.blocks),
+        "blocks_accessible": bool(backbone.blocks),
         "bands": list(info.bands),
         "modalities": {key: list(value) for key, value in info.modalities.items()},
         "normalization": None
@@ -135,7 +135,7 @@ def index_entry(name: str, info: ModelInfo | None) -> dict[str, Any]:
             "scale": list(backbone.normalization.scale),
         },
         "metadata": list(info.metadata),
-        "takes": list(info.supported_options),
+        "options": list(info.supported_options),
         "licence": info.licence,
         "paper": info.paper,
         "weights": info.weights,

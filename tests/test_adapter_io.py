@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geotune import Est, Lora
-from geotune.adapter_config import CARD, TENSORS, AdapterConfig, load_adapter_config
+from geotune.adapter_config import ADAPTER_CONFIG, TENSORS, AdapterConfig, load_adapter_config
 from geotune.adapter_io import (
     adapter_state,
     check_base_model,
@@ -76,9 +76,9 @@ def folder(saved: tuple[Model, Path], tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    card = json.loads((folder / CARD).read_text())
+    card = json.loads((folder / ADAPTER_CONFIG).read_text())
     change(card)
-    (folder / CARD).write_text(json.dumps(card))
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(card))
 
 
 def rehash(folder: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_card_says_what_it_belongs_to(model: Model, folder: Path) -> None:
         geotune="1.2.3",
         hash=hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest(),
     )
-    assert sorted(os.listdir(folder)) == [CARD, TENSORS]
+    assert sorted(os.listdir(folder)) == [ADAPTER_CONFIG, TENSORS]
 
 
 def test_it_holds_what_trains_and_moves_and_nothing_else(model: Model, folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_same_adapter_is_the_same_file(model: Model, folder: Path, tmp_path:
     }
     state = adapter_state(model)
     save_adapter(tmp_path / "again", dict(reversed(state.items())), **options)
-    for name in (TENSORS, CARD):
+    for name in (TENSORS, ADAPTER_CONFIG):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -144,7 +144,7 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "\x00\xff", '{"format": 1', "[" * 100_000])
 def test_a_card_that_is_no_json_is_named(folder: Path, text: str) -> None:
-    (folder / CARD).write_text(text, encoding="latin-1")
+    (folder / ADAPTER_CONFIG).write_text(text, encoding="latin-1")
     with raises("adapter-invalid"):
         load_adapter_config(folder)
 
@@ -184,14 +184,16 @@ def test_a_card_of_another_shape_is_refused(
 
 
 def test_a_card_that_is_a_list_is_refused(folder: Path) -> None:
-    (folder / CARD).write_text("[1]")
+    (folder / ADAPTER_CONFIG).write_text("[1]")
     with raises("adapter-invalid"):
         load_adapter_config(folder)
 
 
 def test_another_format_says_so(folder: Path) -> None:
     edit(folder, lambda card: card.update(format=2))
-    with raises("adapter-version", file=folder / CARD, mentions=["found format 2", "expected 1"]):
+    with raises(
+        "adapter-version", file=folder / ADAPTER_CONFIG, mentions=["found format 2", "expected 1"]
+    ):
         load_adapter_config(folder)
 
 
@@ -199,7 +201,7 @@ def test_tensors_of_another_adapter_are_refused(folder: Path) -> None:
     card = load_adapter_config(folder)
     state = load_file(folder / TENSORS)
     save_file({name: tensor + 1 for name, tensor in state.items()}, folder / TENSORS)
-    mentions = [folder / CARD, card.hash[:12]]
+    mentions = [folder / ADAPTER_CONFIG, card.hash[:12]]
     with raises("adapter-mismatch", file=folder / TENSORS, mentions=mentions):
         read_tensors(folder, card)
 

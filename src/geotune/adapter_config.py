@@ -14,7 +14,7 @@ from geotune.types import Normalization
 
 FORMAT = 1
 TENSORS = "adapter.safetensors"
-CARD = "adapter.json"
+ADAPTER_CONFIG = "adapter.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class AdapterConfig:
 
 def load_adapter_config(folder: Path) -> AdapterConfig:
     """Read `adapter.json`. Raises `GeotuneError` if it is missing, invalid or newer."""
-    path = folder / CARD
+    path = folder / ADAPTER_CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -71,24 +71,24 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
         sections = {key: values[key] for key in ("backbone", "method", "decoder", "task")}
         version, digest = values["geotune"], values["hash"]
         if not all(isinstance(text, str) for text in (*base.values(), version, digest)):
-            raise ValueError("base, geotune and hash are not all text")
+            raise ValueError("base, geotune and hash are not all strings")
         if not all(isinstance(section, dict) for section in sections.values()):
-            raise ValueError("backbone, method, decoder and task are not all sections")
+            raise ValueError("backbone, method, decoder and task are not all mappings")
         return AdapterConfig(base, _read_normalization(values), sections, version, digest)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise GeotuneError(
-            f"{path}: not the description of a geotune adapter ({type(error).__name__}: {error})",
+            f"{path}: not a geotune adapter ({type(error).__name__}: {error}); copy it again",
             code="adapter-invalid",
             file=path,
         ) from error
 
 
-def _read_normalization(card: Mapping[str, Any]) -> Normalization:
-    """The normalisation of a card's values. Raises `ValueError` for what cannot be one."""
-    bands = card["bands"]
-    offset, scale = card["normalization"]["offset"], card["normalization"]["scale"]
+def _read_normalization(config: Mapping[str, Any]) -> Normalization:
+    """Read and check the normalisation. Raises `ValueError`."""
+    bands = config["bands"]
+    offset, scale = config["normalization"]["offset"], config["normalization"]["scale"]
     if not isinstance(bands, list) or not all(isinstance(band, str) for band in bands):
-        raise ValueError("bands is no list of names")
+        raise ValueError("bands is not a list of names")
     for numbers in (offset, scale):
         if not isinstance(numbers, list) or not all(
             type(number) in (int, float) and math.isfinite(number) for number in numbers

@@ -1,7 +1,8 @@
-"""The adapter: what training changed and nothing else, with what it needs to be loaded safely.
+"""Save and load adapters: the trained tensors, without the frozen backbone.
 
-Two files: `adapter.safetensors` holds tensors, `adapter.json` says what they belong to. Neither
-can run code. The JSON carries a hash of the tensors' file, so that the two cannot be mixed up.
+An adapter has two files: `adapter.safetensors` with the tensors and `adapter.json`, which describes
+the model and contains a hash of the tensor file, so that files of different adapters are not mixed
+up. Loading them cannot run code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from geotune.adapter_config import CARD, FORMAT, TENSORS, AdapterConfig
+from geotune.adapter_config import ADAPTER_CONFIG, FORMAT, TENSORS, AdapterConfig
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
 from geotune.methods.core.injection import is_inserted
@@ -26,9 +27,9 @@ from geotune.utils.atomic import write_atomically
 
 
 def adapter_state(model: Model) -> dict[str, Tensor]:
-    """Every tensor that training may have changed: trained parameters and moving buffers.
+    """All tensors that training may change: trainable parameters and updated buffers.
 
-    Raises `GeotuneError` where what trained was merged into the backbone.
+    Raises `GeotuneError` after `encoder.merge()`.
     """
     if model.encoder.merged:
         raise GeotuneError(
@@ -37,43 +38,39 @@ def adapter_state(model: Model) -> dict[str, Tensor]:
             code="adapter-merged",
         )
     trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-    kept = set(model.state_dict())
-    moving = {
+    persistent = set(model.state_dict())
+    buffers = {
         f"{prefix}.{name}" if prefix else name: buffer
         for prefix, module in model.named_modules()
-        if not _stands_still(model, prefix, module)
+        if not _has_fixed_buffers(model, prefix, module)
         for name, buffer in module.named_buffers(recurse=False)
     }
-    return trained | {name: buffer for name, buffer in moving.items() if name in kept}
+    return trained | {name: buffer for name, buffer in buffers.items() if name in persistent}
 
 
-def _stands_still(model: Model, name: str, module: nn.Module) -> bool:
-    """Whether a module is of a backbone whose statistics never move, and no method put it in."""
+def _has_fixed_buffers(model: Model, name: str, module: nn.Module) -> bool:
+    """Whether a module belongs to a backbone in evaluation mode and was not added by a method."""
     if model.encoder.backbone_trains or is_inserted(module):
         return False
     return name.startswith("encoder.backbone.")
 
 
 def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -> None:
-    """Put an adapter's tensors into a model of the same recipe.
-
-    Raises `GeotuneError` where names or shapes differ.
-    """
-    own = adapter_state(model)
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    other = [n for n in own if n in state and own[n].shape != state[n].shape]
-    if missing or unknown or other:
-        parts = [
-            f"{label} {', '.join(names[:5])}"
-            for label, names in (
-                ("missing", missing),
-                ("unknown", unknown),
-                ("of another shape", other),
-            )
-            if names
-        ]
+    """Load an adapter's tensors. Raises `GeotuneError` if names or shapes differ."""
+    expected = adapter_state(model)
+    differences = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
+        "of another shape": [
+            n for n in expected if n in state and expected[n].shape != state[n].shape
+        ],
+    }
+    if any(differences.values()):
+        listed = "; ".join(
+            f"{k} {', '.join(names[:5])}" for k, names in differences.items() if names
+        )
         raise GeotuneError(
-            f"{source}: the tensors do not match the model in adapter.json: {'; '.join(parts)}; "
+            f"{source}: the tensors do not match the model in adapter.json: {listed}; "
             "the file was changed or written by another version",
             code="adapter-mismatch",
             file=source,
@@ -82,7 +79,7 @@ def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -
 
 
 def serialize_tensors(state: Mapping[str, Tensor]) -> bytes:
-    """Tensors of any device as the content of a `.safetensors` file."""
+    """The content of a `.safetensors` file with tensors of any device."""
     return save({name: tensor.cpu().contiguous() for name, tensor in state.items()})
 
 
@@ -95,9 +92,9 @@ def save_adapter(
     sections: Mapping[str, Any],
     version: str,
 ) -> int:
-    """Write both files, each whole or not at all. Returns the bytes of the tensors' file."""
+    """Write both files atomically. Returns the size of the tensor file in bytes."""
     data = serialize_tensors(state)
-    card = {
+    config = {
         "format": FORMAT,
         "geotune": version,
         "base": {
@@ -115,19 +112,19 @@ def save_adapter(
         "hash": hashlib.sha256(data).hexdigest(),
     }
     write_atomically(folder / TENSORS, data)
-    write_atomically(folder / CARD, json.dumps(card, indent=2).encode())
+    write_atomically(folder / ADAPTER_CONFIG, json.dumps(config, indent=2).encode())
     return len(data)
 
 
-def read_tensors(folder: Path, card: AdapterConfig) -> dict[str, Tensor]:
-    """Read `adapter.safetensors`. Raises `GeotuneError` where it is not the card's own."""
+def read_tensors(folder: Path, config: AdapterConfig) -> dict[str, Tensor]:
+    """Read `adapter.safetensors`. Raises `GeotuneError` if it does not match the config's hash."""
     path = folder / TENSORS
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != card.hash:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != config.hash:
             raise GeotuneError(
-                f"{path}: not the file that {folder / CARD} describes (hash {found[:12]}, "
-                f"expected {card.hash[:12]}); copy both files again",
+                f"{path}: found hash {digest[:12]}, expected {config.hash[:12]} as in "
+                f"{folder / ADAPTER_CONFIG}; copy both files again",
                 code="adapter-mismatch",
                 file=path,
             )
@@ -140,13 +137,14 @@ def read_tensors(folder: Path, card: AdapterConfig) -> dict[str, Tensor]:
         ) from error
 
 
-def check_base_model(backbone: Backbone, card: AdapterConfig, source: Path) -> None:
-    """Raise `GeotuneError` where a backbone is not the one that the adapter was trained on."""
-    if backbone.fingerprint != card.base["fingerprint"]:
+def check_base_model(backbone: Backbone, config: AdapterConfig, source: Path) -> None:
+    """Raise `GeotuneError` if the adapter was trained on another backbone or other weights."""
+    if backbone.fingerprint != config.base["fingerprint"]:
         raise GeotuneError(
-            f"{source}: was trained on {card.base['name']} with weights "
-            f"{card.base['fingerprint'][:12]} ({card.base['source']}), but found {backbone.name} "
-            f"with weights {backbone.fingerprint[:12]} ({backbone.source}); use the same weights",
+            f"{source}: was trained on {config.base['name']} with weights "
+            f"{config.base['fingerprint'][:12]} ({config.base['source']}), but found "
+            f"{backbone.name} with weights {backbone.fingerprint[:12]} ({backbone.source}); use "
+            "the same weights",
             code="adapter-base",
             file=source,
         )

@@ -1,4 +1,4 @@
-"""The whole network: normalisation, encoder, decoder; images of any size in, outputs out."""
+"""The complete network: normalisation, encoder and decoder, for images of any size."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from geotune.utils.feature_encoding import DecodedFeatures
 
 
 class Model(nn.Module):
-    """Raw pixel values in, what the task makes answers of out.
+    """Maps raw pixel values to the outputs that a `Task` trains and postprocesses.
 
     Args:
-        normalization: for the bands in the order of the images' channels.
+        normalization: of the bands, in the order of the images' channels.
         encoder: backbone with its method.
         decoder: built from the encoder's taps.
     """
@@ -37,7 +37,7 @@ class Model(nn.Module):
         scale = torch.tensor(normalization.scale, dtype=torch.float32)
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
-        # missing pixels look like the mean of what the backbone was trained on
+        # missing pixels get the mean of the pretraining data
         means, _ = encoder.backbone.mean_std
         self.register_buffer("fill", torch.tensor(means), persistent=False)
 
@@ -50,19 +50,20 @@ class Model(nn.Module):
         features: Mapping[str, Tensor] | None = None,
         targets: Any = None,
     ) -> Any:
-        """Images `(B, C, H, W)` of raw values, NaN where there is no data, to `(B, K, H, W)`.
+        """Compute outputs `(B, K, H, W)`, `(B, K)` for whole images, or a `DetectorOutput`.
 
-        A decoder that answers for the image as a whole makes them `(B, K)`.
-
-        Dates, modalities, `time` and `location` as in `Backbone.forward`. With `features`, which
-        are what `features` gave for these images as `hold` keeps it, the backbone does not run.
-
-        A detector gives `Detected`. It alone reads `targets`, and has losses where there are some.
+        Args:
+            images: raw values `(B, C, H, W)`, NaN where invalid; with several dates or modalities
+                as in `Backbone.forward`.
+            time: as in `Backbone.forward`.
+            location: as in `Backbone.forward`.
+            features: encoded results of `Model.features` for these images; the backbone is skipped.
+            targets: read by detectors only, which then return losses.
         """
         x = self._normalized(images)
         height, width = x.shape[-2:]
-        kept = None if features is None else DecodedFeatures(features)
-        maps = self.encoder(x, time=time, location=location, features=kept)
+        decoded = None if features is None else DecodedFeatures(features)
+        maps = self.encoder(x, time=time, location=location, features=decoded)
         if isinstance(self.decoder, Detector):
             return self.decoder(maps, (height, width), targets)
         outputs: Tensor = self.decoder(maps)
@@ -77,17 +78,17 @@ class Model(nn.Module):
     def features(
         self, images: Tensor | Mapping[str, Tensor], **metadata: Tensor
     ) -> dict[str, Tensor]:
-        """What `Encoder.features` gives for images as `forward` takes them."""
+        """`Encoder.features` of images as in `forward`."""
         return self.encoder.features(self._normalized(images), **metadata)
 
     def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """Show the encoder some inputs, as `forward` takes them, before training."""
+        """Calibrate the encoder with batches of inputs as in `forward`, before training."""
         self.encoder.calibrate(
             {**batch, "images": self._normalized(batch["images"])} for batch in batches
         )
 
     def calibrate_on(self, samples: Iterable[Sample]) -> None:
-        """Calibrate with as many of the samples, one by one, as the method's reader requests."""
+        """Calibrate with the first `calibration_samples` of the method's reader, one by one."""
         count = self.encoder.reader.calibration_samples
         if count:
             self.calibrate(Batch.from_samples([sample]).inputs for sample in islice(samples, count))

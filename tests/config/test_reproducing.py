@@ -10,7 +10,7 @@ import pytest
 from geotune.config import load_recipe
 from geotune.config.data_options import NamedOptions
 from geotune.datasets.registry import DATASETS, get_dataset_info
-from geotune.info import backbone_facts
+from geotune.info import backbone_info
 from geotune.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def test_a_command_is_a_recipe_on_a_named_data_set(command: str) -> None:
     about = get_dataset_info(recipe.data.name)
     assert Path(path).stem == about.name
     assert set(recipe.backbone.bands or ()) <= set(about.bands)
-    facts = backbone_facts(recipe.backbone.name.removesuffix(".ms_in22k"))
+    facts = backbone_info(recipe.backbone.name.removesuffix(".ms_in22k"))
     assert facts is not None and facts["methods"][recipe.method.kind] == "works"
 
 

@@ -8,7 +8,7 @@ from geotune.cli.console import Json, escape, out, print_json
 
 
 def list_(
-    what: Literal["backbones", "methods", "decoders", "tasks", "datasets"],
+    category: Literal["backbones", "methods", "decoders", "tasks", "datasets"],
     name: str | None = None,
     as_json: Json = False,
 ) -> None:
@@ -16,7 +16,7 @@ def list_(
 
     Parameters
     ----------
-    what
+    category
         backbones, methods, decoders, tasks or datasets.
     name
         Only names that contain this text; the full name of a backbone or of a published data set
@@ -24,20 +24,19 @@ def list_(
     """
     from geotune.info import describe, list_components
 
-    details = None if name is None else describe(what, name)
+    details = None if name is None else describe(category, name)
     if details is not None:
-        facts, pairs = details
+        values, pairs = details
         if as_json:
-            print_json(facts)
+            print_json(values)
             return
-        for word, text in pairs:
-            out().print(f"[bold]{escape(word)}[/bold]: {escape(text)}")
+        for label, text in pairs:
+            out().print(f"[bold]{escape(label)}[/bold]: {escape(text)}")
         return
-    rows = [
-        row for row in list_components(what) if name is None or name.lower() in row["name"].lower()
-    ]
+    text = (name or "").lower()
+    rows = [row for row in list_components(category) if text in row["name"].lower()]
     if as_json:
-        print_json({what: rows})
+        print_json({category: rows})
         return
     from rich.table import Table
 

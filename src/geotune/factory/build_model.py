@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geotune.adapter_config import CARD, load_adapter_config
+from geotune.adapter_config import ADAPTER_CONFIG, load_adapter_config
 from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import build_backbone, model_info
@@ -174,7 +174,7 @@ def load_adapter(
     """
     folder = Path(folder)
     card = load_adapter_config(folder)
-    sections = parse_sections(card.sections, str(folder / CARD))
+    sections = parse_sections(card.sections, str(folder / ADAPTER_CONFIG))
     own = sections.backbone.name
     if own.partition("/")[0] == "python" and backbone is None:
         raise GeotuneError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geotune.adapter_config import CARD, TENSORS
+from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
 from geotune.config import Recipe, dump_recipe, load_recipe
 from geotune.errors import GeotuneError
 from geotune.training.lock import LOCK_FILE
@@ -19,7 +19,7 @@ from geotune.utils.atomic import write_atomically
 State = Literal["new", "unfinished", "finished"]
 RESULT_FILES = (
     "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
-    TENSORS, CARD,
+    TENSORS, ADAPTER_CONFIG,
 )  # fmt: skip
 """Files that exist only after the first completed epoch."""
 OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
