@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from geotune.data.published.published_split import (
-    SplitAssignment,
-    published_assignments,
+    ImageSplit,
     read_packaged_list,
+    read_published_split,
 )
 from geotune.data.scenes.patterns import parse_fields
 from geotune.datasets.base import SPLIT_NAMES, DatasetInfo, FolderSplit, NamedSplit, PackagedSplit
@@ -60,27 +61,18 @@ def test_class_values_and_splits_are_complete(info: DatasetInfo) -> None:
 def test_packaged_lists_match_the_paper() -> None:
     """Numbers of images in the lists of arXiv 2504.17397, by split and held-out region."""
     floods = read_packaged_list(PackagedSplit("sen1floods11.txt"))
-    assert [sum(p.split == split for p in floods.values()) for split in SPLIT_NAMES] == [
-        252,
-        89,
-        105,
-    ]
-    bolivia = {name: one for name, one in floods.items() if name.startswith("Bolivia_")}
-    assert len(bolivia) == 15 and {one.split for one in bolivia.values()} == {"test"}
+    counts = Counter(image.split for image in floods.values())
+    assert counts == {"train": 252, "val": 89, "test": 105}
+    bolivia = [image.split for name, image in floods.items() if name.startswith("Bolivia_")]
+    assert bolivia == ["test"] * 15
     scars = read_packaged_list(PackagedSplit("burn_scars.txt"))
-    assert [sum(p.split == split for p in scars.values()) for split in SPLIT_NAMES] == [
-        524,
-        160,
-        120,
-    ]
+    counts = Counter(image.split for image in scars.values())
+    assert counts == {"train": 524, "val": 160, "test": 120}
     reben = list(read_packaged_list(PackagedSplit("reben_7k.txt")).values())
-    assert [reben.count(SplitAssignment(split, "elsewhere")) for split in SPLIT_NAMES] == [
-        4690,
-        946,
-        945,
-    ]
-    assert reben.count(SplitAssignment("test", "Austria")) == 417
-    assert reben.count(SplitAssignment("test", "Ireland")) == 390
+    elsewhere = [reben.count(ImageSplit(split, "elsewhere")) for split in SPLIT_NAMES]
+    assert elsewhere == [4690, 946, 945]
+    assert reben.count(ImageSplit("test", "Austria")) == 417
+    assert reben.count(ImageSplit("test", "Ireland")) == 390
     assert len(reben) == 4690 + 946 + 945 + 807
 
 
@@ -89,10 +81,10 @@ def test_packaged_lists_use_the_names_of_the_path_patterns() -> None:
         info = get_dataset_info(name)
         if not any(isinstance(split, PackagedSplit) for split in info.splits.values()):
             continue
-        assignments = published_assignments(info, Path("nowhere"), None)
-        assert isinstance(assignments, dict)
+        splits = read_published_split(info, Path("nowhere"), None)
+        assert isinstance(splits, dict)
         fields = sorted(names_in(info.image_name))
-        for image in assignments:
+        for image in splits:
             values = parse_fields(info.image_name, image, fields)
             assert values is not None and info.image_name.format(**values) == image
 

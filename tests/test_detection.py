@@ -25,7 +25,7 @@ from geotune.boxes.oriented import as_oriented, corners
 from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
 from geotune.config.task_options import DetectOptions
-from geotune.factory.build_model import build_training, card_sections, load_adapter
+from geotune.factory.build_model import adapter_sections, build_training, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
@@ -122,7 +122,7 @@ def test_adapter_files_of_every_detector_round_trip(tmp_path: Path, kind: str) -
         adapter_state(built.model),
         backbone=built.backbone,
         normalization=built.normalization,
-        sections=card_sections(recipe),
+        sections=adapter_sections(recipe),
         version="1",
     )
     images = torch.randn(1, 3, 64, 64, generator=generator)

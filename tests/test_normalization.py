@@ -1,4 +1,4 @@
-"""Which normalisation is chosen, and what the user is told."""
+"""Which normalisation is chosen, and which notes the user gets."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from geotune.types import BandStatistics, Normalization
 from helpers.errors import raises
 
 BANDS = ("B02", "B08")
-OWN = Normalization(BANDS, (200.0, 1000.0), (4000.0, 6000.0))
-SEEN = BandStatistics(BANDS, (1400.0, 2400.0), (1000.0, 1500.0), pixels=0)
-ALIKE = BandStatistics(BANDS, (1500.0, 2000.0), (900.0, 1600.0), pixels=10)
+PUBLISHED = Normalization(BANDS, (200.0, 1000.0), (4000.0, 6000.0))
+PRETRAINING = BandStatistics(BANDS, (1400.0, 2400.0), (1000.0, 1500.0), pixels=0)
+SIMILAR = BandStatistics(BANDS, (1500.0, 2000.0), (900.0, 1600.0), pixels=10)
 
 
-class Known(Backbone):
-    """Only what a choice of normalisation reads."""
+class FakeBackbone(Backbone):
+    """Has only the statistics that the choice of normalisation reads."""
 
     def __init__(
         self, normalization: Normalization | None, pretraining: BandStatistics | None
     ) -> None:
-        request = BackboneSpec(name="test/known", bands=BANDS)
-        super().__init__(nn.Identity(), request, size_divisor=1, licence="none", source=None)
+        spec = BackboneSpec(name="test/fake", bands=BANDS)
+        super().__init__(nn.Identity(), spec, size_divisor=1, licence="none", source=None)
         self.normalization = normalization
         self.pretraining = pretraining
 
@@ -47,75 +47,78 @@ def apply(normalization: Normalization, band: int, value: float) -> float:
     return (value - normalization.offset[band]) / normalization.scale[band]
 
 
-def test_data_like_the_pretrainings_get_its_normalisation_without_a_word() -> None:
-    assert choose_normalization(Known(OWN, SEEN), ALIKE) == (OWN, [])
+def test_data_in_the_units_of_the_pretraining_use_its_normalisation_without_a_note() -> None:
+    assert choose_normalization(FakeBackbone(PUBLISHED, PRETRAINING), SIMILAR) == (PUBLISHED, [])
 
 
 @pytest.mark.parametrize(
     "statistics",
     [
-        replace(ALIKE, mean=(1500.0, 2400.0 + 3.1 * 1500)),
-        replace(ALIKE, mean=(1500.0, 2400.0 - 3.1 * 1500)),
-        replace(ALIKE, std=(900.0, 1500 * 4.1)),
-        replace(ALIKE, std=(900.0, 1500 / 4.1)),
+        replace(SIMILAR, mean=(1500.0, 2400.0 + 3.1 * 1500)),
+        replace(SIMILAR, mean=(1500.0, 2400.0 - 3.1 * 1500)),
+        replace(SIMILAR, std=(900.0, 1500 * 4.1)),
+        replace(SIMILAR, std=(900.0, 1500 / 4.1)),
     ],
 )
-def test_data_in_other_units_get_their_own_and_the_user_is_told(
+def test_data_in_other_units_use_their_own_normalisation_with_a_note(
     statistics: BandStatistics,
 ) -> None:
-    found, notes = choose_normalization(Known(OWN, SEEN), statistics)
+    chosen, notes = choose_normalization(FakeBackbone(PUBLISHED, PRETRAINING), statistics)
     (note,) = notes
     assert note.startswith("band B08 has mean")
-    assert "test/known was trained on 2400 and 1500" in note
+    assert "test/fake was trained on 2400 and 1500" in note
     assert "data.normalize=backbone" in note
-    assert found != OWN
+    assert chosen != PUBLISHED
     for band in range(2):
-        # as the backbone was used to get them: (1400 - 200) / 4000 and 1000 / 4000
+        # as in the pretraining: (1400 - 200) / 4000 and 1000 / 4000
         mean, std = (0.3, 0.25) if band == 0 else (1400 / 6000, 0.25)
         m, s = statistics.mean[band], statistics.std[band]
-        assert apply(found, band, m) == pytest.approx(mean)
-        assert apply(found, band, m + s) == pytest.approx(mean + std)
+        assert apply(chosen, band, m) == pytest.approx(mean)
+        assert apply(chosen, band, m + s) == pytest.approx(mean + std)
 
 
-def test_the_user_decides() -> None:
-    other = replace(ALIKE, mean=(0.1, 0.2), std=(0.1, 0.1))
-    assert choose_normalization(Known(OWN, SEEN), ALIKE, "backbone") == (OWN, [])
-    found, [note] = choose_normalization(Known(OWN, SEEN), other, "backbone")
-    assert found == OWN and "about 10,000 times smaller (reflectance as 0 to 1" in note
-    found, notes = choose_normalization(Known(OWN, SEEN), ALIKE, "data")
+def test_an_explicit_mode_overrides_the_choice() -> None:
+    other = replace(SIMILAR, mean=(0.1, 0.2), std=(0.1, 0.1))
+    assert choose_normalization(FakeBackbone(PUBLISHED, PRETRAINING), SIMILAR, "backbone") == (
+        PUBLISHED,
+        [],
+    )
+    chosen, [note] = choose_normalization(FakeBackbone(PUBLISHED, PRETRAINING), other, "backbone")
+    assert chosen == PUBLISHED and "about 10,000 times smaller (reflectance as 0 to 1" in note
+    chosen, notes = choose_normalization(FakeBackbone(PUBLISHED, PRETRAINING), SIMILAR, "data")
     assert notes == []
-    assert apply(found, 0, 1500.0) == pytest.approx(0.3)
+    assert apply(chosen, 0, 1500.0) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("mode", ["auto", "data"])
-def test_without_a_published_normalisation_it_is_that_of_the_data(mode: str) -> None:
-    found, notes = choose_normalization(Known(None, None), ALIKE, mode)  # type: ignore[arg-type]
-    assert found == Normalization(BANDS, ALIKE.mean, ALIKE.std)
+def test_without_a_published_normalisation_that_of_the_data_is_used(mode: str) -> None:
+    chosen, notes = choose_normalization(FakeBackbone(None, None), SIMILAR, mode)  # type: ignore[arg-type]
+    assert chosen == Normalization(BANDS, SIMILAR.mean, SIMILAR.std)
     assert notes == []
-    with raises("normalization-missing"):
-        choose_normalization(Known(None, None), ALIKE, "backbone")
+    with raises("normalization-missing", key="data.normalize"):
+        choose_normalization(FakeBackbone(None, None), SIMILAR, "backbone")
 
 
-def test_a_published_normalisation_without_statistics_is_taken() -> None:
-    assert choose_normalization(Known(OWN, None), ALIKE) == (OWN, [])
+def test_a_published_normalisation_without_pretraining_statistics_is_used() -> None:
+    assert choose_normalization(FakeBackbone(PUBLISHED, None), SIMILAR) == (PUBLISHED, [])
 
 
 @pytest.mark.parametrize("std", [0.0, float("nan")])
-def test_a_constant_band_is_named(std: float) -> None:
-    with raises("band-constant"):
-        choose_normalization(Known(None, None), replace(ALIKE, std=(1.0, std)))
+def test_a_constant_band_is_rejected(std: float) -> None:
+    with raises("band-constant", key="backbone.bands", mentions=["B08"]):
+        choose_normalization(FakeBackbone(None, None), replace(SIMILAR, std=(1.0, std)))
 
 
 @given(
     mean=st.floats(-1e5, 1e5),
     std=st.floats(1e-3, 1e5),
 )
-def test_any_units_come_out_as_the_backbone_is_used_to(mean: float, std: float) -> None:
+def test_any_units_are_mapped_to_the_moments_of_the_pretraining(mean: float, std: float) -> None:
     statistics = BandStatistics(BANDS, (mean, mean), (std, std), pixels=1)
-    found, _ = choose_normalization(Known(OWN, SEEN), statistics, "data")
+    chosen, _ = choose_normalization(FakeBackbone(PUBLISHED, PRETRAINING), statistics, "data")
     generator = torch.Generator().manual_seed(0)
     raw = torch.randn(1000, generator=generator, dtype=torch.float64)
     raw = (raw - raw.mean()) / raw.std() * std + mean
-    out = (raw - found.offset[1]) / found.scale[1]
+    out = (raw - chosen.offset[1]) / chosen.scale[1]
     assert float(out.mean()) == pytest.approx(1400 / 6000, abs=1e-4)
     assert float(out.std()) == pytest.approx(0.25, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Which normalisation a training uses, and why."""
+"""Choice between the normalisation of the pretraining and that of the training data."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, Normalization
 
-FAR_STDS = 3.0
-"""Band means further than this many pretraining standard deviations off speak of other units."""
-WIDE_RATIO = 4.0
-"""So do standard deviations that differ by more than this factor."""
+MAX_MEAN_SHIFT = 3.0
+"""Data are in other units if a band's mean is off by more than this many standard deviations of the
+pretraining."""
+MAX_STD_RATIO = 4.0
+"""Or if a band's standard deviation differs by more than this factor."""
 
-SCALES = {
+UNIT_FACTORS = {
     10_000.0: "reflectance as 0 to 1 on one side and as 0 to 10,000 on the other",
     255.0: "values of 0 to 1 on one side and of 0 to 255 on the other",
 }
-"""Common factors between units, and what they mean."""
-NEARLY = 3.0
-"""A ratio of means counts as such a factor if it is off by less than this factor."""
+"""Common factors between units, and their meaning."""
+FACTOR_TOLERANCE = 3.0
+"""A ratio of means matches such a factor if it is off by less than this factor."""
 
 
 def choose_normalization(
@@ -30,65 +31,66 @@ def choose_normalization(
     """Choose the normalisation for data with these statistics; returns it and notes for the user.
 
     Args:
-        backbone: with the normalisation of its pretraining, if that is published.
-        statistics: of the training split, in raw units.
-        mode: `backbone` uses the pretraining's; `data` maps each band to the mean and standard
-            deviation of the pretraining; `auto` uses the backbone's unless the data are in other
-            units.
+        backbone: its `normalization` is that of its pretraining; None if it is not published.
+        statistics: of the raw values of the training split.
+        mode: `backbone` uses that of the pretraining; `data` maps each band to the mean and
+            standard deviation of the pretraining; `auto` uses `backbone`, but `data` if none is
+            published or the data are in other units.
 
     Raises `GeotuneError` for `backbone` if no normalisation is published, and for a band that is
     constant in the training split.
     """
-    own = backbone.normalization
+    published = backbone.normalization
     if mode == "backbone":
-        if own is None:
+        if published is None:
             raise GeotuneError(
                 f"data.normalize: {backbone.name} has no published normalisation; use "
                 "data.normalize=data",
                 code="normalization-missing",
                 key="data.normalize",
             )
-        odd = _in_other_units(backbone, statistics)
-        return own, [] if odd is None else [f"{odd}; data.normalize=data would adapt to them"]
-    if mode == "auto" and own is not None:
-        odd = _in_other_units(backbone, statistics)
-        if odd is None:
-            return own, []
+        difference = _unit_difference(backbone, statistics)
+        notes = [f"{difference}; data.normalize=data would adapt to them"] if difference else []
+        return published, notes
+    if mode == "auto" and published is not None:
+        difference = _unit_difference(backbone, statistics)
+        if difference is None:
+            return published, []
         return _from_data(backbone, statistics), [
-            f"{odd}; each band is therefore normalised by the mean and standard deviation of the "
-            "training data (data.normalize=backbone keeps those of the pretraining)"
+            f"{difference}; each band is therefore normalised by the mean and standard deviation "
+            "of the training data (data.normalize=backbone keeps those of the pretraining)"
         ]
     return _from_data(backbone, statistics), []
 
 
-def _in_other_units(backbone: Backbone, statistics: BandStatistics) -> str | None:
+def _unit_difference(backbone: Backbone, statistics: BandStatistics) -> str | None:
     """Describe the first band that is not in the units of the pretraining; None if all are."""
-    seen = backbone.pretraining
-    if seen is None:
+    pretraining = backbone.pretraining
+    if pretraining is None:
         return None
-    rows = zip(statistics.bands, statistics.mean, statistics.std, seen.mean, seen.std, strict=True)
-    for band, mean, std, usual_mean, usual_std in rows:
-        far = abs(mean - usual_mean) > FAR_STDS * usual_std
-        ratio = std / usual_std
-        if far or not 1 / WIDE_RATIO < ratio < WIDE_RATIO:
+    means = zip(statistics.mean, pretraining.mean, strict=True)
+    stds = zip(statistics.std, pretraining.std, strict=True)
+    for band, (mean, ref_mean), (std, ref_std) in zip(statistics.bands, means, stds, strict=True):
+        shifted = abs(mean - ref_mean) > MAX_MEAN_SHIFT * ref_std
+        if shifted or not 1 / MAX_STD_RATIO < std / ref_std < MAX_STD_RATIO:
             return (
                 f"band {band} has mean {mean:.4g} and standard deviation {std:.4g}, but "
-                f"{backbone.name} was trained on {usual_mean:.4g} and {usual_std:.4g}: these are "
-                f"other units{_known_factor(statistics, seen)}"
+                f"{backbone.name} was trained on {ref_mean:.4g} and {ref_std:.4g}: these are "
+                f"other units{_known_factor(statistics, pretraining)}"
             )
     return None
 
 
-def _known_factor(statistics: BandStatistics, seen: BandStatistics) -> str:
+def _known_factor(statistics: BandStatistics, pretraining: BandStatistics) -> str:
     """The factor between the units, if it is a common one."""
-    pairs = zip(statistics.mean, seen.mean, strict=True)
-    ratios = [mean / usual for mean, usual in pairs if mean > 0 and usual > 0]
+    pairs = zip(statistics.mean, pretraining.mean, strict=True)
+    ratios = [mean / ref_mean for mean, ref_mean in pairs if mean > 0 and ref_mean > 0]
     if not ratios:
         return ""
     ratio = sorted(ratios)[len(ratios) // 2]
-    for factor, meaning in SCALES.items():
+    for factor, meaning in UNIT_FACTORS.items():
         for observed, direction in ((1 / ratio, "smaller"), (ratio, "larger")):
-            if factor / NEARLY < observed < factor * NEARLY:
+            if factor / FACTOR_TOLERANCE < observed < factor * FACTOR_TOLERANCE:
                 return f", about {factor:,.0f} times {direction} ({meaning})"
     return ""
 
@@ -103,6 +105,6 @@ def _from_data(backbone: Backbone, statistics: BandStatistics) -> Normalization:
             key="backbone.bands",
         )
     means, stds = backbone.mean_std
-    scale = [s / usual for s, usual in zip(statistics.std, stds, strict=True)]
-    offset = [m - usual * f for m, usual, f in zip(statistics.mean, means, scale, strict=True)]
+    scale = [std / ref_std for std, ref_std in zip(statistics.std, stds, strict=True)]
+    offset = [m - ref * s for m, ref, s in zip(statistics.mean, means, scale, strict=True)]
     return Normalization(statistics.bands, tuple(offset), tuple(scale))

@@ -17,8 +17,8 @@ from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import (
     BuiltModel,
+    adapter_sections,
     build_training,
-    card_sections,
     load_adapter,
 )
 from geotune.types import BandStatistics
@@ -116,7 +116,7 @@ def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[B
         adapter_state(built.model),
         backbone=built.backbone,
         normalization=built.normalization,
-        sections=card_sections(recipe),
+        sections=adapter_sections(recipe),
         version="1",
     )
     return built, tmp_path / "adapter"

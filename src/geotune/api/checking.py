@@ -21,7 +21,7 @@ from geotune.data.checks.scanned import ScannedData
 from geotune.data.datamodule import DataModule
 from geotune.data.issues import SEVERITIES, ErrorCollector, Issue
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import check_data, examine_data, make_datasets
+from geotune.factory.build_data import check_data, make_datasets, scan_data
 from geotune.types import BandStatistics
 
 
@@ -73,7 +73,7 @@ def check(
     page = Path("checks") / f"{title}.html" if page is None else Path(page)
     recipe = as_recipe(recipe, overrides, on_message)
     on_message("reading the data")
-    issues, examined, data = find_data_issues(recipe, on_progress)
+    issues, scanned, data = find_data_issues(recipe, on_progress)
     pretraining = None
     if data is not None:
         on_message("comparing the data with the pretraining of the backbone")
@@ -81,13 +81,13 @@ def check(
         issues += pretraining_issues
     unique = {issue.text: issue for issue in issues}.values()
     issues = sorted(unique, key=lambda issue: SEVERITIES.index(issue.severity))
-    _write_page(page, title, issues, examined, pretraining)
+    _write_page(page, title, issues, scanned, pretraining)
     return CheckResult(
         issues,
-        len(examined.scenes) if examined else 0,
+        len(scanned.scenes) if scanned else 0,
         page,
-        _class_counts(examined) if examined else {},
-        examined.distances_m if examined else {},
+        _class_counts(scanned) if scanned else {},
+        scanned.distances_m if scanned else {},
     )
 
 
@@ -100,15 +100,15 @@ def find_data_issues(
     """
     errors = ErrorCollector(keep=True)
     issues: list[Issue] = []
-    examined: ScannedData | None = None
+    scanned: ScannedData | None = None
     data: DataModule | None = None
     try:
-        examined = examine_data(recipe, errors, on_progress)
-        issues += check_data(recipe, examined)
-        data = make_datasets(recipe, examined)
+        scanned = scan_data(recipe, errors, on_progress)
+        issues += check_data(recipe, scanned)
+        data = make_datasets(recipe, scanned)
     except GeotuneError as error:  # concerns all files: nothing is left to check
         issues.append(Issue("error", "data", str(error)))
-    return [*errors.issues, *issues], examined, data
+    return [*errors.issues, *issues], scanned, data
 
 
 def _compare_with_pretraining(
@@ -130,12 +130,12 @@ def _compare_with_pretraining(
     return backbone.pretraining, [Issue("warning", "units", note) for note in notes]
 
 
-def _class_counts(examined: ScannedData) -> dict[str, dict[str, int]]:
-    classes = examined.splits["train"][0].labels.classes
+def _class_counts(scanned: ScannedData) -> dict[str, dict[str, int]]:
+    classes = scanned.splits["train"][0].labels.classes
     return {
         part: dict(zip(classes, counts, strict=True))
-        for part in examined.splits
-        if (counts := examined.class_counts(part))
+        for part in scanned.splits
+        if (counts := scanned.class_counts(part))
     }
 
 
@@ -143,15 +143,15 @@ def _write_page(
     page: Path,
     title: str,
     issues: list[Issue],
-    examined: ScannedData | None,
+    scanned: ScannedData | None,
     pretraining: BandStatistics | None,
 ) -> None:
     from geotune.report.data_check_page import CheckContext, Histogram, render_check
     from geotune.report.page import write_page
 
     histograms = []
-    if examined is not None:
-        bands = examined.splits["train"][0].raster.bands
+    if scanned is not None:
+        bands = scanned.splits["train"][0].raster.bands
         usual = {}
         if pretraining is not None:
             moments = zip(pretraining.mean, pretraining.std, strict=True)
@@ -159,19 +159,17 @@ def _write_page(
         for i, band in enumerate(bands):
             values = {
                 part: [scan.sampled_pixels[i] for scan in scans]
-                for part, scans in examined.scans.items()
+                for part, scans in scanned.scans.items()
                 if scans
             }
             histograms.append(Histogram(band, values, usual.get(band)))
     content = CheckContext(
         title=title,
         issues=[(issue.severity, issue.check, issue.text) for issue in issues],
-        unit=examined.splits["train"][0].labels.label_unit if examined else "pixel",
-        splits={part: len(members) for part, members in examined.splits.items()}
-        if examined
-        else {},
-        class_counts=_class_counts(examined) if examined else {},
-        distances_m=examined.distances_m if examined else {},
+        unit=scanned.splits["train"][0].labels.label_unit if scanned else "pixel",
+        splits={part: len(members) for part, members in scanned.splits.items()} if scanned else {},
+        class_counts=_class_counts(scanned) if scanned else {},
+        distances_m=scanned.distances_m if scanned else {},
         histograms=histograms,
     )
     write_page(page, render_check(content))

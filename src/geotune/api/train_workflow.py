@@ -17,7 +17,7 @@ from geotune.api.environment import device_name, versions
 from geotune.api.recipes import OnMessage, OnProgress, ignore_progress
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
-from geotune.factory.build_model import BuiltModel, build_training, card_sections, resolve_recipe
+from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
 from geotune.feature_cache.build_cache import cache_notes
 from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
@@ -141,7 +141,7 @@ def _finish(
         adapter_state(built.model),
         backbone=built.backbone,
         normalization=built.normalization,
-        sections=card_sections(recipe),
+        sections=adapter_sections(recipe),
         version=geotune.__version__,
     )
     parameters = list(built.model.parameters())

@@ -1,4 +1,4 @@
-"""What makes training windows more various: how they lie, what they cover, and other light."""
+"""Augmentation of pixel values: brightness jitter and band dropout."""
 
 from __future__ import annotations
 
@@ -17,24 +17,31 @@ def jitter_brightness(
     *,
     by_band: bool = False,
 ) -> Image:
-    """An image `(C, ..., H, W)` under other light: `gain x + offset`, the same for all its pixels.
+    """Compute `gain * image + offset` with one random gain and offset for all pixels.
 
-    The gain is log-normal around 1 and the offset normal around 0 in units of each band's
-    `spread`, both with standard deviation `amount`. Scenes differ so in season, haze and stretch;
-    `by_band`, where each band has its own, in sensor and atmosphere.
+    The gain is log-normal around 1, and the offset is normal around 0 in units of `band_std`; both
+    have the standard deviation `strength`. This imitates season, haze and contrast stretch;
+    `by_band` draws them for each band, which imitates sensor and atmosphere.
+
+    Args:
+        image: `(C, ..., H, W)`.
+        rng: random generator.
+        strength: 0 returns the same values.
+        band_std: standard deviation of each band.
+        by_band: draw a gain and an offset for each band.
     """
     draws = len(image) if by_band else 1
     gain = np.exp(strength * rng.standard_normal(draws)).astype(np.float32)
     offset = (strength * rng.standard_normal(draws)).astype(np.float32)
-    bands = (-1,) + (1,) * (image.ndim - 1)
-    scale = np.asarray(band_std, image.dtype).reshape(bands)
-    return gain.reshape(bands) * image + offset.reshape(bands) * scale
+    shape = (-1,) + (1,) * (image.ndim - 1)
+    scale = np.asarray(band_std, image.dtype).reshape(shape)
+    return gain.reshape(shape) * image + offset.reshape(shape) * scale
 
 
 def drop_bands(image: Image, rng: np.random.Generator, probability: float) -> Image:
-    """An image `(C, ..., H, W)` of which each band is NaN with probability `share`, but for one."""
-    lost = rng.random(len(image)) < probability
-    lost[rng.integers(len(image))] = False
-    kept = image.copy()
-    kept[lost] = np.nan
-    return kept
+    """Set each band of `(C, ..., H, W)` to NaN with `probability`, except one at random."""
+    dropped = rng.random(len(image)) < probability
+    dropped[rng.integers(len(image))] = False
+    image = image.copy()
+    image[dropped] = np.nan
+    return image

@@ -1,4 +1,4 @@
-"""From split scenes to the datasets of a training, with everything read and checked once."""
+"""The datasets for training, validation and testing, made from scanned and checked scenes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from geotune.types import BandStatistics
 
 @dataclass(frozen=True)
 class DataModule:
-    """What a training reads.
+    """The datasets of a training, with what was learned from the files.
 
     Attributes:
         train: random windows.
-        val: a grid of windows.
-        test: a grid of windows; None where the split has no test part.
-        statistics: of the training scenes' bands.
-        class_counts: what is labelled of each class, in `unit`s, by part.
-        unit: what is counted: `pixel`, `object`, `image`.
-        numbers: mean and standard deviation of the numbers in the training labels; None where
-            they hold none.
-        notes: what a user should know.
-        gsd_m: side of a pixel of the training scenes in metres (their median), where known.
-        wavelengths: of bands in micrometres, where the files say them.
-        parts: names of the scenes in each part.
-        train_grid: the training scenes by a grid of windows, as the other parts are.
-        distances_m: between the nearest scenes of two parts, `train-test`; without those of which
-            the files do not say where they lie.
-        skipped: what was wrong with each sample that `train.skip_bad_samples` left out.
+        val: windows on a grid.
+        test: windows on a grid; None without a test split.
+        statistics: band statistics of the training scenes.
+        class_counts: number of labels of each class, by split.
+        label_unit: what is counted: `pixel`, `object` or `image`.
+        label_mean_std: mean and standard deviation of regression labels of the training split;
+            None for other labels.
+        notes: messages for the user.
+        gsd_m: median pixel size of the training scenes in metres, if known.
+        wavelengths: of bands in micrometres, if the files state them.
+        splits: names of the scenes of each split.
+        train_grid: windows on a grid over the training scenes.
+        distances_m: distance in metres between the nearest scenes of two splits, by names such as
+            `train-test`; only for georeferenced scenes.
+        skipped: the error of each sample that `train.skip_bad_samples` skipped.
     """
 
     train: RandomWindowDataset
@@ -59,7 +59,7 @@ class DataModule:
 
     @property
     def window(self) -> int:
-        """Side of the windows in pixels."""
+        """Size of the windows in pixels."""
         return self.train.window
 
 
@@ -73,18 +73,18 @@ def build_datamodule(
     metadata: Sequence[str] = (),
     **options: Any,
 ) -> DataModule:
-    """Read and check all scenes of `parts` and make their datasets.
+    """Read and check all scenes, and make the datasets.
 
-    See `scan_splits`, `check` and, for the `options`, `datasets`. Raises `GeotuneError` for what a
-    check calls an error.
+    `options` are those of `datamodule_from_scan`. Raises `GeotuneError` for damaged files and for
+    the first error that a check finds.
     """
-    examined = scan_splits(
+    scanned = scan_splits(
         splits, window=window, metadata=metadata, threads=threads, progress=progress
     )
-    findings = run_checks(examined, allow_overlap=allow_overlap)
-    raise_on_error(findings)
-    notes = [one.text for one in findings]
-    return datamodule_from_scan(examined, metadata=metadata, notes=notes, **options)
+    issues = run_checks(scanned, allow_overlap=allow_overlap)
+    raise_on_error(issues)
+    notes = [issue.text for issue in issues]
+    return datamodule_from_scan(scanned, metadata=metadata, notes=notes, **options)
 
 
 def datamodule_from_scan(
@@ -98,41 +98,41 @@ def datamodule_from_scan(
     metadata: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> DataModule:
-    """The datasets of scenes that were examined.
+    """Make the datasets of scanned scenes; the options are those of `RandomWindowDataset`.
 
-    Raises `GeotuneError` for a band without any pixel with data.
+    Raises `GeotuneError` for a band without a valid pixel in the training scenes.
     """
-    parts, scans, window = scanned.splits, scanned.scans, scanned.window
-    found = band_statistics(parts["train"], scans["train"])
-    sides = [scene.raster.gsd_m for scene in parts["train"]]
-    known = [side for side in sides if side is not None]
+    splits, scans, window = scanned.splits, scanned.scans, scanned.window
+    train = splits["train"]
+    statistics = band_statistics(train, scans["train"])
+    gsds_m = [scene.raster.gsd_m for scene in train if scene.raster.gsd_m is not None]
 
-    def grid(part: str) -> GridWindowDataset:
-        return GridWindowDataset(parts[part], scans[part], window, metadata=metadata)
+    def grid(split: str) -> GridWindowDataset:
+        return GridWindowDataset(splits[split], scans[split], window, metadata=metadata)
 
     return DataModule(
         train=RandomWindowDataset(
-            parts["train"],
+            train,
             scans["train"],
             window,
             samples=samples,
             rare_class_fraction=rare_class_fraction,
             augment=augment,
             brightness=brightness,
-            band_std=found.std,
+            band_std=statistics.std,
             seed=seed,
             metadata=metadata,
         ),
         val=grid("val"),
-        test=grid("test") if parts["test"] else None,
-        statistics=found,
-        class_counts={part: scanned.class_counts(part) for part in parts},
-        label_unit=parts["train"][0].labels.label_unit,
+        test=grid("test") if splits["test"] else None,
+        statistics=statistics,
+        class_counts={split: scanned.class_counts(split) for split in splits},
+        label_unit=train[0].labels.label_unit,
         label_mean_std=label_statistics(scans["train"]),
         notes=list(notes),
-        gsd_m=float(np.median(known)) if known else None,
-        wavelengths=dict(parts["train"][0].raster.wavelengths),
-        splits={part: [scene.name for scene in members] for part, members in parts.items()},
+        gsd_m=float(np.median(gsds_m)) if gsds_m else None,
+        wavelengths=dict(train[0].raster.wavelengths),
+        splits={split: [scene.name for scene in scenes] for split, scenes in splits.items()},
         train_grid=grid("train"),
         distances_m=scanned.distances_m,
     )

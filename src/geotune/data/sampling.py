@@ -13,16 +13,16 @@ from geotune.data.raster.windows import Window
 class WindowSampler:
     """Draws windows of scenes.
 
-    With probability `rare_class_fraction` a window contains a mark, such as a labelled pixel: a
-    class is drawn in proportion to 1/sqrt(its share of the marks), a scene in proportion to its
-    marks of that class, then one of the stored marks. Otherwise the window is anywhere: a scene is
-    drawn in proportion to its area, then a position in it.
+    With probability `rare_class_fraction` a window contains a label (a labelled pixel or object): a
+    class is drawn in proportion to 1/sqrt(its fraction of the labels), a scene in proportion to its
+    labels of that class, then one of the stored positions. Otherwise a scene is drawn in proportion
+    to its area, then a position in it.
 
     Args:
         shapes: (H, W) of each scene.
-        class_counts: marks of each class in each scene, `(scenes, K)`.
-        positions: kept marks by scene and class, `(n, 2)` as (row, col).
-        rare_class_fraction: fraction of windows drawn around a mark.
+        class_counts: number of labels of each class in each scene, `(scenes, K)`.
+        positions: label positions by scene and class, `(n, 2)` as (row, col).
+        rare_class_fraction: fraction of windows drawn around a label.
     """
 
     def __init__(
@@ -43,31 +43,31 @@ class WindowSampler:
         self.class_weights = weights / weights.sum()
         self.scene_weights = class_counts[:, self.classes] / totals[self.classes]
 
-    def draw(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
-        """Index of a scene, and a window of it of `side` pixels."""
-        focused = rng.random() < self.rare_class_fraction
-        return self.draw_around_label(rng, side) if focused else self.draw_uniform(rng, side)
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[int, Window]:
+        """Draw the index of a scene, and a window of `size` pixels in it."""
+        around_label = rng.random() < self.rare_class_fraction
+        return self.draw_around_label(rng, size) if around_label else self.draw_uniform(rng, size)
 
-    def draw_around_label(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
-        """A window that contains a mark."""
-        which = int(rng.choice(len(self.classes), p=self.class_weights))
-        scene = int(rng.choice(len(self.shapes), p=self.scene_weights[:, which]))
-        kept = self.positions[scene][self.classes[which]]
-        row, col = kept[rng.integers(len(kept))]
+    def draw_around_label(self, rng: np.random.Generator, size: int) -> tuple[int, Window]:
+        """Draw a window that contains a label."""
+        index = int(rng.choice(len(self.classes), p=self.class_weights))
+        scene = int(rng.choice(len(self.shapes), p=self.scene_weights[:, index]))
+        positions = self.positions[scene][self.classes[index]]
+        row, col = positions[rng.integers(len(positions))]
         height, width = self.shapes[scene]
-        top = _start(int(row) - int(rng.integers(side)), height, side)
-        left = _start(int(col) - int(rng.integers(side)), width, side)
-        return scene, Window(top, left, side, side)
+        top = _clip_start(int(row) - int(rng.integers(size)), height, size)
+        left = _clip_start(int(col) - int(rng.integers(size)), width, size)
+        return scene, Window(top, left, size, size)
 
-    def draw_uniform(self, rng: np.random.Generator, side: int) -> tuple[int, Window]:
-        """A window at any place."""
+    def draw_uniform(self, rng: np.random.Generator, size: int) -> tuple[int, Window]:
+        """Draw a window anywhere."""
         scene = int(rng.choice(len(self.shapes), p=self.area_weights))
         height, width = self.shapes[scene]
-        top = int(rng.integers(max(height - side, 0) + 1))
-        left = int(rng.integers(max(width - side, 0) + 1))
-        return scene, Window(top, left, side, side)
+        top = int(rng.integers(max(height - size, 0) + 1))
+        left = int(rng.integers(max(width - size, 0) + 1))
+        return scene, Window(top, left, size, size)
 
 
-def _start(start: int, length: int, side: int) -> int:
-    """The nearest start at which a window lies inside, 0 where none does."""
-    return min(max(start, 0), max(length - side, 0))
+def _clip_start(start: int, length: int, size: int) -> int:
+    """The nearest start at which a window lies in the scene; 0 if the scene is too small."""
+    return min(max(start, 0), max(length - size, 0))

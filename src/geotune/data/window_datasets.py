@@ -27,23 +27,22 @@ DEFAULT_AUGMENT = AugmentOptions()
 
 
 class RandomWindowDataset:
-    """Random windows of the training scenes, which vary as `augment` says.
+    """Random augmented windows of the training scenes.
 
-    There is no end of them: `windows[epoch * len(windows) + i]` is sample `i` of an epoch. It is a
-    function of `(seed, epoch, i)` alone: neither workers nor order nor what was read before change
-    it.
+    The dataset is infinite: `dataset[epoch * len(dataset) + i]` is sample `i` of an epoch. It
+    depends only on `(seed, epoch, i)`, not on workers or the order of reading.
 
     Args:
         scenes: the training scenes.
-        scans: what each of them holds.
-        window: side of the windows in pixels; smaller scenes are padded with NaN.
-        samples: windows an epoch; by default what covers the scenes' area once.
-        focus: share of windows drawn around a pixel of a rare class.
-        augment: how the windows vary.
-        brightness: how much the light varies, see `jitter_brightness`; 0 disables it.
-        spread: standard deviation of each band, for what varies the light.
-        seed: of the draws.
-        metadata: what of time and location the samples carry.
+        scans: the scan of each of them.
+        window: size of the windows in pixels; smaller scenes are padded with NaN.
+        samples: windows per epoch; by default as many as cover the area of the scenes once.
+        rare_class_fraction: fraction of windows drawn around a label, see `WindowSampler`.
+        augment: augmentation options.
+        brightness: strength of `jitter_brightness`; 0 disables it.
+        band_std: standard deviation of each band, for brightness jitter.
+        seed: of the random draws.
+        metadata: metadata to return with the samples: `time`, `location`.
     """
 
     infinite: ClassVar[bool] = True
@@ -67,7 +66,7 @@ class RandomWindowDataset:
         self.window = window
         self.augment = augment
         self.brightness = brightness
-        self.spread = tuple(band_std)
+        self.band_std = tuple(band_std)
         self.seed = seed
         self.sampler = WindowSampler(
             [scene.shape for scene in scenes],
@@ -86,49 +85,49 @@ class RandomWindowDataset:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, *divmod(index, self.samples)])
         _, sample = self.draw(rng)
-        varied = self.augment
-        if varied.flips:
-            sample = _turned(sample, int(rng.integers(NUM_ORIENTATIONS)))
+        if self.augment.flips:
+            sample = _orient_sample(sample, int(rng.integers(NUM_ORIENTATIONS)))
         image, target = sample.image, sample.target
         if self.brightness:
-            image = jitter_brightness(image, rng, self.brightness, self.spread)
-        if varied.band_brightness:
-            image = jitter_brightness(image, rng, varied.band_brightness, self.spread, by_band=True)
-        if varied.band_dropout:
-            image = drop_bands(image, rng, varied.band_dropout)
+            image = jitter_brightness(image, rng, self.brightness, self.band_std)
+        if self.augment.band_brightness:
+            image = jitter_brightness(
+                image, rng, self.augment.band_brightness, self.band_std, by_band=True
+            )
+        if self.augment.band_dropout:
+            image = drop_bands(image, rng, self.augment.band_dropout)
             target = target.masked(has_data(image))
         return replace(sample, image=image, target=target)
 
     def draw(self, rng: np.random.Generator) -> tuple[WindowIndex, Sample]:
-        """A window that holds a label, and where it is."""
+        """Draw the position of a window with labels, and its sample."""
         for _ in range(MAX_TRIES):
-            place, sample = self._window(rng, self.sampler.draw)
+            position, sample = self._draw_window(rng, self.sampler.draw)
             if sample.target.has_labels:
-                return place, sample
-        return self._window(rng, self.sampler.draw_around_label)
+                return position, sample
+        return self._draw_window(rng, self.sampler.draw_around_label)
 
-    def _window(
+    def _draw_window(
         self,
         rng: np.random.Generator,
         draw: Callable[[np.random.Generator, int], tuple[int, Window]],
     ) -> tuple[WindowIndex, Sample]:
-        """A window of the scene, or what `augment` makes of one: it may be turned and scaled."""
+        """Draw and read a window, rotated and scaled if `augment` asks for it."""
         if not self.augment.resamples:
-            which, window = draw(rng, self.window)
-            found = self.scenes[which].read(window)
+            index, window = draw(rng, self.window)
+            image, target = self.scenes[index].read(window)
         else:
-            least, most = np.log(self.augment.scale)
-            scale = float(np.exp(rng.uniform(least, most)))
+            scale = float(np.exp(rng.uniform(*np.log(self.augment.scale))))
             angle = float(rng.uniform(-self.augment.rotate, self.augment.rotate))
-            which, window = draw(rng, max(1, round(self.window / scale)))
-            scene = self.scenes[which]
-            # of a scene that is smaller than the window, the scene's middle
+            index, window = draw(rng, max(1, round(self.window / scale)))
+            scene = self.scenes[index]
+            # centred on the part of the window that lies in the scene
             inner = window.clip(scene.shape) or window
             x, y = inner.col + inner.width / 2, inner.row + inner.height / 2
-            view = rotated_crop(x, y, self.window, angle=angle, scale=scale)
-            window, found = view.window, scene.read_crop(view)
-        sample = _sample(self.scenes[which], window, *found, self.metadata)
-        return WindowIndex(which, window.row, window.col), sample
+            crop = rotated_crop(x, y, self.window, angle=angle, scale=scale)
+            window, (image, target) = crop.window, scene.read_crop(crop)
+        sample = _make_sample(self.scenes[index], window, image, target, self.metadata)
+        return WindowIndex(index, window.row, window.col), sample
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples of the first epoch."""
@@ -166,23 +165,21 @@ class FixedWindowDataset:
         return self.sample(*self.resolve_index(index))
 
     def resolve_index(self, index: int) -> tuple[int, int]:
-        """Which window sample `index` is, and which of the eight ways it lies."""
+        """The window and the orientation of sample `index`."""
         if index < 0:
             raise IndexError(index)
-        epoch, at = divmod(index, len(self))
+        epoch, i = divmod(index, len(self))
         if epoch != self._order[0]:
             order = np.arange(len(self))
             if epoch:
                 np.random.default_rng([self.seed, epoch]).shuffle(order)
             self._order = epoch, order
-        way = np.random.default_rng([self.seed, epoch, at]).integers(self.num_orientations)
-        return int(self._order[1][at]), int(way)
+        rng = np.random.default_rng([self.seed, epoch, i])
+        return int(self._order[1][i]), int(rng.integers(self.num_orientations))
 
     def sample(self, index: int, orientation: int = 0) -> Sample:
-        """A window, laid one of the eight ways."""
-        return _turned(
-            _at(self.scenes, self.windows[index], self.window, self.metadata), orientation
-        )
+        """Read a window in one of the eight orientations."""
+        return _read_sample(self, self.windows[index], orientation)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples of the first epoch."""
@@ -190,7 +187,7 @@ class FixedWindowDataset:
 
 
 class WindowIndex(NamedTuple):
-    """Which window a sample is: index of its scene, and the row and column of its first pixel."""
+    """Position of a window: index of its scene, row and column of its first pixel."""
 
     scene: int
     row: int
@@ -198,13 +195,13 @@ class WindowIndex(NamedTuple):
 
 
 class GridWindowDataset:
-    """The windows of a regular grid that hold a labelled pixel: every such pixel exactly once.
+    """The windows of a regular grid that contain labels: every labelled pixel occurs once.
 
     Args:
         scenes: the scenes.
-        scans: what each of them holds, of a grid of `window` pixels.
-        window: side of the windows in pixels; at the edges padded with NaN.
-        metadata: what of time and location the samples carry.
+        scans: the scan of each of them, with a grid of `window` pixels.
+        window: size of the windows in pixels; at the edges they are padded with NaN.
+        metadata: metadata to return with the samples: `time`, `location`.
     """
 
     infinite: ClassVar[bool] = False
@@ -222,26 +219,27 @@ class GridWindowDataset:
         self.metadata = tuple(metadata)
         self.window = window
         self.windows = [
-            WindowIndex(i, place.row, place.col)
+            WindowIndex(i, cell.row, cell.col)
             for i, (scene, scan) in enumerate(zip(scenes, scans, strict=True))
             for labelled in [set(scan.labelled_windows)]
-            for place in grid_windows(scene.shape, window)
-            if (place.row, place.col) in labelled
+            for cell in grid_windows(scene.shape, window)
+            if (cell.row, cell.col) in labelled
         ]
 
     def subset(self, groups: Collection[str], max_windows: int | None = None) -> GridWindowDataset:
-        """The windows in scenes of some groups; with `most` so many of them, evenly spread."""
-        index = {
-            i: n
-            for n, i in enumerate(i for i, scene in enumerate(self.scenes) if scene.group in groups)
-        }
-        places = [p._replace(scene=index[p.scene]) for p in self.windows if p.scene in index]
-        fewer = copy(self)
-        fewer.scenes = [self.scenes[i] for i in index]
-        fewer.windows = places[
-            :: max(1, math.ceil(len(places) / (max_windows or len(places) or 1)))
+        """The windows of some groups of scenes, thinned evenly to at most `max_windows`."""
+        kept = [i for i, scene in enumerate(self.scenes) if scene.group in groups]
+        new_index = {old: new for new, old in enumerate(kept)}
+        windows = [
+            position._replace(scene=new_index[position.scene])
+            for position in self.windows
+            if position.scene in new_index
         ]
-        return fewer
+        step = math.ceil(len(windows) / max_windows) if max_windows else 1
+        subset = copy(self)
+        subset.scenes = [self.scenes[i] for i in kept]
+        subset.windows = windows[:: max(1, step)]
+        return subset
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -250,42 +248,42 @@ class GridWindowDataset:
         return self.sample(index)
 
     def sample_name(self, index: int) -> str:
-        """The name that the sample has, without reading it."""
-        place = self.windows[index]
-        return _name(self.scenes[place.scene], place.row, place.col)
+        """The name of a sample, without reading it."""
+        position = self.windows[index]
+        return _sample_name(self.scenes[position.scene], position.row, position.col)
 
     def resolve_index(self, index: int) -> tuple[int, int]:
-        """Which window sample `index` is, and how it lies: the one of that number, as it is."""
+        """The window and the orientation of sample `index`."""
         return index, 0
 
     def sample(self, index: int, orientation: int = 0) -> Sample:
-        """A window, laid one of the eight ways."""
-        return _turned(
-            _at(self.scenes, self.windows[index], self.window, self.metadata), orientation
-        )
+        """Read a window in one of the eight orientations."""
+        return _read_sample(self, self.windows[index], orientation)
 
 
-def _at(
-    scenes: Sequence[Scene], place: WindowIndex, window: int, metadata: Sequence[str]
+def _read_sample(
+    dataset: FixedWindowDataset | GridWindowDataset, position: WindowIndex, orientation: int
 ) -> Sample:
-    scene = scenes[place.scene]
-    there = Window(place.row, place.col, window, window)
-    return _sample(scene, there, *scene.read(there), metadata)
+    scene = dataset.scenes[position.scene]
+    window = Window(position.row, position.col, dataset.window, dataset.window)
+    sample = _make_sample(scene, window, *scene.read(window), dataset.metadata)
+    return _orient_sample(sample, orientation)
 
 
-def _turned(sample: Sample, way: int) -> Sample:
-    if not way:
+def _orient_sample(sample: Sample, orientation: int) -> Sample:
+    if not orientation:
         return sample
-    return replace(sample, image=orient(sample.image, way), target=sample.target.rotate90_flip(way))
+    image, target = orient(sample.image, orientation), sample.target.rotate90_flip(orientation)
+    return replace(sample, image=image, target=target)
 
 
-def _sample(
+def _make_sample(
     scene: Scene, window: Window, image: Image, target: Target, metadata: Sequence[str]
 ) -> Sample:
-    name = _name(scene, window.row, window.col)
-    known = time_and_location(scene.raster, window, metadata)
-    return Sample(image, target, name, scene.group, *known)
+    name = _sample_name(scene, window.row, window.col)
+    time, location = time_and_location(scene.raster, window, metadata)
+    return Sample(image, target, name, scene.group, time, location)
 
 
-def _name(scene: Scene, row: int, col: int) -> str:
+def _sample_name(scene: Scene, row: int, col: int) -> str:
     return scene.name if scene.labels.image_level else f"{scene.name} ({row}, {col})"

@@ -1,1 +1,1 @@
-"""The only place where a recipe becomes objects."""
+"""Builds the objects of a recipe: data, model and task."""

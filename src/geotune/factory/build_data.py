@@ -1,6 +1,6 @@
-"""From a recipe to its data: opened, split, read and checked.
+"""Build the data of a recipe: open, split, scan and check its scenes.
 
-Needs no torch, so that a fault in the data is answered before the seconds that its import takes.
+Does not import torch, which takes seconds, so that data errors are reported at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from geotune.registry import LABEL_READERS, SPLITTERS
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What the files say of themselves; see `DataModule`."""
+    """Metadata of the files; the attributes are those of `DataModule`."""
 
     bands: tuple[str, ...]
     gsd_m: float | None
@@ -54,7 +54,7 @@ class FileInfo:
 
 
 def label_reader(recipe: Recipe) -> LabelReader:
-    """What opens the labels of a scene for the recipe's task."""
+    """The reader that opens the labels of a scene for the recipe's task."""
     reader: LabelReader = LABEL_READERS[recipe.task.kind].load()(recipe.data, recipe.task)
     return reader
 
@@ -66,31 +66,31 @@ def build_data(recipe: Recipe) -> DataModule:
     samples instead.
     """
     errors = ErrorCollector(keep=recipe.train.skip_bad_samples)
-    examined = examine_data(recipe, errors)
-    skipped = errors.skip_unusable(len(examined.scenes) + len(errors.scenes))
-    findings = check_data(recipe, examined)
-    raise_on_error(findings)
+    scanned = scan_data(recipe, errors)
+    skipped = errors.skip_unusable(len(scanned.scenes) + len(errors.scenes))
+    issues = check_data(recipe, scanned)
+    raise_on_error(issues)
     notes = [f"skipped, for train.skip_bad_samples: {text}" for text in skipped]
-    notes += [one.text for one in findings]
-    return replace(make_datasets(recipe, examined, notes), skipped=tuple(skipped))
+    notes += [issue.text for issue in issues]
+    return replace(make_datasets(recipe, scanned, notes), skipped=tuple(skipped))
 
 
-def examine_data(
+def scan_data(
     recipe: Recipe, errors: ErrorCollector, progress: Callable[[int, int], None] | None = None
 ) -> ScannedData:
-    """Open, split and read the recipe's data.
+    """Open, split and scan the recipe's data.
 
-    `progress` receives scenes read and their total. Raises `GeotuneError` for a problem; `errors`
-    may collect the problems of single files instead.
+    `progress` receives the number of scanned scenes and the total. Raises `GeotuneError` for the
+    first error; `errors` may collect those of single files.
     """
     scenes = open_data(recipe, errors)
-    split = recipe.data.split
-    parts: Splits = SPLITTERS[split.kind].load()(scenes, split, failed=errors.scenes)
-    parts = subsample_train(parts, recipe.data.fraction, seed=recipe.train.seed)
-    total = sum(map(len, parts.values()))
+    options = recipe.data.split
+    splits: Splits = SPLITTERS[options.kind].load()(scenes, options, failed=errors.scenes)
+    splits = subsample_train(splits, recipe.data.fraction, seed=recipe.train.seed)
+    total = sum(map(len, splits.values()))
     done = count(1)
     return scan_splits(
-        parts,
+        splits,
         window=recipe.data.window,
         metadata=recipe.backbone.metadata,
         progress=progress and (lambda scene: progress(next(done), total)),
@@ -98,18 +98,18 @@ def examine_data(
     )
 
 
-def check_data(recipe: Recipe, examined: ScannedData) -> list[Issue]:
+def check_data(recipe: Recipe, scanned: ScannedData) -> list[Issue]:
     """The issues of all checks, errors first."""
-    issues = run_checks(examined, allow_overlap=recipe.data.split.allow_overlap)
-    cuts = uncounted_object_notes(examined.splits, examined.window)
-    return [*issues, *(Issue("note", "labels", text) for text in cuts)]
+    issues = run_checks(scanned, allow_overlap=recipe.data.split.allow_overlap)
+    notes = uncounted_object_notes(scanned.splits, scanned.window)
+    return [*issues, *(Issue("note", "labels", text) for text in notes)]
 
 
-def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = ()) -> DataModule:
-    """The data sets of a training. Raises `GeotuneError` for a band without any data."""
+def make_datasets(recipe: Recipe, scanned: ScannedData, notes: Sequence[str] = ()) -> DataModule:
+    """The datasets of a training. Raises `GeotuneError` for a band without valid pixels."""
     data = recipe.data
     return datamodule_from_scan(
-        examined,
+        scanned,
         samples=data.samples,
         rare_class_fraction=data.rare_class_fraction,
         augment=data.augment,
@@ -121,19 +121,19 @@ def make_datasets(recipe: Recipe, examined: ScannedData, notes: Sequence[str] = 
 
 
 def with_window(recipe: Recipe, window: int) -> Recipe:
-    """The recipe with the window side that was derived from the images."""
+    """The recipe with the window size that was derived from the images."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"window": window})})
 
 
 def inspect_files(recipe: Recipe) -> FileInfo:
-    """Bands and metadata of the recipe's files; no pixel is read.
+    """Bands and metadata of the recipe's files, without reading pixels.
 
-    Raises `GeotuneError` for files that cannot be opened or do not fit.
+    Raises `GeotuneError` for files that cannot be opened or do not match the recipe.
     """
     if recipe.data.kind == "synthetic":
         bands = recipe.backbone.bands
-        named = DEFAULT_BANDS if bands is None else band_names(bands)
-        return FileInfo(named, PIXEL_M, {}, recipe.data.window)
+        names = DEFAULT_BANDS if bands is None else band_names(bands)
+        return FileInfo(names, PIXEL_M, {}, recipe.data.window)
     scenes = open_data(recipe)
     raster = scenes[0].raster
     window = resolve_window(scenes, recipe.data.window)
@@ -143,32 +143,32 @@ def inspect_files(recipe: Recipe) -> FileInfo:
 def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None]:
     """Band names in file order and nodata value that the recipe declares for its files."""
     if isinstance(data, NamedOptions):
-        about = get_dataset_info(data.name)
-        return list(about.bands), about.nodata
+        info = get_dataset_info(data.name)
+        return list(info.bands), info.nodata
     return data.bands, data.nodata
 
 
 def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scene]:
-    """Open the scenes of the recipe's data with their labels; no pixel is read."""
+    """Open the scenes of the recipe's data with their labels, without reading pixels."""
     errors = errors or ErrorCollector()
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
-    own, nodata = declared_bands_nodata(recipe.data)
+    file_bands, nodata = declared_bands_nodata(recipe.data)
     scenes = OPENERS[recipe.data.kind](
         recipe,
-        bands=own,
+        bands=file_bands,
         wanted_bands=wanted,
         nodata=nodata,
         resolution=resolution_m(recipe),
         errors=errors,
     )
-    scenes = _with_quality_masks(scenes, recipe, errors)
+    scenes = _check_dates_and_mask(scenes, recipe, errors)
     if not scenes:
         raise_on_error(errors.issues)
-    found = scenes[0].raster.bands
-    if isinstance(bands, int) and len(found) != bands:
+    names = scenes[0].raster.bands
+    if isinstance(bands, int) and len(names) != bands:
         raise GeotuneError(
-            f"backbone.bands: expected {bands} bands, found {len(found)}: {', '.join(found)}",
+            f"backbone.bands: expected {bands} bands, found {len(names)}: {', '.join(names)}",
             code="bands-inconsistent",
             key="backbone.bands",
             file=scenes[0].raster.path,
@@ -176,24 +176,24 @@ def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scen
     return scenes
 
 
-def _with_quality_masks(
+def _check_dates_and_mask(
     scenes: Sequence[Scene], recipe: Recipe, errors: ErrorCollector
 ) -> list[Scene]:
-    """The scenes with their quality masks; `errors` may collect unsuitable ones."""
+    """The usable scenes, with their quality masks; `errors` may collect the others."""
     quality = quality_options(recipe)
-    kept = []
+    usable = []
     for scene in scenes:
         with errors.catch(scene.name, scene.raster.path):
-            named = {scene.name: scene.raster}
-            require_dates(named, recipe.backbone.timesteps)
+            sources = {scene.name: scene.raster}
+            require_dates(sources, recipe.backbone.timesteps)
             if quality is not None:
-                named = with_quality(named, quality)
-            kept.append(replace(scene, raster=named[scene.name]))
-    return kept
+                sources = with_quality(sources, quality)
+            usable.append(replace(scene, raster=sources[scene.name]))
+    return usable
 
 
 def require_dates(sources: Mapping[str, RasterSource], timesteps: int) -> None:
-    """Raise `GeotuneError` for an image with more or fewer dates than the backbone takes."""
+    """Raise `GeotuneError` for an image whose number of dates is not `timesteps`."""
     for source in sources.values():
         if source.num_dates != timesteps:
             raise GeotuneError(
@@ -221,7 +221,7 @@ def quality_options(recipe: Recipe) -> QualityOptions | None:
 def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
     if isinstance(recipe.task, DetectOptions):
-        return _open_objects(recipe.task, data, **files)
+        return _open_annotated(recipe.task, data, **files)
     return open_scenes(
         label_reader(recipe),
         scenes=data.scenes,
@@ -231,7 +231,7 @@ def _open_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
     )
 
 
-def _open_objects(task: DetectOptions, data: Any, **files: Any) -> list[Scene]:
+def _open_annotated(task: DetectOptions, data: Any, **files: Any) -> list[Scene]:
     options = AnnotationOptions(
         oriented=task.boxes == "oriented",
         min_visibility=data.min_visibility,
@@ -270,7 +270,7 @@ def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
     if tuple(classes) != tuple(SYNTHETIC_CLASSES):
         raise GeotuneError(
             f"task.classes: synthetic scenes have {', '.join(SYNTHETIC_CLASSES)}, "
-            f"found {', '.join(classes)}; use the former",
+            f"found {', '.join(classes)}; use the classes of the synthetic scenes",
             code="class-unknown",
             key="task.classes",
         )
@@ -287,23 +287,23 @@ def _open_images(recipe: Recipe, **files: Any) -> list[Scene]:
     data: Any = recipe.data
     task: Any = recipe.task
     if task.kind == "regress":
-        names, column = [task.quantity], "value"
+        classes, column = [task.quantity], "value"
     else:
-        names, column = task.classes, "labels" if task.multilabel else "label"
+        classes, column = task.classes, "labels" if task.multilabel else "label"
     return open_images(
-        images=data.images, labels=data.labels, classes=names, column=column, **files
+        images=data.images, labels=data.labels, classes=classes, column=column, **files
     )
 
 
-def _open_named(
+def _open_published(
     recipe: Recipe, *, wanted_bands: Sequence[str] | None, errors: ErrorCollector, **_: Any
 ) -> list[Scene]:
     data: Any = recipe.data
     task: Any = recipe.task
-    about = get_dataset_info(data.name)
+    info = get_dataset_info(data.name)
     published = data.split.kind == "published"
     return open_published_scenes(
-        about,
+        info,
         data.root,
         classes=task.classes,
         wanted_bands=wanted_bands,
@@ -313,7 +313,7 @@ def _open_named(
         options=AnnotationOptions(
             oriented=getattr(task, "boxes", None) == "oriented",
             min_visibility=data.min_visibility,
-            other_classes="leave_out" if len(task.classes) < len(about.classes) else "refuse",
+            other_classes="leave_out" if len(task.classes) < len(info.classes) else "refuse",
         ),
         errors=errors,
     )
@@ -324,6 +324,6 @@ OPENERS: dict[str, Callable[..., list[Scene]]] = {
     "chips": _open_chips,
     "synthetic": _open_synthetic,
     "images": _open_images,
-    "named": _open_named,
+    "named": _open_published,
 }
-"""By the data's kind: what finds the images and their labels."""
+"""`data.kind` to the function that opens the scenes."""

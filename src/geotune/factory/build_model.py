@@ -1,4 +1,4 @@
-"""From a recipe, or an adapter's card, to a model."""
+"""Build the model and task of a recipe, or load those of a saved adapter."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
 from geotune.utils.activation_checkpointing import recompute_stages
 
-if TYPE_CHECKING:  # reading files takes libraries that a model does not need
+if TYPE_CHECKING:  # a model does not need the libraries that read files
     from geotune.data.datamodule import DataModule
     from geotune.factory.build_data import FileInfo
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A recipe's objects, ready to be trained.
+    """The model and task of a recipe, ready for training.
 
     Attributes:
-        notes: what the user should know about how weights, bands and normalisation were fitted.
+        notes: messages for the user about weights, bands and normalisation.
     """
 
     model: Model
@@ -50,13 +50,10 @@ class BuiltModel:
 
 
 def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe, list[str]]:
-    """Fill in the options that the recipe leaves to the files.
-
-    Returns the recipe and notes for the user.
-    """
+    """Set unset options from the metadata of the files; returns the recipe and notes."""
     section = recipe.backbone
-    known = model_info(section.name)
-    supported = () if known is None else known.supported_options
+    info = model_info(section.name)
+    supported = () if info is None else info.supported_options
     values: dict[str, Any] = {}
     notes = []
     if "gsd" in supported and section.gsd is None and data.gsd_m is not None:
@@ -72,15 +69,12 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
     task, task_notes = _with_label_statistics(
         _with_pixel_size(recipe.task, data.gsd_m), data.label_mean_std
     )
-    changes = {
-        "backbone": section.model_copy(update=values),
-        "task": task,
-    }
+    changes = {"backbone": section.model_copy(update=values), "task": task}
     return recipe.model_copy(update=changes), notes + task_notes
 
 
 def _with_pixel_size(task: Any, gsd_m: float | None) -> Any:
-    """A point task with the pixel size of the files, unless the recipe sets it."""
+    """Set `pixel_m` of a point task from the files, unless the recipe sets it."""
     if getattr(task, "boxes", "") != "points" or task.pixel_m is not None or gsd_m is None:
         return task
     return task.model_copy(update={"pixel_m": round(gsd_m, 3)})
@@ -89,48 +83,45 @@ def _with_pixel_size(task: Any, gsd_m: float | None) -> Any:
 def _with_label_statistics(
     task: Any, mean_std: tuple[float, float] | None
 ) -> tuple[Any, list[str]]:
-    """A task that standardises its labels, with their mean and standard deviation."""
+    """Set `mean` and `std` of a regression task from its labels, unless the recipe sets them."""
     if mean_std is None:
         return task, []
     measured = dict(zip(("mean", "std"), mean_std, strict=True))
-    open_keys = [
+    unset = [
         key for key in measured if key in type(task).model_fields and getattr(task, key) is None
     ]
-    if "std" in open_keys and not measured["std"] > 0:
+    if "std" in unset and not measured["std"] > 0:
         raise GeotuneError(
             f"every label of the training split is {measured['mean']:g}, so there is nothing to "
             "learn; check data.labels",
             code="labels-constant",
             key="data.labels",
         )
-    values = {key: float(f"{measured[key]:.6g}") for key in open_keys}
+    values = {key: float(f"{measured[key]:.6g}") for key in unset}
     listed = " and ".join(f"{key} {value:g}" for key, value in values.items())
     notes = [f"labels are standardised with {listed} of the training split"] if values else []
     return task.model_copy(update=values), notes
 
 
 def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
-    """The model to train, with initial weights that are a function of the recipe's seed."""
+    """Build the model to train; its initial weights depend only on the recipe's seed."""
     backbone = build_backbone(recipe.backbone, statistics.bands)
     normalization, notes = choose_normalization(backbone, statistics, recipe.data.normalize)
     torch.manual_seed(recipe.train.seed)
-    notes = [*backbone.notes, *notes]
     if backbone.random_weights:
-        notes.insert(0, f"{backbone.name} has random weights: nothing was pretrained")
+        weights = f"{backbone.name} has random weights: nothing was pretrained"
     else:
-        notes.insert(
-            0, f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
-        )
+        weights = f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
     return BuiltModel(
         build_model(recipe, backbone, normalization),
         build_task(recipe),
         normalization,
-        notes,
+        [weights, *backbone.notes, *notes],
     )
 
 
 def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
-    """The recipe's method and decoder on a backbone, with activation checkpointing."""
+    """Build the method and decoder of a recipe on `backbone`, with activation checkpointing."""
     model = _model(recipe, backbone, normalization)
     if recipe.train.activation_checkpointing != "none":
         recompute_stages(model)
@@ -140,15 +131,15 @@ def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization
 
 
 def build_task(recipe: ModelSections) -> Task:
-    """The recipe's task."""
+    """Build the task of a recipe."""
     task: Task = TASKS[recipe.task.kind].load()(recipe.task)
     return task
 
 
 def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
-    """The task with the score thresholds that were best in validation.
+    """Set the score thresholds of a detector to the best ones in validation.
 
-    `details` belong to the validation metrics.
+    `details` are those of the validation metrics.
     """
     if isinstance(task, Detect) and "threshold" in details:
         return task.with_score_threshold(details["threshold"])
@@ -161,25 +152,24 @@ def load_adapter(
     *,
     backbone: str | None = None,
 ) -> BuiltModel:
-    """The trained model of a run folder, or of a folder that holds an adapter's two files.
+    """Load a trained model from a run folder or from the two files of an adapter.
 
     Args:
-        folder: with `adapter.json` and `adapter.safetensors`.
-        weights: of the base model, where they lie elsewhere than when it was trained.
-        backbone: the name of a backbone that is a Python file of the user's, to say that its code
-            may run: an adapter's own word is not enough.
+        folder: contains `adapter.json` and `adapter.safetensors`.
+        weights: weights of the base model, if they have moved since training.
+        backbone: name of a backbone that is a Python file, to confirm that its code may run.
 
-    Raises `GeotuneError` for files that do not belong together, for another base model, and for
-    a base whose code nobody let in.
+    Raises `GeotuneError` for files that do not belong together, another base model, and a Python
+    file that was not confirmed.
     """
     folder = Path(folder)
-    card = load_adapter_config(folder)
-    sections = parse_sections(card.sections, str(folder / ADAPTER_CONFIG))
-    own = sections.backbone.name
-    if own.partition("/")[0] == "python" and backbone is None:
+    config = load_adapter_config(folder)
+    sections = parse_sections(config.sections, str(folder / ADAPTER_CONFIG))
+    name = sections.backbone.name
+    if name.partition("/")[0] == "python" and backbone is None:
         raise GeotuneError(
             f"{folder}: the backbone is a Python file, which an adapter may not run by itself; if "
-            f"the file is yours, confirm it with --backbone {own}",
+            f"the file is yours, confirm it with --backbone {name}",
             code="adapter-code",
             key="backbone.name",
             file=folder,
@@ -188,23 +178,22 @@ def load_adapter(
     if backbone is not None:
         changes["name"] = backbone
     options = sections.backbone.model_copy(update=changes)
-    base = build_backbone(options, card.normalization.bands)
-    check_base_model(base, card, folder)
-    model = _model(sections, base, card.normalization)
-    load_adapter_state(model, read_tensors(folder, card), str(folder))
+    base = build_backbone(options, config.normalization.bands)
+    check_base_model(base, config, folder)
+    model = _model(sections, base, config.normalization)
+    load_adapter_state(model, read_tensors(folder, config), str(folder))
     model.eval()
-    return BuiltModel(model, build_task(sections), card.normalization, list(base.notes))
+    return BuiltModel(model, build_task(sections), config.normalization, list(base.notes))
 
 
-def card_sections(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe an adapter needs: how to build the model again."""
+def adapter_sections(recipe: Recipe) -> dict[str, Any]:
+    """The sections of a recipe from which `load_adapter` builds the model."""
     return recipe.model_dump(mode="json", include={"backbone", "method", "decoder", "task"})
 
 
 def _model(sections: ModelSections, backbone: Backbone, normalization: Normalization) -> Model:
     method: Method = METHODS[sections.method.kind].load().from_options(sections.method)
     encoder = method.attach(backbone)
-    build_decoder = DECODERS[sections.decoder.kind].load()
-    outputs = build_task(sections).num_outputs
-    decoder = build_decoder(encoder.taps, outputs, sections.decoder)
+    num_outputs = build_task(sections).num_outputs
+    decoder = DECODERS[sections.decoder.kind].load()(encoder.taps, num_outputs, sections.decoder)
     return Model(normalization, encoder, decoder)

@@ -1,4 +1,4 @@
-"""Models without contents, to estimate the memory of a recipe and its variations."""
+"""Models on fake or uninitialised tensors, to estimate the memory of a recipe."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from geotune.types import Normalization
 
 
 class FakeModelBuilder:
-    """Builds models without contents on one backbone, which is built once; reads no weights.
+    """Builds fake models on a backbone that is built once, without reading weights.
 
     Args:
-        recipe: with the backbone, resolved.
-        bands: of the images.
+        recipe: resolved recipe, see `resolve_recipe`.
+        bands: bands of the images.
 
     Attributes:
-        backbone: with uninitialised weights, but with its published metadata.
+        backbone: uninitialised, but with its published metadata.
     """
 
     def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
@@ -38,7 +38,7 @@ class FakeModelBuilder:
         self.backbone = self._build()
 
     def fake(self, recipe: Recipe) -> Model:
-        """A model on fake tensors, or an uninitialised one if the method needs real tensors.
+        """Build a model on fake tensors; if the method reads tensor values, on real ones.
 
         Raises `GeotuneError` for an invalid combination of components.
         """
@@ -46,7 +46,7 @@ class FakeModelBuilder:
         try:
             backbone = to_fake(self.backbone, mode)
             assert isinstance(backbone, Backbone)
-            with mode, _staying_put():
+            with mode, _without_module_to():
                 return self._assemble(recipe, backbone)
         except Exception as error:  # some methods read tensor values
             if isinstance(error, GeotuneError) and error.__cause__ is None:
@@ -54,7 +54,7 @@ class FakeModelBuilder:
             return self.real(recipe)
 
     def real(self, recipe: Recipe) -> Model:
-        """A model on real tensors with arbitrary contents."""
+        """Build a model on uninitialised real tensors."""
         with skip_init():
             return self._assemble(recipe, self._build())
 
@@ -67,7 +67,7 @@ class FakeModelBuilder:
         identity = Normalization(bands, (0.0,) * len(bands), (1.0,) * len(bands))
         model = build_model(recipe, backbone, identity)
         reader = model.encoder.reader
-        if reader.calibration_samples:  # any values will do
+        if reader.calibration_samples:  # their values do not matter
             widths = [backbone.taps[i].channels for i in reader.out_indices]
             maps = (torch.rand(2, width, 2, 2) for width in widths)
             with torch.no_grad():
@@ -76,7 +76,7 @@ class FakeModelBuilder:
 
 
 @contextmanager
-def _staying_put() -> Iterator[None]:
+def _without_module_to() -> Iterator[None]:
     """Disable `Module.to`: peft moves its new modules, which fake tensors do not support."""
     move = nn.Module.to
 

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geotune.data.checks import scan as scan_module
-from geotune.data.checks.scan import _cells, _Reservoir, band_statistics, scan_scenes
+from geotune.data.checks.scan import (
+    PositionReservoir,
+    band_statistics,
+    scan_scenes,
+    windows_with_labels,
+)
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_scenes
@@ -35,14 +40,16 @@ def make_scene(write_raster: Any, tmp_path: Path) -> Any:
 
 @pytest.fixture(params=[7, 512])
 def block(request: Any, monkeypatch: Any) -> int:
-    """Blocks that cut the scene, and one that holds it."""
+    """A block size smaller than the scene, and one larger."""
     monkeypatch.setattr(scan_module, "BLOCK", request.param)
     return int(request.param)
 
 
-def test_a_scan_counts_what_is_there(make_scene: Any, block: int) -> None:
+def test_a_scan_has_the_statistics_classes_and_positions_of_all_pixels(
+    make_scene: Any, block: int
+) -> None:
     rng = np.random.default_rng(0)
-    # large values that differ little: a plain sum of squares in float32 would lose them
+    # large values that differ little: a sum of squares in float32 would lose the variance
     image = (rng.normal(0, 1, (2, 40, 33)) + np.array([1e5, -3])[:, None, None]).astype("float32")
     image[:, 5:9, 3] = -1
     image[1, 20, 20] = -1
@@ -53,31 +60,31 @@ def test_a_scan_counts_what_is_there(make_scene: Any, block: int) -> None:
     assert result.pixels == 40 * 33 - 4
     labels = np.where(valid.any(axis=0), mask, 255)
     assert result.class_counts.tolist() == [(labels == i).sum() for i in range(3)]
-    found = band_statistics([scene], [result])
+    statistics = band_statistics([scene], [result])
     for i in range(2):
         values = image[i][valid[i]].astype(np.float64)
-        assert found.mean[i] == pytest.approx(values.mean(), rel=1e-12)
-        assert found.std[i] == pytest.approx(values.std(), rel=1e-9)
-    assert found.pixels == result.pixels
+        assert statistics.mean[i] == pytest.approx(values.mean(), rel=1e-12)
+        assert statistics.std[i] == pytest.approx(values.std(), rel=1e-9)
+    assert statistics.pixels == result.pixels
     for i in (0, 2):
-        kept = {tuple(position) for position in result.positions[i]}
-        assert kept == {tuple(position) for position in np.argwhere(labels == i)}
+        positions = {tuple(position) for position in result.positions[i]}
+        assert positions == {tuple(position) for position in np.argwhere(labels == i)}
 
 
-def test_statistics_of_many_scenes_are_those_of_all_pixels(make_scene: Any) -> None:
+def test_band_statistics_cover_the_pixels_of_all_scenes(make_scene: Any) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 99, (2, 9, 9 + i)).astype("uint16") for i in range(3)]
     scenes = [
         make_scene(image, np.zeros(image.shape[1:], "uint8"), name=f"s{i}")
         for i, image in enumerate(images)
     ]
-    found = band_statistics(scenes, scan_scenes(scenes, 4))
+    statistics = band_statistics(scenes, scan_scenes(scenes, 4))
     pixels = np.concatenate([image.reshape(2, -1) for image in images], axis=1)
-    assert found.mean == pytest.approx(pixels.mean(axis=1))
-    assert found.std == pytest.approx(pixels.std(axis=1))
+    assert statistics.mean == pytest.approx(pixels.mean(axis=1))
+    assert statistics.std == pytest.approx(pixels.std(axis=1))
 
 
-def test_a_scan_does_not_depend_on_threads(make_scene: Any) -> None:
+def test_scans_do_not_depend_on_the_number_of_threads(make_scene: Any) -> None:
     rng = np.random.default_rng(0)
     scenes = [
         make_scene(
@@ -87,58 +94,58 @@ def test_a_scan_does_not_depend_on_threads(make_scene: Any) -> None:
         )
         for i in range(4)
     ]
-    for one, many in zip(
-        scan_scenes(scenes, 16, threads=1), scan_scenes(scenes, 16, threads=4), strict=True
-    ):
-        assert (
-            one.class_counts == many.class_counts
-        ).all() and one.labelled_windows == many.labelled_windows
-        assert (one.means == many.means).all() and (one.sq_deviations == many.sq_deviations).all()
-        for here, there in zip(one.positions, many.positions, strict=True):
-            assert len(here) == len(there) and (here == there).all()
+    single, threaded = (scan_scenes(scenes, 16, threads=threads) for threads in (1, 4))
+    for a, b in zip(single, threaded, strict=True):
+        assert (a.class_counts == b.class_counts).all()
+        assert a.labelled_windows == b.labelled_windows
+        assert (a.means == b.means).all() and (a.sq_deviations == b.sq_deviations).all()
+        for positions, others in zip(a.positions, b.positions, strict=True):
+            assert np.array_equal(positions, others)
 
 
-def test_the_reservoir_is_uniform(monkeypatch: Any) -> None:
+def test_every_position_is_equally_likely_in_the_reservoir(monkeypatch: Any) -> None:
     monkeypatch.setattr(scan_module, "MAX_POSITIONS", 20)
     rng = np.random.default_rng(0)
     hits = np.zeros(60)
     for _ in range(2000):
-        reservoir = _Reservoir(rng)
+        reservoir = PositionReservoir(rng)
         for row, width in ((0, 10), (1, 35), (2, 15)):
             reservoir.add(np.arange(width), Window(row, 0, 1, width))
-        assert reservoir.seen == 60 and len(reservoir.positions) == 20
+        assert reservoir.num_seen == 60 and len(reservoir.positions) == 20
         rows, cols = reservoir.positions.T
         flat = np.array([0, 10, 45])[rows] + cols
         assert len(set(flat.tolist())) == 20
         hits[flat] += 1
-    # each of 60 is kept in a third of 2000 draws: five standard deviations around 667
+    # each of 60 is sampled in a third of 2000 draws: five standard deviations around 667
     assert abs(hits - 2000 / 3).max() < 5 * np.sqrt(2000 * 2 / 9)
 
 
 @given(st.data(), st.integers(1, 9))
-def test_labelled_cells_are_those_of_the_grid(data: Any, window: int) -> None:
+def test_windows_with_labels_follow_the_grid_of_the_scene(data: Any, window: int) -> None:
     row, col = data.draw(st.integers(0, 30)), data.draw(st.integers(0, 30))
     height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
     seed = data.draw(st.integers(0, 99))
-    there = np.random.default_rng(seed).random((height, width)) < 0.1
+    mask = np.random.default_rng(seed).random((height, width)) < 0.1
     expected = {
-        ((row + r) // window * window, (col + c) // window * window) for r, c in np.argwhere(there)
+        ((row + r) // window * window, (col + c) // window * window) for r, c in np.argwhere(mask)
     }
-    assert _cells(there, Window(row, col, height, width), window) == expected
+    assert windows_with_labels(mask, Window(row, col, height, width), window) == expected
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_bad_pixels_outside_nodata_are_named(make_scene: Any, block: int, bad: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_invalid_pixels_are_counted_with_band_and_position(
+    make_scene: Any, block: int, value: float
+) -> None:
     image = np.ones((2, 30, 30), dtype="float32")
-    image[1, 20, 3] = image[1, 4, 25] = bad
-    for options, said in (({}, "has no nodata value"), ({"nodata": -9}, "nodata is -9")):
+    image[1, 20, 3] = image[1, 4, 25] = value
+    for options, nodata in (({}, "has no nodata value"), ({"nodata": -9}, "nodata is -9")):
         scene = make_scene(image, np.zeros((30, 30), "uint8"), bands=["red", "nir"], **options)
-        mentions = ["a.tif", "band nir", 2, said, "row 4, column 25"]
+        mentions = ["a.tif", "band nir", 2, nodata, "row 4, column 25"]
         with raises("pixels-invalid", key="data.nodata", mentions=mentions):
             scan_scenes([scene], 16)
 
 
-def test_nan_may_be_nodata(make_scene: Any) -> None:
+def test_nan_is_allowed_as_nodata(make_scene: Any) -> None:
     image = np.ones((1, 8, 8), dtype="float32")
     image[0, 2, 2] = np.nan
     [result] = scan_scenes([make_scene(image, np.zeros((8, 8), "uint8"), nodata=np.nan)], 4)
@@ -146,7 +153,7 @@ def test_nan_may_be_nodata(make_scene: Any) -> None:
 
 
 @pytest.mark.parametrize("compress", ["none", "deflate"])
-def test_a_truncated_raster_is_named(make_scene: Any, tmp_path: Path, compress: str) -> None:
+def test_a_truncated_raster_is_rejected(make_scene: Any, tmp_path: Path, compress: str) -> None:
     image = np.random.default_rng(0).integers(0, 255, (1, 200, 200)).astype("uint8")
     scene = make_scene(image, np.zeros((200, 200), "uint8"), compress=compress)
     path = tmp_path / "a.tif"
@@ -156,7 +163,7 @@ def test_a_truncated_raster_is_named(make_scene: Any, tmp_path: Path, compress: 
         scan_scenes([scene], 64)
 
 
-def test_unknown_class_values_are_counted_over_the_file(make_scene: Any, block: int) -> None:
+def test_unknown_class_values_are_counted_in_the_whole_file(make_scene: Any, block: int) -> None:
     mask = np.zeros((30, 30), "uint8")
     mask[0, 0], mask[25:, 25] = 7, 9
     scene = make_scene(np.ones((1, 30, 30), "uint8"), mask)
@@ -165,7 +172,7 @@ def test_unknown_class_values_are_counted_over_the_file(make_scene: Any, block: 
         scan_scenes([scene], 16)
 
 
-def test_a_band_without_data_is_named(make_scene: Any) -> None:
+def test_a_band_without_data_is_rejected(make_scene: Any) -> None:
     image = np.ones((2, 8, 8), "uint8")
     image[1] = 0
     scene = make_scene(image, np.zeros((8, 8), "uint8"), bands=["red", "nir"], nodata=0)

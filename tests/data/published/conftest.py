@@ -1,4 +1,4 @@
-"""Tiny copies of named data sets, and recipes on them."""
+"""Tiny copies of published data sets, and recipes that use them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from geotune.config import Recipe, parse_recipe
-from geotune.data.published import published_split as room
-from geotune.data.published.published_split import SplitAssignment, published_assignments
-from geotune.datasets.base import PackagedSplit
+from geotune.data.published import published_split
+from geotune.data.published.published_split import ImageSplit, read_published_split
+from geotune.datasets.base import ListFileSplit, PackagedSplit
 from geotune.datasets.registry import get_dataset_info
 from helpers.published_datasets import WRITERS
 
@@ -25,62 +25,62 @@ DECODERS = {
 
 @pytest.fixture
 def short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the lists that geotune brings along two images of each part and region held out."""
-    whole = room.read_packaged_list
+    """Shorten the packaged lists to two images of each split and held-out region."""
+    read_full_list = published_split.read_packaged_list
 
-    def first(said: PackagedSplit) -> dict[str, SplitAssignment]:
-        kept: dict[str, SplitAssignment] = {}
+    def read_short_list(split: PackagedSplit) -> dict[str, ImageSplit]:
+        short: dict[str, ImageSplit] = {}
         count: Counter[object] = Counter()
-        for name, place in whole(said).items():
-            kind = place, name.startswith("Bolivia")
+        for name, image_split in read_full_list(split).items():
+            kind = image_split, name.startswith("Bolivia")
             count[kind] += 1
             if count[kind] <= 2:
-                kept[name] = place
-        return kept
+                short[name] = image_split
+        return short
 
-    monkeypatch.setattr(room, "read_packaged_list", first)
+    monkeypatch.setattr(published_split, "read_packaged_list", read_short_list)
 
 
 @pytest.fixture
 def copy_of(tmp_path: Path, short_lists: None) -> Callable[[str], Path]:
-    """Writes a tiny copy of a data set by its name; gives its root."""
+    """Writes a tiny copy of the data set with this name and returns its root."""
 
-    def made(name: str) -> Path:
+    def write(name: str) -> Path:
         if name.startswith("m_"):
             pytest.importorskip("h5py", reason="writes HDF5")
-        about, root = get_dataset_info(name), tmp_path / name
-        listed = [d for d in about.splits.values() if not hasattr(d, "files")][:1]
-        places = published_assignments(about, root, None) if listed else {}
-        WRITERS[name](root, list(places) if isinstance(places, dict) else [])
+        info, root = get_dataset_info(name), tmp_path / name
+        has_names = any(not isinstance(split, ListFileSplit) for split in info.splits.values())
+        splits = read_published_split(info, root, None) if has_names else {}
+        WRITERS[name](root, list(splits) if isinstance(splits, dict) else [])
         return root
 
-    return made
+    return write
 
 
 @pytest.fixture
 def recipe_on() -> Callable[..., Recipe]:
-    """A small recipe on a copy."""
+    """Makes a small recipe on the copy of a data set at `root`."""
 
-    def made(name: str, root: Path, task: dict[str, Any] | None = None, **data: Any) -> Recipe:
-        about = get_dataset_info(name)
-        own: dict[str, Any] = {"kind": "named", "name": name, "root": str(root), "samples": 2}
-        if not about.splits:
-            own["split"] = {"kind": "random", "val": 0.2, "test": 0.2}
-        size = 32 if about.task == "segment" else 64
+    def make(name: str, root: Path, task: dict[str, Any] | None = None, **data: Any) -> Recipe:
+        info = get_dataset_info(name)
+        section: dict[str, Any] = {"kind": "named", "name": name, "root": str(root), "samples": 2}
+        if not info.splits:
+            section["split"] = {"kind": "random", "val": 0.2, "test": 0.2}
+        size = 32 if info.task == "segment" else 64
         size = 120 if name == "reben_7k" else size
         return parse_recipe(
             {
                 "backbone": {
                     "name": "timm/test_vit",
                     "pretrained": False,
-                    "bands": list(about.bands[-3:]),
+                    "bands": list(info.bands[-3:]),
                 },
                 "method": {"kind": "frozen", "stem_width": 0},
-                "decoder": DECODERS[about.task],
-                "task": {"kind": about.task, **(task or {})},
-                "data": {**own, "window": size, **data},
+                "decoder": DECODERS[info.task],
+                "task": {"kind": info.task, **(task or {})},
+                "data": {**section, "window": size, **data},
                 "train": {"epochs": 1, "batch_size": 2, "accelerator": "cpu"},
             }
         )
 
-    return made
+    return make

@@ -1,4 +1,4 @@
-"""Every named data set, on a tiny copy with its true layout."""
+"""Every published data set, on a tiny copy with its original layout."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ import pytest
 from geotune.api.fitting import fit
 from geotune.config import Recipe
 from geotune.datasets.registry import DATASETS, get_dataset_info
-from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
+from helpers.errors import raises
 from helpers.published_datasets import WRITERS
 
-Copy = Callable[[str], Path]
-On = Callable[..., Recipe]
+WriteCopy = Callable[[str], Path]
+MakeRecipe = Callable[..., Recipe]
 
 
-def test_every_data_set_has_a_copy() -> None:
+def test_every_data_set_has_a_writer() -> None:
     assert list(WRITERS) == list(DATASETS)
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_copy_is_read_with_bands_classes_and_parts(
-    name: str, copy_of: Copy, recipe_on: On
+def test_data_sets_are_read_with_their_bands_classes_and_splits(
+    name: str, copy_of: WriteCopy, recipe_on: MakeRecipe
 ) -> None:
-    about = get_dataset_info(name)
+    info = get_dataset_info(name)
     data = build_data(recipe_on(name, copy_of(name)))
     sample = data.train[0]
     assert sample.image.shape == (3, data.window, data.window)
     assert np.isfinite(sample.image).any()
-    assert data.train.scenes[0].raster.bands == tuple(about.bands[-3:])
-    assert sample.target.has_labels or about.task == "detect"
-    assert len(data.class_counts["train"]) == len(about.classes)
-    held = {"train", "val"} | ({"test"} if data.test is not None else set())
-    assert all(sum(data.class_counts[part]) for part in held)
-    names = [name for part in data.splits.values() for name in part]
+    assert data.train.scenes[0].raster.bands == tuple(info.bands[-3:])
+    assert sample.target.has_labels or info.task == "detect"
+    assert len(data.class_counts["train"]) == len(info.classes)
+    splits = {"train", "val"} | ({"test"} if data.test is not None else set())
+    assert all(sum(data.class_counts[split]) for split in splits)
+    names = [name for scenes in data.splits.values() for name in scenes]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_copy_trains(name: str, copy_of: Copy, recipe_on: On, tmp_path: Path) -> None:
+def test_data_sets_can_be_trained_on(
+    name: str, copy_of: WriteCopy, recipe_on: MakeRecipe, tmp_path: Path
+) -> None:
     recipe = recipe_on(name, copy_of(name))
     result = fit(recipe, run=tmp_path / "run")
     assert result.summary["epochs"] == 1
@@ -52,37 +54,38 @@ def test_a_copy_trains(name: str, copy_of: Copy, recipe_on: On, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_an_empty_folder_is_told_what_it_lacks(name: str, tmp_path: Path, recipe_on: On) -> None:
-    about = get_dataset_info(name)
+def test_missing_files_are_reported_with_source_and_layout(
+    name: str, tmp_path: Path, recipe_on: MakeRecipe
+) -> None:
+    info = get_dataset_info(name)
+    mentions = ["get it from http", info.licence, info.images[0]]
     for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(GeotuneError) as caught:
+        with raises("dataset-files", key="data.root", file=root, mentions=mentions):
             build_data(recipe_on(name, root))
-        said = str(caught.value)
-        assert said.startswith(f"{root}: ")
-        assert about.licence in said and about.images[0] in said
-        assert "get it from https" in said or "get it from http" in said
 
 
 @pytest.mark.parametrize("name", ["sen1floods11", "dior", "loveda", "fair1m", "vaihingen"])
-def test_an_image_without_its_label_is_named(name: str, copy_of: Copy, recipe_on: On) -> None:
+def test_a_missing_label_file_is_named(
+    name: str, copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     root = copy_of(name)
-    about = get_dataset_info(name)
-    first = next(file for p in about.labels for file in sorted(root.glob(_any(p))))
-    first.unlink()
-    with pytest.raises(GeotuneError, match="has no label file") as caught:
+    info = get_dataset_info(name)
+    label = next(file for p in info.labels for file in sorted(root.glob(_as_glob(p))))
+    label.unlink()
+    with raises("dataset-files", mentions=["no label file", label.name]):
         build_data(recipe_on(name, root))
-    assert first.name in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["sen1floods11", "burn_scars", "reben_7k", "eurosat", "potsdam"])
-def test_a_missing_image_of_the_split_is_named(name: str, copy_of: Copy, recipe_on: On) -> None:
+def test_missing_images_of_the_split_are_counted(
+    name: str, copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     root = copy_of(name)
     pattern = get_dataset_info(name).images[0].replace("{band}", "B12")
-    gone = next(iter(sorted(root.glob(_any(pattern)))))
-    gone.unlink()
-    with pytest.raises(GeotuneError, match=r"1 of \d+ images of the split are missing, such as "):
+    min(root.glob(_as_glob(pattern))).unlink()
+    with raises("dataset-files", mentions=["1 of", "images of the split are missing"]):
         build_data(recipe_on(name, root))
 
 
-def _any(pattern: str) -> str:
+def _as_glob(pattern: str) -> str:
     return re.sub(r"\{\w+\}", "*", pattern)

@@ -1,4 +1,4 @@
-"""What named data sets become: regions, parts, values; the errors of files that are not right."""
+"""Regions, splits and label values of published data sets, and errors of damaged files."""
 
 from __future__ import annotations
 
@@ -14,42 +14,45 @@ from geotune.config import Recipe
 from geotune.config.published_defaults import check_published
 from geotune.config.task_options import DetectOptions
 from geotune.data.raster.windows import Window
-from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from helpers.errors import raises
 from helpers.published_datasets import BLOCK, SIDE, write
 
-Copy = Callable[[str], Path]
-On = Callable[..., Recipe]
+WriteCopy = Callable[[str], Path]
+MakeRecipe = Callable[..., Recipe]
 
 
-def whole(scene: Any) -> Any:
+def read_labels(scene: Any) -> Any:
     return scene.labels.read(Window(0, 0, *scene.shape))
 
 
-def test_bolivia_is_only_in_the_test_part(copy_of: Copy, recipe_on: On) -> None:
+def test_bolivia_is_only_in_the_test_split(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     data = build_data(recipe_on("sen1floods11", copy_of("sen1floods11")))
     assert data.test is not None
     regions = {scene.group for scene in data.test.scenes}
     assert "Bolivia" in regions and len(regions) == 2
     assert "Bolivia" not in {scene.group for scene in data.train.scenes}
-    mask = whole(data.train.scenes[0]).mask
+    mask = read_labels(data.train.scenes[0]).mask
     assert (mask[:3] == 255).all() and (mask[BLOCK, BLOCK] == 1).all() and mask[5, 5] == 0
 
 
-def test_austria_and_ireland_are_only_in_the_test_part(copy_of: Copy, recipe_on: On) -> None:
+def test_austria_and_ireland_are_only_in_the_test_split(
+    copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     data = build_data(recipe_on("reben_7k", copy_of("reben_7k")))
     assert data.test is not None
     assert {s.group for s in data.test.scenes} == {"Austria", "Ireland", "elsewhere"}
     assert {s.group for s in data.train.scenes} == {"elsewhere"}
     classes = list(data.train.scenes[0].labels.classes)
-    mask = whole(data.train.scenes[0]).mask
+    mask = read_labels(data.train.scenes[0]).mask
     assert mask.shape == (120, 120) and (mask[:4] == 255).all()
     assert (mask[4:8] == classes.index("Urban fabric")).all()
     assert mask[60, 60] == classes.index("Coniferous forest")
 
 
-def test_bands_of_20_and_60_metres_lie_on_the_grid_of_10(copy_of: Copy, recipe_on: On) -> None:
+def test_bands_of_20_and_60_metres_are_resampled_to_10_metres(
+    copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     scene = build_data(recipe_on("reben_7k", copy_of("reben_7k"))).train.scenes[0]
     assert scene.raster.bands == ("B09", "B11", "B12") and scene.raster.shape == (120, 120)
     pixels = scene.raster.read(Window(7, 5, 50, 60))
@@ -60,16 +63,16 @@ def test_bands_of_20_and_60_metres_lie_on_the_grid_of_10(copy_of: Copy, recipe_o
         assert (values == coarse[rows // factor, cols // factor]).all()
 
 
-def test_colours_are_classes(copy_of: Copy, recipe_on: On) -> None:
+def test_mask_colours_are_mapped_to_classes(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     data = build_data(recipe_on("vaihingen", copy_of("vaihingen")))
     labels = data.train.scenes[0].labels
-    mask = whole(data.train.scenes[0]).mask
+    mask = read_labels(data.train.scenes[0]).mask
     assert labels.classes[int(mask[20, 20])] == "building"
     assert labels.classes[int(mask[0, 0])] == "low vegetation"
-    assert "7_10" not in [name for part in data.splits.values() for name in part]
+    assert "7_10" not in [name for scenes in data.splits.values() for name in scenes]
 
 
-def test_an_unknown_colour_is_named(copy_of: Copy, recipe_on: On) -> None:
+def test_an_unknown_mask_colour_is_reported(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     root = copy_of("vaihingen")
     mask = np.zeros((3, SIDE, SIDE), "uint8")
     mask[0] = 250
@@ -79,87 +82,98 @@ def test_an_unknown_colour_is_named(copy_of: Copy, recipe_on: On) -> None:
     build_data(recipe_on("vaihingen", root, ignore_values=[0xFA0000]))
 
 
-def test_layers_of_hdf5_are_bands_by_name(copy_of: Copy, recipe_on: On) -> None:
+def test_hdf5_layers_are_read_as_bands(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     root = copy_of("m_cashew_plantation")
     data = build_data(recipe_on("m_cashew_plantation", root))
     scene = data.train.scenes[0]
     pixels, target = scene.read(Window(0, 0, SIDE, SIDE))
     assert pixels[:, 20, 20].tolist() == [1001, 1101, 1201]  # B09, B11, B12 of id_1
-    assert whole(scene).mask[20, 20] == 3 and target.has_labels
+    assert read_labels(scene).mask[20, 20] == 3 and target.has_labels
     assert scene.raster.files == (root / "m-cashew-plant" / f"{scene.name}.hdf5",)
     assert data.splits == {"train": ["id_1", "id_2"], "val": ["id_3"], "test": ["id_4"]}
     damaged = root / "m-cashew-plant/id_1.hdf5"
-    damaged.unlink()  # the library keeps the file that it has open
+    damaged.unlink()  # the open handle would still read the old file
     damaged.write_bytes(b"\x89HDF\r\n\x1a\n cut off")
     with raises("file-unreadable", mentions=["id_1.hdf5"]):
         build_data(recipe_on("m_cashew_plantation", root))
 
 
-def test_rural_and_urban_are_regions(copy_of: Copy, recipe_on: On) -> None:
+def test_rural_and_urban_are_the_regions_of_loveda(
+    copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     root = copy_of("loveda")
     data = build_data(recipe_on("loveda", root))
     assert {scene.group for scene in data.train.scenes} == {"Rural", "Urban"}
     assert data.splits["val"] == ["Val_Rural_2", "Val_Urban_3"] and data.test is None
     split = {"kind": "group", "by": "^[A-Za-z]+_([A-Za-z]+)_", "val": ["Urban"]}
     across = build_data(recipe_on("loveda", root, split=split))
-    assert across.splits["train"] == ["Train_Rural_0", "Val_Rural_2"]  # of Test no label is open
+    assert across.splits["train"] == [
+        "Train_Rural_0",
+        "Val_Rural_2",
+    ]  # the test labels are not published
 
 
-def test_oriented_boxes_of_dior_lie_elsewhere(copy_of: Copy, recipe_on: On) -> None:
+def test_oriented_boxes_of_dior_are_read_from_their_own_files(
+    copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     root = copy_of("dior")
     recipe = recipe_on("dior", root)
     values = recipe.model_dump(mode="json")
     values["task"]["boxes"] = "oriented"
     values["decoder"] = {"kind": "rotated_fcos"}
     oriented = Recipe.model_validate(values)
-    for told, width in ((recipe, 4), (oriented, 5)):
-        scene = build_data(told).train.scenes[0]
+    for case, width in ((recipe, 4), (oriented, 5)):
+        scene = build_data(case).train.scenes[0]
         assert scene.labels.boxes.shape == (2, width)  # type: ignore[attr-defined]  # objects
         folder = "Oriented" if width == 5 else "Horizontal"
         assert scene.labels.path.parent.name == f"{folder} Bounding Boxes"
 
 
-def test_grey_images_are_said(copy_of: Copy, recipe_on: On) -> None:
+def test_greyscale_images_are_repeated_for_each_band_and_noted(
+    copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     data = build_data(recipe_on("dota", copy_of("dota")))
-    assert any(note.startswith("grey images, whose bands are the same: 1 (") for note in data.notes)
+    assert any(note.startswith("greyscale images") and ": 1 (P0003)" in note for note in data.notes)
     grey = next(scene for scene in data.val.scenes if scene.name == "P0003")
     pixels = grey.raster.read(Window(0, 0, SIDE, SIDE))
     assert (pixels == pixels[:1]).all() and len(pixels) == 3
 
 
-def test_negative_images_have_no_object(copy_of: Copy, recipe_on: On) -> None:
+def test_negative_images_have_no_objects(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     data = build_data(recipe_on("nwpu_vhr10", copy_of("nwpu_vhr10")))
     scenes = [*data.train.scenes, *data.val.scenes, *(data.test.scenes if data.test else ())]
-    found = {scene.name: len(scene.labels.boxes) for scene in scenes}  # type: ignore[attr-defined]
-    assert found["negative_001"] == 0 and found["positive_001"] == 2
+    counts = {scene.name: len(scene.labels.boxes) for scene in scenes}  # type: ignore[attr-defined]
+    assert counts["negative_001"] == 0 and counts["positive_001"] == 2
 
 
-def test_some_classes_of_objects_will_do(copy_of: Copy, recipe_on: On) -> None:
+def test_a_subset_of_the_object_classes_can_be_used(
+    copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
     root = copy_of("nwpu_vhr10")
     data = build_data(recipe_on("nwpu_vhr10", root, task={"classes": ["vehicle"]}))
     assert any("skipped" in note for note in data.notes)
     assert sum(data.class_counts["train"]) == len([n for n in data.splits["train"] if "pos" in n])
 
 
-def test_without_a_published_split_one_has_to_be_said(copy_of: Copy, recipe_on: On) -> None:
+def test_an_unknown_published_split_is_rejected(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     root = copy_of("nwpu_vhr10")
-    with pytest.raises(GeotuneError, match=r"data\.split: nwpu_vhr10 has no published split"):
+    with raises("split-name-unknown", key="data.split", mentions=["nwpu_vhr10"]):
         build_data(recipe_on("nwpu_vhr10", root, split={"kind": "published"}))
-    with pytest.raises(GeotuneError, match="burn_scars has no split 'x'; it has peft_geofm, autho"):
-        build_data(
-            recipe_on("burn_scars", copy_of("burn_scars"), split={"kind": "published", "name": "x"})
-        )
+    split = {"kind": "published", "name": "x"}
+    mentions = ["burn_scars", "'x'", "peft_geofm, authors"]
+    with raises("split-name-unknown", key="data.split.name", mentions=mentions):
+        build_data(recipe_on("burn_scars", copy_of("burn_scars"), split=split))
 
 
-def test_another_published_split_is_asked_for_by_name(copy_of: Copy, recipe_on: On) -> None:
+def test_a_published_split_is_selected_by_name(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     root = copy_of("burn_scars")
     split = {"kind": "published", "name": "authors"}
     data = build_data(recipe_on("burn_scars", root, split=split))
-    there = {path.parent.name for scene in data.val.scenes for path in scene.raster.files}
-    assert there == {"validation"} and data.test is None
+    folders = {path.parent.name for scene in data.val.scenes for path in scene.raster.files}
+    assert folders == {"validation"} and data.test is None
 
 
-def test_wrong_bands_and_tasks_are_refused(copy_of: Copy, recipe_on: On) -> None:
+def test_other_bands_and_tasks_are_rejected(copy_of: WriteCopy, recipe_on: MakeRecipe) -> None:
     with raises("recipe-invalid", mentions=["eurosat", "classify", "segment"]):
         recipe_on("eurosat", Path("x"), task={"kind": "segment"})
     with pytest.raises(ValueError, match=r"nwpu_vhr10.*horizontal"):

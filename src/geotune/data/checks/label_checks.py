@@ -16,7 +16,7 @@ ADVICE = {
 
 
 def check_labels(scanned: ScannedData) -> list[Issue]:
-    """Errors for splits without labels, warnings for scenes and classes without, and notes."""
+    """Errors for unlabelled splits, warnings for unlabelled scenes and classes, and notes."""
     return [*_splits(scanned), *_scenes(scanned), *_classes(scanned), *_notes(scanned)]
 
 

@@ -1,4 +1,4 @@
-"""Reading every scene once before training: errors, statistics, and where each class is."""
+"""Scan of all scenes before training: statistics, class counts and positions, invalid pixels."""
 
 from __future__ import annotations
 
@@ -22,39 +22,37 @@ from geotune.errors import GeotuneError
 from geotune.types import BandStatistics
 
 MAX_POSITIONS = 2048
-"""Maximum number of positions kept per class and scene."""
+"""Maximum number of positions stored per class and scene."""
 
 SAMPLED_PIXELS = 200_000
 """Number of pixels sampled from all scenes together, for histograms."""
 
-
-ALIKE = 64
-"""Values that are counted in a block, of those that pixels hold in all bands alike."""
+MAX_FILL_CANDIDATES = 64
+"""Per block, the number of most frequent values (equal in all bands) that are counted."""
 
 
 @dataclass(frozen=True)
 class SceneScan:
-    """What one scene holds.
+    """Statistics of one scene.
 
     Attributes:
-        pixels: pixels with data in any band.
-        counts: pixels with data of each band, `(C,)`.
-        means: mean of each band over them.
-        squares: sum of squared distances from the mean.
-        class_counts: what is marked of each class where there is data, `(K,)`: its pixels
-            or objects.
-        positions: for each class up to `KEPT` of its marks, `(n, 2)` as (row, col), each of them
-            equally likely.
-        labelled: (row, col) of those windows of the scene's grid that hold a labelled pixel.
-        numbers: count, mean and sum of squared distances from it of the numbers in the labels.
-        lows: least value of each band, `(C,)`; infinite where there is none.
-        highs: the highest.
-        at_high: pixels of each band that hold its highest value, `(C,)`.
-        fill: the value that most pixels hold in all bands alike, and how many; None where there
-            is one band or no such pixel.
-        sample: some of the pixels, evenly spread, `(C, n)` with NaN where there is no data.
-        digest: of all pixels: two scenes with the same one hold the same.
-        dtypes: of the files' values, each once.
+        pixels: number of pixels with data in any band.
+        counts: valid pixels of each band, `(C,)`.
+        means: mean of each band, `(C,)`.
+        sq_deviations: sum of squared deviations from the mean of each band, `(C,)`.
+        class_counts: valid labels (pixels, objects or images) of each class, `(K,)`.
+        positions: for each class a uniform sample of up to `MAX_POSITIONS` of its labels, `(n, 2)`
+            as (row, col).
+        labelled_windows: (row, col) of the grid windows that contain a label.
+        label_moments: count, mean and sum of squared deviations of regression labels.
+        minima: minimum of each band, `(C,)`; infinity without data.
+        maxima: maximum of each band, `(C,)`; minus infinity without data.
+        at_maximum: number of pixels of each band at its maximum, `(C,)`.
+        fill: the most frequent value among pixels that are equal in all bands, and its count;
+            None for a single band or without such a pixel.
+        sampled_pixels: evenly spaced pixels, `(C, n)`, NaN without data.
+        digest: hash of all pixels; equal for identical images.
+        dtypes: data types of the files, without repeats.
     """
 
     pixels: int
@@ -82,82 +80,82 @@ def scan_scenes(
     progress: Callable[[Scene], None] | None = None,
     errors: ErrorCollector | None = None,
 ) -> list[SceneScan | None]:
-    """Read all scenes; `window` is the side of the grid that `labelled` is about.
+    """Read all scenes; `window` is the window size of the grid of `labelled_windows`.
 
-    Raises `GeotuneError` for a file that cannot be read to its end, NaN or infinite pixels
-    outside nodata, and class values that are not in the list; where `errors` keep it, the scene's
-    place in the result is None. The result does not depend on `threads`.
+    Raises `GeotuneError` for unreadable files, NaN or infinite pixels that are not nodata, and
+    unknown class values. If `errors` collects them, the scene's result is None. The results do not
+    depend on `threads`.
     """
     errors = errors or ErrorCollector()
-    sampled = max(64, SAMPLED_PIXELS // max(1, len(scenes)))
+    num_sampled = max(64, SAMPLED_PIXELS // max(1, len(scenes)))
 
-    def one(scene: Scene) -> tuple[SceneScan | None, ErrorCollector]:
-        own, result = (
-            ErrorCollector(errors.keep),
-            None,
-        )  # in the scenes' order, whichever is ready first
-        with own.catch(scene.name, scene.raster.path):
-            result = scan_scene(scene, window, sampled)
+    def scan(scene: Scene) -> tuple[SceneScan | None, ErrorCollector]:
+        # a collector per scene keeps the errors in the order of the scenes
+        scene_errors, result = ErrorCollector(errors.keep), None
+        with scene_errors.catch(scene.name, scene.raster.path):
+            result = scan_scene(scene, window, num_sampled)
         if progress is not None:
             progress(scene)
-        return result, own
+        return result, scene_errors
 
     results = []
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
-        for result, own in pool.map(one, scenes):
+        for result, scene_errors in pool.map(scan, scenes):
             results.append(result)
-            errors.issues += own.issues
+            errors.issues += scene_errors.issues
     return results
 
 
-def scan_scene(scene: Scene, window: int, sampled: int = SAMPLED_PIXELS) -> SceneScan:
-    """Read one scene block by block, and keep about so many pixels of it."""
-    bands, classes = len(scene.raster.bands), len(scene.labels.classes)
-    moments, numbers = _Moments(bands), _Moments(1)
+def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> SceneScan:
+    """Read one scene block by block and sample about `num_sampled` of its pixels."""
+    num_bands, num_classes = len(scene.raster.bands), len(scene.labels.classes)
+    moments, label_moments = RunningMoments(num_bands), RunningMoments(1)
     rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
-    reservoirs = [_Reservoir(rng) for _ in range(classes)]
+    reservoirs = [PositionReservoir(rng) for _ in range(num_classes)]
     labelled: set[tuple[int, int]] = set()
-    errors = _Faults(bands)
+    invalid = InvalidPixels(num_bands)
     num_valid = 0
     # image-level labels count once
     side = max(scene.shape) if scene.labels.image_level else BLOCK
-    looks = _Looks(bands, scene.shape, sampled)
+    summary = ValueSummary(num_bands, scene.shape, num_sampled)
     for block in blocks(scene.shape, side):
         pixels = scene.raster.read_block(block)
-        errors.add(pixels.invalid, scene.raster.to_grid(block))
+        invalid.add(pixels.invalid, scene.raster.to_grid(block))
         moments.add(pixels.image)
-        looks.add(pixels.image)
-        valid = pixels.valid
+        summary.add(pixels.image)
         try:
-            target = scene.read_labels(block).masked(valid)
+            target = scene.read_labels(block).masked(pixels.valid)
         except GeotuneError:
             # reports every unknown value of the file
             scene.labels.check(map(scene.raster.to_grid, blocks(scene.shape, side)))
             raise
-        num_valid += int(valid.sum())
-        numbers.add(target.regression_values()[None])
-        for index, where in target.class_positions():
-            reservoirs[index].add(where, block)
-        labelled |= _cells(target.label_mask(valid), block, window)
-    errors.refuse(scene)
+        num_valid += int(pixels.valid.sum())
+        label_moments.add(target.regression_values()[None])
+        for index, positions in target.class_positions():
+            reservoirs[index].add(positions, block)
+        labelled |= windows_with_labels(target.label_mask(pixels.valid), block, window)
+    invalid.raise_on_any(scene)
+    dtypes = {dtype: None for path in scene.raster.paths for dtype in open_dataset(path).dtypes}
     return SceneScan(
         pixels=num_valid,
         counts=moments.counts,
         means=moments.means,
-        sq_deviations=moments.squares,
-        class_counts=np.array([r.seen for r in reservoirs], dtype=np.int64),
+        sq_deviations=moments.sq_deviations,
+        class_counts=np.array([r.num_seen for r in reservoirs], dtype=np.int64),
         positions=tuple(r.positions for r in reservoirs),
         labelled_windows=tuple(sorted(labelled)),
-        label_moments=(int(numbers.counts[0]), float(numbers.means[0]), float(numbers.squares[0])),
-        minima=looks.lows,
-        maxima=looks.highs,
-        at_maximum=looks.at_high,
-        fill=looks.fill,
-        sampled_pixels=np.concatenate(looks.kept, axis=1),
-        digest=looks.digest.hexdigest(),
-        dtypes=tuple(
-            {place: None for path in scene.raster.paths for place in open_dataset(path).dtypes}
+        label_moments=(
+            int(label_moments.counts[0]),
+            float(label_moments.means[0]),
+            float(label_moments.sq_deviations[0]),
         ),
+        minima=summary.minima,
+        maxima=summary.maxima,
+        at_maximum=summary.at_maximum,
+        fill=summary.fill,
+        sampled_pixels=np.concatenate(summary.samples, axis=1),
+        digest=summary.digest.hexdigest(),
+        dtypes=tuple(dtypes),
     )
 
 
@@ -166,10 +164,10 @@ def band_statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> Band
 
     Raises `GeotuneError` for a band without any valid pixel.
     """
-    total = _Moments(len(scenes[0].raster.bands))
-    for result in scans:
-        total.merge(result.counts, result.means, result.sq_deviations)
     bands = scenes[0].raster.bands
+    total = RunningMoments(len(bands))
+    for scan in scans:
+        total.merge(scan.counts, scan.means, scan.sq_deviations)
     for band, count in zip(bands, total.counts, strict=True):
         if count == 0:
             raise GeotuneError(
@@ -179,161 +177,172 @@ def band_statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> Band
                 key="data.nodata",
                 file=scenes[0].raster.path,
             )
-    std = np.sqrt(total.squares / total.counts)
+    std = np.sqrt(total.sq_deviations / total.counts)
     return BandStatistics(
         bands=bands,
         mean=tuple(float(value) for value in total.means),
         std=tuple(float(value) for value in std),
-        pixels=sum(result.pixels for result in scans),
+        pixels=sum(scan.pixels for scan in scans),
     )
 
 
 def label_statistics(scans: Sequence[SceneScan]) -> tuple[float, float] | None:
-    """Mean and standard deviation of the numbers in all labels; None where there are none."""
-    total = _Moments(1)
-    for count, mean, squares in (result.label_moments for result in scans):
-        total.merge(np.array([count]), np.array([mean]), np.array([squares]))
+    """Mean and standard deviation of all regression labels; None for other labels."""
+    total = RunningMoments(1)
+    for count, mean, sq_deviation in (scan.label_moments for scan in scans):
+        total.merge(np.array([count]), np.array([mean]), np.array([sq_deviation]))
     if not total.counts[0]:
         return None
-    return float(total.means[0]), float(np.sqrt(total.squares[0] / total.counts[0]))
+    return float(total.means[0]), float(np.sqrt(total.sq_deviations[0] / total.counts[0]))
 
 
-class _Moments:
-    """Count, mean and squared distances by band, merged block by block (Chan et al., 1983).
+class RunningMoments:
+    """Count, mean and squared deviations by band, merged block by block (Chan et al., 1983).
 
-    A plain sum of squares loses the variance of large values that differ little.
+    A sum of squares would lose the variance of large values that differ little.
     """
 
-    def __init__(self, bands: int) -> None:
-        self.counts = np.zeros(bands, dtype=np.int64)
-        self.means = np.zeros(bands)
-        self.squares = np.zeros(bands)
+    def __init__(self, num_bands: int) -> None:
+        self.counts = np.zeros(num_bands, dtype=np.int64)
+        self.means = np.zeros(num_bands)
+        self.sq_deviations = np.zeros(num_bands)
 
     def add(self, image: Image) -> None:
+        """Add the pixels `(C, ...)` that are not NaN."""
         counts = np.zeros_like(self.counts)
-        means, squares = np.zeros_like(self.means), np.zeros_like(self.squares)
+        means, sq_deviations = np.zeros_like(self.means), np.zeros_like(self.sq_deviations)
         for i, band in enumerate(image):
             values = band[~np.isnan(band)].astype(np.float64)
             if values.size:
                 counts[i], means[i] = values.size, values.mean()
-                squares[i] = np.square(values - means[i]).sum()
-        self.merge(counts, means, squares)
+                sq_deviations[i] = np.square(values - means[i]).sum()
+        self.merge(counts, means, sq_deviations)
 
     def merge(
         self,
         counts: NDArray[np.int64],
         means: NDArray[np.float64],
-        squares: NDArray[np.float64],
+        sq_deviations: NDArray[np.float64],
     ) -> None:
+        """Add the moments of other pixels."""
         total = self.counts + counts
-        share = counts / np.maximum(total, 1)
-        distance = means - self.means
-        self.squares = self.squares + squares + distance**2 * self.counts * share
-        self.means = self.means + distance * share
+        weight = counts / np.maximum(total, 1)
+        delta = means - self.means
+        self.sq_deviations = self.sq_deviations + sq_deviations + delta**2 * self.counts * weight
+        self.means = self.means + delta * weight
         self.counts = total
 
 
-class _Looks:
-    """How the values of a scene look: their range, what many pixels hold, and some of them."""
+class ValueSummary:
+    """Range, most frequent value, digest and a sample of a scene's pixels; see `SceneScan`."""
 
-    def __init__(self, bands: int, shape: tuple[int, int], sampled: int) -> None:
-        self.lows = np.full(bands, np.inf, dtype=np.float32)
-        self.highs = np.full(bands, -np.inf, dtype=np.float32)
-        self.at_high = np.zeros(bands, dtype=np.int64)
-        self.alike: Counter[float] = Counter()
-        self.every = max(1, shape[0] * shape[1] // sampled)
-        self.kept: list[Image] = []
-        self.digest = hashlib.blake2b(repr((bands, shape)).encode(), digest_size=16)
+    def __init__(self, num_bands: int, shape: tuple[int, int], num_sampled: int) -> None:
+        self.minima = np.full(num_bands, np.inf, dtype=np.float32)
+        self.maxima = np.full(num_bands, -np.inf, dtype=np.float32)
+        self.at_maximum = np.zeros(num_bands, dtype=np.int64)
+        self.fill_counts: Counter[float] = Counter()
+        self.step = max(1, shape[0] * shape[1] // num_sampled)
+        self.samples: list[Image] = []
+        self.digest = hashlib.blake2b(repr((num_bands, shape)).encode(), digest_size=16)
 
     def add(self, image: Image) -> None:
+        """Add a block `(C, ..., H, W)`."""
         self.digest.update(np.ascontiguousarray(image).data)
         flat = image.reshape(len(image), -1)
-        self.kept.append(flat[:, self.every // 2 :: self.every].copy())
+        self.samples.append(flat[:, self.step // 2 :: self.step].copy())
         for i, band in enumerate(flat):
-            high = np.fmax.reduce(band)
-            if np.isnan(high):
+            maximum = np.fmax.reduce(band)
+            if np.isnan(maximum):
                 continue
-            if high >= self.highs[i]:
-                held = self.at_high[i] if high == self.highs[i] else 0
-                self.highs[i], self.at_high[i] = high, held + np.count_nonzero(band == high)
-            self.lows[i] = min(self.lows[i], np.fmin.reduce(band))
+            if maximum >= self.maxima[i]:
+                previous = self.at_maximum[i] if maximum == self.maxima[i] else 0
+                self.maxima[i] = maximum
+                self.at_maximum[i] = previous + np.count_nonzero(band == maximum)
+            self.minima[i] = min(self.minima[i], np.fmin.reduce(band))
         if len(flat) > 1:
-            alike = flat[0][(flat[1:] == flat[0]).all(axis=0)]
-            values, counts = np.unique(alike, return_counts=True)
-            most = np.argsort(counts)[-ALIKE:]
-            self.alike.update(dict(zip(values[most].tolist(), counts[most].tolist(), strict=True)))
+            equal = flat[0][(flat[1:] == flat[0]).all(axis=0)]
+            values, counts = np.unique(equal, return_counts=True)
+            top = np.argsort(counts)[-MAX_FILL_CANDIDATES:]
+            self.fill_counts.update(
+                dict(zip(values[top].tolist(), counts[top].tolist(), strict=True))
+            )
 
     @property
     def fill(self) -> tuple[float, int] | None:
-        """The value that most pixels hold in all bands alike."""
-        return self.alike.most_common(1)[0] if self.alike else None
+        """The most frequent value among pixels that are equal in all bands, and its count."""
+        return self.fill_counts.most_common(1)[0] if self.fill_counts else None
 
 
-class _Reservoir:
-    """A uniform sample of a class's marks, whatever their number."""
+class PositionReservoir:
+    """A uniform random sample of up to `MAX_POSITIONS` positions of a class."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.seen = 0
+        self.num_seen = 0
         self.positions = np.zeros((0, 2), dtype=np.int64)
 
-    def add(self, where: NDArray[np.int64], block: Window) -> None:
-        kept = len(self.positions)
-        new = min(len(where), MAX_POSITIONS) if kept == 0 else self._share_of(len(where))
-        flat = self.rng.choice(where, new, replace=False) if new < len(where) else where
+    def add(self, indices: NDArray[np.int64], block: Window) -> None:
+        """Add positions, given as indices into the flattened block."""
+        size = len(self.positions)
+        new = min(len(indices), MAX_POSITIONS) if size == 0 else self._num_new(len(indices))
+        drawn = self.rng.choice(indices, new, replace=False) if new < len(indices) else indices
         old = self.positions
-        if kept + new > MAX_POSITIONS:
-            old = old[self.rng.choice(kept, MAX_POSITIONS - new, replace=False)]
-        rows, cols = np.divmod(flat, block.width)
-        fresh = np.stack([rows + block.row, cols + block.col], axis=1)
-        self.positions = np.concatenate([old, fresh])
-        self.seen += len(where)
+        if size + new > MAX_POSITIONS:
+            old = old[self.rng.choice(size, MAX_POSITIONS - new, replace=False)]
+        rows, cols = np.divmod(drawn, block.width)
+        added = np.stack([rows + block.row, cols + block.col], axis=1)
+        self.positions = np.concatenate([old, added])
+        self.num_seen += len(indices)
 
-    def _share_of(self, count: int) -> int:
-        """How many of a sample of the pixels seen so far and `count` more are among the latter."""
-        if self.seen + count <= MAX_POSITIONS:
+    def _num_new(self, count: int) -> int:
+        """How many of the sample come from `count` new positions, drawn at random."""
+        if self.num_seen + count <= MAX_POSITIONS:
             return count
-        if self.seen >= 10**9:  # numpy's limit; at this size the draws are as good as independent
-            return int(self.rng.binomial(MAX_POSITIONS, count / (self.seen + count)))
-        return int(self.rng.hypergeometric(count, self.seen, MAX_POSITIONS))
+        if self.num_seen >= 10**9:  # numpy's limit; here the draws are practically independent
+            return int(self.rng.binomial(MAX_POSITIONS, count / (self.num_seen + count)))
+        return int(self.rng.hypergeometric(count, self.num_seen, MAX_POSITIONS))
 
 
-class _Faults:
-    """NaN and infinite pixels outside nodata."""
+class InvalidPixels:
+    """NaN and infinite pixels that are not nodata: their number and first position by band."""
 
-    def __init__(self, bands: int) -> None:
-        self.counts = np.zeros(bands, dtype=np.int64)
-        self.first: list[tuple[int, int] | None] = [None] * bands
+    def __init__(self, num_bands: int) -> None:
+        self.counts = np.zeros(num_bands, dtype=np.int64)
+        self.first: list[tuple[int, int] | None] = [None] * num_bands
 
-    def add(self, wrong: NDArray[np.bool_], block: Window) -> None:
-        for i in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)):
-            self.counts[i] += int(wrong[i].sum())
-            *_, row, col = np.argwhere(wrong[i])[0]
-            here = (int(row) + block.row, int(col) + block.col)
+    def add(self, invalid: NDArray[np.bool_], block: Window) -> None:
+        """Count the invalid pixels `(C, ..., H, W)` of a block."""
+        for i in np.flatnonzero(invalid.reshape(len(invalid), -1).any(axis=1)):
+            self.counts[i] += int(invalid[i].sum())
+            *_, row, col = np.argwhere(invalid[i])[0]
+            position = (int(row) + block.row, int(col) + block.col)
             first = self.first[i]
-            self.first[i] = here if first is None else min(first, here)
+            self.first[i] = position if first is None else min(first, position)
 
-    def refuse(self, scene: Scene) -> None:
+    def raise_on_any(self, scene: Scene) -> None:
+        """Raise `GeotuneError` for the first band with an invalid pixel."""
         for i in np.flatnonzero(self.counts):
-            place = scene.raster.band_files[i * scene.raster.num_dates]
+            file = scene.raster.band_files[i * scene.raster.num_dates]
             row, col = self.first[i] or (0, 0)
-            has = "has no nodata value" if place.nodata is None else f"nodata is {place.nodata:g}"
+            nodata = "has no nodata value" if file.nodata is None else f"nodata is {file.nodata:g}"
             raise GeotuneError(
-                f"{place.path}: band {scene.raster.bands[i]} has {self.counts[i]} NaN or infinite "
-                f"pixels that are not nodata ({has}), first at row {row}, column {col}; if "
+                f"{file.path}: band {scene.raster.bands[i]} has {self.counts[i]} NaN or infinite "
+                f"pixels that are not nodata ({nodata}), first at row {row}, column {col}; if "
                 "they mean nodata, set data.nodata: .nan (or the file's nodata), otherwise correct "
                 "the file",
                 code="pixels-invalid",
                 key="data.nodata",
-                file=place.path,
+                file=file.path,
             )
 
 
-def _cells(there: NDArray[np.bool_], block: Window, window: int) -> set[tuple[int, int]]:
-    """(row, col) of the grid's windows of which the block holds a labelled pixel."""
-    rows = _starts(block.row, block.height, window)
-    cols = _starts(block.col, block.width, window)
-    found = np.logical_or.reduceat(np.logical_or.reduceat(there, rows, axis=0), cols, axis=1)
+def windows_with_labels(
+    labelled: NDArray[np.bool_], block: Window, window: int
+) -> set[tuple[int, int]]:
+    """(row, col) of the grid windows that contain a labelled pixel `(H, W)` of the block."""
+    rows = _grid_starts(block.row, block.height, window)
+    cols = _grid_starts(block.col, block.width, window)
+    found = np.logical_or.reduceat(np.logical_or.reduceat(labelled, rows, axis=0), cols, axis=1)
     return {
         (
             (block.row + int(rows[i])) // window * window,
@@ -343,8 +352,8 @@ def _cells(there: NDArray[np.bool_], block: Window, window: int) -> set[tuple[in
     }
 
 
-def _starts(offset: int, length: int, window: int) -> NDArray[np.int64]:
-    """Where windows of the grid begin in a stretch of pixels; its own begin first."""
+def _grid_starts(offset: int, length: int, window: int) -> NDArray[np.int64]:
+    """Where grid windows start in `length` pixels from `offset`, after the first pixel itself."""
     first = -offset % window
     inner = np.arange(first, length, window)
     return inner if first == 0 else np.concatenate([[0], inner])

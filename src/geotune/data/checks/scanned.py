@@ -17,15 +17,14 @@ from geotune.errors import GeotuneError
 
 @dataclass(frozen=True)
 class ScannedData:
-    """Split scenes and the result of their scan.
+    """The scenes of each split with the results of their scan.
 
     Attributes:
-        parts: the scenes of each part that could be read.
-        scans: what each of them holds.
-        window: side of the windows in pixels.
-        gaps: how far apart two parts are, by their names; without those of which no scene says
-            where it lies.
-        unplaced: scenes that do not say where they lie.
+        splits: the readable scenes of each split.
+        scans: the result of each of them.
+        window: size of the windows in pixels.
+        distances: distance between each two splits, if both have georeferenced scenes.
+        without_location: names of scenes without georeference.
     """
 
     splits: Splits
@@ -36,21 +35,21 @@ class ScannedData:
 
     @property
     def scenes(self) -> list[tuple[str, Scene, SceneScan]]:
-        """All scenes, each with its part and what was found in it."""
+        """All scenes as (split, scene, scan)."""
         return [
-            (part, scene, found)
-            for part, members in self.splits.items()
-            for scene, found in zip(members, self.scans[part], strict=True)
+            (split, scene, scan)
+            for split, scenes in self.splits.items()
+            for scene, scan in zip(scenes, self.scans[split], strict=True)
         ]
 
     @property
     def distances_m(self) -> dict[str, float]:
-        """Between the nearest scenes of two parts, `train-test`, where they say where they lie."""
-        return {"-".join(pair): gap.distance_m for pair, gap in self.distances.items()}
+        """Distances in metres by names such as `train-test`."""
+        return {"-".join(pair): distance.distance_m for pair, distance in self.distances.items()}
 
     def class_counts(self, split: str) -> list[int]:
-        """What is labelled of each class in a part; empty for an empty part."""
-        counts = [found.class_counts for found in self.scans[split]]
+        """Labels of each class in a split; empty for an empty split."""
+        counts = [scan.class_counts for scan in self.scans[split]]
         return [int(count) for count in sum(counts[1:], counts[0])] if counts else []
 
 
@@ -63,43 +62,45 @@ def scan_splits(
     progress: Callable[[Scene], None] | None = None,
     errors: ErrorCollector | None = None,
 ) -> ScannedData:
-    """Read all scenes of `parts` once (see `scan`).
+    """Read all scenes of `splits` once; see `scan_scenes`.
 
-    Without a `window` it is the side of the largest scene. `progress` is called with each scene
-    that was read. Raises `GeotuneError` for errors in the files and where a file does not say what
-    `metadata` asks; `errors` may keep what is wrong with single files.
+    Without `window`, windows are as large as the largest scene. `progress` is called after each
+    scene. Raises `GeotuneError` for damaged files and for files without the requested `metadata`;
+    `errors` may collect the errors of single files.
     """
     errors = errors or ErrorCollector()
-    scenes = [scene for part in splits.values() for scene in part]
+    scenes = [scene for members in splits.values() for scene in members]
     with errors.catch(None, scenes[0].raster.path):
         check_metadata({scene.name: scene.raster for scene in scenes}, metadata)
     window = resolve_window(scenes, window)
     results = iter(scan_scenes(scenes, window, threads=threads, progress=progress, errors=errors))
-    read = {
-        part: [(scene, found) for scene in members if (found := next(results)) is not None]
-        for part, members in splits.items()
+    readable: Splits = {split: [] for split in splits}
+    scans: dict[str, list[SceneScan]] = {split: [] for split in splits}
+    for split, members in splits.items():
+        for scene in members:
+            if (scan := next(results)) is not None:
+                readable[split].append(scene)
+                scans[split].append(scan)
+    check_not_empty(readable, scenes)
+    without_location = []
+    footprints = {}
+    for split, members in readable.items():
+        located = {scene.name: footprint(scene) for scene in members}
+        without_location += [name for name, outline in located.items() if outline is None]
+        footprints[split] = [outline for outline in located.values() if outline is not None]
+    distances = {
+        (one, other): distance
+        for one, other in combinations(readable, 2)
+        if (distance := group_distance(footprints[one], footprints[other])) is not None
     }
-    left = {part: [scene for scene, _ in members] for part, members in read.items()}
-    check_not_empty(left, scenes)
-    scans = {part: [found for _, found in members] for part, members in read.items()}
-    placed = {part: [footprint(scene) for scene in members] for part, members in left.items()}
-    known = {part: [one for one in places if one] for part, places in placed.items()}
-    gaps = {
-        (one, other): near
-        for one, other in combinations(left, 2)
-        if (near := group_distance(known[one], known[other])) is not None
-    }
-    unplaced = [
-        scene.name
-        for part, members in left.items()
-        for scene, place in zip(members, placed[part], strict=True)
-        if place is None
-    ]
-    return ScannedData(left, scans, window, gaps, unplaced)
+    return ScannedData(readable, scans, window, distances, without_location)
 
 
 def resolve_window(scenes: Sequence[Scene], window: int | None) -> int:
-    """The side of windows. Raises `GeotuneError` where one would cut what has to stay whole."""
+    """The window size in pixels, by default that of the largest scene.
+
+    Raises `GeotuneError` if a window is smaller than a scene with an image-level label.
+    """
     largest = max(scenes, key=lambda scene: max(scene.shape))
     if window is None:
         return max(largest.shape)

@@ -32,8 +32,8 @@ MIN_SCENES = 5
 """Minimum number of scenes to detect swapped bands."""
 
 SWAP_DISTANCE = 4.0
-"""How far swapped bands are from their usual mean, in spreads between scenes and relative to the
-distance after the swap."""
+"""Minimum distance of swapped bands from their median, in spreads between scenes and relative to
+the distance after the swap."""
 
 
 def check_band_values(scanned: ScannedData) -> list[Issue]:
@@ -70,11 +70,11 @@ def check_band_values(scanned: ScannedData) -> list[Issue]:
         issues.append(Issue("warning", "values", text, paths[0]))
     if saturated:
         fraction, band, maximum, path = max(saturated)
-        bands = list(dict.fromkeys(case[1] for case in saturated))
+        bands = list(dict.fromkeys(band for _, band, _, _ in saturated))
         text = (
             f"{path}: {fraction:.1%} of the pixels of band {band} have its maximum value "
             f"{maximum:g}; clipped bands: {join_some(bands, 20)}, in "
-            f"{len({case[3] for case in saturated})} of {total} scenes; check whether values were "
+            f"{len({path for *_, path in saturated})} of {total} scenes; check whether values were "
             "clipped in conversion"
         )
         issues.append(Issue("warning", "values", text, path))
@@ -96,17 +96,17 @@ def check_units(scanned: ScannedData) -> list[Issue]:
         return []
     means = np.array([scan.means for _, scan in rows])
     magnitudes = np.abs(means).mean(axis=1)
-    usual = float(np.median(magnitudes))
+    median = float(np.median(magnitudes))
     issues = []
-    odd = [
-        f"{scene.raster.path} (mean {size:.4g})"
-        for (scene, _), size in zip(rows, magnitudes, strict=True)
-        if usual > 0 and not 1 / UNIT_FACTOR < size / usual < UNIT_FACTOR
+    outliers = [
+        f"{scene.raster.path} (mean {magnitude:.4g})"
+        for (scene, _), magnitude in zip(rows, magnitudes, strict=True)
+        if median > 0 and not 1 / UNIT_FACTOR < magnitude / median < UNIT_FACTOR
     ]
-    if odd:
+    if outliers:
         text = (
-            f"{join_some(odd)}: probably in other units than the rest, with a mean of about "
-            f"{usual:.4g}; rescale them"
+            f"{join_some(outliers)}: probably in other units than the rest, with a mean of about "
+            f"{median:.4g}; rescale them"
         )
         issues.append(Issue("warning", "units", text))
     if len(rows) >= MIN_SCENES:
@@ -122,16 +122,17 @@ def check_units(scanned: ScannedData) -> list[Issue]:
 
 def _swaps(means: NDArray[np.float64], bands: tuple[str, ...]) -> list[str]:
     """For each scene, which bands resemble which others; empty if none is swapped."""
-    usual = np.median(means, axis=0)
-    spread = np.maximum(1.5 * np.median(np.abs(means - usual), axis=0), 1e-6 * np.abs(usual) + 1e-9)
+    median = np.median(means, axis=0)
+    deviation = 1.5 * np.median(np.abs(means - median), axis=0)
+    spread = np.maximum(deviation, 1e-6 * np.abs(median) + 1e-9)
     swaps = []
     for row in means:
-        # distance of band i of the scene from the usual mean of band j
-        far = np.abs(row[:, None] - usual[None]) / spread[None]
-        _, best = linear_sum_assignment(far**2)
+        # of band i of the scene from the median of band j
+        distances = np.abs(row[:, None] - median[None]) / spread[None]
+        _, best = linear_sum_assignment(distances**2)
         moved = [i for i, j in enumerate(best) if i != j]
         swapped = moved and all(
-            far[i, i] > SWAP_DISTANCE * max(1.0, far[i, best[i]]) for i in moved
+            distances[i, i] > SWAP_DISTANCE * max(1.0, distances[i, best[i]]) for i in moved
         )
         swaps.append(
             ", ".join(f"{bands[i]} resembles {bands[best[i]]}" for i in moved) if swapped else ""
@@ -148,7 +149,7 @@ def _crs(scene: Scene, scan: SceneScan) -> str:
 
 
 def _pixel_size(scene: Scene, scan: SceneScan) -> str:
-    """Two digits: in degrees or Mercator it varies with the latitude."""
+    """Rounded to two digits: in degrees or Mercator it varies with the latitude."""
     side = scene.raster.gsd_m
     return "unknown" if side is None else f"{side:.2g} m"
 
@@ -175,21 +176,21 @@ PROPERTIES: dict[str, tuple[Property, Severity]] = {
 
 
 def check_consistency(scanned: ScannedData) -> list[Issue]:
-    """An issue for each property in which some files differ from most."""
+    """An issue for each property in which some scenes differ from the majority."""
     scenes = scanned.scenes
     issues = []
     for name, (read, severity) in PROPERTIES.items():
         values = [read(scene, scan) for _, scene, scan in scenes]
         if name == "size" and len(set(values)) == len(values):
-            continue  # whole scenes, each of its own size
-        usual, count = Counter(values).most_common(1)[0]
-        odd = [
+            continue  # uncut scenes, each of another size
+        common, count = Counter(values).most_common(1)[0]
+        others = [
             (scene.raster.path, value)
             for (_, scene, _), value in zip(scenes, values, strict=True)
-            if value != usual
+            if value != common
         ]
-        if odd:
-            listed = join_some([f"{path} ({value})" for path, value in odd])
-            text = f"the {name} is {usual} in {count} of {len(scenes)} scenes, but not in {listed}"
-            issues.append(Issue(severity, "consistency", text, odd[0][0]))
+        if others:
+            listed = join_some([f"{path} ({value})" for path, value in others])
+            text = f"the {name} is {common} in {count} of {len(scenes)} scenes, but not in {listed}"
+            issues.append(Issue(severity, "consistency", text, others[0][0]))
     return issues

@@ -1,1 +1,1 @@
-"""Reading named data sets: from their descriptions to scenes, with every check that files get."""
+"""Scenes of published data sets, from their descriptions in `geotune.datasets`."""

@@ -1,4 +1,4 @@
-"""From a named data set to scenes, by what its labels are for."""
+"""Open the scenes of a published data set."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from geotune.data.issues import ErrorCollector
 from geotune.data.labels.image_labels import ImageLabels
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.targets import ImageClass
-from geotune.data.published.missing import missing_files_error
-from geotune.data.published.samples import PublishedImage, find_images, label_file
+from geotune.data.published.published_images import PublishedImage, find_images, label_file
+from geotune.data.published.published_split import missing_files_error
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import first_file
@@ -37,18 +37,18 @@ def open_published_scenes(
     options: AnnotationOptions | None = None,
     errors: ErrorCollector | None = None,
 ) -> list[Scene]:
-    """Scenes of the data set under `root`, sorted by name, each with its part and region.
+    """Open the scenes under `root`, sorted by name, with their splits and regions.
 
     Args:
-        about: the data set.
-        root: where it was unpacked.
-        classes: the data set's, in any order; of objects some of them will do.
-        wanted_bands: what to read, in this order; by default all.
-        published: only what is in the published split `split`.
-        split: one of `about.divisions`, by default the first.
-        ignore_values: of masks, beside those that the data set itself does not count.
+        info: description of the data set.
+        root: folder of the extracted files.
+        classes: the classes of the data set in any order; of objects, possibly a subset.
+        wanted_bands: bands to read, in this order; by default all.
+        published: open only the images of the published split `split`.
+        split: one of `info.splits`, by default the first.
+        ignore_values: mask values to ignore, in addition to those of the data set.
         options: how objects are read.
-        errors: may keep what is wrong with single files.
+        errors: may collect the errors of single files.
 
     Raises `GeotuneError` for missing files, with the download source and the expected layout, and
     for invalid files.
@@ -62,108 +62,113 @@ def open_published_scenes(
             code="band-missing",
             key="backbone.bands",
         )
-    held = bands if info.grid_band in ("", *bands) else [*bands, info.grid_band]
-    samples = find_images(info, root, bands=held, published=published, split=split)
+    to_find = bands if info.grid_band in ("", *bands) else [*bands, info.grid_band]
+    images = find_images(info, root, bands=to_find, published=published, split=split)
     errors = errors or ErrorCollector()
     opened: Opened = []
-    for sample in samples:
-        with errors.catch(sample.name, first_file(sample.files)):
-            opened.append((sample, _raster(info, sample, bands)))
+    for image in images:
+        with errors.catch(image.name, first_file(image.files)):
+            opened.append((image, _open_image(info, image, bands)))
     if info.task == "detect":
-        scenes = _objects(info, root, opened, classes, options or AnnotationOptions(), errors)
+        scenes = _detection_scenes(
+            info, root, opened, classes, options or AnnotationOptions(), errors
+        )
     elif info.task == "classify":
-        scenes = _whole(info, root, opened, classes)
+        scenes = _classification_scenes(info, root, opened, classes)
     else:
-        scenes = _masks(info, root, opened, classes, ignore_values, errors)
-    by_name = {sample.name: sample for sample in samples}
+        scenes = _segmentation_scenes(info, root, opened, classes, ignore_values, errors)
+    by_name = {image.name: image for image in images}
     return [
         replace(scene, group=by_name[scene.name].region, split=by_name[scene.name].split)
         for scene in scenes
     ]
 
 
-def _raster(about: DatasetInfo, sample: PublishedImage, bands: Sequence[str]) -> RasterSource:
-    if not isinstance(sample.files, Path):
-        every = open_raster(sample.files, wanted_bands=list(sample.files), nodata=about.nodata)
-        return every.select(bands)
-    if about.grey:
-        source = open_raster(sample.files, nodata=about.nodata)
+def _open_image(info: DatasetInfo, image: PublishedImage, bands: Sequence[str]) -> RasterSource:
+    if not isinstance(image.files, Path):
+        source = open_raster(image.files, wanted_bands=list(image.files), nodata=info.nodata)
+        return source.select(bands)
+    if info.grey:
+        source = open_raster(image.files, nodata=info.nodata)
         if len(source.bands) == 1:
             return replace(source, bands=tuple(bands), band_files=source.band_files * len(bands))
-    return open_raster(sample.files, bands=about.bands, wanted_bands=bands, nodata=about.nodata)
+    return open_raster(image.files, bands=info.bands, wanted_bands=bands, nodata=info.nodata)
 
 
-def _masks(
-    about: DatasetInfo,
+def _segmentation_scenes(
+    info: DatasetInfo,
     root: Path,
     opened: Opened,
     classes: Sequence[str],
     ignore_values: Sequence[int],
     errors: ErrorCollector,
 ) -> list[Scene]:
-    own = {name: list(about.class_values.get(name, [i])) for i, name in enumerate(about.classes)}
+    values = {name: list(info.class_values.get(name, [i])) for i, name in enumerate(info.classes)}
     scenes = []
-    for sample, raster in opened:
-        with errors.catch(sample.name, raster.path):
+    for image, raster in opened:
+        with errors.catch(image.name, raster.path):
             labels = open_labels(
-                label_file(about, root, sample),
+                label_file(info, root, image),
                 raster,
                 classes=classes,
-                class_values=own,
-                ignore_values=[*about.ignore_values, *ignore_values],
+                class_values=values,
+                ignore_values=[*info.ignore_values, *ignore_values],
                 by_pixel=True,
             )
-            scenes.append(Scene(sample.name, raster, labels, sample.name))
+            scenes.append(Scene(image.name, raster, labels, image.name))
     return scenes
 
 
-def _objects(
-    about: DatasetInfo,
+def _detection_scenes(
+    info: DatasetInfo,
     root: Path,
     opened: Opened,
     classes: Sequence[str],
     options: AnnotationOptions,
     errors: ErrorCollector,
 ) -> list[Scene]:
-    without = about.without_objects.items()
+    without_objects = info.without_objects.items()
     files = {
-        sample.name: raster.path.with_suffix("")  # there is no such file: no object
-        if without and without <= sample.fields.items()
-        else label_file(about, root, sample, oriented=options.oriented)
-        for sample, raster in opened
+        image.name: raster.path.with_suffix("")  # a missing file: no object
+        if without_objects and without_objects <= image.fields.items()
+        else label_file(info, root, image, oriented=options.oriented)
+        for image, raster in opened
     }
+    values = (
+        {name: list(info.class_values[name]) for name in classes} if info.class_values else None
+    )
     return build_annotated_scenes(
-        {sample.name: raster for sample, raster in opened},
+        {image.name: raster for image, raster in opened},
         files,
         classes=classes,
         options=options,
-        format=about.format,
-        class_values={name: list(about.class_values[name]) for name in classes}
-        if about.class_values
-        else None,
-        notes=_grey(about, opened),
+        format=info.format,
+        class_values=values,
+        notes=_greyscale_notes(info, opened),
         errors=errors,
     )
 
 
-def _whole(about: DatasetInfo, root: Path, opened: Opened, classes: Sequence[str]) -> list[Scene]:
+def _classification_scenes(
+    info: DatasetInfo, root: Path, opened: Opened, classes: Sequence[str]
+) -> list[Scene]:
     scenes = []
-    for sample, raster in opened:
-        label = sample.fields["label"]
+    for image, raster in opened:
+        label = image.fields["label"]
         if label not in classes:
-            raise missing_files_error(about, root, f"{raster.path} lies in the folder of no class")
+            raise missing_files_error(info, root, f"the folder of {raster.path} is not a class")
         labels = ImageLabels(raster.path.parent, tuple(classes), ImageClass(classes.index(label)))
-        scenes.append(Scene(sample.name, raster, labels, sample.name))
+        scenes.append(Scene(image.name, raster, labels, image.name))
     return scenes
 
 
-def _grey(about: DatasetInfo, opened: Opened) -> list[str]:
-    """A note on images whose bands are one and the same."""
+def _greyscale_notes(info: DatasetInfo, opened: Opened) -> list[str]:
+    """A note on greyscale images, whose only band is repeated."""
     grey = [
-        s.name
-        for s, r in opened
-        if len(r.band_files) > len({place.index for place in r.band_files})
+        image.name
+        for image, raster in opened
+        if len(raster.band_files) > len({file.index for file in raster.band_files})
     ]
-    if not (about.grey and grey):
+    if not (info.grey and grey):
         return []
-    return [f"grey images, whose bands are the same: {len(grey)} ({join_some(grey, 3)})"]
+    return [f"greyscale images, read with equal bands: {len(grey)} ({join_some(grey, 3)})"]

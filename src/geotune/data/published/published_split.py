@@ -1,4 +1,4 @@
-"""Which part, and which region, each image of a published split is in."""
+"""Published splits: the split and region of each image; the error for missing files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geotune.config.split_options import PublishedSplitOptions
-from geotune.data.published.missing import missing_files_error
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
@@ -20,114 +19,116 @@ from geotune.datasets.base import (
     ListFileSplit,
     NamedSplit,
     PackagedSplit,
+    expected_layout,
 )
 from geotune.errors import GeotuneError
 
 
-class SplitAssignment(NamedTuple):
-    """Where an image belongs."""
+class ImageSplit(NamedTuple):
+    """The split of an image, and its region if the list states it."""
 
     split: str
     region: str = ""
 
 
-def published_assignments(
-    about: DatasetInfo, root: Path, name: str | None
-) -> dict[str, SplitAssignment] | FolderSplit:
-    """The place of each image of a published split by the image's name, or where to read it.
+def split_published(
+    scenes: Sequence[Scene], options: PublishedSplitOptions, *, failed: Sequence[str] = ()
+) -> Splits:
+    """The published split of the scenes."""
+    del options, failed  # applied when the scenes were opened
+    return {split: [scene for scene in scenes if scene.split == split] for split in SPLIT_NAMES}
 
-    `name` is one of `about.divisions`, by default the first. Raises `GeotuneError` where there is
-    none of this name, and for lists that are missing or name an image twice.
+
+def read_published_split(
+    info: DatasetInfo, root: Path, name: str | None
+) -> dict[str, ImageSplit] | FolderSplit:
+    """Read the split of each image by name; a `FolderSplit` depends on the path instead.
+
+    `name` is one of `info.splits`, by default the first. Raises `GeotuneError` for an unknown name,
+    and for lists that are missing, damaged or name an image twice.
     """
-    published = list(about.splits)
-    if not published:
+    if not info.splits:
         raise GeotuneError(
-            f"data.split: {about.name} has no published split; set one such as "
+            f"data.split: {info.name} has no published split; set one such as "
             "{kind: random, val: 0.2, test: 0.2}",
             code="split-name-unknown",
             key="data.split",
         )
-    chosen = published[0] if name is None else name
-    if chosen not in published:
+    name = next(iter(info.splits)) if name is None else name
+    if name not in info.splits:
         raise GeotuneError(
-            f"data.split.name: {about.name} has no split {chosen!r}; it has {', '.join(published)}",
+            f"data.split.name: {info.name} has no split {name!r}; it has {', '.join(info.splits)}",
             code="split-name-unknown",
             key="data.split.name",
         )
-    assignment = about.splits[chosen]
-    if isinstance(assignment, FolderSplit):
-        return assignment
-    if isinstance(assignment, PackagedSplit):
-        return read_packaged_list(assignment)
-    if isinstance(assignment, NamedSplit):
-        return {
-            name: SplitAssignment(part)
-            for part, names in assignment.names.items()
-            for name in names
-        }
-    return _lists(about, root, assignment)
+    split = info.splits[name]
+    if isinstance(split, FolderSplit):
+        return split
+    if isinstance(split, PackagedSplit):
+        return read_packaged_list(split)
+    if isinstance(split, NamedSplit):
+        return {image: ImageSplit(key) for key, images in split.names.items() for image in images}
+    return _read_list_files(info, root, split)
 
 
-def split_published(
-    scenes: Sequence[Scene], options: PublishedSplitOptions, *, failed: Sequence[str] = ()
-) -> Splits:
-    """The splits that were assigned when the scenes were opened; groups are their regions."""
-    del options, failed  # already applied when the scenes were opened
-    return {part: [scene for scene in scenes if scene.split == part] for part in SPLIT_NAMES}
-
-
-def read_packaged_list(assignment: PackagedSplit) -> dict[str, SplitAssignment]:
-    """The assignments in a list that geotune contains, by image name."""
-    text = files("geotune.datasets").joinpath("splits", assignment.file).read_text(encoding="utf-8")
-    found: dict[str, SplitAssignment] = {}
+def read_packaged_list(split: PackagedSplit) -> dict[str, ImageSplit]:
+    """Read a list that is part of geotune: the split and region of each image by name."""
+    text = files("geotune.datasets").joinpath("splits", split.file).read_text(encoding="utf-8")
+    splits: dict[str, ImageSplit] = {}
     for line in text.splitlines():
-        place, start, *ends = line.split()
-        part, _, region = place.partition("/")
-        found |= {start + end: SplitAssignment(part, region) for end in ends}
-    return found
+        target, prefix, *suffixes = line.split()
+        name, _, region = target.partition("/")
+        splits |= {prefix + suffix: ImageSplit(name, region) for suffix in suffixes}
+    return splits
 
 
-def _lists(about: DatasetInfo, root: Path, assignment: ListFileSplit) -> dict[str, SplitAssignment]:
-    gone = [
-        file for file in dict.fromkeys(assignment.files.values()) if not (root / file).is_file()
-    ]
-    if gone:
-        raise missing_files_error(about, root, f"missing list {', '.join(gone)}", assignment.source)
-    found: dict[str, SplitAssignment] = {}
-    for part, file in assignment.files.items():
-        names = (
-            _keyed(root / file, assignment.keys[part]) if assignment.keys else _lines(root / file)
-        )
-        for name in names:
-            if name in found:
+def missing_files_error(
+    info: DatasetInfo, root: Path, problem: str, source: str = ""
+) -> GeotuneError:
+    """The error for missing files: where to download them, and the expected layout."""
+    return GeotuneError(
+        f"{root}: {problem}; get it from {source or info.source} (licence: {info.licence}) and "
+        "extract it there, or check data.root. Expected files:\n"
+        + "\n".join(expected_layout(info)),
+        code="dataset-files",
+        key="data.root",
+        file=root,
+    )
+
+
+def _read_list_files(info: DatasetInfo, root: Path, split: ListFileSplit) -> dict[str, ImageSplit]:
+    missing = [file for file in dict.fromkeys(split.files.values()) if not (root / file).is_file()]
+    if missing:
+        raise missing_files_error(info, root, f"missing list {', '.join(missing)}", split.source)
+    splits: dict[str, ImageSplit] = {}
+    for name, file in split.files.items():
+        path = root / file
+        for image in _read_json_names(path, split.keys[name]) if split.keys else _read_names(path):
+            if image in splits:
                 raise GeotuneError(
-                    f"{root / file}: {name} is in {found[name].split} and in {part}; download the "
+                    f"{path}: {image} is in {splits[image].split} and in {name}; download the "
                     "lists again",
                     code="scene-duplicate",
-                    file=root / file,
+                    file=path,
                 )
-            found[name] = SplitAssignment(part)
-    return found
+            splits[image] = ImageSplit(name)
+    return splits
 
 
-def _lines(path: Path) -> list[str]:
+def _read_names(path: Path) -> list[str]:
+    """Names separated by white space, without image suffixes."""
     try:
-        lines = path.read_text(encoding="utf-8").split()
+        names = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise GeotuneError(
             f"{path}: cannot read a list of names ({error}); download it again",
             code="file-unreadable",
             file=path,
         ) from error
-    return [_without_suffix(line) for line in lines]
+    return [Path(n).stem if Path(n).suffix.lower() in RASTER_SUFFIXES else n for n in names]
 
 
-def _without_suffix(name: str) -> str:
-    path = Path(name)
-    return path.stem if path.suffix.lower() in RASTER_SUFFIXES else name
-
-
-def _keyed(path: Path, key: str) -> list[str]:
+def _read_json_names(path: Path, key: str) -> list[str]:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
