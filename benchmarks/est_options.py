@@ -32,18 +32,18 @@ RESULTS = Path(__file__).parent / "results" / "est_options.json"
 NAME, BATCH_SIZE, SIZE, PRECISION = "timm/vit_large_patch16_224", 8, 224, "bf16"
 OPTIONS: dict[str, dict[str, Any]] = {
     "est": {},
-    "every 1": {"block_stride": 1},
-    "every 3": {"block_stride": 3},
-    "every 6": {"block_stride": 6},
+    "block_stride 1": {"block_stride": 1},
+    "block_stride 3": {"block_stride": 3},
+    "block_stride 6": {"block_stride": 6},
     "reduction 4": {"reduction": 4},
     "reduction 16": {"reduction": 16},
     "gate static": {"gate": "static"},
-    "fuse sum": {"output": "sum"},
+    "output sum": {"output": "sum"},
     "kernel_size 7": {"kernel_size": 7},
     "use_block_internals": {"use_block_internals": True},
     "adapters 4": {"adapters": (4,)},
-    "stem 0": {"stem_width": 0},
-    "down pca_fixed": {"projection_init": "pca_fixed"},
+    "stem_width 0": {"stem_width": 0},
+    "projection_init pca_fixed": {"projection_init": "pca_fixed"},
     "frozen_precision bf16": {"frozen_precision": "bf16"},
 }
 
