@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SIDE = 64
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real imagery and weights beside the project; skips where it is not there."""
+    """The folder of real images and weights; skips the test if it is missing."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("the real data is not beside the project (../shared/data)")
+        pytest.skip("needs the real data in ../shared/data")
     return SHARED_DATA
 
 
@@ -35,7 +35,7 @@ def shared_data() -> Path:
 def write_tiny_scenes() -> Callable[[Path], Path]:
     """Writes four scenes `scenes/{a,b,c,d}.tif` of three bands, with raster labels in `labels/`.
 
-    A disc of water lies in land, 64x64 pixels at 10 m; every pixel is labelled.
+    Each shows a disc of water on land, 64x64 pixels of 10 m; every pixel is labelled.
     """
 
     def write(folder: Path) -> Path:
@@ -76,7 +76,7 @@ def tiny_scenes(
 
 @pytest.fixture(scope="session")
 def tiny_values(tiny_scenes: Path) -> Callable[..., dict[str, Any]]:
-    """A recipe's values on those scenes, trained in about a second; keys may be set by path.
+    """The values of a recipe on these scenes that trains in about a second, with changes by key.
 
     `tiny_values({"train.epochs": 2, "method": {"kind": "full"}}, data=folder)`
     """
@@ -116,7 +116,7 @@ def tiny_values(tiny_scenes: Path) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def tiny_recipe(tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
-    """Writes `tiny_values` to `recipe.yaml` in the test's folder, its run to `run` beside it."""
+    """Writes `tiny_values` to `recipe.yaml` in the test's folder; the run folder is `run`."""
 
     def write(changes: dict[str, Any] | None = None, **options: Any) -> Path:
         values = tiny_values({"train.run": str(tmp_path / "run"), **(changes or {})}, **options)
@@ -137,8 +137,8 @@ FAMILIES = {
     "resnet": "timm/test_resnet",
     "galileo": "rslearn/galileo_nano",
 }
-"""A small backbone of each class that geotune promises; `registers` is a ViT with a register token
-and no class token."""
+"""A small backbone of each supported class; `registers` is a ViT with a register token and no class
+token."""
 
 
 @pytest.fixture(params=FAMILIES)
@@ -167,7 +167,7 @@ def make_backbone() -> Callable[..., Backbone]:
 
 
 def _register_small_models() -> None:
-    """Tell timm of a Swin, Swin v2, BEiT and EVA-02 small enough for tests; it has none."""
+    """Register a Swin, Swin v2, BEiT and EVA-02 that are small enough for tests; timm has none."""
     from timm.models import register_model
     from timm.models.beit import beit_base_patch16_224
     from timm.models.eva import eva02_tiny_patch14_224
@@ -202,7 +202,7 @@ def _register_small_models() -> None:
 def geotune(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command of geotune in this process; returns exit code, stdout and stderr."""
+    """Runs a geotune command in this process; returns exit code, stdout and stderr."""
     from geotune.cli import main
 
     def run(*arguments: object) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""The adapter's two files: what they hold, and what is refused."""
+"""The two files of an adapter: contents, and errors of damaged or mismatched files."""
 
 from __future__ import annotations
 
@@ -71,23 +71,23 @@ def model(saved: tuple[Model, Path]) -> Model:
 
 @pytest.fixture
 def folder(saved: tuple[Model, Path], tmp_path: Path) -> Path:
-    """A folder with a saved adapter, to be damaged."""
+    """A folder with a saved adapter, for tests that change it."""
     return Path(shutil.copytree(saved[1], tmp_path / "run"))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    card = json.loads((folder / ADAPTER_CONFIG).read_text())
-    change(card)
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(card))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
+    change(config)
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config))
 
 
-def rehash(folder: Path) -> None:
-    """Make the card say that the tensors' file is its own."""
+def update_hash(folder: Path) -> None:
+    """Update the hash in `adapter.json` to that of the changed tensors."""
     digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
-    edit(folder, lambda card: card.update(hash=digest))
+    edit(folder, lambda config: config.update(hash=digest))
 
 
-def test_the_card_says_what_it_belongs_to(model: Model, folder: Path) -> None:
+def test_adapter_json_describes_the_base_model_and_sections(model: Model, folder: Path) -> None:
     backbone = model.encoder.backbone
     assert load_adapter_config(folder) == AdapterConfig(
         base={
@@ -104,22 +104,24 @@ def test_the_card_says_what_it_belongs_to(model: Model, folder: Path) -> None:
     assert sorted(os.listdir(folder)) == [ADAPTER_CONFIG, TENSORS]
 
 
-def test_it_holds_what_trains_and_moves_and_nothing_else(model: Model, folder: Path) -> None:
+def test_adapter_has_trained_parameters_and_updated_buffers_only(
+    model: Model, folder: Path
+) -> None:
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    moving = {
+    buffers = {
         f"encoder.stem.{name}"
         for name, _ in model.encoder.stem.named_buffers()  # type: ignore[union-attr]
     }
-    assert moving
+    assert buffers
     stored = load_file(folder / TENSORS)
-    assert stored.keys() == trained | moving
+    assert stored.keys() == trained | buffers
     assert not any(name.startswith("encoder.backbone.") for name in stored)
     for name, tensor in model.state_dict().items():
         if name in stored:
             assert torch.equal(stored[name], tensor)
 
 
-def test_the_same_adapter_is_the_same_file(model: Model, folder: Path, tmp_path: Path) -> None:
+def test_saving_is_deterministic(model: Model, folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "backbone": model.encoder.backbone,
         "normalization": NORMALIZATION,
@@ -127,55 +129,61 @@ def test_the_same_adapter_is_the_same_file(model: Model, folder: Path, tmp_path:
         "version": "1.2.3",
     }
     state = adapter_state(model)
-    save_adapter(tmp_path / "again", dict(reversed(state.items())), **options)
+    save_adapter(tmp_path / "copy", dict(reversed(state.items())), **options)
     for name in (TENSORS, ADAPTER_CONFIG):
-        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes()
 
 
 # ---------------------------------------------------------------- damaged files
-def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
+def test_missing_files_are_errors(folder: Path, tmp_path: Path) -> None:
     with raises("adapter-missing"):
         load_adapter_config(tmp_path)
-    card = load_adapter_config(folder)
+    config = load_adapter_config(folder)
     (folder / TENSORS).unlink()
     with raises("adapter-invalid"):
-        read_tensors(folder, card)
+        read_tensors(folder, config)
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00\xff", '{"format": 1', "[" * 100_000])
-def test_a_card_that_is_no_json_is_named(folder: Path, text: str) -> None:
+def test_invalid_json_is_an_error(folder: Path, text: str) -> None:
     (folder / ADAPTER_CONFIG).write_text(text, encoding="latin-1")
     with raises("adapter-invalid"):
         load_adapter_config(folder)
 
 
 TAMPERED: dict[str, Callable[[dict[str, Any]], object]] = {
-    "no format": lambda card: card.pop("format"),
-    "no bands": lambda card: card.pop("bands"),
-    "no task": lambda card: card.pop("task"),
-    "no fingerprint": lambda card: card["base"].pop("fingerprint"),
-    "no hash": lambda card: card.pop("hash"),
-    "base a list": lambda card: card.update(base=[]),
-    "fingerprint a number": lambda card: card["base"].update(fingerprint=3),
-    "bands a text": lambda card: card.update(bands="abcd"),
-    "bands numbers": lambda card: card.update(bands=[1, 2, 3, 4]),
-    "one band more": lambda card: card["bands"].append("B11"),
-    "offset a text": lambda card: card["normalization"].update(offset="1234"),
-    "offset texts": lambda card: card["normalization"].update(offset=["a", "b", "c", "d"]),
-    "offset numbers as texts": lambda card: card["normalization"].update(offset=list("1234")),
-    "offset truths": lambda card: card["normalization"].update(offset=[True] * 4),
-    "offset not finite": lambda card: card["normalization"].update(offset=[float("nan")] * 4),
-    "offset too large": lambda card: card["normalization"].update(offset=[10**400] * 4),
-    "scale zero": lambda card: card["normalization"].update(scale=[1, 1, 1, 0]),
-    "scale infinite": lambda card: card["normalization"].update(scale=[1, 1, 1, float("inf")]),
-    "normalization a number": lambda card: card.update(normalization=3),
-    "hash a number": lambda card: card.update(hash=3),
-    "method a list": lambda card: card.update(method=["est"]),
+    "no format": lambda config: config.pop("format"),
+    "no bands": lambda config: config.pop("bands"),
+    "no task": lambda config: config.pop("task"),
+    "no fingerprint": lambda config: config["base"].pop("fingerprint"),
+    "no hash": lambda config: config.pop("hash"),
+    "base is a list": lambda config: config.update(base=[]),
+    "fingerprint is a number": lambda config: config["base"].update(fingerprint=3),
+    "bands is text": lambda config: config.update(bands="abcd"),
+    "bands are numbers": lambda config: config.update(bands=[1, 2, 3, 4]),
+    "additional band": lambda config: config["bands"].append("B11"),
+    "offset is text": lambda config: config["normalization"].update(offset="1234"),
+    "offsets are text": lambda config: config["normalization"].update(offset=["a", "b", "c", "d"]),
+    "offsets are numbers as text": lambda config: config["normalization"].update(
+        offset=list("1234")
+    ),
+    "offsets are booleans": lambda config: config["normalization"].update(offset=[True] * 4),
+    "offset is not finite": lambda config: config["normalization"].update(
+        offset=[float("nan")] * 4
+    ),
+    "offset is too large": lambda config: config["normalization"].update(offset=[10**400] * 4),
+    "scale is zero": lambda config: config["normalization"].update(scale=[1, 1, 1, 0]),
+    "scale is infinite": lambda config: config["normalization"].update(
+        scale=[1, 1, 1, float("inf")]
+    ),
+    "normalization is a number": lambda config: config.update(normalization=3),
+    "hash is a number": lambda config: config.update(hash=3),
+    "method is a list": lambda config: config.update(method=["est"]),
 }
 
 
 @pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED)
-def test_a_card_of_another_shape_is_refused(
+def test_invalid_adapter_json_is_an_error(
     folder: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     edit(folder, change)
@@ -183,41 +191,43 @@ def test_a_card_of_another_shape_is_refused(
         load_adapter_config(folder)
 
 
-def test_a_card_that_is_a_list_is_refused(folder: Path) -> None:
+def test_adapter_json_that_is_a_list_is_an_error(folder: Path) -> None:
     (folder / ADAPTER_CONFIG).write_text("[1]")
     with raises("adapter-invalid"):
         load_adapter_config(folder)
 
 
-def test_another_format_says_so(folder: Path) -> None:
-    edit(folder, lambda card: card.update(format=2))
+def test_other_format_version_is_an_error(folder: Path) -> None:
+    edit(folder, lambda config: config.update(format=2))
     with raises(
         "adapter-version", file=folder / ADAPTER_CONFIG, mentions=["found format 2", "expected 1"]
     ):
         load_adapter_config(folder)
 
 
-def test_tensors_of_another_adapter_are_refused(folder: Path) -> None:
-    card = load_adapter_config(folder)
+def test_tensors_of_another_adapter_are_an_error(folder: Path) -> None:
+    config = load_adapter_config(folder)
     state = load_file(folder / TENSORS)
     save_file({name: tensor + 1 for name, tensor in state.items()}, folder / TENSORS)
-    mentions = [folder / ADAPTER_CONFIG, card.hash[:12]]
+    mentions = [folder / ADAPTER_CONFIG, config.hash[:12]]
     with raises("adapter-mismatch", file=folder / TENSORS, mentions=mentions):
-        read_tensors(folder, card)
+        read_tensors(folder, config)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
-def test_truncated_tensors_are_refused(folder: Path, keep: int) -> None:
+def test_truncated_tensors_are_an_error(folder: Path, keep: int) -> None:
     path = folder / TENSORS
     path.write_bytes(path.read_bytes()[:keep])
     with raises("adapter-mismatch"):
         read_tensors(folder, load_adapter_config(folder))
-    rehash(folder)
+    update_hash(folder)
     with raises("adapter-invalid"):
         read_tensors(folder, load_adapter_config(folder))
 
 
 class Trap:
+    """Creates a file when it is unpickled."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -226,34 +236,32 @@ class Trap:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch"])
-def test_a_pickle_by_another_name_is_refused_and_not_run(
-    folder: Path, tmp_path: Path, kind: str
-) -> None:
+def test_pickle_is_rejected_and_not_executed(folder: Path, tmp_path: Path, kind: str) -> None:
     trap = {"a": Trap(tmp_path / "sprung")}
     if kind == "pickle":
         (folder / TENSORS).write_bytes(pickle.dumps(trap))
     else:
         torch.save(trap, folder / TENSORS)
-    rehash(folder)
+    update_hash(folder)
     with raises("adapter-invalid"):
         read_tensors(folder, load_adapter_config(folder))
     assert not (tmp_path / "sprung").exists()
 
 
-# ---------------------------------------------------------------- what does not fit
-def test_another_base_is_refused_by_name(
+# ---------------------------------------------------------------- mismatched models
+def test_another_base_model_is_an_error(
     folder: Path, model: Model, make_backbone: MakeBackbone
 ) -> None:
-    card = load_adapter_config(folder)
-    check_base_model(model.encoder.backbone, card, folder)
+    config = load_adapter_config(folder)
+    check_base_model(model.encoder.backbone, config, folder)
     other = make_backbone("vit")
-    fingerprints = [card.base["fingerprint"][:12], other.fingerprint[:12]]
+    fingerprints = [config.base["fingerprint"][:12], other.fingerprint[:12]]
     mentions = [folder, "timm/test_resnet", "timm/test_vit", *fingerprints]
     with raises("adapter-base", file=folder, mentions=mentions):
-        check_base_model(other, card, folder)
+        check_base_model(other, config, folder)
 
 
-def test_other_weights_of_the_same_model_are_refused(
+def test_other_weights_of_the_base_model_are_an_error(
     folder: Path, make_backbone: MakeBackbone, tmp_path: Path
 ) -> None:
     state = make_backbone("resnet", bands=3).model.state_dict()
@@ -264,7 +272,7 @@ def test_other_weights_of_the_same_model_are_refused(
         check_base_model(other, load_adapter_config(folder), folder)
 
 
-def test_what_was_merged_is_in_no_adapter(make_backbone: MakeBackbone) -> None:
+def test_merged_method_cannot_be_saved(make_backbone: MakeBackbone) -> None:
     encoder = Lora().attach(make_backbone("vit"))
     model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2, LinearOptions()))
     assert any("lora" in name for name in adapter_state(model))
@@ -273,7 +281,7 @@ def test_what_was_merged_is_in_no_adapter(make_backbone: MakeBackbone) -> None:
         adapter_state(model)
 
 
-def test_tensors_that_do_not_fit_are_named(model: Model) -> None:
+def test_mismatched_tensors_are_named_and_not_loaded(model: Model) -> None:
     state = adapter_state(model)
     name = "decoder.projections.0.weight"
     assert name in state
@@ -288,4 +296,4 @@ def test_tensors_that_do_not_fit_are_named(model: Model) -> None:
     with raises("adapter-mismatch", file="a run", mentions=[f"of another shape {name}"]):
         load_adapter_state(model, {**state, name: torch.zeros(7)}, "a run")
     for n, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[n]), "nothing is loaded from what does not fit"
+        assert torch.equal(tensor, before[n])

@@ -1,4 +1,4 @@
-"""`import geotune` and the commands that only show something import nothing heavy."""
+"""The public names, and what importing geotune and its light commands import."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ HEAVY = (
 )
 
 REPORT = (
-    "\nimport sys, json; found = sorted({name.partition('.')[0] for name in sys.modules});"
-    "\nprint('\\n' + json.dumps(found))"
+    "\nimport sys, json; modules = sorted({name.partition('.')[0] for name in sys.modules});"
+    "\nprint('\\n' + json.dumps(modules))"
 )
 COMMAND = """
 import sys
@@ -39,7 +39,7 @@ except SystemExit as stop:
 
 
 def modules_after(code: str) -> tuple[set[str], str]:
-    """The top-level modules that are loaded after some code, and what it printed."""
+    """The top-level modules that some code imports, and what it prints."""
     process = subprocess.run(
         [sys.executable, "-c", code + REPORT], capture_output=True, text=True, check=False
     )
@@ -58,14 +58,14 @@ def modules_after(code: str) -> tuple[set[str], str]:
     ],
     ids=["import", "help", "list", "list as JSON"],
 )
-def test_nothing_heavy_is_imported(code: str, printed: str) -> None:
+def test_light_commands_import_no_heavy_package(code: str, printed: str) -> None:
     modules, out = modules_after(code)
     assert "geotune" in modules
     assert not modules.intersection(HEAVY)
     assert printed in out
 
 
-def test_files_are_checked_before_torch_is_imported() -> None:
+def test_workflows_import_torch_on_use() -> None:
     modules, _ = modules_after(
         "import geotune.api.fitting, geotune.api.testing, geotune.api.prediction"
     )
@@ -73,19 +73,19 @@ def test_files_are_checked_before_torch_is_imported() -> None:
     assert not modules.intersection({"torch", "timm", "lightning", "matplotlib"})
 
 
-def test_heavy_modules_would_be_noticed() -> None:
+def test_methods_import_torch() -> None:
     modules, _ = modules_after("import geotune; geotune.Est")
     assert {"torch", "geotune"} <= modules
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in geotune.__all__:
         assert getattr(geotune, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         geotune.Nothing  # noqa: B018
 
 
-def test_it_works_in_anyones_loop() -> None:
+def test_attached_method_trains_without_the_trainer() -> None:
     import torch
 
     backbone = geotune.backbone("timm/test_resnet", bands=6, pretrained=False)

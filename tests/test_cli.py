@@ -1,4 +1,4 @@
-"""The commands: what they print, for people and for machines."""
+"""The output of the commands, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def recipe(
 
 @pytest.fixture(scope="module")
 def run(recipe: Path) -> Path:
-    """A finished run; for tests that only read it."""
+    """A finished run, for tests that only read it."""
     from geotune.api.fitting import fit
     from geotune.config import load_recipe
 
@@ -39,10 +39,10 @@ def run(recipe: Path) -> Path:
     return folder
 
 
-def test_fit(
+def test_fit_prints_results_and_is_complete_the_second_time(
     geotune: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For people: notes and progress on stderr, results on stdout; then that it is done."""
+    """Notes and progress are on stderr, results on stdout."""
     monkeypatch.chdir(tmp_path)
     overrides = ["method.kind=frozen", "method.stem_width=0", "train.epochs=1"]
     code, out, err = geotune("fit", recipe, *overrides)
@@ -63,8 +63,7 @@ def test_fit(
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
-def test_fit_json(geotune: Command, recipe: Path, tmp_path: Path) -> None:
-    """Exactly one object on stdout, whatever is said on stderr; `train.run` moves the run."""
+def test_fit_prints_one_json_object(geotune: Command, recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "moved"
     overrides = [f"train.run={run}", "train.epochs=1"]
     code, out, _ = geotune("fit", recipe, *overrides, "--json")
@@ -80,7 +79,7 @@ def test_fit_json(geotune: Command, recipe: Path, tmp_path: Path) -> None:
     assert json.loads(out) == {**values, "status": "complete"}
 
 
-def test_history(run: Path) -> None:
+def test_history_has_a_row_per_epoch(run: Path) -> None:
     with (run / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["epoch"]) for row in rows] == [1, 2]
@@ -88,7 +87,7 @@ def test_history(run: Path) -> None:
     assert (run / "tensorboard").is_dir() and any((run / "tensorboard").iterdir())
 
 
-def test_test(geotune: Command, run: Path, tmp_path: Path) -> None:
+def test_test_prints_and_saves_metrics(geotune: Command, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     code, out, _ = geotune("test", copy)
@@ -103,7 +102,9 @@ def test_test(geotune: Command, run: Path, tmp_path: Path) -> None:
     assert f"{metrics['miou']:.3f}" in (copy / "report.html").read_text(encoding="utf-8")
 
 
-def test_predict(geotune: Command, run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+def test_predict_writes_maps_of_every_scene(
+    geotune: Command, run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
     scenes = [tiny_scenes / "scenes" / f"{name}.tif" for name in "cd"]
     code, out, err = geotune("predict", run, *scenes, "--out", tmp_path / "maps", "--json")
     assert code == 0, err
@@ -135,7 +136,7 @@ def test_predict_needs_a_scene(geotune: Command, run: Path, tmp_path: Path) -> N
     assert code == 1 and "no scene is given" in err
 
 
-def test_json_of_an_error(geotune: Command, tmp_path: Path) -> None:
+def test_error_is_printed_as_json(geotune: Command, tmp_path: Path) -> None:
     code, out, err = geotune("test", tmp_path / "none", "--json")
     assert code == 1
     report = json.loads(out)
@@ -144,7 +145,7 @@ def test_json_of_an_error(geotune: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["backbones", "methods", "decoders", "datasets"])
-def test_list(geotune: Command, what: str) -> None:
+def test_list_shows_components_and_one_of_them(geotune: Command, what: str) -> None:
     code, out, _ = geotune("list", what, "--json")
     assert code == 0
     names = [row["name"] for row in json.loads(out)[what]]
@@ -153,7 +154,7 @@ def test_list(geotune: Command, what: str) -> None:
     assert code == 0 and names[-1] in out
 
 
-def test_unknown_command_and_option(geotune: Command, recipe: Path) -> None:
+def test_unknown_command_and_option_are_errors(geotune: Command, recipe: Path) -> None:
     assert geotune("train", recipe)[0] != 0
     assert geotune("fit", recipe, "--overwrit")[0] != 0
 
@@ -174,20 +175,20 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_ctrl_c(
+def test_ctrl_c_stops_with_one_line(
     geotune: Command, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl+C ends with one line; Lightning's own way out would say nothing."""
+    """Lightning would exit without a message."""
     import signal
 
     from geotune.training.training_module import TrainingModule
 
-    def pressed(*_: object) -> None:
+    def press_ctrl_c(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    # tests in the background of a shell start with the signal ignored
+    # a shell that starts the tests in the background ignores the signal
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(TrainingModule, "validation_step", pressed)
+    monkeypatch.setattr(TrainingModule, "validation_step", press_ctrl_c)
     code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'run'}")
     assert code == 130
     assert "Run the same command again" in err and "Traceback" not in err
@@ -195,7 +196,7 @@ def test_ctrl_c(
 
 
 @pytest.mark.slow
-def test_help_joins_lines_and_keeps_patterns(geotune: Command) -> None:
+def test_help_wraps_text_and_keeps_patterns(geotune: Command) -> None:
     _, out, _ = geotune("predict", "--help")
     text = " ".join(out.replace("│", " ").split())
     assert "For several modalities one pattern each: S2L2A=s2/*.tif S1GRD=s1/*.tif." in text
@@ -204,7 +205,7 @@ def test_help_joins_lines_and_keeps_patterns(geotune: Command) -> None:
 
 
 def test_help_is_fast() -> None:
-    """0.5 s on an idle machine; the best of five, in CPU time, so that others' work counts less."""
+    """Below 0.5 s of CPU or wall time, best of five, so that other processes matter less."""
     import resource
 
     best = 60.0
@@ -220,15 +221,16 @@ def test_help_is_fast() -> None:
     assert best < 0.5
 
 
-def test_cache(geotune: Command, recipe: Path, tmp_path: Path) -> None:
-    """Where, how many, how large; the second time nothing is computed, and fit reads it."""
-    override = f"train.cache_folder={tmp_path / 'kept'}"
+def test_cached_features_are_computed_once_and_used_by_fit(
+    geotune: Command, recipe: Path, tmp_path: Path
+) -> None:
+    override = f"train.cache_folder={tmp_path / 'cache'}"
     code, out, err = geotune("cache", recipe, override, "data.augment=false", "--json")
     assert code == 0, err
     values = json.loads(out)
     assert (values["samples"], values["computed"]) == (12, 12)
-    found = sum(p.stat().st_size for p in Path(values["folder"]).iterdir())
-    assert Path(values["folder"]).parent == tmp_path / "kept" and values["bytes"] == found
+    size = sum(p.stat().st_size for p in Path(values["folder"]).iterdir())
+    assert Path(values["folder"]).parent == tmp_path / "cache" and values["bytes"] == size
     assert "computing the features of 12 windows" in err and "12/12" in err
 
     code, out, err = geotune("cache", recipe, override, "data.augment=false")
@@ -241,8 +243,10 @@ def test_cache(geotune: Command, recipe: Path, tmp_path: Path) -> None:
     assert "data.brightness 0.2 is ignored" in err
 
 
-def test_cache_of_a_backbone_that_changes(geotune: Command, recipe: Path, tmp_path: Path) -> None:
-    override = f"train.cache_folder={tmp_path / 'kept'}"
+def test_cache_of_a_trained_backbone_is_an_error(
+    geotune: Command, recipe: Path, tmp_path: Path
+) -> None:
+    override = f"train.cache_folder={tmp_path / 'cache'}"
     code, out, _ = geotune("cache", recipe, override, "method.kind=full", "--json")
     assert code == 1 and list(tmp_path.iterdir()) == []
     assert "train.cache" in json.loads(out)["error"] and "method.kind full" in out

@@ -1,4 +1,4 @@
-"""The README's commands, as they stand there."""
+"""Run the README's commands."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = "# not run by the tests"
+NOT_RUN = "# not run by the tests"
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks() -> list[list[list[str]]]:
-    """The commands of each block that is run, as lists of arguments."""
-    found = []
+    """The commands of each block to run, as lists of arguments."""
+    blocks = []
     for text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")):
-        if not text.startswith(LEFT_OUT):
+        if not text.startswith(NOT_RUN):
             lines = text.replace("\\\n", " ").splitlines()
             commands = [shlex.split(line, comments=True) for line in lines]
-            found.append([command for command in commands if command])
-    return found
+            blocks.append([command for command in commands if command])
+    return blocks
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's paths lead where they lead from the repository."""
+    """A folder with the recipes and data that the README's commands refer to."""
     base = tmp_path_factory.mktemp("readme")
     project = base / "project"
     project.mkdir()
@@ -39,19 +39,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def test_there_are_commands_and_all_are_ours() -> None:
+def test_readme_has_every_command_and_only_geotune_commands() -> None:
     commands = [command for block in blocks() for command in block]
     assert {command[1] for command in commands} >= {"demo", "fit", "test", "predict", "list"}
     others = [command for command in commands if command[0] != "geotune"]
-    assert not others, f"only geotune can be run; start the block with {LEFT_OUT!r}"
+    assert not others, f"only geotune can be run; start the block with {NOT_RUN!r}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("commands", blocks(), ids=lambda block: " ".join(block[0][:2]))
-def test_readme(project: Path, commands: list[list[str]]) -> None:
-    """Blocks stand for themselves; the commands of one are run in order."""
+def test_readme_commands_succeed(project: Path, commands: list[list[str]]) -> None:
+    """Blocks are independent; the commands of a block are run in order."""
     if _needs_data(commands) and not (project.parent / "shared" / "data").is_dir():
-        pytest.skip("the real data is not beside the project (../shared/data)")
+        pytest.skip("needs the real data in ../shared/data")
     for command in commands:
         done = subprocess.run(
             [Path(sys.executable).parent / command[0], *command[1:]],
@@ -65,7 +65,7 @@ def test_readme(project: Path, commands: list[list[str]]) -> None:
 
 
 def _needs_data(commands: list[list[str]]) -> bool:
-    """Whether a command names the shared data, or a recipe that does."""
+    """Whether a command or its recipe uses the shared data."""
     words = [word for command in commands for word in command]
     recipes = [ROOT / word for word in words if word.endswith((".yaml", ".yml"))]
     texts = [path.read_text(encoding="utf-8") for path in recipes if path.is_file()]

@@ -1,4 +1,4 @@
-"""From a recipe to a run, its test and its maps."""
+"""Fit, test and predict from Python."""
 
 from __future__ import annotations
 
@@ -34,24 +34,26 @@ def recipe(tiny_values: Callable[..., dict[str, Any]]) -> Recipe:
 
 @pytest.fixture(scope="module")
 def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, tested; for tests that only read it."""
-    folder = tmp_path_factory.mktemp("job") / "tiny"
+    """A finished and tested run, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("run") / "tiny"
     fit(recipe, run=folder)
     geotune.test(folder)
     return folder
 
 
-def written(run: Path) -> dict[str, int]:
+def modification_times(run: Path) -> dict[str, int]:
     return {str(p.relative_to(run)): p.stat().st_mtime_ns for p in run.rglob("*")}
 
 
-def test_run_path(recipe: Recipe, tiny_values: Callable[..., dict[str, Any]]) -> None:
+def test_train_run_sets_the_run_folder(
+    recipe: Recipe, tiny_values: Callable[..., dict[str, Any]]
+) -> None:
     assert run_path(recipe, "ships") == Path("runs/ships")
     moved = parse_recipe(tiny_values({"train.run": "elsewhere/x"}))
     assert run_path(moved, "ships") == Path("elsewhere/x")
 
 
-def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
+def test_run_folder_has_all_files_and_a_summary(run: Path, recipe: Recipe) -> None:
     assert {path.name for path in run.iterdir()} == {
         "recipe.yaml",
         "run.json",
@@ -76,21 +78,21 @@ def test_what_a_run_leaves(run: Path, recipe: Recipe) -> None:
     assert summary["data"]["parts"] == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
 
 
-def test_what_test_windows_hold_gives_the_metrics_of_the_test(run: Path, recipe: Recipe) -> None:
+def test_metrics_of_the_test_windows_are_the_test_metrics(run: Path, recipe: Recipe) -> None:
     windows = WindowMetrics.load(run / "test_windows.npz")
     metrics = build_task(recipe).metrics()
     assert windows.names[1] == "d (0, 32)" and len(windows.names) == len(windows.states) == 4
     assert windows.scenes == windows.groups == ("d",) * 4
     assert windows.positions.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32]]
     tested = json.loads((run / "metrics.json").read_text())
-    found = metrics.compute_from(MetricState.merge(windows.states))
-    assert found == tested["test"] == tested["regions"]["test"]["d"]
+    merged = metrics.compute_from(MetricState.merge(windows.states))
+    assert merged == tested["test"] == tested["regions"]["test"]["d"]
 
 
 def test_unreadable_example_windows_are_an_error(run: Path, tmp_path: Path) -> None:
     assert Examples.load(run / "examples.npz").worst
     path = tmp_path / "examples.npz"
-    np.savez_compressed(path, **{"best.0.name": np.array("a (0, 0)")})  # and no pictures
+    np.savez_compressed(path, **{"best.0.name": np.array("a (0, 0)")})  # without pictures
     with raises("file-unreadable", file=path):
         Examples.load(path)
     path.write_bytes(b"no archive")
@@ -98,23 +100,25 @@ def test_unreadable_example_windows_are_an_error(run: Path, tmp_path: Path) -> N
         Examples.load(path)
 
 
-def test_a_finished_run_is_left_alone(run: Path, recipe: Recipe) -> None:
-    before = written(run)
+def test_finished_run_is_not_changed(run: Path, recipe: Recipe) -> None:
+    before = modification_times(run)
     again = fit(recipe, run=run)
     assert again.status == "complete"
     assert again.metrics == json.loads((run / "metrics.json").read_text())["val"]
-    assert written(run) == before
+    assert modification_times(run) == before
 
 
-def test_another_recipe_is_refused(run: Path, tiny_values: Callable[..., dict[str, Any]]) -> None:
-    before = written(run)
+def test_run_folder_of_another_recipe_is_rejected(
+    run: Path, tiny_values: Callable[..., dict[str, Any]]
+) -> None:
+    before = modification_times(run)
     other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
     with raises("run-exists", key="train.run", file=run, mentions=["train.seed: 0 -> 7"]):
         fit(other, run=run)
-    assert written(run) == before
+    assert modification_times(run) == before
 
 
-def test_overwrite_starts_again_and_keeps_foreign_files(
+def test_overwrite_restarts_and_keeps_other_files(
     run: Path, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:
     copy = tmp_path / "copy"
@@ -138,26 +142,25 @@ def test_overwrite_rejects_a_folder_without_a_run(tmp_path: Path, recipe: Recipe
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_test_joins_metrics_and_report(run: Path) -> None:
+def test_test_adds_to_metrics_and_report(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics["regions"]) == set(metrics["confusion"]) == {"val", "test"}
     assert metrics["regions"]["test"] == {"d": metrics["test"]}
     report = (run / "report.html").read_text(encoding="utf-8")
-    for part in ("val", "test"):
-        assert f"{metrics[part]['miou']:.3f}" in report
+    for split in ("val", "test"):
+        assert f"{metrics[split]['miou']:.3f}" in report
     assert "random" in report
 
 
-def test_the_gap_counts_what_the_test_counts(
+def test_gap_and_test_use_the_score_threshold_of_validation(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both with what validation decided, such as the score from which on objects count."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     given = []
 
-    class Judged:
-        """The task, whose figures say that validation has spoken."""
+    class ThresholdTask:
+        """A task whose metrics state that the threshold was set."""
 
         def __init__(self, task: Task) -> None:
             self.task = task
@@ -169,20 +172,20 @@ def test_the_gap_counts_what_the_test_counts(
             metrics = self.task.metrics()
             compute_from, compute = metrics.compute_from, metrics.compute
             metrics.compute_from = (  # type: ignore[method-assign]
-                lambda state: {**compute_from(state), "judged": 1.0}
+                lambda state: {**compute_from(state), "has_threshold": 1.0}
             )
-            metrics.compute = lambda: {**compute(), "judged": 1.0}  # type: ignore[method-assign]
+            metrics.compute = lambda: {**compute(), "has_threshold": 1.0}  # type: ignore[method-assign]
             return metrics
 
-    def gap(data: Any, tested: Evaluation, measure: Any, figures: Any) -> None:
-        given.extend([tested.metrics, figures(MetricState.merge(tested.windows.states))])
+    def gap(data: Any, tested: Evaluation, evaluate: Any, compute: Any) -> None:
+        given.extend([tested.metrics, compute(MetricState.merge(tested.windows.states))])
 
     monkeypatch.setattr(
-        "geotune.factory.build_model.with_val_threshold", lambda task, details: Judged(task)
+        "geotune.factory.build_model.with_val_threshold", lambda task, details: ThresholdTask(task)
     )
     monkeypatch.setattr("geotune.training.generalization_gap.region_gap", gap)
     geotune.test(copy)
-    assert [figures.get("judged") for figures in given] == [1.0, 1.0]
+    assert [metrics.get("has_threshold") for metrics in given] == [1.0, 1.0]
 
 
 def test_test_needs_a_finished_run(tmp_path: Path) -> None:
@@ -200,7 +203,9 @@ def test_test_needs_a_test_split(run: Path, tmp_path: Path) -> None:
         geotune.test(copy)
 
 
-def test_predict_lies_where_the_scene_lies(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+def test_map_has_the_georeference_of_the_scene(
+    run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
     scene = tiny_scenes / "scenes" / "d.tif"
     progress: list[tuple[str, int, int]] = []
     results = predict(
@@ -213,8 +218,7 @@ def test_predict_lies_where_the_scene_lies(run: Path, tiny_scenes: Path, tmp_pat
     assert progress[-1][0] == "d" and progress[-1][1] == progress[-1][2]
 
 
-def test_adapter_alone_elsewhere(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
-    """Two files copied elsewhere map as the run does."""
+def test_copied_adapter_predicts_like_the_run(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
     for name in ("adapter.safetensors", "adapter.json"):
@@ -230,7 +234,7 @@ def test_adapter_alone_elsewhere(run: Path, tiny_scenes: Path, tmp_path: Path) -
     np.testing.assert_array_equal(*maps)
 
 
-def test_predict_a_file_for_each_band(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+def test_predict_reads_one_file_per_band(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
     scene = tiny_scenes / "scenes" / "d.tif"
     with rasterio.open(scene) as file:
         profile = {**file.profile, "count": 1}
@@ -241,14 +245,16 @@ def test_predict_a_file_for_each_band(run: Path, tiny_scenes: Path, tmp_path: Pa
                 single.write(file.read(i), 1)
     options: dict[str, Any] = {"polygons": False, "device": "cpu"}
     pattern = str(tmp_path / "{scene}" / "{band}.tif")
-    split = predict(run, [pattern], tmp_path / "split", **options)[0]
-    whole = predict(run, [str(scene)], tmp_path / "whole", **options)[0]
-    assert split.name == "d"
-    with rasterio.open(split.classes_path) as one, rasterio.open(whole.classes_path) as other:
+    per_band = predict(run, [pattern], tmp_path / "per_band", **options)[0]
+    stacked = predict(run, [str(scene)], tmp_path / "stacked", **options)[0]
+    assert per_band.name == "d"
+    with rasterio.open(per_band.classes_path) as one, rasterio.open(stacked.classes_path) as other:
         np.testing.assert_array_equal(one.read(1), other.read(1))
 
 
-def test_predict_refuses_before_it_writes(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
+def test_predict_checks_all_scenes_before_it_writes(
+    run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
     good = tiny_scenes / "scenes" / "d.tif"
     other = tmp_path / "other.tif"
     with rasterio.open(good) as file:
@@ -261,7 +267,7 @@ def test_predict_refuses_before_it_writes(run: Path, tiny_scenes: Path, tmp_path
     assert not (tmp_path / "maps").exists()
 
 
-def test_pick_device() -> None:
+def test_missing_device_is_an_error() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     if torch.cuda.is_available():
         assert pick_device("auto").type == "cuda"

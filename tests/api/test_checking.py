@@ -1,4 +1,4 @@
-"""`geotune check`, and what it has in common with `geotune fit`."""
+"""`geotune check`, and the same errors in `geotune fit`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 class Data:
-    """A whole data set of six scenes, to be spoilt, and its recipe."""
+    """A valid data set of six scenes, to be corrupted, and its recipe."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,11 +33,11 @@ class Data:
     def scene(self, name: str) -> Path:
         return self.folder / "scenes" / f"{name}.tif"
 
-    def change(self, name: str, change: Callable[[Any], Any], place: str | None = None) -> None:
-        """New values for a scene, at the place of another one."""
+    def change(self, name: str, change: Callable[[Any], Any], at: str | None = None) -> None:
+        """Change the values of a scene, and move it to the location of scene `at`."""
         with rasterio.open(self.scene(name)) as file:
             array = file.read()
-        index = "abcdef".index(place or name)
+        index = "abcdef".index(at or name)
         write(self.scene(name), change(array).astype("float32"), index)
         label = self.folder / "labels" / f"{name}.tif"
         with rasterio.open(label) as file:
@@ -66,63 +66,63 @@ def check(geotune: Command, data: Data) -> Callable[..., tuple[int, dict[str, An
     return run
 
 
-def texts(found: dict[str, Any], severity: str) -> list[str]:
-    return [one["text"] for one in found["findings"] if one["severity"] == severity]
+def texts(result: dict[str, Any], severity: str) -> list[str]:
+    return [issue["text"] for issue in result["findings"] if issue["severity"] == severity]
 
 
-def test_data_in_order_has_no_errors(check: Any, data: Data) -> None:
-    code, found = check()
-    assert code == 0 and found["errors"] == 0 and found["scenes"] == 6
-    assert found["distances_m"]["train-val"] == pytest.approx(520, rel=1e-2)
-    assert found["class_counts"]["val"].keys() == {"land", "water"}
+def test_valid_data_has_no_errors(check: Any, data: Data) -> None:
+    code, result = check()
+    assert code == 0 and result["errors"] == 0 and result["scenes"] == 6
+    assert result["distances_m"]["train-val"] == pytest.approx(520, rel=1e-2)
+    assert result["class_counts"]["val"].keys() == {"land", "water"}
     page = (data.folder / "page.html").read_text()
     assert "Training would start" in page or "No problems found" in page
     assert len(re.findall("<svg", page)) == 3
     assert not re.search(r'(src|href)="(?!#|data:)', page)
 
 
-def test_all_faults_are_told_and_fit_refuses_the_first(check: Any, data: Data) -> None:
+def test_check_reports_every_error_and_fit_stops_at_the_first(check: Any, data: Data) -> None:
     data.scene("a").write_bytes(b"no raster")
     data.scene("c").write_bytes(data.scene("c").read_bytes()[:9000])
     data.change("e", lambda a: np.where(a == a.max(), np.nan, a))
     (data.folder / "labels" / "d.tif").unlink()
-    code, found = check("data.split.val=[e,f]", "data.split.test=[]")
+    code, result = check("data.split.val=[e,f]", "data.split.test=[]")
     assert code == 1
-    errors = texts(found, "error")
+    errors = texts(result, "error")
     for name in ("scenes/a.tif", "scenes/c.tif", "scenes/e.tif", "labels/d.tif"):
         assert any(name in text for text in errors), (name, errors)
-    with pytest.raises(GeotuneError) as refused:
+    with pytest.raises(GeotuneError) as caught:
         build_data(parse_recipe(data.values))
-    assert any(str(refused.value).split(" (")[0] in text for text in errors)
+    assert any(str(caught.value).split(" (")[0] in text for text in errors)
 
 
-def test_overlaps_across_parts_are_an_error_unless_allowed(check: Any, data: Data) -> None:
-    data.change("e", lambda a: a, place="a")
-    code, found = check()
-    [text] = [text for text in texts(found, "error") if "overlap" in text]
+def test_overlaps_across_splits_are_an_error_unless_allowed(check: Any, data: Data) -> None:
+    data.change("e", lambda a: a, at="a")
+    code, result = check()
+    [text] = [text for text in texts(result, "error") if "overlap" in text]
     assert code == 1 and "a.tif (train)" in text and "e.tif (val)" in text
     assert re.search(r"overlap by 230,\d{3} m2", text)  # 48 x 48 pixels of 10 m
     with raises("split-leakage", key="data.split", mentions=[text[:80]]):
         build_data(parse_recipe(data.values))
-    code, found = check("data.split.allow_overlap=true")
-    assert code == 0 and text in texts(found, "warning")
+    code, result = check("data.split.allow_overlap=true")
+    assert code == 0 and text in texts(result, "warning")
 
 
-def test_the_same_pixels_in_two_parts_are_an_error(check: Any, data: Data) -> None:
+def test_identical_pixels_in_two_splits_are_an_error(check: Any, data: Data) -> None:
     with rasterio.open(data.scene("a")) as file:
         image = file.read()
     data.change("f", lambda _: image)
     data.change("b", lambda _: image)
-    code, found = check()
-    [text] = texts(found, "error")
+    code, result = check()
+    [text] = texts(result, "error")
     assert code == 1 and "identical pixels" in text
     assert "a.tif (train)" in text and "f.tif (test)" in text
     data.change("f", lambda a: a + 1)
-    code, found = check()
-    assert code == 0 and any("more than once" in text for text in texts(found, "note"))
+    code, result = check()
+    assert code == 0 and any("more than once" in text for text in texts(result, "note"))
 
 
-def test_odd_values_are_warned_of(check: Any, data: Data) -> None:
+def test_unusual_values_give_warnings(check: Any, data: Data) -> None:
     data.change("a", lambda a: a / 10_000)
     data.change("b", lambda a: np.minimum(a, np.percentile(a, 97)))
     data.change("c", lambda a: np.stack([a[0], a[1], np.full_like(a[2], 7)]))
@@ -132,8 +132,8 @@ def test_odd_values_are_warned_of(check: Any, data: Data) -> None:
         return array
 
     data.change("d", border)
-    code, found = check()
-    warnings = texts(found, "warning")
+    code, result = check()
+    warnings = texts(result, "warning")
     assert code == 0
     for pattern in (
         r"a\.tif \(mean 0\.0\d+\).*: probably in other units than the rest, with a mean of about",
@@ -146,24 +146,24 @@ def test_odd_values_are_warned_of(check: Any, data: Data) -> None:
     assert not any("clipped" in text and "d.tif" in text for text in warnings)
 
 
-def test_swapped_bands_are_warned_of(check: Any, data: Data) -> None:
+def test_swapped_bands_give_a_warning(check: Any, data: Data) -> None:
     offsets = np.array([0, 500, 1000])[:, None, None]
     for name in "abcdef":
         data.change(name, lambda a: a + offsets)
-    _, found = check()
-    assert not any("swapped" in text for text in texts(found, "warning"))
+    _, result = check()
+    assert not any("swapped" in text for text in texts(result, "warning"))
     data.change("c", lambda a: a[[2, 1, 0]])
-    _, found = check()
-    [text] = [text for text in texts(found, "warning") if "swapped" in text]
+    _, result = check()
+    [text] = [text for text in texts(result, "warning") if "swapped" in text]
     assert "c.tif: its bands may be swapped: red resembles nir, nir resembles red" in text
 
 
-def test_files_unlike_the_others_are_named(check: Any, data: Data) -> None:
+def test_inconsistent_files_give_warnings(check: Any, data: Data) -> None:
     with rasterio.open(data.scene("b")) as file:
         image = file.read()
     write(data.scene("b"), image.astype("uint16"), 1, nodata=0)
-    _, found = check()
-    warnings = " ".join(texts(found, "warning"))
+    _, result = check()
+    warnings = " ".join(texts(result, "warning"))
     assert re.search(r"data type is float32 in 5 of 6 scenes, but not in .*b\.tif", warnings)
     assert re.search(r"nodata value is None in 5 of 6 scenes, but not in .*b\.tif", warnings)
 
@@ -192,10 +192,10 @@ def test_bad_samples_are_skipped_and_listed(data: Data) -> None:
 
 
 @pytest.mark.slow
-def test_seen_and_unseen_regions_and_what_was_skipped_are_in_the_report(
+def test_report_has_regions_distances_and_skipped_samples(
     geotune: Command, data: Data, tmp_path: Path
 ) -> None:
-    """Two regions of three scenes: one tests, scenes of the other train and validate."""
+    """Two regions of three scenes: one is tested, the other trains and validates."""
     data.values["data"]["split"] = {
         "kind": "folds",
         "by": "^([abc]|[def])$",

@@ -1,4 +1,4 @@
-"""`geotune demo`, on smaller scenes and for one epoch; the README's test runs it as it is."""
+"""`geotune demo` on smaller scenes for one epoch; `test_readme.py` runs the unchanged command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def smaller_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(values: dict[str, Any], source: str) -> Recipe:
         values = copy.deepcopy(values)
         values["data"] |= {"size": 64, "window": 32, "samples": 4}
@@ -26,7 +26,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geotune.api.demo_workflow.parse_recipe", parse)
 
 
-def test_demo(geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_writes_every_file(
+    geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = geotune("demo")
     assert code == 0, err
@@ -35,17 +37,16 @@ def test_demo(geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for label in ("recipe", "adapter", "map", "polygons", "report"):
         assert Path(printed[label]).is_file(), label
     scene = Path("geotune-demo/scenes") / Path(printed["map"]).name.replace("_classes", "")
-    with rasterio.open(printed["map"]) as found:
-        assert found.crs is not None and found.shape == (64, 64)
+    with rasterio.open(printed["map"]) as file:
+        assert file.crs is not None and file.shape == (64, 64)
         if scene.is_file():
             with rasterio.open(scene) as image:
-                assert found.transform == image.transform
+                assert file.transform == image.transform
     report = Path(printed["report"]).read_text(encoding="utf-8")
     assert "random" in report and "IoU" in report
 
 
-def test_demo_leaves_what_is_not_its_own(geotune: Command, tmp_path: Path) -> None:
-    """Where its run should go stands something else."""
+def test_demo_keeps_a_folder_that_is_not_a_run(geotune: Command, tmp_path: Path) -> None:
     run = tmp_path / "mine" / "est"
     run.mkdir(parents=True)
     (run / "notes.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""`geotune plan`: what a recipe takes, what fits a budget, and trainings that keep to one."""
+"""`geotune plan`: estimated memory, settings for a budget, and training within a budget."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from geotune.memory.estimate import DataDependentModelError, PeakEstimate, estim
 from geotune.memory.tracker import TrackedPeak
 from helpers.errors import raises
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Command = Callable[..., tuple[int, str, str]]
 Values = Callable[..., dict[str, Any]]
 
 
-# ---------------------------------------------------------------- what a recipe takes
+# ---------------------------------------------------------------- estimated memory
 @pytest.mark.parametrize(
     "method",
     [
@@ -39,10 +39,10 @@ Values = Callable[..., dict[str, Any]]
 @pytest.mark.parametrize(
     "changes", [{}, {"train.accumulate_steps": 2, "train.precision": "bf16-mixed"}]
 )
-def test_a_run_takes_what_was_predicted(
+def test_estimate_equals_the_tracked_memory_of_training(
     tiny_values: Values, tmp_path: Path, method: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    """The plan without weights, the prediction in the run and the tensors of its own step."""
+    """Compare the plan without weights, the estimate of the run and the tensors of its step."""
     from geotune.api.fitting import fit
 
     samples = 4 * 2
@@ -54,30 +54,30 @@ def test_a_run_takes_what_was_predicted(
     assert planned == memory["predicted_bytes"]
     assert memory["tracked_bytes"] == pytest.approx(planned, rel=0.02)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["peak_memory"] == memory
-    assert memory["peak_bytes"] > memory["tracked_bytes"]  # the process has more than tensors
+    assert memory["peak_bytes"] > memory["tracked_bytes"]  # of the process
 
 
-def test_parts_and_places_sum_to_the_peak(tiny_values: Values) -> None:
+def test_categories_and_scopes_sum_to_the_peak(tiny_values: Values) -> None:
     values = plan_to_dict(plan(parse_recipe(tiny_values({"method.stem_width": 8}))))
     assert sum(values["parts"].values()) == values["peak_bytes"] == values["cpu"]["peak_bytes"]
-    by_place = values["by_place"]
-    assert sum(n for parts in by_place.values() for n in parts.values()) == values["peak_bytes"]
-    assert set(by_place) <= {"backbone", "method", "decoder", "loss", "optimizer"}
-    assert "trained" not in by_place["backbone"] and by_place["backbone"]["frozen"] > 0
-    assert by_place["method"]["trained"] > 0 and by_place["decoder"]["trained"] > 0
+    by_scope = values["by_place"]
+    assert sum(n for parts in by_scope.values() for n in parts.values()) == values["peak_bytes"]
+    assert set(by_scope) <= {"backbone", "method", "decoder", "loss", "optimizer"}
+    assert "trained" not in by_scope["backbone"] and by_scope["backbone"]["frozen"] > 0
+    assert by_scope["method"]["trained"] > 0 and by_scope["decoder"]["trained"] > 0
     gpu = values["gpu"]
     parts = gpu["peak_bytes"] + gpu["allocator_bytes"] + gpu["cuda_context_bytes"]
     assert gpu["total_bytes"] == parts
 
 
-def test_what_is_put_into_the_backbone_is_the_methods(tiny_values: Values) -> None:
+def test_layers_inserted_into_the_backbone_count_as_the_method(tiny_values: Values) -> None:
     recipe = parse_recipe(tiny_values({"method": {"kind": "lora", "rank": 4, "stem_width": 0}}))
-    by_place = plan(recipe).peak.by_scope
-    assert "trained" not in by_place["backbone"] and by_place["method"]["trained"] > 0
-    assert by_place["backbone"]["saved"] > 0
+    by_scope = plan(recipe).peak.by_scope
+    assert "trained" not in by_scope["backbone"] and by_scope["method"]["trained"] > 0
+    assert by_scope["backbone"]["saved"] > 0
 
 
-def test_bands_come_from_the_files_where_the_recipe_names_none(
+def test_bands_are_read_from_the_files_if_the_recipe_names_none(
     tiny_values: Values, tmp_path: Path
 ) -> None:
     named = plan(parse_recipe(tiny_values())).prediction
@@ -87,23 +87,23 @@ def test_bands_come_from_the_files_where_the_recipe_names_none(
     assert plan(parse_recipe(elsewhere)).prediction.cpu.total == named.cpu.total
 
 
-def test_weights_are_not_read(tiny_values: Values) -> None:
+def test_plan_does_not_read_weights(tiny_values: Values) -> None:
     changes = {"backbone.pretrained": True, "backbone.weights": "no/such/file.safetensors"}
     assert plan(parse_recipe(tiny_values(changes))).peak.total > 0
 
 
-def test_a_model_that_looks_at_values_is_computed(
+def test_data_dependent_model_is_computed(
     tiny_values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`tests/memory/test_predict.py` has one that really does."""
+    """`tests/memory/test_estimate.py` has such a model."""
     expected = plan(parse_recipe(tiny_values())).peak.total
 
-    def looking(*arguments: Any, compute: bool = False) -> PeakEstimate:
+    def fail_without_compute(*arguments: Any, compute: bool = False) -> PeakEstimate:
         if not compute:
             raise DataDependentModelError
         return estimate_peak(*arguments, compute=compute)
 
-    monkeypatch.setattr("geotune.api.planning.estimate_peak", looking)
+    monkeypatch.setattr("geotune.api.planning.estimate_peak", fail_without_compute)
     planned = plan(parse_recipe(tiny_values()))
     assert planned.prediction.computed
     assert any("computed on this CPU" in note for note in planned.notes)
@@ -111,8 +111,8 @@ def test_a_model_that_looks_at_values_is_computed(
 
 
 @pytest.mark.slow
-def test_the_large_vit_keeps_its_promises() -> None:
-    """ViT-L at 224 pixels, a batch of 8, bf16: shares of full."""
+def test_est_with_vit_large_needs_a_fraction_of_full_fine_tuning() -> None:
+    """224 x 224 pixels, a batch of 8, bf16."""
     path = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
 
     def peak(*overrides: str) -> int:
@@ -125,10 +125,10 @@ def test_the_large_vit_keeps_its_promises() -> None:
 
 
 # ---------------------------------------------------------------- budgets
-def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[PeakEstimate, None]]:
-    """Predictions by a formula; `full` has nothing to hold in fewer bits."""
+def estimator(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[PeakEstimate, None]]:
+    """Estimates by a formula; `full` has no frozen weights to quantize."""
 
-    def predict(recipe: Recipe) -> tuple[PeakEstimate, None]:
+    def estimate(recipe: Recipe) -> tuple[PeakEstimate, None]:
         kind = recipe.method.kind
         if kind == "full" and recipe.method.frozen_precision != "fp32":
             raise GeotuneError("nothing is frozen", code="out-of-memory")
@@ -137,7 +137,7 @@ def weighed(bytes_of: Callable[[Recipe], int]) -> Callable[[Recipe], tuple[PeakE
         peak = TrackedPeak(bytes_of(recipe), {"backbone": {"saved": bytes_of(recipe)}})
         return PeakEstimate(peak, peak, flops=100), None
 
-    return predict
+    return estimate
 
 
 def by_formula(recipe: Recipe) -> int:
@@ -148,8 +148,8 @@ def by_formula(recipe: Recipe) -> int:
     return {"full": 1600, "lora": frozen + 100}.get(recipe.method.kind, frozen) + micro * saved
 
 
-def found(recipe: Recipe, budget: int, **options: Any) -> Any:
-    return search_budget(recipe, budget, weighed(by_formula), lambda p, _: p.cpu.total, **options)
+def search(recipe: Recipe, budget: int, **options: Any) -> Any:
+    return search_budget(recipe, budget, estimator(by_formula), lambda p, _: p.cpu.total, **options)
 
 
 @pytest.fixture
@@ -164,7 +164,10 @@ def lora(tiny_values: Values) -> Recipe:
         (900, {}),
         (850, {"train.accumulate_steps": 2}),  # 700
         (600, {"train.accumulate_steps": 4}),
-        (400, {"train.accumulate_steps": 4, "method.frozen_precision": "bf16"}),  # 8 are not needed
+        (
+            400,
+            {"train.accumulate_steps": 4, "method.frozen_precision": "bf16"},
+        ),  # not 8
         (250, {"train.accumulate_steps": 8, "method.frozen_precision": "int8"}),
         (
             240,
@@ -179,7 +182,7 @@ def lora(tiny_values: Values) -> Recipe:
 def test_the_cheapest_changes_that_fit_come_first(
     lora: Recipe, budget: int, changes: dict[str, Any]
 ) -> None:
-    fitting = found(lora, budget)
+    fitting = search(lora, budget)
     first = fitting.proposals[0]
     assert first.changes == changes
     assert first.bytes == by_formula(first.recipe) <= budget
@@ -192,56 +195,56 @@ def test_the_cheapest_changes_that_fit_come_first(
 
 
 def test_smaller_micro_batches_keep_the_batch(lora: Recipe) -> None:
-    for candidate in found(lora, 300).proposals:
+    for candidate in search(lora, 300).proposals:
         train = candidate.recipe.train
         assert train.batch_size == 8 and train.batch_size % train.accumulate_steps == 0
         if train.accumulate_steps > 1:
             assert any("batch norm" in note for note in candidate.notes)
 
 
-def test_another_method_comes_last_and_is_named(tiny_values: Values) -> None:
+def test_another_method_is_proposed_last_with_a_note(tiny_values: Values) -> None:
     full = parse_recipe(tiny_values({"method": {"kind": "full", "stem_width": 8}}))
-    fitting = found(full, 500)
+    fitting = search(full, 500)
     first = fitting.proposals[0]
     assert first.recipe.method.kind == "est" and first.recipe.method.stem_width == 8
     assert any("another method" in note for note in first.notes)
     assert "method.kind=est" in as_overrides(first.changes)
 
 
-def test_where_nothing_fits_the_smallest_is_told(lora: Recipe) -> None:
-    fitting = found(lora, 10)
+def test_smallest_setting_is_returned_if_none_fits(lora: Recipe) -> None:
+    fitting = search(lora, 10)
     assert fitting.proposals == []
     assert fitting.smallest.bytes == 40  # est or frozen from a cache, one window at a time
     assert fitting.largest_component == ("saved", "backbone", 40)
 
 
-def test_a_cache_comes_last_and_only_where_the_features_never_change(
+def test_cache_is_proposed_last_and_only_for_a_frozen_backbone(
     tiny_values: Values, lora: Recipe
 ) -> None:
     est = parse_recipe(tiny_values({"train.batch_size": 8}))
-    fitting = found(est, 45)
+    fitting = search(est, 45)
     changes = {
         "train.accumulate_steps": 8,
         "train.activation_checkpointing": "all",
         "train.cache": "disk",
     }
-    assert fitting.proposals[0].changes == changes  # frozen precision saves nothing then
-    assert found(est, 200).proposals[0].changes.keys() == {
+    assert fitting.proposals[0].changes == changes  # with a cache, frozen_precision saves nothing
+    assert search(est, 200).proposals[0].changes.keys() == {
         "train.accumulate_steps",
         "method.frozen_precision",
     }
-    first = found(lora, 150).proposals[0]
+    first = search(lora, 150).proposals[0]
     assert first.recipe.method.kind == "est" and "train.cache" not in first.changes
 
 
-def test_processes_share_a_batch(lora: Recipe) -> None:
-    for candidate in found(lora, 400, world=2).proposals:
+def test_several_processes_share_a_batch(lora: Recipe) -> None:
+    for candidate in search(lora, 400, world=2).proposals:
         assert 8 % (2 * candidate.recipe.train.accumulate_steps) == 0
 
 
-# ---------------------------------------------------------------- a cache of features
+# ---------------------------------------------------------------- feature cache
 @pytest.mark.parametrize("method", ["est", "frozen", "dtl"])
-def test_a_training_from_a_cache_takes_what_was_predicted(
+def test_estimate_equals_the_tracked_memory_of_cached_training(
     tiny_values: Values, tmp_path: Path, method: str
 ) -> None:
     from geotune.api.fitting import fit
@@ -256,20 +259,20 @@ def test_a_training_from_a_cache_takes_what_was_predicted(
     assert memory["tracked_bytes"] == pytest.approx(planned.peak.total, rel=0.02)
     assert planned.cache is not None and planned.cache.train_bytes is not None
     assert planned.cache.populate_bytes > planned.peak.by_scope.get("backbone", {}).get("frozen", 0)
-    whole = summary["cache"]["samples"] * planned.cache.window_bytes  # and shards' heads and cards
-    assert whole < summary["cache"]["bytes"] < whole + 100_000
+    features = summary["cache"]["samples"] * planned.cache.window_bytes  # without headers
+    assert features < summary["cache"]["bytes"] < features + 100_000
     assert planned.cache.train_bytes == 8 * 8 * planned.cache.window_bytes
     assert any("train.cache disk" in note for note in planned.notes)
 
 
-def test_a_cache_cannot_be_planned_where_the_backbone_changes(tiny_values: Values) -> None:
+def test_cache_of_a_trained_backbone_is_an_error(tiny_values: Values) -> None:
     values = tiny_values({"method": {"kind": "lora"}, "train.cache": "disk"})
     with raises("cache-not-possible", key="train.cache", mentions=["lora"]):
         plan(parse_recipe(values))
 
 
-# ---------------------------------------------------------------- the commands
-def test_the_command(geotune: Command, tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
+# ---------------------------------------------------------------- commands
+def test_plan_command(geotune: Command, tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
     figure = tmp_path / "parts.svg"
     recipe = tiny_recipe({"method": {"kind": "full", "stem_width": 0}})
     code, out, err = geotune("plan", recipe, "--figure", figure)
@@ -283,15 +286,15 @@ def test_the_command(geotune: Command, tiny_recipe: Callable[..., Path], tmp_pat
     assert code == 0, err
     values = json.loads(out)
     assert values["budget_bytes"] == round(0.8 * peak) and values["proposals"]
-    assert all(found["peak_bytes"] <= 0.8 * peak for found in values["proposals"])
-    assert all(found["relative_time"] > 0 for found in values["proposals"])
+    assert all(proposal["peak_bytes"] <= 0.8 * peak for proposal in values["proposals"])
+    assert all(proposal["relative_time"] > 0 for proposal in values["proposals"])
     code, out, err = geotune("plan", recipe, "--budget", "1kB")
     assert code == 0 and "no setting fits" in out and "largest component" in out
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("amount", ["lots", "8 parsecs", "-3GB", "0", ""])
-def test_a_budget_that_cannot_be_read(
+def test_invalid_budget_is_an_error(
     geotune: Command, tiny_recipe: Callable[..., Path], amount: str
 ) -> None:
     code, _, err = geotune("plan", tiny_recipe(), f"--budget={amount}")
@@ -300,7 +303,7 @@ def test_a_budget_that_cannot_be_read(
     assert code == 1 and "train.memory_budget" in err
 
 
-def test_a_training_keeps_to_its_budget(
+def test_training_stays_within_its_budget(
     geotune: Command, tiny_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
     recipe = tiny_recipe({"method": {"kind": "full", "stem_width": 0}, "train.epochs": 1})
@@ -312,9 +315,9 @@ def test_a_training_keeps_to_its_budget(
     result = json.loads(out)
     assert result["summary"]["peak_memory"]["predicted_bytes"] <= 0.9 * peak
     assert result["summary"]["peak_memory"]["tracked_bytes"] <= 0.91 * peak
-    kept = load_recipe(tmp_path / "run" / "recipe.yaml")[0]
-    asked = load_recipe(tmp_path / "run" / "asked.yaml")[0]
-    assert asked == load_recipe(recipe, [budget])[0] != kept
+    used = load_recipe(tmp_path / "run" / "recipe.yaml")[0]
+    requested = load_recipe(tmp_path / "run" / "asked.yaml")[0]
+    assert requested == load_recipe(recipe, [budget])[0] != used
     code, out, _ = geotune("fit", recipe, budget, "--json")
     assert code == 0 and json.loads(out)["status"] == "complete"
     code, _, err = geotune("fit", recipe, "train.memory_budget=900GB")

@@ -40,7 +40,7 @@ def test_a_run_has_metrics_history_report_and_recipe(run: geotune.Run) -> None:
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(geotune.GeotuneError):
+    with raises("run-incomplete"):
         geotune.load_run(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_plots_show_the_history_and_the_labels_of_a_window(
 ) -> None:
     assert len(run.plot().axes) == 2
     scenes = geotune.open_scenes(tiny_values())
-    assert [one.name for one in scenes] == ["a", "b", "c", "d"]
+    assert [scene.name for scene in scenes] == ["a", "b", "c", "d"]
     figure = geotune.plot(scenes[3], window=Window(0, 0, 32, 32), model=run.model())
     assert [ax.get_title() for ax in figure.axes] == ["image", "labels", "prediction"]
     figure.savefig(tmp_path / "plot.png")

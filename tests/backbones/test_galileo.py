@@ -85,7 +85,7 @@ def test_dates_radar_and_location_match_rslearn(galileo: Path, make_backbone: Ma
     radar = torch.rand(2, 2, 3, 12, 12, generator=generator) * -20
     # the ends of February and the leap day, and December's last day in both kinds of year
     days = [[(2023, 59), (2024, 60), (2024, 61)], [(2023, 60), (2023, 365), (2024, 366)]]
-    places = torch.tensor([[10.0, 50.0], [-70.0, -33.0]])
+    locations = torch.tensor([[10.0, 50.0], [-70.0, -33.0]])
     theirs: Any = GalileoModel(
         "nano", patch_size=4, pretrained_path=str(galileo), autocast_dtype=None
     ).eval()
@@ -100,7 +100,7 @@ def test_dates_radar_and_location_match_rslearn(galileo: Path, make_backbone: Ma
         {
             "s2": rslearn_image(optical[i], days[i]),
             "s1": rslearn_image(radar[i], days[i]),
-            "latlon": rslearn_image(places[i].flip(0).reshape(2, 1, 1, 1)),
+            "latlon": rslearn_image(locations[i].flip(0).reshape(2, 1, 1, 1)),
         }
         for i in range(2)
     ]
@@ -109,9 +109,9 @@ def test_dates_radar_and_location_match_rslearn(galileo: Path, make_backbone: Ma
         images = torch.cat([optical, radar], dim=1).flatten(2, 3)
         images = normalised(ours, images).unflatten(2, (3, 12))
         time = torch.tensor(days, dtype=torch.float32)
-        found = ours(images, time=time, location=places).maps[-1]
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-        other = ours(images, time=time + torch.tensor([0.0, 40.0]), location=places).maps[-1]
+        result = ours(images, time=time, location=locations).maps[-1]
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+        other = ours(images, time=time + torch.tensor([0.0, 40.0]), location=locations).maps[-1]
         assert not torch.allclose(other, expected, atol=1e-3)
 
 

@@ -104,9 +104,9 @@ def test_the_last_map_equals_rslearns(
     ]
     with torch.no_grad():
         expected = theirs(ModelContext(inputs=inputs, metadatas=[])).feature_maps[0]
-        found = ours(images, time=torch.tensor(DAYS).float()).maps
-    assert len(found) == 4
-    torch.testing.assert_close(found[-1], expected, rtol=1e-5, atol=1e-5)
+        result = ours(images, time=torch.tensor(DAYS).float()).maps
+    assert len(result) == 4
+    torch.testing.assert_close(result[-1], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -138,8 +138,8 @@ def test_groups_without_bands_are_omitted_as_in_pretraining(
     with torch.no_grad():
         tokens = encoder(sample, patch_size=4, input_res=20)["tokens_and_masks"]
         expected = (tokens.sentinel2_l2a[..., 0, :] + tokens.sentinel1[..., 0, :]).mean(3) / 2
-        found = ours(images).maps[-1]
-    torch.testing.assert_close(found, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+        result = ours(images).maps[-1]
+    torch.testing.assert_close(result, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
     assert ours.notes == (
         ()
         if version == "v1"

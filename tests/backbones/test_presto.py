@@ -57,10 +57,10 @@ def rslearn_image(images: Tensor, days: list[tuple[int, int]]) -> Any:
     return RasterImage(images, timestamps=[(date, date) for date in dates])
 
 
-@pytest.mark.parametrize("place", [False, True])
+@pytest.mark.parametrize("located", [False, True])
 @pytest.mark.parametrize("dated", [False, True])
 def test_the_last_map_equals_rslearns(
-    weights: Path, make: MakeBackbone, place: bool, dated: bool
+    weights: Path, make: MakeBackbone, located: bool, dated: bool
 ) -> None:
     from rslearn.models.presto.presto import Presto
     from rslearn.train.model_context import ModelContext, RasterImage
@@ -72,23 +72,23 @@ def test_the_last_map_equals_rslearns(
     }
     raw["srtm"] = torch.rand(2, 2, 1, 4, 5, generator=generator).expand(-1, -1, 3, -1, -1) * 500
     days = [[(2023, 59), (2024, 60), (2024, 61)], [(2023, 60), (2023, 365), (2024, 366)]]
-    places = torch.tensor([[10.0, 50.0], [-70.0, -33.0]])
+    locations = torch.tensor([[10.0, 50.0], [-70.0, -33.0]])
     inputs: list[dict[str, Any]] = []
     for i in range(2):
         inputs.append({k: rslearn_image(v[i], days[i]) for k, v in raw.items()})
         if not dated:
             inputs[i] = {k: RasterImage(v[i]) for k, v in raw.items()}
-        if place:
-            inputs[i]["latlon"] = places[i].flip(0).reshape(2, 1, 1, 1).expand(-1, 1, 4, 5)
+        if located:
+            inputs[i]["latlon"] = locations[i].flip(0).reshape(2, 1, 1, 1).expand(-1, 1, 4, 5)
     theirs: Any = Presto(pretrained_path=str(weights.parent)).eval()
-    if place:
+    if located:
         # the wrapper expects locations as `(C, H, W)`
         inputs = [{**x, "latlon": _Image(x["latlon"][:, 0])} for x in inputs]
     ours = make(
         [*S2, "VV", "VH", *WEATHER, *TERRAIN],
         weights=weights,
         timesteps=3,
-        metadata=["time"] * dated + ["location"] * place,
+        metadata=["time"] * dated + ["location"] * located,
     )
     known = ours.normalization
     assert known is not None
@@ -96,9 +96,9 @@ def test_the_last_map_equals_rslearns(
     images = (torch.cat([raw[key] for key in ("s2", "s1", "era5", "srtm")], 1) - offset) / scale
     with torch.no_grad():
         expected = theirs(ModelContext(inputs=inputs, metadatas=[])).feature_maps[0]
-        found = ours(images, time=torch.tensor(days).float(), location=places).maps
-    assert len(found) == 2
-    torch.testing.assert_close(found[-1], expected, rtol=1e-5, atol=1e-5)
+        result = ours(images, time=torch.tensor(days).float(), location=locations).maps
+    assert len(result) == 2
+    torch.testing.assert_close(result[-1], expected, rtol=1e-5, atol=1e-5)
 
 
 class _Image:

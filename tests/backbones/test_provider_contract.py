@@ -1,4 +1,4 @@
-"""The contract of a backbone, held by many networks of every provider."""
+"""The contract of backbones, tested with many models of every provider."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "timm/vit_pwee_patch16_reg1_gap_256": {"bands": RGB},
     "timm/eva02_tiny_patch14_224": {"bands": RGB},
     "timm/xcit_nano_12_p16_224": {"bands": RGB},
-    # windows of attention, convolutions, mixtures
+    # window attention, convolutions, mixtures
     "timm/swin_tiny_patch4_window7_224": {"bands": RGB},
     "timm/swinv2_tiny_window8_256": {"bands": RGB},
     "timm/test_convnext": {"bands": S2},
@@ -34,7 +34,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "timm/pvt_v2_b0": {"bands": RGB},
     "timm/poolformer_s12": {"bands": RGB},
     "timm/test_mambaout": {"bands": RGB},
-    # one image size only, so in tiles
+    # one image size, so images are processed in tiles
     "timm/test_vit_relpos": {"bands": RGB},
     # geospatial models
     "terratorch/prithvi_eo_tiny": {"bands": HLS},
@@ -57,7 +57,7 @@ NEEDS = {"rslearn/olmoearth_v1_nano": "olmoearth_pretrain_minimal"}
 def build(name: str, **changes: Any) -> Backbone:
     provider = name.partition("/")[0]
     pytest.importorskip(provider)
-    torch.set_float32_matmul_precision("highest")  # terratorch lowers it when it is imported
+    torch.set_float32_matmul_precision("highest")  # importing terratorch lowers it
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
     options = {**BACKBONES[name], "pretrained": False, **changes}
@@ -65,9 +65,9 @@ def build(name: str, **changes: Any) -> Backbone:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_contract(name: str) -> None:
+def test_provider_models_keep_the_contract(name: str) -> None:
     backbone = build(name)
-    # built again it is the same, whatever random numbers were drawn before
+    # random weights do not depend on the global random state
     torch.manual_seed(7)
     assert build(name).fingerprint == backbone.fingerprint
     assert backbone.random_weights and backbone.licence == "none"
@@ -83,30 +83,30 @@ def test_contract(name: str) -> None:
         assert ours.dtype == torch.float32 and ours.isfinite().all()
         assert torch.equal(ours, second)
 
-    # the order of the bands is the data's own affair
+    # with the weights in the same order, the order of the bands does not matter
     bands = BACKBONES[name]["bands"]
     if not isinstance(bands, dict) and name.partition("/")[0] != "timm":
-        turned = build(name, bands=tuple(reversed(bands)))
-        turned.load_state_dict(_turn(backbone, turned))
+        reverse = build(name, bands=tuple(reversed(bands)))
+        reverse.load_state_dict(_reverse_bands(backbone, reverse))
         with torch.no_grad():
             images = inputs["images"].flip(1)
-            other = turned(**{**inputs, "images": images}).maps[-1]
-        torch.testing.assert_close(other, features.maps[-1], rtol=1e-4, atol=1e-4)
+            last_map = reverse(**{**inputs, "images": images}).maps[-1]
+        torch.testing.assert_close(last_map, features.maps[-1], rtol=1e-4, atol=1e-4)
 
 
-def _turn(backbone: Backbone, turned: Backbone) -> dict[str, torch.Tensor]:
-    """The weights of the one with the columns of the first layer in the other's order.
+def _reverse_bands(backbone: Backbone, reverse: Backbone) -> dict[str, torch.Tensor]:
+    """The weights with the columns of the first layer in the order of `reverse`.
 
-    Random weights are drawn for the bands as they come; a pretrained column goes with its band.
+    Random weights depend on the order of the bands; pretrained ones belong to their band.
     """
     count = len(backbone.bands)
-    own = turned.state_dict()
+    shapes = {key: value.shape for key, value in reverse.state_dict().items()}
     state = {}
     for key, value in backbone.state_dict().items():
-        per_band = key in FIRST and value.ndim > 1 and value.shape[1] == count
+        per_band = key in FIRST_LAYERS and value.ndim > 1 and value.shape[1] == count
         state[key] = value.flip(1) if per_band else value
-        assert own[key].shape == value.shape
+        assert shapes[key] == value.shape
     return state
 
 
-FIRST = ("model.patch_embed.proj.weight", "model.conv1.weight", "model.features.0.0.weight")
+FIRST_LAYERS = ("model.patch_embed.proj.weight", "model.conv1.weight", "model.features.0.0.weight")

@@ -81,8 +81,8 @@ def test_the_last_map_equals_terratorchs(make_backbone: MakeBackbone, name: str)
         if name == VIT:  # TerraTorch's output precedes the final normalisation
             tokens = inner.norm(expected.flatten(2).transpose(1, 2))
             expected = tokens.transpose(1, 2).reshape(expected.shape)
-        found = ours(images()).maps[-1]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        result = ours(images()).maps[-1]
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_are_loaded_by_band_name(make_backbone: MakeBackbone, tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_weights_are_loaded_by_band_name(make_backbone: MakeBackbone, tmp_path: 
     absent[:, [11, 3]] = 1
     with torch.no_grad():
         expected = plain(images() * absent).maps
-        found = few(images()[:, [11, 3]]).maps
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        result = few(images()[:, [11, 3]]).maps
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     assert plain.source == str(tmp_path / "moco.pth")
 
 

@@ -26,7 +26,7 @@ NAMES = ("terratorch/clay_v1_base", "terratorch/clay_v15_tiny")
 BANDS = ("B02", "B03", "B04", "B08")
 DAYS = (datetime(2020, 12, 31), datetime(2021, 6, 1))  # the first is in week 53
 TIME = torch.tensor([[[float(d.year), float(d.timetuple().tm_yday)]] for d in DAYS])
-PLACE = torch.tensor([[10.5, 50.0], [-70.0, -33.0]])  # longitude, latitude
+LOCATION = torch.tensor([[10.5, 50.0], [-70.0, -33.0]])  # longitude, latitude
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +70,8 @@ def test_the_last_map_equals_terratorchs(make_backbone: MakeBackbone, name: str)
     datacube = Datacuber(bands=["blue", "green", "red", "nir"])(images())
     datacube["gsd"] = torch.tensor(datacube["gsd"])
     with torch.no_grad():
-        found = ours(images()).maps[-1]
-    torch.testing.assert_close(found, theirs(ours, 32, **datacube), rtol=1e-5, atol=1e-5)
+        result = ours(images()).maps[-1]
+    torch.testing.assert_close(result, theirs(ours, 32, **datacube), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("metadata", [["time", "location"], ["time"], ["location"]], ids="-".join)
@@ -87,13 +87,13 @@ def test_time_location_gsd_and_wavelengths_match_terratorch(
         "location": torch.tensor(
             [
                 [f(math.radians(degrees)) for degrees in (lat, lon) for f in (math.sin, math.cos)]
-                for lon, lat in PLACE.tolist()
+                for lon, lat in LOCATION.tolist()
             ]
         ),
     }
     given = {key: known[key] if key in metadata else torch.zeros(2, 4) for key in known}
     with torch.no_grad():
-        found = ours(images(bands=2), time=TIME, location=PLACE).maps[-1]
+        result = ours(images(bands=2), time=TIME, location=LOCATION).maps[-1]
     expected = theirs(
         ours,
         32,
@@ -103,7 +103,7 @@ def test_time_location_gsd_and_wavelengths_match_terratorch(
         gsd=torch.tensor(30.0),
         waves=torch.tensor([0.493, 0.6]),
     )
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_positions_of_a_rectangle_are_part_of_those_of_a_square(

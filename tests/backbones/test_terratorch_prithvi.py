@@ -21,7 +21,7 @@ MakeBackbone = Callable[..., Backbone]
 TINY, TINY_TL = "terratorch/prithvi_eo_tiny", "terratorch/prithvi_eo_v2_tiny_tl"
 BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
 TIME = torch.tensor([[[2018.0, 1.0], [2018.0, 200.0]], [[2021.0, 366.0], [2022.0, 17.0]]])
-PLACE = torch.tensor([[10.5, 50.0], [-70.0, -33.0]])  # longitude, latitude
+LOCATION = torch.tensor([[10.5, 50.0], [-70.0, -33.0]])  # longitude, latitude
 
 
 def images(
@@ -49,8 +49,8 @@ def test_every_map_equals_terratorchs(make_backbone: MakeBackbone, side: int) ->
     model = theirs(ours)
     with torch.no_grad():
         expected = model.prepare_features_for_image_model(model(images(side, side)))
-        found = ours(images(side, side)).maps
-    torch.testing.assert_close(found, tuple(expected), rtol=1e-5, atol=1e-5)
+        actual = ours(images(side, side)).maps
+    torch.testing.assert_close(actual, tuple(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_a_rectangular_image_matches_terratorch(make_backbone: MakeBackbone) -> None:
@@ -80,23 +80,23 @@ def test_time_and_location_match_terratorch(
     if "time" in metadata:
         coordinates["temporal_coords"] = TIME - torch.tensor([0.0, 1.0])
     if "location" in metadata:
-        coordinates["location_coords"] = PLACE.flip(-1)
+        coordinates["location_coords"] = LOCATION.flip(-1)
     with torch.no_grad():
         tokens = model(images(dates=2), **coordinates)[-1]
-        found = ours(images(dates=2), time=TIME, location=PLACE).maps[-1]
+        actual = ours(images(dates=2), time=TIME, location=LOCATION).maps[-1]
     expected = tokens[:, 1:].reshape(2, 2, 4, -1).mean(1).transpose(1, 2).reshape(2, -1, 2, 2)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_concatenated_dates_match_terratorch(make_backbone: MakeBackbone) -> None:
     ours = make_backbone(TINY, bands=BANDS, timesteps=3, combine="concat").eval()
     model = theirs(ours)
     with torch.no_grad():
-        found = ours(images(dates=3)).maps[-1]
+        actual = ours(images(dates=3)).maps[-1]
         expected = model.prepare_features_for_image_model(model(images(dates=3)))[-1]
     by_date = expected.reshape(2, 3, -1, 2, 2).transpose(1, 2)  # TerraTorch's are (t e)
-    torch.testing.assert_close(found, by_date.flatten(1, 2), rtol=1e-5, atol=1e-5)
-    assert ours.taps[-1].channels == found.shape[1] == 3 * 256
+    torch.testing.assert_close(actual, by_date.flatten(1, 2), rtol=1e-5, atol=1e-5)
+    assert ours.taps[-1].channels == actual.shape[1] == 3 * 256
 
 
 @pytest.mark.parametrize("rule", ["mean", "max", "last"])
@@ -105,9 +105,9 @@ def test_dates_are_combined_by_the_chosen_rule(make_backbone: MakeBackbone, rule
     one = make_backbone(TINY, bands=BANDS, timesteps=2, combine=rule).eval()
     with torch.no_grad():
         both = apart(images(dates=2)).maps[-1].reshape(2, 256, 2, 2, 2)
-        found = one(images(dates=2)).maps[-1]
+        actual = one(images(dates=2)).maps[-1]
     expected = {"mean": both.mean(2), "max": both.amax(2), "last": both[:, :, -1]}[rule]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("published", [True, False], ids=["published", "encoder-only"])

@@ -68,8 +68,8 @@ def test_the_maps_equal_terratorchs(make_backbone: MakeBackbone, name: str) -> N
             expected = expected[::-1]  # TerraTorch's are coarse to fine
         else:
             expected = theirs.prepare_features_for_image_model(expected)
-        found = ours(images()).maps
-    torch.testing.assert_close(found, tuple(expected), rtol=1e-5, atol=1e-5)
+        result = ours(images()).maps
+    torch.testing.assert_close(result, tuple(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_maps_match_the_taps_for_any_image_size(make_backbone: MakeBackbone, name: str) -> None:

@@ -47,8 +47,8 @@ def test_every_map_equals_terratorchs(make_backbone: MakeBackbone, height: int, 
     model.load_state_dict(ours.model.state_dict())
     with torch.no_grad():
         expected = model(images(height, width))
-        found = ours(images(height, width)).maps
-    for ours_, tokens in zip(found, expected, strict=True):
+        result = ours(images(height, width)).maps
+    for ours_, tokens in zip(result, expected, strict=True):
         shaped = as_map(tokens, height // 16, width // 16)
         torch.testing.assert_close(ours_, shaped, rtol=1e-5, atol=1e-5)
 

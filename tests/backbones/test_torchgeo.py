@@ -265,12 +265,12 @@ def test_unknown_bands_are_rejected_or_initialised_from_the_mean(family: str) ->
 # ---------------------------------------------------------------- parity with torchgeo
 def last_tokens(model: nn.Module, blocks: Any, *inputs: Any) -> Tensor:
     """Output of the last block when the whole model runs."""
-    found: list[Tensor] = []
-    hook = blocks[-1].register_forward_hook(lambda _m, _i, output: found.append(output))
+    result: list[Tensor] = []
+    hook = blocks[-1].register_forward_hook(lambda _m, _i, output: result.append(output))
     with torch.no_grad():
         model(*inputs)
     hook.remove()
-    return found[0]
+    return result[0]
 
 
 def test_dofa_equals_torchgeos() -> None:
@@ -575,14 +575,14 @@ def test_the_weights_table_matches_torchgeo() -> None:
         stated = weights.meta.get("bands") or info.bands
         assert [canonical_band(b) for b in stated] == [canonical_band(b) for b in info.bands], name
         offset, scale = torch.zeros(len(info.bands)), torch.ones(len(info.bands))
-        found = False
+        result = False
         for step in weights.transforms.modules():
             if type(step).__name__ == "Normalize":  # composed
-                found = True
+                result = True
                 offset = offset + scale * torch.tensor(step.mean, dtype=torch.float32)
                 scale = scale * torch.tensor(step.std, dtype=torch.float32)
         if not name.endswith("_seco"):
-            assert found == bool(kind.scale), name
+            assert result == bool(kind.scale), name
         if kind.scale:
             close(torch.tensor(kind.offset), offset.expand(len(kind.offset)))
             close(torch.tensor(kind.scale), scale.expand(len(kind.scale)))

@@ -22,9 +22,9 @@ def test_safetensors_and_pytorch_files_are_read(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "a.pt")
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "a.ckpt")
     for name in ("a.safetensors", "a.pt", "a.ckpt"):
-        found = read_state_dict(tmp_path / name)
-        assert found.keys() == state.keys()
-        assert torch.equal(found["a"], state["a"])
+        result = read_state_dict(tmp_path / name)
+        assert result.keys() == state.keys()
+        assert torch.equal(result["a"], state["a"])
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ class Nvml(SimpleNamespace):
 
 @pytest.mark.parametrize("found", [None, "no driver", "no GPU", "a GPU that does not count"])
 def test_gpu_without_counter_gives_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: str | None
 ) -> None:
     counters = {"no driver": None, "no GPU": [], "a GPU that does not count": [None]}
-    module: Any = None if found is None else Nvml(counters=counters[found])
+    module: Any = None if result is None else Nvml(counters=counters[result])
     monkeypatch.setitem(sys.modules, "pynvml", module)
     assert EnergyMeter(tmp_path).joules() is None
 

@@ -113,6 +113,6 @@ def test_published_tables_are_read(shared_data: Path) -> None:
 
 
 def test_axes_assign_lines_to_labels(grouped: Path) -> None:
-    found = read_external_results(options(grouped, only={}, axes={"backbone": "dataset/model"}))
-    labels = [(result.labels["backbone"], result.method) for result in found]
+    actual = read_external_results(options(grouped, only={}, axes={"backbone": "dataset/model"}))
+    labels = [(result.labels["backbone"], result.method) for result in actual]
     assert labels == [("Small", "lora"), ("Large", "lora"), ("Large", "Full FT")]

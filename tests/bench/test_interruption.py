@@ -53,15 +53,15 @@ def start(suite: Path, workers: int = 2) -> subprocess.Popen[bytes]:
 
 
 def children(parent: int) -> list[int]:
-    found = []
+    result = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == parent:
-            found.append(int(status.parent.name))
-    return found
+            result.append(int(status.parent.name))
+    return result
 
 
 def end(running: subprocess.Popen[bytes], how: signal.Signals) -> str:
@@ -125,10 +125,10 @@ def test_interrupted_suite_resumes_to_the_same_rows(
     last = start(path, workers=1)
     _, errors = last.communicate()
     assert last.returncode == 0, errors.decode()
-    found = rows_in(tmp_path / "bench")
-    for row in (*expected, *found):
+    result = rows_in(tmp_path / "bench")
+    for row in (*expected, *result):
         del row["cost"]
-    assert found == json.loads(json.dumps(expected))
+    assert result == json.loads(json.dumps(expected))
 
 
 @pytest.mark.slow

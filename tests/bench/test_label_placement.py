@@ -34,15 +34,15 @@ def boxes(dots: Dots, width: float) -> list[Box]:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(10, 490), st.floats(10, 290)), min_size=1, max_size=8))
 def test_labels_do_not_overlap_or_leave_the_page(dots: Dots) -> None:
-    found = boxes(dots, 40)
-    for i, box in enumerate(found):
+    result = boxes(dots, 40)
+    for i, box in enumerate(result):
         assert overlap_area(box, PAGE) > 0.999 * 40 * HEIGHT
-        assert all(overlap_area(box, other) < 1e-6 for other in found[:i])
+        assert all(overlap_area(box, other) < 1e-6 for other in result[:i])
 
 
 def test_labels_of_coincident_points_do_not_overlap() -> None:
-    found = boxes([(250.0, 150.0)] * 12, 50)
-    assert all(overlap_area(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
+    result = boxes([(250.0, 150.0)] * 12, 50)
+    assert all(overlap_area(a, b) < 1e-6 for i, a in enumerate(result) for b in result[:i])
 
 
 def test_single_label_is_next_to_its_point() -> None:
@@ -59,9 +59,9 @@ def test_single_label_is_next_to_its_point() -> None:
     ],
 )
 def test_labels_are_unambiguous(dots: Dots) -> None:
-    found = boxes(dots, 30)
-    assert all(overlap_area(a, b) < 1e-6 for i, a in enumerate(found) for b in found[:i])
-    for own, box in zip(dots, found, strict=True):
+    result = boxes(dots, 30)
+    assert all(overlap_area(a, b) < 1e-6 for i, a in enumerate(result) for b in result[:i])
+    for own, box in zip(dots, result, strict=True):
         others = [distance(dot, box) for dot in dots if dot != own]
         assert min(others) > min(distance(own, box), MAX_DISTANCE) - 1e-5
 

@@ -64,10 +64,10 @@ def test_ray_matches_local_runs_and_retries_dead_workers(
 
     killer = threading.Thread(target=kill_a_worker)
     killer.start()
-    found = bench(path, ray="auto")
+    result = bench(path, ray="auto")
     killer.join()
-    assert killed and [row["error"] for row in found.rows] == [None, None]
+    assert killed and [row["error"] for row in result.rows] == [None, None]
     alone = tmp_path / "alone.yaml"
     alone.write_text(path.read_text().replace(str(tmp_path / "bench"), str(tmp_path / "alone")))
     expected = bench(alone)
-    assert [row["metrics"] for row in found.rows] == [row["metrics"] for row in expected.rows]
+    assert [row["metrics"] for row in result.rows] == [row["metrics"] for row in expected.rows]

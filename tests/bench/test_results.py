@@ -57,9 +57,9 @@ def test_method_and_seed_are_always_columns(suite: Write) -> None:
 
 def test_recipe_method_and_seed_identify_runs(suite: Write) -> None:
     rows = rows_of(suite(grid={"method.kind": ["full", "est"]}, seeds=[0, 1]))
-    found = {(row["recipe"], row["method.kind"], row["train.seed"]) for row in rows}
-    assert len(found) == len(rows) == 8
-    assert ("tiny", "unet_from_scratch", 0) in found
+    actual = {(row["recipe"], row["method.kind"], row["train.seed"]) for row in rows}
+    assert len(actual) == len(rows) == 8
+    assert ("tiny", "unet_from_scratch", 0) in actual
 
 
 def test_baseline_has_a_row_per_label_of_other_axes(suite: Write) -> None:

@@ -137,12 +137,12 @@ def test_search_is_reproducible_and_uses_no_test_data(two: list[RunSpec], tmp_pa
         assert "test" not in json.loads((run / "metrics.json").read_text())
         assert not (run / "test_windows.npz").exists()
         assert load_recipe(run / "recipe.yaml")[0].train.epochs == 1
-    found = rows[0]["search"]
-    scores = [score for _, score in found["trials"]]
-    assert found["score"] == max(scores) and len({value for value, _ in found["trials"]}) == 4
-    assert rows[0]["train.lr"] == found["value"]
+    result = rows[0]["search"]
+    scores = [score for _, score in result["trials"]]
+    assert result["score"] == max(scores) and len({value for value, _ in result["trials"]}) == 4
+    assert rows[0]["train.lr"] == result["value"]
     run = tmp_path / "bench" / "runs" / rows[0]["run"]
-    assert load_recipe(run / "recipe.yaml")[0].train.lr == found["value"]
+    assert load_recipe(run / "recipe.yaml")[0].train.lr == result["value"]
     again = InProcessExecutor()
     assert execution(tmp_path / "bench", again, search=SEARCH).run(two) == rows
     assert not again.done

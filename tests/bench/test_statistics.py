@@ -29,10 +29,10 @@ def test_seed_bootstrap_matches_scipy() -> None:
     by_seed = np.random.default_rng(4).normal(0.6, 0.03, 12)
     drawn = resample_indices(12, DRAWS, np.random.default_rng(1))
     draws = mean_over_runs(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
-    found = estimate(by_seed, draws, 0.95)
-    assert (found.low, found.high) == pytest.approx(scipy_interval(by_seed), abs=0.001)
-    assert found.mean == pytest.approx(by_seed.mean())
-    assert found.spread == pytest.approx(by_seed.std(ddof=1)) and found.runs == 12
+    result = estimate(by_seed, draws, 0.95)
+    assert (result.low, result.high) == pytest.approx(scipy_interval(by_seed), abs=0.001)
+    assert result.mean == pytest.approx(by_seed.mean())
+    assert result.spread == pytest.approx(by_seed.std(ddof=1)) and result.runs == 12
 
 
 def test_variances_of_seeds_and_windows_add() -> None:
@@ -49,14 +49,14 @@ def test_variances_of_seeds_and_windows_add() -> None:
 def test_regions_are_resampled_with_their_seeds() -> None:
     """The variance is that of the regional means plus that of seeds within a region."""
     rng = np.random.default_rng(0)
-    places, seeds = rng.normal(0, 0.3, 9), rng.normal(0, 0.05, (9, 4))
-    runs = (places[:, None] + seeds).ravel()
-    drawn = draw_runs([place for place in "abcdefghi" for _ in range(4)], DRAWS, rng)
+    regions, seeds = rng.normal(0, 0.3, 9), rng.normal(0, 0.05, (9, 4))
+    runs = (regions[:, None] + seeds).ravel()
+    drawn = draw_runs([region for region in "abcdefghi" for _ in range(4)], DRAWS, rng)
     assert drawn.shape == (DRAWS, 36)
-    found = runs[drawn].mean(axis=1)
-    of_places, within = (places + seeds.mean(axis=1)).var() / 9, seeds.var(axis=1).mean() / 4 / 9
-    assert found.var() == pytest.approx(of_places + within, rel=0.05)
-    assert found.mean() == pytest.approx(runs.mean(), abs=0.005)
+    result = runs[drawn].mean(axis=1)
+    of_regions, within = (regions + seeds.mean(axis=1)).var() / 9, seeds.var(axis=1).mean() / 4 / 9
+    assert result.var() == pytest.approx(of_regions + within, rel=0.05)
+    assert result.mean() == pytest.approx(runs.mean(), abs=0.005)
 
 
 def test_regions_have_equal_weight() -> None:

@@ -46,17 +46,17 @@ VALUES: dict[str, Any] = {
     },
     "train": {"epochs": 3},
 }
-GONE = object()
+MISSING = object()
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The values with one of them set, or taken out."""
+    """The values with one of them changed, or removed if `value` is `MISSING`."""
     values = copy.deepcopy(VALUES)
     section = values
     *parents, last = path.split(".")
     for part in parents:
         section = section[part]
-    if value is GONE:
+    if value is MISSING:
         del section[last]
     else:
         section[last] = value
@@ -64,7 +64,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def error_of(values: dict[str, Any]) -> RecipeError:
-    """The error of an invalid recipe, which starts with the recipe's file."""
+    """The error of an invalid recipe; its message starts with the file name."""
     with pytest.raises(RecipeError) as caught:
         parse_recipe(values, "ships.yaml")
     assert str(caught.value).startswith("ships.yaml: ")
@@ -91,14 +91,14 @@ def problems(values: dict[str, Any]) -> list[str]:
         ("xyzzy", "known keys of a recipe: backbone, data, decoder"),
     ],
 )
-def test_unknown_key_is_refused_with_its_path_and_the_nearest_key(path: str, advice: str) -> None:
+def test_unknown_key_is_rejected_with_its_path_and_a_suggestion(path: str, advice: str) -> None:
     error = error_of(changed(path, 1))
     assert (error.code, error.key) == ("recipe-invalid", path)
     assert f"{path}: unknown key; {advice}" in str(error)
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
-def test_renamed_key_is_refused_with_its_new_name(old: str, new: str) -> None:
+def test_renamed_key_is_rejected_with_its_new_name(old: str, new: str) -> None:
     section, _, key = new.rpartition(".")
     values = copy.deepcopy(VALUES)
     kinds = {
@@ -117,10 +117,10 @@ def test_renamed_key_is_refused_with_its_new_name(old: str, new: str) -> None:
     )
     if new in kinds:
         values[section] = kinds[new]
-    at = values
-    for part in old.split(".")[:-1]:
-        at = at.setdefault(part, {})
-    at[old.rpartition(".")[2]] = 1
+    parent = values
+    for name in old.split(".")[:-1]:
+        parent = parent.setdefault(name, {})
+    parent[old.rpartition(".")[2]] = 1
     error = error_of(values)
     assert (error.code, error.key) == ("recipe-key-renamed", old)
     assert f"{old}: renamed to {new}" in str(error)
@@ -136,23 +136,23 @@ def type_of(values: dict[str, Any], section: str) -> type[OptionsModel]:
     if section == "data":
         return ScenesOptions
     registry = {"method": METHODS, "decoder": DECODERS, "task": TASKS}[section]
-    found: type[OptionsModel] = registry[values[section]["kind"]].load_options()
-    return found
+    options: type[OptionsModel] = registry[values[section]["kind"]].load_options()
+    return options
 
 
-def test_renamed_kind_is_refused_with_its_new_name() -> None:
+def test_renamed_kind_is_rejected_with_its_new_name() -> None:
     error = error_of(changed("decoder", {"kind": "pooled"}))
     assert (error.code, error.key) == ("recipe-key-renamed", "decoder.kind")
     assert "pooled is renamed to global_pool" in str(error)
 
 
-def test_a_key_that_another_method_still_has_is_not_called_renamed() -> None:
+def test_key_that_another_method_still_has_is_unknown_rather_than_renamed() -> None:
     error = error_of(changed("method.width", 8))  # est has neither width nor bottleneck_dim
     assert error.code == "recipe-invalid"
     parse_recipe(changed("method", {"kind": "sidetune", "width": 8}))
 
 
-def test_cache_refuses_random_augmentation() -> None:
+def test_cache_rejects_random_augmentation() -> None:
     values = changed("data.augment", {"rotate": 30, "scale": [0.8, 1.25]})
     parse_recipe(values)
     values["train"] = {"cache": "disk"}
@@ -188,12 +188,12 @@ def test_every_problem_is_reported() -> None:
         ("decoder.kind", "net", "decoder.kind", "found 'net', expected one of linear, fcn, unet"),
         ("data.kind", "scene", "data.kind", "scenes, chips, synthetic, images, named; did you"),
         ("data.split.kind", "grup", "data.split.kind", "found 'grup', expected one of list, rand"),
-        ("method.kind", GONE, "method.kind", "missing; expected one of full, frozen, bitfit"),
-        ("data.split.kind", GONE, "data.split.kind", "missing; expected one of list, random"),
+        ("method.kind", MISSING, "method.kind", "missing; expected one of full, frozen, bitfit"),
+        ("data.split.kind", MISSING, "data.split.kind", "missing; expected one of list, random"),
         ("task.kind", "detct", "task.kind", "segment, detect, classify, regress, density"),
     ],
 )
-def test_unknown_kind_is_refused_with_the_known_ones(
+def test_unknown_kind_is_rejected_with_the_known_ones(
     path: str, value: Any, key: str, message: str
 ) -> None:
     error = error_of(changed(path, value))
@@ -201,17 +201,17 @@ def test_unknown_kind_is_refused_with_the_known_ones(
     assert message in str(error)
 
 
-def test_a_key_named_like_its_kind_keeps_its_path() -> None:
+def test_key_named_like_its_kind_keeps_its_path() -> None:
     assert problems(changed("data.scenes", 3))[0].startswith("data.scenes: found 3;")
     assert problems(changed("data.scenes", {"a": 1}))[0].startswith("data.scenes: found {'a': 1};")
-    assert problems(changed("data.scenes", GONE)) == ["data.scenes: missing"]
+    assert problems(changed("data.scenes", MISSING)) == ["data.scenes: missing"]
     values = changed("method", {"kind": "lora", "lora": 3})
     assert error_of(values).key == "method.lora"
 
 
 # ---------------------------------------------------------------- invalid values
 @pytest.mark.parametrize(
-    ("path", "value", "key", "why"),
+    ("path", "value", "key", "expected"),
     [
         ("data.window", 0, "data.window", "found 0; input should be greater than 0"),
         ("train.batch_size", 0, "train.batch_size", "greater than 0"),
@@ -241,9 +241,9 @@ def test_a_key_named_like_its_kind_keeps_its_path() -> None:
         ("backbone.bands", "B02", "backbone.bands", "found 'B02'; input should be a valid list"),
         ("backbone.bands", [1], "backbone.bands.0", "found 1; input should be a valid string"),
         ("backbone.bands", 0, "backbone.bands", "greater than 0"),
-        ("backbone.name", GONE, "backbone.name", "missing"),
-        ("data", GONE, "data", "missing"),
-        ("data.split", GONE, "data.split", "missing"),
+        ("backbone.name", MISSING, "backbone.name", "missing"),
+        ("data", MISSING, "data", "missing"),
+        ("data.split", MISSING, "data.split", "missing"),
         ("task.classes", ["ship"], "task.classes", "at least 2 items"),
         ("task.classes", ["a", "b", "a"], "task.classes", "found a more than once"),
         ("task.classes", [str(i) for i in range(256)], "task.classes", "256 classes, expected at"),
@@ -257,19 +257,19 @@ def test_a_key_named_like_its_kind_keeps_its_path() -> None:
         ("decoder", {"kind": "fcos"}, "decoder.kind", "predicts per object"),
     ],
 )
-def test_invalid_value_is_refused_with_its_path_and_what_was_expected(
-    path: str, value: Any, key: str, why: str
+def test_invalid_value_is_rejected_with_its_path_and_the_expected_value(
+    path: str, value: Any, key: str, expected: str
 ) -> None:
     error = error_of(changed(path, value))
     assert error.code == "recipe-invalid"
     lines = str(error).removeprefix("ships.yaml: ").splitlines()
-    # a key with several types of values has a line for each of them
+    # a key that accepts several types has one line per type
     assert all(key.startswith(line.split(":")[0]) for line in lines), lines
-    assert any(line.startswith(key) and why in line for line in lines), lines
+    assert any(line.startswith(key) and expected in line for line in lines), lines
 
 
 # ---------------------------------------------------------------- files
-def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
+def test_recipe_is_read_with_overrides(tmp_path: Path) -> None:
     path = tmp_path / "ships.yaml"
     path.write_text(yaml.safe_dump(VALUES))
     recipe, notes = load_recipe(path, ["train.epochs=7", "method.kind=lora", "method.rank=4"])
@@ -278,13 +278,13 @@ def test_a_recipe_is_read_with_its_overrides(tmp_path: Path) -> None:
     assert notes == ["method.kind=lora resets the section; removed: method.reduction"]
 
 
-def test_a_recipe_as_resolved_reads_back_the_same(tmp_path: Path) -> None:
+def test_resolved_recipe_round_trips(tmp_path: Path) -> None:
     values = changed("train", {"lr": 1e-5, "run": "runs/Gdańsk"})
     recipe = parse_recipe(values)
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
-    again, notes = load_recipe(path)
-    assert again == recipe
+    loaded, notes = load_recipe(path)
+    assert loaded == recipe
     assert notes == []
     assert "Gdańsk" in path.read_text(encoding="utf-8")
     assert list(yaml.safe_load(path.read_text(encoding="utf-8"))) == list(Recipe.model_fields)
@@ -325,7 +325,7 @@ def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
     assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
 
 
-def test_the_promised_recipes_are_there() -> None:
+def test_example_recipes_exist() -> None:
     assert {"ships.yaml", "clouds.yaml"} <= {p.name for p in (ROOT / "recipes").iterdir()}
 
 
@@ -344,20 +344,20 @@ def test_the_promised_recipes_are_there() -> None:
         ("data.split.kind=random", "data.split", {"kind": "random"}),
     ],
 )
-def test_an_override_sets_one_key(override: str, path: str, value: Any) -> None:
+def test_override_sets_one_key(override: str, path: str, value: Any) -> None:
     values = copy.deepcopy(VALUES)
     apply_override(values, override)
-    found: Any = values
+    section: Any = values
     for part in path.split("."):
-        found = found[part]
-    assert found == value
+        section = section[part]
+    assert section == value
     top = path.split(".")[0]
     assert {k: v for k, v in values.items() if k != top} == {
         k: v for k, v in VALUES.items() if k != top
     }
 
 
-def test_a_new_kind_reports_what_it_removes() -> None:
+def test_new_kind_notes_the_removed_keys() -> None:
     values = copy.deepcopy(VALUES)
     (note,) = apply_override(values, "data.kind=chips")
     assert note == (
@@ -368,8 +368,8 @@ def test_a_new_kind_reports_what_it_removes() -> None:
     assert apply_override(values, "decoder.kind=linear") == []
 
 
-def test_an_override_of_a_section_that_the_file_lacks() -> None:
-    values = changed("train", GONE)
+def test_override_creates_a_missing_section() -> None:
+    values = changed("train", MISSING)
     apply_override(values, "train.epochs=2")
     assert values["train"] == {"epochs": 2}
 
@@ -388,7 +388,7 @@ def test_invalid_override_is_an_error(override: str, key: str | None) -> None:
         apply_override(copy.deepcopy(VALUES), override)
 
 
-def test_an_override_of_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path) -> None:
+def test_override_of_an_unknown_key_is_rejected_with_a_suggestion(tmp_path: Path) -> None:
     path = tmp_path / "ships.yaml"
     path.write_text(yaml.safe_dump(VALUES))
     with raises("recipe-invalid", key="train.epoch", mentions=["train.epochs"]):
@@ -406,7 +406,7 @@ def test_sections_of_a_model_are_validated_like_a_recipe() -> None:
         parse_sections({k: v for k, v in model.items() if k != "task"}, "adapter.json")
 
 
-def test_object_detection_has_its_own_keys() -> None:
+def test_object_detection_has_additional_keys() -> None:
     values = changed("task", {"kind": "detect", "classes": ["ship"], "boxes": "oriented"})
     values["decoder"] = {"kind": "rotated_fcos"}
     recipe = parse_recipe(values)
@@ -425,7 +425,7 @@ def test_object_detection_has_its_own_keys() -> None:
         assert error.key == key and message in str(error)
 
 
-def test_data_without_labels_for_the_task_is_refused() -> None:
+def test_data_without_labels_for_the_task_is_rejected() -> None:
     values = changed("task", {"kind": "detect", "classes": ["ship"]})
     values["decoder"] = {"kind": "fcos"}
     chips = {"kind": "chips", "images": "a", "masks": "b", "split": {"kind": "random"}}

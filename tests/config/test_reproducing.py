@@ -1,4 +1,4 @@
-"""Recipes that reproduce papers: every one, and every row of commands, is a recipe."""
+"""Recipes and commands that reproduce papers are valid and complete."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", [*ROWS, *COMMANDS])
-def test_a_command_is_a_recipe_on_a_named_data_set(command: str) -> None:
+def test_command_is_a_valid_recipe_on_a_published_data_set(command: str) -> None:
     geotune, fit, path, *overrides = shlex.split(command)
     assert (geotune, fit) == ("geotune", "fit")
     recipe, _ = load_recipe(ROOT / path, overrides)
     assert isinstance(recipe.data, NamedOptions)
-    about = get_dataset_info(recipe.data.name)
-    assert Path(path).stem == about.name
-    assert set(recipe.backbone.bands or ()) <= set(about.bands)
-    facts = backbone_info(recipe.backbone.name.removesuffix(".ms_in22k"))
-    assert facts is not None and facts["methods"][recipe.method.kind] == "works"
+    dataset = get_dataset_info(recipe.data.name)
+    assert Path(path).stem == dataset.name
+    assert set(recipe.backbone.bands or ()) <= set(dataset.bands)
+    backbone = backbone_info(recipe.backbone.name.removesuffix(".ms_in22k"))
+    assert backbone is not None and backbone["methods"][recipe.method.kind] == "works"
 
 
-def test_rows_are_the_papers_and_no_two_share_a_run() -> None:
-    read = [load_recipe(ROOT / row.split()[2], shlex.split(row)[3:])[0] for row in ROWS]
-    assert len(read) == 80 == len({recipe.train.run for recipe in read})
-    assert {recipe.method.kind for recipe in read} == {
+def test_rows_have_the_papers_methods_and_unique_runs() -> None:
+    recipes = [load_recipe(ROOT / row.split()[2], shlex.split(row)[3:])[0] for row in ROWS]
+    assert len(recipes) == 80 == len({recipe.train.run for recipe in recipes})
+    assert {recipe.method.kind for recipe in recipes} == {
         "frozen",
         "full",
         "lora",
         "vpt",
         "vit_adapter",
     } & set(METHODS)
-    for recipe in read:
+    for recipe in recipes:
         assert recipe.train.run is not None
         assert recipe.train.run.name == recipe.method.kind
         full = recipe.method.kind == "full"
         assert recipe.train.backbone_lr == (recipe.train.lr if full else None)
 
 
-def test_every_data_set_of_both_papers_has_a_recipe_and_all_are_in_the_document() -> None:
+def test_every_data_set_of_both_papers_has_a_recipe_and_a_row_in_the_docs() -> None:
     peft = {path.stem for path in (ROOT / "recipes/peft_geofm").glob("*.yaml")}
     est = {path.stem for path in (ROOT / "recipes/est").glob("*.yaml")}
     assert peft | est <= set(DATASETS) and len(peft) == 5 and len(est) == 7

@@ -1,4 +1,4 @@
-"""Recipes become objects, with the names of a recipe's fields as the constructors' parameters."""
+"""Data and models built from recipes and adapters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from geotune.adapter_io import adapter_state, save_adapter
 from geotune.backbones.create import backbone
 from geotune.config import Recipe, parse_recipe
-from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import (
     BuiltModel,
@@ -28,10 +27,12 @@ STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3,
 
 
 @pytest.mark.parametrize("method", ["full", "frozen", "lora", "est"])
-def test_same_seed_same_weights(tiny_values: Callable[..., dict[str, Any]], method: str) -> None:
+def test_weights_depend_on_the_seed_only(
+    tiny_values: Callable[..., dict[str, Any]], method: str
+) -> None:
     def state(seed: int) -> dict[str, torch.Tensor]:
         values = tiny_values({"method": {"kind": method}, "train.seed": seed})
-        torch.rand(3)  # what was drawn before must not matter
+        torch.rand(3)  # earlier draws must not matter
         return build_training(parse_recipe(values), STATISTICS).model.state_dict()
 
     one, two, other = state(0), state(0), state(1)
@@ -39,12 +40,12 @@ def test_same_seed_same_weights(tiny_values: Callable[..., dict[str, Any]], meth
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_random_weights_are_said(tiny_values: Callable[..., dict[str, Any]]) -> None:
+def test_random_weights_are_noted(tiny_values: Callable[..., dict[str, Any]]) -> None:
     built = build_training(parse_recipe(tiny_values()), STATISTICS)
     assert "timm/test_vit has random weights" in built.notes[0]
 
 
-def test_scenes_have_as_many_dates_as_the_backbone_takes(
+def test_scenes_with_another_number_of_dates_are_an_error(
     tiny_values: Callable[..., dict[str, Any]],
 ) -> None:
     values = tiny_values({"backbone.timesteps": 3})
@@ -52,10 +53,10 @@ def test_scenes_have_as_many_dates_as_the_backbone_takes(
         build_data(parse_recipe(values))
 
 
-def test_resolution_and_quality_of_the_recipe_reach_the_files(
+def test_resolution_and_quality_options_change_the_data(
     tiny_values: Callable[..., dict[str, Any]], tiny_scenes: Path
 ) -> None:
-    """The labels' water, as a mask of quality, leaves no water."""
+    """With the water labels as a quality mask, no water is left."""
     quality = {"pattern": f"{tiny_scenes}/labels/{{stem}}.tif", "values": [1]}
     data = build_data(parse_recipe(tiny_values({"data.resolution": "20 m"})))
     assert data.train.scenes[0].shape == (32, 32) and data.gsd_m == pytest.approx(20)
@@ -64,7 +65,9 @@ def test_resolution_and_quality_of_the_recipe_reach_the_files(
     assert data.statistics.pixels < 2 * 64 * 64
 
 
-def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
+def test_splits_samples_and_bands_follow_the_recipe(
+    tiny_values: Callable[..., dict[str, Any]],
+) -> None:
     data = build_data(parse_recipe(tiny_values({"data.samples": 5})))
     assert data.splits == {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     assert len(data.train) == 5 and len(data.val) == 4
@@ -73,13 +76,15 @@ def test_data_by_the_recipe(tiny_values: Callable[..., dict[str, Any]]) -> None:
     assert build_data(parse_recipe(values)).statistics.bands == ("nir", "red")
 
 
-def test_number_of_bands(tiny_values: Callable[..., dict[str, Any]]) -> None:
+def test_wrong_number_of_bands_is_an_error(tiny_values: Callable[..., dict[str, Any]]) -> None:
     assert build_data(parse_recipe(tiny_values({"backbone.bands": 3}))).splits["val"] == ["c"]
     with raises("bands-inconsistent", key="backbone.bands", mentions=["4", "red, green"]):
         build_data(parse_recipe(tiny_values({"backbone.bands": 4})))
 
 
-def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_synthetic_scenes_need_their_classes(
+    tiny_values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     values = tiny_values({"backbone.bands": ["B02", "B08"]})
     values["data"] = {
         "kind": "synthetic",
@@ -103,7 +108,7 @@ def test_synthetic(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -
 # ---------------------------------------------------------------- adapters
 @pytest.fixture
 def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[BuiltModel, Path]:
-    """A model whose trained tensors are not what they started as, and its adapter."""
+    """A model with changed trained tensors, and the folder of its adapter."""
     recipe: Recipe = parse_recipe(tiny_values())
     built = build_training(recipe, STATISTICS)
     generator = torch.Generator().manual_seed(1)
@@ -122,33 +127,33 @@ def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[B
     return built, tmp_path / "adapter"
 
 
-def test_loading_restores_outputs(saved: tuple[BuiltModel, Path]) -> None:
+def test_loaded_adapter_restores_the_outputs(saved: tuple[BuiltModel, Path]) -> None:
     built, folder = saved
-    again = load_adapter(folder)
+    loaded = load_adapter(folder)
     images = 500 + 100 * torch.randn(2, 3, 40, 56)
     images[0, :, :5] = torch.nan
     with torch.no_grad():
-        assert torch.equal(built.model(images), again.model(images))
-    assert again.normalization == built.normalization
-    assert again.task.classes == ("land", "water")
-    assert not again.model.training
+        assert torch.equal(built.model(images), loaded.model(images))
+    assert loaded.normalization == built.normalization
+    assert loaded.task.classes == ("land", "water")
+    assert not loaded.model.training
 
 
-def test_another_base_is_refused(saved: tuple[BuiltModel, Path], tmp_path: Path) -> None:
+def test_another_base_model_is_rejected(saved: tuple[BuiltModel, Path], tmp_path: Path) -> None:
     _, folder = saved
     import safetensors.torch
 
     base = backbone("timm/test_vit", bands=3, pretrained=False)
-    state = {f"{name}": tensor + 1 for name, tensor in base.model.state_dict().items()}
+    state = {name: tensor + 1 for name, tensor in base.model.state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(GeotuneError) as error:
+    with raises("adapter-base", file=folder, mentions=["timm/test_vit", "other.safetensors"]):
         load_adapter(folder, tmp_path / "other.safetensors")
-    message = str(error.value)
-    assert "was trained on timm/test_vit" in message and "other.safetensors" in message
 
 
 @pytest.mark.parametrize("damage", ["hash", "missing", "card"])
-def test_damaged_adapters(saved: tuple[BuiltModel, Path], tmp_path: Path, damage: str) -> None:
+def test_damaged_adapter_is_an_error(
+    saved: tuple[BuiltModel, Path], tmp_path: Path, damage: str
+) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(saved[1], folder)
     code = {"hash": "adapter-mismatch", "missing": "adapter-invalid", "card": "adapter-missing"}
@@ -162,7 +167,7 @@ def test_damaged_adapters(saved: tuple[BuiltModel, Path], tmp_path: Path, damage
         load_adapter(folder)
 
 
-def test_adapter_with_old_option_names_is_refused_with_the_new_ones(
+def test_adapter_with_old_option_names_is_rejected_with_the_new_ones(
     saved: tuple[BuiltModel, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "old"

@@ -65,14 +65,14 @@ def test_objects_smaller_than_the_overlap_are_found_once_and_complete(
     boxes = torch.cat([corner, corner + side], dim=1)
     if not len(boxes):
         return
-    found, _ = merge(boxes, (height, width))
-    assert sorted_boxes(found) == sorted_boxes(boxes)
+    result, _ = merge(boxes, (height, width))
+    assert sorted_boxes(result) == sorted_boxes(boxes)
 
 
 def test_object_cut_by_every_window_is_kept() -> None:
     large = torch.tensor([[10.0, 40.0, 150.0, 70.0]], dtype=torch.float64)
-    found, scores = merge(large, (128, 192), cut=False)
-    assert sorted_boxes(found) == sorted_boxes(large) and scores == pytest.approx([0.9])
+    result, scores = merge(large, (128, 192), cut=False)
+    assert sorted_boxes(result) == sorted_boxes(large) and scores == pytest.approx([0.9])
 
 
 def test_cut_box_is_dropped_if_a_neighbour_contains_it() -> None:
@@ -84,12 +84,12 @@ def test_cut_box_is_dropped_if_a_neighbour_contains_it() -> None:
     merger.add(
         0, 32, Detections(translate(box, -32.0, 0.0), torch.tensor([0.5]), torch.tensor([0]))
     )
-    found = merger.pop_final()
-    assert found is not None and found.boxes.tolist() == box.tolist()
+    result = merger.pop_final()
+    assert result is not None and result.boxes.tolist() == box.tolist()
     alone = DetectionMerger((0,), (0,), WINDOW, (64, 64), 0.9)
     alone.add(0, 0, half)
-    found = alone.pop_final()
-    assert found is not None and found.boxes.tolist() == half.boxes.tolist()
+    result = alone.pop_final()
+    assert result is not None and result.boxes.tolist() == half.boxes.tolist()
 
 
 def test_memory_does_not_grow_with_the_scene() -> None:

@@ -21,8 +21,8 @@ def geodesic(west: float, north: float, size: float) -> float:
 def test_geographic_crs_gives_the_area_on_the_ellipsoid(latitude: float) -> None:
     size = 0.001
     area = PixelArea(CRS.from_epsg(4326), from_origin(10, latitude, size, size), (100, 100))
-    found = area.at(np.array([0.5]), np.array([0.5]))[0]
-    assert found == pytest.approx(geodesic(10, latitude, size), rel=1e-5)
+    result = area.at(np.array([0.5]), np.array([0.5]))[0]
+    assert result == pytest.approx(geodesic(10, latitude, size), rel=1e-5)
 
 
 def test_web_mercator_gives_the_ground_area() -> None:

@@ -22,8 +22,7 @@ from geotune.inference.geotiff import atomic_output
 from geotune.inference.segmentation import ClassMap, segment_scene
 from geotune.utils.colors import palette
 from helpers.errors import raises
-
-from .scenes import UTM, position_model, rule_model, write_scene
+from helpers.inference_scenes import UTM, position_model, rule_model, write_scene
 
 CLASSES = ["background", "water & ice", "ship"]
 BANDS = ["red", "nir"]
@@ -59,12 +58,12 @@ def test_map_keeps_georeference_and_nodata_and_is_cloud_optimised(tmp_path: Path
         assert (file.dtypes, file.nodata, file.shape) == (("uint8",), 255, (700, 600))
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.overviews(1) == [2]
-        found = file.read(1)
+        actual = file.read(1)
         table = file.colormap(1)
         assert tuple(table[i][:3] for i in range(3)) == palette(CLASSES)
         assert file.tags(1)["class_1"] == "water & ice"
     expected = np.where(image[0] == -1, 255, image[0].astype(int))
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
     assert list(result.pixels.values()) == [(expected == i).sum() for i in range(3)]
     assert result.nodata_pixels == (expected == 255).sum()
     assert result.notes == ()
@@ -311,9 +310,9 @@ def test_real_scene_with_one_file_per_band(shared_data: Path, tmp_path: Path) ->
         assert (file.shape, file.crs, file.transform) == (
             source.shape, source.crs, source.transform,
         )  # fmt: skip
-        found = file.read(1)
+        actual = file.read(1)
     border = (red == 255) & (infrared == 255)
     assert 0.3 < border.mean() < 0.33
-    np.testing.assert_array_equal(found == 255, border)
+    np.testing.assert_array_equal(actual == 255, border)
     both = (red != 255) & (infrared != 255)
-    np.testing.assert_array_equal(found[both] == 1, (red > infrared)[both])
+    np.testing.assert_array_equal(actual[both] == 1, (red > infrared)[both])

@@ -18,8 +18,7 @@ from geotune.inference.blend import window_weights
 from geotune.inference.sliding_window import OutputBlock, sliding_window_inference
 from geotune.inference.tiling import window_starts
 from helpers.errors import raises
-
-from .scenes import position_model, write_scene
+from helpers.inference_scenes import position_model, write_scene
 
 CPU = torch.device("cpu")
 

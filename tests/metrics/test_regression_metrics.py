@@ -81,14 +81,14 @@ def test_loss_is_independent_of_the_unit_and_metrics_scale_with_it(
 
 def test_metrics_equal_numpy_over_all_batches() -> None:
     task = make_task("regress", mean=290.0, std=5.0)
-    metrics, found, known = task.metrics(), [], []
+    metrics, result, known = task.metrics(), [], []
     for seed in range(5):
         outputs, labels = batch(seed, 290.0, 5.0)
         metrics.update(outputs[: seed + 1], labels[: seed + 1])
         counted = ~torch.isnan(labels[: seed + 1])
-        found.append(task.predict(outputs[: seed + 1])[counted].double().numpy())
+        result.append(task.predict(outputs[: seed + 1])[counted].double().numpy())
         known.append(labels[: seed + 1][counted].double().numpy())
-    y, p = np.concatenate(known), np.concatenate(found)
+    y, p = np.concatenate(known), np.concatenate(result)
     values = metrics.compute()
     assert tuple(values) == task.metric_names
     assert values["rmse"] == pytest.approx(np.sqrt(((p - y) ** 2).mean()), rel=1e-5)

@@ -36,8 +36,8 @@ def things(oriented: bool) -> list[Thing]:
             upright(70, 50, 85, 58, name="crane", difficult=True),
         ]
     boxes = np.array([[20, 30, 16, 6, 0.4], [60, 20, 9, 5, -1.2]])
-    found = [Thing(c, n) for c, n in zip(corners(boxes), CLASSES, strict=True)]
-    return [found[0], Thing(found[1].corners, "crane", difficult=True)]
+    result = [Thing(c, n) for c, n in zip(corners(boxes), CLASSES, strict=True)]
+    return [result[0], Thing(result[1].corners, "crane", difficult=True)]
 
 
 def write_all(kind: str, folder: Path, images: Images, objects: list[Thing]) -> str:
@@ -67,9 +67,9 @@ def test_written_annotations_are_read_back(
     scenes = opened(write_all(kind, tmp_path, images, objects), oriented=oriented)
     assert [scene.name for scene in scenes] == ["a", "b", "c"]
     for scene in scenes:
-        for found, thing in zip(outlines_of(scene), objects, strict=True):
+        for result, thing in zip(outlines_of(scene), objects, strict=True):
             expected = shapely.Polygon(thing.corners)
-            assert found.symmetric_difference(expected).area < 1e-6
+            assert result.symmetric_difference(expected).area < 1e-6
         target: Any = scene.labels.read(Window(0, 0, *SHAPE))
         assert target.classes.tolist() == [0, 1]
         assert target.difficult.tolist() == [False, kind not in WITHOUT_DIFFICULT]
@@ -101,8 +101,8 @@ def test_oriented_boxes_round_trip(
     objects = [Thing(outline) for outline in corners(np.array(boxes))]
     pattern = write_all(kind, tmp_path, images, objects)
     scene, *_ = opened(pattern, oriented=True, format=kind)
-    found = scene.labels.boxes  # type: ignore[attr-defined]  # these labels have boxes
-    for box, (x, y, w, h, angle) in zip(found, boxes, strict=True):
+    result = scene.labels.boxes  # type: ignore[attr-defined]  # these labels have boxes
+    for box, (x, y, w, h, angle) in zip(result, boxes, strict=True):
         assert box[:4] == pytest.approx([x, y, w, h], abs=1e-5)
         assert abs(np.sin(box[4] - angle)) < 1e-4
 
@@ -126,9 +126,9 @@ def test_polygons_are_reprojected(tmp_path: Path, images: Images, opened: Opened
     objects = things(oriented=True)
     write_vector(tmp_path / "all.geojson", images["a"], objects, CLASSES, crs="EPSG:4326")
     scene, *_ = opened("all.geojson", oriented=True)
-    for found, thing in zip(outlines_of(scene), objects, strict=True):
+    for result, thing in zip(outlines_of(scene), objects, strict=True):
         expected = shapely.Polygon(thing.corners)
-        assert found.symmetric_difference(expected).area < 0.01 * expected.area
+        assert result.symmetric_difference(expected).area < 0.01 * expected.area
 
 
 def test_points_in_a_vector_file_become_boxes(

@@ -80,13 +80,13 @@ def test_fixed_windows_have_eight_orientations(splits: Any) -> None:
     for orientation in range(8):
         boxes = fixed.sample(0, orientation).target.boxes
         areas.append(sorted(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).tolist()))
-    assert all(found == areas[0] for found in areas)
+    assert all(actual == areas[0] for actual in areas)
 
 
 def test_scan_blocks_do_not_cut_objects(splits: Any) -> None:
     result, _ = scan_scenes(splits["train"], 64)
-    found = {tuple(place) for places in result.positions for place in places.tolist()}
-    assert found == {(105, 105), (205, 512), (598, 310)}
+    actual = {tuple(index) for indices in result.positions for index in indices.tolist()}
+    assert actual == {(105, 105), (205, 512), (598, 310)}
 
 
 def test_objects_cut_by_the_grid_are_noted(splits: Any) -> None:

@@ -75,11 +75,11 @@ def test_horizontal_boxes_rotate_and_flip_like_the_image(orientation: int) -> No
 
 
 def test_boxes_are_not_clipped_and_count_if_half_visible() -> None:
-    found = labels([[-4, 0, 6, 10], [-5, 0, 5, 10], [-6, 0, 4, 10], [50, 0, 60, 10]])
-    target = found.read(Window(0, 0, 20, 20))
+    result = labels([[-4, 0, 6, 10], [-5, 0, 5, 10], [-6, 0, 4, 10], [50, 0, 60, 10]])
+    target = result.read(Window(0, 0, 20, 20))
     assert target.boxes.tolist() == [[-4, 0, 6, 10], [-5, 0, 5, 10], [-6, 0, 4, 10]]
     assert target.counted.tolist() == [True, True, False]
-    strict = labels(found.boxes, min_visibility=0.6).read(Window(0, 0, 20, 20))
+    strict = labels(result.boxes, min_visibility=0.6).read(Window(0, 0, 20, 20))
     assert strict.counted.tolist() == [True, False, False]
 
 
@@ -102,29 +102,29 @@ def test_in_a_grid_every_object_has_one_position_and_counts_at_most_once(
     boxes: Any, size: int
 ) -> None:
     inside = np.array([box for box in boxes if box[0] < SIDE and box[1] < SIDE]).reshape(-1, 5)
-    found = labels(canonical(inside))
-    windows = [found.read(window) for window in grid_windows((SIDE, SIDE), size)]
+    result = labels(canonical(inside))
+    windows = [result.read(window) for window in grid_windows((SIDE, SIDE), size)]
     num_positions = sum(
         len(positions) for window in windows for _, positions in window.class_positions()
     )
     assert num_positions == len(inside)
     counted = sum(int(window.counted.sum()) for window in windows)
-    assert counted == len(inside) - found.num_uncounted(size)
+    assert counted == len(inside) - result.num_uncounted(size)
 
 
 def test_object_cut_in_half_counts_in_one_window() -> None:
-    found = labels([[5, 2, 15, 8], [5.1, 12.3, 14.9, 17.1]])
-    windows = [found.read(window) for window in grid_windows((20, 20), 10)]
+    result = labels([[5, 2, 15, 8], [5.1, 12.3, 14.9, 17.1]])
+    windows = [result.read(window) for window in grid_windows((20, 20), 10)]
     assert [window.counted.tolist() for window in windows] == [[False], [True], [False], [True]]
     assert all(len(window.boxes) == 1 for window in windows)
 
 
 def test_object_at_the_corner_of_four_windows_counts_in_none() -> None:
-    found = labels([[6, 6, 14, 14]])
-    windows = [found.read(window) for window in grid_windows((20, 20), 10)]
+    result = labels([[6, 6, 14, 14]])
+    windows = [result.read(window) for window in grid_windows((20, 20), 10)]
     assert not any(window.counted.any() for window in windows)
-    assert found.num_uncounted(10) == 1 and found.num_uncounted(20) == 0
-    assert labels(found.boxes, shape=(9, 9)).num_uncounted(20) == 1  # cut by the edge of the scene
+    assert result.num_uncounted(10) == 1 and result.num_uncounted(20) == 0
+    assert labels(result.boxes, shape=(9, 9)).num_uncounted(20) == 1  # cut by the edge of the scene
 
 
 def test_nodata_hides_objects_like_an_edge() -> None:
@@ -153,8 +153,8 @@ def test_window_without_objects_is_background() -> None:
 
 
 def test_difficult_objects_have_no_class_position() -> None:
-    found = labels([[0, 0, 4, 4], [5, 5, 9, 9]], classes=[1, 1], difficult=[True, False])
-    target = found.read(Window(0, 0, 10, 10))
+    result = labels([[0, 0, 4, 4], [5, 5, 9, 9]], classes=[1, 1], difficult=[True, False])
+    target = result.read(Window(0, 0, 10, 10))
     assert [(index, positions.tolist()) for index, positions in target.class_positions()] == [
         (1, [77])
     ]
@@ -164,9 +164,9 @@ def test_difficult_objects_have_no_class_position() -> None:
 def test_stack_returns_tensors_per_window() -> None:
     import torch
 
-    found = labels([[0, 0, 4, 4], [8, 1, 12, 3]], classes=[1, 0])
+    result = labels([[0, 0, 4, 4], [8, 1, 12, 3]], classes=[1, 0])
     stacked = ObjectTarget.stack(
-        [found.read(w) for w in (Window(0, 0, 9, 9), Window(20, 20, 9, 9))]
+        [result.read(w) for w in (Window(0, 0, 9, 9), Window(20, 20, 9, 9))]
     )
     first, second = stacked
     assert first["boxes"].dtype == torch.float32 and first["labels"].tolist() == [1, 0]

@@ -27,8 +27,8 @@ def test_decoding_equals_pycocotools(seed: int, height: int, width: int) -> None
     assert corners.max(axis=0).tolist() == [left + wide, top + high]
     rows, cols = np.nonzero(mask)
     pixels = shapely.multipolygons(shapely.box(cols, rows, cols + 1, rows + 1))
-    expected, found = minimum_rectangles(np.array([pixels, shapely.multipoints(corners)]))
-    assert found[2] * found[3] == pytest.approx(expected[2] * expected[3])
+    expected, result = minimum_rectangles(np.array([pixels, shapely.multipoints(corners)]))
+    assert result[2] * result[3] == pytest.approx(expected[2] * expected[3])
 
 
 def test_large_masks_have_few_corners() -> None:

@@ -23,8 +23,8 @@ SHAPE = (40, 56)
 
 
 def labels(points: Any, sigma: float) -> DensityLabels:
-    found = np.array(points, dtype=np.float64).reshape(-1, 2)
-    return DensityLabels(Path("x"), ("trees",), SHAPE, found, sigma, True, ())
+    result = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return DensityLabels(Path("x"), ("trees",), SHAPE, result, sigma, True, ())
 
 
 points_in_scene = st.lists(st.tuples(st.floats(0, 55.999), st.floats(0, 39.999)), max_size=12)
@@ -116,9 +116,9 @@ def test_csv_in_pixels_or_coordinates_and_points_in_another_crs_are_equal(
         ("p.geojson", "pixels"),
         ("p.gpkg", "pixels"),
     ):
-        found = open_density_labels(tmp_path / name, scene, objects="trees", xy=xy)  # type: ignore[arg-type]
-        np.testing.assert_allclose(found.points, at, atol=1e-2)
-        assert found.overlaps and found.classes == ("trees",) and found.label_unit == "object"
+        result = open_density_labels(tmp_path / name, scene, objects="trees", xy=xy)  # type: ignore[arg-type]
+        np.testing.assert_allclose(result.points, at, atol=1e-2)
+        assert result.overlaps and result.classes == ("trees",) and result.label_unit == "object"
 
 
 def test_sigma_in_metres_becomes_pixels(
@@ -136,16 +136,16 @@ def test_missing_and_empty_files_have_no_objects(tmp_path: Path, scene: RasterSo
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "head.csv").write_text("x,y\n")
     for name in ("gone.csv", "empty.csv", "head.csv"):
-        found = open_density_labels(tmp_path / name, scene, objects="trees")
-        assert found.overlaps is None
-        assert (found.read(Window(0, 0, *SHAPE)).values == 0).all()
+        result = open_density_labels(tmp_path / name, scene, objects="trees")
+        assert result.overlaps is None
+        assert (result.read(Window(0, 0, *SHAPE)).values == 0).all()
 
 
 def test_points_outside_the_scene_are_noted(tmp_path: Path, scene: RasterSource) -> None:
     (tmp_path / "p.csv").write_text("x,y\n1,1\n56,3\n-1,3\n")
-    found = open_density_labels(tmp_path / "p.csv", scene, objects="trees")
-    assert len(found.points) == 1
-    assert "2 of 3 points" in found.notes[0]
+    result = open_density_labels(tmp_path / "p.csv", scene, objects="trees")
+    assert len(result.points) == 1
+    assert "2 of 3 points" in result.notes[0]
 
 
 @pytest.mark.parametrize(

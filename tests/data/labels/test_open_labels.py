@@ -52,8 +52,8 @@ def test_values_map_to_indices() -> None:
 
 def test_attributes_map_to_indices() -> None:
     values = ClassMapping.from_spec(["water", "Forest"], {"water": 10, "Forest": 20})
-    found = [values.index_of(v) for v in ["forest ", "WATER", 20, 10.0, "20", 255, "x", None, 11]]
-    assert found == [1, 0, 1, 0, 1, IGNORE, UNKNOWN, UNKNOWN, UNKNOWN]
+    result = [values.index_of(v) for v in ["forest ", "WATER", 20, 10.0, "20", 255, "x", None, 11]]
+    assert result == [1, 0, 1, 0, 1, IGNORE, UNKNOWN, UNKNOWN, UNKNOWN]
 
 
 def test_several_values_may_map_to_one_class() -> None:
@@ -61,8 +61,8 @@ def test_several_values_may_map_to_one_class() -> None:
     values = ClassMapping.from_spec(LAND, spec, [255, 4])
     raw = np.array([[0, 7, 3], [4, 255, 1]], dtype="uint8")
     assert values.indices(raw).tolist() == [[0, 1, 2], [2, IGNORE, UNKNOWN]]
-    found = [values.index_of(v) for v in ["pine", "OAK", "wood", "7", 4, "fir", "field"]]
-    assert found == [1, 1, 1, 1, 2, UNKNOWN, 2]
+    result = [values.index_of(v) for v in ["pine", "OAK", "wood", "7", 4, "fir", "field"]]
+    assert result == [1, 1, 1, 1, 2, UNKNOWN, 2]
     assert values.describe() == "water (0), wood (Pine  or oak or 7), field (3 or 4)"
     with raises("class-values", key="data.class_values", mentions=["4", "wood", "field"]):
         ClassMapping.from_spec(LAND, {**spec, "wood": [4, "oak"]})
@@ -90,8 +90,8 @@ def test_colors_map_to_classes(scene: RasterSource, write_raster: Any) -> None:
     mask[:, 5:7] = np.array([255, 255, 0])[:, None, None]
     path = write_raster("mask.tif", mask)
     labels = open_labels(path, scene, classes=LAND, class_values=COLORS)
-    found = labels.read(_whole(scene)).mask  # type: ignore[attr-defined]  # a mask
-    assert (found[:5] == 1).all() and (found[5:7] == 2).all() and (found[7:] == 0).all()
+    result = labels.read(_whole(scene)).mask  # type: ignore[attr-defined]  # a mask
+    assert (result[:5] == 1).all() and (result[5:7] == 2).all() and (result[7:] == 0).all()
     mask[:, 29, 39] = 1, 2, 3
     labels = open_labels(write_raster("b.tif", mask), scene, classes=LAND, class_values=COLORS)
     known = "wood (0x00FF00 or 0x008000)"
@@ -233,8 +233,8 @@ def test_long_edges_are_densified_before_reprojection(write_raster: Any, tmp_pat
 
 
 def test_scene_across_the_180th_meridian(write_raster: Any, tmp_path: Path) -> None:
-    place: Any = dict(crs="EPSG:32660", transform=from_origin(820_000, 5_000, 100, 100))
-    raster = open_raster(write_raster("s.tif", np.ones((1, 100, 300), dtype="uint8"), **place))
+    grid: Any = dict(crs="EPSG:32660", transform=from_origin(820_000, 5_000, 100, 100))
+    raster = open_raster(write_raster("s.tif", np.ones((1, 100, 300), dtype="uint8"), **grid))
     sides = [box(179.9, -0.05, 179.95, 0.05), box(-179.99, -0.05, -179.95, 0.05)]
     frame = geopandas.GeoDataFrame({"class": ["west", "east"]}, geometry=sides, crs="EPSG:4326")
     frame.to_file(tmp_path / "l.geojson")

@@ -52,13 +52,13 @@ def test_resampling_keeps_a_plane(
     scene: RasterSource, write_raster: Callable[..., Path], step: float
 ) -> None:
     values = plane(int(12 / step) + 4, int(16 / step) + 4, step)
-    place = from_origin(500_000, 5_000_000, 10 * step, 10 * step)
+    transform = from_origin(500_000, 5_000_000, 10 * step, 10 * step)
     labels = open_regression_labels(
-        write_raster("l.tif", values, transform=place), scene, quantity="height"
+        write_raster("l.tif", values, transform=transform), scene, quantity="height"
     )
     assert "another grid" in labels.notes[0]
-    found = labels.read(WHOLE).values
-    np.testing.assert_allclose(found[2:-2, 2:-2], plane(12, 16)[2:-2, 2:-2], atol=0.01)
+    result = labels.read(WHOLE).values
+    np.testing.assert_allclose(result[2:-2, 2:-2], plane(12, 16)[2:-2, 2:-2], atol=0.01)
 
 
 def test_nodata_has_no_weight_in_interpolation(
@@ -66,13 +66,13 @@ def test_nodata_has_no_weight_in_interpolation(
 ) -> None:
     values = np.full((12, 16), 7, dtype="int16")
     values[:, 8:] = -999
-    place = from_origin(500_003, 5_000_004, 10, 10)
+    transform = from_origin(500_003, 5_000_004, 10, 10)
     labels = open_regression_labels(
-        write_raster("l.tif", values, transform=place, nodata=-999), scene, quantity="height"
+        write_raster("l.tif", values, transform=transform, nodata=-999), scene, quantity="height"
     )
-    found = labels.read(WHOLE).values
-    known = found[~np.isnan(found)]
-    assert known.size > 60 and (known == 7).all() and np.isnan(found[:, 10:]).all()
+    result = labels.read(WHOLE).values
+    known = result[~np.isnan(result)]
+    assert known.size > 60 and (known == 7).all() and np.isnan(result[:, 10:]).all()
 
 
 def test_unusable_labels_raise(

@@ -93,14 +93,14 @@ def test_ground_sampling_distance(
 def test_time_and_location_of_a_window(tmp_path: Path) -> None:
     source = open_raster(write(tmp_path / "a_20181013.tif"))
     assert time_and_location(source, Window(0, 0, 8, 8), ()) == (None, None)
-    time, place = time_and_location(source, Window(0, 0, 8, 8), ("time", "location"))
+    time, location = time_and_location(source, Window(0, 0, 8, 8), ("time", "location"))
     assert time == ((2018.0, 286.0),)
-    assert place is not None
+    assert location is not None
     # the central meridian of zone 33 is 15 degrees east; 40 m east and south of the corner
-    assert place[0] == pytest.approx(15 + 40 / (111_320 * np.cos(np.radians(45.15))), abs=1e-5)
-    assert place[1] == pytest.approx(45.15, abs=0.01)
+    assert location[0] == pytest.approx(15 + 40 / (111_320 * np.cos(np.radians(45.15))), abs=1e-5)
+    assert location[1] == pytest.approx(45.15, abs=0.01)
     _, further = time_and_location(source, Window(0, 1000, 8, 8), ("location",))
-    assert further is not None and further[0] > place[0]
+    assert further is not None and further[0] > location[0]
 
 
 def test_missing_metadata_raises(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ FINE = from_origin(500_000, 5_000_000, 10, 10)
 COARSE = from_origin(500_000, 5_000_000, 20, 20)
 
 
-def whole(source: Any) -> Window:
+def full_window(source: Any) -> Window:
     return Window(0, 0, *source.shape)
 
 
@@ -27,9 +27,9 @@ def test_coarser_pixels_are_means(write_raster: Any) -> None:
     path = write_raster("a.tif", (3.0 * rows + cols).astype("float32"), transform=FINE)
     source = open_raster(path, resolution=20)
     assert source.shape == (20, 30) and source.gsd_m == pytest.approx(20)
-    found = source.read(whole(source))[0]
+    result = source.read(full_window(source))[0]
     expected = (3.0 * rows + cols).reshape(20, 2, 30, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(found[1:-1, 1:-1], expected[1:-1, 1:-1], atol=1e-3)
+    np.testing.assert_allclose(result[1:-1, 1:-1], expected[1:-1, 1:-1], atol=1e-3)
     assert np.isnan(source.read(Window(19, 29, 2, 2))[0]).tolist() == [[False, True], [True, True]]
 
 
@@ -38,7 +38,7 @@ def test_image_at_the_resolution_is_unchanged(write_raster: Any, metres: float) 
     values = np.random.default_rng(0).random((1, 30, 40), dtype=np.float32)
     path = write_raster("a.tif", values, transform=FINE)
     source = open_raster(path, resolution=metres)
-    assert (source.read(whole(source)) == values).all()
+    assert (source.read(full_window(source)) == values).all()
 
 
 def test_resolution_brings_files_of_a_scene_to_one_grid(write_raster: Any) -> None:
@@ -56,18 +56,18 @@ def test_resolution_brings_files_of_a_scene_to_one_grid(write_raster: Any) -> No
     with raises("grid-mismatch", key="data.resolution", file=first, mentions=[second]):
         open_raster(files)
     source = open_raster(files, resolution=10)
-    image = source.read(whole(source))
+    image = source.read(full_window(source))
     assert image.shape == (2, 40, 60)
     np.testing.assert_allclose(image[1], image[0], atol=0.1)
 
 
 def test_degrees_are_reprojected_to_the_utm_zone(write_raster: Any) -> None:
-    place = from_origin(15.0, 45.0, 1e-4, 1e-4)
+    transform = from_origin(15.0, 45.0, 1e-4, 1e-4)
     values = np.full((1, 50, 60), 7, dtype="uint8")
-    path = write_raster("a.tif", values, crs="EPSG:4326", transform=place)
+    path = write_raster("a.tif", values, crs="EPSG:4326", transform=transform)
     source = open_raster(path, resolution=10)
     assert source.crs.to_epsg() == 32633 and source.gsd_m == pytest.approx(10)
-    image = source.read(whole(source))
+    image = source.read(full_window(source))
     assert (image[~np.isnan(image)] == 7).all() and np.isnan(image).mean() < 0.1
     x, y = source.transform @ (source.shape[1] / 2, source.shape[0] / 2)
     [east], [north] = to_crs(source.crs, "EPSG:4326", [x], [y])
@@ -79,7 +79,7 @@ def test_nodata_has_no_weight(write_raster: Any) -> None:
     values[0, :, :11] = 0
     path = write_raster("a.tif", values, nodata=0, transform=FINE)
     source = open_raster(path, resolution=20)
-    image = source.read(whole(source))
+    image = source.read(full_window(source))
     assert set(np.unique(image[~np.isnan(image)])) == {9.0} and np.isnan(image[0, :, :5]).all()
 
 
@@ -92,7 +92,7 @@ def test_internal_mask_applies_at_another_resolution(write_raster: Any) -> None:
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
         file.write_mask(hidden)
     source = open_raster(path, resolution=20)
-    image = source.read(whole(source))
+    image = source.read(full_window(source))
     assert np.isnan(image[0, :9]).all() and (image[0, 11:] == 9).all()
 
 
@@ -107,7 +107,7 @@ def test_labels_are_resampled_to_the_image(write_raster: Any, write_polygons: An
         write_polygons("l.gpkg", [box(30, 10, 50, 20)]),
     ):
         labels = open_labels(path, raster, classes=["background", "ship"])
-        assert (labels.read(whole(raster)).mask == expected).all()
+        assert (labels.read(full_window(raster)).mask == expected).all()
 
 
 def test_resampling_without_georeference_raises(write_raster: Any) -> None:

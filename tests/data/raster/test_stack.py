@@ -62,12 +62,12 @@ def test_batches_of_several_dates(series: Path) -> None:
         labels=f"{series}/l/{{stem}}.tif",
     )
     scans = scan_scenes(scenes, 16)
-    found = band_statistics(scenes, scans)
-    assert found.bands == ("nir", "red")
-    assert found.mean == pytest.approx([np.mean([value(d, b) for d in range(3)]) for b in (1, 0)])
+    result = band_statistics(scenes, scans)
+    assert result.bands == ("nir", "red")
+    assert result.mean == pytest.approx([np.mean([value(d, b) for d in range(3)]) for b in (1, 0)])
     varied = AugmentOptions(rotate=180, scale=(0.8, 1.2), band_brightness=0.1)
     windows = RandomWindowDataset(
-        scenes, scans, 16, augment=varied, brightness=0.1, band_std=found.std, metadata=["time"]
+        scenes, scans, 16, augment=varied, brightness=0.1, band_std=result.std, metadata=["time"]
     )
     inputs = Batch.from_samples([windows[0], windows[1]]).inputs
     assert inputs["images"].shape == (2, 2, 3, 16, 16) and inputs["time"].shape == (2, 3, 2)

@@ -68,10 +68,10 @@ def test_image_mask_and_boxes_stay_aligned(
     boxes = np.array([[*at, 10.0, 10.0, 0.3]])
     boxes[:, :2] -= [crop.window.col, crop.window.row]
     target = objects(canonical(boxes), crop).warp(crop.transform, crop.shape)
-    found = target.boxes[0]
-    assert np.abs(middle(image) - centres(found)).max() < 0.5
+    result = target.boxes[0]
+    assert np.abs(middle(image) - centres(result)).max() < 0.5
     assert np.abs(middle(mask.mask == 1) - crop.transform @ tuple(middle(drawn == 1))).max() < 0.5
-    assert np.abs(found[2:4] - 10 * scale).max() < 1e-6
+    assert np.abs(result[2:4] - 10 * scale).max() < 1e-6
     assert image.sum() == pytest.approx(painted.sum() * scale**2, rel=0.02)
 
 
@@ -146,9 +146,9 @@ def test_object_counts_are_preserved(angle: float, scale: float, seed: int) -> N
     counts = np.zeros((SCENE, SCENE), dtype=np.int64)
     np.add.at(counts, (ys.astype(int), xs.astype(int)), 1)
     target = ObjectDensity(cut(density, crop, np.nan), cut(counts, crop, 0))
-    found = target.warp(crop.transform, crop.shape)
-    assert np.nansum(found.values) == pytest.approx(12, rel=0.02)
-    assert found.counts.sum() == 12
+    result = target.warp(crop.transform, crop.shape)
+    assert np.nansum(result.values) == pytest.approx(12, rel=0.02)
+    assert result.counts.sum() == 12
 
 
 @given(angle=angles, scale=scales)

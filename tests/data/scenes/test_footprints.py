@@ -22,30 +22,30 @@ GEOD = Geod(ellps="WGS84")
 def scene(
     name: str, x: float, y: float, *, crs: str = "EPSG:32633", pixel: float = 10, side: int = 100
 ) -> Scene:
-    places = (BandFile(Path(f"{name}.tif"), 1, None, False),)
+    files = (BandFile(Path(f"{name}.tif"), 1, None, False),)
     transform = from_origin(x, y, pixel, pixel)
-    raster = RasterSource(("red",), places, True, (side, side), CRS.from_string(crs), transform)
+    raster = RasterSource(("red",), files, True, (side, side), CRS.from_string(crs), transform)
     return Scene(name, raster, cast(Any, None), group=name)
 
 
 def footprint_of(*args: Any, **kwargs: Any) -> Footprint:
-    found = footprint(scene(*args, **kwargs))
-    assert found is not None
-    return found
+    result = footprint(scene(*args, **kwargs))
+    assert result is not None
+    return result
 
 
 def test_adjacent_scenes_do_not_overlap() -> None:
-    found = group_distance([footprint_of("a", 500_000, 5e6)], [footprint_of("b", 501_000, 5e6)])
-    assert found is not None and found.distance_m < 1e-3 and not found.overlaps
+    result = group_distance([footprint_of("a", 500_000, 5e6)], [footprint_of("b", 501_000, 5e6)])
+    assert result is not None and result.distance_m < 1e-3 and not result.overlaps
 
 
 def test_overlap_in_square_metres() -> None:
-    found = group_distance(
+    result = group_distance(
         [footprint_of("a", 500_000, 5e6)],
         [footprint_of("b", 500_600, 5e6), footprint_of("c", 7e5, 5e6)],
     )
-    assert found is not None and found.distance_m == 0
-    [overlap] = found.overlaps
+    assert result is not None and result.distance_m == 0
+    [overlap] = result.overlaps
     assert (overlap.one.scene, overlap.other.scene) == ("a", "b")
     # 400 m by 1000 m on the map, whose scale is 0.9996 along the central meridian
     assert overlap.area_m2 == pytest.approx(400_000 / 0.9996**2, rel=1e-3)
@@ -54,35 +54,35 @@ def test_overlap_in_square_metres() -> None:
 def test_overlap_across_projections() -> None:
     x, y = Transformer.from_crs(32633, 3857, always_xy=True).transform(500_500, 4_999_500)
     other = footprint_of("b", x - 300, y + 300, crs="EPSG:3857", pixel=6)
-    found = group_distance([footprint_of("a", 500_000, 5e6)], [other])
-    assert found is not None
-    [overlap] = found.overlaps
+    result = group_distance([footprint_of("a", 500_000, 5e6)], [other])
+    assert result is not None
+    [overlap] = result.overlaps
     latitude = np.radians(45.15)
     assert overlap.area_m2 == pytest.approx((600 * np.cos(latitude)) ** 2, rel=0.01)
 
 
 def test_overlap_below_a_pixel_does_not_count() -> None:
-    found = group_distance([footprint_of("a", 500_000, 5e6)], [footprint_of("b", 500_992, 5e6)])
-    assert found is not None and found.distance_m == 0 and not found.overlaps
+    result = group_distance([footprint_of("a", 500_000, 5e6)], [footprint_of("b", 500_992, 5e6)])
+    assert result is not None and result.distance_m == 0 and not result.overlaps
 
 
 def test_distance_across_the_180th_meridian() -> None:
     one = footprint_of("a", 179.99, 0, crs="EPSG:4326", pixel=1e-4, side=90)  # ends at 179.999
     other = footprint_of("b", -179.999, 0, crs="EPSG:4326", pixel=1e-4, side=90)
-    found = group_distance([one], [other])
-    assert found is not None
-    assert found.distance_m == pytest.approx(0.002 * 111_320, rel=0.01)
+    result = group_distance([one], [other])
+    assert result is not None
+    assert result.distance_m == pytest.approx(0.002 * 111_320, rel=0.01)
 
 
 def test_cropped_scene_has_its_own_footprint() -> None:
     from dataclasses import replace
 
-    whole = scene("a", 500_000, 5e6)
-    west = footprint(replace(whole, raster=whole.raster.crop(Window(0, 0, 100, 30))))
-    east = footprint(replace(whole, raster=whole.raster.crop(Window(0, 50, 100, 50))))
+    full = scene("a", 500_000, 5e6)
+    west = footprint(replace(full, raster=full.raster.crop(Window(0, 0, 100, 30))))
+    east = footprint(replace(full, raster=full.raster.crop(Window(0, 50, 100, 50))))
     assert west is not None and east is not None
-    found = group_distance([west], [east])
-    assert found is not None and found.distance_m == pytest.approx(200, rel=1e-3)
+    result = group_distance([west], [east])
+    assert result is not None and result.distance_m == pytest.approx(200, rel=1e-3)
 
 
 def test_scene_without_georeference_has_no_footprint() -> None:
@@ -105,9 +105,9 @@ def test_distance_is_the_shortest_geodesic(one: Any, other: Any) -> None:
     def small(at: tuple[float, float]) -> Footprint:
         return footprint_of(f"{at}", *at, crs="EPSG:4326", pixel=1e-6, side=2)
 
-    found = group_distance([small(at) for at in one], [small(at) for at in other])
+    result = group_distance([small(at) for at in one], [small(at) for at in other])
     expected = min(GEOD.inv(*a, *b)[2] for a in one for b in other)
-    assert found is not None and found.distance_m == pytest.approx(expected, abs=2)
+    assert result is not None and result.distance_m == pytest.approx(expected, abs=2)
 
 
 @settings(max_examples=50, deadline=None)
@@ -126,10 +126,10 @@ def test_within_distance_agrees_with_planar_distances(one: Any, other: Any, metr
     distances = {at: min(apart(at, b) for b in other) for at in one}
     certain = {f"{at}" for at, d in distances.items() if d < metres * 0.99}
     possible = {f"{at}" for at, d in distances.items() if d < metres * 1.01}
-    found = within_distance([tile(at) for at in one], [tile(at) for at in other], metres)
-    assert certain <= found <= possible
+    result = within_distance([tile(at) for at in one], [tile(at) for at in other], metres)
+    assert certain <= result <= possible
     near = group_distance([tile(at) for at in one], [tile(at) for at in other])
     assert near is not None
     assert near.distance_m == pytest.approx(min(distances.values()), rel=2e-3, abs=0.5)
     same = {(f"{a}", f"{b}") for a in one for b in other if a == b}
-    assert {(found.one.scene, found.other.scene) for found in near.overlaps} == same
+    assert {(result.one.scene, result.other.scene) for result in near.overlaps} == same

@@ -40,11 +40,11 @@ def table(folder: Path, text: str) -> Path:
 
 def test_one_folder_per_class(folder: Path) -> None:
     (folder / "readme.txt").write_text("mine")
-    found = open_images(images=folder, classes=CLASSES)
-    assert [scene.name for scene in found] == [
+    result = open_images(images=folder, classes=CLASSES)
+    assert [scene.name for scene in result] == [
         "forest/forest_0", "forest/forest_1", "forest/forest_2", "river/river_0", "river/river_1",
     ]  # fmt: skip
-    targets = [scene.labels.target for scene in found]  # type: ignore[attr-defined]
+    targets = [scene.labels.target for scene in result]  # type: ignore[attr-defined]
     assert targets == [ImageClass(0)] * 3 + [ImageClass(1)] * 2
     assert ImageClass.stack(targets).tolist() == [0, 0, 0, 1, 1]
 
@@ -55,19 +55,19 @@ def test_csv_with_classes_numbers_and_splits(folder: Path) -> None:
         f"{n},{n.split('/')[0]},{p}"
         for n, p in zip(names, ["train", "val", "TEST", "train", ""], strict=True)
     ))  # fmt: skip
-    found = open_images(images=folder, classes=CLASSES, labels=one)
-    assert [scene.split for scene in found] == ["train", "val", "test", "train", None]
+    result = open_images(images=folder, classes=CLASSES, labels=one)
+    assert [scene.split for scene in result] == ["train", "val", "test", "train", None]
     several = table(folder, "\ufeffpath,labels\n" + "\n".join(
-        f"{n},{said}" for n, said in zip(names, ["forest", "forest; river", "", "river", "river"],
+        f"{n},{label}" for n, label in zip(names, ["forest", "forest; river", "", "river", "river"],
                                          strict=True)
     ))  # fmt: skip
-    found = open_images(images=folder, classes=CLASSES, labels=several, column="labels")
-    stacked = ImageClasses.stack([scene.labels.target for scene in found])  # type: ignore[attr-defined]
+    result = open_images(images=folder, classes=CLASSES, labels=several, column="labels")
+    stacked = ImageClasses.stack([scene.labels.target for scene in result])  # type: ignore[attr-defined]
     assert stacked.tolist() == [[1, 0], [1, 1], [0, 0], [0, 1], [0, 1]]
     value = table(folder, "value,path\n" + "\n".join(f"{i}.5,{n}" for i, n in enumerate(names)))
-    found = open_images(images=folder, classes=["height"], labels=value, column="value")
-    assert [scene.labels.target for scene in found] == [ImageValue(i + 0.5) for i in range(5)]  # type: ignore[attr-defined]
-    mean, std = label_statistics(scan_scenes(found, 16)) or (0, 0)
+    result = open_images(images=folder, classes=["height"], labels=value, column="value")
+    assert [scene.labels.target for scene in result] == [ImageValue(i + 0.5) for i in range(5)]  # type: ignore[attr-defined]
+    mean, std = label_statistics(scan_scenes(result, 16)) or (0, 0)
     assert (mean, std) == pytest.approx((2.5, np.std(np.arange(5))))
 
 
@@ -127,8 +127,8 @@ def test_each_image_is_one_window_and_counts_once(
     write_raster("images/forest/large.tif", large, bands=["red", "nir"])
     empty = np.zeros((2, 8, 8), dtype="uint8")
     write_raster("images/forest/empty.tif", empty, bands=["red", "nir"], nodata=0)
-    found = open_images(images=folder, classes=CLASSES)
-    parts = split_at_random(found, RandomSplitOptions(val=0.3, test=0.0, seed=1))
+    result = open_images(images=folder, classes=CLASSES)
+    parts = split_at_random(result, RandomSplitOptions(val=0.3, test=0.0, seed=1))
     made = build_datamodule(parts, window=None, allow_overlap=True)
     assert made.window == 700 and made.label_unit == "image"
     assert np.sum([made.class_counts[part] for part in ("train", "val")], axis=0).tolist() == [4, 2]
@@ -139,9 +139,9 @@ def test_each_image_is_one_window_and_counts_once(
 
 
 def test_window_smaller_than_an_image_raises(folder: Path) -> None:
-    found = open_images(images=folder, classes=CLASSES)
+    result = open_images(images=folder, classes=CLASSES)
     with raises("window-too-small", key="data.window", mentions=["forest_2.tif", "12x14", 13]):
-        build_datamodule(split_at_random(found, RandomSplitOptions(val=0.3, test=0.0)), window=13)
+        build_datamodule(split_at_random(result, RandomSplitOptions(val=0.3, test=0.0)), window=13)
 
 
 def test_split_by_column_without_one_raises(folder: Path) -> None:

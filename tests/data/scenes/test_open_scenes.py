@@ -26,8 +26,8 @@ def _touch(folder: Path, *names: str) -> None:
 
 def test_fields_of_matches(tmp_path: Path) -> None:
     _touch(tmp_path, "a_b/a_b_B02.tif", "a_b/a_b_B03.tif", "c/c_B02.tif", "c/x_B02.tif")
-    found = match_files(f"{tmp_path}/{{scene}}/{{scene}}_{{band}}.tif")
-    assert [match.fields for match in found] == [
+    result = match_files(f"{tmp_path}/{{scene}}/{{scene}}_{{band}}.tif")
+    assert [match.fields for match in result] == [
         {"band": "B02", "scene": "a_b"},
         {"band": "B03", "scene": "a_b"},
         {"band": "B02", "scene": "c"},
@@ -72,8 +72,8 @@ def test_one_file_per_band(tmp_path: Path) -> None:
 
 def test_one_folder_per_band(tmp_path: Path) -> None:
     _touch(tmp_path, "B02/a.tif", "B03/a.tif", "B02/b.tif", "B03/b.tif")
-    found = find_files(f"{tmp_path}/{{band}}/*.tif")
-    assert {name: sorted(files) for name, files in found.items()} == {  # type: ignore[arg-type]
+    result = find_files(f"{tmp_path}/{{band}}/*.tif")
+    assert {name: sorted(files) for name, files in result.items()} == {  # type: ignore[arg-type]
         "a": ["B02", "B03"],
         "b": ["B02", "B03"],
     }
@@ -172,8 +172,8 @@ def test_one_label_file_for_all_scenes(
         scenes=f"{tmp_path}/*.tif",
         labels=f"{tmp_path}/all.gpkg",
     )
-    found = [np.argwhere(s.labels.read(Window(0, 0, 6, 6)).mask == 1)[0].tolist() for s in scenes]
-    assert found == [[0, 0], [0, 2]]
+    result = [np.argwhere(s.labels.read(Window(0, 0, 6, 6)).mask == 1)[0].tolist() for s in scenes]
+    assert result == [[0, 0], [0, 2]]
 
 
 def test_inconsistent_bands_raise(tmp_path: Path, write_raster: Any) -> None:

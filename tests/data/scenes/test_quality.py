@@ -52,9 +52,9 @@ def test_flagged_pixels_have_no_label_and_optionally_no_data(
     beyond = np.pad(np.zeros((30, 40), bool), ((2, 2), (0, 2)), constant_values=True)
     assert ((target.mask == IGNORE) == flagged | beyond).all()
     assert (np.isnan(image[0]) == (beyond | flagged if hide else beyond)).all()
-    found = scan_scene(cloudy, 16)
-    assert found.pixels == 1200 - 101 and found.class_counts.tolist() == [0, 1200 - 101]
-    assert found.counts.tolist() == [1200 - 101 * hide] * 2
+    result = scan_scene(cloudy, 16)
+    assert result.pixels == 1200 - 101 and result.class_counts.tolist() == [0, 1200 - 101]
+    assert result.counts.tolist() == [1200 - 101 * hide] * 2
     assert (cloudy.read_target().mask == IGNORE).sum() == 101
     _, turned = cloudy.read_crop(rotated_crop(20, 15, 12, angle=0, scale=1))
     assert (turned.mask == target.mask[11:23, 14:26]).all()

@@ -111,7 +111,7 @@ def test_every_table_format_gives_the_same_scenes(
         assert image[:, 0, 0].tolist() == [10 * i + 2, 10 * i + 1]
         assert target.mask[1, 1] == 1 and target.mask[5, 5] == 0
     parts = split_by_column(scenes, ColumnSplitOptions())
-    assert {part: [scene.name for scene in found] for part, found in parts.items()} == {
+    assert {part: [scene.name for scene in result] for part, result in parts.items()} == {
         "train": ["a"], "val": ["b"], "test": [],
     }  # fmt: skip
 
@@ -205,8 +205,8 @@ def test_asset_with_all_bands_and_asset_that_names_its_band(
     one = item("a")
     one["assets"]["x"] = {**one["assets"].pop("B02"), "eo:bands": [{"name": "B02"}]}
     (files / "a.json").write_text(json.dumps(one))
-    found: Any = list_scenes(str(files / "a.json"), wanted_bands=["B02"])["a"].files
-    assert found["B02"].name == "a_B02.tif"
+    result: Any = list_scenes(str(files / "a.json"), wanted_bands=["B02"])["a"].files
+    assert result["B02"].name == "a_B02.tif"
 
 
 def test_catalogue_never_opens_a_connection(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,12 +49,12 @@ def test_blocks_have_locations() -> None:
         [scene("a", side=400)], BlockSplitOptions(side="100 px", buffer="200 m", seed=1)
     )
     shapes = {
-        split: [place for one in members if (place := footprint(one))]
+        split: [area for scene in members if (area := footprint(scene))]
         for split, members in splits.items()
     }
     for one, other in combinations(shapes, 2):
-        found = group_distance(shapes[one], shapes[other])
-        assert found is not None and found.distance_m >= 199 and not found.overlaps
+        result = group_distance(shapes[one], shapes[other])
+        assert result is not None and result.distance_m >= 199 and not result.overlaps
 
 
 @settings(max_examples=30, deadline=None)
@@ -79,11 +79,11 @@ def test_chips_of_different_splits_are_at_least_the_buffer_apart(seed: int, buff
     assert not any(one & other for one, other in combinations(groups, 2))
     minimum = float(buffer.split()[0])
     located = [
-        [place for one in members if (place := footprint(one))] for members in splits.values()
+        [area for scene in members if (area := footprint(scene))] for members in splits.values()
     ]
     for one, other in combinations(located, 2):
-        found = group_distance(one, other)
-        assert found is None or found.distance_m >= 0.999 * minimum
+        result = group_distance(one, other)
+        assert result is None or result.distance_m >= 0.999 * minimum
     if not minimum:
         assert sum(map(len, splits.values())) == len(chips)
 
