@@ -68,12 +68,12 @@ class Nvml(SimpleNamespace):
         return count
 
 
-@pytest.mark.parametrize("found", [None, "no driver", "no GPU", "a GPU that does not count"])
+@pytest.mark.parametrize("gpu", [None, "no driver", "no GPU", "a GPU that does not count"])
 def test_gpu_without_counter_gives_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: str | None
 ) -> None:
     counters = {"no driver": None, "no GPU": [], "a GPU that does not count": [None]}
-    module: Any = None if result is None else Nvml(counters=counters[result])
+    module: Any = None if gpu is None else Nvml(counters=counters[gpu])
     monkeypatch.setitem(sys.modules, "pynvml", module)
     assert EnergyMeter(tmp_path).joules() is None
 
