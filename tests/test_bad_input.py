@@ -1,4 +1,4 @@
-"""What is wrong with a recipe or its files is said by name, before anything is written."""
+"""`geotune fit` names the faulty key or file of bad input and writes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOX = [[500_100, 4_999_600], [500_300, 4_999_600], [500_300, 4_999_900], [500_10
 
 
 class Case:
-    """The tiny scenes in a folder of their own, and a recipe of them to be spoilt."""
+    """A copy of the tiny scenes and a recipe that uses them, both to be corrupted."""
 
     def __init__(self, folder: Path, values: Values) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Case:
     def rewrite(
         self, path: Path, change: Callable[[Any], Any] = lambda array: array, **profile: Any
     ) -> None:
-        """Write a raster anew, with other values or another profile."""
+        """Write a raster again with other values or another profile."""
         with rasterio.open(path) as file:
             array, old, names = file.read(), file.profile, file.descriptions
         array = change(array)
@@ -47,7 +47,7 @@ class Case:
             file.descriptions = names[: array.shape[0]]
 
     def polygons(self, crs: str, ring: list[list[float]] = BOX) -> None:
-        """Vector labels of class water in place of the rasters."""
+        """Replace the raster labels by polygons of class water."""
         for name in "abcd":
             polygon = {"type": "Polygon", "coordinates": [ring]}
             feature = {"type": "Feature", "properties": {"class": "water"}, "geometry": polygon}
@@ -81,7 +81,7 @@ def truncated_raster(case: Case) -> list[str]:
     return [str(path)]
 
 
-def no_raster_at_all(case: Case) -> list[str]:
+def text_instead_of_a_raster(case: Case) -> list[str]:
     case.scene("b").write_text("not a raster")
     return [str(case.scene("b"))]
 
@@ -93,7 +93,7 @@ def truncated_label(case: Case) -> list[str]:
 
 
 def mask_of_another_size(case: Case) -> list[str]:
-    # without georeference, so that it cannot be laid on the scene's grid
+    # without georeference it cannot be resampled to the grid of the scene
     case.rewrite(case.label("a"), lambda a: a[:, :60], crs=None, transform=None)
     return [str(case.label("a")), "60x64", str(case.scene("a")), "64x64"]
 
@@ -118,12 +118,12 @@ def scene_without_crs_under_polygons(case: Case) -> list[str]:
     return [str(case.scene("a")), "CRS", "a.geojson"]
 
 
-def labels_elsewhere(case: Case) -> list[str]:
+def labels_outside_the_scene(case: Case) -> list[str]:
     case.polygons("EPSG::32633", [[x + 1e6, y] for x, y in BOX])
     return ["a.geojson", "none of its labels lies in", str(case.scene("a"))]
 
 
-def raster_labels_elsewhere(case: Case) -> list[str]:
+def raster_labels_outside_the_scene(case: Case) -> list[str]:
     for name in "abcd":
         case.rewrite(case.label(name), transform=from_origin(900_000, 5_000_000, 10, 10))
     return [str(case.label("a")), "none of its labels lies in", str(case.scene("a"))]
@@ -134,26 +134,26 @@ def unknown_band(case: Case) -> list[str]:
     return [str(case.scene("a")), "has no band grean", "did you mean green?"]
 
 
-def bands_that_are_not_named(case: Case) -> list[str]:
+def too_few_band_names(case: Case) -> list[str]:
     case.values["data"]["bands"] = ["red", "green"]
     return [str(case.scene("a")), "has 3 bands", "data.bands names 2"]
 
 
-def other_bands_in_one_file(case: Case) -> list[str]:
+def missing_band_in_one_file(case: Case) -> list[str]:
     case.rewrite(case.scene("d"), lambda a: a[:2])
     return [str(case.scene("d")), "has no band nir"]
 
 
-def class_value_outside(case: Case) -> list[str]:
-    def seven(array: Any) -> Any:
+def unknown_class_value(case: Case) -> list[str]:
+    def set_seven(array: Any) -> Any:
         array[0, :2, :3] = 7
         return array
 
-    case.rewrite(case.label("b"), seven)
+    case.rewrite(case.label("b"), set_seven)
     return [str(case.label("b")), "(class-unknown)", "7 (6 pixels)", "data.class_values"]
 
 
-def class_outside_in_vectors(case: Case) -> list[str]:
+def unknown_class_in_vectors(case: Case) -> list[str]:
     case.polygons("EPSG::32633")
     path = case.folder / "labels" / "a.geojson"
     path.write_text(path.read_text().replace("water", "lava"))
@@ -170,31 +170,31 @@ def split_without_labels(case: Case) -> list[str]:
     return ["data.split.val", "labelled pixel", "(c)"]
 
 
-def scene_in_two_parts(case: Case) -> list[str]:
+def scene_in_two_splits(case: Case) -> list[str]:
     case.values["data"]["split"]["test"] = ["a"]
     return ["data.split", "a", "train", "test"]
 
 
-def scene_that_is_not_there(case: Case) -> list[str]:
+def unknown_scene_in_a_split(case: Case) -> list[str]:
     case.values["data"]["split"]["val"] = ["sea"]
     return ["data.split.val", "sea"]
 
 
 def nan_pixels(case: Case) -> list[str]:
-    def spoil(array: Any) -> Any:
+    def corrupt(array: Any) -> Any:
         array[1, 5, 9] = np.nan
         return array
 
-    case.rewrite(case.scene("b"), spoil)
+    case.rewrite(case.scene("b"), corrupt)
     return [str(case.scene("b")), "band green has 1 NaN or infinite", "row 5, column 9"]
 
 
 def infinite_pixels(case: Case) -> list[str]:
-    def spoil(array: Any) -> Any:
+    def corrupt(array: Any) -> Any:
         array[2, 60:, 0] = np.inf
         return array
 
-    case.rewrite(case.scene("d"), spoil, nodata=-1)
+    case.rewrite(case.scene("d"), corrupt, nodata=-1)
     return [str(case.scene("d")), "band nir has 4 NaN or infinite", "nodata is -1"]
 
 
@@ -214,19 +214,19 @@ def window_zero(case: Case) -> list[str]:
     return ["data.window: found 0", "greater than 0"]
 
 
-def batch_that_cannot_be_parted(case: Case) -> list[str]:
+def batch_not_divisible_by_accumulate_steps(case: Case) -> list[str]:
     case.values["train"]["accumulate_steps"] = 3
     return ["train.batch_size: found 4", "train.accumulate_steps (3)"]
 
 
-def another_recipes_run(case: Case) -> list[str]:
+def run_of_another_recipe(case: Case) -> list[str]:
     run = Path(case.values["train"]["run"])
     other = {**case.values, "train": {**case.values["train"], "seed": 3}}
     write_atomically(run / "recipe.yaml", yaml.safe_dump(other).encode())
     return [str(run), "another recipe", "train.seed: 3 -> 0", "--overwrite"]
 
 
-def folder_that_is_no_run(case: Case) -> list[str]:
+def folder_that_is_not_a_run(case: Case) -> list[str]:
     run = Path(case.values["train"]["run"])
     write_atomically(run / "notes.txt", b"mine")
     return [str(run), "not a run of geotune", "train.run"]
@@ -269,7 +269,7 @@ def weights_of_another_model(case: Case) -> list[str]:
 
 def damaged_weights(case: Case) -> list[str]:
     path = case.folder / "vit.safetensors"
-    path.write_bytes(b"no weights")
+    path.write_bytes(b"not weights")
     case.values["backbone"] |= {"pretrained": True, "weights": str(path)}
     return [str(path), "(file-unreadable)"]
 
@@ -280,12 +280,12 @@ def unknown_monitor(case: Case) -> list[str]:
 
 
 def constant_band(case: Case) -> list[str]:
-    def flat(array: Any) -> Any:
+    def set_constant(array: Any) -> Any:
         array[2] = 3
         return array
 
     for name in "ab":
-        case.rewrite(case.scene(name), flat)
+        case.rewrite(case.scene(name), set_constant)
     return ["band nir", "constant", "backbone.bands"]
 
 
@@ -294,31 +294,31 @@ CASES = [
     pattern_without_files,
     missing_label,
     truncated_raster,
-    no_raster_at_all,
+    text_instead_of_a_raster,
     truncated_label,
     mask_of_another_size,
     chip_and_mask_of_another_size,
     scene_without_crs,
     scene_without_crs_under_polygons,
-    labels_elsewhere,
-    raster_labels_elsewhere,
+    labels_outside_the_scene,
+    raster_labels_outside_the_scene,
     unknown_band,
-    bands_that_are_not_named,
-    other_bands_in_one_file,
-    class_value_outside,
-    class_outside_in_vectors,
+    too_few_band_names,
+    missing_band_in_one_file,
+    unknown_class_value,
+    unknown_class_in_vectors,
     empty_split,
     split_without_labels,
-    scene_in_two_parts,
-    scene_that_is_not_there,
+    scene_in_two_splits,
+    unknown_scene_in_a_split,
     nan_pixels,
     infinite_pixels,
     no_data_anywhere,
     batch_size_zero,
     window_zero,
-    batch_that_cannot_be_parted,
-    another_recipes_run,
-    folder_that_is_no_run,
+    batch_not_divisible_by_accumulate_steps,
+    run_of_another_recipe,
+    folder_that_is_not_a_run,
     unknown_key,
     unknown_kind,
     unknown_provider,
@@ -331,18 +331,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("spoil", CASES, ids=lambda case: case.__name__)
-def test_bad_input(
+@pytest.mark.parametrize("corrupt", CASES, ids=lambda case: case.__name__)
+def test_bad_input_is_named_and_nothing_is_written(
     geotune: Command,
     tmp_path: Path,
     write_tiny_scenes: Callable[[Path], Path],
     tiny_values: Callable[..., Values],
-    spoil: Callable[[Case], list[str]],
+    corrupt: Callable[[Case], list[str]],
 ) -> None:
     run = tmp_path / "run"
     folder = write_tiny_scenes(tmp_path / "data")
     case = Case(folder, tiny_values({"train.run": str(run)}, data=folder))
-    expected = spoil(case)
+    expected = corrupt(case)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(case.values))
     before = sorted(run.rglob("*"))
@@ -352,26 +352,26 @@ def test_bad_input(
     assert code == 1, err
     assert out == ""
     message = err[err.index("error:") :]
-    for part in expected:
-        assert part in message
+    for text in expected:
+        assert text in message
     assert "Traceback" not in err
     assert sorted(run.rglob("*")) == before
-    left = {path.name for path in tmp_path.iterdir()} - {"data", "recipe.yaml"}
-    assert left <= {"run"} and (run.exists() == bool(before))
+    created = {path.name for path in tmp_path.iterdir()} - {"data", "recipe.yaml"}
+    assert created <= {"run"} and (run.exists() == bool(before))
 
 
-def test_the_unspoilt_recipe_trains(
+def test_the_uncorrupted_recipe_trains(
     geotune: Command,
     tmp_path: Path,
     write_tiny_scenes: Callable[[Path], Path],
     tiny_values: Callable[..., Values],
 ) -> None:
-    """What the cases start from is in order, by raster labels and by vectors."""
+    """With the vector labels of the cases; other tests train on the rasters."""
     folder = write_tiny_scenes(tmp_path / "data")
     changes = {"train.run": str(tmp_path / "run"), "train.epochs": 1}
     case = Case(folder, tiny_values(changes, data=folder))
     case.polygons("EPSG::32633")
-    # b, c and d lie further east than the polygon
+    # the polygon does not overlap b, c and d
     split = {"kind": "list", "train": ["a"], "val": ["a2"], "allow_overlap": True}
     case.values["data"]["split"] = split
     for kind, suffix in (("scenes", "tif"), ("labels", "geojson")):
@@ -393,7 +393,7 @@ def test_the_unspoilt_recipe_trains(
         ("", "expected sections such as backbone:"),
     ],
 )
-def test_recipes_that_are_none(
+def test_unreadable_recipes_are_rejected(
     geotune: Command, tmp_path: Path, text: str | None, expected: str
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
@@ -413,7 +413,7 @@ def test_recipes_that_are_none(
         ("data.windw=3", "data.windw: unknown key; did you mean data.window?"),
     ],
 )
-def test_overrides_that_do_not_fit(
+def test_invalid_overrides_are_rejected(
     geotune: Command, tiny_recipe: Callable[..., Path], override: str, expected: str
 ) -> None:
     code, _, err = geotune("fit", tiny_recipe(), override)

@@ -1,4 +1,4 @@
-"""Small data sets of every kind, and the ways in which their files are damaged."""
+"""Small data sets of every kind, and ways to damage their files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDE = 48
 BANDS = ("red", "green", "nir")
 SPLIT = {"kind": "list", "train": ["a", "b", "c", "d"], "val": ["e"], "test": ["f"]}
 Values = dict[str, Any]
-Spoil = Callable[[Path], None]
+Corrupt = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,21 @@ class Damage:
     """One damaged input.
 
     Attributes:
-        data: which data set it is done to.
-        file: which of its files, from its folder.
-        spoil: what is done to it.
-        names: what the message has to name, where that is not the file.
+        data: key of the data set in `DATA`.
+        file: the damaged file, relative to the folder of the data set.
+        kind: name of the damage.
+        corrupt: damages the file.
+        reported_as: path that the message must contain, if it is not that of the file.
     """
 
     data: str
     file: str
-    what: str
-    spoil: Spoil
-    names: str = ""
+    kind: str
+    corrupt: Corrupt
+    reported_as: str = ""
 
     def __str__(self) -> str:
-        return f"{self.data}-{self.file.replace('/', '.')}-{self.what}".replace(" ", "_")
+        return f"{self.data}-{self.file.replace('/', '.')}-{self.kind}".replace(" ", "_")
 
 
 # ---------------------------------------------------------------- data sets
@@ -61,9 +62,9 @@ def box_of(index: int) -> Any:
 def write(path: Path, array: Any, index: int, **profile: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = array.shape
-    place = {"crs": "EPSG:32633", "transform": transform_of(index)}
+    georeference = {"crs": "EPSG:32633", "transform": transform_of(index)}
     shape = {"count": count, "height": height, "width": width, "dtype": array.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **{**shape, **place, **profile}) as file:
+    with rasterio.open(path, "w", driver="GTiff", **{**shape, **georeference, **profile}) as file:
         file.write(array)
         file.descriptions = BANDS[:count] if count == len(BANDS) else (None,) * count
 
@@ -141,12 +142,12 @@ def table(folder: Path) -> Values:
     return values
 
 
-def listed(suffix: str) -> Callable[[Path], Values]:
-    """The scenes of `masks`, which a list names with their labels and parts."""
+def scene_table(suffix: str) -> Callable[[Path], Values]:
+    """The scenes of `masks` in a table with their labels and splits."""
 
     def make(folder: Path) -> Values:
         values = masks(folder)
-        LISTS[suffix](folder / f"listing.{suffix}")
+        TABLE_WRITERS[suffix](folder / f"listing.{suffix}")
         values["data"] |= {
             "scenes": str(folder / f"listing.{suffix}"),
             "labels": None,
@@ -159,9 +160,9 @@ def listed(suffix: str) -> Callable[[Path], Values]:
 
 def _rows() -> list[dict[str, str]]:
     return [
-        {"image": f"scenes/{n}.tif", "label": f"labels/{n}.tif", "split": part, "city": n}
-        for part, names in SPLIT.items()
-        if part != "kind"
+        {"image": f"scenes/{n}.tif", "label": f"labels/{n}.tif", "split": split, "city": n}
+        for split, names in SPLIT.items()
+        if split != "kind"
         for n in names
     ]
 
@@ -194,7 +195,7 @@ def _write_items(path: Path) -> None:
     path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
 
 
-LISTS: dict[str, Callable[[Path], None]] = {
+TABLE_WRITERS: dict[str, Callable[[Path], None]] = {
     "csv": _write_csv,
     "parquet": _write_parquet,
     "json": _write_items,
@@ -242,49 +243,49 @@ DATA: dict[str, Callable[[Path], Values]] = {
     "dota": objects("txt", DOTA),
     "voc": objects("xml", VOC),
     "table": table,
-    "csv": listed("csv"),
-    "parquet": listed("parquet"),
-    "stac": listed("json"),
+    "csv": scene_table("csv"),
+    "parquet": scene_table("parquet"),
+    "stac": scene_table("json"),
 }
 
 
-# ---------------------------------------------------------------- what can happen to any file
-def cut_to(share: float) -> Spoil:
-    def spoil(path: Path) -> None:
+# ---------------------------------------------------------------- damage of any file
+def truncate(fraction: float) -> Corrupt:
+    def corrupt(path: Path) -> None:
         content = path.read_bytes()
-        path.write_bytes(content[: int(share * len(content))])
+        path.write_bytes(content[: int(fraction * len(content))])
 
-    return spoil
+    return corrupt
 
 
-def put(content: bytes) -> Spoil:
-    def spoil(path: Path) -> None:
+def replace_with(content: bytes) -> Corrupt:
+    def corrupt(path: Path) -> None:
         path.write_bytes(content)
 
-    return spoil
+    return corrupt
 
 
-def noise(seed: int) -> Spoil:
-    return put(np.random.default_rng(seed).bytes(3000))
+def noise(seed: int) -> Corrupt:
+    return replace_with(np.random.default_rng(seed).bytes(3000))
 
 
-def zeros_at(start: int, length: int = 12) -> Spoil:
-    def spoil(path: Path) -> None:
+def zeros_at(start: int, length: int = 12) -> Corrupt:
+    def corrupt(path: Path) -> None:
         content = bytearray(path.read_bytes())
         content[start : start + length] = bytes(length)
         path.write_bytes(content)
 
-    return spoil
+    return corrupt
 
 
-def folder(path: Path) -> None:
+def replace_with_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def link_to_nowhere(path: Path) -> None:
+def broken_link(path: Path) -> None:
     path.unlink()
-    path.symlink_to(path.parent / "gone")
+    path.symlink_to(path.parent / "missing")
 
 
 def link_to_itself(path: Path) -> None:
@@ -292,26 +293,22 @@ def link_to_itself(path: Path) -> None:
     path.symlink_to(path)
 
 
-def gone(path: Path) -> None:
-    path.unlink()
-
-
-ANY: dict[str, Spoil] = {
-    "empty": put(b""),
-    "zeros": put(bytes(4000)),
+ANY_FILE: dict[str, Corrupt] = {
+    "empty": replace_with(b""),
+    "zeros": replace_with(bytes(4000)),
     "noise": noise(0),
     "more noise": noise(1),
-    "html": put(b"<!DOCTYPE html><html><body>404 Not Found</body></html>"),
-    "zip": put(b"PK\x03\x04" + bytes(200)),
-    "folder": folder,
-    "link to nowhere": link_to_nowhere,
+    "html": replace_with(b"<!DOCTYPE html><html><body>404 Not Found</body></html>"),
+    "zip": replace_with(b"PK\x03\x04" + bytes(200)),
+    "folder": replace_with_folder,
+    "broken link": broken_link,
     "link to itself": link_to_itself,
 }
 
 
 # ---------------------------------------------------------------- rasters
-def claim(width: int, height: int, bands: int = 3, *, big: bool = False) -> Spoil:
-    """A file of a few hundred bytes that says it is a large image."""
+def false_header(width: int, height: int, bands: int = 3, *, big: bool = False) -> Corrupt:
+    """A file of about a thousand bytes whose header claims a large image."""
     tags = [
         (256, 4, width),
         (257, 4, height),
@@ -326,91 +323,91 @@ def claim(width: int, height: int, bands: int = 3, *, big: bool = False) -> Spoi
         (339, 3, 3),
     ]
     if big:
-        head = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, len(tags))
+        header = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, len(tags))
         body = b"".join(struct.pack("<HHQQ", tag, kind, 1, value) for tag, kind, value in tags)
-        content = head + body + bytes(8)
+        content = header + body + bytes(8)
     else:
-        head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+        header = b"II*\0" + struct.pack("<IH", 8, len(tags))
         body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-        content = head + body + bytes(4)
-    return put(content + bytes(600))
+        content = header + body + bytes(4)
+    return replace_with(content + bytes(600))
 
 
-def anew(change: Callable[[Any], Any] = lambda array: array, **profile: Any) -> Spoil:
-    """Written again, with other values or another profile."""
+def rewrite(change: Callable[[Any], Any] = lambda array: array, **profile: Any) -> Corrupt:
+    """Write the raster again with other values or another profile."""
 
-    def spoil(path: Path) -> None:
+    def corrupt(path: Path) -> None:
         with rasterio.open(path) as file:
             array, crs, transform = file.read(), file.crs, file.transform
         array = change(array)
         path.unlink()
         write(path, array, 0, **{"crs": crs, "transform": transform, **profile})
 
-    return spoil
+    return corrupt
 
 
-def with_value(value: float, *where: Any) -> Callable[[Any], Any]:
+def set_value(value: float, *index: Any) -> Callable[[Any], Any]:
     def change(array: Any) -> Any:
-        array[where] = value
+        array[index] = value
         return array
 
     return change
 
 
-def other_names(path: Path) -> None:
+def rename_bands(path: Path) -> None:
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("red", "green", "swir")
 
 
-IMAGE: dict[str, Spoil] = {
-    "NaN pixel": anew(with_value(math.nan, 1, 3, 4)),
-    "NaN band": anew(with_value(math.nan, 2)),
-    "infinite": anew(with_value(math.inf, 0, 0, 0)),
-    "minus infinite": anew(with_value(-math.inf, slice(None), 5)),
-    "no data at all": anew(with_value(-1, slice(None)), nodata=-1),
-    "complex": anew(lambda a: a.astype("complex64")),
-    "two bands": anew(lambda a: a[:2]),
-    "four bands": anew(lambda a: np.concatenate([a, a[:1]])),
-    "other names": other_names,
-    "other CRS": anew(crs="EPSG:32633", transform=from_origin(0, 0, 10, 10)),
-    "degrees": anew(crs="EPSG:4326"),
-    "another zone": anew(crs="EPSG:32760"),
-    "no CRS": anew(crs=None),
-    "other units": anew(lambda a: a / 10_000),
-    "constant": anew(lambda a: np.full_like(a, 7)),
-    "claims 10^12 pixels": claim(10**6, 10**6),
-    "claims 4 * 10^18 pixels": claim(2**31 - 1, 2**31 - 1),
-    "claims a long line": claim(2**31 - 1, 1),
-    "claims a high column": claim(1, 2**31 - 1),
-    "claims many bands": claim(20_000, 20_000, 60_000),
-    "claims 10^12 pixels, BigTIFF": claim(10**6, 10**6, big=True),
-    "claims no pixel": claim(0, 0),
+IMAGE: dict[str, Corrupt] = {
+    "NaN pixel": rewrite(set_value(math.nan, 1, 3, 4)),
+    "NaN band": rewrite(set_value(math.nan, 2)),
+    "infinite": rewrite(set_value(math.inf, 0, 0, 0)),
+    "minus infinite": rewrite(set_value(-math.inf, slice(None), 5)),
+    "no data at all": rewrite(set_value(-1, slice(None)), nodata=-1),
+    "complex": rewrite(lambda a: a.astype("complex64")),
+    "two bands": rewrite(lambda a: a[:2]),
+    "four bands": rewrite(lambda a: np.concatenate([a, a[:1]])),
+    "other band names": rename_bands,
+    "other CRS": rewrite(crs="EPSG:32633", transform=from_origin(0, 0, 10, 10)),
+    "degrees": rewrite(crs="EPSG:4326"),
+    "another UTM zone": rewrite(crs="EPSG:32760"),
+    "no CRS": rewrite(crs=None),
+    "other units": rewrite(lambda a: a / 10_000),
+    "constant": rewrite(lambda a: np.full_like(a, 7)),
+    "claims 10^12 pixels": false_header(10**6, 10**6),
+    "claims 4 * 10^18 pixels": false_header(2**31 - 1, 2**31 - 1),
+    "claims a long line": false_header(2**31 - 1, 1),
+    "claims a high column": false_header(1, 2**31 - 1),
+    "claims many bands": false_header(20_000, 20_000, 60_000),
+    "claims 10^12 pixels, BigTIFF": false_header(10**6, 10**6, big=True),
+    "claims no pixel": false_header(0, 0),
 }
 
-MASK: dict[str, Spoil] = {
-    "smaller": anew(lambda a: a[:, :40], crs=None, transform=None),
-    "larger": anew(lambda a: np.pad(a, ((0, 0), (0, 9), (0, 0))), crs=None, transform=None),
-    "unknown class": anew(with_value(9, 0, 3, 3)),
-    "two bands": anew(lambda a: np.concatenate([a, a])),
-    "fractions": anew(lambda a: a.astype("float32") / 3),
-    "negative": anew(lambda a: a.astype("int16") - 4),
-    "all ignored": anew(with_value(255, slice(None))),
-    "elsewhere": anew(transform=from_origin(900_000, 5_000_000, 10, 10)),
-    "in degrees": anew(crs="EPSG:4326"),
-    "claims 10^12 pixels": claim(10**6, 10**6, 1),
-    "claims 4 * 10^18 pixels": claim(2**31 - 1, 2**31 - 1, 1),
-    "claims no pixel": claim(0, 0, 1),
+MASK: dict[str, Corrupt] = {
+    "smaller": rewrite(lambda a: a[:, :40], crs=None, transform=None),
+    "larger": rewrite(lambda a: np.pad(a, ((0, 0), (0, 9), (0, 0))), crs=None, transform=None),
+    "unknown class": rewrite(set_value(9, 0, 3, 3)),
+    "two bands": rewrite(lambda a: np.concatenate([a, a])),
+    "fractions": rewrite(lambda a: a.astype("float32") / 3),
+    "negative": rewrite(lambda a: a.astype("int16") - 4),
+    "all ignored": rewrite(set_value(255, slice(None))),
+    "elsewhere": rewrite(transform=from_origin(900_000, 5_000_000, 10, 10)),
+    "in degrees": rewrite(crs="EPSG:4326"),
+    "claims 10^12 pixels": false_header(10**6, 10**6, 1),
+    "claims 4 * 10^18 pixels": false_header(2**31 - 1, 2**31 - 1, 1),
+    "claims no pixel": false_header(0, 0, 1),
 }
 
 
 # ---------------------------------------------------------------- vectors and tables
-def text(content: str) -> Spoil:
-    return put(content.encode())
+def text(content: str) -> Corrupt:
+    return replace_with(content.encode())
 
 
 def feature(
     geometry: Any, properties: Any = None, crs: str = "urn:ogc:def:crs:EPSG::32633"
-) -> Spoil:
+) -> Corrupt:
     values = {
         "type": "FeatureCollection",
         "crs": {"type": "name", "properties": {"name": crs}},
@@ -436,8 +433,8 @@ RING = [
     [502_100.0, 4_999_900.0],
 ]
 
-GEOJSON: dict[str, Spoil] = {
-    "no JSON": text("{'type': FeatureCollection}"),
+GEOJSON: dict[str, Corrupt] = {
+    "not JSON": text("{'type': FeatureCollection}"),
     "a list": text("[1, 2, 3]"),
     "a number": text("3"),
     "null": text("null"),
@@ -446,169 +443,169 @@ GEOJSON: dict[str, Spoil] = {
     "no field": feature(polygon(RING), {"kind": "water"}),
     "a point": feature({"type": "Point", "coordinates": RING[0]}),
     "a line": feature({"type": "LineString", "coordinates": RING}),
-    "words for numbers": feature(polygon([["x", "y"], ["z", "w"], ["x", "y"]])),
+    "text for numbers": feature(polygon([["x", "y"], ["z", "w"], ["x", "y"]])),
     "far away": feature(polygon([[x + 1e6, y] for x, y in RING])),
-    "out of this world": feature(polygon([[x * 1e300, y] for x, y in RING])),
-    "a CRS that is none": feature(polygon(RING), crs="urn:ogc:def:crs:EPSG::999999"),
+    "infinitely far": feature(polygon([[x * 1e300, y] for x, y in RING])),
+    "unknown CRS": feature(polygon(RING), crs="urn:ogc:def:crs:EPSG::999999"),
     "degrees": feature(polygon(RING), crs="urn:ogc:def:crs:OGC:1.3:CRS84"),
     "NaN": text(json.dumps({"type": "Feature", "geometry": polygon([[math.nan] * 2] * 4)})),
-    "deep": text("[" * 100_000),
-    "a geometry that is none": feature({"type": "Ball", "coordinates": 3}),
+    "deeply nested": text("[" * 100_000),
+    "unknown geometry": feature({"type": "Ball", "coordinates": 3}),
 }
 
-POINTS: dict[str, Spoil] = {
+POINTS: dict[str, Corrupt] = {
     "no header": text("5,6\n7,8\n"),
     "other columns": text("row,col\n5,6\n"),
-    "words": text("x,y\nfive,six\n"),
+    "text": text("x,y\nfive,six\n"),
     "NaN": text("x,y\nnan,3\n"),
     "infinite": text("x,y\n3,inf\n"),
     "one number": text("x,y\n3\n"),
-    "a quote that never ends": text('x,y\n"3,4\n5,6\n'),
-    "NUL": put(b"x,y\n3,\x004\n"),
-    "no UTF-8": put(b"x,y\n\xff\xfe,3\n"),
+    "unclosed quote": text('x,y\n"3,4\n5,6\n'),
+    "NUL": replace_with(b"x,y\n3,\x004\n"),
+    "not UTF-8": replace_with(b"x,y\n\xff\xfe,3\n"),
     "far outside": text("x,y\n90000,90000\n"),
     "a field of a megabyte": text("x,y\n" + "1" * 1_000_000 + ",3\n"),
 }
 
-COCO_FAULTS: dict[str, Spoil] = {
+COCO_DAMAGE: dict[str, Corrupt] = {
     "a list": text("[]"),
     "no annotations": text('{"images": []}'),
-    "no number": text(COCO.replace("[4, 5, 10, 12]", '["a", 5, 10, 12]')),
+    "text in bbox": text(COCO.replace("[4, 5, 10, 12]", '["a", 5, 10, 12]')),
     "three numbers": text(COCO.replace("[4, 5, 10, 12]", "[4, 5, 10]")),
     "NaN": text(COCO.replace("[4, 5, 10, 12]", "[NaN, 5, 10, 12]")),
     "infinite": text(COCO.replace("[4, 5, 10, 12]", "[1e999, 5, 10, 12]")),
     "unknown category": text(COCO.replace('"category_id": 1', '"category_id": 9')),
     "other class": text(COCO.replace("ship", "boat")),
     "no category": text(COCO.replace('"category_id": 1, ', "")),
-    "images are words": text(COCO.replace('[{"id": 1, "file_name"', '["x", {"id": 1, "file_name"')),
-    "deep": text("[" * 100_000),
-    "bbox is a word": text(COCO.replace("[4, 5, 10, 12]", '"box"')),
+    "images are text": text(COCO.replace('[{"id": 1, "file_name"', '["x", {"id": 1, "file_name"')),
+    "deeply nested": text("[" * 100_000),
+    "bbox is text": text(COCO.replace("[4, 5, 10, 12]", '"box"')),
 }
 
-DOTA_FAULTS: dict[str, Spoil] = {
+DOTA_DAMAGE: dict[str, Corrupt] = {
     "too few": text("4 5 14 5 14 17 ship 0\n"),
-    "words": text("a b c d e f g h ship 0\n"),
+    "text": text("a b c d e f g h ship 0\n"),
     "NaN": text("nan 5 14 5 14 17 4 17 ship 0\n"),
     "other class": text(DOTA.replace("ship", "boat")),
-    "no UTF-8": put(b"\xff\xfe\x00 4 5\n"),
+    "not UTF-8": replace_with(b"\xff\xfe\x00 4 5\n"),
 }
 
-VOC_FAULTS: dict[str, Spoil] = {
+VOC_DAMAGE: dict[str, Corrupt] = {
     "not closed": text(VOC.replace("</annotation>", "")),
     "no box": text(VOC.replace("bndbox", "box")),
     "no name": text(VOC.replace("<name>ship</name>", "")),
-    "words": text(VOC.replace("<xmin>4", "<xmin>four")),
+    "text": text(VOC.replace("<xmin>4", "<xmin>four")),
     "NaN": text(VOC.replace("<xmin>4", "<xmin>nan")),
     "entities": text('<!DOCTYPE a [<!ENTITY b "b">]>' + VOC.replace("ship", "&b;")),
 }
 
-TABLE: dict[str, Spoil] = {
+TABLE: dict[str, Corrupt] = {
     "no header": text("a.tif,land\n"),
     "no rows": text("path,label\n"),
-    "no such image": text("path,label,split\ngone.tif,land,train\n"),
-    "no such class": text("path,label,split\na.tif,lava,train\n"),
-    "no such part": text("path,label,split\na.tif,land,training\n"),
-    "twice": text("path,label,split\na.tif,land,train\na.tif,water,train\n"),
-    "NUL": put(b"path,label\na.tif,\x00land\n"),
-    "no UTF-8": put(b"path,label\n\xff\xfe,land\n"),
-    "out of the folder": text("path,label,split\n../../x.tif,land,train\n"),
+    "missing image": text("path,label,split\nmissing.tif,land,train\n"),
+    "unknown class": text("path,label,split\na.tif,lava,train\n"),
+    "unknown split": text("path,label,split\na.tif,land,training\n"),
+    "duplicate": text("path,label,split\na.tif,land,train\na.tif,water,train\n"),
+    "NUL": replace_with(b"path,label\na.tif,\x00land\n"),
+    "not UTF-8": replace_with(b"path,label\n\xff\xfe,land\n"),
+    "outside the folder": text("path,label,split\n../../x.tif,land,train\n"),
 }
 
 
-def with_text(old: str, new: str) -> Spoil:
-    """With other text in the place of some, where it first stands."""
+def with_text(old: str, new: str) -> Corrupt:
+    """Replace the first occurrence of `old`."""
 
-    def spoil(path: Path) -> None:
+    def corrupt(path: Path) -> None:
         content = path.read_text()
         assert old in content
         path.write_text(content.replace(old, new, 1))
 
-    return spoil
+    return corrupt
 
 
-def with_rows(change: Callable[[Any], Any]) -> Spoil:
-    """A Parquet of other rows or columns."""
+def with_rows(change: Callable[[Any], Any]) -> Corrupt:
+    """Change the rows or columns of a Parquet file."""
 
-    def spoil(path: Path) -> None:
+    def corrupt(path: Path) -> None:
         change(pandas.read_parquet(path)).to_parquet(path)
 
-    return spoil
+    return corrupt
 
 
-LIST: dict[str, Spoil] = {
+SCENE_TABLE: dict[str, Corrupt] = {
     "no header": with_text("image,label,split,city\n", ""),
     "no rows": text("image,label\n"),
     "no image": with_text("scenes/c.tif", ""),
-    "gone": with_text("scenes/c.tif", "scenes/gone.tif"),
-    "no raster": with_text("scenes/c.tif", "listing.csv"),
+    "missing scene": with_text("scenes/c.tif", "scenes/missing.tif"),
+    "not a raster": with_text("scenes/c.tif", "listing.csv"),
     "a folder": with_text("scenes/c.tif", "scenes"),
     "two scenes": with_text("scenes/c.tif", "scenes/*.tif"),
     "on a server": with_text("scenes/c.tif", "https://example.com/c.tif"),
     "in a bucket": with_text("scenes/c.tif", "s3://bucket/c.tif"),
     "a label on a server": with_text("labels/c.tif", "https://example.com/c.tif"),
-    "no such part": with_text("labels/c.tif,train", "labels/c.tif,training"),
-    "one value more": with_text("scenes/c.tif", "scenes/c.tif,x"),
-    "twice": with_text("scenes/c.tif", "scenes/b.tif"),
+    "unknown split": with_text("labels/c.tif,train", "labels/c.tif,training"),
+    "extra value": with_text("scenes/c.tif", "scenes/c.tif,x"),
+    "duplicate": with_text("scenes/c.tif", "scenes/b.tif"),
     "NUL": with_text("scenes/c.tif", "scenes/\0.tif"),
-    "no UTF-8": put(b"image,label\nscenes/\xff\xfe.tif,x\n"),
-    "a quote that never ends": with_text("scenes/c.tif", '"scenes/c.tif'),
-    "a name without end": with_text("scenes/c.tif", "c" * 200_000),
+    "not UTF-8": replace_with(b"image,label\nscenes/\xff\xfe.tif,x\n"),
+    "unclosed quote": with_text("scenes/c.tif", '"scenes/c.tif'),
+    "very long name": with_text("scenes/c.tif", "c" * 200_000),
 }
 
-PARQUET: dict[str, Spoil] = {
+PARQUET: dict[str, Corrupt] = {
     "no rows": with_rows(lambda frame: frame[:0]),
     "no image": with_rows(lambda frame: frame.drop(columns="image")),
     "numbers": with_rows(lambda frame: frame.assign(image=range(len(frame)))),
-    "no such part": with_rows(lambda frame: frame.assign(split="some")),
+    "unknown split": with_rows(lambda frame: frame.assign(split="some")),
     "null": with_rows(lambda frame: frame.assign(image=None)),
     "bytes": with_rows(lambda frame: frame.assign(image=b"\xff\xfe")),
-    "no such day": with_rows(lambda frame: frame.assign(date="may")),
+    "invalid date": with_rows(lambda frame: frame.assign(date="may")),
 }
 
-ITEMS: dict[str, Spoil] = {
+STAC: dict[str, Corrupt] = {
     "a list": text("[]"),
     "a number": text("3"),
     "no items": text('{"type": "FeatureCollection", "features": []}'),
-    "items are words": text('{"type": "FeatureCollection", "features": ["a"]}'),
-    "gone": with_text("scenes/c.tif", "scenes/gone.tif"),
+    "items are text": text('{"type": "FeatureCollection", "features": ["a"]}'),
+    "missing scene": with_text("scenes/c.tif", "scenes/missing.tif"),
     "on a server": with_text("scenes/c.tif", "https://example.com/c.tif"),
     "a label on a server": with_text("labels/c.tif", "https://example.com/c.tif"),
-    "no such part": with_text('"train"', '"training"'),
-    "no day": with_text("2020-02-29T00:00:00Z", "2020-02-31"),
-    "twice": with_text('"id": "b"', '"id": "a"'),
+    "unknown split": with_text('"train"', '"training"'),
+    "invalid date": with_text("2020-02-29T00:00:00Z", "2020-02-31"),
+    "duplicate": with_text('"id": "b"', '"id": "a"'),
     "assets are a list": text(
         '{"type": "Feature", "stac_version": "1.0.0", "id": "a", "geometry": null, '
         '"properties": {"datetime": null}, "links": [], "assets": []}'
     ),
     "href is a number": with_text('"scenes/c.tif"', "3"),
     "another version": text('{"type": "Catalog", "stac_version": "9", "id": 3}'),
-    "a catalogue of itself": text(
+    "recursive catalogue": text(
         '{"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "a", '
         '"links": [{"rel": "child", "href": "./listing.json"}]}'
     ),
-    "a catalogue of nothing": text(
+    "catalogue of a missing item": text(
         '{"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "a", '
-        '"links": [{"rel": "item", "href": "./gone.json"}]}'
+        '"links": [{"rel": "item", "href": "./missing.json"}]}'
     ),
-    "links are words": text(
+    "links are text": text(
         '{"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": "a", '
         '"links": ["./a.json"]}'
     ),
-    "deep": text("[" * 100_000),
+    "deeply nested": text("[" * 100_000),
 }
 
 
-def without(suffix: str) -> Spoil:
-    """A shapefile without one of its files."""
+def without(suffix: str) -> Corrupt:
+    """Remove one of the files of a shapefile."""
 
-    def spoil(path: Path) -> None:
+    def corrupt(path: Path) -> None:
         path.with_suffix(suffix).unlink()
 
-    return spoil
+    return corrupt
 
 
 def damages() -> Iterator[Damage]:
-    """All of them, the same in every process."""
+    """All damage, in the same order in every process."""
     image, mask = "scenes/c.tif", "labels/c.tif"
     raster = ("masks", image), ("masks", mask)
     other = [
@@ -625,44 +622,44 @@ def damages() -> Iterator[Damage]:
         ("stac", "listing.json"),
     ]
     for data, file in (*raster, *other):
-        for what, spoil in ANY.items():
-            yield Damage(data, file, what, spoil)
+        for kind, corrupt in ANY_FILE.items():
+            yield Damage(data, file, kind, corrupt)
     for data, file in raster:
         for percent in (1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99):
-            yield Damage(data, file, f"{percent} %", cut_to(percent / 100))
+            yield Damage(data, file, f"{percent} %", truncate(percent / 100))
         for start in range(0, 180, 12):
             yield Damage(data, file, f"zeros at {start}", zeros_at(start))
-    # lines of text that are cut between two words are whole lines
-    readable = {"points": (10,), "dota": (10, 50), "table": (10,), "csv": (10,)}
+    # text that is cut between two lines or words may still be valid
+    percents = {"points": (10,), "dota": (10, 50), "table": (10,), "csv": (10,)}
     for data, file in other:
-        for percent in readable.get(data, (10, 50, 90)):
-            yield Damage(data, file, f"{percent} %", cut_to(percent / 100))
-    for data, file, ways in (
+        for percent in percents.get(data, (10, 50, 90)):
+            yield Damage(data, file, f"{percent} %", truncate(percent / 100))
+    for data, file, damage in (
         ("masks", image, IMAGE),
         ("masks", mask, MASK),
         ("geojson", "labels/c.geojson", GEOJSON),
         ("points", "labels/c.csv", POINTS),
-        ("coco", "labels/c.json", COCO_FAULTS),
-        ("dota", "labels/c.txt", DOTA_FAULTS),
-        ("voc", "labels/c.xml", VOC_FAULTS),
+        ("coco", "labels/c.json", COCO_DAMAGE),
+        ("dota", "labels/c.txt", DOTA_DAMAGE),
+        ("voc", "labels/c.xml", VOC_DAMAGE),
         ("table", "labels.csv", TABLE),
-        ("csv", "listing.csv", LIST),
+        ("csv", "listing.csv", SCENE_TABLE),
         ("parquet", "listing.parquet", PARQUET),
-        ("stac", "listing.json", ITEMS),
+        ("stac", "listing.json", STAC),
     ):
-        for what, spoil in ways.items():
-            yield Damage(data, file, what, spoil)
+        for kind, corrupt in damage.items():
+            yield Damage(data, file, kind, corrupt)
     for suffix in (".shx", ".dbf", ".prj"):
         yield Damage("shp", "labels/c.shp", f"without {suffix}", without(suffix))
     for suffix in (".shx", ".dbf"):
-        for what in ("empty", "noise"):
+        for kind in ("empty", "noise"):
             file = f"labels/c{suffix}"
-            yield Damage("shp", file, what, ANY[what], names="labels/c.")
-    for part in ("scenes", "labels"):
-        for what in ("no files", "no folder"):
-            yield Damage("masks", part, what, _emptied if what == "no files" else shutil.rmtree)
+            yield Damage("shp", file, kind, ANY_FILE[kind], reported_as="labels/c.")
+    for subfolder in ("scenes", "labels"):
+        yield Damage("masks", subfolder, "no files", _remove_files)
+        yield Damage("masks", subfolder, "no folder", shutil.rmtree)
 
 
-def _emptied(path: Path) -> None:
+def _remove_files(path: Path) -> None:
     for file in path.iterdir():
         file.unlink()

@@ -1,4 +1,4 @@
-"""`check` and `fit` name every damaged file: no traceback, nothing accepted silently."""
+"""`check` and `fit` name every damaged file, without a traceback."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MAX_GROWTH = 300 * 2**20
 """Maximum memory in bytes that reading a damaged file may take."""
 
 
-def test_there_are_enough() -> None:
+def test_there_are_many_distinct_kinds_of_damage() -> None:
     assert len(ALL) >= 200
-    assert len({str(one) for one in ALL}) == len(ALL)
+    assert len({str(damage) for damage in ALL}) == len(ALL)
 
 
-def _case(one: Damage, every: int = 4) -> Any:
-    """One damage; three of four are slow tests, except false claims in headers."""
-    first = ALL.index(one) % every == 0 or "claims" in one.what
-    return pytest.param(one, id=str(one), marks=() if first else pytest.mark.slow)
+def _as_parameter(damage: Damage) -> Any:
+    """Three of four are slow tests, except false headers."""
+    fast = ALL.index(damage) % 4 == 0 or "claims" in damage.kind
+    return pytest.param(damage, id=str(damage), marks=() if fast else pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -48,39 +48,38 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
     return make
 
 
-def _moved(values: Any, old: str, new: str) -> Any:
+def _replace_paths(values: Any, old: str, new: str) -> Any:
     if isinstance(values, dict):
-        return {key: _moved(value, old, new) for key, value in values.items()}
+        return {key: _replace_paths(value, old, new) for key, value in values.items()}
     return values.replace(old, new) if isinstance(values, str) else values
 
 
-def _same(one: Path, other: Path) -> bool:
+def _equal_rasters(path: Path, original: Path) -> bool:
     """Whether two rasters have the same pixels and metadata."""
     try:
-        with rasterio.open(one) as a, rasterio.open(other) as b:
-            facts = [(f.crs, f.transform, f.descriptions, f.nodata, f.dtypes) for f in (a, b)]
-            # a label without georeferencing is matched pixel by pixel
-            unplaced = one.parent.name == "labels" and (a.crs is None or a.transform.is_identity)
+        with rasterio.open(path) as a, rasterio.open(original) as b:
+            metadata = [(f.crs, f.transform, f.descriptions, f.nodata, f.dtypes) for f in (a, b)]
+            # a label without georeference is matched pixel by pixel
+            by_pixel = path.parent.name == "labels" and (a.crs is None or a.transform.is_identity)
             if a.shape != b.shape:
                 return False
-            return (facts[0] == facts[1] or unplaced) and np.array_equal(a.read(), b.read())
+            return (metadata[0] == metadata[1] or by_pixel) and np.array_equal(a.read(), b.read())
     except rasterio.errors.RasterioError:
         return False
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("one", [_case(one) for one in ALL])
-def test_damage_is_named(
-    one: Damage,
-    tmp_path: Path,
-    originals: Callable[[str], tuple[Path, Values]],
+@pytest.mark.parametrize("damage", [_as_parameter(damage) for damage in ALL])
+def test_damaged_files_are_named(
+    damage: Damage, tmp_path: Path, originals: Callable[[str], tuple[Path, Values]]
 ) -> None:
-    original, values = originals(one.data)
+    original, values = originals(damage.data)
     folder = tmp_path / "data"
     shutil.copytree(original, folder)
-    one.spoil(folder / one.file)
-    values = _moved(values, str(original), str(folder))
-    named = str(folder / one.names) if one.names else str((folder / one.file).with_suffix(""))
+    damaged = folder / damage.file
+    damage.corrupt(damaged)
+    values = _replace_paths(values, str(original), str(folder))
+    named = str(folder / damage.reported_as if damage.reported_as else damaged.with_suffix(""))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     issues, _, _ = find_data_issues(parse_recipe(values))
@@ -92,11 +91,14 @@ def test_damage_is_named(
     except GeotuneError as error:
         training_notes = [str(error)]
 
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    assert grown < MAX_GROWTH, f"{grown / 2**20:.0f} MiB"
-    damaged = folder / one.file
-    if damaged.suffix == ".tif" and damaged.is_file() and _same(damaged, original / one.file):
-        return  # the changed bytes have no meaning
+    growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    assert growth < MAX_GROWTH, f"{growth / 2**20:.0f} MiB"
+    if (
+        damaged.suffix == ".tif"
+        and damaged.is_file()
+        and _equal_rasters(damaged, original / damage.file)
+    ):
+        return  # the changed bytes are not used
     assert any(named in text for text in reported), issues
     assert any(named in text for text in training_notes), training_notes
 
