@@ -1,7 +1,7 @@
-"""Writers of tiny copies of named data sets: their folders, names, suffixes, types and formats.
+"""Writers of tiny copies of published data sets with their folders, file names, types and formats.
 
-Every image shows a dark ground with a bright block, which is labelled; `SIDE` pixels wide where the
-true ones are larger.
+Every image is a bright, labelled block on dark ground, `SIDE` pixels wide unless the originals are
+smaller.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ SIDE = 48
 BLOCK = slice(12, 28)
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG"}
 Write = Callable[[Path, Sequence[str]], None]
-_MADE = count()
+_IMAGES = count()
+"""Seeds of the noise."""
 
 
 def write(
     path: Path, values: Any, *, pixel_m: float | None = None, crs: int = 32633, ground: int = 0
 ) -> Path:
-    """`(C, H, W)` or `(H, W)` as a raster of the suffix's kind; each `ground` is a place apart."""
+    """Write `(C, H, W)` or `(H, W)` as a raster; rasters with another `ground` do not overlap."""
     values = np.asarray(values)
     values = values[None] if values.ndim == 2 else values
     path.parent.mkdir(parents=True, exist_ok=True)
-    place: dict[str, Any] = {}
+    georeference: dict[str, Any] = {}
     if pixel_m is not None:
         corner = (10 + 0.05 * ground, 50) if crs == 4326 else (500_000, 5_000_000 - 5_000 * ground)
         size = pixel_m * (1e-5 if crs == 4326 else 1)
-        place = {"crs": f"EPSG:{crs}", "transform": from_origin(*corner, size, size)}
+        georeference = {"crs": f"EPSG:{crs}", "transform": from_origin(*corner, size, size)}
     with rasterio.open(
         path,
         "w",
@@ -48,26 +49,26 @@ def write(
         height=values.shape[1],
         width=values.shape[2],
         dtype=values.dtype,
-        **place,
+        **georeference,
     ) as file:
         file.write(values)
     return path
 
 
 def block(side: int, inside: float, outside: float, dtype: str) -> NDArray[Any]:
-    """`(side, side)` with a block."""
+    """`(side, side)` of the value `outside`, with a block of the value `inside`."""
     values = np.full((side, side), outside, dtype)
     scale = side / SIDE
-    part = slice(round(BLOCK.start * scale), round(BLOCK.stop * scale))
-    values[part, part] = inside
+    extent = slice(round(BLOCK.start * scale), round(BLOCK.stop * scale))
+    values[extent, extent] = inside
     return values
 
 
-def image(bands: int, dtype: str, high: float, side: int = SIDE) -> NDArray[Any]:
-    """`(bands, side, side)`, a little noisy; no two are the same."""
-    noise = np.random.default_rng(next(_MADE)).uniform(0, 0.2, (bands, side, side))
+def image(bands: int, dtype: str, maximum: float, side: int = SIDE) -> NDArray[Any]:
+    """A noisy image `(bands, side, side)`; no two are equal."""
+    noise = np.random.default_rng(next(_IMAGES)).uniform(0, 0.2, (bands, side, side))
     steps = np.arange(1, bands + 1)[:, None, None] / bands
-    return (high * (block(side, 0.6, 0.1, "float32") * steps + noise)).astype(dtype)
+    return (maximum * (block(side, 0.6, 0.1, "float32") * steps + noise)).astype(dtype)
 
 
 # ---------------------------------------------------------------- masks
@@ -93,7 +94,7 @@ def burn_scars(root: Path, names: Sequence[str]) -> None:
 
 
 def reben_7k(root: Path, names: Sequence[str]) -> None:
-    """Bands of 10, 20 and 60 m, all of the same ground."""
+    """Bands of 10, 20 and 60 m with the same extent."""
     metres = {band: 20 for band in ("B05", "B06", "B07", "B8A", "B11", "B12")}
     metres |= {"B01": 60, "B09": 60}
     codes = block(120, 312, 211, "uint16")
@@ -117,7 +118,7 @@ def reben_7k(root: Path, names: Sequence[str]) -> None:
         )
 
 
-BANDS_OF_GEOBENCH = [
+GEOBENCH_BANDS = [
     "01 - Coastal aerosol",
     "02 - Blue",
     "03 - Green",
@@ -135,56 +136,54 @@ BANDS_OF_GEOBENCH = [
 
 
 def geobench(folder: str, date: str) -> Write:
-    def made(root: Path, names: Sequence[str]) -> None:
+    def write_copy(root: Path, names: Sequence[str]) -> None:
         import h5py
 
         (root / folder).mkdir(parents=True)
-        parts = {"train": ["id_1", "id_2"], "valid": ["id_3"], "test": ["id_4"]}
-        (root / folder / "default_partition.json").write_text(json.dumps(parts))
-        for name in chain.from_iterable(parts.values()):
+        splits = {"train": ["id_1", "id_2"], "valid": ["id_3"], "test": ["id_4"]}
+        (root / folder / "default_partition.json").write_text(json.dumps(splits))
+        for name in chain.from_iterable(splits.values()):
             with h5py.File(root / folder / f"{name}.hdf5", "w") as file:
-                for number, band in enumerate(BANDS_OF_GEOBENCH, 1):
+                for number, band in enumerate(GEOBENCH_BANDS, 1):
                     layer = block(SIDE, 100 * number, 10 * number, "int16") + int(name[-1])
                     file.create_dataset(f"{band}_{date}", data=layer)
                 file.create_dataset("label", data=block(SIDE, 3, 0, "int16"))
                 file.attrs["pickle"] = "never read"
 
-    return made
+    return write_copy
 
 
 def loveda(root: Path, names: Sequence[str]) -> None:
     number = 0
     mask = block(SIDE, 2, 7, "uint8")
     mask[:3] = 0
-    for part in ("Train", "Val", "Test"):
+    for split in ("Train", "Val", "Test"):
         for region in ("Rural", "Urban"):
-            folder = root / part / region
+            folder = root / split / region
             write(folder / f"images_png/{number}.png", image(3, "uint8", 255))
-            if part != "Test":
+            if split != "Test":
                 write(folder / f"masks_png/{number}.png", mask)
             number += 1
 
 
-def in_colours() -> NDArray[np.uint8]:
-    """Building on low vegetation."""
-    high = block(SIDE, 1, 0, "uint8") == 1
-    return np.where(
-        high, *(np.array(c)[:, None, None] for c in ([0, 0, 255], [0, 255, 255]))
-    ).astype("uint8")
+def colour_mask() -> NDArray[np.uint8]:
+    """RGB mask `(3, SIDE, SIDE)` of a building on low vegetation."""
+    building, vegetation = (np.array(c)[:, None, None] for c in ([0, 0, 255], [0, 255, 255]))
+    return np.where(block(SIDE, 1, 0, "uint8") == 1, building, vegetation).astype("uint8")
 
 
 def potsdam(root: Path, names: Sequence[str]) -> None:
     for i, name in enumerate([*names, "7_10"]):
         scene = root / f"4_Ortho_RGBIR/top_potsdam_{name}_RGBIR.tif"
         write(scene, image(4, "uint8", 255), pixel_m=0.05, ground=i)
-        write(root / f"5_Labels_all/top_potsdam_{name}_label.tif", in_colours())
+        write(root / f"5_Labels_all/top_potsdam_{name}_label.tif", colour_mask())
 
 
 def vaihingen(root: Path, names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         file = f"top_mosaic_09cm_area{name}.tif"
         write(root / "top" / file, image(3, "uint8", 255), pixel_m=0.09, ground=i)
-        write(root / file, in_colours())
+        write(root / file, colour_mask())
 
 
 # ---------------------------------------------------------------- objects
@@ -193,29 +192,29 @@ def things(name: str) -> list[Thing]:
 
 
 def dior(root: Path, names: Sequence[str]) -> None:
-    parts = {"train": ["00001", "00002"], "val": ["00003"], "test": ["11726"]}
+    splits = {"train": ["00001", "00002"], "val": ["00003"], "test": ["11726"]}
     lists = root / "ImageSets/Main"
     lists.mkdir(parents=True)
-    there = things("Expressway-Service-area")
-    for part, ids in parts.items():
-        (lists / f"{part}.txt").write_text("\n".join(ids) + "\n")
+    objects = things("Expressway-Service-area")
+    for split, ids in splits.items():
+        (lists / f"{split}.txt").write_text("\n".join(ids) + "\n")
         for name in ids:
-            half = "test" if part == "test" else "trainval"
+            half = "test" if split == "test" else "trainval"
             path = write(root / f"JPEGImages-{half}/{name}.jpg", image(3, "uint8", 255))
             for kind in ("Horizontal", "Oriented"):
                 folder = root / f"Annotations/{kind} Bounding Boxes"
                 folder.mkdir(parents=True, exist_ok=True)
                 target = folder / f"{name}.xml"
                 if kind == "Horizontal":
-                    write_voc(target, open_raster(path), there, [])
+                    write_voc(target, open_raster(path), objects, [])
                 else:
-                    target.write_text(oriented_voc(there))
+                    target.write_text(oriented_voc(objects))
 
 
-def oriented_voc(there: list[Thing]) -> str:
-    """As DIOR-R has it."""
+def oriented_voc(objects: list[Thing]) -> str:
+    """Annotations in the format of DIOR-R."""
     text = f"<annotation><size><width>{SIDE}</width><height>{SIDE}</height></size>"
-    for thing in there:
+    for thing in objects:
         corners = dict(
             zip(
                 ("left_top", "right_top", "right_bottom", "left_bottom"),
@@ -224,8 +223,8 @@ def oriented_voc(there: list[Thing]) -> str:
             )
         )
         box = "".join(
-            f"<{axis}_{at}>{value}</{axis}_{at}>"
-            for at, corner in corners.items()
+            f"<{axis}_{position}>{value}</{axis}_{position}>"
+            for position, corner in corners.items()
             for axis, value in zip("xy", corner, strict=True)
         )
         text += (
@@ -236,13 +235,13 @@ def oriented_voc(there: list[Thing]) -> str:
 
 
 def dota(root: Path, names: Sequence[str]) -> None:
-    """The last image is grey."""
+    """The last image is greyscale."""
     for i, name in enumerate(["P0000", "P0001", "P0002", "P0003"]):
-        part = "val" if i > 1 else "train"
+        split = "val" if i > 1 else "train"
         pixels = image(1 if i == 3 else 3, "uint8", 255)
-        path = write(root / part / f"images/{name}.png", pixels)
-        (root / part / "labelTxt").mkdir(exist_ok=True)
-        write_dota(root / part / f"labelTxt/{name}.txt", open_raster(path), things("plane"), [])
+        path = write(root / split / f"images/{name}.png", pixels)
+        (root / split / "labelTxt").mkdir(exist_ok=True)
+        write_dota(root / split / f"labelTxt/{name}.txt", open_raster(path), things("plane"), [])
 
 
 def fair1m(root: Path, names: Sequence[str]) -> None:
@@ -263,26 +262,26 @@ def nwpu_vhr10(root: Path, names: Sequence[str]) -> None:
     write(folder / "negative image set/001.jpg", image(3, "uint8", 255))
 
 
-# ---------------------------------------------------------------- images of one class
+# ---------------------------------------------------------------- image-level classes
 def by_class(
     folder: str, file: str, bands: int, dtype: str, lists: str, listed_as: str = ""
 ) -> Write:
-    """An image of each class in each part; `file` and `lists` have what stands for both."""
+    """Writes an image of each class in each split; `file` and `lists` are name patterns."""
 
-    def made(root: Path, names: Sequence[str]) -> None:
-        (about,) = (a for a in map(get_dataset_info, WRITERS) if a.images[0].startswith(folder))
+    def write_copy(root: Path, names: Sequence[str]) -> None:
+        (info,) = (i for i in map(get_dataset_info, WRITERS) if i.images[0].startswith(folder))
         root.mkdir(exist_ok=True)
         listed: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-        for label in about.classes:
-            for number, part in enumerate(listed, 1):
+        for label in info.classes:
+            for number, split in enumerate(listed, 1):
                 name = file.format(label=label, number=number)
-                listed[part].append(Path(name).stem + (listed_as or Path(name).suffix))
+                listed[split].append(Path(name).stem + (listed_as or Path(name).suffix))
                 pixels = image(bands, dtype, 255 if dtype == "uint8" else 4000)
                 write(root / folder / label / name, pixels)
-        for part, own in listed.items():
-            (root / lists.format(part=part)).write_text("\n".join(own) + "\n")
+        for split, lines in listed.items():
+            (root / lists.format(split=split)).write_text("\n".join(lines) + "\n")
 
-    return made
+    return write_copy
 
 
 WRITERS: dict[str, Write] = {
@@ -299,17 +298,16 @@ WRITERS: dict[str, Write] = {
     "fair1m": fair1m,
     "nwpu_vhr10": nwpu_vhr10,
     "eurosat": by_class(
-        "EuroSAT_MS", "{label}_{number}.tif", 13, "uint16", "eurosat-{part}.txt", ".jpg"
+        "EuroSAT_MS", "{label}_{number}.tif", 13, "uint16", "eurosat-{split}.txt", ".jpg"
     ),
     "eurosat_rgb": by_class(
-        "EuroSAT_RGB", "{label}_{number}.jpg", 3, "uint8", "eurosat-{part}.txt"
+        "EuroSAT_RGB", "{label}_{number}.jpg", 3, "uint8", "eurosat-{split}.txt"
     ),
     "uc_merced": by_class(
-        "UCMerced_LandUse/Images", "{label}{number:02}.tif", 3, "uint8", "uc_merced-{part}.txt"
+        "UCMerced_LandUse/Images", "{label}{number:02}.tif", 3, "uint8", "uc_merced-{split}.txt"
     ),
     "resisc45": by_class(
-        "NWPU-RESISC45", "{label}_{number:03}.jpg", 3, "uint8", "resisc45-{part}.txt"
+        "NWPU-RESISC45", "{label}_{number:03}.jpg", 3, "uint8", "resisc45-{split}.txt"
     ),
 }
-"""By the data set's name: what writes its copy; `names` are those of the split's images, where it
-lists them."""
+"""Data set name to writer; `names` are the images of the published split if it lists them."""
