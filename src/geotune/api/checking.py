@@ -133,9 +133,9 @@ def _compare_with_pretraining(
 def _class_counts(scanned: ScannedData) -> dict[str, dict[str, int]]:
     classes = scanned.splits["train"][0].labels.classes
     return {
-        part: dict(zip(classes, counts, strict=True))
-        for part in scanned.splits
-        if (counts := scanned.class_counts(part))
+        split: dict(zip(classes, counts, strict=True))
+        for split in scanned.splits
+        if (counts := scanned.class_counts(split))
     }
 
 
@@ -152,22 +152,22 @@ def _write_page(
     histograms = []
     if scanned is not None:
         bands = scanned.splits["train"][0].raster.bands
-        usual = {}
+        mean_std = {}
         if pretraining is not None:
             moments = zip(pretraining.mean, pretraining.std, strict=True)
-            usual = dict(zip(pretraining.bands, moments, strict=True))
+            mean_std = dict(zip(pretraining.bands, moments, strict=True))
         for i, band in enumerate(bands):
             values = {
-                part: [scan.sampled_pixels[i] for scan in scans]
-                for part, scans in scanned.scans.items()
+                split: [scan.sampled_pixels[i] for scan in scans]
+                for split, scans in scanned.scans.items()
                 if scans
             }
-            histograms.append(Histogram(band, values, usual.get(band)))
+            histograms.append(Histogram(band, values, mean_std.get(band)))
     content = CheckContext(
         title=title,
         issues=[(issue.severity, issue.check, issue.text) for issue in issues],
         unit=scanned.splits["train"][0].labels.label_unit if scanned else "pixel",
-        splits={part: len(members) for part, members in scanned.splits.items()} if scanned else {},
+        splits={split: len(scenes) for split, scenes in scanned.splits.items()} if scanned else {},
         class_counts=_class_counts(scanned) if scanned else {},
         distances_m=scanned.distances_m if scanned else {},
         histograms=histograms,

@@ -207,9 +207,9 @@ def uncounted_object_notes(splits: Splits, window: int) -> list[str]:
             for s in splits[split]
             if isinstance(s.labels, ObjectLabels)
         ]
-        uncounted = sum(one.num_uncounted(window) for one in labels)
+        uncounted = sum(objects.num_uncounted(window) for objects in labels)
         if uncounted:
-            total = sum(int((~one.difficult).sum()) for one in labels)
+            total = sum(int((~objects.difficult).sum()) for objects in labels)
             notes.append(
                 f"{uncounted} of {total} objects in the {split} split are not evaluated: the grid "
                 f"of {window} pixels or the edge of the scene cuts them, so that no window shows "

@@ -214,10 +214,10 @@ def _classes(
     path: Path, annotations: Sequence[Annotation], mapping: ClassMapping, options: AnnotationOptions
 ) -> NDArray[np.int64]:
     """Class indices; `UNKNOWN` for other classes that are to be skipped."""
-    nameless = [a.location for a in annotations if a.class_name is None]
-    if nameless and len(mapping.classes) > 1:
+    unclassified = [a.location for a in annotations if a.class_name is None]
+    if unclassified and len(mapping.classes) > 1:
         raise GeotuneError(
-            f"{path}: {join_some(nameless, 3)}: has no class; expected one of "
+            f"{path}: {join_some(unclassified, 3)}: has no class; expected one of "
             f"{', '.join(mapping.classes)} (for vector files set data.class_field)",
             code="class-field",
             key="data.class_field",

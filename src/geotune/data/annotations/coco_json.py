@@ -90,9 +90,9 @@ def _find_image(path: Path, index: _Index, raster: RasterSource) -> Any:
     """The id of an image by its file name; of several with the same name, by its folders."""
     ids = index.ids_by_stem.get(raster.path.stem, [])
     if len(ids) > 1:
-        own = raster.path.absolute().with_suffix("").parts
+        path_parts = raster.path.absolute().with_suffix("").parts
         parts = {key: _file_name(index.images[key]).with_suffix("").parts for key in ids}
-        ids = [key for key in ids if own[-len(parts[key]) :] == parts[key]]
+        ids = [key for key in ids if path_parts[-len(parts[key]) :] == parts[key]]
     if len(ids) != 1:
         raise GeotuneError(
             f"{path}: lists {len(ids) or 'no'} images with the file_name {raster.path.name}; "

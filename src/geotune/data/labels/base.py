@@ -50,8 +50,9 @@ class Labels(Protocol):
 class LabelReader(Protocol):
     """Opens the label file of a scene.
 
-    With `by_pixel`, the pixels of a label raster are the scene's whatever its georeference. Raises
-    `GeotuneError` for a file that is missing, unreadable or does not fit the scene.
+    With `by_pixel`, the pixels of a label raster are matched by row and column, whatever its
+    georeference. Raises `GeotuneError` for a file that is missing, unreadable or does not match
+    the scene.
     """
 
     def __call__(  # noqa: D102

@@ -56,7 +56,7 @@ class ClassMapping:
             _check_names(classes, class_values)
             values = tuple(_as_tuple(class_values[name]) for name in classes)
             _check_unique(classes, values)
-        used = {value for own in values for value in own}
+        used = {value for of_class in values for value in of_class}
         ignored = tuple(value for value in ignore_values if value not in used)
         return ClassMapping(tuple(classes), values, ignored)
 
@@ -65,8 +65,8 @@ class ClassMapping:
         """Class index by value, of the values that are numbers."""
         return {
             value: i
-            for i, own in enumerate(self.values)
-            for value in own
+            for i, of_class in enumerate(self.values)
+            for value in of_class
             if not isinstance(value, str)
         }
 
@@ -101,8 +101,8 @@ class ClassMapping:
         """
         if isinstance(value, str):
             text = _normalise(value)
-            for i, (name, own) in enumerate(zip(self.classes, self.values, strict=True)):
-                if text == _normalise(name) or text in map(_normalise, own):
+            for i, (name, of_class) in enumerate(zip(self.classes, self.values, strict=True)):
+                if text == _normalise(name) or text in map(_normalise, of_class):
                     return i
             try:
                 value = float(text)
@@ -119,14 +119,14 @@ class ClassMapping:
     def describe(self) -> str:
         """The classes with their values, for messages."""
         return ", ".join(
-            f"{name} ({' or '.join(map(str, own))})"
-            for name, own in zip(self.classes, self.values, strict=True)
+            f"{name} ({' or '.join(map(str, of_class))})"
+            for name, of_class in zip(self.classes, self.values, strict=True)
         )
 
 
 @functools.lru_cache(maxsize=64)
 def _table(mapping: ClassMapping, dtype: str, nodata: float | None) -> IndexMap:
-    """The index of every value of a type of one or two bytes, by its bits as unsigned integer."""
+    """Lookup table for a type of one or two bytes: bits of a value as unsigned integer to index."""
     kind = np.dtype(dtype)
     values = np.arange(2 ** (8 * kind.itemsize), dtype=f"u{kind.itemsize}").view(kind)
     return mapping._search(values, nodata)
@@ -151,8 +151,8 @@ def _check_names(classes: Sequence[str], class_values: ClassValueSpec) -> None:
 def _check_unique(classes: Sequence[str], values: Sequence[Sequence[ClassValue]]) -> None:
     # attributes of polygons may always be class names, whatever other values a class has
     owners: dict[ClassValue, str] = {_normalise(name): name for name in classes}
-    for name, own in zip(classes, values, strict=True):
-        for value in map(_normalise, own):
+    for name, of_class in zip(classes, values, strict=True):
+        for value in map(_normalise, of_class):
             if owners.get(value, name) != name:
                 raise GeotuneError(
                     f"data.class_values: {value} maps to {owners[value]} and to {name}; "

@@ -133,7 +133,7 @@ def open_density_labels(
         raster: the image of the scene.
         objects: the name of the objects.
         sigma: standard deviation of an object, such as `3 px` or `2 m`.
-        xy: whether a CSV has pixels or coordinates.
+        xy: whether the columns of a CSV are pixels or coordinates.
         by_pixel: not used.
 
     Raises `GeotuneError` as `read_points` does, and for `sigma` in metres if the pixel size is
@@ -178,5 +178,5 @@ def _in_pixels(sigma: str, raster: RasterSource) -> float:
 
 
 def density_label_reader(data: LabelledDataOptions, task: DensityOptions) -> LabelReader:
-    """What opens the labels of a scene for density estimation."""
+    """The reader of labels for density estimation."""
     return partial(open_density_labels, objects=task.objects, sigma=data.sigma, xy=data.points)

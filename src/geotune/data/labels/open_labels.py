@@ -41,7 +41,7 @@ def open_labels(
         ignore_values: values that are neither trained on nor counted.
         unlabelled: whether pixels outside vector labels have the first class (`background`) or are
             ignored; by default the first class if it is named background.
-        by_pixel: pixels of a label raster are the scene's whatever its georeference.
+        by_pixel: match pixels of a label raster by row and column, whatever its georeference.
 
     Raises `GeotuneError` for a file that is missing, unreadable or does not fit the scene.
     """
@@ -60,7 +60,7 @@ def open_labels(
 
 
 def class_label_reader(data: LabelledDataOptions, task: SegmentOptions) -> LabelReader:
-    """What opens the labels of a scene for segmentation."""
+    """The reader of labels for segmentation."""
     vector = {}
     if isinstance(data, ScenesOptions):
         vector = {"class_field": data.class_field, "unlabelled": data.unlabelled}

@@ -28,9 +28,9 @@ def read_points(
 ) -> Points:
     """Read points: a CSV with columns `x` and `y`, or points of a vector file in any CRS.
 
-    `xy`: whether a CSV has pixels of the scene, or coordinates in its CRS. An empty file has no
-    points. Raises `GeotuneError` as `read_point_table` does, and for a vector file that is
-    unreadable or has other geometries.
+    `xy`: whether the columns of a CSV are pixels of the scene, or coordinates in its CRS. An empty
+    file has no points. Raises `GeotuneError` as `read_point_table` does, and for a vector file that
+    is unreadable or has other geometries.
     """
     if path.suffix.lower() in (".csv", ".txt"):
         points = np.array([(p.x, p.y) for p in read_point_table(path)]).reshape(-1, 2)

@@ -28,7 +28,7 @@ from geotune.errors import GeotuneError
 class RegressionLabels:
     """A raster of numbers, on the scene's grid or resampled to it bilinearly.
 
-    Nodata and NaN are no label. Scale and offset in the file's metadata are not applied.
+    Nodata and NaN mean no label. Scale and offset in the file's metadata are not applied.
 
     Attributes:
         path: the file.
@@ -134,5 +134,5 @@ def open_regression_labels(
 
 
 def value_label_reader(data: LabelledDataOptions, task: RegressOptions) -> LabelReader:
-    """What opens the labels of a scene for regression."""
+    """The reader of labels for regression."""
     return partial(open_regression_labels, quantity=task.quantity, band=data.label_band)

@@ -1,4 +1,4 @@
-"""How a raster of labels or a quality mask lies on the grid of its image."""
+"""Alignment of a label raster or quality mask with the grid of its image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def align_to_grid(
         path: the file of labels or of a quality mask.
         raster: the image.
         handle: the open file.
-        by_pixel: ignore georeferences: the file's pixels are the image's.
+        by_pixel: match pixels by row and column, whatever the georeference.
 
     Returns the image's grid if the file must be resampled to it, whether the two overlap, and
     notes for the user. Raises `GeotuneError` if the two cannot be aligned.

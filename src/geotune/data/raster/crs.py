@@ -15,7 +15,7 @@ from geotune.errors import GeotuneError
 WGS84 = CRS.from_epsg(4326)
 
 METRES_PER_DEGREE = 111_320.0
-"""Along a meridian, and along the equator."""
+"""Length of a degree of latitude, and of longitude at the equator."""
 
 
 @functools.lru_cache(maxsize=256)

@@ -115,8 +115,8 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
         )
     names = _band_names(path, handle, bands)
     files = [
-        BandFile(path, i, nodata if own is None else own, _has_mask(handle, i))
-        for i, own in enumerate(handle.nodatavals, 1)
+        BandFile(path, i, nodata if declared is None else declared, _has_mask(handle, i))
+        for i, declared in enumerate(handle.nodatavals, 1)
     ]
     return RasterSource(
         bands=tuple(names),
@@ -177,15 +177,15 @@ def _open_band(path: Path, name: str, nodata: float | None) -> RasterSource:
             key="data.scenes",
             file=path,
         )
-    [own] = source.bands
-    wavelengths = {name: source.wavelengths[own]} if own in source.wavelengths else {}
+    length = source.wavelengths.get(source.bands[0])
+    wavelengths = {} if length is None else {name: length}
     return replace(source, bands=(name,), named=True, wavelengths=wavelengths)
 
 
 def _join_bands(sources: Sequence[RasterSource]) -> RasterSource:
-    """One image of single-band files, on the grid of the finest.
+    """Join single-band files into one image on the grid of the finest.
 
-    Pixels of a coarser file may span several of the finest, as in Sentinel-2's products.
+    A pixel of a coarser file may span several pixels of that grid, as in Sentinel-2 products.
     """
     first = max(sources, key=lambda source: source.shape)
     files = []

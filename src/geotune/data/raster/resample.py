@@ -64,7 +64,7 @@ def on_grid(source: RasterSource, grid: Grid) -> RasterSource:
 
 
 def on_one_grid(sources: Sequence[RasterSource], *, regrid: bool) -> list[RasterSource]:
-    """Images of one scene on the grid of the first.
+    """Bring the images of one scene to the grid of the first.
 
     With `regrid` the others are resampled; otherwise raises `GeotuneError` if their grids differ.
     """
@@ -80,21 +80,21 @@ def on_one_grid(sources: Sequence[RasterSource], *, regrid: bool) -> list[Raster
 def check_grids(
     first: RasterSource, other: RasterSource, relation: str, *, factor: int = 1
 ) -> None:
-    """Raise `GeotuneError` unless two images lie on one grid, the pixels of `other` `factor` wide.
+    """Raise `GeotuneError` unless two images have the same grid.
 
-    `relation`: what the two are, for the message.
+    The pixels of `other` are `factor` times as large. `relation` describes the two in the message.
     """
     shape = tuple(factor * side for side in other.shape)
     finer = tuple(other.transform @ Affine.scale(1 / factor))[:6]
-    for name, one, two, expected in (
+    for name, found, other_found, expected in (
         ("pixels (H, W)", first.shape, other.shape, shape),
         ("CRS", first.crs, other.crs, other.crs),
         ("transform", tuple(first.transform)[:6], tuple(other.transform)[:6], finer),
     ):
-        if one != expected:
+        if found != expected:
             raise GeotuneError(
                 f"{first.path} and {other.path}: {relation}, but their {name} differ "
-                f"({one} and {two}); resample them to one grid with data.resolution",
+                f"({found} and {other_found}); resample them to one grid with data.resolution",
                 code="grid-mismatch",
                 key="data.resolution",
                 file=other.path,

@@ -12,7 +12,7 @@ from geotune.errors import GeotuneError
 
 
 def stack_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> RasterSource:
-    """One image of several dates, in order.
+    """Stack images of one scene into one image with several dates, in order.
 
     With `regrid` all are resampled to the grid of the first. Raises `GeotuneError` if their bands
     or grids differ.
@@ -41,7 +41,7 @@ def stack_dates(sources: Mapping[date, RasterSource], *, regrid: bool) -> Raster
 
 
 def stack_modalities(sources: Mapping[str, RasterSource], *, regrid: bool) -> RasterSource:
-    """One image with the bands of several modalities, in their order.
+    """Stack images of one scene into one image with the bands of all modalities, in order.
 
     Bands that occur in several are renamed, such as `S1GRD:VV`. With `regrid` all are resampled to
     the grid of the first. Raises `GeotuneError` if their grids or numbers of dates differ.

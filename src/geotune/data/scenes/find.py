@@ -35,7 +35,7 @@ def find_files(
     if isinstance(scenes, Mapping):
         return _by_modality(scenes, bands, wanted_bands)
     if isinstance(bands, Mapping):
-        bands = [band for own in bands.values() for band in own]
+        bands = [band for names in bands.values() for band in names]
     scene_files: dict[str, Files] = {}
     for pattern in map(local_path, [scenes] if isinstance(scenes, str) else scenes):
         matches = _matches(pattern, [*(wanted_bands or ()), *(bands or ())])

@@ -161,8 +161,8 @@ def _candidates(
 class _Plane:
     """An azimuthal equidistant projection around a scene."""
 
-    def __init__(self, about: Footprint) -> None:
-        longitude, latitude = about.outline[0]
+    def __init__(self, origin: Footprint) -> None:
+        longitude, latitude = origin.outline[0]
         self._proj = Proj(proj="aeqd", lon_0=longitude, lat_0=latitude, ellps="WGS84")
 
     def shape(self, footprint: Footprint) -> shapely.Polygon:
@@ -172,9 +172,8 @@ class _Plane:
 
     def geodesic(self, line: shapely.LineString) -> float:
         """The geodesic distance between the ends of a line, in metres."""
-        (start, end) = shapely.get_coordinates(line)
-        here, there = (self._proj(x, y, inverse=True) for x, y in (start, end))
-        return float(GEOD.inv(*here, *there)[2])
+        start, end = (self._proj(x, y, inverse=True) for x, y in shapely.get_coordinates(line))
+        return float(GEOD.inv(*start, *end)[2])
 
 
 def _geocentric(

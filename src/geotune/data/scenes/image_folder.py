@@ -22,7 +22,7 @@ from geotune.data.text_io import read_csv
 from geotune.errors import GeotuneError
 
 SEPARATOR = ";"
-"""Between the classes of an image in the column `labels`."""
+"""Separator of the classes of an image in the column `labels`."""
 
 Row = dict[str, str]
 

@@ -213,21 +213,21 @@ def _without_labels(
 
 
 def drop_inconsistent_bands(scenes: Sequence[Scene], errors: ErrorCollector) -> list[Scene]:
-    """Keep the scenes that have the same bands as most.
+    """Keep the scenes whose bands are those of the majority.
 
     Raises `GeotuneError` for the others, unless `errors` collects it.
     """
     if not scenes:
         return []
-    usual, _ = Counter(scene.raster.bands for scene in scenes).most_common(1)[0]
-    first = next(scene.raster for scene in scenes if scene.raster.bands == usual)
+    common, _ = Counter(scene.raster.bands for scene in scenes).most_common(1)[0]
+    first = next(scene.raster for scene in scenes if scene.raster.bands == common)
     consistent = []
     for scene in scenes:
         path = scene.raster.path
         with errors.catch(scene.name, path):
-            if scene.raster.bands != usual:
+            if scene.raster.bands != common:
                 raise GeotuneError(
-                    f"{first.path} has the bands {', '.join(usual)}, but {path} has "
+                    f"{first.path} has the bands {', '.join(common)}, but {path} has "
                     f"{', '.join(scene.raster.bands)}; select common bands with backbone.bands",
                     code="bands-inconsistent",
                     key="backbone.bands",

@@ -1,1 +1,1 @@
-"""Splits: which scenes or chips train, validate and test. Always whole ones."""
+"""Splitters: assign scenes, or the blocks that they are cut into, to train, val and test."""

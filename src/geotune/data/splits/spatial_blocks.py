@@ -35,9 +35,8 @@ def split_by_blocks(
 
     Scenes at least two blocks wide or high are cut, evenly, into blocks of at least the given side.
     The buffer applies between the blocks of a scene, and between small scenes in different splits.
-    `failed` is not used. Raises `GeotuneError` for a small scene without a location, a
-    buffer as wide as the blocks, and
-    an empty train or val split.
+    `failed` is not used. Raises `GeotuneError` for a small scene without a location, a buffer as
+    wide as the blocks, and an empty train or val split.
     """
     del failed
     cut: list[Scene] = []
@@ -50,10 +49,10 @@ def split_by_blocks(
             cut += blocks
     footprints = _footprints(small)
     if footprints:
-        side_m = float(np.median([_to_metres(options.side, one) for one in footprints]))
+        side_m = float(np.median([_to_metres(options.side, outline) for outline in footprints]))
         small = [
-            replace(scene, group=_block_name(one, side_m))
-            for scene, one in zip(small, footprints, strict=True)
+            replace(scene, group=_block_name(outline, side_m))
+            for scene, outline in zip(small, footprints, strict=True)
         ]
     blocks = [*cut, *small]
     names = sorted({scene.group for scene in blocks})
@@ -62,7 +61,8 @@ def split_by_blocks(
     splits: Splits = {split: [] for split in SPLIT_NAMES}
     for scene in blocks:
         splits[split_of[scene.group]].append(scene)
-    excluded = _within_buffer(splits, {one.scene: one for one in footprints}, options.buffer)
+    by_scene = {outline.scene: outline for outline in footprints}
+    excluded = _within_buffer(splits, by_scene, options.buffer)
     return check_not_empty(
         {
             split: [scene for scene in members if scene.name not in excluded]
@@ -112,16 +112,16 @@ def _within_buffer(splits: Splits, footprints: dict[str, Footprint], buffer: str
         for split, members in splits.items()
     }
     for split, later in (("train", ("val", "test")), ("val", ("test",))):
-        others = [one for other in later for one in located[other]]
+        others = [outline for other in later for outline in located[other]]
         if located[split] and others:
-            metres = max(_to_metres(buffer, one) for one in (*located[split], *others))
+            metres = max(_to_metres(buffer, outline) for outline in (*located[split], *others))
             excluded |= within_distance(located[split], others, metres)
     return excluded
 
 
 def _footprints(scenes: Sequence[Scene]) -> list[Footprint]:
-    found = [footprint(scene) for scene in scenes]
-    paths = [scene.raster.path for scene, one in zip(scenes, found, strict=True) if one is None]
+    outlines = [footprint(scene) for scene in scenes]
+    paths = [s.raster.path for s, outline in zip(scenes, outlines, strict=True) if outline is None]
     if paths:
         raise GeotuneError(
             f"{paths[0]}: the scene is not larger than a block and has no location ({len(paths)} "
@@ -131,7 +131,7 @@ def _footprints(scenes: Sequence[Scene]) -> list[Footprint]:
             key="data.split.side",
             file=paths[0],
         )
-    return [one for one in found if one is not None]
+    return [outline for outline in outlines if outline is not None]
 
 
 def _block_name(outline: Footprint, side_m: float) -> str:
