@@ -56,12 +56,12 @@ ROWS = {
     "memory": ["train.cache=memory"],
     "disk, int8": ["train.cache=disk", "train.cache_precision=int8"],
     "disk, pca_fixed": ["train.cache=disk", "method.projection_init=pca_fixed"],
-    "disk, nothing computed again": ["train.cache=disk", "train.activation_checkpointing=none"],
+    "disk, no recomputation": ["train.cache=disk", "train.activation_checkpointing=none"],
 }
 TARGETS = {
     "from the cache, of full": ("disk", "full", 1 / 10),
-    "from the cache with nothing computed again, of full": (
-        "disk, nothing computed again",
+    "from the cache without recomputation, of full": (
+        "disk, no recomputation",
         "full",
         1 / 10,
     ),
@@ -219,7 +219,7 @@ def compared(rows: dict[str, Row]) -> Row:
 
 
 def main() -> None:
-    """See the module."""
+    """Read the command line, measure, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -235,9 +235,9 @@ def main() -> None:
             print(f"{row}: preparing", flush=True)
             runners.append(RowRunner(row, Path(folder), options))
         for _ in range(options.turns):
-            for one in runners:
-                one.take_turn()
-    rows = {one.row["name"]: one.result(options.steps) for one in runners}
+            for runner in runners:
+                runner.take_turn()
+    rows = {runner.row["name"]: runner.result(options.steps) for runner in runners}
     results = {
         "recipe": str(RECIPE.relative_to(ROOT)),
         "overrides": options.overrides,

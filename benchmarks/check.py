@@ -1,8 +1,8 @@
-"""How long `geotune check` takes on 1,000 chips of 256x256 pixels with 6 bands.
+"""Time and peak memory of `geotune check` on 1,000 chips of 256x256 pixels with 6 bands.
 
-Makes the chips and their masks once, then runs the command in a process of its own and writes
-seconds, chips a second and peak memory, with machine, versions and date, to
-benchmarks/results/check.json. The page cache is warm: the chips were just written or read.
+Creates the chips and their masks once, then runs the command in separate processes. The page cache
+is warm, because the chips were just written or read. Results are written to
+`benchmarks/results/check.json`.
 
     python benchmarks/check.py [--folder FOLDER] [--chips 1000] [--runs 3]
 """
@@ -32,7 +32,7 @@ COLUMNS = 40
 
 
 def make(folder: Path, count: int) -> None:
-    """Chips of reflectance, 0 to 10,000, side by side, with masks of two classes."""
+    """Write adjacent chips of reflectances from 0 to 10,000, with masks of two classes."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -43,14 +43,14 @@ def make(folder: Path, count: int) -> None:
         coarse = rng.normal(1500, 500, (len(BANDS), SIDE // 8, SIDE // 8))
         image = np.kron(coarse, np.ones((8, 8))) + rng.normal(0, 60, (len(BANDS), SIDE, SIDE))
         row, col = divmod(i, COLUMNS)
-        place = from_origin(500_000 + col * SIDE * 30, 5_000_000 - row * SIDE * 30, 30, 30)
+        transform = from_origin(500_000 + col * SIDE * 30, 5_000_000 - row * SIDE * 30, 30, 30)
         common = {"driver": "GTiff", "height": SIDE, "width": SIDE, "crs": "EPSG:32633"}
         with rasterio.open(
             path,
             "w",
             count=len(BANDS),
             dtype="uint16",
-            transform=place,
+            transform=transform,
             compress="deflate",
             **common,
         ) as file:
@@ -61,7 +61,7 @@ def make(folder: Path, count: int) -> None:
             "w",
             count=1,
             dtype="uint8",
-            transform=place,
+            transform=transform,
             compress="deflate",
             **common,
         ) as file:
@@ -69,7 +69,7 @@ def make(folder: Path, count: int) -> None:
 
 
 def recipe(folder: Path) -> Path:
-    """A recipe for a backbone with published statistics, split by blocks."""
+    """Write a recipe with spatial blocks as splits."""
     values = {
         "backbone": {"name": "timm/resnet18", "bands": BANDS, "pretrained": False},
         "method": {"kind": "est"},
@@ -89,7 +89,7 @@ def recipe(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Make, measure, write."""
+    """Create the chips, measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/check-benchmark"))
     parser.add_argument("--chips", type=int, default=1000)
@@ -103,8 +103,8 @@ def main() -> None:
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = json.loads(done.stdout)
-        assert found["scenes"] == options.chips and not found["errors"], done.stdout[:2000]
+        report = json.loads(done.stdout)
+        assert report["scenes"] == options.chips and not report["errors"], done.stdout[:2000]
         runs.append(
             {
                 "seconds": round(time.perf_counter() - started, 2),

@@ -1,12 +1,12 @@
-"""What each option of EST costs by itself: peak memory and time of a training step on ViT-L.
+"""Cost of each option of EST: peak memory and time of a training step with a ViT-L.
 
     python benchmarks/est_options.py
     python benchmarks/est_options.py --no-time
 
-Measured as benchmarks/methods.py does: batch 8, 224 pixels, bf16 autocast, UNet, AdamW, random
-weights; every option beside EST's defaults and `full` in one run. What the options find is compared
-by `geotune bench recipes/suites/est_options.yaml`. Everything goes to
-benchmarks/results/est_options.json.
+Measured as in `benchmarks/methods.py`, with batch 8, 224 pixels, bf16 autocast, UNet, AdamW and
+random weights; each row changes one default of EST. `full` is measured in the same process.
+`geotune bench recipes/suites/est_options.yaml` compares the accuracy. Results are written to
+`benchmarks/results/est_options.json`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from geotune.backbones.create import backbone
 from geotune.methods.core.base import Method
 from geotune.methods.est import Est
-from methods import MIB, RGB, adapted, batch_of, chosen, timed, tracked
+from methods import MIB, RGB, adapted, batch_of, make_method, timed, tracked
 
 RESULTS = Path(__file__).parent / "results" / "est_options.json"
 NAME, BATCH_SIZE, SIZE, PRECISION = "timm/vit_large_patch16_224", 8, 224, "bf16"
@@ -51,10 +51,10 @@ Row = dict[str, Any]
 
 
 def measure(with_time: bool, device: str) -> list[Row]:
-    """A row for `full` and for each of the `OPTIONS`."""
+    """Measure `full` and each of `OPTIONS`; returns their rows."""
     base = backbone(NAME, bands=RGB, pretrained=False)
     batch = batch_of(base, BATCH_SIZE, SIZE)
-    methods: dict[str, Method] = {"full": chosen("full")}
+    methods: dict[str, Method] = {"full": make_method("full")}
     methods |= {name: Est(**options) for name, options in OPTIONS.items()}
     rows: list[Row] = []
     for name, method in methods.items():
@@ -81,8 +81,8 @@ def measure(with_time: bool, device: str) -> list[Row]:
 
 
 def one_line(row: Row) -> str:
-    """A row as it is said while it runs."""
-    time = f"{row['time_of_full']:7.3f} of its time" if "seconds" in row else ""
+    """A row for the terminal."""
+    time = f"{row['time_of_full']:7.3f} of the time" if "seconds" in row else ""
     return (
         f"{row['name']:22} {row['trained_parameters'] / 1e6:7.2f} M "
         f"{row['peak_bytes']['total'] / MIB:7.0f} MiB {row['memory_of_full']:7.1%} of full {time}"
@@ -90,11 +90,11 @@ def one_line(row: Row) -> str:
 
 
 def main() -> None:
-    """See the module."""
+    """Read the command line, measure, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--no-time", action="store_false", dest="time", help="memory alone")
+    parser.add_argument("--no-time", action="store_false", dest="time", help="memory only")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"

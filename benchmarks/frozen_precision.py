@@ -33,9 +33,9 @@ def tested(run: Path, precision: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / run.name
         shutil.copytree(run, copied)
-        card = json.loads((copied / "adapter.json").read_text(encoding="utf-8"))
-        card["method"]["frozen_precision"] = precision
-        (copied / "adapter.json").write_text(json.dumps(card), encoding="utf-8")
+        config = json.loads((copied / "adapter.json").read_text(encoding="utf-8"))
+        config["method"]["frozen_precision"] = precision
+        (copied / "adapter.json").write_text(json.dumps(config), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-m", "geotune", "test", str(copied), "--json"],
             stdout=subprocess.PIPE,
@@ -49,8 +49,8 @@ def tested(run: Path, precision: str) -> dict[str, float]:
 
 def measured(run: Path, metric: str) -> Row:
     """One run in every precision."""
-    card = json.loads((run / "adapter.json").read_text(encoding="utf-8"))
-    trained = card["method"].get("frozen_precision", "fp32")
+    config = json.loads((run / "adapter.json").read_text(encoding="utf-8"))
+    trained = config["method"].get("frozen_precision", "fp32")
     row: Row = {"run": run.name, "recipe": run.name.partition("-")[0], "trained_with": trained}
     return row | {precision: tested(run, precision)[metric] for precision in PRECISIONS}
 
@@ -65,7 +65,7 @@ def compared(rows: list[Row]) -> Row:
         result[f"{recipe}, trained with {trained}"] = {
             "runs": len(chosen),
             "mean": {name: statistics.mean(row[name] for row in chosen) for name in PRECISIONS},
-            "int8_loses": {"mean": statistics.mean(losses), "most": max(losses)},
+            "int8_loses": {"mean": statistics.mean(losses), "max": max(losses)},
             "promised": PROMISED,
             "met": max(losses) <= PROMISED,
         }
@@ -73,7 +73,7 @@ def compared(rows: list[Row]) -> Row:
 
 
 def main() -> None:
-    """See the module."""
+    """Read the command line, test the runs, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

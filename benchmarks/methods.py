@@ -1,15 +1,16 @@
-"""Tuning methods on well-known backbones: peak memory by parts, and time, beside `full`.
+"""Peak memory and time of tuning methods on common backbones, relative to `full`.
 
     python benchmarks/methods.py                       # every backbone and method, with times
     python benchmarks/methods.py --no-time --methods full frozen est
 
-Memory is that of the second training step (forward, backward, AdamW): live tensor bytes followed
-on fake tensors, exact for any device up to the workspaces of its kernels. Time is that of the
-fastest of a few real steps, on a CPU the processor's own seconds, which other programs disturb
-least; `full` is timed in the same process as what is compared with it.
-Rows that the result holds already are not repeated, except for times. Everything goes to
-benchmarks/results/methods.{json,md} and the figure methods.svg. What methods find is compared by
-`geotune bench recipes/suites/segmentation.yaml` and its neighbours.
+Memory is the peak of live tensors in the second training step (forward, backward, AdamW), tracked
+on fake tensors; workspaces of kernels are not included. Time is that of the fastest of a few real
+steps, on a CPU the CPU time, which other processes disturb least; `full` is timed in the same
+process.
+
+Existing rows are kept, unless they lack a requested time. Results are written to
+`benchmarks/results/methods.{json,md,svg}`. `geotune bench recipes/suites/methods.yaml` compares the
+accuracy.
 """
 
 from __future__ import annotations
@@ -61,24 +62,24 @@ BACKBONES = (
 RGB = ("red", "green", "blue")
 BANDS = {"terratorch/prithvi_eo_v2_300": ("B02", "B03", "B04", "B8A", "B11", "B12")}
 OPTIONS: dict[str, dict[str, Any]] = {"peft": {"tuner": "dora"}}
-"""Of methods that cannot do without; all others have their defaults."""
+"""Options of methods that require some; the others use their defaults."""
 TASK = Segment(SegmentOptions(classes=("background", "object"), loss="ce"))
 TIMED_STEPS = 3
-ENOUGH_S = 10.0
+MAX_TIMED_SECONDS = 10.0
 MIB = 2**20
 
 Row = dict[str, Any]
 
 
 # ---------------------------------------------------------------- one step
-def chosen(method: str) -> Method:
-    """The method with what it cannot do without."""
-    made: Method = METHODS[method].load()(**OPTIONS.get(method, {}))
-    return made
+def make_method(method: str) -> Method:
+    """The method with its required options."""
+    instance: Method = METHODS[method].load()(**OPTIONS.get(method, {}))
+    return instance
 
 
 def adapted(base: Backbone, method: Method) -> Model:
-    """A copy of the backbone with the method and a UNet. Raises `GeotuneError` where it misfits."""
+    """A copy of the backbone with the method and a UNet; `GeotuneError` if unsupported."""
     encoder = method.attach(copy.deepcopy(base))
     channels = len(base.bands)
     plain = Normalization(base.bands, (0.0,) * channels, (1.0,) * channels)
@@ -94,12 +95,12 @@ def batch_of(base: Backbone, batch_size: int, size: int) -> tuple[Tensor, Tensor
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[None]:
-    """What a training of that precision runs in."""
+    """The autocast context of a precision."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
 def optimizer_of(model: nn.Module, foreach: bool | None = None) -> Optimizer:
-    """AdamW of what trains."""
+    """AdamW for the trainable parameters."""
     return AdamW([p for p in model.parameters() if p.requires_grad], foreach=foreach)
 
 
@@ -116,12 +117,12 @@ def step(
 
 
 def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> dict[str, int]:
-    """Bytes at the peak of the second step, on fake tensors: in all and by part."""
+    """Peak bytes of the second step on fake tensors, in total and by category."""
     mode = FakeTensorMode()
     fake = to_fake(model, mode)
     fake_batch = mode.from_tensor(batch[0]), mode.from_tensor(batch[1])
     with mode:
-        optimizer = optimizer_of(fake, foreach=True)  # as PyTorch chooses on a GPU
+        optimizer = optimizer_of(fake, foreach=True)  # the default of PyTorch on a GPU
         step(fake, optimizer, fake_batch, precision)
         with MemoryTracker(fake, optimizer, fake_batch) as tracker:
             step(fake, optimizer, fake_batch, precision)
@@ -129,7 +130,7 @@ def tracked(model: Model, batch: tuple[Tensor, Tensor], precision: str) -> dict[
 
 
 def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: str) -> float:
-    """Seconds of the fastest of a few steps after one to warm up; of fewer where they take long."""
+    """Seconds of the fastest of up to `TIMED_STEPS` steps after a warm-up step."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     model = model.to(device)
     batch = batch[0].to(device), batch[1].to(device)
@@ -141,14 +142,14 @@ def timed(model: Model, batch: tuple[Tensor, Tensor], precision: str, device: st
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(clock() - start)
-        if sum(seconds[1:]) > ENOUGH_S:
+        if sum(seconds[1:]) > MAX_TIMED_SECONDS:
             break
     return min(seconds[1:])
 
 
 # ---------------------------------------------------------------- all rows
 def measure(options: argparse.Namespace, rows: list[Row]) -> None:
-    """Fill `rows` and write them after each."""
+    """Measure missing rows, and write the results after each."""
     for name in options.backbones:
         todo = [m for m in options.methods if not done(rows, name, m, options)]
         if not todo:
@@ -162,7 +163,7 @@ def measure(options: argparse.Namespace, rows: list[Row]) -> None:
         full_seconds = None
         if options.time:
             full_seconds = timed(
-                adapted(base, chosen("full")), batch, options.precision, options.device
+                adapted(base, make_method("full")), batch, options.precision, options.device
             )
         for method in todo:
             row = key(name, method, options.precision)
@@ -186,16 +187,18 @@ def one_row(
     full_seconds: float | None,
     options: argparse.Namespace,
 ) -> Row:
-    """What is measured of one method on one backbone; timed where `full` was."""
-    model = adapted(base, chosen(method))
+    """Measurements of one method on one backbone, with times if `full` was timed."""
+    model = adapted(base, make_method(method))
     row: Row = {
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "backbone_parameters": sum(p.numel() for p in base.parameters()),
         "peak_bytes": tracked(model, batch, options.precision),
     }
     if full_seconds is not None:
-        own = method == "full"
-        seconds = full_seconds if own else timed(model, batch, options.precision, options.device)
+        is_full = method == "full"
+        seconds = (
+            full_seconds if is_full else timed(model, batch, options.precision, options.device)
+        )
         row["time"] = {
             "device": options.device,
             "seconds": seconds,
@@ -206,19 +209,19 @@ def one_row(
 
 
 def key(name: str, method: str, precision: str) -> Row:
-    """What a row is of."""
-    options = chosen(method).model_dump(mode="json")
+    """The columns that identify a row, and the options of the method."""
+    options = make_method(method).model_dump(mode="json")
     return {"backbone": name, "method": method, "options": options, "precision": precision}
 
 
 def find_row(rows: list[Row], wanted: Row) -> Row | None:
-    """The row of the same backbone, method and precision, whatever its options."""
+    """The row of the same backbone, method and precision, with any options."""
     same = ("backbone", "method", "precision")
     return next((row for row in rows if all(row[k] == wanted[k] for k in same)), None)
 
 
 def done(rows: list[Row], name: str, method: str, options: argparse.Namespace) -> bool:
-    """Whether there is nothing to add."""
+    """Whether the row exists with all requested measurements."""
     wanted = key(name, method, options.precision)
     row = find_row(rows, wanted)
     if row is None or options.again or row["options"] != wanted["options"]:
@@ -227,7 +230,7 @@ def done(rows: list[Row], name: str, method: str, options: argparse.Namespace) -
 
 
 def share(row: Row, rows: list[Row]) -> float | None:
-    """Peak memory beside that of `full`."""
+    """Peak memory relative to `full`."""
     full = find_row(rows, row | {"method": "full"})
     if full is None or "refused" in row or "refused" in full:
         return None
@@ -236,12 +239,12 @@ def share(row: Row, rows: list[Row]) -> float | None:
 
 # ---------------------------------------------------------------- results
 def settings(options: argparse.Namespace) -> Row:
-    """What all rows of a result have in common."""
+    """The settings that all rows share."""
     return {"batch_size": options.batch_size, "size": options.size, "decoder": "unet"}
 
 
 def read(options: argparse.Namespace) -> list[Row]:
-    """The rows of an earlier run; raises `SystemExit` where it had other settings."""
+    """The rows of an earlier run; raises `SystemExit` if it used other settings."""
     path = options.results / "methods.json"
     if not path.is_file():
         return []
@@ -253,15 +256,15 @@ def read(options: argparse.Namespace) -> list[Row]:
 
 
 def write(rows: list[Row], options: argparse.Namespace) -> None:
-    """The JSON and the table."""
+    """Write the JSON and the Markdown file."""
     names, methods = list(BACKBONES), list(METHODS)
 
-    def place(row: Row) -> tuple[Any, ...]:
+    def position(row: Row) -> tuple[Any, ...]:
         name = row["backbone"]
         known = names.index(name) if name in names else len(names)
         return row["precision"] != "32", known, name, methods.index(row["method"])
 
-    ordered = sorted((row for row in rows if row["method"] in methods), key=place)
+    ordered = sorted((row for row in rows if row["method"] in methods), key=position)
     result = {
         "what": "peak memory (tracked, on fake tensors) and time of one training step",
         "settings": settings(options),
@@ -278,13 +281,13 @@ def write(rows: list[Row], options: argparse.Namespace) -> None:
 
 
 def table(rows: list[Row], options: argparse.Namespace) -> str:
-    """Every row as Markdown, a table for each backbone and precision; memory in MiB."""
+    """The rows as Markdown, with a table per backbone and precision; memory in MiB."""
     head = [
         "method",
         "trained",
         "peak",
         "of full",
-        *(p.replace("_", " ") for p in CATEGORIES),
+        *(name.replace("_", " ") for name in CATEGORIES),
         "time",
     ]
     lines = [
@@ -292,7 +295,7 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
         "",
         f"Written by `python benchmarks/methods.py`. Batch {options.batch_size}, "
         f"{options.size} pixels, UNet, AdamW, cross-entropy; every method with the stem. Memory in "
-        "MiB, by what it holds at the peak of the second step; time beside `full` on one machine.",
+        "MiB, by category at the peak of the second step; time relative to `full` on one machine.",
     ]
     for precision in dict.fromkeys(row["precision"] for row in rows):
         for name in dict.fromkeys(row["backbone"] for row in rows):
@@ -302,44 +305,42 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
             lines += ["", f"## `{name}`, {PRECISIONS[precision]}", ""]
             lines += ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
             lines += ["| " + " | ".join(cells(row, rows)) + " |" for row in these]
-            lines += [
-                f"\n`{row['method']}`: {row['refused']}." for row in these if "refused" in row
-            ]
+            lines += [f"\n{row['refused']}." for row in these if "refused" in row]
     return "\n".join(lines) + "\n"
 
 
 def cells(row: Row, rows: list[Row]) -> list[str]:
     """A row of the table."""
     if "refused" in row:
-        return [shown(row), "does not fit", *[""] * (3 + len(CATEGORIES))]
-    peak, part_of_full = row["peak_bytes"], share(row, rows)
+        return [shown(row), "not supported", *[""] * (3 + len(CATEGORIES))]
+    peak, of_full = row["peak_bytes"], share(row, rows)
     return [
         shown(row),
         f"{row['trained_parameters'] / 1e6:.2f} M",
         f"{peak['total'] / MIB:,.0f}",
-        "–" if part_of_full is None else f"{part_of_full:.1%}",
-        *(f"{peak[part] / MIB:,.0f}" for part in CATEGORIES),
+        "–" if of_full is None else f"{of_full:.1%}",
+        *(f"{peak[name] / MIB:,.0f}" for name in CATEGORIES),
         f"{row['time']['of_full']:.2f}" if "time" in row else "–",
     ]
 
 
 def shown(row: Row) -> str:
-    """The method's name; of the tuners of peft, which one."""
+    """The name of the method, with the tuner of HF peft."""
     tuner = row["options"].get("tuner")
     return f"{row['method']} ({tuner})" if tuner else str(row["method"])
 
 
 def one_line(row: Row, rows: list[Row]) -> str:
-    """A row as it is said while it runs."""
+    """A row for the terminal."""
     name = f"{row['backbone']} {row['precision']}"
     if "refused" in row:
         return f"{name} {row['method']}: {row['refused']}"
     return f"{name} " + "  ".join(cells(row, rows))
 
 
-# ---------------------------------------------------------------- figures
+# ---------------------------------------------------------------- plots
 def draw(rows: list[Row], options: argparse.Namespace) -> None:
-    """Memory against time, a panel for each backbone and precision, where there are times."""
+    """Plot memory against time, with a panel per backbone and precision, for rows with times."""
     rows = [row for row in rows if "time" in row and share(row, rows) is not None]
     panels = list(dict.fromkeys((row["backbone"], row["precision"]) for row in rows))
     if not panels:
@@ -358,7 +359,7 @@ def draw(rows: list[Row], options: argparse.Namespace) -> None:
 
 
 def scatter(axes: Axes, points: list[tuple[float, float]], names: list[str]) -> None:
-    """Points, with their names in a column at the right, none over another."""
+    """Plot points, with their names in a column at the right, without overlaps."""
     axes.grid(alpha=0.2)
     axes.margins(y=0.08)
     colors = {name: "#e07b26" if name == "est" else "#3b82d6" for name in names}
@@ -372,7 +373,7 @@ def scatter(axes: Axes, points: list[tuple[float, float]], names: list[str]) -> 
     for point, name in sorted(zip(points, names, strict=True), key=lambda item: item[0][1]):
         at = max(point[1], at + gap)
         lifted.append((at, point, name))
-    drop = max(0.0, at - high)  # a column that would leave the panel starts lower
+    drop = max(0.0, at - high)  # keep the column inside the panel
     for at, point, name in lifted:
         axes.annotate(
             name, point, (1.03, at - drop), xycoords="data",
@@ -382,7 +383,7 @@ def scatter(axes: Axes, points: list[tuple[float, float]], names: list[str]) -> 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As SVG, the same for the same figures."""
+    """Write a reproducible SVG."""
     with rc_context({"svg.hashsalt": path.stem}):
         figure.savefig(path, metadata={"Date": None})
 
@@ -391,7 +392,7 @@ PRECISIONS = {"32": "float32", "bf16": "bfloat16 autocast"}
 
 
 def main() -> None:
-    """See the module."""
+    """Read the command line, measure, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -399,9 +400,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="M")
     parser.add_argument("--precision", choices=PRECISIONS, default="32")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--size", type=int, default=224, help="pixels a side")
-    parser.add_argument("--no-time", action="store_false", dest="time", help="memory alone")
-    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels")
+    parser.add_argument("--no-time", action="store_false", dest="time", help="memory only")
+    parser.add_argument("--again", action="store_true", help="repeat existing rows")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args()
     options.device = "cuda" if torch.cuda.is_available() else "cpu"

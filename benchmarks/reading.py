@@ -137,8 +137,8 @@ def rates(folder: Path, window: int, samples: int) -> dict[str, Any]:
         "plain_wall_windows_per_s": round(wall[0], 1),
         "geotune_wall_windows_per_s": round(wall[1], 1),
         "share": round(statistics.median(shares), 3),
-        "share_least": round(min(shares), 3),
-        "share_most": round(max(shares), 3),
+        "share_min": round(min(shares), 3),
+        "share_max": round(max(shares), 3),
     }
 
 
@@ -258,7 +258,7 @@ def main() -> int:
         "repeats": REPEATS,
         "block_cache_mb": {name: CACHE_MB.get(name, SMALL_MB) for name in MEASURES},
         **results,
-        "least_share": MIN_SHARE,
+        "min_share": MIN_SHARE,
     }
     RESULTS.write_text(json.dumps(record, indent=2) + "\n")
     print(

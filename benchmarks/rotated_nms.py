@@ -1,15 +1,15 @@
-"""Seconds of suppressing oriented boxes on one CPU core, and what an IoU near 1 comes to.
+"""Speed of NMS for oriented boxes on one CPU core, and accuracy of IoU for nearly equal boxes.
 
     OMP_NUM_THREADS=1 python benchmarks/rotated_nms.py
 
-Boxes lie as they do in scenes (few overlap), as in a detector's raw output (50 or 500 tries at each
-object), all around one object, and without any order, at two thresholds. Of each the fastest of
-several runs counts, in wall time and in CPU time of the process: what else runs on the machine
-lengthens the first. `memory` suppresses a million boxes of a scene in a process of its own.
+Cases: boxes of a scene (few overlaps), raw detector output (50 or 500 detections of each object),
+detections of a single object, and random boxes, at two thresholds. The fastest of several runs
+counts, in wall time and in CPU time; other processes affect the former. `memory` is the peak for a
+million boxes of a scene, in a separate process.
 
-`nearly_equal` holds the IoU of boxes and their copies, moved by about a ten-thousandth of a pixel
-and as much of a radian, by geotune, by torchvision's operator in float32, and by shapely's areas.
-The figures go to `benchmarks/results/rotated_nms.json`.
+`nearly_equal` compares the IoU of boxes and copies that are moved by about a ten-thousandth of a
+pixel and rotated by as much of a radian: geotune and torchvision (float32) against shapely.
+Results are written to `benchmarks/results/rotated_nms.json`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Boxes = NDArray[np.floating[Any]]
 
 
 def scene(n: int, rng: np.random.Generator) -> Boxes:
-    """Ships of 10 to 60 by 5 to 15 pixels, one in 40 x 40 pixels on the average."""
+    """Ships of 10 to 60 by 5 to 15 pixels, on average one per 40 x 40 pixels."""
     side = 40 * math.sqrt(n)
     columns = [
         rng.uniform(0, side, (n, 2)),
@@ -59,31 +59,31 @@ def scene(n: int, rng: np.random.Generator) -> Boxes:
     return canonical(np.hstack([*columns, rng.uniform(-2, 2, (n, 1))]))
 
 
-def raw(n: int, rng: np.random.Generator, tries: int) -> Boxes:
-    """So many tries at each object: two pixels, a tenth of the size and a tenth of a radian off."""
-    objects = scene(max(1, n // tries), rng)
+def raw(n: int, rng: np.random.Generator, per_object: int) -> Boxes:
+    """Noisy detections of each object: off by 2 pixels, 10 % of the size and 0.1 radians."""
+    objects = scene(max(1, n // per_object), rng)
     boxes = objects[rng.integers(len(objects), size=n)]
     boxes[:, 2:4] *= np.exp(rng.normal(0, 0.1, (n, 2)))
     return canonical(boxes + rng.normal(0, 1, (n, 5)) * [2, 2, 0, 0, 0.1])
 
 
-def heap(n: int, rng: np.random.Generator) -> Boxes:
-    """Boxes of any size and angle in 300 x 300 pixels, so that each overlaps thousands."""
+def random_boxes(n: int, rng: np.random.Generator) -> Boxes:
+    """Boxes of any size and angle in 300 x 300 pixels; each overlaps thousands of others."""
     columns = [rng.uniform(0, 300, (n, 2)), rng.uniform(1, 100, (n, 2)), rng.uniform(-2, 2, (n, 1))]
     return canonical(np.hstack(columns))
 
 
 CASES: dict[str, Callable[[int, np.random.Generator], Boxes]] = {
     "scene": scene,
-    "50 tries an object": lambda n, rng: raw(n, rng, 50),
-    "500 tries an object": lambda n, rng: raw(n, rng, 500),
+    "50 per object": lambda n, rng: raw(n, rng, 50),
+    "500 per object": lambda n, rng: raw(n, rng, 500),
     "one object": lambda n, rng: raw(n, rng, n),
-    "heap": heap,
+    "random": random_boxes,
 }
 
 
 def timed(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> dict[str, Any]:
-    """The fastest of some runs."""
+    """Time of the fastest of `RUNS` runs."""
     walls, cpus, kept = [], [], 0
     for _ in range(RUNS):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -94,7 +94,7 @@ def timed(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> dict[s
 
 
 def speed() -> list[dict[str, Any]]:
-    """Every case at every number of boxes and threshold."""
+    """Time every case with every number of boxes and threshold."""
     rows = []
     for n, target in TARGETS.items():
         for name, make in CASES.items():
@@ -110,7 +110,7 @@ def speed() -> list[dict[str, Any]]:
 
 
 def memory() -> dict[str, Any]:
-    """A million boxes of a scene in this process."""
+    """Peak memory and time of NMS on a million boxes of a scene, in this process."""
     rng = np.random.default_rng(0)
     boxes, scores = torch.from_numpy(scene(MILLION, rng)), torch.from_numpy(rng.random(MILLION))
     before = peak_bytes()
@@ -127,13 +127,13 @@ def memory() -> dict[str, Any]:
 
 
 def peak_bytes() -> int:
-    """Highest resident memory of this process so far."""
+    """Peak resident memory of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 
 
 def nearly_equal() -> dict[str, Any]:
-    """Boxes of 2 to 60 pixels against copies of themselves that hardly differ."""
+    """Errors of the IoU of boxes of 2 to 60 pixels and nearly equal copies."""
     n = 10_000
     rng = np.random.default_rng(0)
     columns = [rng.uniform(0, 100, (n, 2)), rng.uniform(2, 60, (n, 2)), rng.uniform(-2, 2, (n, 1))]
@@ -148,42 +148,42 @@ def nearly_equal() -> dict[str, Any]:
         torchvision.ops.box_iou(p[None], q[None], fmt="cxcywhr").item()
         for p, q in zip((x * degrees).float(), (y * degrees).float(), strict=True)
     ]
-    found = {"geotune": paired_iou(x, y, each, each).numpy(), "torchvision": np.array(theirs)}
+    results = {"geotune": paired_iou(x, y, each, each).numpy(), "torchvision": np.array(theirs)}
     return {
         "pairs": n,
-        "least_true_iou": truth.min(),
+        "min_true_iou": truth.min(),
         **{
             name: {
                 "largest_error": np.abs(ious - truth).max(),
                 "pairs_wrong_by_0.01": int((np.abs(ious - truth) > 0.01).sum()),
             }
-            for name, ious in found.items()
+            for name, ious in results.items()
         },
     }
 
 
 def matrix() -> dict[str, Any]:
-    """CPU seconds of a matrix of 1000 x 1000 IoUs, the fastest of some runs."""
-    first, second = (torch.from_numpy(heap(1000, np.random.default_rng(s))) for s in (0, 1))
+    """CPU seconds of a 1000 x 1000 IoU matrix, the fastest of `RUNS` runs."""
+    first, second = (torch.from_numpy(random_boxes(1000, np.random.default_rng(s))) for s in (0, 1))
     degrees = torch.tensor([1, 1, 1, 1, -180 / math.pi])
     x, y = (first * degrees).float(), (second * degrees).float()
-    ways: dict[str, Callable[[], object]] = {
+    functions: dict[str, Callable[[], object]] = {
         "geotune": lambda: pairwise_iou(first, second),
         "torchvision": lambda: torchvision.ops.box_iou(x, y, fmt="cxcywhr"),
     }
     result = {}
-    for name, way in ways.items():
+    for name, function in functions.items():
         seconds = []
         for _ in range(RUNS):
             start = time.process_time()
-            way()
+            function()
             seconds.append(time.process_time() - start)
         result[name] = min(seconds)
     return result
 
 
 def main() -> int:
-    """Measure and write; 0 if every case is within its target in CPU time."""
+    """Measure and write the results; returns 0 if every case meets its target in CPU time."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     torch.set_num_threads(1)
@@ -193,7 +193,7 @@ def main() -> int:
     rows = speed()
     own = subprocess.run([sys.executable, __file__, "--memory"], check=True, stdout=subprocess.PIPE)
     record = {
-        "what": "suppression of oriented boxes on one CPU core",
+        "what": "NMS of oriented boxes on one CPU core",
         "date": datetime.date.today().isoformat(),
         "machine": {
             "system": platform.system(),

@@ -84,7 +84,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def update_hash(folder: Path) -> None:
     """Update the hash in `adapter.json` to that of the changed tensors."""
     digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
-    edit(folder, lambda config: config.update(hash=digest))
+    edit(folder, lambda c: c.update(hash=digest))
 
 
 def test_adapter_json_describes_the_base_model_and_sections(model: Model, folder: Path) -> None:
@@ -152,33 +152,27 @@ def test_invalid_json_is_an_error(folder: Path, text: str) -> None:
 
 
 TAMPERED: dict[str, Callable[[dict[str, Any]], object]] = {
-    "no format": lambda config: config.pop("format"),
-    "no bands": lambda config: config.pop("bands"),
-    "no task": lambda config: config.pop("task"),
-    "no fingerprint": lambda config: config["base"].pop("fingerprint"),
-    "no hash": lambda config: config.pop("hash"),
-    "base is a list": lambda config: config.update(base=[]),
-    "fingerprint is a number": lambda config: config["base"].update(fingerprint=3),
-    "bands is text": lambda config: config.update(bands="abcd"),
-    "bands are numbers": lambda config: config.update(bands=[1, 2, 3, 4]),
-    "additional band": lambda config: config["bands"].append("B11"),
-    "offset is text": lambda config: config["normalization"].update(offset="1234"),
-    "offsets are text": lambda config: config["normalization"].update(offset=["a", "b", "c", "d"]),
-    "offsets are numbers as text": lambda config: config["normalization"].update(
-        offset=list("1234")
-    ),
-    "offsets are booleans": lambda config: config["normalization"].update(offset=[True] * 4),
-    "offset is not finite": lambda config: config["normalization"].update(
-        offset=[float("nan")] * 4
-    ),
-    "offset is too large": lambda config: config["normalization"].update(offset=[10**400] * 4),
-    "scale is zero": lambda config: config["normalization"].update(scale=[1, 1, 1, 0]),
-    "scale is infinite": lambda config: config["normalization"].update(
-        scale=[1, 1, 1, float("inf")]
-    ),
-    "normalization is a number": lambda config: config.update(normalization=3),
-    "hash is a number": lambda config: config.update(hash=3),
-    "method is a list": lambda config: config.update(method=["est"]),
+    "no format": lambda c: c.pop("format"),
+    "no bands": lambda c: c.pop("bands"),
+    "no task": lambda c: c.pop("task"),
+    "no fingerprint": lambda c: c["base"].pop("fingerprint"),
+    "no hash": lambda c: c.pop("hash"),
+    "base is a list": lambda c: c.update(base=[]),
+    "fingerprint is a number": lambda c: c["base"].update(fingerprint=3),
+    "bands is text": lambda c: c.update(bands="abcd"),
+    "bands are numbers": lambda c: c.update(bands=[1, 2, 3, 4]),
+    "additional band": lambda c: c["bands"].append("B11"),
+    "offset is text": lambda c: c["normalization"].update(offset="1234"),
+    "offsets are text": lambda c: c["normalization"].update(offset=["a", "b", "c", "d"]),
+    "offsets are numbers as text": lambda c: c["normalization"].update(offset=list("1234")),
+    "offsets are booleans": lambda c: c["normalization"].update(offset=[True] * 4),
+    "offset is not finite": lambda c: c["normalization"].update(offset=[float("nan")] * 4),
+    "offset is too large": lambda c: c["normalization"].update(offset=[10**400] * 4),
+    "scale is zero": lambda c: c["normalization"].update(scale=[1, 1, 1, 0]),
+    "scale is infinite": lambda c: c["normalization"].update(scale=[1, 1, 1, float("inf")]),
+    "normalization is a number": lambda c: c.update(normalization=3),
+    "hash is a number": lambda c: c.update(hash=3),
+    "method is a list": lambda c: c.update(method=["est"]),
 }
 
 
@@ -198,7 +192,7 @@ def test_adapter_json_that_is_a_list_is_an_error(folder: Path) -> None:
 
 
 def test_other_format_version_is_an_error(folder: Path) -> None:
-    edit(folder, lambda config: config.update(format=2))
+    edit(folder, lambda c: c.update(format=2))
     with raises(
         "adapter-version", file=folder / ADAPTER_CONFIG, mentions=["found format 2", "expected 1"]
     ):
