@@ -7,23 +7,24 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.backbones.blocks import (
     BlockParts,
     TokenLayout,
     TokensToMaps,
+    combine_dates,
     find_block_parts,
+    from_tiles,
     no_spatial_tokens_error,
+    pad_to_multiple,
+    to_tiles,
     tokens_to_maps,
 )
 from geotune.backbones.meta_init import init_is_skipped
 from geotune.backbones.spec import BackboneSpec
-from geotune.config.backbone_options import Combine
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics, FeatureMaps, Normalization, Tap
 
@@ -310,6 +311,20 @@ class Backbone(nn.Module):
         self.train(training)
         return tuple(Tap(name, shapes[i][1], size / shapes[i][2]) for i, name in enumerate(names))
 
+    def set_statistics(
+        self, means: tuple[float, ...], stds: tuple[float, ...], *, two_stds: bool = False
+    ) -> None:
+        """Set the pretraining statistics of the bands, and the normalisation by them.
+
+        With `two_stds`, mean +- 2 standard deviations are scaled to [0, 1].
+        """
+        offset, scale = means, stds
+        if two_stds:
+            offset = tuple(m - 2 * s for m, s in zip(means, stds, strict=True))
+            scale = tuple(4 * s for s in stds)
+        self.normalization = Normalization(self.bands, offset, scale)
+        self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
+
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each normalised band in the pretraining data.
@@ -353,66 +368,22 @@ def _padded_to(height: int, width: int) -> Iterator[None]:
         _padded_size.reset(before)
 
 
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad images `(B, C, [T,] H, W)` at the right and bottom by repeating the edge."""
-    height, width = images.shape[-2:]
-    below, right = -height % multiple, -width % multiple
-    if not below and not right:
-        return images
-    padding = (0, right, 0, below) + (0, 0) * (images.ndim - 4)
-    return F.pad(images, padding, mode="replicate")
-
-
-def to_tiles(images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Cut images `(B, ..., H, W)` into `grid` rows and columns: `(B rows columns, ..., h, w)`."""
-    if grid == (1, 1):
-        return images
-    rows = torch.stack(images.chunk(grid[0], -2), 1)
-    tiles = torch.stack(rows.chunk(grid[1], -1), 2)
-    return tiles.flatten(0, 2)
-
-
-def from_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Join maps of tiles `(B rows columns, C, h, w)` to `(B, C, rows h, columns w)`."""
-    if grid == (1, 1):
-        return maps
-    channels, height, width = maps.shape[1:]
-    tiles = maps.reshape(-1, *grid, channels, height, width)
-    whole = tiles.permute(0, 3, 1, 4, 2, 5)
-    return whole.reshape(-1, channels, grid[0] * height, grid[1] * width)
-
-
-def combine_dates(feature: Tensor, rule: Combine) -> Tensor:
-    """Combine maps of several dates `(B, C, T, h, w)` to one `(B, C, h, w)`.
-
-    `mean`, `max` or `last` over dates, or `concat` to `(B, C T, h, w)`.
-    """
-    if feature.ndim == 4:
-        return feature
-    if rule == "concat":
-        return feature.flatten(1, 2)
-    if rule == "last":
-        return feature[:, :, -1]
-    return feature.mean(2) if rule == "mean" else feature.amax(2)
-
-
-@contextmanager
-def emit_outputs(
-    modules: Sequence[nn.Module], out_indices: set[int], emit: Callable[[int, Any], None]
-) -> Iterator[None]:
-    """Call `emit(i, output)` whenever module `i` of `out_indices` has run."""
-    hooks = [
-        module.register_forward_hook(
-            lambda _module, _inputs, output, index=index: emit(index, output)
-        )
-        for index, module in enumerate(modules)
-        if index in out_indices
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def run_blocks(
+    x: Tensor,
+    blocks: Sequence[nn.Module],
+    norm: nn.Module | None,
+    to_map: Callable[[Tensor], Tensor],
+    emit: Emit,
+    out_indices: set[int],
+) -> Tensor:
+    """Run tokens `(B, N, D)` through blocks, then `norm`; emits `to_map(tokens)` of each block."""
+    for index, block in enumerate(blocks):
+        x = block(x)
+        if index == len(blocks) - 1 and norm is not None:
+            x = norm(x)
+        if index in out_indices:
+            emit(index, to_map(x))
+    return x
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""The structure of a backbone's blocks, and conversion of their activations to maps and back.
+"""The structure of a backbone's blocks, and conversions between images, tiles, tokens and maps.
 
 A transformer block adds two terms to its residual stream:
 
@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geotune.config.backbone_options import Combine
 from geotune.errors import GeotuneError
 
 _ATTENTION = ("attn", "attention", "self_attn")
@@ -67,6 +69,11 @@ def find_block_parts(block: nn.Module) -> BlockParts:
     attention, mlp = first_of(_ATTENTION), first_of(_MLP)
     middle = mlp if type(block).__name__ in _POST_NORM else first_of(_SECOND_NORM)
     return BlockParts(attention, mlp, middle if attention and mlp else None)
+
+
+def after_class_token(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens `(B, 1 + rows * columns, D)` as a map `(B, D, rows, columns)`."""
+    return x[:, 1:].transpose(1, 2).reshape(len(x), -1, *grid)
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,49 @@ def tokens_to_maps(
         )
 
     return TokensToMaps(spatial.permute(0, 3, 1, 2), restore, per_location)
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Pad images `(B, C, [T,] H, W)` at the right and bottom by repeating the edge."""
+    height, width = images.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    if not below and not right:
+        return images
+    padding = (0, right, 0, below) + (0, 0) * (images.ndim - 4)
+    return F.pad(images, padding, mode="replicate")
+
+
+def to_tiles(images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Cut images `(B, ..., H, W)` into `grid` rows and columns: `(B rows columns, ..., h, w)`."""
+    if grid == (1, 1):
+        return images
+    rows = torch.stack(images.chunk(grid[0], -2), 1)
+    tiles = torch.stack(rows.chunk(grid[1], -1), 2)
+    return tiles.flatten(0, 2)
+
+
+def from_tiles(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Join maps of tiles `(B rows columns, C, h, w)` to `(B, C, rows h, columns w)`."""
+    if grid == (1, 1):
+        return maps
+    channels, height, width = maps.shape[1:]
+    tiles = maps.reshape(-1, *grid, channels, height, width)
+    whole = tiles.permute(0, 3, 1, 4, 2, 5)
+    return whole.reshape(-1, channels, grid[0] * height, grid[1] * width)
+
+
+def combine_dates(feature: Tensor, rule: Combine) -> Tensor:
+    """Combine maps of several dates `(B, C, T, h, w)` to one `(B, C, h, w)`.
+
+    `mean`, `max` or `last` over dates, or `concat` to `(B, C T, h, w)`.
+    """
+    if feature.ndim == 4:
+        return feature
+    if rule == "concat":
+        return feature.flatten(1, 2)
+    if rule == "last":
+        return feature[:, :, -1]
+    return feature.mean(2) if rule == "mean" else feature.amax(2)
 
 
 def no_spatial_tokens_error(backbone: str, method: str) -> GeotuneError:

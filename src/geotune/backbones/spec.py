@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from pydantic import Field, PositiveFloat
 
@@ -63,14 +64,18 @@ class BackboneSpec(BackboneOptions):
         """Whether weights are loaded."""
         return self.pretrained or self.weights is not None
 
-    def not_installed_error(self, error: ImportError) -> GeotuneError:
-        """The error for a provider whose package cannot be imported."""
-        return GeotuneError(
-            f"backbone.name {self.name}: {error.name} is not installed; "
-            f"install it with: pip install 'geotune[{self.name.partition('/')[0]}]'",
-            code="dependency-missing",
-            key="backbone.name",
-        )
+    @contextmanager
+    def imports_provider(self) -> Iterator[None]:
+        """Raise `GeotuneError` if a package of the provider cannot be imported inside."""
+        try:
+            yield
+        except ImportError as error:
+            raise GeotuneError(
+                f"backbone.name {self.name}: {error.name} is not installed; "
+                f"install it with: pip install 'geotune[{self.name.partition('/')[0]}]'",
+                code="dependency-missing",
+                key="backbone.name",
+            ) from error
 
     def unknown_model_error(self, models: Iterable[str]) -> GeotuneError:
         """The error for a name that is not among the provider's `models`; suggests similar ones."""
@@ -86,6 +91,18 @@ class BackboneSpec(BackboneOptions):
             code="backbone-unknown",
             key="backbone.name",
         )
+
+    def flexible_patch_size(self, default: int, maximum: int | None = None) -> int:
+        """The patch size in pixels. Raises `GeotuneError` if it is not from 1 to `maximum`."""
+        patch = default if self.patch_size is None else self.patch_size
+        if patch < 1 or (maximum is not None and patch > maximum):
+            sizes = "1 pixel or more" if maximum is None else f"1 to {maximum} pixels"
+            raise GeotuneError(
+                f"backbone.patch_size {patch}: {self.name} supports patches of {sizes}",
+                code="backbone-option",
+                key="backbone.patch_size",
+            )
+        return patch
 
     def check_num_dates(self, maximum: int) -> None:
         """Raise `GeotuneError` if `timesteps` exceeds the model's maximum."""

@@ -8,13 +8,14 @@ tapped at their stages by timm's `forward_intermediates`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import timm
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, Emit, emit_outputs, fingerprint
+from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import (
@@ -108,7 +109,7 @@ class TimmBackbone(Backbone):
         size = (images.shape[-2], images.shape[-1])
         last = len(self._block_names) - 1
         blocks = self.blocks[:-1]  # the last map is taken after the final normalisation
-        with emit_outputs(
+        with _emit_outputs(
             blocks, out_indices, lambda i, output: emit(i, self._to_map(output, size))
         ):
             output = model.forward_features(images)
@@ -129,6 +130,25 @@ class TimmBackbone(Backbone):
             tokens = output[:, max(0, output.shape[1] - rows * columns) :]
             return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
         return output.permute(0, 3, 1, 2) if self.channels_last else output
+
+
+@contextmanager
+def _emit_outputs(
+    modules: Sequence[nn.Module], out_indices: set[int], emit: Callable[[int, Any], None]
+) -> Iterator[None]:
+    """Call `emit(i, output)` whenever module `i` of `out_indices` has run."""
+    hooks = [
+        module.register_forward_hook(
+            lambda _module, _inputs, output, index=index: emit(index, output)
+        )
+        for index, module in enumerate(modules)
+        if index in out_indices
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def timm_backbone(spec: BackboneSpec) -> TimmBackbone:

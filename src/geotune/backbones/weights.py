@@ -131,6 +131,24 @@ def url_state_dict(spec: BackboneSpec, url: str) -> tuple[dict[str, Tensor], str
     return read_state_dict(download_url(spec, url)), url
 
 
+def load_published_weights(model: nn.Module, spec: BackboneSpec, url: str) -> str | None:
+    """Load `backbone.weights`, or the file at a URL; returns the source, None without."""
+    if not spec.loads_weights:
+        return None
+    state, source = url_state_dict(spec, url)
+    load_weights(model, state, source, spec.name)
+    return source
+
+
+def encoder_state(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """The tensors below the first of `prefixes` that occurs, without it; else the whole state."""
+    for prefix in prefixes or ("encoder.",):
+        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if inner:
+            return inner
+    return state
+
+
 def not_published_error(spec: BackboneSpec) -> GeotuneError:
     """The error for a model without published weights."""
     return GeotuneError(

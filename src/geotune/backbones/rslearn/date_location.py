@@ -5,20 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_STARTS = (
-    0,
-    31,
-    59,
-    90,
-    120,
-    151,
-    181,
-    212,
-    243,
-    273,
-    304,
-    334,
-)  # days of the year before each month
+_STARTS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
+"""Days of the year before each month."""
 
 
 def months_and_days(time: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,11 +24,5 @@ def months_and_days(time: Tensor) -> tuple[Tensor, Tensor]:
 def lonlat_to_xyz(location: Tensor) -> Tensor:
     """Convert longitude and latitude in degrees `(B, 2)` to points `(B, 3)` on the unit sphere."""
     longitude, latitude = torch.deg2rad(location).unbind(-1)
-    return torch.stack(
-        [
-            latitude.cos() * longitude.cos(),
-            latitude.cos() * longitude.sin(),
-            latitude.sin(),
-        ],
-        dim=-1,
-    )
+    x, y = latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin()
+    return torch.stack([x, y, latitude.sin()], dim=-1)

@@ -22,7 +22,6 @@ from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_da
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import download_from_hub
 from geotune.errors import GeotuneError
-from geotune.types import BandStatistics, Normalization
 
 SIZES = ("nano", "tiny", "base")
 JUNE = 5  # months count from 0; Galileo's default for unknown dates
@@ -94,13 +93,7 @@ class GalileoBackbone(Backbone):
         self.fingerprint = fingerprint(model)
         info = MODELS[spec.model]
         means, stds = match.select(info.mean), match.select(info.std)
-        # as in pretraining: mean +- 2 standard deviations are scaled to [0, 1]
-        self.normalization = Normalization(
-            self.bands,
-            tuple(m - 2 * s for m, s in zip(means, stds, strict=True)),
-            tuple(4 * s for s in stds),
-        )
-        self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
+        self.set_statistics(means, stds, two_stds=True)  # as in pretraining
         self.taps = self.find_taps()
 
     def run(
@@ -180,13 +173,7 @@ def galileo_backbone(spec: BackboneSpec) -> GalileoBackbone:
 
     info = MODELS[spec.model]
     spec.allow_only(*info.supported_options, metadata=info.metadata)
-    patch = 8 if spec.patch_size is None else spec.patch_size
-    if not 1 <= patch <= 8:
-        raise GeotuneError(
-            f"backbone.patch_size {patch}: Galileo supports patches of 1 to 8 pixels",
-            code="backbone-option",
-            key="backbone.patch_size",
-        )
+    patch = spec.flexible_patch_size(8, maximum=8)
     match = match_bands(spec, info.bands)
     size = spec.model.removeprefix("galileo_")
     source = None

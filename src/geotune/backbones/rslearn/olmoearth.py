@@ -9,7 +9,6 @@ tokens; from 1.2 on they are rotary. Of 1.3 the encoder is used without its atte
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +21,13 @@ from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn.band_groups import add_encodings, select_groups
 from geotune.backbones.rslearn.date_location import months_and_days
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import download_from_hub, load_weights, read_state_dict
+from geotune.backbones.weights import (
+    download_from_hub,
+    encoder_state,
+    load_weights,
+    read_state_dict,
+)
 from geotune.errors import GeotuneError
-from geotune.types import BandStatistics, Normalization
 
 PACKAGE = "olmoearth_pretrain_minimal"
 MAX_DATES = 12  # monthly, as in pretraining
@@ -135,13 +138,7 @@ class OlmoEarthBackbone(Backbone):
         self.fingerprint = fingerprint(model)
         statistics = [values for bands in STATISTICS.values() for values in bands.values()]
         means, stds = (match.select([values[i] for values in statistics]) for i in (0, 1))
-        # as in pretraining: mean +- 2 standard deviations are scaled to [0, 1]
-        self.normalization = Normalization(
-            self.bands,
-            tuple(m - 2 * s for m, s in zip(means, stds, strict=True)),
-            tuple(4 * s for s in stds),
-        )
-        self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
+        self.set_statistics(means, stds, two_stds=True)  # as in pretraining
         self.taps = self.find_taps()
 
     def run(
@@ -256,13 +253,7 @@ def olmoearth_backbone(spec: BackboneSpec) -> OlmoEarthBackbone:
     """
     info = MODELS[spec.model]
     spec.allow_only(*info.supported_options, metadata=info.metadata)
-    patch = 8 if spec.patch_size is None else spec.patch_size
-    if not 1 <= patch <= 8:
-        raise GeotuneError(
-            f"backbone.patch_size {patch}: OlmoEarth supports patches of 1 to 8 pixels",
-            code="backbone-option",
-            key="backbone.patch_size",
-        )
+    patch = spec.flexible_patch_size(8, maximum=8)
     spec.check_num_dates(MAX_DATES)
     named = _with_modalities(spec)
     known = [_named(modality, band) for modality, bands in STATISTICS.items() for band in bands]
@@ -275,10 +266,7 @@ def olmoearth_backbone(spec: BackboneSpec) -> OlmoEarthBackbone:
         else:
             source = str(spec.weights)
             path = spec.weights / "weights.pth" if spec.weights.is_dir() else spec.weights
-        state = read_state_dict(Path(path))
-        encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
-        state = {k.removeprefix("encoder."): v for k, v in encoder.items()} or state
-        load_weights(model, state, source, spec.name)
+        load_weights(model, encoder_state(read_state_dict(path)), source, spec.name)
     return OlmoEarthBackbone(
         model, spec, named, match, patch_size=patch, licence=info.licence, source=source
     )

@@ -20,7 +20,7 @@ from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.rslearn.band_groups import select_groups
 from geotune.backbones.rslearn.date_location import lonlat_to_xyz, months_and_days
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import hub_state_dict, load_weights
+from geotune.backbones.weights import encoder_state, hub_state_dict, load_weights
 from geotune.errors import GeotuneError
 from geotune.types import Normalization
 
@@ -184,20 +184,12 @@ def presto_backbone(spec: BackboneSpec) -> PrestoBackbone:
             code="backbone-option",
             key="backbone.combine",
         )
-    patch = 1 if spec.patch_size is None else spec.patch_size
-    if patch < 1:
-        raise GeotuneError(
-            f"backbone.patch_size {patch}: expected 1 pixel or more",
-            code="backbone-option",
-            key="backbone.patch_size",
-        )
+    patch = spec.flexible_patch_size(1)
     match = match_bands(spec, info.bands)
     model = Presto.construct().encoder
     spec.check_num_dates(model.max_sequence_length)
     source = None
     if spec.loads_weights:
         state, source = hub_state_dict(spec, info.weights, "default_model.pt")
-        encoder = {k: v for k, v in state.items() if k.startswith("encoder.")}
-        state = {k.removeprefix("encoder."): v for k, v in encoder.items()} or state
-        load_weights(model, state, source, spec.name)
+        load_weights(model, encoder_state(state), source, spec.name)
     return PrestoBackbone(model, spec, match, patch_size=patch, licence=info.licence, source=source)

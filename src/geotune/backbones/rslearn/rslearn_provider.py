@@ -21,11 +21,9 @@ MODELS: dict[str, ModelInfo] = {
 
 def rslearn_backbone(spec: BackboneSpec) -> Backbone:
     """Build a backbone such as `galileo_nano`; raises `GeotuneError` for an unknown name."""
-    try:
+    with spec.imports_provider():
         import einops  # noqa: F401
         import rslearn  # noqa: F401
-    except ImportError as error:
-        raise spec.not_installed_error(error) from error
     for family, build in _FAMILIES:
         if spec.model in family:
             return build(spec)

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import math
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical_band, wavelength_um
-from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import TokenLayout
+from geotune.backbones.base import Backbone, Emit, fingerprint, run_blocks
+from geotune.backbones.blocks import TokenLayout, after_class_token
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import hub_state_dict, load_weights
+from geotune.backbones.weights import encoder_state, hub_state_dict, load_weights
 from geotune.errors import GeotuneError
-from geotune.types import BandStatistics, Normalization
 
 PATCH = 8
 DEFAULT_GSD_M = 10.0  # of Sentinel-2, most of the pretraining data
@@ -63,7 +63,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 
 
-class _Block(nn.ModuleList):
+class ClayBlock(nn.ModuleList):
     """A layer, which TerraTorch stores as a list of attention and MLP, as a callable block."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,21 +83,17 @@ class ClayBackbone(Backbone):
         super().__init__(model, spec, size_divisor=PATCH, **kwargs)
         encoder: Any = model
         layers = encoder.transformer.layers
-        encoder.transformer.layers = nn.ModuleList(_Block(layer) for layer in layers)
+        encoder.transformer.layers = nn.ModuleList(ClayBlock(layer) for layer in layers)
         self.register_buffer("wavelengths_um", torch.tensor(_wavelengths(spec)), persistent=False)
         self.gsd_m = spec.gsd or DEFAULT_GSD_M
-        notes = []
         if spec.gsd is None:
-            notes.append(
-                f"backbone.gsd is not set: using a ground sampling distance of {DEFAULT_GSD_M:g} m"
-            )
+            note = f"using a ground sampling distance of {DEFAULT_GSD_M:g} m"
+            self.notes = (f"backbone.gsd is not set: {note}",)
         own = [canonical_band(band) for band in self.bands]
         if all(band in _BANDS for band in own):
             means = tuple(_MEAN[_BANDS.index(band)] for band in own)
             stds = tuple(_STD[_BANDS.index(band)] for band in own)
-            self.normalization = Normalization(self.bands, means, stds)
-            self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
-        self.notes = tuple(notes)
+            self.set_statistics(means, stds)
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
 
@@ -122,15 +118,9 @@ class ClayBackbone(Backbone):
         x, _ = model.to_patch_embed(images, self.wavelengths_um)
         x = x + self.encodings(len(images), rows, columns, time, location).to(x)
         x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
-        last = len(model.transformer.layers) - 1
-        for index, block in enumerate(model.transformer.layers):
-            x = block(x)
-            if index == last:
-                x = model.transformer.norm(x)
-            if index in out_indices:
-                emit(index, x[:, 1:].transpose(1, 2).reshape(len(x), -1, rows, columns))
-        tokens: Tensor = x[:, :1]
-        return tokens
+        to_map = partial(after_class_token, grid=(rows, columns))
+        norm = model.transformer.norm
+        return run_blocks(x, self.blocks, norm, to_map, emit, out_indices)[:, :1]
 
     def encodings(
         self, batch: int, rows: int, columns: int, time: Tensor | None, location: Tensor | None
@@ -211,14 +201,7 @@ def clay_backbone(spec: BackboneSpec) -> ClayBackbone:
     source = None
     if spec.loads_weights:
         state, source = hub_state_dict(spec, info.weights, _FILES.get(spec.model, ""))
-        load_weights(model, _encoder_state(state), source, spec.name)
+        # from Clay's whole model or TerraTorch's wrapper
+        state = encoder_state(state, "model.encoder.", "clay_encoder.", "encoder.")
+        load_weights(model, state, source, spec.name)
     return ClayBackbone(model, spec, licence=info.licence, source=source)
-
-
-def _encoder_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's weights, from Clay's whole model or TerraTorch's wrapper."""
-    for prefix in ("model.encoder.", "clay_encoder.", "encoder."):
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if inner:
-            return inner
-    return state

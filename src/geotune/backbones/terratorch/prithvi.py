@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.bands import BandMatch, match_bands
-from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.base import Backbone, Emit, fingerprint, run_blocks
 from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state_dict, load_weights
 from geotune.errors import GeotuneError
-from geotune.types import BandStatistics, Normalization
 
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")  # of Sentinel-2; HLS harmonises Landsat to them
 _MEAN_1 = (775.0, 1081.0, 1229.0, 2497.0, 2204.0, 1611.0)
@@ -72,9 +71,7 @@ class PrithviBackbone(Backbone):
                     delattr(encoder, f"{attribute}_embed_enc")
         if match.all_known:
             info = MODELS[spec.model]
-            means, stds = match.select(info.mean), match.select(info.std)
-            self.normalization = Normalization(self.bands, means, stds)
-            self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
+            self.set_statistics(match.select(info.mean), match.select(info.std))
         self.notes = (match.note,) if match.note else ()
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
@@ -103,16 +100,12 @@ class PrithviBackbone(Backbone):
         first = (model.cls_token + position[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)
         rows, columns = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
-        last = len(model.blocks) - 1
-        for index, block in enumerate(model.blocks):
-            x = block(x)
-            if index == last:
-                x = model.norm(x)
-            if index in out_indices:
-                maps = x[:, 1:].reshape(len(x), dates, rows, columns, -1)
-                emit(index, maps.permute(0, 4, 1, 2, 3))
-        tokens: Tensor = x[:, :1]
-        return tokens
+
+        def to_map(x: Tensor) -> Tensor:
+            maps = x[:, 1:].reshape(len(x), dates, rows, columns, -1)
+            return maps.permute(0, 4, 1, 2, 3)
+
+        return run_blocks(x, self.blocks, model.norm, to_map, emit, out_indices)[:, :1]
 
 
 def prithvi_backbone(spec: BackboneSpec) -> PrithviBackbone:
@@ -127,11 +120,7 @@ def prithvi_backbone(spec: BackboneSpec) -> PrithviBackbone:
     info = MODELS[spec.model]
     spec.allow_only(*info.supported_options, metadata=info.metadata)
     match = match_bands(spec, info.bands)
-    shape = {
-        **prithvi_cfgs[spec.model],
-        "in_chans": len(spec.bands),
-        "num_frames": spec.timesteps,
-    }
+    shape = {**prithvi_cfgs[spec.model], "in_chans": len(spec.bands), "num_frames": spec.timesteps}
     model = PrithviViT(**shape)
     source = None
     if spec.loads_weights:

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.bands import BandMatch, match_bands
-from geotune.backbones.base import Backbone, Emit, fingerprint
+from geotune.backbones.base import Backbone, Emit, fingerprint, run_blocks
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import hub_state_dict, load_weights
 from geotune.errors import GeotuneError
-from geotune.types import BandStatistics, Normalization
 
 PATCH = 16
 _DEFAULT = "S2L2A"
@@ -120,8 +119,7 @@ class TerramindBackbone(Backbone):
             for name, match in matches.items():
                 mean, std = _statistics(spec.model, name)
                 means, stds = means + match.select(mean), stds + match.select(std)
-            self.normalization = Normalization(self.bands, means, stds)
-            self.pretraining = BandStatistics(self.bands, means, stds, pixels=0)
+            self.set_statistics(means, stds)
         self.notes = tuple(f"{name}: {match.note}" for name, match in matches.items() if match.note)
         self.fingerprint = fingerprint(model)
         self.taps = self.find_taps()
@@ -144,14 +142,12 @@ class TerramindBackbone(Backbone):
             tokens.append(embedded["x"] + embedded["emb"])
             start += count
         x = torch.cat(tokens, dim=1)
-        last = len(model.encoder) - 1
-        for index, block in enumerate(model.encoder):
-            x = block(x)
-            if index == last:
-                x = model.encoder_norm(x)
-            if index in out_indices:
-                mean = x.unflatten(1, (len(tokens), rows * columns)).mean(1)
-                emit(index, mean.transpose(1, 2).reshape(len(x), -1, rows, columns))
+
+        def to_map(x: Tensor) -> Tensor:
+            mean = x.unflatten(1, (len(tokens), rows * columns)).mean(1)
+            return mean.transpose(1, 2).reshape(len(x), -1, rows, columns)
+
+        run_blocks(x, self.blocks, model.encoder_norm, to_map, emit, out_indices)
         return None
 
 

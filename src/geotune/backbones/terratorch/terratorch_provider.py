@@ -41,9 +41,8 @@ def terratorch_backbone(spec: BackboneSpec) -> Backbone:
         )
     precision = torch.get_float32_matmul_precision()
     try:
-        import terratorch  # noqa: F401
-    except ImportError as error:
-        raise spec.not_installed_error(error) from error
+        with spec.imports_provider():
+            import terratorch  # noqa: F401
     finally:
         torch.set_float32_matmul_precision(precision)  # importing TerraTorch lowers it
     for family, build in _FAMILIES:

@@ -21,7 +21,7 @@ from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import BlockParts
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import load_weights, url_state_dict
+from geotune.backbones.weights import load_published_weights
 from geotune.errors import GeotuneError
 
 BANDS: dict[str, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ class CromaBackbone(Backbone):
         self._transformers = names
         for name in names:
             transformer: Any = model.get_submodule(name)
-            kind = _JoinBlock if name == "joint_encoder" else _Block
+            kind = CromaJointBlock if name == "joint_encoder" else CromaBlock
             transformer.layers = nn.ModuleList(kind(layer) for layer in transformer.layers)
         self.notes = notes
         self.fingerprint = fingerprint(model)
@@ -95,7 +95,7 @@ class CromaBackbone(Backbone):
         """See `Backbone.block_parts`; attention includes that to the other modality."""
         return (
             BlockParts("0", "2", "2")
-            if isinstance(self.blocks[index], _JoinBlock)
+            if isinstance(self.blocks[index], CromaJointBlock)
             else BlockParts("0", "1", "1")
         )
 
@@ -138,7 +138,7 @@ class CromaBackbone(Backbone):
         return None
 
 
-class _Block(nn.ModuleList):
+class CromaBlock(nn.ModuleList):
     """CROMA's attention and MLP as a callable block."""
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class _Block(nn.ModuleList):
         return out
 
 
-class _JoinBlock(nn.ModuleList):
+class CromaJointBlock(nn.ModuleList):
     """A block with cross-attention to the other modality between attention and MLP."""
 
     def forward(self, x: Tensor, bias: Tensor, context: Tensor) -> Tensor:
@@ -177,10 +177,8 @@ def distance_bias(grid: tuple[int, int], heads: int, device: torch.device) -> Te
 
 def croma_backbone(spec: BackboneSpec) -> CromaBackbone:
     """Build CROMA for the modalities of the bands; `weights` is the published checkpoint."""
-    try:
+    with spec.imports_provider():
         from torchgeo.models import CROMA
-    except ImportError as error:
-        raise spec.not_installed_error(error) from error
     info = MODELS[spec.model]
     spec.allow_only(*info.supported_options)
     channels = _channels(spec)
@@ -194,10 +192,7 @@ def croma_backbone(spec: BackboneSpec) -> CromaBackbone:
     for name in ("s1_GAP_FFN", "s2_GAP_FFN"):
         if hasattr(model, name):
             delattr(model, name)  # applied after pooling
-    source = None
-    if spec.loads_weights:
-        state, source = url_state_dict(spec, info.weights)
-        load_weights(model, state, source, spec.name)
+    source = load_published_weights(model, spec, info.weights)
     for name, match in matches.items():
         _fit_input(getattr(model, _ENCODERS[name]).linear_input, match, len(BANDS[name]))
     notes = tuple(match.note for match in matches.values() if match.note)

@@ -7,18 +7,19 @@ last map is that block's output.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import TokenLayout
+from geotune.backbones.base import Backbone, Emit, fingerprint, run_blocks
+from geotune.backbones.blocks import TokenLayout, after_class_token
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.torchgeo.vit_utils import channel_ids, run_blocks
-from geotune.backbones.weights import load_weights, url_state_dict
+from geotune.backbones.torchgeo.channel_ids import channel_ids
+from geotune.backbones.weights import load_published_weights
 
 RADAR = {"VV": 5.405, "VH": 5.405}
 """As in DOFA's code: the frequency in GHz; for other bands the wavelength in micrometres."""
@@ -70,23 +71,19 @@ class DofaBackbone(Backbone):
         position = resample_abs_pos_embed(model.pos_embed, list(grid))
         first = (model.cls_token + position[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([first, x + position[:, 1:]], dim=1)
-        return run_blocks(x, self.blocks, None, grid, emit, out_indices)
+        to_map = partial(after_class_token, grid=grid)
+        return run_blocks(x, self.blocks, None, to_map, emit, out_indices)[:, :1]
 
 
 def dofa_backbone(spec: BackboneSpec) -> DofaBackbone:
     """Build a DOFA encoder; `weights` is a checkpoint published by torchgeo."""
-    try:
+    with spec.imports_provider():
         from torchgeo.models import DOFA
-    except ImportError as error:
-        raise spec.not_installed_error(error) from error
     info = MODELS[spec.model]
     spec.allow_only(*info.supported_options)
     channel_ids(spec, RADAR, scale=1)  # check bands before downloading weights
     shape: dict[str, Any] = {**SHAPES[spec.model]}
     model = DOFA(**shape, num_classes=0)
     del model.fc_norm  # applied after pooling; its weights are not published
-    source = None
-    if spec.loads_weights:
-        state, source = url_state_dict(spec, info.weights)
-        load_weights(model, state, source, spec.name)
+    source = load_published_weights(model, spec, info.weights)
     return DofaBackbone(model, spec, licence=info.licence, source=source)

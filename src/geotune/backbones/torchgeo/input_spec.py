@@ -108,19 +108,8 @@ _S2_STDS = (
 _S2_MEAN = dict(zip(_S2, _S2_MEANS, strict=True))
 _S2_STD = dict(zip(_S2, _S2_STDS, strict=True))
 
-S2 = _reflectance(*_S2, mean=_S2_MEAN, std=_S2_STD)
-S2_RGB = _reflectance("B04", "B03", "B02", mean=_S2_MEAN, std=_S2_STD)
-S2_STANDARD = InputSpec(_S2, _S2_MEANS, _S2_STDS, _S2_MEANS, _S2_STDS)
-CLOSP_S2 = _reflectance(*_S2, mean={}, std={})
-S2_L2A = _reflectance(*(b for b in _S2 if b != "B10"), mean={}, std={})
-S2_NDVI = _reflectance(*_S2[1:9], "NDVI", mean={}, std={})
-# torchgeo's transform has SeCo's quantiles in another order than its bands, so it is not used
-SECO_RGB = InputSpec(("B04", "B03", "B02"))
-
 _S1_MEAN = (-12.59, -20.26)
 _S1_STD = (5.26, 5.91)
-S1 = InputSpec(("VV", "VH"), _S1_MEAN, _S1_STD, _S1_MEAN, _S1_STD, note="pretrained on decibels")
-CLOSP_S1 = InputSpec(("VV", "VH"))
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -134,63 +123,55 @@ def _imagenet(maximum: float) -> InputSpec:
     return InputSpec(_RGB, mean, std, mean, std)
 
 
-FMOW = _imagenet(255.0)
-STREETS = _imagenet(1.0)
-
-SATLAS_RGB = _bytes(*_RGB)
-SATLAS_S2_RGB = _bytes("B04", "B03", "B02", note="8-bit values of Sentinel-2's true-colour image")
-SATLAS_S2 = InputSpec(
-    ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12"),
-    (0.0,) * 9,
-    (255.0,) * 3 + (8160.0,) * 6,
-    note="pretrained on B04, B03, B02 as 8-bit values of Sentinel-2's true-colour image, and on "
-    "raw values of the other bands",
-)
-SATLAS_S1 = _bytes("VH", "VV")
-
 _TM = ("blue", "green", "red", "nir", "swir1", "thermal", "swir2")
 _ETM = (*_TM[:5], "thermal_low_gain", "thermal_high_gain", "swir2", "pan")
 _ETM_SR = (*_TM[:5], "swir2")
 _OLI = ("coastal", "blue", "green", "red", "nir", "swir1", "swir2")
 _OLI_TIRS = (*_OLI, "pan", "cirrus", "thermal1", "thermal2")
 _LANDSAT = "8-bit values, as in SSL4EO-L"
-TM_TOA = _bytes(*(f"B{i}" for i in range(1, 8)), band_colors=_TM, note=_LANDSAT)
-ETM_TOA = _bytes(
-    *("B1", "B2", "B3", "B4", "B5", "B6_VCID_1", "B6_VCID_2", "B7", "B8"),
-    band_colors=_ETM,
-    note=_LANDSAT,
-)
-ETM_SR = _bytes(*(f"SR_B{i}" for i in (1, 2, 3, 4, 5, 7)), band_colors=_ETM_SR, note=_LANDSAT)
-OLI_TIRS_TOA = _bytes(*(f"B{i}" for i in range(1, 12)), band_colors=_OLI_TIRS, note=_LANDSAT)
-OLI_SR = _bytes(*(f"SR_B{i}" for i in range(1, 8)), band_colors=_OLI, note=_LANDSAT)
-SATLAS_LANDSAT = InputSpec(
-    tuple(f"B{i:02}" for i in range(1, 12)),
-    (4000.0,) * 11,
-    (16320.0,) * 11,
-    band_colors=_OLI_TIRS,
-)
 
+FMOW = _imagenet(255.0)
 INPUT_SPECS = {
-    "closp_s1": CLOSP_S1,
-    "closp_s2": CLOSP_S2,
-    "etm_sr": ETM_SR,
-    "etm_toa": ETM_TOA,
+    "closp_s1": InputSpec(("VV", "VH")),
+    "closp_s2": _reflectance(*_S2, mean={}, std={}),
+    "etm_sr": _bytes(*(f"SR_B{i}" for i in (1, 2, 3, 4, 5, 7)), band_colors=_ETM_SR, note=_LANDSAT),
+    "etm_toa": _bytes(
+        *("B1", "B2", "B3", "B4", "B5", "B6_VCID_1", "B6_VCID_2", "B7", "B8"),
+        band_colors=_ETM,
+        note=_LANDSAT,
+    ),
     "fmow": FMOW,
-    "oli_sr": OLI_SR,
-    "oli_tirs_toa": OLI_TIRS_TOA,
-    "s1": S1,
-    "s2": S2,
-    "s2_l2a": S2_L2A,
-    "s2_ndvi": S2_NDVI,
-    "s2_rgb": S2_RGB,
-    "s2_standard": S2_STANDARD,
-    "satlas_landsat": SATLAS_LANDSAT,
-    "satlas_rgb": SATLAS_RGB,
-    "satlas_s1": SATLAS_S1,
-    "satlas_s2": SATLAS_S2,
-    "satlas_s2_rgb": SATLAS_S2_RGB,
-    "seco_rgb": SECO_RGB,
-    "streets": STREETS,
-    "tm_toa": TM_TOA,
+    "oli_sr": _bytes(*(f"SR_B{i}" for i in range(1, 8)), band_colors=_OLI, note=_LANDSAT),
+    "oli_tirs_toa": _bytes(*(f"B{i}" for i in range(1, 12)), band_colors=_OLI_TIRS, note=_LANDSAT),
+    "s1": InputSpec(
+        ("VV", "VH"), _S1_MEAN, _S1_STD, _S1_MEAN, _S1_STD, note="pretrained on decibels"
+    ),
+    "s2": _reflectance(*_S2, mean=_S2_MEAN, std=_S2_STD),
+    "s2_l2a": _reflectance(*(b for b in _S2 if b != "B10"), mean={}, std={}),
+    "s2_ndvi": _reflectance(*_S2[1:9], "NDVI", mean={}, std={}),
+    "s2_rgb": _reflectance("B04", "B03", "B02", mean=_S2_MEAN, std=_S2_STD),
+    "s2_standard": InputSpec(_S2, _S2_MEANS, _S2_STDS, _S2_MEANS, _S2_STDS),
+    "satlas_landsat": InputSpec(
+        tuple(f"B{i:02}" for i in range(1, 12)),
+        (4000.0,) * 11,
+        (16320.0,) * 11,
+        band_colors=_OLI_TIRS,
+    ),
+    "satlas_rgb": _bytes(*_RGB),
+    "satlas_s1": _bytes("VH", "VV"),
+    "satlas_s2": InputSpec(
+        ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12"),
+        (0.0,) * 9,
+        (255.0,) * 3 + (8160.0,) * 6,
+        note="pretrained on B04, B03, B02 as 8-bit values of Sentinel-2's true-colour image, and "
+        "on raw values of the other bands",
+    ),
+    "satlas_s2_rgb": _bytes(
+        "B04", "B03", "B02", note="8-bit values of Sentinel-2's true-colour image"
+    ),
+    # torchgeo's transform has SeCo's quantiles in another order than its bands, so it is not used
+    "seco_rgb": InputSpec(("B04", "B03", "B02")),
+    "streets": _imagenet(1.0),
+    "tm_toa": _bytes(*(f"B{i}" for i in range(1, 8)), band_colors=_TM, note=_LANDSAT),
 }
 """Input images by their name in `weights_table.csv`."""

@@ -3,18 +3,19 @@ embedding attends over the bands, which are identified by wavelength or polarisa
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import TokenLayout
+from geotune.backbones.base import Backbone, Emit, fingerprint, run_blocks
+from geotune.backbones.blocks import TokenLayout, after_class_token
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.torchgeo.vit_utils import channel_ids, run_blocks
-from geotune.backbones.weights import load_weights, url_state_dict
+from geotune.backbones.torchgeo.channel_ids import channel_ids
+from geotune.backbones.weights import load_published_weights
 
 # transmitted and received polarisation
 _POLARISATIONS = ("VV", "VH", "HH", "HV")
@@ -67,21 +68,17 @@ class PanopticonBackbone(Backbone):
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
         position = resample_abs_pos_embed(model.pos_embed, list(grid))
         x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1) + position
-        return run_blocks(x, self.blocks, model.norm, grid, emit, out_indices)
+        to_map = partial(after_class_token, grid=grid)
+        return run_blocks(x, self.blocks, model.norm, to_map, emit, out_indices)[:, :1]
 
 
 def panopticon_backbone(spec: BackboneSpec) -> PanopticonBackbone:
     """Build Panopticon's encoder; `weights` is the published checkpoint."""
-    try:
+    with spec.imports_provider():
         from torchgeo.models import Panopticon
-    except ImportError as error:
-        raise spec.not_installed_error(error) from error
     info = MODELS[spec.model]
     spec.allow_only(*info.supported_options)
     channel_ids(spec, RADAR, scale=1000)  # check bands before downloading weights
     model = Panopticon(**SHAPES[spec.model], img_size=_PRETRAINING_SIZE).model
-    source = None
-    if spec.loads_weights:
-        state, source = url_state_dict(spec, info.weights)
-        load_weights(model, state, source, spec.name)
+    source = load_published_weights(model, spec, info.weights)
     return PanopticonBackbone(model, spec, licence=info.licence, source=source)

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from geotune.backbones.bands import BandMatch
-from geotune.backbones.base import Backbone, Emit, fingerprint
-from geotune.backbones.blocks import TokenLayout
+from geotune.backbones.base import Backbone, Emit, fingerprint, run_blocks
+from geotune.backbones.blocks import TokenLayout, after_class_token
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.torchgeo.input_spec import FMOW, apply_input_spec, match_input_bands
-from geotune.backbones.torchgeo.vit_utils import run_blocks
-from geotune.backbones.weights import load_weights, url_state_dict
+from geotune.backbones.weights import load_published_weights
 from geotune.errors import GeotuneError
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -62,10 +61,10 @@ class ScaleMaeBackbone(Backbone):
         grid = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         x = model.patch_embed(images)
         x = x + self.position_encodings(grid, images.device).to(x.dtype)
-        x = torch.cat(
-            [model.cls_token.expand(len(x), -1, -1), x], dim=1
-        )  # has no position encoding
-        return run_blocks(x, self.blocks, model.norm, grid, emit, out_indices)
+        # the class token has no position encoding
+        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
+        to_map = partial(after_class_token, grid=grid)
+        return run_blocks(x, self.blocks, model.norm, to_map, emit, out_indices)[:, :1]
 
     def position_encodings(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """Position encodings `(1, rows * columns, D)`."""
@@ -81,10 +80,8 @@ class ScaleMaeBackbone(Backbone):
 
 def scalemae_backbone(spec: BackboneSpec) -> ScaleMaeBackbone:
     """Build Scale-MAE's encoder; `weights` is the checkpoint published by torchgeo."""
-    try:
+    with spec.imports_provider():
         from torchgeo.models import ScaleMAE
-    except ImportError as error:
-        raise spec.not_installed_error(error) from error
     info = MODELS[spec.model]
     spec.allow_only(*info.supported_options)
     if spec.gsd is not None and not spec.gsd > 0:
@@ -102,10 +99,7 @@ def scalemae_backbone(spec: BackboneSpec) -> ScaleMaeBackbone:
     )
     model.pos_embed = None  # computed for each image size
     model.patch_embed.strict_img_size = False
-    source = None
-    if spec.loads_weights:
-        state, source = url_state_dict(spec, info.weights)
-        load_weights(model, state, source, spec.name)
+    source = load_published_weights(model, spec, info.weights)
     embedding = model.patch_embed.proj
     embedding.weight = nn.Parameter(match.fit_weight(embedding.weight.detach()))
     embedding.in_channels = len(spec.bands)

@@ -1,35 +1,12 @@
-"""Shared by torchgeo's plain vision transformers."""
+"""Ids of channels by wavelength, for models whose patch embedding depends on the bands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from torch import Tensor, nn
+from collections.abc import Mapping
 
 from geotune.backbones.bands import canonical_band, wavelength_um
-from geotune.backbones.base import Emit
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError
-
-
-def run_blocks(
-    x: Tensor,
-    blocks: Sequence[nn.Module],
-    norm: nn.Module | None,
-    grid: tuple[int, int],
-    emit: Emit,
-    out_indices: set[int],
-) -> Tensor:
-    """Run tokens `(B, 1 + rows * columns, D)` through blocks, then `norm`, and emit a map
-    `(B, D, rows, columns)` of each block. Returns the class token `(B, 1, D)`."""
-    last = len(blocks) - 1
-    for index, block in enumerate(blocks):
-        x = block(x)
-        if index == last and norm is not None:
-            x = norm(x)
-        if index in out_indices:
-            emit(index, x[:, 1:].transpose(1, 2).reshape(len(x), -1, *grid))
-    return x[:, :1]
 
 
 def channel_ids(spec: BackboneSpec, radar: Mapping[str, float], scale: float) -> tuple[float, ...]:
