@@ -15,6 +15,20 @@ from geotune.registry import METHODS
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["fp32", "bf16", "int8"]
+Targets = Annotated[
+    list[str] | None,
+    Field(
+        description="layers to update, by the last part of their names; by default query, value "
+        "and both layers of the MLP"
+    ),
+]
+BlockStride = Annotated[
+    PositiveInt | None,
+    Field(
+        description="read every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, "
+        "else 3"
+    ),
+]
 
 
 class MethodOptions(OptionsModel):
@@ -80,11 +94,7 @@ class LoraOptions(MethodOptions):
     rank: PositiveInt = Field(16, description="rank of the update")
     alpha: PositiveFloat = Field(16, description="the update is scaled by alpha / rank")
     dropout: Dropout = Field(0.0, description="dropout probability on the update's input")
-    targets: list[str] | None = Field(
-        None,
-        description="layers to update, by the last part of their names; by default query, value "
-        "and both layers of the MLP",
-    )
+    targets: Targets = None
 
 
 class PeftOptions(MethodOptions):
@@ -94,50 +104,17 @@ class PeftOptions(MethodOptions):
 
     kind: Literal["peft"] = "peft"
     tuner: Literal[
-        "lora",
-        "dora",
-        "rslora",
-        "pissa",
-        "olora",
-        "adalora",
-        "beft",
-        "boft",
-        "c3a",
-        "deft",
-        "delora",
-        "fourierft",
-        "glora",
-        "gralora",
-        "hira",
-        "hra",
-        "ia3",
-        "lily",
-        "loha",
-        "lokr",
-        "miss",
-        "oft",
-        "peanut",
-        "pvera",
-        "randlora",
-        "road",
-        "shira",
-        "supertuning",
-        "tinylora",
-        "unilora",
-        "vblora",
-        "vera",
-        "waveft",
-    ] = Field("dora", description="peft's name of the tuner")
+        "lora", "dora", "rslora", "pissa", "olora", "adalora", "beft", "boft", "c3a", "deft",
+        "delora", "fourierft", "glora", "gralora", "hira", "hra", "ia3", "lily", "loha", "lokr",
+        "miss", "oft", "peanut", "pvera", "randlora", "road", "shira", "supertuning", "tinylora",
+        "unilora", "vblora", "vera", "waveft",
+    ] = Field("dora", description="peft's name of the tuner")  # fmt: skip
     rank: PositiveInt | None = Field(
         None,
         description="rank, if the tuner has one; by default 16 for lora and its variants, "
         "otherwise peft's default",
     )
-    targets: list[str] | None = Field(
-        None,
-        description="layers to update, by the last part of their names; by default query, value "
-        "and both layers of the MLP",
-    )
+    targets: Targets = None
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="further keys of the tuner's peft configuration, such as {lora_dropout: 0.1}",
@@ -244,11 +221,7 @@ class LstOptions(MethodOptions):
         8,
         description="the side stream has C / reduction channels for a tap of C; at least 8 (or C)",
     )
-    block_stride: PositiveInt | None = Field(
-        None,
-        description="read every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, "
-        "else 3",
-    )
+    block_stride: BlockStride = None
 
 
 class E3vaOptions(MethodOptions):
@@ -293,11 +266,7 @@ class EstOptions(MethodOptions):
         "starts equal to method frozen; side: the stream plus a 1x1 projection of the frozen "
         "features, which keeps the decoder small",
     )
-    block_stride: PositiveInt | None = Field(
-        None,
-        description="read every n-th block of a stage; by default 1 up to 12 blocks, 2 up to 24, "
-        "else 3",
-    )
+    block_stride: BlockStride = None
     use_block_internals: bool = Field(
         False, description="also read what attention and MLP of each block add"
     )

@@ -3,32 +3,18 @@
 from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, ListFileSplit
 
+CLASSES = [
+    "airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "dam",
+    "Expressway-Service-area", "Expressway-toll-station", "golffield", "groundtrackfield",
+    "harbor", "overpass", "ship", "stadium", "storagetank", "tenniscourt", "trainstation",
+    "vehicle", "windmill",
+]  # fmt: skip
+
 DIOR = DatasetInfo(
     name="dior",
     title="DIOR: 20 object classes in aerial images; oriented boxes of DIOR-R",
     task="detect",
-    classes=[
-        "airplane",
-        "airport",
-        "baseballfield",
-        "basketballcourt",
-        "bridge",
-        "chimney",
-        "dam",
-        "Expressway-Service-area",
-        "Expressway-toll-station",
-        "golffield",
-        "groundtrackfield",
-        "harbor",
-        "overpass",
-        "ship",
-        "stadium",
-        "storagetank",
-        "tenniscourt",
-        "trainstation",
-        "vehicle",
-        "windmill",
-    ],
+    classes=CLASSES,
     bands=RGB,
     window=800,
     licence="see the source",

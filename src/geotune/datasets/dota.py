@@ -3,27 +3,17 @@
 from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, FolderSplit
 
+CLASSES = [
+    "plane", "ship", "storage-tank", "baseball-diamond", "tennis-court", "basketball-court",
+    "ground-track-field", "harbor", "bridge", "large-vehicle", "small-vehicle", "helicopter",
+    "roundabout", "soccer-ball-field", "swimming-pool",
+]  # fmt: skip
+
 DOTA = DatasetInfo(
     name="dota",
     title="DOTA v1.0: 15 object classes in aerial images, oriented boxes",
     task="detect",
-    classes=[
-        "plane",
-        "ship",
-        "storage-tank",
-        "baseball-diamond",
-        "tennis-court",
-        "basketball-court",
-        "ground-track-field",
-        "harbor",
-        "bridge",
-        "large-vehicle",
-        "small-vehicle",
-        "helicopter",
-        "roundabout",
-        "soccer-ball-field",
-        "swimming-pool",
-    ],
+    classes=CLASSES,
     bands=RGB,
     window=1024,
     licence="for academic purposes only",

@@ -4,17 +4,9 @@ from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, ListFileSplit
 
 CLASSES = [
-    "AnnualCrop",
-    "Forest",
-    "HerbaceousVegetation",
-    "Highway",
-    "Industrial",
-    "Pasture",
-    "PermanentCrop",
-    "Residential",
-    "River",
-    "SeaLake",
-]
+    "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture",
+    "PermanentCrop", "Residential", "River", "SeaLake",
+]  # fmt: skip
 LISTS = "https://huggingface.co/datasets/torchgeo/eurosat"
 NOTE = "The lists are those of arXiv 1911.06721; eurosat-spatial-*.txt split it by longitude."
 

@@ -23,7 +23,7 @@ LAYERS = {
 
 
 def _segmentation(
-    name: str, folder: str, title: str, classes: Sequence[str], paper: str, licence: str
+    name: str, folder: str, title: str, classes: Sequence[str], paper: str
 ) -> DatasetInfo:
     return DatasetInfo(
         name=name,
@@ -33,7 +33,7 @@ def _segmentation(
         bands=SENTINEL2_L2A,
         window=256,
         gsd_m=10,
-        licence=licence,
+        licence="see the source",
         paper=paper,
         source="https://huggingface.co/datasets/recursix/geo-bench-1.0",
         images=[f"{folder}/{{id}}.hdf5"],
@@ -50,38 +50,26 @@ def _segmentation(
     )
 
 
+CASHEW_CLASSES = [
+    "no data", "well-managed plantation", "poorly-managed plantation", "non-plantation",
+    "residential", "background", "uncertain",
+]  # fmt: skip
+CROP_CLASSES = [
+    "no data", "lucerne or medics", "planted pastures (perennial)", "fallow", "wine grapes",
+    "weeds", "small grain grazing", "wheat", "canola", "rooibos",
+]  # fmt: skip
+
 M_CASHEW_PLANTATION = _segmentation(
     "m_cashew_plantation",
     "m-cashew-plant",
     "m-Cashew Plantation: cashew in Sentinel-2 images of Benin, of GEO-Bench",
-    [
-        "no data",
-        "well-managed plantation",
-        "poorly-managed plantation",
-        "non-plantation",
-        "residential",
-        "background",
-        "uncertain",
-    ],
+    CASHEW_CLASSES,
     "https://doi.org/10.34911/rdnt.hfv20i",
-    "see the source",
 )
 M_SA_CROP_TYPE = _segmentation(
     "m_sa_crop_type",
     "m-SA-crop-type",
     "m-SA Crop Type: crops in Sentinel-2 images of South Africa, of GEO-Bench",
-    [
-        "no data",
-        "lucerne or medics",
-        "planted pastures (perennial)",
-        "fallow",
-        "wine grapes",
-        "weeds",
-        "small grain grazing",
-        "wheat",
-        "canola",
-        "rooibos",
-    ],
+    CROP_CLASSES,
     "https://doi.org/10.34911/rdnt.j0co8q",
-    "see the source",
 )

@@ -5,17 +5,9 @@ from geotune.datasets.base import DatasetInfo
 
 ROOT = "NWPU VHR-10 dataset"
 CLASSES = [
-    "airplane",
-    "ship",
-    "storage tank",
-    "baseball diamond",
-    "tennis court",
-    "basketball court",
-    "ground track field",
-    "harbor",
-    "bridge",
-    "vehicle",
-]
+    "airplane", "ship", "storage tank", "baseball diamond", "tennis court", "basketball court",
+    "ground track field", "harbor", "bridge", "vehicle",
+]  # fmt: skip
 
 NWPU_VHR10 = DatasetInfo(
     name="nwpu_vhr10",

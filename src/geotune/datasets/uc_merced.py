@@ -3,33 +3,18 @@
 from geotune.datasets.band_sets import RGB
 from geotune.datasets.base import DatasetInfo, ListFileSplit
 
+CLASSES = [
+    "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral",
+    "denseresidential", "forest", "freeway", "golfcourse", "harbor", "intersection",
+    "mediumresidential", "mobilehomepark", "overpass", "parkinglot", "river", "runway",
+    "sparseresidential", "storagetanks", "tenniscourt",
+]  # fmt: skip
+
 UC_MERCED = DatasetInfo(
     name="uc_merced",
     title="UC Merced: 21 land-use classes in aerial images of the United States",
     task="classify",
-    classes=[
-        "agricultural",
-        "airplane",
-        "baseballdiamond",
-        "beach",
-        "buildings",
-        "chaparral",
-        "denseresidential",
-        "forest",
-        "freeway",
-        "golfcourse",
-        "harbor",
-        "intersection",
-        "mediumresidential",
-        "mobilehomepark",
-        "overpass",
-        "parkinglot",
-        "river",
-        "runway",
-        "sparseresidential",
-        "storagetanks",
-        "tenniscourt",
-    ],
+    classes=CLASSES,
     bands=RGB,
     window=256,
     gsd_m=0.3,

@@ -1,4 +1,4 @@
-"""Metrics from a confusion matrix, and segmentation metrics that accumulate one.
+"""Metrics from a confusion matrix, of pixels or images.
 
 Rows are true classes and columns predicted ones. For a class that occurs in neither, IoU and F1 are
 NaN and left out of the means.
@@ -40,29 +40,36 @@ def _exact(matrix: Tensor) -> Tensor:
     return matrix.cpu().double()
 
 
-class SegmentMetrics(nn.Module):
-    """Semantic segmentation metrics over all pixels since the last `reset`, across all processes.
+class ConfusionMetrics(nn.Module):
+    """Metrics of all predictions since the last `reset`, across all processes.
 
-    The state is one confusion matrix, so metrics are those of all pixels, not means over batches.
+    The state is one confusion matrix, so metrics are not means over batches.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        """`classes`: names by index."""
+    def __init__(self, classes: Sequence[str], *, pixels: bool) -> None:
+        """`classes`: names by index; `pixels`: predict maps, with IoU, rather than images."""
         from torchmetrics.classification import MulticlassConfusionMatrix  # takes seconds
 
         super().__init__()
         self.classes = tuple(classes)
+        self.pixels = pixels
         self.matrix = MulticlassConfusionMatrix(
-            len(self.classes), ignore_index=IGNORE, validate_args=False
+            len(self.classes), ignore_index=IGNORE if pixels else None, validate_args=False
         )
 
     @torch.no_grad()
-    def update(self, logits: Tensor, masks: Tensor) -> None:
-        """Add logits `(B, K, H, W)` and masks `(B, H, W)`; pixels labelled `IGNORE` are skipped."""
-        self.matrix.update(logits.argmax(dim=1), masks)
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Add logits `(B, K)` and labels `(B,)`, or `(B, K, H, W)` and masks `(B, H, W)`.
+
+        Pixels labelled `IGNORE` are skipped.
+        """
+        self.matrix.update(logits.argmax(dim=1), labels)
 
     def compute(self) -> dict[str, float]:
-        """`miou`, `f1` (mean over classes), `accuracy`, `iou/<class>` and `f1/<class>`."""
+        """`f1` (mean over classes), `accuracy`, `f1/<class>`; of pixels also `miou`, `iou/<class>`.
+
+        Classes in neither labels nor predictions are NaN and left out of the means.
+        """
         return self.compute_from(
             MetricState({"confusion": self.matrix.compute().numpy(force=True)})
         )
@@ -75,19 +82,16 @@ class SegmentMetrics(nn.Module):
         """See `Metrics`."""
         matrix = torch.from_numpy(state.sums["confusion"])
         ious, f1s = iou(matrix), f1(matrix)
-        values = {
-            "miou": float(ious.nanmean()),
-            "f1": float(f1s.nanmean()),
-            "accuracy": float(accuracy(matrix)),
-        }
-        values |= {f"iou/{name}": float(v) for name, v in zip(self.classes, ious, strict=True)}
-        values |= {f"f1/{name}": float(v) for name, v in zip(self.classes, f1s, strict=True)}
-        return values
+        values = {"miou": float(ious.nanmean())} if self.pixels else {}
+        values |= {"f1": float(f1s.nanmean()), "accuracy": float(accuracy(matrix))}
+        if self.pixels:
+            values |= {f"iou/{name}": float(v) for name, v in zip(self.classes, ious, strict=True)}
+        return values | {f"f1/{name}": float(v) for name, v in zip(self.classes, f1s, strict=True)}
 
     def details(self) -> dict[str, Any]:
-        """`confusion`: pixels by true class (rows) and predicted class (columns)."""
+        """`confusion`: counts by true class (rows) and predicted class (columns)."""
         return {"confusion": self.matrix.compute().tolist()}
 
     def reset(self) -> None:
-        """Discard all pixels."""
+        """Discard all predictions."""
         self.matrix.reset()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.config.task_options import ClassifyOptions
-from geotune.metrics.confusion_matrix import accuracy, f1
+from geotune.metrics.confusion_matrix import ConfusionMetrics
 from geotune.metrics.state import Accumulator, MetricState
 from geotune.tasks.base import Metrics
 
@@ -63,8 +63,9 @@ class Classify:
 
     def metrics(self) -> Metrics:
         """New, empty metrics."""
-        metrics = MultilabelMetrics if self.multilabel else MulticlassMetrics
-        return metrics(self.classes)
+        if self.multilabel:
+            return MultilabelMetrics(self.classes)
+        return ConfusionMetrics(self.classes, pixels=False)
 
     def postprocess(self, logits: Tensor) -> Tensor:
         """Probabilities `(B, K)`, which sum to one unless `multilabel`."""
@@ -97,50 +98,6 @@ class Classify:
         """See `Task`."""
         del window
         return torch.zeros(1, len(self.classes)) if self.multilabel else torch.zeros(1).long()
-
-
-class MulticlassMetrics(nn.Module):
-    """`f1` (mean over classes), `accuracy` and `f1/<class>` of multi-class predictions."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        from torchmetrics.classification import MulticlassConfusionMatrix  # takes seconds
-
-        super().__init__()
-        self.classes = tuple(classes)
-        self.matrix = MulticlassConfusionMatrix(len(self.classes), validate_args=False)
-
-    @torch.no_grad()
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add logits `(B, K)` and labels `(B,)`."""
-        self.matrix.update(logits.argmax(dim=1), labels)
-
-    def compute(self) -> dict[str, float]:
-        """Classes in neither truth nor prediction are NaN and left out of the mean."""
-        return self.compute_from(
-            MetricState({"confusion": self.matrix.compute().numpy(force=True)})
-        )
-
-    def state(self) -> MetricState:
-        """Sum `confusion` `(K, K)`."""
-        return MetricState({"confusion": self.matrix.confmat.numpy(force=True).copy()})
-
-    def compute_from(self, state: MetricState) -> dict[str, float]:
-        """See `Metrics`."""
-        matrix = torch.from_numpy(state.sums["confusion"])
-        f1s = f1(matrix)
-        return {
-            "f1": float(f1s.nanmean()),
-            "accuracy": float(accuracy(matrix)),
-            **{f"f1/{name}": float(v) for name, v in zip(self.classes, f1s, strict=True)},
-        }
-
-    def details(self) -> dict[str, Any]:
-        """`confusion`: images by true class (rows) and predicted class (columns)."""
-        return {"confusion": self.matrix.compute().tolist()}
-
-    def reset(self) -> None:
-        """Discard all images."""
-        self.matrix.reset()
 
 
 class MultilabelMetrics(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geotune.config.task_options import SegmentOptions
-from geotune.metrics.confusion_matrix import SegmentMetrics, iou
+from geotune.metrics.confusion_matrix import ConfusionMetrics, iou
 from geotune.tasks.pixel_losses import LOSSES
 
 
@@ -48,9 +48,9 @@ class Segment:
         weights = log_probs.new_tensor(self.class_weights)
         return torch.stack([LOSSES[term](log_probs, masks, weights) for term in self.terms]).sum()
 
-    def metrics(self) -> SegmentMetrics:
+    def metrics(self) -> ConfusionMetrics:
         """New, empty metrics."""
-        return SegmentMetrics(self.classes)
+        return ConfusionMetrics(self.classes, pixels=True)
 
     def predict(self, logits: Tensor) -> Tensor:
         """Most likely classes `(B, H, W)` as uint8."""
