@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, fingerprint, pad_to_multiple
+from geotune.backbones.base import Backbone, fingerprint
+from geotune.backbones.blocks import pad_to_multiple
 from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geotune
-from geotune.backbones.base import Backbone, from_tiles, to_tiles
+from geotune.backbones.base import Backbone
+from geotune.backbones.blocks import from_tiles, to_tiles
 
 
 @given(rows=st.integers(1, 3), columns=st.integers(1, 3), batch=st.integers(1, 2))

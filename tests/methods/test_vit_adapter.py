@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, from_tiles
+from geotune.backbones.base import Backbone
+from geotune.backbones.blocks import from_tiles
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
 from geotune.methods.core.deformable_attention import DeformableAttention, reference_points

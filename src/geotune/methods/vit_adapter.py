@@ -34,8 +34,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, from_tiles, to_tiles
-from geotune.backbones.blocks import TokensToMaps
+from geotune.backbones.base import Backbone
+from geotune.backbones.blocks import TokensToMaps, from_tiles, to_tiles
 from geotune.config.method_options import VitAdapterOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, to_tiles
+from geotune.backbones.base import Backbone
+from geotune.backbones.blocks import to_tiles
 from geotune.methods.core.reader import level_indices
 from geotune.methods.core.side_network import (
     LayerNorm2d,

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, from_tiles
-from geotune.backbones.blocks import no_spatial_tokens_error
+from geotune.backbones.base import Backbone
+from geotune.backbones.blocks import from_tiles, no_spatial_tokens_error
 from geotune.methods.core.reader import BlockActivations
 
 

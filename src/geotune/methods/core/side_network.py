@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from geotune.backbones.base import Backbone, from_tiles
+from geotune.backbones.base import Backbone
+from geotune.backbones.blocks import from_tiles
 from geotune.errors import GeotuneError
 from geotune.types import Tap
 
