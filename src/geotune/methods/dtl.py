@@ -33,7 +33,6 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import DtlOptions
-from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.block_hooks import capture_block_activations
 from geotune.methods.core.encoder import Encoder
@@ -49,6 +48,7 @@ from geotune.methods.core.injection import (
     require_spatial_tokens,
     zero_init,
 )
+from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.reader import BlockActivations, Reader, ReaderInput, level_indices
 from geotune.methods.core.side_network import check_odd, downsample, match_tap_shape
 
@@ -67,12 +67,8 @@ class Dtl(DtlOptions, Method):
         depth = len(backbone.blocks)
         feedback_from = depth if self.feedback_from is None else self.feedback_from
         if feedback_from > depth:
-            raise GeotuneError(
-                f"method.feedback_from {feedback_from}: {backbone.name} has {depth} blocks; choose "
-                f"at most {depth}",
-                code="method-option-invalid",
-                key="method.feedback_from",
-            )
+            problem = f"{backbone.name} has {depth} blocks; choose at most {depth}"
+            raise option_error("feedback_from", feedback_from, problem)
         freeze(backbone)
         network = CompactSideNetwork(backbone, rank=self.rank, kernel_size=self.kernel_size)
         levels = level_indices(backbone)

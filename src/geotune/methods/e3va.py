@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import E3vaOptions
-from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
@@ -41,6 +40,7 @@ from geotune.methods.core.injection import (
     require_spatial_tokens,
     zero_init,
 )
+from geotune.methods.core.method_errors import unsupported_error
 from geotune.methods.core.reader import BlockActivations, Reader, ReaderInput, level_indices
 from geotune.methods.core.side_network import LayerNorm2d, match_tap_shape
 
@@ -61,11 +61,7 @@ class E3va(E3vaOptions, Method):
             elif stride != strides[max(0, index - 1)] and backbone.downsample_before(index) is None:
                 problem = f"it has no downsampling layer before {backbone.taps[index].name}"
             if problem:
-                raise GeotuneError(
-                    f"e3va on {backbone.name}: {problem}; choose est or lst",
-                    code="method-unsupported",
-                    key="method.kind",
-                )
+                raise unsupported_error("e3va", backbone.name, f"{problem}; choose est or lst")
         freeze(backbone)
         return checked_encoder(backbone, self, Highway(backbone, self.rank), backbone_frozen=True)
 

@@ -35,6 +35,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import block_widths, freeze, zero_init
+from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.pca import FixedProjection, principal_components
 from geotune.methods.core.reader import BlockActivations, Reader, ReaderInput, level_indices
 from geotune.methods.core.side_network import (
@@ -56,12 +57,11 @@ class Est(EstOptions, Method):
         check_reduction(backbone, self.reduction)
         if self.use_block_internals:
             if self.projection_init != "random":
-                raise GeotuneError(
-                    f"method.projection_init {self.projection_init}: principal components are "
-                    "fitted to block outputs alone; use method.use_block_internals=false or "
-                    "method.projection_init=random",
-                    code="method-option-invalid",
-                    key="method.projection_init",
+                raise option_error(
+                    "projection_init",
+                    self.projection_init,
+                    "principal components are fitted to block outputs alone; use "
+                    "method.use_block_internals=false or method.projection_init=random",
                 )
             require_block_internals(backbone)
         freeze(backbone)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import LoRandOptions
-from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
@@ -29,6 +28,7 @@ from geotune.methods.core.injection import (
     insert_after_attention_and_mlp,
     require_blocks,
 )
+from geotune.methods.core.method_errors import option_error
 
 
 class LoRand(LoRandOptions, Method):
@@ -40,12 +40,8 @@ class LoRand(LoRandOptions, Method):
         width = self.bottleneck_dim
         check_width("bottleneck_dim", width, backbone)
         if self.rank > width:
-            raise GeotuneError(
-                f"method.rank {self.rank}: method.bottleneck_dim is {width}; choose a rank of at "
-                f"most {width}",
-                code="method-option-invalid",
-                key="method.rank",
-            )
+            problem = f"method.bottleneck_dim is {width}; choose a rank of at most {width}"
+            raise option_error("rank", self.rank, problem)
         freeze(backbone)
         insert_after_attention_and_mlp(
             backbone, lambda channels: LoRandAdapter(channels, width, self.rank, self.branches)

@@ -29,6 +29,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import freeze_dead_parameters
 from geotune.methods.core.injection import freeze, require_blocks
+from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.reader import SelectedFeatures
 
 _NORM_TYPES = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.RMSNorm)
@@ -95,12 +96,8 @@ class Partial(PartialOptions, Method):
         require_blocks(backbone, "partial")
         depth = len(backbone.blocks)
         if self.blocks > depth:
-            raise GeotuneError(
-                f"method.blocks {self.blocks}: {backbone.name} has {depth} blocks; choose at most "
-                f"{depth}, or method.kind=full",
-                code="method-option-invalid",
-                key="method.blocks",
-            )
+            problem = f"{backbone.name} has {depth} blocks; choose at most {depth}"
+            raise option_error("blocks", self.blocks, f"{problem}, or method.kind=full")
         last = {id(p) for block in backbone.blocks[-self.blocks :] for p in block.parameters()}
         names = {name for name, p in backbone.model.named_parameters() if id(p) in last}
         return train_subset(backbone, self, names)

@@ -50,6 +50,7 @@ from geotune.methods.core.injection import (
     require_plain_vit,
     require_spatial_tokens,
 )
+from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.stem import conv_bn_relu
 from geotune.methods.core.stride_resize import pyramid_scales
@@ -72,12 +73,11 @@ class VitAdapter(VitAdapterOptions, Method):
         heads = self.num_heads or default_num_heads(inner)
         if inner % heads:
             allowed = ", ".join(str(h) for h in range(1, inner + 1) if inner % h == 0)
-            raise GeotuneError(
-                f"method.num_heads {heads}: does not divide the {inner} channels of the attention "
-                f"values (method.ratio {self.ratio:g} of {channels} of {backbone.name}); choose "
-                f"one of {allowed}",
-                code="method-option-invalid",
-                key="method.num_heads",
+            raise option_error(
+                "num_heads",
+                heads,
+                f"does not divide the {inner} channels of the attention values (method.ratio "
+                f"{self.ratio:g} of {channels} of {backbone.name}); choose one of {allowed}",
             )
         if not self.train_backbone:
             freeze(backbone)

@@ -32,6 +32,7 @@ from geotune.methods.core.injection import (
     replace_module,
     require_plain_vit,
 )
+from geotune.methods.core.method_errors import unsupported_error
 
 
 class Vpt(VptOptions, Method):
@@ -59,12 +60,12 @@ class Vpt(VptOptions, Method):
             if isinstance(error, GeotuneError):
                 raise
             reason = (str(error).strip().splitlines() or [""])[0][:200]
-            raise GeotuneError(
-                f"vpt on {backbone.name}: its blocks accept no tokens beside those of the image, "
-                f"as with attention biases for each pair of positions ({type(error).__name__}: "
-                f"{reason}); choose lora, adapter or est",
-                code="method-unsupported",
-                key="method.kind",
+            raise unsupported_error(
+                "vpt",
+                backbone.name,
+                "its blocks accept no tokens beside those of the image, as with attention biases "
+                f"for each pair of positions ({type(error).__name__}: {reason}); choose lora, "
+                "adapter or est",
             ) from error
 
 

@@ -16,6 +16,7 @@ from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import check_trainable, probe_loss
 from geotune.methods.core.injection import freeze, mark_inserted
+from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.reader import SelectedFeatures
 from geotune.utils.text import join_some, pluralize
 
@@ -59,21 +60,17 @@ def target_layers(
         unknown = [t for t in targets if not any(_matches(name, t) for name in layers)]
         if unknown or not selected:
             known = sorted({name.rsplit(".", 1)[-1] for name in layers})
-            raise GeotuneError(
-                f"method.targets {', '.join(unknown)}: {backbone.name} has no layer of that name; "
-                f"it has {', '.join(known)}",
-                code="method-option-invalid",
-                key="method.targets",
-            )
+            problem = f"{backbone.name} has no layer of that name; it has {', '.join(known)}"
+            raise option_error("targets", ", ".join(unknown), problem)
         unsupported = [
             name for name in selected if not convolutions and _is_convolution(layers[name])
         ]
         if unsupported:
-            raise GeotuneError(
-                f"method.targets {', '.join(targets)}: {unsupported[0]} of {backbone.name} is a "
-                f"convolution, but {method} needs linear layers; choose linear layers",
-                code="method-option-invalid",
-                key="method.targets",
+            raise option_error(
+                "targets",
+                ", ".join(targets),
+                f"{unsupported[0]} of {backbone.name} is a convolution, but {method} needs linear "
+                "layers; choose linear layers",
             )
         dead = _find_dead_layers(backbone, {name: layers[name] for name in selected})
         _raise_if_dead(backbone, method, dead.unused, "no output depends on them")
@@ -107,12 +104,8 @@ def target_layers(
     for name in selected:
         limit = _max_rank(layers[name])
         if rank is not None and rank > limit:
-            raise GeotuneError(
-                f"method.rank {rank}: {name} of {backbone.name} is only {limit} wide; "
-                f"choose at most {limit}",
-                code="method-option-invalid",
-                key="method.rank",
-            )
+            problem = f"{name} of {backbone.name} is only {limit} wide; choose at most {limit}"
+            raise option_error("rank", rank, problem)
     return {name: layers[name] for name in selected}
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import no_spatial_tokens_error
-from geotune.errors import GeotuneError
+from geotune.methods.core.method_errors import option_error, unsupported_error
 
 
 def mark_inserted(module: nn.Module) -> nn.Module:
@@ -63,12 +63,16 @@ class ModuleWrapper(nn.Module):
             return getattr(super().__getattr__("inner"), name)
 
 
-class SequentialAdapter(ModuleWrapper):
-    """`part(inner(x))`."""
+class _InsertedPart(ModuleWrapper):
+    """Wraps a module together with an inserted one."""
 
     def __init__(self, inner: nn.Module, part: nn.Module) -> None:
         super().__init__(inner)
         self.part = mark_inserted(part)
+
+
+class SequentialAdapter(_InsertedPart):
+    """`part(inner(x))`."""
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Same inputs and shapes as the wrapped module."""
@@ -76,12 +80,8 @@ class SequentialAdapter(ModuleWrapper):
         return out
 
 
-class ParallelAdapter(ModuleWrapper):
+class ParallelAdapter(_InsertedPart):
     """`inner(x) + part(x)`."""
-
-    def __init__(self, inner: nn.Module, part: nn.Module) -> None:
-        super().__init__(inner)
-        self.part = mark_inserted(part)
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
         """Same inputs and shapes as the wrapped module."""
@@ -89,13 +89,10 @@ class ParallelAdapter(ModuleWrapper):
         return out
 
 
-class _MidBlockAdapter(ModuleWrapper):
+class _MidBlockAdapter(_InsertedPart):
     """Changes the stream that the wrapped module reads, and stores the change for the block."""
 
-    def __init__(self, inner: nn.Module, part: nn.Module) -> None:
-        super().__init__(inner)
-        self.part = mark_inserted(part)
-        self.change: Tensor | None = None
+    change: Tensor | None = None
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
         changed = self.part(x)
@@ -188,12 +185,8 @@ def block_widths(backbone: Backbone) -> list[int]:
 def require_blocks(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` if the model's blocks are not accessible."""
     if not backbone.blocks:
-        raise GeotuneError(
-            f"{method} on {backbone.name}: the blocks of this model are not accessible; "
-            "choose est, frozen or full",
-            code="method-unsupported",
-            key="method.kind",
-        )
+        problem = "the blocks of this model are not accessible; choose est, frozen or full"
+        raise unsupported_error(method, backbone.name, problem)
 
 
 def require_plain_vit(backbone: Backbone, method: str) -> None:
@@ -201,23 +194,19 @@ def require_plain_vit(backbone: Backbone, method: str) -> None:
     require_blocks(backbone, method)
     if not backbone.is_columnar:
         strides = ", ".join(f"{backbone.taps[stage[0]].stride:g}" for stage in backbone.stages)
-        raise GeotuneError(
-            f"{method} on {backbone.name}: needs a plain ViT, but the blocks of this model have "
-            f"strides {strides}; choose est, adapter or lora",
-            code="method-unsupported",
-            key="method.kind",
-        )
+        problem = f"needs a plain ViT, but the blocks of this model have strides {strides}"
+        raise unsupported_error(method, backbone.name, f"{problem}; choose est, adapter or lora")
 
 
 def require_mlp(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` if a block has no MLP."""
     require_blocks(backbone, method)
     if not all(backbone.block_parts(index).mlp for index in range(len(backbone.blocks))):
-        raise GeotuneError(
-            f"{method} on {backbone.name}: needs blocks with an MLP, and these have none; choose "
-            "adapter, mona or a side network (est, lst)",
-            code="method-unsupported",
-            key="method.kind",
+        raise unsupported_error(
+            method,
+            backbone.name,
+            "needs blocks with an MLP, and these have none; choose adapter, mona or a side network "
+            "(est, lst)",
         )
 
 
@@ -231,12 +220,8 @@ def check_width(option: str, width: int, backbone: Backbone) -> None:
     """Raise `GeotuneError` if a bottleneck is wider than the narrowest block."""
     narrowest = min(block_widths(backbone))
     if width > narrowest:
-        raise GeotuneError(
-            f"method.{option} {width}: the narrowest block of {backbone.name} has {narrowest} "
-            f"channels; choose at most {narrowest}",
-            code="method-option-invalid",
-            key=f"method.{option}",
-        )
+        problem = f"the narrowest block of {backbone.name} has {narrowest} channels"
+        raise option_error(option, width, f"{problem}; choose at most {narrowest}")
 
 
 def zero_init(layer: Any) -> Any:

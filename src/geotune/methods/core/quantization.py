@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import Precision
-from geotune.errors import GeotuneError
 from geotune.methods.core.injection import is_inserted
+from geotune.methods.core.method_errors import option_error
 
 
 def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
@@ -38,12 +38,8 @@ def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
         and not is_inserted(layer)
     ]
     if not layers:
-        raise GeotuneError(
-            f"method.frozen_precision {precision}: this method freezes no layer of "
-            f"{backbone.name}; use fp32",
-            code="method-option-invalid",
-            key="method.frozen_precision",
-        )
+        problem = f"this method freezes no layer of {backbone.name}; use fp32"
+        raise option_error("frozen_precision", precision, problem)
     for layer in layers:
         _quantize_layer(layer, precision)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.backbones.blocks import from_tiles
-from geotune.errors import GeotuneError
+from geotune.methods.core.method_errors import option_error
 from geotune.types import Tap
 
 
@@ -14,22 +14,14 @@ def check_reduction(backbone: Backbone, reduction: int) -> None:
     """Raise `GeotuneError` if C / reduction is below one channel for some tap."""
     narrowest = min(tap.channels for tap in backbone.taps)
     if reduction > narrowest:
-        raise GeotuneError(
-            f"method.reduction {reduction}: {backbone.name} has taps of {narrowest} channels; "
-            f"choose at most {narrowest}",
-            code="method-option-invalid",
-            key="method.reduction",
-        )
+        problem = f"{backbone.name} has taps of {narrowest} channels; choose at most {narrowest}"
+        raise option_error("reduction", reduction, problem)
 
 
 def check_odd(option: str, value: int) -> None:
     """Raise `GeotuneError` for an even kernel size."""
     if value % 2 == 0:
-        raise GeotuneError(
-            f"method.{option} {value}: expected an odd number",
-            code="method-option-invalid",
-            key=f"method.{option}",
-        )
+        raise option_error(option, value, "expected an odd number")
 
 
 def default_block_stride(depth: int) -> int:
