@@ -104,10 +104,7 @@ def save_adapter(
             "licence": backbone.licence,
         },
         "bands": list(normalization.bands),
-        "normalization": {
-            "offset": list(normalization.offset),
-            "scale": list(normalization.scale),
-        },
+        "normalization": {"offset": list(normalization.offset), "scale": list(normalization.scale)},
         **sections,
         "hash": hashlib.sha256(data).hexdigest(),
     }

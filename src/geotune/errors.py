@@ -142,12 +142,7 @@ class GeotuneError(Exception):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        code: str,
-        key: str | None = None,
-        file: str | Path | None = None,
+        self, message: str, *, code: str, key: str | None = None, file: str | Path | None = None
     ) -> None:
         assert code in ERROR_CODES, f"errors.py has no code {code!r}"
         super().__init__(message)

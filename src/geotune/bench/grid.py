@@ -103,9 +103,7 @@ def expand(suite: Suite) -> tuple[list[RunSpec], list[str]]:
                 specs += _baseline(suite, axis, recipe, name, specs, notes)
     if not specs:
         raise RecipeError(
-            "exclude: excludes every run; remove an entry",
-            code="suite-invalid",
-            key="exclude",
+            "exclude: excludes every run; remove an entry", code="suite-invalid", key="exclude"
         )
     _check_folder_names(specs)
     return specs, list(dict.fromkeys(notes))

@@ -304,11 +304,7 @@ def _gaps(table: ComparisonTable) -> list[dict[str, Any]]:
 
 
 def _block(
-    recipe: str,
-    title: str,
-    lines: Mapping[str, Mapping[str, Estimate]],
-    *,
-    signs: bool = False,
+    recipe: str, title: str, lines: Mapping[str, Mapping[str, Estimate]], *, signs: bool = False
 ) -> list[dict[str, Any]]:
     """A table of metrics by method and name; empty without names.
 

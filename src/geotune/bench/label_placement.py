@@ -55,12 +55,7 @@ def label_points(
 
 
 def place_label(
-    x: float,
-    y: float,
-    width: float,
-    dots: Sequence[Dot],
-    occupied: Sequence[Box],
-    page: Box,
+    x: float, y: float, width: float, dots: Sequence[Dot], occupied: Sequence[Box], page: Box
 ) -> tuple[float, float]:
     """Left and bottom of a label: the nearest position with the smallest overlap.
 

@@ -98,8 +98,7 @@ class PublishedOptions(OptionsModel):
         default_factory=dict, description="filter: column to required value"
     )
     axes: dict[str, str] = Field(
-        default_factory=dict,
-        description="axis of the grid to the column with its labels",
+        default_factory=dict, description="axis of the grid to the column with its labels"
     )
     values: dict[str, str] = Field(
         min_length=1, description="recipe of the suite to the column with its metric"
@@ -163,8 +162,7 @@ class Suite(OptionsModel):
     )
     set: Changes = Field(default_factory=dict, description="changes to all recipes")
     grid: Annotated[dict[str, dict[str, Changes]], BeforeValidator(_parse_grid)] = Field(
-        default_factory=dict,
-        description="axes: values of a key, or named sets of changes",
+        default_factory=dict, description="axes: values of a key, or named sets of changes"
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(

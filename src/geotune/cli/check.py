@@ -13,12 +13,7 @@ if TYPE_CHECKING:
     from geotune.api.checking import CheckResult
 
 
-def check(
-    recipe: Path,
-    *overrides: str,
-    page: Path | None = None,
-    as_json: Json = False,
-) -> None:
+def check(recipe: Path, *overrides: str, page: Path | None = None, as_json: Json = False) -> None:
     """Read every file of a recipe's data once and report all problems.
 
     The check continues after errors. geotune fit rejects what is an error here. Exit code 1 if

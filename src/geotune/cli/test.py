@@ -10,11 +10,7 @@ from geotune.cli.metrics_table import METRICS, metrics_table, score
 
 
 def test(
-    run: Path,
-    *,
-    weights: Path | None = None,
-    backbone: str | None = None,
-    as_json: Json = False,
+    run: Path, *, weights: Path | None = None, backbone: str | None = None, as_json: Json = False
 ) -> None:
     """Compute the metrics of a run on its test split, by class and by region.
 

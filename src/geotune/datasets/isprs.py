@@ -40,11 +40,7 @@ POTSDAM = DatasetInfo(
     image_name="{tile}",
     splits={
         "usual": NamedSplit(
-            {
-                "train": POTSDAM_TRAIN.split(),
-                "val": ["2_10"],
-                "test": POTSDAM_TEST.split(),
-            }
+            {"train": POTSDAM_TRAIN.split(), "val": ["2_10"], "test": POTSDAM_TEST.split()}
         )
     },
     note="The benchmark's train and test split; as in most papers, tile 2_10 of train is the "
@@ -70,11 +66,7 @@ VAIHINGEN = DatasetInfo(
     image_name="{area}",
     splits={
         "usual": NamedSplit(
-            {
-                "train": VAIHINGEN_TRAIN.split(),
-                "val": ["30"],
-                "test": VAIHINGEN_TEST.split(),
-            }
+            {"train": VAIHINGEN_TRAIN.split(), "val": ["30"], "test": VAIHINGEN_TEST.split()}
         )
     },
     note="The benchmark's train and test split; as in most papers, area 30 of train is the "

@@ -41,10 +41,7 @@ REBEN_7K = DatasetInfo(
     licence="CDLA-Permissive-1.0",
     paper="https://arxiv.org/abs/2407.03653",
     source="https://bigearth.net",
-    images=[
-        f"BigEarthNet-S2/{{product}}/{PATCH}/{PATCH}_{{band}}.tif",
-        f"S2_merged/{PATCH}.tif",
-    ],
+    images=[f"BigEarthNet-S2/{{product}}/{PATCH}/{PATCH}_{{band}}.tif", f"S2_merged/{PATCH}.tif"],
     labels=[f"Reference_Maps/{{product}}/{PATCH}/{PATCH}_reference_map.tif"],
     image_name=PATCH,
     splits={"peft_geofm": PackagedSplit("reben_7k.txt")},

@@ -19,10 +19,7 @@ class CachedWindowDataset:
     """
 
     def __init__(
-        self,
-        windows: FixedWindowDataset | GridWindowDataset,
-        keys: list[str],
-        store: FeatureStore,
+        self, windows: FixedWindowDataset | GridWindowDataset, keys: list[str], store: FeatureStore
     ) -> None:
         self.windows = windows
         self.infinite = windows.infinite

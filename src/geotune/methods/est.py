@@ -38,12 +38,7 @@ from geotune.methods.core.injection import block_widths, freeze, zero_init
 from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.pca import FixedProjection, principal_components
 from geotune.methods.core.reader import BlockActivations, Reader, ReaderInput, level_indices
-from geotune.methods.core.side_network import (
-    check_odd,
-    check_reduction,
-    downsample,
-    select_blocks,
-)
+from geotune.methods.core.side_network import check_odd, check_reduction, downsample, select_blocks
 from geotune.methods.core.stride_resize import StrideResize, pyramid_scales
 from geotune.types import Tap
 

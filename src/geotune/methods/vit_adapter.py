@@ -100,11 +100,7 @@ class VitAdapter(VitAdapterOptions, Method):
             block = backbone.blocks[index]
             replace_module(backbone, block, InjectedBlock(block, backbone, index, reader, group))
         encoder = Encoder(
-            backbone,
-            reader,
-            self,
-            backbone_frozen=False,
-            backbone_trains=self.train_backbone,
+            backbone, reader, self, backbone_frozen=False, backbone_trains=self.train_backbone
         )
         if self.train_backbone:
             freeze_dead_parameters(encoder, "backbone.")

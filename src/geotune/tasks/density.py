@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune.config.task_options import DensityOptions
-from geotune.metrics.regression_metrics import (
-    PairReservoir,
-    error_sums,
-    regression_loss,
-    zero_sums,
-)
+from geotune.metrics.regression_metrics import PairReservoir, error_sums, regression_loss, zero_sums
 from geotune.metrics.state import Accumulator, MetricState
 
 

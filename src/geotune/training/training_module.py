@@ -145,10 +145,7 @@ class TrainingModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """See `make_optimizer`."""
         optimizer = make_optimizer(
-            self.model,
-            lr=self.lr,
-            backbone_lr=self.backbone_lr,
-            weight_decay=self.weight_decay,
+            self.model, lr=self.lr, backbone_lr=self.backbone_lr, weight_decay=self.weight_decay
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {

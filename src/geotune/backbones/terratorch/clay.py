@@ -50,10 +50,7 @@ MODELS: dict[str, ModelInfo] = {
     "clay_v15_base": _info(""),
     "clay_v15_large": _info("made-with-clay/Clay"),
 }
-_FILES = {
-    "clay_v1_base": "v1/clay-v1-base.ckpt",
-    "clay_v15_large": "v1.5/clay-v1.5.ckpt",
-}
+_FILES = {"clay_v1_base": "v1/clay-v1-base.ckpt", "clay_v15_large": "v1.5/clay-v1.5.ckpt"}
 SHAPES: dict[str, dict[str, int]] = {
     "clay_v1_base": {"dim": 768, "depth": 12, "heads": 12, "dim_head": 64, "mlp_ratio": 4},
     "clay_v15_tiny": {"dim": 192, "depth": 6, "heads": 4, "dim_head": 48, "mlp_ratio": 2},

@@ -105,11 +105,7 @@ class TerramindBackbone(Backbone):
     """TerraMind's encoder of one or several modalities."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        spec: BackboneSpec,
-        matches: Mapping[str, BandMatch],
-        **kwargs: Any,
+        self, model: nn.Module, spec: BackboneSpec, matches: Mapping[str, BandMatch], **kwargs: Any
     ) -> None:
         super().__init__(model, spec, size_divisor=PATCH, **kwargs)
         self._channels = {KEYS[name]: len(match.columns) for name, match in matches.items()}

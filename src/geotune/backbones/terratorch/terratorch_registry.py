@@ -16,12 +16,7 @@ from geotune.backbones.bands import canonical_band
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import (
-    load_weights,
-    not_published_error,
-    quiet_hub,
-    read_state_dict,
-)
+from geotune.backbones.weights import load_weights, not_published_error, quiet_hub, read_state_dict
 from geotune.errors import GeotuneError
 
 SIZE_DIVISOR = 32  # a multiple of all their strides
@@ -34,10 +29,7 @@ _SWIN = ModelInfo(
 MODELS: dict[str, ModelInfo] = {
     "prithvi_swin_B": _SWIN,
     "prithvi_swin_L": _SWIN,
-    "UNet": ModelInfo(
-        paper="U-Net, arXiv 1505.04597",
-        licence="no weights are published",
-    ),
+    "UNet": ModelInfo(paper="U-Net, arXiv 1505.04597", licence="no weights are published"),
 }
 OPTIONS: dict[str, dict[str, Any]] = {}
 """Further constructor arguments by model; TerraTorch's defaults for all others."""

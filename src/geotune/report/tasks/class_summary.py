@@ -13,10 +13,7 @@ from geotune.report.tables import ClassRow, class_rows, confusion_rows
 _RARE = 0.05
 
 RECALL = ("Recall", "The share of the {}s labelled as a class that the model predicts as it.")
-PRECISION = (
-    "Precision",
-    "The share of the {}s predicted as a class that are labelled as it.",
-)
+PRECISION = ("Precision", "The share of the {}s predicted as a class that are labelled as it.")
 
 
 def class_result(report: Report, split: str, each: str, noun: str) -> list[str]:
