@@ -101,14 +101,15 @@ def measure(scene: Path, out: Path, model: str, window: int, device: str) -> dic
 
     from geotune.data.raster.open_raster import open_raster
     from geotune.inference.segmentation import segment_scene
+    from geotune.inference.sliding_window import WindowOptions
 
     torch.set_num_threads(1)
     network = MODELS[model]()
     before = peak_bytes()
     result = segment_scene(
         lambda images: network(images).softmax(dim=1), open_raster(scene), out,
-        bands=BANDS, classes=CLASSES, name="scene", window=window, overlap=0.25, batch_size=8,
-        device=device,
+        WindowOptions(bands=BANDS, window=window, overlap=0.25, device=device),
+        classes=CLASSES, name="scene",
     )  # fmt: skip
     return {
         "peak_bytes": peak_bytes(),

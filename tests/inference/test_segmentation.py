@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.inference.geotiff import atomic_output
 from geotune.inference.segmentation import ClassMap, segment_scene
+from geotune.inference.sliding_window import WindowOptions
 from geotune.utils.colors import palette
 from helpers.errors import raises
 from helpers.inference_scenes import UTM, position_model, rule_model, write_scene
@@ -29,8 +31,13 @@ BANDS = ["red", "nir"]
 
 
 def predict(source: RasterSource, out: Path, model: Any = rule_model, **more: Any) -> ClassMap:
-    options: dict[str, Any] = {"window": 32, "bands": BANDS, "classes": CLASSES, "name": "port"}
-    return segment_scene(probabilities(model), source, out, **(options | more))
+    window_options: dict[str, Any] = {"window": 32, "bands": BANDS}
+    names = {field.name for field in fields(WindowOptions)}
+    window_options |= {name: more.pop(name) for name in names & more.keys()}
+    options: dict[str, Any] = {"classes": CLASSES, "name": "port"} | more
+    return segment_scene(
+        probabilities(model), source, out, WindowOptions(**window_options), **options
+    )
 
 
 def probabilities(model: Any) -> Any:
@@ -248,8 +255,8 @@ def test_module_is_set_to_evaluation_mode(tmp_path: Path) -> None:
     model = torch.nn.Sequential(
         torch.nn.Conv2d(2, 3, 1), torch.nn.Dropout(0.9), torch.nn.Softmax(1)
     )
-    options: dict[str, Any] = {"bands": BANDS, "classes": CLASSES, "name": "port", "window": 32}
-    segment_scene(model, source, tmp_path, **options)
+    options = WindowOptions(bands=BANDS, window=32)
+    segment_scene(model, source, tmp_path, options, classes=CLASSES, name="port")
     assert not model.training
 
 

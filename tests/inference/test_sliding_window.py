@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.inference.blend import window_weights
-from geotune.inference.sliding_window import OutputBlock, sliding_window_inference
+from geotune.inference.sliding_window import OutputBlock, WindowOptions, sliding_window_inference
 from geotune.inference.tiling import window_starts
 from helpers.errors import raises
 from helpers.inference_scenes import position_model, write_scene
-
-CPU = torch.device("cpu")
 
 
 def predict(images: torch.Tensor) -> torch.Tensor:
@@ -31,18 +29,8 @@ def predict(images: torch.Tensor) -> torch.Tensor:
 def infer(
     source: RasterSource, window: int, overlap: float, columns: int, batch: int
 ) -> list[OutputBlock]:
-    return list(
-        sliding_window_inference(
-            predict,
-            source,
-            channels=3,
-            window=window,
-            overlap=overlap,
-            batch_size=batch,
-            device=CPU,
-            columns=columns,
-        )
-    )
+    options = WindowOptions(bands=source.bands, window=window, overlap=overlap, batch_size=batch)
+    return list(sliding_window_inference(predict, source, options, channels=3, columns=columns))
 
 
 def assemble(blocks: list[OutputBlock], shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -110,18 +98,14 @@ def test_windows_without_data_are_skipped_but_count_as_progress(tmp_path: Path) 
     image[:, :8, :8] = 1
     source = write_scene(tmp_path / "scene.tif", image)
     calls: list[tuple[int, int]] = []
-    blocks = list(
-        sliding_window_inference(
-            position_model,
-            source,
-            channels=3,
-            window=8,
-            overlap=0,
-            batch_size=3,
-            device=CPU,
-            on_progress=lambda done, total: calls.append((done, total)),
-        )
+    options = WindowOptions(
+        bands=source.bands,
+        window=8,
+        overlap=0,
+        batch_size=3,
+        on_progress=lambda done, total: calls.append((done, total)),
     )
+    blocks = list(sliding_window_inference(position_model, source, options, channels=3))
     assert sum(block.windows for block in blocks) == 1
     assert calls[-1] == (16, 16)
     assert [done for done, _ in calls] == sorted({done for done, _ in calls})
@@ -130,11 +114,8 @@ def test_windows_without_data_are_skipped_but_count_as_progress(tmp_path: Path) 
 def test_outputs_require_no_gradient(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
     layer = torch.nn.Conv2d(2, 2, 1)
-    blocks = list(
-        sliding_window_inference(
-            layer, source, channels=2, window=8, overlap=0, batch_size=1, device=CPU
-        )
-    )
+    options = WindowOptions(bands=source.bands, window=8, overlap=0, batch_size=1)
+    blocks = list(sliding_window_inference(layer, source, options, channels=2))
     assert not blocks[0].outputs.requires_grad
 
 
@@ -150,12 +131,9 @@ def test_invalid_model_output_is_rejected(
     tmp_path: Path, model: object, code: str, mentions: str
 ) -> None:
     source = write_scene(tmp_path / "scene.tif", np.ones((2, 8, 8), dtype=np.float32))
+    options = WindowOptions(bands=source.bands, window=8, overlap=0, batch_size=1)
     with raises(code, mentions=[mentions]):
-        list(
-            sliding_window_inference(  # type: ignore[arg-type]
-                model, source, channels=3, window=8, overlap=0, batch_size=1, device=CPU
-            )
-        )
+        list(sliding_window_inference(model, source, options, channels=3))  # type: ignore[arg-type]
 
 
 def test_batch_size_zero_is_rejected(tmp_path: Path) -> None:

@@ -159,16 +159,16 @@ def predict(
     else:
         write = _object_writer(built, _score_thresholds(folder, built, score))
     model = _postprocessing(built, options["device"])
+    from geotune.inference.sliding_window import WindowOptions
+
+    options |= {"window": window or MAP_WINDOW, "overlap": overlap}
     return [
         write(
             model,
             source,
             out,
+            WindowOptions(**options, on_progress=_for_scene(on_progress, name)),
             name=name,
-            window=window or MAP_WINDOW,
-            overlap=overlap,
-            on_progress=_for_scene(on_progress, name),
-            **options,
         )
         for name, source in sources.items()
     ]

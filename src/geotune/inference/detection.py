@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from geotune.boxes.structures import Detections
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.source import Image, RasterSource, has_data
 from geotune.data.raster.windows import Window
-from geotune.errors import GeotuneError
 from geotune.inference.detection_writers import DetectionWriter, supports_geojson
 from geotune.inference.geotiff import (
     atomic_output,
@@ -26,7 +24,7 @@ from geotune.inference.geotiff import (
     scene_notes,
 )
 from geotune.inference.merge_detections import DetectionMerger
-from geotune.inference.sliding_window import ProgressFn
+from geotune.inference.sliding_window import WindowOptions
 from geotune.inference.tiling import TilingPlan, window_starts
 from geotune.types import model_inputs
 
@@ -71,19 +69,13 @@ def detect_scene(
     model: DetectorFn,
     source: RasterSource,
     out_dir: Path,
+    options: WindowOptions,
     *,
-    bands: Sequence[str],
     classes: Sequence[str],
     scores: Mapping[str, float],
     nms_threshold: float,
     points: bool,
     name: str,
-    window: int,
-    overlap: float = 0.5,
-    batch_size: int = 8,
-    device: torch.device | str = "cpu",
-    metadata: Sequence[str] = (),
-    on_progress: ProgressFn | None = None,
 ) -> SceneDetections:
     """Write `<name>_objects.gpkg` and `<name>_objects.geojson` of a scene.
 
@@ -94,30 +86,19 @@ def detect_scene(
         model: the detector.
         source: the scene.
         out_dir: created if needed.
-        bands: of the model, in order.
+        options: see `WindowOptions`; objects larger than the overlap are cut in every window.
         classes: names.
         scores: score threshold of each class.
         nms_threshold: an object is dropped if its IoU with a better one of its class exceeds this.
         points: whether to write points instead of boxes.
         name: file stem.
-        window: side of a window in pixels.
-        overlap: minimum overlap of neighbours, as a fraction of the window; larger objects are cut
-            in every window.
-        batch_size: windows per forward pass.
-        device: for the computation.
-        metadata: `time` and `location`, if the model takes them.
-        on_progress: called after each batch.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs that are not finite, and
     files that cannot be read or written.
     """
     started = time.perf_counter()
     check_file_stem(name)
-    if batch_size < 1:
-        raise GeotuneError(
-            f"batch_size: found {batch_size}, expected at least 1", code="option-invalid"
-        )
-    selected = source.select(bands)
+    selected, window, overlap = source.select(options.bands), options.window, options.overlap
     plan = TilingPlan(source.shape, window, overlap, strip_width=source.shape[1])
     lefts = window_starts(source.shape[1], window, overlap)
     merger = DetectionMerger(plan.tops, lefts, window, source.shape, nms_threshold)
@@ -145,15 +126,15 @@ def detect_scene(
             files.write(kept.boxes.numpy(), kept.scores.numpy(), kept.classes.numpy())
             np.add.at(counts, kept.classes.numpy(), 1)
 
-        for top, batches in groupby(_batches(plan.tops, lefts, batch_size), lambda b: b[0]):
+        for top, batches in groupby(_batches(plan.tops, lefts, options.batch_size), lambda b: b[0]):
             write(merger.pop_final(top))
             for _, columns in batches:
-                results = _detect_windows(model, selected, top, columns, window, device, metadata)
+                results = _detect_windows(model, selected, options, top, columns)
                 for left, detections in results.items():
                     merger.add(top, left, detections)
                 computed, done = computed + len(results), done + len(columns)
-                if on_progress is not None:
-                    on_progress(done, len(plan))
+                if options.on_progress is not None:
+                    options.on_progress(done, len(plan))
         write(merger.pop_final())
     notes = scene_notes(source, computed)
     if not geojson:
@@ -180,24 +161,24 @@ def _batches(
 def _detect_windows(
     model: DetectorFn,
     source: RasterSource,
+    options: WindowOptions,
     top: int,
     lefts: Sequence[int],
-    window: int,
-    device: Any,
-    metadata: Sequence[str],
 ) -> dict[int, Detections]:
     """Detections in the windows of one row by first column, without windows that have no data."""
-    windows = {left: Window(top, left, window, window) for left in lefts}
+    windows = {left: Window(top, left, options.window, options.window) for left in lefts}
     views = {left: source.read(area) for left, area in windows.items()}
     filled = {left: view for left, view in views.items() if has_data(view).any()}
     if not filled:
         return {}
-    times_locations = [time_and_location(source, windows[left], metadata) for left in filled]
+    times_locations = [
+        time_and_location(source, windows[left], options.metadata) for left in filled
+    ]
     inputs = model_inputs(
         np.stack(list(filled.values())), *map(list, zip(*times_locations, strict=True))
     )
     with torch.inference_mode():
-        detections = model(**{name: x.to(device) for name, x in inputs.items()})
+        detections = model(**{name: x.to(options.device) for name, x in inputs.items()})
     return {
         left: found[_centred_on_data(found, view)]
         for (left, view), found in zip(filled.items(), detections, strict=True)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from geotune.data.raster.source import RasterSource
 from geotune.inference.geotiff import (
@@ -20,7 +17,7 @@ from geotune.inference.geotiff import (
     check_file_stem,
     scene_notes,
 )
-from geotune.inference.sliding_window import ModelFn, ProgressFn, sliding_window_inference
+from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
 
 
 @dataclass(frozen=True)
@@ -70,48 +67,32 @@ def regress_scene(
     model: ModelFn,
     source: RasterSource,
     out_dir: Path,
+    options: WindowOptions,
     *,
-    bands: Sequence[str],
     quantity: str,
     name: str,
     unit: str = "",
     summed: bool = False,
-    window: int = 256,
-    overlap: float = 0.5,
-    batch_size: int = 8,
-    device: torch.device | str = "cpu",
-    metadata: Sequence[str] = (),
-    on_progress: ProgressFn | None = None,
 ) -> ValueMap:
     """Write the map `<name>_<quantity>.tif` of a scene, with its CRS and transform.
 
     The file appears only when it is complete.
 
     Args:
-        model: maps images to values `(B, 1, H, W)`; an `nn.Module` is moved to `device` and set to
-            evaluation mode.
+        model: maps images to values `(B, 1, H, W)`, see `sliding_window_inference`.
         source: the scene.
         out_dir: created if needed.
-        bands: of the model, in order.
+        options: see `WindowOptions`.
         quantity: name of the values.
         name: file stem.
         unit: of the values.
         summed: whether the sum is reported instead of the mean.
-        window: side of a window in pixels.
-        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
-        batch_size: windows per forward pass.
-        device: for the computation.
-        metadata: `time` and `location`, if the model takes them.
-        on_progress: called after each batch.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
     finite, and files that cannot be read or written.
     """
     started = time.perf_counter()
     check_file_stem(name)
-    device = torch.device(device)
-    if isinstance(model, nn.Module):
-        model.to(device).eval()
     slug = "".join(c if c.isalnum() else "_" for c in quantity)
     path = out_dir / f"{name}_{slug}.tif"
     windows, pixels, total = 0, 0, 0.0
@@ -123,17 +104,7 @@ def regress_scene(
         ) as values_file,
     ):
         values_file.dataset.units = (unit,)
-        for block in sliding_window_inference(
-            model,
-            source.select(bands),
-            channels=1,
-            window=window,
-            overlap=overlap,
-            batch_size=batch_size,
-            device=device,
-            metadata=metadata,
-            on_progress=on_progress,
-        ):
+        for block in sliding_window_inference(model, source, options, channels=1):
             values = block.outputs.cpu().numpy()
             total += float(values[0][block.valid].sum(dtype=np.float64))
             pixels += int(block.valid.sum())

@@ -12,7 +12,6 @@ import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
@@ -30,7 +29,7 @@ from geotune.inference.geotiff import (
 )
 from geotune.inference.polygon_writer import write_polygons
 from geotune.inference.polygonize import polygonize
-from geotune.inference.sliding_window import ModelFn, ProgressFn, sliding_window_inference
+from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
 from geotune.utils.colors import Color, is_background, palette
 
 
@@ -79,19 +78,13 @@ def segment_scene(
     model: ModelFn,
     source: RasterSource,
     out_dir: Path,
+    options: WindowOptions,
     *,
-    bands: Sequence[str],
     classes: Sequence[str],
     name: str,
     colors: Sequence[Color] | None = None,
-    window: int = 256,
-    overlap: float = 0.5,
-    batch_size: int = 8,
-    device: torch.device | str = "cpu",
     probabilities: bool = False,
     polygons: bool = True,
-    metadata: Sequence[str] = (),
-    on_progress: ProgressFn | None = None,
 ) -> ClassMap:
     """Write `<name>_classes.tif`, `<name>_probabilities.tif` and `<name>_polygons.gpkg` of a scene.
 
@@ -99,22 +92,15 @@ def segment_scene(
     replace those of an earlier prediction.
 
     Args:
-        model: maps images to class probabilities; an `nn.Module` is moved to `device` and set to
-            evaluation mode.
+        model: maps images to class probabilities, see `sliding_window_inference`.
         source: the scene.
         out_dir: created if needed.
-        bands: of the model, in order.
+        options: see `WindowOptions`.
         classes: names; the first one gets no polygons if it is named background.
         name: file stem.
         colors: of each class; by default `geotune.utils.colors.palette(classes)`.
-        window: side of a window in pixels.
-        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
-        batch_size: windows per forward pass.
-        device: for the computation.
         probabilities: whether to write probabilities.
         polygons: whether to write polygons.
-        metadata: `time` and `location`, if the model takes them.
-        on_progress: called after each batch.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
     finite, and files that cannot be read or written.
@@ -133,10 +119,6 @@ def segment_scene(
             f"colors: found {len(colors)}, expected one for each of {len(classes)} classes",
             code="class-count",
         )
-    device = torch.device(device)
-    if isinstance(model, nn.Module):
-        model.to(device).eval()
-
     classes_path = out_dir / f"{name}_classes.tif"
     probabilities_path = out_dir / f"{name}_probabilities.tif"
     polygons_path = out_dir / f"{name}_polygons.gpkg"
@@ -152,17 +134,7 @@ def segment_scene(
         probability_map = new_map(probabilities_path, classes) if probabilities else None
         if probability_map is not None:
             describe_probabilities(probability_map)
-        for block in sliding_window_inference(
-            model,
-            source.select(bands),
-            channels=len(classes),
-            window=window,
-            overlap=overlap,
-            batch_size=batch_size,
-            device=device,
-            metadata=metadata,
-            on_progress=on_progress,
-        ):
+        for block in sliding_window_inference(model, source, options, channels=len(classes)):
             values = block.outputs.argmax(dim=0).to(torch.uint8).cpu().numpy()
             values[~block.valid] = NODATA
             counts += np.bincount(values.ravel(), minlength=len(counts))

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.source import RasterSource, has_data
@@ -28,6 +28,37 @@ or values; receives `time=` and `location=` if `metadata` requests them."""
 
 ProgressFn = Callable[[int, int], None]
 """Receives finished and total windows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions:
+    """How a model is run over the windows of a scene.
+
+    Attributes:
+        bands: of the model, in order.
+        window: side of a window in pixels.
+        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
+        batch_size: windows per forward pass; windows without data are skipped.
+        device: for the computation.
+        metadata: `time` and `location`, if the model takes them.
+        on_progress: called after each batch.
+
+    Raises `GeotuneError` for a batch size below 1.
+    """
+
+    bands: Sequence[str]
+    window: int = 256
+    overlap: float = 0.5
+    batch_size: int = 8
+    device: torch.device | str = "cpu"
+    metadata: Sequence[str] = ()
+    on_progress: ProgressFn | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise GeotuneError(
+                f"batch_size: found {self.batch_size}, expected at least 1", code="option-invalid"
+            )
 
 
 @dataclass(frozen=True)
@@ -52,83 +83,65 @@ class OutputBlock:
 def sliding_window_inference(
     model: ModelFn,
     source: RasterSource,
+    options: WindowOptions,
     *,
     channels: int,
-    window: int,
-    overlap: float,
-    batch_size: int,
-    device: torch.device,
-    metadata: Sequence[str] = (),
-    on_progress: ProgressFn | None = None,
     columns: int | None = None,
 ) -> Iterator[OutputBlock]:
     """Yield blended outputs for a scene, each pixel once.
 
     Args:
-        model: see `ModelFn`.
-        source: the scene, with the bands of the model.
+        model: see `ModelFn`; an `nn.Module` is moved to the device and set to evaluation mode.
+        source: the scene.
+        options: see `WindowOptions`.
         channels: number of output channels K.
-        window: side of a window in pixels.
-        overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
-        batch_size: windows per forward pass; windows without data are skipped.
-        device: of the model.
-        metadata: `time` and `location`, if the model takes them.
-        on_progress: called after each batch.
         columns: width of a strip; by default chosen to keep the buffers small.
 
     Raises `GeotuneError` for values out of range, and for outputs that are not finite or not of
     shape `(B, channels, H, W)`.
     """
-    if batch_size < 1:
-        raise GeotuneError(
-            f"batch_size: found {batch_size}, expected at least 1", code="option-invalid"
-        )
+    if isinstance(model, nn.Module):
+        model.to(options.device).eval()
+    source, window = source.select(options.bands), options.window
     # bytes per pixel: image rows, those being read, sums, weights and the blend
     pixel_bytes = 4 * (2 * len(source.band_files) + 2 * channels + 1)
-    plan = TilingPlan(
-        source.shape, window, overlap, columns or strip_width(max(window, 1), pixel_bytes)
-    )
+    columns = columns or strip_width(max(window, 1), pixel_bytes)
+    plan = TilingPlan(source.shape, window, options.overlap, columns)
     done, total = 0, len(plan)
 
     def advance(windows: int) -> None:
         nonlocal done
         done += windows
-        if on_progress is not None:
-            on_progress(done, total)
+        if options.on_progress is not None:
+            options.on_progress(done, total)
 
     for strip in plan.strips():
         # a separate generator frees the buffers of a strip before the next one
-        yield from _process_strip(
-            model, source, plan, strip, channels, batch_size, device, metadata, advance
-        )
+        yield from _process_strip(model, source, options, plan, strip, channels, advance)
 
 
 def _process_strip(
     model: ModelFn,
     source: RasterSource,
+    options: WindowOptions,
     plan: TilingPlan,
     strip: Strip,
     channels: int,
-    batch_size: int,
-    device: torch.device,
-    metadata: Sequence[str],
     advance: Callable[[int], None],
 ) -> Iterator[OutputBlock]:
-    window = plan.window
+    window, device = plan.window, torch.device(options.device)
     inside = slice(strip.left - strip.first, strip.right - strip.first)
     blender = Blender(channels, strip.width, window, device)
     for top, rows, image in _rows(source, plan, strip):
         computed = 0
-        for start in range(0, len(strip.lefts), batch_size):
-            lefts = [left - strip.first for left in strip.lefts[start : start + batch_size]]
+        for start in range(0, len(strip.lefts), options.batch_size):
+            lefts = [left - strip.first for left in strip.lefts[start : start + options.batch_size]]
             views = {left: image[..., left : left + window] for left in lefts}
             filled = {left: view for left, view in views.items() if not np.isnan(view).all()}
             if filled:
+                areas = [Window(top, strip.first + left, window, window) for left in filled]
                 times_locations = [
-                    time_and_location(
-                        source, Window(top, strip.first + left, window, window), metadata
-                    )
-                    for left in filled
+                    time_and_location(source, each, options.metadata) for each in areas
                 ]
                 stacked = np.stack(list(filled.values()))
                 inputs = model_inputs(stacked, *map(list, zip(*times_locations, strict=True)))
