@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geotune.adapter_config import load_adapter_config
+from geotune.bench.bootstrapped_runs import (
+    BootstrapDraws,
+    BootstrappedRuns,
+    bootstrap_runs,
+    nan_if_none,
+    region_names,
+)
 from geotune.bench.grid import Labels, RunSpec
 from geotune.bench.hparam_search import Objective
 from geotune.bench.results import Row
-from geotune.bench.runner import RUNS
 from geotune.bench.statistics import (
     Difference,
     Estimate,
     difference,
-    draw_runs,
     estimate,
     mean_over_runs,
     pareto,
 )
 from geotune.bench.suite import Compare
-from geotune.config import parse_sections
-from geotune.factory.build_model import build_task, with_val_threshold
-from geotune.metrics.bootstrap import Floats, bootstrap, group_by, multiplicities, resample_indices
-from geotune.metrics.state import MetricState
-from geotune.training.run_dir import RunDir
-from geotune.training.window_metrics import WindowMetrics
+from geotune.metrics.bootstrap import Floats
 
 MAX_NAMED_REGIONS = 3
 """More held-out regions than this are shown by their number."""
-MAX_REGIONS = 12
-"""With more regions than this, their intervals are omitted, as each costs a full bootstrap."""
-
 COSTS = (
     "predicted_bytes",
     "memory_bytes",
@@ -107,30 +103,6 @@ class ComparisonTable:
         return str(self.context["recipe"])
 
 
-Repeat = tuple[tuple[Any, ...], int]
-"""The replicate of a run: its labels on the axes of `compare.over`, and its seed."""
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """The runs of one method: replicates, rows, and bootstrapped metrics `(runs, draws)`.
-
-    `bootstrapped` has every metric, `regions` the main metric in each region.
-    """
-
-    repeats: list[Repeat]
-    rows: list[Row]
-    bootstrapped: dict[str, Floats]
-    regions: dict[str, Floats]
-    errors: list[str]
-
-    def select(self, repeats: Sequence[Repeat], metric: str) -> tuple[list[float], Floats]:
-        """A metric of some runs on the test split, and its bootstrap samples."""
-        indices = [self.repeats.index(repeat) for repeat in repeats]
-        values = [_known(self.rows[i]["metrics"][metric]) for i in indices]
-        return values, self.bootstrapped[metric][indices]
-
-
 def compare(
     specs: Sequence[RunSpec],
     rows: Sequence[Row],
@@ -159,16 +131,17 @@ def _table(
     by_method: dict[str, list[tuple[RunSpec, Row]]] = {}
     for spec, row in pairs:
         by_method.setdefault(spec.method, []).append((spec, row))
-    draws = _Draws(options)
+    draws = BootstrapDraws(options)
     runs = {
-        name: _runs(each, objective, options, folder, draws) for name, each in by_method.items()
+        name: bootstrap_runs(each, objective, options, folder, draws)
+        for name, each in by_method.items()
     }
     reference = options.to if options.to in runs else "full" if "full" in runs else next(iter(runs))
     lines = [_line(name, each, runs[reference], objective, draws) for name, each in runs.items()]
     sign = -1 if objective.lower else 1
     scores = [sign * _mean(line, objective) for line in lines]
     fronts = [
-        pareto([_known(line.cost[cost]) for line in lines], scores)
+        pareto([nan_if_none(line.cost[cost]) for line in lines], scores)
         for cost in ("memory_bytes", "seconds_per_step")
     ]
     lines_with_fronts = [
@@ -182,126 +155,17 @@ def _mean(line: MethodSummary, objective: Objective) -> float:
     return line.metrics[objective.metric].mean if objective.metric in line.metrics else math.nan
 
 
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-class _Draws:
-    """Bootstrap draws shared by the methods: equal windows and runs get equal draws."""
-
-    def __init__(self, options: Compare) -> None:
-        self.options = options
-        self._units: dict[tuple[Any, ...], int] = {}
-        self._unit_counts: dict[tuple[str, ...], Any] = {}
-        self._runs: dict[tuple[Repeat, ...], Any] = {}
-
-    @property
-    def units(self) -> int:
-        """Total number of units in the test splits."""
-        return sum(self._units.values())
-
-    def add_test_units(self, repeat: Repeat, units: int) -> None:
-        """Record the number of test units of a run."""
-        self._units[repeat[0]] = max(units, self._units.get(repeat[0], 0))
-
-    def unit_counts(self, names: tuple[str, ...], units: int) -> Any:
-        """How often each draw contains each unit; `names`: the windows."""
-        if names not in self._unit_counts:
-            rng = np.random.default_rng([1, len(self._unit_counts)])
-            self._unit_counts[names] = multiplicities(
-                resample_indices(units, self.options.draws, rng)
-            )
-        return self._unit_counts[names]
-
-    def runs(self, repeats: Sequence[Repeat]) -> Any:
-        """The runs of each draw; runs with equal labels on `compare.over` are drawn as a group."""
-        key = tuple(repeats)
-        if key not in self._runs:
-            rng = np.random.default_rng([2, len(self._runs)])
-            groups = [choices or seed for choices, seed in repeats]
-            self._runs[key] = draw_runs(groups, self.options.draws, rng)
-        return self._runs[key]
-
-
-def _runs(
-    pairs: Sequence[tuple[RunSpec, Row]],
-    objective: Objective,
-    options: Compare,
-    folder: Path,
-    draws: _Draws,
-) -> _Runs:
-    done = [(spec, row) for spec, row in pairs if row["error"] is None]
-    errors = [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None]
-    metrics: dict[str, list[Floats]] = {}
-    regions: dict[str, list[Floats]] = {name: [] for name in _regions([row for _, row in done])}
-    if len(regions) > MAX_REGIONS:
-        regions = {}
-    repeats = [_repeat(spec, options) for spec, _ in done]
-    for (spec, _), repeat in zip(done, repeats, strict=True):
-        run = folder / RUNS / spec.name
-        windows, compute = WindowMetrics.load(run / "test_windows.npz"), _metric_function(run)
-        all_windows = _bootstrap_windows(
-            compute, windows, range(len(windows.names)), options, draws
-        )
-        draws.add_test_units(
-            repeat, len(set(windows.scenes)) if options.unit == "scene" else len(windows.names)
-        )
-        for name, values in all_windows.items():
-            metrics.setdefault(name, []).append(values)
-        for region, samples in regions.items():
-            indices = [i for i, group in enumerate(windows.groups) if group == region]
-            if not indices:
-                samples.append(np.full(options.draws, math.nan))
-            elif len(indices) == len(windows.names):
-                samples.append(all_windows[objective.metric])
-            else:
-                by_metric = _bootstrap_windows(compute, windows, indices, options, draws)
-                samples.append(by_metric[objective.metric])
-    return _Runs(
-        repeats,
-        [row for _, row in done],
-        {name: np.stack(values) for name, values in metrics.items()},
-        {name: np.stack(values) for name, values in regions.items()},
-        errors,
-    )
-
-
-def _repeat(spec: RunSpec, options: Compare) -> Repeat:
-    return tuple(spec.labels[axis] for axis in options.over), spec.labels["seed"]
-
-
-def _regions(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row["regions"]))
-
-
-def _bootstrap_windows(
-    compute: Callable[[MetricState], dict[str, float]],
-    windows: WindowMetrics,
-    indices: Sequence[int],
-    options: Compare,
-    draws: _Draws,
-) -> dict[str, Floats]:
-    """Bootstrap the metrics of some windows of a run, by window or by scene."""
-    units = [windows.states[i] for i in indices]
-    if options.unit == "scene":
-        units = group_by(units, [windows.scenes[i] for i in indices])
-    unit_counts = draws.unit_counts(tuple(windows.names[i] for i in indices), len(units))
-    return bootstrap(compute, units, unit_counts)
-
-
-def _metric_function(run: Path) -> Callable[[MetricState], dict[str, float]]:
-    """The function that computes a run's metrics from the state of its windows."""
-    task = build_task(parse_sections(load_adapter_config(run).sections, str(run)))
-    return with_val_threshold(task, RunDir(run).details("val")).metrics().compute_from
-
-
 def _line(
-    name: str, runs: _Runs, reference: _Runs, objective: Objective, draws: _Draws
+    name: str,
+    runs: BootstrappedRuns,
+    reference: BootstrappedRuns,
+    objective: Objective,
+    draws: BootstrapDraws,
 ) -> MethodSummary:
     def over_runs(
         rows: Sequence[Mapping[str, Any]], metric: str, bootstrapped: Floats | None
     ) -> Estimate:
-        by_run = np.array([_known(each.get(metric)) for each in rows])
+        by_run = np.array([nan_if_none(each.get(metric)) for each in rows])
         drawn = (
             np.empty(0)
             if bootstrapped is None
@@ -324,7 +188,7 @@ def _line(
                 objective.metric,
                 runs.regions.get(region),
             )
-            for region in _regions(runs.rows)
+            for region in region_names(runs.rows)
         },
         _gaps(runs, objective.metric, draws),
         None if runs is reference else _difference(runs, reference, objective, draws),
@@ -334,7 +198,7 @@ def _line(
 
 
 def _difference(
-    runs: _Runs, reference: _Runs, objective: Objective, draws: _Draws
+    runs: BootstrappedRuns, reference: BootstrappedRuns, objective: Objective, draws: BootstrapDraws
 ) -> Difference | None:
     """The difference over the replicates that both finished, so that it compares like with like."""
     both = [repeat for repeat in reference.repeats if repeat in runs.repeats]
@@ -353,14 +217,14 @@ def _difference(
     )
 
 
-def _gaps(runs: _Runs, metric: str, draws: _Draws) -> dict[str, Estimate]:
+def _gaps(runs: BootstrappedRuns, metric: str, draws: BootstrapDraws) -> dict[str, Estimate]:
     by_region: dict[str, list[tuple[float, float, float]]] = {}
     all_gaps = np.full(len(runs.rows), math.nan)
     for i, gap in enumerate(row["gap"] for row in runs.rows):
         if gap is None:
             continue
-        unseen, seen = _known(gap["unseen"][metric]), _known(gap["seen"][metric])
-        low, high = (_known(end) for end in gap["intervals"][metric])
+        unseen, seen = nan_if_none(gap["unseen"][metric]), nan_if_none(gap["seen"][metric])
+        low, high = (nan_if_none(end) for end in gap["intervals"][metric])
         by_region.setdefault(_region_label(gap["unseen_regions"]), []).append(
             (unseen - seen, low, high)
         )

@@ -49,16 +49,7 @@ def message(text: str) -> None:
 
 
 def print_json(values: Any) -> None:
-    """Print one JSON object."""
-    print(json.dumps(_plain(values), ensure_ascii=False, default=str))
+    """Print one JSON object, with NaN and infinity as null."""
+    from geotune.training.run_dir import nan_to_none
 
-
-def _plain(values: Any) -> Any:
-    """The values with NaN and infinity as null."""
-    if isinstance(values, float):
-        return values if values - values == 0 else None
-    if isinstance(values, dict):
-        return {key: _plain(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_plain(value) for value in values]
-    return values
+    print(json.dumps(nan_to_none(values), ensure_ascii=False, default=str))
