@@ -159,6 +159,14 @@ class RecipeError(GeotuneError):
     """A recipe, an override or a suite that cannot be used; the message names the key."""
 
 
+def check_exists(path: Path, what: str, key: str, *, folder: bool = False) -> None:
+    """Raise `GeotuneError` if there is no such file (or folder), which `key` names."""
+    if not (path.is_dir() if folder else path.is_file()):
+        raise GeotuneError(
+            f"{path}: {what} not found; check {key}", code="file-missing", key=key, file=path
+        )
+
+
 def _rebuild(
     kind: type[GeotuneError], message: str, code: str, key: str | None, file: Path | None
 ) -> GeotuneError:

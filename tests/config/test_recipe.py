@@ -25,8 +25,8 @@ from geotune.config import (
     parse_sections,
 )
 from geotune.config.data_options import QualityOptions, ScenesOptions
+from geotune.config.error_messages import RENAMED_KEYS
 from geotune.config.method_options import LoraOptions
-from geotune.config.renamed_keys import RENAMED_KEYS
 from geotune.errors import RecipeError
 from geotune.registry import DECODERS, METHODS, TASKS
 from helpers.errors import raises

@@ -9,8 +9,7 @@ import pytest
 
 from geotune.data.annotations.object_target import ObjectTarget
 from geotune.report.tasks.base import Shown
-from geotune.report.tasks.boxes_overlay import FALSE, IGNORED, MISSED, TRUE
-from geotune.report.tasks.detect_page import PAGE, POINTS
+from geotune.report.tasks.detect_page import FALSE, IGNORED, MISSED, PAGE, POINTS, TRUE
 
 BOXES = np.array([[10.0, 10, 20, 20], [30, 10, 40, 20], [50, 10, 60, 20]])
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical_band
 from geotune.backbones.spec import BackboneSpec
-from geotune.errors import GeotuneError
+from geotune.errors import GeotuneError, check_exists
 
 _RGB = ("B04", "B03", "B02")
 
@@ -32,13 +32,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises `GeotuneError` if the file is missing, damaged or contains no tensors.
     """
-    if not path.is_file():
-        raise GeotuneError(
-            f"{path}: weights file not found; check backbone.weights",
-            code="file-missing",
-            key="backbone.weights",
-            file=path,
-        )
+    check_exists(path, "weights file", "backbone.weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

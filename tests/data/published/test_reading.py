@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from geotune.config import Recipe
-from geotune.config.published_defaults import check_published
+from geotune.config.schema import check_published
 from geotune.config.task_options import DetectOptions
 from geotune.data.raster.windows import Window
 from geotune.factory.build_data import build_data

@@ -11,7 +11,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
-from geotune.errors import GeotuneError
+from geotune.errors import GeotuneError, check_exists
 from geotune.utils.text import join_some, pluralize
 
 
@@ -36,8 +36,8 @@ def open_chips(
     """
     errors = errors or ErrorCollector()
     same = images.resolve() == masks.resolve()
-    image_files = _by_name(images, image_suffix, other=mask_suffix if same else "")
-    mask_files = _by_name(masks, mask_suffix, other=image_suffix if same else "")
+    image_files = _by_name("data.images", images, image_suffix, mask_suffix if same else "")
+    mask_files = _by_name("data.masks", masks, mask_suffix, image_suffix if same else "")
     _check_pairs(images, masks, image_files, mask_files, errors)
     chips = []
     for name, image in image_files.items():
@@ -55,15 +55,9 @@ def open_chips(
     return drop_inconsistent_bands(chips, errors)
 
 
-def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
+def _by_name(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]:
     """Rasters of a folder by stem without `suffix`, excluding stems that end in `other`."""
-    if not folder.is_dir():
-        raise GeotuneError(
-            f"{folder}: folder not found; check data.images and data.masks",
-            code="file-missing",
-            key="data.images",
-            file=folder,
-        )
+    check_exists(folder, "folder", key, folder=True)
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         stem = path.stem
@@ -84,7 +78,7 @@ def _by_name(folder: Path, suffix: str, other: str) -> dict[str, Path]:
         raise GeotuneError(
             f"{folder}: contains no raster{ending} ({', '.join(RASTER_SUFFIXES)}); check the path",
             code="scenes-missing",
-            key="data.images",
+            key=key,
             file=folder,
         )
     return files

@@ -19,7 +19,7 @@ from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.data.text_io import read_csv
-from geotune.errors import GeotuneError
+from geotune.errors import GeotuneError, check_exists
 
 SEPARATOR = ";"
 """Separator of the classes of an image in the column `labels`."""
@@ -64,13 +64,7 @@ def open_images(
     empty class, an image that is missing or listed twice, a missing column, and an invalid number.
     """
     errors = errors or ErrorCollector()
-    if not images.is_dir():
-        raise GeotuneError(
-            f"{images}: folder not found; check data.images",
-            code="file-missing",
-            key="data.images",
-            file=images,
-        )
+    check_exists(images, "folder", "data.images", folder=True)
     if labels is None:
         listed = _by_folder(images, classes, column)
     else:

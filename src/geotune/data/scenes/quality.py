@@ -13,7 +13,7 @@ from geotune.data.raster.io import open_dataset
 from geotune.data.raster.quality_mask import QualityMask
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.open_scenes import label_file
-from geotune.errors import GeotuneError
+from geotune.errors import GeotuneError, check_exists
 
 
 def with_quality(
@@ -34,13 +34,7 @@ def with_quality(
 
 def open_quality(path: Path, raster: RasterSource, options: QualityOptions) -> QualityMask:
     """Open the mask of the image `raster`; see `with_quality`."""
-    if not path.is_file():
-        raise GeotuneError(
-            f"{path}: quality mask of {raster.path} not found; check data.quality.pattern",
-            code="file-missing",
-            key="data.quality.pattern",
-            file=path,
-        )
+    check_exists(path, f"quality mask of {raster.path}", "data.quality.pattern")
     handle = open_dataset(path, reopen=True)
     if options.band > handle.count:
         raise GeotuneError(

@@ -20,7 +20,7 @@ from geotune.data.scenes.entry import SceneEntry, parse_date, parse_split
 from geotune.data.scenes.find import Names, find_files, local_path
 from geotune.data.scenes.stac import read_stac
 from geotune.data.text_io import read_csv
-from geotune.errors import GeotuneError
+from geotune.errors import GeotuneError, check_exists
 
 CSV = (".csv",)
 PARQUET = (".parquet", ".geoparquet")
@@ -42,13 +42,7 @@ def read_scene_table(
     `bands` and `wanted_bands` as in `find_files`. Raises `GeotuneError` for an unreadable table and
     an invalid row or item; `errors` may collect those of single rows.
     """
-    if not path.is_file():
-        raise GeotuneError(
-            f"{path}: table of scenes not found; check data.scenes",
-            code="file-missing",
-            key="data.scenes",
-            file=path,
-        )
+    check_exists(path, "table of scenes", "data.scenes")
     if path.suffix.lower() in STAC:
         listed = read_stac(path, wanted_bands, errors)
     else:
