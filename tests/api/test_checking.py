@@ -146,6 +146,30 @@ def test_unusual_values_give_warnings(check: Any, data: Data) -> None:
     assert not any("clipped" in text and "d.tif" in text for text in warnings)
 
 
+@pytest.mark.parametrize("value", [-3.4028235e38, -9999.99, -9999.0])
+def test_the_advice_about_nodata_works(check: Any, data: Data, value: float) -> None:
+    def border(array: Any) -> Any:
+        array = array.astype("float32")
+        array[:, :6] = value
+        return array
+
+    data.change("a", border)
+    [text] = [text for text in texts(check()[1], "warning") if "in every band" in text]
+    advice = text.partition("set data.nodata: ")[2]
+    assert advice
+    assert not [t for t in texts(check(f"data.nodata={advice}")[1], "warning") if "a.tif: 1" in t]
+
+
+def test_data_nodata_is_not_advised_for_files_that_state_one(check: Any, data: Data) -> None:
+    with rasterio.open(data.scene("a"), "r+") as file:
+        file.nodata = 1
+        image = file.read()
+        image[:, :6] = 255
+        file.write(image)
+    [text] = [text for text in texts(check()[1], "warning") if "in every band" in text]
+    assert "gdal_edit.py -a_nodata 255" in text and "data.nodata" not in text
+
+
 def test_swapped_bands_give_a_warning(check: Any, data: Data) -> None:
     offsets = np.array([0, 500, 1000])[:, None, None]
     for name in "abcdef":

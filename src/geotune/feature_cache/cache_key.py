@@ -68,7 +68,7 @@ def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
     for scene in windows.scenes:
         raster = scene.raster
         layout: list[Any] = [
-            (p.path.name, p.index, p.nodata, p.has_mask, p.grid) for p in raster.band_files
+            (p.path.name, p.index, p.nodata, p.mask, p.grid) for p in raster.band_files
         ]
         if raster.area is not None:  # windows hold no data beyond it
             layout.append(raster.area)

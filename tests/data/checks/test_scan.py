@@ -138,7 +138,10 @@ def test_invalid_pixels_are_counted_with_band_and_position(
 ) -> None:
     image = np.ones((2, 30, 30), dtype="float32")
     image[1, 20, 3] = image[1, 4, 25] = value
-    for options, nodata in (({}, "has no nodata value"), ({"nodata": -9}, "nodata is -9")):
+    for options, nodata in (
+        ({}, "set data.nodata: .nan"),
+        ({"nodata": -9}, "nodata is -9), first"),  # data.nodata would have no effect
+    ):
         scene = make_scene(image, np.zeros((30, 30), "uint8"), bands=["red", "nir"], **options)
         mentions = ["a.tif", "band nir", 2, nodata, "row 4, column 25"]
         with raises("pixels-invalid", key="data.nodata", mentions=mentions):

@@ -324,12 +324,15 @@ class InvalidPixels:
         for i in np.flatnonzero(self.counts):
             file = scene.raster.band_files[i * scene.raster.num_dates]
             row, col = self.first[i] or (0, 0)
-            nodata = "has no nodata value" if file.nodata is None else f"nodata is {file.nodata:g}"
+            nodata, advice = (
+                ("has no nodata value", "set data.nodata: .nan")
+                if file.nodata is None
+                else (f"nodata is {file.nodata:g}", "give them the nodata value")
+            )
             raise GeotuneError(
                 f"{file.path}: band {scene.raster.bands[i]} has {self.counts[i]} NaN or infinite "
                 f"pixels that are not nodata ({nodata}), first at row {row}, column {col}; if "
-                "they mean nodata, set data.nodata: .nan (or the file's nodata), otherwise correct "
-                "the file",
+                f"they mean nodata, {advice}, otherwise correct the file",
                 code="pixels-invalid",
                 key="data.nodata",
                 file=file.path,

@@ -40,12 +40,13 @@ def check_band_values(scanned: ScannedData) -> list[Issue]:
     """Warnings for constant bands, clipped bands, and borders that are not declared as nodata."""
     constant: dict[str, list[Path]] = defaultdict(list)
     saturated: list[tuple[float, str, float, Path]] = []
-    filled: dict[float, list[tuple[float, Path]]] = defaultdict(list)
+    filled: dict[tuple[float, bool], list[tuple[float, Path]]] = defaultdict(list)
     for _, scene, scan in scanned.scenes:
         path = scene.raster.path
         fill = scan.fill if scan.pixels and scan.fill else (0.0, 0)
         if fill[1] > MIN_FILL * scan.pixels and (scan.maxima > scan.minima).any():
-            filled[fill[0]].append((fill[1] / scan.pixels, path))
+            stated = any(file.nodata is not None for file in scene.raster.band_files)
+            filled[fill[0], stated].append((fill[1] / scan.pixels, path))
         for i, band in enumerate(scene.raster.bands):
             count, maximum = int(scan.counts[i]), float(scan.maxima[i])
             if count < 2:
@@ -78,15 +79,27 @@ def check_band_values(scanned: ScannedData) -> list[Issue]:
             "clipped in conversion"
         )
         issues.append(Issue("warning", "values", text, path))
-    for value, edges in filled.items():
+    for (value, stated), edges in filled.items():
         fraction, path = max(edges)
         others = f", as in {pluralize(len(edges) - 1, 'other scene')}" if edges[1:] else ""
+        number = _exact(value)
+        advice = (  # data.nodata is for files that state none
+            f"make it the file's nodata value (gdal_edit.py -a_nodata {number})"
+            if stated
+            else f"set data.nodata: {number}"
+        )
         text = (
-            f"{path}: {fraction:.1%} of its pixels have the value {value:g} in every band{others}; "
-            f"if that means nodata, set data.nodata: {value:g}"
+            f"{path}: {fraction:.1%} of its pixels have the value {number} in every band{others}; "
+            f"if that means nodata, {advice}"
         )
         issues.append(Issue("warning", "values", text, path))
     return issues
+
+
+def _exact(value: float) -> str:
+    """A number of float32, in six digits if these give it back."""
+    text = f"{value:g}"
+    return text if np.float32(text) == np.float32(value) else repr(value)
 
 
 def check_units(scanned: ScannedData) -> list[Issue]:

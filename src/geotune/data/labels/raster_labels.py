@@ -16,6 +16,7 @@ from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, IndexMap
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.raster.align import align_to_grid
 from geotune.data.raster.io import Grid, open_dataset, open_warped_nearest, raster_errors
+from geotune.data.raster.nodata import FileMask, file_mask, is_nodata
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -32,6 +33,7 @@ class RasterLabels:
         shape: (H, W) of the scene.
         grid: the scene's grid if the file has another one; else None.
         nodata: the file's value without a label; None without any, or if it is a class's value.
+        mask: where the file marks pixels without a label; None if it does not.
         fill: a value that no class has, for pixels outside the file when it is resampled.
         overlaps: whether the file covers any of the scene.
         notes: how the file was interpreted.
@@ -43,6 +45,7 @@ class RasterLabels:
     shape: tuple[int, int]
     grid: Grid | None
     nodata: float | None
+    mask: FileMask | None
     fill: float
     overlaps: bool
     notes: tuple[str, ...]
@@ -62,8 +65,7 @@ class RasterLabels:
         inner = window.clip(self.shape)
         if inner is None:
             return PixelClasses(mask)
-        raw = self._read_raw(inner)
-        indices = self._indices(raw)
+        raw, indices = self._read_indices(inner)
         if (indices == UNKNOWN).any():
             raise self._unknown_values(raw[indices == UNKNOWN])
         mask[inner.slices_in(window)] = indices
@@ -75,33 +77,34 @@ class RasterLabels:
         for window in windows:
             inner = window.clip(self.shape)
             if inner is not None:
-                raw = self._read_raw(inner)
-                unknown.append(raw[self._indices(raw) == UNKNOWN])
+                raw, indices = self._read_indices(inner)
+                unknown.append(raw[indices == UNKNOWN])
         if any(values.size for values in unknown):
             raise self._unknown_values(np.concatenate(unknown))
 
-    def _indices(self, raw: NDArray[Any]) -> IndexMap:
-        indices = self.mapping.indices(raw, self.nodata)
-        if self.grid is not None:
-            indices[raw == self.fill] = IGNORE
-        return indices
-
-    def _read_raw(self, window: Window) -> NDArray[Any]:
-        """Read the file's values `(h, w)`, colours as 0xRRGGBB."""
+    def _read_indices(self, window: Window) -> tuple[NDArray[Any], IndexMap]:
+        """Read the file's values `(h, w)`, colours as 0xRRGGBB, and their class indices."""
         file_window = RasterioWindow(window.col, window.row, window.width, window.height)
         with raster_errors(self.path):
-            if self.colors:
-                channels = open_dataset(self.path).read(window=file_window)
-                red, green, blue = channels.astype(np.int32)
-                color: NDArray[Any] = red << 16 | green << 8 | blue
-                return color
-            source = (
+            handle = (
                 open_dataset(self.path)
                 if self.grid is None
-                else open_warped_nearest(self.path, self.grid, self.fill)
+                else open_warped_nearest(self.path, self.grid, self.fill, mask=self.mask)
             )
-            raw: NDArray[Any] = source.read(1, window=file_window)
-        return raw
+            if self.colors:
+                red, green, blue = handle.read((1, 2, 3), window=file_window).astype(np.int32)
+                raw: NDArray[Any] = red << 16 | green << 8 | blue
+            else:
+                raw = handle.read(1, window=file_window)
+            indices = self.mapping.indices(raw, self.nodata)
+            if self.grid is not None:
+                indices[raw == self.fill] = IGNORE
+            elif self.mask is not None:
+                indices[self.mask.missing(handle, file_window, raw.shape)] = IGNORE
+        nodata_pixels = is_nodata(raw, self.nodata, raw.dtype)
+        if nodata_pixels is not None:
+            indices[nodata_pixels] = IGNORE
+        return raw, indices
 
     def _unknown_values(self, unknown: NDArray[Any]) -> GeotuneError:
         values, counts = np.unique(unknown, return_counts=True)
@@ -159,6 +162,7 @@ def open_raster_labels(
         shape=raster.shape,
         grid=grid,
         nodata=nodata,
+        mask=file_mask(handle, 1),
         fill=_unused_value(handle.dtypes[0], mapping),
         overlaps=overlaps,
         notes=tuple(notes),

@@ -19,6 +19,7 @@ from geotune.data.labels.targets import PixelValues
 from geotune.data.labels.vector_io import is_vector
 from geotune.data.raster.align import align_to_grid
 from geotune.data.raster.io import Grid, open_dataset, open_warped, raster_errors
+from geotune.data.raster.nodata import FileMask, file_mask, is_nodata
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -28,7 +29,7 @@ from geotune.errors import GeotuneError
 class RegressionLabels:
     """A raster of numbers, on the scene's grid or resampled to it bilinearly.
 
-    Nodata and NaN mean no label. Scale and offset in the file's metadata are not applied.
+    Nodata, NaN and pixels that the file's mask excludes mean no label. Scale and offset in the file's metadata are not applied.
 
     Attributes:
         path: the file.
@@ -36,7 +37,8 @@ class RegressionLabels:
         band: 1-based band of the file.
         shape: (H, W) of the scene.
         grid: the scene's grid if the file has another one; else None.
-        nodata: the file's value without a label.
+        nodata: the band's value without a label.
+        mask: where the file marks pixels without a label; None if it does not.
         overlaps: whether the file covers any of the scene.
         notes: how the file was interpreted.
     """
@@ -47,6 +49,7 @@ class RegressionLabels:
     shape: tuple[int, int]
     grid: Grid | None
     nodata: float | None
+    mask: FileMask | None
     overlaps: bool
     notes: tuple[str, ...]
 
@@ -80,14 +83,21 @@ class RegressionLabels:
         file_window = RasterioWindow(window.col, window.row, window.width, window.height)
         with raster_errors(self.path):
             if self.grid is not None:
-                warped = open_warped(self.path, self.grid, self.nodata)
-                resampled: NDArray[np.float32] = warped.read(self.band, window=file_window)
+                warped = open_warped(
+                    self.path, self.grid, self.nodata, band=self.band, mask=self.mask
+                )
+                resampled: NDArray[np.float32] = warped.read(1, window=file_window)
                 return resampled
-            raw = open_dataset(self.path).read(self.band, window=file_window)
+            handle = open_dataset(self.path)
+            raw = handle.read(self.band, window=file_window)
+            missing = is_nodata(raw, self.nodata, raw.dtype)
+            if self.mask is not None:
+                masked = self.mask.missing(handle, file_window, raw.shape)
+                missing = masked if missing is None else missing | masked
         with np.errstate(over="ignore"):  # values out of float32's range are rejected as infinite
             values: NDArray[np.float32] = raw.astype(np.float32)
-        if self.nodata is not None:
-            values[raw == self.nodata] = np.nan
+        if missing is not None:
+            values[missing] = np.nan
         return values
 
 
@@ -128,6 +138,7 @@ def open_regression_labels(
         shape=raster.shape,
         grid=grid,
         nodata=handle.nodatavals[band - 1],
+        mask=file_mask(handle, band),
         overlaps=overlaps,
         notes=tuple(notes),
     )

@@ -25,6 +25,8 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
+from geotune.data.raster.nodata import FileMask
+from geotune.data.raster.single_band import open_single_band
 from geotune.errors import GeotuneError
 
 MAX_OPEN_FILES = 128
@@ -39,7 +41,7 @@ MIN_CHECKED_BYTES = 2**20
 HDF5 = ".hdf5"
 """Suffix of files that hold layers, each of them a raster."""
 
-Grid = tuple[CRS, Affine, tuple[int, int]]
+Grid = tuple[CRS | None, Affine, tuple[int, int]]
 """CRS, transform and shape (H, W) of a raster."""
 
 warnings_lock = threading.Lock()
@@ -94,38 +96,51 @@ def open_dataset(path: Path, *, reopen: bool = False) -> DatasetReader:
     return handle
 
 
-def open_warped_nearest(path: Path, grid: Grid, fill: float) -> WarpedVRT:
-    """Open `path` resampled to `grid` by nearest neighbour; `fill` where it has no pixel."""
+def open_warped_nearest(
+    path: Path, grid: Grid, fill: float, *, band: int = 1, mask: FileMask | None = None
+) -> WarpedVRT:
+    """Open a band of `path` resampled to `grid` by nearest neighbour; `fill` outside its pixels."""
     # `fill` is a value that no class has: the file's own nodata may be a class
     options = {"resampling": Resampling.nearest, "src_nodata": fill, "nodata": fill}
-    return _warped(path, grid, options)
+    return _warped(path, grid, band, mask, options)
 
 
-def open_warped(path: Path, grid: Grid, nodata: float | None, *, masked: bool = False) -> WarpedVRT:
-    """Open `path` resampled bilinearly to `grid` as float32; NaN where there is no data.
+def open_warped(
+    path: Path, grid: Grid, nodata: float | None, *, band: int = 1, mask: FileMask | None = None
+) -> WarpedVRT:
+    """Open a band of `path` resampled bilinearly to `grid` as float32; NaN without data.
 
-    Pixels without data have no weight. On a coarser grid, pixels are averages.
-    With `masked`, the file's mask replaces `nodata`.
+    Pixels with the nodata value, or without data by the file's `mask`, have no weight. On a coarser
+    grid, pixels are averages.
     """
     options: dict[str, Any] = {
         "resampling": Resampling.bilinear,
         "nodata": math.nan,
         "dtype": "float32",
+        "src_nodata": math.nan if nodata is None else nodata,
     }
-    if not masked:
-        options["src_nodata"] = math.nan if nodata is None else nodata
-    return _warped(path, grid, options)
+    return _warped(path, grid, band, mask, options)
 
 
-def _warped(path: Path, grid: Grid, options: dict[str, Any]) -> WarpedVRT:
-    key = (path, grid, str(options))
+def _warped(
+    path: Path, grid: Grid, band: int, mask: FileMask | None, options: dict[str, Any]
+) -> WarpedVRT:
+    key = (path, grid, band, mask, str(options))
     handle = _cached(key)
     if handle is None:
         crs, transform, (height, width) = grid
         source = _open(path)
-        with raster_errors(path, "reprojected"), warnings_lock:
+        with raster_errors(path, "reprojected"), warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             vrt = WarpedVRT(
-                source, crs=crs, transform=transform, height=height, width=width, **options
+                open_single_band(source, band, options["src_nodata"], mask),
+                src_crs=source.crs or crs,  # labels without a CRS are in that of the image
+                src_transform=source.transform,
+                crs=crs,
+                transform=transform,
+                height=height,
+                width=width,
+                **options,
             )
         handle = _keep(key, vrt)
     assert isinstance(handle, WarpedVRT)

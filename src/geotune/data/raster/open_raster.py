@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
 from geotune.data.raster.io import open_dataset
+from geotune.data.raster.nodata import file_mask
 from geotune.data.raster.resample import at_resolution, check_grids, on_one_grid
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.stack import stack_dates, stack_modalities
@@ -115,7 +115,7 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
         )
     names = _band_names(path, handle, bands)
     files = [
-        BandFile(path, i, nodata if declared is None else declared, _has_mask(handle, i))
+        BandFile(path, i, nodata if declared is None else declared, file_mask(handle, i))
         for i, declared in enumerate(handle.nodatavals, 1)
     ]
     return RasterSource(
@@ -158,13 +158,6 @@ def _band_names(path: Path, handle: DatasetReader, bands: Sequence[str] | None) 
     if problem is not None:
         raise GeotuneError(f"{path}: {problem}", code="band-names", key="data.bands", file=path)
     return names
-
-
-def _has_mask(handle: DatasetReader, index: int) -> bool:
-    # Alpha bands do not count: GDAL takes the fourth of four byte bands for one, which in
-    # imagery is near infrared.
-    flags = handle.mask_flag_enums[index - 1]
-    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
 
 def _open_band(path: Path, name: str, nodata: float | None) -> RasterSource:

@@ -20,6 +20,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.raster.crs import metres_per_pixel
 from geotune.data.raster.io import Grid, disk_path, open_dataset, open_warped, raster_errors
+from geotune.data.raster.nodata import FileMask, is_nodata
 from geotune.data.raster.quality_mask import QualityMask
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -38,7 +39,7 @@ class BandFile:
         path: the file.
         index: 1-based index of the band in the file.
         nodata: the band's nodata value.
-        has_mask: whether the file has a mask of pixels without data.
+        mask: where the file marks pixels without data; None if it does not.
         factor: side of a pixel of the file in pixels of the scene.
         grid: the grid that the file is resampled to; None to read its pixels unchanged.
     """
@@ -46,7 +47,7 @@ class BandFile:
     path: Path
     index: int
     nodata: float | None
-    has_mask: bool
+    mask: FileMask | None
     factor: int = 1
     grid: Grid | None = None
 
@@ -209,33 +210,41 @@ class RasterSource:
     def _read_files(self, window: Window, image: Image, invalid: NDArray[np.bool_]) -> None:
         """Fill `image` and `invalid`, `(C * T, h, w)`, with a window inside the grid."""
         empty = np.zeros((self.num_dates, *image.shape[1:]), dtype=np.bool_)
-        for path in self.paths:
-            layers = [i for i, file in enumerate(self.band_files) if file.path == path]
-            indexes = [self.band_files[i].index for i in layers]
+        groups: dict[object, list[int]] = {}
+        for i, file in enumerate(self.band_files):
+            # bands are resampled one by one
+            key = file.path if file.grid is None else file
+            groups.setdefault(key, []).append(i)
+        for layers in groups.values():
             first = self.band_files[layers[0]]
+            path, grid = first.path, first.grid
             sides = window.col, window.row, window.width, window.height
             file_window = RasterioWindow(*(side / first.factor for side in sides))
             with raster_errors(path):
-                if first.grid is None:
+                if grid is None:
                     handle = open_dataset(path)
+                    indexes = [self.band_files[i].index for i in layers]
                 else:
-                    handle = open_warped(path, first.grid, first.nodata, masked=first.has_mask)
+                    handle = open_warped(
+                        path, grid, first.nodata, band=first.index, mask=first.mask
+                    )
+                    indexes = [1]
                 raw = _read_into(image, layers, handle, indexes, file_window)
-                if first.has_mask:
-                    mask = handle.dataset_mask(window=file_window, out_shape=image.shape[1:])
-                    empty[layers[0] % self.num_dates] |= mask == 0
+                if grid is None and first.mask is not None:
+                    missing = first.mask.missing(handle, file_window, image.shape[1:])
+                    empty[layers[0] % self.num_dates] |= missing
             for i, index, values in zip(layers, indexes, raw, strict=True):
                 dtype = np.dtype(handle.dtypes[index - 1])
                 nodata = self.band_files[i].nodata
-                missing = _is_nodata(values, nodata if first.grid is None else math.nan, dtype)
-                if missing is not None:
-                    image[i][missing] = np.nan
+                nodata_pixels = is_nodata(values, nodata if grid is None else math.nan, dtype)
+                if nodata_pixels is not None:
+                    image[i][nodata_pixels] = np.nan
                     if nodata is not None and math.isnan(nodata):
-                        empty[i % self.num_dates] |= missing
+                        empty[i % self.num_dates] |= nodata_pixels
                 if dtype.kind == "f":
                     infinite = ~np.isfinite(image[i])
                     image[i][infinite] = np.nan
-                    invalid[i] = infinite if missing is None else infinite & ~missing
+                    invalid[i] = infinite if nodata_pixels is None else infinite & ~nodata_pixels
         for step in np.flatnonzero(empty.any(axis=(1, 2))):
             image[step :: self.num_dates, empty[step]] = np.nan
             invalid[step :: self.num_dates, empty[step]] = False
@@ -282,18 +291,3 @@ def _read_into(
     with np.errstate(over="ignore"):  # values out of float32's range become infinite
         image[layers] = raw
     return raw
-
-
-def _is_nodata(
-    values: NDArray[Any], nodata: float | None, dtype: np.dtype[Any]
-) -> NDArray[np.bool_] | None:
-    """Where values are nodata; None if nodata is not set, or the file's `dtype` cannot hold it."""
-    if nodata is None:
-        return None
-    if math.isnan(nodata):
-        return np.isnan(values) if dtype.kind == "f" else None
-    if dtype.kind != "f":
-        info = np.iinfo(dtype)
-        if not (info.min <= nodata <= info.max and float(nodata).is_integer()):
-            return None
-    return np.asarray(values == dtype.type(nodata))
