@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from pathlib import Path
+
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
 from geotune.utils.text import join_some
@@ -79,8 +82,15 @@ def _classes(scanned: ScannedData) -> list[Issue]:
 
 
 def _notes(scanned: ScannedData) -> list[Issue]:
-    """How label files were interpreted, without repeats."""
-    notes = {
-        note: scene.labels.path for _, scene, _ in scanned.scenes for note in scene.labels.notes
-    }
-    return [Issue("note", "labels", note, path) for note, path in notes.items()]
+    """How label files were interpreted; the same note about several files once."""
+    by_text: dict[tuple[str, bool], dict[Path, None]] = defaultdict(dict)
+    for _, scene, _ in scanned.scenes:
+        path = scene.labels.path
+        for note in scene.labels.notes:
+            text = note.removeprefix(f"{path}: ")
+            by_text[text, text != note][path] = None
+    issues = []
+    for (text, of_file), paths in by_text.items():
+        prefix = f"{join_some([*map(str, paths)])}: " if of_file else ""
+        issues.append(Issue("note", "labels", prefix + text, next(iter(paths))))
+    return issues

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
@@ -16,17 +18,27 @@ from geotune.errors import GeotuneError
 GRID_TOLERANCE = 0.1
 """Maximum offset in pixels between two grids that count as the same."""
 
+NOT_LOCATED = {
+    True: "has no georeference, unlike",
+    False: "has a georeference, unlike",
+}
+"""How a file differs from an image that has a georeference, or has none."""
+
 
 def align_to_grid(
     path: Path, raster: RasterSource, handle: DatasetReader, *, by_pixel: bool = False
 ) -> tuple[Grid | None, bool, list[str]]:
     """Compare the grid of the file `path`, opened as `handle`, with that of the image `raster`.
 
+    A file without CRS is in that of the image. Pixels are matched by row and column if the grids
+    are the same, or one of the two has no georeference.
+
     Args:
         path: the file of labels or of a quality mask.
         raster: the image.
         handle: the open file.
-        by_pixel: match pixels by row and column, whatever the georeference.
+        by_pixel: match pixels by row and column also on another grid, except one that covers the
+            same ground, such as the same rows from south to north.
 
     Returns the image's grid if the file must be resampled to it, whether the two overlap, and
     notes for the user. Raises `GeotuneError` if the two cannot be aligned.
@@ -38,36 +50,69 @@ def align_to_grid(
             code="crs-missing",
             file=raster.path,
         )
-    grid: Grid | None = None
-    overlaps = True
+    located = [each.transform != Affine.identity() for each in (raster, handle)]
+    aligned = not all(located) or _same_grid(raster, handle)
     notes: list[str] = []
-    if not by_pixel and raster.georeferenced and _is_georeferenced(handle):
-        assert raster.crs is not None
-        if not _same_grid(raster, handle):
-            grid = (raster.crs, raster.transform, raster.shape)
-            overlaps = _overlap(path, raster, handle)
-            notes.append(f"{path}: has another grid than {raster.path}; reprojected to it")
-    if grid is None and handle.shape != raster.shape:
-        raise GeotuneError(
-            f"{path}: has {handle.height}x{handle.width} pixels, but its image {raster.path} has "
-            f"{raster.shape[0]}x{raster.shape[1]}; the two must have the same size",
-            code="grid-mismatch",
-            file=path,
-        )
-    return grid, overlaps, notes
-
-
-def _is_georeferenced(handle: DatasetReader) -> bool:
-    return handle.crs is not None and handle.transform != Affine.identity()
+    if aligned or (by_pixel and not _same_ground(raster, handle)):
+        if handle.shape != raster.shape:
+            raise GeotuneError(
+                f"{path}: has {handle.height}x{handle.width} pixels, but its image {raster.path} "
+                f"has {raster.shape[0]}x{raster.shape[1]}; the two must have the same size",
+                code="grid-mismatch",
+                file=path,
+            )
+        if not aligned or (any(located) and not all(located) and not by_pixel):
+            reason = "has another georeference than" if all(located) else NOT_LOCATED[located[0]]
+            notes.append(f"{path}: {reason} its image; matched by row and column")
+        return None, True, notes
+    overlaps = _overlap(path, raster, handle)
+    if handle.crs is None and raster.crs is not None:
+        if not overlaps:
+            raise GeotuneError(
+                f"{path}: has no CRS, and its transform is not in that of {raster.path} "
+                f"({raster.crs}); assign it the CRS of its coordinates (gdal_edit.py -a_srs)",
+                code="crs-missing",
+                file=path,
+            )
+        notes.append(f"{path}: has no CRS; taken to be in that of its image")
+    notes.append(f"{path}: has another grid than its image; reprojected to it")
+    return (raster.crs, raster.transform, raster.shape), overlaps, notes
 
 
 def _same_grid(raster: RasterSource, handle: DatasetReader) -> bool:
-    if raster.crs != handle.crs:
-        return False
-    height, width = raster.shape
-    cols, rows = np.array([0.0, width, 0, width]), np.array([0.0, 0, height, height])
-    xs, ys = apply_affine(~handle.transform, *apply_affine(raster.transform, cols, rows))
-    return bool(np.hypot(xs - cols, ys - rows).max() < GRID_TOLERANCE)
+    corners = _corners(raster.shape)
+    return _same_crs(raster, handle) and _offset(raster, handle, corners, corners) < GRID_TOLERANCE
+
+
+def _same_ground(raster: RasterSource, handle: DatasetReader) -> bool:
+    """Whether the corners of the file are those of the image, in whatever order."""
+    corners, own = _corners(raster.shape), _corners(handle.shape)
+    return _same_crs(raster, handle) and any(
+        _offset(raster, handle, corners, own[:, list(order)]) < GRID_TOLERANCE
+        for order in permutations(range(4))
+    )
+
+
+def _same_crs(raster: RasterSource, handle: DatasetReader) -> bool:
+    """Whether both are in the same CRS, as far as known."""
+    return raster.crs is None or handle.crs is None or raster.crs == handle.crs
+
+
+def _corners(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Columns and rows of the corners of (H, W), `(2, 4)`."""
+    height, width = shape
+    return np.array([[0.0, width, 0, width], [0.0, 0, height, height]])
+
+
+def _offset(
+    raster: RasterSource,
+    handle: DatasetReader,
+    points: NDArray[np.float64],
+    expected: NDArray[np.float64],
+) -> float:
+    """The largest distance of points of the image from those expected, in pixels of the file."""
+    found = apply_affine(~handle.transform, *apply_affine(raster.transform, *points))
+    return float(np.hypot(*(np.array(found) - expected)).max())
 
 
 def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
@@ -78,9 +123,9 @@ def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
     height, width = raster.shape
     cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
     xs, ys = apply_affine(raster.transform, cols.ravel(), rows.ravel())
-    assert raster.crs is not None and handle.crs is not None
-    # points that the other CRS cannot express become infinite
-    xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
+    if raster.crs is not None and handle.crs is not None:
+        # points that the other CRS cannot express become infinite
+        xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
     if not (np.isfinite(xs) & np.isfinite(ys)).any():
         raise GeotuneError(
             f"{raster.path}: lies outside the CRS of its labels {path} ({handle.crs}); check that "
