@@ -14,10 +14,10 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 from torch import Tensor, nn
 
+from geotune.data.raster.crs import WGS84, transformer
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.source import RasterSource, has_data
 from geotune.data.raster.windows import Window
@@ -225,7 +225,11 @@ class _OutlineWriter(AbstractContextManager["_OutlineWriter"]):
         corners = ((0, 0), (0, height), (width, height), (width, 0), (0, 0))
         ring = [source.transform @ corner for corner in corners]
         outline = {"type": "Polygon", "coordinates": [ring]}
-        geometry = transform_geom(source.crs, CRS.from_epsg(4326), outline)
+        try:
+            transformer(source.crs, WGS84)
+            geometry = transform_geom(source.crs, WGS84, outline)
+        except GeotuneError:  # a local CRS
+            geometry = None
         feature = {"type": "Feature", "geometry": geometry, "properties": dict(row)}
         self.file.write(self.separator + json.dumps(feature, ensure_ascii=False))
         self.separator = ",\n"

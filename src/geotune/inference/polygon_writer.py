@@ -16,8 +16,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from shapely import Polygon
 
+from geotune.data.raster.pixel_area import PixelArea
 from geotune.errors import GeotuneError
-from geotune.inference.pixel_area import PixelArea
 
 LAYER = "polygons"
 _BATCH = 5000

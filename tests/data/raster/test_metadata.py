@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from pyproj import Geod
 from rasterio.transform import from_origin
+from rasterio.warp import transform as transform_points
 
 from geotune.data.raster.metadata import check_metadata, time_and_location
 from geotune.data.raster.open_raster import open_raster
@@ -79,6 +81,10 @@ def test_wavelengths_of_bands(tmp_path: Path) -> None:
         ("EPSG:32633", 10.0, 10.0),
         ("EPSG:2263", 10.0, 3.048),  # feet
         ("EPSG:4326", 0.0001, 11.132),
+        ("EPSG:3857", 10.0, 10.0),
+        ('LOCAL_CS["site",UNIT["metre",1]]', 0.5, 0.5),
+        ('LOCAL_CS["site",UNIT["foot",0.3048]]', 10.0, 3.048),
+        ("EPSG:4978", 10.0, None),  # geocentric
         (None, 1.0, None),
     ],
 )
@@ -87,7 +93,20 @@ def test_ground_sampling_distance(
 ) -> None:
     transform = from_origin(0, 0, side, side) if crs else rasterio.Affine.identity()
     source = open_raster(write(tmp_path / "a.tif", crs=crs, transform=transform))
-    assert source.gsd_m == (None if metres is None else pytest.approx(metres, rel=1e-3))
+    assert source.gsd_m == (None if metres is None else pytest.approx(metres, rel=5e-3))
+
+
+@pytest.mark.parametrize("latitude", [0, 40, 60, -70])
+def test_pixels_of_web_mercator_are_measured_on_the_ground(tmp_path: Path, latitude: int) -> None:
+    [x], [y] = transform_points("EPSG:4326", "EPSG:3857", [10], [latitude])
+    path = write(tmp_path / "a.tif", crs="EPSG:3857", transform=from_origin(x, y, 10, 10))
+    source = open_raster(path)
+    corners = [source.transform @ corner for corner in ((0, 0), (10, 0), (10, 8), (0, 8))]
+    xs, ys = transform_points("EPSG:3857", "EPSG:4326", *zip(*corners, strict=True))
+    area, _ = Geod(ellps="WGS84").polygon_area_perimeter(xs, ys)
+    assert source.gsd_m == pytest.approx(np.sqrt(abs(area) / 80), rel=5e-3)
+    coarse = open_raster(path, resolution=source.gsd_m * 2)
+    assert coarse.shape == (4, 5) and coarse.crs.to_epsg() == 3857
 
 
 def test_time_and_location_of_a_window(tmp_path: Path) -> None:
@@ -114,3 +133,26 @@ def test_missing_metadata_raises(tmp_path: Path) -> None:
         "metadata-missing", key="backbone.metadata", file=plain.path, mentions=["location"]
     ):
         check_metadata({"b": plain}, ("location",))
+
+
+def test_a_local_crs_has_no_location(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", crs='LOCAL_CS["site",UNIT["metre",1]]')
+    source = open_raster(path)
+    assert time_and_location(source, Window(0, 0, 8, 8), ("location",)) == (None, None)
+    with raises("metadata-missing", key="backbone.metadata", file=path, mentions=["local"]):
+        check_metadata({"a": source}, ("location",))
+    assert open_raster(path, resolution=20).shape == (4, 5)
+
+
+@pytest.mark.parametrize("west", [179.97, -180.03, 200.0])
+def test_images_across_the_180th_meridian(tmp_path: Path, west: float) -> None:
+    path = write(
+        tmp_path / "a.tif", crs="EPSG:4326", transform=from_origin(west, -17, 0.005, 0.005)
+    )
+    source = open_raster(path)
+    _, location = time_and_location(source, Window(0, 0, 8, 8), ("location",))
+    assert location == pytest.approx(((west + 0.02 + 180) % 360 - 180, -17.02))
+    utm = open_raster(path, resolution=250)
+    assert utm.crs.to_epsg() == (32704 if west == 200 else 32701)
+    image = utm.read(Window(0, 0, *utm.shape))
+    assert np.isnan(image).mean() < 0.15 and not np.isnan(image[:, 2:-2, 2:-2]).any()

@@ -6,12 +6,11 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame, reproject
+from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame, to_scene_crs
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.text_io import parse_numbers, read_csv
 from geotune.errors import GeotuneError
@@ -106,7 +105,7 @@ def _read_vector(path: Path, raster: RasterSource) -> Points:
         )
     check_crs(path, frame.crs, raster)
     if frame.crs is not None and raster.crs is not None:
-        shapes = reproject(path, geopandas.GeoSeries(shapes, crs=frame.crs), raster)
+        shapes = to_scene_crs(path, frame.crs, shapes, raster)
     points = shapely.get_coordinates(shapes)
     # points that the scene's CRS cannot express are far from the scene
     return _to_pixels(points[np.isfinite(points).all(axis=1)], raster)

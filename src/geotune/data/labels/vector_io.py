@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
-from rasterio.transform import array_bounds
 
-from geotune.data.raster.crs import transformer
+from geotune.data.labels.longitudes import beside_scene, unwrap, within_turn
+from geotune.data.raster.crs import bounds, transformer
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
@@ -145,22 +145,24 @@ def may_intersect(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.
     every = np.ones(len(shapes), dtype=np.bool_)
     if crs is None or raster.crs is None:
         return every
-    bounds = array_bounds(*raster.shape, raster.transform)
     try:
-        to_labels = transformer(raster.crs, CRS.from_wkt(crs.to_wkt()))
-        west, south, east, north = to_labels.transform_bounds(*bounds)
+        labels_crs = CRS.from_wkt(crs.to_wkt())
+        to_labels = transformer(raster.crs, labels_crs)
+        box = bounds(raster.transform, raster.shape)
+        west, south, east, north = to_labels.transform_bounds(*box)
     except (ProjError, RasterioError, GeotuneError):
         return every
     if not np.isfinite([west, south, east, north]).all() or west > east:  # over the 180th meridian
         return every
     margin_x, margin_y = 0.05 * (east - west), 0.05 * (north - south)
     left, bottom, right, top = shapely.bounds(shapes).T
-    near: NDArray[np.bool_] = (
-        (left < east + margin_x)
-        & (right > west - margin_x)
-        & (bottom < north + margin_y)
-        & (top > south - margin_y)
+    west, east = west - margin_x, east + margin_x
+    across = (
+        within_turn(left, right, west, east)
+        if labels_crs.is_geographic
+        else (left < east) & (right > west)
     )
+    near: NDArray[np.bool_] = across & (bottom < north + margin_y) & (top > south - margin_y)
     return near
 
 
@@ -172,17 +174,15 @@ def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Sha
     if not len(shapes):
         return shapes
     if crs is not None and raster.crs is not None:
-        target = raster.crs.to_wkt()
-        if crs != target:
-            series = geopandas.GeoSeries(shapes, crs=crs)
+        if crs != raster.crs.to_wkt():
             # projections bend straight edges: add vertices to long ones
             spans = shapely.bounds(shapes)
             longest = float(np.nanmax(spans[:, 2:] - spans[:, :2], initial=0.0))
             if longest > 0:
-                series = series.segmentize(longest / 64)
-            shapes = reproject(path, series, raster)
-            # shapes that the scene's CRS cannot express are far from the scene
-            shapes[~np.isfinite(shapely.bounds(shapes)).all(axis=1)] = shapely.Polygon()
+                shapes = shapely.segmentize(shapes, longest / 64)
+        shapes = to_scene_crs(path, crs, shapes, raster).copy()
+        # those that the scene's CRS cannot express are far from the scene
+        shapes[~np.isfinite(shapely.bounds(shapes)).all(axis=1)] = shapely.Polygon()
     inverse = ~raster.transform
 
     def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -192,14 +192,25 @@ def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Sha
     return transformed
 
 
-def reproject(path: Path, series: geopandas.GeoSeries, raster: RasterSource) -> Shapes:
-    """Reproject the shapes of a file to the scene's CRS. Raises `GeotuneError` if impossible."""
+def to_scene_crs(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Shapes:
+    """Reproject the shapes of a file to the scene's CRS, in degrees to the scene's longitudes.
+
+    Raises `GeotuneError` if there is no transformation from their CRS to the scene's.
+    """
     assert raster.crs is not None
-    try:
-        return np.asarray(series.to_crs(raster.crs.to_wkt()).array, dtype=object)
-    except ProjError as error:
-        raise GeotuneError(
-            f"{path}: cannot be reprojected to the CRS of {raster.path} ({error})",
-            code="crs-incompatible",
-            file=path,
-        ) from error
+    target = raster.crs.to_wkt()
+    if crs != target:
+        try:
+            series = geopandas.GeoSeries(shapes, crs=crs).to_crs(target)
+        except ProjError as error:
+            raise GeotuneError(
+                f"{path}: cannot be reprojected to the CRS of {raster.path} ({error})",
+                code="crs-incompatible",
+                file=path,
+            ) from error
+        shapes = np.asarray(series.array, dtype=object)
+    if not raster.crs.is_geographic:
+        return shapes
+    if not crs.is_geographic:
+        shapes = unwrap(shapes, raster)
+    return beside_scene(shapes, raster)

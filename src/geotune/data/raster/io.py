@@ -25,6 +25,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
+from geotune.data.raster.crs import own_longitudes
 from geotune.data.raster.nodata import FileMask
 from geotune.data.raster.single_band import open_single_band
 from geotune.errors import GeotuneError
@@ -134,7 +135,8 @@ def _warped(
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             vrt = WarpedVRT(
                 open_single_band(source, band, options["src_nodata"], mask),
-                src_crs=source.crs or crs,  # labels without a CRS are in that of the image
+                # labels without a CRS are in that of the image
+                src_crs=own_longitudes(source.crs, source.transform, source.shape) or crs,
                 src_transform=source.transform,
                 crs=crs,
                 transform=transform,

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pyproj.aoi import AreaOfInterest
 from pyproj.database import query_utm_crs_info
 from rasterio.crs import CRS
-from rasterio.transform import Affine, array_bounds
+from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform, transform_bounds
 
-from geotune.data.raster.crs import WGS84
+from geotune.data.raster.crs import WGS84, bounds, own_longitudes, wrap_longitude
 from geotune.data.raster.io import Grid
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
@@ -104,9 +104,10 @@ def check_grids(
 def _utm_grid(source: RasterSource, gsd_m: float) -> Grid:
     """A grid that covers the image in the UTM zone of its centre."""
     height, width = source.shape
-    box = array_bounds(height, width, source.transform)
+    box = bounds(source.transform, source.shape)
+    crs = own_longitudes(source.crs, source.transform, source.shape)
     west, south, east, north = transform_bounds(source.crs, WGS84, *box)
-    x, y = (west + east) / 2, (south + north) / 2
+    x, y = wrap_longitude((west + east) / 2), (south + north) / 2
     zones = query_utm_crs_info("WGS 84", AreaOfInterest(x, y, x, y), contains=True)
     if not zones:
         raise GeotuneError(
@@ -116,8 +117,8 @@ def _utm_grid(source: RasterSource, gsd_m: float) -> Grid:
             key="data.resolution",
             file=source.path,
         )
-    crs = CRS.from_epsg(int(zones[0].code))
+    utm = CRS.from_epsg(int(zones[0].code))
     transform, columns, rows = calculate_default_transform(
-        source.crs, crs, width, height, *box, resolution=gsd_m
+        crs, utm, width, height, *box, resolution=gsd_m
     )
-    return crs, transform, (rows, columns)
+    return utm, transform, (rows, columns)

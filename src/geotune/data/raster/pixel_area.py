@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS as ProjCRS
@@ -17,29 +19,35 @@ class PixelArea:
     """Area of the pixels of a scene in m², by position.
 
     In a projected CRS whose areas are accurate to 1 % at the scene's centre (UTM, national grids)
-    it is the planar area, one value for the scene, as in a GIS. Otherwise (degrees, Web Mercator)
-    it is the area on the ellipsoid. Without a usable CRS, areas are NaN and `is_known` is false.
+    and in a local CRS it is the planar area, one value for the scene, as in a GIS. Otherwise
+    (degrees, Web Mercator) it is the area on the ellipsoid. Without a usable CRS, areas are NaN and
+    `is_known` is false.
     """
 
     def __init__(self, crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> None:
         self.transform = transform
         self.plane: float | None = None
         self.to_ground: Transformer | None = None
+        if crs is None:
+            return
+        wkt = crs.to_wkt()
         try:
-            if crs is None:
-                return
-            own = ProjCRS.from_wkt(crs.to_wkt())
+            own = ProjCRS.from_wkt(wkt)
+            unit = own.axis_info[0].unit_conversion_factor if own.axis_info else 0.0
+            plane = abs(transform.determinant) * unit**2
             geodetic = own.geodetic_crs
-            if geodetic is None or geodetic.ellipsoid is None:
+            if geodetic is None:  # a local CRS, such as that of a building site
+                located = unit and transform != Affine.identity()
+                self.plane = plane if located else None
+                return
+            if geodetic.ellipsoid is None or own.is_geocentric:
                 return
             self.major = geodetic.ellipsoid.semi_major_metre
             self.eccentricity2 = 1 - (geodetic.ellipsoid.semi_minor_metre / self.major) ** 2
-            self.to_ground = Transformer.from_crs(own, geodetic, always_xy=True)
+            self.to_ground = _to_geodetic(wkt)
         except ProjError:
             return
         if own.is_projected:
-            metres = own.axis_info[0].unit_conversion_factor
-            plane = abs(transform.determinant) * metres**2
             centre = self._ground(np.array([shape[1] / 2]), np.array([shape[0] / 2]))[0]
             if abs(centre / plane - 1) < 0.01:
                 self.plane = plane
@@ -47,7 +55,7 @@ class PixelArea:
     @property
     def is_known(self) -> bool:
         """Whether areas are available."""
-        return self.to_ground is not None
+        return self.plane is not None or self.to_ground is not None
 
     def at(self, columns: Array, rows: Array) -> Array:
         """Area in m² of a pixel at each position (N,)."""
@@ -82,6 +90,12 @@ class PixelArea:
         x, y = t.a * columns + t.b * rows + t.c, t.d * columns + t.e * rows + t.f
         longitude, latitude = self.to_ground.transform(x, y)
         return np.asarray(longitude), np.asarray(latitude)
+
+
+@functools.lru_cache(maxsize=64)
+def _to_geodetic(wkt: str) -> Transformer:
+    own = ProjCRS.from_wkt(wkt)
+    return Transformer.from_crs(own, own.geodetic_crs, always_xy=True)
 
 
 def _wrapped(degrees: Array) -> Array:

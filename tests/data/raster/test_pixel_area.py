@@ -8,7 +8,7 @@ from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
-from geotune.inference.pixel_area import PixelArea
+from geotune.data.raster.pixel_area import PixelArea
 
 
 def geodesic(west: float, north: float, size: float) -> float:
