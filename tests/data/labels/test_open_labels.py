@@ -70,6 +70,35 @@ def test_several_values_may_map_to_one_class() -> None:
         ClassMapping.from_spec(LAND, {**spec, "wood": ["Field"]})
 
 
+@pytest.mark.parametrize("number", [1, 1.0, np.int64(1), "1", " 1.0", "01"])
+def test_a_number_and_its_text_mean_the_same_class(number: Any) -> None:
+    raw = np.array([[1]], dtype="uint8")
+    for classes, spec, expected in (
+        (["1", "2", "3"], None, 0),  # classes named by numbers
+        (["other", "2", "1"], None, 2),
+        (["a", "b", "c"], None, 1),  # an index
+        (["3", "1", "2"], {"3": 0, "1": 7, "2": 1}, 2),  # a given value
+        (["a", "b", "c"], {"a": 0, "b": 3, "c": "1"}, 2),  # a given value, quoted
+    ):
+        values = ClassMapping.from_spec(classes, spec)
+        assert values.index_of(number) == values.indices(raw)[0, 0] == expected
+    assert ClassMapping.from_spec(["1", "2"], by_index=True).index_of(number) == 1
+
+
+def test_classes_named_by_numbers_have_these_values() -> None:
+    values = ClassMapping.from_spec(["111", "112", "255"])
+    raw = np.array([[111, 112, 255, 0]], dtype="uint8")
+    assert values.indices(raw).tolist() == [[0, 1, 2, UNKNOWN]]
+    assert values.describe() == "111 (111), 112 (112), 255 (255)"
+    given = ClassMapping.from_spec(["1", "2"], {"1": 10, "2": 20})
+    result = [given.index_of(value) for value in (1, "1", 10, "20", 3)]
+    assert result == [0, 0, 0, 1, UNKNOWN]
+    with raises("class-values", key="data.class_values", mentions=["1", "other"]):
+        ClassMapping.from_spec(["1", "other"])  # 1 is the name of one and the index of the other
+    with raises("class-values", key="data.class_values", mentions=["1", "a", "b"]):
+        ClassMapping.from_spec(["a", "b"], {"a": "1", "b": 1})
+
+
 def test_class_values_must_match_the_classes() -> None:
     with raises("class-values", key="data.class_values", mentions=["'wod'", "mean wood"]):
         ClassMapping.from_spec(LAND, {"water": 0, "wod": 1, "field": 2})
@@ -101,7 +130,7 @@ def test_colors_map_to_classes(scene: RasterSource, write_raster: Any) -> None:
 
 @pytest.mark.parametrize(
     ("bands", "dtype", "values"),
-    [(3, "uint8", None), (2, "uint8", COLORS), (3, "uint16", COLORS), (4, "uint8", COLORS)],
+    [(3, "uint8", None), (2, "uint8", COLORS), (3, "uint16", COLORS), (5, "uint8", COLORS)],
 )
 def test_masks_of_several_bands_without_colors_raise(
     scene: RasterSource, write_raster: Any, bands: int, dtype: str, values: Any

@@ -95,7 +95,7 @@ def open_annotated_scenes(
             f"{source}: {pluralize(len(missing), 'scene')} without a label file, read as without "
             f"objects: {join_some(missing, 3)}"
         )
-    mapping = ClassMapping.from_spec(classes, class_values, ())
+    mapping = _class_mapping(classes, class_values, format)
     opened, file_notes = _open_labels(rasters, files, mapping, options, format, errors)
     read_files = {files[name] for name in opened if files[name].is_file()}
     if unused := _unused(labels or "", files, read_files, rasters, annotation_format(format)):
@@ -124,9 +124,16 @@ def build_annotated_scenes(
     errors about single files.
     """
     errors = errors or ErrorCollector()
-    mapping = ClassMapping.from_spec(classes, class_values, ())
+    mapping = _class_mapping(classes, class_values, format)
     opened, file_notes = _open_labels(rasters, files, mapping, options, format, errors)
     return _scenes(rasters, opened, [*notes, *file_notes], errors)
+
+
+def _class_mapping(
+    classes: Sequence[str], class_values: ClassValueSpec | None, format: str
+) -> ClassMapping:
+    by_index = annotation_format(format).class_indices
+    return ClassMapping.from_spec(classes, class_values, (), by_index=by_index)
 
 
 def _open_labels(

@@ -119,11 +119,13 @@ class AnnotationFormat:
         read: the objects of one image; raises `GeotuneError` for an invalid file.
         matches: whether a file has this format.
         list_images: stems of the images listed in a file, for formats with one file for all images.
+        class_indices: whether files state classes by index, whatever the names of the classes.
     """
 
     read: Callable[[Path, RasterSource, AnnotationOptions], ParsedAnnotations]
     matches: Callable[[Path], bool]
     list_images: Callable[[Path], list[str]] | None = None
+    class_indices: bool = False
 
 
 @dataclass

@@ -22,6 +22,7 @@ from geotune.data.annotations.parsing import (
     row_error,
     self_intersects,
 )
+from geotune.data.labels.class_mapping import as_integer
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_words
 
@@ -49,7 +50,8 @@ def _annotation(path: Path, location: str, words: list[str], raster: RasterSourc
             f"found {len(words)} words, expected a class and x y w h, or a "
             "class and corners x1 y1 x2 y2 ...; remove scores",
         )
-    if not words[0].isdecimal():
+    class_number = as_integer(words[0])
+    if class_number is None or class_number < 0:
         raise row_error(
             path, location, f"found class {words[0]!r}, expected a class number, starting at 0"
         )
@@ -63,7 +65,6 @@ def _annotation(path: Path, location: str, words: list[str], raster: RasterSourc
             "image's width and height, 0 to 1; divide pixels by them",
         )
     size = np.array([raster.shape[1], raster.shape[0]])
-    class_number = int(words[0][:9])
     if len(fractions) > 4:
         points = fractions.reshape(-1, 2) * size
         note = SELF_INTERSECTING if self_intersects(points) else ""
@@ -84,8 +85,15 @@ def _matches(path: Path) -> bool:
     if first is None:
         return False
     words = first[1]
-    numeric = all(word.replace(".", "", 1).lstrip("-").isdigit() for word in words)
-    return numeric and _valid_length(words)
+    return _valid_length(words) and all(map(_is_number, words))
 
 
-YOLO = AnnotationFormat(read_yolo, _matches)
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+YOLO = AnnotationFormat(read_yolo, _matches, class_indices=True)

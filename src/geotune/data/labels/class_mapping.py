@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,34 +34,43 @@ class ClassMapping:
         classes: names, in the order of their indices.
         values: of each class.
         ignored: values that are neither trained on nor counted.
+        explicit: whether the user gave the values.
     """
 
     classes: tuple[str, ...]
     values: tuple[tuple[ClassValue, ...], ...]
     ignored: tuple[int, ...]
+    explicit: bool = False
 
     @staticmethod
     def from_spec(
         classes: Sequence[str],
         class_values: ClassValueSpec | None = None,
         ignore_values: Sequence[int] = (IGNORE,),
+        *,
+        by_index: bool = False,
     ) -> ClassMapping:
-        """The mapping of `class_values`; by default a class's value is its index.
+        """The mapping of `class_values`.
 
-        A value of a class is never ignored. Raises `GeotuneError` if `class_values` and `classes`
-        have different names, or a value maps to two classes.
+        By default a class's value is the number that it is named by, else its index; with
+        `by_index` always its index. Text that is a number equals that number. A value of a class is
+        never ignored. Raises `GeotuneError` if `class_values` and `classes` have different names,
+        or a value maps to two classes.
         """
         if class_values is None:
-            values: tuple[tuple[ClassValue, ...], ...] = tuple((i,) for i in range(len(classes)))
+            numbers = [None if by_index else as_integer(name) for name in classes]
+            values: tuple[tuple[ClassValue, ...], ...] = tuple(
+                (i if number is None else number,) for i, number in enumerate(numbers)
+            )
         else:
             _check_names(classes, class_values)
             values = tuple(_as_tuple(class_values[name]) for name in classes)
-            _check_unique(classes, values)
+        _check_unique(classes, values)
         used = {value for of_class in values for value in of_class}
         ignored = tuple(value for value in ignore_values if value not in used)
-        return ClassMapping(tuple(classes), values, ignored)
+        return ClassMapping(tuple(classes), values, ignored, class_values is not None)
 
-    @property
+    @functools.cached_property
     def index_by_number(self) -> dict[int, int]:
         """Class index by value, of the values that are numbers."""
         return {
@@ -95,26 +105,21 @@ class ClassMapping:
         return indices
 
     def index_of(self, value: object) -> int:
-        """Class index of an attribute of vector labels: a class's name (in any case) or value.
+        """Class index of an attribute of vector labels: a class's value or name (in any case).
 
-        `IGNORE` for an ignored value, `UNKNOWN` for others.
+        A number and its text map to the same class: the one that has it as value, else the one
+        named by it. `IGNORE` for an ignored value, `UNKNOWN` for others.
         """
-        if isinstance(value, str):
-            text = _normalise(value)
-            for i, (name, of_class) in enumerate(zip(self.classes, self.values, strict=True)):
-                if text == _normalise(name) or text in map(_normalise, of_class):
-                    return i
-            try:
-                value = float(text)
-            except ValueError:
-                return UNKNOWN
-        if isinstance(value, (int, float, np.number)):
-            index = self.index_by_number.get(value)  # type: ignore[arg-type]  # a float equals its integer
-            if index is not None:
-                return index
-            if value in self.ignored:
-                return IGNORE
-        return UNKNOWN
+        number = as_integer(value)
+        if number is not None and number in self.index_by_number:
+            return self.index_by_number[number]
+        text = _normalise(value) if isinstance(value, str) else None
+        for i, (name, of_class) in enumerate(zip(self.classes, self.values, strict=True)):
+            if text is not None and text in map(_normalise, (name, *of_class)):
+                return i
+            if number is not None and number == as_integer(name):
+                return i
+        return IGNORE if number in self.ignored else UNKNOWN
 
     def describe(self) -> str:
         """The classes with their values, for messages."""
@@ -149,8 +154,11 @@ def _check_names(classes: Sequence[str], class_values: ClassValueSpec) -> None:
 
 
 def _check_unique(classes: Sequence[str], values: Sequence[Sequence[ClassValue]]) -> None:
-    # attributes of polygons may always be class names, whatever other values a class has
-    owners: dict[ClassValue, str] = {_normalise(name): name for name in classes}
+    # attributes of polygons may always be class names, whatever other values a class has;
+    # names that are numbers are looked up after the values
+    owners: dict[ClassValue, str] = {
+        _normalise(name): name for name in classes if as_integer(name) is None
+    }
     for name, of_class in zip(classes, values, strict=True):
         for value in map(_normalise, of_class):
             if owners.get(value, name) != name:
@@ -164,9 +172,26 @@ def _check_unique(classes: Sequence[str], values: Sequence[Sequence[ClassValue]]
 
 
 def _as_tuple(values: ClassValue | Sequence[ClassValue]) -> tuple[ClassValue, ...]:
-    return (values,) if isinstance(values, int | str) else tuple(values)
+    """The values of a class; text that is a number as that number."""
+    several = (values,) if isinstance(values, int | str) else values
+    return tuple(value if (n := as_integer(value)) is None else n for value in several)
+
+
+def as_integer(value: object) -> int | None:
+    """An integer, or text such as `7`, `07` or `7.0`; None for anything else."""
+    if isinstance(value, int):
+        return int(value)
+    if not isinstance(value, (str, float, np.number)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
 
 
 def _normalise(value: ClassValue) -> Any:
     """Text in lower case without surrounding spaces; numbers unchanged."""
-    return value.strip().casefold() if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return unicodedata.normalize("NFC", value).strip().casefold()
