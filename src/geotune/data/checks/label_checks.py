@@ -7,7 +7,8 @@ from pathlib import Path
 
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
-from geotune.utils.text import join_some
+from geotune.data.labels.raster_labels import RasterLabels, hex_color
+from geotune.utils.text import join_some, pluralize
 
 ADVICE = {
     "pixel": "check their labels, data.nodata, data.ignore_values and data.unlabelled",
@@ -20,7 +21,13 @@ ADVICE = {
 
 def check_labels(scanned: ScannedData) -> list[Issue]:
     """Errors for unlabelled splits, warnings for unlabelled scenes and classes, and notes."""
-    return [*_splits(scanned), *_scenes(scanned), *_classes(scanned), *_notes(scanned)]
+    return [
+        *_splits(scanned),
+        *_scenes(scanned),
+        *_classes(scanned),
+        *_palettes(scanned),
+        *_notes(scanned),
+    ]
 
 
 def _splits(scanned: ScannedData) -> list[Issue]:
@@ -79,6 +86,38 @@ def _classes(scanned: ScannedData) -> list[Issue]:
                 text = f"no {labels.label_unit} of {', '.join(absent)} in the {split} split"
                 issues.append(Issue("warning", "labels", text))
     return issues
+
+
+def _palettes(scanned: ScannedData) -> list[Issue]:
+    """A warning if the palettes of masks that are read by index contradict each other."""
+    rows: list[tuple[str, str, Path]] = []
+    for _, scene, scan in scanned.scenes:
+        labels = scene.labels
+        if isinstance(labels, RasterLabels):
+            present = {i: c for i, c in labels.index_colors.items() if scan.class_counts[i]}
+            colors = [*present.values()]
+            rows += [
+                (labels.classes[i], " or ".join(map(hex_color, color)), labels.path)
+                for i, color in present.items()
+                if colors.count(color) == 1
+            ]
+    for key, other in ((0, 1), (1, 0)):  # a class of several colours, a colour of several classes
+        found: dict[object, dict[object, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            found[row[key]][row[other]].append(row[2])
+        for name, paths in found.items():
+            if len(paths) > 1:
+                listed = [
+                    f"{each} in {files[0]} ({pluralize(len(files), 'mask')})"
+                    for each, files in paths.items()
+                ]
+                text = (
+                    "masks with palettes are read by index, but their palettes differ: "
+                    f"{name} is {join_some(listed, 3)}; if the colours are right, map them to "
+                    "classes with data.class_values, as in water: 0x0000FF"
+                )
+                return [Issue("warning", "labels", text, rows[0][2], key="data.class_values")]
+    return []
 
 
 def _notes(scanned: ScannedData) -> list[Issue]:

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, IndexMap
@@ -21,6 +23,9 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
 from geotune.types import IGNORE
+
+TRANSPARENT = -1
+"""Stands in for a colour where a mask is transparent."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class RasterLabels:
         overlaps: whether the file covers any of the scene.
         notes: how the file was interpreted.
         colors: whether values are colours, 0xRRGGBB.
+        palette: colour by index of a file with a palette, `TRANSPARENT` for entries without one.
     """
 
     path: Path
@@ -50,6 +56,7 @@ class RasterLabels:
     overlaps: bool
     notes: tuple[str, ...]
     colors: bool = False
+    palette: tuple[int, ...] = ()
 
     label_unit: ClassVar[str] = "pixel"
     image_level: ClassVar[bool] = False
@@ -91,25 +98,37 @@ class RasterLabels:
                 if self.grid is None
                 else open_warped_nearest(self.path, self.grid, self.fill, mask=self.mask)
             )
-            if self.colors:
-                red, green, blue = handle.read((1, 2, 3), window=file_window).astype(np.int32)
-                raw: NDArray[Any] = red << 16 | green << 8 | blue
-            else:
-                raw = handle.read(1, window=file_window)
+            raw = self._read_raw(handle, file_window)
             indices = self.mapping.indices(raw, self.nodata)
             if self.grid is not None:
                 indices[raw == self.fill] = IGNORE
             elif self.mask is not None:
                 indices[self.mask.missing(handle, file_window, raw.shape)] = IGNORE
+        if self.colors:
+            indices[raw == TRANSPARENT] = IGNORE
         nodata_pixels = is_nodata(raw, self.nodata, raw.dtype)
         if nodata_pixels is not None:
             indices[nodata_pixels] = IGNORE
         return raw, indices
 
+    def _read_raw(self, handle: DatasetReader | WarpedVRT, window: RasterioWindow) -> NDArray[Any]:
+        raw: NDArray[Any]
+        if not self.colors:
+            raw = handle.read(1, window=window)
+        elif self.palette:
+            raw = np.array(self.palette).take(handle.read(1, window=window))
+        else:
+            red, green, blue, *alpha = handle.read(window=window).astype(np.int32)
+            raw = red << 16 | green << 8 | blue
+            if alpha:
+                transparent = (alpha[0] == 0) & ~np.isin(raw, [*self.mapping.index_by_number])
+                raw[transparent] = TRANSPARENT
+        return raw
+
     def _unknown_values(self, unknown: NDArray[Any]) -> GeotuneError:
         values, counts = np.unique(unknown, return_counts=True)
         listed = ", ".join(
-            f"{_hex_color(value) if self.colors else f'{value:g}'} ({count} pixels)"
+            f"{hex_color(value) if self.colors else f'{value:g}'} ({count} pixels)"
             for value, count in zip(values[:5], counts[:5], strict=True)
         )
         more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
@@ -122,13 +141,24 @@ class RasterLabels:
             file=self.path,
         )
 
+    @property
+    def index_colors(self) -> dict[int, tuple[int, ...]]:
+        """Colours of each class in the palette of a file that is read by index, by class index."""
+        if self.colors or not self.palette:
+            return {}
+        by_class: dict[int, tuple[int, ...]] = {}
+        for value, i in self.mapping.index_by_number.items():
+            if 0 <= value < len(self.palette):
+                by_class[i] = (*by_class.get(i, ()), self.palette[value])
+        return by_class
+
     def _expected(self) -> str:
         """The classes with their values or colours."""
         if not self.colors:
             return self.mapping.describe()
         items = self.mapping.index_by_number.items()
         return ", ".join(
-            f"{name} ({' or '.join(_hex_color(value) for value, index in items if index == i)})"
+            f"{name} ({' or '.join(hex_color(value) for value, index in items if index == i)})"
             for i, name in enumerate(self.classes)
         )
 
@@ -142,7 +172,8 @@ def open_raster_labels(
     scene's size; one on another grid is resampled. Raises `GeotuneError` otherwise.
     """
     handle = open_dataset(path, reopen=True)
-    colors = _has_colors(path, raster, mapping, handle)
+    palette = _palette(handle, mapping)
+    colors = _has_colors(path, raster, mapping, handle, palette)
     grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
     if grid is not None and colors:
         raise GeotuneError(
@@ -167,17 +198,42 @@ def open_raster_labels(
         overlaps=overlaps,
         notes=tuple(notes),
         colors=colors,
+        palette=palette,
     )
 
 
+def _palette(handle: DatasetReader, mapping: ClassMapping) -> tuple[int, ...]:
+    """The colours of a file with a palette; transparent ones only if they are a class's."""
+    if handle.colorinterp[0] != ColorInterp.palette:
+        return ()
+    entries = handle.colormap(1)
+    colors = [0] * 2 ** (8 * np.dtype(handle.dtypes[0]).itemsize)
+    for index, (red, green, blue, alpha) in entries.items():
+        color = red << 16 | green << 8 | blue
+        opaque = alpha > 0 and index != handle.nodata
+        colors[index] = color if opaque or color in mapping.index_by_number else TRANSPARENT
+    return tuple(colors[: max(entries, default=0) + 1])
+
+
 def _has_colors(
-    path: Path, raster: RasterSource, mapping: ClassMapping, handle: DatasetReader
+    path: Path,
+    raster: RasterSource,
+    mapping: ClassMapping,
+    handle: DatasetReader,
+    palette: tuple[int, ...],
 ) -> bool:
-    """Whether a mask has colours. Raises `GeotuneError` unless it has one band or three colours."""
+    """Whether the values of classes are colours of a mask, rather than numbers.
+
+    Those of a palette are, if they are no indices of it. Raises `GeotuneError` unless the mask has
+    one band, or red, green, blue and perhaps alpha.
+    """
+    values = [*mapping.index_by_number]
     if handle.count == 1:
-        return False
-    highest = max(mapping.index_by_number, default=0)
-    if handle.dtypes == ("uint8",) * 3 and highest > np.iinfo(np.uint8).max:
+        known = {*values, *mapping.ignored, TRANSPARENT}
+        no_indices = mapping.explicit and max(values, default=0) >= len(palette) > 0
+        return no_indices and (max(values) > _max_index(handle) or known.issuperset(palette))
+    alpha = ColorInterp.alpha in handle.colorinterp[3:]
+    if mapping.explicit and handle.dtypes == ("uint8",) * (3 + alpha):
         return True
     raise GeotuneError(
         f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}; "
@@ -187,6 +243,10 @@ def _has_colors(
         key="data.class_values",
         file=path,
     )
+
+
+def _max_index(handle: DatasetReader) -> int:
+    return int(np.iinfo(handle.dtypes[0]).max)
 
 
 def _unused_value(dtype: str, mapping: ClassMapping) -> float:
@@ -199,5 +259,6 @@ def _unused_value(dtype: str, mapping: ClassMapping) -> float:
     return float(next(v for v in range(int(info.max), int(info.min), -1) if v not in used))
 
 
-def _hex_color(value: float) -> str:
+def hex_color(value: float) -> str:
+    """A colour as in `data.class_values`."""
     return f"0x{int(value):06X}"
