@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 
+from geotune.boxes.oriented import corners, hull
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
 from helpers.annotation_files import upright, write_coco, write_dota
@@ -175,6 +178,8 @@ def test_invalid_dota_lines_are_rejected(
         ("0 0.5 0.5 0.1", ["4 words"]),
         ("0 0.5 0.5 0.1 0.1 0.9", ["6 words"]),
         ("ship 0.5 0.5 0.1 0.1", ["class 'ship'"]),
+        ("1.5 0.5 0.5 0.1 0.1", ["class '1.5'"]),
+        ("-1 0.5 0.5 0.1 0.1", ["class '-1'"]),
         ("0 345 20 30 10", [345, "fractions"]),
         ("0 0.5 0.5 -0.1 0.1", ["width of -0.1"]),
         ("0 0.5 0.5 x 0.1", ["'0.5 0.5 x 0.1'", "4 numbers"]),
@@ -184,6 +189,18 @@ def test_invalid_yolo_lines_are_rejected(
     rejected: Callable[..., None], line: str, mentions: list[str]
 ) -> None:
     rejected("a.txt", f"0 0.5 0.5 0.1 0.1\n{line}", "line 2", *mentions, format="yolo")
+
+
+def test_yolo_numbers_may_be_floats(tmp_path: Path, images: Images, opened: Opened) -> None:
+    """As numpy and pandas write them."""
+    text = "1.0 5.000000000000000000e-01 5e-1 9.5e-02 0.1\n0.0 0.5 0.5 0.1 1e-1\n"
+    (tmp_path / "a.txt").write_text(text)
+    for classes in (CLASSES, ["1", "2"]):  # an index, whatever the names
+        [scene] = opened("a.txt", scenes="a.tif", classes=classes)
+        labels: Any = scene.labels
+        assert "read as yolo" in labels.notes[0]
+        assert labels.boxes[0] == pytest.approx([36.2, 27, 43.8, 33])
+        assert labels.indices.tolist() == [1, 0]
 
 
 def test_unknown_yolo_class_is_rejected(rejected: Callable[..., None]) -> None:
@@ -280,7 +297,6 @@ def test_coco_files_of_other_images_are_rejected(
 @pytest.mark.parametrize(
     ("segmentation", "code", "mentions"),
     [
-        ([[1, 1, 5, 5]], "row-invalid", ["[1, 1, 5, 5]"]),
         ([[1, 1, 5, 5, 3]], "row-invalid", ["[1, 1, 5, 5, 3]"]),
         ({"size": [10**6, 10**6], "counts": "0"}, "image-size", ["1e+06x1e+06"]),
         ({"size": [60, 80], "counts": [4]}, "row-invalid", ["run-length", "60x80"]),
@@ -310,6 +326,41 @@ def test_coco_boxes_without_outline_are_noted_for_oriented_boxes(
     assert "annotations without an outline" in scene.labels.notes[-1]
     [scene] = opened("all.json", scenes="a.tif")
     assert len(scene.labels.notes) == 1
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+@pytest.mark.parametrize(
+    ("leftover", "expected"),
+    [
+        ({"segmentation": [[]]}, [1, 1, 6, 6]),
+        ({"segmentation": [[2, 2, 4, 4]]}, [1, 1, 6, 6]),
+        ({"segmentation": [[2, 2], [10, 20, 14, 20, 14, 28, 10, 28]]}, None),
+        ({"bbox": [], "segmentation": [[10, 20, 14, 20, 14, 28, 10, 28]]}, [10, 20, 14, 28]),
+        (
+            {"bbox": [0, 0, 0, 0], "segmentation": [[10, 20, 14, 20, 14, 28, 10, 28]]},
+            [10, 20, 14, 28],
+        ),
+        ({"image_id": 1.0, "category_id": 3.0, "iscrowd": 0.0}, [1, 1, 6, 6]),
+        ({"image_id": "1", "category_id": "3", "iscrowd": "0"}, [1, 1, 6, 6]),
+    ],
+)
+def test_coco_leftovers_of_tools_do_not_matter(
+    tmp_path: Path, images: Images, opened: Opened, oriented: bool, leftover: Any, expected: Any
+) -> None:
+    (tmp_path / "all.json").write_text(_coco(annotation=leftover))
+    [scene] = opened("all.json", scenes="a.tif", oriented=oriented)
+    labels: Any = scene.labels
+    if expected is None:
+        expected = [10, 20, 14, 28] if oriented else [1, 1, 6, 6]
+    assert hull(labels.boxes).tolist() == [pytest.approx(expected)]
+    assert labels.indices.tolist() == [0] and not labels.difficult.any()
+
+
+def test_coco_annotations_without_box_and_outline_are_rejected(
+    rejected: Callable[..., None],
+) -> None:
+    text = _coco(annotation={"bbox": [], "segmentation": [[]]})
+    rejected("all.json", text, "annotation 7", "bbox", "segmentation")
 
 
 def test_coco_images_with_the_same_name_are_matched_by_folder(
@@ -357,6 +408,50 @@ def test_truncated_xml_and_other_image_sizes_are_rejected(rejected: Callable[...
     rejected("a.xml", _voc(_sides(1, 1, 5, 5))[:-20], code="file-unreadable")
     size = "<size><width>99999999</width><height>6</height></size>"
     rejected("a.xml", _voc(_sides(1, 1, 5, 5), size), "<size>", "6x1e+08", code="image-size")
+
+
+def test_xml_may_have_any_declared_encoding(
+    tmp_path: Path, images: Images, opened: Opened, rejected: Callable[..., None]
+) -> None:
+    text = _voc(_sides(1, 1, 20, 9)).replace("ship", "bétail")
+    for encoding in ("ISO-8859-1", "windows-1252", "UTF-16", "UTF-8"):
+        declared = f'<?xml version="1.0" encoding="{encoding}"?>{text}'
+        (tmp_path / "a.xml").write_bytes(declared.encode(encoding))
+        [scene] = opened("a.xml", scenes="a.tif", classes=["bétail", "crane"])
+        assert len(scene.labels.boxes) == 1  # type: ignore[attr-defined]
+    for encoding in ("GB18030", "klingon"):
+        declared = f'<?xml version="1.0" encoding="{encoding}"?>{text}'
+        rejected("a.xml", declared, code="file-unreadable")
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+def test_rolabelimg_boxes_are_those_that_its_dota_files_state(
+    shared_data: Path, opened: Opened, oriented: bool
+) -> None:
+    thermal = shared_data / "thermal"
+    [image] = (thermal / "images").glob("0_100_80_0_03472.*")
+    boxes = []
+    for labels in ("xml/{stem}.xml", "labelTxt/{stem}.txt"):
+        [scene] = opened(
+            str(thermal / labels),
+            scenes=str(image),
+            classes=["Person", "Car", "Bicycle"],
+            oriented=oriented,
+            other_classes="leave_out",
+        )
+        boxes.append(scene.labels.boxes)  # type: ignore[attr-defined]
+    assert boxes[0] == pytest.approx(boxes[1], abs=0.1)
+
+
+def test_rolabelimg_boxes_turn_clockwise(tmp_path: Path, images: Images, opened: Opened) -> None:
+    angle = 0.5
+    box = f"<cx>30</cx><cy>20</cy><w>16</w><h>6</h><angle>{angle}</angle>"
+    (tmp_path / "a.xml").write_text(_voc(box).replace("bndbox", "robndbox"))
+    [scene] = opened("a.xml", scenes="a.tif", oriented=True)
+    labels: Any = scene.labels
+    expected = shapely.affinity.rotate(shapely.box(22, 17, 38, 23), np.degrees(angle))  # y is down
+    result = shapely.Polygon(corners(labels.boxes)[0])
+    assert result.symmetric_difference(expected).area < 1e-6
 
 
 def test_xml_entities_are_rejected(rejected: Callable[..., None]) -> None:

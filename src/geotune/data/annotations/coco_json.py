@@ -32,6 +32,7 @@ from geotune.data.annotations.parsing import (
     self_intersects,
 )
 from geotune.data.annotations.rle import decode_counts, mask_corners
+from geotune.data.labels.class_mapping import as_integer
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_text
 from geotune.errors import GeotuneError
@@ -112,26 +113,27 @@ def _annotation(
     raster: RasterSource,
     options: AnnotationOptions,
 ) -> Annotation:
-    category = item.get("category_id")
-    if not isinstance(category, (int, str)) or category not in categories:
+    category = _as_id(item.get("category_id"))
+    if category not in categories:
         raise row_error(
             path,
             location,
-            f"found category_id {category!r}, expected the id of one of "
+            f"found category_id {item.get('category_id')!r}, expected the id of one of "
             f"{', '.join(categories.values())}",
         )
     outlines = list(_outlines(path, location, item.get("segmentation"), raster))
     box = item.get("bbox")
-    if box is None and not outlines:
+    if box in (None, []) and not outlines:
         raise row_error(path, location, "has neither bbox nor segmentation; expected one of them")
+    no_box = box is None or (isinstance(box, list) and not any(box[2:]))
     note = ""
-    if outlines and (options.oriented or box is None):
+    if outlines and (options.oriented or no_box):
         points = np.concatenate(outlines)
         note = SELF_INTERSECTING if any(self_intersects(outline) for outline in outlines) else ""
     else:
         points = _box(path, location, box)
         note = NO_OUTLINE if options.oriented else ""
-    difficult = bool(item.get("iscrowd") or item.get("ignore"))
+    difficult = any(as_integer(item.get(name)) for name in ("iscrowd", "ignore"))
     return Annotation(points, location, categories[category], difficult, note)
 
 
@@ -151,7 +153,10 @@ def _box(path: Path, location: str, box: Any) -> NDArray[np.float64]:
 def _outlines(
     path: Path, location: str, segmentation: Any, raster: RasterSource
 ) -> Iterator[NDArray[np.float64]]:
-    """Corners `(n, 2)` of each polygon, or of the mask."""
+    """Corners `(n, 2)` of each polygon, or of the mask.
+
+    Tools leave empty polygons and some of one or two points, which outline nothing.
+    """
     if isinstance(segmentation, dict):
         size = segmentation.get("size")
         size = size if isinstance(size, list) and len(size) == 2 else [None, None]
@@ -169,14 +174,14 @@ def _outlines(
             ) from error
         return
     for polygon in segmentation or []:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        if not isinstance(polygon, list) or len(polygon) % 2:
             raise row_error(
                 path,
                 location,
-                f"found the polygon {str(polygon)[:60]}, expected x and y of at least "
-                "three corners",
+                f"found the polygon {str(polygon)[:60]}, expected x and y of each corner",
             )
-        yield parse_numbers(polygon, path, location).reshape(-1, 2)
+        if len(polygon) >= 6:
+            yield parse_numbers(polygon, path, location).reshape(-1, 2)
 
 
 @functools.lru_cache(maxsize=1)
@@ -230,10 +235,16 @@ def _read_index(path: Path, mtime_ns: int) -> _Index:
 
 
 def _id(path: Path, location: str, item: Mapping[str, Any], name: str) -> int | str:
-    key = item.get(name)
-    if not isinstance(key, (int, str)):
-        raise row_error(path, location, f"found {name} {key!r}, expected a number")
+    key = _as_id(item.get(name))
+    if key is None:
+        raise row_error(path, location, f"found {name} {item.get(name)!r}, expected a number")
     return key
+
+
+def _as_id(value: object) -> int | str | None:
+    """An id as an integer, also if it is written as `3.0` or `"3"`, else as text."""
+    number = as_integer(value)
+    return value if number is None and isinstance(value, str) else number
 
 
 def _matches(path: Path) -> bool:

@@ -30,7 +30,7 @@ from geotune.data.annotations.parsing import (
     self_intersects,
 )
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import parse_numbers, read_text
+from geotune.data.text_io import parse_numbers
 
 MIN_POINTS = 3
 
@@ -59,7 +59,9 @@ def _annotation(path: Path, location: str, item: Element) -> Annotation:
 
 
 def _matches(path: Path) -> bool:
-    return path.suffix.lower() == ".xml" and "<possibleresult" in read_text(path)
+    if path.suffix.lower() != ".xml":
+        return False
+    return parse_xml(path).find(".//possibleresult") is not None
 
 
 FAIR1M = AnnotationFormat(read_fair1m, _matches)

@@ -79,7 +79,7 @@ def parse_xml(path: Path) -> Element:
             key="data.labels",
             file=path,
         ) from error
-    except expat.ExpatError as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter: its encoding
         raise GeotuneError(
             f"{path}: invalid or truncated XML ({error}); write it again",
             code="file-unreadable",

@@ -14,6 +14,10 @@ DIOR-R has the four corners of an oriented box instead, as image coordinates:
       <robndbox>
         <x_left_top>1</x_left_top><y_left_top>1</y_left_top> ... <x_left_bottom> ...
       </robndbox>
+
+roLabelImg has centre, sides and the angle in radians, clockwise as seen:
+
+      <robndbox> <cx>9</cx> <cy>5</cy> <w>12</w> <h>4</h> <angle>0.7</angle> </robndbox>
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+import numpy as np
+from numpy.typing import NDArray
+
+from geotune.boxes.oriented import corners
 from geotune.data.annotations.base import (
     Annotation,
     AnnotationFormat,
@@ -40,6 +48,7 @@ from geotune.data.text_io import parse_numbers
 from geotune.errors import GeotuneError
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+CENTRE_SIDES_ANGLE = ("cx", "cy", "w", "h", "angle")
 CORNERS = [
     f"{axis}_{corner}"
     for corner in ("left_top", "right_top", "right_bottom", "left_bottom")
@@ -74,8 +83,7 @@ def _annotation(path: Path, location: str, item: Element) -> Annotation:
     difficult = bool(parse_numbers([item.findtext("difficult") or "0"], path, location).any())
     oriented = item.find("robndbox")
     if oriented is not None:
-        corners = [oriented.findtext(corner) for corner in CORNERS]
-        points = parse_numbers(corners, path, location).reshape(4, 2)
+        points = _oriented_corners(path, location, oriented)
         note = SELF_INTERSECTING if self_intersects(points) else ""
         return Annotation(points, location, class_name, difficult, note)
     box = item.find("bndbox")
@@ -93,6 +101,23 @@ def _annotation(path: Path, location: str, item: Element) -> Annotation:
     return Annotation(
         box_corners(left - 1, top - 1, right, bottom), location, class_name, difficult
     )
+
+
+def _oriented_corners(path: Path, location: str, item: Element) -> NDArray[np.float64]:
+    """Corners `(4, 2)` of a `<robndbox>`."""
+    if item.find("cx") is None:
+        words = [item.findtext(corner) for corner in CORNERS]
+        return parse_numbers(words, path, location).reshape(4, 2)
+    box = parse_numbers([item.findtext(name) for name in CENTRE_SIDES_ANGLE], path, location)
+    *_, width, height, angle = box
+    if width < 0 or height < 0 or abs(angle) > 2 * np.pi:
+        raise row_error(
+            path,
+            location,
+            f"found a width of {width:g}, a height of {height:g} and an angle of {angle:g}, "
+            "expected sides of at least 0 and radians",
+        )
+    return np.asarray(corners(box[None])[0])
 
 
 VOC = AnnotationFormat(read_voc, lambda path: path.suffix.lower() == ".xml")
