@@ -7,14 +7,19 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.transform import from_origin
+from rasterio.features import rasterize
+from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as warp_points
 from shapely.geometry import Point, Polygon, box
 
+from geotune.data.annotations.base import AnnotationOptions
+from geotune.data.annotations.vector_file import read_vector
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.data.labels.open_labels import open_labels
+from geotune.data.labels.points import read_points
 from geotune.data.labels.polygon_labels import PolygonLabels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
@@ -238,6 +243,39 @@ def test_polygons_in_any_crs(scene: RasterSource, write_polygons: Any, crs: str 
     expected = _centres_in(SHIP, scene.shape)
     assert expected.sum() > 100
     assert (labels.read(_whole(scene)).mask == expected).all()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(10, 0, 500_000, 0, 10, 5_000_000),  # south at the top
+        Affine(-10, 0, 500_000, 0, -10, 5_000_000),  # east at the left
+        Affine(-10, 0, 500_000, 0, 10, 5_000_000),
+        Affine(8, 6, 500_000, 6, -8, 5_000_000),
+        Affine(0, 10, 500_000, 10, 0, 5_000_000),
+    ],
+)
+def test_vector_labels_of_scenes_in_any_orientation(
+    write_raster: Any, tmp_path: Path, transform: Any, crs: str
+) -> None:
+    scene = open_raster(
+        write_raster("s.tif", np.ones((1, 30, 40), dtype="uint8"), transform=transform)
+    )
+    shape = shapely.affinity.affine_transform(SHIP, transform.to_shapely())
+    path = tmp_path / "ship.gpkg"
+    frame = geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:32633").to_crs(crs)
+    frame.to_file(path)
+    labels = open_labels(path, scene, classes=SHIPS)
+    expected = rasterize([(shape, 1)], out_shape=(30, 40), transform=transform)
+    assert (labels.read(_whole(scene)).mask == expected).all()  # type: ignore[attr-defined]
+    objects = read_vector(path, scene, AnnotationOptions()).annotations
+    corner = SHIP.exterior.coords[0]
+    assert objects[0].points[0] == pytest.approx(corner, abs=0.01)
+    frame.set_geometry(
+        geopandas.points_from_xy(*frame.geometry[0].exterior.xy)[:1], crs=crs
+    ).to_file(path)
+    assert read_points(path, scene)[0] == pytest.approx(corner, abs=0.01)
 
 
 def test_long_edges_are_densified_before_reprojection(write_raster: Any, tmp_path: Path) -> None:
