@@ -14,6 +14,7 @@ import shapely
 import shapely.affinity
 
 from geotune.boxes.oriented import corners, hull
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
 from helpers.annotation_files import upright, write_coco, write_dota
@@ -491,7 +492,7 @@ def test_invalid_vector_files_are_rejected(tmp_path: Path, images: Images, opene
     far = shapely.box(0, 0, 10, 10)
     line = shapely.LineString([(0, 0), (1, 1)])
     check("geometry-type", ["feature 2", "LineString", "1 such"], [inside, line])
-    check("geometry-type", ["feature 1", "no geometry"], [None, inside])
+    check("geometry-type", ["feature 1", "no geometry"], [None, inside], label=["ship", "ship"])
     check("class-field", ["feature 1, feature 2", "ship, crane"], [inside, inside])
     check("class-unknown", ["'boat' (1 annotations)"], [inside], label=["boat"])
     check("label-value", ["'difficult'"], [inside], label=["ship"], difficult=["maybe"])
@@ -513,6 +514,23 @@ def square(west: float, east: float) -> list[tuple[float, float]]:
 
 
 SELF_INTERSECTING: list[tuple[float, float]] = [(0, 0), (40, 40), (40, 0), (0, 40)]
+
+
+def test_features_with_neither_geometry_nor_class_are_skipped(
+    tmp_path: Path, images: Images, opened: Opened
+) -> None:
+    west, north = images["a"].transform @ (0, 0)
+    inside = shapely.box(west + 10, north - 100, west + 50, north - 50)
+    for columns in ({"class": [None, "ship", None]}, {}):
+        frame = geopandas.GeoDataFrame(
+            columns, geometry=[None, inside, shapely.Polygon()], crs="EPSG:32633"
+        )
+        frame.to_file(tmp_path / "all.gpkg")
+        scene, *_ = opened("all.gpkg", classes=["ship"])
+        assert len(scene.labels.boxes) == 1  # type: ignore[attr-defined]
+        assert not [note for note in scene.labels.notes if "skipped" in note]
+        mask = open_labels(tmp_path / "all.gpkg", images["a"], classes=["background", "ship"])
+        assert mask.overlaps
 
 
 def test_objects_of_other_scenes_are_not_noted(

@@ -167,6 +167,7 @@ def _open_labels(
                 difficult=difficult,
                 min_visibility=options.min_visibility,
                 overlaps=None if is_empty else bool(len(boxes)),
+                unread=parsed.unread,
             )
     return opened, notes.texts()
 

@@ -17,6 +17,7 @@ from geotune.boxes.oriented import hull
 from geotune.boxes.polygons import minimum_rectangles
 from geotune.data.annotations.object_target import Boxes
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
+from geotune.data.labels.unread_attributes import Attributes
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
@@ -105,10 +106,12 @@ class ParsedAnnotations:
     Attributes:
         annotations: of the image.
         distant_features: numbers, starting at 1, of features far from the image.
+        unread: attributes of the file if none of them is read as the class.
     """
 
     annotations: Sequence[Annotation]
     distant_features: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    unread: Attributes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from geotune.data.annotations.object_target import (
     ObjectTarget,
     clip_to_window,
 )
+from geotune.data.labels.unread_attributes import Attributes
 from geotune.data.raster.windows import Window
 
 
@@ -38,6 +39,7 @@ class ObjectLabels:
         min_visibility: minimum visible fraction of an object's area for it to count in a window.
         overlaps: whether any object lies in the scene; None for a file without objects.
         notes: about this file and the others of its data set.
+        unread: attributes of the file if none of them is read as the class.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class ObjectLabels:
     min_visibility: float
     overlaps: bool | None
     notes: tuple[str, ...] = ()
+    unread: Attributes = field(default_factory=dict)
     label_unit: ClassVar[str] = "object"
     image_level: ClassVar[bool] = False
     tree: STRtree = field(init=False, repr=False, compare=False)

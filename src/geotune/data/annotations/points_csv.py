@@ -17,6 +17,7 @@ from geotune.data.annotations.base import (
 )
 from geotune.data.annotations.parsing import box_corners
 from geotune.data.labels.points import read_point_table
+from geotune.data.labels.unread_attributes import unread_attributes
 from geotune.data.raster.source import RasterSource
 
 
@@ -25,6 +26,7 @@ def read_point_boxes(
 ) -> ParsedAnnotations:
     """Objects of one image: boxes of `point_size` around the points of `read_point_table`."""
     points = read_point_table(path)
+    no_class = bool(points) and all(p.class_name is None for p in points)
     half = options.point_pixels(raster) / 2 if points else 0.0
     return ParsedAnnotations(
         [
@@ -32,7 +34,8 @@ def read_point_boxes(
                 box_corners(p.x - half, p.y - half, p.x + half, p.y + half), p.where, p.class_name
             )
             for p in points
-        ]
+        ],
+        unread=unread_attributes(path) if no_class and options.class_field is None else {},
     )
 
 

@@ -16,6 +16,7 @@ from geotune.data.annotations.base import (
     ParsedAnnotations,
 )
 from geotune.data.annotations.parsing import SELF_INTERSECTING, box_corners
+from geotune.data.labels.unread_attributes import unread_attributes
 from geotune.data.labels.vector_io import (
     VECTOR_SUFFIXES,
     Shapes,
@@ -36,22 +37,26 @@ POINT, MULTIPOINT, POLYGON, MULTIPOLYGON = 0, 4, 3, 6
 def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one scene: polygons and multipolygons, or points as boxes.
 
-    A field named difficult marks difficult objects. Raises `GeotuneError` for other and missing
+    A field named difficult marks difficult objects. Features with neither geometry nor class are
+    skipped. Raises `GeotuneError` for other and missing
     geometries, and if only one of scene and labels has a CRS.
     """
     frame = read_frame(path)
+    column = class_column(path, frame, options.class_field)
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
-    if not len(shapes):
+    is_object = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    if column is not None:
+        is_object |= np.asarray(frame[column].notna())
+    if not is_object.any():
         return ParsedAnnotations([])
-    _check_types(path, shapes)
+    _check_types(path, shapes, is_object)
     check_crs(path, frame.crs, raster)
-    near = may_intersect(shapes, frame.crs, raster)
+    near = may_intersect(shapes, frame.crs, raster) & is_object
     indices = np.flatnonzero(near)
     shapes = shapes[indices]
     is_area = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))
     valid = shapely.is_valid(shapes)
     in_pixels = to_pixels(path, frame.crs, shapes, raster)
-    column = class_column(path, frame, options.class_field)
     names = [None] * len(indices) if column is None else frame[column].iloc[indices].tolist()
     difficult = _difficult(path, frame)[indices]
     half = 0.0 if is_area.all() else options.point_pixels(raster) / 2
@@ -73,14 +78,20 @@ def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) ->
                 "" if valid[i] else SELF_INTERSECTING,
             )
         )
-    return ParsedAnnotations(annotations, distant_features=np.flatnonzero(~near) + 1)
+    no_class = column is None and options.class_field is None
+    return ParsedAnnotations(
+        annotations,
+        distant_features=np.flatnonzero(~near & is_object) + 1,
+        unread=unread_attributes(path, read=[DIFFICULT_FIELD]) if no_class else {},
+    )
 
 
-def _check_types(path: Path, shapes: Shapes) -> None:
-    """Raise `GeotuneError` for anything but polygons and points."""
+def _check_types(path: Path, shapes: Shapes, is_object: NDArray[np.bool_]) -> None:
+    """Raise `GeotuneError` for any object that is not a polygon or point."""
     types = shapely.get_type_id(shapes)
     supported = np.isin(types, (POINT, POLYGON, MULTIPOLYGON)) & ~shapely.is_empty(shapes)
     supported |= (types == MULTIPOINT) & (shapely.get_num_geometries(shapes) == 1)
+    supported |= ~is_object
     if not supported.all():
         first = int(np.argmin(supported))
         if types[first] < 0:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
+from geotune.data.labels.density_labels import DensityLabels
+from geotune.data.labels.polygon_labels import PolygonLabels
 from geotune.data.labels.raster_labels import RasterLabels, hex_color
+from geotune.data.labels.unread_attributes import possible_classes
 from geotune.utils.text import join_some, pluralize
 
 ADVICE = {
@@ -26,6 +30,7 @@ def check_labels(scanned: ScannedData) -> list[Issue]:
         *_scenes(scanned),
         *_classes(scanned),
         *_palettes(scanned),
+        *_unread_attributes(scanned),
         *_notes(scanned),
     ]
 
@@ -118,6 +123,42 @@ def _palettes(scanned: ScannedData) -> list[Issue]:
                 )
                 return [Issue("warning", "labels", text, rows[0][2], key="data.class_values")]
     return []
+
+
+def _unread_attributes(scanned: ScannedData) -> list[Issue]:
+    """A warning if labels without a class have attributes that look like one."""
+    labels = {
+        scene.labels.path: scene.labels
+        for _, scene, _ in scanned.scenes
+        if isinstance(scene.labels, PolygonLabels | ObjectLabels | DensityLabels)
+    }
+    if not labels:
+        return []
+    path, first = next(iter(labels.items()))
+    attributes = possible_classes([each.unread for each in labels.values()], first.classes)
+    if not attributes:
+        return []
+    listed = [
+        f"an attribute {name} with the values "
+        + join_some(
+            [
+                f"{repr(value) if value else 'none'} ({count})"
+                for value, count in counts.most_common()
+            ]
+        )
+        for name, counts in attributes.items()
+    ]
+    name = first.classes[-1]
+    advice = (
+        f"keep only {name} in the files"
+        if isinstance(first, DensityLabels)
+        else "set data.class_field to the attribute with the class"
+    )
+    text = (
+        f"{path}: every feature counts as {name}, but there is {join_some(listed, 3)}; {advice}, "
+        f'or set data.class_field: "" if all are {name}'
+    )
+    return [Issue("warning", "labels", text, path, key="data.class_field")]
 
 
 def _notes(scanned: ScannedData) -> list[Issue]:

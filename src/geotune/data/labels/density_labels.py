@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -27,6 +27,7 @@ from geotune.config.task_options import DensityOptions
 from geotune.data.labels.base import LabelReader
 from geotune.data.labels.points import Points, read_points
 from geotune.data.labels.targets import ObjectDensity
+from geotune.data.labels.unread_attributes import Attributes, unread_attributes
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -50,6 +51,7 @@ class DensityLabels:
         sigma: standard deviation in pixels.
         overlaps: whether an object lies in the scene; None for a file without any.
         notes: how the file was interpreted.
+        unread: attributes of the file, none of which is read.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class DensityLabels:
     sigma: float
     overlaps: bool | None
     notes: tuple[str, ...]
+    unread: Attributes = field(default_factory=dict)
 
     label_unit: ClassVar[str] = "object"
     image_level: ClassVar[bool] = False
@@ -124,6 +127,7 @@ def open_density_labels(
     objects: str,
     sigma: str = "3 px",
     xy: Literal["pixels", "coordinates"] = "pixels",
+    class_field: str | None = None,
     by_pixel: bool = False,
 ) -> DensityLabels:
     """Open the points of objects in the scene `raster` (`read_points`) as a density map.
@@ -134,6 +138,7 @@ def open_density_labels(
         objects: the name of the objects.
         sigma: standard deviation of an object, such as `3 px` or `2 m`.
         xy: whether the columns of a CSV are pixels or coordinates.
+        class_field: `""` states that all points are such objects, whatever their attributes.
         by_pixel: not used.
 
     Raises `GeotuneError` as `read_points` does, and for `sigma` in metres if the pixel size is
@@ -159,6 +164,7 @@ def open_density_labels(
         sigma=sigma_pixels,
         overlaps=bool(inside.any()) if len(points) else None,
         notes=tuple(notes),
+        unread=unread_attributes(path) if len(points) and class_field is None else {},
     )
 
 
@@ -179,4 +185,10 @@ def _in_pixels(sigma: str, raster: RasterSource) -> float:
 
 def density_label_reader(data: LabelledDataOptions, task: DensityOptions) -> LabelReader:
     """The reader of labels for density estimation."""
-    return partial(open_density_labels, objects=task.objects, sigma=data.sigma, xy=data.points)
+    return partial(
+        open_density_labels,
+        objects=task.objects,
+        sigma=data.sigma,
+        xy=data.points,
+        class_field=getattr(data, "class_field", None),
+    )

@@ -18,6 +18,7 @@ from shapely import STRtree
 
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping
 from geotune.data.labels.targets import PixelClasses
+from geotune.data.labels.unread_attributes import Attributes, unread_attributes
 from geotune.data.labels.vector_io import (
     Shapes,
     attribute_columns,
@@ -56,6 +57,7 @@ class PolygonLabels:
         outside: index of pixels outside all polygons.
         overlaps: whether a polygon lies in the scene; None for a file without any.
         notes: how the file was interpreted.
+        unread: attributes of the file if none of them is read as the class.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class PolygonLabels:
     outside: int
     overlaps: bool | None
     notes: tuple[str, ...]
+    unread: Attributes = field(default_factory=dict)
     label_unit: ClassVar[str] = "pixel"
     image_level: ClassVar[bool] = False
     tree: STRtree = field(init=False, repr=False, compare=False)
@@ -126,8 +129,9 @@ def open_polygon_labels(
     present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     if not present.all():
         notes.append(f"{path}: ignored {int((~present).sum())} features without geometry")
-    indices = _class_indices(path, frame, class_field, mapping)[present]
-    shapes = shapes[present]
+    frame, shapes = frame[present], shapes[present]  # features without geometry have no class
+    column = class_column(path, frame, class_field)
+    indices = _class_indices(path, frame, column, mapping)
     overlaps: bool | None = None
     if len(shapes):
         _check_polygons(path, shapes)
@@ -147,14 +151,14 @@ def open_polygon_labels(
         outside=outside,
         overlaps=overlaps,
         notes=tuple(notes),
+        unread=unread_attributes(path) if class_field is None and column is None else {},
     )
 
 
 def _class_indices(
-    path: Path, frame: geopandas.GeoDataFrame, class_field: str | None, mapping: ClassMapping
+    path: Path, frame: geopandas.GeoDataFrame, column: str | None, mapping: ClassMapping
 ) -> NDArray[np.int64]:
-    """Class index of every feature."""
-    column = class_column(path, frame, class_field)
+    """Class index of every feature, from its column if there is one."""
     if column is None:
         if len(mapping.classes) > 2 and len(frame):
             columns = ", ".join(attribute_columns(frame)) or "none"

@@ -1,0 +1,135 @@
+"""Attributes that look like a class, but are not read, give a warning."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+
+from geotune.data.annotations.annotated_scenes import open_annotated_scenes
+from geotune.data.annotations.base import AnnotationOptions
+from geotune.data.checks.label_checks import check_labels
+from geotune.data.checks.scanned import scan_splits
+from geotune.data.labels.density_labels import open_density_labels
+from geotune.data.labels.open_labels import open_labels
+from geotune.data.scenes.open_scenes import open_scenes
+
+SIDE = 40
+KINDS = ["segment", "detect", "density"]
+
+
+@pytest.fixture
+def warnings_of(write_raster: Any, tmp_path: Path) -> Any:
+    """The warnings about attributes of two files of features with these columns."""
+
+    def warn(kind: str, files: list[dict[str, Any]], class_field: str | None = None) -> list[str]:
+        for number, columns in enumerate(files):
+            noise = np.random.default_rng(number).integers(0, 255, (1, SIDE, SIDE)).astype("uint8")
+            raster = write_raster(f"s{number}.tif", noise)
+            count = len(next(iter(columns.values())))
+            corners = [(500_000 + 40 * i, 4_999_900 - 30 * number) for i in range(count)]
+            shapes: list[Any] = [shapely.box(x, y - 30, x + 30, y) for x, y in corners]
+            if kind == "density":
+                shapes = [shape.centroid for shape in shapes]
+            frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs="EPSG:32633")
+            frame.to_file(raster.with_suffix(".geojson"))
+        paths: Any = {"scenes": f"{tmp_path}/s*.tif", "labels": f"{tmp_path}/{{stem}}.geojson"}
+        if kind == "detect":
+            options = AnnotationOptions(class_field=class_field)
+            scenes = open_annotated_scenes(**paths, classes=["vessel"], options=options)
+        else:
+            read = (
+                partial(open_labels, classes=["background", "vessel"])
+                if kind == "segment"
+                else partial(open_density_labels, objects="vessel")
+            )
+            scenes = open_scenes(partial(read, class_field=class_field), **paths)
+        scanned = scan_splits({"train": scenes[:1], "val": scenes[1:], "test": []}, window=SIDE)
+        issues = [i for i in check_labels(scanned) if i.severity == "warning"]
+        assert {issue.key for issue in issues} <= {"data.class_field"}
+        return [issue.text for issue in issues]
+
+    return warn
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("columns", "mentions"),
+    [
+        ({"type": ["buoy", None] * 3}, ["type", "'buoy' (6)", "none (6)"]),
+        ({"type": ["buoy", "vessel"]}, ["type", "'buoy' (2)", "'vessel' (2)"]),
+        ({"Kind": ["buoy", "ferry"] * 2}, ["Kind", "'buoy' (4)", "'ferry' (4)"]),
+        ({"code": [1, 2, 2, 1]}, ["code", "'1' (4)", "'2' (4)"]),
+        ({"code": [7, None, 7, None]}, ["code", "'7' (4)", "none (4)"]),
+        ({"moored": [True, False, False]}, ["moored"]),
+    ],
+)
+def test_an_unread_class_gives_a_warning(
+    warnings_of: Any, kind: str, columns: Any, mentions: list[str]
+) -> None:
+    [text] = warnings_of(kind, [columns] * 2)
+    for part in ("vessel", "data.class_field", *mentions):
+        assert part in text
+    assert not warnings_of(kind, [columns] * 2, class_field="")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"name": ["a", "b", "c"]},
+        {"id": [1, 2, 3]},
+        {"number": [1, 2, 3]},
+        {"length": [1.5, 2.5, 2.5, 1.5]},
+        {"source": ["map"] * 4},
+        {"date": ["2020-01-01", "2020-01-02", "2020-01-02"]},
+    ],
+)
+def test_other_attributes_give_no_warning(warnings_of: Any, kind: str, columns: Any) -> None:
+    others = {
+        name: [value + "x" if name == "name" else value for value in values]
+        for name, values in columns.items()
+    }
+    assert not warnings_of(kind, [columns, others])
+
+
+def test_an_attribute_of_a_table_of_points_gives_a_warning(
+    write_raster: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        write_raster(f"{name}.tif", rng.integers(0, 255, (1, SIDE, SIDE)).astype("uint8"))
+        rows = "x,y,species,height\n1,2,oak,3.5\n5,6,elm,4\n9,9,oak,5\n"
+        (tmp_path / f"{name}.csv").write_text(rows)
+    paths: Any = {"scenes": f"{tmp_path}/*.tif", "labels": f"{tmp_path}/{{stem}}.csv"}
+    options = AnnotationOptions(point_size="4 px")
+    objects = open_annotated_scenes(**paths, classes=["tree"], options=options)
+    counted = open_scenes(partial(open_density_labels, objects="tree"), **paths)
+    for scenes in (objects, counted):
+        scanned = scan_splits({"train": scenes[:1], "val": scenes[1:], "test": []}, window=SIDE)
+        [text] = [i.text for i in check_labels(scanned) if i.severity == "warning"]
+        assert "species" in text and "'oak' (4)" in text and "height" not in text
+
+
+def test_a_class_that_is_read_gives_no_warning(write_raster: Any, tmp_path: Path) -> None:
+    write_raster("a.tif", np.ones((1, SIDE, SIDE), dtype="uint8"))
+    shape = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]]]}
+    features = [
+        {"type": "Feature", "geometry": shape, "properties": {"class": "vessel", "flag": flag}}
+        for flag in ("no", "fr", "no")
+    ]
+    (tmp_path / "a.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": features})
+    )
+    from geotune.data.raster.open_raster import open_raster
+
+    labels = open_labels(
+        tmp_path / "a.geojson", open_raster(tmp_path / "a.tif"), classes=["background", "vessel"]
+    )
+    assert not labels.unread  # type: ignore[attr-defined]  # of polygons
