@@ -96,6 +96,28 @@ def test_check_reports_every_error_and_fit_stops_at_the_first(check: Any, data: 
     assert any(str(caught.value).split(" (")[0] in text for text in errors)
 
 
+@pytest.mark.parametrize("damage", ["class", "no label", "no image", "elsewhere"])
+@pytest.mark.parametrize("val", [["e"], ["e", "d"]])
+def test_unusable_scenes_give_no_error_about_their_split(
+    check: Any, data: Data, damage: str, val: list[str]
+) -> None:
+    """Validation has one scene, or another one without labels."""
+    label = data.folder / "labels" / "e.tif"
+    write(data.folder / "labels" / "d.tif", np.full((1, 48, 48), 255, "uint8"), 3)
+    if damage == "class":
+        write(label, np.full((1, 48, 48), 9, "uint8"), 4)
+    elif damage == "no label":
+        label.unlink()
+    elif damage == "no image":
+        data.scene("e").write_bytes(b"")
+    else:
+        write(label, np.zeros((1, 60, 48), "uint8"), 4, crs=None, transform=None)
+    code, result = check(f"data.split.val={val}".replace("'", ""), "data.split.train=[a,b,c]")
+    assert code == 1 and result["errors"] == 1
+    [error] = texts(result, "error")
+    assert "e.tif" in error and "split" not in error
+
+
 def test_overlaps_across_splits_are_an_error_unless_allowed(check: Any, data: Data) -> None:
     data.change("e", lambda a: a, at="a")
     code, result = check()

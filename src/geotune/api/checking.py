@@ -25,6 +25,18 @@ from geotune.factory.build_data import check_data, make_datasets, scan_data
 from geotune.types import BandStatistics
 
 
+CONSEQUENCES = (
+    "band-empty",
+    "class-empty",
+    "labels-outside",
+    "split-empty",
+    "split-groups",
+    "split-unassigned",
+    "split-unlabelled",
+)
+"""Errors about what is left if scenes are unusable, which is not what is wrong with the data."""
+
+
 @dataclass(frozen=True)
 class CheckResult:
     """The outcome of `check`.
@@ -107,8 +119,11 @@ def find_data_issues(
         issues += check_data(recipe, scanned)
         data = make_datasets(recipe, scanned)
     except GeotuneError as error:  # concerns all files: nothing is left to check
-        issues.append(Issue("error", "data", str(error)))
-    return [*errors.issues, *issues], scanned, data
+        issues.append(Issue("error", "data", str(error), code=error.code))
+    issues = [*errors.issues, *issues]
+    if errors.scenes:
+        issues = [issue for issue in issues if issue.code not in CONSEQUENCES]
+    return issues, scanned, data
 
 
 def _compare_with_pretraining(
