@@ -24,7 +24,6 @@ from geotune.errors import GeotuneError
 from geotune.factory.build_data import check_data, make_datasets, scan_data
 from geotune.types import BandStatistics
 
-
 CONSEQUENCES = (
     "band-empty",
     "class-empty",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from geotune.adapter_config import load_adapter_config
 from geotune.config import load_recipe
+from geotune.data.issues import ErrorCollector
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
-from geotune.data.scenes.open_scenes import open_rasters
+from geotune.data.scenes.open_scenes import list_scenes, open_entries
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import (
@@ -115,12 +116,9 @@ def predict(
         bands, nodata = bands or own_bands, own_nodata if nodata is None else nodata
         window = window or data.window
         resolution, masks = resolution_m(recipe), quality_options(recipe)
-    sources = open_rasters(
-        _by_modality(scenes),
-        bands=bands,
-        wanted_bands=card.normalization.bands,
-        nodata=nodata,
-        resolution=resolution,
+    entries = list_scenes(_by_modality(scenes), bands=bands, wanted_bands=card.normalization.bands)
+    sources = open_entries(
+        entries, ErrorCollector(), bands, card.normalization.bands, nodata, resolution
     )
     if quality is not None:
         if masks is None:
@@ -131,7 +129,8 @@ def predict(
                 key="data.quality",
             )
         masks = masks.model_copy(update={"pattern": quality, "mask_image": True})
-        sources = with_quality(sources, masks)
+        fields = {name: entry.fields for name, entry in entries.items()}
+        sources = with_quality(sources, masks, fields)
     check_metadata(sources, card.metadata)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import load_adapter

@@ -212,13 +212,13 @@ class ScenesOptions(LabelledDataOptions):
     kind: Literal["scenes"] = "scenes"
     scenes: str | list[str] | dict[str, str] = Field(
         description="files or patterns; `{band}` if each band has a file, `{date}` if each date "
-        "has, `{scene}` for the scene's name in the path; by modality for several; or a table of "
-        "scenes: CSV, GeoParquet, STAC"
+        "has, `{scene}` for the scene's name in the path, or fields of any name such as `{tile}`; "
+        "by modality for several; or a table of scenes: CSV, GeoParquet, STAC"
     )
     labels: str | None = Field(
         None,
-        description="pattern of the label files, with `{stem}` for the scene's name; not needed if "
-        "a table of scenes lists them",
+        description="pattern of the label files, with `{stem}` for the scene's name, or the fields "
+        "of scenes; not needed if a table of scenes lists them",
     )
     format: Annotated[str, AfterValidator(_known_format)] = Field(
         "auto", description="format of object labels; auto: detected from their contents"

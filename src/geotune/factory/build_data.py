@@ -187,7 +187,7 @@ def _check_dates_and_mask(
             sources = {scene.name: scene.raster}
             require_dates(sources, recipe.backbone.timesteps)
             if quality is not None:
-                sources = with_quality(sources, quality)
+                sources = with_quality(sources, quality, {scene.name: scene.attributes})
             usable.append(replace(scene, raster=sources[scene.name]))
     return usable
 

@@ -1,15 +1,23 @@
+import unicodedata
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from shapely.geometry import box
 
+from geotune.config.data_options import QualityOptions
+from geotune.config.split_options import ListSplitOptions
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.find import find_files
-from geotune.data.scenes.open_scenes import open_rasters, open_scenes
+from geotune.data.scenes.find import find_files, find_scenes
+from geotune.data.scenes.open_scenes import label_file, open_rasters, open_scenes
 from geotune.data.scenes.patterns import format_pattern, match_files
+from geotune.data.scenes.quality import with_quality
+from geotune.data.splits.explicit import split_by_list
+from geotune.data.splits.groups import group_of
 from helpers.errors import raises
 
 ONES = np.ones((1, 6, 6), dtype="uint8")
@@ -33,8 +41,11 @@ def test_fields_of_matches(tmp_path: Path) -> None:
         {"band": "B02", "scene": "c"},
     ]
     assert match_files(f"{tmp_path}/**/x_B02.tif")[0].path == tmp_path / "c" / "x_B02.tif"
-    with raises("pattern-invalid", mentions=["{day}", "{band} or {date} or {scene}"]):
-        match_files(f"{tmp_path}/{{day}}.tif")
+    for name in ("bands", "dates", "Scene", "1"):
+        with raises("pattern-invalid", mentions=[f"{{{name}}}", "{band} or {date} or {scene}"]):
+            match_files(f"{tmp_path}/{{{name}}}.tif")
+    with raises("pattern-invalid", mentions=["{day}", "{region}"]):
+        match_files(f"{tmp_path}/{{day}}.tif", fields=["region"])
 
 
 def test_band_names_disambiguate_fields(tmp_path: Path) -> None:
@@ -84,6 +95,63 @@ def test_scenes_with_the_same_name_raise(tmp_path: Path) -> None:
     with raises("scene-duplicate", file=tmp_path / "y/a.tif", mentions=["x/a.tif"]):
         find_files(f"{tmp_path}/*/a.tif")
     assert list(find_files(f"{tmp_path}/{{scene}}/a.tif")) == ["x", "y"]
+    assert list(find_files(f"{tmp_path}/{{tile}}/a.tif")) == ["x", "y"]
+    assert list(find_files(f"{tmp_path}/{{tile}}/{{name}}.tif")) == ["x_a", "y_a"]
+    assert list(find_files(f"{tmp_path}/{{tile}}/*.tif")) == ["x_a", "y_a"]
+
+
+@pytest.mark.parametrize(
+    "labels", ["{tile}/masks/{name}.tif", "{tile}/masks/{stem}.tif", "{tile}/m*s/{name}.t?f"]
+)
+def test_fields_of_any_name_match_images_and_labels(
+    tmp_path: Path, write_raster: Any, labels: str
+) -> None:
+    """Images of the same name in several folders, in a folder with brackets in its name."""
+    root = tmp_path / "data [1]"
+    for i, (tile, name) in enumerate([("Tile 1", "a"), ("Tile 1", "b"), ("Tile 2", "a")]):
+        write_raster(f"data [1]/{tile}/images/{name}.tif", ONES)
+        write_raster(f"data [1]/{tile}/masks/{name}.tif", ZEROS + i)
+    scenes = open_scenes(
+        partial(open_labels, classes=["x", "y", "z"]),
+        scenes=f"{root}/{{tile}}/images/{{name}}.tif",
+        labels=f"{root}/{labels}",
+    )
+    assert [scene.name for scene in scenes] == ["Tile 1_a", "Tile 1_b", "Tile 2_a"]
+    masks: list[Any] = [scene.read_target() for scene in scenes]
+    assert [mask.mask[0, 0] for mask in masks] == [0, 1, 2]
+    assert [group_of(scene, "tile") for scene in scenes] == ["Tile 1", "Tile 1", "Tile 2"]
+    options = QualityOptions(pattern=f"{root}/{{tile}}/masks/{{name}}.tif", values=[1])
+    fields = {scene.name: scene.attributes for scene in scenes}
+    masked = with_quality({scene.name: scene.raster for scene in scenes}, options, fields)
+    blocks = [source.read_block(Window(0, 0, 6, 6)).valid.all() for source in masked.values()]
+    assert blocks == [True, False, True]
+
+
+def test_fields_of_bands_and_modalities(tmp_path: Path) -> None:
+    _touch(tmp_path, *(f"{t}/{s}/p_{b}.tif" for t in "xy" for s in "uv" for b in ("B2", "B3")))
+    found = find_scenes({s: f"{tmp_path}/{{tile}}/{s}/{{name}}_{{band}}.tif" for s in "uv"})
+    assert list(found) == ["x_p", "y_p"]
+    assert found["x_p"].fields == {"tile": "x", "name": "p", "stem": "p"}
+    with raises("pattern-invalid", mentions=["{town}", "{tile}"]):
+        label_file(f"{tmp_path}/{{town}}.tif", "x_p", found["x_p"].fields)
+
+
+def test_names_match_in_any_unicode_form(tmp_path: Path, write_raster: Any) -> None:
+    """`é` is one letter in the names that Linux writes, and two in those that macOS writes."""
+    composed, separate = "Ré", unicodedata.normalize("NFD", "Ré")
+    for folder, image, label in (("1", composed, separate), ("2", separate, composed)):
+        root = tmp_path / folder / image
+        write_raster(f"{folder}/{image}/{image}_{image}.tif", ONES)
+        write_raster(f"{folder}/{image}/{label}_mask.tif", ZEROS)
+        [scene] = open_scenes(
+            partial(open_labels, classes=SHIPS),
+            scenes=str(root / "{scene}_").replace(image, label) + f"{label}.tif",
+            labels=str(root / "{scene}_mask.tif").replace(image, label),
+        )
+        assert scene.name == composed
+        lists = ListSplitOptions(train=[label], val=["b"])
+        splits = split_by_list([scene, replace(scene, name="b")], lists)
+        assert [len(splits[split]) for split in ("train", "val")] == [1, 1]
 
 
 def test_pattern_without_match_raises(tmp_path: Path) -> None:
@@ -91,6 +159,32 @@ def test_pattern_without_match_raises(tmp_path: Path) -> None:
         find_files(f"{tmp_path}/*.tif")
     with raises("scenes-missing", key="data.scenes", mentions=["a.tif"]):
         find_files(f"{tmp_path}/a.tif")
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "mentions"),
+    [
+        ("s/A.TIF", "s/*.tif", ["A.TIF", "case"]),
+        ("s/A.tif", "s/a.tif", ["A.tif", "case"]),
+        ("s/a.tif", "s", ["is a folder", "s/*.tif"]),
+        ("s/a.tif", "s/", ["is a folder", "s/*.tif"]),
+        ("s/[a]_1.tif", "s/[a]_*.tif", ["[[]"]),
+    ],
+)
+def test_a_pattern_without_match_is_explained(
+    tmp_path: Path, file: str, pattern: str, mentions: list[str]
+) -> None:
+    _touch(tmp_path, file)
+    with raises("scenes-missing", key="data.scenes", mentions=[pattern, *mentions]):
+        find_files(f"{tmp_path}/{pattern}")
+
+
+def test_files_of_the_system_are_passed_over(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.tif", "._a.tif", ".ipynb_checkpoints/a-checkpoint.tif", "@eaDir/b.tif")
+    _touch(tmp_path, "__MACOSX/c.tif", "__MACOSX/._a.tif", "d/lost+found/d.tif")
+    for pattern in ("**/*.tif", "{scene}.tif", "*.tif"):
+        assert find_files(f"{tmp_path}/{pattern}") == {"a": tmp_path / "a.tif"}
+    assert list(find_files(f"{tmp_path}/__MACOSX/*.tif")) == ["c"]
 
 
 def test_band_without_file_raises(write_raster: Any) -> None:

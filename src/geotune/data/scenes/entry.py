@@ -23,6 +23,7 @@ class SceneEntry:
         split: train, val or test, if a table states it.
         acquired: the acquisition date in a table; None for that of the files.
         attributes: its row in a table, by column.
+        fields: the text of its pattern's own fields, which the pattern of its labels may contain.
     """
 
     files: Files
@@ -30,6 +31,7 @@ class SceneEntry:
     split: str | None = None
     acquired: date | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_date(text: str, where: str) -> date | None:

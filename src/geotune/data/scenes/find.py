@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from geotune.data.raster.open_raster import ByDate, ByModality, Files
 from geotune.data.raster.tags import find_date
-from geotune.data.scenes.patterns import Match, match_files
+from geotune.data.scenes.patterns import FIELDS, Match, explain_no_match, match_files
 from geotune.errors import GeotuneError
+from geotune.utils.text import nfc
 
 Patterns = str | Sequence[str] | Mapping[str, str]
 """Patterns of the images of scenes; by modality if there are several."""
@@ -20,37 +24,60 @@ Names = Sequence[str] | Mapping[str, Sequence[str]]
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".bmp")
 
 
+class FoundScene(NamedTuple):
+    """The files of a scene.
+
+    Attributes:
+        files: of its image.
+        fields: the text of the pattern's own fields, such as `{tile}`, and the `stem` of its file.
+    """
+
+    files: Files
+    fields: Mapping[str, str]
+
+
 def find_files(
     scenes: Patterns,
     *,
     bands: Names | None = None,
     wanted_bands: Sequence[str] | None = None,
 ) -> dict[str, Files]:
+    """The files of each scene that `find_scenes` finds."""
+    found = find_scenes(scenes, bands=bands, wanted_bands=wanted_bands)
+    return {name: scene.files for name, scene in found.items()}
+
+
+def find_scenes(
+    scenes: Patterns,
+    *,
+    bands: Names | None = None,
+    wanted_bands: Sequence[str] | None = None,
+) -> dict[str, FoundScene]:
     """Find the files of each scene, by the scene's name, in the order of the patterns.
 
-    The name is the text of `{scene}`; else the file's stem without band and date; else, if nothing
-    is left of the stem, the folder's name. Raises `GeotuneError` for a pattern without a match and
-    for two scenes with the same name.
+    The name is the text of `{scene}`; else that of the pattern's own fields, joined by `_`, such as
+    `{tile}` and `{name}`, followed by the file's stem if that is only described by `*`; else the
+    file's stem without band and date; else, if nothing is left of the stem, the folder's name.
+    Raises `GeotuneError` for a pattern without a match and for two scenes with the same name.
     """
     if isinstance(scenes, Mapping):
         return _by_modality(scenes, bands, wanted_bands)
     if isinstance(bands, Mapping):
         bands = [band for names in bands.values() for band in names]
-    scene_files: dict[str, Files] = {}
+    found: dict[str, FoundScene] = {}
     for pattern in map(local_path, [scenes] if isinstance(scenes, str) else scenes):
         matches = _matches(pattern, [*(wanted_bands or ()), *(bands or ())])
         if not matches:
-            reason = "no file matches" if "*" in pattern or "{" in pattern else "file not found"
             raise GeotuneError(
-                f"{pattern}: {reason} (in {Path.cwd()}); check data.scenes",
+                f"{pattern}: {explain_no_match(pattern)} (in {Path.cwd()}); check data.scenes",
                 code="scenes-missing",
                 key="data.scenes",
             )
-        for name, files in _group(pattern, matches).items():
-            if name in scene_files and scene_files[name] != files:
-                raise _duplicate(name, scene_files[name], files)
-            scene_files[name] = files
-    return scene_files
+        for name, scene in _group(pattern, matches).items():
+            if name in found and found[name].files != scene.files:
+                raise _duplicate(name, found[name].files, scene.files)
+            found[name] = scene
+    return found
 
 
 def local_path(path: str) -> str:
@@ -70,20 +97,20 @@ def first_file(files: Files) -> Path:
 
 def _by_modality(
     scenes: Mapping[str, str], bands: Names | None, wanted_bands: Sequence[str] | None
-) -> dict[str, Files]:
+) -> dict[str, FoundScene]:
     """The files of each scene by modality. Raises `GeotuneError` for a missing modality."""
     named = bands if isinstance(bands, Mapping) else {}
     by_modality = {
-        modality: find_files(
+        modality: find_scenes(
             pattern,
             bands=named.get(modality),
             wanted_bands=[band.rpartition(":")[2] for band in wanted_bands or ()],
         )
         for modality, pattern in scenes.items()
     }
-    all_names = dict.fromkeys(name for files in by_modality.values() for name in files)
-    for modality, files in by_modality.items():
-        missing = [name for name in all_names if name not in files]
+    all_names = dict.fromkeys(name for found in by_modality.values() for name in found)
+    for modality, found in by_modality.items():
+        missing = [name for name in all_names if name not in found]
         if missing:
             raise GeotuneError(
                 f"{scenes[modality]}: no {modality} file for scene {', '.join(missing[:5])}, "
@@ -93,7 +120,10 @@ def _by_modality(
                 key="data.scenes",
             )
     return {
-        name: ByModality({modality: files[name] for modality, files in by_modality.items()})  # type: ignore[misc]  # no modality has modalities
+        name: FoundScene(
+            ByModality({modality: found[name].files for modality, found in by_modality.items()}),  # type: ignore[misc]  # no modality has modalities
+            next(iter(by_modality.values()))[name].fields,
+        )
         for name in all_names
     }
 
@@ -107,10 +137,14 @@ def _matches(pattern: str, bands: Sequence[str]) -> list[Match]:
     return known if present >= set(bands) else match_files(pattern)
 
 
-def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
+def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
     """Group matches by scene."""
-    scenes: dict[str, Files] = {}
+    scenes: dict[str, FoundScene] = {}
     by_path: dict[str, list[Match]] = {}
+    file_name = pattern.rpartition("/")[2]
+    in_file_name = re.search(r"\{(?!(?:band|date)\})\w+\}", file_name) or not glob.has_magic(
+        file_name
+    )
     several_files = "{band}" in pattern or "{date}" in pattern
     for match in matches:
         if not several_files and "*" in pattern and not _is_raster(match.path):
@@ -119,13 +153,17 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, Files]:
     for members in by_path.values():
         first = members[0]
         if several_files:
-            name = first.fields.get("scene") or _name_of(first)
+            stem = nfc(_name_of(first))
             files = _by_date(members) if "{date}" in pattern else _by_band(members)
         else:
-            name, files = first.fields.get("scene", first.path.stem), first.path
+            stem, files = nfc(first.path.stem), first.path
+        fields = {name: text for name, text in first.fields.items() if name not in FIELDS}
+        name = first.fields.get("scene") or "_".join(fields.values()) or stem
+        if fields and "scene" not in first.fields and not in_file_name:
+            name = f"{name}_{stem}"
         if name in scenes:
-            raise _duplicate(name, scenes[name], files)
-        scenes[name] = files
+            raise _duplicate(name, scenes[name].files, files)
+        scenes[name] = FoundScene(files, {**fields, "stem": stem} if fields else {})
     return scenes
 
 
@@ -135,8 +173,9 @@ def _is_raster(path: Path) -> bool:
 
 def _duplicate(name: str, one: Files, other: Files) -> GeotuneError:
     return GeotuneError(
-        f"{first_file(one)} and {first_file(other)}: two scenes are named {name}; mark the part "
-        "of the path that differs, and only that, with {scene} in data.scenes",
+        f"{first_file(one)} and {first_file(other)}: two scenes are named {name}; mark the parts "
+        "of the path that differ with fields of any name in data.scenes and data.labels, such as "
+        "{tile}/images/{name}.tif",
         code="scene-duplicate",
         key="data.scenes",
         file=first_file(other),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from geotune.data.labels.base import LabelReader
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.entry import SceneEntry
-from geotune.data.scenes.find import Names, Patterns, find_files, first_file
+from geotune.data.scenes.find import Names, Patterns, find_scenes, first_file
 from geotune.data.scenes.patterns import format_pattern
 from geotune.data.scenes.scene import Scene
 from geotune.data.scenes.table import is_table, read_scene_table
@@ -39,8 +40,8 @@ def open_scenes(
         read: opens a label file; with `missing_labels="empty"` also one that does not exist.
         scenes: patterns of images, or tables. A file that is the label of another scene is not a
             scene.
-        labels: pattern of the label files, with `{stem}` or `{scene}` for the scene's name; a table
-            may state them instead.
+        labels: pattern of the label files, with `{stem}` or `{scene}` for the scene's name, or the
+            fields of `scenes`; a table may state them instead.
         bands: as for `open_raster`, like `wanted_bands`, `nodata` and `resolution`.
         missing_labels: whether a scene without a label file is an error or has no labels.
         errors: may collect errors about single files.
@@ -126,13 +127,13 @@ def list_scenes(
     """
     errors = errors or ErrorCollector()
     if isinstance(scenes, Mapping):
-        by_modality = find_files(scenes, bands=bands, wanted_bands=wanted_bands)
-        return {name: SceneEntry(files) for name, files in by_modality.items()}
+        by_modality = find_scenes(scenes, bands=bands, wanted_bands=wanted_bands)
+        return {name: SceneEntry(f.files, fields=f.fields) for name, f in by_modality.items()}
     paths = [scenes] if isinstance(scenes, str) else list(scenes)
     patterns = [path for path in paths if not is_table(path)]
     entries = {
-        name: SceneEntry(files)
-        for name, files in find_files(patterns, bands=bands, wanted_bands=wanted_bands).items()
+        name: SceneEntry(found.files, fields=found.fields)
+        for name, found in find_scenes(patterns, bands=bands, wanted_bands=wanted_bands).items()
     }
     for path in (Path(each) for each in paths if is_table(each)):
         for name, entry in read_scene_table(path, bands, wanted_bands, errors).items():
@@ -148,8 +149,8 @@ def list_scenes(
 
 
 def with_attributes(scene: Scene, entry: SceneEntry) -> Scene:
-    """The scene with the split and attributes that its table states."""
-    return replace(scene, split=entry.split, attributes=entry.attributes)
+    """The scene with the split and attributes that its table or pattern states."""
+    return replace(scene, split=entry.split, attributes=entry.attributes or entry.fields)
 
 
 def label_files_of(entries: Mapping[str, SceneEntry], labels: str | None) -> dict[str, Path]:
@@ -165,7 +166,7 @@ def label_files_of(entries: Mapping[str, SceneEntry], labels: str | None) -> dic
                 key="data.labels",
                 file=path,
             )
-        files[name] = entry.label or label_file(str(labels), name)
+        files[name] = entry.label or label_file(str(labels), name, entry.fields)
     return files
 
 
@@ -185,11 +186,15 @@ def raise_missing_labels(
     )
 
 
-def label_file(labels: str, name: str) -> Path:
-    """The label file of a scene by the pattern `labels`, whether or not it exists."""
-    paths = format_pattern(labels, {"stem": name, "scene": name})
+def label_file(labels: str, name: str, fields: Mapping[str, str] | None = None) -> Path:
+    """The label file of a scene by the pattern `labels`, whether or not it exists.
+
+    The pattern may contain `{stem}` and `{scene}` for the scene's name, and `fields`.
+    """
+    fields = {"stem": name, **(fields or {}), "scene": name}
+    paths = format_pattern(labels, fields)
     if not paths:
-        return Path(labels.replace("{stem}", name).replace("{scene}", name))
+        return Path(re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], labels))
     if len(paths) > 1:
         raise GeotuneError(
             f"{labels}: matches several files for scene {name} ({paths[0]}, {paths[1]}); make it "

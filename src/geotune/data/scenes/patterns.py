@@ -1,21 +1,28 @@
-"""Path patterns: `*`, `?`, `[...]`, `**` as in a shell; `{band}`, `{date}`, `{scene}`, `{stem}`."""
+"""Path patterns: `*`, `?`, `[...]`, `**` as in a shell; fields such as `{band}` and `{tile}`."""
 
 from __future__ import annotations
 
 import glob
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from geotune.errors import GeotuneError
+from geotune.utils.text import nfc
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
 
 FIELDS = ("band", "date", "scene")
-"""Fields that a pattern of images may contain in braces."""
+"""Fields with a meaning; a pattern of images may contain others."""
 
 DATE = r"\d{4}-\d\d-\d\d(?:T[\d:]+Z?)?|\d{8}(?:T\d+Z?)?|\d{7}"
+
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that archives and operating systems leave; hidden ones have names such as `._a.tif`."""
 
 
 class Match(NamedTuple):
@@ -33,25 +40,55 @@ class Match(NamedTuple):
     scene_path: str
 
 
+class _Pattern(NamedTuple):
+    """A pattern as a regular expression with a group per field, for a shell, and its fields."""
+
+    regex: re.Pattern[str]
+    shell: str
+    shell_any_case: str
+    names: set[str]
+
+
 def match_files(
-    pattern: str, bands: Sequence[str] = (), fields: Sequence[str] = FIELDS
+    pattern: str, bands: Sequence[str] = (), fields: Sequence[str] | None = None
 ) -> list[Match]:
     """Find the files that match `pattern`, sorted by path.
 
     `{band}` matches one of `bands`; `{date}` a date such as 20181013, 2018-10-13 or 2018286. Other
-    fields, and `{band}` without `bands`, match any text without `/`. Raises `GeotuneError` for an
-    unknown field.
+    fields, and `{band}` without `bands`, match any text without `/`. Existing folders are matched
+    as they are, also with brackets in their names; Unicode in any normal form. Hidden files and
+    folders of the system are passed over. Raises `GeotuneError` for a field that is not in
+    `fields`, or by default for one that is probably misspelt.
     """
-    regex, shell, names = _compile(pattern, bands, fields)
-    if not names and Path(pattern).is_file():
-        return [Match(Path(pattern), {}, pattern)]
-    matches = []
-    for text in sorted(glob.glob(shell, recursive=True)):
-        match = regex.fullmatch(text)
-        # a broken link, or a folder named x.tif, is reported when it is opened
-        if match and (Path(text).suffix or not Path(text).is_dir()):
-            matches.append(Match(Path(text), _fields(match), _scene_path(match, text)))
-    return matches
+    if not re.search(r"\{\w+\}", pattern):
+        path = existing_path(Path(pattern))
+        if path.is_file():
+            return [Match(path, {}, str(path))]
+    matches: dict[str, Match] = {}
+    for form in dict.fromkeys(unicodedata.normalize(f, pattern) for f in ("NFC", "NFD")):
+        compiled = _compile(_with_literal_folders(form), bands, fields)
+        for text in glob.glob(compiled.shell, recursive=True):
+            match = compiled.regex.fullmatch(text)
+            # a broken link, or a folder named x.tif, is reported when it is opened
+            is_file = bool(Path(text).suffix) or not Path(text).is_dir()
+            if match and is_file and not _is_passed_over(text, pattern):
+                matches[text] = Match(Path(text), _fields(match), _scene_path(match, text))
+    return [matches[text] for text in sorted(matches)]
+
+
+def explain_no_match(pattern: str) -> str:
+    """Why no file matches `pattern`, as far as that can be seen."""
+    if Path(pattern).is_dir():
+        return f"is a folder; give a pattern of its files, such as {pattern.rstrip('/')}/*.tif"
+    compiled = _compile(_with_literal_folders(pattern), (), None)
+    others = sorted(glob.glob(compiled.shell_any_case, recursive=True))
+    if others:
+        return f"no file matches, but {others[0]} does in another case; write it as it is"
+    if not glob.has_magic(compiled.shell) and not compiled.names:
+        return "file not found"
+    if "[" in pattern:
+        return "no file matches; [...] is one of the characters in it, and [[] is a bracket"
+    return "no file matches"
 
 
 def format_pattern(pattern: str, fields: Mapping[str, str]) -> list[Path]:
@@ -62,45 +99,102 @@ def format_pattern(pattern: str, fields: Mapping[str, str]) -> list[Path]:
     unknown = [name for name in re.findall(r"\{(\w*)\}", pattern) if name not in fields]
     if unknown:
         raise _unknown_field(pattern, unknown[0], fields)
-    text = re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)
-    if Path(text).is_file() or not glob.has_magic(text):
-        return [Path(text)]
+    path = existing_path(Path(re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)))
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
     escaped = re.sub(r"\{(\w+)\}", lambda match: glob.escape(fields[match[1]]), pattern)
-    return [Path(path) for path in sorted(glob.glob(escaped, recursive=True))]
+    return [match.path for match in match_files(escaped)]
 
 
 def parse_fields(pattern: str, text: str, fields: Sequence[str]) -> dict[str, str] | None:
     """The text of each field of `pattern` in `text`; None if it does not match."""
-    match = _compile(pattern, (), fields)[0].fullmatch(text)
+    match = _compile(pattern, (), fields).regex.fullmatch(text)
     return None if match is None else _fields(match)
 
 
-def _compile(
-    pattern: str, bands: Sequence[str], fields: Sequence[str]
-) -> tuple[re.Pattern[str], str, set[str]]:
-    """A regular expression with a group per field, a shell pattern, and the fields."""
-    pieces: list[str] = []
+def existing_path(path: Path) -> Path:
+    """The path, or the existing one whose name is the same text in another Unicode normal form."""
+    if path.exists() or str(path).isascii() or path.parent == path:
+        return path
+    parent = existing_path(path.parent)
+    for form in ("NFC", "NFD"):
+        other = parent / unicodedata.normalize(form, path.name)
+        if other.exists():
+            return other
+    return path
+
+
+def is_system_file(path: Path) -> bool:
+    """Whether a relative path is one that operating systems and tools leave beside data."""
+    return any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.parts)
+
+
+def _is_passed_over(text: str, pattern: str) -> bool:
+    named = pattern.split("/")
+    return any(part in SYSTEM_FOLDERS and part not in named for part in Path(text).parts)
+
+
+def _with_literal_folders(pattern: str) -> str:
+    """Escape the leading folders that exist, so that brackets in their names are no classes."""
+    parts = pattern.split("/")
+    for i in range(1, len(parts)):
+        folder = "/".join(parts[:i])
+        if folder and not os.path.isdir(folder):
+            parts[: i - 1] = [glob.escape(part) for part in parts[: i - 1]]
+            return "/".join(parts)
+    return "/".join([*map(glob.escape, parts[:-1]), parts[-1]])
+
+
+def _compile(pattern: str, bands: Sequence[str], fields: Sequence[str] | None) -> _Pattern:
+    regex: list[str] = []
+    shell: list[str] = []
+    any_case: list[str] = []
     names: set[str] = set()
+
+    def add_literal(text: str) -> None:
+        regex.append(re.escape(text))
+        shell.append(glob.escape(text))
+        any_case.append(re.sub("[A-Za-z]", _either_case, glob.escape(text)))
+
     end = 0
     for token in _TOKEN.finditer(pattern):
-        pieces.append(re.escape(pattern[end : token.start()]))
+        add_literal(pattern[end : token.start()])
         end = token.end()
         name = token[1]
-        if name is None:
-            pieces.append(_shell_to_regex(token[0]))
-        elif name not in fields:
-            raise _unknown_field(pattern, name, fields)
-        elif name in names:
-            pieces.append(f"(?P<_{name}_{token.start()}>(?P={name}))")
+        if name is not None:
+            _check_field(pattern, name, fields)
+            if name in names:
+                regex.append(f"(?P<_{name}_{token.start()}>(?P={name}))")
+            else:
+                names.add(name)
+                regex.append(f"(?P<{name}>{_values_of(name, bands)})")
         else:
-            names.add(name)
-            choice = DATE if name == "date" else "[^/]+"
-            if name == "band" and bands:
-                longest_first = sorted(bands, key=len, reverse=True)
-                choice = "|".join(re.escape(band) for band in longest_first)
-            pieces.append(f"(?P<{name}>{choice})")
-    pieces.append(re.escape(pattern[end:]))
-    return re.compile("".join(pieces)), re.sub(r"\{\w+\}", "*", pattern), names
+            regex.append(_shell_to_regex(token[0]))
+        for pieces in (shell, any_case):
+            pieces.append(token[0] if name is None else "*")
+    add_literal(pattern[end:])
+    return _Pattern(re.compile("".join(regex)), "".join(shell), "".join(any_case), names)
+
+
+def _values_of(field: str, bands: Sequence[str]) -> str:
+    """A regular expression of the text of a field."""
+    if field == "band" and bands:
+        return "|".join(re.escape(band) for band in sorted(bands, key=len, reverse=True))
+    return DATE if field == "date" else "[^/]+"
+
+
+def _check_field(pattern: str, name: str, fields: Sequence[str] | None) -> None:
+    if not name.isidentifier() or name.startswith("_"):
+        raise _unknown_field(pattern, name, fields or FIELDS)
+    if fields is None:
+        if name not in FIELDS and get_close_matches(name.lower(), FIELDS, cutoff=0.85):
+            raise _unknown_field(pattern, name, FIELDS)
+    elif name not in fields:
+        raise _unknown_field(pattern, name, fields)
+
+
+def _either_case(letter: re.Match[str]) -> str:
+    return f"[{letter[0].lower()}{letter[0].upper()}]"
 
 
 def _unknown_field(pattern: str, name: str, fields: Iterable[str]) -> GeotuneError:
@@ -120,18 +214,22 @@ def _shell_to_regex(token: str) -> str:
         return "[^/]*"
     if token == "?":
         return "[^/]"
-    return "[^" + token[2:] if token.startswith("[!") else token
+    inside = token[2:-1] if token.startswith("[!") else token[1:-1]
+    for character in "\\[]^":
+        inside = inside.replace(character, f"\\{character}")
+    return f"[^{inside}]" if token.startswith("[!") else f"[{inside}]"
 
 
 def _fields(match: re.Match[str]) -> dict[str, str]:
-    return {name: match[name] for name in match.re.groupindex if not name.startswith("_")}
+    names = [name for name in match.re.groupindex if not name.startswith("_")]
+    return {name: nfc(match[name]) for name in names}
 
 
 def _scene_path(match: re.Match[str], text: str) -> str:
     spans = [
         match.span(name)
         for name in match.re.groupindex
-        if name.lstrip("_").partition("_")[0] in ("band", "date")
+        if (name[1:].rpartition("_")[0] if name.startswith("_") else name) in ("band", "date")
     ]
     for start, end in sorted(spans, reverse=True):
         text = text[:start] + text[end:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +18,23 @@ from geotune.errors import GeotuneError, check_exists
 
 
 def with_quality(
-    sources: dict[str, RasterSource], options: QualityOptions
+    sources: dict[str, RasterSource],
+    options: QualityOptions,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, RasterSource]:
-    """Add to each image its mask; the pattern has `{stem}` for the scene's name.
+    """Add to each image its mask.
 
-    Raises `GeotuneError` for a mask that is missing, not of integers, or that does not fit its
+    The pattern has `{stem}` for the scene's name, or its `fields`. Raises `GeotuneError` for a mask that is missing, not of integers, or that does not fit its
     image.
     """
     return {
         name: replace(
-            source, quality=open_quality(label_file(options.pattern, name), source, options)
+            source,
+            quality=open_quality(
+                label_file(options.pattern, name, {**(fields or {}).get(name, {}), "stem": name}),
+                source,
+                options,
+            ),
         )
         for name, source in sources.items()
     }

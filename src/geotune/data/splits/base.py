@@ -13,7 +13,7 @@ import numpy as np
 from geotune.data.scenes.scene import Scene
 from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
-from geotune.utils.text import join_some, pluralize
+from geotune.utils.text import join_some, nfc, pluralize
 
 Splits = dict[str, list[Scene]]
 """The scenes of `train`, `val` and `test`; `test` may be empty."""
@@ -41,7 +41,7 @@ def assign_splits(
     unreadable = {name for scene in failed for name in (scene, Path(scene).stem)}
     split_of: dict[str, str] = {}
     for split in SPLIT_NAMES:
-        for name in groups_by_split[split]:
+        for name in map(nfc, groups_by_split[split]):
             group = name if name in known else Path(name).stem
             if group not in known:
                 if failed and (noun != "scene" or unreadable & {name, group}):
