@@ -220,3 +220,30 @@ def test_bands_of_other_extent_raise(
     }
     with raises("grid-mismatch", file=files["B09"], mentions=[problem]):
         open_raster(files)
+
+
+BIG = (8000, 8000)
+SMALL_FILES: dict[str, dict[str, Any]] = {
+    "zstd.tif": {"compress": "zstd", "tiled": True, "blockxsize": 4096, "blockysize": 4096},
+    "strip.tif": {"compress": "zstd", "blockysize": 8000},
+    "sparse.tif": {"sparse_ok": True, "tiled": True, "blockxsize": 512, "blockysize": 512},
+    "one.tif": {"sparse_ok": True, "blockysize": 8000},
+    "spill.img": {"driver": "HFA", "use_spill": "YES", "dtype": "float32"},
+    "a.mrf": {"driver": "MRF"},
+}
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
+def test_small_files_of_many_pixels_are_whole(tmp_path: Path, name: str) -> None:
+    """All zero and compressed, sparse, or with the pixels in another file."""
+    import rasterio
+
+    path = tmp_path / name
+    height, width = BIG
+    options = {"driver": "GTiff", "dtype": "uint8", **SMALL_FILES[name]}
+    with rasterio.open(path, "w", height=height, width=width, count=1, **options) as file:
+        if "sparse_ok" not in options:
+            file.write(np.zeros((1, *BIG), dtype=options["dtype"]))
+    assert path.stat().st_size * 10_000 < height * width * (4 if name == "spill.img" else 1)
+    image = open_raster(path).read(Window(7990, 7990, 10, 10))
+    assert (image == 0).all()

@@ -24,6 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.raster.crs import own_longitudes
 from geotune.data.raster.nodata import FileMask
@@ -34,7 +35,10 @@ MAX_OPEN_FILES = 128
 """Open files per thread; operating systems allow at least 256 per process."""
 
 MAX_COMPRESSION = 10_000
-"""Maximum bytes of pixels per byte of file; a header that claims more is damaged."""
+"""Bytes of pixels per byte of file above which a header may be damaged."""
+
+MAX_BLOCK_BYTES = 2**28
+"""Blocks of pixels that are larger are not read to find out."""
 
 MIN_CHECKED_BYTES = 2**20
 """Rasters with fewer bytes of pixels are not checked against their file size."""
@@ -167,19 +171,31 @@ def _open(path: Path) -> DatasetReader:
 def _check_size(path: Path, handle: DatasetReader) -> None:
     """Raise `GeotuneError` if the header claims more pixels than the file can hold.
 
-    GDAL would allocate memory for them before reading the first.
+    GDAL would allocate memory for them before reading the first. A file that compresses very well, is
+    sparse, or has its pixels in another file holds its last pixel; a damaged one does not.
     """
     bytes_per_pixel = sum(np.dtype(dtype).itemsize for dtype in handle.dtypes)
     claimed = handle.width * handle.height * bytes_per_pixel
     file_bytes = disk_path(path).stat().st_size
-    if claimed > max(MIN_CHECKED_BYTES, MAX_COMPRESSION * file_bytes):
-        raise GeotuneError(
-            f"{path}: its header claims {handle.height}x{handle.width} pixels in {handle.count} "
-            f"bands, {claimed / 1e9:,.1f} GB, but the file has {file_bytes:,} bytes; it is damaged "
-            "or truncated: download or write it again",
-            code="file-unreadable",
-            file=path,
-        )
+    if claimed <= max(MIN_CHECKED_BYTES, MAX_COMPRESSION * file_bytes):
+        return
+    reason = None
+    height, width = handle.block_shapes[0]
+    if height * width * bytes_per_pixel <= MAX_BLOCK_BYTES:
+        last = RasterioWindow(handle.width - 1, handle.height - 1, 1, 1)
+        try:
+            handle.read(handle.count, window=last)
+        except RasterioError as error:
+            reason = error
+        else:
+            return
+    raise GeotuneError(
+        f"{path}: its header claims {handle.height}x{handle.width} pixels in {handle.count} "
+        f"bands, {claimed / 1e9:,.1f} GB, but the file has {file_bytes:,} bytes; it is damaged "
+        "or truncated: download or write it again",
+        code="file-unreadable",
+        file=path,
+    ) from reason
 
 
 def hdf5_layers(path: Path) -> list[str]:
