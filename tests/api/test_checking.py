@@ -168,6 +168,24 @@ def test_unusual_values_give_warnings(check: Any, data: Data) -> None:
     assert not any("clipped" in text and "d.tif" in text for text in warnings)
 
 
+@pytest.mark.parametrize("stored", ["equal", "almost equal"])
+def test_grey_pictures_in_three_bands_have_no_fill_value(
+    check: Any, data: Data, stored: str
+) -> None:
+    """As thermal pictures are stored: black and white are values like others."""
+
+    def grey(array: Any) -> Any:
+        values = np.clip(np.random.default_rng(0).normal(20, 30, array.shape[1:]), 0, 255).round()
+        image = np.stack([values] * len(array))
+        if stored == "almost equal":
+            image[0, ::3] += 1  # a JPEG rounds
+        return image
+
+    for name in "abcdef":
+        data.change(name, grey)
+    assert not [text for text in texts(check()[1], "warning") if "in every band" in text]
+
+
 @pytest.mark.parametrize("value", [-3.4028235e38, -9999.99, -9999.0])
 def test_the_advice_about_nodata_works(check: Any, data: Data, value: float) -> None:
     def border(array: Any) -> Any:

@@ -27,6 +27,9 @@ MAX_POSITIONS = 2048
 SAMPLED_PIXELS = 200_000
 """Number of pixels sampled from all scenes together, for histograms."""
 
+GREY = 0.5
+"""Fraction of the pixels without the fill value that are equal in all bands in grey pictures."""
+
 MAX_FILL_CANDIDATES = 64
 """Per block, the number of most frequent values (equal in all bands) that are counted."""
 
@@ -49,7 +52,7 @@ class SceneScan:
         maxima: maximum of each band, `(C,)`; minus infinity without data.
         at_maximum: number of pixels of each band at its maximum, `(C,)`.
         fill: the most frequent value among pixels that are equal in all bands, and its count;
-            None for a single band or without such a pixel.
+            None for a single band, for grey pictures in several bands, or without such a pixel.
         sampled_pixels: evenly spaced pixels, `(C, n)`, NaN without data.
         digest: hash of all pixels; equal for identical images.
         dtypes: data types of the files, without repeats.
@@ -241,6 +244,7 @@ class ValueSummary:
         self.maxima = np.full(num_bands, -np.inf, dtype=np.float32)
         self.at_maximum = np.zeros(num_bands, dtype=np.int64)
         self.fill_counts: Counter[float] = Counter()
+        self.equal = self.pixels = 0
         self.step = max(1, shape[0] * shape[1] // num_sampled)
         self.samples: list[Image] = []
         self.digest = hashlib.blake2b(repr((num_bands, shape)).encode(), digest_size=16)
@@ -261,6 +265,8 @@ class ValueSummary:
             self.minima[i] = min(self.minima[i], np.fmin.reduce(band))
         if len(flat) > 1:
             equal = flat[0][(flat[1:] == flat[0]).all(axis=0)]
+            self.equal += equal.size
+            self.pixels += int((~np.isnan(flat[0])).sum())
             values, counts = np.unique(equal, return_counts=True)
             top = np.argsort(counts)[-MAX_FILL_CANDIDATES:]
             self.fill_counts.update(
@@ -270,7 +276,11 @@ class ValueSummary:
     @property
     def fill(self) -> tuple[float, int] | None:
         """The most frequent value among pixels that are equal in all bands, and its count."""
-        return self.fill_counts.most_common(1)[0] if self.fill_counts else None
+        if not self.fill_counts:
+            return None
+        [(value, count)] = self.fill_counts.most_common(1)
+        grey = self.equal - count > GREY * (self.pixels - count)
+        return None if grey else (value, count)
 
 
 class PositionReservoir:
