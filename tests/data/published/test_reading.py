@@ -183,3 +183,22 @@ def test_other_bands_and_tasks_are_rejected(copy_of: WriteCopy, recipe_on: MakeR
     values["backbone"]["bands"] = ["red", "nir"]
     with raises("band-missing", key="backbone.bands", mentions=["nir", "red, green, blue"]):
         build_data(Recipe.model_validate(values))
+
+
+def test_transparency_of_published_images_is_no_data(
+    copy_of: WriteCopy, recipe_on: MakeRecipe
+) -> None:
+    root = copy_of("loveda")
+    scene = build_data(recipe_on("loveda", root)).train.scenes[0]
+    with rasterio.open(scene.raster.path) as file:
+        image = file.read()
+    alpha = np.full((1, *image.shape[1:]), 255, dtype="uint8")
+    alpha[:, :4] = 0
+    write(scene.raster.path, np.concatenate([image, alpha]))
+    again = build_data(recipe_on("loveda", root)).train.scenes[0]
+    pixels = again.raster.read(Window(0, 0, *again.shape))
+    assert np.isnan(pixels[:, :4]).all() and (pixels[:, 4:] == image[:, 4:]).all()
+    write(scene.raster.path, image[:2])
+    with raises("band-names", file=scene.raster.path, mentions=["red, green, blue"]) as caught:
+        build_data(recipe_on("loveda", root))
+    assert caught.value.key is None  # the recipe cannot name the bands of a published set

@@ -92,7 +92,17 @@ def _open_image(info: DatasetInfo, image: PublishedImage, bands: Sequence[str]) 
         source = open_raster(image.files, nodata=info.nodata)
         if len(source.bands) == 1:
             return replace(source, bands=tuple(bands), band_files=source.band_files * len(bands))
-    return open_raster(image.files, bands=info.bands, wanted_bands=bands, nodata=info.nodata)
+    try:
+        return open_raster(image.files, bands=info.bands, wanted_bands=bands, nodata=info.nodata)
+    except GeotuneError as error:
+        if error.code != "band-names":
+            raise
+        raise GeotuneError(
+            f"{image.files}: has other bands than published ({', '.join(info.bands)}); download it "
+            "again",
+            code=error.code,
+            file=image.files,
+        ) from error
 
 
 def _segmentation_scenes(

@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from geotune.data.raster.io import open_dataset
-from geotune.data.raster.nodata import file_mask
+from geotune.data.raster.nodata import FileMask, file_mask
 from geotune.data.raster.resample import at_resolution, check_grids, on_one_grid
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.stack import stack_dates, stack_modalities
@@ -25,6 +26,9 @@ class ByDate(dict[date, Path | dict[str, Path]]):
 class ByModality(dict[str, Path | dict[str, Path] | ByDate]):
     """The files of a scene of several modalities, by the backbone's names for them."""
 
+
+ALPHA = "alpha"
+"""Name of a band of transparency: pixels in which it is 0 have no data, and it is not read."""
 
 Files = Path | dict[str, Path] | ByDate | ByModality
 """A multi-band file or a file per band, perhaps by date or by modality."""
@@ -44,7 +48,8 @@ def open_raster(
         files: a multi-band file, or a single-band file per band name; or these by date, or by
             modality.
         bands: names of a file's bands in file order, if the file does not name them; by modality
-            if there are several.
+            if there are several. A band named alpha marks pixels without data; as the last band of a
+            file that declares it as transparency, it may be omitted.
         wanted_bands: the bands to read, in this order; by default all.
         nodata: the nodata value, if the file does not state it.
         resolution: ground sampling distance in metres to resample to, which also brings files of
@@ -114,9 +119,17 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
             file=path,
         )
     names = _band_names(path, handle, bands)
+    alpha = next((i for i, name in enumerate(names, 1) if name.casefold() == ALPHA), None)
+    indexes = [i for i in range(1, handle.count + 1) if i != alpha]
+    names = [names[i - 1] for i in indexes]
     files = [
-        BandFile(path, i, nodata if declared is None else declared, file_mask(handle, i))
-        for i, declared in enumerate(handle.nodatavals, 1)
+        BandFile(
+            path,
+            i,
+            nodata if handle.nodatavals[i - 1] is None else handle.nodatavals[i - 1],
+            file_mask(handle, i) if alpha is None else FileMask(alpha),
+        )
+        for i in indexes
     ]
     return RasterSource(
         bands=tuple(names),
@@ -128,16 +141,21 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
         acquired=acquisition_date(handle, path.name),
         wavelengths={
             name: length
-            for i, name in enumerate(names, 1)
+            for i, name in zip(indexes, names, strict=True)
             if (length := band_wavelength_um(handle, i)) is not None
         },
     )
 
 
 def _band_names(path: Path, handle: DatasetReader, bands: Sequence[str] | None) -> list[str]:
-    """The names of a file's bands: `bands`, else its descriptions, else band1, band2, ..."""
+    """The names of a file's bands: `bands`, else its descriptions, else band1, band2, ...
+
+    A last band of transparency that `bands` does not name is called alpha.
+    """
     described = [text or None for text in handle.descriptions]
     problem = None
+    if bands is not None and len(bands) == handle.count - 1 > 0:
+        bands = [*bands, ALPHA] if handle.colorinterp[-1] == ColorInterp.alpha else bands
     if bands is not None:
         if len(bands) != handle.count:
             problem = (
