@@ -207,6 +207,27 @@ def test_reprojected_labels_of_wide_integers(scene: RasterSource, write_raster: 
     assert (mask[:, 5:] == 1).all() and (mask[:, :5] == IGNORE).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32"])
+def test_no_value_is_lost_on_another_grid(
+    scene: RasterSource, write_raster: Any, dtype: str
+) -> None:
+    """Neither the lowest nor the highest value marks pixels outside the file."""
+    info = np.iinfo(dtype)
+    values = np.full((30, 40), info.min, dtype=dtype)
+    values[:, 20:] = info.max
+    for transform in (scene.transform, from_origin(500_050, 5_000_000, 10, 10)):
+        path = write_raster("l.tif", values, transform=transform)
+        labels = open_labels(path, scene, classes=LAND, ignore_values=[])
+        with raises("class-unknown", file=path, mentions=[f"{info.max:g}"]):
+            labels.check([_whole(scene)])
+        spec = {"water": int(info.min), "wood": int(info.max), "field": 3}
+        labels = open_labels(path, scene, classes=LAND, class_values=spec, ignore_values=[])
+        mask = labels.read(_whole(scene)).mask  # type: ignore[attr-defined]
+        shift = round((transform.c - scene.transform.c) / 10)
+        assert (mask[:, :shift] == IGNORE).all()
+        assert (mask[:, shift:] == (values == info.max)[:, : 40 - shift]).all()
+
+
 def test_unknown_raster_values_raise(scene: RasterSource, write_raster: Any) -> None:
     values = np.zeros((30, 40), dtype="uint8")
     values[0, :3] = 9

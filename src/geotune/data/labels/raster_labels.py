@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class RasterLabels:
         grid: the scene's grid if the file has another one; else None.
         nodata: the file's value without a label; None without any, or if it is a class's value.
         mask: where the file marks pixels without a label; None if it does not.
-        fill: a value that no class has, for pixels outside the file when it is resampled.
+        fill: a value that no pixel has, for those outside the file when it is resampled.
         overlaps: whether the file covers any of the scene.
         notes: how the file was interpreted.
         colors: whether values are colours, 0xRRGGBB.
@@ -250,13 +251,15 @@ def _max_index(handle: DatasetReader) -> int:
 
 
 def _unused_value(dtype: str, mapping: ClassMapping) -> float:
-    """A value of `dtype` that no class has."""
+    """A value below those of `dtype`; for 64 bits one that no class has."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return float(np.finfo(kind).min)
-    info = np.iinfo(kind)
+    lowest = int(np.iinfo(kind).min)
+    if kind.itemsize <= 4:
+        return float(2 * lowest - 1)  # GDAL compares nodata with a tolerance
     used = mapping.index_by_number
-    return float(next(v for v in range(int(info.max), int(info.min), -1) if v not in used))
+    return float(next(value for value in itertools.count(lowest) if value not in used))
 
 
 def hex_color(value: float) -> str:

@@ -24,12 +24,15 @@ def open_single_band(
     """Open band `band` of `source`, without CRS and transform.
 
     Pixels without data by `mask` hold `nodata`, or NaN without any; in files of integers without
-    `nodata` they are masked.
+    `nodata` they are masked. An integer that the file cannot hold widens its data type.
     """
-    if source.count == 1 and mask is None:
+    dtype = np.dtype(source.dtypes[band - 1])
+    if nodata is not None and float(nodata).is_integer() and not can_hold(dtype, nodata):
+        dtype = np.result_type(dtype, np.min_scalar_type(int(nodata)))
+    elif source.count == 1 and mask is None:
         return source
     size = f'rasterXSize="{source.width}" rasterYSize="{source.height}"'
-    kind = f'dataType="{typename_fwd[dtype_rev[source.dtypes[band - 1]]]}" band="1"'
+    kind = f'dataType="{typename_fwd[dtype_rev[dtype.name]]}" band="1"'
     content = _band(kind, source.name, band)
     if mask is not None:
         mask_band = mask.alpha or f"mask,{band}"
@@ -37,7 +40,7 @@ def open_single_band(
         content += f"<MaskBand>{mask_xml}</MaskBand>"
     dataset = f"<VRTDataset {size}>{content}</VRTDataset>"
     fill = math.nan if nodata is None else nodata
-    if mask is not None and can_hold(np.dtype(source.dtypes[band - 1]), fill):
+    if mask is not None and can_hold(dtype, fill):
         content = _band(kind, dataset, 1, nodata=fill)
         dataset = f"<VRTDataset {size}>{content}</VRTDataset>"
     return rasterio.open(dataset, sharing=False)
