@@ -14,6 +14,8 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from torch import Tensor
 
@@ -174,6 +176,29 @@ def test_scene_without_crs_gives_a_map_without_crs_and_a_note(
     assert table["area_m2"].isna().all()
     assert "no CRS" in result.notes[0]
     assert not [w for w in recwarn if "crs" in str(w.message)]
+
+
+def test_maps_keep_the_ground_control_points_of_a_scene(tmp_path: Path) -> None:
+    points = [
+        GroundControlPoint(row, col, 500_000 + 10 * col + row, 5_000_000 - 10 * row, id=str(i))
+        for i, (row, col) in enumerate([(0, 0), (0, 40), (40, 0), (40, 40)])
+    ]
+    path = tmp_path / "port.tif"
+    write_scene(path, blocks(40, 40), crs=None)
+    with rasterio.open(path, "r+") as file:
+        file.gcps = points, CRS.from_epsg(32633)
+    result = predict(open_raster(path), tmp_path)
+    assert "control points" in result.notes[0]
+    with rasterio.open(result.classes_path) as file:
+        kept, crs = file.gcps
+        assert crs == CRS.from_epsg(32633) and file.crs is None
+        assert [(p.row, p.col, p.x, p.y) for p in kept] == [
+            (p.row, p.col, p.x, p.y) for p in points
+        ]
+    expected = [result.pixels[name] for name in result.pixels]
+    with rasterio.open(result.classes_path) as file:
+        values = file.read(1)
+    assert [int((values == i).sum()) for i in range(len(expected))] == expected
 
 
 def test_scene_in_degrees_has_areas_in_square_metres(tmp_path: Path) -> None:

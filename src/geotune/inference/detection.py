@@ -39,7 +39,7 @@ class SceneDetections:
     Attributes:
         name: the scene's name.
         package_path: GeoPackage with the layer `objects`.
-        text_path: GeoJSON; None if the CRS has no EPSG code.
+        text_path: GeoJSON; None without a CRS that has an EPSG code.
         windows: number of windows computed.
         seconds: wall time.
         objects: number of objects of each class.
@@ -138,7 +138,10 @@ def detect_scene(
         write(merger.pop_final())
     notes = scene_notes(source, computed)
     if not geojson:
-        notes.append(f"{source.path}: the CRS has no EPSG code, so no GeoJSON was written")
+        reason = "there is no CRS" if source.crs is None else "the CRS has no EPSG code"
+        notes.append(
+            f"{source.path}: {reason}, so no GeoJSON was written, which would be read as degrees"
+        )
     return SceneDetections(
         name=name,
         package_path=package,

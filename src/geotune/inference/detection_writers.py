@@ -27,7 +27,7 @@ class DetectionWriter(AbstractContextManager["DetectionWriter"]):
     """Writes objects with `class` and `score`: boxes as polygons, or points.
 
     The GeoJSON states its CRS in the member `crs`, which GDAL and QGIS read although RFC 7946 has
-    removed it. Without an EPSG code no GeoJSON can be written.
+    removed it. Without an EPSG code no GeoJSON can be written, as its coordinates would be degrees.
     """
 
     def __init__(
@@ -101,12 +101,11 @@ class DetectionWriter(AbstractContextManager["DetectionWriter"]):
 
 
 def supports_geojson(source: RasterSource) -> bool:
-    """Whether a GeoJSON can be written: with an EPSG code, or in pixels without any CRS."""
-    return source.crs is None or source.crs.to_epsg() is not None
+    """Whether a GeoJSON can be written: coordinates without an EPSG code would be degrees."""
+    return source.crs is not None and source.crs.to_epsg() is not None
 
 
 def _crs_member(source: RasterSource) -> str:
-    if source.crs is None:
-        return ""
+    assert source.crs is not None
     name = f"urn:ogc:def:crs:EPSG::{source.crs.to_epsg()}"
     return f', "crs": {{"type": "name", "properties": {{"name": "{name}"}}}}'

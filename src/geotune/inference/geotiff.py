@@ -15,12 +15,14 @@ from xml.sax.saxutils import escape
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetWriter
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from geotune.data.raster.io import open_dataset
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.utils.colors import Color
@@ -93,11 +95,14 @@ class GeoTiffWriter:
         bands: Sequence[str],
         dtype: str = "uint8",
         nodata: float = NODATA,
+        gcps: Sequence[GroundControlPoint] = (),
     ) -> None:
         self.path = path
         self.predictor = 3 if dtype == "float32" else 1
         self.raw = path.with_suffix(".raw.tif")
-        georeference = {} if transform == Affine.identity() else {"transform": transform}
+        georeference: dict[str, Any] = {"gcps": gcps} if gcps else {"transform": transform}
+        if not gcps and transform == Affine.identity():
+            georeference = {}
         with write_errors(path), _ignore_missing_georeference():
             self.dataset: DatasetWriter = rasterio.open(
                 self.raw,
@@ -122,13 +127,15 @@ class GeoTiffWriter:
     def for_scene(
         cls, path: Path, source: RasterSource, bands: Sequence[str], **options: Any
     ) -> GeoTiffWriter:
-        """A map with the size, CRS and transform of a scene."""
+        """A map with the size, CRS and transform of a scene, or its ground control points."""
+        gcps, gcps_crs = ground_control_points(source)
         return cls(
             path,
             shape=source.shape,
-            crs=source.crs,
+            crs=gcps_crs if gcps else source.crs,
             transform=source.transform,
             bands=bands,
+            gcps=gcps,
             **options,
         )
 
@@ -160,6 +167,16 @@ class GeoTiffWriter:
             self.raw.unlink()
 
 
+def ground_control_points(
+    source: RasterSource,
+) -> tuple[Sequence[GroundControlPoint], CRS | None]:
+    """The ground control points of a scene without other georeference, and their CRS."""
+    if source.crs is not None or source.transform != Affine.identity():
+        return (), None
+    gcps: tuple[Sequence[GroundControlPoint], CRS | None] = open_dataset(source.path).gcps
+    return gcps
+
+
 def check_file_stem(name: str) -> None:
     """Raise `GeotuneError` for a name that is not a valid file stem."""
     if not name or Path(name).name != name:
@@ -172,7 +189,12 @@ def check_file_stem(name: str) -> None:
 def scene_notes(source: RasterSource, windows: int) -> list[str]:
     """Notes on the map of a scene of which `windows` windows had data."""
     notes = []
-    if source.crs is None:
+    if ground_control_points(source)[0]:
+        notes.append(
+            f"{source.path}: georeferenced by ground control points, which maps keep; polygons and "
+            "objects are in pixels. Warp the scene first (gdalwarp) for coordinates"
+        )
+    elif source.crs is None:
         notes.append(f"{source.path}: no CRS, so the map has none")
     if windows == 0:
         notes.append(f"{source.path}: no pixel has data, so the map is empty")
