@@ -21,6 +21,7 @@ from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
+from geotune.data.labels.vector_io import label_exists
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
 from geotune.data.scenes.open_scenes import (
@@ -74,8 +75,8 @@ def open_annotated_scenes(
     rasters = open_entries(entries, errors, bands, wanted_bands, nodata, resolution)
     label_files = label_files_of(entries, labels)
     files = {name: label_files[name] for name in rasters}
-    existing = list(dict.fromkeys(file for file in files.values() if file.is_file()))
-    missing = [name for name, file in files.items() if not file.is_file()]
+    existing = list(dict.fromkeys(file for file in files.values() if label_exists(file)))
+    missing = [name for name, file in files.items() if not label_exists(file)]
     required = missing_labels == "refuse"
     advice = "; set data.missing_labels: empty if they contain no objects"
     if rasters and (not existing or (missing and required and not errors.keep)):
@@ -97,7 +98,7 @@ def open_annotated_scenes(
         )
     mapping = _class_mapping(classes, class_values, format)
     opened, file_notes = _open_labels(rasters, files, mapping, options, format, errors)
-    read_files = {files[name] for name in opened if files[name].is_file()}
+    read_files = {files[name] for name in opened if label_exists(files[name])}
     if unused := _unused(labels or "", files, read_files, rasters, annotation_format(format)):
         notes.append(f"{source}: {len(unused)} without an image: {join_some(unused, 3)}")
     return [
@@ -152,7 +153,7 @@ def _open_labels(
     for name, raster in rasters.items():
         path = files[name]
         with errors.catch(name, raster.path):
-            parsed = read(path, raster, options) if path.is_file() else ParsedAnnotations([])
+            parsed = read(path, raster, options) if label_exists(path) else ParsedAnnotations([])
             shared = num_images[path] > 1
             boxes, indices, difficult = filter_valid(
                 parsed, path, raster.shape, mapping, options, notes, shared=shared

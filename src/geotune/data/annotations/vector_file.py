@@ -41,7 +41,7 @@ def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) ->
     skipped. Raises `GeotuneError` for other and missing
     geometries, and if only one of scene and labels has a CRS.
     """
-    frame = read_frame(path)
+    frame = read_frame(path, raster)
     column = class_column(path, frame, options.class_field)
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
     is_object = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))

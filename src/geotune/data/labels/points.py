@@ -91,7 +91,7 @@ def read_point_table(path: Path) -> list[Point]:
 
 
 def _read_vector(path: Path, raster: RasterSource) -> Points:
-    frame = read_frame(path)
+    frame = read_frame(path, raster)
     shapes: Any = np.asarray(frame.geometry.array, dtype=object)
     shapes = shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))]
     if not len(shapes):

@@ -123,7 +123,7 @@ def open_polygon_labels(
     Raises `GeotuneError` for a file that is unreadable or has other geometries than polygons, for
     an unknown class, and if only one of scene and labels has a CRS.
     """
-    frame = read_frame(path)
+    frame = read_frame(path, raster)
     notes: list[str] = []
     shapes: Shapes = np.asarray(frame.geometry.array, dtype=object)
     present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))

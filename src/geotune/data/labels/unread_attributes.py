@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 
 from geotune.data.labels.class_mapping import as_integer
-from geotune.data.labels.vector_io import attribute_columns, read_frame
+from geotune.data.labels.vector_io import attribute_columns, read_features
 from geotune.data.text_io import read_csv
 
 Attributes = Mapping[str, Counter[str]]
@@ -74,7 +74,7 @@ def _attributes(path: Path, mtime_ns: int) -> Attributes:
             if name.strip().lower() not in ("x", "y")
         }
     else:
-        frame = read_frame(path)
+        frame = read_features(path)
         columns = {name: frame[name] for name in attribute_columns(frame)}
     counted = {
         name: _count(values)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import geopandas
@@ -17,15 +18,26 @@ from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
+from geotune.data.labels.labelme import IMAGE_SIZE, read_labelme
 from geotune.data.labels.longitudes import beside_scene, unwrap, within_turn
 from geotune.data.raster.crs import bounds, transformer
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
+from geotune.utils.paths import is_system_file
 from geotune.utils.text import join_some
 
 CLASS_FIELDS = ("class", "label", "classname")
-VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet", ".kml", ".gml")
+PARQUET = (".parquet", ".geoparquet")
+GDB = ".gdb"
+"""A FileGDB is a folder."""
+
+VECTOR_SUFFIXES = (
+    *PARQUET, GDB, ".fgb", ".geojson", ".geojsonl", ".geojsons", ".gml", ".gpkg", ".json", ".kml",
+    ".shp", ".zip",
+)  # fmt: skip
 Shapes = NDArray[np.object_]
+MULTI, COLLECTION = 4, 7
+"""Shapely's type ids of MultiPoint, the first of several members, and GeometryCollection."""
 
 
 def is_vector(path: Path) -> bool:
@@ -33,7 +45,34 @@ def is_vector(path: Path) -> bool:
     return path.suffix.lower() in VECTOR_SUFFIXES
 
 
-def read_frame(path: Path) -> geopandas.GeoDataFrame:
+def read_frame(path: Path, raster: RasterSource) -> geopandas.GeoDataFrame:
+    """Read the labels of a scene from a file with one layer.
+
+    Outlines in pixels, as in labelme's files, become coordinates of the scene. Raises
+    `GeotuneError` if the file is missing, unreadable or about an image of another size.
+    """
+    frame = read_features(path)
+    if IMAGE_SIZE not in frame.attrs:
+        return frame
+    size = frame.attrs[IMAGE_SIZE]
+    if size is not None and size != raster.shape:
+        raise GeotuneError(
+            f"{path}: is about an image of {size[0]}x{size[1]} pixels (H x W), but {raster.path} "
+            f"has {raster.shape[0]}x{raster.shape[1]}; use the annotated image",
+            code="image-size",
+            file=path,
+        )
+    shapes = frame.geometry.affine_transform(raster.transform.to_shapely())
+    crs = None if raster.crs is None else raster.crs.to_wkt()
+    return frame.set_geometry(shapes.set_crs(crs))
+
+
+def label_exists(path: Path) -> bool:
+    """Whether a label file exists; one format is a folder."""
+    return path.is_dir() if path.suffix.lower() == GDB else path.is_file()
+
+
+def read_features(path: Path) -> geopandas.GeoDataFrame:
     """Read a file with one layer. Raises `GeotuneError` if it is missing or unreadable."""
     if not path.exists():
         raise GeotuneError(
@@ -48,9 +87,12 @@ def read_frame(path: Path) -> geopandas.GeoDataFrame:
 @functools.lru_cache(maxsize=1)  # many scenes may share one file
 def _read_frame(path: Path, mtime_ns: int) -> geopandas.GeoDataFrame:
     try:
-        if path.suffix.lower() == ".parquet":
-            return geopandas.read_parquet(path)
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+        if path.suffix.lower() in PARQUET:
+            return _simplify_collections(geopandas.read_parquet(path))
+        if path.suffix.lower() == ".json" and (frame := read_labelme(path)) is not None:
+            return frame
+        source = _in_archive(path) if path.suffix.lower() == ".zip" else str(path)
+        layers = [name for name, kind in pyogrio.list_layers(source) if kind is not None]
         if len(layers) > 1:
             raise GeotuneError(
                 f"{path}: has the layers {', '.join(layers)}; expected one: save the labels in a "
@@ -60,8 +102,10 @@ def _read_frame(path: Path, mtime_ns: int) -> geopandas.GeoDataFrame:
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # columns of types that are not used here
-            frame = _read_pyogrio(path)
+            frame = _read_pyogrio(path, source)
     except (
+        OSError,
+        zipfile.BadZipFile,
         pyogrio.errors.DataSourceError,
         pyogrio.errors.DataLayerError,
         shapely.errors.GEOSException,
@@ -78,14 +122,58 @@ def _read_frame(path: Path, mtime_ns: int) -> geopandas.GeoDataFrame:
             code="geometry-type",
             file=path,
         )
-    return frame
+    return _simplify_collections(frame)
 
 
-def _read_pyogrio(path: Path) -> geopandas.GeoDataFrame:
+def _in_archive(path: Path) -> str:
+    """GDAL's name of the only vector file in a zip archive, such as a zipped shapefile."""
+    found = set()
+    with zipfile.ZipFile(path) as archive:
+        for name in map(PurePosixPath, archive.namelist()):
+            members = [name, *name.parents]
+            folder = next((each for each in members if each.suffix.lower() == GDB), None)
+            is_file = folder is not None or name.suffix.lower() in VECTOR_SUFFIXES
+            if is_file and not is_system_file(name):
+                found.add(str(folder or name))
+    if len(found) != 1:
+        raise GeotuneError(
+            f"{path}: contains {join_some(sorted(found)) or 'no vector file'}; expected one vector "
+            "file",
+            code="file-unreadable",
+            file=path,
+        )
+    return f"/vsizip/{{{path.absolute()}}}/{found.pop()}"
+
+
+def _simplify_collections(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Replace geometry collections by their members of the highest dimension.
+
+    Clipping leaves points and lines beside polygons.
+    """
+    shapes: Shapes = np.array(frame.geometry.array, dtype=object)
+    collections = np.flatnonzero(shapely.get_type_id(shapes) == COLLECTION)
+    if not len(collections):
+        return frame
+    for i in collections:
+        parts = shapely.get_parts(shapes[i])
+        while (nested := shapely.get_type_id(parts) >= MULTI).any():
+            parts = np.concatenate([parts[~nested], shapely.get_parts(parts[nested])])
+        dimensions = shapely.get_dimensions(parts)
+        kept = parts[(dimensions == dimensions.max(initial=-1)) & (dimensions >= 0)]
+        if len(kept):
+            dimension = int(dimensions.max())
+            unite = (shapely.multipoints, shapely.multilinestrings, shapely.multipolygons)
+            shapes[i] = kept[0] if len(kept) == 1 else unite[dimension](kept)
+        else:
+            shapes[i] = None
+    return frame.set_geometry(geopandas.GeoSeries(shapes, index=frame.index, crs=frame.crs))
+
+
+def _read_pyogrio(path: Path, source: str) -> geopandas.GeoDataFrame:
     try:
-        return pyogrio.read_dataframe(path)
+        return pyogrio.read_dataframe(source)
     except shapely.errors.GEOSException as error:  # does not state which feature is invalid
-        wkb = pyogrio.raw.read(path, columns=[])[2]
+        wkb = pyogrio.raw.read(source, columns=[])[2]
         shapes = shapely.from_wkb(wkb, on_invalid="ignore")
         invalid = shapely.is_missing(shapes) & np.array([shape is not None for shape in wkb])
         features = [f"feature {i + 1}" for i in np.flatnonzero(invalid).tolist()]

@@ -11,6 +11,7 @@ from typing import Literal, NoReturn
 
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.base import LabelReader
+from geotune.data.labels.vector_io import label_exists
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.entry import SceneEntry
@@ -53,7 +54,7 @@ def open_scenes(
     entries = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, errors=errors)
     label_files = label_files_of(entries, labels)
     entries = _without_labels(entries, label_files)
-    unlabelled = [name for name in entries if not label_files[name].is_file()]
+    unlabelled = [name for name in entries if not label_exists(label_files[name])]
     required = missing_labels == "refuse"
     if entries and (
         len(unlabelled) == len(entries) or (unlabelled and required and not errors.keep)
@@ -209,7 +210,7 @@ def _without_labels(
     entries: Mapping[str, SceneEntry], label_files: Mapping[str, Path]
 ) -> dict[str, SceneEntry]:
     """The scenes without those that are the label of another."""
-    owner = {path.absolute(): name for name, path in label_files.items() if path.is_file()}
+    owner = {path.absolute(): name for name, path in label_files.items() if label_exists(path)}
     return {
         name: entry
         for name, entry in entries.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geotune.errors import GeotuneError
+from geotune.utils.paths import SYSTEM_FOLDERS, existing_path
 from geotune.utils.text import nfc
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
@@ -20,9 +21,6 @@ FIELDS = ("band", "date", "scene")
 """Fields with a meaning; a pattern of images may contain others."""
 
 DATE = r"\d{4}-\d\d-\d\d(?:T[\d:]+Z?)?|\d{8}(?:T\d+Z?)?|\d{7}"
-
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""Folders that archives and operating systems leave; hidden ones have names such as `._a.tif`."""
 
 
 class Match(NamedTuple):
@@ -110,23 +108,6 @@ def parse_fields(pattern: str, text: str, fields: Sequence[str]) -> dict[str, st
     """The text of each field of `pattern` in `text`; None if it does not match."""
     match = _compile(pattern, (), fields).regex.fullmatch(text)
     return None if match is None else _fields(match)
-
-
-def existing_path(path: Path) -> Path:
-    """The path, or the existing one whose name is the same text in another Unicode normal form."""
-    if path.exists() or str(path).isascii() or path.parent == path:
-        return path
-    parent = existing_path(path.parent)
-    for form in ("NFC", "NFD"):
-        other = parent / unicodedata.normalize(form, path.name)
-        if other.exists():
-            return other
-    return path
-
-
-def is_system_file(path: Path) -> bool:
-    """Whether a relative path is one that operating systems and tools leave beside data."""
-    return any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.parts)
 
 
 def _is_passed_over(text: str, pattern: str) -> bool:
