@@ -12,6 +12,7 @@ from typing import NamedTuple
 from geotune.data.raster.open_raster import ByDate, ByModality, Files
 from geotune.data.raster.tags import find_date
 from geotune.data.scenes.patterns import FIELDS, Match, explain_no_match, match_files
+from geotune.data.scenes.sentinel2 import is_safe, safe_bands
 from geotune.errors import GeotuneError
 from geotune.utils.text import nfc
 
@@ -147,7 +148,7 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
     )
     several_files = "{band}" in pattern or "{date}" in pattern
     for match in matches:
-        if not several_files and "*" in pattern and not _is_raster(match.path):
+        if not several_files and "*" in pattern and not _is_scene(match.path):
             continue  # side files: x.tif.aux.xml, x.geojson
         by_path.setdefault(match.scene_path, []).append(match)
     for members in by_path.values():
@@ -156,7 +157,7 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
             stem = nfc(_name_of(first))
             files = _by_date(members) if "{date}" in pattern else _by_band(members)
         else:
-            stem, files = nfc(first.path.stem), first.path
+            stem, files = nfc(first.path.stem), _files_at(first.path)
         fields = {name: text for name, text in first.fields.items() if name not in FIELDS}
         name = first.fields.get("scene") or "_".join(fields.values()) or stem
         if fields and "scene" not in first.fields and not in_file_name:
@@ -167,8 +168,8 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
     return scenes
 
 
-def _is_raster(path: Path) -> bool:
-    return path.suffix.lower() in RASTER_SUFFIXES
+def _is_scene(path: Path) -> bool:
+    return path.suffix.lower() in RASTER_SUFFIXES or is_safe(path)
 
 
 def _duplicate(name: str, one: Files, other: Files) -> GeotuneError:
@@ -210,7 +211,12 @@ def _by_band(matches: Sequence[Match]) -> Path | dict[str, Path]:
             key="data.scenes",
             file=matches[1].path,
         )
-    return matches[0].path
+    return _files_at(matches[0].path)
+
+
+def _files_at(path: Path) -> Path | dict[str, Path]:
+    """The file, or the files of the bands of a Sentinel-2 product."""
+    return safe_bands(path) if is_safe(path) else path
 
 
 def _name_of(match: Match) -> str:
