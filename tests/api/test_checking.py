@@ -222,6 +222,16 @@ def test_swapped_bands_give_a_warning(check: Any, data: Data) -> None:
     assert "c.tif: its bands may be swapped: red resembles nir, nir resembles red" in text
 
 
+def test_other_scale_and_offset_of_a_scene_give_a_warning(check: Any, data: Data) -> None:
+    for name in "abcdef":
+        with rasterio.open(data.scene(name), "r+") as file:
+            file.scales = [0.0001] * 3
+            if name == "c":
+                file.offsets = [-0.1] * 3
+    [text] = [text for text in texts(check()[1], "warning") if "scale and offset" in text]
+    assert "is 0.0001 and 0 in 5 of 6" in text and "c.tif (0.0001 and -0.1)" in text
+
+
 def test_inconsistent_files_give_warnings(check: Any, data: Data) -> None:
     with rasterio.open(data.scene("b")) as file:
         image = file.read()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio.transform import from_origin
 
 from geotune.data.labels.regression_labels import open_regression_labels
@@ -90,3 +91,14 @@ def test_unusable_labels_raise(
     small = write_raster("m.tif", plane(6, 6), crs=None)
     with raises("grid-mismatch", file=small, mentions=["6x6", "12x16"]):
         open_regression_labels(small, scene, quantity="height")
+
+
+def test_scale_and_offset_of_labels_are_noted(
+    scene: RasterSource, write_raster: Callable[..., Path]
+) -> None:
+    path = write_raster("l.tif", plane(12, 16))
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [0.01], [5]
+    labels = open_regression_labels(path, scene, quantity="height")
+    assert labels.notes == (f"{path}: states scale 0.01 and offset 5, which are not applied",)
+    np.testing.assert_array_equal(labels.read(WHOLE).values, plane(12, 16))

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from geotune.data.raster.scaling import stated_scaling
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_rasters
 from helpers.errors import raises
@@ -81,6 +82,20 @@ def test_wanted_bands_of_a_product(product: tuple[Path, Any]) -> None:
     assert coarse.shape == (60, 60) and coarse.gsd_m == 20
     with raises("band-missing", key="backbone.bands", mentions=["B10", "B8A"]):
         open_rasters(str(folder), wanted_bands=["B10"])
+
+
+def test_the_offset_of_a_product_is_known(product: tuple[Path, Any]) -> None:
+    """Since processing baseline 04.00 values are larger by 1000."""
+    folder, _ = product
+    [source] = open_rasters(str(folder), wanted_bands=["B02", "B11"]).values()
+    assert {stated_scaling(file) for file in source.band_files} == {(1.0, 0.0)}
+    newer = folder.with_name("newer.SAFE")
+    folder.rename(newer)
+    (newer / "MTD_MSIL2A.xml").write_text(
+        '<BOA_ADD_OFFSET_VALUES_LIST><BOA_ADD_OFFSET band_id="0">-1000</BOA_ADD_OFFSET>'
+    )
+    [source] = open_rasters(str(newer), wanted_bands=["B02", "B11"]).values()
+    assert {stated_scaling(file) for file in source.band_files} == {(1.0, -1000.0)}
 
 
 def test_incomplete_products_raise(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geotune.data.issues import ErrorCollector
 from geotune.data.raster.io import open_dataset
+from geotune.data.raster.scaling import stated_scaling
 from geotune.data.raster.source import Image
 from geotune.data.raster.windows import Window, blocks
 from geotune.data.scenes.scene import BLOCK, Scene
@@ -56,6 +57,7 @@ class SceneScan:
         sampled_pixels: evenly spaced pixels, `(C, n)`, NaN without data.
         digest: hash of all pixels; equal for identical images.
         dtypes: data types of the files, without repeats.
+        scalings: scale and offset that the files state for each band, without repeats.
     """
 
     pixels: int
@@ -73,6 +75,7 @@ class SceneScan:
     sampled_pixels: Image
     digest: str
     dtypes: tuple[str, ...]
+    scalings: tuple[tuple[float, float], ...]
 
 
 def scan_scenes(
@@ -159,6 +162,7 @@ def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> 
         sampled_pixels=np.concatenate(summary.samples, axis=1),
         digest=summary.digest.hexdigest(),
         dtypes=tuple(dtypes),
+        scalings=tuple(sorted({stated_scaling(file) for file in scene.raster.band_files})),
     )
 
 

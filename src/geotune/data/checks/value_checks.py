@@ -179,9 +179,15 @@ def _nodata(scene: Scene, scan: SceneScan) -> str:
     return ", ".join(sorted({str(file.nodata) for file in scene.raster.band_files}))
 
 
+def _scaling(scene: Scene, scan: SceneScan) -> str:
+    stated = [f"{scale:g} and {offset:g}" for scale, offset in scan.scalings]
+    return "none" if stated == ["1 and 0"] else ", ".join(stated)
+
+
 PROPERTIES: dict[str, tuple[Property, Severity]] = {
     "data type": (_dtype, "warning"),
     "nodata value": (_nodata, "warning"),
+    "scale and offset": (_scaling, "warning"),  # not applied, so that values are in other units
     "pixel size": (_pixel_size, "warning"),
     "CRS": (_crs, "note"),  # different UTM zones are compatible
     "size": (_shape, "note"),  # smaller scenes are padded

@@ -131,6 +131,9 @@ def open_regression_labels(
             file=path,
         )
     grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
+    scale, offset = handle.scales[band - 1], handle.offsets[band - 1]
+    if (scale, offset) != (1, 0):
+        notes.append(f"{path}: states scale {scale:g} and offset {offset:g}, which are not applied")
     return RegressionLabels(
         path=path,
         classes=(quantity,),
