@@ -17,7 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geotune import Est, Lora
-from geotune.adapter_config import ADAPTER_CONFIG, TENSORS, AdapterConfig, load_adapter_config
+from geotune.adapter_config import (
+    ADAPTER_CONFIG,
+    TENSORS,
+    AdapterConfig,
+    PredictionSettings,
+    load_adapter_config,
+)
 from geotune.adapter_io import (
     adapter_state,
     check_base_model,
@@ -26,6 +32,7 @@ from geotune.adapter_io import (
     save_adapter,
 )
 from geotune.backbones.base import Backbone
+from geotune.config.data_options import QualityOptions
 from geotune.config.decoder_options import LinearOptions
 from geotune.decoders.linear import Linear
 from geotune.model import Model
@@ -42,6 +49,14 @@ SECTIONS: dict[str, Any] = {
     "decoder": {"kind": "linear"},
     "task": {"kind": "segment", "classes": ["land", "water"]},
 }
+PREDICTION = PredictionSettings(
+    window=64,
+    resolution_m=10,
+    bands={"S2L2A": ["B02"]},
+    nodata=0,
+    quality=QualityOptions(pattern="", values=[3, 8]),
+    score_thresholds={"land": None, "water": 0.25},
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +73,7 @@ def saved(
         backbone=encoder.backbone,
         normalization=NORMALIZATION,
         sections=SECTIONS,
+        prediction=PREDICTION,
         version="1.2.3",
     )
     assert size == (folder / TENSORS).stat().st_size
@@ -98,6 +114,7 @@ def test_adapter_json_describes_the_base_model_and_sections(model: Model, folder
         },
         normalization=NORMALIZATION,
         sections=SECTIONS,
+        prediction=PREDICTION,
         geotune="1.2.3",
         hash=hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest(),
     )
@@ -126,6 +143,7 @@ def test_saving_is_deterministic(model: Model, folder: Path, tmp_path: Path) -> 
         "backbone": model.encoder.backbone,
         "normalization": NORMALIZATION,
         "sections": SECTIONS,
+        "prediction": PREDICTION,
         "version": "1.2.3",
     }
     state = adapter_state(model)
@@ -171,6 +189,9 @@ TAMPERED: dict[str, Callable[[dict[str, Any]], object]] = {
     "scale is zero": lambda c: c["normalization"].update(scale=[1, 1, 1, 0]),
     "scale is infinite": lambda c: c["normalization"].update(scale=[1, 1, 1, float("inf")]),
     "normalization is a number": lambda c: c.update(normalization=3),
+    "no prediction": lambda c: c.pop("prediction"),
+    "no window": lambda c: c["prediction"].pop("window"),
+    "unknown setting": lambda c: c["prediction"].update(other=1),
     "hash is a number": lambda c: c.update(hash=3),
     "method is a list": lambda c: c.update(method=["est"]),
 }
@@ -192,9 +213,9 @@ def test_adapter_json_that_is_a_list_is_an_error(folder: Path) -> None:
 
 
 def test_other_format_version_is_an_error(folder: Path) -> None:
-    edit(folder, lambda c: c.update(format=2))
+    edit(folder, lambda c: c.update(format=1))
     with raises(
-        "adapter-version", file=folder / ADAPTER_CONFIG, mentions=["found format 2", "expected 1"]
+        "adapter-version", file=folder / ADAPTER_CONFIG, mentions=["found format 1", "expected 2"]
     ):
         load_adapter_config(folder)
 

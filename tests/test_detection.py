@@ -19,16 +19,19 @@ from rasterio.transform import from_origin
 from torch import Tensor
 
 import geotune as api
+from geotune.adapter_config import load_adapter_config
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.backbones.base import Backbone
 from geotune.boxes.oriented import as_oriented, corners
 from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
 from geotune.config.task_options import DetectOptions
+from geotune.factory.build_data import prediction_settings
 from geotune.factory.build_model import adapter_sections, build_training, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
+from helpers.adapters import check_adapter_alone
 from helpers.components import DETECTORS, make_decoder
 from helpers.errors import raises
 
@@ -123,6 +126,7 @@ def test_adapter_files_of_every_detector_round_trip(tmp_path: Path, kind: str) -
         backbone=built.backbone,
         normalization=built.normalization,
         sections=adapter_sections(recipe),
+        prediction=prediction_settings(recipe, {}),
         version="1",
     )
     images = torch.randn(1, 3, 64, 64, generator=generator)
@@ -216,6 +220,8 @@ def test_recipe_to_gis_files(
     assert "AP50" in page and "Precision-recall curve" in page
     assert geotune("test", run)[0] == 0
     threshold = json.loads((run / "metrics.json").read_text())["threshold"]
+    saved = load_adapter_config(run).prediction.score_thresholds
+    assert saved == threshold["val"] and saved["ship"] is not None
     assert threshold["test"] == threshold["val"]  # chosen on validation data only
     out = tmp_path / "out"
     code, _, err = geotune("predict", run, scenes / "d.tif", "--out", out, "--window", 64)
@@ -227,6 +233,7 @@ def test_recipe_to_gis_files(
     assert set(package.columns) == {"class", "score", "geometry"}
     assert len(package) == len(truth)
     assert all(package.centroid.within(outline).sum() == 1 for outline in truth.geometry)
+    check_adapter_alone(run, [scenes / "d.tif"], tmp_path)
 
 
 @pytest.mark.slow

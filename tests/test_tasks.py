@@ -19,6 +19,7 @@ from geotune.api.fitting import fit
 from geotune.api.planning import plan
 from geotune.api.prediction import predict
 from geotune.config import load_recipe, parse_recipe
+from helpers.adapters import check_adapter_alone
 from helpers.errors import raises
 
 Values = Callable[..., dict[str, Any]]
@@ -209,6 +210,16 @@ def test_image_table(runs: Callable[[str], Path], made: Path, tmp_path: Path, wh
         if key not in ("image", "path", "label", "labels"):
             assert float(value) == pytest.approx(float(rows[3][key]), rel=1e-3, abs=1e-4)
     assert result.windows == 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", KINDS)
+def test_adapter_alone_predicts_like_the_run(
+    runs: Callable[[str], Path], made: Path, tmp_path: Path, which: str
+) -> None:
+    images = sorted((made / "images").glob("*/*.tif"))
+    scenes = [made / "scenes" / "d.tif"] if which in ("regress", "density") else images
+    check_adapter_alone(runs(which), scenes, tmp_path)
 
 
 @pytest.mark.slow

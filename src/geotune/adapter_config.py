@@ -1,4 +1,7 @@
-"""`adapter.json`: the model that an adapter's tensors belong to. Reading it needs no torch."""
+"""`adapter.json`: the model that an adapter's tensors belong to. Reading it needs no torch.
+
+An adapter copied without its run predicts the same: whatever a prediction depends on is in here.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from geotune.config.base import OptionsModel
+from geotune.config.data_options import QualityOptions
 from geotune.errors import GeotuneError
 from geotune.types import Normalization
 
-FORMAT = 1
+FORMAT = 2
 TENSORS = "adapter.safetensors"
 ADAPTER_CONFIG = "adapter.json"
+
+
+class PredictionSettings(OptionsModel):
+    """What a prediction depends on besides the model.
+
+    Attributes:
+        window: side of the training windows in pixels.
+        resolution_m: metres per pixel to which images are resampled; None keeps their own.
+        bands: names of the bands in file order, if the files do not name them.
+        nodata: nodata value, if the files do not declare it.
+        quality: which values of a quality mask flag a pixel; each prediction names its masks.
+        score_thresholds: of each class of a detector, the best in validation, if known.
+    """
+
+    window: PositiveInt
+    resolution_m: PositiveFloat | None = None
+    bands: list[str] | dict[str, list[str]] | None = None
+    nodata: float | None = None
+    quality: QualityOptions | None = None
+    score_thresholds: dict[str, float | None] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,6 +52,7 @@ class AdapterConfig:
         base: name, fingerprint, source and licence of the frozen weights.
         normalization: of the bands, in their order.
         sections: the recipe's `backbone`, `method`, `decoder` and `task`, as plain values.
+        prediction: what a prediction depends on besides the model.
         geotune: the version that wrote it.
         hash: of the tensors' file.
     """
@@ -32,6 +60,7 @@ class AdapterConfig:
     base: dict[str, str]
     normalization: Normalization
     sections: dict[str, Any]
+    prediction: PredictionSettings
     geotune: str
     hash: str
 
@@ -63,7 +92,7 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
         if values["format"] != FORMAT:
             raise GeotuneError(
                 f"{path}: found format {values['format']!r}, expected {FORMAT}; use the geotune "
-                "version that wrote it, or a newer one",
+                "version that wrote it, or train again with this one",
                 code="adapter-version",
                 file=path,
             )
@@ -74,7 +103,9 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
             raise ValueError("base, geotune and hash are not all strings")
         if not all(isinstance(section, dict) for section in sections.values()):
             raise ValueError("backbone, method, decoder and task are not all mappings")
-        return AdapterConfig(base, _read_normalization(values), sections, version, digest)
+        prediction = PredictionSettings.model_validate(values["prediction"])
+        normalization = _read_normalization(values)
+        return AdapterConfig(base, normalization, sections, prediction, version, digest)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise GeotuneError(
             f"{path}: not a geotune adapter ({type(error).__name__}: {error}); copy it again",

@@ -17,7 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from geotune.adapter_config import ADAPTER_CONFIG, FORMAT, TENSORS, AdapterConfig
+from geotune.adapter_config import (
+    ADAPTER_CONFIG,
+    FORMAT,
+    TENSORS,
+    AdapterConfig,
+    PredictionSettings,
+)
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
 from geotune.methods.core.injection import is_inserted
@@ -90,6 +96,7 @@ def save_adapter(
     backbone: Backbone,
     normalization: Normalization,
     sections: Mapping[str, Any],
+    prediction: PredictionSettings,
     version: str,
 ) -> int:
     """Write both files atomically. Returns the size of the tensor file in bytes."""
@@ -106,6 +113,7 @@ def save_adapter(
         "bands": list(normalization.bands),
         "normalization": {"offset": list(normalization.offset), "scale": list(normalization.scale)},
         **sections,
+        "prediction": prediction.model_dump(mode="json"),
         "hash": hashlib.sha256(data).hexdigest(),
     }
     write_atomically(folder / TENSORS, data)

@@ -24,6 +24,7 @@ from geotune.report.from_run import Examples
 from geotune.tasks.base import Task
 from geotune.training.evaluate import Evaluation
 from geotune.training.window_metrics import WindowMetrics
+from helpers.adapters import check_adapter_alone
 from helpers.errors import raises
 
 
@@ -219,19 +220,8 @@ def test_map_has_the_georeference_of_the_scene(
 
 
 def test_copied_adapter_predicts_like_the_run(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    for name in ("adapter.safetensors", "adapter.json"):
-        shutil.copy(run / name, alone)
-    scene = str(tiny_scenes / "scenes" / "d.tif")
-    options: dict[str, Any] = {"window": 32, "polygons": False, "device": "cpu"}
-    maps = []
-    for folder in (run, alone):
-        result = predict(folder, [scene], tmp_path / folder.name, **options)[0]
-        assert result.polygons_path is None
-        with rasterio.open(result.classes_path) as file:
-            maps.append(file.read(1))
-    np.testing.assert_array_equal(*maps)
+    """With the window of the training, which differs from that of a map's default."""
+    check_adapter_alone(run, [tiny_scenes / "scenes" / "d.tif"], tmp_path, probabilities=True)
 
 
 def test_predict_reads_one_file_per_band(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:

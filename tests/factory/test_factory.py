@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from geotune.adapter_config import PredictionSettings
 from geotune.adapter_io import adapter_state, save_adapter
 from geotune.backbones.create import backbone
 from geotune.config import Recipe, parse_recipe
-from geotune.factory.build_data import build_data
+from geotune.config.data_options import QualityOptions
+from geotune.datasets.registry import get_dataset_info
+from geotune.factory.build_data import build_data, prediction_settings
 from geotune.factory.build_model import (
     BuiltModel,
     adapter_sections,
@@ -63,6 +66,35 @@ def test_resolution_and_quality_options_change_the_data(
     data = build_data(parse_recipe(tiny_values({"data.quality": quality})))
     assert data.class_counts["train"][0] and not data.class_counts["train"][1]
     assert data.statistics.pixels < 2 * 64 * 64
+
+
+def test_the_adapter_keeps_what_a_prediction_depends_on(
+    tiny_values: Callable[..., dict[str, Any]],
+) -> None:
+    changes = {
+        "data.resolution": "20 m",
+        "data.bands": ["red", "green", "nir"],
+        "data.nodata": -1,
+        "data.quality": {"pattern": "home/me/{stem}.tif", "bits": [3], "band": 2},
+    }
+    settings = prediction_settings(parse_recipe(tiny_values(changes)), {"water": 0.3})
+    assert settings == PredictionSettings(
+        window=32,
+        resolution_m=20,
+        bands=["red", "green", "nir"],
+        nodata=-1,
+        quality=QualityOptions(pattern="", bits=[3], band=2),
+        score_thresholds={"water": 0.3},
+    )
+    named = {"kind": "named", "name": "burn_scars", "root": "."}
+    task = {"kind": "segment", "classes": list(get_dataset_info("burn_scars").classes)}
+    published = parse_recipe(
+        tiny_values({"data": named, "task": task, "backbone.bands": ["B02", "B8A"]})
+    )
+    settings = prediction_settings(published, {})
+    assert settings.nodata == -9999 and settings.bands == list(
+        get_dataset_info("burn_scars").bands
+    )
 
 
 def test_splits_samples_and_bands_follow_the_recipe(
@@ -122,6 +154,7 @@ def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[B
         backbone=built.backbone,
         normalization=built.normalization,
         sections=adapter_sections(recipe),
+        prediction=prediction_settings(recipe, {}),
         version="1",
     )
     return built, tmp_path / "adapter"

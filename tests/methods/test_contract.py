@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from geotune import Frozen, Full, Lora, attach, registry
-from geotune.adapter_config import load_adapter_config
+from geotune.adapter_config import PredictionSettings, load_adapter_config
 from geotune.adapter_io import (
     adapter_state,
     check_base_model,
@@ -246,6 +246,7 @@ def test_saved_adapter_reproduces_outputs_bit_by_bit(
         backbone=model.encoder.backbone,
         normalization=Normalization(("a",), (0.0,), (1.0,)),
         sections=sections,
+        prediction=PredictionSettings(window=64),
         version="0",
     )
     other = model_of(build, family, method, seed=1)

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from geotune.adapter_config import load_adapter_config
-from geotune.config import load_recipe
+from geotune.adapter_config import PredictionSettings, load_adapter_config
 from geotune.data.issues import ErrorCollector
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
@@ -16,22 +15,13 @@ from geotune.data.scenes.find import Names, Patterns
 from geotune.data.scenes.open_scenes import list_scenes, open_entries
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import (
-    declared_bands_nodata,
-    quality_options,
-    require_dates,
-    resolution_m,
-)
-from geotune.training.run_dir import RunDir
+from geotune.factory.build_data import require_dates
 
 if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
     from geotune.tasks.base import TableTask, ValueTask
 
 OnScene = Callable[[str, int, int], None]
-
-MAP_WINDOW = 256
-"""Window side in pixels for an adapter without its run, whose training window is unknown."""
 
 
 class Predicted(Protocol):
@@ -97,9 +87,9 @@ def predict(
             validation.
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
-        bands: names of the files' bands; by default as in the run's recipe.
-        nodata: nodata value of the files; by default as in the run's recipe.
-        quality: pattern of the scenes' quality masks, evaluated as `data.quality` of the recipe.
+        bands: names of the files' bands; by default as in the training.
+        nodata: nodata value of the files; by default as in the training.
+        quality: pattern of the scenes' quality masks, evaluated as `data.quality` of the training.
         device: `auto`, `cpu`, `gpu` or `mps`.
         on_progress: receives scene name, finished and total windows.
 
@@ -107,18 +97,18 @@ def predict(
     """
     run, out = Path(run), Path(out)
     card = load_adapter_config(run)
-    folder = RunDir(run)
-    resolution, masks = None, None
-    if folder.recipe.is_file():
-        recipe = load_recipe(folder.recipe)[0]
-        data = recipe.data
-        own_bands, own_nodata = declared_bands_nodata(data)
-        bands, nodata = bands or own_bands, own_nodata if nodata is None else nodata
-        window = window or data.window
-        resolution, masks = resolution_m(recipe), quality_options(recipe)
-    entries = list_scenes(_by_modality(scenes), bands=bands, wanted_bands=card.normalization.bands)
+    settings = card.prediction
+    masks = settings.quality
+    bands = bands or settings.bands
+    wanted = card.normalization.bands
+    entries = list_scenes(_by_modality(scenes), bands=bands, wanted_bands=wanted)
     sources = open_entries(
-        entries, ErrorCollector(), bands, card.normalization.bands, nodata, resolution
+        entries,
+        ErrorCollector(),
+        bands,
+        wanted,
+        settings.nodata if nodata is None else nodata,
+        settings.resolution_m,
     )
     if quality is not None:
         if masks is None:
@@ -147,20 +137,21 @@ def predict(
         "bands": built.normalization.bands,
         "batch_size": batch_size,
         "device": pick_device(device),
+        "window": window or settings.window,
         "metadata": built.backbone.metadata,
     }
     if kind == "table":
-        return [_write_table(built, sources, out, window, on_progress, options)]
+        return [_write_table(built, sources, out, on_progress, options)]
     if kind == "classes":
         write = _class_map_writer(built, probabilities, polygons)
     elif kind == "values":
         write = _value_map_writer(built)
     else:
-        write = _object_writer(built, _score_thresholds(folder, built, score))
+        write = _object_writer(built, _score_thresholds(settings, built, score))
     model = _postprocessing(built, options["device"])
     from geotune.inference.sliding_window import WindowOptions
 
-    options |= {"window": window or MAP_WINDOW, "overlap": overlap}
+    options["overlap"] = overlap
     return [
         write(
             model,
@@ -185,7 +176,6 @@ def _write_table(
     built: BuiltModel,
     sources: dict[str, RasterSource],
     out: Path,
-    window: int | None,
     progress: OnScene | None,
     options: dict[str, Any],
 ) -> Predicted:
@@ -196,7 +186,6 @@ def _write_table(
         sources,
         out,
         rows=cast("TableTask", built.task).rows,
-        window=window,
         on_progress=_for_scene(progress, "images"),
         **options,
     )
@@ -236,11 +225,11 @@ def _object_writer(built: BuiltModel, scores: dict[str, float]) -> SceneWriter:
     )
 
 
-def _score_thresholds(folder: RunDir, built: BuiltModel, score: float | None) -> dict[str, float]:
+def _score_thresholds(
+    settings: PredictionSettings, built: BuiltModel, score: float | None
+) -> dict[str, float]:
     """By class: the requested score, else the best one in validation, else the detector's."""
-    best: dict[str, float | None] = {}
-    if score is None and (folder.path / "metrics.json").is_file():
-        best = folder.details("val").get("threshold", {})
+    best = settings.score_thresholds if score is None else {}
     postprocess: Any = built.model.decoder.postprocess
     default: float = postprocess.score_threshold if score is None else score
     thresholds = {name: best.get(name) for name in built.task.classes}

@@ -17,6 +17,7 @@ from geotune.api.environment import device_name, versions
 from geotune.api.recipes import OnMessage, OnProgress, ignore_progress
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
+from geotune.factory.build_data import prediction_settings
 from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
 from geotune.feature_cache.build_cache import cache_notes
 from geotune.report.from_run import choose_examples, make_report, page_name
@@ -142,6 +143,7 @@ def _finish(
         backbone=built.backbone,
         normalization=built.normalization,
         sections=adapter_sections(recipe),
+        prediction=prediction_settings(recipe, validation.details.get("threshold", {})),
         version=geotune.__version__,
     )
     parameters = list(built.model.parameters())

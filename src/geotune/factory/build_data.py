@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+from geotune.adapter_config import PredictionSettings
 from geotune.backbones.spec import band_names
 from geotune.config import DataSection, Recipe
 from geotune.config.data_options import NamedOptions, QualityOptions
@@ -146,6 +147,27 @@ def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None
         info = get_dataset_info(data.name)
         return list(info.bands), info.nodata
     return data.bands, data.nodata
+
+
+def prediction_settings(
+    recipe: Recipe, score_thresholds: Mapping[str, float | None]
+) -> PredictionSettings:
+    """What predictions of a recipe's model depend on besides the model.
+
+    Args:
+        recipe: as it was trained, with its window.
+        score_thresholds: of each class of a detector.
+    """
+    bands, nodata = declared_bands_nodata(recipe.data)
+    quality = quality_options(recipe)
+    return PredictionSettings(
+        window=recipe.data.window,
+        resolution_m=resolution_m(recipe),
+        bands=bands,
+        nodata=nodata,
+        quality=quality and quality.model_copy(update={"pattern": ""}),
+        score_thresholds=dict(score_thresholds),
+    )
 
 
 def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scene]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio.errors
-import pyogrio.raw
 import shapely
 from numpy.typing import NDArray
 
 from geotune.boxes.oriented import as_oriented, centres
 from geotune.boxes.polygons import to_polygons
 from geotune.data.raster.source import RasterSource
-from geotune.errors import GeotuneError
+from geotune.inference.geopackage import write_features
 
 LAYER = "objects"
 
@@ -77,26 +74,15 @@ class DetectionWriter(AbstractContextManager["DetectionWriter"]):
         t = self.source.transform
         matrix = np.array([[t.a, t.d], [t.b, t.e]])
         placed = shapely.transform(np.asarray(shapes), lambda xy: xy @ matrix + (t.c, t.f))
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="'crs' was not provided")
-                pyogrio.raw.write(
-                    self.package,
-                    geometry=shapely.to_wkb(placed),
-                    field_data=[self.classes[classes], scores.astype(np.float64)],
-                    fields=["class", "score"],
-                    layer=LAYER,
-                    driver="GPKG",
-                    geometry_type="Point" if self.points else "Polygon",
-                    crs=None if self.source.crs is None else self.source.crs.to_wkt(),
-                    append=self.package.exists(),
-                )
-        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-            raise GeotuneError(
-                f"{self.package.name}: the objects cannot be written ({error}); free disk space",
-                code="output-not-writable",
-                file=self.package,
-            ) from error
+        write_features(
+            self.package,
+            LAYER,
+            np.asarray(placed),
+            {"class": self.classes[classes], "score": scores.astype(np.float64)},
+            geometry_type="Point" if self.points else "Polygon",
+            crs=self.source.crs,
+            append=self.package.exists(),
+        )
         return np.asarray(placed)
 
 

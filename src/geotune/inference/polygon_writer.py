@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio.errors
-import pyogrio.raw
 import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from shapely import Polygon
 
 from geotune.data.raster.pixel_area import PixelArea
-from geotune.errors import GeotuneError
+from geotune.inference.geopackage import write_features
 
 LAYER = "polygons"
 _BATCH = 5000
@@ -38,11 +35,10 @@ def write_polygons(
     polygons. Raises `GeotuneError` if the file cannot be written.
     """
     area = PixelArea(crs, transform, shape)
-    wkt = None if crs is None else crs.to_wkt()
-    _append(path, [], classes, area, wkt, first=True)
+    _append(path, [], classes, area, crs, first=True)
     rest, count = iter(polygons), 0
     while batch := list(islice(rest, _BATCH)):
-        _append(path, batch, classes, area, wkt, first=False)
+        _append(path, batch, classes, area, crs, first=False)
         count += len(batch)
     return count
 
@@ -52,7 +48,7 @@ def _append(
     batch: Sequence[tuple[int, Polygon]],
     classes: Sequence[str],
     area: PixelArea,
-    wkt: str | None,
+    crs: CRS | None,
     *,
     first: bool,
 ) -> None:
@@ -63,23 +59,16 @@ def _append(
     t = area.transform
     matrix = np.array([[t.a, t.d], [t.b, t.e]])
     placed = shapely.transform(geometry, lambda points: points @ matrix + (t.c, t.f))
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided")
-            pyogrio.raw.write(
-                path,
-                geometry=shapely.to_wkb(placed),
-                field_data=[names, np.rint(pixels).astype(np.int64), pixels * area.at(x, y)],
-                fields=["class", "pixels", "area_m2"],
-                layer=LAYER,
-                driver="GPKG",
-                geometry_type="Polygon",
-                crs=wkt,
-                append=not first,
-            )
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise GeotuneError(
-            f"{path.name}: the polygons cannot be written ({error}); free disk space",
-            code="output-not-writable",
-            file=path,
-        ) from error
+    write_features(
+        path,
+        LAYER,
+        placed,
+        {
+            "class": names,
+            "pixels": np.rint(pixels).astype(np.int64),
+            "area_m2": pixels * area.at(x, y),
+        },
+        geometry_type="Polygon",
+        crs=crs,
+        append=not first,
+    )

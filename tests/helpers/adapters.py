@@ -1,0 +1,27 @@
+"""Adapters without their run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
+from geotune.api.prediction import predict
+
+
+def check_adapter_alone(run: Path, scenes: Sequence[Path], folder: Path, **options: Any) -> None:
+    """Check that the two files of an adapter give the same bytes as the run that they are from."""
+    alone = folder / "alone"
+    alone.mkdir()
+    for name in (TENSORS, ADAPTER_CONFIG):
+        shutil.copy(run / name, alone)
+    written = []
+    for source, out in ((run, folder / "of_run"), (alone, folder / "of_adapter")):
+        results = predict(source, [str(path) for path in scenes], out, device="cpu", **options)
+        assert sorted(file for result in results for file in result.files) == sorted(
+            path for path in out.iterdir() if path.suffix != ".xml"
+        )
+        written.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert written[0] and written[0] == written[1]
