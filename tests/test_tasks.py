@@ -223,6 +223,20 @@ def test_adapter_alone_predicts_like_the_run(
 
 
 @pytest.mark.slow
+def test_image_table_notes_other_units(
+    runs: Callable[[str], Path], made: Path, tmp_path: Path
+) -> None:
+    for path in (made / "images").glob("*/*.tif"):
+        with rasterio.open(path) as file:
+            values, profile, bands = file.read() / 10_000, file.profile, file.descriptions
+        with rasterio.open(tmp_path / path.name, "w", **profile) as changed:
+            changed.write(values)
+            changed.descriptions = bands
+    [result] = predict(runs("value"), [f"{tmp_path}/*.tif"], tmp_path / "out", device="cpu")
+    assert len(result.notes) == 1 and "10,000 times smaller" in result.notes[0]
+
+
+@pytest.mark.slow
 def test_image_larger_than_the_training_window_is_an_error(
     runs: Callable[[str], Path], made: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,22 @@ TENSORS = "adapter.safetensors"
 ADAPTER_CONFIG = "adapter.json"
 
 
+class TrainingImages(OptionsModel):
+    """What the images of a training were like; those of a prediction are compared with it.
+
+    Attributes:
+        mean: of the raw values of each band, in the order of the normalisation.
+        std: their standard deviation.
+        dtypes: data types of the files.
+        pixel_m: smallest and largest side of a pixel in metres; None if unknown.
+    """
+
+    mean: list[float]
+    std: list[float]
+    dtypes: list[str]
+    pixel_m: tuple[PositiveFloat, PositiveFloat] | None = None
+
+
 class PredictionSettings(OptionsModel):
     """What a prediction depends on besides the model.
 
@@ -34,6 +50,7 @@ class PredictionSettings(OptionsModel):
         nodata: nodata value, if the files do not declare it.
         quality: which values of a quality mask flag a pixel; each prediction names its masks.
         score_thresholds: of each class of a detector, the best in validation, if known.
+        images: of the training; None compares nothing.
     """
 
     window: PositiveInt
@@ -42,6 +59,7 @@ class PredictionSettings(OptionsModel):
     nodata: float | None = None
     quality: QualityOptions | None = None
     score_thresholds: dict[str, float | None] = Field(default_factory=dict)
+    images: TrainingImages | None = None
 
 
 @dataclass(frozen=True)

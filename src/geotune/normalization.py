@@ -19,7 +19,7 @@ UNIT_FACTORS = {
     255.0: "values of 0 to 1 on one side and of 0 to 255 on the other",
 }
 """Common factors between units, and their meaning."""
-FACTOR_TOLERANCE = 3.0
+FACTOR_TOLERANCE = 2.5
 """A ratio of means matches such a factor if it is off by less than this factor."""
 
 
@@ -76,14 +76,14 @@ def _unit_difference(backbone: Backbone, statistics: BandStatistics) -> str | No
             return (
                 f"band {band} has mean {mean:.4g} and standard deviation {std:.4g}, but "
                 f"{backbone.name} was trained on {ref_mean:.4g} and {ref_std:.4g}: these are "
-                f"other units{_known_factor(statistics, pretraining)}"
+                f"other units{known_factor(statistics, pretraining)}"
             )
     return None
 
 
-def _known_factor(statistics: BandStatistics, pretraining: BandStatistics) -> str:
-    """The factor between the units, if it is a common one."""
-    pairs = zip(statistics.mean, pretraining.mean, strict=True)
+def known_factor(statistics: BandStatistics, reference: BandStatistics) -> str:
+    """The factor between the units and its meaning, if it is a common one; else empty."""
+    pairs = zip(statistics.mean, reference.mean, strict=True)
     ratios = [mean / ref_mean for mean, ref_mean in pairs if mean > 0 and ref_mean > 0]
     if not ratios:
         return ""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
 
 import geotune
 from geotune.api.environment import pick_device
@@ -222,6 +223,26 @@ def test_map_has_the_georeference_of_the_scene(
 def test_copied_adapter_predicts_like_the_run(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
     """With the window of the training, which differs from that of a map's default."""
     check_adapter_alone(run, [tiny_scenes / "scenes" / "d.tif"], tmp_path, probabilities=True)
+
+
+def test_predict_notes_other_units_and_pixel_sizes(
+    run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
+    scene = tiny_scenes / "scenes" / "d.tif"
+    options: dict[str, Any] = {"polygons": False, "device": "cpu"}
+    assert predict(run, [str(scene)], tmp_path / "maps", **options)[0].notes == ()
+    with rasterio.open(scene) as file:
+        transform = file.transform @ Affine.scale(6)
+        with rasterio.open(
+            tmp_path / "e.tif", "w", **{**file.profile, "transform": transform}
+        ) as changed:
+            changed.write(file.read() / 10_000)
+            changed.descriptions = file.descriptions
+    [result] = predict(run, [str(tmp_path / "e.tif")], tmp_path / "maps", **options)
+    pixels, units = result.notes
+    assert "6 times larger" in pixels and "10,000 times smaller" in units
+    with pytest.warns(UserWarning, match="10,000 times smaller"):
+        geotune.load_run(run).predict(tmp_path / "e.tif", device="cpu")
 
 
 def test_predict_reads_one_file_per_band(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:

@@ -92,9 +92,7 @@ def test_the_adapter_keeps_what_a_prediction_depends_on(
         tiny_values({"data": named, "task": task, "backbone.bands": ["B02", "B8A"]})
     )
     settings = prediction_settings(published, {})
-    assert settings.nodata == -9999 and settings.bands == list(
-        get_dataset_info("burn_scars").bands
-    )
+    assert settings.nodata == -9999 and settings.bands == list(get_dataset_info("burn_scars").bands)
 
 
 def test_splits_samples_and_bands_follow_the_recipe(

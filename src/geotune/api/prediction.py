@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -140,8 +141,14 @@ def predict(
         "window": window or settings.window,
         "metadata": built.backbone.metadata,
     }
+    from geotune.inference.input_check import compare_images
+
+    def notes(of: dict[str, RasterSource]) -> list[str]:
+        return [] if settings.images is None else compare_images(of, settings.images)
+
     if kind == "table":
-        return [_write_table(built, sources, out, on_progress, options)]
+        table_notes = notes(sources)
+        return [_with_notes(_write_table(built, sources, out, on_progress, options), table_notes)]
     if kind == "classes":
         write = _class_map_writer(built, probabilities, polygons)
     elif kind == "values":
@@ -152,16 +159,18 @@ def predict(
     from geotune.inference.sliding_window import WindowOptions
 
     options["overlap"] = overlap
-    return [
-        write(
-            model,
-            source,
-            out,
-            WindowOptions(**options, on_progress=_for_scene(on_progress, name)),
-            name=name,
-        )
-        for name, source in sources.items()
-    ]
+    results = []
+    for name, source in sources.items():
+        scene_notes = notes({name: source})
+        windows = WindowOptions(**options, on_progress=_for_scene(on_progress, name))
+        results.append(_with_notes(write(model, source, out, windows, name=name), scene_notes))
+    return results
+
+
+def _with_notes(result: Any, notes: Sequence[str]) -> Predicted:
+    """The result of a writer with further notes, before its own."""
+    changed: Predicted = replace(result, notes=(*notes, *result.notes))
+    return changed
 
 
 def _by_modality(scenes: Sequence[str]) -> Patterns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import geopandas
     from torch import Tensor
 
+    from geotune.api.prediction import Predicted
     from geotune.factory.build_model import BuiltModel
 
 
@@ -164,16 +166,24 @@ class Run:
         from geotune.api.prediction import predict
 
         if out is not None:
-            return predict(self.path, [str(scene)], out, **options)[0].files
+            return _with_warnings(predict(self.path, [str(scene)], out, **options)[0]).files
         with TemporaryDirectory() as folder:
             options.setdefault("polygons", False)
-            return _read(predict(self.path, [str(scene)], folder, **options)[0].files)
+            result = _with_warnings(predict(self.path, [str(scene)], folder, **options)[0])
+            return _read(result.files)
 
     def plot(self) -> Any:
         """The training curves; see `geotune.plot`."""
         from geotune.api.plotting import plot
 
         return plot(self)
+
+
+def _with_warnings(result: Predicted) -> Predicted:
+    """Warn of the notes of a prediction, which its files do not show."""
+    for note in result.notes:
+        warnings.warn(note, stacklevel=3)
+    return result
 
 
 def _read(files: Sequence[Path]) -> Any:

@@ -20,6 +20,7 @@ from geotune.data.datamodule import DataModule
 from geotune.factory.build_data import prediction_settings
 from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
 from geotune.feature_cache.build_cache import cache_notes
+from geotune.inference.input_check import training_images
 from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
 from geotune.report.tasks.base import find_page
@@ -143,7 +144,9 @@ def _finish(
         backbone=built.backbone,
         normalization=built.normalization,
         sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, validation.details.get("threshold", {})),
+        prediction=prediction_settings(
+            recipe, validation.details.get("threshold", {}), training_images(data)
+        ),
         version=geotune.__version__,
     )
     parameters = list(built.model.parameters())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from geotune.adapter_config import PredictionSettings
+from geotune.adapter_config import PredictionSettings, TrainingImages
 from geotune.backbones.spec import band_names
 from geotune.config import DataSection, Recipe
 from geotune.config.data_options import NamedOptions, QualityOptions
@@ -25,7 +25,6 @@ from geotune.data.labels.base import LabelReader
 from geotune.data.published.published_scenes import open_published_scenes
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
-from geotune.data.scenes.find import Names
 from geotune.data.scenes.image_folder import open_images
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.quality import with_quality
@@ -141,7 +140,9 @@ def inspect_files(recipe: Recipe) -> FileInfo:
     return FileInfo(raster.bands, raster.gsd_m, dict(raster.wavelengths), window)
 
 
-def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None]:
+def declared_bands_nodata(
+    data: DataSection,
+) -> tuple[list[str] | dict[str, list[str]] | None, float | None]:
     """Band names in file order and nodata value that the recipe declares for its files."""
     if isinstance(data, NamedOptions):
         info = get_dataset_info(data.name)
@@ -150,23 +151,29 @@ def declared_bands_nodata(data: DataSection) -> tuple[Names | None, float | None
 
 
 def prediction_settings(
-    recipe: Recipe, score_thresholds: Mapping[str, float | None]
+    recipe: Recipe,
+    score_thresholds: Mapping[str, float | None],
+    images: TrainingImages | None = None,
 ) -> PredictionSettings:
     """What predictions of a recipe's model depend on besides the model.
 
     Args:
         recipe: as it was trained, with its window.
         score_thresholds: of each class of a detector.
+        images: of the training.
     """
+    window = recipe.data.window
+    assert window is not None  # derived from the images
     bands, nodata = declared_bands_nodata(recipe.data)
     quality = quality_options(recipe)
     return PredictionSettings(
-        window=recipe.data.window,
+        window=window,
         resolution_m=resolution_m(recipe),
         bands=bands,
         nodata=nodata,
         quality=quality and quality.model_copy(update={"pattern": ""}),
         score_thresholds=dict(score_thresholds),
+        images=images,
     )
 
 

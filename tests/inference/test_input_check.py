@@ -1,0 +1,134 @@
+"""Notes on images that are unlike those of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+from geotune.adapter_config import TrainingImages
+from geotune.config import parse_recipe
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.raster.source import RasterSource
+from geotune.factory.build_data import build_data
+from geotune.inference.input_check import compare_images, training_images
+
+BANDS = ("B02", "B04", "B08")
+MEAN, STD = (900.0, 1500.0, 3000.0), (300.0, 800.0, 1200.0)
+TRAINED = TrainingImages(mean=list(MEAN), std=list(STD), dtypes=["uint16"], pixel_m=(10.0, 10.0))
+
+
+def numbers(side: int = 80) -> NDArray[np.float64]:
+    noise = np.random.default_rng(0).standard_normal((3, side, side))
+    values = np.array(MEAN)[:, None, None] + np.array(STD)[:, None, None] * noise
+    return np.maximum(values, 1)
+
+
+def scene(
+    folder: Path, values: NDArray[Any], dtype: str, pixel_m: float = 10, **options: Any
+) -> RasterSource:
+    path = folder / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=values.shape[1], width=values.shape[2],
+        dtype=dtype, crs="EPSG:32633", transform=from_origin(5e5, 5e6, pixel_m, pixel_m),
+    ) as file:  # fmt: skip
+        file.write(values.astype(dtype))
+    return open_raster(path, bands=BANDS, **options)
+
+
+def notes(source: RasterSource, trained: TrainingImages = TRAINED) -> list[str]:
+    return compare_images({"scene": source}, trained)
+
+
+LIKE: dict[str, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {
+    "same": (lambda x: x, "uint16"),
+    "as floats": (lambda x: x, "float32"),
+    "brighter": (lambda x: 1.6 * x, "uint16"),
+    "hazy": (lambda x: x + 800, "uint16"),
+    "water": (lambda x: x * np.array([0.6, 0.2, 0.02])[:, None, None], "uint16"),
+    "uniform": (lambda x: 0 * x + 1000, "uint16"),
+}
+
+
+@pytest.mark.parametrize("change, dtype", LIKE.values(), ids=LIKE)
+def test_similar_scenes_have_no_note(tmp_path: Path, change: Any, dtype: str) -> None:
+    assert notes(scene(tmp_path, change(numbers()), dtype)) == []
+
+
+UNLIKE: dict[str, tuple[Callable[[NDArray[Any]], NDArray[Any]], str, list[str]]] = {
+    "reflectance": (lambda x: x / 10_000, "float32", ["10,000 times smaller", "float32"]),
+    "percent": (lambda x: x / 100, "float32", ["times smaller"]),
+    "16 bits": (lambda x: x * 6, "uint16", ["6 times larger"]),
+    "8 bits": (lambda x: (x / 20).clip(0, 255), "uint8", ["20 times smaller", "uint8"]),
+    "decibels": (lambda x: 10 * np.log10(x / 1e5), "float32", ["other units"]),
+    "one band": (lambda x: x * np.array([1, 1e-4, 1])[:, None, None], "float32", ["band B04"]),
+}
+
+
+@pytest.mark.parametrize("change, dtype, mentions", UNLIKE.values(), ids=UNLIKE)
+def test_other_units_are_noted_with_the_factor(
+    tmp_path: Path, change: Any, dtype: str, mentions: list[str]
+) -> None:
+    [note] = notes(scene(tmp_path, change(numbers()), dtype))
+    assert all(text in note for text in [*mentions, "scene.tif", "unreliable"]), note
+
+
+@pytest.mark.parametrize(
+    "pixel_m, factor", [(60, "6 times larger"), (2.5, "4 times smaller"), (11, None)]
+)
+def test_other_pixel_sizes_are_noted_with_the_factor(
+    tmp_path: Path, pixel_m: float, factor: str | None
+) -> None:
+    found = notes(scene(tmp_path, numbers(), "uint16", pixel_m))
+    assert [factor in note for note in found] == ([True] if factor else [])
+
+
+def test_resampling_does_not_hide_a_coarse_image(tmp_path: Path) -> None:
+    coarse = scene(tmp_path, numbers(), "uint16", 60, resolution=10.0)
+    assert coarse.gsd_m == pytest.approx(10)
+    [note] = notes(coarse)
+    assert "6 times larger" in note
+    fine = scene(tmp_path, numbers(), "uint16", 2, resolution=10.0)
+    assert notes(fine) == []
+
+
+def test_images_without_data_or_georeference_have_no_note(tmp_path: Path) -> None:
+    empty = scene(tmp_path, np.zeros((3, 30, 30)), "uint16", nodata=0)
+    assert notes(empty) == []
+    unknown = TRAINED.model_copy(update={"pixel_m": None})
+    assert notes(scene(tmp_path, numbers(), "uint16", 60), unknown) == []
+
+
+def test_large_scenes_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = scene(tmp_path, np.ones((3, 2100, 1500)), "uint16")
+    pixels = []
+    read = RasterSource.read
+
+    def counted(self: RasterSource, window: Any, *args: Any) -> Any:
+        pixels.append(window.height * window.width)
+        return read(self, window, *args)
+
+    monkeypatch.setattr(RasterSource, "read", counted)
+    assert notes(source) and sum(pixels) == 16 * 256**2
+
+
+def test_training_images_are_those_of_the_training_split(
+    tiny_values: Callable[..., dict[str, Any]], tiny_scenes: Path
+) -> None:
+    pixels = []
+    for name in "ab":
+        with rasterio.open(tiny_scenes / "scenes" / f"{name}.tif") as file:
+            pixels.append(file.read().reshape(3, -1))
+    joined = np.concatenate(pixels, axis=1).astype(np.float64)
+    found = training_images(build_data(parse_recipe(tiny_values())))
+    np.testing.assert_allclose(found.mean, joined.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(found.std, joined.std(1), rtol=1e-4)
+    assert found.dtypes == ["float32"] and found.pixel_m == pytest.approx((10, 10))
+    scaled = tiny_values({"data.augment": {"scale": [0.5, 2.0]}})
+    assert training_images(build_data(parse_recipe(scaled))).pixel_m == pytest.approx((5, 20))
