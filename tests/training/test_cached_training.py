@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import torch
+from rasterio.transform import from_origin
+from rasterio.vrt import WarpedVRT
 from safetensors.torch import load_file
 
 from geotune.api.caching import CacheResult, cache
 from geotune.api.fitting import FitResult
 from geotune.backbones.base import Backbone
 from geotune.config import parse_recipe
-from geotune.data.window_datasets import FixedWindowDataset, RandomWindowDataset
+from geotune.data.raster.open_raster import open_raster
+from geotune.data.window_datasets import (
+    FixedWindowDataset,
+    GridWindowDataset,
+    RandomWindowDataset,
+)
 from geotune.feature_cache import build_cache as build_cache_module
+from geotune.feature_cache.cache_key import sample_keys
 from geotune.feature_cache.cached_dataset import CachedWindowDataset
 from geotune.model import Model
 from geotune.training.run_dir import RunDir
@@ -319,13 +332,109 @@ def test_code_of_a_custom_backbone_is_a_dependency(
     assert build(changes).folder != first.folder
 
 
+@pytest.mark.parametrize("package", ["timm", "torch"])
+def test_versions_of_the_libraries_are_dependencies(
+    build: Callable[..., CacheResult], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    first = build()
+
+    def version(name: str) -> str:
+        return "99.0" if name == package else importlib.metadata.version(name)
+
+    monkeypatch.setattr("geotune.feature_cache.cache_key.version", version)
+    assert build().folder != first.folder
+
+
+def test_code_that_computes_features_is_a_dependency(
+    build: Callable[..., CacheResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build()
+    monkeypatch.setattr("geotune.feature_cache.cache_key.extractor_hash", lambda: "other")
+    assert build().folder != first.folder
+
+
+@pytest.mark.parametrize("metadata", [["time"], []])
+def test_a_changed_date_is_computed_again_if_the_backbone_receives_it(
+    build: Callable[..., CacheResult],
+    write_tiny_scenes: Callable[[Path], Path],
+    tmp_path: Path,
+    metadata: list[str],
+) -> None:
+    """The date is in a table, so no file of the scene changes."""
+    data = write_tiny_scenes(tmp_path / "data")
+    code, table = tmp_path / "custom.py", data / "scenes.csv"
+    code.write_text(CUSTOM_BACKBONE)
+
+    def write_table(date_of_b: str) -> None:
+        dates = {"a": "2020-01-01", "b": date_of_b, "c": "2020-07-01", "d": "2020-10-01"}
+        lines = [f"scenes/{name}.tif,labels/{name}.tif,{date}" for name, date in dates.items()]
+        table.write_text("\n".join(["image,label,date", *lines]) + "\n")
+
+    changes = {
+        "backbone.name": f"python/{code}:build",
+        "backbone.metadata": metadata,
+        "data.scenes": str(table),
+        "data.labels": None,
+    }
+    write_table("2020-04-01")
+    build(changes, data=data)
+    assert build(changes, data=data).computed == 0
+    write_table("2021-04-01")
+    again = build(changes, data=data).computed
+    assert again == (8 * num_windows(data, "b") if metadata else 0)
+
+
+def test_changed_location_mask_or_vrt_source_changes_the_keys(tmp_path: Path) -> None:
+    side = 32
+
+    def write(origin: float, value: int = 1, name: str = "a.tif") -> Path:
+        with rasterio.open(
+            tmp_path / name, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8",
+            crs="EPSG:32633", transform=from_origin(origin, 5e6, 10, 10),
+        ) as file:  # fmt: skip
+            file.write(np.full((1, side, side), value, np.uint8))
+        os.utime(tmp_path / name, ns=(1, value))
+        return tmp_path / name
+
+    def key(path: Path, *metadata: str) -> str:
+        raster = open_raster(path)
+        windows = SimpleNamespace(
+            scenes=[SimpleNamespace(raster=raster)],
+            windows=[SimpleNamespace(scene=0, row=0, col=0)],
+            num_orientations=1,
+            window=side,
+            metadata=metadata,
+        )
+        return sample_keys(cast("GridWindowDataset", windows))[0]
+
+    before = [key(write(5e5), *metadata) for metadata in ((), ("location",))]
+    after = [key(write(6e5), *metadata) for metadata in ((), ("location",))]
+    assert before[0] == after[0] and before[1] != after[1]
+    path, mask = write(5e5), tmp_path / "a.tif.msk"
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+        file.write_mask(np.full((side, side), 255, np.uint8))
+    os.utime(path, ns=(1, 1))
+    assert mask.is_file()
+    os.utime(mask, ns=(1, 1))
+    with_mask = key(path)
+    os.utime(mask, ns=(1, 2))
+    assert key(path) != with_mask
+    vrt = tmp_path / "b.vrt"
+    source = write(5e5, name="b.tif")
+    with rasterio.open(source) as file, WarpedVRT(file) as warped:
+        rasterio.shutil.copy(warped, vrt, driver="VRT")
+    first = key(vrt)
+    write(5e5, 2, name="b.tif")
+    assert key(vrt) != first
+
+
 CUSTOM_BACKBONE = """
 import geotune
 from dataclasses import replace
 
 def build(request):
     built = geotune.backbone("timm/test_vit", pretrained=False, bands=request.bands)
-    built.spec, built.name = request, request.name
+    built.spec, built.name, built.metadata = request, request.name, request.metadata
     return built
 """
 

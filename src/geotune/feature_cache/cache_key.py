@@ -1,22 +1,29 @@
 """Cache keys: hashes of everything that cached features depend on.
 
-A feature set is a folder named after what all its features depend on: weights, bands,
-normalization, taps, precision. Within a set, the key of a sample depends on its files (path, size,
-modification time), its window and its orientation.
+A feature set is a folder named after what all its features depend on: weights, code and library
+versions, bands, normalization, taps, precision. Within a set, the key of a sample depends on its
+files (path, size, modification time), on the date and location that the backbone receives, on its
+window and its orientation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from geotune.backbones.base import fingerprint
+import geotune
+from geotune.backbones.base import Backbone, fingerprint
 from geotune.config import TrainOptions
+from geotune.data.raster.io import open_dataset
+from geotune.data.raster.source import RasterSource
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.errors import GeotuneError
 from geotune.model import Model
@@ -41,7 +48,9 @@ def feature_dependencies(model: Model, train: TrainOptions, device: torch.device
             **{k: v for k, v in spec.items() if k not in ("weights", "pretrained")},
             "fingerprint": backbone.fingerprint,
             "code": file_stamp(Path(custom_file)) if backbone.name.startswith("python/") else None,
+            "packages": package_versions(backbone),
         },
+        "extractor": extractor_hash(),
         "frozen_precision": method.frozen_precision if method else "fp32",
         "computed_in": str(torch.float32 if train.precision == "32-true" else half),
         "normalization": {
@@ -68,11 +77,15 @@ def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
     for scene in windows.scenes:
         raster = scene.raster
         layout: list[Any] = [
-            (p.path.name, p.index, p.nodata, p.mask, p.grid) for p in raster.band_files
+            [file.path.name, *list(vars(file).values())[1:]] for file in raster.band_files
         ]
+        if "time" in windows.metadata:
+            layout.append([raster.acquired, *raster.dates])
+        if "location" in windows.metadata:
+            layout.append([raster.crs and raster.crs.to_wkt(), tuple(raster.transform)])
         if raster.area is not None:  # windows hold no data beyond it
             layout.append(raster.area)
-        files = list(raster.files)
+        files = _all_files(raster)
         if raster.quality is not None and raster.quality.options.mask_image:
             files.append(raster.quality.path)
             layout.append(raster.quality.options.model_dump(exclude={"pattern"}))
@@ -83,6 +96,39 @@ def sample_keys(windows: FixedWindowDataset | GridWindowDataset) -> list[str]:
         for index in windows.windows
         for orientation in range(windows.num_orientations)
     ]
+
+
+def _all_files(raster: RasterSource) -> list[Path]:
+    """The files of an image, with what they refer to: sources of a VRT, masks, metadata."""
+    files = dict.fromkeys(raster.files)
+    for path in raster.paths:
+        files |= {
+            other: None for name in open_dataset(path).files if (other := Path(name)).exists()
+        }
+    return list(files)
+
+
+def package_versions(backbone: Backbone) -> dict[str, Any]:
+    """Version of each package whose layers a backbone has; of other modules, the file's stamp."""
+    versions: dict[str, Any] = {}
+    for module in {type(layer).__module__ for layer in backbone.modules()}:
+        package = module.partition(".")[0]
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            file = getattr(sys.modules.get(module), "__file__", None)
+            versions[module] = file and file_stamp(Path(file))
+    return versions
+
+
+@cache
+def extractor_hash() -> str:
+    """A hash of geotune's code that computes features from images."""
+    root = Path(geotune.__file__).parent
+    code = [root / "model.py"]
+    for folder in ("backbones", "methods/core"):
+        code += sorted((root / folder).rglob("*.py"))
+    return _hash("".join(path.read_text(encoding="utf-8") for path in code))
 
 
 def file_stamp(path: Path) -> list[Any]:
