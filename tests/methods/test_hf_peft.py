@@ -126,7 +126,9 @@ def test_only_tuner_parameters_train(build: Callable[..., Encoder], tuner: str) 
     encoder = build(tuner).train()
     layers = layers_of(encoder)
     assert list(layers) == [
-        f"blocks.{i}.{layer}" for i in range(6) for layer in ("attn.qkv", "mlp.fc1", "mlp.fc2")
+        f"blocks.{i}.{layer}"
+        for i in range(6)
+        for layer in ("attn.qkv.q", "attn.qkv.v", "mlp.fc1", "mlp.fc2")
     ]
     names = encoder.trainable_names()
     assert names
@@ -260,10 +262,10 @@ def test_lily_shares_its_second_factor_among_layers_of_one_name(
 
 
 def test_block_sizes_divide_the_layer_widths(build: Callable[..., Encoder]) -> None:
-    assert layers_of(build("c3a"))["blocks.0.attn.qkv"].block_size == {"default": 64}
-    assert layers_of(build("oft"))["blocks.0.attn.qkv"].oft_block_size == {"default": 32}
+    assert layers_of(build("c3a"))["blocks.0.attn.qkv.q"].block_size == {"default": 64}
+    assert layers_of(build("oft"))["blocks.0.attn.qkv.q"].oft_block_size == {"default": 32}
     given = build("oft", options={"oft_block_size": 4})
-    assert layers_of(given)["blocks.0.attn.qkv"].oft_block_size == {"default": 4}
+    assert layers_of(given)["blocks.0.attn.qkv.q"].oft_block_size == {"default": 4}
 
 
 def test_default_ranks_are_those_of_peft_or_16(make_backbone: MakeBackbone) -> None:

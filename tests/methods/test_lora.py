@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.fused_qkv import is_fused_qkv
+from geotune.methods.core.reader import SelectedFeatures
 from geotune.methods.lora import Lora
 from helpers.errors import raises
 
@@ -35,7 +38,8 @@ def test_outputs_equal_those_of_pefts_own_model(make_backbone: MakeBackbone) -> 
 
     backbone = make_backbone("vit")
     plain = copy.deepcopy(backbone.model)
-    encoder = Lora(rank=4, alpha=6, stem_width=0).attach(backbone).eval()
+    targets = ["qkv", "fc1", "fc2"]
+    encoder = Lora(rank=4, alpha=6, targets=targets, stem_width=0).attach(backbone).eval()
     config = LoraConfig(r=4, lora_alpha=6, target_modules=r"blocks\.\d+\.(attn\.qkv|mlp\.fc[12])")
     theirs = get_peft_model(plain, config).eval()
 
@@ -76,7 +80,107 @@ def test_update_matches_its_formula(make_backbone: MakeBackbone) -> None:
         torch.testing.assert_close(layer(x), plain + 1.5 * x @ a.T @ b.T)
 
 
-ATTENTION = ["attn.qkv", "mlp.fc1", "mlp.fc2"]
+FUSED = ["vit", "registers", "swin", "swinv2", "timm/small_beit", "timm/small_eva02"]
+
+
+@pytest.mark.parametrize("family", FUSED)
+def test_fused_attention_is_adapted_in_queries_and_values_only(
+    make_backbone: MakeBackbone, family: str
+) -> None:
+    """The update equals one of the fused weight whose rows of the keys are zero."""
+    backbone = without_zeros(make_backbone(family))
+    plain = copy.deepcopy(backbone)
+    encoder = Lora(rank=2, alpha=3, stem_width=0).attach(backbone).eval()
+    model = encoder.backbone.model
+    adapted = updated(encoder)
+    assert not any(name.endswith((".k", ".qkv")) for name in adapted)
+    count = 0
+    for name in adapted:
+        layer = model.get_submodule(name)
+        a, b = (layer.get_parameter(f"lora_{part}.default.weight") for part in "AB")
+        nn.init.normal_(b, std=0.1)
+        update = 1.5 * (b @ a).detach()
+        fused, _, last = name.rpartition(".")
+        if fused.endswith("qkv"):
+            width = len(update)
+            assert a.shape[0] == b.shape[1] == 2
+            weight = plain.model.get_submodule(fused).get_parameter("weight")
+            start = {"q": 0, "v": 2 * width}[last]
+            weight.data[start : start + width] += update
+            count += 1
+        else:
+            plain.model.get_submodule(name).get_parameter("weight").data += update
+    assert count == 2 * len(backbone.taps)
+    with torch.no_grad():
+        for ours, expected in zip(encoder(images()).maps, plain_maps(plain), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    encoder.merge()
+    expected_state = plain.state_dict()
+    assert backbone.state_dict().keys() == expected_state.keys()
+    for name, tensor in backbone.state_dict().items():
+        torch.testing.assert_close(tensor, expected_state[name], rtol=1e-5, atol=1e-6)
+
+
+def plain_maps(backbone: Backbone) -> tuple[Tensor, ...]:
+    taps = SelectedFeatures(backbone).out_indices
+    maps: tuple[Tensor, ...] = backbone(images(), taps=taps).maps
+    return maps
+
+
+@pytest.mark.parametrize("family", FUSED)
+def test_thirds_of_a_fused_layer_are_queries_keys_values(
+    make_backbone: MakeBackbone, family: str
+) -> None:
+    """The queries of one place change only its own output; values act linearly; keys do not."""
+    backbone = without_zeros(make_backbone(family))
+    names = [n for n, _ in backbone.model.named_modules() if is_fused_qkv(backbone.model, n)]
+    name = names[0]
+    attention = backbone.model.get_submodule(name.rpartition(".")[0])
+    calls: list[tuple[Any, Any]] = []
+    hook = attention.register_forward_pre_hook(
+        lambda _module, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+    )
+    with torch.no_grad():
+        backbone(images())
+        hook.remove()
+        args, kwargs = calls[0]
+        fused = backbone.model.get_submodule(name)
+
+        def changed(third: int, scale: float) -> Tensor:
+            def add(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+                output = output.clone()
+                width = output.shape[-1] // 3
+                noise = torch.randn(width, generator=torch.Generator().manual_seed(0))
+                output[..., -1, third * width : (third + 1) * width] += scale * noise
+                return output
+
+            handle = fused.register_forward_hook(add)
+            out: Tensor = attention(*args, **kwargs)
+            handle.remove()
+            return out.flatten(0, -2)
+
+        base = changed(0, 0.0)
+        places = [(changed(third, 1.0) - base).abs().amax(-1) > 1e-6 for third in range(3)]
+        bends = [
+            (changed(third, 1.0) + changed(third, -1.0) - 2 * base).abs().max()
+            for third in range(3)
+        ]
+    tokens = base.shape[0] // images().shape[0]
+    assert places[0].sum() < places[2].sum() <= base.shape[0]
+    assert places[0].sum() <= base.shape[0] // (tokens if family in ("vit", "registers") else 1)
+    assert bends[2] < 1e-4 < 10 * bends[1]
+
+
+def test_interleaved_heads_and_explicit_targets_stay_fused(make_backbone: MakeBackbone) -> None:
+    assert updated(Lora(rank=2, targets=["qkv"], stem_width=0).attach(make_backbone("vit"))) == [
+        f"blocks.{i}.attn.qkv" for i in range(6)
+    ]
+    interleaved = make_backbone("timm/tiny_vit_5m_224")
+    names = updated(Lora(rank=2, stem_width=0).attach(interleaved))
+    assert any(name.endswith("attn.qkv") for name in names)
+
+
+ATTENTION = ["attn.qkv.q", "attn.qkv.v", "mlp.fc1", "mlp.fc2"]
 
 
 @pytest.mark.parametrize(
@@ -207,8 +311,9 @@ def test_every_attention_layer_receives_a_gradient(make_backbone: MakeBackbone, 
     encoder = Lora(rank=2, stem_width=0).attach(backbone).eval()
     layers = updated(encoder)
     ends = {layer.rsplit(".", 1)[-1] for layer in layers}
-    assert len([layer for layer in layers if layer.endswith("qkv")]) == len(backbone.blocks)
-    assert len(layers) == 3 * len(backbone.blocks), ends
+    for end in ("qkv.q", "qkv.v"):
+        assert len([layer for layer in layers if layer.endswith(end)]) == len(backbone.blocks)
+    assert len(layers) == 4 * len(backbone.blocks), ends
     image = images()[:, : len(bands)]
     last = encoder(image).maps[-1]
     (last * torch.randn_like(last)).sum().backward()
@@ -217,7 +322,7 @@ def test_every_attention_layer_receives_a_gradient(make_backbone: MakeBackbone, 
         assert gradient is not None and gradient.any(), layer
     with torch.no_grad():
         for parameter_name, parameter in encoder.named_parameters():
-            if parameter_name.endswith("qkv.lora_B.default.weight"):
+            if parameter_name.endswith("qkv.q.lora_B.default.weight"):
                 nn.init.normal_(parameter)
         assert not torch.allclose(encoder(image).maps[-1], last, atol=1e-3)
 

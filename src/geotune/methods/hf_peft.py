@@ -35,6 +35,7 @@ from geotune.config.method_options import PeftOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.fused_qkv import join_all_qkv
 from geotune.methods.core.hf_peft_utils import Layer, build_encoder, inject_adapter, target_layers
 
 
@@ -189,6 +190,7 @@ class Peft(PeftOptions, Method):
                 warnings.filterwarnings("ignore", message="Specified to not save")
                 config = config_class(**values | self.options)
         except Exception as error:
+            join_all_qkv(backbone.model)
             raise _options_error(f"method.options of {name}: {error}") from error
         inject_adapter(backbone, config, name)
         return build_encoder(backbone, name, self, mergeable=tuner.mergeable)

@@ -5,7 +5,8 @@ r"""LoRA (arXiv 2106.09685), by HF peft, inside the backbone's own layers.
       x --+--> W (frozen) ---------------------> + --> y
           \--> A --> B --> alpha / rank --------/
 
-By default on query, value and both layers of the MLP, as in arXiv 2504.17397; if no layer has such
+By default on query, value and both layers of the MLP, as in arXiv 2504.17397 (a fused layer of
+queries, keys and values is split); if no layer has such
 a name, on all linear layers of the blocks; if there are none, on convolutions.
 """
 

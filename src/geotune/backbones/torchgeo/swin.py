@@ -176,6 +176,8 @@ class _AttentionV2(_CallsLinearLayers, ShiftedWindowAttentionV2):  # type: ignor
 class _QkvWithoutKeyBias(nn.Linear):
     """Queries, keys and values; the keys' bias is fixed at zero."""
 
+    has_key_bias = False
+
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)` to `(..., 3 C)`."""
         q, k, v = self.bias.chunk(3)

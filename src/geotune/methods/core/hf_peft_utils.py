@@ -14,6 +14,7 @@ from geotune.backbones.base import Backbone
 from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.fused_qkv import is_fused_qkv, join_all_qkv, split_qkv
 from geotune.methods.core.gradient_check import check_trainable, probe_loss
 from geotune.methods.core.injection import freeze, mark_inserted
 from geotune.methods.core.method_errors import option_error
@@ -37,8 +38,9 @@ def target_layers(
     """Select the layers to adapt, by their names inside `backbone.model`.
 
     `targets` are the last parts of layer names. By default: query, value and both layers of the
-    MLP; if no layer has such a name, all linear layers of the blocks; if there are none,
-    convolutions; always without layers that no output depends on. Raises `GeotuneError` if nothing
+    MLP (a fused `qkv` is split, so that keys are not adapted); if no layer has such a name, all
+    linear layers of the blocks; if there are none, convolutions; always without layers that no
+    output depends on. Raises `GeotuneError` if nothing
     matches, if an adapter around a layer could not change the output, and if a layer is narrower
     than `rank`.
     """
@@ -101,12 +103,17 @@ def target_layers(
         )
     bypassed = [name for name in selected if name in dead.bypassed]
     _raise_if_dead(backbone, method, bypassed, "the model reads their weights without calling them")
+    fused = [] if targets else [n for n in selected if is_fused_qkv(backbone.model, n)]
     for name in selected:
-        limit = _max_rank(layers[name])
+        outputs, inputs = layers[name].weight.shape[:2]
+        limit = min(outputs // 3 if name in fused else outputs, inputs)
         if rank is not None and rank > limit:
             problem = f"{name} of {backbone.name} is only {limit} wide; choose at most {limit}"
             raise option_error("rank", rank, problem)
-    return {name: layers[name] for name in selected}
+    chosen: dict[str, Layer] = {}
+    for name in selected:
+        chosen |= split_qkv(backbone.model, name) if name in fused else {name: layers[name]}
+    return chosen
 
 
 def inject_adapter(backbone: Backbone, config: Any, method: str) -> None:
@@ -130,6 +137,7 @@ def inject_adapter(backbone: Backbone, config: Any, method: str) -> None:
         _restore_base_layers(backbone.model, _tuner_layers(backbone.model))
         for parameter in trainable:
             parameter.requires_grad_(True)
+        join_all_qkv(backbone.model)
         raise GeotuneError(
             f"{method} on {backbone.name}: does not fit ({error}); change method.options or "
             "method.targets, or choose another method",
@@ -240,6 +248,7 @@ def _merge(model: nn.Module) -> None:
     for layer in layers.values():
         layer.merge(safe_merge=True)
     _restore_base_layers(model, layers)
+    join_all_qkv(model)
 
 
 def _restore_base_layers(model: nn.Module, layers: Mapping[str, Any]) -> None:
