@@ -26,7 +26,7 @@ class SplitQkv(nn.Module):
             )
         )
         if not getattr(fused, "has_key_bias", True):
-            self.k.bias = None
+            self.k.register_parameter("bias", None)
         self._fused = [fused]  # in a list, so that it is no submodule
         fused.weight, fused.bias = None, None  # type: ignore[assignment]
 
@@ -52,9 +52,7 @@ class SplitQkv(nn.Module):
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A layer with copies of a weight and bias."""
     outputs, inputs = weight.shape
-    layer = nn.utils.skip_init(
-        nn.Linear, inputs, outputs, bias=bias is not None, device=weight.device, dtype=weight.dtype
-    )
+    layer = nn.Linear(inputs, outputs, bias is not None, device="meta")  # draws no random numbers
     trains = weight.requires_grad
     layer.weight = nn.Parameter(weight.detach().clone(), trains)
     if bias is not None:
