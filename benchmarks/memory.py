@@ -215,11 +215,12 @@ def run(
 ) -> None:
     """One step, in the order of `training/training_module.py` and Lightning."""
     micro = step.micro_batch or len(targets)
+    loss_of = step.loss(targets)
     for start in range(0, len(targets), micro):
         windows = slice(start, start + micro)
         with torch.autocast(device.type, torch.bfloat16, enabled=step.precision != "32-true"):
-            loss = step.loss(model(inputs["images"][windows]), targets[windows])
-        (loss * (micro / len(targets))).backward()  # type: ignore[no-untyped-call]
+            loss = loss_of(model(inputs["images"][windows]), targets[windows])
+        loss.backward()  # type: ignore[no-untyped-call]
         del loss
     nn.utils.clip_grad_norm_(
         [p for p in model.parameters() if p.requires_grad], step.grad_clip_norm

@@ -72,8 +72,9 @@ def test_every_detector_trains_on_every_class_of_backbone(
     model = model_of(make_backbone(family), api.Frozen(stem_width=0), kind)
     oriented = bool(model.decoder.oriented)
     images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
-    outputs = model(images, targets=targets_for(oriented))
-    loss = Detect(DetectOptions(classes=["a", "b"])).loss(outputs, None)  # type: ignore[arg-type]
+    targets = targets_for(oriented)
+    outputs = model(images, targets=targets)
+    loss = Detect(DetectOptions(classes=["a", "b"])).loss(outputs, targets)
     loss.backward()
     assert loss.isfinite()
     for name, parameter in model.named_parameters():

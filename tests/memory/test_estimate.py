@@ -47,7 +47,7 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
 def step_spec(**options: object) -> StepSpec:
     inputs = {"images": torch.empty(4, 3, 24, 24, device="meta")}
     targets = torch.empty(4, 24, 24, dtype=torch.long, device="meta")
-    return StepSpec(inputs, targets, F.cross_entropy, adamw, **options)  # type: ignore[arg-type]
+    return StepSpec(inputs, targets, lambda _: F.cross_entropy, adamw, **options)  # type: ignore[arg-type]
 
 
 def real_peak(model: nn.Module, *, bf16: bool, accumulate: int, clip: float) -> TrackedPeak:
@@ -96,7 +96,9 @@ def test_real_model_is_tracked_by_scope() -> None:
 def test_foreach_optimizer_needs_one_more_copy_on_a_gpu() -> None:
     model = nn.Sequential(*(nn.Linear(300, 300) for _ in range(12)))
     inputs = {"input": torch.empty(1, 300, device="meta")}
-    step = StepSpec(inputs, torch.empty(1, dtype=torch.long, device="meta"), F.cross_entropy, adamw)
+    step = StepSpec(
+        inputs, torch.empty(1, dtype=torch.long, device="meta"), lambda _: F.cross_entropy, adamw
+    )
     estimate = estimate_peak(model, step)
     assert estimate.cpu.total < 4.5 * estimate.cpu.trained  # weights, gradients, two of the state
     assert estimate.gpu.total >= 5 * estimate.gpu.trained  # and one more in between

@@ -16,7 +16,7 @@ from geotune.metrics.regression_metrics import (
     MAX_PAIRS,
     PairReservoir,
     ValueMetrics,
-    regression_loss,
+    regression_loss_sum,
 )
 from helpers.components import make_task
 
@@ -37,19 +37,19 @@ def batch(seed: int = 0, mean: float = 0.0, std: float = 1.0) -> tuple[Tensor, T
 def test_nan_labels_add_neither_loss_nor_gradient(kind: str) -> None:
     outputs, labels = batch()
     x = outputs.squeeze(1).clone().requires_grad_()
-    loss = regression_loss(kind, x, labels)
+    loss = regression_loss_sum(kind, x, labels)
     loss.backward()
     counted = ~torch.isnan(labels)
-    expected = LOSSES[kind](outputs.squeeze(1)[counted], labels[counted])
+    expected = LOSSES[kind](outputs.squeeze(1)[counted], labels[counted], reduction="sum")
     torch.testing.assert_close(loss, expected)
     assert x.grad is not None and (x.grad[~counted] == 0).all() and x.grad.isfinite().all()
 
 
 def test_losses_by_hand() -> None:
     outputs, labels = torch.tensor([0.0, 0.5, 3.0]), torch.tensor([0.0, 0.0, 0.0])
-    assert float(regression_loss("l1", outputs, labels)) == pytest.approx(3.5 / 3)
-    assert float(regression_loss("l2", outputs, labels)) == pytest.approx(9.25 / 3)
-    assert float(regression_loss("huber", outputs, labels)) == pytest.approx((0.125 + 2.5) / 3)
+    assert float(regression_loss_sum("l1", outputs, labels)) == pytest.approx(3.5)
+    assert float(regression_loss_sum("l2", outputs, labels)) == pytest.approx(9.25)
+    assert float(regression_loss_sum("huber", outputs, labels)) == pytest.approx(0.125 + 2.5)
 
 
 def test_loss_without_labels_is_zero_with_a_graph() -> None:

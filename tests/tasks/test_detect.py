@@ -38,10 +38,13 @@ def output(boxes: Tensor = BOXES, scores: tuple[float, ...] = (0.9, 0.8)) -> Det
     return DetectorOutput({}, [Detections(boxes, torch.tensor(scores), classes)])
 
 
-def test_loss_is_the_sum_of_the_detectors_losses() -> None:
-    losses = {"a": torch.tensor(1.5, requires_grad=True), "b": torch.tensor(2.0)}
-    loss = make_task("detect", classes=["ship"]).loss(DetectorOutput(losses, ()), [])
+def test_loss_is_the_sum_of_the_detectors_losses_per_image_or_by_their_counts() -> None:
+    losses = {"a": torch.tensor(3.0, requires_grad=True), "b": torch.tensor(4.0)}
+    task = make_task("detect", classes=["ship"])
+    loss = task.loss(DetectorOutput(losses, ()), [target(), target()])
     assert loss == 3.5 and loss.requires_grad
+    counts = {"a": torch.tensor(6), "b": torch.tensor(1)}
+    assert task.loss(DetectorOutput(losses, (), lambda _: counts), [target(), target()]) == 4.5
 
 
 def test_metrics_and_details_of_boxes() -> None:

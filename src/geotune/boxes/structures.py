@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,12 +67,21 @@ class DetectorOutput:
     """Losses and detections of a batch; `[i : i + 1]` selects one image.
 
     Attributes:
-        losses: scalar losses of the whole batch by name; empty without targets or after slicing.
+        losses: each loss, summed over the batch; empty without targets or after slicing.
         detections: the detections of each image, best first; empty in training mode.
+        count: what the losses are divided by, for the targets of any images of the same size;
+            None: all are divided by the number of images.
     """
 
     losses: Mapping[str, Tensor]
     detections: Sequence[Detections]
+    count: Callable[[Targets], Mapping[str, Tensor]] | None = None
+
+    def counts(self, targets: Targets) -> Mapping[str, Tensor]:
+        """What each loss is divided by, for these targets."""
+        if self.count is not None:
+            return self.count(targets)
+        return {name: x.new_tensor(len(targets)) for name, x in self.losses.items()}
 
     def __getitem__(self, index: slice) -> DetectorOutput:
         """Select images."""

@@ -7,6 +7,9 @@ synchronisation with a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +21,19 @@ BACKGROUND, IGNORE_BOX = -1, -2
 """In place of an object's index: a negative, and a box that adds nothing to the loss."""
 MIN_POSITIVES = 9
 """Lower bound of `num_positives` for an image, about the number for one object."""
+
+
+_sampling_seed: ContextVar[int | None] = ContextVar("sampling_seed", default=None)
+
+
+@contextmanager
+def sampling_seed(seed: int) -> Iterator[None]:
+    """Make `sample_proposals` independent of how a batch is split into micro-batches."""
+    token = _sampling_seed.set(seed)
+    try:
+        yield
+    finally:
+        _sampling_seed.reset(token)
 
 
 @dataclass(frozen=True)
@@ -96,10 +112,14 @@ def sample_proposals(match: Tensor, count: int, positive_fraction: float) -> tup
     """Sample `count` of N boxes by their match: indices, and a mask of valid ones, `(count)`.
 
     At most a fraction `positive_fraction` are positives; negatives fill the rest. If too few boxes
-    are available, the remaining indices are invalid.
+    are available, the remaining indices are invalid. Inside `sampling_seed` the sample depends only
+    on the seed and on `match`.
     """
     count = min(count, len(match))
-    key = torch.rand(match.shape, device=match.device)
+    generator = None
+    if (seed := _sampling_seed.get()) is not None:
+        generator = torch.Generator(match.device).manual_seed(seed)
+    key = torch.rand(match.shape, device=match.device, generator=generator)
     positives = min(count, round(count * positive_fraction))
     first = key.where(match >= 0, -1.0).topk(positives).indices
     selected = torch.zeros_like(match, dtype=torch.bool).index_fill(0, first, True)

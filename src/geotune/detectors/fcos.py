@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from geotune.boxes.box_losses import giou_loss, probiou_loss
-from geotune.boxes.structures import DetectorOutput, Targets
+from geotune.boxes.structures import Detections, DetectorOutput, Targets
 from geotune.config.decoder_options import FcosOptions, RotatedFcosOptions
 from geotune.detectors.anchors import grid_centers
 from geotune.detectors.assigner import BACKGROUND, IGNORE_BOX, GroundTruth, num_positives
@@ -135,17 +136,15 @@ class Fcos(nn.Module):
         grid = FcosGrid.from_maps(maps, self.levels.strides)
         logits = self.classes(maps).float()
         boxes, centreness = self._boxes(maps, grid)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         if targets is not None:
-            losses = self._losses(
-                GroundTruth.from_targets(targets), grid, logits, boxes, centreness
-            )
-        if self.training:
-            return DetectorOutput(losses, ())
-        scores = (logits.sigmoid() * centreness.sigmoid().unsqueeze(-1)).sqrt()
-        return DetectorOutput(
-            losses, [self.postprocess(b, s, size) for b, s in zip(boxes, scores, strict=True)]
-        )
+            truths = GroundTruth.from_targets(targets)
+            losses = self._losses(truths, grid, logits, boxes, centreness)
+        detections: list[Detections] = []
+        if not self.training:
+            scores = (logits.sigmoid() * centreness.sigmoid().unsqueeze(-1)).sqrt()
+            detections = [self.postprocess(b, s, size) for b, s in zip(boxes, scores, strict=True)]
+        return DetectorOutput(losses, detections, partial(_counts, grid))
 
     def _boxes(self, maps: Sequence[Tensor], grid: FcosGrid) -> tuple[Tensor, Tensor]:
         """Boxes `(B, N, D)` and centre-ness logits `(B, N)`."""
@@ -178,12 +177,10 @@ class Fcos(nn.Module):
         boxes: Tensor,
         centreness: Tensor,
     ) -> dict[str, Tensor]:
-        """Losses over the `N` points of all `B` images; unused points have weight 0."""
+        """Sums over the `N` points of all `B` images; unused points have weight 0."""
         with torch.no_grad():
-            matches = [assign_targets(truth, grid) for truth in truths]
-            match = torch.stack([m for m, _ in matches])
-            target_centreness = torch.stack([c for _, c in matches])
-            gathered = [truth.gather(m) for truth, (m, _) in zip(truths, matches, strict=True)]
+            match, target_centreness = _assign_all(truths, grid)
+            gathered = [truth.gather(m) for truth, m in zip(truths, match, strict=True)]
             label = torch.stack([classes for _, classes in gathered])
             positive = (match >= 0).float()
             # The target of a point without an object is its own prediction, whose loss is 0.
@@ -195,13 +192,31 @@ class Fcos(nn.Module):
         entropy = F.binary_cross_entropy_with_logits(
             centreness, target_centreness, reduction="none"
         )
-        weight = positive * target_centreness.clamp(min=0.1)
-        count = positive.sum().clamp(min=1)
         return {
-            "class": (focal * (match != IGNORE_BOX)[..., None]).sum() / num_positives(match).sum(),
-            "box": (box_loss(boxes, target) * weight).sum() / weight.sum().clamp(min=1),
-            "centreness": (entropy * positive).sum() / count,
+            "class": (focal * (match != IGNORE_BOX)[..., None]).sum(),
+            "box": (box_loss(boxes, target) * _box_weights(match, target_centreness)).sum(),
+            "centreness": (entropy * positive).sum(),
         }
+
+
+def _counts(grid: FcosGrid, targets: Targets) -> dict[str, Tensor]:
+    """What the losses are divided by."""
+    match, centreness = _assign_all(GroundTruth.from_targets(targets), grid)
+    return {
+        "class": num_positives(match).sum(),
+        "box": _box_weights(match, centreness).sum(),
+        "centreness": (match >= 0).sum(),
+    }
+
+
+def _box_weights(match: Tensor, centreness: Tensor) -> Tensor:
+    return (match >= 0) * centreness.clamp(min=0.1)
+
+
+def _assign_all(truths: Sequence[GroundTruth], grid: FcosGrid) -> tuple[Tensor, Tensor]:
+    """`assign_targets` of all images, `(B, N)` each."""
+    matches = [assign_targets(truth, grid) for truth in truths]
+    return torch.stack([match for match, _ in matches]), torch.stack([c for _, c in matches])
 
 
 def assign_targets(truth: GroundTruth, grid: FcosGrid) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class Retinanet(nn.Module):
 def _losses(
     truths: Sequence[GroundTruth], all_anchors: Tensor, logits: Tensor, deltas: Tensor
 ) -> dict[str, Tensor]:
-    """Mean over images, from anchors `(N, 4)`, logits `(B, N, K)` and deltas `(B, N, 4)`."""
+    """Sum over images, from anchors `(N, 4)`, logits `(B, N, K)` and deltas `(B, N, 4)`."""
     losses = {"class": logits.new_zeros(()), "box": logits.new_zeros(())}
     for truth, logit, delta in zip(truths, logits, deltas, strict=True):
         with torch.no_grad():
@@ -86,4 +86,4 @@ def _losses(
         focal = torchvision.ops.sigmoid_focal_loss(logit, one_hot)
         losses["class"] = losses["class"] + (focal * (match != IGNORE_BOX)[:, None]).sum() / count
         losses["box"] = losses["box"] + ((delta - target).abs() * positive).sum() / count
-    return {name: loss / len(truths) for name, loss in losses.items()}
+    return losses

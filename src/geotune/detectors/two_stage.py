@@ -168,9 +168,10 @@ class TwoStage(nn.Module):
         rpn_outputs: Sequence[tuple[Tensor, Tensor]],
         truths: Sequence[GroundTruth],
     ) -> dict[str, Tensor]:
+        """Mean over the anchors sampled in an image, summed over the images."""
         logits = torch.cat([logits for logits, _ in rpn_outputs], dim=1)
         deltas = torch.cat([deltas for _, deltas in rpn_outputs], dim=1)
-        entropies, errors, counts = [], [], []
+        entropies, errors = [], []
         for truth, logit, delta in zip(truths, logits, deltas, strict=True):
             with torch.no_grad():
                 iou = torchvision.ops.box_iou(hull(truth.boxes), all_anchors)
@@ -185,13 +186,12 @@ class TwoStage(nn.Module):
                 target = target.where(positive[:, None] > 0, 0.0)
             entropy = F.binary_cross_entropy_with_logits(logit[index], positive, reduction="none")
             error = F.smooth_l1_loss(delta[index], target, beta=BETA, reduction="none")
-            entropies.append((entropy * valid).sum())
-            errors.append((error * positive[:, None]).sum())
-            counts.append(valid.sum())
-        count = torch.stack(counts).sum().clamp(min=1)
+            count = valid.sum().clamp(min=1)
+            entropies.append((entropy * valid).sum() / count)
+            errors.append((error * positive[:, None]).sum() / count)
         return {
-            "proposal": torch.stack(entropies).sum() / count,
-            "proposal_box": torch.stack(errors).sum() / count,
+            "proposal": torch.stack(entropies).sum(),
+            "proposal_box": torch.stack(errors).sum(),
         }
 
     def _roi_losses(
@@ -202,6 +202,7 @@ class TwoStage(nn.Module):
         truths: Sequence[GroundTruth],
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
+        """Mean over the proposals sampled in an image, summed over the images."""
         background = self.classes.out_features - 1
         samples: list[tuple[Tensor, ...]] = []
         # The same number for each image, so that they can be batched.
@@ -236,8 +237,8 @@ class TwoStage(nn.Module):
         logits, deltas = self._roi_head(roi_align, boxes)
         entropy = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
         error = F.smooth_l1_loss(deltas, target, beta=BETA, reduction="none")
-        total = sampled.sum().clamp(min=1)
+        weight = 1 / sampled.sum(dim=1, keepdim=True).clamp(min=1)  # mean over an image's sample
         return {
-            "class": (entropy * sampled.flatten()).sum() / total,
-            "box": (error * positive[..., None]).sum() / total,
+            "class": (entropy.view_as(sampled) * sampled * weight).sum(),
+            "box": (error * (positive * weight)[..., None]).sum(),
         }

@@ -52,7 +52,8 @@ class StepSpec:
         inputs: keyword arguments of the model for one batch, nested in any way; only shapes and
             dtypes of the tensors are read.
         targets: of the batch, likewise; `[i:j]` selects windows.
-        loss: of outputs and targets.
+        loss: gets the targets of the batch and returns the loss function of a micro-batch's
+            outputs and targets.
         optimizer: builds the optimizer of a model.
         precision: `32-true` or a mixed one.
         micro_batch: windows computed at once; None for the whole batch.
@@ -62,7 +63,7 @@ class StepSpec:
 
     inputs: Mapping[str, Any]
     targets: Any
-    loss: Callable[[Any, Any], Tensor]
+    loss: Callable[[Any], Callable[[Any, Any], Tensor]]
     optimizer: Callable[[nn.Module], Optimizer]
     precision: str = "32-true"
     micro_batch: int | None = None
@@ -186,12 +187,13 @@ def _run_step(
     slices: Sequence[slice],
 ) -> list[nn.Parameter]:
     """Run one step; returns the parameters that received a gradient."""
+    loss_of = step.loss(targets)
     for micro in slices:
         own = tree_map_only(Tensor, lambda x: x[micro], inputs)  # noqa: B023  # called at once
         with autocast(torch.device("cpu"), step.precision):
             extra = {"targets": targets[micro]} if step.pass_targets else {}
-            loss = step.loss(model(**own, **extra), targets[micro])
-        (loss * (1 / len(slices))).backward()  # type: ignore[no-untyped-call]
+            loss = loss_of(model(**own, **extra), targets[micro])
+        loss.backward()  # type: ignore[no-untyped-call]
         del own, extra, loss
     reached = [parameter for parameter in model.parameters() if parameter.grad is not None]
     if step.grad_clip_norm:

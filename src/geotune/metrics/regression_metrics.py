@@ -29,8 +29,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 """The Huber loss is quadratic up to one standard deviation of the labels and linear beyond."""
 
 
-def regression_loss(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean float32 loss (`LOSSES[name]`) of standardised outputs and labels of the same shape.
+def regression_loss_sum(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the float32 loss `LOSSES[name]` of standardised outputs and labels of the same shape.
 
     If every label is NaN it is 0, still part of the autograd graph.
     """
@@ -38,7 +38,7 @@ def regression_loss(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
     # Masking both sides with zeros keeps NaN out of the gradient.
     outputs = torch.where(valid, outputs.float(), 0.0)
     labels = torch.where(valid, labels.float(), 0.0)
-    return LOSSES[name](outputs, labels, reduction="sum") / valid.sum().clamp(min=1)
+    return LOSSES[name](outputs, labels, reduction="sum")
 
 
 SUMS = ("numbers", "errors", "absolutes", "squares", "labels", "label_squares")

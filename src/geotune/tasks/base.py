@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geotune.metrics.state import MetricState
+from geotune.tasks.step_loss import LossTerms
 
 
 class Metrics(Protocol):
@@ -35,7 +36,7 @@ class Metrics(Protocol):
         """Move the metrics to a device."""
 
 
-class Task(Protocol):
+class Task(LossTerms, Protocol):
     """What a model is trained for.
 
     Outputs are what the model returns for a batch, targets what `Target.stack` makes of its
@@ -69,7 +70,7 @@ class Task(Protocol):
         """The names that `metrics().compute()` returns."""
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Scalar float32 loss; part of the autograd graph even if every target is ignored."""
+        """Scalar float32 loss; see `LossFromTerms`."""
 
     def metrics(self) -> Metrics:
         """A new, empty metrics object."""

@@ -15,9 +15,10 @@ from geotune.config.task_options import ClassifyOptions
 from geotune.metrics.confusion_matrix import ConfusionMetrics
 from geotune.metrics.state import Accumulator, MetricState
 from geotune.tasks.base import Metrics
+from geotune.tasks.step_loss import LossFromTerms
 
 
-class Classify:
+class Classify(LossFromTerms):
     """Loss, metrics and postprocessing of logits `(B, K)`.
 
     Labels are class indices `(B,)`; if `multilabel`, float32 `(B, K)` of zeros and ones.
@@ -52,14 +53,27 @@ class Classify:
         by_class = [f"{metric}/{name}" for metric in metrics for name in self.classes]
         return (*metrics, "accuracy", *by_class)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_sums(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of logits `(B, K)`; if `multilabel`, binary cross-entropy."""
         logits = logits.float()
         weights = logits.new_tensor(self.class_weights)
+        smoothing = self.label_smoothing
         if self.multilabel:
-            smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
-            return F.binary_cross_entropy_with_logits(logits, smooth, weight=weights)
-        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=self.label_smoothing)
+            smooth = labels * (1 - smoothing) + smoothing / 2
+            loss = F.binary_cross_entropy_with_logits(
+                logits, smooth, weight=weights, reduction="sum"
+            )
+        else:
+            loss = F.cross_entropy(
+                logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum"
+            )
+        return {"ce": loss}
+
+    def loss_counts(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The weights of the images' classes; if `multilabel`, the number of labels."""
+        if self.multilabel:
+            return {"ce": logits.new_tensor(labels.numel(), dtype=torch.float32)}
+        return {"ce": logits.new_tensor(self.class_weights, dtype=torch.float32)[labels].sum()}
 
     def metrics(self) -> Metrics:
         """New, empty metrics."""

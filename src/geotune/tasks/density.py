@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from geotune.config.task_options import DensityOptions
-from geotune.metrics.regression_metrics import PairReservoir, error_sums, regression_loss, zero_sums
+from geotune.metrics.regression_metrics import (
+    PairReservoir,
+    error_sums,
+    regression_loss_sum,
+    zero_sums,
+)
 from geotune.metrics.state import Accumulator, MetricState
+from geotune.tasks.step_loss import LossFromTerms
 
 
-class Density:
+class Density(LossFromTerms):
     """Loss, metrics and postprocessing of outputs `(B, 1, H, W)` and densities `(B, H, W)`.
 
     Densities are in objects per pixel, NaN for nodata; the model predicts them in units of `std`.
@@ -47,9 +53,14 @@ class Density:
         """The names that `metrics().compute()` returns."""
         return CountMetrics.names
 
-    def loss(self, outputs: Tensor, densities: Tensor) -> Tensor:
-        """Scalar loss, in units of the densities' standard deviation."""
-        return regression_loss(self.loss_name, outputs.squeeze(1), densities / self.std)
+    def loss_sums(self, outputs: Tensor, densities: Tensor) -> dict[str, Tensor]:
+        """See `LossTerms`; in units of the densities' standard deviation."""
+        densities = densities / self.std
+        return {self.loss_name: regression_loss_sum(self.loss_name, outputs.squeeze(1), densities)}
+
+    def loss_counts(self, outputs: Tensor, densities: Tensor) -> dict[str, Tensor]:
+        """The number of pixels with data."""
+        return {self.loss_name: (~torch.isnan(densities)).sum()}
 
     def metrics(self) -> CountMetrics:
         """New, empty metrics."""

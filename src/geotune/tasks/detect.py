@@ -19,6 +19,7 @@ from geotune.metrics.average_precision import PrecisionRecallCurve
 from geotune.metrics.detection_metrics import DetectionMetrics, curve_from_matches
 from geotune.metrics.point_metrics import PointMetrics
 from geotune.metrics.state import MetricState
+from geotune.tasks.step_loss import LossFromTerms
 
 Boxes = Literal["horizontal", "oriented", "points"]
 Scores = Mapping[str, float | None]
@@ -32,7 +33,7 @@ CURVE_POINTS = 200
 """Maximum number of points of a curve in the report."""
 
 
-class Detect:
+class Detect(LossFromTerms):
     """Loss, metrics and postprocessing of `DetectorOutput`.
 
     The detector computes its losses itself, because they depend on the anchors and proposals that
@@ -73,9 +74,13 @@ class Detect:
             return PointMetrics(self.classes, self.match_radius_m).metric_names
         return DetectionMetrics(self.classes).metric_names
 
-    def loss(self, outputs: DetectorOutput, targets: Targets) -> Tensor:
-        """Sum of the detector's losses."""
-        return torch.stack(list(outputs.losses.values())).sum()
+    def loss_sums(self, outputs: DetectorOutput, targets: Targets) -> Mapping[str, Tensor]:
+        """The detector's losses."""
+        return outputs.losses
+
+    def loss_counts(self, outputs: DetectorOutput, targets: Targets) -> Mapping[str, Tensor]:
+        """See `DetectorOutput.counts`; by default the number of images."""
+        return outputs.counts(targets)
 
     def metrics(self) -> DetectMetrics:
         """New, empty metrics. Raises `GeotuneError` for points if the pixel size is unknown."""

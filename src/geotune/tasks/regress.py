@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from geotune.config.task_options import RegressOptions
-from geotune.metrics.regression_metrics import ValueMetrics, regression_loss
+from geotune.metrics.regression_metrics import ValueMetrics, regression_loss_sum
+from geotune.tasks.step_loss import LossFromTerms
 
 
-class Regress:
+class Regress(LossFromTerms):
     """Loss, metrics and postprocessing of outputs `(B, 1, H, W)` or `(B, 1)`.
 
     Labels are float32 `(B, H, W)` or `(B,)` in any unit, NaN if unknown. The model predicts
@@ -45,9 +46,14 @@ class Regress:
         """The names that `metrics().compute()` returns."""
         return ValueMetrics.names
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Scalar loss in units of the labels' standard deviation."""
-        return regression_loss(self.loss_name, outputs.squeeze(1), (labels - self.mean) / self.std)
+    def loss_sums(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """See `LossTerms`; in units of the labels' standard deviation."""
+        labels = (labels - self.mean) / self.std
+        return {self.loss_name: regression_loss_sum(self.loss_name, outputs.squeeze(1), labels)}
+
+    def loss_counts(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The number of labels."""
+        return {self.loss_name: (~torch.isnan(labels)).sum()}
 
     def metrics(self) -> RegressMetrics:
         """New, empty metrics."""

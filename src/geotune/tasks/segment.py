@@ -9,10 +9,11 @@ from torch import Tensor
 
 from geotune.config.task_options import SegmentOptions
 from geotune.metrics.confusion_matrix import ConfusionMetrics, iou
-from geotune.tasks.pixel_losses import LOSSES
+from geotune.tasks.pixel_losses import LOSSES, pixel_weight
+from geotune.tasks.step_loss import LossFromTerms
 
 
-class Segment:
+class Segment(LossFromTerms):
     """Loss, metrics and postprocessing of logits `(B, K, H, W)`.
 
     Masks are int64 class indices `(B, H, W)`; pixels labelled `IGNORE` are skipped.
@@ -38,15 +39,17 @@ class Segment:
         by_class = [f"{metric}/{name}" for metric in ("iou", "f1") for name in self.classes]
         return ("miou", "f1", "accuracy", *by_class)
 
-    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Scalar loss of logits `(B, K, H, W)`, computed in float32 even under autocast.
-
-        If every pixel is ignored it is 0, still part of the autograd graph. Dice is computed per
-        micro-batch and per process, not over the whole effective batch.
-        """
+    def loss_sums(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """See `LossTerms`; computed in float32 even under autocast."""
         log_probs = logits.float().log_softmax(dim=1)
         weights = log_probs.new_tensor(self.class_weights)
-        return torch.stack([LOSSES[term](log_probs, masks, weights) for term in self.terms]).sum()
+        return {term: LOSSES[term](log_probs, masks, weights) for term in self.terms}
+
+    def loss_counts(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """The weights of the labelled pixels; for Dice the number of windows."""
+        weight = pixel_weight(masks, logits.new_tensor(self.class_weights, dtype=torch.float32))
+        windows = weight.new_tensor(len(masks))
+        return {term: windows if term == "dice" else weight for term in self.terms}
 
     def metrics(self) -> ConfusionMetrics:
         """New, empty metrics."""

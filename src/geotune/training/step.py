@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from geotune.memory.estimate import StepSpec
 from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 from geotune.tasks.base import Task
+from geotune.tasks.step_loss import StepLoss
 from geotune.training.optimizer import make_optimizer
 from geotune.utils.precision import AUTO
 
@@ -49,7 +51,7 @@ def training_step_spec(
         inputs=tree_map_only(Tensor, batched, dict(inputs)),
         # detection targets are a list of windows; the first one is repeated
         targets=targets[:1] * windows if isinstance(targets, list) else batched(targets),
-        loss=task.loss,
+        loss=partial(StepLoss, task),
         optimizer=lambda model: make_optimizer(
             model,  # type: ignore[arg-type]
             lr=train.lr,

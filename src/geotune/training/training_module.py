@@ -15,13 +15,16 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from geotune.detectors.assigner import sampling_seed
 from geotune.model import Model
 from geotune.tasks.base import Task
+from geotune.tasks.step_loss import MeanLoss, StepLoss
 from geotune.training.fsdp import full_state_dict, is_sharded, shard
 from geotune.training.micro_batching import BatchNormStatistics, MicroBatcher
 from geotune.training.optimizer import make_optimizer
 from geotune.types import Batch
 
+MAX_SEED = 0x7FFFFFFFFFFFFFFF
 PLATEAU_EPOCHS = 5
 PLATEAU_FACTOR = 0.5
 
@@ -46,6 +49,7 @@ class TrainingModule(LightningModule):
     """
 
     loss: Tensor
+    _batch: Batch
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class TrainingModule(LightningModule):
         self.model = model
         self.task = task
         self.micro_batcher = micro_batcher
-        self._batch_size = 0  # of the current batch
+        self._step_loss: StepLoss | None = None  # of the current batch
         self._micro_batch = slice(None)  # the part of it that is being computed
         self.total_steps = total_steps
         self.monitor = monitor
@@ -80,6 +84,7 @@ class TrainingModule(LightningModule):
         self.max_val_batches = max_val_batches
         self.scalar_names: frozenset[str] = frozenset()
         self.val_metrics = task.metrics()
+        self.val_loss = MeanLoss(task)
         self.plateau = Plateau()
 
     def configure_model(self) -> None:
@@ -89,14 +94,15 @@ class TrainingModule(LightningModule):
 
     # ------------------------------------------------------------ steps
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Record the batch size."""
-        self._batch_size = len(batch)
+        """Record the batch."""
+        self._batch = batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The contribution of one micro-batch to the loss of the batch."""
+        assert self._step_loss is not None
         micro = batch.select(self._micro_batch)
-        loss = self.task.loss(self.model(**micro.inputs, targets=micro.targets), micro.targets)
-        return loss * (len(micro) / len(batch))
+        outputs = self.model(**micro.inputs, targets=micro.targets)
+        return self._step_loss(outputs, micro.targets)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the loss."""
@@ -118,17 +124,17 @@ class TrainingModule(LightningModule):
 
         for micro, outputs in self.micro_batcher.run(len(batch), attempt):
             self.val_metrics.update(outputs, micro.targets)
-            loss = self.task.loss(outputs, micro.targets)
-            self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(micro))
+            self.val_loss.update(outputs, micro.targets)
         own_batches = int(self.trainer.num_val_batches[0])
         if is_sharded(self.model) and batch_idx + 1 == own_batches:
             for _ in range(own_batches, self.max_val_batches):  # others need these shards
                 self.model(**batch.inputs, targets=batch.targets)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the validation split."""
+        """Log the loss and the metrics of the validation split."""
         metrics = self.val_metrics.compute()
         self.val_metrics.reset()
+        self.log("val/loss", self.val_loss.compute(self._sum_processes))
         for name, value in metrics.items():
             self.log(f"val/{name}", value)
         if self.schedule == "plateau":
@@ -165,31 +171,40 @@ class TrainingModule(LightningModule):
         `optimizer_closure` runs `training_step` and its backward pass.
         """
         assert optimizer_closure is not None
-        seed = hash(
-            (self.seed, epoch, batch_idx, self.global_rank)
-        )  # of ints, so equal on all machines
+        # of ints, so equal on all machines
+        step_seed = hash((self.seed, epoch, batch_idx)) & MAX_SEED
+        seed = hash((self.seed, epoch, batch_idx, self.global_rank)) & MAX_SEED
+        world = self.trainer.world_size
 
         def attempt(slices: Sequence[slice]) -> Tensor:
-            torch.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+            torch.manual_seed(seed)
+            self._step_loss = StepLoss(self.task, self._batch.targets, self._sum_processes, world)
             statistics = BatchNormStatistics(self.model)
             losses = []
             try:
-                for windows in slices:
-                    self._micro_batch = windows
-                    with self._gradient_sync(enabled=windows is slices[-1]):
-                        losses.append(optimizer_closure())
+                with sampling_seed(step_seed):
+                    for windows in slices:
+                        self._micro_batch = windows
+                        with self._gradient_sync(enabled=windows is slices[-1]):
+                            losses.append(optimizer_closure())
             except BaseException:
                 self._drop_gradients()
                 statistics.restore()
                 raise
             return torch.stack(losses).sum()
 
-        self.loss = self.micro_batcher.run(self._batch_size, attempt)
+        self.loss = self.micro_batcher.run(len(self._batch), attempt)
         super().optimizer_step(epoch, batch_idx, optimizer, lambda: self.loss)
         self._drop_gradients()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Do nothing: micro-batches accumulate gradients, which the step frees."""
+
+    def _sum_processes(self, values: Tensor) -> Tensor:
+        """The sum over all processes, a collective call."""
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(values)
+        return values
 
     def _drop_gradients(self) -> None:
         for parameter in self.model.parameters():
