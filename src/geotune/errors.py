@@ -111,6 +111,7 @@ ERROR_CODES: dict[str, str] = {
     "run-exists": "the run folder holds a run of another recipe",
     "run-incomplete": "the run lacks a result; run the command that writes it first",
     "run-not-shared": "the machines of one training do not share the run folder",
+    "checkpoint-invalid": "the checkpoints of a run are damaged",
     "run-in-use": "another process uses the run folder",
     "device-missing": "the requested accelerator does not exist on this machine",
     # --- prediction and reports ---

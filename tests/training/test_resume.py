@@ -19,6 +19,7 @@ from geotune.api.fitting import FitResult, fit
 from geotune.config import parse_recipe
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.run_dir import RunDir
+from helpers.errors import raises
 
 Train = Callable[..., FitResult]
 LORA = {"kind": "lora", "rank": 2, "dropout": 0.3, "stem_width": 0}
@@ -52,6 +53,8 @@ def assert_same(one: Path, other: Path) -> None:
         # 3 micro-batches per epoch: a full step and one of a single micro-batch
         pytest.param({"data.samples": 5, "train.accumulate_steps": 2}, id="uneven-accumulate"),
         pytest.param({"train.precision": "bf16-mixed"}, id="bf16"),
+        pytest.param({"train.workers": 2, "data.samples": 24}, id="workers"),
+        pytest.param({"train.workers": 1, "train.cache": "memory"}, id="cached-worker"),
     ],
 )
 def test_interrupted_mid_epoch(
@@ -112,6 +115,7 @@ FILES = {
     "checkpoint/best.safetensors": 0,
     "history.csv": 1,
     "checkpoint/last.part": 1,
+    "checkpoint/previous.ckpt": 1,
     "checkpoint/last.ckpt": 1,
     "adapter.safetensors": 1,
     "adapter.json": 1,
@@ -138,6 +142,48 @@ def test_killed_after_each_file(train: Train, tmp_path: Path, two_epochs: Path, 
     assert {path.name for path in cut.iterdir()} - {"checkpoint"} == {
         path.name for path in two_epochs.iterdir()
     }
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "changed byte"])
+def test_damaged_checkpoint_is_replaced_by_the_one_before(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path, damage: str
+) -> None:
+    changes = {"train.epochs": 3}
+    train(tmp_path / "whole", changes)
+    cut_off(tmp_path / "cut", changes, epoch=2)
+    last = RunDir(tmp_path / "cut").last_checkpoint
+    damage_file(last, damage)
+    messages: list[str] = []
+    result = train(tmp_path / "cut", changes, on_message=messages.append)
+    assert result.status == "resumed"
+    assert any(str(last) in text and "damaged" in text for text in messages)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_damaged_checkpoints_are_an_error(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path
+) -> None:
+    changes = {"train.epochs": 3}
+    cut_off(tmp_path / "cut", changes, epoch=2)
+    folder = RunDir(tmp_path / "cut")
+    for path in (folder.last_checkpoint, folder.previous_checkpoint):
+        damage_file(path, "truncated")
+    with raises("checkpoint-invalid", key="train.run", file=folder.last_checkpoint):
+        train(tmp_path / "cut", changes)
+
+
+def damage_file(path: Path, damage: str) -> None:
+    data = bytearray(path.read_bytes())
+    if damage == "changed byte":
+        data[len(data) // 2] ^= 255
+    path.write_bytes(data[: {"truncated": len(data) // 2, "empty": 0}.get(damage, len(data))])
+
+
+def test_another_recipe_may_use_the_folder_before_the_first_epoch_is_complete(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path
+) -> None:
+    cut_off(tmp_path / "run", {"train.epochs": 2}, epoch=0)
+    assert train(tmp_path / "run", {"train.epochs": 1}).status == "trained"
 
 
 def test_killed_after_the_epoch_that_stops_early(train: Train, tmp_path: Path) -> None:
@@ -191,6 +237,7 @@ def _die_after(patch: pytest.MonkeyPatch, path: Path, epoch: int) -> None:
     "changes",
     [
         pytest.param({}, id="est"),
+        pytest.param({"train.workers": 2}, id="workers"),
         pytest.param({"method": LORA}, id="lora-dropout"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,10 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geotune import Full, Vpt
 from geotune.methods.core.injection import mark_inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.micro_batching import MicroBatcher
 from geotune.training.training_module import PLATEAU_EPOCHS, Plateau, TrainingModule
+
+
+class Backbone(torch.nn.Conv2d):
+    blocks = ()
+    model = None
 
 
 class Net(torch.nn.Module):
@@ -22,7 +29,7 @@ class Net(torch.nn.Module):
     def __init__(self, backbone_trains: bool) -> None:
         super().__init__()
         self.encoder: Any = torch.nn.Module()
-        self.encoder.backbone = torch.nn.Conv2d(1, 1, 1)
+        self.encoder.backbone = Backbone(1, 1, 1)
         self.encoder.backbone_trains = backbone_trains
         self.decoder = torch.nn.Conv2d(1, 2, 1)
 
@@ -105,6 +112,45 @@ def test_backbone_biases_and_inserted_modules_have_the_full_learning_rate() -> N
     module = training(True, warmup=0)
     mark_inserted(module.model.encoder.backbone)
     assert groups(module)["encoder.backbone.weight"] == (1.0, 0.1)
+
+
+def test_only_weights_of_layers_decay(make_backbone: Callable[..., Any]) -> None:
+    for family in ("vit", "swin", "swinv2", "convnext"):
+        encoder = Full(stem_width=0).attach(make_backbone(family))
+        model = training(True)
+        model.model.encoder = encoder
+        for name, (_, decay) in groups(model).items():
+            leaf = name.rpartition(".")[2]
+            matrix = leaf == "weight" and model.model.get_parameter(name).ndim > 1
+            expected = matrix and "cpb_mlp" not in name
+            assert (decay > 0) == expected, name  # cpb_mlp: listed by timm
+    encoder = Vpt(num_prompts=2, stem_width=0).attach(make_backbone("vit"))
+    model.model.encoder = encoder
+    decays = {name: decay for name, (_, decay) in groups(model).items()}
+    assert all(decay == 0 for name, decay in decays.items() if "tokens" in name)
+    assert any("tokens" in name for name in decays)
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "convnext", "resnet"])
+def test_layer_decay_lowers_the_learning_rate_of_early_blocks(
+    make_backbone: Callable[..., Any], family: str
+) -> None:
+    backbone = make_backbone(family)
+    model = training(True, layer_decay=0.5, backbone_lr=1.0, warmup=0)
+    model.model.encoder = Full(stem_width=0).attach(backbone)
+    count = len(backbone.blocks)
+    names = {id(p): name for name, p in model.model.named_parameters()}
+    rates = {name: lr for name, (lr, _) in groups(model).items()}
+    assert rates["decoder.weight"] == 1.0
+    for i, block in enumerate(backbone.blocks, start=1):
+        for parameter in block.parameters():
+            assert rates[names[id(parameter)]] == 0.5 ** (max(map(exponent, rates.values())) - i)
+    first = next(name for name, _ in model.model.named_parameters())
+    assert exponent(rates[first]) in (count, count + 1)  # without or with a final normalisation
+
+
+def exponent(rate: float) -> int:
+    return round(-math.log2(rate))
 
 
 @given(length=st.integers(1, 50), world=st.integers(1, 8))

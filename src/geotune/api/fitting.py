@@ -167,8 +167,6 @@ def _fit(
             folder.create(recipe, asked)
             state, started = "unfinished", True
 
-        if state == "unfinished" and folder.last_checkpoint.is_file():
-            on_message(f"resuming from {folder.last_checkpoint}")
         try:
             trained = train(
                 recipe,
@@ -180,7 +178,7 @@ def _fit(
                 on_cache_progress=on_cache_progress,
                 notes=notes,
             )
-        except GeotuneError:
+        except (GeotuneError, KeyboardInterrupt):
             if started and not folder.has_checkpoint:  # leave the folder free for a fixed recipe
                 folder.clear()
             raise

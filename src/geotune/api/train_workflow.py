@@ -113,7 +113,8 @@ def train(
         device=fitted.device,
         precision=recipe.train.precision,
     )
-    summary = _finish(recipe, folder, built, data, fitted, validation, [*notes, *own_notes])
+    notes = [*notes, *own_notes, *fitted.notes]
+    summary = _finish(recipe, folder, built, data, fitted, validation, notes)
     return TrainResult(validation.metrics, summary, fitted.resumed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from cyclopts import App
@@ -58,7 +59,10 @@ def main() -> None:
         err().print(
             "Interrupted. Run the same command again to resume from the last completed epoch."
         )
-        sys.exit(130)
+        # Native threads may still compute; the interpreter's teardown would crash under them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
     except GeotuneError as error:
         if "--json" in argv:
             report = {"error": str(error), "code": error.code, "key": error.key}

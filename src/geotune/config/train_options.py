@@ -25,7 +25,9 @@ class TrainOptions(OptionsModel):
     epochs: PositiveInt = 20
     batch_size: PositiveInt = Field(16, description="windows per step, over all devices")
     accumulate_steps: PositiveInt = Field(
-        1, description="micro-batches per step, to save memory with the same result"
+        1,
+        description="micro-batches per step, to save memory with the same gradient; only Dice "
+        "losses, batch norm and dropout depend on it",
     )
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
     backbone_lr: PositiveFloat | None = Field(
@@ -33,7 +35,15 @@ class TrainOptions(OptionsModel):
         description="learning rate of the backbone's own weights; by default lr / 10 for methods "
         "that train whole weights (full, partial), otherwise lr",
     )
-    weight_decay: NonNegativeFloat = 0.05
+    layer_decay: Share = Field(
+        1.0,
+        gt=0,
+        description="factor of the backbone's learning rate from each block to the one before it, "
+        "such as 0.75 for full fine-tuning; 1: equal rates",
+    )
+    weight_decay: NonNegativeFloat = Field(
+        0.05, description="of layers' weights; norms, biases, tokens and position embeddings: 0"
+    )
     schedule: Literal["cosine", "plateau", "constant"] = Field(
         "cosine", description="learning-rate schedule after the warmup"
     )

@@ -13,14 +13,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from geotune.adapter_io import serialize_tensors
 from geotune.training.run_dir import RunDir
 from geotune.training.training_module import TrainingModule
-from geotune.utils.atomic import write_atomically
+from geotune.utils.atomic import sync_to_disk, write_atomically
 
 
 class Checkpointer(Callback):
     """Writes each file atomically after each epoch, the checkpoint last.
 
-    Early stopping reads the history, which is part of the checkpoint, so a resumed training stops
-    at the same epoch as an uninterrupted one.
+    Early stopping and the best epoch are computed from the history, which is part of the
+    checkpoint, so a resumed training gives the same result as an uninterrupted one. Of epochs with
+    an equal metric, the best has the lowest validation loss, and of those it is the last.
 
     Args:
         run_dir: to write to.
@@ -30,7 +31,6 @@ class Checkpointer(Callback):
 
     Attributes:
         history: one row per epoch.
-        best_epoch: epoch with the best `monitor`, from 0; None before the first.
     """
 
     def __init__(
@@ -46,17 +46,33 @@ class Checkpointer(Callback):
         self.patience = patience
         self.lower_is_better = lower_is_better
         self.history: list[dict[str, float]] = []
-        self.best_epoch: int | None = None
         self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint."""
-        return {"history": self.history, "best_epoch": self.best_epoch}
+        return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint."""
         self.history = state_dict["history"]
-        self.best_epoch = state_dict["best_epoch"]
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch with the best `monitor`, from 0; None before the first."""
+        epochs = range(len(self.history))
+        return max(epochs, key=lambda i: (*self._quality(self.history[i]), i), default=None)
+
+    def tie_note(self, windows: int) -> str | None:
+        """A note if several epochs share the best metric of a validation split of `windows`."""
+        values = [self._quality(row)[0] for row in self.history]
+        ties = values.count(max(values))
+        if ties < 2:
+            return None
+        return (
+            f"{ties} of {len(values)} epochs have the same {self.monitor}: {windows} validation "
+            "windows are few to choose an epoch by; of these epochs, the one with the lowest "
+            "validation loss was chosen"
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once if the interrupted run had met the stopping criterion."""
@@ -78,33 +94,35 @@ class Checkpointer(Callback):
             "seconds": time.perf_counter() - self._started,
         }
         self.history.append(row)
-        if self._is_best(row):
-            self.best_epoch = trainer.current_epoch
+        if self.best_epoch == len(self.history) - 1:
             assert isinstance(pl_module, TrainingModule)
             state = pl_module.adapter_tensors()  # called by all processes
             if trainer.is_global_zero:
                 write_atomically(self.run_dir.best_weights, serialize_tensors(state))
         if trainer.is_global_zero:
             write_atomically(self.run_dir.history, _as_csv(self.history).encode())
-        incomplete = self.run_dir.last_checkpoint.with_suffix(".part")
+        last = self.run_dir.last_checkpoint
+        incomplete = last.with_suffix(".part")
         trainer.save_checkpoint(incomplete)
         if trainer.is_global_zero:
-            incomplete.replace(self.run_dir.last_checkpoint)
+            sync_to_disk(incomplete)
+            if last.is_file():
+                last.replace(self.run_dir.previous_checkpoint)
+            incomplete.replace(last)
         self._stop_early(trainer)
 
     def _stop_early(self, trainer: Trainer) -> None:
-        if self.patience is None or self.best_epoch is None:
+        if self.patience is None or not self.history:
             return
-        if len(self.history) - 1 - self.best_epoch >= self.patience:
+        values = [self._quality(row)[0] for row in self.history]
+        if len(values) - 1 - values.index(max(values)) >= self.patience:
             trainer.should_stop = True
 
-    def _is_best(self, row: dict[str, float]) -> bool:
-        if self.best_epoch is None:
-            return True
-        value, best = row[self.monitor], self.history[self.best_epoch][self.monitor]
-        if math.isnan(value) or math.isnan(best):
-            return not math.isnan(value)
-        return value < best if self.lower_is_better else value > best
+    def _quality(self, row: dict[str, float]) -> tuple[float, float]:
+        """The metric and minus the validation loss, higher is better; minus infinity for NaN."""
+        value = -row[self.monitor] if self.lower_is_better else row[self.monitor]
+        loss = -row["val/loss"]
+        return tuple(-math.inf if math.isnan(x) else x for x in (value, loss))  # type: ignore[return-value]
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:

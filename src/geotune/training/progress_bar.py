@@ -12,7 +12,7 @@ from geotune.utils.progress import progress_bar
 
 
 class TrainingProgress(Callback):
-    """A bar over all steps; without a terminal, a line per epoch."""
+    """A line per epoch and, on a terminal, a bar over all steps."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -39,19 +39,21 @@ class TrainingProgress(Callback):
             self.progress.advance(self.task)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Show loss and metric of the epoch."""
-        if self.progress is None or self.task is None:
+        """Print loss and metric of the epoch."""
+        if self.progress is None:
             return
         metrics = trainer.callback_metrics
         note = f"loss {float(metrics['train/loss']):.4f}"
         monitor = pl_module.monitor
         note += f", validation {monitor} {float(metrics[f'val/{monitor}']):.4g}"
-        self.progress.update(self.task, note=note)
-        if not self.console.is_terminal:
-            self.console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {note}")
+        self.console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {note}")
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Remove the bar; `teardown` is not called after an interrupt."""
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Remove the bar, also after a failure."""
+        """Remove the bar."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import shutil
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,21 +70,47 @@ class RunDir:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint from which training resumes."""
+        """The checkpoint of the last completed epoch."""
         return self.path / "checkpoint" / "last.ckpt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint of the epoch before, in case the last one is damaged."""
+        return self.path / "checkpoint" / "previous.ckpt"
 
     @property
     def best_weights(self) -> Path:
         """Trained tensors of the best epoch so far."""
         return self.path / "checkpoint" / "best.safetensors"
 
+    def find_checkpoint(self, on_message: Callable[[str], None] = lambda text: None) -> Path | None:
+        """The newest undamaged checkpoint, from which training resumes; None if there is none.
+
+        Reports damaged checkpoints to `on_message`. Raises `GeotuneError` if all are damaged.
+        """
+        existing = [p for p in (self.last_checkpoint, self.previous_checkpoint) if p.is_file()]
+        for path in existing:
+            problem = _damage(path)
+            if problem is None:
+                return path
+            on_message(f"warning: {path}: damaged ({problem}); trying the epoch before")
+        if existing:
+            raise GeotuneError(
+                f"{existing[0]}: damaged ({_damage(existing[0])}), as are all checkpoints of the "
+                "run; start again with --overwrite",
+                code="checkpoint-invalid",
+                key="train.run",
+                file=existing[0],
+            )
+        return None
+
     def state(self, recipe: Recipe) -> State:
-        """Progress of this recipe in the folder.
+        """Progress of this recipe in the folder; `new` before the first completed epoch.
 
         Raises `GeotuneError` if the folder holds a run of another recipe or other content.
         """
         self.check_owned()
-        if not self.recipe.is_file():
+        if not (self.recipe.is_file() and self.has_checkpoint):
             return "new"
         other = self.differences(recipe)
         if other:
@@ -108,7 +136,8 @@ class RunDir:
     def has_checkpoint(self) -> bool:
         """Whether at least one epoch was completed."""
         files = [self.path / name for name in RESULT_FILES]
-        return any(path.exists() for path in [*files, self.best_weights, self.last_checkpoint])
+        checkpoints = [self.best_weights, self.last_checkpoint, self.previous_checkpoint]
+        return any(path.exists() for path in [*files, *checkpoints])
 
     def with_saved_defaults(self, recipe: Recipe) -> Recipe:
         """The recipe with the precision and memory settings chosen when the run started."""
@@ -235,3 +264,13 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat
+
+
+def _damage(path: Path) -> str | None:
+    """Why a checkpoint, a ZIP archive with checksums, cannot be read; None if it can."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        return str(error) or type(error).__name__
+    return entry and f"wrong checksum of {entry}"

@@ -57,6 +57,7 @@ def training_step_spec(
             lr=train.lr,
             backbone_lr=train.backbone_lr,
             weight_decay=train.weight_decay,
+            layer_decay=train.layer_decay,
         ),
         precision=train.precision,
         micro_batch=micro_batch

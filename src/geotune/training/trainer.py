@@ -32,7 +32,7 @@ from geotune.memory.tracker import to_fake
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.compile import check_compilable, compiled_blocks
 from geotune.training.fsdp import is_sharded
-from geotune.training.loaders import make_loader
+from geotune.training.loaders import EpochSampler, make_loader
 from geotune.training.memory_callback import StepMemoryCallback
 from geotune.training.micro_batching import MicroBatcher, next_smaller_divisor
 from geotune.training.run_dir import RunDir
@@ -54,6 +54,7 @@ class TrainerResult:
         main_process: false in the other processes of distributed training.
         sharded: the model is sharded, and unusable in a single process.
         cache: of features, if the backbone did not run.
+        notes: for the user.
     """
 
     history: list[dict[str, float]]
@@ -65,6 +66,7 @@ class TrainerResult:
     main_process: bool
     sharded: bool = False
     cache: FeatureCache | None = None
+    notes: Sequence[str] = ()
 
 
 def resolve_monitor(built: BuiltModel, train: TrainOptions) -> str:
@@ -115,7 +117,10 @@ def fit(
     monitor = resolve_monitor(built, train)
     lower = monitor in built.task.lower_is_better
     checkpointer = Checkpointer(run_dir, f"val/{monitor}", train.patience, lower_is_better=lower)
-    trainer = make_trainer(train, run_dir, [checkpointer, *callbacks, _CheckFiniteLoss()])
+    start_epoch = _StartEpoch(checkpointer)
+    trainer = make_trainer(
+        train, run_dir, [checkpointer, start_epoch, *callbacks, _CheckFiniteLoss()]
+    )
     world, rank = trainer.world_size, trainer.global_rank
     micro = micro_batch_size(train.batch_size, train.accumulate_steps, world)
     _check_settings(built, data, train, world)
@@ -138,6 +143,7 @@ def fit(
     train_windows, val_windows = (cache.train, cache.val) if cache else (data.train, data.val)
     train_loader = make_loader(train_windows, micro * train.accumulate_steps, **options)
     val_loader = make_loader(val_windows, micro, **options)
+    start_epoch.sampler = train_loader.sampler
     single_process = world == 1 and train.strategy != "fsdp"
     module = TrainingModule(
         built.model,
@@ -148,6 +154,7 @@ def fit(
         lr=train.lr,
         backbone_lr=train.backbone_lr,
         weight_decay=train.weight_decay,
+        layer_decay=train.layer_decay,
         schedule=train.schedule,
         warmup=train.warmup,
         seed=train.seed,
@@ -162,7 +169,7 @@ def fit(
 
     def run() -> bool:
         """Train in each process; returns whether it resumed from a checkpoint."""
-        checkpoint = run_dir.last_checkpoint if run_dir.last_checkpoint.is_file() else None
+        checkpoint = run_dir.find_checkpoint(on_message) if rank == 0 else None
         if world > 1:  # the main process may have cleared the folder since this one looked
             trainer.strategy.connect(module)
             trainer.strategy.setup_environment()
@@ -175,6 +182,8 @@ def fit(
                     key="train.run",
                     file=checkpoint,
                 )
+        if checkpoint is not None:
+            on_message(f"resuming from {checkpoint}")
         trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
         return checkpoint is not None
 
@@ -200,6 +209,9 @@ def fit(
         # only the main process continues: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
     assert checkpointer.best_epoch is not None
+    notes = [note] if (note := checkpointer.tie_note(len(data.val))) else []
+    for note in notes:
+        on_message(f"note: {note}")
     predicted = None
     if fake_model is not None:
         example = Batch.from_samples([train_windows[0]])
@@ -226,6 +238,7 @@ def fit(
         trainer.is_global_zero,
         is_sharded(built.model),
         cache,
+        notes,
     )
 
 
@@ -315,6 +328,22 @@ def estimated_step_bytes(model: nn.Module, step: StepSpec, device: torch.device)
     except DataDependentModelError:
         return None
     return (estimate.gpu if device.type == "cuda" else estimate.cpu).total
+
+
+class _StartEpoch(Callback):
+    """Let a resumed training draw the windows of its own epoch.
+
+    Lightning creates the iterator, and with it the workers that prefetch, before it tells the
+    sampler the epoch.
+    """
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self.checkpointer = checkpointer
+        self.sampler: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.set_epoch(len(self.checkpointer.history))
 
 
 class _CheckFiniteLoss(Callback):

@@ -62,6 +62,7 @@ class TrainingModule(LightningModule):
         lr: float,
         backbone_lr: float | None,
         weight_decay: float,
+        layer_decay: float = 1.0,
         schedule: Literal["cosine", "plateau", "constant"],
         warmup: float,
         seed: int,
@@ -78,6 +79,7 @@ class TrainingModule(LightningModule):
         self.lr = lr
         self.backbone_lr = backbone_lr
         self.weight_decay = weight_decay
+        self.layer_decay = layer_decay
         self.schedule = schedule
         self.warmup_steps = round(warmup * total_steps)
         self.seed = seed
@@ -151,7 +153,11 @@ class TrainingModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """See `make_optimizer`."""
         optimizer = make_optimizer(
-            self.model, lr=self.lr, backbone_lr=self.backbone_lr, weight_decay=self.weight_decay
+            self.model,
+            lr=self.lr,
+            backbone_lr=self.backbone_lr,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {

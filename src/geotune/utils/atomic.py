@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 
+def sync_to_disk(path: Path) -> None:
+    """Wait until the content of a file is stored, so that a power failure cannot truncate it."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path`; readers see either the old or the complete new file."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,60 @@
+"""Which epoch is the best, and when training stops early."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from geotune.training.checkpointer import Checkpointer
+from geotune.training.run_dir import RunDir
+
+
+def checkpointer(
+    values: list[float], losses: list[float] | None = None, **options: Any
+) -> Checkpointer:
+    result = Checkpointer(RunDir(Path("run")), "val/ap50", **options)
+    losses = losses or [1.0] * len(values)
+    result.history = [
+        {"val/ap50": value, "val/loss": loss} for value, loss in zip(values, losses, strict=True)
+    ]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("values", "losses", "best"),
+    [
+        ([], None, None),
+        ([0.1, 0.5, 0.3], None, 1),
+        ([0.1, 0.5, 0.5], [3.0, 1.0, 2.0], 1),  # ties: the lowest validation loss
+        ([0.1, 0.5, 0.5], [3.0, 2.0, 1.0], 2),
+        ([0.5, 0.5, 0.5], None, 2),  # then the last epoch
+        ([0.5, 0.5, math.nan], None, 1),
+        ([math.nan, math.nan], [2.0, 1.0], 1),
+        ([math.nan, 0.0], [0.0, 9.0], 1),
+        ([0.5, 0.5], [1.0, math.nan], 0),
+    ],
+)
+def test_best_epoch(values: list[float], losses: list[float] | None, best: int | None) -> None:
+    assert checkpointer(values, losses).best_epoch == best
+
+
+def test_best_epoch_of_a_metric_that_decreases() -> None:
+    assert checkpointer([3.0, 1.0, 2.0], lower_is_better=True).best_epoch == 1
+
+
+def test_ties_do_not_count_as_improvement_for_early_stopping() -> None:
+    trainer: Any = SimpleNamespace(should_stop=False)
+    for values, stops in (([0.5, 0.5], False), ([0.5, 0.5, 0.5], True), ([0.5, 0.4, 0.6], False)):
+        trainer.should_stop = False
+        checkpointer(values, patience=2).on_train_start(trainer, None)  # type: ignore[arg-type]
+        assert trainer.should_stop == stops
+
+
+def test_note_if_validation_is_too_small_to_choose_an_epoch() -> None:
+    assert checkpointer([0.1, 0.5, 0.3]).tie_note(9) is None
+    note = checkpointer([0.1, 0.5, 0.5]).tie_note(9)
+    assert note is not None and "2 of 3 epochs" in note and "9 validation windows" in note
