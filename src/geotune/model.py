@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from geotune.detectors.base import Detector
 from geotune.methods.core.encoder import Encoder
 from geotune.types import Batch, Normalization, Sample
+from geotune.utils.batch_norm import allow_single_values
 from geotune.utils.feature_encoding import DecodedFeatures
 
 
@@ -40,6 +41,7 @@ class Model(nn.Module):
         # missing pixels get the mean of the pretraining data
         means, _ = encoder.backbone.mean_std
         self.register_buffer("fill", torch.tensor(means), persistent=False)
+        allow_single_values(self)
 
     def forward(
         self,

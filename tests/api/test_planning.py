@@ -50,7 +50,7 @@ def test_estimate_equals_the_tracked_memory_of_training(
         tiny_values({"method": method, "train.epochs": 1, "data.samples": samples, **changes})
     )
     planned = plan(recipe).prediction.cpu.total
-    memory = fit(recipe, run=tmp_path / "run").summary["peak_memory"]
+    memory = fit(recipe, run=tmp_path / "run", estimate_memory=True).summary["peak_memory"]
     assert planned == memory["predicted_bytes"]
     assert memory["tracked_bytes"] == pytest.approx(planned, rel=0.02)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["peak_memory"] == memory
@@ -253,7 +253,7 @@ def test_estimate_equals_the_tracked_memory_of_cached_training(
     changes |= {"train.cache": "disk", "train.cache_folder": str(tmp_path / "cache")}
     recipe = parse_recipe(tiny_values({**changes, "train.precision": "bf16-mixed"}))
     planned = plan(recipe)
-    summary = fit(recipe, run=tmp_path / "run").summary
+    summary = fit(recipe, run=tmp_path / "run", estimate_memory=True).summary
     memory = summary["peak_memory"]
     assert planned.peak.total == memory["predicted_bytes"]
     assert memory["tracked_bytes"] == pytest.approx(planned.peak.total, rel=0.02)

@@ -39,7 +39,11 @@ class InProcessExecutor:
             self.done.append(job)
             if self.fails and self.fails in job.run:
                 return JobResult("the disk is full")
-            fit(load_recipe(Path(job.path), job.overrides)[0], run=Path(job.run))
+            fit(
+                load_recipe(Path(job.path), job.overrides)[0],
+                run=Path(job.run),
+                estimate_memory=True,
+            )
             if job.tests:
                 judge_run(Path(job.run))
             return JobResult(joules=5.0)

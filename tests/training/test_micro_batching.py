@@ -66,10 +66,14 @@ def test_step_is_retried_with_smaller_micro_batches(
     train: Run, tmp_path: Path, little_memory: Callable[..., list[int]], error: BaseException
 ) -> None:
     """The result equals a training that requested the small micro-batches."""
-    small = train(tmp_path / "small", {"train.accumulate_steps": 4, "train.epochs": 2})
+    small = train(
+        tmp_path / "small", {"train.accumulate_steps": 4, "train.epochs": 2}, estimate_memory=True
+    )
     passes = little_memory(1, error)
     messages: list[str] = []
-    result = train(tmp_path / "run", {"train.epochs": 2}, on_message=messages.append)
+    result = train(
+        tmp_path / "run", {"train.epochs": 2}, on_message=messages.append, estimate_memory=True
+    )
     assert result.status == "trained"
     reports = [line for line in messages if "memory ran out" in line]
     assert [line.count("train.accumulate_steps=2") for line in reports] == [1, 0]
@@ -194,7 +198,6 @@ def test_tracking_a_step_does_not_change_the_result(
     monkeypatch.setattr(
         "geotune.training.memory_callback.StepMemoryCallback.on_train_batch_start", do_nothing
     )
-    monkeypatch.setattr("geotune.training.trainer.estimated_step_bytes", do_nothing)
     untracked = train(tmp_path / "untracked", {"train.epochs": 1})
     memory = json.loads((untracked.run / "run.json").read_text())["peak_memory"]
     assert memory["tracked_bytes"] is None and memory["predicted_bytes"] is None

@@ -99,8 +99,8 @@ def test_a_resumed_run_keeps_its_precision(
 def test_a_recipe_changed_for_its_budget_keeps_its_precision(
     train: Train, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def halved(recipe: Recipe, *_: Any) -> tuple[Recipe, list[str]]:
-        return with_changes(recipe, {"train.accumulate_steps": 2}), ["in two micro-batches"]
+    def halved(recipe: Recipe, *_: Any) -> tuple[Recipe, int, list[str]]:
+        return with_changes(recipe, {"train.accumulate_steps": 2}), 1, ["in two micro-batches"]
 
     monkeypatch.setattr("geotune.api.planning.fit_to_budget", halved)
     run = tmp_path / "run"

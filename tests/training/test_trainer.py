@@ -215,3 +215,25 @@ def test_incompatible_settings_are_rejected_before_anything_is_written(
     with raises("settings-incompatible", key=key, mentions=mentions):
         train(tmp_path / "run", changes)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"train.batch_size": 1}, id="batches of one"),
+        pytest.param({"data.samples": 5}, id="last batch of one"),
+        pytest.param({"train.accumulate_steps": 4}, id="micro-batches of one"),
+    ],
+)
+def test_batch_norm_trains_on_a_single_value_per_channel(
+    train: Run, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Windows of 32 pixels are a single pixel at stride 32."""
+    changes |= {
+        "backbone.name": "timm/test_resnet",
+        "method": {"kind": "full", "stem_width": 0},
+        "decoder": {"kind": "upernet", "channels": 8},
+        "train.epochs": 1,
+    }
+    result = train(tmp_path / "run", changes)
+    assert result.status == "trained" and math.isfinite(result.metrics["miou"])

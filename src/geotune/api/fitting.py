@@ -66,6 +66,7 @@ def fit(
     *,
     run: Path | str | None = None,
     overwrite: bool = False,
+    estimate_memory: bool = False,
     on_message: OnMessage = ignore_message,
     on_cache_progress: OnProgress = ignore_progress,
     callbacks: Callable[[], Sequence[Any]] = list,
@@ -80,6 +81,8 @@ def fit(
         overrides: changes such as `train.epochs=5`.
         run: the run folder; by default `train.run`, else `runs/<recipe name>`.
         overwrite: start again and remove an earlier run from the folder.
+        estimate_memory: also estimate the memory of a step, as `plan` does, and record it beside
+            the measured memory. It takes seconds; with `train.memory_budget` it is known anyway.
         on_message: receives progress messages and notes.
         on_cache_progress: receives finished and total windows while features are cached.
         callbacks: creates Lightning callbacks for the training.
@@ -89,13 +92,16 @@ def fit(
     """
     parsed = as_recipe(recipe, overrides, on_message)
     folder = RunDir(run_path(parsed, recipe_name(recipe)) if run is None else Path(run))
-    return _fit(parsed, folder, overwrite, on_message, on_cache_progress, callbacks)
+    return _fit(
+        parsed, folder, overwrite, estimate_memory, on_message, on_cache_progress, callbacks
+    )
 
 
 def _fit(
     recipe: Recipe,
     folder: RunDir,
     overwrite: bool,
+    estimate_memory: bool,
     on_message: OnMessage,
     on_cache_progress: OnProgress,
     callbacks: Callable[[], Sequence[Any]],
@@ -136,13 +142,14 @@ def _fit(
         from geotune.api.train_workflow import train
 
         started = False
+        planned_bytes = None
         first_start = state == "new" or (helper and recipe is asked)
         recipe, notes = resolve_precision(recipe, saved=precision_saved)
         asked = asked.with_precision(recipe.train.precision)
         for note in notes:
             on_message(f"note: {note}")
         if first_start and recipe.train.memory_budget is not None:
-            recipe, budget_notes = fit_to_budget(recipe, data, on_message)
+            recipe, planned_bytes, budget_notes = fit_to_budget(recipe, data, on_message)
             for note in budget_notes:
                 on_message(f"note: {note}")
             notes += budget_notes
@@ -177,6 +184,8 @@ def _fit(
                 callbacks=callbacks(),
                 on_cache_progress=on_cache_progress,
                 notes=notes,
+                estimate_memory=estimate_memory,
+                planned_bytes=planned_bytes,
             )
         except (GeotuneError, KeyboardInterrupt):
             if started and not folder.has_checkpoint:  # leave the folder free for a fixed recipe

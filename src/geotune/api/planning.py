@@ -221,18 +221,18 @@ class Planner:
 
 def fit_to_budget(
     recipe: Recipe, data: DataModule, on_message: OnMessage
-) -> tuple[Recipe, list[str]]:
-    """Return the recipe changed to fit its `train.memory_budget`, and notes on the changes.
+) -> tuple[Recipe, int, list[str]]:
+    """Change a recipe to fit its `train.memory_budget`.
 
+    Returns the recipe, the estimated bytes of the tensors of its step, and notes on the changes.
     Raises `GeotuneError` if no setting fits.
     """
     budget = recipe.train.memory_budget
     assert budget is not None
     on_message(f"searching for settings that need at most {size(budget)}")
     completed, _ = resolve_recipe(recipe, data)
-    fitting = Planner(completed, data.statistics.bands).search(
-        completed, budget, alternatives=False
-    )
+    planner = Planner(completed, data.statistics.bands)
+    fitting = planner.search(completed, budget, alternatives=False)
     if not fitting.proposals:
         part, place, held = fitting.largest_component
         changes = " ".join(as_overrides(fitting.smallest.changes))
@@ -245,11 +245,12 @@ def fit_to_budget(
             key="train.memory_budget",
         )
     chosen = fitting.proposals[0]
+    estimate = chosen.prediction.gpu if planner.on_gpu else chosen.prediction.cpu
     if not chosen.changes:
-        return recipe, []
+        return recipe, estimate.total, []
     changed = ", ".join(as_overrides(chosen.changes))
     notes = [f"train.memory_budget {size(budget)}: {changed}; predicted {size(chosen.bytes)}"]
-    return with_changes(recipe, chosen.changes), [*notes, *chosen.notes]
+    return with_changes(recipe, chosen.changes), estimate.total, [*notes, *chosen.notes]
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:

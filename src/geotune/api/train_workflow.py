@@ -54,6 +54,8 @@ def train(
     callbacks: Sequence[Callback],
     on_cache_progress: OnProgress = ignore_progress,
     notes: Sequence[str] = (),
+    estimate_memory: bool = False,
+    planned_bytes: int | None = None,
 ) -> TrainResult | None:
     """Build the model, train it and write the run; returns None in helper processes.
 
@@ -67,6 +69,8 @@ def train(
         callbacks: for Lightning.
         on_cache_progress: receives finished and total windows while features are cached.
         notes: earlier messages, kept in the run.
+        estimate_memory: estimate the memory of a step, unless it is planned.
+        planned_bytes: the estimated memory of a step.
     """
     asked = recipe
     recipe, resolved_notes = resolve_recipe(recipe, data)
@@ -97,6 +101,8 @@ def train(
         on_oom=on_oom,
         on_message=on_message,
         on_cache_progress=on_cache_progress,
+        estimate_memory=estimate_memory,
+        planned_bytes=planned_bytes,
     )
     if not fitted.main_process:
         return None

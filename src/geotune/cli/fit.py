@@ -19,6 +19,7 @@ def fit(
     recipe: Path,
     *overrides: str,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    estimate_memory: Annotated[bool, Parameter(negative="")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe and write a run folder with adapter, metrics and report.
@@ -33,6 +34,8 @@ def fit(
         Changes, such as method.kind=lora train.epochs=5.
     overwrite
         Start again and remove an earlier run from the folder.
+    estimate_memory
+        Also estimate the memory of a step, as geotune plan does, and record it in the run.
     """
     from geotune.api.fitting import fit as fit_recipe
 
@@ -41,6 +44,7 @@ def fit(
             recipe,
             overrides,
             overwrite=overwrite,
+            estimate_memory=estimate_memory,
             on_message=message,
             on_cache_progress=on_cache_progress,
             callbacks=_training_progress,

@@ -95,6 +95,8 @@ def fit(
     on_oom: Callable[[int, str], None] = lambda micro, reason: None,
     on_message: Callable[[str], None] = lambda text: None,
     on_cache_progress: Callable[[int, int], None] = lambda done, total: None,
+    estimate_memory: bool = False,
+    planned_bytes: int | None = None,
 ) -> TrainerResult:
     """Train, or resume from the checkpoint of the run folder.
 
@@ -109,6 +111,8 @@ def fit(
             in single-process training.
         on_message: receives messages for the user.
         on_cache_progress: receives finished and total windows while features are cached.
+        estimate_memory: estimate the memory of a step if it is not planned, or ran out.
+        planned_bytes: the estimated memory of a step.
 
     Raises `GeotuneError` for incompatible settings, a loss that is not finite, and if memory runs
     out with the smallest micro-batch.
@@ -190,7 +194,8 @@ def fit(
     fake_model = None
     try:
         with encoder.without_backbone() if cache else nullcontext():
-            if trainer.is_global_zero and train.strategy != "fsdp":  # FSDP needs less
+            estimates = estimate_memory and train.strategy != "fsdp"  # FSDP needs less
+            if trainer.is_global_zero and estimates:
                 fake_model = to_fake(built.model, FakeTensorMode())  # while it is on the CPU
             compiles = train.compile and not cache
             launcher = trainer.strategy.launcher
@@ -212,8 +217,8 @@ def fit(
     notes = [note] if (note := checkpointer.tie_note(len(data.val))) else []
     for note in notes:
         on_message(f"note: {note}")
-    predicted = None
-    if fake_model is not None:
+    predicted = planned_bytes if module.micro_batcher.size == micro else None
+    if fake_model is not None and predicted is None:
         example = Batch.from_samples([train_windows[0]])
         step = training_step_spec(
             built.task,
