@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 BANDS = ("red", "green", "nir")
 SIDE = 64
+
+
+@pytest.fixture(autouse=True, scope="session")
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder for the tests, also for subprocesses, in place of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,19 @@ def recipe(tiny_values: Callable[..., dict[str, Any]]) -> Callable[..., Recipe]:
     return lambda changes=None: parse_recipe(tiny_values(changes))
 
 
+def complete_epoch(folder: RunDir) -> None:
+    folder.last_checkpoint.parent.mkdir(parents=True)
+    folder.last_checkpoint.write_bytes(b"")
+
+
 def test_state_of_each_stage(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     folder = RunDir(tmp_path / "runs" / "one")
     assert folder.state(recipe()) == "new"
     folder.path.mkdir(parents=True)
     assert folder.state(recipe()) == "new"  # an empty folder may be used
     folder.create(recipe())
+    assert folder.state(recipe()) == "new"  # before the first completed epoch
+    complete_epoch(folder)
     assert folder.state(recipe()) == "unfinished"
     folder.write_json("run", {})
     assert folder.state(recipe()) == "finished"
@@ -38,6 +45,7 @@ def test_run_of_another_recipe_is_rejected_with_its_differences(
 ) -> None:
     folder = RunDir(tmp_path / "run")
     folder.create(recipe())
+    complete_epoch(folder)
     other = recipe(
         {
             "train.epochs": 9,

@@ -131,13 +131,14 @@ def test_nan_loss_stops_before_anything_is_written(
 ) -> None:
     from geotune.tasks.segment import Segment
 
-    loss, calls = Segment.loss, []
+    loss_sums, calls = Segment.loss_sums, []
 
-    def broken(self: Segment, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        calls.extend([1] * (type(logits) is torch.Tensor))  # not for the memory estimate
-        return loss(self, logits, masks) * (math.nan if len(calls) == 2 else 1.0)
+    def broken(self: Segment, logits: torch.Tensor, masks: torch.Tensor) -> Any:
+        calls.append(1)
+        factor = math.nan if len(calls) == 2 else 1.0
+        return {name: x * factor for name, x in loss_sums(self, logits, masks).items()}
 
-    monkeypatch.setattr(Segment, "loss", broken)
+    monkeypatch.setattr(Segment, "loss_sums", broken)
     with raises("loss-not-finite", key="train.lr", mentions=["epoch 1", "batch 2", "nan"]):
         train(tmp_path / "run", {"train.epochs": 2})
     assert not (tmp_path / "run" / "adapter.safetensors").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from geotune.api.recipes import (
     recipe_name,
 )
 from geotune.config import Recipe
+from geotune.data.checks.scan_cache import ScanCache, default_path
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.datamodule import DataModule
 from geotune.data.issues import SEVERITIES, ErrorCollector, Issue
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import check_data, make_datasets, scan_data
 from geotune.types import BandStatistics
+from geotune.utils.text import pluralize
 
 CONSEQUENCES = (
     "band-empty",
@@ -64,6 +67,7 @@ def check(
     overrides: Sequence[str] = (),
     *,
     page: Path | str | None = None,
+    reread: bool = False,
     on_message: OnMessage = ignore_message,
     on_progress: OnProgress = ignore_progress,
 ) -> CheckResult:
@@ -75,6 +79,7 @@ def check(
         recipe: a YAML file, a dict of sections, or a parsed recipe.
         overrides: changes such as `data.split.fold=2`.
         page: HTML file to write; by default `checks/<recipe name>.html`.
+        reread: also read files that did not change since they were last read.
         on_message: receives progress messages.
         on_progress: receives scenes read and their total.
 
@@ -84,7 +89,7 @@ def check(
     page = Path("checks") / f"{title}.html" if page is None else Path(page)
     recipe = as_recipe(recipe, overrides, on_message)
     on_message("reading the data")
-    issues, scanned, data = find_data_issues(recipe, on_progress)
+    issues, scanned, data = find_data_issues(recipe, on_progress, reread=reread)
     pretraining = None
     if data is not None:
         on_message("comparing the data with the pretraining of the backbone")
@@ -103,7 +108,7 @@ def check(
 
 
 def find_data_issues(
-    recipe: Recipe, on_progress: OnProgress = ignore_progress
+    recipe: Recipe, on_progress: OnProgress = ignore_progress, *, reread: bool = False
 ) -> tuple[list[Issue], ScannedData | None, DataModule | None]:
     """Read every file of a recipe's data.
 
@@ -114,7 +119,14 @@ def find_data_issues(
     scanned: ScannedData | None = None
     data: DataModule | None = None
     try:
-        scanned = scan_data(recipe, errors, on_progress)
+        with closing(ScanCache(default_path(), reread=reread)) as store:
+            scanned = scan_data(recipe, errors, on_progress, store)
+        if store.hits:
+            text = (
+                f"{store.hits} of {pluralize(len(scanned.scenes), 'scene')} not read again: files, "
+                "sizes and modification times are as before; geotune check --reread reads them"
+            )
+            issues.append(Issue("note", "files", text))
         issues += check_data(recipe, scanned)
         data = make_datasets(recipe, scanned)
     except GeotuneError as error:  # concerns all files: nothing is left to check

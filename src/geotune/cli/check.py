@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from geotune.cli.console import Json, counting, escape, message, out, print_json
 from geotune.utils.text import pluralize
@@ -13,8 +15,14 @@ if TYPE_CHECKING:
     from geotune.api.checking import CheckResult
 
 
-def check(recipe: Path, *overrides: str, page: Path | None = None, as_json: Json = False) -> None:
-    """Read every file of a recipe's data once and report all problems.
+def check(
+    recipe: Path,
+    *overrides: str,
+    page: Path | None = None,
+    reread: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read every file of a recipe's data and report all problems.
 
     The check continues after errors. geotune fit rejects what is an error here. Exit code 1 if
     there is an error.
@@ -27,13 +35,20 @@ def check(recipe: Path, *overrides: str, page: Path | None = None, as_json: Json
         Changes, such as data.split.fold=2.
     page
         HTML file to write; by default checks/<recipe name>.html.
+    reread
+        Also read files that did not change since they were last read.
     """
     from geotune.api.checking import check as check_recipe
     from geotune.api.checking import check_to_dict
 
     with counting("scenes") as on_progress:
         result = check_recipe(
-            recipe, overrides, page=page, on_message=message, on_progress=on_progress
+            recipe,
+            overrides,
+            page=page,
+            reread=reread,
+            on_message=message,
+            on_progress=on_progress,
         )
     if as_json:
         print_json(check_to_dict(result))

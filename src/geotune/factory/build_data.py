@@ -6,6 +6,7 @@ Does not import torch, which takes seconds, so that data errors are reported at 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -18,6 +19,8 @@ from geotune.config.task_options import DetectOptions
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes, uncounted_object_notes
 from geotune.data.annotations.base import AnnotationOptions
 from geotune.data.checks.registry import run_checks
+from geotune.data.checks.scan import ScanStore
+from geotune.data.checks.scan_cache import ScanCache, default_path
 from geotune.data.checks.scanned import ScannedData, resolve_window, scan_splits
 from geotune.data.datamodule import DataModule, datamodule_from_scan
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
@@ -60,13 +63,14 @@ def label_reader(recipe: Recipe) -> LabelReader:
 
 
 def build_data(recipe: Recipe) -> DataModule:
-    """Open, split, read and check the recipe's data.
+    """Open, split, read and check the recipe's data; files that did not change are not read again.
 
     Raises `GeotuneError` for the first problem; `train.skip_bad_samples` skips up to 5 % unusable
     samples instead.
     """
     errors = ErrorCollector(keep=recipe.train.skip_bad_samples)
-    scanned = scan_data(recipe, errors)
+    with closing(ScanCache(default_path())) as store:
+        scanned = scan_data(recipe, errors, store=store)
     skipped = errors.skip_unusable(len(scanned.scenes) + len(errors.scenes))
     issues = check_data(recipe, scanned)
     raise_on_error(issues)
@@ -76,7 +80,10 @@ def build_data(recipe: Recipe) -> DataModule:
 
 
 def scan_data(
-    recipe: Recipe, errors: ErrorCollector, progress: Callable[[int, int], None] | None = None
+    recipe: Recipe,
+    errors: ErrorCollector,
+    progress: Callable[[int, int], None] | None = None,
+    store: ScanStore | None = None,
 ) -> ScannedData:
     """Open, split and scan the recipe's data.
 
@@ -93,6 +100,7 @@ def scan_data(
         splits,
         window=recipe.data.window,
         metadata=recipe.backbone.metadata,
+        store=store,
         progress=progress and (lambda scene: progress(next(done), total)),
         errors=errors,
     )

@@ -24,7 +24,7 @@ def allow_single_values(model: nn.Module) -> None:
 def _use_running_statistics(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     if module.training and inputs[0].numel() == inputs[0].shape[1]:
         module.training = False
-        module.geotune_in_training = True
+        module.geotune_in_training = True  # type: ignore[assignment]  # not a buffer
 
 
 def _restore_mode(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,15 +79,31 @@ class SceneScan:
     scalings: tuple[tuple[float, float], ...]
 
 
+class ScanStore(Protocol):
+    """Results of earlier scans; see `ScanCache`."""
+
+    def key(self, scene: Scene, *options: object) -> str | None:
+        """The key of a scan with these options."""
+
+    def get(self, key: str | None) -> SceneScan | None:
+        """The stored result."""
+
+    def put(self, key: str | None, scan: SceneScan) -> None:
+        """Store a result."""
+
+
 def scan_scenes(
     scenes: Sequence[Scene],
     window: int,
     *,
+    store: ScanStore | None = None,
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
     errors: ErrorCollector | None = None,
 ) -> list[SceneScan | None]:
     """Read all scenes; `window` is the window size of the grid of `labelled_windows`.
+
+    Scenes whose result is in `store` are not read.
 
     Raises `GeotuneError` for unreadable files, NaN or infinite pixels that are not nodata, and
     unknown class values. If `errors` collects them, the scene's result is None. The results do not
@@ -99,7 +116,12 @@ def scan_scenes(
         # a collector per scene keeps the errors in the order of the scenes
         scene_errors, result = ErrorCollector(errors.keep), None
         with scene_errors.catch(scene.name, scene.raster.path):
-            result = scan_scene(scene, window, num_sampled)
+            key = store.key(scene, window, num_sampled) if store else None
+            result = store.get(key) if store else None
+            if result is None:
+                result = scan_scene(scene, window, num_sampled)
+                if store:
+                    store.put(key, result)
         if progress is not None:
             progress(scene)
         return result, scene_errors

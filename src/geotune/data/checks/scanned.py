@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from geotune.data.checks.scan import SceneScan, scan_scenes
+from geotune.data.checks.scan import ScanStore, SceneScan, scan_scenes
 from geotune.data.issues import ErrorCollector
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.scenes.footprints import Distance, footprint, group_distance
@@ -58,6 +58,7 @@ def scan_splits(
     *,
     window: int | None,
     metadata: Sequence[str] = (),
+    store: ScanStore | None = None,
     threads: int | None = None,
     progress: Callable[[Scene], None] | None = None,
     errors: ErrorCollector | None = None,
@@ -73,7 +74,10 @@ def scan_splits(
     with errors.catch(None, scenes[0].raster.path):
         check_metadata({scene.name: scene.raster for scene in scenes}, metadata)
     window = resolve_window(scenes, window)
-    results = iter(scan_scenes(scenes, window, threads=threads, progress=progress, errors=errors))
+    scans_of_all = scan_scenes(
+        scenes, window, store=store, threads=threads, progress=progress, errors=errors
+    )
+    results = iter(scans_of_all)
     readable: Splits = {split: [] for split in splits}
     scans: dict[str, list[SceneScan]] = {split: [] for split in splits}
     for split, members in splits.items():

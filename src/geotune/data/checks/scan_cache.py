@@ -1,0 +1,202 @@
+"""Results of earlier scans, so that unchanged files are read only once.
+
+A result is found again if the scene (its files, bands, labels, georeference, ...), the options of
+the scan and the version of geotune are the same, and no file changed its size or modification time.
+The cache is an SQLite file in the user's cache folder. It holds numbers only: arrays in the format
+of safetensors, and JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from geotune.data.checks.scan import SceneScan
+from geotune.data.raster.io import disk_path, open_dataset
+from geotune.data.scenes.scene import Scene
+
+MAX_AGE = 90 * 86400
+"""Seconds after which an unused result is removed."""
+ARRAYS = (
+    "counts", "means", "sq_deviations", "class_counts", "minima", "maxima", "at_maximum",
+    "sampled_pixels",
+)  # fmt: skip
+"""The fields of a `SceneScan` that are arrays."""
+
+
+def default_path() -> Path:
+    """`scans.sqlite` in the folder `GEOTUNE_CACHE`, by default `~/.cache/geotune`."""
+    folder = os.environ.get("GEOTUNE_CACHE")
+    if folder is None:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = str(Path(root) / "geotune")
+    return Path(folder) / "scans.sqlite"
+
+
+class ScanCache:
+    """Stores scans by key; thread-safe, and shared by processes.
+
+    A cache that cannot be read or written is not used: nothing depends on it but time.
+
+    Args:
+        path: the SQLite file.
+        reread: find nothing, so that all files are read again.
+
+    Attributes:
+        hits: number of results that were found.
+    """
+
+    def __init__(self, path: Path, *, reread: bool = False) -> None:
+        self.hits = 0
+        self._reread = reread
+        self._lock = Lock()
+        self._stats = FileStats()
+        self._database: sqlite3.Connection | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=10, check_same_thread=False)
+            self._database.executescript(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;"
+                "CREATE TABLE IF NOT EXISTS scans"
+                " (key TEXT PRIMARY KEY, used REAL NOT NULL, scan BLOB NOT NULL);"
+            )
+        except (OSError, sqlite3.Error):
+            self._database = None
+
+    def key(self, scene: Scene, *options: object) -> str | None:
+        """The key of a scan of `scene`; None if a file cannot be examined."""
+        try:
+            files = [self._stats.of(path) for path in sorted(_paths(scene))]
+            described = pickle.dumps((scene, files, options, version("geotune")))
+        except (OSError, pickle.PicklingError, TypeError, AttributeError):
+            return None
+        return hashlib.sha256(described).hexdigest()
+
+    def get(self, key: str | None) -> SceneScan | None:
+        """The stored scan."""
+        if key is None or self._reread or self._database is None:
+            return None
+        try:
+            with self._lock, self._database as database:
+                query = "UPDATE scans SET used = ? WHERE key = ? RETURNING scan"
+                row = database.execute(query, (time.time(), key)).fetchone()
+            scan = None if row is None else decode(row[0])
+        except (sqlite3.Error, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+        with self._lock:
+            self.hits += scan is not None
+        return scan
+
+    def put(self, key: str | None, scan: SceneScan) -> None:
+        """Store a scan."""
+        if key is None or self._database is None:
+            return
+        try:
+            with self._lock, self._database as database:
+                query = "INSERT OR REPLACE INTO scans VALUES (?, ?, ?)"
+                database.execute(query, (key, time.time(), encode(scan)))
+        except sqlite3.Error:
+            return
+
+    def close(self) -> None:
+        """Remove results that were not used for a long time."""
+        if self._database is not None:
+            try:
+                with self._database as database:
+                    database.execute("DELETE FROM scans WHERE used < ?", (time.time() - MAX_AGE,))
+            except sqlite3.Error:
+                pass
+            self._database.close()
+
+
+class FileStats:
+    """Sizes and modification times of files and of their sidecars; reads each folder once."""
+
+    def __init__(self) -> None:
+        self._folder = cache(_list_folder)
+
+    def of(self, path: Path) -> list[tuple[str, int, int]]:
+        """Of all files with the stem of `path`, and of the files that a VRT refers to.
+
+        Raises `OSError` for a missing file.
+        """
+        path = disk_path(path)
+        stats = self._folder(path.parent)[path.name.partition(".")[0]]
+        if path.name not in {name for name, *_ in stats}:
+            raise FileNotFoundError(path)
+        if path.suffix.lower() == ".vrt":
+            sources = [Path(name) for name in open_dataset(path).files if Path(name) != path]
+            return [*stats, *(stat for source in sources for stat in self.of(source))]
+        return stats
+
+
+def _list_folder(folder: Path) -> Mapping[str, list[tuple[str, int, int]]]:
+    """(name, size, modification time) of the files in a folder, by the name up to its first dot."""
+    stats: dict[str, list[tuple[str, int, int]]] = {}
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            stat = entry.stat()
+            described = (entry.name, stat.st_size, stat.st_mtime_ns)
+            stats.setdefault(entry.name.partition(".")[0], []).append(described)
+    return stats
+
+
+def _paths(value: object) -> set[Path]:
+    """All paths in nested dataclasses and collections."""
+    if isinstance(value, Path):
+        return {value}
+    parts: Iterable[object] = ()
+    if is_dataclass(value):
+        parts = [getattr(value, field.name) for field in fields(value)]
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, tuple | list):
+        parts = value
+    return {path for part in parts for path in _paths(part)}
+
+
+def encode(scan: SceneScan) -> bytes:
+    """A scan as safetensors with a JSON header."""
+    values = asdict(scan)
+    arrays = {name: np.ascontiguousarray(values.pop(name)) for name in ARRAYS}
+    arrays |= {f"positions.{i}": x.astype(np.int32) for i, x in enumerate(values.pop("positions"))}
+    return save(arrays, metadata={"scan": json.dumps(values)})
+
+
+def decode(data: bytes) -> SceneScan:
+    """The inverse of `encode`. Raises `ValueError`, `KeyError` or `SafetensorError`."""
+    length = int.from_bytes(data[:8], "little")
+    values: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["scan"])
+    arrays = load(data)
+    return SceneScan(
+        **{name: arrays[name] for name in ARRAYS},
+        positions=tuple(_positions(arrays)),
+        pixels=values["pixels"],
+        labelled_windows=tuple((row, column) for row, column in values["labelled_windows"]),
+        label_moments=tuple(values["label_moments"]),
+        fill=values["fill"] and tuple(values["fill"]),
+        digest=values["digest"],
+        dtypes=tuple(values["dtypes"]),
+    )
+
+
+def _positions(arrays: Mapping[str, Any]) -> Iterator[Any]:
+    i = 0
+    while (name := f"positions.{i}") in arrays:
+        yield arrays[name].astype(np.int64)
+        i += 1
