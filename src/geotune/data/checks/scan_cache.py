@@ -14,8 +14,8 @@ import os
 import pickle
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -32,11 +32,6 @@ from geotune.data.scenes.scene import Scene
 
 MAX_AGE = 90 * 86400
 """Seconds after which an unused result is removed."""
-ARRAYS = (
-    "counts", "means", "sq_deviations", "class_counts", "minima", "maxima", "at_maximum",
-    "sampled_pixels",
-)  # fmt: skip
-"""The fields of a `SceneScan` that are arrays."""
 
 
 def default_path() -> Path:
@@ -172,31 +167,26 @@ def _paths(value: object) -> set[Path]:
 
 def encode(scan: SceneScan) -> bytes:
     """A scan as safetensors with a JSON header."""
-    values = asdict(scan)
-    arrays = {name: np.ascontiguousarray(values.pop(name)) for name in ARRAYS}
-    arrays |= {f"positions.{i}": x.astype(np.int32) for i, x in enumerate(values.pop("positions"))}
+    values = dict(vars(scan))
+    positions = values.pop("positions")
+    arrays = {f"positions.{i}": x.astype(np.int32) for i, x in enumerate(positions)}
+    for name, value in tuple(values.items()):
+        if isinstance(value, np.ndarray):
+            arrays[name] = np.ascontiguousarray(values.pop(name))
     return save(arrays, metadata={"scan": json.dumps(values)})
 
 
 def decode(data: bytes) -> SceneScan:
-    """The inverse of `encode`. Raises `ValueError`, `KeyError` or `SafetensorError`."""
+    """The inverse of `encode`. Raises errors of many types for damaged data."""
     length = int.from_bytes(data[:8], "little")
-    values: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["scan"])
-    arrays = load(data)
-    return SceneScan(
-        **{name: arrays[name] for name in ARRAYS},
-        positions=tuple(_positions(arrays)),
-        pixels=values["pixels"],
-        labelled_windows=tuple((row, column) for row, column in values["labelled_windows"]),
-        label_moments=tuple(values["label_moments"]),
-        fill=values["fill"] and tuple(values["fill"]),
-        digest=values["digest"],
-        dtypes=tuple(values["dtypes"]),
-    )
+    values = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["scan"])
+    arrays: dict[str, Any] = load(data)
+    positions = []
+    while (name := f"positions.{len(positions)}") in arrays:
+        positions.append(arrays.pop(name).astype(np.int64))
+    others = {name: _as_tuples(value) for name, value in values.items()}
+    return SceneScan(**others, **arrays, positions=tuple(positions))
 
 
-def _positions(arrays: Mapping[str, Any]) -> Iterator[Any]:
-    i = 0
-    while (name := f"positions.{i}") in arrays:
-        yield arrays[name].astype(np.int64)
-        i += 1
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
