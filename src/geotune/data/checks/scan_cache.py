@@ -91,7 +91,7 @@ class ScanCache:
                 query = "UPDATE scans SET used = ? WHERE key = ? RETURNING scan"
                 row = database.execute(query, (time.time(), key)).fetchone()
             scan = None if row is None else decode(row[0])
-        except (sqlite3.Error, SafetensorError, ValueError, KeyError, TypeError):
+        except (sqlite3.Error, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
             return None
         with self._lock:
             self.hits += scan is not None
@@ -181,7 +181,7 @@ def decode(data: bytes) -> SceneScan:
     length = int.from_bytes(data[:8], "little")
     values = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["scan"])
     arrays: dict[str, Any] = load(data)
-    positions = []
+    positions: list[Any] = []
     while (name := f"positions.{len(positions)}") in arrays:
         positions.append(arrays.pop(name).astype(np.int64))
     others = {name: _as_tuples(value) for name, value in values.items()}

@@ -1,7 +1,7 @@
 """Longitudes that differ by whole turns: labels of scenes in degrees at the 180th meridian.
 
-A scene across the meridian has longitudes such as 179.5 to 180.5, its labels -179.5, and GeoJSON cuts
-polygons there. Shapes are moved by whole turns to where the scene is, and joined again.
+A scene across the meridian has longitudes such as 179.5 to 180.5, its labels -179.5, and GeoJSON
+cuts polygons there. Shapes are moved by whole turns to where the scene is, and joined again.
 """
 
 from __future__ import annotations

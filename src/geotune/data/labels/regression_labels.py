@@ -29,7 +29,8 @@ from geotune.errors import GeotuneError
 class RegressionLabels:
     """A raster of numbers, on the scene's grid or resampled to it bilinearly.
 
-    Nodata, NaN and pixels that the file's mask excludes mean no label. Scale and offset in the file's metadata are not applied.
+    Nodata, NaN and pixels that the file's mask excludes mean no label. Scale and offset in the
+    file's metadata are not applied.
 
     Attributes:
         path: the file.

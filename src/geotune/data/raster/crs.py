@@ -37,7 +37,7 @@ def transformer(source: CRS, target: CRS) -> Transformer:
 
 
 def bounds(transform: Affine, shape: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Smallest and largest coordinates (west, south, east, north) of a raster of any orientation."""
+    """The extent (west, south, east, north) of a raster of any orientation."""
     height, width = shape
     corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
     xs, ys = zip(*corners, strict=True)

@@ -171,8 +171,8 @@ def _open(path: Path) -> DatasetReader:
 def _check_size(path: Path, handle: DatasetReader) -> None:
     """Raise `GeotuneError` if the header claims more pixels than the file can hold.
 
-    GDAL would allocate memory for them before reading the first. A file that compresses very well, is
-    sparse, or has its pixels in another file holds its last pixel; a damaged one does not.
+    GDAL would allocate memory for them before reading the first. A file that compresses very well,
+    is sparse, or has its pixels in another file holds its last pixel; a damaged one does not.
     """
     bytes_per_pixel = sum(np.dtype(dtype).itemsize for dtype in handle.dtypes)
     claimed = handle.width * handle.height * bytes_per_pixel

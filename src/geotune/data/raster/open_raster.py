@@ -48,8 +48,8 @@ def open_raster(
         files: a multi-band file, or a single-band file per band name; or these by date, or by
             modality.
         bands: names of a file's bands in file order, if the file does not name them; by modality
-            if there are several. A band named alpha marks pixels without data; as the last band of a
-            file that declares it as transparency, it may be omitted.
+            if there are several. A band named alpha marks pixels without data; as the last band of
+            a file that declares it as transparency, it may be omitted.
         wanted_bands: the bands to read, in this order; by default all.
         nodata: the nodata value, if the file does not state it.
         resolution: ground sampling distance in metres to resample to, which also brings files of

@@ -20,7 +20,7 @@ def stated_scaling(file: BandFile) -> tuple[float, float]:
 
 
 def _safe_offset(path: Path) -> float:
-    """The offset that a Sentinel-2 product states in its metadata, since processing baseline 04.00."""
+    """The offset in the metadata of a Sentinel-2 product, since processing baseline 04.00."""
     folder = next((parent for parent in path.parents if parent.suffix.upper() == ".SAFE"), None)
     return 0.0 if folder is None else _read_offset(folder)
 

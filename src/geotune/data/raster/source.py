@@ -149,7 +149,8 @@ class RasterSource:
         if missing and not self.named:
             raise GeotuneError(
                 f"{self.path}: its {len(self.bands)} bands have no names; expected "
-                f"{', '.join(bands)}: name them in file order with data.bands (transparency: alpha)",
+                f"{', '.join(bands)}: name them in file order with data.bands (alpha: "
+                "transparency)",
                 code="band-missing",
                 key="data.bands",
                 file=self.path,

@@ -24,8 +24,8 @@ def with_quality(
 ) -> dict[str, RasterSource]:
     """Add to each image its mask.
 
-    The pattern has `{stem}` for the scene's name, or its `fields`. Raises `GeotuneError` for a mask that is missing, not of integers, or that does not fit its
-    image.
+    The pattern has `{stem}` for the scene's name, or its `fields`. Raises `GeotuneError` for a mask
+    that is missing, not of integers, or that does not fit its image.
     """
     return {
         name: replace(

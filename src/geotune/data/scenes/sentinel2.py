@@ -1,4 +1,4 @@
-"""Sentinel-2 products as ESA distributes them: a folder `.SAFE` with each band at several resolutions.
+"""Sentinel-2 products in ESA's format: a folder `.SAFE` with each band at several resolutions.
 
 ```
 S2A_MSIL2A_....SAFE/GRANULE/L2A_.../IMG_DATA/R10m/T33UUP_20181013T102019_B02_10m.jp2
