@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-import geotune
 from geotune.backbones.base import Backbone, fingerprint
 from geotune.config import TrainOptions
 from geotune.data.raster.io import open_dataset
@@ -124,7 +123,7 @@ def package_versions(backbone: Backbone) -> dict[str, Any]:
 @cache
 def extractor_hash() -> str:
     """A hash of geotune's code that computes features from images."""
-    root = Path(geotune.__file__).parent
+    root = Path(__file__).parents[1]
     code = [root / "model.py"]
     for folder in ("backbones", "methods/core"):
         code += sorted((root / folder).rglob("*.py"))
