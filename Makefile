@@ -1,4 +1,4 @@
-# What a person runs. `make demo` and `make test` need nothing but Python 3.11 or newer: each makes
+# User commands. `make demo` and `make test` need nothing but Python 3.11 or newer: each makes
 # .venv (with uv where it is there, else with venv and pip) and installs what it needs once.
 
 # With PYTHON=... only that one is tried, else the first that is new enough.

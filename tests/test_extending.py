@@ -170,8 +170,8 @@ def test_a_decoder_is_its_options_its_file_and_one_line(package: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "corners"])
-def test_a_label_format_is_one_file_and_one_line(package: Path, name: str) -> None:
-    code = write(package, "A label format")
+def test_an_object_label_format_is_one_file_and_one_line(package: Path, name: str) -> None:
+    code = write(package, "A format of object labels")
     assert registrations(code) == 1 and python_files(package) == ["corners.py"]
     printed = run(package, code + FORMAT.replace("FORMAT", repr(name)))
     assert "10.0, 20.0, 30.0, 40.0" in printed
