@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,17 @@ def test_coco_images_with_the_same_name_are_matched_by_folder(
     (tmp_path / "all.json").write_text(_coco(images=images))
     with raises("label-image", file=tmp_path / "all.json", mentions=["2 images", "a.tif"]):
         opened("all.json", scenes="two/a.tif")
+
+
+def test_coco_images_are_matched_in_any_unicode_form(
+    tmp_path: Path, write_raster: Any, opened: Opened
+) -> None:
+    name = "ré"
+    write_raster(unicodedata.normalize("NFD", name) + ".tif", [[[1] * 80] * 60])
+    (tmp_path / "all.json").write_text(_coco(images=[{"id": 1, "file_name": f"{name}.tif"}]))
+    [scene] = opened("all.json", scenes="r*.tif")
+    assert len(scene.labels.boxes) == 1  # type: ignore[attr-defined]
+    assert len(scene.labels.notes) == 1
 
 
 # ---------------------------------------------------------------- Pascal VOC

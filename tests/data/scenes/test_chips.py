@@ -1,3 +1,4 @@
+import unicodedata
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ def test_images_and_masks_are_matched_by_stem(tmp_path: Path, write_raster: Any)
     )
     assert [chip.name for chip in chips] == ["a", "b"]
     assert chips[0].raster.path.name == "a_img.tif" and chips[0].labels.path.name == "a.tif"
+
+
+def test_folders_of_chips_and_files_of_the_system(tmp_path: Path, write_raster: Any) -> None:
+    composed, separate = "ré", unicodedata.normalize("NFD", "ré")
+    for image, mask in (("t1/a", "t1/a"), ("t2/a", "t2/a"), (f"t2/{composed}", f"t2/{separate}")):
+        write_raster(f"images/{image}.tif", ONES)
+        write_raster(f"masks/{mask}.tif", ZEROS)
+    for junk in ("images/._a.tif", "images/.ipynb_checkpoints/a.tif", "masks/__MACOSX/._a.tif"):
+        (tmp_path / junk).parent.mkdir(exist_ok=True)
+        (tmp_path / junk).write_bytes(b"junk")
+    read = partial(open_labels, classes=SHIPS)
+    chips = open_chips(read, images=tmp_path / "images", masks=tmp_path / "masks")
+    assert [chip.name for chip in chips] == ["t1/a", "t2/a", f"t2/{composed}"]
 
 
 def test_masks_in_the_folder_of_the_images(tmp_path: Path, write_raster: Any) -> None:

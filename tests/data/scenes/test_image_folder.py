@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,38 @@ def test_one_folder_per_class(folder: Path) -> None:
     targets = [scene.labels.target for scene in result]  # type: ignore[attr-defined]
     assert targets == [ImageClass(0)] * 3 + [ImageClass(1)] * 2
     assert ImageClass.stack(targets).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_files_of_the_system_are_no_images_or_classes(folder: Path) -> None:
+    for name in ("._forest_0.tif", ".ipynb_checkpoints/forest_0.tif", "@eaDir/forest_0.tif"):
+        for parent in (folder, folder / "forest"):
+            (parent / name).parent.mkdir(exist_ok=True)
+            (parent / name).write_bytes(b"junk")
+    (folder / "__MACOSX" / "forest").mkdir(parents=True)
+    assert len(open_images(images=folder, classes=CLASSES)) == 5
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_match_in_any_unicode_form(
+    tmp_path: Path, write_raster: Callable[..., Path], forms: tuple[Any, Any]
+) -> None:
+    on_disk, in_text = (unicodedata.normalize(form, "forêt") for form in forms)
+    image = np.random.default_rng(0).integers(1, 200, (2, 12, 12)).astype("uint8")
+    for name in (on_disk, "river"):
+        write_raster(f"images/{name}/{name}.tif", image, bands=["red", "nir"])
+    folder = tmp_path / "images"
+    rows = [f"{in_text}/{in_text}.tif,{in_text},{in_text};river", "river/river.tif,river,river"]
+    listed = table(folder, "\n".join(["path,label,labels", *rows]))
+    for classes in ([in_text, "river"], [on_disk, "river"]):
+        for result in (
+            open_images(images=folder, classes=classes),
+            open_images(images=folder, classes=classes, labels=listed),
+        ):
+            targets = [scene.labels.target for scene in result]  # type: ignore[attr-defined]
+            assert targets == [ImageClass(0), ImageClass(1)]
+            assert result[0].name == unicodedata.normalize("NFC", "forêt/forêt")
+        several = open_images(images=folder, classes=classes, labels=listed, column="labels")
+        assert several[0].labels.target.present.all()  # type: ignore[attr-defined]
 
 
 def test_csv_with_classes_numbers_and_splits(folder: Path) -> None:

@@ -35,7 +35,7 @@ from geotune.data.scenes.open_scenes import (
 )
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
-from geotune.utils.text import join_some, pluralize
+from geotune.utils.text import join_some, nfc, pluralize
 
 
 def open_annotated_scenes(
@@ -197,7 +197,7 @@ def _unused(
 ) -> list[str]:
     """Label files, or images listed in label files, without a scene."""
     if format.list_images is not None:
-        stems = {raster.path.stem for raster in rasters.values()}
+        stems = {nfc(raster.path.stem) for raster in rasters.values()}
         listed = {name for file in read_files for name in format.list_images(file)}
         return sorted(listed - stems)
     pattern = re.sub(r"\{\w+\}", "*", labels)

@@ -36,6 +36,7 @@ from geotune.data.labels.class_mapping import as_integer
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import parse_numbers, read_text
 from geotune.errors import GeotuneError
+from geotune.utils.text import nfc
 
 NO_OUTLINE = "annotations without an outline, read as horizontal boxes"
 
@@ -84,14 +85,14 @@ def list_images(path: Path) -> list[str]:
 
 
 def _file_name(image: Mapping[str, Any]) -> PurePosixPath:
-    return PurePosixPath(str(image["file_name"]).replace("\\", "/"))
+    return PurePosixPath(nfc(str(image["file_name"]).replace("\\", "/")))
 
 
 def _find_image(path: Path, index: _Index, raster: RasterSource) -> Any:
     """The id of an image by its file name; of several with the same name, by its folders."""
-    ids = index.ids_by_stem.get(raster.path.stem, [])
+    ids = index.ids_by_stem.get(nfc(raster.path.stem), [])
     if len(ids) > 1:
-        path_parts = raster.path.absolute().with_suffix("").parts
+        path_parts = Path(nfc(str(raster.path.absolute().with_suffix("")))).parts
         parts = {key: _file_name(index.images[key]).with_suffix("").parts for key in ids}
         ids = [key for key in ids if path_parts[-len(parts[key]) :] == parts[key]]
     if len(ids) != 1:

@@ -24,7 +24,7 @@ from geotune.data.raster.crs import bounds, transformer
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
 from geotune.utils.paths import is_system_file
-from geotune.utils.text import join_some
+from geotune.utils.text import join_some, nfc
 
 CLASS_FIELDS = ("class", "label", "classname")
 PARQUET = (".parquet", ".geoparquet")
@@ -192,7 +192,8 @@ def class_column(path: Path, frame: geopandas.GeoDataFrame, class_field: str | N
     """
     columns = attribute_columns(frame)
     if class_field:
-        if class_field not in columns:
+        column = next((name for name in columns if nfc(name) == nfc(class_field)), None)
+        if column is None:
             raise GeotuneError(
                 f"{path}: has no field {class_field!r} (data.class_field); "
                 f"it has {', '.join(columns) or 'none'}",
@@ -200,7 +201,7 @@ def class_column(path: Path, frame: geopandas.GeoDataFrame, class_field: str | N
                 key="data.class_field",
                 file=path,
             )
-        return class_field
+        return column
     if class_field is not None:
         return None
     by_lower = {column.lower(): column for column in columns}

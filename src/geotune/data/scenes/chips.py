@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from geotune.data.issues import ErrorCollector
@@ -12,7 +12,8 @@ from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError, check_exists
-from geotune.utils.text import join_some, pluralize
+from geotune.utils.paths import is_system_file
+from geotune.utils.text import join_some, nfc, pluralize
 
 
 def open_chips(
@@ -30,7 +31,8 @@ def open_chips(
 ) -> list[Scene]:
     """Open the chips of two folders, sorted by name; each is a small scene.
 
-    A chip's name is its image's stem without `image_suffix`; its mask has the same stem with
+    A chip's name is its image's stem without `image_suffix`, after its path in `images` if the
+    images are in folders there; its mask has the same stem with
     `mask_suffix` and is opened by `read`. Raises `GeotuneError` for an image without a mask, a mask
     without an image, and a pair of different size; `errors` may collect those about single files.
     """
@@ -56,12 +58,15 @@ def open_chips(
 
 
 def _by_name(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]:
-    """Rasters of a folder by stem without `suffix`, excluding stems that end in `other`."""
+    """Rasters of a folder by stem without `suffix`, excluding stems that end in `other`.
+
+    If it has only folders, rasters in them by their path in it.
+    """
     check_exists(folder, "folder", key, folder=True)
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        stem = path.stem
-        if path.suffix.lower() not in RASTER_SUFFIXES or not stem.endswith(suffix):
+    for path in _rasters(folder.iterdir(), folder) or _rasters(folder.rglob("*"), folder):
+        stem = nfc(path.relative_to(folder).with_suffix("").as_posix())
+        if not stem.endswith(suffix):
             continue
         if other and stem.endswith(other) and not (suffix and len(suffix) > len(other)):
             continue
@@ -82,6 +87,15 @@ def _by_name(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]
             file=folder,
         )
     return files
+
+
+def _rasters(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """The rasters among the paths in a folder, in order."""
+    return [
+        path
+        for path in sorted(paths)
+        if path.suffix.lower() in RASTER_SUFFIXES and not is_system_file(path.relative_to(folder))
+    ]
 
 
 def _check_pairs(

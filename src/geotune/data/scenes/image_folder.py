@@ -20,6 +20,8 @@ from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.data.text_io import read_csv
 from geotune.errors import GeotuneError, check_exists
+from geotune.utils.paths import existing_path, is_system_file
+from geotune.utils.text import nfc
 
 SEPARATOR = ";"
 """Separator of the classes of an image in the column `labels`."""
@@ -95,11 +97,20 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
             code="labels-missing",
             key="data.labels",
         )
-    folders = {path.name: path for path in sorted(images.iterdir()) if path.is_dir()}
+    folders = {
+        nfc(path.name): path
+        for path in sorted(images.iterdir())
+        if path.is_dir() and not is_system_file(path.relative_to(images))
+    }
     _check_classes(folders, classes, f"{images}: the folder")
     listed: dict[str, LabelledImage] = {}
     for name, folder in folders.items():
-        files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in RASTER_SUFFIXES]
+        files = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in RASTER_SUFFIXES
+            and not is_system_file(path.relative_to(folder))
+        ]
         if not files:
             raise GeotuneError(
                 f"{folder}: contains no image ({', '.join(RASTER_SUFFIXES)}); remove the folder, "
@@ -108,7 +119,7 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
                 key="data.images",
                 file=folder,
             )
-        target = ImageClass(list(classes).index(name))
+        target = ImageClass([*map(nfc, classes)].index(name))
         for path in files:
             _add(listed, images, LabelledImage(path, target, None, {}), str(path))
     return listed
@@ -122,7 +133,7 @@ def _by_table(
     for line, row in _rows(table, column):
         where = f"{table}: {line}"
         with errors.catch(row["path"].strip() or where, table):
-            path = images / row["path"].strip()
+            path = existing_path(images / row["path"].strip())
             if not row["path"].strip() or not path.is_file():
                 raise GeotuneError(
                     f"{where}: image {path} not found; correct the row, or data.images, to which "
@@ -166,9 +177,9 @@ def _rows(table: Path, column: str) -> Iterator[tuple[str, Row]]:
 def _add(listed: dict[str, LabelledImage], images: Path, image: LabelledImage, where: str) -> None:
     path = image.path
     try:
-        name = path.relative_to(images).with_suffix("").as_posix()
+        name = nfc(path.relative_to(images).with_suffix("").as_posix())
     except ValueError:  # an absolute path in the table
-        name = path.with_suffix("").as_posix()
+        name = nfc(path.with_suffix("").as_posix())
     if name in listed:
         raise GeotuneError(
             f"{where}: image {name} is already listed ({listed[name].path}); remove one",
@@ -180,13 +191,13 @@ def _add(listed: dict[str, LabelledImage], images: Path, image: LabelledImage, w
 
 def _parse_class(text: str, classes: Sequence[str], where: str) -> ImageClass:
     _check_classes([text], classes, f"{where}: the label")
-    return ImageClass(list(classes).index(text))
+    return ImageClass([*map(nfc, classes)].index(nfc(text)))
 
 
 def _parse_classes(text: str, classes: Sequence[str], where: str) -> ImageClasses:
-    names = [name.strip() for name in text.split(SEPARATOR) if name.strip()]
+    names = [nfc(name.strip()) for name in text.split(SEPARATOR) if name.strip()]
     _check_classes(names, classes, f"{where}: the label")
-    return ImageClasses(np.array([name in names for name in classes]))
+    return ImageClasses(np.array([nfc(name) in names for name in classes]))
 
 
 def _parse_value(text: str, classes: Sequence[str], where: str) -> ImageValue:
@@ -214,8 +225,9 @@ PARSERS: dict[str, Callable[[str, Sequence[str], str], ImageTarget]] = {
 def _check_classes(
     names: Sequence[str] | dict[str, Path], classes: Sequence[str], where: str
 ) -> None:
+    known = [*map(nfc, classes)]
     for name in names:
-        if name not in classes:
+        if nfc(name) not in known:
             near = difflib.get_close_matches(name, classes, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise GeotuneError(

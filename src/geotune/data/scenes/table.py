@@ -21,6 +21,7 @@ from geotune.data.scenes.find import Names, find_files, local_path
 from geotune.data.scenes.stac import read_stac
 from geotune.data.text_io import read_csv
 from geotune.errors import GeotuneError, check_exists
+from geotune.utils.paths import existing_path
 
 CSV = (".csv",)
 PARQUET = (".parquet", ".geoparquet")
@@ -100,7 +101,7 @@ def _entries(
             label = None
             if row.get("label"):
                 with prefix_errors(where):
-                    label = path.parent / local_path(row["label"])
+                    label = existing_path(path.parent / local_path(row["label"]))
             split = parse_split(row.get("split", ""), where)
             acquired = parse_date(row.get("date", ""), where)
             yield line, row.get("name") or name, SceneEntry(files, label, split, acquired, row)
