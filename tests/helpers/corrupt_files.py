@@ -83,6 +83,18 @@ def masks(folder: Path) -> Values:
     return _segment(folder, "tif")
 
 
+def color_masks(folder: Path) -> Values:
+    """The masks of `masks` as colours, black and blue."""
+    values = masks(folder)
+    for index, name in enumerate(NAMES):
+        path = folder / "labels" / f"{name}.tif"
+        with rasterio.open(path) as file:
+            mask = file.read(1)
+        write(path, np.stack([0 * mask, 0 * mask, 255 * mask]), index)
+    values["data"]["class_values"] = {"land": 0x000000, "water": 0x0000FF}
+    return values
+
+
 def vectors(suffix: str) -> Callable[[Path], Values]:
     def make(folder: Path) -> Values:
         write_scenes(folder)
@@ -233,8 +245,11 @@ VOC = (
     "</annotation>"
 )
 
+YOLO = "0 2e-1 0.25 0.2083 0.25\n"
+
 DATA: dict[str, Callable[[Path], Values]] = {
     "masks": masks,
+    "colors": color_masks,
     "geojson": vectors("geojson"),
     "shp": vectors("shp"),
     "gpkg": vectors("gpkg"),
@@ -242,6 +257,7 @@ DATA: dict[str, Callable[[Path], Values]] = {
     "coco": objects("json", COCO),
     "dota": objects("txt", DOTA),
     "voc": objects("xml", VOC),
+    "yolo": objects("txt", YOLO),
     "table": table,
     "csv": scene_table("csv"),
     "parquet": scene_table("parquet"),
@@ -384,7 +400,33 @@ IMAGE: dict[str, Corrupt] = {
     "claims no pixel": false_header(0, 0),
 }
 
+
+def as_palette(*colors: int) -> Corrupt:
+    """Write one band of indices 0 and 1 of a palette."""
+
+    def corrupt(path: Path) -> None:
+        rewrite(lambda a: (a[-1:] > 0).astype("uint8"), photometric="palette")(path)
+        with rasterio.open(path, "r+") as file:
+            entries = {i: (c >> 16, c >> 8 & 255, c & 255, 255) for i, c in enumerate(colors)}
+            file.write_colormap(1, entries)
+
+    return corrupt
+
+
+COLORS: dict[str, Corrupt] = {
+    "another color": rewrite(set_value(7, 1, 3, 3)),
+    "white": rewrite(set_value(255)),
+    "indices": rewrite(lambda a: a[2:] // 255),
+    "a palette of other colors": as_palette(0x102030, 0x405060),
+    "two bands": rewrite(lambda a: a[:2]),
+    "five bands": rewrite(lambda a: np.concatenate([a, a[:2]])),
+    "uint16": rewrite(lambda a: a.astype("uint16")),
+    "half the size": rewrite(lambda a: a[:, ::2, ::2]),
+}
+
 MASK: dict[str, Corrupt] = {
+    "colors": rewrite(lambda a: np.concatenate([a, a, a])),
+    "colors and alpha": rewrite(lambda a: np.concatenate([a, a, a, 0 * a + 255])),
     "smaller": rewrite(lambda a: a[:, :40], crs=None, transform=None),
     "larger": rewrite(lambda a: np.pad(a, ((0, 0), (0, 9), (0, 0))), crs=None, transform=None),
     "unknown class": rewrite(set_value(9, 0, 3, 3)),
@@ -451,6 +493,14 @@ GEOJSON: dict[str, Corrupt] = {
     "NaN": text(json.dumps({"type": "Feature", "geometry": polygon([[math.nan] * 2] * 4)})),
     "deeply nested": text("[" * 100_000),
     "unknown geometry": feature({"type": "Ball", "coordinates": 3}),
+    "a class number": feature(polygon(RING), {"class": 7}),
+    "a class number as text": feature(polygon(RING), {"class": "7.0"}),
+    "no geometry": feature(None),
+    "neither geometry nor class": feature(None, {"class": None}),
+    "an empty collection": feature({"type": "GeometryCollection", "geometries": []}),
+    "a collection of lines": feature(
+        {"type": "GeometryCollection", "geometries": [{"type": "LineString", "coordinates": RING}]}
+    ),
 }
 
 POINTS: dict[str, Corrupt] = {
@@ -479,6 +529,11 @@ COCO_DAMAGE: dict[str, Corrupt] = {
     "no category": text(COCO.replace('"category_id": 1, ', "")),
     "images are text": text(COCO.replace('[{"id": 1, "file_name"', '["x", {"id": 1, "file_name"')),
     "deeply nested": text("[" * 100_000),
+    "an id with a fraction": text(COCO.replace('"image_id": 1', '"image_id": 1.5')),
+    "an empty bbox": text(COCO.replace("[4, 5, 10, 12]", "[]")),
+    "two points": text(COCO.replace('"bbox": [4, 5, 10, 12]', '"segmentation": [[1, 2, 3, 4]]')),
+    "of labelme": text('{"imagePath": "c.tif", "shapes": []}'),
+    "of VIA": text('{"c.tif9": {"filename": "c.tif", "regions": []}}'),
     "bbox is text": text(COCO.replace("[4, 5, 10, 12]", '"box"')),
 }
 
@@ -490,7 +545,30 @@ DOTA_DAMAGE: dict[str, Corrupt] = {
     "not UTF-8": replace_with(b"\xff\xfe\x00 4 5\n"),
 }
 
+YOLO_DAMAGE: dict[str, Corrupt] = {
+    "too few": text("0 0.5 0.5 0.1\n"),
+    "a class name": text("ship 0.5 0.5 0.1 0.1\n"),
+    "a class with a fraction": text("0.5 0.5 0.5 0.1 0.1\n"),
+    "a negative class": text("-1 0.5 0.5 0.1 0.1\n"),
+    "another class": text("7.0 0.5 0.5 0.1 0.1\n"),
+    "NaN": text("0 nan 0.5 0.1 0.1\n"),
+    "pixels": text("0 24 24 5 5e0\n"),
+}
+
+
+def rotated(**sides: float) -> Corrupt:
+    """An object with a `<robndbox>` of these sides."""
+    inside = "".join(f"<{name}>{value}</{name}>" for name, value in sides.items())
+    content = f"<object><name>ship</name><robndbox>{inside}</robndbox></object>"
+    return text(f"<annotation>{content}</annotation>")
+
+
 VOC_DAMAGE: dict[str, Corrupt] = {
+    "Latin-1 without a declaration": replace_with(VOC.replace("ship", "bét").encode("latin-1")),
+    "an unknown encoding": text(f'<?xml version="1.0" encoding="klingon"?>{VOC}'),
+    "no angle": rotated(cx=20, cy=20, w=9, h=5),
+    "degrees": rotated(cx=20, cy=20, w=9, h=5, angle=45),
+    "a negative width": rotated(cx=20, cy=20, w=-9, h=5, angle=0.5),
     "not closed": text(VOC.replace("</annotation>", "")),
     "no box": text(VOC.replace("bndbox", "box")),
     "no name": text(VOC.replace("<name>ship</name>", "")),
@@ -539,6 +617,9 @@ SCENE_TABLE: dict[str, Corrupt] = {
     "missing scene": with_text("scenes/c.tif", "scenes/missing.tif"),
     "not a raster": with_text("scenes/c.tif", "listing.csv"),
     "a folder": with_text("scenes/c.tif", "scenes"),
+    "another case": with_text("scenes/c.tif", "scenes/C.TIF"),
+    "a field": with_text("scenes/c.tif", "scenes/{name}.tif"),
+    "a misspelt field": with_text("scenes/c.tif", "scenes/{bands}.tif"),
     "two scenes": with_text("scenes/c.tif", "scenes/*.tif"),
     "on a server": with_text("scenes/c.tif", "https://example.com/c.tif"),
     "in a bucket": with_text("scenes/c.tif", "s3://bucket/c.tif"),
@@ -616,6 +697,7 @@ def damages() -> Iterator[Damage]:
         ("coco", "labels/c.json"),
         ("dota", "labels/c.txt"),
         ("voc", "labels/c.xml"),
+        ("yolo", "labels/c.txt"),
         ("table", "labels.csv"),
         ("csv", "listing.csv"),
         ("parquet", "listing.parquet"),
@@ -630,18 +712,20 @@ def damages() -> Iterator[Damage]:
         for start in range(0, 180, 12):
             yield Damage(data, file, f"zeros at {start}", zeros_at(start))
     # text that is cut between two lines or words may still be valid
-    percents = {"points": (10,), "dota": (10, 50), "table": (10,), "csv": (10,)}
+    percents = {"points": (10,), "dota": (10, 50), "yolo": (10, 50), "table": (10,), "csv": (10,)}
     for data, file in other:
         for percent in percents.get(data, (10, 50, 90)):
             yield Damage(data, file, f"{percent} %", truncate(percent / 100))
     for data, file, damage in (
         ("masks", image, IMAGE),
         ("masks", mask, MASK),
+        ("colors", mask, COLORS),
         ("geojson", "labels/c.geojson", GEOJSON),
         ("points", "labels/c.csv", POINTS),
         ("coco", "labels/c.json", COCO_DAMAGE),
         ("dota", "labels/c.txt", DOTA_DAMAGE),
         ("voc", "labels/c.xml", VOC_DAMAGE),
+        ("yolo", "labels/c.txt", YOLO_DAMAGE),
         ("table", "labels.csv", TABLE),
         ("csv", "listing.csv", SCENE_TABLE),
         ("parquet", "listing.parquet", PARQUET),
