@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from geotune.adapter_config import PredictionSettings, load_adapter_config
-from geotune.data.issues import ErrorCollector
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
-from geotune.data.scenes.open_scenes import list_scenes, open_entries
+from geotune.data.scenes.open_scenes import list_scenes, open_rasters
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
@@ -102,14 +101,12 @@ def predict(
     masks = settings.quality
     bands = bands or settings.bands
     wanted = card.normalization.bands
-    entries = list_scenes(_by_modality(scenes), bands=bands, wanted_bands=wanted)
-    sources = open_entries(
-        entries,
-        ErrorCollector(),
-        bands,
-        wanted,
-        settings.nodata if nodata is None else nodata,
-        settings.resolution_m,
+    sources = open_rasters(
+        _by_modality(scenes),
+        bands=bands,
+        wanted_bands=wanted,
+        nodata=settings.nodata if nodata is None else nodata,
+        resolution=settings.resolution_m,
     )
     if quality is not None:
         if masks is None:
@@ -120,6 +117,7 @@ def predict(
                 key="data.quality",
             )
         masks = masks.model_copy(update={"pattern": quality, "mask_image": True})
+        entries = list_scenes(_by_modality(scenes), bands=bands, wanted_bands=wanted)
         fields = {name: entry.fields for name, entry in entries.items()}
         sources = with_quality(sources, masks, fields)
     check_metadata(sources, card.metadata)
