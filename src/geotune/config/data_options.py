@@ -186,8 +186,10 @@ class LabelledDataOptions(OwnDataOptions):
         description="attribute of vector labels with the class; empty: every polygon has the "
         "second class, every object the only class",
     )
-    ignore_values: list[int] = Field(
-        default_factory=lambda: [255], description="values of raster labels that are ignored"
+    ignore_values: list[int] | None = Field(
+        None,
+        description="values of raster labels that are ignored; by default 255, and none in colour "
+        "masks, where that is blue",
     )
     unlabelled: Literal["background", "ignore"] | None = Field(
         None,

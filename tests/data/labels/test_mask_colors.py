@@ -73,6 +73,20 @@ def test_other_colors_of_a_palette_raise_with_their_pixels(
     assert (ignored == np.where(index == 2, IGNORE, index)).all()
 
 
+@pytest.mark.parametrize("palette", [False, True])
+def test_blue_is_not_ignored_by_default(scene: RasterSource, tmp_path: Path, palette: bool) -> None:
+    """Its number is 255."""
+    colors = [0x00FF00, 0x0000FF]
+    path = _write_palette(tmp_path / "m.png", INDEX, colors)
+    if not palette:
+        Image.open(path).convert("RGB").save(path)
+    values = {"land": 0x00FF00, "sea": 0xFF0000}
+    with raises("class-unknown", file=path, mentions=["0x0000FF"]):
+        _read(path, scene, values)
+    ignored = _read(path, scene, values, ignore_values=[0x0000FF])
+    assert (ignored == np.where(INDEX == 1, IGNORE, 0)).all()
+
+
 def test_transparent_pixels_have_no_label_unless_their_color_is_a_class(
     scene: RasterSource, tmp_path: Path
 ) -> None:

@@ -34,28 +34,30 @@ class ClassMapping:
         classes: names, in the order of their indices.
         values: of each class.
         ignored: values that are neither trained on nor counted.
-        explicit: whether the user gave the values.
+        explicit: whether the user gave the values of the classes.
+        ignores_default: whether the user did not give the ignored values.
     """
 
     classes: tuple[str, ...]
     values: tuple[tuple[ClassValue, ...], ...]
     ignored: tuple[int, ...]
     explicit: bool = False
+    ignores_default: bool = False
 
     @staticmethod
     def from_spec(
         classes: Sequence[str],
         class_values: ClassValueSpec | None = None,
-        ignore_values: Sequence[int] = (IGNORE,),
+        ignore_values: Sequence[int] | None = None,
         *,
         by_index: bool = False,
     ) -> ClassMapping:
         """The mapping of `class_values`.
 
         By default a class's value is the number that it is named by, else its index; with
-        `by_index` always its index. Text that is a number equals that number. A value of a class is
-        never ignored. Raises `GeotuneError` if `class_values` and `classes` have different names,
-        or a value maps to two classes.
+        `by_index` always its index. Text that is a number equals that number. `IGNORE` is
+        ignored by default; a value of a class never is. Raises `GeotuneError` if `class_values` and
+        `classes` have different names, or a value maps to two classes.
         """
         if class_values is None:
             numbers = [None if by_index else as_integer(name) for name in classes]
@@ -67,8 +69,14 @@ class ClassMapping:
             values = tuple(_as_tuple(class_values[name]) for name in classes)
         _check_unique(classes, values)
         used = {value for of_class in values for value in of_class}
-        ignored = tuple(value for value in ignore_values if value not in used)
-        return ClassMapping(tuple(classes), values, ignored, class_values is not None)
+        candidates = (IGNORE,) if ignore_values is None else ignore_values
+        return ClassMapping(
+            tuple(classes),
+            values,
+            tuple(value for value in candidates if value not in used),
+            explicit=class_values is not None,
+            ignores_default=ignore_values is None,
+        )
 
     @functools.cached_property
     def index_by_number(self) -> dict[int, int]:

@@ -25,7 +25,7 @@ def open_labels(
     classes: Sequence[str],
     class_values: ClassValueSpec | None = None,
     class_field: str | None = None,
-    ignore_values: Sequence[int] = (IGNORE,),
+    ignore_values: Sequence[int] | None = None,
     unlabelled: Literal["background", "ignore"] | None = None,
     by_pixel: bool = False,
 ) -> Labels:
@@ -38,7 +38,8 @@ def open_labels(
         class_values: the value or values of each class; by default the class's index.
         class_field: field of vector labels with the class; `""` if there is none and every polygon
             has the one class that is not background.
-        ignore_values: values that are neither trained on nor counted.
+        ignore_values: values that are neither trained on nor counted; by default 255, and none in
+            colour masks.
         unlabelled: whether pixels outside vector labels have the first class (`background`) or are
             ignored; by default the first class if it is named background.
         by_pixel: match pixels of a label raster by row and column, whatever its georeference.

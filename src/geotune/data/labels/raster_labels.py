@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -175,6 +175,8 @@ def open_raster_labels(
     handle = open_dataset(path, reopen=True)
     palette = _palette(handle, mapping)
     colors = _has_colors(path, raster, mapping, handle, palette)
+    if colors and mapping.ignores_default:
+        mapping = replace(mapping, ignored=())
     grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
     if grid is not None and colors:
         raise GeotuneError(
