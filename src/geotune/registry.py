@@ -1,8 +1,8 @@
 """Every component that a recipe can name, where it is implemented, and which options it has.
 
 Recipes, `geotune list`, the Python interface and the contract tests read these tables. Nothing is
-imported before it is used. To register a component of your own, add it before `geotune.config` is
-imported; see `docs/extending.md`.
+imported before it is used. Register a component of your own before you call geotune, which imports
+`geotune.config`; see `docs/extending.md`.
 """
 
 from __future__ import annotations

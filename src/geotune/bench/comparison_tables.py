@@ -73,7 +73,7 @@ def notes(table: ComparisonTable, options: Compare) -> str:
         f"margin is {100 * options.margin:g} % of the metric of {table.reference}. "
         "* Pareto-optimal in the mean metric and this cost."
         + (
-            " With a single seed, intervals do not include the variation between trainings."
+            " With a single seed, intervals do not include the variation between training runs."
             if all(len(line.runs) < 2 for line in table.lines)
             else ""
         )

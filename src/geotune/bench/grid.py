@@ -162,7 +162,7 @@ def _baseline(
 ) -> list[RunSpec]:
     """The runs of a baseline, in every context.
 
-    Identical trainings, such as a UNet from scratch compared with several backbones, share a run.
+    Identical runs, such as a UNet from scratch compared with several backbones, share a run.
     """
     baseline = BASELINES[name]
     added: list[RunSpec] = []

@@ -48,7 +48,7 @@ class Search(OptionsModel):
     key: str = "train.lr"
     low: PositiveFloat
     high: PositiveFloat
-    trials: PositiveInt = Field(8, description="trainings per method and recipe")
+    trials: PositiveInt = Field(8, description="training runs per method and recipe")
     epochs: PositiveInt | None = Field(
         None, description="epochs of a trial; by default those of the recipe"
     )

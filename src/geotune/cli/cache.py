@@ -8,7 +8,7 @@ from geotune.cli.console import Json, counting, message, out, print_json
 
 
 def cache(recipe: Path, *overrides: str, as_json: Json = False) -> None:
-    """Compute the features of a frozen backbone for later trainings.
+    """Compute the features of a frozen backbone for later training runs.
 
     Only missing features are computed. geotune fit with train.cache=disk does the same first.
 

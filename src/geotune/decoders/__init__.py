@@ -1,0 +1,1 @@
+"""Decoders, registered in `registry.py`; `docs/extending.md` shows how to add one."""

@@ -28,7 +28,7 @@ from geotune.data.labels.base import LabelReader
 from geotune.data.published.published_scenes import open_published_scenes
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
-from geotune.data.scenes.image_folder import open_images
+from geotune.data.scenes.labelled_images import open_images
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.quality import with_quality
 from geotune.data.scenes.scene import Scene

@@ -1,4 +1,7 @@
-"""The task interface: loss, postprocessing and metrics."""
+"""The task interface: loss, postprocessing and metrics.
+
+Tasks are registered in `registry.py`; `docs/extending.md` shows how to add one.
+"""
 
 from __future__ import annotations
 

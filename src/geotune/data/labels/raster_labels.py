@@ -37,7 +37,7 @@ class RasterLabels:
         path: the file.
         mapping: which value maps to which class.
         shape: (H, W) of the scene.
-        grid: the scene's grid if the file has another one; else None.
+        grid: the scene's grid, to resample the file to; None if the file has the same grid.
         nodata: the file's value without a label; None without any, or if it is a class's value.
         mask: where the file marks pixels without a label; None if it does not.
         fill: a value that no pixel has, for those outside the file when it is resampled.

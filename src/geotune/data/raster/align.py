@@ -45,8 +45,8 @@ def align_to_grid(
     """
     if handle.crs is not None and raster.crs is None and not by_pixel:
         raise GeotuneError(
-            f"{raster.path}: has no CRS, but its labels {path} have one ({handle.crs}); "
-            "assign the image a CRS (gdal_edit.py -a_srs) or use labels without one",
+            f"{raster.path}: has no CRS, but {path} has one ({handle.crs}); assign the "
+            "image a CRS (gdal_edit.py -a_srs) or use a file without one",
             code="crs-missing",
             file=raster.path,
         )
@@ -128,7 +128,7 @@ def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
         xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
     if not (np.isfinite(xs) & np.isfinite(ys)).any():
         raise GeotuneError(
-            f"{raster.path}: lies outside the CRS of its labels {path} ({handle.crs}); check that "
+            f"{raster.path}: lies outside the CRS of {path} ({handle.crs}); check that "
             f"its coordinates are in its CRS ({raster.crs})",
             code="crs-incompatible",
             file=raster.path,

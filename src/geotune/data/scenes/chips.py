@@ -1,4 +1,8 @@
-"""Opening chips: a folder of images and a folder of masks, matched by stem."""
+"""Open chips (`data.kind: chips`): a folder of images and a folder of masks, matched by stem.
+
+For tasks with a label per pixel. `labelled_images.py` opens images with one label each, and
+`open_scenes.py` scenes found by pattern or listed in a table.
+"""
 
 from __future__ import annotations
 

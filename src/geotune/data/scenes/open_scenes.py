@@ -1,4 +1,7 @@
-"""Opening scenes: images found by pattern or listed in a table, each with its labels."""
+"""Open scenes (`data.kind: scenes`): images found by pattern or listed in a table, with labels.
+
+`chips.py` opens a folder of images and a folder of masks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""A backbone adapted by a method: images in, a feature pyramid out.
+r"""A backbone adapted by a method: images in, feature maps out.
 
 images --> backbone --> taps --> reader --> maps
      \-------------> stem ----------------> maps of strides 1, 2 and 4

@@ -14,7 +14,7 @@ from geotune.config.split_options import ColumnSplitOptions, RandomSplitOptions
 from geotune.data.checks.scan import label_statistics, scan_scenes
 from geotune.data.datamodule import build_datamodule
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
-from geotune.data.scenes.image_folder import open_images
+from geotune.data.scenes.labelled_images import open_images
 from geotune.data.splits.explicit import split_by_column
 from geotune.data.splits.groups import split_at_random
 from helpers.errors import raises

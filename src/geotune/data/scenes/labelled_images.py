@@ -1,4 +1,7 @@
-"""Opening images with one label each: a folder per class, or a CSV that lists images and labels."""
+"""Open images with one label each (`data.kind: images`): a folder per class, or a CSV of labels.
+
+For classification and regression of whole images. `chips.py` opens images with masks.
+"""
 
 from __future__ import annotations
 
