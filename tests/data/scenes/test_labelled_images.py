@@ -82,6 +82,21 @@ def test_names_match_in_any_unicode_form(
         assert several[0].labels.target.present.all()  # type: ignore[attr-defined]
 
 
+def test_classes_named_by_numbers_are_matched_as_numbers(
+    tmp_path: Path, write_raster: Callable[..., Path]
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        write_raster(f"images/{name}.tif", rng.integers(1, 200, (2, 12, 12)).astype("uint8"))
+    folder = tmp_path / "images"
+    for rows in ("a.tif,1.0\nb.tif,2.0", "a.tif,01\nb.tif,2"):
+        listed = table(folder, f"path,label\n{rows}")
+        for classes, expected in ((["1", "2"], [0, 1]), (["2", "1"], [1, 0])):
+            result = open_images(images=folder, classes=classes, labels=listed)
+            targets = [scene.labels.target for scene in result]  # type: ignore[attr-defined]
+            assert targets == [*map(ImageClass, expected)]
+
+
 def test_csv_with_classes_numbers_and_splits(folder: Path) -> None:
     names = [f"{c}/{c}_{i}.tif" for c, n in (("forest", 3), ("river", 2)) for i in range(n)]
     one = table(folder, "path,label,split\n" + "\n".join(

@@ -220,6 +220,22 @@ def test_missing_label_files_raise(tmp_path: Path, write_raster: Any) -> None:
         )
 
 
+def test_why_a_label_file_is_missing(tmp_path: Path, write_raster: Any) -> None:
+    write_raster("s [1]/a.tif", ONES)
+    write_raster("s [1]/l/A.TIF", ZEROS)
+    for labels, mentions in (
+        ("l", ["is a folder", "l/*.tif"]),
+        ("l/{stem}.tif", ["l/A.TIF", "case"]),
+        ("m/{stem}.tif", ["label file of scene a not found; check"]),
+    ):
+        with raises("labels-missing", key="data.labels", mentions=mentions):
+            open_scenes(
+                partial(open_labels, classes=SHIPS),
+                scenes=f"{tmp_path}/s [1]/a.tif",
+                labels=f"{tmp_path}/s [1]/{labels}",
+            )
+
+
 def test_nodata_is_not_labelled(tmp_path: Path, write_raster: Any) -> None:
     image = np.ones((2, 6, 6), dtype="uint8")
     image[:, 0, 0] = 0

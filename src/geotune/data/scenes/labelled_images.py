@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geotune.data.issues import ErrorCollector
+from geotune.data.labels.class_mapping import as_integer
 from geotune.data.labels.image_labels import ImageLabels, ImageTarget
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.raster.open_raster import open_raster
@@ -122,7 +123,7 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
                 key="data.images",
                 file=folder,
             )
-        target = ImageClass([*map(nfc, classes)].index(name))
+        target = ImageClass([*map(_key, classes)].index(_key(name)))
         for path in files:
             _add(listed, images, LabelledImage(path, target, None, {}), str(path))
     return listed
@@ -194,13 +195,14 @@ def _add(listed: dict[str, LabelledImage], images: Path, image: LabelledImage, w
 
 def _parse_class(text: str, classes: Sequence[str], where: str) -> ImageClass:
     _check_classes([text], classes, f"{where}: the label")
-    return ImageClass([*map(nfc, classes)].index(nfc(text)))
+    return ImageClass([*map(_key, classes)].index(_key(text)))
 
 
 def _parse_classes(text: str, classes: Sequence[str], where: str) -> ImageClasses:
-    names = [nfc(name.strip()) for name in text.split(SEPARATOR) if name.strip()]
+    names = [name.strip() for name in text.split(SEPARATOR) if name.strip()]
     _check_classes(names, classes, f"{where}: the label")
-    return ImageClasses(np.array([nfc(name) in names for name in classes]))
+    present = {*map(_key, names)}
+    return ImageClasses(np.array([_key(name) in present for name in classes]))
 
 
 def _parse_value(text: str, classes: Sequence[str], where: str) -> ImageValue:
@@ -225,12 +227,18 @@ PARSERS: dict[str, Callable[[str, Sequence[str], str], ImageTarget]] = {
 """How the cells of each label column are parsed."""
 
 
+def _key(name: str) -> int | str:
+    """What equal names have in common: a number, however it is written, or composed Unicode."""
+    number = as_integer(name)
+    return nfc(name) if number is None else number
+
+
 def _check_classes(
     names: Sequence[str] | dict[str, Path], classes: Sequence[str], where: str
 ) -> None:
-    known = [*map(nfc, classes)]
+    known = [*map(_key, classes)]
     for name in names:
-        if nfc(name) not in known:
+        if _key(name) not in known:
             near = difflib.get_close_matches(name, classes, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise GeotuneError(

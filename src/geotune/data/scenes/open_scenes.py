@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.entry import SceneEntry
 from geotune.data.scenes.find import Names, Patterns, find_scenes, first_file
-from geotune.data.scenes.patterns import format_pattern
+from geotune.data.scenes.patterns import NOT_FOUND, explain_no_match, format_pattern
 from geotune.data.scenes.scene import Scene
 from geotune.data.scenes.table import is_table, read_scene_table
 from geotune.errors import GeotuneError
@@ -179,8 +180,10 @@ def raise_missing_labels(
 ) -> NoReturn:
     """Raise `GeotuneError` for scenes whose label files do not exist."""
     path = label_files[missing[0]]
+    reason = explain_no_match(glob.escape(str(path)))
     raise GeotuneError(
         f"{path}: label file of scene {missing[0]} not found"
+        + ("" if reason == NOT_FOUND else f": {reason}")
         + (f" (also missing for {join_some(missing[1:])})" if missing[1:] else "")
         + "; check data.labels, or data.scenes if it matches too much"
         + advice,

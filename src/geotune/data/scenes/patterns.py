@@ -17,8 +17,12 @@ from geotune.utils.text import nfc
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
 
+_ESCAPED = re.compile(r"\[([*?[])\]")
+
 FIELDS = ("band", "date", "scene")
 """Fields with a meaning; a pattern of images may contain others."""
+
+NOT_FOUND = "file not found"
 
 DATE = r"\d{4}-\d\d-\d\d(?:T[\d:]+Z?)?|\d{8}(?:T\d+Z?)?|\d{7}"
 
@@ -76,17 +80,17 @@ def match_files(
 
 def explain_no_match(pattern: str) -> str:
     """Why no file matches `pattern`, as far as that can be seen."""
-    if Path(pattern).is_dir():
-        return f"is a folder; give a pattern of its files, such as {pattern.rstrip('/')}/*.tif"
+    folder = _ESCAPED.sub(r"\1", pattern)
+    if Path(folder).is_dir():
+        return f"is a folder; give a pattern of its files, such as {folder.rstrip('/')}/*.tif"
     compiled = _compile(_with_literal_folders(pattern), (), None)
     others = sorted(glob.glob(compiled.shell_any_case, recursive=True))
     if others:
         return f"no file matches, but {others[0]} does in another case; write it as it is"
-    if not glob.has_magic(compiled.shell) and not compiled.names:
-        return "file not found"
-    if "[" in pattern:
+    wildcards = {token[0][0] for token in _TOKEN.finditer(_ESCAPED.sub("", pattern))}
+    if "[" in wildcards:
         return "no file matches; [...] is one of the characters in it, and [[] is a bracket"
-    return "no file matches"
+    return "no file matches" if wildcards else NOT_FOUND
 
 
 def format_pattern(pattern: str, fields: Mapping[str, str]) -> list[Path]:
