@@ -40,7 +40,7 @@ def try_every_method() -> Callable[..., set[str]]:
         return {n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()}
 
     def try_all(backbone: geotune.Backbone, height: int = 0, width: int = 0) -> set[str]:
-        side = (4 if backbone.is_columnar else 2) * backbone.size_divisor
+        side = (4 if backbone.is_plain_vit else 2) * backbone.size_divisor
         size = height or side, width or side
         unsupported = set()
         generator = torch.Generator().manual_seed(0)

@@ -63,7 +63,7 @@ def test_every_block_is_a_tap(family: str, backbone: Backbone) -> None:
     assert [tap.stride for tap in backbone.taps] == STRIDES[family]
     modules = dict(backbone.model.named_modules())
     assert [modules[tap.name] for tap in backbone.taps] == backbone.blocks
-    assert backbone.is_columnar == (len(set(STRIDES[family])) == 1)
+    assert backbone.is_plain_vit == (len(set(STRIDES[family])) == 1)
     assert [backbone.taps[stage[-1]].stride for stage in backbone.stages] == sorted(
         set(STRIDES[family])
     )

@@ -22,7 +22,7 @@ from geotune.feature_cache.populate import populate
 from geotune.feature_cache.store import (
     MANIFEST_FILE,
     FeatureStore,
-    exclusive_folder,
+    folder_lock,
     prepare_folder,
 )
 from helpers.errors import raises
@@ -313,12 +313,12 @@ def test_lock_excludes_other_processes(tmp_path: Path) -> None:
     import fcntl
 
     with (
-        exclusive_folder(tmp_path),
+        folder_lock(tmp_path),
         (tmp_path / ".lock").open("w") as other,
         pytest.raises(BlockingIOError),
     ):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with (tmp_path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with exclusive_folder(None):
+    with folder_lock(None):
         pass

@@ -20,7 +20,12 @@ from geotune.backbones.timm import TimmBackbone
 from geotune.methods.core.deformable_attention import DeformableAttention, reference_points
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.selective import Frozen
-from geotune.methods.vit_adapter import InjectedBlock, Interaction, VitAdapter, default_num_heads
+from geotune.methods.vit_adapter import (
+    InjectedBlock,
+    VitAdapter,
+    VitAdapterReader,
+    default_num_heads,
+)
 from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
@@ -247,7 +252,7 @@ def test_zero_gamma_leaves_the_features_bit_identical(
 def streams(encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor, Any]:
     """Input of the first block before and after injection, and the state of the pass."""
     block = encoder.backbone.blocks[0]
-    assert isinstance(block, InjectedBlock) and isinstance(encoder.reader, Interaction)
+    assert isinstance(block, InjectedBlock) and isinstance(encoder.reader, VitAdapterReader)
     captured: list[Any] = []
     reader = encoder.reader
 
@@ -283,13 +288,13 @@ def test_dates_and_band_groups_are_injected_with_the_same_prior(
     encoder, reader = adapted(make_backbone("galileo", timesteps=2))
     images = torch.randn(2, 4, 2, 9, 14)
     x, changed, state = streams(encoder, images)
-    kinds = x.shape[1] // math.prod(state.grid)
+    tokens_per_location = x.shape[1] // math.prod(state.grid)
     assert state.grid == (3, 4)
-    assert kinds > 2
-    for kind in range(kinds):  # tokens of one position are adjacent
+    assert tokens_per_location > 2
+    for kind in range(tokens_per_location):  # tokens of one position are adjacent
         with torch.no_grad():
-            expected = reader.injectors[0](state, x[:, kind::kinds])
-        torch.testing.assert_close(changed[:, kind::kinds], expected)
+            expected = reader.injectors[0](state, x[:, kind::tokens_per_location])
+        torch.testing.assert_close(changed[:, kind::tokens_per_location], expected)
 
 
 def test_tiled_models_are_injected_with_the_prior_of_the_whole_image(

@@ -10,7 +10,7 @@ import pytest
 
 from geotune.data.labels.targets import PixelClasses
 from geotune.report.context import BackboneSummary, Cost, Example, Report, SplitSummary
-from geotune.report.tasks.base import Shown, find_page
+from geotune.report.tasks.base import DisplayedWindow, find_page
 
 COLORS = ((68, 78, 92), (255, 196, 0))
 
@@ -29,7 +29,9 @@ def masks(size: int = 32) -> tuple[Any, Any, Any]:
 def example(name: str = "durban (0, 128)", size: int = 32) -> Example:
     """An example window of segmentation."""
     image, label, prediction = masks(size)
-    shown = Shown(image, PixelClasses(label), prediction, 0.75, ["background", "ship"], COLORS)
+    shown = DisplayedWindow(
+        image, PixelClasses(label), prediction, 0.75, ["background", "ship"], COLORS
+    )
     return Example(name, *find_page("segment").draw(shown))
 
 

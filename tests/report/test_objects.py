@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from geotune.data.annotations.object_target import ObjectTarget
-from geotune.report.tasks.base import Shown
+from geotune.report.tasks.base import DisplayedWindow
 from geotune.report.tasks.detect_page import FALSE, IGNORED, MISSED, PAGE, POINTS, TRUE
 
 BOXES = np.array([[10.0, 10, 20, 20], [30, 10, 40, 20], [50, 10, 60, 20]])
 
 
-def shown(details: dict[str, Any]) -> Shown:
+def shown(details: dict[str, Any]) -> DisplayedWindow:
     """Three objects, one of them difficult, and four detections, one of them false."""
     detections = np.array([BOXES[0], [10, 40, 20, 50], [30, 12, 40, 20], BOXES[2]])
     scores, classes = np.array([[0.9], [0.8], [0.3], [0.7]]), np.zeros((4, 1))
@@ -23,7 +23,7 @@ def shown(details: dict[str, Any]) -> Shown:
         np.ones((64, 64), dtype=bool),
     )  # fmt: skip
     image = np.zeros((64, 64, 3), dtype=np.uint8)
-    return Shown(
+    return DisplayedWindow(
         image, target, np.hstack([detections, scores, classes]), 0.8, ["ship"], [], details=details
     )
 

@@ -96,11 +96,11 @@ def predict(
     Raises `GeotuneError` before anything is written if a scene does not fit the model.
     """
     run, out = Path(run), Path(out)
-    card = load_adapter_config(run)
-    settings = card.prediction
+    adapter_config = load_adapter_config(run)
+    settings = adapter_config.prediction
     masks = settings.quality
     bands = bands or settings.bands
-    wanted = card.normalization.bands
+    wanted = adapter_config.normalization.bands
     sources = open_rasters(
         _by_modality(scenes),
         bands=bands,
@@ -120,7 +120,7 @@ def predict(
         entries = list_scenes(_by_modality(scenes), bands=bands, wanted_bands=wanted)
         fields = {name: entry.fields for name, entry in entries.items()}
         sources = with_quality(sources, masks, fields)
-    check_metadata(sources, card.metadata)
+    check_metadata(sources, adapter_config.metadata)
     from geotune.api.environment import pick_device
     from geotune.factory.build_model import load_adapter
 

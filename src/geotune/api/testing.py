@@ -62,7 +62,7 @@ def test(
         precision, note = evaluation_precision(recipe.train.precision, device.type)
         if note is not None:
             on_message(f"note: {note}")
-        measure = partial(
+        evaluate_windows = partial(
             evaluate,
             built.model,
             task,
@@ -70,8 +70,8 @@ def test(
             device=device,
             precision=precision,
         )
-        tested = measure(data.test)
-        gap = region_gap(data, tested, measure, task.metrics().compute_from)
+        tested = evaluate_windows(data.test)
+        gap = region_gap(data, tested, evaluate_windows, task.metrics().compute_from)
         metrics = folder.read_json("metrics")
         metrics["test"] = tested.metrics
         metrics["regions"]["test"] = tested.regions

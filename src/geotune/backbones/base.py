@@ -339,14 +339,14 @@ class Backbone(nn.Module):
         return tuple((m - o) / s for m, o, s in means), tuple(d / s for d, s in stds)
 
     @property
-    def is_columnar(self) -> bool:
-        """Whether all taps have the same stride, as in a plain ViT."""
+    def is_plain_vit(self) -> bool:
+        """Whether all taps have the same stride."""
         return len({tap.stride for tap in self.taps}) == 1
 
     @property
     def has_spatial_tokens(self) -> bool:
         """Whether activations inside the blocks have a location in the image."""
-        return not self.is_columnar or self.token_layout is not None
+        return not self.is_plain_vit or self.token_layout is not None
 
     @property
     def stages(self) -> list[list[int]]:

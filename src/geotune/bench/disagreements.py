@@ -21,7 +21,7 @@ from geotune.factory.build_model import BuiltModel, load_adapter
 from geotune.report.context import Example
 from geotune.report.from_run import page_name
 from geotune.report.rgb import to_rgb
-from geotune.report.tasks.base import Picture, Shown, TaskPage, find_page
+from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage, find_page
 from geotune.training.evaluate import predict_windows
 from geotune.training.run_dir import RunDir
 from geotune.training.window_metrics import WindowMetrics
@@ -114,7 +114,7 @@ def _draw(
     page: TaskPage, built: BuiltModel, run: Path, sample: Sample, prediction: Tensor, score: float
 ) -> tuple[str, Mapping[str, Picture]]:
     return page.draw(
-        Shown(
+        DisplayedWindow(
             to_rgb(sample.image, built.normalization.bands),
             sample.target,
             prediction.numpy(),

@@ -152,7 +152,11 @@ def render(page: PageContext) -> str:
                 for curve in curves.values()
             ],
             other_metrics=[block for t in tables for block in _others(t)],
-            classes=[block for t in tables for block in _classes(t, page.pages[t.recipe].each)],
+            classes=[
+                block
+                for t in tables
+                for block in _classes(t, page.pages[t.recipe].per_class_metric)
+            ],
             regions=[block for t in tables for block in _regions(t)],
             gaps=[block for t in tables for block in _gaps(t)],
             disagreements=[
@@ -166,7 +170,7 @@ def render(page: PageContext) -> str:
                 if line.search is not None
             ],
             words=dict.fromkeys(
-                [*GLOSSARY, *(each for task in page.pages.values() for each in task.words)]
+                [*GLOSSARY, *(each for task in page.pages.values() for each in task.glossary)]
             ),
         )
     )

@@ -14,16 +14,16 @@ import sys
 import threading
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(1)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    for words in map(json.loads, sys.argv[1:]):
-        sys.argv = ["geotune", *words, "--json"]
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    for command in map(json.loads, sys.argv[1:]):
+        sys.argv = ["geotune", *command, "--json"]
         try:
             runpy.run_module("geotune", run_name="__main__")
         except SystemExit as stop:

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from geotune.config.base import OptionsModel, Share, invalid
-from geotune.config.units import Size
+from geotune.config.units import ByteSize
 
 
 class TrainOptions(OptionsModel):
@@ -56,7 +56,7 @@ class TrainOptions(OptionsModel):
         description="activations recomputed in the backward pass: none; those of stem, side "
         "network and decoder; or also those of the backbone's blocks",
     )
-    memory_budget: Size | None = Field(
+    memory_budget: ByteSize | None = Field(
         None,
         description="maximum memory of the training, such as 8GB; the recipe is changed to fit, as "
         "`geotune plan` proposes",
@@ -73,7 +73,7 @@ class TrainOptions(OptionsModel):
     cache_precision: Literal["bf16", "fp32", "int8"] = Field(
         "bf16", description="data type of cached features"
     )
-    cache_limit: Size | None = Field(
+    cache_limit: ByteSize | None = Field(
         None, description="maximum size of the cache, such as 20GB; by default the free space"
     )
     compile: bool = Field(False, description="torch.compile the blocks of a frozen backbone")

@@ -58,5 +58,5 @@ PositiveLength = Annotated[str, AfterValidator(_positive_length)]
 Resolution = Annotated[str, BeforeValidator(_resolution)]
 """Metres per pixel, such as `10 m`."""
 
-Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(lambda size: f"{size}B")]
+ByteSize = Annotated[int, BeforeValidator(parse_size), PlainSerializer(lambda size: f"{size}B")]
 """Bytes; written with a unit, so that the resolved recipe can be read again."""

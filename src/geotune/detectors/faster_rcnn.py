@@ -10,7 +10,7 @@ from geotune.config.decoder_options import FasterRcnnOptions
 from geotune.detectors.box_coders import HorizontalDeltaCoder
 from geotune.detectors.fpn import FeaturePyramid
 from geotune.detectors.postprocess import Postprocessor
-from geotune.detectors.two_stage import TwoStage, TwoStageConfig
+from geotune.detectors.two_stage import TwoStage, TwoStageCoders
 from geotune.types import Tap
 
 
@@ -23,6 +23,6 @@ def faster_rcnn(taps: Sequence[Tap], num_outputs: int, options: FasterRcnnOption
         options.hidden,
         options.anchor_size,
         Postprocessor(options.score_threshold, options.nms_threshold, options.max_detections),
-        TwoStageConfig(HorizontalDeltaCoder, HorizontalDeltaCoder, (10.0, 10.0, 5.0, 5.0)),
+        TwoStageCoders(HorizontalDeltaCoder, HorizontalDeltaCoder, (10.0, 10.0, 5.0, 5.0)),
         oriented=options.oriented,
     )

@@ -14,7 +14,7 @@ from geotune.config.decoder_options import OrientedRcnnOptions
 from geotune.detectors.box_coders import MidpointOffsetCoder, OrientedDeltaCoder
 from geotune.detectors.fpn import FeaturePyramid
 from geotune.detectors.postprocess import Postprocessor
-from geotune.detectors.two_stage import TwoStage, TwoStageConfig
+from geotune.detectors.two_stage import TwoStage, TwoStageCoders
 from geotune.types import Tap
 
 
@@ -27,6 +27,6 @@ def oriented_rcnn(taps: Sequence[Tap], num_outputs: int, options: OrientedRcnnOp
         options.hidden,
         options.anchor_size,
         Postprocessor(options.score_threshold, options.nms_threshold, options.max_detections),
-        TwoStageConfig(MidpointOffsetCoder, OrientedDeltaCoder, (10.0, 10.0, 5.0, 5.0, 10.0)),
+        TwoStageCoders(MidpointOffsetCoder, OrientedDeltaCoder, (10.0, 10.0, 5.0, 5.0, 10.0)),
         oriented=options.oriented,
     )

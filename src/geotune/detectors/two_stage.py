@@ -3,7 +3,7 @@
     maps -- anchors --> proposals --.          first stage: region proposal network
       '--- RoIAlign of each --------+--> class and box of each proposal
 
-Horizontal and oriented detectors differ only in their box coders (`TwoStageConfig`).
+Horizontal and oriented detectors differ only in their box coders (`TwoStageCoders`).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ RPN_BATCH_SIZE = 256
 """Anchors sampled per image for the loss, at most half of them positive."""
 ROI_BATCH_SIZE = 512
 """Proposals sampled per image for the loss, at most a quarter of them positive."""
-BETA = 1 / 9
+SMOOTH_L1_BETA = 1 / 9
 """Error at which the smooth L1 loss changes from quadratic to linear."""
 
 
 @dataclass(frozen=True)
-class TwoStageConfig:
+class TwoStageCoders:
     """The box coders of the two stages.
 
     Attributes:
@@ -70,7 +70,7 @@ class TwoStage(nn.Module):
         hidden: int,
         anchor_size: float,
         postprocess: Postprocessor,
-        coders: TwoStageConfig,
+        coders: TwoStageCoders,
         *,
         oriented: bool,
     ) -> None:
@@ -185,7 +185,7 @@ class TwoStage(nn.Module):
                 target = self.coders.first.encode(anchor, boxes)
                 target = target.where(positive[:, None] > 0, 0.0)
             entropy = F.binary_cross_entropy_with_logits(logit[index], positive, reduction="none")
-            error = F.smooth_l1_loss(delta[index], target, beta=BETA, reduction="none")
+            error = F.smooth_l1_loss(delta[index], target, beta=SMOOTH_L1_BETA, reduction="none")
             count = valid.sum().clamp(min=1)
             entropies.append((entropy * valid).sum() / count)
             errors.append((error * positive[:, None]).sum() / count)
@@ -236,7 +236,7 @@ class TwoStage(nn.Module):
         )
         logits, deltas = self._roi_head(roi_align, boxes)
         entropy = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
-        error = F.smooth_l1_loss(deltas, target, beta=BETA, reduction="none")
+        error = F.smooth_l1_loss(deltas, target, beta=SMOOTH_L1_BETA, reduction="none")
         weight = 1 / sampled.sum(dim=1, keepdim=True).clamp(min=1)  # mean over an image's sample
         return {
             "class": (entropy.view_as(sampled) * sampled * weight).sum(),

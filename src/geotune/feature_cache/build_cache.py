@@ -18,7 +18,7 @@ from geotune.feature_cache.cache_key import feature_dependencies, feature_set_na
 from geotune.feature_cache.cached_dataset import CachedWindowDataset
 from geotune.feature_cache.capacity import check_free_space, folder_bytes, format_bytes
 from geotune.feature_cache.populate import populate
-from geotune.feature_cache.store import FeatureStore, exclusive_folder, prepare_folder
+from geotune.feature_cache.store import FeatureStore, folder_lock, prepare_folder
 from geotune.memory.oom import is_oom
 from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
@@ -152,7 +152,7 @@ def build_cache(
     training = model.training
     model.eval()
     try:
-        with exclusive_folder(folder):
+        with folder_lock(folder):
             for note in store.open(keys):
                 on_message(f"note: {note}")
             computed = populate(

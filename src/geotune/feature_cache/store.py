@@ -149,7 +149,7 @@ def prepare_folder(root: Path, name: str, dependencies: Mapping[str, Any]) -> Pa
 
 
 @contextmanager
-def exclusive_folder(folder: Path | None) -> Iterator[None]:
+def folder_lock(folder: Path | None) -> Iterator[None]:
     """Lock a folder for writing; waits while another process holds the lock."""
     if folder is None:
         yield

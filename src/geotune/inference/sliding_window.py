@@ -132,30 +132,30 @@ def _process_strip(
     window, device = plan.window, torch.device(options.device)
     inside = slice(strip.left - strip.first, strip.right - strip.first)
     blender = Blender(channels, strip.width, window, device)
-    for top, rows, image in _rows(source, plan, strip):
+    for top, rows, image in _read_window_rows(source, plan, strip):
         computed = 0
         for start in range(0, len(strip.lefts), options.batch_size):
             lefts = [left - strip.first for left in strip.lefts[start : start + options.batch_size]]
             views = {left: image[..., left : left + window] for left in lefts}
-            filled = {left: view for left, view in views.items() if not np.isnan(view).all()}
-            if filled:
-                areas = [Window(top, strip.first + left, window, window) for left in filled]
+            nonempty = {left: view for left, view in views.items() if not np.isnan(view).all()}
+            if nonempty:
+                areas = [Window(top, strip.first + left, window, window) for left in nonempty]
                 times_locations = [
                     time_and_location(source, each, options.metadata) for each in areas
                 ]
-                stacked = np.stack(list(filled.values()))
+                stacked = np.stack(list(nonempty.values()))
                 inputs = model_inputs(stacked, *map(list, zip(*times_locations, strict=True)))
                 inputs = {name: x.to(device) for name, x in inputs.items()}
                 first, last = strip.first + lefts[0], strip.first + lefts[-1] + window
                 area = f"rows from {top}, columns {first} to {last}"
-                blender.add(_run_model(model, inputs, channels, area), list(filled))
-            computed += len(filled)
+                blender.add(_run_model(model, inputs, channels, area), list(nonempty))
+            computed += len(nonempty)
             advance(len(lefts))
         valid = has_data(image[..., :rows, inside])
         yield OutputBlock(top, strip.left, blender.pop_rows(rows)[:, :, inside], valid, computed)
 
 
-def _rows(
+def _read_window_rows(
     source: RasterSource, plan: TilingPlan, strip: Strip
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """For each row of windows: first row, number of final rows, image `(C, ..., window, w)`.

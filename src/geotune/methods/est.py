@@ -118,7 +118,7 @@ class EstStream(Reader):
             for i in range(len(inputs))
         )
 
-        scales = pyramid_scales(inputs[-1].stride) if backbone.is_columnar else [1.0] * len(levels)
+        scales = pyramid_scales(inputs[-1].stride) if backbone.is_plain_vit else [1.0] * len(levels)
         if self.output == "sum":
             scales = [1.0] * len(levels)
         scales = scales[: len(levels)]  # a shallow ViT has fewer levels than a pyramid

@@ -66,7 +66,7 @@ class Ladder(Reader):
         self.taps = tuple(backbone.taps[i] for i in levels)
         inputs = [backbone.taps[i] for i in self.out_indices]
         widths = [max(tap.channels // reduction, min(tap.channels, MIN_WIDTH)) for tap in inputs]
-        window = None if backbone.is_columnar else WINDOW
+        window = None if backbone.is_plain_vit else WINDOW
         self.down = nn.ModuleList(
             nn.Conv2d(tap.channels, width, 1) for tap, width in zip(inputs, widths, strict=True)
         )

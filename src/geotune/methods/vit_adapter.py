@@ -88,7 +88,7 @@ class VitAdapter(VitAdapterOptions, Method):
                 code="backbone-already-adapted",
                 key="method.train_backbone",
             )
-        reader = Interaction(
+        reader = VitAdapterReader(
             backbone,
             interactions=self.interactions,
             conv_inplane=self.conv_inplane,
@@ -118,7 +118,7 @@ class InjectedBlock(ModuleWrapper):
     has_side_effects = True
 
     def __init__(
-        self, inner: nn.Module, backbone: Backbone, index: int, reader: Interaction, group: int
+        self, inner: nn.Module, backbone: Backbone, index: int, reader: VitAdapterReader, group: int
     ) -> None:
         super().__init__(inner)
         self.index, self.group = index, group
@@ -152,7 +152,7 @@ class _PassState:
     grid: Size
 
 
-class Interaction(Reader):
+class VitAdapterReader(Reader):
     """Prior, injectors and extractors, and the pyramid that they yield.
 
     Attributes:
@@ -215,12 +215,16 @@ class Interaction(Reader):
     def inject_prior(self, group: int, tokens: TokensToMaps) -> Tensor:
         """Inject the prior into the input of a group; returns the shape of `tokens.maps`."""
         assert self.pass_state is not None
-        state, kinds, (height, width) = self.pass_state, tokens.per_location, tokens.maps.shape[-2:]
+        state, (height, width) = self.pass_state, tokens.maps.shape[-2:]
+        tokens_per_location = tokens.per_location
         # if the model runs on tiles, inject the prior of the whole image
         tiles = (state.grid[0] // height, state.grid[1] // width)
-        joined = from_tiles(tokens.maps.reshape(-1, kinds * self.channels, height, width), tiles)
-        x = joined.reshape(len(joined), kinds, self.channels, -1).transpose(2, 3)
-        x = self.injectors[group](state, x.flatten(1, 2)).reshape(x.shape)  # (B, kinds, N, C)
+        joined = from_tiles(
+            tokens.maps.reshape(-1, tokens_per_location * self.channels, height, width), tiles
+        )
+        x = joined.reshape(len(joined), tokens_per_location, self.channels, -1).transpose(2, 3)
+        # (B, tokens_per_location, N, C)
+        x = self.injectors[group](state, x.flatten(1, 2)).reshape(x.shape)
         changed = x.transpose(2, 3).reshape(joined.shape)
         return to_tiles(changed, tiles).reshape(tokens.maps.shape)
 
@@ -266,7 +270,7 @@ class Injector(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(channels))
 
     def forward(self, state: _PassState, x: Tensor) -> Tensor:
-        """Tokens `(B, kinds N, C)` to the same shape."""
+        """Tokens `(B, tokens_per_location * N, C)` to the same shape."""
         points = state.x_points.repeat(x.shape[1] // len(state.x_points), 1)
         change = self.attention(self.norm_x(x), points, self.norm_c(state.c), state.sizes)
         out: Tensor = x + self.gamma * change

@@ -20,7 +20,7 @@ from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
 from geotune.report.context import BackboneSummary, Cost, Example, Report, SplitSummary
 from geotune.report.rgb import shown_bands, to_rgb
-from geotune.report.tasks.base import Shown, TaskPage
+from geotune.report.tasks.base import DisplayedWindow, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
 from geotune.training.run_dir import METRIC_SECTIONS, RunDir
 from geotune.utils.atomic import write_atomically
@@ -112,7 +112,7 @@ def choose_examples(
     for index, prediction in zip(best + worst, predicted, strict=True):
         sample = windows[index]
         caption, pictures = page.draw(
-            Shown(
+            DisplayedWindow(
                 # the last of several dates
                 to_rgb(sample.image if sample.image.ndim == 3 else sample.image[:, -1], bands),
                 sample.target,

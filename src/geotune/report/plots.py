@@ -64,27 +64,27 @@ def _score(report: Report, page: TaskPage) -> Curve | None:
     with_classes = has_class_curves(report, page)
     if with_classes:
         for name, color in zip(report.classes, report.colors, strict=True):
-            each = series(report.history, f"val/{page.each}/{name}")
+            each = series(report.history, f"val/{page.per_class_metric}/{name}")
             rgb = (color[0] / 255, color[1] / 255, color[2] / 255)
             (line,) = axes.plot(*each, color=rgb, linewidth=1.4)
             # a grey outline keeps white and black curves visible on any page
             line.set_path_effects([Stroke(linewidth=2.0, foreground="#808080"), Normal()])
     _line(axes, mean, INK, "mean of the classes" if with_classes else page.title, width=3)
-    if page.lower:
+    if page.lower_is_better:
         axes.set_ylim(bottom=0)
     else:
         axes.set_ylim(0, 1.02)
     axes.legend(frameon=False, labelcolor=INK, fontsize=10, loc="best")
     words = f"{page.title} on the validation data by epoch: {_from_to('value', mean)}"
-    better = "lower" if page.lower else "higher"
+    better = "lower" if page.lower_is_better else "higher"
     title = f"{page.title[0].upper()}{page.title[1:]}, validation ({better} is better)"
     return Curve(title, svg(figure, "score"), words)
 
 
 def has_class_curves(report: Report, page: TaskPage) -> bool:
     """Whether the score plot has a thin line per class."""
-    recorded = page.each is not None and any(
-        series(report.history, f"val/{page.each}/{name}")[0] for name in report.classes
+    recorded = page.per_class_metric is not None and any(
+        series(report.history, f"val/{page.per_class_metric}/{name}")[0] for name in report.classes
     )
     return recorded and len(report.classes) <= _MAX_CLASS_CURVES
 

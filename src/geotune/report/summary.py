@@ -50,9 +50,11 @@ def _reliability(report: Report, page: TaskPage, split: str, value: float) -> st
             " The best epoch was selected on the same data, so expect a slightly worse score on "
             f"new {report.unit}s; add a test split for an unbiased estimate."
         )
-    large_drop = value > _LARGE_DROP_RATIO * val if page.lower else val - value > _LARGE_DROP
+    large_drop = (
+        value > _LARGE_DROP_RATIO * val if page.lower_is_better else val - value > _LARGE_DROP
+    )
     if split == "test" and large_drop:
-        shown = fmt.number(val) if page.lower else fmt.score(val)
+        shown = fmt.number(val) if page.lower_is_better else fmt.score(val)
         return (
             f" On the validation data it was {shown}: "
             f"the score differs much between {report.unit}s."
@@ -66,7 +68,7 @@ def _training(report: Report, page: TaskPage) -> list[str]:
     losses = series(report.history, "val/loss")[1]
     if len(scores) < _MIN_EPOCHS:
         return []
-    best = scores.index(min(scores) if page.lower else max(scores))
+    best = scores.index(min(scores) if page.lower_is_better else max(scores))
     if best >= len(scores) - max(1, len(scores) // 10):
         return ["The validation score was still improving at the end: more epochs may help."]
     if losses and losses[-1] > 1.25 * min(losses) and best < len(scores) * 2 / 3:

@@ -1,9 +1,9 @@
 """Affine warps: square crops of a scene at any angle and scale.
 
-scene                     The crop is computed from the smallest upright window around it, so
-+--------------+          that it has no empty corner where the scene has pixels. One affine
-|     .`.      | window   transform takes the window's image, mask and boxes to the crop. It
-|  .`     `.   |          combines rotation and scale, so that pixels are resampled once.
+scene                     The crop is computed from the smallest axis-aligned window around
++--------------+          it, so that it has no empty corner where the scene has pixels. One
+|     .`.      | window   affine transform takes the window's image, mask and boxes to the
+|  .`     `.   |          crop. It combines rotation and scale, so that pixels are resampled once.
 | `.  crop  .` |
 |   `.   .`    |
 +-----`.`------+
@@ -110,10 +110,11 @@ def _grid_sample(pixels: Image, transform: Affine, shape: Shape, mode: str) -> I
 
     inverse = ~transform
     # samples along each side of a pixel, enough to skip none of the pixels that it covers
-    finer = math.ceil(math.sqrt(abs(inverse.determinant)) - 1e-6) if mode == "bilinear" else 1
-    height, width = (side * finer for side in shape)
+    scale = math.sqrt(abs(inverse.determinant))
+    oversampling = math.ceil(scale - 1e-6) if mode == "bilinear" else 1
+    height, width = (side * oversampling for side in shape)
     rows, cols = np.mgrid[:height, :width].astype(np.float64)
-    fine = Affine.scale(1 / finer) @ Affine.translation(0.5, 0.5)
+    fine = Affine.scale(1 / oversampling) @ Affine.translation(0.5, 0.5)
     xs, ys = apply_affine(inverse @ fine, cols, rows)
     # torch's coordinates: -1 at the outer edge of the first pixel, 1 at that of the last
     points = np.stack([2 * xs / pixels.shape[-1] - 1, 2 * ys / pixels.shape[-2] - 1], axis=-1)
@@ -123,6 +124,6 @@ def _grid_sample(pixels: Image, transform: Affine, shape: Shape, mode: str) -> I
         mode=mode,
         align_corners=False,
     )
-    if finer > 1:
-        sampled = F.avg_pool2d(sampled, finer)
+    if oversampling > 1:
+        sampled = F.avg_pool2d(sampled, oversampling)
     return np.asarray(sampled[0].numpy(), dtype=np.float32)

@@ -192,7 +192,7 @@ def require_blocks(backbone: Backbone, method: str) -> None:
 def require_plain_vit(backbone: Backbone, method: str) -> None:
     """Raise `GeotuneError` if the blocks do not all have the same stride."""
     require_blocks(backbone, method)
-    if not backbone.is_columnar:
+    if not backbone.is_plain_vit:
         strides = ", ".join(f"{backbone.taps[stage[0]].stride:g}" for stage in backbone.stages)
         problem = f"needs a plain ViT, but the blocks of this model have strides {strides}"
         raise unsupported_error(method, backbone.name, f"{problem}; choose est, adapter or lora")

@@ -127,7 +127,7 @@ def level_indices(backbone: Backbone, count: int = 4) -> list[int]:
     Hierarchical backbone: the last block of each stage. Plain ViT: `count` evenly spaced blocks,
     including the last one.
     """
-    if not backbone.is_columnar:
+    if not backbone.is_plain_vit:
         return [stage[-1] for stage in backbone.stages]
     depth = len(backbone.taps)
     count = min(count, depth)

@@ -19,7 +19,7 @@ Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Shown:
+class DisplayedWindow:
     """One validation window and its prediction.
 
     Attributes:
@@ -50,12 +50,12 @@ class TaskPage:
     Attributes:
         main: the main metric, shown first and as a curve.
         title: its name for display.
-        lower: whether lower values are better.
-        each: the metric per class, drawn as thin curves; None without classes.
+        lower_is_better: whether lower values are better.
+        per_class_metric: the metric per class, drawn as thin curves; None without classes.
         label_unit: `pixel`, `image` or `object`.
         legend: whether classes are shown in colours.
         template: of the results section, in this folder.
-        words: glossary entries, as term and definition.
+        glossary: terms and their definitions.
         purpose: completes the sentence "This model ...".
         result: sentences about the results, given report and split.
         overall: one sentence about the main metric, given report, split and value.
@@ -67,17 +67,17 @@ class TaskPage:
 
     main: str
     title: str
-    lower: bool
-    each: str | None
+    lower_is_better: bool
+    per_class_metric: str | None
     label_unit: str
     legend: bool
     template: str
-    words: Sequence[tuple[str, str]]
+    glossary: Sequence[tuple[str, str]]
     purpose: Callable[[Report], str]
     result: Callable[[Report, str], list[str]]
     overall: Callable[[Report, str, float], str]
     context: Callable[[Report, Sequence[str]], dict[str, Any]]
-    draw: Callable[[Shown], tuple[str, Mapping[str, Picture]]]
+    draw: Callable[[DisplayedWindow], tuple[str, Mapping[str, Picture]]]
     is_informative: Callable[[Target, int], bool]
 
 

@@ -12,7 +12,7 @@ from geotune.data.labels.targets import ImageClass, ImageClasses
 from geotune.report import number_format as fmt
 from geotune.report.context import Report
 from geotune.report.images import shrunk
-from geotune.report.tasks.base import Picture, Shown, TaskPage
+from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.class_summary import (
     PRECISION,
     RECALL,
@@ -22,7 +22,7 @@ from geotune.report.tasks.class_summary import (
 )
 
 
-def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
+def _draw(shown: DisplayedWindow) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ImageClass)
     label, predicted = shown.target.index, int(np.argmax(shown.prediction))
     probability = fmt.percent(float(shown.prediction[predicted]))
@@ -31,7 +31,7 @@ def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
     return caption, {"image": shrunk(shown.image)}
 
 
-def _draw_multilabel(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
+def _draw_multilabel(shown: DisplayedWindow) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ImageClasses)
 
     def names(present: NDArray[np.bool_]) -> str:
@@ -61,12 +61,12 @@ def _overall_multilabel(report: Report, split: str, value: float) -> str:
 PAGE = TaskPage(
     main="f1",
     title="mean F1",
-    lower=False,
-    each="f1",
+    lower_is_better=False,
+    per_class_metric="f1",
     label_unit="image",
     legend=True,
     template="classes.html.j2",
-    words=(
+    glossary=(
         (
             "F1",
             "The harmonic mean of precision and recall of a class: 1 is perfect; it is low if "
@@ -89,15 +89,15 @@ MULTILABEL = replace(
     PAGE,
     main="ap",
     title="mean average precision",
-    each="ap",
-    words=(
+    per_class_metric="ap",
+    glossary=(
         (
             "Average precision",
             "Images are ranked by the predicted probability of a class. Average precision is the "
             "mean of the precision at the rank of each image of the class: 1 if all of them are "
             "ranked first. It needs no threshold.",
         ),
-        *PAGE.words,
+        *PAGE.glossary,
     ),
     purpose=lambda report: (
         f"predicts which of {fmt.listing(list(report.classes))} each image contains"

@@ -10,7 +10,7 @@ from geotune.data.labels.targets import ObjectDensity
 from geotune.report import number_format as fmt
 from geotune.report.context import Report, scenes_of
 from geotune.report.images import difference_map, dots, shrunk, value_map
-from geotune.report.tasks.base import Picture, Shown, TaskPage
+from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.regress_page import number_context
 
 METRIC_TITLES = {
@@ -23,7 +23,7 @@ METRIC_TITLES = {
 }
 
 
-def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
+def _draw(shown: DisplayedWindow) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ObjectDensity)
     label = shown.target.values
     predicted = np.where(np.isnan(label), np.nan, shown.prediction)
@@ -65,12 +65,12 @@ def _overall(report: Report, split: str, value: float) -> str:
 PAGE = TaskPage(
     main="mae",
     title="count error",
-    lower=True,
-    each=None,
+    lower_is_better=True,
+    per_class_metric=None,
     label_unit="object",
     legend=False,
     template="numbers.html.j2",
-    words=(
+    glossary=(
         (
             "Density",
             "Objects per pixel. Each object is spread over the surrounding pixels and sums to one, "

@@ -20,7 +20,7 @@ from geotune.report import number_format as fmt
 from geotune.report.context import Report, scenes_of
 from geotune.report.images import MAX_SIDE, shrunk
 from geotune.report.plots import Curve, new_axes, svg
-from geotune.report.tasks.base import Picture, Shown, TaskPage
+from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.regress_page import number_context
 from geotune.utils.colors import Color
 
@@ -40,7 +40,7 @@ METRIC_TITLES = {
 }
 
 
-def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
+def _draw(shown: DisplayedWindow) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, ObjectTarget)
     target, details = shown.target, shown.details
     by_class = [details["threshold"].get(name) for name in shown.classes]
@@ -204,12 +204,12 @@ def _curve(report: Report, split: str) -> Curve | None:
 PAGE = TaskPage(
     main="ap50",
     title="AP50",
-    lower=False,
-    each="ap50",
+    lower_is_better=False,
+    per_class_metric="ap50",
     label_unit="object",
     legend=True,
     template="objects.html.j2",
-    words=(
+    glossary=(
         (
             "AP50",
             "Average precision at IoU 0.5. Detections are ranked by score; a detection is correct "
@@ -239,15 +239,15 @@ POINTS = replace(
     PAGE,
     main="f1",
     title="F1",
-    each="f1",
+    per_class_metric="f1",
     template="numbers.html.j2",
-    words=(
+    glossary=(
         (
             "F1",
             "The harmonic mean of precision and recall. A detection is correct if it lies within "
             "the recipe's matching radius of an object.",
         ),
-        PAGE.words[-1],
+        PAGE.glossary[-1],
     ),
     purpose=lambda report: f"detects {_class_list(report)} as points",
     result=_points_result,

@@ -12,7 +12,7 @@ from geotune.report import number_format as fmt
 from geotune.report.context import Report, scenes_of
 from geotune.report.images import difference_map, shrunk, value_map
 from geotune.report.scatter import histogram, scatter
-from geotune.report.tasks.base import Picture, Shown, TaskPage
+from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 
 METRIC_TITLES = {
     "rmse": "Root mean square error",
@@ -22,7 +22,7 @@ METRIC_TITLES = {
 }
 
 
-def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
+def _draw(shown: DisplayedWindow) -> tuple[str, Mapping[str, Picture]]:
     error = f"{fmt.number(-shown.score)} {shown.unit}".rstrip()
     if isinstance(shown.target, ImageValue):
         caption = f"label {fmt.number(shown.target.value)}, "
@@ -98,12 +98,12 @@ def number_context(
 PAGE = TaskPage(
     main="rmse",
     title="RMSE",
-    lower=True,
-    each=None,
+    lower_is_better=True,
+    per_class_metric=None,
     label_unit="pixel",
     legend=False,
     template="numbers.html.j2",
-    words=(
+    glossary=(
         (
             "Root mean square error (RMSE)",
             "The root of the mean squared error, in the unit of the labels. It gives large errors "

@@ -12,7 +12,7 @@ from geotune.data.labels.targets import PixelClasses
 from geotune.report import number_format as fmt
 from geotune.report.context import Report
 from geotune.report.images import blocks, class_map, overlay_errors, shrink_factor, subsample
-from geotune.report.tasks.base import Picture, Shown, TaskPage
+from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.class_summary import (
     PRECISION,
     RECALL,
@@ -58,7 +58,7 @@ def draw_masks(
     }
 
 
-def _draw(shown: Shown) -> tuple[str, Mapping[str, Picture]]:
+def _draw(shown: DisplayedWindow) -> tuple[str, Mapping[str, Picture]]:
     assert isinstance(shown.target, PixelClasses)
     share, pictures = draw_masks(
         shown.image, shown.target.mask, shown.prediction, tuple(shown.colors)
@@ -85,12 +85,12 @@ def _result(report: Report, split: str) -> list[str]:
 PAGE = TaskPage(
     main="miou",
     title="mean IoU",
-    lower=False,
-    each="iou",
+    lower_is_better=False,
+    per_class_metric="iou",
     label_unit="pixel",
     legend=True,
     template="classes.html.j2",
-    words=(
+    glossary=(
         (
             "IoU",
             "Intersection over union: the area where prediction and label of a class overlap, "
