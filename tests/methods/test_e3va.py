@@ -125,6 +125,33 @@ def test_highway_of_a_swin_uses_the_backbone_s_downsampling(
     torch.testing.assert_close(list(maps), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_small_highways_are_downsampled_in_float32(
+    make_backbone: MakeBackbone, precision: Any
+) -> None:
+    """Under autocast the difference of two maps in bfloat16 would be noise."""
+    encoder = E3va(rank=4, stem_width=0, frozen_precision=precision).attach(make_backbone("swin"))
+    backbone, reader = encoder.backbone, highway(encoder)
+    index = next(i for i in range(len(backbone.taps)) if backbone.downsample_before(i) is not None)
+    generator = torch.Generator().manual_seed(0)
+    frozen = torch.randn(2, backbone.taps[index - 1].channels, 8, 8, generator=generator)
+    small = 1e-3 * torch.randn(frozen.shape, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reader.downsample_highway(index, frozen.bfloat16(), small)
+    layer: Any = copy.deepcopy(backbone.downsample_before(index))
+    if precision == "fp32":
+        layer = layer.double()
+
+        def exact(maps: Tensor) -> Tensor:
+            out: Tensor = layer(maps.double().permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return out
+
+        expected = exact(frozen.bfloat16().double() + small) - exact(frozen.bfloat16())
+        error = (found.double() - expected).norm() / expected.norm()
+        assert error < 1e-3
+    assert found.dtype == torch.float32 and torch.isfinite(found).all()
+
+
 @pytest.mark.parametrize("family", ["swin", "swinv2", "convnext"])
 def test_initial_maps_are_the_normalised_frozen_features(
     make_backbone: MakeBackbone, family: str

@@ -120,7 +120,10 @@ class Highway(Reader):
         return maps
 
     def downsample_highway(self, index: int, frozen: Tensor, highway: Tensor) -> Tensor:
-        """`D(x + e) - D(x)` before block `index`, if the backbone downsamples there by D."""
+        """`D(x + e) - D(x)` before block `index`, if the backbone downsamples there by D.
+
+        In float32: of a small e, the difference of two bfloat16 maps is rounding noise.
+        """
         backbone = self._backbone[0]
         layer = backbone.downsample_before(index)
         if layer is None:
@@ -133,9 +136,11 @@ class Highway(Reader):
                 out = layer(maps)
             return out
 
-        with torch.no_grad():
-            start = downsample(frozen)
-        return downsample(frozen + highway) - start
+        with torch.autocast(frozen.device.type, enabled=False):
+            frozen, highway = frozen.float(), highway.float()
+            with torch.no_grad():
+                start = downsample(frozen)
+            return downsample(frozen + highway) - start
 
 
 class E3vaAdapter(nn.Module):
