@@ -19,6 +19,7 @@ from geotune.utils.precision import (
     choose_precision,
     evaluation_precision,
     slow_precision_note,
+    substitution_note,
 )
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -105,6 +106,20 @@ def test_gpus(
 
 def test_mps_computes_in_float32() -> None:
     assert choose_precision("mps").precision == FULL
+
+
+def test_float16_that_a_device_replaces_by_bfloat16_is_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu(monkeypatch, {}, 1.0)
+    for device in ("cpu", "mps"):
+        assert "bf16-mixed in its place" in str(substitution_note("16-mixed", device))
+        assert evaluation_precision("16-mixed", device) == (
+            "16-mixed",
+            substitution_note("16-mixed", device),
+        )
+    assert substitution_note("16-mixed", "cuda") is None
+    assert substitution_note(MIXED, "cpu") is None and substitution_note(FULL, "cpu") is None
 
 
 def test_slow_precisions(monkeypatch: pytest.MonkeyPatch) -> None:

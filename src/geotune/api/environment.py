@@ -10,7 +10,14 @@ import torch
 from geotune.config import Recipe
 from geotune.errors import GeotuneError
 from geotune.training.step import num_devices
-from geotune.utils.precision import AUTO, choose_precision, slow_precision_note
+from geotune.utils.precision import (
+    AUTO,
+    FULL,
+    MIXED,
+    choose_precision,
+    slow_precision_note,
+    substitution_note,
+)
 
 VERSIONS = ("torch", "torchvision", "timm", "peft", "lightning", "segmentation-models-pytorch")
 
@@ -54,6 +61,8 @@ def resolve_precision(recipe: Recipe, *, saved: bool = False) -> tuple[Recipe, l
         device = "cuda" if accelerator == "gpu" else accelerator
     if train.precision != AUTO:
         notes = [f"train.precision: {train.precision} (auto; chosen when the run started)"] * saved
+        if other := substitution_note(train.precision, device):
+            notes.append(f"train.precision: {other}; say train.precision={MIXED} or {FULL}")
         if slow := slow_precision_note(train.precision, device):
             notes.append(f"{slow}; use {'--overwrite' if saved else 'train.precision=auto'}")
         return recipe, notes

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-AUTO, FULL, MIXED = "auto", "32-true", "bf16-mixed"
+AUTO, FULL, MIXED, HALF = "auto", "32-true", "bf16-mixed", "16-mixed"
 SLOW_FACTOR = 1.5
 """Slowdown against float32 that is worth a warning; smaller factors may be noise."""
 MIN_CAPABILITY = (8, 0)
@@ -84,13 +84,22 @@ def slow_precision_note(precision: str, device: str) -> str | None:
     return None
 
 
+def substitution_note(precision: str, device: str) -> str | None:
+    """A note if a device computes in another precision than the requested one."""
+    if precision != HALF or device == "cuda":
+        return None
+    return f"{HALF} needs an NVIDIA GPU; this {device.upper()} computes in {MIXED} in its place"
+
+
 def evaluation_precision(saved: str, device: str) -> tuple[str, str | None]:
     """The precision for evaluating a run, and a note if it differs from the training's.
 
     It is the saved precision of the training, except on devices where that is slow.
     """
     note = slow_precision_note(saved, device)
-    return (saved, None) if note is None else (FULL, f"computed in {FULL}: the run's {note}")
+    if note is None:
+        return saved, substitution_note(saved, device)
+    return FULL, f"computed in {FULL}: the run's {note}"
 
 
 def bf16_instructions() -> str | None:
@@ -174,6 +183,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
     if precision == AUTO:
         raise ValueError("train.precision auto is not resolved")
-    half = precision == "16-mixed" and device.type == "cuda"
+    half = precision == HALF and device.type == "cuda"
     dtype = torch.float16 if half else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != FULL)
