@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from timm.models import VisionTransformer
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 from geotune.backbones.base import Backbone
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.timm import TimmBackbone
-from geotune.methods.est import Est, EstBlock
+from geotune.methods.core.pca import RunningCovariance
+from geotune.methods.est import Est, EstBlock, EstStream
 from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
@@ -243,6 +246,41 @@ def test_calibration_fits_principal_components(make_backbone: MakeBackbone) -> N
             torch.testing.assert_close(covariance, variances.diag(), atol=1e-3, rtol=0)
             torch.testing.assert_close(variances.mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
             assert (variances.diff() <= 1e-4).all()
+
+
+def test_calibration_keeps_no_features(
+    make_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Est(projection_init="pca", stem_width=0, min_width=8).attach(make_backbone("vit"))
+    kept: list[weakref.ref[Tensor]] = []
+    observe = EstStream.observe
+
+    def watched(self: EstStream, index: int, feature: Tensor) -> None:
+        observe(self, index, feature)
+        kept.append(weakref.ref(feature.untyped_storage()))
+
+    monkeypatch.setattr(EstStream, "observe", watched)
+    encoder.calibrate({"images": torch.randn(1, 4, 64, 64)} for _ in range(5))
+    assert len(kept) == 5 * len(encoder.reader.out_indices)
+    assert not any(storage() for storage in kept)
+
+
+def test_running_covariance_matches_numpy() -> None:
+    """Also of features far from zero, in batches of different sizes."""
+    generator = torch.Generator().manual_seed(0)
+    feature = 1e4 + torch.randn(7, 5, 3, 4, generator=generator) * torch.arange(1, 6)[:, None, None]
+    running = RunningCovariance()
+    for batch in feature.split([1, 4, 2]):
+        running.add(batch)
+    vectors = feature.double().permute(0, 2, 3, 1).reshape(-1, 5).numpy()
+    variances, axes = np.linalg.eigh(np.cov(vectors.T))
+    scale = variances[-2:].mean() ** -0.5
+    weight, bias = running.principal_components(2)
+    for ours, axis in zip(weight[..., 0, 0].numpy(), axes.T[[-1, -2]], strict=True):
+        np.testing.assert_allclose(np.sign(ours @ axis) * ours, scale * axis, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        bias, -(weight[..., 0, 0].double().numpy() @ vectors.mean(0)), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("projection_init", ["pca", "pca_fixed"])

@@ -75,6 +75,21 @@ def test_cached_features_give_the_same_maps_and_gradients(
 
 
 @frozen_backbone_methods
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_cached_features_of_any_precision_train_under_autocast(
+    build: Callable[..., Encoder], method: str, stored: torch.dtype
+) -> None:
+    encoder = build("vit", method)
+    with torch.autocast("cpu", torch.bfloat16):
+        streamed = encoder(images())
+        cached = {name: x.to(stored) for name, x in encoder.features(images()).items()}
+        replayed = encoder(images(), features=cached)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(encoder, replayed.maps))
+    for one, other in zip(streamed.maps, replayed.maps, strict=True):
+        torch.testing.assert_close(one.float(), other.float(), rtol=0.05, atol=0.05)
+
+
+@frozen_backbone_methods
 def test_every_cached_feature_is_read(
     build: Callable[..., Encoder], family: str, method: str
 ) -> None:

@@ -68,10 +68,10 @@ class FakeModelBuilder:
         model = build_model(recipe, backbone, identity)
         reader = model.encoder.reader
         if reader.calibration_samples:  # their values do not matter
-            widths = [backbone.taps[i].channels for i in reader.out_indices]
-            maps = (torch.rand(2, width, 2, 2) for width in widths)
             with torch.no_grad():
-                reader.calibrate(dict(zip(reader.out_indices, maps, strict=True)))
+                for index in reader.out_indices:
+                    reader.observe(index, torch.rand(2, backbone.taps[index].channels, 2, 2))
+                reader.calibrate()
         return model
 
 

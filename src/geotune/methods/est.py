@@ -21,7 +21,6 @@ one value per channel. The decoder gets, at each level,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import block_widths, freeze, zero_init
 from geotune.methods.core.method_errors import option_error
-from geotune.methods.core.pca import FixedProjection, principal_components
+from geotune.methods.core.pca import FixedProjection, RunningCovariance
 from geotune.methods.core.reader import BlockActivations, Reader, ReaderInput, level_indices
 from geotune.methods.core.side_network import check_odd, check_reduction, downsample, select_blocks
 from geotune.methods.core.stride_resize import StrideResize, pyramid_scales
@@ -88,6 +87,7 @@ class EstStream(Reader):
         self.output = options.output
         self.calibration_samples = 0 if options.projection_init == "random" else 32
         self._fitted = not self.calibration_samples
+        self._observed: dict[int, RunningCovariance] = {}
         if self.calibration_samples:
             self.register_buffer("fitted", torch.zeros(()))
         inputs = [backbone.taps[i] for i in self.out_indices]
@@ -159,7 +159,7 @@ class EstStream(Reader):
         """See `Reader.step`. The state is the side stream and the maps so far."""
         stream, maps = (None, ()) if state is None else state
         at = self.out_indices.index(index)
-        z = feature if self._is_compressed(index) else self.down[at](feature)
+        z = _as_computed(feature) if self._is_compressed(index) else self.down[at](feature)
         if activations is not None:
             for name, project in self.from_inside[str(index)].items():  # type: ignore[operator]
                 z = z + project(getattr(activations, name))
@@ -198,15 +198,28 @@ class EstStream(Reader):
         """Whether only the fixed projection of a tap is read, not the tap itself."""
         return self.fixed and not (self.output == "sum" and index in self.levels)
 
-    def calibrate(self, features: Mapping[int, Tensor]) -> None:
+    def observe(self, index: int, feature: Tensor) -> None:
+        """See `Reader.observe`."""
+        self._observed.setdefault(index, RunningCovariance()).add(feature)
+
+    def calibrate(self) -> None:
         """See `Reader.calibrate`: set the projections to the taps' principal components."""
         for index, down in zip(self.out_indices, self.down, strict=True):
             tensor = down.get_buffer if isinstance(down, FixedProjection) else down.get_parameter
-            weight, bias = principal_components(features[index], len(tensor("bias")))
+            covariance = self._observed.pop(index)
+            weight, bias = covariance.principal_components(len(tensor("bias")))
             tensor("weight").copy_(weight)
             tensor("bias").copy_(bias)
         self.get_buffer("fitted").fill_(1)
         self._fitted = True
+
+
+def _as_computed(projected: Tensor) -> Tensor:
+    """A cached projection in the dtype that the projection has where it is computed."""
+    device = projected.device.type
+    if not torch.is_autocast_enabled(device):
+        return projected
+    return projected.to(torch.get_autocast_dtype(device))
 
 
 class EstBlock(nn.Module):

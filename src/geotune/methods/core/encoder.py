@@ -186,14 +186,18 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        """Fit the reader's data-dependent parameters to normalised images, before training."""
-        outputs = [self.backbone(**batch, taps=self.reader.out_indices).maps for batch in batches]
-        self.reader.calibrate(
-            {
-                index: torch.cat([maps[i] for maps in outputs])
-                for i, index in enumerate(self.reader.out_indices)
-            }
-        )
+        """Fit the reader's data-dependent parameters to normalised images, before training.
+
+        Batches may be of any size and number: no map is kept.
+        """
+
+        def on_tap(index: int, feature: Tensor) -> Tensor:
+            self.reader.observe(index, feature)
+            return feature.new_empty(0)
+
+        for batch in batches:
+            self.backbone(**batch, taps=self.reader.out_indices, on_tap=on_tap)
+        self.reader.calibrate()
 
     def train(self, mode: bool = True) -> Encoder:
         """Set the training mode; a frozen backbone stays in evaluation mode."""

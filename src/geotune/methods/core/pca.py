@@ -27,17 +27,41 @@ class FixedProjection(nn.Module):
         return F.conv2d(x, self.weight, self.bias)
 
 
-def principal_components(feature: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Fit a projection of features `(B, C, h, w)` to their first `count` principal components.
+class RunningCovariance:
+    """Mean and covariance of features that arrive in batches, which are not kept.
 
-    Returns the weight `(d, C, 1, 1)` and bias `(d,)` of a 1x1 convolution. Its outputs are centred
-    and scaled by one common factor, so that their variances keep their ratios and average one.
+    Sums in float64 of differences from the first batch's mean; on the CPU where the device has no
+    float64.
     """
-    vectors = feature.double().movedim(1, -1).flatten(0, -2)
-    mean = vectors.mean(0)
-    centred = vectors - mean
-    variances, axes = torch.linalg.eigh(centred.T @ centred / max(1, len(centred) - 1))
-    variances, axes = variances[-count:].flip(0), axes[:, -count:].flip(1)
-    scale = variances.clamp(min=0).mean().clamp(min=1e-12).rsqrt()
-    weight = scale * axes.T
-    return weight[..., None, None].to(feature.dtype), -(weight @ mean).to(feature.dtype)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, feature: Tensor) -> None:
+        """Add features `(B, C, h, w)`."""
+        if feature.device.type == "mps":
+            feature = feature.cpu()
+        vectors = feature.double().movedim(1, -1).flatten(0, -2)
+        if not self.count:
+            self.shift = vectors.mean(0)
+            self.sum = torch.zeros_like(self.shift)
+            self.products = self.shift.new_zeros(len(self.shift), len(self.shift))
+        vectors = vectors - self.shift  # the feature itself may be float64
+        self.count += len(vectors)
+        self.sum += vectors.sum(0)
+        self.products.addmm_(vectors.T, vectors)
+
+    def principal_components(self, count: int) -> tuple[Tensor, Tensor]:
+        """The projection to the first `count` principal components.
+
+        Returns the weight `(d, C, 1, 1)` and bias `(d,)` of a 1x1 convolution. Its outputs are
+        centred and scaled by one common factor, so that their variances keep their ratios and
+        average one.
+        """
+        mean = self.sum / self.count
+        covariance = (self.products - self.count * mean.outer(mean)) / max(1, self.count - 1)
+        variances, axes = torch.linalg.eigh(covariance)
+        variances, axes = variances[-count:].flip(0), axes[:, -count:].flip(1)
+        scale = variances.clamp(min=0).mean().clamp(min=1e-12).rsqrt()
+        weight = scale * axes.T
+        return weight[..., None, None].float(), -(weight @ (mean + self.shift)).float()

@@ -12,7 +12,7 @@ compute a stream of their own from them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,8 +98,11 @@ class Reader(nn.Module):
     def finish(self, state: Any) -> tuple[Tensor, ...]:
         """Return the feature maps, one for each of `taps`."""
 
-    def calibrate(self, features: Mapping[int, Tensor]) -> None:
-        """Fit data-dependent parameters to the taps of some images, by index."""
+    def observe(self, index: int, feature: Tensor) -> None:
+        """Take from tap `index` of some images what `calibrate` needs; the tap is not kept."""
+
+    def calibrate(self) -> None:
+        """Fit data-dependent parameters to what `observe` received."""
 
 
 class SelectedFeatures(Reader):
