@@ -108,6 +108,7 @@ def test_weights_of_a_file_are_loaded_and_adapted_to_the_bands(
             assert torch.equal(loaded[name], tensor), name
     assert not backbone.random_weights
     assert backbone.source == str(rgb_file)
+    assert backbone.licence == "unknown: given as a file"
     (note,) = backbone.notes
     assert "5 bands" in note
     assert "B08, B11" in note

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from geotune.backbones.checkpoint_keys import match_keys
 from geotune.backbones.weights import adapt_input_conv, load_weights, read_state_dict
 from helpers.errors import raises
 
@@ -133,3 +134,90 @@ def test_an_ambiguous_prefix_is_not_removed() -> None:
     }
     with raises("weights-mismatch", mentions=["0.weight, 0.bias"]):
         load_weights(model, state, "file", "model")
+
+
+def batch_norm_net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+
+
+@pytest.mark.parametrize("prefix", ["", "model.encoder."])
+def test_counters_of_batch_norm_may_be_missing(prefix: str) -> None:
+    """As PyTorch's strict loading accepts a state dict of before their time."""
+    model, other = batch_norm_net(), batch_norm_net()
+    other[1](other[0](torch.randn(2, 3, 4, 4)))
+    state = {k: v for k, v in other.state_dict().items() if not k.endswith("num_batches_tracked")}
+    batch_norm_net().load_state_dict(state, strict=True)
+    load_weights(model, {prefix + k: v for k, v in state.items()}, "file", "model")
+    assert all(torch.equal(model.state_dict()[name], state[name]) for name in state)
+    assert model[1].num_batches_tracked == 0
+    del state["1.running_mean"]
+    with raises("weights-mismatch", mentions=["1 keys are missing: 1.running_mean"]):
+        load_weights(model, state, "file", "model")
+
+
+def torchvision_models() -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Small models of torchvision and the same of timm, with other weights."""
+    import timm.models as theirs
+    import torchvision.models as tv
+    from torchvision.models.convnext import CNBlockConfig
+
+    vit = {"image_size": 32, "patch_size": 8, "num_classes": 5}
+    swin = {"embed_dim": 16, "depths": (1, 2), "num_heads": (2, 4)}
+    stages = [
+        CNBlockConfig(8, 16, 1), CNBlockConfig(16, 24, 2), CNBlockConfig(24, 32, 1),
+        CNBlockConfig(32, None, 1),
+    ]  # fmt: skip
+    return {
+        "vit": (
+            tv.VisionTransformer(**vit, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=64),
+            theirs.VisionTransformer(
+                img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0
+            ),
+        ),
+        "swin": (
+            tv.SwinTransformer([4, 4], 16, [1, 2], [2, 4], [4, 4], num_classes=5),
+            theirs.SwinTransformer(img_size=32, window_size=4, num_classes=0, **swin),
+        ),
+        "convnext": (
+            tv.ConvNeXt(stages, num_classes=5),
+            theirs.ConvNeXt(depths=(1, 2, 1, 1), dims=(8, 16, 24, 32), num_classes=0),
+        ),
+        "mobilenet_v2": (
+            tv.mobilenet_v2(num_classes=5),
+            theirs.mobilenetv2_100(num_classes=0),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext", "mobilenet_v2"])
+def test_torchvision_weights_give_torchvisions_features(name: str) -> None:
+    torch.manual_seed(0)
+    source, model = torchvision_models()[name]
+    for tensor in source.state_dict().values():
+        if tensor.is_floating_point() and tensor.abs().max() < 1e-3:
+            tensor += 0.05 * torch.rand(tensor.shape)
+    for head in ("heads", "head", "classifier"):
+        if hasattr(source, head):
+            layers = getattr(source, head)
+            if isinstance(layers, nn.Sequential):  # ConvNeXt has its last norm in the classifier
+                layers[-1] = nn.Identity()
+            else:
+                setattr(source, head, nn.Identity())
+    state = match_keys(dict(source.state_dict()), model)
+    load_weights(model, state, "file", name)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = source.eval()(images)
+        torch.testing.assert_close(model.eval()(images), expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 1e-3
+
+
+def test_tensors_are_not_matched_by_position_unless_all_fit() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    shapes = {"dense/weight": (4, 4), "dense/bias": (4,), "norm/weight": (4,), "norm/bias": (4,)}
+    state = {name.replace("/", "."): torch.ones(shape) for name, shape in shapes.items()}
+    assert match_keys(state, model).keys() == model.state_dict().keys()
+    wider = {**state, "dense.weight": torch.ones(4, 5)}
+    renamed = {name.replace("norm.weight", "norm.scale"): x for name, x in state.items()}
+    for other in (wider, renamed, dict(list(state.items())[:-1])):
+        assert match_keys(other, model).keys() == other.keys()

@@ -68,7 +68,7 @@ class Backbone(nn.Module):
         size_divisor: images are padded to a multiple of this many pixels.
         normalization: of raw pixel values as in pretraining, if known.
         pretraining: band statistics of the pretraining data, if published.
-        licence, source: of the weights.
+        licence, source: of the weights; the licence of a local file is unknown.
         random_weights: no pretrained weights were loaded.
         notes: messages for the user on how the weights were adapted to the bands.
     """
@@ -105,7 +105,9 @@ class Backbone(nn.Module):
         self.metadata = spec.metadata
         self.size_divisor = size_divisor
         self.random_weights = source is None
-        self.licence = licence if source is not None else "none"
+        self.licence = "none" if source is None else licence
+        if spec.weights is not None:
+            self.licence = "unknown: given as a file"
         self.source = source if source is not None else "random weights"
 
     @property

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import TokenLayout
+from geotune.backbones.checkpoint_keys import match_keys
 from geotune.backbones.spec import BackboneSpec
 from geotune.backbones.weights import (
     adapt_input_conv,
@@ -25,7 +26,6 @@ from geotune.backbones.weights import (
     not_published_error,
     quiet_hub,
     read_state_dict,
-    strip_prefix,
 )
 from geotune.errors import GeotuneError
 from geotune.types import Tap
@@ -165,7 +165,7 @@ def timm_backbone(spec: BackboneSpec) -> TimmBackbone:
     config = dict(getattr(model, "pretrained_cfg", None) or {})
     if spec.loads_weights:
         state, source = _pretrained_state(spec, config)
-        state = strip_prefix(state, model.state_dict())
+        state = match_keys(state, model)
         note = _fit_first_convolution(state, model, config, bands, source)
         load_weights(model, state, source, spec.name)
     backbone = TimmBackbone(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geotune.backbones.bands import canonical_band
+from geotune.backbones.checkpoint_keys import missing_keys, strip_prefix
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError, check_exists
 
@@ -194,23 +195,6 @@ def quiet_hub() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def strip_prefix(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """Remove a common prefix of all keys, such as TerraTorch's `model.encoder.`.
-
-    `own` are the model's keys. The state dict is returned unchanged if the prefix is ambiguous.
-    """
-    prefixes = {
-        key[: len(key) - len(name)]
-        for name in list(own)[:1]
-        for key in state
-        if key.endswith(f".{name}")
-    }
-    whole = [prefix for prefix in prefixes if all(prefix + name in state for name in own)]
-    if len(whole) != 1 or all(name in state for name in own):
-        return dict(state)  # e.g. student and teacher: the user has to choose
-    return {name: state[whole[0] + name] for name in own}
-
-
 def fill_missing_norm(state: dict[str, Tensor], model: nn.Module) -> tuple[str, ...]:
     """Add the model's initial final norm to weights published without one; returns notes."""
     missing = [key for key in ("norm.weight", "norm.bias") if key not in state]
@@ -226,11 +210,13 @@ def load_weights(
 ) -> None:
     """Load weights into a model and ignore additional keys, such as those of a head.
 
+    As in PyTorch's strict loading, `num_batches_tracked` of batch norm may be missing.
+
     Raises `GeotuneError` that lists missing keys and shape mismatches.
     """
     own = model.state_dict()
     state = strip_prefix(state, own)
-    missing = [key for key in own if key not in state]
+    missing = missing_keys(state, own)
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if missing or shapes:
         problems = []
@@ -246,7 +232,7 @@ def load_weights(
             code="weights-mismatch",
             key="backbone.weights",
         )
-    model.load_state_dict({key: state[key] for key in own})
+    model.load_state_dict({key: state.get(key, tensor) for key, tensor in own.items()})
 
 
 def adapt_input_conv(weight: Tensor, bands: Sequence[str]) -> tuple[Tensor, str | None]:
