@@ -421,7 +421,7 @@ COLORS: dict[str, Corrupt] = {
     "two bands": rewrite(lambda a: a[:2]),
     "five bands": rewrite(lambda a: np.concatenate([a, a[:2]])),
     "uint16": rewrite(lambda a: a.astype("uint16")),
-    "half the size": rewrite(lambda a: a[:, ::2, ::2]),
+    "half the size": rewrite(lambda a: a[:, ::2, ::2], crs=None, transform=None),
 }
 
 MASK: dict[str, Corrupt] = {

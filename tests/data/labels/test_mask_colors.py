@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
+from rasterio.transform import from_origin
 
 from geotune.data.checks.label_checks import check_labels
 from geotune.data.checks.scanned import scan_splits
@@ -71,6 +73,32 @@ def test_other_colors_of_a_palette_raise_with_their_pixels(
         _read(path, scene, RED_BLUE)
     ignored = _read(path, scene, RED_BLUE, ignore_values=[0x102030])
     assert (ignored == np.where(index == 2, IGNORE, index)).all()
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "palette"])
+def test_colors_on_another_grid_are_those_of_the_nearest_pixels(
+    write_raster: Any, kind: str
+) -> None:
+    scene = open_raster(write_raster("scene.tif", np.ones((1, *SHAPE), dtype="uint8")))
+    coarse = INDEX[::2, ::2]
+    if kind == "palette":
+        bands = coarse[None]
+    else:
+        bands = np.full((len(kind), *coarse.shape), 255, dtype="uint8")
+        bands[:2], bands[2] = 0, 255 * coarse
+    # pixels twice the scene's, from its column 2 on
+    profile = {"photometric": kind} if kind != "RGBA" else {"photometric": "RGB", "alpha": "yes"}
+    path = write_raster(
+        "m.tif", bands, transform=from_origin(500_020, 5_000_000, 20, 20), **profile
+    )
+    values = BLACK_BLUE
+    if kind == "palette":
+        values = RED_BLUE
+        with rasterio.open(path, "r+") as file:
+            file.write_colormap(1, {0: (255, 0, 0), 1: (0, 0, 255)})
+    expected = np.full(SHAPE, IGNORE)
+    expected[:, 2:] = coarse.repeat(2, 0).repeat(2, 1)[:, :6]
+    assert (_read(path, scene, values) == expected).all()
 
 
 @pytest.mark.parametrize("palette", [False, True])

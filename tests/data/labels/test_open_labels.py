@@ -145,13 +145,6 @@ def test_masks_of_several_bands_without_colors_raise(
         open_labels(path, scene, classes=LAND, class_values=values)
 
 
-def test_color_masks_on_another_grid_raise(scene: RasterSource, write_raster: Any) -> None:
-    mask = np.zeros((3, 30, 40), dtype="uint8")
-    path = write_raster("mask.tif", mask, transform=from_origin(500_100, 5_000_000, 10, 10))
-    with raises("grid-mismatch", file=path):
-        open_labels(path, scene, classes=LAND, class_values=COLORS)
-
-
 def test_raster_labels_on_the_scenes_grid(scene: RasterSource, write_raster: Any) -> None:
     values = np.random.default_rng(0).choice([0, 1, 2, 255], (30, 40)).astype("uint8")
     labels = open_labels(write_raster("l.tif", values), scene, classes=LAND)

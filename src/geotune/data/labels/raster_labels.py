@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, IndexMap
@@ -94,16 +93,13 @@ class RasterLabels:
         """Read the file's values `(h, w)`, colours as 0xRRGGBB, and their class indices."""
         file_window = RasterioWindow(window.col, window.row, window.width, window.height)
         with raster_errors(self.path):
-            handle = (
-                open_dataset(self.path)
-                if self.grid is None
-                else open_warped_nearest(self.path, self.grid, self.fill, mask=self.mask)
-            )
-            raw = self._read_raw(handle, file_window)
+            bands = self._read_bands(file_window)
+            raw = self._as_colors(bands) if self.colors else bands[0]
             indices = self.mapping.indices(raw, self.nodata)
             if self.grid is not None:
-                indices[raw == self.fill] = IGNORE
+                indices[bands[0] == self.fill] = IGNORE
             elif self.mask is not None:
+                handle = open_dataset(self.path)
                 indices[self.mask.missing(handle, file_window, raw.shape)] = IGNORE
         if self.colors:
             indices[raw == TRANSPARENT] = IGNORE
@@ -112,19 +108,32 @@ class RasterLabels:
             indices[nodata_pixels] = IGNORE
         return raw, indices
 
-    def _read_raw(self, handle: DatasetReader | WarpedVRT, window: RasterioWindow) -> NDArray[Any]:
-        raw: NDArray[Any]
-        if not self.colors:
-            raw = handle.read(1, window=window)
-        elif self.palette:
-            raw = np.array(self.palette).take(handle.read(1, window=window))
+    def _read_bands(self, window: RasterioWindow) -> NDArray[Any]:
+        """The file's bands `(C, h, w)`, `fill` outside the file."""
+        handle = open_dataset(self.path)
+        if self.grid is None:
+            native: NDArray[Any] = handle.read(window=window)
+            return native
+        return np.stack(
+            [
+                open_warped_nearest(
+                    self.path, self.grid, self.fill, band=band, mask=self.mask
+                ).read(1, window=window)
+                for band in handle.indexes
+            ]
+        )
+
+    def _as_colors(self, bands: NDArray[Any]) -> NDArray[Any]:
+        """Colours `(h, w)` of indices of the palette, or of red, green, blue and perhaps alpha."""
+        inside = bands[0] != self.fill
+        if self.palette:
+            colors: NDArray[Any] = np.array(self.palette).take(np.where(inside, bands[0], 0))
         else:
-            red, green, blue, *alpha = handle.read(window=window).astype(np.int32)
-            raw = red << 16 | green << 8 | blue
+            red, green, blue, *alpha = bands.astype(np.int32)
+            colors = red << 16 | green << 8 | blue
             if alpha:
-                transparent = (alpha[0] == 0) & ~np.isin(raw, [*self.mapping.index_by_number])
-                raw[transparent] = TRANSPARENT
-        return raw
+                inside &= (alpha[0] > 0) | np.isin(colors, [*self.mapping.index_by_number])
+        return np.where(inside, colors, TRANSPARENT)
 
     def _unknown_values(self, unknown: NDArray[Any]) -> GeotuneError:
         values, counts = np.unique(unknown, return_counts=True)
@@ -178,13 +187,6 @@ def open_raster_labels(
     if colors and mapping.ignores_default:
         mapping = replace(mapping, ignored=())
     grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
-    if grid is not None and colors:
-        raise GeotuneError(
-            f"{path}: is a colour mask on another grid than {raster.path}; resample it to that "
-            "grid (gdalwarp -r near)",
-            code="grid-mismatch",
-            file=path,
-        )
     nodata = None if colors else handle.nodata
     if nodata is not None and nodata in mapping.index_by_number:
         name = mapping.classes[mapping.index_by_number[int(nodata)]]
