@@ -172,3 +172,12 @@ def test_images_of_any_orientation_are_resampled(write_raster: Write, grid: str)
     inner = (slice(None), slice(2, -2), slice(2, -2))
     found = image[inner] + np.array([500_000, 5_000_000])[:, None, None]
     np.testing.assert_allclose(found, expected[inner], atol=3)
+
+
+def test_labels_in_a_local_crs(write_raster: Write) -> None:
+    local = 'LOCAL_CS["site",UNIT["metre",1]]'
+    scene = open_raster(write_raster("s.tif", IMAGE, crs=local))
+    shifted = NORTH_UP @ Affine.translation(2, 0)
+    path = write_raster("l.tif", VALUES, crs=local, transform=shifted)
+    mask = open_labels(path, scene, classes=CLASSES).read(WHOLE).mask
+    assert (mask[:, 2:] == VALUES[:, :-2]).all() and (mask[:, :2] == 255).all()

@@ -123,7 +123,8 @@ def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
     height, width = raster.shape
     cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
     xs, ys = apply_affine(raster.transform, cols.ravel(), rows.ravel())
-    if raster.crs is not None and handle.crs is not None:
+    if not _same_crs(raster, handle):
+        assert raster.crs is not None and handle.crs is not None
         # points that the other CRS cannot express become infinite
         xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
     if not (np.isfinite(xs) & np.isfinite(ys)).any():
