@@ -96,6 +96,20 @@ def test_check_reports_every_error_and_fit_stops_at_the_first(check: Any, data: 
     assert any(str(caught.value).split(" (")[0] in text for text in errors)
 
 
+@pytest.mark.parametrize("kind", ["scenes", "labels"])
+def test_each_error_is_reported_once_if_no_scene_is_usable(
+    check: Any, data: Data, kind: str
+) -> None:
+    for path in (data.folder / kind).iterdir():
+        path.write_bytes(b"no raster")
+    code, result = check()
+    errors = texts(result, "error")
+    assert code == 1 and result["errors"] == len(errors) == 6
+    assert [sum(f"{kind}/{name}.tif" in text for text in errors) for name in "abcdef"] == [1] * 6
+    with raises("file-unreadable", mentions=["a.tif"]):
+        build_data(parse_recipe(data.values))
+
+
 @pytest.mark.parametrize("damage", ["class", "no label", "no image", "elsewhere"])
 @pytest.mark.parametrize("val", [["e"], ["e", "d"]])
 def test_unusable_scenes_give_no_error_about_their_split(

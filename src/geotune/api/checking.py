@@ -21,7 +21,7 @@ from geotune.config import Recipe
 from geotune.data.checks.scan_cache import ScanCache, default_path
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.datamodule import DataModule
-from geotune.data.issues import SEVERITIES, ErrorCollector, Issue
+from geotune.data.issues import SEVERITIES, CollectedError, ErrorCollector, Issue
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import check_data, make_datasets, scan_data
 from geotune.types import BandStatistics
@@ -129,6 +129,8 @@ def find_data_issues(
             issues.append(Issue("note", "files", text))
         issues += check_data(recipe, scanned)
         data = make_datasets(recipe, scanned)
+    except CollectedError:  # no scene is left
+        pass
     except GeotuneError as error:  # concerns all files: nothing is left to check
         issues.append(Issue("error", "data", str(error), code=error.code))
     issues = [*errors.issues, *issues]

@@ -70,6 +70,15 @@ class ErrorCollector:
             issue = Issue("error", "files", str(error), file, scene, error.code, error.key)
             self.issues.append(issue)
 
+    def raise_collected(self) -> None:
+        """Raise the first error as `CollectedError`, if there is one."""
+        try:
+            raise_on_error(self.issues)
+        except GeotuneError as error:
+            raise CollectedError(
+                str(error), code=error.code, key=error.key, file=error.file
+            ) from error
+
     @property
     def scenes(self) -> list[str]:
         """The unusable scenes, without repeats."""
@@ -105,6 +114,10 @@ def prefix_errors(where: str) -> Iterator[None]:
         raise GeotuneError(
             f"{where}: {error}", code=error.code, key=error.key, file=error.file
         ) from error
+
+
+class CollectedError(GeotuneError):
+    """The first of errors that an `ErrorCollector` holds already."""
 
 
 def raise_on_error(issues: Iterable[Issue]) -> None:

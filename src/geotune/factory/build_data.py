@@ -201,7 +201,7 @@ def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scen
     )
     scenes = _check_dates_and_mask(scenes, recipe, errors)
     if not scenes:
-        raise_on_error(errors.issues)
+        errors.raise_collected()
     names = scenes[0].raster.bands
     if isinstance(bands, int) and len(names) != bands:
         raise GeotuneError(
