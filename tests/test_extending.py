@@ -74,7 +74,7 @@ for name in encoder.trainable_names():
 assert all((p == 0.5).all() for name, p in trained.items() if name.endswith("part.scale"))
 rows = {row["name"]: row for row in list_components("methods")}
 assert rows["ssf"]["options"] == "stem_width, frozen_precision, start", rows["ssf"]
-assert rows["ssf"]["backbones"] == "every backbone"
+assert rows["ssf"]["backbones"] == "backbones with accessible blocks"
 """
 DECODER = """
 import torch

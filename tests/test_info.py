@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import geotune
 from geotune.datasets.registry import DATASETS
 from geotune.info import backbone_info, describe, list_components
 from geotune.registry import BACKBONE_PROVIDERS, DECODERS, METHODS, TASKS
+from helpers.errors import raises
 
 REGISTRIES = {"methods": METHODS, "decoders": DECODERS, "tasks": TASKS}
 
@@ -29,6 +31,19 @@ def test_rows_have_a_description_and_the_options(category: Any) -> None:
     if category == "methods":
         assert {"rank", "alpha", "stem_width"} <= set(options["lora"])
     assert all("kind" not in keys for keys in options.values())
+
+
+def test_only_methods_that_need_no_blocks_fit_every_backbone() -> None:
+    """`timm/vgg11` has taps, but no accessible blocks and no normalisation layers."""
+    backbone = geotune.backbone("timm/vgg11", bands=3, pretrained=False)
+    for row in list_components("methods"):
+        method = METHODS[row["name"]].load()()
+        assert row["backbones"] != "not stated"
+        if row["backbones"].startswith("every backbone"):
+            method.attach(copy.deepcopy(backbone))
+        elif "block" in row["backbones"] and row["name"] != "peft":
+            with raises("method-unsupported"):
+                method.attach(copy.deepcopy(backbone))
 
 
 def test_backbones_are_listed_by_full_name() -> None:

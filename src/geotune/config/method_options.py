@@ -38,7 +38,7 @@ class MethodOptions(OptionsModel):
         fits: the backbones it can be attached to, for `geotune list methods`.
     """
 
-    fits: ClassVar[str] = "every backbone"
+    fits: ClassVar[str] = "not stated"
 
     kind: str = ""
     stem_width: NonNegativeInt = Field(
@@ -57,11 +57,15 @@ class MethodOptions(OptionsModel):
 class FullOptions(MethodOptions):
     """Full fine-tuning: trains every parameter that can change the output."""
 
+    fits: ClassVar[str] = "every backbone"
+
     kind: Literal["full"] = "full"
 
 
 class FrozenOptions(MethodOptions):
     """Trains only the decoder (and the stem); with the linear decoder: linear probing."""
+
+    fits: ClassVar[str] = "every backbone"
 
     kind: Literal["frozen"] = "frozen"
 
@@ -69,11 +73,15 @@ class FrozenOptions(MethodOptions):
 class BitFitOptions(MethodOptions):
     """Trains only the bias terms of the backbone."""
 
+    fits: ClassVar[str] = "backbones with bias terms"
+
     kind: Literal["bitfit"] = "bitfit"
 
 
 class NormOptions(MethodOptions):
     """Trains only the scales and shifts of the backbone's normalisation layers."""
+
+    fits: ClassVar[str] = "backbones with normalisation layers"
 
     kind: Literal["norm"] = "norm"
 
@@ -89,6 +97,8 @@ class PartialOptions(MethodOptions):
 
 class LoraOptions(MethodOptions):
     """Low-rank updates of the backbone's linear layers and convolutions (HF peft)."""
+
+    fits: ClassVar[str] = "backbones with linear layers or dense convolutions"
 
     kind: Literal["lora"] = "lora"
     rank: PositiveInt = Field(16, description="rank of the update")
@@ -179,7 +189,7 @@ class MonaOptions(MethodOptions):
 class VitAdapterOptions(MethodOptions):
     """A convolutional prior exchanges features with a plain ViT and yields a pyramid."""
 
-    fits: ClassVar[str] = "plain ViTs"
+    fits: ClassVar[str] = "plain ViTs with spatial tokens"
 
     kind: Literal["vit_adapter"] = "vit_adapter"
     train_backbone: bool = Field(False, description="also train the backbone, as in the paper")
@@ -205,6 +215,8 @@ class VitAdapterOptions(MethodOptions):
 class SideTuneOptions(MethodOptions):
     """A small convolutional network on the image, blended with the frozen features."""
 
+    fits: ClassVar[str] = "every backbone"
+
     kind: Literal["sidetune"] = "sidetune"
     width: PositiveInt = Field(
         32,
@@ -215,6 +227,8 @@ class SideTuneOptions(MethodOptions):
 
 class LstOptions(MethodOptions):
     """Ladder side-tuning: a small transformer on the outputs of the frozen blocks."""
+
+    fits: ClassVar[str] = "every backbone"
 
     kind: Literal["lst"] = "lst"
     reduction: PositiveInt = Field(
@@ -227,7 +241,7 @@ class LstOptions(MethodOptions):
 class E3vaOptions(MethodOptions):
     """Low-rank adapters on a parallel path, fed by attention and MLP of each block."""
 
-    fits: ClassVar[str] = "backbones whose blocks have an MLP (no ResNet)"
+    fits: ClassVar[str] = "blocks with an MLP (no ResNet) and spatial tokens"
 
     kind: Literal["e3va"] = "e3va"
     rank: PositiveInt = Field(16, description="rank of the adapters")
@@ -236,7 +250,7 @@ class E3vaOptions(MethodOptions):
 class DtlOptions(MethodOptions):
     """A low-rank side stream of the blocks' inputs, fed back late or not at all."""
 
-    fits: ClassVar[str] = "backbones with accessible blocks"
+    fits: ClassVar[str] = "backbones with accessible blocks and spatial tokens"
 
     kind: Literal["dtl"] = "dtl"
     rank: PositiveInt = Field(2, description="rank of each block's contribution to the stream")
