@@ -207,3 +207,35 @@ def test_adapter_with_old_option_names_is_rejected_with_the_new_ones(
     (folder / "adapter.json").write_text(text.replace('"stem_width"', '"stem"'))
     with raises("recipe-key-renamed", key="method.stem", mentions=["method.stem_width"]):
         load_adapter(folder)
+
+
+def test_moved_weights_name_the_option_that_gives_their_path(
+    tiny_values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(
+        backbone(
+            "timm/test_vit", bands=["red", "green", "nir"], pretrained=False
+        ).model.state_dict(),
+        weights,
+    )
+    changes = {"backbone.weights": str(weights), "backbone.pretrained": True}
+    recipe = parse_recipe(tiny_values(changes))
+    built = build_training(recipe, STATISTICS)
+    save_adapter(
+        tmp_path / "adapter",
+        adapter_state(built.model),
+        backbone=built.backbone,
+        normalization=built.normalization,
+        sections=adapter_sections(recipe),
+        prediction=prediction_settings(recipe, {}),
+        version="1",
+    )
+    moved = weights.rename(tmp_path / "moved.pt")
+    for given, mentions in (
+        (None, [weights, "--weights"]),
+        (weights, [weights, "check --weights"]),
+    ):
+        with raises("file-missing", key="backbone.weights", file=weights, mentions=mentions):
+            load_adapter(tmp_path / "adapter", given)
+    assert load_adapter(tmp_path / "adapter", moved).backbone.source == str(moved)

@@ -178,7 +178,18 @@ def load_adapter(
     if backbone is not None:
         changes["name"] = backbone
     options = sections.backbone.model_copy(update=changes)
-    base = build_backbone(options, config.normalization.bands)
+    try:
+        base = build_backbone(options, config.normalization.bands)
+    except GeotuneError as error:
+        if error.key != "backbone.weights":
+            raise
+        hint = "check --weights" if weights else "give the weights of the training with --weights"
+        raise GeotuneError(
+            f"{folder}: {error}; for a prediction or test, {hint}",
+            code=error.code,
+            key=error.key,
+            file=error.file,
+        ) from error
     check_base_model(base, config, folder)
     model = _model(sections, base, config.normalization)
     load_adapter_state(model, read_tensors(folder, config), str(folder))
