@@ -17,7 +17,7 @@ import pytest
 
 from geotune.data.checks import scan as scan_module
 from geotune.data.checks.scan import SceneScan, scan_scenes
-from geotune.data.checks.scan_cache import ScanCache, decode, encode
+from geotune.data.checks.scan_cache import FileStats, ScanCache, decode, encode
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
@@ -186,3 +186,9 @@ def test_encoding_restores_every_field(folder: Path) -> None:
     [one, _], _ = scan(folder)
     assert one is not None
     assert_equal(one, decode(encode(one)))
+
+
+def test_a_missing_label_file_is_no_fault_of_the_cache(folder: Path) -> None:
+    """Scenes without objects may have none."""
+    with pytest.raises(FileNotFoundError):
+        FileStats().of(folder / "l" / "c.csv")

@@ -131,7 +131,7 @@ class FileStats:
         Raises `OSError` for a missing file.
         """
         path = disk_path(path)
-        stats = self._folder(path.parent)[path.name.partition(".")[0]]
+        stats = self._folder(path.parent).get(path.name.partition(".")[0], [])
         if path.name not in {name for name, *_ in stats}:
             raise FileNotFoundError(path)
         if path.suffix.lower() == ".vrt":
