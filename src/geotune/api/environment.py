@@ -18,6 +18,7 @@ from geotune.utils.precision import (
     slow_precision_note,
     substitution_note,
 )
+from geotune.utils.text import pluralize
 
 VERSIONS = ("torch", "torchvision", "timm", "peft", "lightning", "segmentation-models-pytorch")
 
@@ -76,7 +77,8 @@ def device_name(device: torch.device) -> str:
     """A readable name of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = pluralize(torch.get_num_threads(), "thread")
+    return f"{platform.processor() or platform.machine()} CPU, {threads}"
 
 
 def versions() -> dict[str, str]:

@@ -202,14 +202,17 @@ def check_consistency(scanned: ScannedData) -> list[Issue]:
         values = [read(scene, scan) for _, scene, scan in scenes]
         if name == "size" and len(set(values)) == len(values):
             continue  # uncut scenes, each of another size
+        paths = [scene.raster.path for _, scene, _ in scenes]
         common, count = Counter(values).most_common(1)[0]
-        others = [
-            (scene.raster.path, value)
-            for (_, scene, _), value in zip(scenes, values, strict=True)
-            if value != common
-        ]
-        if others:
+        others = [(path, v) for path, v in zip(paths, values, strict=True) if v != common]
+        if not others:
+            continue
+        if count * 2 > len(scenes):
             listed = join_some([f"{path} ({value})" for path, value in others])
             text = f"the {name} is {common} in {count} of {len(scenes)} scenes, but not in {listed}"
-            issues.append(Issue(severity, "consistency", text, others[0][0]))
+        else:
+            examples = dict(zip(values, paths, strict=True))
+            listed = join_some([f"{value} ({path})" for value, path in examples.items()])
+            text = f"the {name} differs between the {len(scenes)} scenes: {listed}"
+        issues.append(Issue(severity, "consistency", text, others[0][0]))
     return issues
