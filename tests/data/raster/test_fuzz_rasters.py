@@ -22,6 +22,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform as to_crs
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.labels.open_labels import open_labels
@@ -231,6 +232,7 @@ def warped(
                 height=height,
                 resampling=method,
                 nodata=math.nan,
+                **scales(source, grid),
             ) as vrt,
         ):
             inner = window.clip((height, width))
@@ -239,6 +241,18 @@ def warped(
                 part = RasterioWindow(inner.col, inner.row, inner.width, inner.height)
                 values[inner.slices_in(window)] = vrt.read(1, window=part)
             return values
+
+
+def scales(source: Any, grid: tuple[CRS | None, Affine, tuple[int, int]]) -> dict[str, float]:
+    """The constant scale of GDAL's kernel: grid pixels per source pixel in the grid's middle."""
+    crs, transform, (height, width) = grid
+    points = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
+    located = [transform @ point for point in points]
+    if crs is not None and crs != source.crs:
+        located = list(zip(*to_crs(crs, source.crs, *zip(*located, strict=True)), strict=True))
+    (x0, y0), *others = (~source.transform @ point for point in located)
+    columns, rows = (sum(abs(p[axis] - (x0, y0)[axis]) for p in others) for axis in (0, 1))
+    return {"XSCALE": 1 / columns, "YSCALE": 1 / rows}
 
 
 def expected_image(file: RandomFile) -> NDArray[np.float32]:

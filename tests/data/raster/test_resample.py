@@ -4,11 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform as to_crs
+from rasterio.windows import Window as RasterioWindow
 from shapely.geometry import box
 
 from geotune.data.labels.open_labels import open_labels
+from geotune.data.raster.io import open_warped
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.windows import Window
 from helpers.errors import raises
@@ -114,3 +117,23 @@ def test_resampling_without_georeference_raises(write_raster: Any) -> None:
     path = write_raster("a.tif", np.ones((1, 8, 8), dtype="uint8"), crs=None)
     with raises("crs-missing", key="data.resolution", file=path, mentions=["10 m"]):
         open_raster(path, resolution=10)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:32632"])
+@pytest.mark.parametrize("pixel", [4.0, 20.0, 33.3])
+def test_resampled_pixels_do_not_depend_on_the_window(
+    write_raster: Any, crs: str, pixel: float
+) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (1, 200, 200)).astype("float32")
+    path = write_raster("a.tif", values, crs="EPSG:32633", transform=from_origin(5e5, 5e6, 10, 10))
+    [left], [top] = to_crs("EPSG:32633", crs, [500_200.0], [4_999_800.0])
+    grid = (CRS.from_string(crs), from_origin(left, top, pixel, pixel), (40, 40))
+    handle = open_warped(path, grid, None)
+    whole = handle.read(1)
+    assert not np.isnan(whole).all()
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        height, width = (int(side) for side in rng.integers(1, 8, 2))
+        row, col = (int(start) for start in rng.integers(0, 33, 2))
+        part = handle.read(1, window=RasterioWindow(col, row, width, height))
+        np.testing.assert_array_equal(part, whole[row : row + height, col : col + width])

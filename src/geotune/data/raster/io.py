@@ -24,6 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform as transform_points
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.raster.crs import own_longitudes
@@ -147,10 +148,31 @@ def _warped(
                 height=height,
                 width=width,
                 **options,
+                **_resampling_factors(source, grid),
             )
         handle = _keep(key, vrt)
     assert isinstance(handle, WarpedVRT)
     return handle
+
+
+def _resampling_factors(source: DatasetReader, grid: Grid) -> dict[str, float]:
+    """GDAL's XSCALE and YSCALE: pixels of the grid per pixel of the source, at the grid's centre.
+
+    Otherwise GDAL derives them from the window that is read, and the same pixel has other values in
+    other windows.
+    """
+    crs, transform, (height, width) = grid
+    middle = np.array([[width, height], [width + 2, height], [width, height + 2]]) / 2
+    xs, ys = transform @ (middle[:, 0], middle[:, 1])
+    if crs is not None and source.crs is not None and crs != source.crs:
+        own = own_longitudes(source.crs, source.transform, source.shape)
+        xs, ys = (np.array(v) for v in transform_points(crs, own, xs, ys))
+    columns, rows = ~source.transform @ (xs, ys)
+    steps = {
+        "XSCALE": abs(columns[1] - columns[0]) + abs(columns[2] - columns[0]),
+        "YSCALE": abs(rows[1] - rows[0]) + abs(rows[2] - rows[0]),
+    }
+    return {name: 1 / step for name, step in steps.items() if 0 < step < math.inf}
 
 
 def _open(path: Path) -> DatasetReader:
