@@ -7,7 +7,7 @@ synchronisation with a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from geotune.boxes.structures import Targets
 
 BACKGROUND, IGNORE_BOX = -1, -2
 """In place of an object's index: a negative, and a box that adds nothing to the loss."""
+PAIRS_PER_CHUNK = 1 << 20
+"""Pairs of an object and a box that are compared at once, which bounds the memory."""
 MIN_POSITIVES = 9
 """Lower bound of `num_positives` for an image, about the number for one object."""
 
@@ -69,8 +71,24 @@ class GroundTruth:
         return match.where((match < 0) | self.counted[match.clamp(min=0)], IGNORE_BOX)
 
 
+def rows_per_chunk(columns: int) -> int:
+    """Objects of a chunk of a matrix of objects and `columns` boxes."""
+    return max(1, PAIRS_PER_CHUNK // max(1, columns))
+
+
+def iou_chunks(
+    function: Callable[[Tensor, Tensor], Tensor], objects: Tensor, boxes: Tensor
+) -> Iterator[Tensor]:
+    """The IoU of `(M, D)` objects and `(N, D)` boxes by `function`, as matrices of a few rows.
+
+    Crowded windows have a thousand objects, and a window a hundred thousand anchors.
+    """
+    for rows in objects.split(rows_per_chunk(len(boxes))):
+        yield function(rows, boxes)
+
+
 def match_by_iou(
-    iou: Tensor,
+    iou: Tensor | Iterable[Tensor],
     truth: GroundTruth,
     *,
     fg_threshold: float,
@@ -80,20 +98,31 @@ def match_by_iou(
     """Assign N boxes to objects: indices `(N)`, or `BACKGROUND`, or `IGNORE_BOX`.
 
     Args:
-        iou: `(M, N)`, of objects and boxes.
+        iou: `(M, N)`, of objects and boxes, or its rows in chunks.
         truth: the M objects.
         fg_threshold: minimum IoU of a box with its best object to be assigned to it.
         bg_threshold: boxes whose highest IoU is lower are background.
         allow_low_quality: also assign to each object the boxes with which it has its highest IoU,
             whatever the value (Faster R-CNN, arXiv 1506.01497, section 3.1.2).
     """
-    if not len(iou):
-        return torch.full((iou.shape[1],), BACKGROUND, device=iou.device)
-    value, index = iou.max(dim=0)
-    match = index.where(value >= fg_threshold, IGNORE_BOX).where(value >= bg_threshold, BACKGROUND)
+    first = 0
+    for chunk in [iou] if isinstance(iou, Tensor) else iou:
+        if not len(chunk):
+            return torch.full((chunk.shape[1],), BACKGROUND, device=chunk.device)
+        value, index = chunk.max(dim=0)
+        # of the boxes that are the best of an object, its IoU; zero for others
+        forced, owner = (chunk * (chunk == chunk.amax(dim=1, keepdim=True))).max(dim=0)
+        if first == 0:
+            best_value, best_index, best_forced, best_owner = value, index, forced, owner
+        else:
+            best_index = (index + first).where(value > best_value, best_index)
+            best_owner = (owner + first).where(forced > best_forced, best_owner)
+            best_value, best_forced = best_value.maximum(value), best_forced.maximum(forced)
+        first += len(chunk)
+    match = best_index.where(best_value >= fg_threshold, IGNORE_BOX)
+    match = match.where(best_value >= bg_threshold, BACKGROUND)
     if allow_low_quality:
-        best = (iou == iou.amax(dim=1, keepdim=True)) & (iou > 0)
-        match = (iou * best).argmax(dim=0).where(best.any(dim=0), match)
+        match = best_owner.where(best_forced > 0, match)
     return truth.mask_ignored(match)
 
 

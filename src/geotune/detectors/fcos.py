@@ -37,7 +37,13 @@ from geotune.boxes.box_losses import giou_loss, probiou_loss
 from geotune.boxes.structures import Detections, DetectorOutput, Targets
 from geotune.config.decoder_options import FcosOptions, RotatedFcosOptions
 from geotune.detectors.anchors import grid_centers
-from geotune.detectors.assigner import BACKGROUND, IGNORE_BOX, GroundTruth, num_positives
+from geotune.detectors.assigner import (
+    BACKGROUND,
+    IGNORE_BOX,
+    GroundTruth,
+    num_positives,
+    rows_per_chunk,
+)
 from geotune.detectors.base import group_norm, init_head_conv
 from geotune.detectors.fpn import FeaturePyramid
 from geotune.detectors.postprocess import Postprocessor
@@ -228,7 +234,27 @@ def assign_targets(truth: GroundTruth, grid: FcosGrid) -> tuple[Tensor, Tensor]:
     if not len(truth.classes):
         zeros = torch.zeros_like(grid.stride)
         return zeros.long() + BACKGROUND, zeros
-    offset, half = _box_frame(truth.boxes, grid.centers)
+    first = 0
+    for boxes in truth.boxes.split(rows_per_chunk(len(grid.stride))):
+        size, index, centreness = _smallest_candidate(boxes, grid)
+        if first == 0:
+            best_size, best_index, best_centreness = size, index, centreness
+        else:
+            smaller = size < best_size
+            best_index = (index + first).where(smaller, best_index)
+            best_centreness = centreness.where(smaller, best_centreness)
+            best_size = best_size.minimum(size)
+        first += len(boxes)
+    match = truth.mask_ignored(best_index.where(best_size < math.inf, BACKGROUND))
+    return match, best_centreness.where(match >= 0, 0.0)
+
+
+def _smallest_candidate(boxes: Tensor, grid: FcosGrid) -> tuple[Tensor, Tensor, Tensor]:
+    """For each point the smallest object that it is a candidate for, of `(M, D)` objects.
+
+    Returns its size, infinite if there is none, its index and the centre-ness, `(N)` each.
+    """
+    offset, half = _box_frame(boxes, grid.centers)
     offset, half = offset.abs(), half[:, None]
     long = 2 * half.amax(dim=-1)
     on_level = (long > grid.min_size) & (long <= grid.max_size)
@@ -240,11 +266,10 @@ def assign_targets(truth: GroundTruth, grid: FcosGrid) -> tuple[Tensor, Tensor]:
     nearest = on_level & (squared == squared.amin(dim=1, keepdim=True))
     candidate = candidate | (nearest & ~candidate.any(dim=1, keepdim=True))
     smallest, index = half.prod(dim=-1).where(candidate, math.inf).min(dim=0)
-    match = truth.mask_ignored(index.where(smallest < math.inf, BACKGROUND))
     relative = (offset / half.maximum(grid.stride[:, None])).clamp(max=1)
     # equation 3, with min(l, r) / max(l, r) = (1 - relative) / (1 + relative)
     centreness = ((1 - relative) / (1 + relative)).prod(dim=-1).sqrt()
-    return match, centreness.gather(0, index[None])[0].where(match >= 0, 0.0)
+    return smallest, index, centreness.gather(0, index[None])[0]
 
 
 def _box_frame(boxes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

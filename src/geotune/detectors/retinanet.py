@@ -13,7 +13,13 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from geotune.boxes.structures import DetectorOutput, Targets
 from geotune.config.decoder_options import RetinanetOptions
 from geotune.detectors.anchors import ASPECT_RATIOS, anchors
-from geotune.detectors.assigner import IGNORE_BOX, GroundTruth, match_by_iou, num_positives
+from geotune.detectors.assigner import (
+    IGNORE_BOX,
+    GroundTruth,
+    iou_chunks,
+    match_by_iou,
+    num_positives,
+)
 from geotune.detectors.base import group_norm
 from geotune.detectors.box_coders import HorizontalDeltaCoder
 from geotune.detectors.fpn import FeaturePyramid
@@ -72,7 +78,7 @@ def _losses(
     losses = {"class": logits.new_zeros(()), "box": logits.new_zeros(())}
     for truth, logit, delta in zip(truths, logits, deltas, strict=True):
         with torch.no_grad():
-            iou = torchvision.ops.box_iou(truth.boxes, all_anchors)
+            iou = iou_chunks(torchvision.ops.box_iou, truth.boxes, all_anchors)
             match = match_by_iou(
                 iou, truth, fg_threshold=0.5, bg_threshold=0.4, allow_low_quality=True
             )

@@ -21,7 +21,13 @@ from geotune.boxes.iou import pairwise_iou
 from geotune.boxes.oriented import hull
 from geotune.boxes.structures import DetectorOutput, Targets
 from geotune.detectors.anchors import ASPECT_RATIOS, anchors
-from geotune.detectors.assigner import IGNORE_BOX, GroundTruth, match_by_iou, sample_proposals
+from geotune.detectors.assigner import (
+    IGNORE_BOX,
+    GroundTruth,
+    iou_chunks,
+    match_by_iou,
+    sample_proposals,
+)
 from geotune.detectors.base import init_head_conv
 from geotune.detectors.box_coders import BoxCoder
 from geotune.detectors.fpn import FeaturePyramid
@@ -174,7 +180,7 @@ class TwoStage(nn.Module):
         entropies, errors = [], []
         for truth, logit, delta in zip(truths, logits, deltas, strict=True):
             with torch.no_grad():
-                iou = torchvision.ops.box_iou(hull(truth.boxes), all_anchors)
+                iou = iou_chunks(torchvision.ops.box_iou, hull(truth.boxes), all_anchors)
                 match = match_by_iou(
                     iou, truth, fg_threshold=0.7, bg_threshold=0.3, allow_low_quality=True
                 )
@@ -211,7 +217,7 @@ class TwoStage(nn.Module):
             for truth, proposal, is_valid in zip(truths, proposals, valid, strict=True):
                 # Objects are added as proposals: early in training no others are near them.
                 boxes = torch.cat([proposal, clip_to_image(truth.boxes, size)])
-                iou = pairwise_iou(truth.boxes, boxes)
+                iou = iou_chunks(pairwise_iou, truth.boxes, boxes)
                 match = match_by_iou(
                     iou, truth, fg_threshold=0.5, bg_threshold=0.5, allow_low_quality=False
                 )
