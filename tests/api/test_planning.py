@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from geotune.api.budget_search import as_overrides, search_budget
 from geotune.api.planning import plan, plan_to_dict
 from geotune.config import Recipe, load_recipe, parse_recipe
+from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.errors import GeotuneError
 from geotune.memory.estimate import DataDependentModelError, PeakEstimate, estimate_peak
 from geotune.memory.tracker import TrackedPeak
@@ -194,6 +196,22 @@ def test_the_cheapest_changes_that_fit_come_first(
     assert ranks == sorted(ranks)
 
 
+@pytest.mark.parametrize(
+    ("batch_norm", "changes"),
+    [
+        (False, {"train.accumulate_steps": 2}),
+        (True, {"train.activation_checkpointing": "all"}),  # micro-batches change batch norm
+    ],
+)
+def test_changes_that_keep_the_results_come_first(
+    lora: Recipe, batch_norm: bool, changes: dict[str, Any]
+) -> None:
+    assert search(lora, 850, batch_norm=lambda: batch_norm).proposals[0].changes == changes
+    both = search(lora, 530, batch_norm=lambda: batch_norm).proposals[0].changes
+    assert "method.frozen_precision" in both  # 400 + 100 + 40 with all that keeps the results
+    assert "method.frozen_precision" not in search(lora, 545).proposals[0].changes
+
+
 def test_smaller_micro_batches_keep_the_batch(lora: Recipe) -> None:
     for candidate in search(lora, 300).proposals:
         train = candidate.recipe.train
@@ -240,6 +258,73 @@ def test_cache_is_proposed_last_and_only_for_a_frozen_backbone(
 def test_several_processes_share_a_batch(lora: Recipe) -> None:
     for candidate in search(lora, 400, world=2).proposals:
         assert 8 % (2 * candidate.recipe.train.accumulate_steps) == 0
+
+
+# ---------------------------------------------------------------- objects
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_the_labels_tell_the_number_of_objects(
+    tiny_values: Values, write_tiny_scenes: Callable[[Path], Path], tmp_path: Path, kind: str
+) -> None:
+    folder = write_tiny_scenes(tmp_path / "data")
+    changes = {
+        "task": {"kind": "detect", "classes": ["tree"]},
+        "decoder": {"kind": kind, "channels": 16},
+        "data.labels": f"{folder}/objects/{{stem}}.txt",
+    }
+    values = tiny_values(changes, data=folder)
+    [unknown] = [note for note in plan(parse_recipe(values)).notes if "objects" in note]
+    assert unknown.startswith("32 objects in a window assumed: ")
+    (folder / "objects").mkdir()
+
+    def peak(objects: int) -> int:
+        rng = np.random.default_rng(0)
+        for name in "abcd":
+            lines = [
+                f"0 {x:.3f} {y:.3f} 0.02 0.02" for x, y in rng.uniform(0.4, 0.55, (objects, 2))
+            ]
+            (folder / "objects" / f"{name}.txt").write_text("\n".join(lines))
+        planned = plan(parse_recipe(values))
+        assert any(f"{objects:,} object" in note for note in planned.notes)
+        return planned.peak.total
+
+    few, many, crowded = peak(4), peak(64), peak(2000)
+    assert few <= many < crowded
+    # compared in chunks: the pairs of 2000 objects need no more than those of a chunk
+    assert crowded - few < 2000 * 32 * 32 * 9 * 4
+
+
+def test_the_fullest_window_is_that_around_some_object() -> None:
+    rng = np.random.default_rng(0)
+    corners = np.concatenate([rng.uniform(0, 500, (200, 2)), rng.uniform(300, 330, (50, 2))])
+    boxes = np.concatenate([corners, corners + rng.uniform(2, 9, (250, 2))], axis=1)
+    labels = ObjectLabels(
+        Path("x"),
+        ("a",),
+        (512, 512),
+        boxes,
+        np.zeros(250, np.int64),
+        np.zeros(250, bool),
+        0.5,
+        True,
+    )
+    expected = 0
+    for x, y in (boxes[:, :2] + boxes[:, 2:]) / 2:
+        seen = (boxes[:, 0] <= x + 32) & (boxes[:, 2] >= x - 32)
+        expected = max(expected, (seen & (boxes[:, 1] <= y + 32) & (boxes[:, 3] >= y - 32)).sum())
+    assert labels.most_in_window(64) == expected >= 50
+    assert (
+        ObjectLabels(
+            Path("x"),
+            ("a",),
+            (9, 9),
+            boxes[:0],
+            np.zeros(0, np.int64),
+            np.zeros(0, bool),
+            0.5,
+            None,
+        ).most_in_window(64)
+        == 0
+    )
 
 
 # ---------------------------------------------------------------- feature cache

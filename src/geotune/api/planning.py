@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,10 @@ from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.backbones.create import model_info
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe, parse_size
+from geotune.config.task_options import DetectOptions
+from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.datamodule import DataModule
+from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError, RecipeError
 from geotune.factory.build_model import build_task, resolve_recipe
 from geotune.factory.fake_model import FakeModelBuilder
@@ -38,6 +42,7 @@ from geotune.memory.estimate import (
 from geotune.memory.tracker import TrackedPeak
 from geotune.model import Model
 from geotune.report.number_format import size
+from geotune.tasks.detect import EXAMPLE_OBJECTS
 from geotune.training.step import (
     micro_batch_size,
     module_scopes,
@@ -45,6 +50,7 @@ from geotune.training.step import (
     training_step_spec,
     uses_gpu,
 )
+from geotune.utils.text import pluralize
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def plan(
 
     Args:
         recipe: a YAML file, a dict of sections, or a parsed recipe. Its data files are opened only
-            if the recipe does not name the bands.
+            if the recipe does not name the bands, or detects objects: the labels tell how many.
         overrides: changes such as `train.batch_size=4`.
         budget: in bytes or as text such as `8GB`; by default `train.memory_budget`.
         on_message: receives progress messages and notes.
@@ -98,7 +104,9 @@ def plan(
     recipe, bands, notes = _resolved(recipe)
     recipe, precision_notes = resolve_precision(recipe)
     notes += precision_notes
-    planner = Planner(recipe, bands)
+    objects, object_notes = _objects_in_files(recipe)
+    notes += object_notes
+    planner = Planner(recipe, bands, objects)
     prediction, cache = planner.predict(recipe)
     if cache is not None:
         notes.append(cache_note(recipe, cache))
@@ -152,15 +160,38 @@ def _resolved(recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[str]]:
     return recipe, info.bands, notes
 
 
+def _objects_in_files(recipe: Recipe) -> tuple[int | None, list[str]]:
+    """Objects in the fullest window of a detection recipe's labels, and notes; None if unknown."""
+    if not isinstance(recipe.task, DetectOptions):
+        return None, []
+    from geotune.factory.build_data import open_data  # imports the raster libraries
+
+    try:
+        objects = most_objects(open_data(recipe), recipe)
+    except GeotuneError as error:
+        return None, [f"{EXAMPLE_OBJECTS} objects in a window assumed: {error}"]
+    return objects, [f"estimated with {pluralize(objects, 'object')}, as in the fullest window"]
+
+
+def most_objects(scenes: Iterable[Scene], recipe: Recipe) -> int:
+    """The number of objects in the fullest window of a recipe's scenes; at least 1."""
+    assert recipe.data.window is not None
+    side = math.ceil(recipe.data.window / min(1.0, recipe.data.augment.scale[0]))
+    labels = (scene.labels for scene in scenes)
+    return max([1, *(one.most_in_window(side) for one in labels if isinstance(one, ObjectLabels))])
+
+
 class Planner:
     """Estimates a recipe and its variations on one backbone.
 
     Args:
         recipe: as returned by `resolve_recipe`.
         bands: of the images.
+        objects: in a window of a detection task; None for those of `Task.example_targets`.
     """
 
-    def __init__(self, recipe: Recipe, bands: tuple[str, ...]) -> None:
+    def __init__(self, recipe: Recipe, bands: tuple[str, ...], objects: int | None = None) -> None:
+        self._objects = objects
         self.on_gpu = uses_gpu(recipe.train)
         self.world = num_devices(recipe.train) * recipe.train.nodes
         self._builder = FakeModelBuilder(recipe, bands)
@@ -191,6 +222,11 @@ class Planner:
             cache = estimate_cache(model, recipe, example, micro)
             example["features"] = cache.features
         targets = self._task.example_targets(window)
+        if self._objects is not None:
+            targets = [
+                {name: x.new_zeros(self._objects, *x.shape[1:]) for name, x in target.items()}
+                for target in targets
+            ]
         step = training_step_spec(self._task, train, example, targets, world=self.world)
         self.batch_norm |= any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
@@ -208,6 +244,7 @@ class Planner:
             self.predict,
             self.bytes_needed,
             world=self.world,
+            batch_norm=lambda: self.batch_norm,
             alternatives=alternatives,
         )
 
@@ -231,7 +268,9 @@ def fit_to_budget(
     assert budget is not None
     on_message(f"searching for settings that need at most {size(budget)}")
     completed, _ = resolve_recipe(recipe, data)
-    planner = Planner(completed, data.statistics.bands)
+    detects = isinstance(completed.task, DetectOptions)
+    objects = most_objects(data.train.scenes, completed) if detects else None
+    planner = Planner(completed, data.statistics.bands, objects)
     fitting = planner.search(completed, budget, alternatives=False)
     if not fitting.proposals:
         part, place, held = fitting.largest_component

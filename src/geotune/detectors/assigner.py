@@ -83,8 +83,9 @@ def iou_chunks(
 
     Crowded windows have a thousand objects, and a window a hundred thousand anchors.
     """
-    for rows in objects.split(rows_per_chunk(len(boxes))):
-        yield function(rows, boxes)
+    step = rows_per_chunk(len(boxes))
+    for start in range(0, max(1, len(objects)), step):
+        yield function(objects[start : start + step], boxes)
 
 
 def match_by_iou(

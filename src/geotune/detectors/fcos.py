@@ -234,9 +234,9 @@ def assign_targets(truth: GroundTruth, grid: FcosGrid) -> tuple[Tensor, Tensor]:
     if not len(truth.classes):
         zeros = torch.zeros_like(grid.stride)
         return zeros.long() + BACKGROUND, zeros
-    first = 0
-    for boxes in truth.boxes.split(rows_per_chunk(len(grid.stride))):
-        size, index, centreness = _smallest_candidate(boxes, grid)
+    step = rows_per_chunk(len(grid.stride))
+    for first in range(0, len(truth.boxes), step):
+        size, index, centreness = _smallest_candidate(truth.boxes[first : first + step], grid)
         if first == 0:
             best_size, best_index, best_centreness = size, index, centreness
         else:
@@ -244,7 +244,6 @@ def assign_targets(truth: GroundTruth, grid: FcosGrid) -> tuple[Tensor, Tensor]:
             best_index = (index + first).where(smaller, best_index)
             best_centreness = centreness.where(smaller, best_centreness)
             best_size = best_size.minimum(size)
-        first += len(boxes)
     match = truth.mask_ignored(best_index.where(best_size < math.inf, BACKGROUND))
     return match, best_centreness.where(match >= 0, 0.0)
 

@@ -24,6 +24,9 @@ from geotune.data.annotations.object_target import (
 from geotune.data.labels.unread_attributes import Attributes
 from geotune.data.raster.windows import Window
 
+MAX_TRIED = 2000
+"""Windows that `ObjectLabels.most_in_window` tries."""
+
 
 @dataclass(frozen=True)
 class ObjectLabels:
@@ -92,6 +95,16 @@ class ObjectLabels:
             indices=self.indices[inside],
             difficult=self.difficult[inside],
         )
+
+    def most_in_window(self, window: int) -> int:
+        """The number of objects at least partly in the fullest window of `window` pixels.
+
+        Tries the windows around up to `MAX_TRIED` objects, evenly spaced in their order.
+        """
+        count = len(self.boxes)
+        tried = centres(self.boxes)[np.linspace(0, count - 1, min(count, MAX_TRIED)).astype(int)]
+        frames = shapely.box(*(tried - window / 2).T, *(tried + window / 2).T)
+        return max((len(self.tree.query(frame)) for frame in frames), default=0)
 
     def num_uncounted(self, window: int) -> int:
         """The number of objects that count in no window of the scene's grid of `window` pixels.
