@@ -30,16 +30,21 @@ class SuiteRecipe(OptionsModel):
 
     path: Path
     set: Changes = Field(default_factory=dict, description="changes to this recipe in every run")
-    metric: str | None = Field(None, description="the main metric; by default that of the task")
+    metric: str | None = Field(
+        default=None, description="the main metric; by default that of the task"
+    )
 
 
 class Baselines(OptionsModel):
     """Baselines that are added to every comparison unless they are switched off."""
 
     unet_from_scratch: bool = Field(
-        True, description="a UNet with a randomly initialised ResNet-18 encoder, fully trained"
+        default=True,
+        description="a UNet with a randomly initialised ResNet-18 encoder, fully trained",
     )
-    frozen: bool = Field(True, description="the frozen backbone with the same stem and decoder")
+    frozen: bool = Field(
+        default=True, description="the frozen backbone with the same stem and decoder"
+    )
 
 
 class Search(OptionsModel):
@@ -48,11 +53,11 @@ class Search(OptionsModel):
     key: str = "train.lr"
     low: PositiveFloat
     high: PositiveFloat
-    trials: PositiveInt = Field(8, description="training runs per method and recipe")
+    trials: PositiveInt = Field(default=8, description="training runs per method and recipe")
     epochs: PositiveInt | None = Field(
-        None, description="epochs of a trial; by default those of the recipe"
+        default=None, description="epochs of a trial; by default those of the recipe"
     )
-    seed: int = Field(0, ge=0, description="seed of the search and of its trials")
+    seed: int = Field(default=0, ge=0, description="seed of the search and of its trials")
 
     @model_validator(mode="after")
     def _ordered(self) -> Search:
@@ -65,7 +70,7 @@ class Compare(OptionsModel):
     """How methods are compared."""
 
     to: str | None = Field(
-        None, description="the reference method; by default full, else the first"
+        default=None, description="the reference method; by default full, else the first"
     )
     over: list[str] = Field(
         default_factory=list,
@@ -73,12 +78,15 @@ class Compare(OptionsModel):
         "intervals and verdicts are over them, as over seeds",
     )
     margin: Share = Field(
-        0.02, description="the largest acceptable loss, as a share of the reference's metric"
+        default=0.02,
+        description="the largest acceptable loss, as a share of the reference's metric",
     )
-    level: float = Field(0.95, gt=0.5, lt=1, description="confidence level of the intervals")
-    draws: PositiveInt = Field(1000, description="bootstrap draws")
+    level: float = Field(
+        default=0.95, gt=0.5, lt=1, description="confidence level of the intervals"
+    )
+    draws: PositiveInt = Field(default=1000, description="bootstrap draws")
     unit: Literal["window", "scene"] = Field(
-        "window", description="the resampled unit of the test split"
+        default="window", description="the resampled unit of the test split"
     )
 
 
@@ -88,7 +96,7 @@ class PublishedOptions(OptionsModel):
     file: Path
     source: str = Field(description="the publication, as shown to readers")
     header: PositiveInt = Field(
-        1, description="number of header lines; names of a column are joined by a slash"
+        default=1, description="number of header lines; names of a column are joined by a slash"
     )
     method: str = Field(description="the column with the method")
     names: dict[str, str] = Field(
@@ -107,7 +115,7 @@ class PublishedOptions(OptionsModel):
         default_factory=dict, description="recipe to the column with its standard deviation"
     )
     scale: PositiveFloat = Field(
-        1.0, description="factor for the numbers, such as 0.01 for per cent"
+        default=1.0, description="factor for the numbers, such as 0.01 for per cent"
     )
 
 
@@ -158,7 +166,7 @@ class Suite(OptionsModel):
         min_length=1, description="one or more recipes, by name"
     )
     folder: Path | None = Field(
-        None, description="output folder; by default runs/bench/<name of the suite>"
+        default=None, description="output folder; by default runs/bench/<name of the suite>"
     )
     set: Changes = Field(default_factory=dict, description="changes to all recipes")
     grid: Annotated[dict[str, dict[str, Changes]], BeforeValidator(_parse_grid)] = Field(
@@ -176,7 +184,7 @@ class Suite(OptionsModel):
     search: Search | None = None
     compare: Compare = Compare()
     published: list[PublishedOptions] = Field(default_factory=list)
-    workers: PositiveInt = Field(1, description="parallel runs")
+    workers: PositiveInt = Field(default=1, description="parallel runs")
 
     @model_validator(mode="after")
     def _check(self) -> Suite:

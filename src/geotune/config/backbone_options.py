@@ -19,31 +19,35 @@ class BackboneOptions(OptionsModel):
     name: str = Field(
         description="provider/model, such as timm/resnet18; see geotune list backbones"
     )
-    weights: Path | None = Field(None, description="local file or folder with the weights")
-    pretrained: bool = Field(True, description="false: random weights")
+    weights: Path | None = Field(default=None, description="local file or folder with the weights")
+    pretrained: bool = Field(default=True, description="false: random weights")
     bands: tuple[str, ...] | PositiveInt | dict[str, tuple[str, ...]] | None = Field(
-        None,
+        default=None,
         description="band names in the order of the model's input, or their number; by modality "
         "for models of several; by default those of the files",
     )
     patch_size: PositiveInt | None = Field(
-        None, description="in pixels, for models with a flexible patch"
+        default=None, description="in pixels, for models with a flexible patch"
     )
-    timesteps: PositiveInt = Field(1, description="dates per image, for models with a time axis")
-    combine: Combine = Field("mean", description="how the feature maps of the dates are combined")
+    timesteps: PositiveInt = Field(
+        default=1, description="dates per image, for models with a time axis"
+    )
+    combine: Combine = Field(
+        default="mean", description="how the feature maps of the dates are combined"
+    )
     metadata: tuple[Metadata, ...] = Field(
-        (), description="further inputs of the model, read from the files"
+        default=(), description="further inputs of the model, read from the files"
     )
     wavelengths: dict[str, PositiveFloat] | None = Field(
-        None, description="of bands that the model does not know by name, in micrometres"
+        default=None, description="of bands that the model does not know by name, in micrometres"
     )
     gsd: PositiveFloat | None = Field(
-        None,
+        default=None,
         description="ground sampling distance in metres, for models that take it; by default that "
         "of the files",
     )
     new_bands: Literal["refuse", "mean"] = Field(
-        "refuse",
+        default="refuse",
         description="bands that the model was not pretrained with: an error, or initialised from "
         "the mean of the known bands",
     )

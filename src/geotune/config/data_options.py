@@ -46,18 +46,24 @@ def _known_format(name: str) -> str:
 class AugmentOptions(OptionsModel):
     """Augmentation of training windows; geometric changes apply to image and labels alike."""
 
-    flips: bool = Field(True, description="flips and quarter turns: all eight orientations")
+    flips: bool = Field(default=True, description="flips and quarter turns: all eight orientations")
     rotate: float = Field(
-        0.0, ge=0, le=180, description="maximum angle of rotation, in degrees, both directions"
+        default=0.0,
+        ge=0,
+        le=180,
+        description="maximum angle of rotation, in degrees, both directions",
     )
     scale: tuple[PositiveFloat, PositiveFloat] = Field(
-        (1.0, 1.0), description="minimum and maximum magnification, within 0.25 to 4"
+        default=(1.0, 1.0), description="minimum and maximum magnification, within 0.25 to 4"
     )
     band_dropout: float = Field(
-        0.0, ge=0, lt=1, description="probability that a band is dropped; one band always remains"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="probability that a band is dropped; one band always remains",
     )
     band_brightness: Share = Field(
-        0.0, description="as data.brightness, but drawn independently for each band"
+        default=0.0, description="as data.brightness, but drawn independently for each band"
     )
 
     @field_validator("scale")
@@ -106,9 +112,10 @@ class QualityOptions(OptionsModel):
         description="bits, counted from 0, any of which flags a pixel, such as 3 (cloud) and "
         "4 (shadow) of Landsat's QA_PIXEL",
     )
-    band: PositiveInt = Field(1, description="band of the mask file, from 1")
+    band: PositiveInt = Field(default=1, description="band of the mask file, from 1")
     mask_image: bool = Field(
-        False, description="also set flagged pixels of the image to nodata, not only the labels"
+        default=False,
+        description="also set flagged pixels of the image to nodata, not only the labels",
     )
 
     @model_validator(mode="after")
@@ -126,17 +133,18 @@ class DataOptions(OptionsModel):
     """Options that every kind of data has."""
 
     samples: PositiveInt | None = Field(
-        None, description="training windows per epoch; by default what covers all training scenes"
+        default=None,
+        description="training windows per epoch; by default what covers all training scenes",
     )
     fraction: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         le=1,
         description="fraction of the training scenes or images to use, drawn by train.seed; larger "
         "fractions contain the smaller ones",
     )
     rare_class_fraction: Share = Field(
-        0.5,
+        default=0.5,
         description="fraction of training windows centred on a pixel of a rare class, or an object",
     )
     augment: Annotated[AugmentOptions, BeforeValidator(_augment_section)] = Field(
@@ -144,10 +152,10 @@ class DataOptions(OptionsModel):
         description="augmentation of training windows; true: flips and quarter turns, false: none",
     )
     brightness: Share = Field(
-        0.2, description="standard deviation of random gain and offset in training; 0: none"
+        default=0.2, description="standard deviation of random gain and offset in training; 0: none"
     )
     normalize: Literal["auto", "backbone", "data"] = Field(
-        "auto",
+        default="auto",
         description="statistics of the backbone's pretraining, or of the training data; auto: the "
         "backbone's, unless the data are in other units",
     )
@@ -157,53 +165,57 @@ class OwnDataOptions(DataOptions):
     """What files of one's own may not state."""
 
     bands: list[str] | dict[str, list[str]] | None = Field(
-        None,
+        default=None,
         description="band names in file order, if the files do not name them; by modality if "
         "data.scenes is",
     )
-    nodata: float | None = Field(None, description="nodata value, if the files do not declare it")
+    nodata: float | None = Field(
+        default=None, description="nodata value, if the files do not declare it"
+    )
     resolution: Resolution | None = Field(
-        None,
+        default=None,
         description="metres per pixel, such as 10 m, to which images and labels are resampled; "
         "also combines files of one scene with different resolutions",
     )
     quality: QualityOptions | None = Field(
-        None, description="cloud or quality masks; flagged pixels are ignored in training"
+        default=None, description="cloud or quality masks; flagged pixels are ignored in training"
     )
 
 
 class LabelledDataOptions(OwnDataOptions):
     """Data with labels inside the image."""
 
-    window: PositiveInt = Field(128, description="side of the windows, in pixels")
+    window: PositiveInt = Field(default=128, description="side of the windows, in pixels")
     class_values: dict[str, int | str | list[int | str]] | None = Field(
-        None,
+        default=None,
         description="value or values of each class in the labels: numbers, colours as 0xRRGGBB, or "
         "text in vector files; by default the class's index",
     )
     class_field: str | None = Field(
-        None,
+        default=None,
         description="attribute of vector labels with the class; empty: every polygon has the "
         "second class, every object the only class",
     )
     ignore_values: list[int] | None = Field(
-        None,
+        default=None,
         description="values of raster labels that are ignored; by default 255, and none in colour "
         "masks, where that is blue",
     )
     unlabelled: Literal["background", "ignore"] | None = Field(
-        None,
+        default=None,
         description="pixels outside vector labels: the first class, or ignored; by default the "
         "first class if it is called background",
     )
-    label_band: PositiveInt = Field(1, description="band of label rasters for regression, from 1")
+    label_band: PositiveInt = Field(
+        default=1, description="band of label rasters for regression, from 1"
+    )
     sigma: PositiveLength = Field(
-        "3 px",
+        default="3 px",
         description="standard deviation of the Gaussian of an object in density maps, in pixels or "
         "metres",
     )
     points: Literal["pixels", "coordinates"] = Field(
-        "pixels",
+        default="pixels",
         description="meaning of x and y in a CSV of objects; coordinates: in the scene's CRS",
     )
 
@@ -218,22 +230,23 @@ class ScenesOptions(LabelledDataOptions):
         "by modality for several; or a table of scenes: CSV, GeoParquet, STAC"
     )
     labels: str | None = Field(
-        None,
+        default=None,
         description="pattern of the label files, with `{stem}` for the scene's name, or the fields "
         "of scenes; not needed if a table of scenes lists them",
     )
     format: Annotated[str, AfterValidator(_known_format)] = Field(
-        "auto", description="format of object labels; auto: detected from their contents"
+        default="auto", description="format of object labels; auto: detected from their contents"
     )
     missing_labels: Literal["refuse", "empty"] = Field(
-        "refuse", description="scenes without object labels: an error, or scenes without objects"
+        default="refuse",
+        description="scenes without object labels: an error, or scenes without objects",
     )
     min_visibility: MinVisibility = 0.5
     point_size: PositiveLength | None = Field(
-        None, description="side of the boxes around objects labelled as points: 6 m, 10 px"
+        default=None, description="side of the boxes around objects labelled as points: 6 m, 10 px"
     )
     other_classes: Literal["refuse", "leave_out"] = Field(
-        "refuse", description="objects of classes that are not in task.classes"
+        default="refuse", description="objects of classes that are not in task.classes"
     )
     split: SplitSection
 
@@ -244,8 +257,12 @@ class ChipsOptions(LabelledDataOptions):
     kind: Literal["chips"] = "chips"
     images: Path
     masks: Path
-    image_suffix: str = Field("", description="end of the image's stem that the mask's lacks")
-    mask_suffix: str = Field("", description="end of the mask's stem that the image's lacks")
+    image_suffix: str = Field(
+        default="", description="end of the image's stem that the mask's lacks"
+    )
+    mask_suffix: str = Field(
+        default="", description="end of the mask's stem that the image's lacks"
+    )
     split: SplitSection
 
 
@@ -253,10 +270,10 @@ class SyntheticOptions(LabelledDataOptions):
     """Generated scenes with water, forest, fields, towns, clouds and shadows."""
 
     kind: Literal["synthetic"] = "synthetic"
-    folder: Path = Field(Path("synthetic"), description="folder to write the scenes to")
-    count: PositiveInt = Field(4, description="number of scenes")
-    size: int = Field(512, ge=64, description="side of a scene, in pixels")
-    seed: int = Field(0, ge=0)
+    folder: Path = Field(default=Path("synthetic"), description="folder to write the scenes to")
+    count: PositiveInt = Field(default=4, description="number of scenes")
+    size: int = Field(default=512, ge=64, description="side of a scene, in pixels")
+    seed: int = Field(default=0, ge=0)
     split: SplitSection = Field(default_factory=lambda: RandomSplitOptions(val=0.25, test=0.25))
 
 
@@ -266,11 +283,12 @@ class ImagesOptions(OwnDataOptions):
     kind: Literal["images"] = "images"
     images: Path = Field(description="folder with one folder per class, or base of the CSV's paths")
     labels: Path | None = Field(
-        None,
+        default=None,
         description="CSV with columns path, label or labels (a;b) or value, and optionally split",
     )
     window: PositiveInt | None = Field(
-        None, description="side to which images are padded; by default that of the largest image"
+        default=None,
+        description="side to which images are padded; by default that of the largest image",
     )
     split: SplitSection
 
@@ -282,7 +300,7 @@ class NamedOptions(DataOptions):
     name: str
     root: Path = Field(description="folder with the unpacked files; nothing is downloaded")
     window: PositiveInt | None = Field(
-        None, description="side of the windows; by default the data set's own"
+        default=None, description="side of the windows; by default the data set's own"
     )
     ignore_values: list[int] = Field(
         default_factory=list, description="further mask values that are ignored"

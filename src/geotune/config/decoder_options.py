@@ -28,7 +28,7 @@ class LinearOptions(DecoderOptions):
 
     kind: Literal["linear"] = "linear"
     levels: Literal["all", "last"] = Field(
-        "all", description="feature maps to read: all, or the backbone's last"
+        default="all", description="feature maps to read: all, or the backbone's last"
     )
 
 
@@ -36,8 +36,8 @@ class FcnOptions(DecoderOptions):
     """A few convolutions at the finest resolution."""
 
     kind: Literal["fcn"] = "fcn"
-    channels: PositiveInt = Field(128, description="channels of the hidden convolutions")
-    depth: PositiveInt = Field(2, description="number of hidden 3x3 convolutions")
+    channels: PositiveInt = Field(default=128, description="channels of the hidden convolutions")
+    depth: PositiveInt = Field(default=2, description="number of hidden 3x3 convolutions")
 
 
 class UnetOptions(DecoderOptions):
@@ -55,7 +55,7 @@ class UpernetOptions(DecoderOptions):
     """UPerNet decoder: pyramid pooling and a feature pyramid."""
 
     kind: Literal["upernet"] = "upernet"
-    channels: PositiveInt = Field(128, description="channels of the convolutions")
+    channels: PositiveInt = Field(default=128, description="channels of the convolutions")
 
 
 class GlobalPoolOptions(DecoderOptions):
@@ -64,11 +64,14 @@ class GlobalPoolOptions(DecoderOptions):
     level: ClassVar[Level] = "image"
 
     kind: Literal["global_pool"] = "global_pool"
-    pool: Literal["mean", "attention"] = Field("mean", description="how positions are pooled")
-    levels: Literal["last", "all"] = Field(
-        "last", description="feature maps to read: the encoder's last, or all but the stem's"
+    pool: Literal["mean", "attention"] = Field(
+        default="mean", description="how positions are pooled"
     )
-    dropout: Share = Field(0.0, description="dropout probability before the linear layer")
+    levels: Literal["last", "all"] = Field(
+        default="last",
+        description="feature maps to read: the encoder's last, or all but the stem's",
+    )
+    dropout: Share = Field(default=0.0, description="dropout probability before the linear layer")
 
 
 class DetectorOptions(DecoderOptions):
@@ -81,23 +84,24 @@ class DetectorOptions(DecoderOptions):
     level: ClassVar[Level] = "object"
     oriented: ClassVar[bool] = False
 
-    channels: PositiveInt = Field(256, description="channels of every pyramid level")
+    channels: PositiveInt = Field(default=256, description="channels of every pyramid level")
     min_stride: PositiveFloat = Field(
-        4.0, description="stride of the finest level in pixels; objects should be larger"
+        default=4.0, description="stride of the finest level in pixels; objects should be larger"
     )
-    num_levels: PositiveInt = Field(5, description="minimum number of pyramid levels")
-    score_threshold: Share = Field(0.05, description="minimum score of a detection")
+    num_levels: PositiveInt = Field(default=5, description="minimum number of pyramid levels")
+    score_threshold: Share = Field(default=0.05, description="minimum score of a detection")
     nms_threshold: Share = Field(
-        0.5, description="IoU with a better box of the same class above which a box is suppressed"
+        default=0.5,
+        description="IoU with a better box of the same class above which a box is suppressed",
     )
-    max_detections: PositiveInt = Field(1000, description="detections per window")
+    max_detections: PositiveInt = Field(default=1000, description="detections per window")
 
 
 class AnchorDetectorOptions(DetectorOptions):
     """Options of detectors with anchors."""
 
     anchor_size: PositiveFloat = Field(
-        4.0, description="side of the smallest anchors of a level, in strides"
+        default=4.0, description="side of the smallest anchors of a level, in strides"
     )
 
 
@@ -105,7 +109,7 @@ class FasterRcnnOptions(AnchorDetectorOptions):
     """Faster R-CNN: horizontal boxes, two stages."""
 
     kind: Literal["faster_rcnn"] = "faster_rcnn"
-    hidden: PositiveInt = Field(1024, description="hidden channels of the second stage")
+    hidden: PositiveInt = Field(default=1024, description="hidden channels of the second stage")
 
 
 class RetinanetOptions(AnchorDetectorOptions):
@@ -118,7 +122,7 @@ class FcosOptions(DetectorOptions):
     """FCOS: horizontal boxes, one stage, without anchors."""
 
     kind: Literal["fcos"] = "fcos"
-    depth: PositiveInt = Field(4, description="hidden convolutions of each branch")
+    depth: PositiveInt = Field(default=4, description="hidden convolutions of each branch")
     nms_threshold: Share = 0.6
 
 
@@ -128,7 +132,7 @@ class RotatedFcosOptions(DetectorOptions):
     oriented: ClassVar[bool] = True
 
     kind: Literal["rotated_fcos"] = "rotated_fcos"
-    depth: PositiveInt = Field(4, description="hidden convolutions of each branch")
+    depth: PositiveInt = Field(default=4, description="hidden convolutions of each branch")
     nms_threshold: Share = 0.1
 
 
@@ -138,7 +142,7 @@ class OrientedRcnnOptions(AnchorDetectorOptions):
     oriented: ClassVar[bool] = True
 
     kind: Literal["oriented_rcnn"] = "oriented_rcnn"
-    hidden: PositiveInt = Field(1024, description="hidden channels of the second stage")
+    hidden: PositiveInt = Field(default=1024, description="hidden channels of the second stage")
     nms_threshold: Share = 0.1
 
 

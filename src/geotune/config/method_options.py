@@ -42,10 +42,12 @@ class MethodOptions(OptionsModel):
 
     kind: str = ""
     stem_width: NonNegativeInt = Field(
-        32, description="channels of the convolutional branch on the image; 0: no such branch"
+        default=32,
+        description="channels of the convolutional branch on the image; 0: no such branch",
     )
     frozen_precision: Precision = Field(
-        "fp32", description="storage type of the backbone's frozen weights; others train in float32"
+        default="fp32",
+        description="storage type of the backbone's frozen weights; others train in float32",
     )
 
     @property
@@ -92,7 +94,9 @@ class PartialOptions(MethodOptions):
     fits: ClassVar[str] = "backbones with accessible blocks"
 
     kind: Literal["partial"] = "partial"
-    blocks: PositiveInt = Field(1, description="number of blocks that train, counted from the last")
+    blocks: PositiveInt = Field(
+        default=1, description="number of blocks that train, counted from the last"
+    )
 
 
 class LoraOptions(MethodOptions):
@@ -101,9 +105,9 @@ class LoraOptions(MethodOptions):
     fits: ClassVar[str] = "backbones with linear layers or dense convolutions"
 
     kind: Literal["lora"] = "lora"
-    rank: PositiveInt = Field(16, description="rank of the update")
-    alpha: PositiveFloat = Field(16, description="the update is scaled by alpha / rank")
-    dropout: Dropout = Field(0.0, description="dropout probability on the update's input")
+    rank: PositiveInt = Field(default=16, description="rank of the update")
+    alpha: PositiveFloat = Field(default=16, description="the update is scaled by alpha / rank")
+    dropout: Dropout = Field(default=0.0, description="dropout probability on the update's input")
     targets: Targets = None
 
 
@@ -118,9 +122,9 @@ class PeftOptions(MethodOptions):
         "delora", "fourierft", "glora", "gralora", "hira", "hra", "ia3", "lily", "loha", "lokr",
         "miss", "oft", "peanut", "pvera", "randlora", "road", "shira", "supertuning", "tinylora",
         "unilora", "vblora", "vera", "waveft",
-    ] = Field("dora", description="peft's name of the tuner")  # fmt: skip
+    ] = Field(default="dora", description="peft's name of the tuner")  # fmt: skip
     rank: PositiveInt | None = Field(
-        None,
+        default=None,
         description="rank, if the tuner has one; by default 16 for lora and its variants, "
         "otherwise peft's default",
     )
@@ -138,12 +142,12 @@ class VptOptions(MethodOptions):
 
     kind: Literal["vpt"] = "vpt"
     depth: Literal["shallow", "deep"] = Field(
-        "deep",
+        default="deep",
         description="deep: each block has its own prompts; shallow: the first block's prompts pass "
         "through all blocks",
     )
-    num_prompts: PositiveInt = Field(100, description="prompt tokens of a block")
-    dropout: Dropout = Field(0.1, description="dropout probability on the prompts")
+    num_prompts: PositiveInt = Field(default=100, description="prompt tokens of a block")
+    dropout: Dropout = Field(default=0.1, description="dropout probability on the prompts")
 
 
 class AdapterOptions(MethodOptions):
@@ -152,7 +156,7 @@ class AdapterOptions(MethodOptions):
     fits: ClassVar[str] = "backbones with accessible blocks"
 
     kind: Literal["adapter"] = "adapter"
-    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
+    bottleneck_dim: PositiveInt = Field(default=64, description="channels of the bottleneck")
 
 
 class AdaptFormerOptions(MethodOptions):
@@ -161,8 +165,8 @@ class AdaptFormerOptions(MethodOptions):
     fits: ClassVar[str] = "blocks with an MLP: transformers and ConvNeXt"
 
     kind: Literal["adaptformer"] = "adaptformer"
-    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
-    scale: PositiveFloat = Field(0.1, description="factor on the bottleneck's output")
+    bottleneck_dim: PositiveInt = Field(default=64, description="channels of the bottleneck")
+    scale: PositiveFloat = Field(default=0.1, description="factor on the bottleneck's output")
 
 
 class LoRandOptions(MethodOptions):
@@ -171,9 +175,9 @@ class LoRandOptions(MethodOptions):
     fits: ClassVar[str] = "backbones with accessible blocks"
 
     kind: Literal["lorand"] = "lorand"
-    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
-    rank: PositiveInt = Field(8, description="side of the kernels; at most bottleneck_dim")
-    branches: PositiveInt = Field(4, description="number of products that sum to a weight")
+    bottleneck_dim: PositiveInt = Field(default=64, description="channels of the bottleneck")
+    rank: PositiveInt = Field(default=8, description="side of the kernels; at most bottleneck_dim")
+    branches: PositiveInt = Field(default=4, description="number of products that sum to a weight")
 
 
 class MonaOptions(MethodOptions):
@@ -182,8 +186,10 @@ class MonaOptions(MethodOptions):
     fits: ClassVar[str] = "backbones with accessible blocks and spatial tokens"
 
     kind: Literal["mona"] = "mona"
-    bottleneck_dim: PositiveInt = Field(64, description="channels of the bottleneck")
-    dropout: Dropout = Field(0.1, description="dropout probability before the up-projection")
+    bottleneck_dim: PositiveInt = Field(default=64, description="channels of the bottleneck")
+    dropout: Dropout = Field(
+        default=0.1, description="dropout probability before the up-projection"
+    )
 
 
 class VitAdapterOptions(MethodOptions):
@@ -192,24 +198,29 @@ class VitAdapterOptions(MethodOptions):
     fits: ClassVar[str] = "plain ViTs with spatial tokens"
 
     kind: Literal["vit_adapter"] = "vit_adapter"
-    train_backbone: bool = Field(False, description="also train the backbone, as in the paper")
-    interactions: PositiveInt = Field(
-        4, description="number of evenly spaced exchanges between prior and ViT"
+    train_backbone: bool = Field(
+        default=False, description="also train the backbone, as in the paper"
     )
-    conv_inplane: PositiveInt = Field(64, description="channels of the prior's stem")
+    interactions: PositiveInt = Field(
+        default=4, description="number of evenly spaced exchanges between prior and ViT"
+    )
+    conv_inplane: PositiveInt = Field(default=64, description="channels of the prior's stem")
     points: PositiveInt = Field(
-        4, description="sampling points of each attention head in each feature map"
+        default=4, description="sampling points of each attention head in each feature map"
     )
     num_heads: PositiveInt | None = Field(
-        None, description="attention heads; by default as many as leave each 32 channels"
+        default=None, description="attention heads; by default as many as leave each 32 channels"
     )
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="width of the attention values, as a fraction of the ViT's"
+        default=0.5, description="width of the attention values, as a fraction of the ViT's"
     )
     cffn_ratio: PositiveFloat = Field(
-        0.25, description="hidden width of the extractors' feed-forward, as a fraction of the ViT's"
+        default=0.25,
+        description="hidden width of the extractors' feed-forward, as a fraction of the ViT's",
     )
-    extra_extractors: bool = Field(True, description="two more extractors after the last exchange")
+    extra_extractors: bool = Field(
+        default=True, description="two more extractors after the last exchange"
+    )
 
 
 class SideTuneOptions(MethodOptions):
@@ -219,7 +230,7 @@ class SideTuneOptions(MethodOptions):
 
     kind: Literal["sidetune"] = "sidetune"
     width: PositiveInt = Field(
-        32,
+        default=32,
         description="channels of the first convolution; they double with every halving of the map, "
         "up to 8 times",
     )
@@ -232,7 +243,7 @@ class LstOptions(MethodOptions):
 
     kind: Literal["lst"] = "lst"
     reduction: PositiveInt = Field(
-        8,
+        default=8,
         description="the side stream has C / reduction channels for a tap of C; at least 8 (or C)",
     )
     block_stride: BlockStride = None
@@ -244,7 +255,7 @@ class E3vaOptions(MethodOptions):
     fits: ClassVar[str] = "blocks with an MLP (no ResNet) and spatial tokens"
 
     kind: Literal["e3va"] = "e3va"
-    rank: PositiveInt = Field(16, description="rank of the adapters")
+    rank: PositiveInt = Field(default=16, description="rank of the adapters")
 
 
 class DtlOptions(MethodOptions):
@@ -253,10 +264,14 @@ class DtlOptions(MethodOptions):
     fits: ClassVar[str] = "backbones with accessible blocks and spatial tokens"
 
     kind: Literal["dtl"] = "dtl"
-    rank: PositiveInt = Field(2, description="rank of each block's contribution to the stream")
-    kernel_size: PositiveInt = Field(3, description="of the depthwise feedback convolution; odd")
+    rank: PositiveInt = Field(
+        default=2, description="rank of each block's contribution to the stream"
+    )
+    kernel_size: PositiveInt = Field(
+        default=3, description="of the depthwise feedback convolution; odd"
+    )
     feedback_from: PositiveInt | None = Field(
-        None,
+        default=None,
         description="first block, counted from 1, that receives feedback; gradients cross the "
         "blocks after it; by default the last block, so that no gradient crosses the backbone",
     )
@@ -269,30 +284,32 @@ class EstOptions(MethodOptions):
 
     kind: Literal["est"] = "est"
     reduction: PositiveInt = Field(
-        8, description="the side stream has C / reduction channels for a tap of C channels"
+        default=8, description="the side stream has C / reduction channels for a tap of C channels"
     )
     min_width: PositiveInt = Field(
-        64, description="minimum channels of the side stream (at most those of the tap)"
+        default=64, description="minimum channels of the side stream (at most those of the tap)"
     )
     output: Literal["sum", "side"] = Field(
-        "side",
+        default="side",
         description="decoder input; sum: frozen features plus the up-projected stream, which "
         "starts equal to method frozen; side: the stream plus a 1x1 projection of the frozen "
         "features, which keeps the decoder small",
     )
     block_stride: BlockStride = None
     use_block_internals: bool = Field(
-        False, description="also read what attention and MLP of each block add"
+        default=False, description="also read what attention and MLP of each block add"
     )
     gate: Literal["dynamic", "static"] = Field(
-        "dynamic", description="gate values; dynamic: per pixel and channel, static: per channel"
+        default="dynamic",
+        description="gate values; dynamic: per pixel and channel, static: per channel",
     )
     adapters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
-        (2, 4, 8), description="divisors n: each block has an adapter d / n wide for a stream of d"
+        default=(2, 4, 8),
+        description="divisors n: each block has an adapter d / n wide for a stream of d",
     )
-    kernel_size: PositiveInt = Field(3, description="of the depthwise convolution; odd")
+    kernel_size: PositiveInt = Field(default=3, description="of the depthwise convolution; odd")
     projection_init: Literal["random", "pca", "pca_fixed"] = Field(
-        "random",
+        default="random",
         description="initial projection to the stream's width; pca: principal components of the "
         "taps on training images; pca_fixed: the same, not trained, which makes cached features "
         "smaller",

@@ -16,7 +16,7 @@ class SplitOptions(OptionsModel):
     """Options that every split has."""
 
     allow_overlap: bool = Field(
-        False, description="splits may share ground or pixels; an error otherwise"
+        default=False, description="splits may share ground or pixels; an error otherwise"
     )
 
 
@@ -24,7 +24,7 @@ class GroupedSplitOptions(SplitOptions):
     """Splits by groups of scenes, for which `geotune test` also reports metrics."""
 
     by: str = Field(
-        "scene",
+        default="scene",
         description="what a group is: `scene`, a column of the table of scenes, or a regular "
         "expression whose first group is matched in the scene's name",
     )
@@ -33,9 +33,9 @@ class GroupedSplitOptions(SplitOptions):
 class DrawnSplitOptions(SplitOptions):
     """Splits drawn at random."""
 
-    val: Share = Field(0.2, description="fraction for validation")
-    test: Share = Field(0.2, description="fraction for testing")
-    seed: int = Field(0, ge=0)
+    val: Share = Field(default=0.2, description="fraction for validation")
+    test: Share = Field(default=0.2, description="fraction for testing")
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> Self:
@@ -77,15 +77,15 @@ class FoldSplitOptions(GroupedSplitOptions):
         description="fold for testing: its number, from 1, or a group in it"
     )
     folds: int | None = Field(
-        None, ge=2, description="number of folds; by default each group is a fold"
+        default=None, ge=2, description="number of folds; by default each group is a fold"
     )
     val: float | None = Field(
-        None,
+        default=None,
         gt=0,
         lt=1,
         description="fraction of the remaining scenes for validation, instead of the next fold",
     )
-    seed: int = Field(0, ge=0, description="of the assignment to folds")
+    seed: int = Field(default=0, ge=0, description="of the assignment to folds")
 
 
 class BlockSplitOptions(DrawnSplitOptions):
@@ -93,7 +93,9 @@ class BlockSplitOptions(DrawnSplitOptions):
 
     kind: Literal["blocks"] = "blocks"
     side: PositiveLength = Field(description="side of a block, such as 2000 m or 512 px")
-    buffer: Length = Field("0 m", description="minimum distance between windows of two blocks")
+    buffer: Length = Field(
+        default="0 m", description="minimum distance between windows of two blocks"
+    )
 
 
 class DateSplitOptions(SplitOptions):
@@ -101,9 +103,9 @@ class DateSplitOptions(SplitOptions):
 
     kind: Literal["date"] = "date"
     val: date = Field(description="first day of validation; earlier scenes train")
-    test: date | None = Field(None, description="first day of testing")
+    test: date | None = Field(default=None, description="first day of testing")
     by: str | None = Field(
-        None,
+        default=None,
         description="a column, or a regular expression whose first group is the date in the "
         "scene's name; by default the date in the files",
     )
@@ -127,7 +129,7 @@ class PublishedSplitOptions(SplitOptions):
     """The split that was published with a named data set."""
 
     kind: Literal["published"] = "published"
-    name: str | None = Field(None, description="which one; by default the data set's first")
+    name: str | None = Field(default=None, description="which one; by default the data set's first")
 
 
 OwnSplitSection = (

@@ -35,7 +35,7 @@ class ClassesOptions(TaskOptions):
 
     classes: list[str] = Field(min_length=2, description="class names, in the order of the outputs")
     class_weights: list[PositiveFloat] | None = Field(
-        None, description="weight of each class in the loss"
+        default=None, description="weight of each class in the loss"
     )
 
     @field_validator("classes")
@@ -67,7 +67,7 @@ class SegmentOptions(ClassesOptions):
     )
 
     kind: Literal["segment"] = "segment"
-    loss: str = Field("ce+dice", description="ce, dice, focal, or a sum such as ce+dice")
+    loss: str = Field(default="ce+dice", description="ce, dice, focal, or a sum such as ce+dice")
 
     @field_validator("classes")
     @classmethod
@@ -95,8 +95,12 @@ class ClassifyOptions(ClassesOptions):
     level: ClassVar[Level] = "image"
 
     kind: Literal["classify"] = "classify"
-    multilabel: bool = Field(False, description="an image can have several classes, or none")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="arXiv 1512.00567, section 7")
+    multilabel: bool = Field(
+        default=False, description="an image can have several classes, or none"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="arXiv 1512.00567, section 7"
+    )
 
 
 class RegressOptions(TaskOptions):
@@ -106,15 +110,19 @@ class RegressOptions(TaskOptions):
     data_keys: ClassVar[tuple[str, ...]] = ("label_band",)
 
     kind: Literal["regress"] = "regress"
-    level: Literal["pixel", "image"] = Field("pixel", description="what has a value")
-    quantity: str = Field("value", min_length=1, description="name of the value, for reports")
-    unit: str = Field("", description="unit of the value, for reports")
+    level: Literal["pixel", "image"] = Field(default="pixel", description="what has a value")
+    quantity: str = Field(
+        default="value", min_length=1, description="name of the value, for reports"
+    )
+    unit: str = Field(default="", description="unit of the value, for reports")
     loss: RegressionLoss = "huber"
     mean: float | None = Field(
-        None, description="of the labels, to standardise them; by default the training split's"
+        default=None,
+        description="of the labels, to standardise them; by default the training split's",
     )
     std: PositiveFloat | None = Field(
-        None, description="standard deviation of the labels; by default the training split's"
+        default=None,
+        description="standard deviation of the labels; by default the training split's",
     )
 
 
@@ -126,10 +134,12 @@ class DensityOptions(TaskOptions):
     data_keys: ClassVar[tuple[str, ...]] = ("sigma", "points", "missing_labels")
 
     kind: Literal["density"] = "density"
-    objects: str = Field("objects", min_length=1, description="what is counted, for reports")
+    objects: str = Field(
+        default="objects", min_length=1, description="what is counted, for reports"
+    )
     loss: RegressionLoss = "l2"
     std: PositiveFloat | None = Field(
-        None,
+        default=None,
         description="standard deviation of the density, the unit of the loss; by default the "
         "training split's",
     )
@@ -155,14 +165,15 @@ class DetectOptions(TaskOptions):
         min_length=1, description="classes of objects, without a background class"
     )
     boxes: Literal["horizontal", "oriented", "points"] = Field(
-        "horizontal",
+        default="horizontal",
         description="points: trained as boxes of data.point_size, evaluated by box centres",
     )
     match_radius_m: PositiveFloat = Field(
-        3.0, description="points: maximum distance of a detection from its object, in metres"
+        default=3.0,
+        description="points: maximum distance of a detection from its object, in metres",
     )
     pixel_m: PositiveFloat | None = Field(
-        None, description="points: metres per pixel; by default read from the files"
+        default=None, description="points: metres per pixel; by default read from the files"
     )
 
     @field_validator("classes")

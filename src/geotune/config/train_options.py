@@ -21,80 +21,89 @@ from geotune.config.units import ByteSize
 class TrainOptions(OptionsModel):
     """Duration, optimisation, memory and devices of a training."""
 
-    run: Path | None = Field(None, description="run folder; by default runs/<recipe's name>")
+    run: Path | None = Field(
+        default=None, description="run folder; by default runs/<recipe's name>"
+    )
     epochs: PositiveInt = 20
-    batch_size: PositiveInt = Field(16, description="windows per step, over all devices")
+    batch_size: PositiveInt = Field(default=16, description="windows per step, over all devices")
     accumulate_steps: PositiveInt = Field(
-        1,
+        default=1,
         description="micro-batches per step, to save memory with the same gradient; only Dice "
         "losses, batch norm and dropout depend on it",
     )
-    lr: PositiveFloat = Field(1e-3, description="peak learning rate")
+    lr: PositiveFloat = Field(default=1e-3, description="peak learning rate")
     backbone_lr: PositiveFloat | None = Field(
-        None,
+        default=None,
         description="learning rate of the backbone's own weights; by default lr / 10 for methods "
         "that train whole weights (full, partial), otherwise lr",
     )
     layer_decay: Share = Field(
-        1.0,
+        default=1.0,
         gt=0,
         description="factor of the backbone's learning rate from each block to the one before it, "
         "such as 0.75 for full fine-tuning; 1: equal rates",
     )
     weight_decay: NonNegativeFloat = Field(
-        0.05, description="of layers' weights; norms, biases, tokens and position embeddings: 0"
+        default=0.05,
+        description="of layers' weights; norms, biases, tokens and position embeddings: 0",
     )
     schedule: Literal["cosine", "plateau", "constant"] = Field(
-        "cosine", description="learning-rate schedule after the warmup"
+        default="cosine", description="learning-rate schedule after the warmup"
     )
-    warmup: Share = Field(0.05, description="fraction of all steps with linear warmup")
+    warmup: Share = Field(default=0.05, description="fraction of all steps with linear warmup")
     grad_clip_norm: NonNegativeFloat = Field(
-        1.0, description="maximum norm of the gradient; 0: no clipping"
+        default=1.0, description="maximum norm of the gradient; 0: no clipping"
     )
     activation_checkpointing: Literal["none", "decoder", "all"] = Field(
-        "decoder",
+        default="decoder",
         description="activations recomputed in the backward pass: none; those of stem, side "
         "network and decoder; or also those of the backbone's blocks",
     )
     memory_budget: ByteSize | None = Field(
-        None,
+        default=None,
         description="maximum memory of the training, such as 8GB; the recipe is changed to fit, as "
         "`geotune plan` proposes",
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        "auto",
+        default="auto",
         description="numeric precision; auto: bf16-mixed if the device computes bf16 fast, else "
         "32-true",
     )
     cache: Literal["none", "memory", "disk"] = Field(
-        "none", description="where to cache the features of a frozen backbone, computed once"
+        default="none",
+        description="where to cache the features of a frozen backbone, computed once",
     )
-    cache_folder: Path = Field(Path("cache"), description="folder of the cache on disk")
+    cache_folder: Path = Field(default=Path("cache"), description="folder of the cache on disk")
     cache_precision: Literal["bf16", "fp32", "int8"] = Field(
-        "bf16", description="data type of cached features"
+        default="bf16", description="data type of cached features"
     )
     cache_limit: ByteSize | None = Field(
-        None, description="maximum size of the cache, such as 20GB; by default the free space"
+        default=None,
+        description="maximum size of the cache, such as 20GB; by default the free space",
     )
-    compile: bool = Field(False, description="torch.compile the blocks of a frozen backbone")
+    compile: bool = Field(
+        default=False, description="torch.compile the blocks of a frozen backbone"
+    )
     skip_bad_samples: bool = Field(
-        False,
+        default=False,
         description="skip unusable scenes, chips or images, at most 5 %, and list them in the run "
         "and its report; otherwise they are errors",
     )
     patience: PositiveInt | None = Field(
-        None, description="stop after this many epochs without improvement; by default never"
+        default=None,
+        description="stop after this many epochs without improvement; by default never",
     )
     monitor: str | None = Field(
-        None, description="metric that selects the best epoch; by default the task's main metric"
+        default=None,
+        description="metric that selects the best epoch; by default the task's main metric",
     )
-    seed: NonNegativeInt = Field(0, description="of the random number generators")
-    workers: NonNegativeInt = Field(0, description="data-loading processes per device")
+    seed: NonNegativeInt = Field(default=0, description="of the random number generators")
+    workers: NonNegativeInt = Field(default=0, description="data-loading processes per device")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    devices: PositiveInt | Literal["auto"] = Field("auto", description="devices per node")
+    devices: PositiveInt | Literal["auto"] = Field(default="auto", description="devices per node")
     nodes: PositiveInt = 1
     strategy: Literal["auto", "ddp", "fsdp"] = Field(
-        "auto",
+        default="auto",
         description="across processes: each holds the whole model (auto, ddp), or it is sharded "
         "(fsdp)",
     )
