@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geotune.adapter_config import FORMAT
 from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary, compare
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
@@ -56,13 +57,14 @@ def tables_of(
     sections = tiny_values()
     task = {"kind": "regress", "quantity": "height", "unit": "m", "mean": 0.0, "std": 1.0}
     config = {
-        "format": 1,
+        "format": FORMAT,
         "geotune": "0",
         "base": dict.fromkeys(["name", "fingerprint", "source", "licence"], ""),
         "bands": ["red"],
         "normalization": {"offset": [0.0], "scale": [1.0]},
         **{key: sections[key] for key in ("backbone", "method", "decoder")},
         "task": task,
+        "prediction": {"window": 32},
         "hash": "",
     }
 
