@@ -63,6 +63,22 @@ def test_colors_mean_the_same_in_every_kind_of_file(
     assert (_read(path, scene, values) == INDEX).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
+def test_black_and_white_mean_the_same_in_every_kind_of_file(
+    scene: RasterSource, tmp_path: Path, mode: str
+) -> None:
+    image = Image.fromarray(255 * INDEX)
+    (image if mode == "L" else image.convert("RGB").convert(mode)).save(path := tmp_path / "m.png")
+    assert (_read(path, scene, {"land": 0x000000, "sea": 0xFFFFFF}) == INDEX).all()
+    with raises("class-unknown", file=path, mentions="0xFFFFFF"):
+        _read(path, scene, RED_BLUE | {"land": [0x000000, 0xFF0000]})
+
+
+def test_numbers_of_two_bytes_are_no_colors(scene: RasterSource, tmp_path: Path) -> None:
+    Image.fromarray(111 * INDEX).save(path := tmp_path / "m.png")
+    assert (_read(path, scene, {"land": [0, 523], "sea": 111}) == INDEX).all()
+
+
 def test_other_colors_of_a_palette_raise_with_their_pixels(
     scene: RasterSource, tmp_path: Path
 ) -> None:

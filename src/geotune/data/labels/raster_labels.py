@@ -24,6 +24,9 @@ from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
 from geotune.types import IGNORE
 
+MAX_NUMBER = 0xFFFF
+"""Greater values of classes are colours, not numbers, if a file has bytes."""
+
 TRANSPARENT = -1
 """Stands in for a colour where a mask is transparent."""
 
@@ -208,10 +211,21 @@ def open_raster_labels(
 
 
 def _palette(handle: DatasetReader, mapping: ClassMapping) -> tuple[int, ...]:
-    """The colours of a file with a palette; transparent ones only if they are a class's."""
-    if handle.colorinterp[0] != ColorInterp.palette:
+    """The colours of a file with a palette; transparent ones only if they are a class's.
+
+    Those of a file of grey levels are these, if numbers of classes are colours.
+    """
+    if handle.colorinterp[0] == ColorInterp.palette:
+        entries = handle.colormap(1)
+    elif (
+        handle.count == 1
+        and handle.dtypes[0] == "uint8"
+        and max(mapping.index_by_number, default=0) > MAX_NUMBER
+    ):
+        white = 2 ** int(handle.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8)) - 1
+        entries = {i: (*(255 * i // white,) * 3, 255) for i in range(white + 1)}
+    else:
         return ()
-    entries = handle.colormap(1)
     colors = [0] * 2 ** (8 * np.dtype(handle.dtypes[0]).itemsize)
     for index, (red, green, blue, alpha) in entries.items():
         color = red << 16 | green << 8 | blue
