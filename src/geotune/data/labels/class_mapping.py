@@ -191,6 +191,8 @@ def as_integer(value: object) -> int | None:
         return int(value)
     if not isinstance(value, (str, float, np.number)):
         return None
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        return None  # text such as 1_2, which Python reads as 12
     try:
         number = float(value)
     except ValueError:
