@@ -342,6 +342,8 @@ def test_coco_boxes_without_outline_are_noted_for_oriented_boxes(
             {"bbox": [0, 0, 0, 0], "segmentation": [[10, 20, 14, 20, 14, 28, 10, 28]]},
             [10, 20, 14, 28],
         ),
+        ({"segmentation": {"size": [60, 80], "counts": [4800]}}, [1, 1, 6, 6]),
+        ({"segmentation": {}}, [1, 1, 6, 6]),
         ({"image_id": 1.0, "category_id": 3.0, "iscrowd": 0.0}, [1, 1, 6, 6]),
         ({"image_id": "1", "category_id": "3", "iscrowd": "0"}, [1, 1, 6, 6]),
     ],

@@ -127,6 +127,8 @@ def _annotation(
     if box in (None, []) and not outlines:
         raise row_error(path, location, "has neither bbox nor segmentation; expected one of them")
     no_box = box is None or (isinstance(box, list) and not any(box[2:]))
+    if not no_box:  # tools leave empty masks beside a box
+        outlines = [outline for outline in outlines if np.ptp(outline, axis=0).any()]
     note = ""
     if outlines and (options.oriented or no_box):
         points = np.concatenate(outlines)
@@ -158,7 +160,7 @@ def _outlines(
 
     Tools leave empty polygons and some of one or two points, which outline nothing.
     """
-    if isinstance(segmentation, dict):
+    if isinstance(segmentation, dict) and segmentation:
         size = segmentation.get("size")
         size = size if isinstance(size, list) and len(size) == 2 else [None, None]
         height, width = parse_numbers(size, path, f"{location} size")
