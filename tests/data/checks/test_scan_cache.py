@@ -17,7 +17,13 @@ import pytest
 
 from geotune.data.checks import scan as scan_module
 from geotune.data.checks.scan import SceneScan, scan_scenes
-from geotune.data.checks.scan_cache import FileStats, ScanCache, decode, encode
+from geotune.data.checks.scan_cache import (
+    FileStats,
+    ScanCache,
+    decode,
+    default_path,
+    encode,
+)
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
@@ -101,6 +107,66 @@ def test_changed_file_is_read_again(
     change(folder)
     scan(folder)
     assert count_reads[2:] == ["a"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_other_file_of_the_same_size_and_time_is_read_again(
+    folder: Path, write_raster: Any, count_reads: list[str], kind: str, link: bool
+) -> None:
+    """As `cp -p`, archives and links to another version of a data set leave it."""
+    path = folder / "a.tif" if kind == "image" else folder / "l" / "a.tif"
+    if link:
+        path.rename(folder / "v1")
+        path.symlink_to(folder / "v1")
+    stat = path.stat()
+    scan(folder)
+    shape, dtype = ((3, 24, 20), "float32") if kind == "image" else ((24, 20), "uint8")
+    other = write_raster("v2/a.tif", np.zeros(shape, dtype))
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert other.stat().st_size == stat.st_size
+    if link:
+        path.unlink()
+        path.symlink_to(other)
+    else:
+        shutil.copy2(other, path)
+    [found, _], _ = scan(folder)
+    assert count_reads[2:] == ["a"]
+    assert found is not None
+    values = found.maxima if kind == "image" else found.class_counts[1:]
+    np.testing.assert_array_equal(values, np.zeros_like(values))
+
+
+def test_broken_link_in_the_folder_of_a_scene(folder: Path) -> None:
+    (folder / "old.txt").symlink_to(folder / "nothing")
+    scan(folder)
+    assert scan(folder)[1] == 2
+
+
+def test_user_without_a_home_folder_has_no_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("GEOTUNE_CACHE", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert default_path() is None
+    with closing(ScanCache(default_path())) as store:
+        assert None not in scan_scenes(scenes_in(folder), 8, store=store, threads=1)
+    monkeypatch.setenv("GEOTUNE_CACHE", str(folder))
+    assert default_path() == folder / "scans.sqlite"
+
+
+def test_other_code_reads_again(
+    folder: Path, count_reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fixed reader of labels has another result, whatever its version number."""
+    scan(folder)
+    monkeypatch.setattr("geotune.data.checks.scan_cache.code_hash", lambda: "other")
+    scan(folder)
+    assert sorted(count_reads[2:]) == ["a", "b"]
 
 
 def test_source_of_a_vrt_is_read_again(

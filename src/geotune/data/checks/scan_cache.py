@@ -1,7 +1,8 @@
 """Results of earlier scans, so that unchanged files are read only once.
 
 A result is found again if the scene (its files, bands, labels, georeference, ...), the options of
-the scan and the version of geotune are the same, and no file changed its size or modification time.
+the scan, geotune's code and the version of GDAL are the same, and no file changed its size or a
+time: that of its last modification, and that at which the file itself changed or took this place.
 The cache is an SQLite file in the user's cache folder. It holds numbers only: arrays in the format
 of safetensors, and JSON.
 """
@@ -17,12 +18,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import rasterio
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -34,13 +35,30 @@ MAX_AGE = 90 * 86400
 """Seconds after which an unused result is removed."""
 
 
-def default_path() -> Path:
-    """`scans.sqlite` in the folder `GEOTUNE_CACHE`, by default `~/.cache/geotune`."""
-    folder = os.environ.get("GEOTUNE_CACHE")
-    if folder is None:
+def default_path() -> Path | None:
+    """`scans.sqlite` in the folder `GEOTUNE_CACHE`, by default `~/.cache/geotune`.
+
+    None for a user without a home folder, as in some containers.
+    """
+    if folder := os.environ.get("GEOTUNE_CACHE"):
+        return Path(folder) / "scans.sqlite"
+    try:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = str(Path(root) / "geotune")
-    return Path(folder) / "scans.sqlite"
+    except RuntimeError:
+        return None
+    return Path(root) / "geotune" / "scans.sqlite"
+
+
+@cache
+def code_hash() -> str:
+    """A hash of the code that reads scenes: geotune's, and the version of GDAL."""
+    root = Path(__file__).parents[2]
+    folders = ("data", "boxes", "datasets")
+    code = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
+    digest = hashlib.sha256(f"{rasterio.__version__} {rasterio.__gdal_version__}".encode())
+    for path in code:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class ScanCache:
@@ -49,19 +67,21 @@ class ScanCache:
     A cache that cannot be read or written is not used: nothing depends on it but time.
 
     Args:
-        path: the SQLite file.
+        path: the SQLite file; None for no cache.
         reread: find nothing, so that all files are read again.
 
     Attributes:
         hits: number of results that were found.
     """
 
-    def __init__(self, path: Path, *, reread: bool = False) -> None:
+    def __init__(self, path: Path | None, *, reread: bool = False) -> None:
         self.hits = 0
         self._reread = reread
         self._lock = Lock()
         self._stats = FileStats()
         self._database: sqlite3.Connection | None = None
+        if path is None:
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=10, check_same_thread=False)
@@ -77,7 +97,7 @@ class ScanCache:
         """The key of a scan of `scene`; None if a file cannot be examined."""
         try:
             files = [self._stats.of(path) for path in sorted(_paths(scene))]
-            described = pickle.dumps((scene, files, options, version("geotune")))
+            described = pickle.dumps((scene, files, options, code_hash()))
         except (OSError, pickle.PicklingError, TypeError, AttributeError):
             return None
         return hashlib.sha256(described).hexdigest()
@@ -119,13 +139,21 @@ class ScanCache:
             self._database.close()
 
 
+Stat = tuple[str, int, int, int]
+"""Name, size, and the times at which the content and the file changed.
+
+A file that replaces another one, also through a link, may have its size and modification time
+(`cp -p`, archives), but not its change time.
+"""
+
+
 class FileStats:
-    """Sizes and modification times of files and of their sidecars; reads each folder once."""
+    """Sizes and times of files and of their sidecars; reads each folder once."""
 
     def __init__(self) -> None:
         self._folder = cache(_list_folder)
 
-    def of(self, path: Path) -> list[tuple[str, int, int]]:
+    def of(self, path: Path) -> list[Stat]:
         """Of all files with the stem of `path`, and of the files that a VRT refers to.
 
         Raises `OSError` for a missing file.
@@ -140,13 +168,16 @@ class FileStats:
         return stats
 
 
-def _list_folder(folder: Path) -> Mapping[str, list[tuple[str, int, int]]]:
-    """(name, size, modification time) of the files in a folder, by the name up to its first dot."""
-    stats: dict[str, list[tuple[str, int, int]]] = {}
+def _list_folder(folder: Path) -> Mapping[str, list[Stat]]:
+    """The files in a folder by their name up to its first dot, without broken links."""
+    stats: dict[str, list[Stat]] = {}
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            stat = entry.stat()
-            described = (entry.name, stat.st_size, stat.st_mtime_ns)
+            try:
+                stat = entry.stat()
+            except OSError:
+                continue
+            described = (entry.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
             stats.setdefault(entry.name.partition(".")[0], []).append(described)
     return stats
 
