@@ -144,7 +144,9 @@ def test_killed_after_each_file(train: Train, tmp_path: Path, two_epochs: Path, 
     }
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "changed byte"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "few bytes", "empty", "changed byte", "directory", "name"]
+)
 def test_damaged_checkpoint_is_replaced_by_the_one_before(
     train: Train, cut_off: Callable[..., None], tmp_path: Path, damage: str
 ) -> None:
@@ -176,7 +178,13 @@ def damage_file(path: Path, damage: str) -> None:
     data = bytearray(path.read_bytes())
     if damage == "changed byte":
         data[len(data) // 2] ^= 255
-    path.write_bytes(data[: {"truncated": len(data) // 2, "empty": 0}.get(damage, len(data))])
+    directory = data.rfind(b"PK\1\2")  # the entry of the last file of the archive
+    if damage == "directory":
+        data[directory + 10] = 99  # an unknown compression
+    if damage == "name":
+        data[directory + 46] ^= 1
+    sizes = {"truncated": len(data) // 2, "few bytes": 7, "empty": 0}
+    path.write_bytes(data[: sizes.get(damage, len(data))])
 
 
 def test_another_recipe_may_use_the_folder_before_the_first_epoch_is_complete(

@@ -267,10 +267,15 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _damage(path: Path) -> str | None:
-    """Why a checkpoint, a ZIP archive with checksums, cannot be read; None if it can."""
+    """Why a checkpoint, a ZIP archive with checksums, cannot be loaded; None if it can."""
+    import torch
+
     try:
         with zipfile.ZipFile(path) as archive:
             entry = archive.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        return str(error) or type(error).__name__
-    return entry and f"wrong checksum of {entry}"
+        if entry is not None:
+            return f"wrong checksum of {entry}"
+        torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # damaged bytes raise errors of any type
+        return str(error).partition("\n")[0] or type(error).__name__
+    return None
