@@ -79,6 +79,12 @@ def test_an_unread_class_gives_a_warning(
     assert not warnings_of(kind, [columns] * 2, class_field="")
 
 
+@pytest.mark.parametrize("kind", ["detect", "density"])
+def test_an_attribute_beside_an_empty_class_gives_a_warning(warnings_of: Any, kind: str) -> None:
+    [text] = warnings_of(kind, [{"class": [None] * 4, "type": ["buoy", "vessel"] * 2}] * 2)
+    assert "'buoy' (4)" in text and "'vessel' (4)" in text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "columns",

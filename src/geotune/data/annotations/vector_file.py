@@ -78,7 +78,7 @@ def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) ->
                 "" if valid[i] else SELF_INTERSECTING,
             )
         )
-    no_class = column is None and options.class_field is None
+    no_class = options.class_field is None and (column is None or not frame[column].notna().any())
     return ParsedAnnotations(
         annotations,
         distant_features=np.flatnonzero(~near & is_object) + 1,
