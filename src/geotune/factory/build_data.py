@@ -14,7 +14,7 @@ from typing import Any
 from geotune.adapter_config import PredictionSettings, TrainingImages
 from geotune.backbones.spec import band_names
 from geotune.config import DataSection, Recipe
-from geotune.config.data_options import NamedOptions, QualityOptions
+from geotune.config.data_options import NamedOptions, QualityOptions, ScenesOptions
 from geotune.config.task_options import DetectOptions
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes, uncounted_object_notes
 from geotune.data.annotations.base import AnnotationOptions
@@ -29,7 +29,7 @@ from geotune.data.published.published_scenes import open_published_scenes
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.labelled_images import open_images
-from geotune.data.scenes.open_scenes import open_scenes
+from geotune.data.scenes.open_scenes import missed_images, open_scenes
 from geotune.data.scenes.quality import with_quality
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, subsample_train
@@ -110,6 +110,8 @@ def check_data(recipe: Recipe, scanned: ScannedData) -> list[Issue]:
     """The issues of all checks, errors first."""
     issues = run_checks(scanned, allow_overlap=recipe.data.split.allow_overlap)
     notes = uncounted_object_notes(scanned.splits, scanned.window)
+    if isinstance(recipe.data, ScenesOptions):
+        issues += missed_images(recipe.data.scenes, [scene for _, scene, _ in scanned.scenes])
     return [*issues, *(Issue("note", "labels", text) for text in notes)]
 
 

@@ -13,7 +13,7 @@ from geotune.config.split_options import ListSplitOptions
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files, find_scenes
-from geotune.data.scenes.open_scenes import label_file, open_rasters, open_scenes
+from geotune.data.scenes.open_scenes import label_file, missed_images, open_rasters, open_scenes
 from geotune.data.scenes.patterns import format_pattern, match_files
 from geotune.data.scenes.quality import with_quality
 from geotune.data.splits.explicit import split_by_list
@@ -165,6 +165,9 @@ def test_pattern_without_match_raises(tmp_path: Path) -> None:
     ("file", "pattern", "mentions"),
     [
         ("s/A.TIF", "s/*.tif", ["A.TIF", "case"]),
+        ("s/A.SAFE.zip", "s/*.zip", ["A.SAFE.zip", "unpack the archive"]),
+        ("s/A.SAFE.zip", "s/A.SAFE.zip", ["A.SAFE.zip", "unpack the archive"]),
+        ("s/a.txt", "s/*", ["s/a.txt", ".tif"]),
         ("s/A.tif", "s/a.tif", ["A.tif", "case"]),
         ("s/a.tif", "s", ["is a folder", "s/*.tif"]),
         ("s/a.tif", "s/", ["is a folder", "s/*.tif"]),
@@ -297,3 +300,22 @@ def test_inconsistent_bands_raise(tmp_path: Path, write_raster: Any) -> None:
             scenes=f"{tmp_path}/*.tif",
             labels=f"{tmp_path}/l/{{stem}}.tif",
         )
+
+
+def test_images_missed_by_case_are_reported(tmp_path: Path, write_raster: Any) -> None:
+    for name in ("s/a.tif", "s/B.TIF", "l/a.tif", "s/20200101.tif", "s/note.TXT", "s/a_label.TIF"):
+        write_raster(name, ZEROS) if name.lower().endswith("tif") else _touch(tmp_path, name)
+    read = partial(open_labels, classes=SHIPS)
+    for scenes in (f"{tmp_path}/s/a*.tif", [f"{tmp_path}/s/*.tif", f"{tmp_path}/s/*.TIF"]):
+        assert not missed_images(
+            scenes,
+            open_scenes(
+                read, scenes=f"{tmp_path}/s/a.tif", labels=f"{tmp_path}/s/{{stem}}_label.TIF"
+            ),
+        )
+    opened = open_scenes(read, scenes=f"{tmp_path}/s/a.tif", labels=f"{tmp_path}/l/{{stem}}.tif")
+    for pattern in (f"{tmp_path}/s/*.tif", {"S1": f"{tmp_path}/s/{{scene}}.tif"}):
+        [issue] = missed_images(pattern, opened)
+        assert issue.severity == "warning" and issue.key == "data.scenes"
+        assert "2 images" in issue.text and "B.TIF" in issue.text and "a_label.TIF" in issue.text
+    assert not missed_images(f"{tmp_path}/s/{{date}}.tif", opened)[2:]

@@ -11,7 +11,13 @@ from typing import NamedTuple
 
 from geotune.data.raster.open_raster import ByDate, ByModality, Files
 from geotune.data.raster.tags import find_date
-from geotune.data.scenes.patterns import FIELDS, Match, explain_no_match, match_files
+from geotune.data.scenes.patterns import (
+    FIELDS,
+    Match,
+    explain_no_match,
+    files_in_other_case,
+    match_files,
+)
 from geotune.data.scenes.sentinel2 import is_safe, safe_bands
 from geotune.errors import GeotuneError
 from geotune.utils.text import nfc
@@ -74,11 +80,23 @@ def find_scenes(
                 code="scenes-missing",
                 key="data.scenes",
             )
-        for name, scene in _group(pattern, matches).items():
+        grouped = _group(pattern, matches)
+        if not grouped or any(
+            first_file(s.files).suffix.lower() == ".zip" for s in grouped.values()
+        ):
+            raise _no_raster(pattern, matches[0].path)
+        for name, scene in grouped.items():
             if name in found and found[name].files != scene.files:
                 raise _duplicate(name, found[name].files, scene.files)
             found[name] = scene
     return found
+
+
+def images_in_other_case(patterns: Sequence[str]) -> list[Path]:
+    """Images that match no pattern, and one but for upper and lower case: a.TIF and `*.tif`."""
+    others = {path for pattern in patterns for path in files_in_other_case(local_path(pattern))}
+    found = {match.path for pattern in patterns for match in match_files(local_path(pattern))}
+    return sorted(path for path in others - found if _is_scene(path))
 
 
 def local_path(path: str) -> str:
@@ -170,6 +188,17 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
 
 def _is_scene(path: Path) -> bool:
     return path.suffix.lower() in RASTER_SUFFIXES or is_safe(path)
+
+
+def _no_raster(pattern: str, path: Path) -> GeotuneError:
+    advice = "unpack the archive" if path.suffix.lower() == ".zip" else "check data.scenes"
+    return GeotuneError(
+        f"{pattern}: matches {path}, which is no raster; expected one of "
+        f"{', '.join(RASTER_SUFFIXES)} or a folder .SAFE; {advice}",
+        code="scenes-missing",
+        key="data.scenes",
+        file=path,
+    )
 
 
 def _duplicate(name: str, one: Files, other: Files) -> GeotuneError:

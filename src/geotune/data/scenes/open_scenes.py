@@ -13,18 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from geotune.data.issues import ErrorCollector
+from geotune.data.issues import ErrorCollector, Issue
 from geotune.data.labels.base import LabelReader
 from geotune.data.labels.vector_io import label_exists
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.entry import SceneEntry
-from geotune.data.scenes.find import Names, Patterns, find_scenes, first_file
+from geotune.data.scenes.find import Names, Patterns, find_scenes, first_file, images_in_other_case
 from geotune.data.scenes.patterns import NOT_FOUND, explain_no_match, format_pattern
 from geotune.data.scenes.scene import Scene
 from geotune.data.scenes.table import is_table, read_scene_table
 from geotune.errors import GeotuneError
-from geotune.utils.text import join_some
+from geotune.utils.text import join_some, pluralize
 
 
 def open_scenes(
@@ -151,6 +151,22 @@ def list_scenes(
                 )
             entries[name] = entry
     return entries
+
+
+def missed_images(scenes: Patterns, opened: Sequence[Scene]) -> list[Issue]:
+    """A warning if patterns of scenes miss images by upper and lower case alone."""
+    paths = [scenes] if isinstance(scenes, str) else scenes
+    patterns = [*(paths.values() if isinstance(paths, Mapping) else paths)]
+    used = {scene.labels.path.absolute() for scene in opened}
+    others = images_in_other_case([path for path in patterns if not is_table(path)])
+    missed = [path for path in others if path.absolute() not in used]
+    if not missed:
+        return []
+    text = (
+        f"data.scenes: {pluralize(len(missed), 'image')} match in another case only, not used: "
+        f"{join_some([*map(str, missed)])}; add a pattern in their case, or rename them"
+    )
+    return [Issue("warning", "files", text, missed[0], key="data.scenes")]
 
 
 def with_attributes(scene: Scene, entry: SceneEntry) -> Scene:

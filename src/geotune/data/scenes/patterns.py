@@ -78,13 +78,20 @@ def match_files(
     return [matches[text] for text in sorted(matches)]
 
 
+def files_in_other_case(pattern: str) -> list[Path]:
+    """The paths that match `pattern` but for upper and lower case, sorted."""
+    compiled = _compile(_with_literal_folders(pattern), (), None)
+    found = set(glob.glob(compiled.shell_any_case, recursive=True))
+    found -= set(glob.glob(compiled.shell, recursive=True))
+    return [Path(text) for text in sorted(found) if not _is_passed_over(text, pattern)]
+
+
 def explain_no_match(pattern: str) -> str:
     """Why no file matches `pattern`, as far as that can be seen."""
     folder = _ESCAPED.sub(r"\1", pattern)
     if Path(folder).is_dir():
         return f"is a folder; give a pattern of its files, such as {folder.rstrip('/')}/*.tif"
-    compiled = _compile(_with_literal_folders(pattern), (), None)
-    others = sorted(glob.glob(compiled.shell_any_case, recursive=True))
+    others = files_in_other_case(pattern)
     if others:
         return f"no file matches, but {others[0]} does in another case; write it as it is"
     wildcards = {token[0][0] for token in _TOKEN.finditer(_ESCAPED.sub("", pattern))}
