@@ -32,12 +32,14 @@ class TrainingImages(OptionsModel):
         std: their standard deviation.
         dtypes: data types of the files.
         pixel_m: smallest and largest side of a pixel in metres; None if unknown.
+        scalings: scale and offset that the files state for their bands; empty if unknown.
     """
 
     mean: list[float]
     std: list[float]
     dtypes: list[str]
     pixel_m: tuple[PositiveFloat, PositiveFloat] | None = None
+    scalings: list[tuple[float, float]] = Field(default_factory=list)
 
 
 class PredictionSettings(OptionsModel):

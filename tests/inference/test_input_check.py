@@ -132,3 +132,19 @@ def test_training_images_are_those_of_the_training_split(
     assert found.dtypes == ["float32"] and found.pixel_m == pytest.approx((10, 10))
     scaled = tiny_values({"data.augment": {"scale": [0.5, 2.0]}})
     assert training_images(build_data(parse_recipe(scaled))).pixel_m == pytest.approx((5, 20))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_scaling_is_noted(tmp_path: Path, count: int) -> None:
+    """As of Sentinel-2 products since 2022, whose values are 1000 larger."""
+    source = scene(tmp_path, numbers(), "uint16")
+    with rasterio.open(source.path, "r+") as file:
+        file.scales, file.offsets = [1e-4] * 3, [-0.1] * count + [0.0] * (3 - count)
+    source = open_raster(source.path, bands=BANDS)
+    for known in ([(1.0, 0.0)], [(1e-4, 0.0)]):
+        [note] = notes(source, TRAINED.model_copy(update={"scalings": known}))
+        assert (
+            "scale 0.0001 and offset -0.1" in note and f"scale {known[0][0]:g} and offset 0" in note
+        )
+    like = TRAINED.model_copy(update={"scalings": [(1e-4, -0.1), (1e-4, 0.0)]})
+    assert not notes(source, like) and not notes(source)

@@ -1,4 +1,4 @@
-"""Compare the images of a prediction with those of the training: units, data type, pixel size.
+"""Compare the images of a prediction with those of the training: units, type, pixel size, scaling.
 
 A model gives a confident map of any numbers. Scenes differ, so only large differences are noted.
 """
@@ -15,10 +15,12 @@ from geotune.adapter_config import TrainingImages
 from geotune.data.datamodule import DataModule
 from geotune.data.raster.crs import metres_per_pixel
 from geotune.data.raster.io import open_dataset
+from geotune.data.raster.scaling import stated_scaling
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.normalization import MAX_MEAN_SHIFT, known_factor
 from geotune.types import BandStatistics
+from geotune.utils.text import join_some
 
 MAX_PIXEL_RATIO = 1.25
 """Pixel sizes that differ by less are alike."""
@@ -44,6 +46,7 @@ def training_images(data: DataModule) -> TrainingImages:
         mean=list(data.statistics.mean),
         std=list(data.statistics.std),
         dtypes=sorted(_dtypes(_evenly(sources, SAMPLES))),
+        scalings=sorted(_scalings(_evenly(sources, SAMPLES))),
         pixel_m=(min(gsds_m) / high, max(gsds_m) / low) if gsds_m else None,
     )
 
@@ -57,6 +60,7 @@ def compare_images(sources: Mapping[str, RasterSource], trained: TrainingImages)
     """
     notes = [_pixel_size_note(list(sources.values()), trained)]
     sampled = _evenly(list(sources.values()), SAMPLES)
+    notes.append(_scaling_note(sampled, trained))
     statistics = _sample_statistics(sampled)
     if statistics is not None:
         notes.append(_units_note(sampled, statistics, trained))
@@ -94,6 +98,20 @@ def _pixel_m(source: RasterSource) -> float | None:
     handles = [open_dataset(path) for path in source.paths]
     native = [metres_per_pixel(file.crs, file.transform, file.shape) for file in handles]
     return max(gsd_m, min((size for size in native if size is not None), default=gsd_m))
+
+
+def _scaling_note(sources: Sequence[RasterSource], trained: TrainingImages) -> str | None:
+    unlike = sorted(_scalings(sources) - set(trained.scalings))
+    if not trained.scalings or not unlike:
+        return None
+    found, known = (
+        join_some([f"scale {scale:g} and offset {offset:g}" for scale, offset in scalings])
+        for scalings in (unlike, trained.scalings)
+    )
+    return (
+        f"{sources[0].path}: the files state {found}, but those of the training {known}, and "
+        "neither is applied; convert the images to the units of the training"
+    )
 
 
 def _units_note(
@@ -172,6 +190,11 @@ def _dtypes(sources: Iterable[RasterSource]) -> set[str]:
         for source in sources
         for file in source.band_files
     }
+
+
+def _scalings(sources: Iterable[RasterSource]) -> set[tuple[float, float]]:
+    """Scale and offset that the files state for their bands."""
+    return {stated_scaling(file) for source in sources for file in source.band_files}
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:
