@@ -17,6 +17,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder, recompute_blocks
 from geotune.registry import DECODERS
 from geotune.utils.activation_checkpointing import recompute, recompute_stages
+from geotune.utils.batch_norm import allow_single_values
 from helpers.components import DETECTORS, make_decoder
 
 MakeBackbone = Callable[..., Backbone]
@@ -58,6 +59,16 @@ def test_batch_norm_updates_once_and_dropout_repeats() -> None:
     assert isinstance(recomputed, nn.Sequential)
     with torch.no_grad():
         assert torch.equal(recomputed.eval()(x), plain.eval()(x))
+
+
+def test_single_values_of_batch_norm_leave_its_statistics() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    allow_single_values(plain)
+    recomputed = copy.deepcopy(plain)
+    recompute(recomputed)
+    x = torch.randn(1, 3, 3, 3)
+    assert_identical(recomputed, plain, lambda net: net(x))
+    assert plain[1].num_batches_tracked == 0
 
 
 def test_copies_are_checkpointed_and_independent() -> None:

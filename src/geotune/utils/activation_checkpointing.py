@@ -62,19 +62,18 @@ _recomputed_classes: dict[type[nn.Module], type[nn.Module]] = {}  # copies share
 @contextmanager
 def _fixed_batch_norm_statistics(stage: nn.Module) -> Iterator[None]:
     """Batch norm normalises by the batch as before, but does not update its statistics again."""
-    batch_norms = [
-        module
+    saved = [
+        (module, module.momentum, batches, batches.clone())
         for module in stage.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         and module.training
-        and module.num_batches_tracked is not None
+        and (batches := module.num_batches_tracked) is not None
     ]
-    momenta = [module.momentum for module in batch_norms]
-    for module in batch_norms:
+    for module, *_ in saved:
         module.momentum = 0.0
     try:
         yield
     finally:
-        for module, momentum in zip(batch_norms, momenta, strict=True):
+        for module, momentum, batches, before in saved:
             module.momentum = momentum
-            module.num_batches_tracked.sub_(1)  # type: ignore[union-attr]
+            batches.copy_(before)
