@@ -97,7 +97,7 @@ class MeanLoss:
         sums = self._task.loss_sums(outputs, targets)
         counts = self._task.loss_counts(outputs, targets)
         for name in sums:
-            added = torch.stack([sums[name].double(), counts[name].double()])
+            added = torch.stack([_precise(sums[name]), _precise(counts[name])])
             self._totals[name] = self._totals[name] + added if name in self._totals else added
 
     def compute(self, reduce: Reduce = lambda x: x) -> Tensor:
@@ -106,3 +106,8 @@ class MeanLoss:
         totals = reduce(torch.stack([self._totals.pop(name) for name in names]))
         sums, counts = (dict(zip(names, column, strict=True)) for column in totals.unbind(dim=1))
         return combine(sums, counts).float()
+
+
+def _precise(value: Tensor) -> Tensor:
+    """As float64, if the device has it."""
+    return value.to(torch.float32 if value.device.type == "mps" else torch.float64)
