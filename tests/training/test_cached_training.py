@@ -33,7 +33,7 @@ from geotune.data.window_datasets import (
     RandomWindowDataset,
 )
 from geotune.feature_cache import build_cache as build_cache_module
-from geotune.feature_cache.cache_key import sample_keys
+from geotune.feature_cache.cache_key import extractor_hash, sample_keys
 from geotune.feature_cache.cached_dataset import CachedWindowDataset
 from geotune.model import Model
 from geotune.training.run_dir import RunDir
@@ -351,6 +351,22 @@ def test_code_that_computes_features_is_a_dependency(
     first = build()
     monkeypatch.setattr("geotune.feature_cache.cache_key.extractor_hash", lambda: "other")
     assert build().folder != first.folder
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["model.py", "backbones/base.py", "data/raster/resample.py", "utils/feature_encoding.py"],
+)
+def test_code_that_reads_images_or_computes_features(
+    monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    before, read_text = extractor_hash.__wrapped__(), Path.read_text
+
+    def changed(path: Path, *args: Any, **options: Any) -> str:
+        return read_text(path, *args, **options) + path.as_posix().endswith(file) * "\n"
+
+    monkeypatch.setattr(Path, "read_text", changed)
+    assert extractor_hash.__wrapped__() != before
 
 
 @pytest.mark.parametrize("metadata", [["time"], []])

@@ -122,10 +122,10 @@ def package_versions(backbone: Backbone) -> dict[str, Any]:
 
 @cache
 def extractor_hash() -> str:
-    """A hash of geotune's code that computes features from images."""
+    """A hash of geotune's code that reads images and computes features from them."""
     root = Path(__file__).parents[1]
-    code = [root / "model.py"]
-    for folder in ("backbones", "methods/core"):
+    code = [root / "model.py", root / "utils" / "feature_encoding.py"]
+    for folder in ("backbones", "methods/core", "data/raster"):
         code += sorted((root / folder).rglob("*.py"))
     return _hash("".join(path.read_text(encoding="utf-8") for path in code))
 
