@@ -58,3 +58,5 @@ def test_note_if_validation_is_too_small_to_choose_an_epoch() -> None:
     assert checkpointer([0.1, 0.5, 0.3]).tie_note(9) is None
     note = checkpointer([0.1, 0.5, 0.5]).tie_note(9)
     assert note is not None and "2 of 3 epochs" in note and "9 validation windows" in note
+    undefined = checkpointer([math.nan, math.nan]).tie_note(9)
+    assert undefined is not None and "undefined" in undefined

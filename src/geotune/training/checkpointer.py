@@ -66,6 +66,12 @@ class Checkpointer(Callback):
         """A note if several epochs share the best metric of a validation split of `windows`."""
         values = [self._quality(row)[0] for row in self.history]
         ties = values.count(max(values))
+        if all(math.isnan(row[self.monitor]) for row in self.history):
+            return (
+                f"{self.monitor} is undefined in every epoch, because the {windows} validation "
+                "windows hold nothing to measure it by; the epoch with the lowest validation loss "
+                "was chosen"
+            )
         if ties < 2:
             return None
         return (
