@@ -15,6 +15,8 @@ import shapely
 import shapely.affinity
 
 from geotune.boxes.oriented import corners, hull
+from geotune.data.annotations.annotated_scenes import open_annotated_scenes
+from geotune.data.annotations.base import AnnotationOptions
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
@@ -609,3 +611,15 @@ def test_invalid_nwpu_lines_are_rejected(
     rejected: Callable[..., None], line: str, mention: str
 ) -> None:
     rejected("a.txt", f"(1, 2), (3, 4), 1\n{line}", "line 2", mention, format="nwpu")
+
+
+def test_an_image_in_a_coco_file_belongs_to_one_scene(tmp_path: Path, write_raster: Any) -> None:
+    """Scenes of the same name in several folders, of which the file lists one."""
+    for tile in ("one", "two"):
+        write_raster(f"{tile}/a.tif", np.ones((1, 60, 80), dtype="uint8"))
+    path = tmp_path / "all.json"
+    paths: Any = {"scenes": f"{tmp_path}/{{tile}}/a.tif", "labels": str(path)}
+    for name in ("a.tif", "one/a.tif"):
+        path.write_text(_coco(images=[{"id": 1, "file_name": name}]))
+        with raises("label-image", file=path, mentions=["one/a.tif", "two/a.tif", "file_name"]):
+            open_annotated_scenes(**paths, classes=["ship"], options=AnnotationOptions())

@@ -35,6 +35,7 @@ from geotune.data.scenes.open_scenes import (
 )
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some, nfc, pluralize
 
 
@@ -150,11 +151,22 @@ def _open_labels(
     notes = Notes()
     opened: dict[str, ObjectLabels] = {}
     num_images = Counter(files.values())
+    owners: dict[tuple[Path, object], RasterSource] = {}
     for name, raster in rasters.items():
         path = files[name]
         with errors.catch(name, raster.path):
             parsed = read(path, raster, options) if label_exists(path) else ParsedAnnotations([])
             shared = num_images[path] > 1
+            if parsed.image is not None:
+                owner = owners.setdefault((path, parsed.image), raster)
+                if owner is not raster:
+                    raise GeotuneError(
+                        f"{path}: lists one image for {owner.path} and {raster.path}; list both, "
+                        "with their folders in file_name",
+                        code="label-image",
+                        key="data.labels",
+                        file=path,
+                    )
             boxes, indices, difficult = filter_valid(
                 parsed, path, raster.shape, mapping, options, notes, shared=shared
             )

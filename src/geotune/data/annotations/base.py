@@ -107,11 +107,13 @@ class ParsedAnnotations:
         annotations: of the image.
         distant_features: numbers, starting at 1, of features far from the image.
         unread: attributes of the file if none of them is read as the class.
+        image: which of the images in the file they are of; None in a file about one image.
     """
 
     annotations: Sequence[Annotation]
     distant_features: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     unread: Attributes = field(default_factory=dict)
+    image: object = None
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ def read_coco(path: Path, raster: RasterSource, options: AnnotationOptions) -> P
         [
             _annotation(path, location, item, index.categories, raster, options)
             for location, item in index.annotations.get(image_id, [])
-        ]
+        ],
+        image=image_id,
     )
 
 
