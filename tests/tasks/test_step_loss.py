@@ -188,3 +188,19 @@ def test_a_window_with_few_labels_does_not_weigh_as_much_as_a_full_one() -> None
     micros = [loss_of(logits[i : i + 1], masks[i : i + 1]) for i in range(2)]
     found = torch.stack(micros).sum()
     torch.testing.assert_close(found, expected)
+
+
+def test_windows_without_labels_leave_the_gradient_of_dice() -> None:
+    """In micro-batches of one window, a batch of a labelled and three other windows."""
+    task = make_task("segment", classes=list(CLASSES), loss="dice")
+    masks = torch.full((4, SIZE, SIZE), IGNORE)
+    masks[0] = torch.randint(len(CLASSES), (SIZE, SIZE))
+    logits = torch.randn(4, len(CLASSES), SIZE, SIZE, requires_grad=True)
+    expected = torch.autograd.grad(task.loss(logits, masks), logits)[0]
+    loss_of, mean = StepLoss(task, masks), MeanLoss(task)
+    for i in range(4):
+        loss_of(logits[i : i + 1], masks[i : i + 1]).backward()
+        mean.update(logits[i : i + 1], masks[i : i + 1])
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, expected)
+    torch.testing.assert_close(mean.compute(), task.loss(logits, masks).detach())

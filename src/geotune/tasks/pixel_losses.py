@@ -1,8 +1,8 @@
 """Segmentation losses as sums; pixels whose mask is `IGNORE` are skipped.
 
 All take log-probabilities `(B, K, H, W)`, so that a sum of losses computes them once, and masks
-`(B, H, W)`, and return a scalar that is divided by `pixel_weight` or, for Dice, by the number of
-windows. If every pixel is ignored it is 0, still part of the graph.
+`(B, H, W)`, and return a scalar that is divided by `pixel_weight` or, for Dice, by
+`labelled_windows`. If every pixel is ignored it is 0, still part of the graph.
 """
 
 from __future__ import annotations
@@ -50,11 +50,18 @@ def _pixel_weights(masks: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return weights[truth] * valid, truth
 
 
+def labelled_windows(masks: Tensor) -> Tensor:
+    """Number of windows with a labelled pixel, by which `dice` is divided."""
+    return (masks != IGNORE).flatten(1).any(dim=1).sum()
+
+
 def dice(log_probs: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Soft Dice loss: the mean over classes of `1 - 2 sum(p y) / (sum(p) + sum(y))`, times B.
+    """Soft Dice loss: the mean over classes of `1 - 2 sum(p y) / (sum(p) + sum(y))`, times the
+    number of labelled windows.
 
     Sums run over all windows given (arXiv 1606.04797 without the squares). They cannot be split:
-    the Dice loss of a batch is the mean over its micro-batches, weighted by their windows. Classes
+    the Dice loss of a batch is the mean over its micro-batches, weighted by their labelled windows,
+    so that windows without labels do not lower it. Classes
     absent from the masks are left out of the mean, so no smoothing term is needed. `weights` is not
     used: all classes present have equal weight.
     """
@@ -67,7 +74,7 @@ def dice(log_probs: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     total = truth.sum(dims)
     loss = 1 - 2 * overlap / (probs.sum(dims) + total).clamp(min=1e-12)
     present = total > 0
-    return len(masks) * (loss * present).sum() / present.sum().clamp(min=1)
+    return labelled_windows(masks) * (loss * present).sum() / present.sum().clamp(min=1)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geotune.config.task_options import SegmentOptions
 from geotune.metrics.confusion_matrix import ConfusionMetrics, iou
-from geotune.tasks.pixel_losses import LOSSES, pixel_weight
+from geotune.tasks.pixel_losses import LOSSES, labelled_windows, pixel_weight
 from geotune.tasks.step_loss import LossFromTerms
 
 
@@ -46,9 +46,9 @@ class Segment(LossFromTerms):
         return {term: LOSSES[term](log_probs, masks, weights) for term in self.terms}
 
     def loss_counts(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """The weights of the labelled pixels; for Dice the number of windows."""
+        """The weights of the labelled pixels; for Dice the number of labelled windows."""
         weight = pixel_weight(masks, logits.new_tensor(self.class_weights, dtype=torch.float32))
-        windows = weight.new_tensor(len(masks))
+        windows = labelled_windows(masks)
         return {term: windows if term == "dice" else weight for term in self.terms}
 
     def metrics(self) -> ConfusionMetrics:
