@@ -18,6 +18,7 @@ from geotune.data.checks.label_checks import check_labels
 from geotune.data.checks.scanned import scan_splits
 from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.labels.open_labels import open_labels
+from geotune.data.labels.regression_labels import open_regression_labels
 from geotune.data.scenes.open_scenes import open_scenes
 
 SIDE = 40
@@ -139,3 +140,44 @@ def test_a_class_that_is_read_gives_no_warning(write_raster: Any, tmp_path: Path
         tmp_path / "a.geojson", open_raster(tmp_path / "a.tif"), classes=["background", "vessel"]
     )
     assert not labels.unread  # type: ignore[attr-defined]  # of polygons
+
+
+def _outlying(
+    write_raster: Any, folder: Path, values: list[Any], nodata: float | None
+) -> list[str]:
+    for name, labels in zip("ab", values, strict=True):
+        noise = np.random.default_rng(ord(name)).integers(0, 255, (1, SIDE, SIDE)).astype("uint8")
+        write_raster(f"s/{name}.tif", noise)
+        write_raster(f"l/{name}.tif", labels.astype("float32"), nodata=nodata)
+    scenes = open_scenes(
+        partial(open_regression_labels, quantity="height"),
+        scenes=f"{folder}/s/*.tif",
+        labels=f"{folder}/l/{{stem}}.tif",
+    )
+    scanned = scan_splits({"train": scenes[:1], "val": scenes[1:], "test": []}, window=SIDE)
+    return [issue.text for issue in check_labels(scanned) if issue.severity == "warning"]
+
+
+@pytest.mark.parametrize("value", [-9999.0, -3.4028234663852886e38, 1e20, 65535.0])
+def test_numbers_far_from_all_others_give_a_warning(
+    write_raster: Any, tmp_path: Path, value: float
+) -> None:
+    heights = np.random.default_rng(0).uniform(0, 30, (2, SIDE, SIDE))
+    heights[:, :4] = value
+    heights[1, :8] = value
+    [text] = _outlying(write_raster, tmp_path, [*heights], None)
+    for part in ("l/b.tif", "20.0%", f"{value:g}", "1 other scene", "gdal_edit.py -a_nodata"):
+        assert part in text
+    assert not _outlying(write_raster, tmp_path, [*heights], value)
+
+
+@pytest.mark.parametrize("kind", ["two levels", "constant", "mostly zero", "long tail"])
+def test_usual_numbers_give_no_warning(write_raster: Any, tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    values = {
+        "two levels": 100.0 * rng.integers(0, 2, (2, SIDE, SIDE)),
+        "constant": np.full((2, SIDE, SIDE), 7.0),
+        "mostly zero": np.maximum(rng.normal(-10, 10, (2, SIDE, SIDE)), 0),
+        "long tail": rng.lognormal(0, 2, (2, SIDE, SIDE)),
+    }[kind]
+    assert not _outlying(write_raster, tmp_path, [*values], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,6 +23,15 @@ ADVICE = {
 }
 """What to check if a split has no labels, by label unit."""
 
+OUTLYING = 10.0
+"""Spreads of the other numbers beyond which one that repeats may be undeclared nodata."""
+
+MIN_SPREAD = 1e-6
+"""Spread of the others relative to the distance; below, they are one number."""
+
+HUGE = 1e9
+"""Magnitude of numbers that are not measured."""
+
 
 def check_labels(scanned: ScannedData) -> list[Issue]:
     """Errors for unlabelled splits, warnings for unlabelled scenes and classes, and notes."""
@@ -30,6 +40,7 @@ def check_labels(scanned: ScannedData) -> list[Issue]:
         *_scenes(scanned),
         *_classes(scanned),
         *_palettes(scanned),
+        *_outlying_values(scanned),
         *_unread_attributes(scanned),
         *_notes(scanned),
     ]
@@ -90,6 +101,35 @@ def _classes(scanned: ScannedData) -> list[Issue]:
             if absent:
                 text = f"no {labels.label_unit} of {', '.join(absent)} in the {split} split"
                 issues.append(Issue("warning", "labels", text))
+    return issues
+
+
+def _outlying_values(scanned: ScannedData) -> list[Issue]:
+    """A warning for each extreme number that repeats far from the others: undeclared nodata."""
+    found: dict[float, list[tuple[float, Path]]] = defaultdict(list)
+    for _, scene, scan in scanned.scenes:
+        total, mean, sq_deviation = scan.label_moments
+        for value, count in scan.label_extremes:
+            others = total - count
+            if count < 2 or not others:
+                continue
+            rest = (total * mean - count * value) / others
+            squares = sq_deviation - others * (rest - mean) ** 2 - count * (value - mean) ** 2
+            spread, distance = math.sqrt(max(squares, 0) / others), abs(value - rest)
+            # two levels have no outlier; beside huge numbers, the spread is lost in rounding
+            varies = spread > MIN_SPREAD * distance or abs(value) > HUGE
+            if varies and distance > OUTLYING * spread:
+                found[value].append((count / total, scene.labels.path))
+    issues = []
+    for value, rows in found.items():
+        share, path = max(rows)
+        more = f", as in {pluralize(len(rows) - 1, 'other scene')}" if rows[1:] else ""
+        text = (
+            f"{path}: {share:.1%} of its labels have the value {value:g}{more}, far from all "
+            "others; if that means no label, make it the file's nodata value "
+            f"(gdal_edit.py -a_nodata {value!r})"
+        )
+        issues.append(Issue("warning", "labels", text, path))
     return issues
 
 

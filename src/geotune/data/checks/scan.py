@@ -50,6 +50,8 @@ class SceneScan:
             as (row, col).
         labelled_windows: (row, col) of the grid windows that contain a label.
         label_moments: count, mean and sum of squared deviations of regression labels.
+        label_extremes: the lowest and the highest regression label, each with its count; empty
+            without any.
         minima: minimum of each band, `(C,)`; infinity without data.
         maxima: maximum of each band, `(C,)`; minus infinity without data.
         at_maximum: number of pixels of each band at its maximum, `(C,)`.
@@ -69,6 +71,7 @@ class SceneScan:
     positions: tuple[NDArray[np.int64], ...]
     labelled_windows: tuple[tuple[int, int], ...]
     label_moments: tuple[int, float, float]
+    label_extremes: tuple[tuple[float, int], ...]
     minima: NDArray[np.float32]
     maxima: NDArray[np.float32]
     at_maximum: NDArray[np.int64]
@@ -141,6 +144,7 @@ def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> 
     rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
     reservoirs = [PositionReservoir(rng) for _ in range(num_classes)]
     labelled: set[tuple[int, int]] = set()
+    extremes: Counter[float] = Counter()
     invalid = InvalidPixels(num_bands)
     num_valid = 0
     # image-level labels count once
@@ -158,11 +162,17 @@ def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> 
             scene.labels.check(map(scene.raster.to_grid, blocks(scene.shape, side)))
             raise
         num_valid += int(pixels.valid.sum())
-        label_moments.add(target.regression_values()[None])
+        values = target.regression_values()
+        label_moments.add(values[None])
+        if values.size:
+            # of the whole scene, the extremes are those of every block that has them
+            for end in {float(values.min()), float(values.max())}:
+                extremes[end] += int((values == end).sum())
         for index, positions in target.class_positions():
             reservoirs[index].add(positions, block)
         labelled |= windows_with_labels(target.label_mask(pixels.valid), block, window)
     invalid.raise_on_any(scene)
+    ends = sorted({min(extremes), max(extremes)}) if extremes else []
     dtypes = {dtype: None for path in scene.raster.paths for dtype in open_dataset(path).dtypes}
     return SceneScan(
         pixels=num_valid,
@@ -177,6 +187,7 @@ def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> 
             float(label_moments.means[0]),
             float(label_moments.sq_deviations[0]),
         ),
+        label_extremes=tuple((end, extremes[end]) for end in ends),
         minima=summary.minima,
         maxima=summary.maxima,
         at_maximum=summary.at_maximum,
