@@ -181,6 +181,7 @@ def test_ctrl_c_stops_with_one_line(
     """Lightning would exit without a message."""
     import signal
 
+    from geotune.cli import app
     from geotune.training.training_module import TrainingModule
 
     def press_ctrl_c(*_: object) -> None:
@@ -189,6 +190,7 @@ def test_ctrl_c_stops_with_one_line(
     # a shell that starts the tests in the background ignores the signal
     signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(TrainingModule, "validation_step", press_ctrl_c)
+    monkeypatch.setattr(app.os, "_exit", sys.exit)  # would end the tests
     code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'run'}")
     assert code == 130
     assert "Run the same command again" in err and "Traceback" not in err

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import pty
-import random
 import re
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,34 +23,23 @@ START = 90.0
 """Seconds to wait for the training to start, on a busy machine."""
 
 
-INTERRUPTS = 8
-
-
-def interrupt(command: Callable[[], None], delay: float) -> tuple[int, str]:
-    """Run a command in a forked process on a terminal; Ctrl+C `delay` seconds into training.
+def interrupt(recipe: Path, delay: float) -> tuple[int, str]:
+    """Train a recipe on a terminal; Ctrl+C `delay` seconds after the first epoch.
 
     Returns the exit code and the output.
     """
-    pid, terminal = pty.fork()
-    if pid == 0:
-        # pytest has replaced the standard streams
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        code = 1
-        try:
-            command()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    command = [str(Path(sys.executable).parent / "geotune"), "fit", str(recipe), "--overwrite"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
     output, pressed, deadline = b"", None, time.monotonic() + START
     while True:
-        ready, _, _ = select.select([terminal], [], [], 0.02)
+        ready, _, _ = select.select([ours], [], [], 0.02)
         if ready:
             try:
-                data = os.read(terminal, 65536)
+                data = os.read(ours, 65536)
             except OSError:  # the process ended
                 break
             if not data:
@@ -59,13 +48,12 @@ def interrupt(command: Callable[[], None], delay: float) -> tuple[int, str]:
         if pressed is None and b"epoch 1/" in output:
             pressed = time.monotonic() + delay
         if pressed is not None and time.monotonic() >= pressed:
-            os.write(terminal, b"\x03")
+            os.killpg(process.pid, signal.SIGINT)  # as the terminal does
             pressed = math.inf
         if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), output.decode(errors="replace")
+            process.kill()
+    os.close(ours)
+    return process.wait(), output.decode(errors="replace")
 
 
 def check_interrupted(code: int, output: str) -> None:
@@ -76,32 +64,19 @@ def check_interrupted(code: int, output: str) -> None:
     assert line.strip().startswith("Interrupted"), "not on the line of the progress bar"
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param([0.3], id="once"),
+        pytest.param([0.0, 0.1, 0.45, 0.8, 1.2], id="five times", marks=pytest.mark.slow),
+    ],
+)
 def test_interrupt_on_a_terminal_ends_with_a_message(
-    tiny_recipe: Callable[..., Path], tmp_path: Path
+    tiny_recipe: Callable[..., Path], moments: list[float]
 ) -> None:
-    """The command as a user starts it, with the interpreter's own end."""
     recipe = tiny_recipe({"train.epochs": 1000, "data.samples": 16})
-    geotune = str(Path(sys.executable).parent / "geotune")
-    code, output = interrupt(lambda: os.execv(geotune, [geotune, "fit", str(recipe)]), 0.3)
-    check_interrupted(code, output)
-
-
-@pytest.mark.slow
-def test_interrupts_at_random_moments_never_crash(
-    tiny_recipe: Callable[..., Path], tmp_path: Path
-) -> None:
-    import geotune.api.train_workflow  # noqa: F401  # once, before the processes are forked
-    from geotune.cli import main
-
-    recipe = tiny_recipe({"train.epochs": 1000, "data.samples": 16, "train.workers": 0})
-    rng = random.Random(0)
-
-    def command() -> None:
-        sys.argv = ["geotune", "fit", str(recipe), "--overwrite"]
-        main()
-
-    for _ in range(INTERRUPTS):
-        check_interrupted(*interrupt(command, rng.uniform(0, 1)))
+    for moment in moments:
+        check_interrupted(*interrupt(recipe, moment))
 
 
 def test_another_recipe_may_use_the_folder_after_an_interrupt_in_the_first_epoch(

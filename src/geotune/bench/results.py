@@ -10,8 +10,9 @@ from typing import Any
 from geotune.bench.grid import RunSpec
 from geotune.bench.local_executor import JobResult
 from geotune.bench.suite import label_of
-from geotune.training.run_dir import RunDir, nan_to_none
+from geotune.training.run_dir import RunDir
 from geotune.utils.atomic import write_atomically
+from geotune.utils.json_values import nan_to_none
 
 Row = dict[str, Any]
 

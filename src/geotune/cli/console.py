@@ -50,6 +50,6 @@ def message(text: str) -> None:
 
 def print_json(values: Any) -> None:
     """Print one JSON object, with NaN and infinity as null."""
-    from geotune.training.run_dir import nan_to_none
+    from geotune.utils.json_values import nan_to_none
 
     print(json.dumps(nan_to_none(values), ensure_ascii=False, default=str))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from geotune.config import Recipe, dump_recipe, load_recipe
 from geotune.errors import GeotuneError
 from geotune.training.lock import LOCK_FILE
 from geotune.utils.atomic import write_atomically
+from geotune.utils.json_values import nan_to_none
 
 State = Literal["new", "unfinished", "finished"]
 RESULT_FILES = (
@@ -225,17 +225,6 @@ class RunDir:
 def _is_leftover(path: Path) -> bool:
     """Whether a file was left by a process that was killed before it wrote the recipe."""
     return path.name == LOCK_FILE or (path.name.startswith(".") and path.suffix == ".part")
-
-
-def nan_to_none(values: Any) -> Any:
-    """Replace NaN and infinity by None, for JSON."""
-    if isinstance(values, float):
-        return values if math.isfinite(values) else None
-    if isinstance(values, dict):
-        return {key: nan_to_none(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [nan_to_none(value) for value in values]
-    return values
 
 
 def changed_keys(before: Recipe, now: Recipe) -> list[str]:
