@@ -11,16 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune import Full, Vpt
+from geotune import Full, Lora, Vpt
 from geotune.methods.core.injection import mark_inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.micro_batching import MicroBatcher
+from geotune.training.optimizer import layer_decay_note
 from geotune.training.training_module import PLATEAU_EPOCHS, Plateau, TrainingModule
 
 
 class Backbone(torch.nn.Conv2d):
     blocks = ()
     model = None
+    name = "net"
 
 
 class Net(torch.nn.Module):
@@ -147,6 +149,22 @@ def test_layer_decay_lowers_the_learning_rate_of_early_blocks(
             assert rates[names[id(parameter)]] == 0.5 ** (max(map(exponent, rates.values())) - i)
     first = next(name for name, _ in model.model.named_parameters())
     assert exponent(rates[first]) in (count, count + 1)  # without or with a final normalisation
+
+
+@pytest.mark.parametrize(
+    ("method", "note"),
+    [(Full(stem_width=0), None), (Lora(rank=2, stem_width=0), "several of its blocks")],
+)
+def test_note_if_layer_decay_has_no_effect(
+    make_backbone: Callable[..., Any], method: Any, note: str | None
+) -> None:
+    model: Any = training(True).model
+    model.encoder = method.attach(make_backbone("vit"))
+    found = layer_decay_note(model, 0.75)
+    assert (found is None) == (note is None) and (note or "") in (found or "")
+    assert layer_decay_note(model, 1.0) is None
+    without_blocks: Any = training(True).model
+    assert "blocks are unknown" in (layer_decay_note(without_blocks, 0.75) or "")
 
 
 def exponent(rate: float) -> int:

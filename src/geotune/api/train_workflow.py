@@ -25,6 +25,7 @@ from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
 from geotune.report.tasks.base import find_page
 from geotune.training.evaluate import Evaluation, evaluate
+from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
 
@@ -77,6 +78,8 @@ def train(
     built = build_training(recipe, data.statistics)
     resolve_monitor(built, recipe.train)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
+    if note := layer_decay_note(built.model, recipe.train.layer_decay):
+        own_notes.append(note)
     if recipe.train.cache != "none":
         own_notes += cache_notes(data)
     for note in own_notes:

@@ -62,6 +62,16 @@ def make_optimizer(
     )
 
 
+def layer_decay_note(model: Model, layer_decay: float) -> str | None:
+    """A note if `layer_decay` changes no learning rate."""
+    backbone = model.encoder.backbone
+    if layer_decay == 1 or len(set(_pretrained_layers(backbone).values())) > 1:
+        return None
+    several = "the method trains no pretrained weights in several of its blocks"
+    reason = several if backbone.blocks else "its blocks are unknown"
+    return f"train.layer_decay {layer_decay:g} has no effect on {backbone.name}: {reason}"
+
+
 def _decayed_parameters(model: Model) -> set[nn.Parameter]:
     listed: set[str] = getattr(model.encoder.backbone.model, "no_weight_decay", set)()
     return {
