@@ -6,10 +6,13 @@ from typing import Any
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import shapely.affinity
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as warp_points
@@ -422,6 +425,15 @@ def test_crs_of_only_scene_or_polygons_raises(
     labels = write_polygons("l.geojson", [SHIP])
     with raises("crs-missing", file=plain.path, mentions=[labels]):
         open_labels(labels, plain, classes=SHIPS)
+    with rasterio.open(plain.path, "r+") as file:
+        file.gcps = [GroundControlPoint(0, 0, 500_000, 5_000_000)], CRS.from_epsg(32633)
+    with raises("crs-missing", file=plain.path, mentions=["gdalwarp", "ground control points"]):
+        open_labels(labels, open_raster(plain.path), classes=SHIPS)
+    local = write_raster(
+        "local.tif", np.ones((5, 5), dtype="uint8"), crs='LOCAL_CS["x",UNIT["metre",1]]'
+    )
+    with raises("crs-incompatible", file=labels, mentions=[local, "GeoPackage"]):
+        open_labels(labels, open_raster(local), classes=SHIPS)
     lost = write_polygons("l.shp", [SHIP], crs=None)
     with raises("crs-missing", file=lost, mentions=[scene.path]):
         open_labels(lost, scene, classes=SHIPS)

@@ -21,6 +21,7 @@ from rasterio.errors import RasterioError
 from geotune.data.labels.labelme import IMAGE_SIZE, read_labelme
 from geotune.data.labels.longitudes import beside_scene, unwrap, within_turn
 from geotune.data.raster.crs import bounds, transformer
+from geotune.data.raster.io import open_dataset
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
 from geotune.utils.paths import is_system_file
@@ -221,9 +222,11 @@ def check_crs(path: Path, crs: Any, raster: RasterSource) -> None:
             if raster.crs is None
             else (path, f"its scene {raster.path}", raster.crs)
         )
+        advice = "assign the first the CRS of its coordinates"
+        if raster.crs is None and open_dataset(raster.path).gcps[0]:
+            advice = "warp the image (gdalwarp), which only has ground control points"
         raise GeotuneError(
-            f"{without}: has no CRS, but {other} has one ({known}); assign the first the CRS of "
-            "its coordinates",
+            f"{without}: has no CRS, but {other} has one ({known}); {advice}",
             code="crs-missing",
             file=without,
         )
@@ -293,7 +296,8 @@ def to_scene_crs(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> 
             series = geopandas.GeoSeries(shapes, crs=crs).to_crs(target)
         except ProjError as error:
             raise GeotuneError(
-                f"{path}: cannot be reprojected to the CRS of {raster.path} ({error})",
+                f"{path}: cannot be reprojected to the CRS of {raster.path} ({error}); save the "
+                "labels in that CRS, as GeoPackage: a GeoJSON is read as degrees",
                 code="crs-incompatible",
                 file=path,
             ) from error
