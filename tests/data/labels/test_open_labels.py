@@ -98,6 +98,8 @@ def test_classes_named_by_numbers_have_these_values() -> None:
     raw = np.array([[111, 112, 255, 0]], dtype="uint8")
     assert values.indices(raw).tolist() == [[0, 1, 2, UNKNOWN]]
     assert values.describe() == "111 (111), 112 (112), 255 (255)"
+    values = ClassMapping.from_spec(["bg", "caf\u00e9"], {"bg": 0, "cafe\u0301": 7})
+    assert values.classes[1] == "caf\u00e9" and values.index_by_number[7] == 1
     assert ClassMapping.from_spec(["1_0", "1_1", "\u0663"]).values == ((0,), (1,), (2,))
     given = ClassMapping.from_spec(["1", "2"], {"1": 10, "2": 20})
     result = [given.index_of(value) for value in (1, "1", 10, "20", 3)]

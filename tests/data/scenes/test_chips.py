@@ -40,6 +40,9 @@ def test_folders_of_chips_and_files_of_the_system(tmp_path: Path, write_raster: 
     read = partial(open_labels, classes=SHIPS)
     chips = open_chips(read, images=tmp_path / "images", masks=tmp_path / "masks")
     assert [chip.name for chip in chips] == ["t1/a", "t2/a", f"t2/{composed}"]
+    (tmp_path / "images").rename(tmp_path / separate)
+    again = open_chips(read, images=tmp_path / composed, masks=tmp_path / "masks")
+    assert [chip.name for chip in again] == [chip.name for chip in chips]
 
 
 def test_masks_in_the_folder_of_the_images(tmp_path: Path, write_raster: Any) -> None:

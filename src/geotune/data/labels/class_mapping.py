@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geotune.errors import GeotuneError
 from geotune.types import IGNORE
+from geotune.utils.text import nfc
 
 UNKNOWN = -1
 """The index of a value that maps to no class."""
@@ -65,6 +66,8 @@ class ClassMapping:
                 (i if number is None else number,) for i, number in enumerate(numbers)
             )
         else:
+            written = {nfc(name): name for name in classes}
+            class_values = {written.get(nfc(k), k): value for k, value in class_values.items()}
             _check_names(classes, class_values)
             values = tuple(_as_tuple(class_values[name]) for name in classes)
         _check_unique(classes, values)

@@ -16,7 +16,7 @@ from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError, check_exists
-from geotune.utils.paths import is_system_file
+from geotune.utils.paths import existing_path, is_system_file
 from geotune.utils.text import join_some, nfc, pluralize
 
 
@@ -41,6 +41,7 @@ def open_chips(
     without an image, and a pair of different size; `errors` may collect those about single files.
     """
     errors = errors or ErrorCollector()
+    images, masks = existing_path(images), existing_path(masks)
     same = images.resolve() == masks.resolve()
     image_files = _by_name("data.images", images, image_suffix, mask_suffix if same else "")
     mask_files = _by_name("data.masks", masks, mask_suffix, image_suffix if same else "")
