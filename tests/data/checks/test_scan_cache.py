@@ -137,6 +137,15 @@ def test_other_file_of_the_same_size_and_time_is_read_again(
     np.testing.assert_array_equal(values, np.zeros_like(values))
 
 
+def test_only_the_sidecars_of_a_file_belong_to_it(tmp_path: Path) -> None:
+    own = {"t.1.tif", "t.1.tif.aux.xml", "t.1.tfw"}
+    for name in (*own, "t.2.tif", "t.2.tfw", "t.tif", "t.11.tif", "u.1.tif", "bare", "bare.hdr"):
+        (tmp_path / name).write_text("")
+    stats = FileStats()
+    assert {name for name, *_ in stats.of(tmp_path / "t.1.tif")} == own
+    assert {name for name, *_ in stats.of(tmp_path / "bare")} == {"bare", "bare.hdr"}
+
+
 def test_broken_link_in_the_folder_of_a_scene(folder: Path) -> None:
     (folder / "old.txt").symlink_to(folder / "nothing")
     scan(folder)

@@ -159,7 +159,7 @@ class FileStats:
         Raises `OSError` for a missing file.
         """
         path = disk_path(path)
-        stats = self._folder(path.parent).get(path.name.partition(".")[0], [])
+        stats = self._folder(path.parent).get(path.stem, [])
         if path.name not in {name for name, *_ in stats}:
             raise FileNotFoundError(path)
         if path.suffix.lower() == ".vrt":
@@ -169,7 +169,7 @@ class FileStats:
 
 
 def _list_folder(folder: Path) -> Mapping[str, list[Stat]]:
-    """The files in a folder by their name up to its first dot, without broken links."""
+    """The files in a folder by their names up to each dot, without broken links."""
     stats: dict[str, list[Stat]] = {}
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -178,7 +178,9 @@ def _list_folder(folder: Path) -> Mapping[str, list[Stat]]:
             except OSError:
                 continue
             described = (entry.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            stats.setdefault(entry.name.partition(".")[0], []).append(described)
+            parts = entry.name.split(".")
+            for prefix in {".".join(parts[:n]) for n in range(1, len(parts) + 1)}:
+                stats.setdefault(prefix, []).append(described)
     return stats
 
 
