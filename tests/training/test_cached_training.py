@@ -64,12 +64,15 @@ def caching(tmp_path: Path) -> dict[str, Any]:
 def stream(monkeypatch: pytest.MonkeyPatch, train: Run) -> Run:
     """Trains like `train`, on the windows of a cache."""
 
+    def fixed(*arguments: Any, **options: Any) -> Any:
+        windows = RandomWindowDataset(*arguments, **options)
+        result: Any = FixedWindowDataset(windows)
+        result.augment = windows.augment
+        return result
+
     def run(*arguments: Any, **options: Any) -> FitResult:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                "geotune.data.datamodule.RandomWindowDataset",
-                lambda *a, **k: FixedWindowDataset(RandomWindowDataset(*a, **k)),
-            )
+            patch.setattr("geotune.data.datamodule.RandomWindowDataset", fixed)
             return train(*arguments, **options)
 
     return run
