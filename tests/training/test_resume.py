@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 
 from geotune.api.fitting import FitResult, fit
@@ -160,6 +161,37 @@ def test_damaged_checkpoint_is_replaced_by_the_one_before(
     assert result.status == "resumed"
     assert any(str(last) in text and "damaged" in text for text in messages)
     assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_damaged_checkpoint_does_not_replace_the_one_before(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path
+) -> None:
+    changes = {"train.epochs": 3}
+    folder = RunDir(tmp_path / "cut")
+    for _ in range(2):  # twice in a row
+        cut_off(folder.path, changes, epoch=2)
+        damage_file(folder.last_checkpoint, "truncated")
+        assert folder.previous_checkpoint == folder.find_checkpoint()
+        assert not folder.last_checkpoint.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "few bytes"])
+def test_damaged_weights_of_the_best_epoch_are_an_error_before_training(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path, damage: str
+) -> None:
+    cut_off(tmp_path / "cut", {"train.epochs": 2}, epoch=1)
+    best = RunDir(tmp_path / "cut").best_weights
+    best.unlink() if damage == "missing" else damage_file(best, damage)
+    with raises("checkpoint-invalid", key="train.run", file=best):
+        train(tmp_path / "cut", {"train.epochs": 2})
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
+    folder = RunDir(tmp_path)
+    folder.last_checkpoint.parent.mkdir()
+    torch.save({"weight": torch.zeros(2)}, folder.last_checkpoint)
+    with raises("checkpoint-invalid", file=folder.last_checkpoint):
+        folder.find_checkpoint()
 
 
 def test_damaged_checkpoints_are_an_error(

@@ -86,12 +86,17 @@ class RunDir:
     def find_checkpoint(self, on_message: Callable[[str], None] = lambda text: None) -> Path | None:
         """The newest undamaged checkpoint, from which training resumes; None if there is none.
 
-        Reports damaged checkpoints to `on_message`. Raises `GeotuneError` if all are damaged.
+        Reports damaged checkpoints to `on_message`, and removes them if another is left, so that
+        they are not kept in its place. Raises `GeotuneError` if all are damaged, or the weights of
+        the best epoch.
         """
         existing = [p for p in (self.last_checkpoint, self.previous_checkpoint) if p.is_file()]
-        for path in existing:
+        for i, path in enumerate(existing):
             problem = _damage(path)
             if problem is None:
+                self._check_best_weights()
+                for damaged in existing[:i]:
+                    damaged.unlink()
                 return path
             on_message(f"warning: {path}: damaged ({problem}); trying the epoch before")
         if existing:
@@ -103,6 +108,21 @@ class RunDir:
                 file=existing[0],
             )
         return None
+
+    def _check_best_weights(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            load_file(self.best_weights)
+        except (OSError, SafetensorError) as error:
+            raise GeotuneError(
+                f"{self.best_weights}: the weights of the best epoch are missing or damaged "
+                f"({error}); start again with --overwrite",
+                code="checkpoint-invalid",
+                key="train.run",
+                file=self.best_weights,
+            ) from error
 
     def state(self, recipe: Recipe) -> State:
         """Progress of this recipe in the folder; `new` before the first completed epoch.
@@ -264,7 +284,8 @@ def _damage(path: Path) -> str | None:
             entry = archive.testzip()
         if entry is not None:
             return f"wrong checksum of {entry}"
-        torch.load(path, map_location="meta", weights_only=True)
+        loaded = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # damaged bytes raise errors of any type
         return str(error).partition("\n")[0] or type(error).__name__
-    return None
+    is_checkpoint = isinstance(loaded, dict) and "pytorch-lightning_version" in loaded
+    return None if is_checkpoint else "not a checkpoint of a training"
