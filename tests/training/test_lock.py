@@ -81,8 +81,7 @@ def test_locked_folder_is_unchanged(
     _, run = held
     RunDir(run).create(parse_recipe(tiny_values()))
     before = {path: path.read_bytes() for path in run.iterdir()}
-    code = "run-exists" if changes and not overwrite else "run-in-use"
-    with raises(code, key="train.run", file=run):
+    with raises("run-in-use", key="train.run", file=run):
         train(run, changes, overwrite=overwrite)
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
