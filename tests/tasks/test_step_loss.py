@@ -158,8 +158,12 @@ def test_gradient_of_a_detector_is_that_of_the_whole_batch(
         loss = task.loss(forward(slice(0, windows)), targets)
         expected = torch.autograd.grad(loss, parameters)
         found = gradients(task, forward, targets, parameters, data.draw(splits(windows)))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    # a convolution rounds differently for other numbers of windows
+    whole, error = (
+        torch.cat([x.flatten() for x in gradient]).norm()
+        for gradient in (expected, [a - b for a, b in zip(found, expected, strict=True)])
+    )
+    assert error <= 1e-5 * whole
 
 
 def random_objects(count: int, oriented: bool) -> dict[str, Tensor]:
