@@ -7,13 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geotune.data.checks import accumulators
 from geotune.data.checks import scan as scan_module
-from geotune.data.checks.scan import (
-    PositionReservoir,
-    band_statistics,
-    scan_scenes,
-    windows_with_labels,
-)
+from geotune.data.checks.accumulators import PositionReservoir, windows_with_labels
+from geotune.data.checks.scan import band_statistics, scan_scenes
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_scenes
@@ -104,7 +101,7 @@ def test_scans_do_not_depend_on_the_number_of_threads(make_scene: Any) -> None:
 
 
 def test_every_position_is_equally_likely_in_the_reservoir(monkeypatch: Any) -> None:
-    monkeypatch.setattr(scan_module, "MAX_POSITIONS", 20)
+    monkeypatch.setattr(accumulators, "MAX_POSITIONS", 20)
     rng = np.random.default_rng(0)
     hits = np.zeros(60)
     for _ in range(2000):
