@@ -26,6 +26,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.errors import GeotuneError
 from geotune.model import Model
+from geotune.utils.code_hash import hash_code
 from geotune.utils.precision import autocast
 
 FORMAT_VERSION = 1
@@ -123,11 +124,9 @@ def package_versions(backbone: Backbone) -> dict[str, Any]:
 @cache
 def extractor_hash() -> str:
     """A hash of geotune's code that reads images and computes features from them."""
-    root = Path(__file__).parents[1]
-    code = [root / "model.py", root / "utils" / "feature_encoding.py"]
-    for folder in ("backbones", "methods/core", "data/raster"):
-        code += sorted((root / folder).rglob("*.py"))
-    return _hash("".join(path.read_text(encoding="utf-8") for path in code))
+    return hash_code(
+        "model.py", "utils/feature_encoding.py", "backbones", "methods/core", "data/raster"
+    )
 
 
 def file_stamp(path: Path) -> list[Any]:

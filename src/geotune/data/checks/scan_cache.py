@@ -30,6 +30,7 @@ from safetensors.numpy import load, save
 from geotune.data.checks.scan import SceneScan
 from geotune.data.raster.io import disk_path, open_dataset
 from geotune.data.scenes.scene import Scene
+from geotune.utils.code_hash import hash_code
 
 MAX_AGE = 90 * 86400
 """Seconds after which an unused result is removed."""
@@ -51,14 +52,9 @@ def default_path() -> Path | None:
 
 @cache
 def code_hash() -> str:
-    """A hash of the code that reads scenes: geotune's, and the version of GDAL."""
-    root = Path(__file__).parents[2]
-    folders = ("data", "boxes", "datasets")
-    code = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
-    digest = hashlib.sha256(f"{rasterio.__version__} {rasterio.__gdal_version__}".encode())
-    for path in code:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """Identifies the code that reads scenes: geotune's, rasterio's and GDAL's."""
+    code = hash_code("data", "boxes", "datasets")
+    return f"{code} {rasterio.__version__} {rasterio.__gdal_version__}"
 
 
 class ScanCache:
