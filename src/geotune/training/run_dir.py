@@ -91,21 +91,24 @@ class RunDir:
         the best epoch.
         """
         existing = [p for p in (self.last_checkpoint, self.previous_checkpoint) if p.is_file()]
-        for i, path in enumerate(existing):
+        problems: dict[Path, str] = {}
+        for path in existing:
             problem = _damage(path)
             if problem is None:
                 self._check_best_weights()
-                for damaged in existing[:i]:
+                for damaged in problems:
                     damaged.unlink()
                 return path
+            problems[path] = problem
             on_message(f"warning: {path}: damaged ({problem}); trying the epoch before")
-        if existing:
+        if problems:
+            path = existing[0]
             raise GeotuneError(
-                f"{existing[0]}: damaged ({_damage(existing[0])}), as are all checkpoints of the "
-                "run; start again with --overwrite",
+                f"{path}: damaged ({problems[path]}), as are all checkpoints of the run; start "
+                "again with --overwrite",
                 code="checkpoint-invalid",
                 key="train.run",
-                file=existing[0],
+                file=path,
             )
         return None
 
