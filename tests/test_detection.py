@@ -20,18 +20,17 @@ from torch import Tensor
 
 import geotune as api
 from geotune.adapter_config import load_adapter_config
-from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
+from geotune.adapter_io import adapter_state, load_adapter_state
 from geotune.backbones.base import Backbone
 from geotune.boxes.oriented import as_oriented, corners
 from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
 from geotune.config.task_options import DetectOptions
-from geotune.factory.build_data import prediction_settings
-from geotune.factory.build_model import adapter_sections, build_training, load_adapter
+from geotune.factory.build_model import build_training, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
-from helpers.adapters import check_adapter_alone
+from helpers.adapters import check_adapter_alone, save_built
 from helpers.components import DETECTORS, make_decoder
 from helpers.errors import raises
 
@@ -121,15 +120,7 @@ def test_adapter_files_of_every_detector_round_trip(tmp_path: Path, kind: str) -
     for tensor in adapter_state(built.model).values():
         if tensor.is_floating_point():
             tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.01)
-    save_adapter(
-        tmp_path,
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, {}),
-        version="1",
-    )
+    save_built(tmp_path, built, recipe)
     images = torch.randn(1, 3, 64, 64, generator=generator)
     with torch.no_grad():
         [one] = built.model.eval()(images).detections

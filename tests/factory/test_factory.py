@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from geotune.adapter_config import PredictionSettings
-from geotune.adapter_io import adapter_state, save_adapter
+from geotune.adapter_io import adapter_state
 from geotune.backbones.create import backbone
 from geotune.config import Recipe, parse_recipe
 from geotune.config.data_options import QualityOptions
@@ -19,11 +19,11 @@ from geotune.datasets.registry import get_dataset_info
 from geotune.factory.build_data import build_data, prediction_settings
 from geotune.factory.build_model import (
     BuiltModel,
-    adapter_sections,
     build_training,
     load_adapter,
 )
 from geotune.types import BandStatistics
+from helpers.adapters import save_built
 from helpers.errors import raises
 
 STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
@@ -146,15 +146,7 @@ def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[B
         if tensor.is_floating_point():
             tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.1)
     built.model.eval()
-    save_adapter(
-        tmp_path / "adapter",
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, {}),
-        version="1",
-    )
+    save_built(tmp_path / "adapter", built, recipe)
     return built, tmp_path / "adapter"
 
 
@@ -222,15 +214,7 @@ def test_moved_weights_name_the_option_that_gives_their_path(
     changes = {"backbone.weights": str(weights), "backbone.pretrained": True}
     recipe = parse_recipe(tiny_values(changes))
     built = build_training(recipe, STATISTICS)
-    save_adapter(
-        tmp_path / "adapter",
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, {}),
-        version="1",
-    )
+    save_built(tmp_path / "adapter", built, recipe)
     moved = weights.rename(tmp_path / "moved.pt")
     for given, mentions in (
         (None, [weights, "--weights"]),

@@ -1,4 +1,4 @@
-"""Adapters without their run."""
+"""Adapters of untrained models, and adapters without their run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
+from geotune.adapter_io import adapter_state, save_adapter
 from geotune.api.prediction import predict
+from geotune.config import Recipe
+from geotune.factory.build_data import prediction_settings
+from geotune.factory.build_model import BuiltModel, adapter_sections
+
+
+def save_built(folder: Path, built: BuiltModel, recipe: Recipe) -> None:
+    """Save the adapter of a recipe's model, as after a training."""
+    save_adapter(
+        folder,
+        adapter_state(built.model),
+        backbone=built.backbone,
+        normalization=built.normalization,
+        sections=adapter_sections(recipe),
+        prediction=prediction_settings(recipe, {}),
+        version="1",
+    )
 
 
 def check_adapter_alone(run: Path, scenes: Sequence[Path], folder: Path, **options: Any) -> None:
