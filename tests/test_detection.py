@@ -8,7 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import geopandas
 import numpy as np
@@ -29,7 +30,9 @@ from geotune.config.task_options import DetectOptions
 from geotune.factory.build_model import build_training, load_adapter
 from geotune.model import Model
 from geotune.tasks.detect import Detect
-from geotune.types import BandStatistics, Normalization
+from geotune.training.micro_batching import MicroBatcher
+from geotune.training.training_module import TrainingModule
+from geotune.types import BandStatistics, Batch, Normalization
 from helpers.adapters import check_adapter_alone, save_built
 from helpers.components import DETECTORS, make_decoder
 from helpers.errors import raises
@@ -51,6 +54,10 @@ def model_of(backbone: Backbone, method: api.Method, kind: str) -> Model:
     detector = make_decoder(kind, encoder.taps, 2, **SMALL[kind])
     unchanged = Normalization(backbone.bands, (0.0,) * 4, (1.0,) * 4)
     return Model(unchanged, encoder, detector)
+
+
+def boxes_of(kind: str) -> Literal["horizontal", "oriented"]:
+    return "oriented" if kind in ("rotated_fcos", "oriented_rcnn") else "horizontal"
 
 
 def targets_for(oriented: bool) -> list[dict[str, Tensor]]:
@@ -107,11 +114,46 @@ def test_methods_train_their_parameters_and_adapters_round_trip(
         assert torch.equal(one.boxes, two.boxes) and torch.equal(one.scores, two.scores)
 
 
+@pytest.mark.parametrize("kind", ["faster_rcnn", "oriented_rcnn"])
+def test_validation_loss_does_not_depend_on_what_was_drawn_before(
+    make_backbone: MakeBackbone, kind: str
+) -> None:
+    """Nor on the batches; and validation draws nothing from the stream that training uses."""
+    model = model_of(make_backbone("vit"), api.Frozen(stem_width=0), kind).eval()
+    images = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    targets = targets_for(bool(model.decoder.oriented))
+    task = Detect(DetectOptions(classes=["a", "b"], boxes=boxes_of(kind)))
+    batch = Batch({"images": images}, targets)
+    found: list[Tensor] = []
+    for seed, size in ((1, 2), (2, 2), (3, 1)):
+        module = TrainingModule(
+            model,
+            task,
+            MicroBatcher(size),
+            total_steps=1,
+            monitor="ap50",
+            lr=1e-3,
+            backbone_lr=None,
+            weight_decay=0.0,
+            schedule="constant",
+            warmup=0.0,
+            seed=seed,
+        )
+        module.trainer = SimpleNamespace(num_val_batches=[1])
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        with torch.no_grad():
+            module.validation_step(batch, 0)
+        assert torch.equal(state, torch.get_rng_state())
+        found.append(module.val_loss.compute())
+    assert found[0] == found[1]
+    torch.testing.assert_close(found[0], found[2])
+
+
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_adapter_files_of_every_detector_round_trip(tmp_path: Path, kind: str) -> None:
     values = values_of(tmp_path, decoder={"kind": kind, "score_threshold": 0.0, **SMALL[kind]})
-    oriented = kind in ("rotated_fcos", "oriented_rcnn")
-    values["task"]["boxes"] = "oriented" if oriented else "horizontal"
+    values["task"]["boxes"] = boxes_of(kind)
     recipe = parse_recipe(values)
     built = build_training(
         recipe, BandStatistics(("red", "green", "nir"), (0.0,) * 3, (1.0,) * 3, 9)

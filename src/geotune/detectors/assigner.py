@@ -30,7 +30,10 @@ _sampling_seed: ContextVar[int | None] = ContextVar("sampling_seed", default=Non
 
 @contextmanager
 def sampling_seed(seed: int) -> Iterator[None]:
-    """Make `sample_proposals` independent of how a batch is split into micro-batches."""
+    """Make `sample_proposals` independent of other random draws, and of how a batch is split.
+
+    The draws of PyTorch's own generators do not change either.
+    """
     token = _sampling_seed.set(seed)
     try:
         yield

@@ -27,6 +27,8 @@ from geotune.types import Batch
 MAX_SEED = 0x7FFFFFFFFFFFFFFF
 PLATEAU_EPOCHS = 5
 PLATEAU_FACTOR = 0.5
+VAL_SAMPLING_SEED = 0
+"""Of the proposals in the validation loss: equal in all epochs, runs and batch sizes."""
 
 
 class TrainingModule(LightningModule):
@@ -117,6 +119,7 @@ class TrainingModule(LightningModule):
             batch_size=len(batch),
         )
 
+    @sampling_seed(VAL_SAMPLING_SEED)
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update metrics and loss."""
 
