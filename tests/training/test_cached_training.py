@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -406,17 +407,17 @@ def test_a_changed_date_is_computed_again_if_the_backbone_receives_it(
 def test_changed_location_mask_or_vrt_source_changes_the_keys(tmp_path: Path) -> None:
     side = 32
 
-    def write(origin: float, value: int = 1, name: str = "a.tif") -> Path:
+    def write(value: int = 1, name: str = "a.tif") -> Path:
         with rasterio.open(
             tmp_path / name, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8",
-            crs="EPSG:32633", transform=from_origin(origin, 5e6, 10, 10),
+            crs="EPSG:32633", transform=from_origin(5e5, 5e6, 10, 10),
         ) as file:  # fmt: skip
             file.write(np.full((1, side, side), value, np.uint8))
         os.utime(tmp_path / name, ns=(1, value))
         return tmp_path / name
 
-    def key(path: Path, *metadata: str) -> str:
-        raster = open_raster(path)
+    def key(path: Path, *metadata: str, **changes: Any) -> str:
+        raster = replace(open_raster(path), **changes)
         windows = SimpleNamespace(
             scenes=[SimpleNamespace(raster=raster)],
             windows=[SimpleNamespace(scene=0, row=0, col=0)],
@@ -426,10 +427,14 @@ def test_changed_location_mask_or_vrt_source_changes_the_keys(tmp_path: Path) ->
         )
         return sample_keys(cast("GridWindowDataset", windows))[0]
 
-    before = [key(write(5e5), *metadata) for metadata in ((), ("location",))]
-    after = [key(write(6e5), *metadata) for metadata in ((), ("location",))]
-    assert before[0] == after[0] and before[1] != after[1]
-    path, mask = write(5e5), tmp_path / "a.tif.msk"
+    path, mask = write(), tmp_path / "a.tif.msk"
+    first = key(path)
+    write(2, name="other.tif").replace(path)
+    os.utime(path, ns=(1, 1))  # size and modification time are those of the file it replaces
+    assert key(path) != first
+    elsewhere = from_origin(6e5, 5e6, 10, 10)
+    assert key(path) == key(path, transform=elsewhere)
+    assert key(path, "location") != key(path, "location", transform=elsewhere)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
         file.write_mask(np.full((side, side), 255, np.uint8))
     os.utime(path, ns=(1, 1))
@@ -439,11 +444,11 @@ def test_changed_location_mask_or_vrt_source_changes_the_keys(tmp_path: Path) ->
     os.utime(mask, ns=(1, 2))
     assert key(path) != with_mask
     vrt = tmp_path / "b.vrt"
-    source = write(5e5, name="b.tif")
+    source = write(name="b.tif")
     with rasterio.open(source) as file, WarpedVRT(file) as warped:
         rasterio.shutil.copy(warped, vrt, driver="VRT")
     first = key(vrt)
-    write(5e5, 2, name="b.tif")
+    write(2, name="b.tif")
     assert key(vrt) != first
 
 

@@ -26,6 +26,7 @@ from geotune.data.datamodule import DataModule, datamodule_from_scan
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader
 from geotune.data.published.published_scenes import open_published_scenes
+from geotune.data.raster.header import cached_headers
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips
 from geotune.data.scenes.labelled_images import open_images
@@ -90,7 +91,8 @@ def scan_data(
     `progress` receives the number of scanned scenes and the total. Raises `GeotuneError` for the
     first error; `errors` may collect those of single files.
     """
-    scenes = open_data(recipe, errors)
+    with cached_headers(store):
+        scenes = open_data(recipe, errors)
     options = recipe.data.split
     splits: Splits = SPLITTERS[options.kind].load()(scenes, options, failed=errors.scenes)
     splits = subsample_train(splits, recipe.data.fraction, seed=recipe.train.seed)

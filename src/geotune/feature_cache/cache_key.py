@@ -2,7 +2,7 @@
 
 A feature set is a folder named after what all its features depend on: weights, code and library
 versions, bands, normalization, taps, precision. Within a set, the key of a sample depends on its
-files (path, size, modification time), on the date and location that the backbone receives, on its
+files (path, size, times), on the date and location that the backbone receives, on its
 window and its orientation.
 """
 
@@ -27,6 +27,7 @@ from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset
 from geotune.errors import GeotuneError
 from geotune.model import Model
 from geotune.utils.code_hash import hash_code
+from geotune.utils.file_stat import describe_stat
 from geotune.utils.precision import autocast
 
 FORMAT_VERSION = 1
@@ -130,16 +131,16 @@ def extractor_hash() -> str:
 
 
 def file_stamp(path: Path) -> list[Any]:
-    """Resolved path, size and modification time of a file. Raises `GeotuneError` if it is gone."""
+    """Resolved path, size and times of a file. Raises `GeotuneError` if it is gone."""
     try:
-        status = path.stat()
+        stat = path.stat()
     except OSError as error:
         raise GeotuneError(
             f"{path}: the file disappeared while its features were computed ({error.strerror})",
             code="file-missing",
             file=path,
         ) from error
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    return [str(path.resolve()), *describe_stat(stat)]
 
 
 def scene_key(stamps: Sequence[Sequence[Any]], layout: Sequence[Any]) -> str:

@@ -239,7 +239,7 @@ def test_damaged_cache_is_ignored(folder: Path, count_reads: list[str], damage: 
             import sqlite3
 
             with closing(sqlite3.connect(path)) as database, database:
-                database.execute("UPDATE scans SET scan = ?", (b"\x08\0\0\0\0\0\0\0{}",))
+                database.execute("UPDATE results SET value = ?", (b"\x08\0\0\0\0\0\0\0{}",))
     count_reads.clear()
     result, hits = scan(folder)
     assert hits == 0 and sorted(count_reads) == ["a", "b"] and None not in result

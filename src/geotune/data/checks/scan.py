@@ -21,6 +21,7 @@ from geotune.data.checks.accumulators import (
     windows_with_labels,
 )
 from geotune.data.issues import ErrorCollector
+from geotune.data.raster.header import HeaderCache
 from geotune.data.raster.io import open_dataset
 from geotune.data.raster.scaling import stated_scaling
 from geotune.data.raster.source import Image
@@ -79,7 +80,7 @@ class SceneScan:
     scalings: tuple[tuple[float, float], ...]
 
 
-class ScanStore(Protocol):
+class ScanStore(HeaderCache, Protocol):
     """Results of earlier scans; see `ScanCache`."""
 
     def key(self, scene: Scene, *options: object) -> str | None:
@@ -112,24 +113,32 @@ def scan_scenes(
     errors = errors or ErrorCollector()
     num_sampled = max(64, SAMPLED_PIXELS // max(1, len(scenes)))
 
-    def scan(scene: Scene) -> tuple[SceneScan | None, ErrorCollector]:
+    results: list[SceneScan | None] = [None] * len(scenes)
+    keys: list[str | None] = [None] * len(scenes)
+    unread = []
+    for i, scene in enumerate(scenes):
+        if store:
+            keys[i] = store.key(scene, window, num_sampled)
+            results[i] = store.get(keys[i])
+        if results[i] is None:
+            unread.append(i)
+        elif progress is not None:
+            progress(scene)
+
+    def scan(i: int) -> tuple[SceneScan | None, ErrorCollector]:
         # a collector per scene keeps the errors in the order of the scenes
-        scene_errors, result = ErrorCollector(errors.keep), None
+        scene, result, scene_errors = scenes[i], None, ErrorCollector(errors.keep)
         with scene_errors.catch(scene.name, scene.raster.path):
-            key = store.key(scene, window, num_sampled) if store else None
-            result = store.get(key) if store else None
-            if result is None:
-                result = scan_scene(scene, window, num_sampled)
-                if store:
-                    store.put(key, result)
+            result = scan_scene(scene, window, num_sampled)
+            if store:
+                store.put(keys[i], result)
         if progress is not None:
             progress(scene)
         return result, scene_errors
 
-    results = []
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
-        for result, scene_errors in pool.map(scan, scenes):
-            results.append(result)
+        for i, (result, scene_errors) in zip(unread, pool.map(scan, unread), strict=True):
+            results[i] = result
             errors.issues += scene_errors.issues
     return results
 

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.data.labels.class_mapping import UNKNOWN, ClassMapping, IndexMap
 from geotune.data.labels.targets import PixelClasses
 from geotune.data.raster.align import align_to_grid
+from geotune.data.raster.header import RasterHeader, read_header
 from geotune.data.raster.io import Grid, open_dataset, open_warped_nearest, raster_errors
-from geotune.data.raster.nodata import FileMask, file_mask, is_nodata
+from geotune.data.raster.nodata import FileMask, is_nodata
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -184,13 +184,13 @@ def open_raster_labels(
     A file on the scene's grid, or without georeference, is read pixel by pixel and must have the
     scene's size; one on another grid is resampled. Raises `GeotuneError` otherwise.
     """
-    handle = open_dataset(path, reopen=True)
-    palette = _palette(handle, mapping)
-    colors = _has_colors(path, raster, mapping, handle, palette)
+    header = read_header(path)
+    palette = _palette(header, mapping)
+    colors = _has_colors(path, raster, mapping, header, palette)
     if colors and mapping.ignores_default:
         mapping = replace(mapping, ignored=())
-    grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
-    nodata = None if colors else handle.nodata
+    grid, overlaps, notes = align_to_grid(path, raster, header, by_pixel=by_pixel)
+    nodata = None if colors else header.nodatavals[0]
     if nodata is not None and nodata in mapping.index_by_number:
         name = mapping.classes[mapping.index_by_number[int(nodata)]]
         notes.append(f"{path}: its nodata value {nodata:g} maps to {name} and counts as {name}")
@@ -201,8 +201,8 @@ def open_raster_labels(
         shape=raster.shape,
         grid=grid,
         nodata=nodata,
-        mask=file_mask(handle, 1),
-        fill=_unused_value(handle.dtypes[0], mapping),
+        mask=FileMask() if header.masked[0] else None,
+        fill=_unused_value(header.dtypes[0], mapping),
         overlaps=overlaps,
         notes=tuple(notes),
         colors=colors,
@@ -210,26 +210,26 @@ def open_raster_labels(
     )
 
 
-def _palette(handle: DatasetReader, mapping: ClassMapping) -> tuple[int, ...]:
+def _palette(header: RasterHeader, mapping: ClassMapping) -> tuple[int, ...]:
     """The colours of a file with a palette; transparent ones only if they are a class's.
 
     Those of a file of grey levels are these, if numbers of classes are colours.
     """
-    if handle.colorinterp[0] == ColorInterp.palette:
-        entries = handle.colormap(1)
+    if header.palette is not None:
+        entries = header.palette
     elif (
-        handle.count == 1
-        and handle.dtypes[0] == "uint8"
+        header.count == 1
+        and header.dtypes[0] == "uint8"
         and max(mapping.index_by_number, default=0) > MAX_NUMBER
     ):
-        white = 2 ** int(handle.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8)) - 1
+        white = 2 ** (header.num_bits or 8) - 1
         entries = {i: (*(255 * i // white,) * 3, 255) for i in range(white + 1)}
     else:
         return ()
-    colors = [0] * 2 ** (8 * np.dtype(handle.dtypes[0]).itemsize)
+    colors = [0] * 2 ** (8 * np.dtype(header.dtypes[0]).itemsize)
     for index, (red, green, blue, alpha) in entries.items():
         color = red << 16 | green << 8 | blue
-        opaque = alpha > 0 and index != handle.nodata
+        opaque = alpha > 0 and index != header.nodatavals[0]
         colors[index] = color if opaque or color in mapping.index_by_number else TRANSPARENT
     return tuple(colors[: max(entries, default=0) + 1])
 
@@ -238,7 +238,7 @@ def _has_colors(
     path: Path,
     raster: RasterSource,
     mapping: ClassMapping,
-    handle: DatasetReader,
+    header: RasterHeader,
     palette: tuple[int, ...],
 ) -> bool:
     """Whether the values of classes are colours of a mask, rather than numbers.
@@ -247,15 +247,15 @@ def _has_colors(
     one band, or red, green, blue and perhaps alpha.
     """
     values = [*mapping.index_by_number]
-    if handle.count == 1:
+    if header.count == 1:
         known = {*values, *mapping.ignored, TRANSPARENT}
         no_indices = mapping.explicit and max(values, default=0) >= len(palette) > 0
-        return no_indices and (max(values) > _max_index(handle) or known.issuperset(palette))
-    alpha = ColorInterp.alpha in handle.colorinterp[3:]
-    if mapping.explicit and handle.dtypes == ("uint8",) * (3 + alpha):
+        return no_indices and (max(values) > _max_index(header) or known.issuperset(palette))
+    alpha = ColorInterp.alpha in header.colorinterp[3:]
+    if mapping.explicit and header.dtypes == ("uint8",) * (3 + alpha):
         return True
     raise GeotuneError(
-        f"{path}: has {handle.count} bands; expected one band of class values for {raster.path}; "
+        f"{path}: has {header.count} bands; expected one band of class values for {raster.path}; "
         "for a colour mask (red, green, blue of uint8) map colours to classes with "
         "data.class_values, as in water: 0x0000FF",
         code="class-values",
@@ -264,8 +264,8 @@ def _has_colors(
     )
 
 
-def _max_index(handle: DatasetReader) -> int:
-    return int(np.iinfo(handle.dtypes[0]).max)
+def _max_index(header: RasterHeader) -> int:
+    return int(np.iinfo(header.dtypes[0]).max)
 
 
 def _unused_value(dtype: str, mapping: ClassMapping) -> float:

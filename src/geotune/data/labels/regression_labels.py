@@ -18,8 +18,9 @@ from geotune.data.labels.base import LabelReader
 from geotune.data.labels.targets import PixelValues
 from geotune.data.labels.vector_io import is_vector
 from geotune.data.raster.align import align_to_grid
+from geotune.data.raster.header import read_header
 from geotune.data.raster.io import Grid, open_dataset, open_warped, raster_errors
-from geotune.data.raster.nodata import FileMask, file_mask, is_nodata
+from geotune.data.raster.nodata import FileMask, is_nodata
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -117,22 +118,22 @@ def open_regression_labels(
             key="data.labels",
             file=path,
         )
-    handle = open_dataset(path, reopen=True)
-    if band > handle.count:
+    header = read_header(path)
+    if band > header.count:
         raise GeotuneError(
-            f"{path}: has {handle.count} bands, but data.label_band is {band}",
+            f"{path}: has {header.count} bands, but data.label_band is {band}",
             code="band-missing",
             key="data.label_band",
             file=path,
         )
-    if handle.dtypes[band - 1].startswith("complex"):
+    if header.dtypes[band - 1].startswith("complex"):
         raise GeotuneError(
             f"{path}: has complex values; expected integers or floats",
             code="raster-dtype",
             file=path,
         )
-    grid, overlaps, notes = align_to_grid(path, raster, handle, by_pixel=by_pixel)
-    scale, offset = handle.scales[band - 1], handle.offsets[band - 1]
+    grid, overlaps, notes = align_to_grid(path, raster, header, by_pixel=by_pixel)
+    scale, offset = header.scales[band - 1], header.offsets[band - 1]
     if (scale, offset) != (1, 0):
         notes.append(f"{path}: states scale {scale:g} and offset {offset:g}, which are not applied")
     return RegressionLabels(
@@ -141,8 +142,8 @@ def open_regression_labels(
         band=band,
         shape=raster.shape,
         grid=grid,
-        nodata=handle.nodatavals[band - 1],
-        mask=file_mask(handle, band),
+        nodata=header.nodatavals[band - 1],
+        mask=FileMask() if header.masked[band - 1] else None,
         overlaps=overlaps,
         notes=tuple(notes),
     )

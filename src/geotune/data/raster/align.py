@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from geotune.data.raster.crs import transformer
+from geotune.data.raster.header import RasterHeader
 from geotune.data.raster.io import Grid
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
@@ -26,9 +26,9 @@ NOT_LOCATED = {
 
 
 def align_to_grid(
-    path: Path, raster: RasterSource, handle: DatasetReader, *, by_pixel: bool = False
+    path: Path, raster: RasterSource, header: RasterHeader, *, by_pixel: bool = False
 ) -> tuple[Grid | None, bool, list[str]]:
-    """Compare the grid of the file `path`, opened as `handle`, with that of the image `raster`.
+    """Compare the grid of the file `path` with that of the image `raster`.
 
     A file without CRS is in that of the image. Pixels are matched by row and column if the grids
     are the same, or one of the two has no georeference.
@@ -36,28 +36,29 @@ def align_to_grid(
     Args:
         path: the file of labels or of a quality mask.
         raster: the image.
-        handle: the open file.
+        header: the header of `path`.
         by_pixel: match pixels by row and column also on another grid, except one that covers the
             same ground, such as the same rows from south to north.
 
     Returns the image's grid if the file must be resampled to it, whether the two overlap, and
     notes for the user. Raises `GeotuneError` if the two cannot be aligned.
     """
-    if handle.crs is not None and raster.crs is None and not by_pixel:
+    if header.crs is not None and raster.crs is None and not by_pixel:
         raise GeotuneError(
-            f"{raster.path}: has no CRS, but {path} has one ({handle.crs}); assign the "
+            f"{raster.path}: has no CRS, but {path} has one ({header.crs}); assign the "
             "image a CRS (gdal_edit.py -a_srs) or use a file without one",
             code="crs-missing",
             file=raster.path,
         )
-    located = [each.transform != Affine.identity() for each in (raster, handle)]
-    aligned = not all(located) or _same_grid(raster, handle)
+    located = [each.transform != Affine.identity() for each in (raster, header)]
+    aligned = not all(located) or _same_grid(raster, header)
     notes: list[str] = []
-    if aligned or (by_pixel and not _same_ground(raster, handle)):
-        if handle.shape != raster.shape:
+    if aligned or (by_pixel and not _same_ground(raster, header)):
+        if header.shape != raster.shape:
             raise GeotuneError(
-                f"{path}: has {handle.height}x{handle.width} pixels, but its image {raster.path} "
-                f"has {raster.shape[0]}x{raster.shape[1]}; the two must have the same size",
+                f"{path}: has {'x'.join(map(str, header.shape))} pixels, but its image "
+                f"{raster.path} has {'x'.join(map(str, raster.shape))}; the two must have the same "
+                "size",
                 code="grid-mismatch",
                 file=path,
             )
@@ -65,8 +66,8 @@ def align_to_grid(
             reason = "has another georeference than" if all(located) else NOT_LOCATED[located[0]]
             notes.append(f"{path}: {reason} its image; matched by row and column")
         return None, True, notes
-    overlaps = _overlap(path, raster, handle)
-    if handle.crs is None and raster.crs is not None:
+    overlaps = _overlap(path, raster, header)
+    if header.crs is None and raster.crs is not None:
         if not overlaps:
             raise GeotuneError(
                 f"{path}: has no CRS, and its transform is not in that of {raster.path} "
@@ -79,23 +80,23 @@ def align_to_grid(
     return (raster.crs, raster.transform, raster.shape), overlaps, notes
 
 
-def _same_grid(raster: RasterSource, handle: DatasetReader) -> bool:
+def _same_grid(raster: RasterSource, header: RasterHeader) -> bool:
     corners = _corners(raster.shape)
-    return _same_crs(raster, handle) and _offset(raster, handle, corners, corners) < GRID_TOLERANCE
+    return _same_crs(raster, header) and _offset(raster, header, corners, corners) < GRID_TOLERANCE
 
 
-def _same_ground(raster: RasterSource, handle: DatasetReader) -> bool:
+def _same_ground(raster: RasterSource, header: RasterHeader) -> bool:
     """Whether the corners of the file are those of the image, in whatever order."""
-    corners, own = _corners(raster.shape), _corners(handle.shape)
-    return _same_crs(raster, handle) and any(
-        _offset(raster, handle, corners, own[:, list(order)]) < GRID_TOLERANCE
+    corners, own = _corners(raster.shape), _corners(header.shape)
+    return _same_crs(raster, header) and any(
+        _offset(raster, header, corners, own[:, list(order)]) < GRID_TOLERANCE
         for order in permutations(range(4))
     )
 
 
-def _same_crs(raster: RasterSource, handle: DatasetReader) -> bool:
+def _same_crs(raster: RasterSource, header: RasterHeader) -> bool:
     """Whether both are in the same CRS, as far as known."""
-    return raster.crs is None or handle.crs is None or raster.crs == handle.crs
+    return raster.crs is None or header.crs is None or raster.crs == header.crs
 
 
 def _corners(shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -106,16 +107,16 @@ def _corners(shape: tuple[int, int]) -> NDArray[np.float64]:
 
 def _offset(
     raster: RasterSource,
-    handle: DatasetReader,
+    header: RasterHeader,
     points: NDArray[np.float64],
     expected: NDArray[np.float64],
 ) -> float:
     """The largest distance of points of the image from those expected, in pixels of the file."""
-    found = apply_affine(~handle.transform, *apply_affine(raster.transform, *points))
+    found = apply_affine(~header.transform, *apply_affine(raster.transform, *points))
     return float(np.hypot(*(np.array(found) - expected)).max())
 
 
-def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
+def _overlap(path: Path, raster: RasterSource, header: RasterHeader) -> bool:
     """Whether any of a coarse grid of points of the image lies in the file.
 
     Raises `GeotuneError` if the file's CRS cannot express the image's location.
@@ -123,18 +124,19 @@ def _overlap(path: Path, raster: RasterSource, handle: DatasetReader) -> bool:
     height, width = raster.shape
     cols, rows = np.meshgrid(np.linspace(0, width, 33), np.linspace(0, height, 33))
     xs, ys = apply_affine(raster.transform, cols.ravel(), rows.ravel())
-    if not _same_crs(raster, handle):
-        assert raster.crs is not None and handle.crs is not None
+    if not _same_crs(raster, header):
+        assert raster.crs is not None and header.crs is not None
         # points that the other CRS cannot express become infinite
-        xs, ys = transformer(raster.crs, handle.crs).transform(xs, ys)
+        xs, ys = transformer(raster.crs, header.crs).transform(xs, ys)
     if not (np.isfinite(xs) & np.isfinite(ys)).any():
         raise GeotuneError(
-            f"{raster.path}: lies outside the CRS of {path} ({handle.crs}); check that "
+            f"{raster.path}: lies outside the CRS of {path} ({header.crs}); check that "
             f"its coordinates are in its CRS ({raster.crs})",
             code="crs-incompatible",
             file=raster.path,
         )
     with np.errstate(invalid="ignore"):
-        cols, rows = apply_affine(~handle.transform, xs, ys)
-    inside = (cols > 0) & (cols < handle.width) & (rows > 0) & (rows < handle.height)
+        cols, rows = apply_affine(~header.transform, xs, ys)
+    height, width = header.shape
+    inside = (cols > 0) & (cols < width) & (rows > 0) & (rows < height)
     return bool(inside.any())

@@ -102,6 +102,13 @@ def open_dataset(path: Path, *, reopen: bool = False) -> DatasetReader:
     return handle
 
 
+def close_dataset(path: Path) -> None:
+    """Close the raster at `path` if this thread has it open."""
+    handle = _handles.of_this_process().pop(path, None)
+    if handle is not None:
+        handle.close()
+
+
 def open_warped_nearest(
     path: Path, grid: Grid, fill: float, *, band: int = 1, mask: FileMask | None = None
 ) -> WarpedVRT:

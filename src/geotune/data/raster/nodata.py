@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
@@ -33,15 +32,6 @@ class FileMask(NamedTuple):
         else:
             mask = handle.read(self.alpha, window=window, out_shape=shape)
         return np.asarray(mask == 0)
-
-
-def file_mask(handle: DatasetReader, index: int) -> FileMask | None:
-    """The mask of a band; None without any."""
-    # Alpha bands do not count: GDAL takes the fourth of four byte bands for one, which in
-    # imagery is near infrared.
-    flags = handle.mask_flag_enums[index - 1]
-    masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    return FileMask() if masked else None
 
 
 def can_hold(dtype: np.dtype[Any], nodata: float) -> bool:

@@ -8,14 +8,12 @@ from datetime import date
 from pathlib import Path
 
 from rasterio.enums import ColorInterp
-from rasterio.io import DatasetReader
 
-from geotune.data.raster.io import open_dataset
-from geotune.data.raster.nodata import FileMask, file_mask
+from geotune.data.raster.header import RasterHeader, read_header
+from geotune.data.raster.nodata import FileMask
 from geotune.data.raster.resample import at_resolution, check_grids, on_one_grid
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.stack import stack_dates, stack_modalities
-from geotune.data.raster.tags import acquisition_date, band_wavelength_um
 from geotune.errors import GeotuneError
 
 
@@ -111,58 +109,58 @@ def _open(
 
 
 def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) -> RasterSource:
-    handle = open_dataset(path, reopen=True)
-    if any(dtype.startswith("complex") for dtype in handle.dtypes):
+    header = read_header(path)
+    if any(dtype.startswith("complex") for dtype in header.dtypes):
         raise GeotuneError(
             f"{path}: has complex values; expected integers or floats",
             code="raster-dtype",
             file=path,
         )
-    names = _band_names(path, handle, bands)
+    names = _band_names(path, header, bands)
     alpha = next((i for i, name in enumerate(names, 1) if name.casefold() == ALPHA), None)
-    indexes = [i for i in range(1, handle.count + 1) if i != alpha]
+    indexes = [i for i in range(1, header.count + 1) if i != alpha]
     names = [names[i - 1] for i in indexes]
     files = [
         BandFile(
             path,
             i,
-            nodata if handle.nodatavals[i - 1] is None else handle.nodatavals[i - 1],
-            file_mask(handle, i) if alpha is None else FileMask(alpha),
+            nodata if header.nodatavals[i - 1] is None else header.nodatavals[i - 1],
+            FileMask(alpha) if alpha or header.masked[i - 1] else None,
         )
         for i in indexes
     ]
     return RasterSource(
         bands=tuple(names),
         band_files=tuple(files),
-        named=bands is not None or any(handle.descriptions),
-        grid_shape=handle.shape,
-        crs=handle.crs,
-        transform=handle.transform,
-        acquired=acquisition_date(handle, path.name),
+        named=bands is not None or any(header.descriptions),
+        grid_shape=header.shape,
+        crs=header.crs,
+        transform=header.transform,
+        acquired=header.acquired,
         wavelengths={
             name: length
             for i, name in zip(indexes, names, strict=True)
-            if (length := band_wavelength_um(handle, i)) is not None
+            if (length := header.wavelengths[i - 1]) is not None
         },
     )
 
 
-def _band_names(path: Path, handle: DatasetReader, bands: Sequence[str] | None) -> list[str]:
+def _band_names(path: Path, header: RasterHeader, bands: Sequence[str] | None) -> list[str]:
     """The names of a file's bands: `bands`, else its descriptions, else band1, band2, ...
 
     A last band of transparency that `bands` does not name is called alpha.
     """
-    described = [text or None for text in handle.descriptions]
+    described = header.descriptions
     problem = None
-    if bands is not None and len(bands) == handle.count - 1 > 0:
-        bands = [*bands, ALPHA] if handle.colorinterp[-1] == ColorInterp.alpha else bands
+    if bands is not None and len(bands) == header.count - 1 > 0:
+        bands = [*bands, ALPHA] if header.colorinterp[-1] == ColorInterp.alpha else bands
     if bands is not None:
-        if len(bands) != handle.count:
+        if len(bands) != header.count:
             problem = (
-                f"has {handle.count} bands, but data.bands names {len(bands)} "
+                f"has {header.count} bands, but data.bands names {len(bands)} "
                 f"({', '.join(bands)}); name every band in file order"
             )
-        elif all(described) and set(described) == set(bands) and described != list(bands):
+        elif all(described) and set(described) == set(bands) and described != tuple(bands):
             problem = (
                 f"its bands are described as {', '.join(map(str, described))}, but data.bands "
                 f"lists them in another order ({', '.join(bands)}); remove data.bands"

@@ -10,7 +10,7 @@ import numpy as np
 
 from geotune.config.data_options import QualityOptions
 from geotune.data.raster.align import align_to_grid
-from geotune.data.raster.io import open_dataset
+from geotune.data.raster.header import read_header
 from geotune.data.raster.quality_mask import QualityMask
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.open_scenes import label_file
@@ -43,15 +43,15 @@ def with_quality(
 def open_quality(path: Path, raster: RasterSource, options: QualityOptions) -> QualityMask:
     """Open the mask of the image `raster`; see `with_quality`."""
     check_exists(path, f"quality mask of {raster.path}", "data.quality.pattern")
-    handle = open_dataset(path, reopen=True)
-    if options.band > handle.count:
+    header = read_header(path)
+    if options.band > header.count:
         raise GeotuneError(
-            f"{path}: has {handle.count} bands, but data.quality.band is {options.band}",
+            f"{path}: has {header.count} bands, but data.quality.band is {options.band}",
             code="band-missing",
             key="data.quality.band",
             file=path,
         )
-    dtype = np.dtype(handle.dtypes[options.band - 1])
+    dtype = np.dtype(header.dtypes[options.band - 1])
     if dtype.kind not in "ui":
         raise GeotuneError(
             f"{path}: has {dtype} values; expected integers, to compare with data.quality",
@@ -67,5 +67,5 @@ def open_quality(path: Path, raster: RasterSource, options: QualityOptions) -> Q
             key="data.quality.bits",
             file=path,
         )
-    grid, _, _ = align_to_grid(path, raster, handle)
+    grid, _, _ = align_to_grid(path, raster, header)
     return QualityMask(path, options, raster.shape, grid)
