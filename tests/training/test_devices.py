@@ -107,3 +107,60 @@ def test_fsdp_resumes_after_sigkill(
     assert run(recipe, "fsdp")["status"] == "resumed"
     train(tmp_path / "one", changes)
     assert_close(tmp_path / "run", tmp_path / "one", 1e-5)
+
+
+FAILING_LOSS = """
+import math, os, sys
+from pathlib import Path
+from geotune import fit
+from geotune.errors import GeotuneError
+from geotune.tasks.segment import Segment
+
+recipe, rank, call = sys.argv[1:]
+own_rank = os.environ.get("LOCAL_RANK", "0")
+loss_sums, calls = Segment.loss_sums, []
+
+
+def failing(self, logits, masks):
+    calls.append(1)
+    factor = math.nan if (own_rank, len(calls)) == (rank, int(call)) else 1.0
+    return {name: x * factor for name, x in loss_sums(self, logits, masks).items()}
+
+
+Segment.loss_sums = failing
+try:
+    fit(recipe)
+except GeotuneError as error:
+    Path(recipe).with_name(f"error{own_rank}").write_text(f"{error.code}: {error}")
+    sys.exit(3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "call", "batch"),
+    [
+        pytest.param(0, 3, 2, id="first-micro-batch"),
+        pytest.param(1, 6, 3, id="last-of-epoch"),
+    ],
+)
+def test_all_processes_stop_if_the_loss_of_one_is_not_finite(
+    tiny_recipe: Callable[..., Path], tmp_path: Path, rank: int, call: int, batch: int
+) -> None:
+    """Three batches per epoch, in two micro-batches; only `rank` has the loss, in one of them."""
+    changes = {"data.samples": 12, "train.accumulate_steps": 2, "train.devices": 2}
+    recipe = tiny_recipe(changes | {"train.strategy": "ddp"})
+    script = tmp_path / "script.py"
+    script.write_text(FAILING_LOSS, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script), str(recipe), str(rank), str(call)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 3, done.stderr
+    found = [(tmp_path / f"error{i}").read_text(encoding="utf-8") for i in range(2)]
+    assert found[0] == found[1]
+    assert found[0].startswith(f"loss-not-finite: the loss is nan in epoch 1, batch {batch} (")
+    assert not RunDir(tmp_path / "run").last_checkpoint.exists()

@@ -352,19 +352,29 @@ class _StartEpoch(Callback):
 
 
 class _CheckFiniteLoss(Callback):
-    """Raises `GeotuneError` for a loss that is not finite, before anything is written."""
+    """Raises `GeotuneError` for a loss that is not finite, before anything is written.
+
+    All processes stop together, because one alone would leave the others waiting for it. They have
+    just exchanged their gradients, so summing one more number takes no time.
+    """
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not torch.isfinite(pl_module.loss):
-            raise GeotuneError(
-                f"the loss is {float(pl_module.loss)} in epoch {trainer.current_epoch + 1}, batch "
-                f"{batch_idx + 1} ({', '.join(batch.names[:3])} ...); try a lower train.lr, or "
-                "train.precision=32-true",
-                code="loss-not-finite",
-                key="train.lr",
-            )
+        failed = ~torch.isfinite(pl_module.loss)
+        if not pl_module.sum_processes(failed.float()):
+            return
+        errors = [
+            f"the loss is {float(pl_module.loss)} in epoch {trainer.current_epoch + 1}, batch "
+            f"{batch_idx + 1} ({', '.join(batch.names[:3])} ...); try a lower train.lr, or "
+            "train.precision=32-true"
+            if failed
+            else ""
+        ]
+        if trainer.world_size > 1:
+            errors *= trainer.world_size
+            torch.distributed.all_gather_object(errors, errors[0])
+        raise GeotuneError(next(filter(None, errors)), code="loss-not-finite", key="train.lr")
 
 
 def _silence_lightning() -> None:

@@ -139,7 +139,7 @@ class TrainingModule(LightningModule):
         """Log the loss and the metrics of the validation split."""
         metrics = self.val_metrics.compute()
         self.val_metrics.reset()
-        self.log("val/loss", self.val_loss.compute(self._sum_processes))
+        self.log("val/loss", self.val_loss.compute(self.sum_processes))
         for name, value in metrics.items():
             self.log(f"val/{name}", value)
         if self.schedule == "plateau":
@@ -187,7 +187,7 @@ class TrainingModule(LightningModule):
 
         def attempt(slices: Sequence[slice]) -> Tensor:
             torch.manual_seed(seed)
-            self._step_loss = StepLoss(self.task, self._batch.targets, self._sum_processes, world)
+            self._step_loss = StepLoss(self.task, self._batch.targets, self.sum_processes, world)
             statistics = BatchNormStatistics(self.model)
             losses = []
             try:
@@ -209,7 +209,7 @@ class TrainingModule(LightningModule):
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Do nothing: micro-batches accumulate gradients, which the step frees."""
 
-    def _sum_processes(self, values: Tensor) -> Tensor:
+    def sum_processes(self, values: Tensor) -> Tensor:
         """The sum over all processes, a collective call."""
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(values)
