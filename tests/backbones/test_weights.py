@@ -212,6 +212,90 @@ def test_torchvision_weights_give_torchvisions_features(name: str) -> None:
     assert expected.std() > 1e-3
 
 
+SMALL_VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL_VIT |= {"image_size": 32, "patch_size": 8, "intermediate_size": 64}
+
+
+def transformers_models() -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Small models of transformers and the same of timm, with other weights."""
+    import timm.models as theirs
+    import transformers as tf
+    from timm.layers import SwiGLUPacked
+
+    same = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    same |= {"num_classes": 0}
+    swiglu = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 6.0}
+    registers = {"reg_tokens": 4, "no_embed_class": True}
+    scale = {"init_values": 1.0}
+    return {
+        "vit": (tf.ViTModel(tf.ViTConfig(**SMALL_VIT)), theirs.VisionTransformer(**same)),
+        "vit with head": (
+            tf.ViTForImageClassification(tf.ViTConfig(**SMALL_VIT)),
+            theirs.VisionTransformer(**same),
+        ),
+        "mae": (
+            tf.ViTMAEModel(tf.ViTMAEConfig(**SMALL_VIT, mask_ratio=0.0)),
+            theirs.VisionTransformer(**same),
+        ),
+        "deit": (
+            tf.DeiTModel(tf.DeiTConfig(**SMALL_VIT)),
+            theirs.deit.VisionTransformerDistilled(**same),
+        ),
+        "dinov2": (
+            tf.Dinov2Model(tf.Dinov2Config(**SMALL_VIT)),
+            theirs.VisionTransformer(**same, **scale),
+        ),
+        "dinov2 with head": (
+            tf.Dinov2ForImageClassification(tf.Dinov2Config(**SMALL_VIT)),
+            theirs.VisionTransformer(**same, **scale),
+        ),
+        "dinov2 with swiglu": (
+            tf.Dinov2Model(tf.Dinov2Config(**SMALL_VIT, use_swiglu_ffn=True)),
+            theirs.VisionTransformer(**same, **scale, **swiglu),
+        ),
+        "dinov2 with registers": (
+            tf.Dinov2WithRegistersModel(tf.Dinov2WithRegistersConfig(**SMALL_VIT)),
+            theirs.VisionTransformer(**same, **scale, **registers),
+        ),
+    }
+
+
+@pytest.mark.parametrize("file", [False, True], ids=["model", "file"])
+@pytest.mark.parametrize("name", transformers_models())
+def test_transformers_weights_give_the_features_of_transformers(
+    name: str, file: bool, tmp_path: Path
+) -> None:
+    """Files have the names of version 4, models those of version 5."""
+    torch.manual_seed(0)
+    source, model = transformers_models()[name]
+    for tensor in source.state_dict().values():
+        tensor += 0.1 * torch.randn(tensor.shape)
+    state = dict(source.state_dict())
+    if file:
+        source.save_pretrained(tmp_path)
+        state = read_state_dict(tmp_path / "model.safetensors")
+    load_weights(model, match_keys(state, model), "file", name)
+    images = torch.randn(2, 3, 32, 32)
+    encoder = source.base_model.eval()
+    noise = {"noise": torch.arange(16.0).expand(2, 16)} if name == "mae" else {}
+    with torch.no_grad():
+        expected = encoder(images, **noise).last_hidden_state
+        found = model.eval().forward_features(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("name", ["dinov2", "dinov2 with registers", "deit"])
+def test_transformers_weights_of_other_parts_than_the_models_are_not_mapped(name: str) -> None:
+    """A layer scale, register tokens and a distillation token that the model would leave out."""
+    source, _ = transformers_models()[name]
+    _, model = transformers_models()["vit"]
+    state = dict(source.state_dict())
+    assert match_keys(state, model).keys() == state.keys()
+    with raises("weights-mismatch", key="backbone.weights", mentions=["keys are missing"]):
+        load_weights(model, match_keys(state, model), "file", name)
+
+
 def test_tensors_are_not_matched_by_position_unless_all_fit() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     shapes = {"dense/weight": (4, 4), "dense/bias": (4,), "norm/weight": (4,), "norm/bias": (4,)}
