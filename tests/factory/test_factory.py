@@ -16,11 +16,12 @@ from geotune.backbones.create import backbone
 from geotune.config import Recipe, parse_recipe
 from geotune.config.data_options import QualityOptions
 from geotune.datasets.registry import get_dataset_info
-from geotune.factory.build_data import build_data, prediction_settings
+from geotune.factory.build_data import FileInfo, build_data, prediction_settings
 from geotune.factory.build_model import (
     BuiltModel,
     build_training,
     load_adapter,
+    resolve_recipe,
 )
 from geotune.types import BandStatistics
 from helpers.adapters import save_built
@@ -41,6 +42,36 @@ def test_weights_depend_on_the_seed_only(
     one, two, other = state(0), state(0), state(1)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "task", "width"),
+    [
+        ({"kind": "global_pool"}, {"kind": "classify", "classes": ["land", "water"]}, 0),
+        ({"kind": "linear", "levels": "last"}, {"kind": "segment", "classes": ["a", "b"]}, 0),
+        ({"kind": "linear"}, {"kind": "segment", "classes": ["a", "b"]}, 24),
+        ({"kind": "unet"}, {"kind": "segment", "classes": ["a", "b"]}, 24),
+    ],
+    ids=["global_pool", "last", "all", "unet"],
+)
+def test_a_stem_that_the_decoder_does_not_read_is_left_out(
+    tiny_values: Callable[..., dict[str, Any]], decoder: Any, task: Any, width: int
+) -> None:
+    values = tiny_values({"decoder": decoder, "task": task, "method.stem_width": 24})
+    if task["kind"] == "classify":
+        values["data"] = {"kind": "images", "images": "images", "split": {"kind": "random"}}
+    files = FileInfo(STATISTICS.bands, None, {}, 32)
+    recipe, _ = resolve_recipe(parse_recipe(values), files)
+    assert recipe.method.stem_width == width
+    built = build_training(recipe, STATISTICS)
+    model, images = built.model, torch.rand(2, 3, 32, 32)
+    model(images).sum().backward()
+    unused = {
+        name
+        for name, value in model.named_parameters()
+        if value.requires_grad and value.grad is None and "stem" in name
+    }
+    assert not unused and any("stem" in name for name in model.state_dict()) == (width > 0)
 
 
 def test_random_weights_are_noted(tiny_values: Callable[..., dict[str, Any]]) -> None:

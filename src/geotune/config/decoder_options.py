@@ -22,6 +22,11 @@ class DecoderOptions(OptionsModel):
 
     kind: str = ""
 
+    @property
+    def reads_stem(self) -> bool:
+        """Whether the decoder reads the maps of the stem; see `MethodOptions.stem_width`."""
+        return True
+
 
 class LinearOptions(DecoderOptions):
     """A 1x1 convolution on the feature maps."""
@@ -30,6 +35,11 @@ class LinearOptions(DecoderOptions):
     levels: Literal["all", "last"] = Field(
         default="all", description="feature maps to read: all, or the backbone's last"
     )
+
+    @property
+    def reads_stem(self) -> bool:
+        """Only with all maps."""
+        return self.levels == "all"
 
 
 class FcnOptions(DecoderOptions):
@@ -72,6 +82,11 @@ class GlobalPoolOptions(DecoderOptions):
         description="feature maps to read: the encoder's last, or all but the stem's",
     )
     dropout: Share = Field(default=0.0, description="dropout probability before the linear layer")
+
+    @property
+    def reads_stem(self) -> bool:
+        """No: its receptive field is too small for image-level classes."""
+        return False
 
 
 class DetectorOptions(DecoderOptions):

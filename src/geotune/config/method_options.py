@@ -43,7 +43,8 @@ class MethodOptions(OptionsModel):
     kind: str = ""
     stem_width: NonNegativeInt = Field(
         default=32,
-        description="channels of the convolutional branch on the image; 0: no such branch",
+        description="channels of the convolutional branch on the image; 0: no such branch, as with "
+        "decoders that do not read it (global_pool)",
     )
     frozen_precision: Precision = Field(
         default="fp32",

@@ -50,7 +50,10 @@ class BuiltModel:
 
 
 def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe, list[str]]:
-    """Set unset options from the metadata of the files; returns the recipe and notes."""
+    """Set unset options from the metadata of the files; returns the recipe and notes.
+
+    A stem that the decoder does not read is left out.
+    """
     section = recipe.backbone
     info = model_info(section.name)
     supported = () if info is None else info.supported_options
@@ -70,6 +73,8 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
         _with_pixel_size(recipe.task, data.gsd_m), data.label_mean_std
     )
     changes = {"backbone": section.model_copy(update=values), "task": task}
+    if not recipe.decoder.reads_stem:
+        changes["method"] = recipe.method.model_copy(update={"stem_width": 0})
     return recipe.model_copy(update=changes), notes + task_notes
 
 
