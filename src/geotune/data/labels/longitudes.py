@@ -1,7 +1,8 @@
-"""Longitudes that differ by whole turns: labels of scenes in degrees at the 180th meridian.
+"""Labels and scenes across the 180th meridian, whose coordinates differ by whole turns.
 
-A scene across the meridian has longitudes such as 179.5 to 180.5, its labels -179.5, and GeoJSON
-cuts polygons there. Shapes are moved by whole turns to where the scene is, and joined again.
+In degrees such a scene has longitudes such as 179.5 to 180.5, its labels -179.5, and GeoJSON cuts
+polygons there; in Mercator x lies beyond 20,037,508 m. Shapes are moved by whole turns to where the
+scene is, and joined again.
 """
 
 from __future__ import annotations
@@ -13,59 +14,65 @@ import shapely
 from numpy.typing import NDArray
 
 from geotune.data.raster.crs import bounds
+from geotune.data.raster.longitude_axis import TURNS, LongitudeAxis
 from geotune.data.raster.source import RasterSource
 
 Shapes = NDArray[np.object_]
 
-TURNS = (-2, -1, 0, 1, 2)
+
+def unwrap(
+    shapes: Shapes,
+    axis: LongitudeAxis,
+    raster: RasterSource,
+    original: Shapes,
+    original_axis: LongitudeAxis | None,
+) -> Shapes:
+    """Undo the jumps by a turn in shapes that were reprojected to the scene's `axis`.
+
+    Vertices follow the longitudes of the `original` shapes; if these have none, those of shapes
+    wider than half the world are moved to the side of the scene.
+    """
+    xs = shapely.get_coordinates(shapes)[:, 0]
+    if original_axis is not None:
+        degrees = (shapely.get_coordinates(original)[:, 0] - original_axis.centre) * (
+            360 / original_axis.width
+        ) + (original_axis.longitude - axis.longitude)
+        expected = axis.centre + degrees * (axis.width / 360)
+        with np.errstate(invalid="ignore"):  # coordinates that the scene's CRS cannot express
+            turns = axis.nearest_turn(xs, expected)
+    else:
+        left, _, right, _ = shapely.bounds(shapes).T
+        wide = np.repeat(right - left > axis.width / 2, shapely.get_num_coordinates(shapes))
+        west, _, east, _ = bounds(raster.transform, raster.shape)
+        turns = np.where(wide, axis.nearest_turn(xs, (west + east) / 2), 0)
+    turns = np.where(np.isfinite(turns), turns, 0)
+    if not turns.any():
+        return shapes
+    moved: Shapes = shapely.transform(
+        shapes, lambda points: points + np.stack([turns, 0 * turns], axis=1)
+    )
+    return moved
 
 
-def nearest_turn(longitudes: NDArray[np.float64], raster: RasterSource) -> NDArray[np.float64]:
-    """The degrees to add to longitudes so that they are nearest to the centre of the scene."""
-    west, _, east, _ = bounds(raster.transform, raster.shape)
-    return np.asarray(360 * np.round(((west + east) / 2 - longitudes) / 360))
-
-
-def within_turn(
-    left: NDArray[np.float64], right: NDArray[np.float64], west: float, east: float
-) -> NDArray[np.bool_]:
-    """Which intervals of longitudes intersect another one, up to whole turns."""
-    hits = [(left + 360 * k < east) & (right + 360 * k > west) for k in TURNS]
-    return np.asarray(np.any(hits, axis=0))
-
-
-def unwrap(shapes: Shapes, raster: RasterSource) -> Shapes:
-    """Shapes whose vertices lie on both sides of the 180th meridian, on that of the scene."""
-    left, _, right, _ = shapely.bounds(shapes).T
-    wide = right - left > 180
-    if wide.any():
-
-        def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            return points + np.stack([nearest_turn(points[:, 0], raster), 0 * points[:, 1]], axis=1)
-
-        shapes[wide] = shapely.transform(shapes[wide], move)
-    return shapes
-
-
-def beside_scene(shapes: Shapes, raster: RasterSource) -> Shapes:
-    """Shapes in degrees, moved by whole turns to the longitudes of the scene.
+def beside_scene(shapes: Shapes, axis: LongitudeAxis, raster: RasterSource) -> Shapes:
+    """Shapes moved by whole turns to the scene, in whose CRS they are.
 
     A part that lies in the scene after several turns is repeated.
     """
     west, _, east, _ = bounds(raster.transform, raster.shape)
     left, _, right, _ = shapely.bounds(shapes).T
-    in_one_turn = (left >= -180) & (right <= 180) | np.isnan(left)
-    if west >= -180 and east <= 180 and in_one_turn.all():
+    in_one_turn = axis.contains(left, right) | np.isnan(left)
+    if axis.contains(west, east) and in_one_turn.all():
         return shapes
     parts, owners = shapely.get_parts(shapes, return_index=True)
     left, _, right, _ = shapely.bounds(parts).T
-    turns = 360 * np.array(TURNS)[:, None]
-    copies = (left + turns < east) & (right + turns > west)
-    nearest = nearest_turn((left + right) / 2, raster)
-    copies |= (turns == nearest) & ~copies.any(axis=0)
+    copies = axis.turns_within(left, right, west, east)
+    turns = axis.width * np.array(TURNS)
+    nearest = axis.nearest_turn((left + right) / 2, (west + east) / 2)
+    copies |= (turns[:, None] == nearest) & ~copies.any(axis=0)
     pieces: dict[int, list[shapely.Geometry]] = defaultdict(list)
     for part, turn in np.argwhere(copies.T):
-        shift = (360 * TURNS[turn], 0)
+        shift = (turns[turn], 0)
         pieces[owners[part]].append(shapely.transform(parts[part], lambda xy, by=shift: xy + by))
     result = shapes.copy()
     for owner, members in pieces.items():

@@ -10,7 +10,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geotune.data.labels.longitudes import beside_scene
 from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame, to_scene_crs
+from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.text_io import parse_numbers, read_csv
 from geotune.errors import GeotuneError
@@ -33,7 +35,13 @@ def read_points(
     """
     if path.suffix.lower() in (".csv", ".txt"):
         points = np.array([(p.x, p.y) for p in read_point_table(path)]).reshape(-1, 2)
-        return points if xy == "pixels" else _to_pixels(points, raster)
+        if xy == "pixels":
+            return points
+        axis = longitude_axis(raster.crs)
+        if axis is not None:
+            shapes = np.asarray(shapely.points(points), dtype=object)
+            points = shapely.get_coordinates(beside_scene(shapes, axis, raster))
+        return _to_pixels(points, raster)
     return _read_vector(path, raster)
 
 

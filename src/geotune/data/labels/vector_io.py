@@ -19,9 +19,10 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
 from geotune.data.labels.labelme import IMAGE_SIZE, read_labelme
-from geotune.data.labels.longitudes import beside_scene, unwrap, within_turn
+from geotune.data.labels.longitudes import beside_scene, unwrap
 from geotune.data.raster.crs import bounds, transformer
 from geotune.data.raster.io import open_dataset
+from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
 from geotune.utils.paths import is_system_file
@@ -249,10 +250,11 @@ def may_intersect(shapes: Shapes, crs: Any, raster: RasterSource) -> NDArray[np.
     margin_x, margin_y = 0.05 * (east - west), 0.05 * (north - south)
     left, bottom, right, top = shapely.bounds(shapes).T
     west, east = west - margin_x, east + margin_x
+    axis = longitude_axis(labels_crs)
     across = (
-        within_turn(left, right, west, east)
-        if labels_crs.is_geographic
-        else (left < east) & (right > west)
+        (left < east) & (right > west)
+        if axis is None
+        else axis.turns_within(left, right, west, east).any(axis=0)
     )
     near: NDArray[np.bool_] = across & (bottom < north + margin_y) & (top > south - margin_y)
     return near
@@ -285,13 +287,15 @@ def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Sha
 
 
 def to_scene_crs(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Shapes:
-    """Reproject the shapes of a file to the scene's CRS, in degrees to the scene's longitudes.
+    """Reproject the shapes of a file to the scene's CRS, beside the scene (`longitudes`).
 
     Raises `GeotuneError` if there is no transformation from their CRS to the scene's.
     """
     assert raster.crs is not None
     target = raster.crs.to_wkt()
+    axis = longitude_axis(raster.crs)
     if crs != target:
+        original = shapes
         try:
             series = geopandas.GeoSeries(shapes, crs=crs).to_crs(target)
         except ProjError as error:
@@ -302,8 +306,6 @@ def to_scene_crs(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> 
                 file=path,
             ) from error
         shapes = np.asarray(series.array, dtype=object)
-    if not raster.crs.is_geographic:
-        return shapes
-    if not crs.is_geographic:
-        shapes = unwrap(shapes, raster)
-    return beside_scene(shapes, raster)
+        if axis is not None:
+            shapes = unwrap(shapes, axis, raster, original, longitude_axis(crs))
+    return shapes if axis is None else beside_scene(shapes, axis, raster)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from geotune.data.raster.crs import transformer
+from geotune.data.raster.crs import bounds, transformer
 from geotune.data.raster.header import RasterHeader
 from geotune.data.raster.io import Grid
+from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
 
@@ -112,8 +114,19 @@ def _offset(
     expected: NDArray[np.float64],
 ) -> float:
     """The largest distance of points of the image from those expected, in pixels of the file."""
-    found = apply_affine(~header.transform, *apply_affine(raster.transform, *points))
+    xs, ys = apply_affine(raster.transform, *points)
+    xs = xs + _turn(header, float(xs.mean()), raster)
+    found = apply_affine(~header.transform, xs, ys)
     return float(np.hypot(*(np.array(found) - expected)).max())
+
+
+def _turn(header: RasterHeader, xs: Any, raster: RasterSource) -> Any:
+    """The whole turns of the world to add to `xs` so that they are nearest to the file."""
+    axis = longitude_axis(header.crs or raster.crs)
+    if axis is None:
+        return 0.0
+    west, _, east, _ = bounds(header.transform, header.shape)
+    return axis.nearest_turn(xs, (west + east) / 2)
 
 
 def _overlap(path: Path, raster: RasterSource, header: RasterHeader) -> bool:
@@ -136,6 +149,7 @@ def _overlap(path: Path, raster: RasterSource, header: RasterHeader) -> bool:
             file=raster.path,
         )
     with np.errstate(invalid="ignore"):
+        xs = xs + _turn(header, xs, raster)
         cols, rows = apply_affine(~header.transform, xs, ys)
     height, width = header.shape
     inside = (cols > 0) & (cols < width) & (rows > 0) & (rows < height)

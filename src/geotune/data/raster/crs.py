@@ -49,20 +49,6 @@ def wrap_longitude(longitude: float) -> float:
     return longitude if -180 <= longitude <= 180 else (longitude + 180) % 360 - 180
 
 
-def own_longitudes(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> CRS | None:
-    """The CRS of a raster such that transformations into it yield longitudes in the raster.
-
-    They yield longitudes up to 180 degrees, but a raster across the 180th meridian has others.
-    """
-    if crs is None or not crs.is_geographic:
-        return crs
-    west, _, east, _ = bounds(transform, shape)
-    if west >= -180 and east <= 180:
-        return crs
-    wkt = crs.to_wkt(version="WKT1_GDAL")
-    return CRS.from_wkt(f'{wkt[:-1]},EXTENSION["CENTER_LONG","{(west + east) / 2}"]]')
-
-
 @functools.lru_cache(maxsize=1024)
 def metres_per_pixel(crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> float | None:
     """The side of a pixel on the ground at the centre of a raster; None if unknown.

@@ -27,9 +27,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window as RasterioWindow
 
-from geotune.data.raster.crs import own_longitudes
+from geotune.data.raster.longitude_axis import Placement, place
 from geotune.data.raster.nodata import FileMask
-from geotune.data.raster.single_band import open_single_band
+from geotune.data.raster.single_band import open_single_band, repeat_columns
 from geotune.errors import GeotuneError
 
 MAX_OPEN_FILES = 128
@@ -143,26 +143,30 @@ def _warped(
     if handle is None:
         crs, transform, (height, width) = grid
         source = _open(path)
+        # labels without a CRS are in that of the image
+        placed = place(source.crs or crs, source.transform, source.shape, grid)
         with raster_errors(path, "reprojected"), warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            single = open_single_band(source, band, options["src_nodata"], mask)
+            if placed.copies > 1:
+                single = repeat_columns(single, placed.period, placed.copies)
             vrt = WarpedVRT(
-                open_single_band(source, band, options["src_nodata"], mask),
-                # labels without a CRS are in that of the image
-                src_crs=own_longitudes(source.crs, source.transform, source.shape) or crs,
-                src_transform=source.transform,
+                single,
+                src_crs=placed.crs,
+                src_transform=placed.transform,
                 crs=crs,
                 transform=transform,
                 height=height,
                 width=width,
                 **options,
-                **_resampling_factors(source, grid),
+                **_resampling_factors(placed, grid),
             )
         handle = _keep(key, vrt)
     assert isinstance(handle, WarpedVRT)
     return handle
 
 
-def _resampling_factors(source: DatasetReader, grid: Grid) -> dict[str, float]:
+def _resampling_factors(source: Placement, grid: Grid) -> dict[str, float]:
     """GDAL's XSCALE and YSCALE: pixels of the grid per pixel of the source, at the grid's centre.
 
     Otherwise GDAL derives them from the window that is read, and the same pixel has other values in
@@ -172,8 +176,7 @@ def _resampling_factors(source: DatasetReader, grid: Grid) -> dict[str, float]:
     middle = np.array([[width, height], [width + 2, height], [width, height + 2]]) / 2
     xs, ys = transform @ (middle[:, 0], middle[:, 1])
     if crs is not None and source.crs is not None and crs != source.crs:
-        own = own_longitudes(source.crs, source.transform, source.shape)
-        xs, ys = (np.array(v) for v in transform_points(crs, own, xs, ys))
+        xs, ys = (np.array(v) for v in transform_points(crs, source.crs, xs, ys))
     columns, rows = ~source.transform @ (xs, ys)
     steps = {
         "XSCALE": abs(columns[1] - columns[0]) + abs(columns[2] - columns[0]),

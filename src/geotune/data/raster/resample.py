@@ -11,8 +11,9 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform, transform_bounds
 
-from geotune.data.raster.crs import WGS84, bounds, own_longitudes, wrap_longitude
+from geotune.data.raster.crs import WGS84, bounds, wrap_longitude
 from geotune.data.raster.io import Grid
+from geotune.data.raster.longitude_axis import centre
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 
@@ -104,8 +105,9 @@ def check_grids(
 def _utm_grid(source: RasterSource, gsd_m: float) -> Grid:
     """A grid that covers the image in the UTM zone of its centre."""
     height, width = source.shape
-    box = bounds(source.transform, source.shape)
-    crs = own_longitudes(source.crs, source.transform, source.shape)
+    assert source.crs is not None
+    crs, own_transform = centre(source.crs, source.transform, source.shape)
+    box = bounds(own_transform, source.shape)
     west, south, east, north = transform_bounds(source.crs, WGS84, *box)
     x, y = wrap_longitude((west + east) / 2), (south + north) / 2
     zones = query_utm_crs_info("WGS 84", AreaOfInterest(x, y, x, y), contains=True)

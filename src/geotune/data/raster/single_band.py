@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 from rasterio.dtypes import dtype_rev, typename_fwd
+from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
 from geotune.data.raster.nodata import FileMask, can_hold
@@ -44,6 +45,28 @@ def open_single_band(
         content = _band(kind, dataset, 1, nodata=fill)
         dataset = f"<VRTDataset {size}>{content}</VRTDataset>"
     return rasterio.open(dataset, sharing=False)
+
+
+def repeat_columns(source: DatasetReader, period: int, copies: int) -> DatasetReader:
+    """Repeat a single-band file from left to right, each time after `period` columns."""
+
+    def band(index: int | str, dtype: str) -> str:
+        parts = "".join(
+            f'<SimpleSource><SourceFilename shared="0">{escape(source.name)}</SourceFilename>'
+            f"<SourceBand>{index}</SourceBand>"
+            f'<SrcRect xOff="0" yOff="0" xSize="{source.width}" ySize="{source.height}"/>'
+            f'<DstRect xOff="{i * period}" yOff="0" xSize="{source.width}" '
+            f'ySize="{source.height}"/></SimpleSource>'
+            for i in range(copies)
+        )
+        return f'<VRTRasterBand dataType="{dtype}" band="1">{parts}</VRTRasterBand>'
+
+    width = (copies - 1) * period + source.width
+    content = band(1, typename_fwd[dtype_rev[source.dtypes[0]]])
+    if MaskFlags.per_dataset in source.mask_flag_enums[0]:
+        content += f"<MaskBand>{band('mask,1', 'Byte')}</MaskBand>"
+    size = f'rasterXSize="{width}" rasterYSize="{source.height}"'
+    return rasterio.open(f"<VRTDataset {size}>{content}</VRTDataset>", sharing=False)
 
 
 def _band(kind: str, name: str, band: int | str, nodata: float | None = None) -> str:
