@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.fused_qkv import is_fused_qkv
+from geotune.methods.core.fused_qkv import join_all_qkv, qkv_layout, split_qkv
 from geotune.methods.core.reader import SelectedFeatures
 from geotune.methods.lora import Lora
 from helpers.errors import raises
@@ -133,7 +134,7 @@ def test_thirds_of_a_fused_layer_are_queries_keys_values(
 ) -> None:
     """The queries of one place change only its own output; values act linearly; keys do not."""
     backbone = without_zeros(make_backbone(family))
-    names = [n for n, _ in backbone.model.named_modules() if is_fused_qkv(backbone.model, n)]
+    names = [n for n, _ in backbone.model.named_modules() if qkv_layout(backbone.model, n)]
     name = names[0]
     attention = backbone.model.get_submodule(name.rpartition(".")[0])
     calls: list[tuple[Any, Any]] = []
@@ -171,13 +172,95 @@ def test_thirds_of_a_fused_layer_are_queries_keys_values(
     assert bends[2] < 1e-4 < 10 * bends[1]
 
 
-def test_interleaved_heads_and_explicit_targets_stay_fused(make_backbone: MakeBackbone) -> None:
-    assert updated(Lora(rank=2, targets=["qkv"], stem_width=0).attach(make_backbone("vit"))) == [
-        f"blocks.{i}.attn.qkv" for i in range(6)
-    ]
-    interleaved = make_backbone("timm/tiny_vit_5m_224")
-    names = updated(Lora(rank=2, stem_width=0).attach(interleaved))
-    assert any(name.endswith("attn.qkv") for name in names)
+def attention_layers() -> dict[str, tuple[nn.Module, tuple[Any, ...]]]:
+    """Small attention layers of timm with a fused layer, and their inputs."""
+    from timm.layers.attention import Attention
+    from timm.models import efficientformer, gcvit, maxxvit, swin_transformer, tiny_vit, visformer
+
+    tokens, maps = torch.randn(2, 16, 12), torch.randn(2, 12, 4, 4)
+    heads: dict[str, Any] = {"num_heads": 3}
+    window = {"window_size": (4, 4), **heads}
+    by_key: dict[str, Any] = {"key_dim": 2, "attn_ratio": 2, **heads}
+    return {
+        "plain": (Attention(12, qkv_bias=True, **heads), (tokens,)),
+        "swin": (swin_transformer.WindowAttention(12, **window), (tokens,)),
+        "maxvit": (maxxvit.AttentionCl(12, dim_head=4), (tokens,)),
+        "maxvit, tensorflow": (maxxvit.AttentionCl(12, dim_head=4, head_first=False), (tokens,)),
+        "coatnet": (maxxvit.Attention2d(12, dim_head=4), (maps,)),
+        "coatnet, thirds": (maxxvit.Attention2d(12, dim_head=4, head_first=False), (maps,)),
+        "tiny_vit": (tiny_vit.Attention(12, resolution=(4, 4), **by_key), (tokens,)),
+        "efficientformer": (efficientformer.Attention(12, resolution=4, **by_key), (tokens,)),
+        "gcvit": (gcvit.WindowAttentionGlobal(12, use_global=False, **window), (tokens,)),
+        "gcvit, global": (gcvit.WindowAttentionGlobal(12, **window), (tokens, tokens.flip(1))),
+        "visformer": (visformer.Attention(12, **heads), (maps,)),
+    }
+
+
+class AttentionOperands(TorchFunctionMode):
+    """Records what attention multiplies, alone or by PyTorch's function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Tensor, ...]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.matmul, Tensor.matmul, Tensor.__matmul__):
+            self.calls.append(args[:2])
+        elif func is nn.functional.scaled_dot_product_attention:
+            self.calls += [args[:2], (args[0], args[2])]
+        return func(*args, **(kwargs or {}))
+
+
+def queries_keys_values(attention: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    with torch.no_grad(), AttentionOperands() as operands:
+        attention(*inputs)
+    (queries, keys), (_, values) = operands.calls
+    return [queries, keys, values]
+
+
+@pytest.mark.parametrize("name", attention_layers())
+def test_adapted_queries_and_values_leave_the_keys_of_every_layout(name: str) -> None:
+    torch.manual_seed(0)
+    attention, inputs = attention_layers()[name]
+    attention.eval()
+    state = {key: tensor.clone() for key, tensor in attention.state_dict().items()}
+    model = nn.ModuleDict({"attn": attention})
+    plain, output = queries_keys_values(attention, inputs), attention(*inputs)
+    layout = qkv_layout(model, "attn.qkv")
+    assert layout is not None
+    layers = split_qkv(model, "attn.qkv", layout)
+    parts = "v" if name == "gcvit, global" else "qv"
+    assert list(layers) == [f"attn.qkv.{part}" for part in parts]
+    torch.testing.assert_close(attention(*inputs), output)
+    for part, layer in layers.items():
+        layer.weight.data += torch.randn(layer.weight.shape)
+        found = queries_keys_values(attention, inputs)
+        changed = [
+            not torch.allclose(one, two, atol=1e-5) for one, two in zip(found, plain, strict=True)
+        ]
+        assert changed == [part.endswith(".q"), False, part.endswith(".v")]
+        layer.weight.data = layout.split(state["qkv.weight"])["qkv".index(part[-1])]
+    join_all_qkv(model)
+    assert attention.state_dict().keys() == state.keys()
+    for key, tensor in attention.state_dict().items():
+        assert torch.equal(tensor, state[key])
+
+
+@pytest.mark.parametrize("family", ["timm/tiny_vit_5m_224", "timm/maxvit_rmlp_pico_rw_256"])
+def test_lora_splits_heads_in_any_order_and_keeps_explicit_targets_fused(
+    make_backbone: MakeBackbone, family: str
+) -> None:
+    backbone = make_backbone(family)
+    encoder = Lora(rank=2, stem_width=0).attach(backbone)
+    layers = {name for name in updated(encoder) if ".qkv" in name}
+    assert layers and {name.rpartition(".")[2] for name in layers} == {"q", "v"}
+    encoder.merge()
+    names = [name for name, _ in backbone.model.named_parameters()]
+    assert not any(".qkv.q." in name for name in names)
+    explicit = Lora(rank=2, targets=["qkv"], stem_width=0).attach(make_backbone(family))
+    assert {name.rpartition(".")[0] for name in layers} == set(updated(explicit))
 
 
 ATTENTION = ["attn.qkv.q", "attn.qkv.v", "mlp.fc1", "mlp.fc2"]

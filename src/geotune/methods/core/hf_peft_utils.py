@@ -14,7 +14,7 @@ from geotune.backbones.base import Backbone
 from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.fused_qkv import is_fused_qkv, join_all_qkv, split_qkv
+from geotune.methods.core.fused_qkv import join_all_qkv, qkv_layout, split_qkv
 from geotune.methods.core.gradient_check import check_trainable, probe_loss
 from geotune.methods.core.injection import freeze, mark_inserted
 from geotune.methods.core.method_errors import option_error
@@ -103,16 +103,18 @@ def target_layers(
         )
     bypassed = [name for name in selected if name in dead.bypassed]
     _raise_if_dead(backbone, method, bypassed, "the model reads their weights without calling them")
-    fused = [] if targets else [n for n in selected if is_fused_qkv(backbone.model, n)]
+    layouts = {} if targets else {name: qkv_layout(backbone.model, name) for name in selected}
     for name in selected:
         outputs, inputs = layers[name].weight.shape[:2]
-        limit = min(outputs // 3 if name in fused else outputs, inputs)
+        layout = layouts.get(name)
+        limit = min(layout.narrowest if layout else outputs, inputs)
         if rank is not None and rank > limit:
             problem = f"{name} of {backbone.name} is only {limit} wide; choose at most {limit}"
             raise option_error("rank", rank, problem)
     chosen: dict[str, Layer] = {}
     for name in selected:
-        chosen |= split_qkv(backbone.model, name) if name in fused else {name: layers[name]}
+        layout = layouts.get(name)
+        chosen |= split_qkv(backbone.model, name, layout) if layout else {name: layers[name]}
     return chosen
 
 
