@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geotune.bench.grid import RunSpec, as_overrides, expand
+from geotune.bench.grid import RunSpec, expand
 from geotune.bench.suite import read_suite
 from geotune.config import load_recipe, parse_recipe
 from geotune.registry import METHODS
@@ -54,16 +54,6 @@ def test_overrides_reproduce_the_recipe(suite: Write) -> None:
     for spec in specs_of(suite(grid={"shape": {"a: b, c": changes}}, baselines=None)):
         again, _ = load_recipe(spec.path, spec.overrides)
         assert again == spec.recipe
-
-
-def test_kind_precedes_keys_of_its_section() -> None:
-    changes = {"method.stem_width": 8, "method.kind": "lora", "decoder": {"kind": "fcn"}, "a.b": 1}
-    assert as_overrides(changes) == (
-        "decoder={kind: fcn}",
-        "method.kind=lora",
-        "method.stem_width=8",
-        "a.b=1",
-    )
 
 
 def test_baselines_keep_stem_and_decoder(suite: Write) -> None:

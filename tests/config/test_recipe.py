@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -19,6 +20,7 @@ from geotune.config import (
     Recipe,
     TrainOptions,
     apply_override,
+    apply_overrides,
     dump_recipe,
     load_recipe,
     parse_recipe,
@@ -276,6 +278,27 @@ def test_recipe_is_read_with_overrides(tmp_path: Path) -> None:
     assert recipe.train.epochs == 7
     assert recipe.method == LoraOptions(rank=4)
     assert notes == ["method.kind=lora resets the section; removed: method.reduction"]
+
+
+@pytest.mark.parametrize(
+    "overrides", list(permutations(["method.kind=lora", "method.rank=4", "method.stem_width=0"]))
+)
+def test_overrides_may_come_in_any_order(overrides: tuple[str, ...]) -> None:
+    values = copy.deepcopy(VALUES)
+    notes = apply_overrides(values, overrides)
+    assert values["method"] == {"kind": "lora", "rank": 4, "stem_width": 0}
+    assert notes == ["method.kind=lora resets the section; removed: method.reduction"]
+
+
+def test_sections_come_before_their_keys_and_outer_kinds_before_inner() -> None:
+    values = copy.deepcopy(VALUES)
+    apply_overrides(
+        values,
+        ["data.split.seed=3", "data.split.kind=random", "data.kind=chips", "decoder.depth=1",
+         "decoder={kind: fcn}"],
+    )  # fmt: skip
+    assert values["data"] == {"kind": "chips", "split": {"kind": "random", "seed": 3}}
+    assert values["decoder"] == {"kind": "fcn", "depth": 1}
 
 
 def test_resolved_recipe_round_trips(tmp_path: Path) -> None:

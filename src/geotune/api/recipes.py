@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from geotune.config import Recipe, apply_override, load_recipe, parse_recipe
+from geotune.config import Recipe, apply_overrides, load_recipe, parse_recipe
 
 RecipeLike = Recipe | Path | str | Mapping[str, Any]
 """A parsed recipe, the path of a YAML file, or a dict of its sections."""
@@ -42,7 +42,7 @@ def as_recipe(
         values: dict[str, Any] = (
             recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else deepcopy(dict(recipe))
         )
-        notes = [note for override in overrides for note in apply_override(values, override)]
+        notes = apply_overrides(values, overrides)
         parsed = parse_recipe(values)
     for note in notes:
         on_message(f"note: {note}")

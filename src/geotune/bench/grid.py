@@ -71,12 +71,8 @@ class RunSpec:
 
 
 def as_overrides(changes: Changes) -> tuple[str, ...]:
-    """Changes as `key=value`: sections first, then kinds, which reset their section, then keys."""
-
-    def rank(key: str) -> int:
-        return 0 if "." not in key else 1 if key.endswith(".kind") else 2
-
-    return tuple(f"{key}={_as_yaml(changes[key])}" for key in sorted(changes, key=rank))
+    """Changes as `key=value`."""
+    return tuple(f"{key}={_as_yaml(value)}" for key, value in changes.items())
 
 
 def _as_yaml(value: Any) -> str:

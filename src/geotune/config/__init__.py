@@ -10,6 +10,7 @@ from geotune.config.data_options import DataSection
 from geotune.config.decoder_options import DecoderSection
 from geotune.config.loader import (
     apply_override,
+    apply_overrides,
     dump_recipe,
     load_recipe,
     parse_recipe,
@@ -34,6 +35,7 @@ __all__ = [
     "TaskSection",
     "TrainOptions",
     "apply_override",
+    "apply_overrides",
     "dump_recipe",
     "load_recipe",
     "parse_recipe",

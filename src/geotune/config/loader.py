@@ -24,9 +24,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list
     `RecipeError` for an unreadable file, an unknown key or an invalid value.
     """
     values = read_values(path, "a recipe", "backbone")
-    notes: list[str] = []
-    for override in overrides:
-        notes += apply_override(values, override)
+    notes = apply_overrides(values, overrides)
     return parse_recipe(values, str(path)), notes
 
 
@@ -71,6 +69,24 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _load_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Apply `key=value` overrides in any order: whole sections first, then kinds, then other keys.
+
+    Thus a kind does not remove what is set with it. Returns notes about removed keys.
+    """
+
+    def order(override: str) -> tuple[bool, int]:
+        parts = override.partition("=")[0].split(".")
+        resets = len(parts) == 1 or parts[-1] == "kind"
+        return not resets, len(parts) if resets else 0
+
+    return [
+        note
+        for override in sorted(overrides, key=order)
+        for note in apply_override(values, override)
+    ]
 
 
 def apply_override(values: dict[str, Any], override: str) -> list[str]:
