@@ -183,8 +183,8 @@ class RasterSource:
         """Read `window` as `(C, h, w)`, or `(C, T, h, w)` with dates; NaN where there is no data.
 
         A pixel outside the image has no data. A pixel that holds the nodata value in one band has
-        no data in that band; if the nodata value is NaN, it has no data in any band. Infinite
-        values become NaN.
+        no data in that band; if the nodata value is NaN, or the file masks the pixel, it has no
+        data in any band of that file. Infinite values become NaN.
         """
         return self.read_block(window, bands).image
 
@@ -210,7 +210,7 @@ class RasterSource:
 
     def _read_files(self, window: Window, image: Image, invalid: NDArray[np.bool_]) -> None:
         """Fill `image` and `invalid`, `(C * T, h, w)`, with a window inside the grid."""
-        empty = np.zeros((self.num_dates, *image.shape[1:]), dtype=np.bool_)
+        empty: dict[Path, NDArray[np.bool_]] = {}  # without data in every band of the file
         groups: dict[object, list[int]] = {}
         for i, file in enumerate(self.band_files):
             # bands are resampled one by one
@@ -219,6 +219,7 @@ class RasterSource:
         for layers in groups.values():
             first = self.band_files[layers[0]]
             path, grid = first.path, first.grid
+            empty.setdefault(path, np.zeros(image.shape[1:], dtype=np.bool_))
             sides = window.col, window.row, window.width, window.height
             file_window = RasterioWindow(*(side / first.factor for side in sides))
             with raster_errors(path):
@@ -232,8 +233,7 @@ class RasterSource:
                     indexes = [1]
                 raw = _read_into(image, layers, handle, indexes, file_window)
                 if grid is None and first.mask is not None:
-                    missing = first.mask.missing(handle, file_window, image.shape[1:])
-                    empty[layers[0] % self.num_dates] |= missing
+                    empty[path] |= first.mask.missing(handle, file_window, image.shape[1:])
             for i, index, values in zip(layers, indexes, raw, strict=True):
                 dtype = np.dtype(handle.dtypes[index - 1])
                 nodata = self.band_files[i].nodata
@@ -241,14 +241,15 @@ class RasterSource:
                 if nodata_pixels is not None:
                     image[i][nodata_pixels] = np.nan
                     if nodata is not None and math.isnan(nodata):
-                        empty[i % self.num_dates] |= nodata_pixels
+                        empty[path] |= nodata_pixels
                 if dtype.kind == "f":
                     infinite = ~np.isfinite(image[i])
                     image[i][infinite] = np.nan
                     invalid[i] = infinite if nodata_pixels is None else infinite & ~nodata_pixels
-        for step in np.flatnonzero(empty.any(axis=(1, 2))):
-            image[step :: self.num_dates, empty[step]] = np.nan
-            invalid[step :: self.num_dates, empty[step]] = False
+        for i, file in enumerate(self.band_files):
+            if (missing := empty[file.path]).any():
+                image[i][missing] = np.nan
+                invalid[i][missing] = False
 
 
 def has_data(image: Image) -> NDArray[np.bool_]:
