@@ -245,6 +245,17 @@ def test_predict_notes_other_units_and_pixel_sizes(
         geotune.load_run(run).predict(tmp_path / "e.tif", device="cpu")
 
 
+def test_predict_notes_images_that_match_in_another_case(
+    run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
+    for name in ("a.tif", "b.tif", "C.TIF"):
+        shutil.copy(tiny_scenes / "scenes" / "d.tif", tmp_path / name)
+    options: dict[str, Any] = {"polygons": False, "device": "cpu"}
+    first, second = predict(run, [f"{tmp_path}/*.tif"], tmp_path / "maps", **options)
+    [note] = first.notes
+    assert "1 image" in note and "C.TIF" in note and second.notes == ()
+
+
 def test_predict_reads_one_file_per_band(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:
     scene = tiny_scenes / "scenes" / "d.tif"
     with rasterio.open(scene) as file:

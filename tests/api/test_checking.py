@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,23 @@ def test_check_reports_every_error_and_fit_stops_at_the_first(check: Any, data: 
     with pytest.raises(GeotuneError) as caught:
         build_data(parse_recipe(data.values))
     assert any(str(caught.value).split(" (")[0] in text for text in errors)
+
+
+def test_chips_that_are_not_read_are_reported_by_check_and_fit(check: Any, data: Data) -> None:
+    folders = {"images": str(data.folder / "scenes"), "masks": str(data.folder / "labels")}
+    data.values["data"] = {
+        **{key: data.values["data"][key] for key in ("window", "split")},
+        "kind": "chips",
+        **folders,
+    }
+    for folder in folders.values():
+        (Path(folder) / "more").mkdir()
+        for path in Path(folder).glob("*.tif"):
+            shutil.copy(path, Path(folder) / "more" / path.name)
+    code, result = check()
+    found = [text for text in texts(result, "warning") if "not used" in text]
+    assert code == 0 and len(found) == 2 and all("6 rasters" in text for text in found)
+    assert set(found) <= set(build_data(parse_recipe(data.values)).notes)
 
 
 @pytest.mark.parametrize("kind", ["scenes", "labels"])

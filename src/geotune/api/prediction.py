@@ -12,7 +12,7 @@ from geotune.adapter_config import PredictionSettings, load_adapter_config
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
-from geotune.data.scenes.open_scenes import list_scenes, open_rasters
+from geotune.data.scenes.open_scenes import list_scenes, missed_images, open_rasters
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
@@ -141,11 +141,13 @@ def predict(
     }
     from geotune.inference.input_check import compare_images
 
+    missed = [issue.text for issue in missed_images(_by_modality(scenes), key=None)]
+
     def notes(of: dict[str, RasterSource]) -> list[str]:
         return [] if settings.images is None else compare_images(of, settings.images)
 
     if kind == "table":
-        table_notes = notes(sources)
+        table_notes = [*missed, *notes(sources)]
         return [_with_notes(_write_table(built, sources, out, on_progress, options), table_notes)]
     if kind == "classes":
         write = _class_map_writer(built, probabilities, polygons)
@@ -157,9 +159,9 @@ def predict(
     from geotune.inference.sliding_window import WindowOptions
 
     options["overlap"] = overlap
-    results = []
+    results: list[Predicted] = []
     for name, source in sources.items():
-        scene_notes = notes({name: source})
+        scene_notes = [*(missed if not results else ()), *notes({name: source})]
         windows = WindowOptions(**options, on_progress=_for_scene(on_progress, name))
         results.append(_with_notes(write(model, source, out, windows, name=name), scene_notes))
     return results

@@ -14,7 +14,13 @@ from typing import Any
 from geotune.adapter_config import PredictionSettings, TrainingImages
 from geotune.backbones.spec import band_names
 from geotune.config import DataSection, Recipe
-from geotune.config.data_options import NamedOptions, QualityOptions, ScenesOptions
+from geotune.config.data_options import (
+    ChipsOptions,
+    ImagesOptions,
+    NamedOptions,
+    QualityOptions,
+    ScenesOptions,
+)
 from geotune.config.task_options import DetectOptions
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes, uncounted_object_notes
 from geotune.data.annotations.base import AnnotationOptions
@@ -28,8 +34,8 @@ from geotune.data.labels.base import LabelReader
 from geotune.data.published.published_scenes import open_published_scenes
 from geotune.data.raster.header import cached_headers
 from geotune.data.raster.source import RasterSource
-from geotune.data.scenes.chips import open_chips
-from geotune.data.scenes.labelled_images import open_images
+from geotune.data.scenes.chips import open_chips, unread_chips
+from geotune.data.scenes.labelled_images import open_images, unread_images
 from geotune.data.scenes.open_scenes import missed_images, open_scenes
 from geotune.data.scenes.quality import with_quality
 from geotune.data.scenes.scene import Scene
@@ -112,8 +118,13 @@ def check_data(recipe: Recipe, scanned: ScannedData) -> list[Issue]:
     """The issues of all checks, errors first."""
     issues = run_checks(scanned, allow_overlap=recipe.data.split.allow_overlap)
     notes = uncounted_object_notes(scanned.splits, scanned.window)
-    if isinstance(recipe.data, ScenesOptions):
-        issues += missed_images(recipe.data.scenes, [scene for _, scene, _ in scanned.scenes])
+    data = recipe.data
+    if isinstance(data, ScenesOptions):
+        issues += missed_images(data.scenes, [scene for _, scene, _ in scanned.scenes])
+    elif isinstance(data, ChipsOptions):
+        issues += unread_chips(data.images, data.masks, data.image_suffix, data.mask_suffix)
+    elif isinstance(data, ImagesOptions):
+        issues += unread_images(data.images, data.labels)
     return [*issues, *(Issue("note", "labels", text) for text in notes)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from geotune.data.labels.open_labels import open_labels
-from geotune.data.scenes.chips import open_chips
+from geotune.data.scenes.chips import open_chips, unread_chips
 from helpers.errors import raises
 
 ONES = np.ones((1, 6, 6), dtype="uint8")
@@ -43,6 +43,27 @@ def test_folders_of_chips_and_files_of_the_system(tmp_path: Path, write_raster: 
     (tmp_path / "images").rename(tmp_path / separate)
     again = open_chips(read, images=tmp_path / composed, masks=tmp_path / "masks")
     assert [chip.name for chip in again] == [chip.name for chip in chips]
+
+
+def test_chips_that_are_not_read_are_reported(tmp_path: Path, write_raster: Any) -> None:
+    for name in ("a", "more/b", "more/c"):
+        write_raster(f"images/{name}.tif", ONES)
+        write_raster(f"images/masks/{name}.tif", ZEROS)
+    images, masks = tmp_path / "images", tmp_path / "images" / "masks"
+    read = partial(open_labels, classes=SHIPS)
+    assert [chip.name for chip in open_chips(read, images=images, masks=masks)] == ["a"]
+    found = unread_chips(images, masks)
+    assert [(issue.severity, issue.key) for issue in found] == [
+        ("warning", "data.images"),
+        ("warning", "data.masks"),
+    ]
+    for issue, folder in zip(found, (images, masks), strict=True):
+        assert "2 rasters" in issue.text and issue.file == folder / "more" / "b.tif"
+    assert len(unread_chips(images, images)) == 2
+    assert not unread_chips(images / "more", masks / "more")
+    assert not unread_chips(images, masks, "_image", "_mask")
+    (images / "a.tif").unlink()
+    assert [issue.key for issue in unread_chips(images, masks)] == ["data.masks"]
 
 
 def test_masks_in_the_folder_of_the_images(tmp_path: Path, write_raster: Any) -> None:

@@ -14,7 +14,7 @@ from geotune.config.split_options import ColumnSplitOptions, RandomSplitOptions
 from geotune.data.checks.scan import label_statistics, scan_scenes
 from geotune.data.datamodule import build_datamodule
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
-from geotune.data.scenes.labelled_images import open_images
+from geotune.data.scenes.labelled_images import open_images, unread_images
 from geotune.data.splits.explicit import split_by_column
 from geotune.data.splits.groups import split_at_random
 from helpers.errors import raises
@@ -31,6 +31,18 @@ def folder(tmp_path: Path, write_raster: Callable[..., Path]) -> Path:
             image = rng.integers(1, 200, (2, 12, 12 + i)).astype("uint8")
             write_raster(f"images/{name}/{name}_{i}.tif", image, bands=["red", "nir"])
     return tmp_path / "images"
+
+
+def test_images_beside_the_folders_of_the_classes_are_reported(
+    folder: Path, write_raster: Callable[..., Path]
+) -> None:
+    assert unread_images(folder, None) == []
+    path = write_raster("images/forest_9.tif", np.ones((2, 12, 12), "uint8"))
+    assert len(open_images(images=folder, classes=CLASSES)) == 5
+    [issue] = unread_images(folder, None)
+    assert (issue.severity, issue.key, issue.file) == ("warning", "data.images", path)
+    assert "1 image beside" in issue.text and "forest_9.tif" in issue.text
+    assert unread_images(folder, folder.parent / "labels.csv") == []
 
 
 def table(folder: Path, text: str) -> Path:

@@ -319,3 +319,5 @@ def test_images_missed_by_case_are_reported(tmp_path: Path, write_raster: Any) -
         assert issue.severity == "warning" and issue.key == "data.scenes"
         assert "2 images" in issue.text and "B.TIF" in issue.text and "a_label.TIF" in issue.text
     assert not missed_images(f"{tmp_path}/s/{{date}}.tif", opened)[2:]
+    [issue] = missed_images([f"{tmp_path}/s/*.tif"], key=None)
+    assert issue.text.startswith("scenes: 2 images match in another case") and issue.key is None

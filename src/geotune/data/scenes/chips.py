@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from geotune.data.issues import ErrorCollector
+from geotune.data.issues import ErrorCollector, Issue
 from geotune.data.labels.base import LabelReader
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.scenes.find import RASTER_SUFFIXES
@@ -69,7 +69,7 @@ def _by_name(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]
     """
     check_exists(folder, "folder", key, folder=True)
     files: dict[str, Path] = {}
-    for path in _rasters(folder.iterdir(), folder) or _rasters(folder.rglob("*"), folder):
+    for path in rasters_in(folder.iterdir(), folder) or rasters_in(folder.rglob("*"), folder):
         stem = nfc(path.relative_to(folder).with_suffix("").as_posix())
         if not stem.endswith(suffix):
             continue
@@ -94,7 +94,37 @@ def _by_name(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]
     return files
 
 
-def _rasters(paths: Iterable[Path], folder: Path) -> list[Path]:
+def unread_chips(
+    images: Path, masks: Path, image_suffix: str = "", mask_suffix: str = ""
+) -> list[Issue]:
+    """Warnings if a folder of chips has folders of chips too, which are not read."""
+    images, masks = existing_path(images), existing_path(masks)
+    issues = []
+    for key, folder, other, suffix in (
+        ("data.images", images, masks, image_suffix),
+        ("data.masks", masks, images, mask_suffix),
+    ):
+        if not rasters_in(folder.iterdir(), folder):
+            continue
+        own, others = folder.resolve(), other.resolve()
+        unread = [
+            path
+            for path in rasters_in(folder.rglob("*"), folder)
+            if path.parent != folder
+            and nfc(path.stem).endswith(suffix)
+            and (others == own or others not in path.resolve().parents or others in own.parents)
+        ]
+        if unread:
+            text = (
+                f"{folder}: has rasters, so {pluralize(len(unread), 'raster')} in its folders are "
+                f"not used: {join_some([*map(str, unread)])}; put all of them into folders, or "
+                "give the folder that has them"
+            )
+            issues.append(Issue("warning", "files", text, unread[0], key=key))
+    return issues
+
+
+def rasters_in(paths: Iterable[Path], folder: Path) -> list[Path]:
     """The rasters among the paths in a folder, in order."""
     return [
         path

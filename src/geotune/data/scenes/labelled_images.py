@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geotune.data.issues import ErrorCollector
+from geotune.data.issues import ErrorCollector, Issue
 from geotune.data.labels.class_mapping import as_integer
 from geotune.data.labels.image_labels import ImageLabels, ImageTarget
 from geotune.data.labels.targets import ImageClass, ImageClasses, ImageValue
 from geotune.data.raster.open_raster import open_raster
+from geotune.data.scenes.chips import rasters_in
 from geotune.data.scenes.entry import parse_split
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
@@ -25,7 +26,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.data.text_io import read_csv
 from geotune.errors import GeotuneError, check_exists
 from geotune.utils.paths import existing_path, is_system_file
-from geotune.utils.text import nfc
+from geotune.utils.text import join_some, nfc, pluralize
 
 SEPARATOR = ";"
 """Separator of the classes of an image in the column `labels`."""
@@ -93,6 +94,19 @@ def open_images(
     return drop_inconsistent_bands(opened, errors)
 
 
+def unread_images(images: Path, labels: Path | None) -> list[Issue]:
+    """A warning if images lie beside the folders of the classes, which are not read."""
+    images = existing_path(images)
+    unread = [] if labels else rasters_in(images.iterdir(), images)
+    if not unread:
+        return []
+    text = (
+        f"{images}: {pluralize(len(unread), 'image')} beside the folders of the classes, not used: "
+        f"{join_some([*map(str, unread)])}; put them into the folder of their class"
+    )
+    return [Issue("warning", "files", text, unread[0], key="data.images")]
+
+
 def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, LabelledImage]:
     if column != "label":
         raise GeotuneError(
@@ -109,12 +123,7 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
     _check_classes(folders, classes, f"{images}: the folder")
     listed: dict[str, LabelledImage] = {}
     for name, folder in folders.items():
-        files = [
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in RASTER_SUFFIXES
-            and not is_system_file(path.relative_to(folder))
-        ]
+        files = rasters_in(folder.rglob("*"), folder)
         if not files:
             raise GeotuneError(
                 f"{folder}: contains no image ({', '.join(RASTER_SUFFIXES)}); remove the folder, "

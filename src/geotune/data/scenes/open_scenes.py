@@ -153,8 +153,13 @@ def list_scenes(
     return entries
 
 
-def missed_images(scenes: Patterns, opened: Sequence[Scene]) -> list[Issue]:
-    """A warning if patterns of scenes miss images by upper and lower case alone."""
+def missed_images(
+    scenes: Patterns, opened: Sequence[Scene] = (), *, key: str | None = "data.scenes"
+) -> list[Issue]:
+    """A warning if patterns of scenes miss images by upper and lower case alone.
+
+    Labels of the `opened` scenes are no images; `key` is that of the patterns.
+    """
     paths = [scenes] if isinstance(scenes, str) else scenes
     patterns = [*(paths.values() if isinstance(paths, Mapping) else paths)]
     used = {scene.labels.path.absolute() for scene in opened}
@@ -163,10 +168,10 @@ def missed_images(scenes: Patterns, opened: Sequence[Scene]) -> list[Issue]:
     if not missed:
         return []
     text = (
-        f"data.scenes: {pluralize(len(missed), 'image')} match in another case only, not used: "
-        f"{join_some([*map(str, missed)])}; add a pattern in their case, or rename them"
+        f"{key or 'scenes'}: {pluralize(len(missed), 'image')} match in another case only, not "
+        f"used: {join_some([*map(str, missed)])}; add a pattern in their case, or rename them"
     )
-    return [Issue("warning", "files", text, missed[0], key="data.scenes")]
+    return [Issue("warning", "files", text, missed[0], key=key)]
 
 
 def with_attributes(scene: Scene, entry: SceneEntry) -> Scene:
