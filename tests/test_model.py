@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,6 +73,14 @@ def test_missing_pixels_are_set_to_the_mean_of_the_pretraining(backbone: Backbon
     assert out[0, 0, 2, 3] == 0.5
     assert (out[0, 1, 5] == 2).all()
     assert (out != 0.5).sum() > 100
+
+
+def test_missing_pixels_are_set_to_a_given_raw_value(backbone: Backbone) -> None:
+    raw = torch.full((1, 2, 8, 8), torch.nan)
+    normalization = replace(NORMALIZATION, fill=(0.0, 0.0))
+    model = Model(normalization, IdentityEncoder(backbone), IdentityDecoder())  # type: ignore[arg-type]
+    out = model(raw)
+    assert (out[:, 0] == -2).all() and (out[:, 1] == 2.5).all()
 
 
 @pytest.mark.parametrize("coarse", [False, True])

@@ -109,6 +109,20 @@ def test_a_constant_band_is_rejected(std: float) -> None:
         choose_normalization(FakeBackbone(None, None), replace(SIMILAR, std=(1.0, std)))
 
 
+def test_given_constants_are_used_as_they_are_and_missing_pixels_are_their_mean() -> None:
+    constants = {"B08": (2.0, 4.0), "B03": (0.0, 1.0), "B02": (1.0, 0.5)}
+    backbone = FakeBackbone(PUBLISHED, PRETRAINING)
+    chosen, notes = choose_normalization(backbone, SIMILAR, constants)
+    assert chosen == Normalization(BANDS, (1.0, 2.0), (0.5, 4.0), fill=(1.0, 2.0)) and notes == []
+    with raises("band-missing", key="data.normalize", mentions=["B08"]):
+        choose_normalization(backbone, SIMILAR, {"B02": (0.0, 1.0)})
+
+
+def test_missing_pixels_get_the_given_raw_value() -> None:
+    chosen, _ = choose_normalization(FakeBackbone(PUBLISHED, None), SIMILAR, nodata_fill=-7)
+    assert chosen == replace(PUBLISHED, fill=(-7.0, -7.0))
+
+
 @given(
     mean=st.floats(-1e5, 1e5),
     std=st.floats(1e-3, 1e5),

@@ -137,14 +137,22 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
 def _read_normalization(config: Mapping[str, Any]) -> Normalization:
     """Read and check the normalisation. Raises `ValueError`."""
     bands = config["bands"]
-    offset, scale = config["normalization"]["offset"], config["normalization"]["scale"]
+    values = config["normalization"]
+    offset, scale, fill = values["offset"], values["scale"], values.get("fill")
     if not isinstance(bands, list) or not all(isinstance(band, str) for band in bands):
         raise ValueError("bands is not a list of names")
-    for numbers in (offset, scale):
+    for numbers in (offset, scale, [0.0] * len(bands) if fill is None else fill):
         if not isinstance(numbers, list) or not all(
             type(number) in (int, float) and math.isfinite(number) for number in numbers
         ):
-            raise ValueError("offset and scale are not lists of finite numbers")
-    if not len(bands) == len(offset) == len(scale) or 0 in scale:
-        raise ValueError("bands, offset and scale differ in length, or a scale is zero")
-    return Normalization(tuple(bands), tuple(map(float, offset)), tuple(map(float, scale)))
+            raise ValueError("offset, scale and fill are not lists of finite numbers")
+        if len(numbers) != len(bands):
+            raise ValueError("bands, offset, scale and fill differ in length")
+    if 0 in scale:
+        raise ValueError("a scale is zero")
+    return Normalization(
+        tuple(bands),
+        tuple(map(float, offset)),
+        tuple(map(float, scale)),
+        None if fill is None else tuple(map(float, fill)),
+    )

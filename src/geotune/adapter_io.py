@@ -111,7 +111,11 @@ def save_adapter(
             "licence": backbone.licence,
         },
         "bands": list(normalization.bands),
-        "normalization": {"offset": list(normalization.offset), "scale": list(normalization.scale)},
+        "normalization": {
+            "offset": list(normalization.offset),
+            "scale": list(normalization.scale),
+            "fill": normalization.fill and list(normalization.fill),
+        },
         **sections,
         "prediction": prediction.model_dump(mode="json"),
         "hash": hashlib.sha256(data).hexdigest(),

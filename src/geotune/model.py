@@ -38,9 +38,11 @@ class Model(nn.Module):
         scale = torch.tensor(normalization.scale, dtype=torch.float32)
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
-        # missing pixels get the mean of the pretraining data
-        means, _ = encoder.backbone.mean_std
-        self.register_buffer("fill", torch.tensor(means), persistent=False)
+        if normalization.fill is None:
+            fill = torch.tensor(encoder.backbone.mean_std[0])
+        else:
+            fill = (torch.tensor(normalization.fill, dtype=torch.float32) - offset) / scale
+        self.register_buffer("fill", fill, persistent=False)
         allow_single_values(self)
 
     def forward(

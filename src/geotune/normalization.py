@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from geotune.backbones.base import Backbone
@@ -26,7 +28,8 @@ FACTOR_TOLERANCE = 2.5
 def choose_normalization(
     backbone: Backbone,
     statistics: BandStatistics,
-    mode: Literal["auto", "backbone", "data"] = "auto",
+    mode: Literal["auto", "backbone", "data"] | Mapping[str, tuple[float, float]] = "auto",
+    nodata_fill: float | None = None,
 ) -> tuple[Normalization, list[str]]:
     """Choose the normalisation for data with these statistics; returns it and notes for the user.
 
@@ -35,11 +38,42 @@ def choose_normalization(
         statistics: of the raw values of the training split.
         mode: `backbone` uses that of the pretraining; `data` maps each band to the mean and
             standard deviation of the pretraining; `auto` uses `backbone`, but `data` if none is
-            published or the data are in other units.
+            published or the data are in other units. A mean and standard deviation by band are
+            used as they are: `(x - mean) / std`.
+        nodata_fill: raw value of missing pixels; None for the mean.
 
-    Raises `GeotuneError` for `backbone` if no normalisation is published, and for a band that is
-    constant in the training split.
+    Raises `GeotuneError` for `backbone` if no normalisation is published, for a band that is
+    constant in the training split, and for a band without a given mean.
     """
+    notes: list[str] = []
+    if isinstance(mode, Mapping):
+        normalization = _from_constants(backbone, mode)
+    else:
+        normalization, notes = _from_statistics(backbone, statistics, mode)
+    if nodata_fill is not None:
+        fill = (nodata_fill,) * len(normalization.bands)
+        normalization = replace(normalization, fill=fill)
+    return normalization, notes
+
+
+def _from_constants(
+    backbone: Backbone, mean_std: Mapping[str, tuple[float, float]]
+) -> Normalization:
+    missing = [band for band in backbone.bands if band not in mean_std]
+    if missing:
+        raise GeotuneError(
+            f"data.normalize: no mean and standard deviation of {', '.join(missing)}; found those "
+            f"of {', '.join(mean_std)}",
+            code="band-missing",
+            key="data.normalize",
+        )
+    means, stds = zip(*(mean_std[band] for band in backbone.bands), strict=True)
+    return Normalization(backbone.bands, means, stds, fill=means)
+
+
+def _from_statistics(
+    backbone: Backbone, statistics: BandStatistics, mode: Literal["auto", "backbone", "data"]
+) -> tuple[Normalization, list[str]]:
     published = backbone.normalization
     if mode == "backbone":
         if published is None:

@@ -60,11 +60,16 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Normalization of raw pixel values by band: `(x - offset) / scale`."""
+    """Normalization of raw pixel values by band: `(x - offset) / scale`.
+
+    Attributes:
+        fill: raw value of missing pixels, by band; None for the mean of the pretraining data.
+    """
 
     bands: tuple[str, ...]
     offset: tuple[float, ...]
     scale: tuple[float, ...]
+    fill: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

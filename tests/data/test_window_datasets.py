@@ -71,6 +71,25 @@ def test_a_sample_depends_only_on_seed_epoch_and_index(scenes: Any) -> None:
     assert not all(_equal(sample, other_seed[i]) for i, sample in enumerate(first))
 
 
+def test_without_replacement_each_image_with_labels_is_drawn_once_per_epoch(
+    write_raster: Any, tmp_path: Path
+) -> None:
+    empty = np.full((40, 50), 255)
+    masks = {name: empty if name == "c" else np.ones((40, 50)) for name in "abcdefg"}
+    scenes = _scenes(write_raster, tmp_path, masks)
+    scans = scan_scenes(scenes, 64)
+    windows = RandomWindowDataset(scenes, scans, 64, seed=3, replacement=False)
+    size = len(windows)
+    orders = [[windows[epoch * size + i].group for i in range(size)] for epoch in range(3)]
+    assert all(sorted(order) == list("abdefg") for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert [windows[size + i].group for i in range(size)] == orders[1]
+    fixed = FixedWindowDataset(windows)
+    assert sorted(scenes[position.scene].group for position in fixed.windows) == list("abdefg")
+    with raises("settings-incompatible", key="data.replacement", mentions=["40x50"]):
+        RandomWindowDataset(scenes, scans, 49, replacement=False)
+
+
 def test_workers_return_the_samples_of_the_current_epoch(scenes: Any) -> None:
     windows = RandomWindowDataset(scenes, scan_scenes(scenes, 16), 16, samples=6)
     batches = make_loader(windows, 2, workers=1)

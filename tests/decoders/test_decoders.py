@@ -209,6 +209,39 @@ def test_linear_last_uses_the_last_block_only() -> None:
     assert sum(p.numel() for p in decoder.parameters()) == CLASSES * (taps[-1].channels + 1)
 
 
+def test_linear_upsample_is_a_linear_layer_for_each_pixel_of_a_patch() -> None:
+    taps, patch = TAPS["vit"], 16
+    decoder = make_decoder("linear", taps, CLASSES, levels="last", upsample=patch)
+    features = features_of(taps, (64, 96))
+    logits = decoder(features)
+    assert logits.shape[-2:] == (64, 96)
+    [convolution] = decoder.projections
+    assert convolution.weight.shape == (taps[-1].channels, CLASSES, patch, patch)
+    row, col = 37, 70
+    vector = features.maps[-1][:, :, row // patch, col // patch]
+    layer = convolution.weight[:, :, row % patch, col % patch]
+    assert torch.allclose(logits[..., row, col], vector @ layer + convolution.bias, atol=1e-5)
+
+
+def test_linear_upsample_of_several_maps_has_the_size_of_the_finest() -> None:
+    decoder = make_decoder("linear", TAPS["resnet"], CLASSES, upsample=2)
+    assert decoder(features_of(TAPS["resnet"], (64, 96))).shape[-2:] == (32, 48)
+    assert sum(p.bias is not None for p in decoder.projections) == 1
+
+
+@pytest.mark.parametrize("levels", ["last", "all"])
+def test_fcn_upsample_doubles_the_size_before_each_convolution(levels: str) -> None:
+    taps = TAPS["vit"]
+    options = {"channels": 8, "depth": 4, "levels": levels, "upsample": True}
+    decoder = make_decoder("fcn", taps, CLASSES, **options)
+    assert decoder(features_of(taps, (64, 96))).shape[-2:] == (64, 96)
+    inputs = [block[0].in_channels for block in decoder.hidden]
+    # a single map goes straight into the first block
+    assert inputs == [taps[-1].channels if levels == "last" else 8, 8, 8, 8]
+    first = decoder.hidden[0](torch.randn(2, inputs[0], 4, 6))
+    assert first.shape == (2, 8, 8, 12)
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "widths", "size"),
     [

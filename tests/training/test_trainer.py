@@ -99,6 +99,41 @@ def test_best_epoch_is_kept(train: Run, tmp_path: Path) -> None:
     assert load_adapter(run).model is not None
 
 
+def test_validation_loss_can_select_the_epoch_and_drive_the_schedule(
+    train: Run, tmp_path: Path
+) -> None:
+    """A growing learning rate ruins the model, so the last epoch has not the lowest loss."""
+    run = tmp_path / "run"
+    changes = {"train.epochs": 4, "train.lr": 5.0, "train.warmup": 1.0, "train.grad_clip_norm": 0}
+    changes |= {"train.schedule": "plateau", "train.monitor": "loss"}
+    result = train(run, changes)
+    losses = [row["val/loss"] for row in RunDir(run).read_history()]
+    assert min(losses) < losses[-1], "the test needs a last epoch that is not the best"
+    assert result.summary["best_epoch"] == losses.index(min(losses)) + 1
+
+
+def test_drop_last_skips_the_smaller_last_batch(train: Run, tmp_path: Path) -> None:
+    changes = {"train.epochs": 1, "data.samples": 7}
+    steps = {}
+    for drop_last in (False, True):
+        run = tmp_path / str(drop_last)
+        train(run, {**changes, "train.drop_last": drop_last})
+        [row] = RunDir(run).read_history()
+        steps[drop_last] = row["step"]
+    assert steps == {False: 2, True: 1}
+    with raises("settings-incompatible", key="train.drop_last", mentions=["3 windows"]):
+        train(tmp_path / "none", {**changes, "train.drop_last": True, "data.samples": 3})
+
+
+def test_constants_and_fill_are_part_of_the_adapter(train: Run, tmp_path: Path) -> None:
+    constants = {"red": [500, 100], "green": [600, 100], "nir": [700.0, 110.0]}
+    changes = {"train.epochs": 1, "data.normalize": constants, "data.nodata_fill": 0}
+    train(tmp_path / "run", changes)
+    loaded = load_adapter(tmp_path / "run").normalization
+    assert loaded.offset == (500, 600, 700) and loaded.scale == (100, 100, 110)
+    assert loaded.fill == (0, 0, 0)
+
+
 def test_loaded_adapter_reproduces_the_metrics(
     train: Run, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:

@@ -131,6 +131,8 @@ def test_only_weights_of_layers_decay(make_backbone: Callable[..., Any]) -> None
     decays = {name: decay for name, (_, decay) in groups(model).items()}
     assert all(decay == 0 for name, decay in decays.items() if "tokens" in name)
     assert any("tokens" in name for name in decays)
+    model.decay_all = True
+    assert {decay for _, decay in groups(model).values()} == {0.1}
 
 
 @pytest.mark.parametrize("family", ["vit", "swin", "convnext", "resnet"])

@@ -152,7 +152,9 @@ def _compare_with_pretraining(
     try:
         completed, _ = resolve_recipe(recipe, data)
         backbone = FakeModelBuilder(completed, data.statistics.bands).backbone
-        _, notes = choose_normalization(backbone, data.statistics, recipe.data.normalize)
+        _, notes = choose_normalization(
+            backbone, data.statistics, recipe.data.normalize, recipe.data.nodata_fill
+        )
     except GeotuneError as error:
         return None, [Issue("error", "backbone", str(error))]
     return backbone.pretraining, [Issue("warning", "units", note) for note in notes]

@@ -136,6 +136,11 @@ class DataOptions(OptionsModel):
         default=None,
         description="training windows per epoch; by default what covers all training scenes",
     )
+    replacement: bool = Field(
+        default=True,
+        description="draw training windows independently; false: each training image once per "
+        "epoch, in random order, if the window covers it",
+    )
     fraction: float = Field(
         default=1.0,
         gt=0,
@@ -154,11 +159,27 @@ class DataOptions(OptionsModel):
     brightness: Share = Field(
         default=0.2, description="standard deviation of random gain and offset in training; 0: none"
     )
-    normalize: Literal["auto", "backbone", "data"] = Field(
+    normalize: Literal["auto", "backbone", "data"] | dict[str, tuple[float, PositiveFloat]] = Field(
         default="auto",
         description="statistics of the backbone's pretraining, or of the training data; auto: the "
-        "backbone's, unless the data are in other units",
+        "backbone's, unless the data are in other units; or a mean and a standard deviation for "
+        "each band, such as {B02: [0.14, 0.07]}, in the units of the files",
     )
+    nodata_fill: float | None = Field(
+        default=None,
+        description="value of missing pixels before normalisation; by default the mean",
+    )
+
+    @model_validator(mode="after")
+    def _each_image_once(self) -> DataOptions:
+        for key, neutral in (("samples", None), ("rare_class_fraction", 0)):
+            if not self.replacement and getattr(self, key) != neutral:
+                raise invalid(
+                    f"data.{key}",
+                    f"found {getattr(self, key)}, but data.replacement false draws each image once "
+                    f"per epoch; use data.{key}={'null' if neutral is None else neutral}",
+                )
+        return self
 
 
 class OwnDataOptions(DataOptions):

@@ -10,6 +10,11 @@ from geotune.config.base import OptionsModel, Registered, Share
 from geotune.config.task_options import Level
 from geotune.registry import DECODERS
 
+Levels = Annotated[
+    Literal["all", "last"],
+    Field(description="feature maps to read: all, or the backbone's last"),
+]
+
 
 class DecoderOptions(OptionsModel):
     """Options that every decoder has.
@@ -29,11 +34,14 @@ class DecoderOptions(OptionsModel):
 
 
 class LinearOptions(DecoderOptions):
-    """A 1x1 convolution on the feature maps."""
+    """A 1x1 or a transposed convolution on the feature maps."""
 
     kind: Literal["linear"] = "linear"
-    levels: Literal["all", "last"] = Field(
-        default="all", description="feature maps to read: all, or the backbone's last"
+    levels: Levels = "all"
+    upsample: PositiveInt = Field(
+        default=1,
+        description="kernel and stride of a transposed convolution from features to outputs, such "
+        "as the patch size; 1: a 1x1 convolution",
     )
 
     @property
@@ -43,11 +51,16 @@ class LinearOptions(DecoderOptions):
 
 
 class FcnOptions(DecoderOptions):
-    """A few convolutions at the finest resolution."""
+    """A few convolutions at the finest resolution, or with upsampling before each of them."""
 
     kind: Literal["fcn"] = "fcn"
     channels: PositiveInt = Field(default=128, description="channels of the hidden convolutions")
     depth: PositiveInt = Field(default=2, description="number of hidden 3x3 convolutions")
+    levels: Levels = "all"
+    upsample: bool = Field(
+        default=False,
+        description="a transposed convolution doubles the size before each hidden convolution",
+    )
 
 
 class UnetOptions(DecoderOptions):

@@ -47,6 +47,9 @@ class TrainOptions(OptionsModel):
         default=0.05,
         description="of layers' weights; norms, biases, tokens and position embeddings: 0",
     )
+    decay_all: bool = Field(
+        default=False, description="weight decay for every trained parameter, as in plain AdamW"
+    )
     schedule: Literal["cosine", "plateau", "constant"] = Field(
         default="cosine", description="learning-rate schedule after the warmup"
     )
@@ -95,7 +98,11 @@ class TrainOptions(OptionsModel):
     )
     monitor: str | None = Field(
         default=None,
-        description="metric that selects the best epoch; by default the task's main metric",
+        description="metric that selects the best epoch, or loss, that of the validation split; by "
+        "default the task's main metric",
+    )
+    drop_last: bool = Field(
+        default=False, description="skip the last batch of an epoch if it is smaller"
     )
     seed: NonNegativeInt = Field(default=0, description="of the random number generators")
     workers: NonNegativeInt = Field(default=0, description="data-loading processes per device")

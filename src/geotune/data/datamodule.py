@@ -96,6 +96,7 @@ def datamodule_from_scan(
     brightness: float = 0.0,
     seed: int = 0,
     metadata: Sequence[str] = (),
+    replacement: bool = True,
     notes: Sequence[str] = (),
 ) -> DataModule:
     """Make the datasets of scanned scenes; the options are those of `RandomWindowDataset`.
@@ -122,6 +123,7 @@ def datamodule_from_scan(
             band_std=statistics.std,
             seed=seed,
             metadata=metadata,
+            replacement=replacement,
         ),
         val=grid("val"),
         test=grid("test") if splits["test"] else None,

@@ -59,13 +59,16 @@ class WindowSampler:
         left = _clip_start(int(col) - int(rng.integers(size)), width, size)
         return scene, Window(top, left, size, size)
 
-    def draw_uniform(self, rng: np.random.Generator, size: int) -> tuple[int, Window]:
-        """Draw a window anywhere."""
-        scene = int(rng.choice(len(self.shapes), p=self.area_weights))
+    def draw_in(self, scene: int, rng: np.random.Generator, size: int) -> tuple[int, Window]:
+        """Draw a window anywhere in one scene."""
         height, width = self.shapes[scene]
         top = int(rng.integers(max(height - size, 0) + 1))
         left = int(rng.integers(max(width - size, 0) + 1))
         return scene, Window(top, left, size, size)
+
+    def draw_uniform(self, rng: np.random.Generator, size: int) -> tuple[int, Window]:
+        """Draw a window anywhere."""
+        return self.draw_in(int(rng.choice(len(self.shapes), p=self.area_weights)), rng, size)
 
 
 def _clip_start(start: int, length: int, size: int) -> int:

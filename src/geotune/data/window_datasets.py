@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from geotune.data.raster.warp import rotated_crop
 from geotune.data.raster.windows import Window, grid_windows
 from geotune.data.sampling import WindowSampler
 from geotune.data.scenes.scene import Scene
+from geotune.errors import GeotuneError
 from geotune.types import Sample, Target
 
 MAX_TRIES = 10
@@ -43,6 +45,10 @@ class RandomWindowDataset:
         band_std: standard deviation of each band, for brightness jitter.
         seed: of the random draws.
         metadata: metadata to return with the samples: `time`, `location`.
+        replacement: draw windows independently; otherwise each scene with labels gives one window
+            per epoch, in random order.
+
+    Raises `GeotuneError` without `replacement` if a scene is larger than the window.
     """
 
     infinite: ClassVar[bool] = True
@@ -60,6 +66,7 @@ class RandomWindowDataset:
         band_std: Sequence[float] = (),
         seed: int = 0,
         metadata: Sequence[str] = (),
+        replacement: bool = True,
     ) -> None:
         self.scenes = list(scenes)
         self.metadata = tuple(metadata)
@@ -76,6 +83,12 @@ class RandomWindowDataset:
         )
         area = sum(height * width for height, width in self.sampler.shapes)
         self.samples = samples or max(1, math.ceil(area / window**2))
+        self._shuffled: _Shuffled | None = None
+        if not replacement:
+            _require_one_window(self.scenes, window)
+            labelled = [i for i, scan in enumerate(scans) if scan.labelled_windows]
+            self._shuffled = _Shuffled(labelled, seed)
+            self.samples = len(labelled)
 
     def __len__(self) -> int:
         return self.samples
@@ -84,7 +97,7 @@ class RandomWindowDataset:
         if index < 0:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, *divmod(index, self.samples)])
-        _, sample = self.draw(rng)
+        _, sample = self.draw(index, rng)
         if self.augment.flips:
             sample = _orient_sample(sample, int(rng.integers(NUM_ORIENTATIONS)))
         image, target = sample.image, sample.target
@@ -99,8 +112,10 @@ class RandomWindowDataset:
             target = target.masked(has_data(image))
         return replace(sample, image=image, target=target)
 
-    def draw(self, rng: np.random.Generator) -> tuple[WindowIndex, Sample]:
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[WindowIndex, Sample]:
         """Draw the position of a window with labels, and its sample."""
+        if self._shuffled is not None:
+            return self._draw_window(rng, partial(self.sampler.draw_in, self._shuffled[index]))
         for _ in range(MAX_TRIES):
             position, sample = self._draw_window(rng, self.sampler.draw)
             if sample.target.has_labels:
@@ -134,6 +149,36 @@ class RandomWindowDataset:
         return (self[index] for index in range(len(self)))
 
 
+class _Shuffled:
+    """Scene `[epoch * n + i]`: the scenes in an order of `(seed, epoch)`."""
+
+    def __init__(self, scenes: Sequence[int], seed: int) -> None:
+        self.scenes = np.array(scenes)
+        self.seed = seed
+        self._epoch, self._order = -1, self.scenes
+
+    def __getitem__(self, index: int) -> int:
+        epoch, i = divmod(index, len(self.scenes))
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            self._epoch, self._order = epoch, rng.permutation(self.scenes)
+        return int(self._order[i])
+
+
+def _require_one_window(scenes: Sequence[Scene], window: int) -> None:
+    large = [scene for scene in scenes if max(scene.shape) > window]
+    if large:
+        height, width = large[0].shape
+        raise GeotuneError(
+            f"data.replacement: {large[0].name} is larger than data.window ({height}x{width} and "
+            f"{window} pixels), so one window does not cover it; use a larger window, or remove "
+            "data.replacement",
+            code="settings-incompatible",
+            key="data.replacement",
+            file=large[0].raster.path,
+        )
+
+
 class FixedWindowDataset:
     """Training windows that repeat in every epoch, so that their features can be cached.
 
@@ -155,7 +200,7 @@ class FixedWindowDataset:
         self.seed = windows.seed
         self.num_orientations = NUM_ORIENTATIONS if windows.augment.flips else 1
         rngs = (np.random.default_rng([0, 0, index]) for index in range(len(windows)))
-        self.windows = [windows.draw(rng)[0] for rng in rngs]
+        self.windows = [windows.draw(index, rng)[0] for index, rng in enumerate(rngs)]
         self._order = 0, np.arange(len(self.windows))
 
     def __len__(self) -> int:

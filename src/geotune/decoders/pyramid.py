@@ -35,6 +35,18 @@ def is_stem(tap: Tap) -> bool:
     return tap.name.startswith("stem")
 
 
+def selected_taps(taps: Sequence[Tap], levels: str) -> list[int]:
+    """Indices of the taps that a decoder with the option `levels` reads: all, or the last.
+
+    Raises `ValueError` without any.
+    """
+    body = [i for i, tap in enumerate(taps) if not is_stem(tap)]
+    indices = list(range(len(taps))) if levels == "all" else body[-1:]
+    if not indices:
+        raise ValueError("a decoder needs at least one tap, found none")
+    return indices
+
+
 class Pyramid(nn.Module):
     """Converts maps to levels of strictly increasing stride.
 

@@ -139,6 +139,7 @@ def make_datasets(recipe: Recipe, scanned: ScannedData, notes: Sequence[str] = (
         brightness=data.brightness,
         seed=recipe.train.seed,
         metadata=recipe.backbone.metadata,
+        replacement=data.replacement,
         notes=notes,
     )
 

@@ -111,7 +111,9 @@ def _with_label_statistics(
 def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
     """Build the model to train; its initial weights depend only on the recipe's seed."""
     backbone = build_backbone(recipe.backbone, statistics.bands)
-    normalization, notes = choose_normalization(backbone, statistics, recipe.data.normalize)
+    normalization, notes = choose_normalization(
+        backbone, statistics, recipe.data.normalize, recipe.data.nodata_fill
+    )
     torch.manual_seed(recipe.train.seed)
     if backbone.random_weights:
         weights = f"{backbone.name} has random weights: nothing was pretrained"

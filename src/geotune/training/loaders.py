@@ -63,8 +63,9 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     pin: bool = False,
+    drop_last: bool = False,
 ) -> DataLoader[Sample]:
-    """A loader of batches for this process; the last batch may be smaller."""
+    """A loader of batches for this process; the last batch may be smaller, unless `drop_last`."""
     sampler = EpochSampler if windows.infinite else RankSampler
     return DataLoader(
         windows,  # type: ignore[arg-type]  # data/ does not import torch
@@ -73,5 +74,6 @@ def make_loader(
         num_workers=workers,
         collate_fn=Batch.from_samples,
         persistent_workers=workers > 0,
+        drop_last=drop_last,
         pin_memory=pin and torch.cuda.is_available(),
     )

@@ -23,6 +23,7 @@ def make_optimizer(
     backbone_lr: float | None,
     weight_decay: float,
     layer_decay: float = 1.0,
+    decay_all: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW with weight decay for the weights of layers only.
 
@@ -37,11 +38,13 @@ def make_optimizer(
         weight_decay: see above.
         layer_decay: factor of `backbone_lr` from one backbone block to the block before it (BEiT,
             arXiv 2106.08254).
+        decay_all: weight decay for all parameters.
     """
-    decayed = _decayed_parameters(model)
+    weights = _decayed_parameters(model)
+    decayed = set(model.parameters()) if decay_all else weights
     layers = _pretrained_layers(model.encoder.backbone)
     if backbone_lr is None:
-        has_weights = any(parameter in decayed for parameter in layers)
+        has_weights = any(parameter in weights for parameter in layers)
         backbone_lr = lr * (BACKBONE_LR_FACTOR if has_weights else 1.0)
     last = max(layers.values(), default=0)
     groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}

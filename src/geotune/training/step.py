@@ -58,6 +58,7 @@ def training_step_spec(
             backbone_lr=train.backbone_lr,
             weight_decay=train.weight_decay,
             layer_decay=train.layer_decay,
+            decay_all=train.decay_all,
         ),
         precision=train.precision,
         micro_batch=micro_batch

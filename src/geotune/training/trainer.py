@@ -37,7 +37,7 @@ from geotune.training.memory_callback import StepMemoryCallback
 from geotune.training.micro_batching import MicroBatcher, next_smaller_divisor
 from geotune.training.run_dir import RunDir
 from geotune.training.step import micro_batch_size, num_devices, training_step_spec
-from geotune.training.training_module import TrainingModule
+from geotune.training.training_module import TrainingModule, lower_is_better
 from geotune.types import Batch
 
 
@@ -74,7 +74,7 @@ def resolve_monitor(built: BuiltModel, train: TrainOptions) -> str:
 
     Raises `GeotuneError` if `train.monitor` is not a metric of the task.
     """
-    known = built.task.metric_names
+    known = ["loss", *built.task.metric_names]
     name = (train.monitor or built.task.main_metric).removeprefix("val/")
     if name not in known:
         raise GeotuneError(
@@ -119,7 +119,7 @@ def fit(
     """
     _silence_lightning()
     monitor = resolve_monitor(built, train)
-    lower = monitor in built.task.lower_is_better
+    lower = lower_is_better(built.task, monitor)
     checkpointer = Checkpointer(run_dir, f"val/{monitor}", train.patience, lower_is_better=lower)
     start_epoch = _StartEpoch(checkpointer)
     trainer = make_trainer(
@@ -145,7 +145,9 @@ def fit(
         )
     options: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
     train_windows, val_windows = (cache.train, cache.val) if cache else (data.train, data.val)
-    train_loader = make_loader(train_windows, micro * train.accumulate_steps, **options)
+    train_loader = make_loader(
+        train_windows, micro * train.accumulate_steps, drop_last=train.drop_last, **options
+    )
     val_loader = make_loader(val_windows, micro, **options)
     start_epoch.sampler = train_loader.sampler
     single_process = world == 1 and train.strategy != "fsdp"
@@ -159,6 +161,7 @@ def fit(
         backbone_lr=train.backbone_lr,
         weight_decay=train.weight_decay,
         layer_decay=train.layer_decay,
+        decay_all=train.decay_all,
         schedule=train.schedule,
         warmup=train.warmup,
         seed=train.seed,
@@ -254,6 +257,13 @@ def _check_settings(built: BuiltModel, data: DataModule, train: TrainOptions, wo
             "windows; use fewer devices, a smaller data.window or more validation scenes",
             code="settings-incompatible",
             key="train.devices",
+        )
+    if train.drop_last and len(data.train) < train.batch_size:
+        raise GeotuneError(
+            f"train.drop_last: an epoch has {len(data.train)} windows, fewer than train.batch_size "
+            f"({train.batch_size}), so no batch is left; use a smaller batch or more data.samples",
+            code="settings-incompatible",
+            key="train.drop_last",
         )
     if train.cache != "none":
         check_backbone_frozen(built.model.encoder, train.cache)

@@ -43,7 +43,7 @@ class TrainingModule(LightningModule):
         task: loss and metrics.
         micro_batcher: splits batches into micro-batches.
         total_steps: number of optimizer steps of the whole training.
-        monitor: metric, such as `miou`, for the plateau schedule.
+        monitor: metric, such as `miou` or `loss`, for the plateau schedule.
         max_val_batches: the largest number of validation batches of any process.
 
     Attributes:
@@ -65,6 +65,7 @@ class TrainingModule(LightningModule):
         backbone_lr: float | None,
         weight_decay: float,
         layer_decay: float = 1.0,
+        decay_all: bool = False,
         schedule: Literal["cosine", "plateau", "constant"],
         warmup: float,
         seed: int,
@@ -82,6 +83,7 @@ class TrainingModule(LightningModule):
         self.backbone_lr = backbone_lr
         self.weight_decay = weight_decay
         self.layer_decay = layer_decay
+        self.decay_all = decay_all
         self.schedule = schedule
         self.warmup_steps = round(warmup * total_steps)
         self.seed = seed
@@ -137,13 +139,15 @@ class TrainingModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and the metrics of the validation split."""
-        metrics = self.val_metrics.compute()
+        metrics = {
+            "loss": float(self.val_loss.compute(self.sum_processes)),
+            **self.val_metrics.compute(),
+        }
         self.val_metrics.reset()
-        self.log("val/loss", self.val_loss.compute(self.sum_processes))
         for name, value in metrics.items():
             self.log(f"val/{name}", value)
         if self.schedule == "plateau":
-            lower = self.monitor in self.task.lower_is_better
+            lower = lower_is_better(self.task, self.monitor)
             self.plateau.step(-metrics[self.monitor] if lower else metrics[self.monitor])
 
     def transfer_batch_to_device(
@@ -161,6 +165,7 @@ class TrainingModule(LightningModule):
             backbone_lr=self.backbone_lr,
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,
+            decay_all=self.decay_all,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {
@@ -252,6 +257,11 @@ class TrainingModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the state of the plateau schedule."""
         self.plateau = Plateau(**checkpoint["plateau"])
+
+
+def lower_is_better(task: Task, monitor: str) -> bool:
+    """Whether a metric of the task, or `loss`, improves as it decreases."""
+    return monitor == "loss" or monitor in task.lower_is_better
 
 
 class Plateau:
