@@ -1,5 +1,6 @@
 """Folders of Sentinel-2 products as scenes."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from geotune.data.checks.scan_cache import ScanCache
+from geotune.data.labels.image_labels import ImageLabels
+from geotune.data.labels.targets import ImageClass
 from geotune.data.raster.scaling import stated_scaling
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.open_scenes import open_rasters
+from geotune.data.scenes.scene import Scene
 from helpers.errors import raises
 
 RESOLUTIONS = {
@@ -96,6 +101,29 @@ def test_the_offset_of_a_product_is_known(product: tuple[Path, Any]) -> None:
     )
     [source] = open_rasters(str(newer), wanted_bands=["B02", "B11"]).values()
     assert {stated_scaling(file) for file in source.band_files} == {(1.0, -1000.0)}
+
+
+def test_metadata_of_a_product_belong_to_the_key_of_its_scan(
+    product: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, _ = product
+
+    def key_and_offset() -> tuple[str | None, float]:
+        [(name, source)] = open_rasters(str(folder), wanted_bands=["B02"]).items()
+        labels = ImageLabels(folder, ("a", "b"), ImageClass(0))
+        with closing(ScanCache(None)) as cache:
+            key = cache.key(Scene(name, source, labels, group=name))
+        return key, stated_scaling(source.band_files[0])[1]
+
+    first = key_and_offset()
+    assert first[0] is not None and first == key_and_offset()
+    text = '<a><BOA_ADD_OFFSET band_id="0">-1000</BOA_ADD_OFFSET>'
+    (folder / "MTD_MSIL2A.xml").write_text(text)
+    second = key_and_offset()
+    assert second[0] not in (None, first[0]) and second[1] == -1000.0
+    (folder / "MTD_MSIL2A.xml").unlink()
+    third = key_and_offset()
+    assert third[0] not in (None, first[0], second[0]) and third[1] == 0.0
 
 
 def test_incomplete_products_raise(tmp_path: Path) -> None:

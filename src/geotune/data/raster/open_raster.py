@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 from geotune.data.raster.header import RasterHeader, read_header
 from geotune.data.raster.nodata import FileMask
 from geotune.data.raster.resample import at_resolution, check_grids, on_one_grid
+from geotune.data.raster.scaling import product_metadata
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.stack import stack_dates, stack_modalities
 from geotune.errors import GeotuneError
@@ -120,12 +121,14 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
     alpha = next((i for i, name in enumerate(names, 1) if name.casefold() == ALPHA), None)
     indexes = [i for i in range(1, header.count + 1) if i != alpha]
     names = [names[i - 1] for i in indexes]
+    product = product_metadata(path)
     files = [
         BandFile(
             path,
             i,
             nodata if header.nodatavals[i - 1] is None else header.nodatavals[i - 1],
             FileMask(alpha) if alpha or header.masked[i - 1] else None,
+            product=product,
         )
         for i in indexes
     ]

@@ -42,6 +42,7 @@ class BandFile:
         mask: where the file marks pixels without data; None if it does not.
         factor: side of a pixel of the file in pixels of the scene.
         grid: the grid that the file is resampled to; None to read its pixels unchanged.
+        product: metadata of the Sentinel-2 product that the file belongs to; None for others.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class BandFile:
     mask: FileMask | None
     factor: int = 1
     grid: Grid | None = None
+    product: Path | None = None
 
 
 class PixelBlock(NamedTuple):
