@@ -180,7 +180,7 @@ def test_invalid_dota_lines_are_rejected(
     ("line", "mentions"),
     [
         ("0 0.5 0.5 0.1", ["4 words"]),
-        ("0 0.5 0.5 0.1 0.1 0.9", ["6 words"]),
+        ("0 0.5 0.5 0.1 0.1 0.9 ship", ["'0.5 0.5 0.1 0.1 0.9 ship'"]),
         ("ship 0.5 0.5 0.1 0.1", ["class 'ship'"]),
         ("1.5 0.5 0.5 0.1 0.1", ["class '1.5'"]),
         ("-1 0.5 0.5 0.1 0.1", ["class '-1'"]),
@@ -193,6 +193,34 @@ def test_invalid_yolo_lines_are_rejected(
     rejected: Callable[..., None], line: str, mentions: list[str]
 ) -> None:
     rejected("a.txt", f"0 0.5 0.5 0.1 0.1\n{line}", "line 2", *mentions, format="yolo")
+
+
+@pytest.mark.parametrize(
+    ("line", "shape"),
+    [
+        ("0 0.5 0.5 0.1 0.1 0.913", "x y w h"),
+        ("3.0 320 240 40 20 9e-1", "x y w h"),
+        ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2 0.5", "corners"),
+        ("0 0.1 0.1 0.2 0.1 0.2 0.2 1", "corners"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "0 0.5 0.5 0.1 0.1\n"])
+def test_predictions_of_yolo_are_no_labels(
+    rejected: Callable[..., None], line: str, shape: str, before: str
+) -> None:
+    """The format is recognised from the first line."""
+    number = 2 if before else 1
+    mentions = [f"line {number}", f"a class, {shape} and a score", "remove the last number"]
+    rejected("a.txt", before + line, *mentions)
+    rejected("a.txt", before + line, *mentions, format="yolo")
+
+
+def test_four_corners_in_pixels_with_a_class_number_are_dota(
+    tmp_path: Path, images: Images, opened: Opened
+) -> None:
+    (tmp_path / "a.txt").write_text("1 1 5 1 5 5 1 5 2 0")
+    [scene] = opened("a.txt", scenes="a.tif", classes=["1", "2"])
+    assert "read as dota" in scene.labels.notes[0]  # type: ignore[attr-defined]
 
 
 def test_yolo_numbers_may_be_floats(tmp_path: Path, images: Images, opened: Opened) -> None:

@@ -42,13 +42,30 @@ def _valid_length(words: list[str]) -> bool:
     return len(words) == 5 or (len(words) >= 7 and len(words) % 2 == 1)
 
 
+def _has_score(words: list[str]) -> bool:
+    """Whether a line is a prediction: that of a label, followed by a score."""
+    if len(words) < 6 or not _valid_length(words[:-1]) or not all(map(_is_number, words)):
+        return False
+    # four corners, a class and 0 or 1 are also a line of DOTA, in pixels
+    return len(words) == 6 or all(abs(float(word)) <= MAX_FRACTION for word in words[1:])
+
+
 def _annotation(path: Path, location: str, words: list[str], raster: RasterSource) -> Annotation:
+    if _has_score(words):
+        shape = "x y w h" if len(words) == 6 else "corners"
+        raise row_error(
+            path,
+            location,
+            f"found {len(words)} numbers: a class, {shape} and a score, as YOLO models write their "
+            "predictions; labels have no score: check the predictions, and remove the last number "
+            "of each line",
+        )
     if not _valid_length(words):
         raise row_error(
             path,
             location,
             f"found {len(words)} words, expected a class and x y w h, or a "
-            "class and corners x1 y1 x2 y2 ...; remove scores",
+            "class and corners x1 y1 x2 y2 ...",
         )
     class_number = as_integer(words[0])
     if class_number is None or class_number < 0:
@@ -85,7 +102,7 @@ def _matches(path: Path) -> bool:
     if first is None:
         return False
     words = first[1]
-    return _valid_length(words) and all(map(_is_number, words))
+    return (_valid_length(words) and all(map(_is_number, words))) or _has_score(words)
 
 
 def _is_number(word: str) -> bool:
