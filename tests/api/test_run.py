@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 import geotune
 from geotune.data.raster.windows import Window
@@ -63,6 +65,23 @@ def test_a_trained_model_takes_raw_pixels(run: geotune.Run, scene: Path) -> None
     np.testing.assert_allclose(one.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_allclose(model(np.stack([pixels, pixels]))[1], one, atol=1e-6)
     assert model.bands == ("red", "green", "nir") and model.classes == ("land", "water")
+
+
+def test_pixels_in_other_units_give_one_warning(run: geotune.Run, scene: Path) -> None:
+    with rasterio.open(scene) as file:
+        pixels = file.read().astype("float32")
+    model = run.model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(pixels)
+        model(torch.from_numpy(pixels))
+    for array in (pixels / 10_000, torch.from_numpy(pixels)[None] / 10_000):
+        other = run.model()
+        with pytest.warns(UserWarning, match="10,000 times smaller"):
+            other(array)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            other(array)
 
 
 def test_another_number_of_channels_is_an_error(run: geotune.Run) -> None:

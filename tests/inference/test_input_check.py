@@ -17,7 +17,7 @@ from geotune.config import parse_recipe
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.factory.build_data import build_data
-from geotune.inference.input_check import compare_images, training_images
+from geotune.inference.input_check import compare_images, compare_pixels, training_images
 
 BANDS = ("B02", "B04", "B08")
 MEAN, STD = (900.0, 1500.0, 3000.0), (300.0, 800.0, 1200.0)
@@ -44,6 +44,24 @@ def scene(
 
 def notes(source: RasterSource, trained: TrainingImages = TRAINED) -> list[str]:
     return compare_images({"scene": source}, trained)
+
+
+@pytest.mark.parametrize("side", [80, 700])
+def test_arrays_are_compared_like_files(tmp_path: Path, side: int) -> None:
+    values = numbers(side)
+    pixels = values[None].astype("float32")
+    for dtype in ("float32", "uint16"):
+        assert compare_pixels(pixels, dtype, BANDS, TRAINED) is None
+    found = compare_pixels(pixels / 10_000, "float64", BANDS, TRAINED)
+    assert found is not None and "10,000 times smaller" in found and found.startswith("pixels: ")
+    [note] = notes(scene(tmp_path, values / 10_000, "float32"))
+    assert note.partition(", 10,000")[2] == found.partition(", 10,000")[2]
+    bytes_note = compare_pixels(pixels / 12, "uint8", BANDS, TRAINED)
+    assert bytes_note is not None and "(uint8 values)" in bytes_note
+    assert compare_pixels(pixels / 12, "float32", BANDS, TRAINED) is None
+    dates = np.stack([pixels, np.full_like(pixels, np.nan)], axis=2)
+    assert compare_pixels(dates, "float32", BANDS, TRAINED) is None
+    assert compare_pixels(np.full_like(pixels, np.nan), "float32", BANDS, TRAINED) is None
 
 
 LIKE: dict[str, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {

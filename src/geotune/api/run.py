@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotune.adapter_config import TrainingImages, load_adapter_config
 from geotune.api.recipes import RecipeLike, as_recipe
 from geotune.config import Recipe, load_recipe
 from geotune.data.scenes.scene import Scene
@@ -36,15 +37,18 @@ class TrainedModel:
         task: post-processing, loss and metrics.
         bands: names of the input channels, in order.
         classes: what the outputs are.
+        images: what the images of the training were like; None if unknown.
     """
 
-    def __init__(self, built: BuiltModel) -> None:
+    def __init__(self, built: BuiltModel, images: TrainingImages | None = None) -> None:
         self.model = built.model
         self.task = built.task
         self.normalization = built.normalization
         self.notes = built.notes
         self.bands = built.normalization.bands
         self.classes = built.task.classes
+        self.images = images
+        self._warned = False
 
     @property
     def backbone(self) -> Any:
@@ -66,6 +70,8 @@ class TrainedModel:
 
         Raises:
             GeotuneError: for another number of dimensions or channels.
+
+        The first array in units unlike those of the training gives a warning.
         """
         import torch
 
@@ -79,6 +85,7 @@ class TrainedModel:
                 f"(B, C, H, W) with the {len(self.bands)} bands {', '.join(self.bands)}",
                 code="array-shape",
             )
+        self._compare(x, str(getattr(pixels, "dtype", "float32")).removeprefix("torch."))
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             outputs = self.model.eval()(x.float().to(device), **metadata)
@@ -87,6 +94,17 @@ class TrainedModel:
             return list(predictions) if batched else predictions[0]
         values = predictions.float().cpu().numpy()
         return values if batched else values[0]
+
+    def _compare(self, pixels: Tensor, dtype: str) -> None:
+        """Warn once of pixels `(B, C, ...)` in other units than those of the training."""
+        from geotune.inference.input_check import compare_pixels
+
+        if self.images is None or self._warned:
+            return
+        array = pixels.detach().float().cpu().numpy()
+        if note := compare_pixels(array, dtype, self.bands, self.images):
+            self._warned = True
+            warnings.warn(note, stacklevel=3)
 
 
 def _is_array(pixels: Any) -> bool:
@@ -223,7 +241,8 @@ def load_adapter(
     """
     from geotune.factory.build_model import load_adapter as load
 
-    return TrainedModel(load(folder, weights, backbone=backbone))
+    built = load(folder, weights, backbone=backbone)
+    return TrainedModel(built, load_adapter_config(Path(folder)).prediction.images)
 
 
 def open_scenes(recipe: RecipeLike, overrides: Sequence[str] = ()) -> list[Scene]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geotune.adapter_config import TrainingImages
 from geotune.data.datamodule import DataModule
@@ -33,6 +34,8 @@ MAX_BAND_RATIO = 1000.0
 SAMPLES = 16
 """Number of windows that are read of a scene, or of all images of a table."""
 SAMPLE_SIDE = 256
+MAX_PIXELS = 1 << 16
+"""Pixels of an array that are compared."""
 
 T = TypeVar("T")
 
@@ -63,8 +66,24 @@ def compare_images(sources: Mapping[str, RasterSource], trained: TrainingImages)
     notes.append(_scaling_note(sampled, trained))
     statistics = _sample_statistics(sampled)
     if statistics is not None:
-        notes.append(_units_note(sampled, statistics, trained))
+        name, dtypes = str(sampled[0].path), _dtypes(sampled)
+        notes.append(_units_note(name, dtypes, statistics, trained))
     return [note for note in notes if note is not None]
+
+
+def compare_pixels(
+    pixels: NDArray[np.float32], dtype: str, bands: Sequence[str], trained: TrainingImages
+) -> str | None:
+    """A note on an array `(B, C, ...)` in other units than the images of the training.
+
+    `dtype` is what it was before; files of any type may have been read as floats, so only a type of
+    integers is compared.
+    """
+    step = max(1, math.ceil(math.sqrt(pixels[:, 0].size / MAX_PIXELS)))
+    values = np.moveaxis(pixels[..., ::step, ::step], 1, 0).reshape(len(bands), -1)
+    statistics = _statistics(bands, _sums(values))
+    dtypes = {dtype} if dtype.startswith(("int", "uint")) else set(trained.dtypes)
+    return None if statistics is None else _units_note("pixels", dtypes, statistics, trained)
 
 
 def _pixel_size_note(sources: Sequence[RasterSource], trained: TrainingImages) -> str | None:
@@ -115,14 +134,13 @@ def _scaling_note(sources: Sequence[RasterSource], trained: TrainingImages) -> s
 
 
 def _units_note(
-    sources: Sequence[RasterSource], statistics: BandStatistics, trained: TrainingImages
+    name: str, found: set[str], statistics: BandStatistics, trained: TrainingImages
 ) -> str | None:
     reference = BandStatistics(statistics.bands, tuple(trained.mean), tuple(trained.std), pixels=0)
     levels = zip(_levels(statistics), _levels(reference), strict=True)
     ratios = [level / known if min(level, known) > 0 else 1.0 for level, known in levels]
     means = zip(statistics.mean, reference.mean, reference.std, strict=True)
     shifts = [abs(mean - known) / std if std > 0 else 0.0 for mean, known, std in means]
-    found = _dtypes(sources)
     same_types = found <= set(trained.dtypes)
     order = sorted(range(len(ratios)), key=lambda i: abs(math.log(ratios[i])))
     middle, extreme = order[(len(order) - 1) // 2], order[-1]
@@ -144,7 +162,7 @@ def _units_note(
         ratio = statistics.mean[band] / reference.mean[band]
         factor = f", {max(ratio, 1 / ratio):.3g} times {'larger' if ratio > 1 else 'smaller'}"
     return (
-        f"{sources[0].path}: band {statistics.bands[band]} has mean {statistics.mean[band]:.4g} "
+        f"{name}: band {statistics.bands[band]} has mean {statistics.mean[band]:.4g} "
         f"and standard deviation {statistics.std[band]:.4g}{types}, but the model was trained on "
         f"{reference.mean[band]:.4g} and {reference.std[band]:.4g}{of_training}: other units, or a "
         f"scene unlike those of the training{factor}; the prediction is unreliable"
@@ -166,15 +184,25 @@ def _sample_statistics(sources: Sequence[RasterSource]) -> BandStatistics | None
         for row in _starts(source.shape[0], height, per_side):
             for col in _starts(source.shape[1], width, per_side):
                 values = source.read(Window(row, col, height, width)).reshape(len(bands), -1)
-                present = ~np.isnan(values)
-                filled = np.where(present, values, 0).astype(np.float64)
-                sums += present.sum(1), filled.sum(1), (filled**2).sum(1)
+                sums += _sums(values)
+    return _statistics(bands, sums)
+
+
+def _sums(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Number, sum and sum of squares `(3, C)` of the values `(C, N)` that are not NaN."""
+    present = ~np.isnan(values)
+    filled = np.where(present, values, 0).astype(np.float64)
+    return np.array([present.sum(1), filled.sum(1), (filled**2).sum(1)], dtype=np.float64)
+
+
+def _statistics(bands: Sequence[str], sums: NDArray[np.float64]) -> BandStatistics | None:
+    """Band statistics from `_sums`; None if a band has no data."""
     count, total, squares = sums
     if not count.all():
         return None
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return BandStatistics(bands, tuple(mean.tolist()), tuple(std.tolist()), int(count.max()))
+    return BandStatistics(tuple(bands), tuple(mean.tolist()), tuple(std.tolist()), int(count.max()))
 
 
 def _starts(length: int, window: int, count: int) -> list[int]:
