@@ -114,6 +114,33 @@ def test_chips_that_are_not_read_are_reported_by_check_and_fit(check: Any, data:
     assert set(found) <= set(build_data(parse_recipe(data.values)).notes)
 
 
+@pytest.mark.parametrize(
+    ("colors", "described"),
+    [("colors", False), ("grey", False), ("colors", True)],
+)
+def test_images_with_a_palette_are_reported_by_check_and_fit(
+    check: Any, data: Data, colors: str, described: bool
+) -> None:
+    """Unless index and colour are the same, or the file describes the band."""
+    table = {i: (i, i if colors == "grey" else 255 - i, i, 255) for i in range(256)}
+    for index, path in enumerate(sorted((data.folder / "scenes").glob("*.tif"))):
+        with rasterio.open(path) as file:
+            profile, values = file.profile, file.read(1)
+        noise = np.random.default_rng(index).integers(0, 200, values.shape).astype("uint8")
+        profile |= {"count": 1, "dtype": "uint8", "nodata": None, "photometric": "palette"}
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(noise, 1)
+            file.write_colormap(1, table)
+            file.descriptions = ("cover" if described else None,)
+    data.values["backbone"]["bands"] = 1
+    code, result = check()
+    found = [text for text in texts(result, "warning") if "palette" in text]
+    assert code == 0 and len(found) == (colors == "colors" and not described)
+    for text in found:
+        assert "a.tif" in text and "5 other images" in text and "-expand rgb" in text
+    assert set(found) <= set(build_data(parse_recipe(data.values)).notes)
+
+
 @pytest.mark.parametrize("kind", ["scenes", "labels"])
 def test_each_error_is_reported_once_if_no_scene_is_usable(
     check: Any, data: Data, kind: str

@@ -64,6 +64,19 @@ def test_arrays_are_compared_like_files(tmp_path: Path, side: int) -> None:
     assert compare_pixels(np.full_like(pixels, np.nan), "float32", BANDS, TRAINED) is None
 
 
+def test_images_with_a_palette_are_noted(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4, (64, 64)).astype("uint8")
+    path, profile = tmp_path / "a.png", {"count": 1, "height": 64, "width": 64, "dtype": "uint8"}
+    trained = TrainingImages(mean=[1.5], std=[1.0], dtypes=["uint8"])
+    for colors in ([(i, i, i, 255) for i in range(4)], [(9, 8, 7, 255)] * 4):
+        with rasterio.open(path, "w", driver="PNG", **profile) as file:
+            file.write(values, 1)
+            file.write_colormap(1, dict(enumerate(colors)))
+        found = compare_images({"a": open_raster(path)}, trained)
+        assert len(found) == (colors[0] != (0, 0, 0, 255)), found
+    assert "has a palette, and is read by index" in found[0] and "a.png new.tif" in found[0]
+
+
 LIKE: dict[str, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {
     "same": (lambda x: x, "uint16"),
     "as floats": (lambda x: x, "float32"),

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from geotune.data.checks.scan import SceneScan
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
+from geotune.data.raster.palette import palette_note
 from geotune.data.scenes.scene import Scene
 from geotune.utils.text import join_some, pluralize
 
@@ -37,7 +38,7 @@ the distance after the swap."""
 
 
 def check_band_values(scanned: ScannedData) -> list[Issue]:
-    """Warnings for constant bands, clipped bands, and borders that are not declared as nodata."""
+    """Warnings for constant bands, clipped bands, undeclared nodata at borders, and palettes."""
     constant: dict[str, list[Path]] = defaultdict(list)
     saturated: list[tuple[float, str, float, Path]] = []
     filled: dict[tuple[float, bool], list[tuple[float, Path]]] = defaultdict(list)
@@ -93,6 +94,8 @@ def check_band_values(scanned: ScannedData) -> list[Issue]:
             f"if that means nodata, {advice}"
         )
         issues.append(Issue("warning", "values", text, path))
+    if note := palette_note(scene.raster for _, scene, _ in scanned.scenes):
+        issues.append(Issue("warning", "values", *note))
     return issues
 
 

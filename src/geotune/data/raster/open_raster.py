@@ -11,6 +11,7 @@ from rasterio.enums import ColorInterp
 
 from geotune.data.raster.header import RasterHeader, read_header
 from geotune.data.raster.nodata import FileMask
+from geotune.data.raster.palette import is_indexed
 from geotune.data.raster.resample import at_resolution, check_grids, on_one_grid
 from geotune.data.raster.scaling import product_metadata
 from geotune.data.raster.source import BandFile, RasterSource
@@ -129,6 +130,7 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
             nodata if header.nodatavals[i - 1] is None else header.nodatavals[i - 1],
             FileMask(alpha) if alpha or header.masked[i - 1] else None,
             product=product,
+            indexed=i == 1 and is_indexed(header),
         )
         for i in indexes
     ]

@@ -43,6 +43,7 @@ class BandFile:
         factor: side of a pixel of the file in pixels of the scene.
         grid: the grid that the file is resampled to; None to read its pixels unchanged.
         product: metadata of the Sentinel-2 product that the file belongs to; None for others.
+        indexed: whether its values are indices of colours.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class BandFile:
     factor: int = 1
     grid: Grid | None = None
     product: Path | None = None
+    indexed: bool = False
 
 
 class PixelBlock(NamedTuple):
