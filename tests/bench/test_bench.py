@@ -107,3 +107,18 @@ def test_table_only_without_results_is_refused(suite: Write, geotune: Command) -
 def test_missing_suite_is_refused(geotune: Command, tmp_path: Path) -> None:
     code, _, err = geotune("bench", tmp_path / "none.yaml")
     assert code == 1 and "none.yaml" in err and "suite file" in err
+
+
+def test_a_folder_is_a_suite_and_only_selects_runs(
+    suite: Write, geotune: Command, tmp_path: Path
+) -> None:
+    path = suite(grid={"method.kind": ["est", "full"]}, baselines=None)
+    specs, _ = expand(read_suite(path))
+    error = JobResult("stopped")
+    rows = [row_of(spec, tmp_path, error, None) for spec in specs]
+    write_rows(tmp_path / "bench" / ROWS, rows)
+    code, out, _ = geotune("bench", tmp_path, "--table-only", "--only", "tiny/e*", "--json")
+    assert code == 1
+    assert [row["run"] for row in json.loads(out)["rows"]] == ["tiny/est-0"]
+    code, _, err = geotune("bench", path, "--only", "ships/*")
+    assert code == 1 and "no run matches 'ships/*'; names are such as tiny/est-0" in err

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from geotune.bench.external_results import ExternalResult, read_external_results
-from geotune.bench.suite import PublishedOptions, Suite, read_suite
+from geotune.bench.external_results import read_external_results
+from geotune.bench.suite import PublishedOptions, read_suite
 from helpers.errors import raises
 
 ROOT = Path(__file__).parents[2]
@@ -84,32 +84,35 @@ def test_unusable_file_is_refused(
         read_external_results(options(**values))
 
 
-def read_all(suite: Suite, reference: Path) -> list[list[ExternalResult]]:
-    return [
-        read_external_results(
-            each.model_copy(
-                update={"file": reference / each.file.relative_to("../shared/reference")}
-            )
-        )
-        for each in suite.published
-    ]
-
-
-def test_published_tables_are_read(shared_data: Path) -> None:
-    study, methods = (
-        read_suite(ROOT / f"recipes/suites/{n}.yaml") for n in ("published", "methods")
+def test_results_in_the_repository_match_their_suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    study, exact = (
+        read_suite(Path("recipes") / path)
+        for path in ("suites/published.yaml", "peft_geofm/suite.yaml")
     )
-    reference = shared_data.parent / "reference"
-    paper, scratch = read_all(study, reference)
-    [v_petl] = read_all(methods, reference)
-    known = {(f.recipe, f.labels["backbone"], f.method) for f in paper}
+    paper = [result for each in study.published for result in read_external_results(each)]
+    known = {(r.recipe, r.labels.get("backbone"), r.method) for r in paper}
     for backbone in study.grid["backbone"]:  # labels match the paper's table
         assert {(recipe, backbone, "full") for recipe in study.recipes} <= known
-    assert {f.method for f in paper} == {*study.grid["method.kind"]} - {"est"}
-    [floods] = [f for f in scratch if f.recipe == "sen1floods11"]
-    assert floods.value == pytest.approx(0.90746, abs=1e-5) and not floods.labels
-    assert len(v_petl) == 2 * 11
-    assert {f.method for f in v_petl} <= {*methods.grid["method.kind"], "frozen"}
+    assert {r.method for r in paper} == {*study.grid["method.kind"], "unet_from_scratch"} - {"est"}
+    table = [result for each in exact.published for result in read_external_results(each)]
+    assert {result.method for result in table} == set(exact.grid["method"])
+    [floods] = [
+        r
+        for r in table
+        if (r.recipe, r.labels["model"]) == ("sen1floods11", "UNet (Rand.)") and r.regions == "seen"
+    ]
+    assert floods.value == pytest.approx(0.90746, abs=1e-5)
+    assert floods.labels == {"model": "UNet (Rand.)", "decoder": "default", "metadata": "none"}
+
+
+def test_published_table_of_peft_methods_is_read(shared_data: Path) -> None:
+    methods = read_suite(ROOT / "recipes/suites/methods.yaml")
+    [options] = methods.published
+    file = shared_data.parent / "reference" / options.file.relative_to("../shared/reference")
+    results = read_external_results(options.model_copy(update={"file": file}))
+    assert len(results) == 2 * 11
+    assert {r.method for r in results} <= {*methods.grid["method.kind"], "frozen"}
 
 
 def test_axes_assign_lines_to_labels(grouped: Path) -> None:

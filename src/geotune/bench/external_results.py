@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from geotune.bench.suite import PublishedOptions, suggest
+from geotune.bench.suite import PublishedOptions, Regions, suggest
 from geotune.errors import GeotuneError
 
 
@@ -18,6 +18,7 @@ class ExternalResult:
         recipe, method: the recipe and method of the suite that it is compared with.
         spread: its standard deviation; None if not published.
         labels: labels of the grid, by axis, to which it is restricted.
+        regions: part of the test split that it is of, as in `PublishedOptions`.
     """
 
     recipe: str
@@ -26,6 +27,7 @@ class ExternalResult:
     spread: float | None
     source: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    regions: Regions = "all"
 
 
 def read_external_results(options: PublishedOptions) -> list[ExternalResult]:
@@ -64,13 +66,15 @@ def read_external_results(options: PublishedOptions) -> list[ExternalResult]:
         )
     for row in selected:
         method = options.names.get(row[options.method], row[options.method])
-        labels = {axis: row[column] for axis, column in options.axes.items()}
+        labels = {axis: row[column] for axis, column in options.axes.items()} | options.labels
         for recipe, column in options.values.items():
             value = _number(options, row.get(column, ""))
             if value is not None:
                 spread = _number(options, row.get(options.spreads.get(recipe, ""), ""))
                 results.append(
-                    ExternalResult(recipe, method, value, spread, options.source, labels)
+                    ExternalResult(
+                        recipe, method, value, spread, options.source, labels, options.regions
+                    )
                 )
     return results
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from geotune.bench.baselines import BASELINES
+from geotune.bench.run_table import RunTable, read_run_table
 from geotune.bench.suite import Changes, Suite, suggest
 from geotune.config import Recipe, load_recipe
 from geotune.errors import RecipeError
@@ -87,11 +88,13 @@ def expand(suite: Suite) -> tuple[list[RunSpec], list[str]]:
     """
     axis = next((a for a, each in suite.grid.items() if _sets_method(each)), METHOD)
     _check_exclude(suite, axis)
+    table = read_run_table(suite)
     specs: list[RunSpec] = []
     notes: list[str] = []
     for recipe in suite.recipes:
         changed = [
-            _run_spec(suite, axis, recipe, *chosen) for chosen in _combinations(suite, axis, recipe)
+            _run_spec(suite, axis, recipe, *chosen)
+            for chosen in _combinations(suite, axis, recipe, table=table)
         ]
         specs += [spec for spec in changed if spec is not None]
         for name in BASELINES:
@@ -110,9 +113,12 @@ def _sets_method(choices: dict[str, Changes]) -> bool:
 
 
 def _combinations(
-    suite: Suite, axis: str, recipe: str, *, methods: bool = True
+    suite: Suite, axis: str, recipe: str, *, methods: bool = True, table: RunTable | None = None
 ) -> Iterator[tuple[Labels, Changes]]:
-    """Labels and changes of every combination; `methods`: whether to vary the compared axis."""
+    """Labels and changes of every combination, or of those in a table.
+
+    `methods`: whether to vary the compared axis.
+    """
     axes = {
         name: list(choices.items())
         for name, choices in suite.grid.items()
@@ -127,6 +133,11 @@ def _combinations(
         for name, (label, label_changes) in zip(axes, combination, strict=True):
             labels[name] = label_changes["train.seed"] if name == "seed" else label
             changes |= label_changes
+        if table is not None:
+            listed = table.get((recipe, *(labels[name] for name in suite.grid)))
+            if listed is None:
+                continue
+            changes |= listed
         yield labels, changes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ class SuiteResult:
         folder: the folder of the suite, with its rows, tables and page.
         rows: the rows of all runs.
         tables: a `ComparisonTable` per context.
+        published: a `PublishedTable` for each published table.
         suite: the validated suite.
     """
 
     folder: Path
     rows: list[Row]
     tables: list[Any]
+    published: list[Any]
     suite: Suite
 
 
@@ -41,24 +44,28 @@ def bench(
     workers: int | None = None,
     ray: str | None = None,
     table_only: bool = False,
+    only: Sequence[str] = (),
     on_message: Callable[[str], None] = lambda text: None,
     on_result: Callable[[str, str, int, int], None] = lambda run, what, done, total: None,
 ) -> SuiteResult:
     """Run the unfinished runs of a suite and write its tables and page.
 
     Args:
-        path: the suite file.
+        path: the suite file, or a folder with a `suite.yaml`.
         workers: parallel runs; by default as in the suite, on a cluster one per CPU.
         ray: address of a Ray cluster.
         table_only: run nothing; compare the existing rows.
+        only: patterns of names of runs, such as `ships/est-*`; by default all.
         on_message: called with messages for the user.
         on_result: called after each run with its name, its status, finished and total runs.
 
     Raises `RecipeError` and `GeotuneError` for an invalid suite before the first run.
     """
+    path = path / "suite.yaml" if path.is_dir() else path
     suite = read_suite(path)
     folder = suite.folder or Path("runs/bench") / path.stem
     specs, notes = expand(suite)
+    specs = _select(specs, only)
     for note in notes:
         on_message(f"note: {note}")
     published = [result for each in suite.published for result in read_external_results(each)]
@@ -78,6 +85,8 @@ def bench(
     from geotune.bench.disagreements import find_disagreements
     from geotune.bench.html import PageContext, render
     from geotune.bench.pareto_plots import pareto_plots, write_plots
+    from geotune.bench.published_tables import as_markdown as published_as_markdown
+    from geotune.bench.published_tables import published_tables
     from geotune.report.page import write_page
 
     on_message("computing tables")
@@ -90,6 +99,9 @@ def bench(
         ("table.tex", as_latex(tables, options)),
     ):
         write_atomically(folder / name, text.encode())
+    beside = published_tables(specs, rows, objectives, published, folder)
+    if beside:
+        write_atomically(folder / "published.md", published_as_markdown(beside).encode())
     on_message("drawing plots")
     plots = [pareto_plots(table, number) for number, table in enumerate(tables)]
     write_plots(folder / "figures", tables, plots)
@@ -106,12 +118,23 @@ def bench(
         options,
         pages,
         disagreements,
-        published,
+        [result for result in published if result.regions == "all"],
         notes,
         ", ".join(devices),
     )
     write_page(folder / PAGE, render(page))
-    return SuiteResult(folder, [row for _, row in kept], tables, suite)
+    return SuiteResult(folder, [row for _, row in kept], tables, beside, suite)
+
+
+def _select(specs: list[RunSpec], only: Sequence[str]) -> list[RunSpec]:
+    """The runs whose names match one of the patterns."""
+    for pattern in only:
+        if not any(fnmatchcase(spec.name, pattern) for spec in specs):
+            raise RecipeError(
+                f"no run matches {pattern!r}; names are such as {specs[0].name}",
+                code="suite-invalid",
+            )
+    return [spec for spec in specs if not only or any(fnmatchcase(spec.name, p) for p in only)]
 
 
 def _run(

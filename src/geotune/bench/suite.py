@@ -15,6 +15,8 @@ from geotune.config.loader import parse, read_values
 Changes = dict[str, Any]
 """Values by recipe key, such as `method.kind`."""
 
+Regions = Literal["all", "seen", "unseen"]
+
 SUITE_KEYS = ("train.run", "train.seed", "data.fraction")
 """Recipe keys that the suite controls."""
 
@@ -108,6 +110,14 @@ class PublishedOptions(OptionsModel):
     axes: dict[str, str] = Field(
         default_factory=dict, description="axis of the grid to the column with its labels"
     )
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="axis of the grid to the only label it is compared with"
+    )
+    regions: Regions = Field(
+        default="all",
+        description="part of the test split that the numbers are of: all, or the regions with or "
+        "without training scenes",
+    )
     values: dict[str, str] = Field(
         min_length=1, description="recipe of the suite to the column with its metric"
     )
@@ -172,6 +182,11 @@ class Suite(OptionsModel):
     grid: Annotated[dict[str, dict[str, Changes]], BeforeValidator(_parse_grid)] = Field(
         default_factory=dict, description="axes: values of a key, or named sets of changes"
     )
+    runs: Path | None = Field(
+        default=None,
+        description="CSV of the combinations to run, by default all; columns: recipe, the axes of "
+        "the grid, and recipe keys with the values of each combination",
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         default_factory=list, description="fractions of the training data"
@@ -218,6 +233,11 @@ class Suite(OptionsModel):
                 raise ValueError(
                     f"compare.over: {name} is not an axis of grid; {suggest(name, self.grid)}"
                 )
+        if self.runs is not None and (self.baselines.unet_from_scratch or self.baselines.frozen):
+            raise ValueError(
+                "baselines: runs lists every run; use baselines: {unet_from_scratch: false, "
+                "frozen: false}"
+            )
         if self.search is not None and self.search.key in SUITE_KEYS:
             raise ValueError(f"search.key: {self.search.key} is set by the suite")
         for i, published in enumerate(self.published):
@@ -228,15 +248,18 @@ class Suite(OptionsModel):
                             f"published.{i}.{key}.{name}: not a recipe of this suite; "
                             f"{suggest(name, self.recipes)}"
                         )
-            for name in published.axes:
+            for key, name in [
+                *(("axes", name) for name in published.axes),
+                *(("labels", name) for name in published.labels),
+            ]:
                 if name not in self.grid:
                     raise ValueError(
-                        f"published.{i}.axes.{name}: not an axis of grid; "
+                        f"published.{i}.{key}.{name}: not an axis of grid; "
                         f"{suggest(name, self.grid)}"
                     )
                 if name in self.compare.over:
                     raise ValueError(
-                        f"published.{i}.axes.{name}: compare.over averages over this axis; "
+                        f"published.{i}.{key}.{name}: compare.over averages over this axis; "
                         "remove it from one of them"
                     )
         return self

@@ -17,24 +17,27 @@ def bench(
     workers: int | None = None,
     ray: str | None = None,
     table_only: Annotated[bool, Parameter(negative="")] = False,
+    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     as_json: Json = False,
 ) -> None:
     """Compare methods: run a grid of recipes and report differences, intervals and costs.
 
     Re-running the command resumes an interrupted suite. It writes rows.jsonl, table.md, table.csv,
-    table.tex, figures/ and bench.html. Exit code 1 if a run failed; its row and the page give the
-    reason.
+    table.tex, figures/, bench.html, and published.md if the suite names published results. Exit
+    code 1 if a run failed; its row and the page give the reason.
 
     Parameters
     ----------
     suite
-        The YAML file of the comparison.
+        The YAML file of the comparison, or a folder with a suite.yaml.
     workers
         Parallel runs; by default as in the suite.
     ray
         Address of a Ray cluster for the runs, such as auto.
     table_only
         Run nothing; compare the finished runs.
+    only
+        Names of the runs to use, with wildcards, such as "ships/est-*"; by default all.
     """
     from geotune.bench.run_suite import PAGE
     from geotune.bench.run_suite import bench as bench_suite
@@ -47,6 +50,7 @@ def bench(
         workers=workers,
         ray=ray,
         table_only=table_only,
+        only=only,
         on_message=message,
         on_result=on_result,
     )
@@ -54,11 +58,14 @@ def bench(
         print_json({"folder": str(result.folder), "rows": result.rows})
     else:
         from geotune.bench.comparison_tables import for_terminal, notes
+        from geotune.bench.published_tables import for_terminal as published_for_terminal
 
         options = result.suite.compare
         for table in result.tables:
             out().print(for_terminal(table))
             out().print(f"[dim]{escape(notes(table, options))}[/dim]")
+        for published in result.published:
+            out().print(published_for_terminal(published))
         out().print(f"page: {result.folder / PAGE}")
     failed = [row for row in result.rows if row["status"] == "failed"]
     if failed:

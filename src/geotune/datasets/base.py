@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Literal
 
 SPLIT_NAMES = ("train", "val", "test")
@@ -90,6 +91,7 @@ class DatasetInfo:
         layers: of HDF5 files, band name to the prefix of its layer's name.
         grid_band: for bands in separate files, the band that defines the pixel grid.
         grey: single-band images are greyscale; their band is repeated for each of `bands`.
+        dates: acquisition date by region, if neither the files nor their names state it.
         nodata: nodata value, if the files do not declare it.
         gsd_m: nominal ground sampling distance in metres, for display.
         without_objects: field values of images that contain no object and have no label file.
@@ -118,6 +120,7 @@ class DatasetInfo:
     layers: Mapping[str, str] = field(default_factory=dict)
     grid_band: str = ""
     grey: bool = False
+    dates: Mapping[str, date] = field(default_factory=dict)
     nodata: float | None = None
     gsd_m: float | None = None
     without_objects: Mapping[str, str] = field(default_factory=dict)

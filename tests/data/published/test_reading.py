@@ -36,6 +36,23 @@ def test_bolivia_is_only_in_the_test_split(copy_of: WriteCopy, recipe_on: MakeRe
     assert (mask[:3] == 255).all() and (mask[BLOCK, BLOCK] == 1).all() and mask[5, 5] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "year"),
+    [
+        ("sen1floods11", 2018),
+        ("burn_scars", 2018),
+        ("reben_7k", 2017),
+        ("m_cashew_plantation", 2019),
+    ],
+)
+def test_images_have_dates_for_models_that_take_them(
+    copy_of: WriteCopy, recipe_on: MakeRecipe, name: str, year: int
+) -> None:
+    scenes = build_data(recipe_on(name, copy_of(name))).train.scenes
+    years = {scene.raster.acquired and scene.raster.acquired.year for scene in scenes}
+    assert None not in years and year in years
+
+
 def test_austria_and_ireland_are_only_in_the_test_split(
     copy_of: WriteCopy, recipe_on: MakeRecipe
 ) -> None:

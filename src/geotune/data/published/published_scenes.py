@@ -68,7 +68,10 @@ def open_published_scenes(
     opened: Opened = []
     for image in images:
         with errors.catch(image.name, first_file(image.files)):
-            opened.append((image, _open_image(info, image, bands)))
+            source = _open_image(info, image, bands)
+            if image.region in info.dates:
+                source = replace(source, acquired=info.dates[image.region])
+            opened.append((image, source))
     if info.task == "detect":
         scenes = _detection_scenes(
             info, root, opened, classes, options or AnnotationOptions(), errors
