@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from geotune.data.annotations.base import (
     AnnotationFormat,
     AnnotationOptions,
@@ -22,6 +24,7 @@ from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.issues import ErrorCollector
 from geotune.data.labels.class_mapping import ClassMapping, ClassValueSpec
 from geotune.data.labels.vector_io import label_exists
+from geotune.data.raster.file_pixels import as_stored, from_file_pixels
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
 from geotune.data.scenes.open_scenes import (
@@ -147,7 +150,7 @@ def _open_labels(
     errors: ErrorCollector,
 ) -> tuple[dict[str, ObjectLabels], tuple[str, ...]]:
     """The labels of each image with a valid label file, and notes about all files."""
-    read = annotation_format(format).read
+    annotations = annotation_format(format)
     notes = Notes()
     opened: dict[str, ObjectLabels] = {}
     num_images = Counter(files.values())
@@ -155,7 +158,11 @@ def _open_labels(
     for name, raster in rasters.items():
         path = files[name]
         with errors.catch(name, raster.path):
-            parsed = read(path, raster, options) if label_exists(path) else ParsedAnnotations([])
+            parsed = (
+                _read(annotations, path, raster, options)
+                if label_exists(path)
+                else ParsedAnnotations([])
+            )
             shared = num_images[path] > 1
             if parsed.image is not None:
                 owner = owners.setdefault((path, parsed.image), raster)
@@ -183,6 +190,21 @@ def _open_labels(
                 unread=parsed.unread,
             )
     return opened, notes.texts()
+
+
+def _read(
+    format: AnnotationFormat, path: Path, raster: RasterSource, options: AnnotationOptions
+) -> ParsedAnnotations:
+    if not format.in_pixels:
+        return format.read(path, raster, options)
+    parsed = format.read(path, as_stored(raster), options)
+    annotations = parsed.annotations
+    if raster.file_grid is None or not annotations:
+        return parsed
+    points = from_file_pixels(raster, np.concatenate([a.points for a in annotations]))
+    ends = np.cumsum([len(a.points) for a in annotations])[:-1]
+    moved = zip(annotations, np.split(points, ends), strict=True)
+    return replace(parsed, annotations=[a._replace(points=p) for a, p in moved])
 
 
 def _scenes(

@@ -125,12 +125,15 @@ class AnnotationFormat:
         matches: whether a file has this format.
         list_images: stems of the images listed in a file, for formats with one file for all images.
         class_indices: whether files state classes by index, whatever the names of the classes.
+        in_pixels: whether coordinates are pixels of the image file, rather than of the scene, which
+            may be resampled.
     """
 
     read: Callable[[Path, RasterSource, AnnotationOptions], ParsedAnnotations]
     matches: Callable[[Path], bool]
     list_images: Callable[[Path], list[str]] | None = None
     class_indices: bool = False
+    in_pixels: bool = True
 
 
 @dataclass

@@ -126,5 +126,7 @@ def _difficult(path: Path, frame: geopandas.GeoDataFrame) -> NDArray[np.bool_]:
 
 
 VECTOR = AnnotationFormat(
-    read_vector, lambda path: path.suffix.lower() in (*VECTOR_SUFFIXES, ".json")
+    read_vector,
+    lambda path: path.suffix.lower() in (*VECTOR_SUFFIXES, ".json"),
+    in_pixels=False,
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from geotune.data.labels.longitudes import beside_scene
 from geotune.data.labels.vector_io import CLASS_FIELDS, check_crs, read_frame, to_scene_crs
+from geotune.data.raster.file_pixels import from_file_pixels
 from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.data.text_io import parse_numbers, read_csv
@@ -36,7 +37,7 @@ def read_points(
     if path.suffix.lower() in (".csv", ".txt"):
         points = np.array([(p.x, p.y) for p in read_point_table(path)]).reshape(-1, 2)
         if xy == "pixels":
-            return points
+            return from_file_pixels(raster, points)
         axis = longitude_axis(raster.crs)
         if axis is not None:
             shapes = np.asarray(shapely.points(points), dtype=object)

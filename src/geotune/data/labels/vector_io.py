@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,8 +21,9 @@ from rasterio.errors import RasterioError
 
 from geotune.data.labels.labelme import IMAGE_SIZE, read_labelme
 from geotune.data.labels.longitudes import beside_scene, unwrap
+from geotune.data.raster.align import WARP
 from geotune.data.raster.crs import bounds, transformer
-from geotune.data.raster.io import open_dataset
+from geotune.data.raster.file_pixels import as_stored, from_file_pixels
 from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
@@ -56,15 +58,16 @@ def read_frame(path: Path, raster: RasterSource) -> geopandas.GeoDataFrame:
     frame = read_features(path)
     if IMAGE_SIZE not in frame.attrs:
         return frame
-    size = frame.attrs[IMAGE_SIZE]
-    if size is not None and size != raster.shape:
+    size, shape = frame.attrs[IMAGE_SIZE], as_stored(raster).shape
+    if size is not None and size != shape:
         raise GeotuneError(
             f"{path}: is about an image of {size[0]}x{size[1]} pixels (H x W), but {raster.path} "
-            f"has {raster.shape[0]}x{raster.shape[1]}; use the annotated image",
+            f"has {shape[0]}x{shape[1]}; use the annotated image",
             code="image-size",
             file=path,
         )
-    shapes = frame.geometry.affine_transform(raster.transform.to_shapely())
+    shapes = frame.geometry.transform(partial(from_file_pixels, raster))
+    shapes = shapes.affine_transform(raster.transform.to_shapely())
     crs = None if raster.crs is None else raster.crs.to_wkt()
     return frame.set_geometry(shapes.set_crs(crs))
 
@@ -224,8 +227,8 @@ def check_crs(path: Path, crs: Any, raster: RasterSource) -> None:
             else (path, f"its scene {raster.path}", raster.crs)
         )
         advice = "assign the first the CRS of its coordinates"
-        if raster.crs is None and open_dataset(raster.path).gcps[0]:
-            advice = "warp the image (gdalwarp), which only has ground control points"
+        if raster.control_points is not None:
+            advice = WARP
         raise GeotuneError(
             f"{without}: has no CRS, but {other} has one ({known}); {advice}",
             code="crs-missing",

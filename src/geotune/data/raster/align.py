@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
+from geotune.data.raster.control_points import ControlPoints, on_grid_points
 from geotune.data.raster.crs import bounds, transformer
 from geotune.data.raster.header import RasterHeader
 from geotune.data.raster.io import Grid
@@ -19,6 +20,12 @@ from geotune.errors import GeotuneError
 
 GRID_TOLERANCE = 0.1
 """Maximum offset in pixels between two grids that count as the same."""
+
+WARP = (
+    "it only has ground control points: set data.resolution to warp it by them, or warp it before "
+    "(gdalwarp)"
+)
+"""Advice for an image whose labels have coordinates."""
 
 NOT_LOCATED = {
     True: "has no georeference, unlike",
@@ -46,12 +53,24 @@ def align_to_grid(
     notes for the user. Raises `GeotuneError` if the two cannot be aligned.
     """
     if header.crs is not None and raster.crs is None and not by_pixel:
+        advice = "assign the image a CRS (gdal_edit.py -a_srs) or use a file without one"
+        if raster.control_points is not None:
+            advice = WARP
         raise GeotuneError(
-            f"{raster.path}: has no CRS, but {path} has one ({header.crs}); assign the "
-            "image a CRS (gdal_edit.py -a_srs) or use a file without one",
+            f"{raster.path}: has no CRS, but {path} has one ({header.crs}); {advice}",
             code="crs-missing",
             file=raster.path,
         )
+    if raster.control_points is not None and raster.crs is not None:
+        if header.control_points is not None:
+            return _align_by_points(path, raster, header.control_points)
+        if header.transform == Affine.identity():
+            raise GeotuneError(
+                f"{path}: has no georeference, but its image {raster.path} is warped by its ground "
+                "control points; copy them to this file (gdal_translate -gcp)",
+                code="crs-missing",
+                file=path,
+            )
     located = [each.transform != Affine.identity() for each in (raster, header)]
     aligned = not all(located) or _same_grid(raster, header)
     notes: list[str] = []
@@ -80,6 +99,21 @@ def align_to_grid(
         notes.append(f"{path}: has no CRS; taken to be in that of its image")
     notes.append(f"{path}: has another grid than its image; reprojected to it")
     return (raster.crs, raster.transform, raster.shape), overlaps, notes
+
+
+def _align_by_points(
+    path: Path, raster: RasterSource, control: ControlPoints
+) -> tuple[Grid | None, bool, list[str]]:
+    """Resample a file with ground control points to the grid of its image."""
+    assert raster.crs is not None
+    points = on_grid_points(control, raster.crs, raster.transform, raster.shape)
+    cols, rows = apply_affine(
+        ~raster.transform, np.array([p.x for p in points]), np.array([p.y for p in points])
+    )
+    height, width = raster.shape
+    overlaps = cols.max() > 0 and cols.min() < width and rows.max() > 0 and rows.min() < height
+    note = f"{path}: warped to its image by its ground control points"
+    return (raster.crs, raster.transform, raster.shape), bool(overlaps), [note]
 
 
 def _same_grid(raster: RasterSource, header: RasterHeader) -> bool:

@@ -17,6 +17,7 @@ from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
+from geotune.data.raster.control_points import ControlPoints, control_points
 from geotune.data.raster.io import close_dataset, open_dataset
 from geotune.data.raster.tags import acquisition_date, band_wavelength_um
 
@@ -31,6 +32,7 @@ class RasterHeader:
         num_bits: bits per pixel of the first band, if fewer than those of its type.
         acquired: the acquisition date in the tags or the file name.
         wavelengths: central wavelength of each band in micrometres.
+        control_points: of a file without other georeference.
     """
 
     shape: tuple[int, int]
@@ -47,6 +49,7 @@ class RasterHeader:
     num_bits: int | None
     acquired: date | None
     wavelengths: tuple[float | None, ...]
+    control_points: ControlPoints | None
 
     @property
     def count(self) -> int:
@@ -79,12 +82,15 @@ class RasterHeader:
             num_bits=None if bits is None else int(bits),
             acquired=acquisition_date(handle, name),
             wavelengths=tuple(band_wavelength_um(handle, i) for i in bands),
+            control_points=control_points(handle),
         )
 
     def to_json(self) -> dict[str, Any] | None:
         """As values of JSON; None for a CRS that text cannot hold exactly."""
-        wkt = None if self.crs is None else _wkt(self.crs)
-        if self.crs is not None and wkt is None:
+        control = self.control_points
+        crs = control.crs if control else self.crs  # no file has both
+        wkt = None if crs is None else _wkt(crs)
+        if crs is not None and wkt is None:
             return None
         return {
             **{field.name: getattr(self, field.name) for field in fields(self)},
@@ -93,6 +99,7 @@ class RasterHeader:
             "colorinterp": [int(color) for color in self.colorinterp],
             "palette": self.palette and list(self.palette.items()),
             "acquired": self.acquired and self.acquired.isoformat(),
+            "control_points": control and control.points,
         }
 
     @classmethod
@@ -103,8 +110,10 @@ class RasterHeader:
             for name, value in values.items()
         }
         palette, acquired, crs = (values[name] for name in ("palette", "acquired", "crs"))
+        control = values["control_points"]
         columns |= {
-            "crs": None if crs is None else _crs(crs),
+            "crs": None if crs is None or control else _crs(crs),
+            "control_points": control and ControlPoints(_crs(crs), tuple(map(tuple, control))),
             "transform": Affine(*values["transform"]),
             "colorinterp": tuple(map(ColorInterp, values["colorinterp"])),
             "palette": None if palette is None else {i: tuple(rgba) for i, rgba in palette},

@@ -22,11 +22,16 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine
+from rasterio.transform import Affine, from_gcps
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window as RasterioWindow
 
+from geotune.data.raster.control_points import (
+    control_points,
+    on_grid_points,
+    open_warped_by_points,
+)
 from geotune.data.raster.longitude_axis import Placement, place
 from geotune.data.raster.nodata import FileMask
 from geotune.data.raster.single_band import open_single_band, repeat_columns
@@ -111,7 +116,7 @@ def close_dataset(path: Path) -> None:
 
 def open_warped_nearest(
     path: Path, grid: Grid, fill: float, *, band: int = 1, mask: FileMask | None = None
-) -> WarpedVRT:
+) -> DatasetReader | WarpedVRT:
     """Open a band of `path` resampled to `grid` by nearest neighbour; `fill` outside its pixels."""
     # `fill` is a value that no class has: the file's own nodata may be a class
     options = {"resampling": Resampling.nearest, "src_nodata": fill, "nodata": fill}
@@ -120,7 +125,7 @@ def open_warped_nearest(
 
 def open_warped(
     path: Path, grid: Grid, nodata: float | None, *, band: int = 1, mask: FileMask | None = None
-) -> WarpedVRT:
+) -> DatasetReader | WarpedVRT:
     """Open a band of `path` resampled bilinearly to `grid` as float32; NaN without data.
 
     Pixels with the nodata value, or without data by the file's `mask`, have no weight. On a coarser
@@ -137,32 +142,40 @@ def open_warped(
 
 def _warped(
     path: Path, grid: Grid, band: int, mask: FileMask | None, options: dict[str, Any]
-) -> WarpedVRT:
+) -> DatasetReader | WarpedVRT:
     key = (path, grid, band, mask, str(options))
     handle = _cached(key)
     if handle is None:
         crs, transform, (height, width) = grid
         source = _open(path)
-        # labels without a CRS are in that of the image
-        placed = place(source.crs or crs, source.transform, source.shape, grid)
+        control = control_points(source)
+        if control is not None and crs is not None:
+            points = on_grid_points(control, crs, transform, (height, width))
+            placed = Placement(crs, from_gcps(points))
+        else:  # labels without a CRS are in that of the image
+            points = None
+            placed = place(source.crs or crs, source.transform, source.shape, grid)
+        options = {**options, **_resampling_factors(placed, grid)}
         with raster_errors(path, "reprojected"), warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             single = open_single_band(source, band, options["src_nodata"], mask)
             if placed.copies > 1:
                 single = repeat_columns(single, placed.period, placed.copies)
-            vrt = WarpedVRT(
-                single,
-                src_crs=placed.crs,
-                src_transform=placed.transform,
-                crs=crs,
-                transform=transform,
-                height=height,
-                width=width,
-                **options,
-                **_resampling_factors(placed, grid),
+            handle = (
+                WarpedVRT(
+                    single,
+                    src_crs=placed.crs,
+                    src_transform=placed.transform,
+                    crs=crs,
+                    transform=transform,
+                    height=height,
+                    width=width,
+                    **options,
+                )
+                if points is None
+                else open_warped_by_points(single, points, grid, options)
             )
-        handle = _keep(key, vrt)
-    assert isinstance(handle, WarpedVRT)
+        handle = _keep(key, handle)
     return handle
 
 

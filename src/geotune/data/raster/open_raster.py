@@ -142,6 +142,7 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
         crs=header.crs,
         transform=header.transform,
         acquired=header.acquired,
+        control_points=header.control_points,
         wavelengths={
             name: length
             for i, name in zip(indexes, names, strict=True)

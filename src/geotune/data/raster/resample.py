@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from pyproj.aoi import AreaOfInterest
 from pyproj.database import query_utm_crs_info
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import calculate_default_transform, transform_bounds
 
-from geotune.data.raster.crs import WGS84, bounds, wrap_longitude
-from geotune.data.raster.io import Grid
+from geotune.data.raster.control_points import MIN_POINTS, ControlPoints
+from geotune.data.raster.crs import WGS84, bounds, metres_per_pixel, wrap_longitude
+from geotune.data.raster.io import Grid, open_dataset
 from geotune.data.raster.longitude_axis import centre
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
@@ -24,13 +26,19 @@ MIN_DRIFT = 0.5
 def at_resolution(source: RasterSource, gsd_m: float) -> RasterSource:
     """Resample an image to pixels of `gsd_m`, in its own CRS, or from degrees to its UTM zone.
 
+    One with only ground control points is warped by them.
     An image that has this resolution is returned unchanged. Raises `GeotuneError` for one without
     georeference.
     """
+    if source.control_points is not None:
+        return on_grid(source, _control_grid(source, source.control_points, gsd_m))
     if not source.georeferenced:
+        advice = "remove data.resolution"
+        if open_dataset(source.path).rpcs is not None:
+            advice = "it has rational polynomial coefficients: orthorectify it (gdalwarp -rpc)"
         raise GeotuneError(
             f"{source.path}: has no georeference, so it cannot be resampled to data.resolution "
-            f"{gsd_m:g} m; remove data.resolution",
+            f"{gsd_m:g} m; {advice}",
             code="crs-missing",
             key="data.resolution",
             file=source.path,
@@ -53,7 +61,7 @@ def on_grid(source: RasterSource, grid: Grid) -> RasterSource:
     crs, transform, shape = grid
     if (crs, transform, shape) == (source.crs, source.transform, source.shape):
         return source
-    if not source.georeferenced:
+    if not source.georeferenced and source.control_points is None:
         raise GeotuneError(
             f"{source.path}: has no georeference, so it cannot be resampled to the grid of the "
             "other files of its scene; georeference it",
@@ -61,7 +69,15 @@ def on_grid(source: RasterSource, grid: Grid) -> RasterSource:
             file=source.path,
         )
     files = tuple(replace(file, grid=grid) for file in source.band_files)
-    return replace(source, band_files=files, crs=crs, transform=transform, grid_shape=shape)
+    file_grid = (source.crs, source.transform, source.grid_shape)
+    return replace(
+        source,
+        band_files=files,
+        crs=crs,
+        transform=transform,
+        grid_shape=shape,
+        file_grid=file_grid,
+    )
 
 
 def on_one_grid(sources: Sequence[RasterSource], *, regrid: bool) -> list[RasterSource]:
@@ -109,7 +125,49 @@ def _utm_grid(source: RasterSource, gsd_m: float) -> Grid:
     crs, own_transform = centre(source.crs, source.transform, source.shape)
     box = bounds(own_transform, source.shape)
     west, south, east, north = transform_bounds(source.crs, WGS84, *box)
-    x, y = wrap_longitude((west + east) / 2), (south + north) / 2
+    utm = _utm_zone(source, (west + east) / 2, (south + north) / 2)
+    transform, columns, rows = calculate_default_transform(
+        crs, utm, width, height, *box, resolution=gsd_m
+    )
+    return utm, transform, (rows, columns)
+
+
+def _control_grid(source: RasterSource, control: ControlPoints, gsd_m: float) -> Grid:
+    """A north-up grid that covers an image, in the CRS of its points, or from degrees in UTM."""
+    if len(control.points) < MIN_POINTS:
+        raise GeotuneError(
+            f"{source.path}: has {len(control.points)} ground control points; at least "
+            f"{MIN_POINTS} are needed to resample it to data.resolution: warp it (gdalwarp)",
+            code="crs-missing",
+            key="data.resolution",
+            file=source.path,
+        )
+    crs = control.crs
+    if crs.is_geographic:
+        points = control.in_crs(crs)
+        x, y = (float(np.mean([getattr(p, axis) for p in points])) for axis in "xy")
+        crs = _utm_zone(source, x, y)
+    points = control.in_crs(crs)
+    height, width = source.shape
+    transform, columns, rows = calculate_default_transform(crs, crs, width, height, gcps=points)
+    native_m = metres_per_pixel(crs, transform, (rows, columns))
+    if native_m is None:
+        raise GeotuneError(
+            f"{source.path}: the CRS of its ground control points ({crs}) has no metres, so it "
+            "cannot be resampled to data.resolution; warp it (gdalwarp)",
+            code="crs-incompatible",
+            key="data.resolution",
+            file=source.path,
+        )
+    side = transform.a * gsd_m / native_m
+    transform, columns, rows = calculate_default_transform(
+        crs, crs, width, height, gcps=points, resolution=side
+    )
+    return crs, transform, (rows, columns)
+
+
+def _utm_zone(source: RasterSource, longitude: float, y: float) -> CRS:
+    x = wrap_longitude(longitude)
     zones = query_utm_crs_info("WGS 84", AreaOfInterest(x, y, x, y), contains=True)
     if not zones:
         raise GeotuneError(
@@ -119,8 +177,4 @@ def _utm_grid(source: RasterSource, gsd_m: float) -> Grid:
             key="data.resolution",
             file=source.path,
         )
-    utm = CRS.from_epsg(int(zones[0].code))
-    transform, columns, rows = calculate_default_transform(
-        crs, utm, width, height, *box, resolution=gsd_m
-    )
-    return utm, transform, (rows, columns)
+    return CRS.from_epsg(int(zones[0].code))

@@ -18,6 +18,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
+from geotune.data.raster.control_points import ControlPoints
 from geotune.data.raster.crs import metres_per_pixel
 from geotune.data.raster.io import Grid, disk_path, open_dataset, open_warped, raster_errors
 from geotune.data.raster.nodata import FileMask, is_nodata
@@ -93,6 +94,8 @@ class RasterSource:
         quality: mask of pixels whose labels, and on request values, are ignored.
         dates: of an image of several dates, in order; else empty.
         area: the part of the grid that this source covers; None for all of it.
+        control_points: of files without other georeference.
+        file_grid: the grid of the first file, if it is resampled.
     """
 
     bands: tuple[str, ...]
@@ -106,6 +109,8 @@ class RasterSource:
     quality: QualityMask | None = None
     dates: tuple[date, ...] = ()
     area: Window | None = None
+    control_points: ControlPoints | None = None
+    file_grid: Grid | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
