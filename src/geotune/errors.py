@@ -125,6 +125,8 @@ ERROR_CODES: dict[str, str] = {
     "suite-invalid": "a suite names an unknown axis, label, method or metric, or has no run",
     "suite-run-duplicate": "two runs of a suite would write to one folder",
     "suite-results-missing": "no result of the suite, or no selected published result, exists",
+    "suite-units": "the test split has too few independent units",
+    "suite-code-mixed": "the runs of a suite come from different versions of the code",
     "search-failed": "no trial of a search gave a result",
     "cluster-unreachable": "the Ray cluster cannot be reached",
 }

@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from geotune.adapter_config import FORMAT
-from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary, compare
+from geotune.bench.analysis import (
+    COSTS,
+    ComparisonTable,
+    MethodSummary,
+    combine_tables,
+    compare,
+)
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
+from geotune.bench.measured_runs import Coverage
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.suite import Compare, Suite, read_suite
@@ -29,12 +38,12 @@ Tables = Callable[..., list[ComparisonTable]]
 METRIC = "bias"  # the mean of the windows' values: windows of one error each
 OBJECTIVES = {"tiny": Objective(METRIC, lower=False)}
 COST = dict.fromkeys([*COSTS, "tensor_bytes"], 1.0) | {"memory_kind": "process memory"}
-GAPS = {"bern": -0.1, "lima": -0.2, "oslo": -0.3}
+GAPS = {"bern": -0.1, "cork": -0.1, "kiel": -0.2, "lima": -0.2, "oslo": -0.3, "riga": -0.3}
 
 
 @pytest.fixture
 def held_out(suite: Write) -> Suite:
-    """Two methods, three cities held out in turn, two seeds."""
+    """Two methods, six cities held out in turn, two seeds."""
     path = suite(
         grid={
             "method.kind": ["full", "est"],
@@ -52,7 +61,8 @@ def tables_of(
 ) -> Tables:
     """Builds the tables from the window values of each run; None is a failed run.
 
-    `gap` and `cost` replace these entries of a run's row.
+    Three windows are a scene, or all if they have `scene_positions`. `gap`, `cost` and `row`
+    replace entries of a run's row.
     """
     sections = tiny_values()
     task = {"kind": "regress", "quantity": "height", "unit": "m", "mean": 0.0, "std": 1.0}
@@ -72,19 +82,32 @@ def tables_of(
         metrics: Callable[[RunSpec], np.ndarray | None],
         gap: Callable[[RunSpec], dict[str, Any] | None] | None = None,
         cost: dict[str, Any] | None = None,
+        row: dict[str, Any] | None = None,
+        scene_positions: np.ndarray | None = None,
+        keep_windows: bool = True,
         **options: Any,
     ) -> list[ComparisonTable]:
         specs = expand(held_out)[0]
-        rows = [_row(tmp_path, spec, metrics(spec), config) for spec in specs]
-        for spec, row in zip(specs, rows, strict=True):
-            row.update({} if gap is None else {"gap": gap(spec)})
-            row.update({} if cost is None else {"cost": {**COST, **cost}})
-        return compare(specs, rows, OBJECTIVES, Compare(draws=400, **options), tmp_path)
+        rows = [_row(tmp_path, spec, metrics(spec), config, scene_positions) for spec in specs]
+        if not keep_windows:
+            for path in tmp_path.rglob("test_windows.npz"):
+                path.unlink()
+        for spec, entry in zip(specs, rows, strict=True):
+            entry.update({} if gap is None else {"gap": gap(spec)})
+            entry.update({} if cost is None else {"cost": {**COST, **cost}})
+            entry.update(row or {})
+        return compare(specs, rows, OBJECTIVES, Compare(**options), tmp_path)
 
     return tables
 
 
-def _row(folder: Path, spec: RunSpec, values: np.ndarray | None, config: dict[str, Any]) -> Row:
+def _row(
+    folder: Path,
+    spec: RunSpec,
+    values: np.ndarray | None,
+    config: dict[str, Any],
+    positions: np.ndarray | None,
+) -> Row:
     if values is None:
         return {"run": spec.name, "error": "the disk is full"}
     run, city = folder / RUNS / spec.name, spec.labels["city"]
@@ -92,12 +115,13 @@ def _row(folder: Path, spec: RunSpec, values: np.ndarray | None, config: dict[st
     (run / "adapter.json").write_text(json.dumps(config))
     (run / "metrics.json").write_text("{}")
     names = tuple(f"{city} {i}" for i in range(len(values)))
-    positions = np.zeros((len(values), 2), dtype=np.int64)
+    scenes = tuple(f"{city} {i // 3 if positions is None else 0}" for i in range(len(values)))
+    positions = np.zeros((len(values), 2), dtype=np.int64) if positions is None else positions
     one = np.ones(())
     states = tuple(
         MetricState({**zero_sums(), "numbers": one, "errors": np.asarray(v)}) for v in values
     )
-    WindowMetrics(names, names, (city,) * len(values), positions, values, states).save(
+    WindowMetrics(names, scenes, (city,) * len(values), positions, values, states).save(
         run / "test_windows.npz"
     )
     mean = float(values.mean())
@@ -105,6 +129,7 @@ def _row(folder: Path, spec: RunSpec, values: np.ndarray | None, config: dict[st
         "seen": {METRIC: mean - GAPS[city]},
         "unseen": {METRIC: mean},
         "intervals": {METRIC: [-0.5, 0.5]},
+        "units": "10 test scenes and 20 test scenes",
         "unseen_regions": [city],
     }
     return {
@@ -121,7 +146,7 @@ def _row(folder: Path, spec: RunSpec, values: np.ndarray | None, config: dict[st
 
 def _values(spec: RunSpec) -> np.ndarray:
     """Cities differ widely, windows and seeds little; est is slightly better in each city."""
-    level = {"bern": 0.2, "lima": 0.5, "oslo": 0.8}[spec.labels["city"]]
+    level = 0.2 + 0.12 * list(GAPS).index(spec.labels["city"])
     better = 0.02 if spec.method == "est" else 0.0
     noise = np.random.default_rng(spec.labels["seed"]).normal(0, 0.01, 30)
     return np.asarray(level + better + noise)
@@ -134,17 +159,96 @@ def line_of(table: ComparisonTable, method: str) -> MethodSummary:
 def test_each_context_has_a_table(tables_of: Tables) -> None:
     apart = tables_of(_values)
     assert [table.title for table in apart] == [f"tiny, city {city}" for city in GAPS]
-    assert all(table.units == 30 for table in apart)
+    assert all(table.coverage == Coverage("10 test scenes", "") for table in apart)
+    assert all(table.comparisons == 1 for table in apart)
+
+
+def test_difference_covers_seeds_and_scenes(tables_of: Tables) -> None:
+    """In the simplest case it equals a t interval: here seeds do not vary."""
+    rng = np.random.default_rng(0)
+    of_scene = rng.normal(0.1, 0.05, 10)
+
+    def values(spec: RunSpec) -> np.ndarray:
+        return 0.5 + (of_scene.repeat(3) if spec.method == "est" else np.zeros(30))
+
+    table = tables_of(values)[0]
+    found = line_of(table, "est").difference
+    expected = stats.t.interval(0.95, 9, of_scene.mean(), stats.sem(of_scene))
+    assert found is not None and found.verdict == "better"
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.002)
+
+
+def test_repeated_windows_of_a_scene_add_nothing(tables_of: Tables) -> None:
+    def values(windows: int) -> Callable[[RunSpec], np.ndarray]:
+        return lambda spec: np.resize(_values(spec)[:10], 10).repeat(windows)
+
+    [one, *_] = tables_of(values(3))
+    [two, *_] = tables_of(values(3), unit="scene")
+    assert line_of(one, "est").difference == line_of(two, "est").difference
+    assert one.coverage.text == "10 test scenes"
+
+
+@pytest.mark.parametrize(("windows", "reason"), [(3, "one test scene"), (6, "only 2 test scenes")])
+def test_few_scenes_allow_no_verdict(tables_of: Tables, windows: int, reason: str) -> None:
+    table = tables_of(lambda spec: _values(spec)[:windows])[0]
+    found = line_of(table, "est").difference
+    assert found is not None and str(found) == f"no verdict: {reason}"
+    assert found.low <= found.mean <= found.high  # over the seeds
+    assert table.coverage.text == ""
+    with raises("suite-units", key="compare.unit", mentions=["scene", "6"]):
+        tables_of(lambda spec: _values(spec)[:windows], unit="scene")
+
+
+def test_blocks_of_a_scene_allow_an_interval_but_no_verdict(tables_of: Tables) -> None:
+    positions = 16 * np.array(list(np.ndindex(12, 12)))
+
+    def values(spec: RunSpec) -> np.ndarray:
+        seed = [spec.labels["seed"], spec.method == "est"]
+        return np.random.default_rng(seed).normal(0.5, 0.1, 144)
+
+    table = tables_of(values, scene_positions=positions)[0]
+    assert table.coverage == Coverage(
+        "16 test blocks of 48 x 48 pixels in 1 test scene", "one test scene"
+    )
+    found = line_of(table, "est").difference
+    assert found is not None and str(found) == "no verdict: one test scene"
+
+
+def test_one_seed_allows_no_verdict(tables_of: Tables) -> None:
+    def values(spec: RunSpec) -> np.ndarray | None:
+        return _values(spec) if spec.labels["seed"] == 0 else None
+
+    found = line_of(tables_of(values)[0], "est").difference
+    assert found is not None and str(found) == "no verdict: one seed"
+
+
+def test_rows_without_windows_still_give_intervals(tables_of: Tables, tmp_path: Path) -> None:
+    tables = tables_of(_values, keep_windows=False)
+    assert tables[0].coverage == Coverage("", "one test region")
+    found = line_of(tables[0], "est").difference
+    assert found is not None and found.low < found.mean < found.high
+
+
+def test_rows_with_equal_regions_have_units(tables_of: Tables) -> None:
+    regions = {f"region {i}": {METRIC: 0.5 + 0.1 * i} for i in range(6)}
+    tables = tables_of(
+        _values, keep_windows=False, row={"regions": regions, "metrics": {METRIC: 0.75}}
+    )
+    assert tables[0].coverage == Coverage("6 test regions", "")
+    tables = tables_of(
+        _values, keep_windows=False, row={"regions": regions, "metrics": {METRIC: 0.7}}
+    )
+    assert tables[0].coverage == Coverage("", "the test windows of the runs are missing")
 
 
 def test_held_out_regions_share_a_table(tables_of: Tables) -> None:
     [table] = tables_of(_values, over=["city"])
-    assert table.title == "tiny" and table.units == 90
+    assert table.title == "tiny" and table.coverage.text == "6 held-out regions (city)"
     est = line_of(table, "est")
     estimate = est.metrics[METRIC]
-    assert len(est.runs) == estimate.runs == 6
+    assert len(est.runs) == 12 and estimate.runs == 6
     assert estimate.mean == pytest.approx(0.52, abs=0.005)
-    assert estimate.low < 0.35 and estimate.high > 0.69  # includes variation between cities
+    assert estimate.low < 0.3 and estimate.high > 0.74  # includes variation between cities
     assert list(est.regions) == list(GAPS)
     assert est.regions["bern"].mean == pytest.approx(0.22, abs=0.005)
     # variation between cities cancels in the difference
@@ -152,13 +256,52 @@ def test_held_out_regions_share_a_table(tables_of: Tables) -> None:
     assert est.difference.low > 0.019 and est.difference.high < 0.021
 
 
+def test_few_held_out_regions_allow_no_verdict(tables_of: Tables) -> None:
+    [table] = tables_of(lambda s: _values(s) if s.labels["city"] < "m" else None, over=["city"])
+    found = line_of(table, "est").difference
+    assert found is not None and str(found) == "no verdict: only 4 held-out regions"
+
+
+def test_choices_that_share_test_regions_allow_no_verdict(tables_of: Tables) -> None:
+    [table] = tables_of(_values, over=["city"], row={"regions": {"rome": {METRIC: 0.5}}})
+    assert table.coverage.reason == "the choices of city share test regions"
+
+
 def test_mean_gap_precedes_gaps_by_region(tables_of: Tables) -> None:
     [table] = tables_of(_values, over=["city"])
     gaps = line_of(table, "full").gaps
-    assert list(gaps) == ["mean of 3", *GAPS]
-    assert gaps["mean of 3"].mean == pytest.approx(-0.2)
-    assert [gaps["mean of 3"].low, gaps["mean of 3"].high] == pytest.approx([-0.3, -0.1])
+    assert list(gaps) == ["mean of 6", *GAPS]
+    assert gaps["mean of 6"].mean == pytest.approx(-0.2)
+    assert -0.4 < gaps["mean of 6"].low < -0.25
     assert [gaps["oslo"].low, gaps["oslo"].high] == [-0.5, 0.5]
+
+
+def test_intervals_over_windows_of_older_runs_are_not_shown(tables_of: Tables) -> None:
+    def gap(spec: RunSpec) -> dict[str, Any]:
+        return {
+            "seen": {METRIC: 0.5},
+            "unseen": {METRIC: 0.4},
+            "intervals": {METRIC: [-0.2, 0.0]},
+            "unseen_regions": ["oslo"],
+        }
+
+    oslo = line_of(tables_of(_values, gap=gap)[0], "full").gaps["oslo"]
+    assert oslo.mean == pytest.approx(-0.1) and math.isnan(oslo.low)
+
+
+def test_tables_are_combined_over_recipes(tables_of: Tables) -> None:
+    tables = [
+        replace(table, context={"recipe": city})
+        for city, table in zip(GAPS, tables_of(_values), strict=True)
+    ]
+    [combined] = combine_tables(tables, Compare())
+    assert combined.recipes == list(GAPS) and combined.reference == "full"
+    differences = [line_of(table, "est").difference for table in tables]
+    relative = [each.relative for each in differences if each is not None]
+    assert combined.by_recipe == {"est": relative}
+    assert combined.differences["est"].mean == pytest.approx(np.mean(relative))
+    assert combined.differences["est"].verdict in ("better", "equivalent", "not inferior")
+    assert combine_tables(tables[:1], Compare()) == []
 
 
 def test_gaps_are_averaged_over_seeds_by_held_out_regions(tables_of: Tables) -> None:
@@ -177,13 +320,14 @@ def test_gaps_are_averaged_over_seeds_by_held_out_regions(tables_of: Tables) -> 
             "seen": {METRIC: 0.5},
             "unseen": {METRIC: metric},
             "intervals": {METRIC: [low, 0.1]},
+            "units": "6 test scenes and 6 test scenes",
             "unseen_regions": regions,
         }
 
     [table] = tables_of(_values, gap=gap, over=["city"])
     gaps = line_of(table, "full").gaps
     assert list(gaps) == ["mean of 2", "busan", "4 regions"]
-    assert gaps["mean of 2"].mean == pytest.approx(-0.1)
+    assert gaps["mean of 2"].mean == pytest.approx(-0.05)  # of -0.2 and +0.1
     busan = gaps["busan"]
     assert [busan.mean, busan.low, busan.high] == pytest.approx([-0.2, -0.4, 0.1])
     assert busan.spread == pytest.approx(0.1 * math.sqrt(2)) and busan.runs == 2
@@ -214,8 +358,8 @@ def test_difference_uses_runs_that_both_finished(tables_of: Tables) -> None:
 
     [table] = tables_of(failing, over=["city"])
     est = line_of(table, "est")
-    assert len(est.errors) == 2 and len(est.runs) == 4
-    assert est.metrics[METRIC].mean == pytest.approx(0.67, abs=0.005)
+    assert len(est.errors) == 2 and len(est.runs) == 10
+    assert est.metrics[METRIC].mean == pytest.approx(0.58, abs=0.005)
     assert est.difference is not None and est.difference.mean == pytest.approx(0.02)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from geotune.bench.grid import expand
 from geotune.bench.local_executor import JobResult
-from geotune.bench.results import ROWS, row_of, write_rows
+from geotune.bench.results import ROWS, check_same_code, row_of, write_rows
 from geotune.bench.suite import read_suite
 
 Write = Callable[..., Path]
@@ -28,7 +28,6 @@ def test_suite_runs_and_table_only_reproduces_the_table(
         {"train.epochs": 1, **({"data.split.by": "()"} if seen else {})},
         grid={"method.kind": ["est", "full"]},
         baselines={"unet_from_scratch": False},
-        compare={"draws": 50},
     )
     code, out, err = geotune("bench", path, "--json")
     assert code == 0, err
@@ -54,6 +53,11 @@ def test_suite_runs_and_table_only_reproduces_the_table(
             "recipes.tiny.metric: 'mious' is not a metric of task.kind segment; did you mean miou?",
         ),
         ({"compare": {"to": "ful"}}, "compare.to: 'ful' is not a method of this suite"),
+        ({"compare": {"primary": ["es"]}}, "compare.primary: 'es' is not a method of this suite"),
+        (
+            {"compare": {"primary": ["frozen"]}},
+            "compare.primary: a verdict needs two or more seeds, found [0]",
+        ),
         (
             {"grid": {"method.kind": ["est", "full"]}, "compare": {"over": ["method.kind"]}},
             "compare.over: method.kind is the compared axis; remove it from compare.over",
@@ -95,6 +99,28 @@ def test_failed_run_gives_exit_code_1(suite: Write, geotune: Command, tmp_path: 
         assert f"1 of 1 runs failed, first {spec.name}: the disk is full" in " ".join(err.split())
         assert "bench" in out
     assert "the disk is full" in (tmp_path / "bench" / "bench.html").read_text()
+
+
+def test_runs_of_different_code_are_refused(
+    suite: Write, geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the runs that are missing, and when existing rows are compared."""
+    path = suite(baselines=None, seeds=[0, 1])
+    rows = [
+        row_of(spec, tmp_path, JobResult("no"), None) | {"error": None, "code": code}
+        for spec, code in zip(expand(read_suite(path))[0], ("aaa", None), strict=True)
+    ]
+    mentions = ["aaa: tiny/est-0", "compare.mixed_code"]
+    write_rows(tmp_path / "bench" / ROWS, rows)
+    code, _, err = geotune("bench", path, "--table-only")
+    text = " ".join(err.split())
+    assert code == 1 and all(each in text for each in [*mentions, "unknown code: tiny/est-1"])
+    write_rows(tmp_path / "bench" / ROWS, rows[:1])
+    monkeypatch.setattr("geotune.bench.run_suite.training_code", lambda: "bbb")
+    code, _, err = geotune("bench", path)
+    text = " ".join(err.split())
+    assert code == 1 and all(each in text for each in [*mentions, "bbb: installed now"])
+    check_same_code(rows[:1], tmp_path, "aaa")
 
 
 def test_table_only_without_results_is_refused(suite: Write, geotune: Command) -> None:

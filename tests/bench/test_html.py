@@ -16,11 +16,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary
-from geotune.bench.comparison_tables import COLUMNS, as_csv, as_latex, as_markdown, cells
+from geotune.bench.analysis import COSTS, CombinedTable, ComparisonTable, MethodSummary
+from geotune.bench.comparison_tables import COLUMNS, as_csv, as_latex, as_markdown, cells, notes
 from geotune.bench.external_results import ExternalResult
 from geotune.bench.hparam_search import Objective
 from geotune.bench.html import PageContext, render, summarize
+from geotune.bench.measured_runs import Coverage
 from geotune.bench.pareto_plots import pareto_plots, write_plots
 from geotune.bench.statistics import Difference, Estimate
 from geotune.bench.suite import Compare
@@ -31,6 +32,15 @@ COST = dict.fromkeys(COSTS, None) | {
     "seconds_per_step": 0.25,
     "trained_parameters": 1234,
 }
+
+
+COMBINED = CombinedTable(
+    {"fraction": "0.1"},
+    "full",
+    ["ships", "clouds"],
+    {"est": Difference(0.02, -0.1, 0.14, "no verdict", "only 2 data sets", 0.02)},
+    {"est": [0.05, -0.01]},
+)
 
 
 def line(
@@ -63,7 +73,8 @@ def table() -> ComparisonTable:
         {"recipe": "ships", "fraction": "0.1"},
         Objective("miou", lower=False),
         "full",
-        40,
+        Coverage("40 test scenes", ""),
+        2,
         [
             line("full", 0.6, pareto_memory=False),
             line("est", 0.62, Difference(0.02, 0.01, 0.03, "better"), pareto_memory=True,
@@ -84,6 +95,7 @@ def page_of(table: ComparisonTable) -> PageContext:
     return PageContext(
         "harbours",
         [table],
+        [COMBINED],
         [pareto_plots(table, 0)],
         Compare(),
         pages,
@@ -134,12 +146,45 @@ def test_summary_sentence(table: ComparisonTable) -> None:
     [message] = summarize(table, Compare())
     assert message == (
         "ships, fraction 0.1: of 3 methods, est has the best mean test miou, 0.620 ± 0.010 (2 "
-        "runs). Compared with full, by the 95 % interval of the difference (better or worse: it "
-        "excludes zero): better: est; worse: <b>odd_1|x</b>. Pareto-optimal in mean miou and "
-        "memory: est. Regions without training scenes minus regions with: full "
+        "runs). Compared with full: better: est; worse: <b>odd_1|x</b>. Intervals (95 %) are over "
+        "seeds and 40 test scenes. Pareto-optimal in mean miou and memory: est. Regions "
+        "without training scenes minus regions with: full "
         "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050), est "
         "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050)."
     )
+
+
+def test_reasons_without_verdict_are_grouped(table: ComparisonTable) -> None:
+    reason = Difference(0.02, 0.01, 0.03, "no verdict", "one test scene")
+    lines = [replace(each, difference=reason) for each in table.lines[1:3]]
+    [message] = summarize(replace(table, lines=[table.lines[0], *lines]), Compare())
+    assert "no verdict: one test scene: est and <b>odd_1|x</b>" in message
+
+
+@pytest.mark.parametrize(
+    ("runs", "text", "expected"),
+    [
+        (2, "40 test scenes", "Intervals (95 %) are over seeds and 40 test scenes."),
+        (2, "", "Intervals (95 %) are over seeds only, on these test windows."),
+        (1, "9 test regions", "Intervals (95 %) are over 9 test regions, for these trained models"),
+        (1, "", "One seed: there are no intervals."),
+    ],
+)
+def test_notes_state_what_intervals_cover(
+    table: ComparisonTable, runs: int, text: str, expected: str
+) -> None:
+    lines = [replace(each, runs=each.runs[:runs]) for each in table.lines]
+    table = replace(table, lines=lines, coverage=Coverage(text, ""))
+    assert expected in notes(table, Compare())
+
+
+def test_combined_tables_are_shown(table: ComparisonTable) -> None:
+    minus = "\N{MINUS SIGN}"
+    row = f"| est | +5.0 % | {minus}1.0 % | +2.0 % | {minus}10.0 % to +14.0 % | no verdict: only"
+    markdown = as_markdown([table], [COMBINED], Compare())
+    assert markdown.startswith("## over 2 data sets, fraction 0.1\n") and row in markdown
+    html = render(page_of(table))
+    assert "over 2 data sets, fraction 0.1" in html and "no verdict: only 2 data sets" in html
 
 
 def test_lower_is_better_for_errors() -> None:
@@ -147,14 +192,15 @@ def test_lower_is_better_for_errors() -> None:
         {"recipe": "trees"},
         Objective("miou", lower=True),
         "full",
-        9,
+        Coverage("", ""),
+        1,
         [line("full", 0.6), line("est", 0.4)],
     )
     assert "est has the best" in summarize(lower, Compare())[0]
 
 
 def test_tables_have_every_method_and_column(table: ComparisonTable) -> None:
-    markdown = as_markdown([table], Compare())
+    markdown = as_markdown([table], [], Compare())
     _, rows, _, title, gaps = markdown.strip().split("\n\n")
     assert title == "miou: regions without training scenes minus regions with them:"
     assert "| busan | \N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050) |" in gaps
@@ -169,7 +215,7 @@ def test_tables_have_every_method_and_column(table: ComparisonTable) -> None:
 def test_other_metrics_are_shown(table: ComparisonTable) -> None:
     for each in table.lines[:3]:
         each.metrics["recall"] = Estimate(0.123, 0.004, 0.1, 0.2, 2)
-    markdown = as_markdown([table], Compare())
+    markdown = as_markdown([table], [], Compare())
     assert "| method | recall |" in markdown and "| est | 0.123 ± 0.004 |" in markdown
     html = render(page_of(table))
     assert 'id="others"' in html and "0.123" in html
@@ -203,7 +249,7 @@ def test_plots_are_written_as_svg_files(table: ComparisonTable, tmp_path: Path) 
 
 
 def test_table_without_runs_has_no_plot(table: ComparisonTable) -> None:
-    empty = ComparisonTable(table.context, table.objective, "none", 0, [table.lines[-1]])
+    empty = replace(table, reference="none", comparisons=0, lines=[table.lines[-1]])
     assert pareto_plots(empty, 0) == {} and summarize(empty, Compare())[0].endswith(
         "no finished runs."
     )

@@ -1,93 +1,196 @@
-"""Intervals compared with scipy's bootstrap, and verdicts."""
+"""Calibration of intervals and verdicts, and the rules that lead to them."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from geotune.bench.statistics import (
-    draw_runs,
+    Difference,
+    Sample,
+    combine,
+    difference,
     estimate,
-    mean_over_runs,
+    levels,
     pareto,
     verdict,
 )
-from geotune.metrics.bootstrap import (
-    bootstrap,
-    multiplicities,
-    percentile_interval,
-    resample_indices,
+
+TABLES = 2000
+ERROR = 3 * math.sqrt(0.05 * 0.95 / TABLES)
+"""Three standard errors of a simulated rate of 5 %: a true rate of 10 % fails."""
+
+
+@pytest.fixture(scope="module")
+def calibration() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
+    spec = importlib.util.spec_from_file_location("calibration", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["calibration"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("regime", ["seeds", "units", "both", "interaction"])
+@pytest.mark.parametrize(
+    ("seeds", "methods", "units"), [(2, 2, 6), (2, 18, 20), (3, 5, 20), (5, 10, 6), (10, 2, 20)]
 )
-from helpers.resampling import DRAWS, mean_of, scipy_interval, windows
+def test_tables_of_equally_good_methods_are_rarely_wrong(
+    calibration: ModuleType, regime: str, seeds: int, methods: int, units: int
+) -> None:
+    row = calibration.calibrate(calibration.Scenario(methods, seeds, units, regime), TABLES)
+    assert row["false"] <= 0.05 + ERROR
 
 
-def test_seed_bootstrap_matches_scipy() -> None:
-    by_seed = np.random.default_rng(4).normal(0.6, 0.03, 12)
-    drawn = resample_indices(12, DRAWS, np.random.default_rng(1))
-    draws = mean_over_runs(np.repeat(by_seed[:, None], DRAWS, axis=1), drawn)
-    result = estimate(by_seed, draws, 0.95)
-    assert (result.low, result.high) == pytest.approx(scipy_interval(by_seed), abs=0.001)
-    assert result.mean == pytest.approx(by_seed.mean())
-    assert result.spread == pytest.approx(by_seed.std(ddof=1)) and result.runs == 12
+def test_exact_where_one_source_dominates(calibration: ModuleType) -> None:
+    """The intervals are not wide for no reason: the error rate is the stated one."""
+    calibration.REGIMES["only seeds"] = (1.0, 0.0, 0.0)
+    calibration.REGIMES["only units"] = (0.0, 1.0, 0.0)
+    for regime in ("only seeds", "only units"):
+        row = calibration.calibrate(calibration.Scenario(2, 4, 20, regime), TABLES)
+        assert row["false"] == pytest.approx(0.05, abs=ERROR), regime
 
 
-def test_variances_of_seeds_and_windows_add() -> None:
-    """For independent seeds and windows, the variances of both bootstraps add up."""
+@pytest.mark.parametrize(
+    "harder", [{"spread": 0.7}, {"sizes": 0.7}, {"sizes": 1.5}, {"skewed": True}]
+)
+def test_unequal_methods_and_units_are_rarely_wrong(
+    calibration: ModuleType, harder: dict[str, float]
+) -> None:
+    for methods, seeds, units in ((2, 10, 6), (10, 10, 12)):
+        scenario = calibration.Scenario(methods, seeds, units, "units", **harder)
+        assert calibration.calibrate(scenario, TABLES)["false"] <= 0.05 + ERROR
+
+
+def test_clear_differences_are_found(calibration: ModuleType) -> None:
+    for regime in ("seeds", "units"):
+        for seeds, bound in ((5, 4.0), (10, 3.5)):
+            row = calibration.calibrate(calibration.Scenario(2, seeds, 20, regime), TABLES)
+            assert 2.8 < row["detectable"] < bound  # 2.8 if the variance were known
+
+
+@pytest.mark.parametrize("methods", [2, 10])
+def test_inferior_methods_are_rarely_called_not_inferior(
+    calibration: ModuleType, methods: int
+) -> None:
+    for regime in ("seeds", "units"):
+        scenario = calibration.Scenario(methods, 5, 20, regime)
+        assert calibration.false_claims_at_the_margin(scenario, TABLES) <= 0.025 + ERROR
+
+
+def test_iou_of_unequal_scenes_is_rarely_wrong(calibration: ModuleType) -> None:
+    assert calibration.of_iou(10, 2, 3, tables=200)["false"] <= 0.05 + 3 * math.sqrt(0.0475 / 200)
+
+
+def test_one_scene_allows_no_verdict(calibration: ModuleType) -> None:
+    """Neither windows nor blocks of one scene tell how another scene would turn out."""
+    row = calibration.in_one_scene(12, reach=4, nugget=0.5, draws=60)
+    assert row["with_verdict"] == 0 and row["missed_windows"] > 0.3
+
+
+def test_combined_data_sets_are_rarely_wrong(calibration: ModuleType) -> None:
+    for between, ratio in ((0.0, 0.8), (2.0, 0.0)):
+        row = calibration.over_data_sets(5, between, ratio, TABLES, weighted=False)
+        assert row["false"] <= 0.05 + ERROR
+
+
+def test_interval_over_seeds_equals_scipys() -> None:
+    by_run = np.array([0.61, 0.58, 0.66, 0.6])
+    result = estimate(Sample(by_run), 0.95)
+    expected = stats.t.interval(0.95, 3, by_run.mean(), stats.sem(by_run))
+    assert (result.low, result.high) == pytest.approx(expected)
+    assert (result.mean, result.runs) == (pytest.approx(by_run.mean()), 4)
+    assert result.spread == pytest.approx(by_run.std(ddof=1))
+
+
+def test_both_sources_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
-    seeds, hard = rng.normal(0, 0.05, 8), rng.normal(0.5, 0.2, 60)
-    often = multiplicities(resample_indices(60, DRAWS, rng))
-    by_seed = np.stack([bootstrap(mean_of, windows(hard + s), often)["mean"] for s in seeds])
-    both = mean_over_runs(by_seed, resample_indices(8, DRAWS, rng))
-    expected = seeds.var() / 8 + hard.var() / 60
-    assert both.var() == pytest.approx(expected, rel=0.05)
+    by_run, influence = rng.normal(0.6, 0.02, 5), rng.normal(0, 0.1, (1, 30)).repeat(5, 0)
+    effective = np.array(25.0)
+    seeds, units = Sample(by_run), Sample(by_run[:1], influence[:1], effective)
+    both = Sample(by_run, influence, effective)
+    squares = [float(each.half_width(0.95)) ** 2 for each in (seeds, units, both)]
+    assert squares[2] == pytest.approx(squares[0] + squares[1])
 
 
-def test_regions_are_resampled_with_their_seeds() -> None:
-    """The variance is that of the regional means plus that of seeds within a region."""
+def test_what_two_methods_share_cancels() -> None:
     rng = np.random.default_rng(0)
-    regions, seeds = rng.normal(0, 0.3, 9), rng.normal(0, 0.05, (9, 4))
-    runs = (regions[:, None] + seeds).ravel()
-    drawn = draw_runs([region for region in "abcdefghi" for _ in range(4)], DRAWS, rng)
-    assert drawn.shape == (DRAWS, 36)
-    result = runs[drawn].mean(axis=1)
-    of_regions, within = (regions + seeds.mean(axis=1)).var() / 9, seeds.var(axis=1).mean() / 4 / 9
-    assert result.var() == pytest.approx(of_regions + within, rel=0.05)
-    assert result.mean() == pytest.approx(runs.mean(), abs=0.005)
+    seeds, units = rng.normal(0, 1, 5), rng.normal(0, 1, (5, 30))
+    reference = Sample(0.5 + seeds, units)
+    better = Sample(0.6 + seeds, units)
+    result = difference(better, reference, 0.95, 0.0)
+    assert result.mean == pytest.approx(0.1) and result.verdict == "better"
+    assert result.relative == pytest.approx(0.1 / reference.mean)
 
 
-def test_regions_have_equal_weight() -> None:
-    runs = np.array([1.0, 1.0, 1.0, 0.0])
-    drawn = draw_runs(["bern", "bern", "bern", "oslo"], DRAWS, np.random.default_rng(0))
-    assert runs[drawn].mean() == pytest.approx(0.5, abs=0.02)
-    alone = draw_runs([7, 8, 9], 50, np.random.default_rng(0))
-    assert alone.shape == (50, 3) and set(np.unique(alone)) == {0, 1, 2}
+def test_held_out_regions_pay_for_shared_training_data() -> None:
+    by_run = np.array([0.1, 0.2, 0.4, 0.3])
+    apart, overlapping = (Sample(by_run, held_out=each).half_width(0.95) for each in (False, True))
+    assert overlapping == pytest.approx(apart * math.sqrt(1 + 4 / 3))
 
 
-def test_nan_draws_are_skipped() -> None:
-    by_seed = np.array([[0.5, math.nan], [0.7, math.nan]])
-    draws = mean_over_runs(by_seed, np.array([[0, 1], [0, 1]]))
-    assert draws[0] == pytest.approx(0.6) and math.isnan(draws[1])
-    assert percentile_interval(draws, 0.95) == pytest.approx((0.6, 0.6))
-    assert all(map(math.isnan, percentile_interval(np.array([math.nan]), 0.95)))
+def test_missing_metrics_are_skipped() -> None:
+    result = estimate(Sample(np.array([0.5, math.nan, 0.7])), 0.95)
+    assert result.mean == pytest.approx(0.6) and result.runs == 3
+    assert math.isnan(estimate(Sample(np.array([math.nan])), 0.95).mean)
+    assert math.isnan(estimate(Sample(np.array([0.5])), 0.95).low)
+
+
+def test_reason_replaces_the_verdict() -> None:
+    better, reference = Sample(np.array([0.9, 0.91])), Sample(np.array([0.1, 0.11]))
+    assert difference(better, reference, 0.95, 0.02).verdict == "better"
+    result = difference(better, reference, 0.95, 0.02, "one test scene")
+    assert str(result) == "no verdict: one test scene" and result.low > 0
+    one = np.eye(20)[:1] * 5 - 0.25
+    outweighed = Sample(np.array([0.9, 0.91]), np.concatenate([one, one]))
+    result = difference(outweighed, Sample(reference.by_run, 0 * outweighed.influence), 0.95, 0.02)
+    assert str(result) == "no verdict: few test units outweigh the others"
+    unknown = Sample(np.array([0.9, 0.91]), np.full((2, 8), math.nan))
+    assert difference(unknown, unknown, 0.95, 0.02).verdict == "no verdict"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (0.01, 0.05, "better"),
-        (-0.005, 0.05, "not worse by more than the margin"),
-        (-0.008, -0.001, "not worse by more than the margin"),
+        (0.02, 0.05, "better"),
+        (0.002, 0.05, "better"),
+        (0.002, 0.008, "equivalent"),
+        (-0.005, 0.005, "equivalent"),
+        (-0.008, -0.001, "equivalent"),
+        (-0.005, 0.05, "not inferior"),
         (-0.05, -0.01, "worse"),
-        (-0.05, 0.02, "undecided"),
-        (math.nan, math.nan, "undecided"),
+        (-0.05, -0.001, "worse"),
+        (-0.05, 0.02, "no difference shown"),
     ],
 )
 def test_verdicts(low: float, high: float, expected: str) -> None:
     assert verdict(low, high, margin=0.01) == expected
+
+
+def test_comparisons_share_the_error_rate() -> None:
+    assert levels(0.95, ["a"], []) == {"a": 0.95}
+    assert levels(0.95, [*"abcde"], []) == pytest.approx(dict.fromkeys("abcde", 0.99))
+    shared = levels(0.95, [*"abc"], ["b"])
+    assert shared == pytest.approx({"a": 0.9875, "b": 0.975, "c": 0.9875})
+
+
+def test_data_sets_are_the_units_of_a_combination() -> None:
+    effects = np.array([0.02, 0.05, 0.03, 0.04])
+    each = [Difference(0, 0, 0, "no verdict", "one test scene", effect) for effect in effects]
+    result = combine(each, 0.95, 0.0)
+    expected = stats.t.interval(0.95, 3, effects.mean(), stats.sem(effects))
+    assert (result.low, result.high) == pytest.approx(expected) and result.verdict == "better"
+    assert str(combine(each[:2], 0.95, 0.0)) == "no verdict: only 2 data sets"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from geotune.metrics.state import MetricState
 from geotune.training.generalization_gap import RegionGap, region_gap
-from helpers.resampling import mean_of, scipy_interval, windows
+from helpers.units import mean_of, units_of
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ class Windows:
 
 
 def evaluate(dataset: Windows) -> Any:
-    states = windows(np.concatenate(list(dataset.values.values())))
-    metrics = mean_of(MetricState.merge(states))
-    return SimpleNamespace(metrics=metrics, windows=SimpleNamespace(states=states))
+    states = units_of(np.concatenate(list(dataset.values.values())))
+    groups = [group for group, values in dataset.values.items() for _ in values]
+    scenes = [f"{group} {i // 2}" for i, group in enumerate(groups)]  # two windows each
+    windows = SimpleNamespace(states=states, scenes=scenes, groups=groups)
+    return SimpleNamespace(metrics=mean_of(MetricState.merge(states)), windows=windows)
 
 
 def gap_of(train: Windows, val: Windows, test: Windows) -> RegionGap | None:
@@ -43,16 +46,23 @@ def gap_of(train: Windows, val: Windows, test: Windows) -> RegionGap | None:
     return region_gap(cast(Any, data), evaluate(test), cast(Any, evaluate), mean_of)
 
 
-def test_interval_equals_scipy() -> None:
+def test_interval_is_over_scenes() -> None:
+    """Windows of a scene are alike: doubling each changes nothing."""
     rng = np.random.default_rng(0)
-    seen, unseen = rng.normal(0.7, 0.2, 60), rng.normal(0.5, 0.2, 40)
-    gap = gap_of(Windows({"bern": seen}), Windows({"lima": seen}), Windows({"oslo": unseen}))
+    seen, unseen = rng.normal(0.7, 0.2, 30), rng.normal(0.5, 0.2, 20)
+    gap = gap_of(
+        Windows({"bern": seen.repeat(2)}),
+        Windows({"lima": seen}),
+        Windows({"oslo": unseen.repeat(2)}),
+    )
     assert gap is not None and gap.seen_in == "training"
     assert (gap.seen_regions, gap.unseen_regions) == (["bern"], ["oslo"])
+    assert gap.units == "20 test scenes and 30 test scenes"
     assert gap.unseen["mean"] == pytest.approx(unseen.mean())
-    assert gap.intervals["mean"] == pytest.approx(scipy_interval(unseen, seen), abs=0.015)
-    again = gap_of(Windows({"bern": seen}), Windows({"lima": seen}), Windows({"oslo": unseen}))
-    assert again == gap
+    low, high = gap.intervals["mean"]
+    assert (low + high) / 2 == pytest.approx(unseen.mean() - seen.mean())
+    welch = stats.ttest_ind(unseen, seen, equal_var=False).confidence_interval(0.95)
+    assert high - low == pytest.approx(welch.high - welch.low, rel=0.05)
 
 
 def test_seen_regions_prefer_windows_outside_of_training() -> None:
@@ -70,7 +80,7 @@ def test_seen_regions_prefer_windows_outside_of_training() -> None:
     assert gap_of(train, held, Windows({"bern": ones})) is None
 
 
-def test_single_window_has_no_interval() -> None:
+def test_few_scenes_have_no_interval() -> None:
     gap = gap_of(
         Windows({"bern": np.array([0.5, 0.7])}),
         Windows({"lima": np.array([0.5])}),

@@ -28,6 +28,7 @@ from geotune.training.evaluate import Evaluation, evaluate
 from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
+from geotune.utils.code_hash import source_commit, training_code
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def _finish(
     summary: dict[str, Any] = {
         "geotune": geotune.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": training_code(),
+        "commit": source_commit(),
         "versions": versions(),
         "device": device_name(fitted.device),
         "precision": recipe.train.precision,

@@ -11,26 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from geotune.bench.bootstrapped_runs import (
-    BootstrapDraws,
-    BootstrappedRuns,
-    bootstrap_runs,
-    nan_if_none,
-    region_names,
-)
 from geotune.bench.grid import Labels, RunSpec
 from geotune.bench.hparam_search import Objective
+from geotune.bench.measured_runs import Coverage, MeasuredRuns, Repeat, measure, nan_if_none
 from geotune.bench.results import Row
 from geotune.bench.statistics import (
     Difference,
     Estimate,
+    Sample,
+    combine,
     difference,
     estimate,
-    mean_over_runs,
+    levels,
     pareto,
 )
 from geotune.bench.suite import Compare
-from geotune.metrics.bootstrap import Floats
+from geotune.metrics.spatial_units import MIN_UNITS
+from geotune.utils.text import pluralize
 
 MAX_NAMED_REGIONS = 3
 """More held-out regions than this are shown by their number."""
@@ -56,10 +53,10 @@ class MethodSummary:
         errors: messages of its failed runs.
         metrics: every metric of the test split.
         val: the main metric on the validation split, mean over the runs.
-        regions: the main metric by region of the test split; no intervals if there are many.
+        regions: the main metric by region of the test split; intervals are over the seeds.
         gaps: the main metric in regions without training scenes minus that in regions with them,
-            by held-out regions; intervals are means of the seeds' intervals over windows. With
-            several, their mean comes first, with an interval over the runs.
+            by held-out regions; intervals are means of the seeds' intervals over test units. With
+            several, their mean comes first, with an interval over the regions.
         difference: the difference to the reference on the runs that both finished; None for the
             reference.
         cost: medians over the runs by `COSTS`; None if unknown.
@@ -83,12 +80,16 @@ class MethodSummary:
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """The methods of one context, such as a recipe and a fraction of its training data."""
+    """The methods of one context, such as a recipe and a fraction of its training data.
+
+    `coverage`: the test units that intervals cover; `comparisons`: how many share the error rate.
+    """
 
     context: Labels
     objective: Objective
     reference: str
-    units: int
+    coverage: Coverage
+    comparisons: int
     lines: list[MethodSummary] = field(default_factory=list)
 
     @property
@@ -101,6 +102,54 @@ class ComparisonTable:
     def recipe(self) -> str:
         """The name of its recipe."""
         return str(self.context["recipe"])
+
+
+@dataclass(frozen=True)
+class CombinedTable:
+    """The relative differences of each method to the reference over several data sets.
+
+    Attributes:
+        context: what the combined tables have in common.
+        recipes: the data sets.
+        differences: over all data sets, by method.
+        by_recipe: the relative difference on each data set, by method.
+    """
+
+    context: Labels
+    reference: str
+    recipes: list[str]
+    differences: dict[str, Difference]
+    by_recipe: dict[str, list[float]]
+
+
+def combine_tables(tables: Sequence[ComparisonTable], options: Compare) -> list[CombinedTable]:
+    """Combine tables that differ in the recipe only, for methods that all of them compare."""
+    groups: dict[tuple[Any, ...], list[ComparisonTable]] = {}
+    for table in tables:
+        others = {axis: label for axis, label in table.context.items() if axis != "recipe"}
+        groups.setdefault((table.reference, *others.items()), []).append(table)
+    combined = []
+    for (reference, *context), group in groups.items():
+        found: dict[str, list[Difference]] = {}
+        for line in (line for table in group for line in table.lines):
+            if line.difference is not None:
+                found.setdefault(line.method, []).append(line.difference)
+        common = {name: each for name, each in found.items() if len(each) == len(group) > 1}
+        if common:
+            level_of = levels(options.level, [*common], options.primary)
+            combined.append(
+                CombinedTable(
+                    dict(context),
+                    reference,
+                    [table.recipe for table in group],
+                    {
+                        name: combine(each, level_of[name], options.margin)
+                        for name, each in common.items()
+                    },
+                    {name: [d.relative for d in each] for name, each in common.items()},
+                )
+            )
+    return combined
 
 
 def compare(
@@ -131,13 +180,28 @@ def _table(
     by_method: dict[str, list[tuple[RunSpec, Row]]] = {}
     for spec, row in pairs:
         by_method.setdefault(spec.method, []).append((spec, row))
-    draws = BootstrapDraws(options)
-    runs = {
-        name: bootstrap_runs(each, objective, options, folder, draws)
-        for name, each in by_method.items()
-    }
-    reference = options.to if options.to in runs else "full" if "full" in runs else next(iter(runs))
-    lines = [_line(name, each, runs[reference], objective, draws) for name, each in runs.items()]
+    to = (
+        options.to
+        if options.to in by_method
+        else "full"
+        if "full" in by_method
+        else next(iter(by_method))
+    )
+    runs, coverage = measure(by_method, to, objective, options, folder)
+    compared = [name for name in runs if name != to and _common(runs[name], runs[to])]
+    level_of = levels(options.level, compared, options.primary)
+    lines = [
+        _line(
+            name,
+            each,
+            objective,
+            options,
+            _difference(each, runs[to], objective, coverage, level_of[name], options.margin)
+            if name in compared
+            else None,
+        )
+        for name, each in runs.items()
+    ]
     sign = -1 if objective.lower else 1
     scores = [sign * _mean(line, objective) for line in lines]
     fronts = [
@@ -148,7 +212,7 @@ def _table(
         replace(line, pareto_memory=pareto_memory, pareto_time=pareto_time)
         for line, pareto_memory, pareto_time in zip(lines, *fronts, strict=True)
     ]
-    return ComparisonTable(context, objective, reference, draws.units, lines_with_fronts)
+    return ComparisonTable(context, objective, to, coverage, len(compared), lines_with_fronts)
 
 
 def _mean(line: MethodSummary, objective: Objective) -> float:
@@ -157,87 +221,82 @@ def _mean(line: MethodSummary, objective: Objective) -> float:
 
 def _line(
     name: str,
-    runs: BootstrappedRuns,
-    reference: BootstrappedRuns,
+    runs: MeasuredRuns,
     objective: Objective,
-    draws: BootstrapDraws,
+    options: Compare,
+    difference: Difference | None,
 ) -> MethodSummary:
-    def over_runs(
-        rows: Sequence[Mapping[str, Any]], metric: str, bootstrapped: Floats | None
-    ) -> Estimate:
-        by_run = np.array([nan_if_none(each.get(metric)) for each in rows])
-        drawn = (
-            np.empty(0)
-            if bootstrapped is None
-            else mean_over_runs(bootstrapped, draws.runs(runs.repeats))
-        )
-        return estimate(by_run, drawn, draws.options.level)
-
+    regions = dict.fromkeys(region for row in runs.rows for region in row["regions"])
     return MethodSummary(
         name,
         [row["run"] for row in runs.rows],
         runs.errors,
         {
-            metric: over_runs([row["metrics"] for row in runs.rows], metric, bootstrapped)
-            for metric, bootstrapped in runs.bootstrapped.items()
+            metric: estimate(runs.sample(metric, runs.repeats), options.level)
+            for metric in dict.fromkeys(name for row in runs.rows for name in row["metrics"])
         },
         _nanmean([row["val"][objective.metric] for row in runs.rows]),
-        {
-            region: over_runs(
-                [row["regions"].get(region, {}) for row in runs.rows],
-                objective.metric,
-                runs.regions.get(region),
-            )
-            for region in region_names(runs.rows)
-        },
-        _gaps(runs, objective.metric, draws),
-        None if runs is reference else _difference(runs, reference, objective, draws),
+        {region: _in_region(runs, region, objective.metric, options.level) for region in regions},
+        _gaps(runs, objective.metric, options.level),
+        difference,
         {cost: _median([_cost(row["cost"], cost) for row in runs.rows]) for cost in COSTS},
         runs.rows[0]["search"] if runs.rows else None,
     )
 
 
+def _in_region(runs: MeasuredRuns, region: str, metric: str, level: float) -> Estimate:
+    """The metric in a region, with an interval over the seeds."""
+    values = [row["regions"][region].get(metric) for row in runs.rows if region in row["regions"]]
+    return estimate(Sample(np.array([nan_if_none(value) for value in values])), level)
+
+
+def _common(runs: MeasuredRuns, reference: MeasuredRuns) -> list[Repeat]:
+    """The replicates that both finished."""
+    return [repeat for repeat in reference.repeats if repeat in runs.repeats]
+
+
 def _difference(
-    runs: BootstrappedRuns, reference: BootstrappedRuns, objective: Objective, draws: BootstrapDraws
-) -> Difference | None:
+    runs: MeasuredRuns,
+    reference: MeasuredRuns,
+    objective: Objective,
+    coverage: Coverage,
+    level: float,
+    margin: float,
+) -> Difference:
     """The difference over the replicates that both finished, so that it compares like with like."""
-    both = [repeat for repeat in reference.repeats if repeat in runs.repeats]
-    if not both:
-        return None
-    (values, bootstrapped), (base, base_bootstrapped) = (
-        each.select(both, objective.metric) for each in (runs, reference)
-    )
+    both = _common(runs, reference)
     sign = -1 if objective.lower else 1
-    drawn = draws.runs(both)
-    return difference(
-        sign * (_nanmean(values) - _nanmean(base)),
-        sign * (mean_over_runs(bootstrapped, drawn) - mean_over_runs(base_bootstrapped, drawn)),
-        draws.options.level,
-        draws.options.margin * abs(_nanmean(base)),
-    )
+    mine, base = (each.sample(objective.metric, both, sign) for each in (runs, reference))
+    reason = coverage.reason
+    if not reason and len(mine.by_run) < (MIN_UNITS if mine.held_out else 2):
+        few = pluralize(len(mine.by_run), "held-out region")
+        reason = f"only {few}" if mine.held_out else "one seed"
+    return difference(mine, base, level, margin, reason)
 
 
-def _gaps(runs: BootstrappedRuns, metric: str, draws: BootstrapDraws) -> dict[str, Estimate]:
+def _gaps(runs: MeasuredRuns, metric: str, level: float) -> dict[str, Estimate]:
+    """By held-out regions: the mean over seeds of the gaps and of the ends of their intervals."""
     by_region: dict[str, list[tuple[float, float, float]]] = {}
-    all_gaps = np.full(len(runs.rows), math.nan)
-    for i, gap in enumerate(row["gap"] for row in runs.rows):
+    for row in runs.rows:
+        gap = row.get("gap")
         if gap is None:
             continue
         unseen, seen = nan_if_none(gap["unseen"][metric]), nan_if_none(gap["seen"][metric])
-        low, high = (nan_if_none(end) for end in gap["intervals"][metric])
+        # before gaps had units, their intervals were over single windows
+        ends = gap["intervals"][metric] if "units" in gap else (None, None)
+        low, high = map(nan_if_none, ends)
         by_region.setdefault(_region_label(gap["unseen_regions"]), []).append(
             (unseen - seen, low, high)
         )
-        all_gaps[i] = unseen - seen
+    mean = statistics.fmean
     estimates = {}
     if len(by_region) > 1:
-        same = np.repeat(all_gaps[:, None], draws.options.draws, axis=1)
-        drawn = mean_over_runs(same, draws.runs(runs.repeats))
-        estimates[f"mean of {len(by_region)}"] = estimate(all_gaps, drawn, draws.options.level)
+        means = np.array([mean(gap for gap, _, _ in each) for each in by_region.values()])
+        sample = Sample(means, held_out=True)
+        estimates[f"mean of {len(by_region)}"] = estimate(sample, level)
     for label, values in by_region.items():
         gaps, lows, highs = zip(*values, strict=True)
         spread = statistics.stdev(gaps) if len(gaps) > 1 else math.nan
-        mean = statistics.fmean
         estimates[label] = Estimate(mean(gaps), spread, mean(lows), mean(highs), len(gaps))
     return estimates
 

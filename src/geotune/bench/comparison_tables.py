@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary
+from geotune.bench.analysis import COSTS, CombinedTable, ComparisonTable, MethodSummary
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
 
@@ -42,7 +42,7 @@ def cells(table: ComparisonTable, line: MethodSummary) -> list[str]:
         fmt.DASH if difference is None else interval(difference.low, difference.high, signs=True),
         "reference"
         if line.method == table.reference
-        else difference.verdict
+        else str(difference)
         if difference
         else fmt.DASH,
         _mark(fmt.size(_whole(cost["memory_bytes"])), line.pareto_memory),
@@ -64,20 +64,43 @@ def notes(table: ComparisonTable, options: Compare) -> str:
     """The explanation below a table."""
     better = "lower" if table.objective.lower else "higher"
     over = f"{fmt.listing(options.over)}, and seeds" if options.over else "seeds"
-    level = f"{100 * options.level:g} %"
-    return (
-        f"{table.objective.metric}, {better} is better: mean and standard deviation over {over}. "
-        f"Intervals: {level} bootstrap intervals over {over} and {table.units} test "
-        f"{options.unit}s. Differences to {table.reference} are positive if the method is better. "
-        f"Verdicts better and worse: the {level} interval of the difference excludes zero; the "
-        f"margin is {100 * options.margin:g} % of the metric of {table.reference}. "
-        "* Pareto-optimal in the mean metric and this cost."
-        + (
-            " With a single seed, intervals do not include the variation between training runs."
-            if all(len(line.runs) < 2 for line in table.lines)
-            else ""
+    parts = [
+        f"{table.objective.metric}, {better} is better: mean and standard deviation over {over}.",
+        covers(table, options),
+    ]
+    if table.comparisons:
+        several = f"{table.comparisons} intervals hold at once"
+        parts.append(
+            f"Differences to {table.reference} are positive if the method is better; their "
+            f"{'interval holds' if table.comparisons == 1 else several} with a probability of at "
+            f"least {100 * options.level:g} %."
         )
-    )
+    if table.coverage.reason:
+        parts.append(f"No verdict: {table.coverage.reason}.")
+    elif table.comparisons:
+        parts.append(
+            "Better, worse: the interval excludes zero. Not inferior: it lies above minus the "
+            f"margin. Equivalent: it lies within the margins, {100 * options.margin:g} % of the "
+            f"metric of {table.reference}."
+        )
+    return " ".join([*parts, "* Pareto-optimal in the mean metric and this cost."])
+
+
+def covers(table: ComparisonTable, options: Compare) -> str:
+    """What the intervals of a table cover, as a sentence."""
+    seeds = any(len(line.runs) > 1 for line in table.lines)
+    level = f"{100 * options.level:g} %"
+    if options.over:
+        return f"Intervals ({level}) are over {table.coverage.text}."
+    if not table.coverage.text:
+        return (
+            f"Intervals ({level}) are over seeds only, on these test windows."
+            if seeds
+            else "One seed: there are no intervals."
+        )
+    runs = "seeds and " if seeds else ""
+    only = "" if seeds else ", for these trained models only"
+    return f"Intervals ({level}) are over {runs}{table.coverage.text}{only}."
 
 
 def other_metrics(table: ComparisonTable) -> list[str]:
@@ -86,9 +109,15 @@ def other_metrics(table: ComparisonTable) -> list[str]:
     return [name for name in names if "/" not in name and name != table.objective.metric]
 
 
-def as_markdown(tables: Sequence[ComparisonTable], options: Compare) -> str:
+def as_markdown(
+    tables: Sequence[ComparisonTable], combined: Sequence[CombinedTable], options: Compare
+) -> str:
     """All tables as Markdown, each followed by its other metrics and regional gaps."""
-    blocks = []
+    blocks = [
+        f"## {combined_title(table)}\n\n{_markdown(combined_cells(table))}\n\n"
+        f"{combined_notes(table, options)}\n"
+        for table in combined
+    ]
     for table in tables:
         rows = _markdown([header(table), *(cells(table, line) for line in table.lines)])
         blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, options)}\n")
@@ -102,6 +131,38 @@ def as_markdown(tables: Sequence[ComparisonTable], options: Compare) -> str:
         if any(line.gaps for line in table.lines):
             blocks.append(f"{_gaps(table)}\n")
     return "\n".join(blocks)
+
+
+def combined_title(table: CombinedTable) -> str:
+    """The title of a combined table."""
+    context = [f"{axis} {label}" for axis, label in table.context.items()]
+    return ", ".join([f"over {len(table.recipes)} data sets", *context])
+
+
+def combined_cells(table: CombinedTable) -> list[list[str]]:
+    """The header and the rows of a combined table, formatted."""
+    return [
+        ["method", *table.recipes, f"mean difference to {table.reference}", "interval", "verdict"],
+        *(
+            [
+                name,
+                *map(percent, table.by_recipe[name]),
+                percent(difference.mean),
+                interval(difference.low, difference.high, each=percent),
+                str(difference),
+            ]
+            for name, difference in table.differences.items()
+        ),
+    ]
+
+
+def combined_notes(table: CombinedTable, options: Compare) -> str:
+    """The explanation below a combined table."""
+    return (
+        f"Differences as shares of the metric of {table.reference}, positive if the method is "
+        "better. The intervals treat data sets as draws from data like these, whatever their "
+        f"precision, and hold at once with a probability of at least {100 * options.level:g} %."
+    )
 
 
 def _gaps(table: ComparisonTable) -> str:
@@ -172,7 +233,7 @@ def as_csv(tables: Sequence[ComparisonTable]) -> str:
             writer.writerow(
                 [*(table.context.get(axis, "") for axis in contexts), line.method, len(line.runs),
                  len(line.errors), table.objective.metric, *map(csv_value, values), table.reference,
-                 *map(csv_value, difference_values), difference.verdict if difference else "",
+                 *map(csv_value, difference_values), str(difference) if difference else "",
                  *(csv_value(line.cost[cost]) for cost in COSTS), int(line.pareto_memory),
                  int(line.pareto_time)]
             )  # fmt: skip
@@ -191,6 +252,7 @@ def for_terminal(table: ComparisonTable) -> RichTable:
         )
     for line in table.lines:
         row = cells(table, line)
+        row[6] = row[6].partition(":")[0]  # the notes give the reason
         row[2], row[9] = (text.replace(" ", "\N{NO-BREAK SPACE}") for text in (row[2], row[9]))
         rich_table.add_row(*(row[i].replace("[", r"\[") for i in shown))
     return rich_table
@@ -201,17 +263,26 @@ def mean_std(mean: float, spread: float) -> str:
     return number(mean) + ("" if math.isnan(spread) else f" ± {number(spread)}")
 
 
-def interval(low: float, high: float, *, signs: bool = False) -> str:
+def interval(
+    low: float, high: float, *, signs: bool = False, each: Callable[[float], str] | None = None
+) -> str:
     """Format an interval."""
     if fmt.missing(low) or fmt.missing(high):
         return fmt.DASH
-    each = signed if signs else number
+    each = each or (signed if signs else number)
     return f"{each(low)} to {each(high)}"
 
 
 def signed(value: float) -> str:
     """Format a number with its sign."""
     return fmt.DASH if fmt.missing(value) else f"{'+' if value >= 0 else '−'}{number(abs(value))}"  # noqa: RUF001
+
+
+def percent(share: float) -> str:
+    """Format a share with its sign as a percentage."""
+    if fmt.missing(share):
+        return fmt.DASH
+    return f"{'+' if share >= 0 else '−'}{100 * abs(share):.1f} %"  # noqa: RUF001
 
 
 def number(value: float) -> str:

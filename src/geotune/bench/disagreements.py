@@ -45,7 +45,7 @@ class Disagreements:
 def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | None:
     """Compare the reference with the best other method on the windows where they differ most.
 
-    Returns None if a table lacks either, or if their windows are not the same.
+    Returns None if a table lacks either, or if their windows are missing or not the same.
     """
     metric, sign = table.objective.metric, -1 if table.objective.lower else 1
     done = {line.method: line for line in table.lines if metric in line.metrics}
@@ -54,7 +54,9 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
         return None
     best = max(others, key=lambda line: sign * line.metrics[metric].mean)
     runs = [folder / RUNS / line.runs[0] for line in (done[table.reference], best)]
-    by_run = [WindowMetrics.load(run / "test_windows.npz") for run in runs]
+    if not all(RunDir(run).test_windows.exists() for run in runs):
+        return None
+    by_run = [WindowMetrics.load(RunDir(run).test_windows) for run in runs]
     if by_run[0].names != by_run[1].names:
         return None
     indices = _select_windows(by_run[1].scores - by_run[0].scores)

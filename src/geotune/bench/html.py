@@ -14,10 +14,14 @@ from typing import Any, get_args
 from markupsafe import Markup
 
 import geotune
-from geotune.bench.analysis import ComparisonTable, MethodSummary
+from geotune.bench.analysis import CombinedTable, ComparisonTable, MethodSummary
 from geotune.bench.comparison_tables import (
     COLUMNS,
     cells,
+    combined_cells,
+    combined_notes,
+    combined_title,
+    covers,
     csv_value,
     header,
     interval,
@@ -63,15 +67,16 @@ GLOSSARY = (
     ),
     (
         "Interval",
-        "Bootstrap interval of the metric when seeds and test windows are resampled. Windows of "
-        "one scene are similar, so it underestimates the uncertainty for a new area.",
+        "What the metric may be for other seeds and other test units, as the text below the table "
+        "states. A unit is a region or a scene, never a window: windows of a scene are alike. "
+        "The intervals of differences hold all at once.",
     ),
     (
         "Verdict",
-        "Compares the interval of the difference to the reference with zero. Better: the interval "
-        "lies above zero. Worse: it lies below zero. Not worse by more than the margin: it "
-        "lies above minus the margin. Undecided: none of these. Intervals are not adjusted for "
-        "the number of methods.",
+        "Read off the interval of the difference to the reference. Better: it lies above zero. "
+        "Worse: below zero. Equivalent: within the margins. Not inferior: above minus the margin. "
+        "No difference shown: none of these, which does not mean that there is none. No verdict: "
+        "the runs or the test data do not allow one.",
     ),
     (
         "Training, validation, test",
@@ -112,6 +117,7 @@ class PageContext:
 
     name: str
     tables: Sequence[ComparisonTable]
+    combined: Sequence[CombinedTable]
     plots: Sequence[Mapping[str, Curve]]
     options: Compare
     pages: Mapping[str, TaskPage]
@@ -146,6 +152,10 @@ def render(page: PageContext) -> str:
             verdicts=list(get_args(Verdict)),
             recipes=list(dict.fromkeys(table.recipe for table in tables)),
             tables=[_table(table, options) for table in tables],
+            combined=[
+                (combined_title(table), combined_cells(table), combined_notes(table, options))
+                for table in page.combined
+            ],
             plots=[
                 (table.recipe, curve, Markup(curve.svg))
                 for table, curves in zip(tables, page.plots, strict=True)
@@ -193,18 +203,12 @@ def summarize(table: ComparisonTable, options: Compare) -> list[str]:
     by_verdict: dict[str, list[str]] = {}
     for line in done:
         if line.difference is not None:
-            by_verdict.setdefault(line.difference.verdict, []).append(line.method)
-    level, margin = f"{100 * options.level:g} %", f"{100 * options.margin:g} %"
-    verdicts = [
-        f"{verdict.replace('the margin', margin)}: {fmt.listing(by_verdict[verdict])}"
-        for verdict in get_args(Verdict)
-        if verdict in by_verdict
-    ]
-    if verdicts:
-        parts.append(
-            f"Compared with {table.reference}, by the {level} interval of the difference "
-            f"(better or worse: it excludes zero): {'; '.join(verdicts)}."
-        )
+            by_verdict.setdefault(str(line.difference), []).append(line.method)
+    if by_verdict:
+        order = list(get_args(Verdict))
+        verdicts = sorted(by_verdict, key=lambda text: order.index(text.partition(":")[0]))
+        each = "; ".join(f"{text}: {fmt.listing(by_verdict[text])}" for text in verdicts)
+        parts.append(f"Compared with {table.reference}: {each}. {covers(table, options)}")
     efficient = [line.method for line in done if line.pareto_memory]
     if efficient:
         parts.append(f"Pareto-optimal in mean {metric} and memory: {fmt.listing(efficient)}.")
@@ -257,7 +261,7 @@ def _values(table: ComparisonTable, line: MethodSummary) -> list[float | str]:
         len(line.runs),
         *((csv_value(estimate.mean), csv_value(estimate.low)) if estimate else ("", "")),
         *(
-            (csv_value(difference.mean), csv_value(difference.low), difference.verdict)
+            (csv_value(difference.mean), csv_value(difference.low), str(difference))
             if difference
             else ("",) * 3
         ),

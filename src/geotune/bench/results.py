@@ -10,9 +10,11 @@ from typing import Any
 from geotune.bench.grid import RunSpec
 from geotune.bench.local_executor import JobResult
 from geotune.bench.suite import label_of
+from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
 from geotune.utils.atomic import write_atomically
 from geotune.utils.json_values import nan_to_none
+from geotune.utils.text import join_some
 
 Row = dict[str, Any]
 
@@ -35,14 +37,16 @@ def row_of(spec: RunSpec, run: Path, result: JobResult, searched: Mapping[str, A
     if result.error is not None:
         return row
     folder = RunDir(run)
-    metrics = folder.read_json("metrics")
+    metrics, summary = folder.read_json("metrics"), folder.read_json("run")
     return {
         **row,
+        "code": summary.get("code"),
+        "commit": summary.get("commit"),
         "metrics": metrics["test"],
         "regions": metrics["regions"]["test"],
         "val": metrics["val"],
         "gap": metrics["gap"],
-        "cost": _cost(folder, result),
+        "cost": _cost(folder, summary, result),
     }
 
 
@@ -79,13 +83,12 @@ def _flat(changes: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _cost(folder: RunDir, result: JobResult) -> dict[str, Any]:
+def _cost(folder: RunDir, summary: Mapping[str, Any], result: JobResult) -> dict[str, Any]:
     """Memory and sizes in bytes, time in seconds, energy in joules.
 
     The step time is that of the fastest epoch, which other processes disturbed least, including
     its validation. `training_bytes` is the peak minus the memory in use before the training.
     """
-    summary = folder.read_json("run")
     memory = summary["peak_memory"]
     epochs = [(row["step"], row["seconds"]) for row in folder.read_history()]
     steps = [
@@ -106,6 +109,26 @@ def _cost(folder: RunDir, result: JobResult) -> dict[str, Any]:
         "joules": result.joules,
         "device": summary["device"],
     }
+
+
+def check_same_code(rows: Iterable[Row], path: Path, current: str | None = None) -> None:
+    """Raise `GeotuneError` if finished rows come from different code, or not from `current`."""
+    runs: dict[str, list[str]] = {} if current is None else {current: []}
+    for row in rows:
+        if row["error"] is None:
+            runs.setdefault(row.get("code") or "unknown code", []).append(row["run"])
+    if len(runs) > 1:
+        versions = "; ".join(
+            f"{code}: {join_some(names, 3) if names else 'installed now'}"
+            for code, names in runs.items()
+        )
+        raise GeotuneError(
+            f"{path}: runs come from different versions of geotune's code ({versions}); expected "
+            "one; remove the older runs to repeat them, or set compare.mixed_code: true",
+            code="suite-code-mixed",
+            key="compare.mixed_code",
+            file=path,
+        )
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

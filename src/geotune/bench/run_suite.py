@@ -10,11 +10,12 @@ from typing import Any
 
 from geotune.bench.external_results import read_external_results
 from geotune.bench.grid import RunSpec, expand
-from geotune.bench.results import ROWS, Row, grid_labels, read_rows
+from geotune.bench.results import ROWS, Row, check_same_code, grid_labels, read_rows
 from geotune.bench.suite import Search, Suite, read_suite, suggest
 from geotune.errors import GeotuneError, RecipeError
 from geotune.training.lock import exclusive_lock
 from geotune.utils.atomic import write_atomically
+from geotune.utils.code_hash import training_code
 
 PAGE = "bench.html"
 
@@ -80,7 +81,7 @@ def bench(
         if table_only
         else _run(suite, folder, path, specs, objectives, workers, ray, on_result)
     )
-    from geotune.bench.analysis import compare
+    from geotune.bench.analysis import combine_tables, compare
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
     from geotune.bench.disagreements import find_disagreements
     from geotune.bench.html import PageContext, render
@@ -91,10 +92,13 @@ def bench(
 
     on_message("computing tables")
     kept = [(spec, row) for spec, row in zip(specs, rows, strict=True) if row is not None]
+    if not suite.compare.mixed_code:
+        check_same_code([row for _, row in kept], folder / ROWS)
     tables = compare([c for c, _ in kept], [r for _, r in kept], objectives, suite.compare, folder)
     options = suite.compare
+    combined = combine_tables(tables, options)
     for name, text in (
-        ("table.md", as_markdown(tables, options)),
+        ("table.md", as_markdown(tables, combined, options)),
         ("table.csv", as_csv(tables)),
         ("table.tex", as_latex(tables, options)),
     ):
@@ -114,6 +118,7 @@ def bench(
     page = PageContext(
         path.stem,
         tables,
+        combined,
         plots,
         options,
         pages,
@@ -159,6 +164,10 @@ def _run(
 
         executor = RayExecutor(ray)
         num_workers = workers or executor.processors
+    if not suite.compare.mixed_code:
+        earlier = [row for row in read_rows(folder / ROWS) if row["error"] is None]
+        unfinished = {spec.name for spec in specs} - {row["run"] for row in earlier}
+        check_same_code(earlier, folder / ROWS, training_code() if unfinished else None)
     with exclusive_lock(folder):
         write_atomically(folder / "suite.yaml", path.read_bytes())
         return Execution(folder, executor, num_workers, objectives, on_result, suite.search).run(
@@ -188,13 +197,22 @@ def _check_compare(suite: Suite, specs: Sequence[RunSpec]) -> None:
             code="suite-invalid",
             key="compare.over",
         )
-    to = suite.compare.to
+    options = suite.compare
     methods = dict.fromkeys(spec.method for spec in specs)
-    if to is not None and to not in methods:
+    named = [("primary", name) for name in options.primary]
+    for key, name in [*named, *([] if options.to is None else [("to", options.to)])]:
+        if name not in methods:
+            raise RecipeError(
+                f"compare.{key}: {name!r} is not a method of this suite; {suggest(name, methods)}",
+                code="suite-invalid",
+                key=f"compare.{key}",
+            )
+    if options.primary and len(suite.seeds) < 2 and not options.over:
         raise RecipeError(
-            f"compare.to: {to!r} is not a method of this suite; {suggest(to, methods)}",
+            f"compare.primary: a verdict needs two or more seeds, found {suite.seeds}; add seeds, "
+            "or remove compare.primary",
             code="suite-invalid",
-            key="compare.to",
+            key="seeds",
         )
 
 

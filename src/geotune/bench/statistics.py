@@ -1,23 +1,98 @@
-"""Bootstrap intervals of metrics and differences (Efron and Tibshirani, 1993).
+"""Intervals and verdicts of a comparison; docs/statistics.md has their calibration.
 
-A metric varies with the training seed and with the test windows, so both are resampled with
-replacement. All seeds and methods share the resampled windows, so variation in window difficulty
-cancels in differences. If regions are held out in turn, regions are resampled first.
+Two things vary by chance: training (the seed) and the choice of test units. Their variances are
+estimated separately and combined without assuming which one dominates
+(`geotune.metrics.uncertainty.half_width`). All seeds and methods share the test units, and runs of
+two methods with one seed see the same training windows in the same order, so differences are taken
+run by run and unit by unit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geotune.metrics.bootstrap import Floats, percentile_interval, resample_indices
+from geotune.metrics.uncertainty import (
+    Floats,
+    Variance,
+    effective_units,
+    half_width,
+    variance_over_units,
+)
+from geotune.utils.text import pluralize
 
-Verdict = Literal["better", "not worse by more than the margin", "worse", "undecided"]
+Verdict = Literal[
+    "better", "equivalent", "not inferior", "no difference shown", "worse", "no verdict"
+]
+
+MIN_EFFECTIVE = 5
+"""Test units that are worth fewer equal ones allow no verdict: see docs/statistics.md."""
+
+MIN_DATA_SETS = 3
+"""Fewer data sets are not combined."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A metric, or a difference of two, with what is known of its variation.
+
+    Attributes:
+        by_run: `(..., S)`, the metric of each run on all test units, by seed.
+        influence: `(..., S, U)`, the influence of each test unit on it; None if unknown.
+        effective: `(...)`, the effective number of units; computed unless given.
+        held_out: the runs are held-out regions in turn instead of seeds.
+    """
+
+    by_run: Floats
+    influence: Floats | None = None
+    effective: Floats | None = None
+    held_out: bool = False
+
+    def __post_init__(self) -> None:
+        if self.influence is not None and self.effective is None:
+            effective = effective_units(self.influence[..., None, :, :])
+            object.__setattr__(self, "effective", effective)
+
+    @property
+    def mean(self) -> Any:
+        """The mean over the runs `(...)`."""
+        return self.by_run.mean(axis=-1)
+
+    def minus(self, other: Sample) -> Sample:
+        """The difference, run by run and unit by unit."""
+        by_run = self.by_run - other.by_run
+        if self.influence is None or other.influence is None:
+            return Sample(by_run, held_out=self.held_out)
+        both = np.stack(np.broadcast_arrays(self.influence, other.influence), axis=-3)
+        return Sample(by_run, both[..., 0, :, :] - both[..., 1, :, :], effective_units(both))
+
+    def variances(self) -> list[Variance]:
+        """The variances of the mean from the runs and from the test units, as far as known.
+
+        Their sum is at least the variance in a model with crossed random effects of seeds and
+        units: it contains the interaction of both twice, as the variance over seeds on the same
+        units and the variance over units of the mean over seeds. The training data of held-out
+        regions overlap, so their variance is enlarged (Nadeau and Bengio, Inference for the
+        generalization error, Machine Learning 2003).
+        """
+        known = []
+        runs = self.by_run.shape[-1]
+        if runs > 1:
+            share = 1 / runs + (1 / (runs - 1) if self.held_out else 0)
+            variance = self.by_run.var(axis=-1, ddof=1) * share
+            known.append(Variance(variance, np.full(np.shape(variance), runs - 1.0)))
+        if self.influence is not None and self.effective is not None:
+            known.append(variance_over_units(self.influence.mean(axis=-2), self.effective))
+        return known
+
+    def half_width(self, level: float) -> Any:
+        """Half the width of the interval of the mean `(...)`; NaN if no variation is known."""
+        variances = self.variances()
+        return half_width(variances, level) if variances else np.full(np.shape(self.mean), math.nan)
 
 
 @dataclass(frozen=True)
@@ -27,7 +102,7 @@ class Estimate:
     Attributes:
         mean: over the runs, each on its whole test split.
         spread: standard deviation of the runs; NaN for a single run.
-        low, high: bounds of the interval.
+        low, high: bounds of the interval, for this metric alone.
         runs: number of runs.
     """
 
@@ -40,71 +115,111 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric minus that of the reference, with the sign chosen so that positive is better."""
+    """A metric minus that of the reference, with the sign chosen so that positive is better.
+
+    Attributes:
+        low, high: bounds of the simultaneous interval.
+        verdict: read off the interval.
+        reason: why there is no verdict.
+        relative: the difference as a share of the reference's metric.
+    """
 
     mean: float
     low: float
     high: float
     verdict: Verdict
+    reason: str = ""
+    relative: float = math.nan
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}" if self.reason else self.verdict
 
 
-def draw_runs(
-    groups: Sequence[Hashable], draws: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Resampled run indices `(draws, picks)`: groups first, then runs within each group.
+def estimate(sample: Sample, level: float) -> Estimate:
+    """Mean, standard deviation over the runs, and interval of a metric.
 
-    `groups` has the group of each run, such as its held-out region. Each drawn group contributes
-    as many runs as the largest group has, so groups have equal weight.
+    Runs without the metric, such as that of a class that their test split lacks, are left out.
     """
-    members: dict[Hashable, list[int]] = {}
-    for run, group in enumerate(groups):
-        members.setdefault(group, []).append(run)
-    selected = resample_indices(len(members), draws, rng)
-    counts = np.array([len(runs) for runs in members.values()])
-    padded = np.zeros((len(members), counts.max()), dtype=np.int64)
-    for row, runs in zip(padded, members.values(), strict=True):
-        row[: len(runs)] = runs
-    inner = rng.integers(counts[selected][..., None], size=(*selected.shape, counts.max()))
-    indices: NDArray[np.int64] = padded[selected[..., None], inner].reshape(draws, -1)
-    return indices
+    known = ~np.isnan(sample.by_run)
+    by_run = sample.by_run[known]
+    if not len(by_run):
+        return Estimate(math.nan, math.nan, math.nan, math.nan, len(known))
+    influence = None if sample.influence is None else sample.influence[known]
+    sample = Sample(by_run, influence, held_out=sample.held_out)
+    mean, half = float(sample.mean), float(sample.half_width(level))
+    spread = float(by_run.std(ddof=1)) if len(by_run) > 1 else math.nan
+    return Estimate(mean, spread, mean - half, mean + half, len(known))
 
 
-def mean_over_runs(by_run: Floats, drawn: NDArray[np.int64]) -> Floats:
-    """Means `(draws,)` of metrics `(runs, draws)` over resampled runs `(draws, picks)`.
+def levels(level: float, methods: Sequence[str], primary: Sequence[str]) -> dict[str, float]:
+    """The level of each method's interval, so that all hold at once with probability `level`.
 
-    NaN values, such as the metric of a class that no drawn window contains, are skipped.
+    By the inequality of Bonferroni (Dunn, Multiple comparisons among means, 1961), for any
+    dependence. Methods in `primary` share half of the error rate, the others the rest. Step-down
+    tests (Holm 1979) reject a little more, but no simultaneous intervals agree with them.
     """
-    selected = by_run[drawn, np.arange(len(drawn))[:, None]]
-    known = ~np.isnan(selected)
-    total = np.where(known, selected, 0.0).sum(axis=1)
-    count = known.sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), math.nan)
+    planned = [name for name in methods if name in primary]
+    others = [name for name in methods if name not in primary]
+    share = (1 - level) / (2 if planned and others else 1)
+    return {name: 1 - share / len(each) for each in (planned, others) for name in each}
 
 
-def estimate(by_run: Floats, draws: Floats, level: float) -> Estimate:
-    """Mean and spread of the runs' metrics `(runs,)`, with the percentile interval of the draws."""
-    known = by_run[~np.isnan(by_run)]
-    return Estimate(
-        float(known.mean()) if len(known) else math.nan,
-        float(known.std(ddof=1)) if len(known) > 1 else math.nan,
-        *percentile_interval(draws, level),
-        len(by_run),
-    )
+def difference(
+    sample: Sample, reference: Sample, level: float, margin: float, reason: str = ""
+) -> Difference:
+    """The difference to the reference, its interval and verdict.
 
-
-def difference(mean: float, draws: Floats, level: float, margin: float) -> Difference:
-    """The interval and verdict of a difference; `margin` is in units of the metric."""
-    low, high = percentile_interval(draws, level)
-    return Difference(mean, low, high, verdict(low, high, margin))
+    Args:
+        sample: of the method; negated, as is the reference, if lower values are better.
+        reference: of the reference, with the same runs and units.
+        level: of this interval, see `levels`.
+        margin: the largest difference without importance, as a share of the reference's metric.
+        reason: why there can be no verdict, if so.
+    """
+    result = sample.minus(reference)
+    mean, half = float(result.mean), float(result.half_width(level))
+    scale = abs(float(reference.mean)) or math.nan
+    if not reason and math.isnan(half):
+        reason = "the metric is undefined without one of the test units"
+    if not reason and result.effective is not None and result.effective < MIN_EFFECTIVE:
+        reason = "few test units outweigh the others"
+    low, high = mean - half, mean + half
+    word = "no verdict" if reason else verdict(low, high, margin * scale)
+    return Difference(mean, low, high, word, reason, mean / scale)
 
 
 def verdict(low: float, high: float, margin: float) -> Verdict:
-    """The verdict on a difference: better and worse if its interval excludes zero."""
+    """The verdict from a simultaneous interval; `margin` in units of the metric.
+
+    All verdicts of a table are read off intervals that hold together, so at most one table in
+    twenty (at 95 %) has any false one. An interval within the margins shows equivalence (the two
+    one-sided tests of Schuirmann 1987, at half the usual error rate), whatever its sign.
+    """
+    if -margin < low and high < margin:
+        return "equivalent"
     if low > 0:
         return "better"
-    if low > -margin:
-        return "not worse by more than the margin"
-    return "worse" if high < 0 else "undecided"
+    if high < 0:
+        return "worse"
+    return "not inferior" if low > -margin else "no difference shown"
+
+
+def combine(differences: Sequence[Difference], level: float, margin: float) -> Difference:
+    """The mean over data sets of the relative differences, with interval and verdict.
+
+    Data sets are the units, with equal weights: a t interval over them holds for data sets like
+    these, however precise each is (Ibragimov and Mueller, t-statistic based correlation and
+    heterogeneity robust inference, 2010). Weights by precision (Hartung and Knapp 2001) give
+    shorter intervals, which miss too often where the precision is estimated from few seeds: see
+    docs/statistics.md.
+    """
+    effects = Sample(np.array([each.relative for each in differences]))
+    mean, half = float(effects.mean), float(effects.half_width(level))
+    count = len(differences)
+    reason = "" if count >= MIN_DATA_SETS else f"only {pluralize(count, 'data set')}"
+    low, high = mean - half, mean + half
+    word = "no verdict" if reason else verdict(low, high, margin)
+    return Difference(mean, low, high, word, reason, mean)
 
 
 def pareto(costs: Sequence[float], gains: Sequence[float]) -> list[bool]:

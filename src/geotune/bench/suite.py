@@ -22,7 +22,7 @@ SUITE_KEYS = ("train.run", "train.seed", "data.fraction")
 
 RESERVED = (
     "recipe", "seed", "fraction", "run", "status", "search", "error", "metrics", "regions", "val",
-    "gap", "cost",
+    "gap", "cost", "code", "commit",
 )  # fmt: skip
 """Reserved names for axes: those of every suite, and the columns of a row."""
 
@@ -79,16 +79,27 @@ class Compare(OptionsModel):
         description="axes of the grid that are replicates, such as the held-out region: means, "
         "intervals and verdicts are over them, as over seeds",
     )
+    primary: list[str] = Field(
+        default_factory=list,
+        description="methods whose comparison was planned; they share half of the error rate",
+    )
     margin: Share = Field(
         default=0.02,
-        description="the largest acceptable loss, as a share of the reference's metric",
+        description="the largest unimportant difference, as a share of the reference's metric",
     )
     level: float = Field(
-        default=0.95, gt=0.5, lt=1, description="confidence level of the intervals"
+        default=0.95,
+        gt=0.5,
+        lt=1,
+        description="confidence level of all intervals of a table at once",
     )
-    draws: PositiveInt = Field(default=1000, description="bootstrap draws")
-    unit: Literal["window", "scene"] = Field(
-        default="window", description="the resampled unit of the test split"
+    unit: Literal["auto", "region", "scene"] = Field(
+        default="auto",
+        description="the independent unit of the test split; auto: regions if there are six, "
+        "else scenes",
+    )
+    mixed_code: bool = Field(
+        default=False, description="compare runs of different versions of geotune's code"
     )
 
 

@@ -35,16 +35,17 @@ def test(
         out().print(f"{escape(region)}: {METRICS.get(main, main)} {score(metrics[main])}")
     if (gap := result["gap"]) is not None:
         seen, unseen = gap["seen"][main], gap["unseen"][main]
+        low, high = gap["intervals"][main]
         out().print(
             f"{METRICS.get(main, main)} in regions not seen in training {score(unseen)}, in "
             f"seen regions ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
-            f"{_between(*gap['intervals'][main])}"
+            f"{_between(low, high, gap['units'])}"
         )
     out().print(f"report: {run / 'report.html'}")
 
 
-def _between(low: float, high: float) -> str:
+def _between(low: float, high: float, units: str) -> str:
     """The interval of a difference; empty if it is unknown."""
     if math.isnan(low + high):
         return ""
-    return f" (95 % interval over windows {low:+.3f} to {high:+.3f})"
+    return f" (95 % interval over {units}: {low:+.3f} to {high:+.3f})"

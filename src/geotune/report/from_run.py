@@ -205,10 +205,18 @@ def make_report(
 
 
 def _gap(gap: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The gap with NaN for the nulls of JSON."""
+    """The gap with NaN for the nulls of JSON, and without unknown intervals.
+
+    Before gaps had units, their intervals were over single windows and too short.
+    """
     if gap is None:
         return None
-    intervals = {name: pair for name, pair in gap["intervals"].items() if None not in pair}
+    pairs = gap["intervals"].items() if "units" in gap else ()
+    intervals = {
+        name: pair
+        for name, pair in pairs
+        if all(end is not None and math.isfinite(end) for end in pair)
+    }
     return {
         **gap,
         "seen": _numbers(gap["seen"]),

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from geotune.data.datamodule import DataModule
 from geotune.data.window_datasets import GridWindowDataset
-from geotune.metrics.bootstrap import (
-    bootstrap,
-    multiplicities,
-    percentile_interval,
-    resample_indices,
-)
+from geotune.metrics.spatial_units import MIN_UNITS, independent_units
 from geotune.metrics.state import MetricState
+from geotune.metrics.uncertainty import effective_units, half_width, influences, variance_over_units
 from geotune.training.evaluate import Evaluation
+from geotune.training.window_metrics import WindowMetrics
 
 MAX_WINDOWS = 512
 """Windows evaluated in seen regions, evenly spread."""
 
-NUM_RESAMPLES = 500
 CONFIDENCE = 0.95
 
 SeenSource = Literal["test", "validation", "training"]
@@ -36,9 +30,9 @@ class RegionGap:
     Attributes:
         seen: metrics in regions with training scenes.
         unseen: metrics of the test split in the other regions.
-        intervals: of each metric, the 95 % bootstrap interval of `unseen - seen` over windows; NaN
-            if one of them has a single window. Differences between regions and between training
-            seeds are not included.
+        intervals: of each metric, the 95 % interval of `unseen - seen` over units of both; NaN if
+            one has fewer than `MIN_UNITS`. The variation between training seeds is not included.
+        units: what the units are, such as `12 test scenes and 40 test scenes`.
         seen_in: source of the seen windows: the test split if it covers seen regions, else the
             validation split (which selected the epoch), else the training scenes, which gives an
             upper bound of the gap.
@@ -49,6 +43,7 @@ class RegionGap:
     seen: dict[str, float]
     unseen: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    units: str
     seen_in: SeenSource
     seen_regions: list[str]
     unseen_regions: list[str]
@@ -87,12 +82,14 @@ def region_gap(
     kind, seen = next((kind, windows) for kind, windows in candidates if len(windows))
     unseen_evaluation = tested if len(unseen) == len(data.test) else evaluate_windows(unseen)
     seen_evaluation = evaluate_windows(seen)
+    intervals, units = _intervals(
+        compute_metrics, unseen_evaluation.windows, seen_evaluation.windows
+    )
     return RegionGap(
         seen=seen_evaluation.metrics,
         unseen=unseen_evaluation.metrics,
-        intervals=_intervals(
-            compute_metrics, unseen_evaluation.windows.states, seen_evaluation.windows.states
-        ),
+        intervals=intervals,
+        units=units,
         seen_in=kind,
         seen_regions=sorted({scene.group for scene in seen.scenes}),
         unseen_regions=sorted(new),
@@ -101,19 +98,26 @@ def region_gap(
 
 def _intervals(
     compute_metrics: Callable[[MetricState], dict[str, float]],
-    unseen: Sequence[MetricState],
-    seen: Sequence[MetricState],
-) -> dict[str, tuple[float, float]]:
-    """The interval of `unseen - seen` of each metric."""
-    if min(len(unseen), len(seen)) < 2:  # resampling a single window has no spread
-        return dict.fromkeys(compute_metrics(unseen[0]), (math.nan, math.nan))
-    rng = np.random.default_rng(0)
-    one, other = (
-        bootstrap(
-            compute_metrics,
-            states,
-            multiplicities(resample_indices(len(states), NUM_RESAMPLES, rng)),
-        )
-        for states in (unseen, seen)
-    )
-    return {name: percentile_interval(one[name] - other[name], CONFIDENCE) for name in one}
+    unseen: WindowMetrics,
+    seen: WindowMetrics,
+) -> tuple[dict[str, tuple[float, float]], str]:
+    """The interval of `unseen - seen` of each metric, and the units that it is over."""
+    units = [independent_units(each.scenes, each.groups) for each in (unseen, seen)]
+    text = " and ".join(map(str, units))
+    one, other = (compute_metrics(MetricState.merge(each.states)) for each in (unseen, seen))
+    if min(each.count for each in units) < MIN_UNITS:
+        return dict.fromkeys(one, (math.nan, math.nan)), text
+    by_unit = [
+        influences(compute_metrics, unit.merge(each.states))
+        for unit, each in zip(units, (unseen, seen), strict=True)
+    ]
+    intervals = {}
+    for name in one:
+        variances = [
+            variance_over_units(each[name], effective_units(each[name][None, None]))
+            for each in by_unit
+        ]
+        half = float(half_width(variances, CONFIDENCE))
+        difference = one[name] - other[name]
+        intervals[name] = difference - half, difference + half
+    return intervals, text

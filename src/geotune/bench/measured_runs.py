@@ -1,0 +1,246 @@
+"""The runs of each method of a table, with the influence of each test unit on their metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geotune.adapter_config import load_adapter_config
+from geotune.bench.grid import RunSpec
+from geotune.bench.hparam_search import Objective
+from geotune.bench.results import Row
+from geotune.bench.runner import RUNS
+from geotune.bench.statistics import Sample
+from geotune.bench.suite import Compare
+from geotune.config import parse_sections
+from geotune.errors import GeotuneError
+from geotune.factory.build_model import build_task, with_val_threshold
+from geotune.metrics.spatial_units import (
+    MIN_UNITS,
+    SpatialUnits,
+    blocks,
+    independent_units,
+    units_by_name,
+)
+from geotune.metrics.state import MetricState
+from geotune.metrics.uncertainty import Floats, influences
+from geotune.training.run_dir import RunDir
+from geotune.training.window_metrics import WindowMetrics
+from geotune.utils.text import pluralize
+
+Repeat = tuple[tuple[Any, ...], int]
+"""The replicate of a run: its labels on the axes of `compare.over`, and its seed."""
+
+Influences = dict[str, Floats]
+"""The influence of each unit on each metric, by name."""
+
+
+@dataclass(frozen=True)
+class MeasuredRuns:
+    """The finished runs of one method.
+
+    Attributes:
+        repeats: the replicate of each run.
+        rows: their rows.
+        errors: messages of the failed runs.
+        influences: of each run; empty if unknown.
+        held_out: whether the replicates are held-out regions instead of seeds.
+    """
+
+    repeats: list[Repeat]
+    rows: list[Row]
+    errors: list[str]
+    influences: list[Influences] = field(default_factory=list)
+    held_out: bool = False
+
+    def sample(self, metric: str, repeats: Sequence[Repeat], sign: int = 1) -> Sample:
+        """A metric of some runs; of held-out regions, the mean over the seeds of each."""
+        runs = [self.repeats.index(repeat) for repeat in repeats]
+        values = [sign * nan_if_none(self.rows[i]["metrics"].get(metric)) for i in runs]
+        if self.held_out:
+            by_region: dict[tuple[Any, ...], list[float]] = {}
+            for (region, _), value in zip(repeats, values, strict=True):
+                by_region.setdefault(region, []).append(value)
+            return Sample(np.array([np.mean(each) for each in by_region.values()]), held_out=True)
+        known = bool(self.influences) and metric in self.influences[0]
+        influence = sign * np.stack([self.influences[i][metric] for i in runs]) if known else None
+        return Sample(np.array(values), influence)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the intervals of a table cover besides the seeds.
+
+    Attributes:
+        text: the test units; empty if they cover none.
+        reason: why there is no verdict; empty if there is one.
+    """
+
+    text: str
+    reason: str
+
+
+def measure(
+    by_method: Mapping[str, Sequence[tuple[RunSpec, Row]]],
+    reference: str,
+    objective: Objective,
+    options: Compare,
+    folder: Path,
+) -> tuple[dict[str, MeasuredRuns], Coverage]:
+    """The runs of each method, and what their intervals cover."""
+    measured = {
+        name: MeasuredRuns(
+            [_repeat(spec, options) for spec, row in pairs if row["error"] is None],
+            [row for _, row in pairs if row["error"] is None],
+            [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None],
+            held_out=bool(options.over),
+        )
+        for name, pairs in by_method.items()
+    }
+    if options.over:
+        return measured, _held_out(measured.values(), options)
+    stored = {
+        name: [RunDir(folder / RUNS / row["run"]) for row in runs.rows]
+        for name, runs in measured.items()
+    }
+    if not any(stored.values()):
+        return measured, Coverage("", "no finished run")
+    if all(run.test_windows.exists() for runs in stored.values() for run in runs):
+        found, coverage = _from_windows(stored, reference, objective.metric, options)
+    else:
+        found, coverage = _from_regions(measured)
+    for name, each in found.items():
+        measured[name].influences.extend(each)
+    return measured, coverage
+
+
+def _repeat(spec: RunSpec, options: Compare) -> Repeat:
+    return tuple(spec.labels[axis] for axis in options.over), spec.labels["seed"]
+
+
+def _held_out(measured: Iterable[MeasuredRuns], options: Compare) -> Coverage:
+    """Regions that are held out in turn are the units."""
+    tested: dict[tuple[Any, ...], set[str]] = {}
+    for runs in measured:
+        for (choice, _), row in zip(runs.repeats, runs.rows, strict=True):
+            tested.setdefault(choice, set()).update(row["regions"])
+    axes = " and ".join(options.over)
+    shared = len(tested) > 1 and set.intersection(*tested.values())
+    return Coverage(
+        f"{pluralize(len(tested), 'held-out region')} ({axes})",
+        f"the choices of {axes} share test regions" if shared else "",
+    )
+
+
+def _from_windows(
+    stored: Mapping[str, Sequence[RunDir]], reference: str, metric: str, options: Compare
+) -> tuple[dict[str, list[Influences]], Coverage]:
+    """Influences from the stored metric states of the test windows."""
+    windows = {
+        name: [WindowMetrics.load(run.test_windows) for run in runs]
+        for name, runs in stored.items()
+        if runs
+    }
+
+    def by_method(
+        states: Callable[[WindowMetrics], Sequence[MetricState]],
+    ) -> dict[str, list[Influences]]:
+        return {
+            name: [
+                influences(_metric_function(run), states(each))
+                for run, each in zip(stored[name], runs, strict=True)
+            ]
+            for name, runs in windows.items()
+        }
+
+    every = [each for runs in windows.values() for each in runs]
+    first, units = every[0], _named_units(every[0], options)
+    if any(set(each.scenes) != set(first.scenes) for each in every):
+        return {}, Coverage("", "the test scenes of the runs differ")
+    if units.enough:
+        regions = len(set(first.groups))
+        where = f" in {pluralize(regions, 'region')}" if 1 < regions < units.count else ""
+        found = by_method(lambda each: _named_units(each, options).merge(each.states))
+        return found, Coverage(f"{units}{where}", "")
+    if options.unit != "auto":
+        raise GeotuneError(
+            f"compare.unit: the test split has {units}; expected at least {MIN_UNITS} for "
+            "intervals over them; test on more, or remove compare.unit",
+            code="suite-units",
+            key="compare.unit",
+        )
+    count = len(set(first.scenes))
+    reason = "one test scene" if count == 1 else f"only {count} test scenes"
+    same = all(each.names == first.names for each in every)
+    if not same or len(first.names) < MIN_UNITS:
+        return {}, Coverage("", reason)
+    # Blocks of the scenes, for intervals that hold within these scenes.
+    means = {
+        name: np.mean([each[metric] for each in runs], axis=0)
+        for name, runs in by_method(lambda each: each.states).items()
+    }
+    base = means.pop(reference, 0.0) if len(means) > 1 else 0.0
+    within = blocks(first.scenes, first.positions, np.stack([v - base for v in means.values()]))
+    if within.count < MIN_UNITS:
+        return {}, Coverage("", reason)
+    scenes = pluralize(count, "test scene")
+    return by_method(lambda each: within.merge(each.states)), Coverage(
+        f"{within} in {scenes}", reason
+    )
+
+
+def _named_units(windows: WindowMetrics, options: Compare) -> SpatialUnits:
+    if options.unit == "auto":
+        return independent_units(windows.scenes, windows.groups)
+    names = windows.scenes if options.unit == "scene" else windows.groups
+    return units_by_name(options.unit, names)
+
+
+def _from_regions(
+    measured: Mapping[str, MeasuredRuns],
+) -> tuple[dict[str, list[Influences]], Coverage]:
+    """Influences from rows alone, for metrics that are means over equal test regions."""
+    rows = [row for runs in measured.values() for row in runs.rows]
+    regions = list(rows[0]["regions"])
+    if len(regions) == 1:
+        return {}, Coverage("", "one test region")
+    means = [
+        name
+        for name in rows[0]["metrics"]
+        if len(regions) >= MIN_UNITS and all(_is_mean(row, name, regions) for row in rows)
+    ]
+    if not means:
+        return {}, Coverage("", "the test windows of the runs are missing")
+    found = {
+        name: [
+            {metric: _values(row, metric, regions) - row["metrics"][metric] for metric in means}
+            for row in runs.rows
+        ]
+        for name, runs in measured.items()
+    }
+    return found, Coverage(pluralize(len(regions), "test region"), "")
+
+
+def _is_mean(row: Row, metric: str, regions: Sequence[str]) -> bool:
+    mean = np.mean(_values(row, metric, regions))
+    return bool(np.isclose(mean, nan_if_none(row["metrics"][metric]), rtol=1e-6))
+
+
+def _values(row: Row, metric: str, regions: Sequence[str]) -> Floats:
+    return np.array([nan_if_none(row["regions"].get(name, {}).get(metric)) for name in regions])
+
+
+def _metric_function(run: RunDir) -> Callable[[MetricState], dict[str, float]]:
+    """The function that computes a run's metrics from the state of its windows."""
+    task = build_task(parse_sections(load_adapter_config(run.path).sections, str(run.path)))
+    return with_val_threshold(task, run.details("val")).metrics().compute_from
+
+
+def nan_if_none(value: float | None) -> float:
+    """The value, NaN if it is unknown."""
+    return math.nan if value is None else value
