@@ -158,7 +158,7 @@ def test_reasons_without_verdict_are_grouped(table: ComparisonTable) -> None:
     reason = Difference(0.02, 0.01, 0.03, "no verdict", "one test scene")
     lines = [replace(each, difference=reason) for each in table.lines[1:3]]
     [message] = summarize(replace(table, lines=[table.lines[0], *lines]), Compare())
-    assert "no verdict: one test scene: est and <b>odd_1|x</b>" in message
+    assert "no verdict (one test scene): est and <b>odd_1|x</b>" in message
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,11 @@ def test_combined_tables_are_shown(table: ComparisonTable) -> None:
     markdown = as_markdown([table], [COMBINED], Compare())
     assert markdown.startswith("## over 2 data sets, fraction 0.1\n") and row in markdown
     html = render(page_of(table))
-    assert "over 2 data sets, fraction 0.1" in html and "no verdict: only 2 data sets" in html
+    assert "no verdict: only 2 data sets" in html
+    summary = (
+        "over 2 data sets, fraction 0.1, compared with full: no verdict (only 2 data sets): est."
+    )
+    assert summary in html
 
 
 def test_lower_is_better_for_errors() -> None:

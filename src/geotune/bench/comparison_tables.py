@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from geotune.bench.analysis import COSTS, CombinedTable, ComparisonTable, MethodSummary
+from geotune.bench.statistics import Estimate
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
 
@@ -172,18 +173,19 @@ def _gaps(table: ComparisonTable) -> str:
     rows = [
         [
             region,
-            *(
-                f"{signed(gap.mean)} ({interval(gap.low, gap.high, signs=True)})"
-                if (gap := line.gaps.get(region))
-                else fmt.DASH
-                for line in done
-            ),
+            *(gap_text(gap) if (gap := line.gaps.get(region)) else fmt.DASH for line in done),
         ]
         for region in regions
     ]
     header = ["region without training scenes", *(line.method for line in done)]
     title = f"{table.objective.metric}: regions without training scenes minus regions with them"
     return f"{title}:\n\n{_markdown([header, *rows])}"
+
+
+def gap_text(gap: Estimate) -> str:
+    """Format a gap with its interval, if known."""
+    known = not math.isnan(gap.low)
+    return signed(gap.mean) + (f" ({interval(gap.low, gap.high, signs=True)})" if known else "")
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -289,7 +291,7 @@ def number(value: float) -> str:
     """Format a number: three decimals below 10, else three digits."""
     if fmt.missing(value):
         return fmt.DASH
-    return f"{value:.3f}" if abs(value) < 10 else fmt.number(value)
+    return (f"{value:.3f}" if abs(value) < 10 else fmt.number(value)).replace("-", "−")  # noqa: RUF001
 
 
 def step_time(seconds: float | None) -> str:

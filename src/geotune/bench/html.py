@@ -23,6 +23,7 @@ from geotune.bench.comparison_tables import (
     combined_title,
     covers,
     csv_value,
+    gap_text,
     header,
     interval,
     mean_std,
@@ -33,7 +34,7 @@ from geotune.bench.comparison_tables import (
 )
 from geotune.bench.disagreements import Disagreements
 from geotune.bench.external_results import ExternalResult
-from geotune.bench.statistics import Estimate, Verdict
+from geotune.bench.statistics import Difference, Estimate, Verdict
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
 from geotune.report.images import png
@@ -148,7 +149,10 @@ def render(page: PageContext) -> str:
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             errors=[text for table in tables for line in table.lines for text in line.errors],
             notes=page.notes,
-            summary=[text for table in tables for text in summarize(table, options)],
+            summary=[
+                *(text for table in tables for text in summarize(table, options)),
+                *map(_summarize_combined, page.combined),
+            ],
             verdicts=list(get_args(Verdict)),
             recipes=list(dict.fromkeys(table.recipe for table in tables)),
             tables=[_table(table, options) for table in tables],
@@ -200,20 +204,16 @@ def summarize(table: ComparisonTable, options: Compare) -> list[str]:
         f"{mean_std(estimate.mean, estimate.spread)} ({estimate.runs} "
         f"run{'' if estimate.runs == 1 else 's'})."
     ]
-    by_verdict: dict[str, list[str]] = {}
-    for line in done:
-        if line.difference is not None:
-            by_verdict.setdefault(str(line.difference), []).append(line.method)
-    if by_verdict:
-        order = list(get_args(Verdict))
-        verdicts = sorted(by_verdict, key=lambda text: order.index(text.partition(":")[0]))
-        each = "; ".join(f"{text}: {fmt.listing(by_verdict[text])}" for text in verdicts)
-        parts.append(f"Compared with {table.reference}: {each}. {covers(table, options)}")
+    differences = {line.method: line.difference for line in done if line.difference is not None}
+    if differences:
+        parts.append(
+            f"Compared with {table.reference}: {_verdicts(differences)}. {covers(table, options)}"
+        )
     efficient = [line.method for line in done if line.pareto_memory]
     if efficient:
         parts.append(f"Pareto-optimal in mean {metric} and memory: {fmt.listing(efficient)}.")
     gaps = [
-        f"{line.method} {signed(gap.mean)} ({interval(gap.low, gap.high, signs=True)})"
+        f"{line.method} {gap_text(gap)}"
         for line in done
         if line is best or line.method == table.reference
         for gap in [*line.gaps.values()][:1]
@@ -221,6 +221,23 @@ def summarize(table: ComparisonTable, options: Compare) -> list[str]:
     if gaps:
         parts.append(f"Regions without training scenes minus regions with: {', '.join(gaps)}.")
     return [" ".join(parts)]
+
+
+def _verdicts(differences: Mapping[str, Difference]) -> str:
+    """The methods by verdict, the best verdict first."""
+    order = list(get_args(Verdict))
+    by_verdict: dict[tuple[int, str], list[str]] = {}
+    for method, each in differences.items():
+        by_verdict.setdefault((order.index(each.verdict), each.reason), []).append(method)
+    return "; ".join(
+        f"{order[verdict]}{f' ({reason})' if reason else ''}: {fmt.listing(methods)}"
+        for (verdict, reason), methods in sorted(by_verdict.items())
+    )
+
+
+def _summarize_combined(table: CombinedTable) -> str:
+    verdicts = _verdicts(table.differences)
+    return f"{combined_title(table)}, compared with {table.reference}: {verdicts}."
 
 
 def _read(name: str) -> str:
