@@ -1,4 +1,4 @@
-"""Attributes that look like a class, but are not read, give a warning."""
+"""Issues of labels: attributes that are not read, odd numbers, labels outside of their image."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from rasterio.transform import from_origin
 
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes
 from geotune.data.annotations.base import AnnotationOptions
@@ -20,6 +21,7 @@ from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.regression_labels import open_regression_labels
 from geotune.data.scenes.open_scenes import open_scenes
+from geotune.data.scenes.scene import Scene
 
 SIDE = 40
 KINDS = ["segment", "detect", "density"]
@@ -181,3 +183,68 @@ def test_usual_numbers_give_no_warning(write_raster: Any, tmp_path: Path, kind: 
         "long tail": rng.lognormal(0, 2, (2, SIDE, SIDE)),
     }[kind]
     assert not _outlying(write_raster, tmp_path, [*values], None)
+
+
+@pytest.fixture
+def ship_scenes(write_raster: Any) -> None:
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 255, (1, SIDE, SIDE)).astype("uint8")
+        transform = from_origin(500_000 + 1000 * number, 5_000_000, 10, 10)
+        write_raster(f"s{number}.tif", noise, transform=transform)
+
+
+def label_issues(scenes: list[Scene]) -> list[str]:
+    one, other, *rest = scenes
+    scanned = scan_splits({"train": [one, *rest], "val": [other], "test": []}, window=SIDE)
+    texts = [issue.text for issue in check_labels(scanned)]
+    return [text for text in texts if "none of its labels" in text or "is labelled in" in text]
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_only_objects_of_the_classes_can_lie_outside_of_their_image(
+    ship_scenes: None, tmp_path: Path, place: str
+) -> None:
+    """An image with objects of other classes alone has no objects, wherever they are."""
+    x = 5 if place == "inside" else 500
+    box = f"{x} 5 {x + 9} 5 {x + 9} 9 {x} 9"
+    for number, name in enumerate(["ship", "ship", "buoy"]):
+        line = f"5 5 14 5 14 9 5 9 {name} 0" if number == 0 else f"{box} {name} 0"
+        (tmp_path / f"s{number}.txt").write_text(line + "\n")
+    scenes = open_annotated_scenes(
+        scenes=f"{tmp_path}/s*.tif",
+        labels=f"{tmp_path}/{{stem}}.txt",
+        classes=["ship"],
+        options=AnnotationOptions(other_classes="leave_out"),
+        format="dota",
+    )
+    assert [scene.labels.overlaps for scene in scenes] == [True, place == "inside", None]
+    first, *others = label_issues(scenes)
+    if place == "outside":
+        assert "s1.txt: none of its labels lies in its scene" in first
+        first, *others = others
+    assert "no object is labelled in 1 of 3 scenes" in first and "s2.txt" in first
+    assert not others
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_for_several_scenes_may_have_no_label_in_some(
+    ship_scenes: None, tmp_path: Path, kind: str
+) -> None:
+    x, y = 500_000, 4_999_800
+    shapes = [shapely.box(x + 1000 * i, y, x + 1000 * i + 30, y + 30) for i in range(2)]
+    if kind == "density":
+        shapes = [shape.centroid for shape in shapes]
+    path = tmp_path / "all.gpkg"
+    geopandas.GeoDataFrame(geometry=shapes, crs="EPSG:32633").to_file(path)
+    paths: Any = {"scenes": f"{tmp_path}/s*.tif", "labels": str(path)}
+    if kind == "detect":
+        scenes = open_annotated_scenes(**paths, classes=["ship"], options=AnnotationOptions())
+    else:
+        read = (
+            partial(open_labels, classes=["background", "ship"])
+            if kind == "segment"
+            else partial(open_density_labels, objects="ship")
+        )
+        scenes = open_scenes(read, **paths)
+    texts = label_issues(scenes)
+    assert not any("none of its labels" in text for text in texts), texts

@@ -174,10 +174,9 @@ def _open_labels(
                         key="data.labels",
                         file=path,
                     )
-            boxes, indices, difficult = filter_valid(
+            boxes, indices, difficult, overlaps = filter_valid(
                 parsed, path, raster.shape, mapping, options, notes, shared=shared
             )
-            is_empty = not (len(parsed.annotations) + len(parsed.distant_features))
             opened[name] = ObjectLabels(
                 path=path,
                 classes=mapping.classes,
@@ -186,7 +185,7 @@ def _open_labels(
                 indices=indices,
                 difficult=difficult,
                 min_visibility=options.min_visibility,
-                overlaps=None if is_empty else bool(len(boxes)),
+                overlaps=overlaps,
                 unread=parsed.unread,
             )
     return opened, notes.texts()

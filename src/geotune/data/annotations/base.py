@@ -163,8 +163,10 @@ def filter_valid(
     notes: Notes,
     *,
     shared: bool,
-) -> tuple[Boxes, NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[Boxes, NDArray[np.int64], NDArray[np.bool_], bool | None]:
     """Boxes `(N, 4)` or `(N, 5)`, class indices and difficult flags `(N)` of usable annotations.
+
+    Last, whether any annotation of the classes lies in the image; None without such annotations.
 
     Annotations without an area, entirely outside the image of `shape` (H, W) and, depending on
     `options`, of other classes are skipped with a note. With `shared`, several images use the file
@@ -194,7 +196,9 @@ def filter_valid(
         if annotations[i].note:
             notes.add(annotations[i].note, f"{path} {annotations[i].location}")
     difficult = np.array([a.difficult for a in annotations], dtype=np.bool_)
-    return boxes[kept], classes[kept], difficult[kept]
+    misplaced = bool((outside & ~other).any()) or len(parsed.distant_features) > 0
+    overlaps = True if kept.any() else False if misplaced else None
+    return boxes[kept], classes[kept], difficult[kept], overlaps
 
 
 def _boxes(path: Path, annotations: Sequence[Annotation], oriented: bool) -> Boxes:

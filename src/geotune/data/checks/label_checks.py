@@ -66,12 +66,14 @@ def _splits(scanned: ScannedData) -> list[Issue]:
 def _scenes(scanned: ScannedData) -> list[Issue]:
     issues = []
     unlabelled = []
+    # a file for several scenes may have no label in some of them
+    overlapping = {scene.labels.path for _, scene, _ in scanned.scenes if scene.labels.overlaps}
     for _, scene, scan in scanned.scenes:
         labels, raster = scene.labels, scene.raster
         if not scan.pixels:
             text = f"{raster.path}: no pixel has data; the scene is not used"
             issues.append(Issue("warning", "labels", text, raster.path))
-        elif labels.overlaps is False:
+        elif labels.overlaps is False and labels.path not in overlapping:
             text = (
                 f"{labels.path}: none of its labels lies in its scene {raster.path}; check the CRS "
                 "of both"
