@@ -175,7 +175,7 @@ def in_one_scene(side: int, reach: float, nugget: float, draws: int, seed: int =
     missed = {"windows": 0, "blocks": 0}
     blocks_given, verdicts = 0, 0
     for values in field(side, reach, nugget, rng, draws):
-        verdicts += independent_units(scenes, scenes).enough
+        verdicts += independent_units(scenes, [0] * side**2).enough
         errors = values - values.mean()
         units = {"windows": windows, "blocks": blocks(scenes, positions, errors[None])}
         blocks_given += units["blocks"].count >= MIN_UNITS
@@ -206,7 +206,7 @@ def of_iou(scenes: int, methods: int, seeds: int, tables: int, seed: int = 0) ->
     false = 0
     for _ in range(tables):
         names = np.repeat(np.arange(scenes), rng.integers(2, 10, scenes)).astype(str)
-        units = independent_units(names.tolist(), names.tolist())
+        units = independent_units(names.tolist(), names.astype(int).tolist())
         objects = rng.poisson(30 * np.exp(rng.normal(0, 1, scenes)))[units.of_window] + 1
         by_method, influence_by_method = [], []
         for _ in range(methods):

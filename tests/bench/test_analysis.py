@@ -84,11 +84,12 @@ def tables_of(
         cost: dict[str, Any] | None = None,
         row: dict[str, Any] | None = None,
         scene_positions: np.ndarray | None = None,
+        areas: tuple[int, ...] | None = None,
         keep_windows: bool = True,
         **options: Any,
     ) -> list[ComparisonTable]:
         specs = expand(held_out)[0]
-        rows = [_row(tmp_path, spec, metrics(spec), config, scene_positions) for spec in specs]
+        rows = [_row(tmp_path, s, metrics(s), config, scene_positions, areas) for s in specs]
         if not keep_windows:
             for path in tmp_path.rglob("test_windows.npz"):
                 path.unlink()
@@ -107,6 +108,7 @@ def _row(
     values: np.ndarray | None,
     config: dict[str, Any],
     positions: np.ndarray | None,
+    areas: tuple[int, ...] | None,
 ) -> Row:
     if values is None:
         return {"run": spec.name, "error": "the disk is full"}
@@ -121,7 +123,9 @@ def _row(
     states = tuple(
         MetricState({**zero_sums(), "numbers": one, "errors": np.asarray(v)}) for v in values
     )
-    WindowMetrics(names, scenes, (city,) * len(values), positions, values, states).save(
+    areas = tuple(np.unique(scenes, return_inverse=True)[1].tolist()) if areas is None else areas
+    groups = (city,) * len(values)
+    WindowMetrics(names, scenes, groups, areas, positions, values, states).save(
         run / "test_windows.npz"
     )
     mean = float(values.mean())
@@ -197,6 +201,18 @@ def test_few_scenes_allow_no_verdict(tables_of: Tables, windows: int, reason: st
     assert table.coverage.text == ""
     with raises("suite-units", key="compare.unit", mentions=["scene", "6"]):
         tables_of(lambda spec: _values(spec)[:windows], unit="scene")
+
+
+def test_neighbouring_scenes_are_one_unit(tables_of: Tables) -> None:
+    areas = tuple(range(5)) * 6
+    table = tables_of(_values, areas=areas)[0]
+    assert table.coverage == Coverage("10 test scenes in 5 test regions", "only 5 test regions")
+    found = line_of(table, "est").difference
+    assert found is not None and found.verdict == "no verdict"
+    table = tables_of(_values, areas=areas, unit="scene")[0]
+    assert table.coverage == Coverage("10 test scenes", "")
+    table = tables_of(_values, areas=tuple(range(6)) * 5)[0]
+    assert table.coverage == Coverage("6 test regions", "")
 
 
 def test_blocks_of_a_scene_allow_an_interval_but_no_verdict(tables_of: Tables) -> None:

@@ -25,18 +25,19 @@ def smooth(side: int, reach: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("scenes", "groups", "kind", "count", "enough"),
+    ("scenes", "areas", "kind", "count", "enough"),
     [
-        ("abcdefgh", "abcdefgh", "region", 8, True),
-        ("abcdefgh", "xxxxyyyy", "scene", 8, True),
-        ("aabbccdd", "xxxxyyyy", "scene", 4, False),
-        ("aaaaaaaa", "xxxxxxxx", "scene", 1, False),
+        ("abcdefgh", [0, 1, 2, 3, 4, 5, 6, 7], "scene", 8, True),
+        ("abcdefgh", [0, 0, 1, 1, 2, 3, 4, 5], "region", 6, True),
+        ("abcdefgh", [0, 0, 0, 0, 1, 1, 1, 1], "region", 2, False),
+        ("aabbccdd", [0, 0, 1, 1, 2, 2, 3, 3], "scene", 4, False),
+        ("aaaaaaaa", [0] * 8, "scene", 1, False),
     ],
 )
-def test_units_are_regions_or_scenes(
-    scenes: str, groups: str, kind: str, count: int, enough: bool
+def test_units_are_scenes_or_regions(
+    scenes: str, areas: list[int], kind: str, count: int, enough: bool
 ) -> None:
-    units = independent_units(list(scenes), list(groups))
+    units = independent_units(list(scenes), areas)
     assert (units.kind, units.count, units.enough) == (kind, count, enough)
 
 

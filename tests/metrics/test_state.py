@@ -133,6 +133,7 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
         tuple(f"a (0, {i})" for i in range(WINDOWS)),
         ("a",) * WINDOWS,
         ("north",) * WINDOWS,
+        (3,) * WINDOWS,
         np.array([(0, i) for i in range(WINDOWS)]),
         np.array([0.5, math.nan, 1, 1, 1]),
         tuple(states),
@@ -140,6 +141,7 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
     kept.save(tmp_path / "windows.npz")
     read = WindowMetrics.load(tmp_path / "windows.npz")
     assert (read.names, read.scenes, read.groups) == (kept.names, kept.scenes, kept.groups)
+    assert read.areas == kept.areas
     np.testing.assert_array_equal(read.positions, kept.positions)
     np.testing.assert_array_equal(read.scores, kept.scores)
     for one, other in zip(read.states, states, strict=True):
@@ -148,6 +150,19 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
             for name, array in mine.items():
                 np.testing.assert_array_equal(array, theirs[name])
                 assert array.dtype == theirs[name].dtype
+
+
+def test_file_without_areas_has_those_of_the_groups(
+    case: tuple[Task, Batch], tmp_path: Path
+) -> None:
+    task, batch = case
+    names, groups = tuple("abcde"), tuple("yyxxy")
+    positions, path = np.zeros((WINDOWS, 2), np.int64), tmp_path / "windows.npz"
+    states = tuple(window_states(task, batch))
+    WindowMetrics(names, names, groups, (), positions, np.zeros(WINDOWS), states).save(path)
+    with np.load(path) as file:
+        np.savez(path, **{name: array for name, array in file.items() if name != "areas"})
+    assert WindowMetrics.load(path).areas == (1, 1, 0, 0, 1)
 
 
 def test_invalid_window_file_is_an_error(tmp_path: Path) -> None:

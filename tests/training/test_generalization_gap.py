@@ -37,7 +37,8 @@ def evaluate(dataset: Windows) -> Any:
     states = units_of(np.concatenate(list(dataset.values.values())))
     groups = [group for group, values in dataset.values.items() for _ in values]
     scenes = [f"{group} {i // 2}" for i, group in enumerate(groups)]  # two windows each
-    windows = SimpleNamespace(states=states, scenes=scenes, groups=groups)
+    areas = np.unique(scenes, return_inverse=True)[1].tolist()
+    windows = SimpleNamespace(states=states, scenes=scenes, areas=areas)
     return SimpleNamespace(metrics=mean_of(MetricState.merge(states)), windows=windows)
 
 

@@ -159,14 +159,12 @@ def _from_windows(
         }
 
     every = [each for runs in windows.values() for each in runs]
-    first, units = every[0], _named_units(every[0], options)
+    first, units = every[0], _independent(every[0], options)
     if any(set(each.scenes) != set(first.scenes) for each in every):
         return {}, Coverage("", "the test scenes of the runs differ")
     if units.enough:
-        regions = len(set(first.groups))
-        where = f" in {pluralize(regions, 'region')}" if 1 < regions < units.count else ""
-        found = by_method(lambda each: _named_units(each, options).merge(each.states))
-        return found, Coverage(f"{units}{where}", "")
+        found = by_method(lambda each: _independent(each, options).merge(each.states))
+        return found, Coverage(str(units), "")
     if options.unit != "auto":
         raise GeotuneError(
             f"compare.unit: the test split has {units}; expected at least {MIN_UNITS} for "
@@ -174,31 +172,32 @@ def _from_windows(
             code="suite-units",
             key="compare.unit",
         )
-    count = len(set(first.scenes))
-    reason = "one test scene" if count == 1 else f"only {count} test scenes"
+    few = f"one test {units.kind}" if units.count == 1 else f"only {units}"
+    # Scenes, or blocks of scenes, are not independent: intervals over them describe these regions.
+    within = units_by_name("scene", first.scenes)
     same = all(each.names == first.names for each in every)
-    if not same or len(first.names) < MIN_UNITS:
-        return {}, Coverage("", reason)
-    # Blocks of the scenes, for intervals that hold within these scenes.
-    means = {
-        name: np.mean([each[metric] for each in runs], axis=0)
-        for name, runs in by_method(lambda each: each.states).items()
-    }
-    base = means.pop(reference, 0.0) if len(means) > 1 else 0.0
-    within = blocks(first.scenes, first.positions, np.stack([v - base for v in means.values()]))
+    if within.count < MIN_UNITS and same and len(first.names) >= MIN_UNITS:
+        means = {
+            name: np.mean([each[metric] for each in runs], axis=0)
+            for name, runs in by_method(lambda each: each.states).items()
+        }
+        base = means.pop(reference, 0.0) if len(means) > 1 else 0.0
+        values = np.stack([mean - base for mean in means.values()])
+        within = blocks(first.scenes, first.positions, values)
     if within.count < MIN_UNITS:
-        return {}, Coverage("", reason)
-    scenes = pluralize(count, "test scene")
-    return by_method(lambda each: within.merge(each.states)), Coverage(
-        f"{within} in {scenes}", reason
+        return {}, Coverage("", few)
+    found = by_method(
+        lambda each: (
+            within if within.kind == "block" else units_by_name("scene", each.scenes)
+        ).merge(each.states)
     )
+    return found, Coverage(f"{within} in {units}", few)
 
 
-def _named_units(windows: WindowMetrics, options: Compare) -> SpatialUnits:
-    if options.unit == "auto":
-        return independent_units(windows.scenes, windows.groups)
-    names = windows.scenes if options.unit == "scene" else windows.groups
-    return units_by_name(options.unit, names)
+def _independent(windows: WindowMetrics, options: Compare) -> SpatialUnits:
+    if options.unit == "scene":
+        return units_by_name("scene", windows.scenes)
+    return independent_units(windows.scenes, windows.areas)
 
 
 def _from_regions(

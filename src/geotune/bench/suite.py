@@ -93,10 +93,10 @@ class Compare(OptionsModel):
         lt=1,
         description="confidence level of all intervals of a table at once",
     )
-    unit: Literal["auto", "region", "scene"] = Field(
+    unit: Literal["auto", "scene"] = Field(
         default="auto",
-        description="the independent unit of the test split; auto: regions if there are six, "
-        "else scenes",
+        description="the independent unit of the test split; auto: groups of the split, and scenes "
+        "that do not adjoin; scene: every scene",
     )
     mixed_code: bool = Field(
         default=False, description="compare runs of different versions of geotune's code"

@@ -1,6 +1,7 @@
-"""Independent units of a test split: regions, scenes, or blocks of a scene.
+"""Units of a test split: regions, scenes, or blocks of a scene.
 
-Neighbouring windows of a scene are alike, so they are never units by themselves.
+Neighbouring windows of a scene are alike, and so are neighbouring scenes and those of one group, so
+they are not independent units.
 """
 
 from __future__ import annotations
@@ -67,19 +68,16 @@ class SpatialUnits:
         ]
 
 
-def units_by_name(kind: UnitKind, names: Sequence[str]) -> SpatialUnits:
+def units_by_name(kind: UnitKind, names: Sequence[str] | Sequence[int]) -> SpatialUnits:
     """Units by the name of each window's region or scene, in alphabetical order."""
     known, of_window = np.unique(names, return_inverse=True)
     return SpatialUnits(kind, of_window, len(known))
 
 
-def independent_units(scenes: Sequence[str], groups: Sequence[str]) -> SpatialUnits:
-    """Regions (groups of the split) if there are `MIN_UNITS` of them, else scenes.
-
-    A unit must not share anything that varies with another one, so the coarser units are safer.
-    """
-    regions = units_by_name("region", groups)
-    return regions if regions.enough else units_by_name("scene", scenes)
+def independent_units(scenes: Sequence[str], areas: Sequence[int]) -> SpatialUnits:
+    """The areas of the windows: scenes if each is an area of its own, else regions."""
+    by_scene, by_area = units_by_name("scene", scenes), units_by_name("region", areas)
+    return by_scene if by_scene.count == by_area.count else by_area
 
 
 def blocks(scenes: Sequence[str], positions: NDArray[np.int64], values: Floats) -> SpatialUnits:

@@ -102,7 +102,7 @@ def _intervals(
     seen: WindowMetrics,
 ) -> tuple[dict[str, tuple[float, float]], str]:
     """The interval of `unseen - seen` of each metric, and the units that it is over."""
-    units = [independent_units(each.scenes, each.groups) for each in (unseen, seen)]
+    units = [independent_units(each.scenes, each.areas) for each in (unseen, seen)]
     text = " and ".join(map(str, units))
     one, other = (compute_metrics(MetricState.merge(each.states)) for each in (unseen, seen))
     if min(each.count for each in units) < MIN_UNITS:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geotune.data.scenes.footprints import areas
 from geotune.data.window_datasets import GridWindowDataset
 from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
@@ -26,6 +27,7 @@ class WindowMetrics:
         names: for display, such as `durban (128, 256)`.
         scenes: scene names.
         groups: groups of the scenes, see `data.split`.
+        areas: numbers of the scenes' areas, see `areas`; those of the groups in older files.
         positions: `(N, 2)`, row and column of the window's first pixel in its scene.
         scores: `(N,)`, `Task.score`, NaN without one.
         states: `Metrics.compute_from` computes metrics of a merged selection.
@@ -34,6 +36,7 @@ class WindowMetrics:
     names: tuple[str, ...]
     scenes: tuple[str, ...]
     groups: tuple[str, ...]
+    areas: tuple[int, ...]
     positions: NDArray[np.int64]
     scores: NDArray[np.float64]
     states: tuple[MetricState, ...]
@@ -44,10 +47,12 @@ class WindowMetrics:
     ) -> WindowMetrics:
         """From windows and their results, in the same order."""
         scenes = [windows.scenes[index.scene] for index in windows.windows]
+        area_of = areas(windows.scenes)
         return WindowMetrics(
             tuple(windows.sample_name(i) for i in range(len(windows))),
             tuple(scene.name for scene in scenes),
             tuple(scene.group for scene in scenes),
+            tuple(area_of[index.scene] for index in windows.windows),
             np.array([index[1:] for index in windows.windows], dtype=np.int64).reshape(-1, 2),
             np.array(scores, dtype=np.float64),
             tuple(states),
@@ -63,6 +68,7 @@ class WindowMetrics:
             "names": np.array(self.names),
             "scenes": np.array(self.scenes),
             "groups": np.array(self.groups),
+            "areas": np.array(self.areas, dtype=np.int64),
             "places": self.positions,
             "scores": self.scores,
         }
@@ -89,10 +95,12 @@ class WindowMetrics:
                 if key.startswith("rows.")
                 for name in [key.removeprefix("rows.")]
             }
+            of_groups = np.unique(arrays["groups"], return_inverse=True)[1]
             return WindowMetrics(
                 tuple(arrays["names"].tolist()),
                 tuple(arrays["scenes"].tolist()),
                 tuple(arrays["groups"].tolist()),
+                tuple(arrays["areas"].tolist() if "areas" in arrays else of_groups.tolist()),
                 arrays["places"],
                 arrays["scores"],
                 tuple(

@@ -1,5 +1,6 @@
 """Distances and overlaps of scenes on Earth, against geodesics and areas computed independently."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,13 @@ from rasterio.transform import Affine, from_origin
 
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.footprints import Footprint, footprint, group_distance, within_distance
+from geotune.data.scenes.footprints import (
+    Footprint,
+    areas,
+    footprint,
+    group_distance,
+    within_distance,
+)
 from geotune.data.scenes.scene import Scene
 
 GEOD = Geod(ellps="WGS84")
@@ -75,8 +82,6 @@ def test_distance_across_the_180th_meridian() -> None:
 
 
 def test_cropped_scene_has_its_own_footprint() -> None:
-    from dataclasses import replace
-
     full = scene("a", 500_000, 5e6)
     west = footprint(replace(full, raster=full.raster.crop(Window(0, 0, 100, 30))))
     east = footprint(replace(full, raster=full.raster.crop(Window(0, 50, 100, 50))))
@@ -86,12 +91,42 @@ def test_cropped_scene_has_its_own_footprint() -> None:
 
 
 def test_scene_without_georeference_has_no_footprint() -> None:
-    from dataclasses import replace
-
     one = scene("a", 0, 0)
     assert footprint(replace(one, raster=replace(one.raster, crs=None))) is None
     assert footprint(replace(one, raster=replace(one.raster, transform=Affine.identity()))) is None
     assert group_distance([], [footprint_of("a", 0, 0)]) is None
+
+
+@pytest.mark.parametrize(
+    ("xs", "expected"),
+    [
+        ([0, 3000, 6000], [0, 1, 2]),
+        ([0, 1000, 2000], [0, 0, 0]),  # a row of tiles: the first and the last are one area as well
+        ([0, 1400, 6000], [0, 0, 1]),
+        ([0, 1700, 6000], [0, 1, 2]),
+    ],
+)
+def test_scenes_that_adjoin_share_an_area(xs: list[float], expected: list[int]) -> None:
+    scenes = [scene(f"{i}", 400_000 + x, 5e6) for i, x in enumerate(xs)]
+    assert areas(scenes) == expected
+
+
+def test_scenes_of_a_group_or_a_file_share_an_area() -> None:
+    one, two, far = (scene(name, 4e5 + 1e4 * i, 5e6) for i, name in enumerate("abc"))
+    assert areas([one, two, far]) == [0, 1, 2]
+    assert areas([replace(one, group="day"), two, replace(far, group="day")]) == [0, 1, 0]
+    parts = [
+        replace(one, name=f"{col}", group=f"{col}", raster=one.raster.crop(Window(0, col, 100, 9)))
+        for col in (0, 90)
+    ]
+    assert areas([*parts, two]) == [0, 0, 1]
+
+
+def test_areas_without_georeference_are_groups() -> None:
+    scenes = [scene(name, 0, 0) for name in "abc"]
+    plain = [replace(each, raster=replace(each.raster, crs=None)) for each in scenes]
+    assert areas(plain) == [0, 1, 2] and areas(scenes) == [0, 0, 0]
+    assert areas([plain[0], scenes[1]]) == [0, 1]
 
 
 degrees = st.tuples(st.floats(-179, 179), st.floats(-80, 80))

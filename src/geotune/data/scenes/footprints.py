@@ -1,4 +1,4 @@
-"""Footprints of scenes on Earth: distances and overlaps.
+"""Footprints of scenes on Earth: distances, overlaps and neighbours.
 
 Candidate pairs are found by their centres in geocentric coordinates, in metres, which have no seam
 at 180 degrees and no poles. Each pair is measured in an azimuthal equidistant projection around
@@ -16,6 +16,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pyproj import Geod, Proj
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from geotune.data.raster.crs import WGS84, transformer
@@ -28,6 +30,10 @@ SIDE_POINTS = 8
 """Number of points per edge that are projected."""
 
 GEOD = Geod(ellps="WGS84")
+
+ADJACENT = 1.1
+"""Scenes adjoin if their centres are nearer than this times the sum of their radii: squares whose
+sides face each other at half their side or less, or whose corners nearly touch."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,32 @@ def within_distance(
         if shapely.distance(plane.shape(one), shapes).min() < metres:
             names.add(one.scene)
     return names
+
+
+def areas(scenes: Sequence[Scene]) -> list[int]:
+    """The number of each scene's area.
+
+    Scenes of one group, of one file, or that adjoin or overlap on Earth share an area: they are
+    alike as windows of a scene are. Without georeference, neighbours are known by their group only.
+    """
+    pairs: list[tuple[int, int]] = []
+    first: dict[tuple[str, object], int] = {}
+    for i, scene in enumerate(scenes):
+        for key in (("group", scene.group), ("file", scene.raster.path)):
+            pairs.append((i, first.setdefault(key, i)))
+    outlines = [(i, outline) for i, s in enumerate(scenes) if (outline := footprint(s)) is not None]
+    if outlines:
+        tree = cKDTree([outline.centre for _, outline in outlines])
+        radii = np.array([outline.radius_m for _, outline in outlines])
+        near = tree.query_pairs(2 * ADJACENT * radii.max(), output_type="ndarray")
+        centres = tree.data[near]
+        distance = np.linalg.norm(centres[:, 0] - centres[:, 1], axis=1)
+        for a, b in near[distance < ADJACENT * radii[near].sum(axis=1)]:
+            pairs.append((outlines[a][0], outlines[b][0]))
+    rows, columns = np.array(pairs).T
+    graph = coo_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(scenes), len(scenes)))
+    labels: list[int] = connected_components(graph, directed=False)[1].tolist()
+    return labels
 
 
 def _candidates(
