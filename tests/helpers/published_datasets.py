@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
+from geotune.data.published.tortilla import unpack_tortilla
 from geotune.data.raster.open_raster import open_raster
 from geotune.datasets.registry import get_dataset_info
 from helpers.annotation_files import Thing, upright, write_dota, write_fair1m, write_voc
+from helpers.tortilla import content, pack, parquet, sample
 
 SIDE = 48
 BLOCK = slice(12, 28)
@@ -284,6 +287,53 @@ def by_class(
     return write_copy
 
 
+# ---------------------------------------------------------------- GEO-Bench-2
+def geobench2(name: str, dtype: str, inside: int, outside: int) -> Write:
+    """Writes a tortilla of images and masks, and unpacks it."""
+
+    def write_copy(root: Path, names: Sequence[str]) -> None:
+        bands = len(get_dataset_info(f"geobench2_{name}").bands)
+        samples = []
+        for i, split in enumerate(("train", "train", "validation", "test")):
+            scratch = root.with_suffix(".tif")
+            values = image(bands, dtype, 250 if dtype == "uint8" else 4000)
+            scene = {"pixel_m": 10, "ground": i}
+            path = write(scratch, values, **scene)
+            if name == "spacenet7":  # with a band of transparency
+                path = write(scratch, np.concatenate([values, 0 * values[:1] + 255]), **scene)
+                with rasterio.open(path, "r+") as file:
+                    file.colorinterp = [*ColorInterp][3:7]
+            pixels = content(path)
+            mask = content(write(scratch, block(SIDE, inside, outside, "uint8"), **scene))
+            samples.append(sample(f"sample_{i}", split, [("GTiff", pixels), ("GTiff", mask)]))
+        unpack(root, samples)
+
+    return write_copy
+
+
+def everwatch(root: Path, names: Sequence[str]) -> None:
+    """Images whose georeference is unusable, as that of the originals."""
+    boxes = [
+        {"label": "Great Egret", "xmin": 12, "ymin": 12, "xmax": 28, "ymax": 28},
+        {"label": "White Ibis", "xmin": 33, "ymin": 30, "xmax": 45, "ymax": 40},
+    ]
+    samples = []
+    for i, split in enumerate(("train", "train", "validation", "test")):
+        pixels = image(3, "uint8", 250)
+        path = write(root.with_suffix(".tif"), pixels)
+        with rasterio.open(path, "r+") as file:
+            file.crs, file.transform = "EPSG:4326", from_origin(-80.5, 25.9, 1, 1)
+        items = [("GTiff", content(path)), ("GeoParquet", parquet(boxes))]
+        samples.append(sample(f"sample_{i}", split, items))
+    unpack(root, samples)
+
+
+def unpack(root: Path, samples: Sequence[Any]) -> None:
+    tortilla = root.with_suffix(".tortilla")
+    tortilla.write_bytes(pack(samples))
+    assert unpack_tortilla([tortilla], root) == len(samples)
+
+
 WRITERS: dict[str, Write] = {
     "sen1floods11": sen1floods11,
     "burn_scars": burn_scars,
@@ -309,5 +359,11 @@ WRITERS: dict[str, Write] = {
     "resisc45": by_class(
         "NWPU-RESISC45", "{label}_{number:03}.jpg", 3, "uint8", "resisc45-{split}.txt"
     ),
+    "geobench2_burn_scars": geobench2("burn_scars", "float32", 1, 0),
+    "geobench2_caffe": geobench2("caffe", "uint8", 2, 3),
+    "geobench2_cloudsen12": geobench2("cloudsen12", "uint16", 1, 0),
+    "geobench2_flair2": geobench2("flair2", "uint8", 19, 1),
+    "geobench2_spacenet7": geobench2("spacenet7", "uint8", 1, 0),
+    "geobench2_everwatch": everwatch,
 }
 """Data set name to writer; `names` are the images of the published split if it lists them."""

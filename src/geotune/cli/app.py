@@ -19,6 +19,7 @@ from geotune.cli.list_ import list_
 from geotune.cli.plan import plan
 from geotune.cli.predict import predict
 from geotune.cli.test import test
+from geotune.cli.unpack import unpack
 from geotune.errors import GeotuneError
 
 app = App(
@@ -45,7 +46,7 @@ def _paragraphs(doc: str) -> str:
     return "\n".join(lines)
 
 
-for command in (fit, check, plan, cache, test, predict, bench, list_, demo):
+for command in (fit, check, plan, cache, test, predict, bench, list_, unpack, demo):
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))
 

@@ -93,6 +93,7 @@ class DatasetInfo:
         grey: single-band images are greyscale; their band is repeated for each of `bands`.
         dates: acquisition date by region, if neither the files nor their names state it.
         nodata: nodata value, if the files do not declare it.
+        georeferenced: false: the coordinates in the files are unusable, and ignored.
         gsd_m: nominal ground sampling distance in metres, for display.
         without_objects: field values of images that contain no object and have no label file.
         splits: published splits by name; the first is the default.
@@ -122,6 +123,7 @@ class DatasetInfo:
     grey: bool = False
     dates: Mapping[str, date] = field(default_factory=dict)
     nodata: float | None = None
+    georeferenced: bool = True
     gsd_m: float | None = None
     without_objects: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, PublishedSplit] = field(default_factory=dict)

@@ -24,6 +24,12 @@ DATASETS: dict[str, str] = {
     "eurosat_rgb": "geotune.datasets.eurosat:EUROSAT_RGB",
     "uc_merced": "geotune.datasets.uc_merced:UC_MERCED",
     "resisc45": "geotune.datasets.resisc45:RESISC45",
+    "geobench2_burn_scars": "geotune.datasets.geobench2:BURN_SCARS",
+    "geobench2_caffe": "geotune.datasets.geobench2:CAFFE",
+    "geobench2_cloudsen12": "geotune.datasets.geobench2:CLOUDSEN12",
+    "geobench2_flair2": "geotune.datasets.geobench2:FLAIR2",
+    "geobench2_spacenet7": "geotune.datasets.geobench2:SPACENET7",
+    "geobench2_everwatch": "geotune.datasets.geobench2:EVERWATCH",
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rasterio.transform import Affine
+
 from geotune.data.annotations.annotated_scenes import build_annotated_scenes
 from geotune.data.annotations.base import AnnotationOptions
 from geotune.data.issues import ErrorCollector
@@ -69,6 +71,8 @@ def open_published_scenes(
     for image in images:
         with errors.catch(image.name, first_file(image.files)):
             source = _open_image(info, image, bands)
+            if not info.georeferenced:
+                source = replace(source, crs=None, transform=Affine.identity())
             if image.region in info.dates:
                 source = replace(source, acquired=info.dates[image.region])
             opened.append((image, source))

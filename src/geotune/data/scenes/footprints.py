@@ -96,8 +96,8 @@ def footprint(scene: Scene) -> Footprint | None:
         longitudes, latitudes = transformer(raster.crs, WGS84).transform(xs, ys)
     except GeotuneError:  # such as an engineering CRS
         return None
-    if not (np.isfinite(longitudes).all() and np.isfinite(latitudes).all()):
-        return None
+    if not (np.isfinite(longitudes).all() and (np.abs(latitudes) <= 90).all()):
+        return None  # also of files whose transform has the wrong unit
     points = _geocentric(longitudes, latitudes)
     centre = points.mean(axis=0)
     radius = float(np.linalg.norm(points - centre, axis=1).max())

@@ -1,0 +1,27 @@
+"""`geotune unpack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geotune.cli.console import message
+
+
+def unpack(folder: Path, *files: Path, image: int = 0) -> None:
+    """Unpack the .tortilla files of a GEO-Bench-2 data set into a folder of GeoTIFFs.
+
+    docs/datasets.md lists the data sets and the recipes that read the folder.
+
+    Parameters
+    ----------
+    folder
+        The folder to write to.
+    files
+        All .tortilla files of the data set.
+    image
+        The number of the image that classes and boxes belong to, from 0.
+    """
+    from geotune.data.published.tortilla import unpack_tortilla
+
+    count = unpack_tortilla(files, folder, image=image)
+    message(f"{folder}: {count} samples")
