@@ -85,6 +85,7 @@ def bench(
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
     from geotune.bench.disagreements import find_disagreements
     from geotune.bench.html import PageContext, render
+    from geotune.bench.leaderboard import write_submission
     from geotune.bench.pareto_plots import pareto_plots, write_plots
     from geotune.bench.published_tables import as_markdown as published_as_markdown
     from geotune.bench.published_tables import published_tables
@@ -106,6 +107,9 @@ def bench(
     beside = published_tables(specs, rows, objectives, published, folder)
     if beside:
         write_atomically(folder / "published.md", published_as_markdown(beside).encode())
+    if suite.leaderboard is not None:
+        for note in write_submission(suite, specs, rows, folder / "leaderboard"):
+            on_message(f"note: {note}")
     on_message("drawing plots")
     plots = [pareto_plots(table, number) for number, table in enumerate(tables)]
     write_plots(folder / "figures", tables, plots)

@@ -140,6 +140,19 @@ class PublishedOptions(OptionsModel):
     )
 
 
+class LeaderboardOptions(OptionsModel):
+    """A submission to the leaderboard of GEO-Bench-2, written from the results."""
+
+    datasets: dict[str, str] = Field(
+        min_length=1, description="recipe of the suite to the leaderboard's name of its data set"
+    )
+    paper: str = Field(default="N/A", description="link to the paper")
+    code: str = Field(default="N/A", description="link to the code")
+    licence: str = Field(default="N/A", description="of the models")
+    information: str = Field(default="N/A", description="about the submission")
+    comments: str = Field(default="N/A", description="on new models")
+
+
 def _parse_recipes(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
@@ -210,6 +223,7 @@ class Suite(OptionsModel):
     search: Search | None = None
     compare: Compare = Compare()
     published: list[PublishedOptions] = Field(default_factory=list)
+    leaderboard: LeaderboardOptions | None = None
     workers: PositiveInt = Field(default=1, description="parallel runs")
 
     @model_validator(mode="after")
@@ -251,6 +265,12 @@ class Suite(OptionsModel):
             )
         if self.search is not None and self.search.key in SUITE_KEYS:
             raise ValueError(f"search.key: {self.search.key} is set by the suite")
+        for name in self.leaderboard.datasets if self.leaderboard else ():
+            if name not in self.recipes:
+                raise ValueError(
+                    f"leaderboard.datasets.{name}: not a recipe of this suite; "
+                    f"{suggest(name, self.recipes)}"
+                )
         for i, published in enumerate(self.published):
             for key, columns in (("values", published.values), ("spreads", published.spreads)):
                 for name in columns:

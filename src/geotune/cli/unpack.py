@@ -22,6 +22,7 @@ def unpack(folder: Path, *files: Path, image: int = 0) -> None:
         The number of the image that classes and boxes belong to, from 0.
     """
     from geotune.data.published.tortilla import unpack_tortilla
+    from geotune.utils.text import pluralize
 
     count = unpack_tortilla(files, folder, image=image)
-    message(f"{folder}: {count} samples")
+    message(f"{folder}: {pluralize(count, 'sample')}")

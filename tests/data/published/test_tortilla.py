@@ -102,3 +102,13 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.tortilla"
     with raises("file-missing", file=path):
         unpack_tortilla([path], tmp_path / "out")
+
+
+def test_command_unpacks(tmp_path: Path, geotune: Any) -> None:
+    path = tmp_path / "x.tortilla"
+    path.write_bytes(pack([sample("s", "test", [("GTiff", tif(tmp_path, 7))], labels=["a"])]))
+    code, _, err = geotune("unpack", tmp_path / "out", path, "--image", "0")
+    assert code == 0 and "1 sample" in err
+    assert (tmp_path / "out/labels.csv").read_text().splitlines()[1] == "test/s/0.tif,a,test"
+    code, _, err = geotune("unpack", tmp_path / "out")
+    assert code == 1 and "no .tortilla file given" in err

@@ -41,6 +41,12 @@ def footprint_of(*args: Any, **kwargs: Any) -> Footprint:
     return result
 
 
+def test_a_transform_that_leaves_the_earth_gives_no_footprint() -> None:
+    """Pixels of one degree, as in files whose transform has the wrong unit."""
+    assert footprint(scene("a", -80.5, 25.9, crs="EPSG:4326", pixel=1)) is not None
+    assert footprint(scene("a", -80.5, 25.9, crs="EPSG:4326", pixel=1, side=512)) is None
+
+
 def test_adjacent_scenes_do_not_overlap() -> None:
     result = group_distance([footprint_of("a", 500_000, 5e6)], [footprint_of("b", 501_000, 5e6)])
     assert result is not None and result.distance_m < 1e-3 and not result.overlaps

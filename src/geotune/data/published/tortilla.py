@@ -44,9 +44,14 @@ def unpack_tortilla(
     GEO-Bench-2 do; a mask is one of them. Boxes become `annotations.json` (COCO) and classes of
     images `labels.csv` (path, labels, split), both of image number `image`.
 
-    Raises `GeotuneError` for a file that is missing, damaged or in another format, without
+    Raises `GeotuneError` for no file, a file that is missing, damaged or in another format, without
     pyarrow, and for items other than GeoTIFF and GeoParquet.
     """
+    if not paths:
+        raise GeotuneError(
+            f"{folder}: no .tortilla file given; name all files of the data set after the folder",
+            code="file-missing",
+        )
     coco: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
     labels: list[tuple[str, str, str]] = []
     indices = {path: _read_file_index(path) for path in paths}
