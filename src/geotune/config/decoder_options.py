@@ -91,7 +91,7 @@ class GlobalPoolOptions(DecoderOptions):
         default="mean", description="how positions are pooled"
     )
     levels: Literal["last", "all"] = Field(
-        default="last",
+        default="all",
         description="feature maps to read: the encoder's last, or all but the stem's",
     )
     dropout: Share = Field(default=0.0, description="dropout probability before the linear layer")
