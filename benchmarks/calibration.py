@@ -237,6 +237,17 @@ def _iou(state: MetricState) -> dict[str, float]:
     return {"iou": float(hits / (hits + missed + wrong))}
 
 
+def held_out(regions: int, share: float, tables: int, seed: int = 0) -> Row:
+    """Regions held out in turn; `share` of the variance of a region comes from the other regions,
+    which are its training data, and so is common to any two regions for the most part."""
+    rng = np.random.default_rng(seed)
+    own, trained = rng.normal(size=(2, tables, regions))
+    others = (trained.sum(axis=1, keepdims=True) - trained) / (regions - 1) ** 0.5
+    sample = Sample((1 - share) ** 0.5 * own + share**0.5 * others, held_out=True)
+    false = np.mean(np.abs(sample.mean) > sample.half_width(LEVEL))
+    return {"regions": regions, "share": share, "tables": tables, "false": float(false)}
+
+
 def over_data_sets(
     count: int, between: float, ratio: float, tables: int, seed: int = 0, *, weighted: bool = True
 ) -> Row:
@@ -317,13 +328,17 @@ def main() -> None:
             for side, reach, nugget in product((4, 14, 24), (0.5, 1, 4), (0.0, 0.5, 0.8))
         ],
         "iou": [of_iou(n, 5, s, 1000) for n in (6, 20) for s in (3, 5)],
+        "held_out": [
+            held_out(regions, share / regions, 20_000)
+            for regions, share in product((6, 8, 12), (0, 1, 2))
+        ],
         "data_sets": [
             over_data_sets(k, between, ratio, 4000)
             for k, between, ratio in product((3, 5, 8), (0.0, 0.5, 2.0), (0.0, 0.8))
         ],
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    for key in ("margin", "one_scene", "iou", "data_sets"):
+    for key in ("margin", "one_scene", "iou", "held_out", "data_sets"):
         for row in results[key]:
             print(key, row)
 

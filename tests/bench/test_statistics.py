@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -96,6 +97,14 @@ def test_one_scene_allows_no_verdict(calibration: ModuleType) -> None:
     """Neither windows nor blocks of one scene tell how another scene would turn out."""
     row = calibration.in_one_scene(12, reach=4, nugget=0.5, draws=60)
     assert row["with_verdict"] == 0 and row["missed_windows"] > 0.3
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_held_out_regions_with_overlapping_training_data_are_rarely_wrong(
+    calibration: ModuleType, share: float
+) -> None:
+    for regions in (6, 12):
+        assert calibration.held_out(regions, share / regions, TABLES)["false"] <= 0.05 + ERROR
 
 
 def test_combined_data_sets_are_rarely_wrong(calibration: ModuleType) -> None:
@@ -191,6 +200,8 @@ def test_data_sets_are_the_units_of_a_combination() -> None:
     expected = stats.t.interval(0.95, 3, effects.mean(), stats.sem(effects))
     assert (result.low, result.high) == pytest.approx(expected) and result.verdict == "better"
     assert str(combine(each[:2], 0.95, 0.0)) == "no verdict: only 2 data sets"
+    unknown = replace(each[0], relative=math.nan)
+    assert str(combine([*each, unknown], 0.95, 0.0)) == "no verdict: a difference is unknown"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))

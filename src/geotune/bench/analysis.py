@@ -187,7 +187,7 @@ def _table(
         if "full" in by_method
         else next(iter(by_method))
     )
-    runs, coverage = measure(by_method, to, objective, options, folder)
+    runs, coverage = measure(by_method, to, options, folder)
     compared = [name for name in runs if name != to and _common(runs[name], runs[to])]
     level_of = levels(options.level, compared, options.primary)
     lines = [

@@ -12,7 +12,6 @@ import numpy as np
 
 from geotune.adapter_config import load_adapter_config
 from geotune.bench.grid import RunSpec
-from geotune.bench.hparam_search import Objective
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.statistics import Sample
@@ -88,7 +87,6 @@ class Coverage:
 def measure(
     by_method: Mapping[str, Sequence[tuple[RunSpec, Row]]],
     reference: str,
-    objective: Objective,
     options: Compare,
     folder: Path,
 ) -> tuple[dict[str, MeasuredRuns], Coverage]:
@@ -111,7 +109,7 @@ def measure(
     if not any(stored.values()):
         return measured, Coverage("", "no finished run")
     if all(run.test_windows.exists() for runs in stored.values() for run in runs):
-        found, coverage = _from_windows(stored, reference, objective.metric, options)
+        found, coverage = _from_windows(stored, reference, options)
     else:
         found, coverage = _from_regions(measured)
     for name, each in found.items():
@@ -138,7 +136,7 @@ def _held_out(measured: Iterable[MeasuredRuns], options: Compare) -> Coverage:
 
 
 def _from_windows(
-    stored: Mapping[str, Sequence[RunDir]], reference: str, metric: str, options: Compare
+    stored: Mapping[str, Sequence[RunDir]], reference: str, options: Compare
 ) -> tuple[dict[str, list[Influences]], Coverage]:
     """Influences from the stored metric states of the test windows."""
     windows = {
@@ -176,14 +174,13 @@ def _from_windows(
     # Scenes, or blocks of scenes, are not independent: intervals over them describe these regions.
     within = units_by_name("scene", first.scenes)
     same = all(each.names == first.names for each in every)
-    if within.count < MIN_UNITS and same and len(first.names) >= MIN_UNITS:
+    if within.count < MIN_UNITS and same:
         means = {
-            name: np.mean([each[metric] for each in runs], axis=0)
-            for name, runs in by_method(lambda each: each.states).items()
+            name: np.mean([each.scores for each in runs], axis=0) for name, runs in windows.items()
         }
         base = means.pop(reference, 0.0) if len(means) > 1 else 0.0
         values = np.stack([mean - base for mean in means.values()])
-        within = blocks(first.scenes, first.positions, values)
+        within = blocks(first.scenes, first.positions, np.nan_to_num(values))
     if within.count < MIN_UNITS:
         return {}, Coverage("", few)
     found = by_method(

@@ -180,7 +180,7 @@ def difference(
     mean, half = float(result.mean), float(result.half_width(level))
     scale = abs(float(reference.mean)) or math.nan
     if not reason and math.isnan(half):
-        reason = "the metric is undefined without one of the test units"
+        reason = "the metric is undefined for a run, or without one test unit"
     if not reason and result.effective is not None and result.effective < MIN_EFFECTIVE:
         reason = "few test units outweigh the others"
     low, high = mean - half, mean + half
@@ -217,6 +217,8 @@ def combine(differences: Sequence[Difference], level: float, margin: float) -> D
     mean, half = float(effects.mean), float(effects.half_width(level))
     count = len(differences)
     reason = "" if count >= MIN_DATA_SETS else f"only {pluralize(count, 'data set')}"
+    if not reason and math.isnan(half):
+        reason = "a difference is unknown"
     low, high = mean - half, mean + half
     word = "no verdict" if reason else verdict(low, high, margin)
     return Difference(mean, low, high, word, reason, mean)

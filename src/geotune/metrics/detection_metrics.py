@@ -123,8 +123,8 @@ class DetectionMetrics(nn.Module):
     def _average_precisions(self, state: MetricState, k: int) -> list[float]:
         """Average precision of class `k` at each IoU threshold.
 
-        The curve is evaluated only at detections that match an object: bootstrapping calls this a
-        thousand times per run, and most detections are false positives.
+        The curve is evaluated only at detections that match an object: the jackknife calls
+        this once per test unit, and most detections are false positives.
         """
         scores, matches = _select_class(state, k)
         num_objects = int(state.sums["objects"][k])

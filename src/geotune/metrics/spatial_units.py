@@ -86,7 +86,7 @@ def blocks(scenes: Sequence[str], positions: NDArray[np.int64], values: Floats) 
     Args:
         scenes: the scene of each window.
         positions: row and column of each window in pixels, `(N, 2)`.
-        values: influences or errors of the windows `(K, N)`, whose correlation is averaged over K.
+        values: such as differences of scores, `(K, N)`; correlations are averaged over K.
     """
     scene = units_by_name("scene", scenes).of_window
     side = RANGES_PER_BLOCK * correlation_range(scene, positions, values)

@@ -1,7 +1,7 @@
 """Accumulated metric state that can be merged across windows and processes.
 
 The state is kept for each window, so metrics of any subset of windows can be computed later: of one
-region, or of a bootstrap resample.
+region, or of all but one scene.
 """
 
 from __future__ import annotations
