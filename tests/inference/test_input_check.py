@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.transform import from_origin
 
 from geotune.adapter_config import TrainingImages
 from geotune.config import parse_recipe
+from geotune.data.checks.scanned import scan_splits
+from geotune.data.checks.value_checks import check_band_values
+from geotune.data.labels.open_labels import open_labels
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
+from geotune.data.scenes.scene import Scene
 from geotune.factory.build_data import build_data
 from geotune.inference.input_check import compare_images, compare_pixels, training_images
 
@@ -75,6 +80,27 @@ def test_images_with_a_palette_are_noted(tmp_path: Path) -> None:
         found = compare_images({"a": open_raster(path)}, trained)
         assert len(found) == (colors[0] != (0, 0, 0, 255)), found
     assert "has a palette, and is read by index" in found[0] and "a.png new.tif" in found[0]
+
+
+def test_images_that_viewers_turn_are_noted(tmp_path: Path) -> None:
+    """By `check` and `predict`; drones write such files."""
+    values = np.random.default_rng(0).integers(0, 255, (64, 48, 3)).astype("uint8")
+    trained = TrainingImages(mean=[127.0] * 3, std=[74.0] * 3, dtypes=["uint8"])
+    Image.fromarray(values[..., 0] // 128).save(tmp_path / "mask.png")
+    for orientation in (None, 1, 3, 6):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[0x0112] = orientation
+        Image.fromarray(values).save(tmp_path / "a.jpg", exif=exif, quality=100)
+        source = open_raster(tmp_path / "a.jpg", bands=["red", "green", "blue"])
+        assert source.shape == (64, 48)
+        found = compare_images({"a": source}, trained)
+        labels = open_labels(tmp_path / "mask.png", source, classes=["land", "sea"])
+        image = Scene("a", source, labels, "a")
+        scanned = scan_splits({"train": [image], "val": [image], "test": []}, window=64)
+        checked = [issue.text for issue in check_band_values(scanned) if "EXIF" in issue.text]
+        assert found == checked and len(found) == (orientation in (3, 6))
+    assert "a.jpg: has an EXIF orientation" in found[0] and "-auto-orient a.jpg" in found[0]
 
 
 LIKE: dict[str, tuple[Callable[[NDArray[Any]], NDArray[Any]], str]] = {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from geotune.adapter_config import TrainingImages
 from geotune.data.datamodule import DataModule
 from geotune.data.raster.crs import metres_per_pixel
+from geotune.data.raster.exif import orientation_note
 from geotune.data.raster.io import open_dataset
 from geotune.data.raster.palette import palette_note
 from geotune.data.raster.scaling import stated_scaling
@@ -62,8 +63,12 @@ def compare_images(sources: Mapping[str, RasterSource], trained: TrainingImages)
         sources: one scene, or all images of a table; with the bands of the model.
         trained: the images of the training.
     """
-    indexed = palette_note(sources.values())
-    notes = [indexed and indexed[0], _pixel_size_note(list(sources.values()), trained)]
+    rasters = sources.values()
+    as_stored = (palette_note(rasters), orientation_note(rasters))
+    notes = [
+        *(each and each[0] for each in as_stored),
+        _pixel_size_note(list(sources.values()), trained),
+    ]
     sampled = _evenly(list(sources.values()), SAMPLES)
     notes.append(_scaling_note(sampled, trained))
     statistics = _sample_statistics(sampled)

@@ -146,6 +146,53 @@ def test_transparent_pixels_have_no_label_unless_their_color_is_a_class(
         assert (_read(file, scene, values) == INDEX).all()
 
 
+@pytest.mark.parametrize("nodata", [0, (7, 8, 9)])
+@pytest.mark.parametrize("grid", ["same", "coarse"])
+def test_the_nodata_color_of_a_mask_has_no_label_unless_it_is_a_class(
+    write_raster: Any, tmp_path: Path, grid: str, nodata: Any
+) -> None:
+    scene = open_raster(write_raster("scene.tif", np.ones((1, *SHAPE), dtype="uint8")))
+    step = 2 if grid == "coarse" else 1
+    coarse = INDEX[::step, ::step]
+    expected = coarse.repeat(step, 0).repeat(step, 1)
+    hidden = (0, 0, 0) if nodata == 0 else nodata
+    colors = np.array([hidden, (0, 0, 255)], dtype="uint8")[coarse].transpose(2, 0, 1)
+    transform = from_origin(500_000, 5_000_000, 10 * step, 10 * step)
+    if nodata == 0:
+        path = write_raster("m.tif", colors, transform=transform, nodata=0)
+    else:  # a colour that a PNG declares as transparent
+        path = tmp_path / "m.png"
+        Image.fromarray(colors.transpose(1, 2, 0)).save(path, transparency=nodata)
+        path.with_suffix(".pgw").write_text(
+            f"{10 * step}\n0\n0\n{-10 * step}\n{500_000 + 5 * step}\n{5_000_000 - 5 * step}"
+        )
+    assert (_read(path, scene, RED_BLUE) == np.where(expected == 1, 1, IGNORE)).all()
+    red, green, blue = hidden
+    values = {"land": red << 16 | green << 8 | blue, "sea": 0x0000FF}
+    labels = open_labels(path, scene, classes=CLASSES, class_values=values)
+    assert (labels.read(Window(0, 0, *SHAPE)).mask == expected).all()  # type: ignore[attr-defined]
+    assert any("maps to land and counts as land" in note for note in labels.notes)
+
+
+def test_unknown_values_are_written_exactly(
+    write_raster: Any, scene: RasterSource, tmp_path: Path
+) -> None:
+    values = np.where(INDEX == 1, 1.000001, 0).astype("float32")
+    path = write_raster("m.tif", values, crs=None)
+    with raises("class-unknown", file=path, mentions="values 1.000001 (16 pixels)"):
+        _read(path, scene, None)
+    path = write_raster("n.tif", np.where(INDEX == 1, 8355711, 0).astype("uint32"), crs=None)
+    with raises("class-unknown", file=path, mentions="values 8355711 (16 pixels)"):
+        _read(path, scene, None)
+    path = _write_palette(tmp_path / "m.png", INDEX, [0x102030, 0x0000FF])
+    with raises("class-unknown", file=path, mentions="values 1, of the colour 0x0000FF (16"):
+        _read(path, scene, {"land": 0, "sea": 255})
+    image = np.array([[0xFF, 0, 0], [0, 0, 0xFF]], dtype="uint8")[INDEX]
+    Image.fromarray(image).save(path := tmp_path / "m.jpg")
+    with raises("class-unknown", file=path, mentions="JPEG"):
+        _read(path, scene, RED_BLUE)
+
+
 def test_indices_of_a_palette_remain_indices(scene: RasterSource, tmp_path: Path) -> None:
     path = _write_palette(tmp_path / "m.png", INDEX, [0x112233, 0x445566])
     assert (_read(path, scene, None) == INDEX).all()

@@ -74,6 +74,11 @@ def files(folder: Path, write_raster: Any) -> list[Path]:
     palette.putpalette([value for i in range(12) for value in (i, 2 * i, 3 * i)])
     palette.save(folder / "palette.png", transparency=3)
     Image.fromarray(np.zeros((3, 4, 3), "uint8")).save(folder / "picture.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colors = Image.fromarray(np.zeros((3, 4, 3), "uint8"))
+    colors.save(folder / "turned.jpg", exif=exif)
+    colors.save(folder / "color.png", transparency=(1, 2, 3))
     masked = write_raster("masked.tif", values.astype("uint8"))
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(masked, "r+") as file:
         file.write_mask(values[0] > 3)
@@ -82,7 +87,8 @@ def files(folder: Path, write_raster: Any) -> list[Path]:
         file.update_tags(ACQUISITION_DATE="2019-05-06")
         file.update_tags(2, CENTRAL_WAVELENGTH_UM="0.842")
         file.scales, file.offsets = (0.1, 0.2), (0, -1)
-    return [*paths, masked, tagged, folder / "palette.png", folder / "picture.jpg"]
+    pictures = ["palette.png", "picture.jpg", "turned.jpg", "color.png"]
+    return [*paths, masked, tagged, *(folder / name for name in pictures)]
 
 
 def test_second_run_reads_no_header_and_finds_the_same(
@@ -101,6 +107,8 @@ def test_second_run_reads_no_header_and_finds_the_same(
         assert one.crs == other.crs and one.transform == other.transform
     tagged = found[paths.index(tmp_path / "tagged.tif")]
     assert tagged.acquired == date(2019, 5, 6) and tagged.wavelengths == (None, 0.842)
+    assert [header.turned for header in found[-3:]] == [False, True, False]
+    assert found[-1].joint_nodata == (1, 2, 3) and found[-1].nodatavals == (None,) * 3
     palette = found[paths.index(tmp_path / "palette.png")].palette
     assert palette is not None and palette[2] == (2, 4, 6, 255) and palette[3][3] == 0
 

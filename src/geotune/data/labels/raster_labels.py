@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,8 @@ from geotune.types import IGNORE
 MAX_NUMBER = 0xFFFF
 """Greater values of classes are colours, not numbers, if a file has bytes."""
 
+LOSSY = (".jpg", ".jpeg")
+
 TRANSPARENT = -1
 """Stands in for a colour where a mask is transparent."""
 
@@ -40,7 +42,7 @@ class RasterLabels:
         mapping: which value maps to which class.
         shape: (H, W) of the scene.
         grid: the scene's grid, to resample the file to; None if the file has the same grid.
-        nodata: the file's value without a label; None without any, or if it is a class's value.
+        nodata: the file's value or colour without a label; None without any, or if it is a class's.
         mask: where the file marks pixels without a label; None if it does not.
         fill: a value that no pixel has, for those outside the file when it is resampled.
         overlaps: whether the file covers any of the scene.
@@ -141,10 +143,12 @@ class RasterLabels:
     def _unknown_values(self, unknown: NDArray[Any]) -> GeotuneError:
         values, counts = np.unique(unknown, return_counts=True)
         listed = ", ".join(
-            f"{hex_color(value) if self.colors else f'{value:g}'} ({count} pixels)"
+            f"{self._describe(value)} ({count} pixels)"
             for value, count in zip(values[:5], counts[:5], strict=True)
         )
         more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
+        if self.path.suffix.lower() in LOSSY:
+            more += " (JPEG does not keep values: write masks in another format)"
         return GeotuneError(
             f"{self.path}: has the class values {listed}{more}; expected {self._expected()}; "
             "map the values to classes with data.class_values, or ignore them with "
@@ -153,6 +157,15 @@ class RasterLabels:
             key="data.class_values",
             file=self.path,
         )
+
+    def _describe(self, value: Any) -> str:
+        """A value, or its colour; that of an index too."""
+        if self.colors:
+            return hex_color(value)
+        text = str(value).removesuffix(".0")
+        if self.palette and 0 <= value < len(self.palette) and self.palette[value] >= 0:
+            text += f", of the colour {hex_color(self.palette[value])}"
+        return text
 
     @property
     def index_colors(self) -> dict[int, tuple[int, ...]]:
@@ -190,10 +203,12 @@ def open_raster_labels(
     if colors and mapping.ignores_default:
         mapping = replace(mapping, ignored=())
     grid, overlaps, notes = align_to_grid(path, raster, header, by_pixel=by_pixel)
-    nodata = None if colors else header.nodatavals[0]
+    values = header.joint_nodata or header.nodatavals
+    nodata = _color(values) if colors else values[0]
     if nodata is not None and nodata in mapping.index_by_number:
         name = mapping.classes[mapping.index_by_number[int(nodata)]]
-        notes.append(f"{path}: its nodata value {nodata:g} maps to {name} and counts as {name}")
+        text = hex_color(nodata) if colors else f"{nodata:g}"
+        notes.append(f"{path}: its nodata value {text} maps to {name} and counts as {name}")
         nodata = None
     return RasterLabels(
         path=path,
@@ -201,13 +216,19 @@ def open_raster_labels(
         shape=raster.shape,
         grid=grid,
         nodata=nodata,
-        mask=FileMask() if header.masked[0] else None,
+        mask=FileMask() if header.masked[0] and header.joint_nodata is None else None,
         fill=_unused_value(header.dtypes[0], mapping),
         overlaps=overlaps,
         notes=tuple(notes),
         colors=colors,
         palette=palette,
     )
+
+
+def _color(values: Sequence[float | None]) -> int | None:
+    """The colour of red, green and blue; None if one of these is none, and for a palette."""
+    known = [int(value) for value in values[:3] if value is not None and value in range(256)]
+    return known[0] << 16 | known[1] << 8 | known[2] if len(known) == 3 else None
 
 
 def _palette(header: RasterHeader, mapping: ClassMapping) -> tuple[int, ...]:

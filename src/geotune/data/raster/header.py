@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 
 from geotune.data.raster.control_points import ControlPoints, control_points
 from geotune.data.raster.io import close_dataset, open_dataset
-from geotune.data.raster.tags import acquisition_date, band_wavelength_um
+from geotune.data.raster.tags import acquisition_date, band_wavelength_um, is_turned
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class RasterHeader:
 
     Attributes:
         masked: whether a band has a mask in or beside the file; transparency does not count.
+        joint_nodata: nodata values of the bands that count only together, such as a colour that a
+            PNG declares as transparent; the bands are masked, and have none of their own.
         palette: red, green, blue and alpha by index, if the first band has a palette.
+        turned: whether it is shown in another orientation (EXIF).
         num_bits: bits per pixel of the first band, if fewer than those of its type.
         acquired: the acquisition date in the tags or the file name.
         wavelengths: central wavelength of each band in micrometres.
@@ -45,7 +48,9 @@ class RasterHeader:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     masked: tuple[bool, ...]
+    joint_nodata: tuple[float, ...] | None
     palette: Mapping[int, tuple[int, int, int, int]] | None
+    turned: bool
     num_bits: int | None
     acquired: date | None
     wavelengths: tuple[float | None, ...]
@@ -61,6 +66,10 @@ class RasterHeader:
         """The header of an open file; `name` may hold its date."""
         bands = range(1, handle.count + 1)
         palette = handle.colorinterp[0] == ColorInterp.palette
+        flags = handle.mask_flag_enums
+        joint = None
+        if {MaskFlags.per_dataset, MaskFlags.nodata} <= {*flags[0]}:
+            joint = tuple(map(float, handle.tags()["NODATA_VALUES"].split()))
         bits = handle.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
         return cls(
             shape=handle.shape,
@@ -69,16 +78,18 @@ class RasterHeader:
             dtypes=tuple(handle.dtypes),
             descriptions=tuple(text or None for text in handle.descriptions),
             colorinterp=tuple(handle.colorinterp),
-            nodatavals=tuple(handle.nodatavals),
+            nodatavals=(None,) * handle.count if joint else tuple(handle.nodatavals),
             scales=tuple(handle.scales),
             offsets=tuple(handle.offsets),
             # Alpha bands do not count: GDAL takes the fourth of four byte bands for one, which in
             # imagery is near infrared.
             masked=tuple(
-                MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-                for flags in handle.mask_flag_enums
+                MaskFlags.per_dataset in of_band and MaskFlags.alpha not in of_band
+                for of_band in flags
             ),
+            joint_nodata=joint,
             palette=handle.colormap(1) if palette else None,
+            turned=is_turned(handle),
             num_bits=None if bits is None else int(bits),
             acquired=acquisition_date(handle, name),
             wavelengths=tuple(band_wavelength_um(handle, i) for i in bands),

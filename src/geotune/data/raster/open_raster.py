@@ -131,6 +131,7 @@ def _open_file(path: Path, bands: Sequence[str] | None, nodata: float | None) ->
             FileMask(alpha) if alpha or header.masked[i - 1] else None,
             product=product,
             indexed=i == 1 and is_indexed(header),
+            turned=header.turned,
         )
         for i in indexes
     ]

@@ -45,6 +45,7 @@ class BandFile:
         grid: the grid that the file is resampled to; None to read its pixels unchanged.
         product: metadata of the Sentinel-2 product that the file belongs to; None for others.
         indexed: whether its values are indices of colours.
+        turned: whether the file is shown in another orientation (EXIF).
     """
 
     path: Path
@@ -55,6 +56,7 @@ class BandFile:
     grid: Grid | None = None
     product: Path | None = None
     indexed: bool = False
+    turned: bool = False
 
 
 class PixelBlock(NamedTuple):

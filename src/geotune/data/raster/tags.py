@@ -1,4 +1,4 @@
-"""Acquisition dates and wavelengths from the tags and names of raster files."""
+"""Acquisition dates, wavelengths and orientation from the tags and names of raster files."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def acquisition_date(handle: DatasetReader, name: str) -> date | None:
     # the software that wrote the file may have put its own time into TIFFTAG_DATETIME
     texts = (*(tags.get(key, "") for key in _DATE_TAGS), name, tags.get("TIFFTAG_DATETIME", ""))
     return next((day for text in texts if (day := find_date(text)) is not None), None)
+
+
+def is_turned(handle: DatasetReader) -> bool:
+    """Whether viewers show the image in another orientation than that of its rows and columns."""
+    return handle.tags().get("EXIF_Orientation", "1").strip() not in ("0", "1")
 
 
 def find_date(text: str) -> date | None:
