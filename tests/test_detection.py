@@ -36,6 +36,7 @@ from geotune.types import BandStatistics, Batch, Normalization
 from helpers.adapters import check_adapter_alone, save_built
 from helpers.components import DETECTORS, make_decoder
 from helpers.errors import raises
+from helpers.second_pass import check_no_second_pass_is_needed
 
 MakeBackbone = Callable[..., Backbone]
 BANDS = ("B02", "B03", "B04", "B08")
@@ -268,6 +269,18 @@ def test_recipe_to_gis_files(
     assert len(package) == len(truth)
     assert all(package.centroid.within(outline).sum() == 1 for outline in truth.geometry)
     check_adapter_alone(run, [scenes / "d.tif"], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "boxes"),
+    [("rotated_fcos", "oriented"), ("faster_rcnn", "horizontal"), ("fcos", "points")],
+)
+def test_best_epoch_is_validated_once(scenes: Path, tmp_path: Path, kind: str, boxes: str) -> None:
+    values = values_of(scenes, decoder={"kind": kind, **SMALL[kind]})
+    values["task"]["boxes"] = boxes
+    values["data"]["window"] = 48
+    check_no_second_pass_is_needed(parse_recipe(values), tmp_path)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from geotune.api.prediction import predict
 from geotune.config import load_recipe, parse_recipe
 from helpers.adapters import check_adapter_alone
 from helpers.errors import raises
+from helpers.second_pass import check_no_second_pass_is_needed
 
 Values = Callable[..., dict[str, Any]]
 
@@ -143,6 +144,14 @@ def test_run_has_metrics_history_and_report(runs: Callable[[str], Path], which: 
     assert report.count("<img") >= 4
     if which in ("regress", "density", "value"):
         assert metrics["pairs"]["val"] and report.count("Predictions versus labels") >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", KINDS)
+def test_best_epoch_is_validated_once(
+    made: Path, tiny_values: Values, tmp_path: Path, which: str
+) -> None:
+    check_no_second_pass_is_needed(parse_recipe(recipe_values(made, tiny_values, which)), tmp_path)
 
 
 @pytest.mark.slow

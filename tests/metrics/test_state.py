@@ -112,6 +112,10 @@ def test_merged_window_states_equal_one_pass(case: tuple[Task, Batch]) -> None:
     assert close(metrics.compute_from(MetricState.merge(states)), expected)
     assert close(metrics.compute_from(MetricState.merge([empty, *states[::-1]])), expected)
     assert close(metrics.compute_from(metrics.state()), expected)
+    for window, state in zip(metrics.windows(), states, strict=True):
+        assert window.sums.keys() == state.sums.keys()
+        for name, array in {**window.sums, **window.lists}.items():
+            np.testing.assert_array_equal(array, {**state.sums, **state.lists}[name])
 
 
 def test_a_window_merged_twice_counts_twice(case: tuple[Task, Batch]) -> None:

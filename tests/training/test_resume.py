@@ -19,6 +19,7 @@ from lightning.pytorch import Trainer
 from geotune.api.fitting import FitResult, fit
 from geotune.config import parse_recipe
 from geotune.training.checkpointer import Checkpointer
+from geotune.training.evaluate import Evaluation
 from geotune.training.run_dir import RunDir
 from helpers.errors import raises
 
@@ -41,8 +42,8 @@ def history(run: Path) -> list[dict[str, str]]:
 def assert_same(one: Path, other: Path) -> None:
     assert history(one) == history(other)
     assert tensors(one) == tensors(other)
-    metrics = [(run / "metrics.json").read_text(encoding="utf-8") for run in (one, other)]
-    assert metrics[0] == metrics[1]
+    for name in ("metrics.json", "examples.npz"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,7 @@ class DiedError(BaseException):
 
 
 FILES = {
+    "checkpoint/best_validation.npz": 0,
     "checkpoint/best.safetensors": 0,
     "history.csv": 1,
     "checkpoint/last.part": 1,
@@ -184,6 +186,28 @@ def test_damaged_weights_of_the_best_epoch_are_an_error_before_training(
     best.unlink() if damage == "missing" else damage_file(best, damage)
     with raises("checkpoint-invalid", key="train.run", file=best):
         train(tmp_path / "cut", {"train.epochs": 2})
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other epoch"])
+def test_best_epoch_is_validated_again_without_its_validation(
+    train: Train, cut_off: Callable[..., None], tmp_path: Path, damage: str
+) -> None:
+    cut_off(tmp_path / "cut", {"train.epochs": 2}, epoch=1)
+    kept = RunDir(tmp_path / "cut").best_validation
+    loaded = Evaluation.load(kept)
+    assert loaded is not None and loaded[0] == 0
+    with pytest.MonkeyPatch.context() as patch:  # the second epoch is not the best
+        patch.setattr(Checkpointer, "best_epoch", 0)
+        if damage == "missing":
+            kept.unlink()
+        elif damage == "truncated":
+            damage_file(kept, damage)
+        else:
+            loaded[1].save(kept, epoch=1)
+        messages: list[str] = []
+        result = train(tmp_path / "cut", {"train.epochs": 2}, on_message=messages.append)
+    assert "evaluating the best epoch on the validation windows" in messages
+    assert result.metrics == loaded[1].metrics
 
 
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geotune.api.fitting import FitResult
-from geotune.config import TrainOptions
+from geotune.config import TrainOptions, parse_recipe
 from geotune.factory.build_model import load_adapter
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import make_trainer
 from geotune.training.training_module import TrainingModule
 from helpers.errors import raises
+from helpers.second_pass import check_no_second_pass_is_needed
 
 Run = Callable[..., FitResult]
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -137,7 +138,6 @@ def test_constants_and_fill_are_part_of_the_adapter(train: Run, tmp_path: Path) 
 def test_loaded_adapter_reproduces_the_metrics(
     train: Run, tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:
-    from geotune.config import parse_recipe
     from geotune.factory.build_data import build_data
     from geotune.training.evaluate import evaluate
 
@@ -150,7 +150,26 @@ def test_loaded_adapter_reproduces_the_metrics(
     assert evaluation.metrics == result.metrics
     assert sum(map(sum, evaluation.details["confusion"])) == 64 * 64  # each pixel once
     assert evaluation.regions["c"] == evaluation.metrics  # the only scene of the split
-    assert len(evaluation.window_scores) == 4
+    assert len(evaluation.windows.scores) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"method": {"kind": "lora", "dropout": 0.3}}, id="dropout"),
+        pytest.param(
+            {"backbone.name": "timm/test_resnet", "method": {"kind": "full", "stem_width": 4}},
+            id="batch-norm",
+        ),
+        pytest.param({"train.precision": "bf16-mixed", "train.accumulate_steps": 2}, id="bf16"),
+    ],
+)
+def test_best_epoch_is_validated_once(
+    tiny_values: Callable[..., dict[str, Any]], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """A growing learning rate ruins the model, so that the best epoch is not the last."""
+    changes |= {"train.epochs": 3, "train.lr": 1.0, "train.warmup": 1.0}
+    check_no_second_pass_is_needed(parse_recipe(tiny_values(changes)), tmp_path)
 
 
 def test_bf16_mixed_precision(train: Run, tmp_path: Path) -> None:

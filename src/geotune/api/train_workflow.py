@@ -114,15 +114,17 @@ def train(
     if fitted.sharded:
         built = build_training(recipe, data.statistics)
     load_adapter_state(built.model, load_file(folder.best_weights), str(folder.best_weights))
-    on_message("evaluating the best epoch on the validation windows")
-    validation = evaluate(
-        built.model,
-        built.task,
-        data.val,
-        batch_size=recipe.train.batch_size // fitted.accumulate_steps,
-        device=fitted.device,
-        precision=recipe.train.precision,
-    )
+    validation = fitted.validation
+    if validation is None:
+        on_message("evaluating the best epoch on the validation windows")
+        validation = evaluate(
+            built.model,
+            built.task,
+            data.val,
+            batch_size=recipe.train.batch_size // fitted.accumulate_steps,
+            device=fitted.device,
+            precision=recipe.train.precision,
+        )
     notes = [*notes, *own_notes, *fitted.notes]
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
     return TrainResult(validation.metrics, summary, fitted.resumed)

@@ -135,7 +135,7 @@ def segment_scene(
         if probability_map is not None:
             describe_probabilities(probability_map)
         for block in sliding_window_inference(model, source, options, channels=len(classes)):
-            values = block.outputs.argmax(dim=0).to(torch.uint8).cpu().numpy()
+            values = block.outputs.max(dim=0).indices.to(torch.uint8).cpu().numpy()
             values[~block.valid] = NODATA
             counts += np.bincount(values.ravel(), minlength=len(counts))
             windows += block.windows

@@ -88,6 +88,10 @@ class DetectionMetrics(nn.Module):
         """
         return self.accumulator.state()
 
+    def windows(self) -> list[MetricState]:
+        """See `Metrics`."""
+        return self.accumulator.states
+
     def compute_from(self, state: MetricState) -> dict[str, float]:
         """See `Metrics`."""
         table = np.array([self._average_precisions(state, k) for k in range(len(self.classes))])

@@ -96,6 +96,10 @@ class PointMetrics(nn.Module):
         """
         return self.accumulator.state()
 
+    def windows(self) -> list[MetricState]:
+        """See `Metrics`."""
+        return self.accumulator.states
+
     def compute_from(self, state: MetricState) -> dict[str, float]:
         """Metrics at the threshold with the highest F1."""
         candidates = [self._metrics_at(i, state.sums) for i in range(len(self.thresholds))]

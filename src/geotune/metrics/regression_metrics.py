@@ -49,13 +49,15 @@ def zero_sums() -> dict[str, NDArray[np.float64]]:
     return {name: np.zeros(()) for name in SUMS}
 
 
-def error_sums(predicted: Tensor, labels: Tensor) -> dict[str, NDArray[np.float64]]:
+def error_sums(
+    predicted: NDArray[np.float32], labels: NDArray[np.float32]
+) -> dict[str, NDArray[np.float64]]:
     """The sums, by `SUMS`, from which error metrics of values `(N,)` are computed.
 
     These are the count, the signed, absolute and squared errors (predicted minus labelled), and the
-    labels and their squares. In float64 on the CPU, because some accelerators lack float64.
+    labels and their squares, in float64.
     """
-    values, truth = (x.numpy(force=True).astype(np.float64) for x in (predicted, labels))
+    values, truth = predicted.astype(np.float64), labels.astype(np.float64)
     error = values - truth
     terms = (np.ones_like(error), error, abs(error), error**2, truth, truth**2)
     return {name: np.asarray(term.sum()) for name, term in zip(SUMS, terms, strict=True)}
@@ -79,14 +81,17 @@ class ValueMetrics(nn.Module):
 
     @torch.no_grad()
     def update(self, predicted: Tensor, labels: Tensor) -> None:
-        """Add values of any shape; values whose label is NaN are skipped."""
+        """Add values `(B, ...)`; values whose label is NaN are skipped."""
         valid = ~torch.isnan(labels)
-        if not valid.any():
-            return
-        predicted, labels = predicted[valid].float(), labels[valid].float()
-        self.pairs.add(labels, predicted)
-        predicted, labels = (predicted - self.mean) / self.std, (labels - self.mean) / self.std
-        self.accumulator.add(MetricState(error_sums(predicted, labels)))
+        if valid.any():
+            self.pairs.add(labels[valid].float(), predicted[valid].float())
+        windows = (
+            ((x.float() - self.mean) / self.std).reshape(len(x), -1).numpy(force=True)
+            for x in (predicted, labels)
+        )
+        for values, truth in zip(*windows, strict=True):
+            known = ~np.isnan(truth)
+            self.accumulator.add(MetricState(error_sums(values[known], truth[known])))
 
     def compute(self) -> dict[str, float]:
         """Metrics by `names`; NaN without labels; `r2` is NaN if the labels are constant."""
@@ -95,6 +100,10 @@ class ValueMetrics(nn.Module):
     def state(self) -> MetricState:
         """Sums: `error_sums` of the standardised values."""
         return self.accumulator.state()
+
+    def windows(self) -> list[MetricState]:
+        """See `Metrics`."""
+        return self.accumulator.states
 
     def compute_from(self, state: MetricState) -> dict[str, float]:
         """See `Metrics`."""

@@ -41,7 +41,7 @@ class MetricState:
 
 
 class Accumulator:
-    """Collects metric states, and merges them across processes."""
+    """Collects the metric state of each window, and merges them across processes."""
 
     def __init__(self, empty: MetricState) -> None:
         """`empty`: the state of no window, with all names, shapes and dtypes."""
@@ -49,7 +49,7 @@ class Accumulator:
         self.states: list[MetricState] = []
 
     def add(self, state: MetricState) -> None:
-        """Add the state of one or more windows."""
+        """Add the state of one window."""
         self.states.append(state)
 
     def state(self) -> MetricState:

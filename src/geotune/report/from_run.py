@@ -96,11 +96,12 @@ def choose_examples(
 ) -> Examples:
     """The best and worst windows, if possible with more than the most common class."""
     windows = data.val
-    scored = [i for i, score in enumerate(validation.window_scores) if not math.isnan(score)]
+    scores = validation.windows.scores.tolist()
+    scored = [i for i, score in enumerate(scores) if not math.isnan(score)]
     common = int(np.argmax(data.class_counts["val"]))
     informative = [i for i in scored if page.is_informative(windows[i].target, common)]
     pool = informative if len(informative) >= 2 * EXAMPLES else scored
-    order = sorted(pool, key=lambda i: validation.window_scores[i])
+    order = sorted(pool, key=lambda i: scores[i])
     count = min(EXAMPLES, len(order) // 2) or len(order)
     worst = order[:count]
     best = [i for i in order[::-1][:count] if i not in worst]
@@ -117,7 +118,7 @@ def choose_examples(
                 to_rgb(sample.image if sample.image.ndim == 3 else sample.image[:, -1], bands),
                 sample.target,
                 prediction.numpy(),
-                validation.window_scores[index],
+                scores[index],
                 classes,
                 palette(classes),
                 getattr(built.task, "unit", ""),

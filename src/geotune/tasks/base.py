@@ -24,7 +24,10 @@ class Metrics(Protocol):
         """Metrics by `Task.metric_names`; NaN if undefined. Every process must call it."""
 
     def state(self) -> MetricState:
-        """What this process has accumulated; states of different windows can be merged."""
+        """What this process has accumulated."""
+
+    def windows(self) -> list[MetricState]:
+        """The state of each window that this process has seen, in order; they can be merged."""
 
     def compute_from(self, state: MetricState) -> dict[str, float]:
         """Metrics of a given state, with the names that `compute` returns."""

@@ -132,7 +132,10 @@ class MultilabelMetrics(nn.Module):
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Add logits `(B, K)` and labels `(B, K)` of zeros and ones."""
         probs, truth = logits.float().sigmoid().numpy(force=True), labels.long()
-        self.accumulator.add(MetricState(lists={"shares": probs, "truth": truth.numpy(force=True)}))
+        for shares, labelled in zip(probs, truth.numpy(force=True), strict=True):
+            self.accumulator.add(
+                MetricState(lists={"shares": shares[None], "truth": labelled[None]})
+            )
 
     def compute(self) -> dict[str, float]:
         """Classes without positive labels are NaN and left out of the means."""
@@ -141,6 +144,10 @@ class MultilabelMetrics(nn.Module):
     def state(self) -> MetricState:
         """Lists `shares` (probabilities) and `truth`, `(N, K)`, one row per image."""
         return self.accumulator.state()
+
+    def windows(self) -> list[MetricState]:
+        """See `Metrics`."""
+        return self.accumulator.states
 
     def compute_from(self, state: MetricState) -> dict[str, float]:
         """See `Metrics`."""

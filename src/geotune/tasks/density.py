@@ -111,11 +111,13 @@ class CountMetrics(nn.Module):
     def update(self, outputs: Tensor, densities: Tensor) -> None:
         """Add a batch of windows; windows that are all nodata are skipped."""
         valid = ~torch.isnan(densities).flatten(1).all(dim=1)
-        if not valid.any():
-            return
-        predicted, labelled = (count[valid] for count in self.task.counts(outputs, densities))
-        self.accumulator.add(MetricState(error_sums(predicted, labelled)))
-        self.pairs.add(labelled, predicted)
+        predicted, labelled = self.task.counts(outputs, densities)
+        if valid.any():
+            self.pairs.add(labelled[valid], predicted[valid])
+        arrays = (x.numpy(force=True) for x in (predicted, labelled, valid))
+        for count, truth, known in zip(*arrays, strict=True):
+            sums = error_sums(count[None], truth[None]) if known else zero_sums()
+            self.accumulator.add(MetricState(sums))
 
     def compute(self) -> dict[str, float]:
         """Metrics by `names`; NaN without windows."""
@@ -124,6 +126,10 @@ class CountMetrics(nn.Module):
     def state(self) -> MetricState:
         """Sums: `error_sums` of the counts of windows."""
         return self.accumulator.state()
+
+    def windows(self) -> list[MetricState]:
+        """See `Metrics`."""
+        return self.accumulator.states
 
     def compute_from(self, state: MetricState) -> dict[str, float]:
         """See `Metrics`."""

@@ -163,6 +163,10 @@ class DetectMetrics(nn.Module):
         """See `DetectionMetrics.state` and `PointMetrics.state`."""
         return self.counter.state()
 
+    def windows(self) -> list[MetricState]:
+        """See `Metrics`."""
+        return self.counter.windows()
+
     def compute_from(self, state: MetricState) -> dict[str, float]:
         """See `Metrics`."""
         return self.counter.compute_from(state)

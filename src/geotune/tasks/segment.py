@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geotune.config.task_options import SegmentOptions
-from geotune.metrics.confusion_matrix import ConfusionMetrics, iou
+from geotune.metrics.confusion_matrix import ConfusionMetrics, most_likely
 from geotune.tasks.pixel_losses import LOSSES, labelled_windows, pixel_weight
 from geotune.tasks.step_loss import LossFromTerms
 
@@ -57,7 +57,7 @@ class Segment(LossFromTerms):
 
     def predict(self, logits: Tensor) -> Tensor:
         """Most likely classes `(B, H, W)` as uint8."""
-        return logits.argmax(dim=1).to(torch.uint8)
+        return most_likely(logits).to(torch.uint8)
 
     def postprocess(self, logits: Tensor) -> Tensor:
         """Probabilities `(B, K, H, W)` as float32, summing to one over the classes."""
@@ -68,10 +68,10 @@ class Segment(LossFromTerms):
 
         NaN if every pixel is ignored.
         """
-        metrics = self.metrics().to(logits.device)
+        metrics = self.metrics()
         metrics.update(logits, masks)
         # Not compute(), which is a collective: only this process has the window.
-        return float(iou(metrics.matrix.confmat).nanmean())
+        return metrics.compute_from(metrics.windows()[0])["miou"]
 
     def example_targets(self, window: int) -> Tensor:
         """See `Task`."""

@@ -104,6 +104,8 @@ class Checkpointer(Callback):
             assert isinstance(pl_module, TrainingModule)
             state = pl_module.adapter_tensors()  # called by all processes
             if trainer.is_global_zero:
+                if (validation := pl_module.validation()) is not None:
+                    validation.save(self.run_dir.best_validation, self.best_epoch)
                 write_atomically(self.run_dir.best_weights, serialize_tensors(state))
         if trainer.is_global_zero:
             write_atomically(self.run_dir.history, _as_csv(self.history).encode())

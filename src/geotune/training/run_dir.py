@@ -83,6 +83,11 @@ class RunDir:
         """Trained tensors of the best epoch so far."""
         return self.path / "checkpoint" / "best.safetensors"
 
+    @property
+    def best_validation(self) -> Path:
+        """Validation of the best epoch so far, see `Evaluation`."""
+        return self.path / "checkpoint" / "best_validation.npz"
+
     def find_checkpoint(self, on_message: Callable[[str], None] = lambda text: None) -> Path | None:
         """The newest undamaged checkpoint, from which training resumes; None if there is none.
 

@@ -31,6 +31,7 @@ from geotune.memory.oom import is_oom
 from geotune.memory.tracker import to_fake
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.compile import check_compilable, compiled_blocks
+from geotune.training.evaluate import Evaluation
 from geotune.training.fsdp import is_sharded
 from geotune.training.loaders import EpochSampler, make_loader
 from geotune.training.memory_callback import StepMemoryCallback
@@ -53,6 +54,8 @@ class TrainerResult:
         resumed: whether training started from a checkpoint.
         main_process: false in the other processes of distributed training.
         sharded: the model is sharded, and unusable in a single process.
+        validation: of the best epoch; None if the model must be evaluated again: with several
+            processes, and with a cache, whose features differ from those of a prediction.
         cache: of features, if the backbone did not run.
         notes: for the user.
     """
@@ -65,6 +68,7 @@ class TrainerResult:
     resumed: bool
     main_process: bool
     sharded: bool = False
+    validation: Evaluation | None = None
     cache: FeatureCache | None = None
     notes: Sequence[str] = ()
 
@@ -166,6 +170,7 @@ def fit(
         warmup=train.warmup,
         seed=train.seed,
         max_val_batches=ceil(ceil(len(data.val) / world) / micro),
+        val_windows=data.val if single_process and cache is None else None,
     )
     module.strict_loading = False  # checkpoints hold trained tensors only
     peak_monitor = PeakMonitor(device)
@@ -232,6 +237,7 @@ def fit(
             micro_batch=module.micro_batcher.size,
         )
         predicted = estimated_step_bytes(fake_model, step, device)
+    validated = Evaluation.load(run_dir.best_validation)
     return TrainerResult(
         checkpointer.history,
         checkpointer.best_epoch,
@@ -245,6 +251,7 @@ def fit(
         bool(resumed),
         trainer.is_global_zero,
         is_sharded(built.model),
+        validated[1] if validated and validated[0] == checkpointer.best_epoch else None,
         cache,
         notes,
     )

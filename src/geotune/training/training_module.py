@@ -15,10 +15,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from geotune.data.window_datasets import GridWindowDataset
 from geotune.detectors.assigner import sampling_seed
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.tasks.step_loss import MeanLoss, StepLoss
+from geotune.training.evaluate import Evaluation, window_scores
 from geotune.training.fsdp import full_state_dict, is_sharded, shard
 from geotune.training.micro_batching import BatchNormStatistics, MicroBatcher
 from geotune.training.optimizer import make_optimizer
@@ -45,6 +47,8 @@ class TrainingModule(LightningModule):
         total_steps: number of optimizer steps of the whole training.
         monitor: metric, such as `miou` or `loss`, for the plateau schedule.
         max_val_batches: the largest number of validation batches of any process.
+        val_windows: the validation windows, if this process sees them all in every epoch: then
+            `validation` gives the results of each of them.
 
     Attributes:
         loss: of the last batch.
@@ -70,6 +74,7 @@ class TrainingModule(LightningModule):
         warmup: float,
         seed: int,
         max_val_batches: int = 0,
+        val_windows: GridWindowDataset | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -89,6 +94,8 @@ class TrainingModule(LightningModule):
         self.seed = seed
         self.max_val_batches = max_val_batches
         self.scalar_names: frozenset[str] = frozenset()
+        self.val_windows = val_windows
+        self.val_scores: list[float] = []
         self.val_metrics = task.metrics()
         self.val_loss = MeanLoss(task)
         self.plateau = Plateau()
@@ -121,6 +128,11 @@ class TrainingModule(LightningModule):
             batch_size=len(batch),
         )
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last epoch."""
+        self.val_metrics.reset()
+        self.val_scores = []
+
     @sampling_seed(VAL_SAMPLING_SEED)
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update metrics and loss."""
@@ -131,6 +143,8 @@ class TrainingModule(LightningModule):
 
         for micro, outputs in self.micro_batcher.run(len(batch), attempt):
             self.val_metrics.update(outputs, micro.targets)
+            if self.val_windows is not None:
+                self.val_scores += window_scores(self.task, outputs, micro.targets)
             self.val_loss.update(outputs, micro.targets)
         own_batches = int(self.trainer.num_val_batches[0])
         if is_sharded(self.model) and batch_idx + 1 == own_batches:
@@ -143,12 +157,19 @@ class TrainingModule(LightningModule):
             "loss": float(self.val_loss.compute(self.sum_processes)),
             **self.val_metrics.compute(),
         }
-        self.val_metrics.reset()
         for name, value in metrics.items():
             self.log(f"val/{name}", value)
         if self.schedule == "plateau":
             lower = lower_is_better(self.task, self.monitor)
             self.plateau.step(-metrics[self.monitor] if lower else metrics[self.monitor])
+
+    def validation(self) -> Evaluation | None:
+        """Results of the last epoch's validation; None without `val_windows`."""
+        if self.val_windows is None:
+            return None
+        return Evaluation.from_metrics(
+            self.task, self.val_metrics, self.val_scores, self.val_windows
+        )
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int

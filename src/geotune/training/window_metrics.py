@@ -58,11 +58,11 @@ class WindowMetrics:
             tuple(states),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, **further: NDArray[Any]) -> None:
         """Write an npz file: fields by name, sums as `sum.<name>` `(N, ...)`.
 
         Lists of all windows are concatenated as `list.<name>`; `rows.<name>` `(N,)` holds the
-        length of each window's list.
+        length of each window's list. `further` arrays are stored beside them.
         """
         arrays: dict[str, NDArray[Any]] = {
             "names": np.array(self.names),
@@ -71,6 +71,7 @@ class WindowMetrics:
             "areas": np.array(self.areas, dtype=np.int64),
             "places": self.positions,
             "scores": self.scores,
+            **further,
         }
         for name in self.states[0].sums:
             arrays[f"sum.{name}"] = np.stack([state.sums[name] for state in self.states])
