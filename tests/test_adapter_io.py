@@ -30,6 +30,7 @@ from geotune.adapter_io import (
     load_adapter_state,
     read_tensors,
     save_adapter,
+    save_tensors,
 )
 from geotune.backbones.base import Backbone
 from geotune.config.data_options import QualityOptions
@@ -38,6 +39,7 @@ from geotune.decoders.linear import Linear
 from geotune.model import Model
 from geotune.types import Normalization
 from helpers.errors import raises
+from helpers.memory import peak_growth
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -314,3 +316,10 @@ def test_mismatched_tensors_are_named_and_not_loaded(model: Model) -> None:
         load_adapter_state(model, {**state, name: torch.zeros(7)}, "a run")
     for n, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[n])
+
+
+def test_saving_makes_no_second_copy_of_the_tensors(tmp_path: Path) -> None:
+    state = {f"{i}": torch.full((2**22,), float(i)) for i in range(4)}  # 16 MiB each
+    taken = peak_growth(lambda: save_tensors(tmp_path / TENSORS, state))
+    assert taken < 8 * 2**20
+    torch.testing.assert_close(load_file(tmp_path / TENSORS), state)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geotune.adapter_config import (
@@ -29,7 +29,7 @@ from geotune.errors import GeotuneError
 from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 from geotune.types import Normalization
-from geotune.utils.atomic import write_atomically
+from geotune.utils.atomic import replacing, write_atomically
 
 
 def adapter_state(model: Model) -> dict[str, Tensor]:
@@ -84,9 +84,16 @@ def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -
     model.load_state_dict(dict(state), strict=False)
 
 
-def serialize_tensors(state: Mapping[str, Tensor]) -> bytes:
-    """The content of a `.safetensors` file with tensors of any device."""
-    return save({name: tensor.cpu().contiguous() for name, tensor in state.items()})
+def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors of any device to a `.safetensors` file, atomically and without copying them."""
+    with replacing(path) as incomplete:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, incomplete)
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_adapter(
@@ -100,7 +107,7 @@ def save_adapter(
     version: str,
 ) -> int:
     """Write both files atomically. Returns the size of the tensor file in bytes."""
-    data = serialize_tensors(state)
+    save_tensors(folder / TENSORS, state)
     config = {
         "format": FORMAT,
         "geotune": version,
@@ -118,18 +125,17 @@ def save_adapter(
         },
         **sections,
         "prediction": prediction.model_dump(mode="json"),
-        "hash": hashlib.sha256(data).hexdigest(),
+        "hash": file_hash(folder / TENSORS),
     }
-    write_atomically(folder / TENSORS, data)
     write_atomically(folder / ADAPTER_CONFIG, json.dumps(config, indent=2).encode())
-    return len(data)
+    return (folder / TENSORS).stat().st_size
 
 
 def read_tensors(folder: Path, config: AdapterConfig) -> dict[str, Tensor]:
     """Read `adapter.safetensors`. Raises `GeotuneError` if it does not match the config's hash."""
     path = folder / TENSORS
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_hash(path)
         if digest != config.hash:
             raise GeotuneError(
                 f"{path}: found hash {digest[:12]}, expected {config.hash[:12]} as in "

@@ -8,9 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from geotune.config import TrainOptions
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.run_dir import RunDir
+from geotune.training.trainer import make_trainer
+from helpers.memory import peak_growth
 
 
 def checkpointer(
@@ -60,3 +64,11 @@ def test_note_if_validation_is_too_small_to_choose_an_epoch() -> None:
     assert note is not None and "2 of 3 epochs" in note and "9 validation windows" in note
     undefined = checkpointer([math.nan, math.nan]).tie_note(9)
     assert undefined is not None and "undefined" in undefined
+
+
+def test_checkpoint_is_written_without_a_copy_in_memory(tmp_path: Path) -> None:
+    options = TrainOptions(accelerator="cpu", devices=1, precision="32-true")
+    writer = make_trainer(options, RunDir(tmp_path), []).strategy.checkpoint_io
+    state = {f"{i}": torch.full((2**22,), float(i)) for i in range(4)}  # 16 MiB each
+    assert peak_growth(lambda: writer.save_checkpoint(state, tmp_path / "last.ckpt")) < 8 * 2**20
+    torch.testing.assert_close(torch.load(tmp_path / "last.ckpt"), state)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from geotune.adapter_io import serialize_tensors
+from geotune.adapter_io import save_tensors
 from geotune.training.run_dir import RunDir
 from geotune.training.training_module import TrainingModule
 from geotune.utils.atomic import sync_to_disk, write_atomically
@@ -106,7 +106,7 @@ class Checkpointer(Callback):
             if trainer.is_global_zero:
                 if (validation := pl_module.validation()) is not None:
                     validation.save(self.run_dir.best_validation, self.best_epoch)
-                write_atomically(self.run_dir.best_weights, serialize_tensors(state))
+                save_tensors(self.run_dir.best_weights, state)
         if trainer.is_global_zero:
             write_atomically(self.run_dir.history, _as_csv(self.history).encode())
         last = self.run_dir.last_checkpoint

@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -326,6 +328,7 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
             max_epochs=train.epochs,
             gradient_clip_val=train.grad_clip_norm or None,
             callbacks=callbacks,
+            plugins=[_StreamedCheckpoint()],
             logger=logger,
             log_every_n_steps=10,
             enable_checkpointing=False,
@@ -350,6 +353,17 @@ def estimated_step_bytes(model: nn.Module, step: StepSpec, device: torch.device)
     except DataDependentModelError:
         return None
     return (estimate.gpu if device.type == "cuda" else estimate.cpu).total
+
+
+class _StreamedCheckpoint(TorchCheckpointIO):
+    """Writes tensors one by one; Lightning's own makes the whole file in memory first."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; `Checkpointer` makes that atomic."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, path)
 
 
 class _StartEpoch(Callback):
