@@ -10,13 +10,18 @@ import pytest
 
 def peak_growth(run: Callable[[], object]) -> int:
     """By how many bytes the resident set grows at most while `run` runs; Linux only."""
-    if sys.platform != "linux":
-        pytest.skip("reads /proc")
+    before = resident_bytes()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
-    before = _status("VmRSS")
     run()
     return _status("VmHWM") - before
+
+
+def resident_bytes() -> int:
+    """The resident set; Linux only."""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    return _status("VmRSS")
 
 
 def _status(name: str) -> int:

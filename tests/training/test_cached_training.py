@@ -19,6 +19,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 from safetensors.torch import load_file
@@ -38,6 +39,7 @@ from geotune.feature_cache.cache_key import extractor_hash, sample_keys
 from geotune.feature_cache.cached_dataset import CachedWindowDataset
 from geotune.model import Model
 from geotune.training.run_dir import RunDir
+from geotune.training.training_module import TrainingModule
 from geotune.types import Batch
 from geotune.utils.feature_encoding import DecodedFeatures
 from helpers.errors import raises
@@ -122,6 +124,25 @@ def test_first_epoch_equals_training_without_a_cache(
     assert (tmp_path / "cache").exists() == (cache == "disk")
     assert result.summary["cache"]["samples"] == 8 + 4
     assert result.summary["cache"]["computed"] == 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_backbone_is_out_of_memory_during_the_epochs(
+    train: Run, caching: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = RunDir(tmp_path / "run")
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+            assert isinstance(module, TrainingModule)
+            maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+            [line] = [line for line in maps if line.endswith(str(folder.offloaded_backbone))]
+            start, end = (int(x, 16) for x in line.split()[0].split("-"))
+            backbone = module.model.encoder.backbone
+            assert all(start < p.data_ptr() < end for p in backbone.parameters())
+
+    train(folder.path, {**caching, "train.epochs": 1}, callbacks=lambda: [Watch()])
+    assert not folder.offloaded_backbone.exists()
 
 
 def images_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -88,6 +88,11 @@ class RunDir:
         """Validation of the best epoch so far, see `Evaluation`."""
         return self.path / "checkpoint" / "best_validation.npz"
 
+    @property
+    def offloaded_backbone(self) -> Path:
+        """The frozen backbone while training from a cache."""
+        return self.path / "checkpoint" / "backbone.pt"
+
     def find_checkpoint(self, on_message: Callable[[str], None] = lambda text: None) -> Path | None:
         """The newest undamaged checkpoint, from which training resumes; None if there is none.
 

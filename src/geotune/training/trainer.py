@@ -7,7 +7,7 @@ import platform
 import signal
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -29,6 +29,7 @@ from geotune.factory.build_model import BuiltModel
 from geotune.feature_cache.build_cache import FeatureCache, build_cache, check_backbone_frozen
 from geotune.memory.estimate import DataDependentModelError, StepSpec, estimate_peak
 from geotune.memory.measure import MeasuredPeak, PeakMonitor
+from geotune.memory.offload import offloaded, tensors_outside
 from geotune.memory.oom import is_oom
 from geotune.memory.tracker import to_fake
 from geotune.training.checkpointer import Checkpointer
@@ -203,7 +204,12 @@ def fit(
 
     fake_model = None
     try:
-        with encoder.without_backbone() if cache else nullcontext():
+        with ExitStack() as context:
+            if cache:
+                context.enter_context(encoder.without_backbone())
+                if single_process:
+                    unused = tensors_outside(encoder.backbone, built.model)
+                    context.enter_context(offloaded(unused, run_dir.offloaded_backbone))
             estimates = estimate_memory and train.strategy != "fsdp"  # FSDP needs less
             if trainer.is_global_zero and estimates:
                 fake_model = to_fake(built.model, FakeTensorMode())  # while it is on the CPU
