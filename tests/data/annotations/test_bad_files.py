@@ -215,6 +215,22 @@ def test_predictions_of_yolo_are_no_labels(
     rejected("a.txt", before + line, *mentions, format="yolo")
 
 
+@pytest.mark.parametrize(
+    ("line", "mentions"),
+    [
+        ("0 0.5 0.5 0.1 0.1 0.4 0.4 2 0.6 0.6 0", ["11 numbers", "keypoints", "first five"]),
+        ("0 0.5 0.5 0.1 0.1" + " 0.4 0.4 2" * 16 + " 0 0 0", ["56 numbers", "keypoints"]),
+        ("0 0.5 0.5 0.2 0.1 1.57", ["found 6 words", "expected a class and x y w h"]),
+        ("0 0.5 0.5 0.2 0.1 12", ["found 6 words", "expected a class and x y w h"]),
+    ],
+)
+def test_keypoints_angles_and_tracks_are_no_scores_or_corners(
+    rejected: Callable[..., None], line: str, mentions: list[str]
+) -> None:
+    rejected("a.txt", line, "line 1", *mentions)
+    rejected("a.txt", line, "line 1", *mentions, format="yolo")
+
+
 def test_four_corners_in_pixels_with_a_class_number_are_dota(
     tmp_path: Path, images: Images, opened: Opened
 ) -> None:

@@ -42,15 +42,36 @@ def _valid_length(words: list[str]) -> bool:
     return len(words) == 5 or (len(words) >= 7 and len(words) % 2 == 1)
 
 
+def _has_keypoints(words: list[str]) -> bool:
+    """Whether a line is a box with keypoints: x, y and 0, 1 or 2 for their visibility."""
+    visibility = words[7::3]
+    return (
+        len(words) > 5
+        and len(words) % 3 == 2
+        and all(map(_is_number, words))
+        and {float(word) for word in visibility} <= {0, 1, 2}
+        and any(float(word) == 2 for word in visibility)  # 0 and 1 are also edges of the image
+    )
+
+
 def _has_score(words: list[str]) -> bool:
     """Whether a line is a prediction: that of a label, followed by a score."""
     if len(words) < 6 or not _valid_length(words[:-1]) or not all(map(_is_number, words)):
+        return False
+    if not 0 <= float(words[-1]) <= 1:
         return False
     # four corners, a class and 0 or 1 are also a line of DOTA, in pixels
     return len(words) == 6 or all(abs(float(word)) <= MAX_FRACTION for word in words[1:])
 
 
 def _annotation(path: Path, location: str, words: list[str], raster: RasterSource) -> Annotation:
+    if _has_keypoints(words):
+        raise row_error(
+            path,
+            location,
+            f"found {len(words)} numbers: a class, x y w h and keypoints, as for poses; keep the "
+            "first five of each line",
+        )
     if _has_score(words):
         shape = "x y w h" if len(words) == 6 else "corners"
         raise row_error(
@@ -102,7 +123,10 @@ def _matches(path: Path) -> bool:
     if first is None:
         return False
     words = first[1]
-    return (_valid_length(words) and all(map(_is_number, words))) or _has_score(words)
+    if not all(map(_is_number, words)):
+        return False
+    # with six the reader says what is wrong
+    return _valid_length(words) or len(words) == 6 or _has_score(words) or _has_keypoints(words)
 
 
 def _is_number(word: str) -> bool:
