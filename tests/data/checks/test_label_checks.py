@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from PIL import Image
 from rasterio.transform import from_origin
 
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes
@@ -20,6 +21,7 @@ from geotune.data.checks.scanned import scan_splits
 from geotune.data.labels.density_labels import open_density_labels
 from geotune.data.labels.open_labels import open_labels
 from geotune.data.labels.regression_labels import open_regression_labels
+from geotune.data.scenes.labelled_images import open_images
 from geotune.data.scenes.open_scenes import open_scenes
 from geotune.data.scenes.scene import Scene
 
@@ -145,12 +147,12 @@ def test_a_class_that_is_read_gives_no_warning(write_raster: Any, tmp_path: Path
 
 
 def _outlying(
-    write_raster: Any, folder: Path, values: list[Any], nodata: float | None
+    write_raster: Any, folder: Path, values: list[Any], nodata: float | None, **options: Any
 ) -> list[str]:
     for name, labels in zip("ab", values, strict=True):
         noise = np.random.default_rng(ord(name)).integers(0, 255, (1, SIDE, SIDE)).astype("uint8")
         write_raster(f"s/{name}.tif", noise)
-        write_raster(f"l/{name}.tif", labels.astype("float32"), nodata=nodata)
+        write_raster(f"l/{name}.tif", labels.astype("float32"), nodata=nodata, **options)
     scenes = open_scenes(
         partial(open_regression_labels, quantity="height"),
         scenes=f"{folder}/s/*.tif",
@@ -171,6 +173,43 @@ def test_numbers_far_from_all_others_give_a_warning(
     for part in ("l/b.tif", "20.0%", f"{value:g}", "1 other scene", "gdal_edit.py -a_nodata"):
         assert part in text
     assert not _outlying(write_raster, tmp_path, [*heights], value)
+
+
+@pytest.mark.parametrize("side", [5, 20, 7])
+def test_numbers_of_resampled_labels_are_those_of_their_file(
+    write_raster: Any, tmp_path: Path, side: float
+) -> None:
+    """Resampling mixes -9999 with its neighbours, so that it is no longer far from them."""
+    pixels = round(10 * SIDE / side)
+    heights = np.random.default_rng(0).uniform(0, 30, (2, pixels, pixels))
+    heights[:, : pixels // 10] = -9999
+    transform = from_origin(500_000, 5_000_000, side, side)
+    [text] = _outlying(write_raster, tmp_path, [*heights], None, transform=transform)
+    centres_m = 10 * (np.arange(SIDE) + 0.5)
+    share = (centres_m < pixels // 10 * side).mean()
+    assert f"{share:.1%} of its labels have the value -9999" in text
+    assert not _outlying(write_raster, tmp_path, [*heights], -9999, transform=transform)
+
+
+def test_numbers_of_images_are_compared_with_those_of_other_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for value, expected in ((-9999, 1), (3.5, 0)):
+        rows = [f"{i}.png,{rng.uniform(0, 30) if i % 4 else value}" for i in range(12)]
+        (tmp_path / "labels.csv").write_text("\n".join(["path,value", *rows]))
+        for i in range(12):
+            pixels = rng.integers(0, 255, (16, 16)).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        scenes = open_images(
+            images=tmp_path, classes=["height"], column="value", labels=tmp_path / "labels.csv"
+        )
+        scanned = scan_splits({"train": scenes[:8], "val": scenes[8:], "test": []}, window=16)
+        texts = [i.text for i in check_labels(scanned) if i.severity == "warning"]
+        assert len(texts) == expected
+    path = tmp_path / "labels.csv"
+    path.write_text("path,value\n0.png,1\n1.png,2\n")
+    scenes = open_images(images=tmp_path, classes=["h"], column="value", labels=path)
+    scanned = scan_splits({"train": scenes[:1], "val": scenes[1:], "test": []}, window=16)
+    assert not [i for i in check_labels(scanned) if i.severity == "warning"]
 
 
 @pytest.mark.parametrize("kind", ["two levels", "constant", "mostly zero", "long tail"])

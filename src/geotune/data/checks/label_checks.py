@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from geotune.data.annotations.object_labels import ObjectLabels
+from geotune.data.checks.scan import SceneScan
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
 from geotune.data.labels.density_labels import DensityLabels
@@ -109,9 +113,13 @@ def _classes(scanned: ScannedData) -> list[Issue]:
 def _outlying_values(scanned: ScannedData) -> list[Issue]:
     """A warning for each extreme number that repeats far from the others: undeclared nodata."""
     found: dict[float, list[tuple[float, Path]]] = defaultdict(list)
-    for _, scene, scan in scanned.scenes:
-        total, mean, sq_deviation = scan.label_moments
-        for value, count in scan.label_extremes:
+    rows = [
+        (s.labels.path, scan.stored_moments, scan.label_extremes) for _, s, scan in scanned.scenes
+    ]
+    if rows and scanned.scenes[0][1].labels.image_level:  # one number for each image
+        rows = [(rows[0][0], *_joined([scan for _, _, scan in scanned.scenes]))]
+    for path, (total, mean, sq_deviation), extremes in rows:
+        for value, count in extremes:
             others = total - count
             if count < 2 or not others:
                 continue
@@ -121,18 +129,33 @@ def _outlying_values(scanned: ScannedData) -> list[Issue]:
             # two levels have no outlier; beside huge numbers, the spread is lost in rounding
             varies = spread > MIN_SPREAD * distance or abs(value) > HUGE
             if varies and distance > OUTLYING * spread:
-                found[value].append((count / total, scene.labels.path))
+                found[value].append((count / total, path))
     issues = []
-    for value, rows in found.items():
-        share, path = max(rows)
-        more = f", as in {pluralize(len(rows) - 1, 'other scene')}" if rows[1:] else ""
+    for value, shares in found.items():
+        share, path = max(shares)
+        more = f", as in {pluralize(len(shares) - 1, 'other scene')}" if shares[1:] else ""
+        advice = f"make it the file's nodata value (gdal_edit.py -a_nodata {value!r})"
+        if scanned.scenes[0][1].labels.image_level:
+            advice = "remove these rows"
         text = (
             f"{path}: {share:.1%} of its labels have the value {value:g}{more}, far from all "
-            "others; if that means no label, make it the file's nodata value "
-            f"(gdal_edit.py -a_nodata {value!r})"
+            f"others; if that means no label, {advice}"
         )
         issues.append(Issue("warning", "labels", text, path))
     return issues
+
+
+def _joined(
+    scans: Sequence[SceneScan],
+) -> tuple[tuple[int, float, float], tuple[tuple[float, int], ...]]:
+    """Moments and extremes of the numbers of all images."""
+    values = np.array([end for scan in scans for end, _ in scan.label_extremes])
+    if not values.size:
+        return (0, 0.0, 0.0), ()
+    mean = float(values.mean())
+    ends = sorted({float(values.min()), float(values.max())})
+    extremes = tuple((end, int((values == end).sum())) for end in ends)
+    return (values.size, mean, float(np.square(values - mean).sum())), extremes
 
 
 def _palettes(scanned: ScannedData) -> list[Issue]:

@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from geotune.data.checks.accumulators import (
     windows_with_labels,
 )
 from geotune.data.issues import ErrorCollector
+from geotune.data.labels.regression_labels import RegressionLabels
 from geotune.data.raster.header import HeaderCache
 from geotune.data.raster.io import open_dataset
 from geotune.data.raster.scaling import stated_scaling
@@ -48,8 +49,9 @@ class SceneScan:
             as (row, col).
         labelled_windows: (row, col) of the grid windows that contain a label.
         label_moments: count, mean and sum of squared deviations of regression labels.
-        label_extremes: the lowest and the highest regression label, each with its count; empty
-            without any.
+        stored_moments: as `label_moments`, of the numbers of the file: of labels on another grid,
+            the nearest ones.
+        label_extremes: the lowest and the highest of these, each with its count; empty without any.
         minima: minimum of each band, `(C,)`; infinity without data.
         maxima: maximum of each band, `(C,)`; minus infinity without data.
         at_maximum: number of pixels of each band at its maximum, `(C,)`.
@@ -69,6 +71,7 @@ class SceneScan:
     positions: tuple[NDArray[np.int64], ...]
     labelled_windows: tuple[tuple[int, int], ...]
     label_moments: tuple[int, float, float]
+    stored_moments: tuple[int, float, float]
     label_extremes: tuple[tuple[float, int], ...]
     minima: NDArray[np.float32]
     maxima: NDArray[np.float32]
@@ -146,7 +149,8 @@ def scan_scenes(
 def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> SceneScan:
     """Read one scene block by block and sample about `num_sampled` of its pixels."""
     num_bands, num_classes = len(scene.raster.bands), len(scene.labels.classes)
-    moments, label_moments = RunningMoments(num_bands), RunningMoments(1)
+    moments, label_moments, stored_moments = map(RunningMoments, (num_bands, 1, 1))
+    stored = _with_stored_labels(scene)
     rng = np.random.default_rng(zlib.crc32(scene.name.encode()))
     reservoirs = [PositionReservoir(rng) for _ in range(num_classes)]
     labelled: set[tuple[int, int]] = set()
@@ -170,6 +174,9 @@ def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> 
         num_valid += int(pixels.valid.sum())
         values = target.regression_values()
         label_moments.add(values[None])
+        if stored is not scene:
+            values = stored.read_labels(block).masked(pixels.valid).regression_values()
+        stored_moments.add(values[None])
         if values.size:
             # of the whole scene, the extremes are those of every block that has them
             for end in {float(values.min()), float(values.max())}:
@@ -188,11 +195,8 @@ def scan_scene(scene: Scene, window: int, num_sampled: int = SAMPLED_PIXELS) -> 
         class_counts=np.array([r.num_seen for r in reservoirs], dtype=np.int64),
         positions=tuple(r.positions for r in reservoirs),
         labelled_windows=tuple(sorted(labelled)),
-        label_moments=(
-            int(label_moments.counts[0]),
-            float(label_moments.means[0]),
-            float(label_moments.sq_deviations[0]),
-        ),
+        label_moments=_of_one_band(label_moments),
+        stored_moments=_of_one_band(stored_moments),
         label_extremes=tuple((end, extremes[end]) for end in ends),
         minima=summary.minima,
         maxima=summary.maxima,
@@ -240,3 +244,16 @@ def label_statistics(scans: Sequence[SceneScan]) -> tuple[float, float] | None:
     if not total.counts[0]:
         return None
     return float(total.means[0]), float(np.sqrt(total.sq_deviations[0] / total.counts[0]))
+
+
+def _with_stored_labels(scene: Scene) -> Scene:
+    """The scene with the numbers of its labels as they are in their file."""
+    labels = scene.labels
+    if not isinstance(labels, RegressionLabels) or labels.grid is None:
+        return scene
+    return replace(scene, labels=replace(labels, nearest=True))
+
+
+def _of_one_band(moments: RunningMoments) -> tuple[int, float, float]:
+    counts, means, sq_deviations = moments.counts, moments.means, moments.sq_deviations
+    return int(counts[0]), float(means[0]), float(sq_deviations[0])

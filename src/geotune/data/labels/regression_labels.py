@@ -43,6 +43,7 @@ class RegressionLabels:
         mask: where the file marks pixels without a label; None if it does not.
         overlaps: whether the file covers any of the scene.
         notes: how the file was interpreted.
+        nearest: whether it is resampled by nearest neighbour instead, which mixes no numbers.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class RegressionLabels:
     mask: FileMask | None
     overlaps: bool
     notes: tuple[str, ...]
+    nearest: bool = False
 
     label_unit: ClassVar[str] = "pixel"
     image_level: ClassVar[bool] = False
@@ -86,7 +88,12 @@ class RegressionLabels:
         with raster_errors(self.path):
             if self.grid is not None:
                 warped = open_warped(
-                    self.path, self.grid, self.nodata, band=self.band, mask=self.mask
+                    self.path,
+                    self.grid,
+                    self.nodata,
+                    band=self.band,
+                    mask=self.mask,
+                    nearest=self.nearest,
                 )
                 resampled: NDArray[np.float32] = warped.read(1, window=file_window)
                 return resampled

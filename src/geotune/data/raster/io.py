@@ -124,15 +124,21 @@ def open_warped_nearest(
 
 
 def open_warped(
-    path: Path, grid: Grid, nodata: float | None, *, band: int = 1, mask: FileMask | None = None
+    path: Path,
+    grid: Grid,
+    nodata: float | None,
+    *,
+    band: int = 1,
+    mask: FileMask | None = None,
+    nearest: bool = False,
 ) -> DatasetReader | WarpedVRT:
     """Open a band of `path` resampled bilinearly to `grid` as float32; NaN without data.
 
     Pixels with the nodata value, or without data by the file's `mask`, have no weight. On a coarser
-    grid, pixels are averages.
+    grid, pixels are averages. With `nearest`, pixels have the value of the nearest one.
     """
     options: dict[str, Any] = {
-        "resampling": Resampling.bilinear,
+        "resampling": Resampling.nearest if nearest else Resampling.bilinear,
         "nodata": math.nan,
         "dtype": "float32",
         "src_nodata": math.nan if nodata is None else nodata,
