@@ -287,3 +287,30 @@ def test_a_file_for_several_scenes_may_have_no_label_in_some(
         scenes = open_scenes(read, **paths)
     texts = label_issues(scenes)
     assert not any("none of its labels" in text for text in texts), texts
+
+
+@pytest.mark.parametrize("kind", ["ignored", "ignored on request", "absent"])
+def test_a_class_may_be_the_value_that_is_ignored_by_default(
+    write_raster: Any, tmp_path: Path, kind: str
+) -> None:
+    """Masks of two classes often have the values 0 and 255."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        write_raster(f"s/{name}.tif", rng.integers(0, 255, (1, SIDE, SIDE)).astype("uint8"))
+        mask = 255 * rng.integers(0, 2, (SIDE, SIDE)).astype("uint8")
+        write_raster(f"l/{name}.tif", 0 * mask if kind == "absent" else mask)
+    requested = [255] if kind == "ignored on request" else None
+    scenes = open_scenes(
+        partial(open_labels, classes=["land", "sea"], ignore_values=requested),
+        scenes=f"{tmp_path}/s/*.tif",
+        labels=f"{tmp_path}/l/{{stem}}.tif",
+    )
+    scanned = scan_splits({"train": scenes[:1], "val": scenes[1:], "test": []}, window=SIDE)
+    texts = [issue.text for issue in check_labels(scanned)]
+    advice = (
+        "; pixels of the value 255 have no label (data.ignore_values): if they are a class, map it "
+        "with data.class_values"
+    )
+    for split, text in zip(("train", "val"), texts, strict=True):
+        more = advice if kind == "ignored" else ""
+        assert text == f"no pixel of sea in the {split} split{more}"

@@ -181,3 +181,24 @@ def test_labels_in_a_local_crs(write_raster: Write) -> None:
     path = write_raster("l.tif", VALUES, crs=local, transform=shifted)
     mask = open_labels(path, scene, classes=CLASSES).read(WHOLE).mask
     assert (mask[:, 2:] == VALUES[:, :-2]).all() and (mask[:, :2] == 255).all()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
+def test_pixels_of_the_file_of_a_resampled_image_need_a_georeference(
+    write_raster: Write, crs: str
+) -> None:
+    """Read by row and column they would lie elsewhere, even if the sizes are equal."""
+    side = 10 if crs == "EPSG:32633" else 1e-4
+    origin = (500_000, 5_000_000) if crs == "EPSG:32633" else (15, 45)
+    transform = from_origin(*origin, side, side)
+    image = write_raster("s.tif", IMAGE, crs=crs, transform=transform)
+    bare = write_raster("l.tif", VALUES, crs=None, transform=None)
+    native = open_raster(image)
+    assert (open_labels(bare, native, classes=CLASSES).read(WHOLE).mask == VALUES).all()
+    for gsd_m in (20, 9.3):  # in degrees, 9.3 m give about the same number of pixels
+        scene = open_raster(image, resolution=gsd_m)
+        for by_pixel in (False, True):
+            with raises("crs-missing", key="data.resolution", file=bare, mentions="world file"):
+                open_labels(bare, scene, classes=CLASSES, by_pixel=by_pixel)
+        with raises("crs-missing", key="data.resolution", file=bare):
+            open_regression_labels(bare, scene, quantity="height")

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from geotune.data.labels.open_labels import open_labels
+from geotune.data.raster.windows import Window
 from geotune.data.scenes.chips import open_chips, unread_chips
 from helpers.errors import raises
 
@@ -105,3 +107,25 @@ def test_missing_and_empty_folders_raise(tmp_path: Path) -> None:
         open_chips(partial(open_labels, classes=SHIPS), images=tmp_path / "images", masks=tmp_path)
     with raises("scenes-missing", file=tmp_path):
         open_chips(partial(open_labels, classes=SHIPS), images=tmp_path, masks=tmp_path)
+
+
+def test_pictures_of_other_formats_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.webp", "b.jfif", "c.PNG"):
+        picture = Image.fromarray(rng.integers(0, 255, (6, 8, 3)).astype("uint8"))
+        picture.save(tmp_path / "images" / name, lossless=True)
+    masks = rng.integers(0, 2, (3, 6, 8)).astype("uint8")
+    for name, mask in zip("abc", masks, strict=True):
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.gif")
+    chips = open_chips(
+        partial(open_labels, classes=SHIPS), images=tmp_path / "images", masks=tmp_path / "masks"
+    )
+    whole = Window(0, 0, 6, 8)
+    for chip, mask in zip(chips, masks, strict=True):
+        assert chip.raster.read(whole).shape == (3, 6, 8)
+        assert (chip.labels.read(whole).mask == mask).all()  # type: ignore[attr-defined]
+    with Image.open(tmp_path / "images" / "a.webp") as picture:
+        expected = np.asarray(picture).transpose(2, 0, 1)
+    assert (chips[0].raster.read(whole) == expected).all()

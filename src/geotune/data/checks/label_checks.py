@@ -106,8 +106,27 @@ def _classes(scanned: ScannedData) -> list[Issue]:
             absent = [name for name, n in zip(labels.classes, counts, strict=True) if not n]
             if absent:
                 text = f"no {labels.label_unit} of {', '.join(absent)} in the {split} split"
-                issues.append(Issue("warning", "labels", text))
+                ignored = _ignored_by_default(scanned, split)
+                issues.append(Issue("warning", "labels", text + ignored))
     return issues
+
+
+def _ignored_by_default(scanned: ScannedData, split: str) -> str:
+    """What to do if pixels of masks may be ignored that are a class: often masks are 0 and 255."""
+    values = {
+        value
+        for scene, scan in zip(scanned.splits[split], scanned.scans[split], strict=True)
+        if isinstance(scene.labels, RasterLabels) and scan.pixels > scan.class_counts.sum()
+        and scene.labels.mapping.ignores_default
+        for value in scene.labels.mapping.ignored
+    }  # fmt: skip
+    if not values:
+        return ""
+    listed = join_some([*map(str, sorted(values))])
+    return (
+        f"; pixels of the value {listed} have no label (data.ignore_values): if they are a class, "
+        "map it with data.class_values"
+    )
 
 
 def _outlying_values(scanned: ScannedData) -> list[Issue]:

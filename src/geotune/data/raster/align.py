@@ -71,6 +71,20 @@ def align_to_grid(
                 code="crs-missing",
                 file=path,
             )
+    if (
+        raster.file_grid is not None
+        and raster.crs is not None
+        and header.transform == Affine.identity()
+        and header.shape == raster.file_grid[2]
+    ):
+        raise GeotuneError(
+            f"{path}: has no georeference and the pixels of its image {raster.path}, which is "
+            "resampled to data.resolution; copy the georeference of the image to this file "
+            "(gdal_edit.py, or a world file), or remove data.resolution",
+            code="crs-missing",
+            key="data.resolution",
+            file=path,
+        )
     located = [each.transform != Affine.identity() for each in (raster, header)]
     aligned = not all(located) or _same_grid(raster, header)
     notes: list[str] = []

@@ -28,7 +28,10 @@ Patterns = str | Sequence[str] | Mapping[str, str]
 Names = Sequence[str] | Mapping[str, Sequence[str]]
 """Names of a file's bands in file order; by modality if there are several."""
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".bmp")
+RASTER_SUFFIXES = (
+    ".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp",
+    ".gif",
+)  # fmt: skip
 
 
 class FoundScene(NamedTuple):
