@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,30 @@ def test_invalid_labelme_files_are_rejected(scene: RasterSource, tmp_path: Path)
         for read in (lambda: _mask(path, scene), lambda: _boxes(path, ["ship"])):
             with raises(code, file=path, mentions=mentions):
                 read()
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".parquet"])
+def test_a_missing_class_is_named_as_such_and_may_be_mapped(
+    write_raster: Any, tmp_path: Path, suffix: str
+) -> None:
+    """In segmentation and detection, also with a single class of objects."""
+    image = write_raster("a.tif", np.ones((1, 20, 20), dtype="uint8"))
+    shapes = [shapely.box(500_010 + 60 * i, 4_999_900, 500_050 + 60 * i, 4_999_950) for i in (0, 1)]
+    frame = geopandas.GeoDataFrame({"class": ["ship", None]}, geometry=shapes, crs="EPSG:32633")
+    path = tmp_path / f"l{suffix}"
+    (frame.to_parquet if suffix == ".parquet" else frame.to_file)(path)
+    scene = open_raster(image)
+    names = ["background", "ship"]
+    with raises("class-unknown", file=path, mentions="(no value) (1 features)"):
+        open_labels(path, scene, classes=names)
+    values = {"background": 0, "ship": ["ship", ""]}
+    labels = open_labels(path, scene, classes=names, class_values=values)
+    assert labels.read(Window(0, 0, 20, 20)).mask.sum() == 2 * 4 * 5  # type: ignore[attr-defined]
+    objects: Any = partial(
+        open_annotated_scenes, scenes=str(image), labels=str(path), options=AnnotationOptions()
+    )
+    for classes in (["ship"], ["crane", "ship"]):
+        with raises("class-unknown", file=path, mentions="(no value) (1 annotations)"):
+            objects(classes=classes)
+    [found] = objects(classes=["ship"], class_values={"ship": ["ship", ""]})
+    assert found.labels.indices.tolist() == [0, 0]

@@ -246,7 +246,10 @@ def _classes(
     )
     if unknown and options.other_classes == "refuse":
         first = annotations[int(np.argmax(indices == UNKNOWN))].location
-        names = [f"{name!r} ({count} annotations)" for name, count in unknown.most_common()]
+        names = [
+            f"{repr(name) if name else '(no value)'} ({count} annotations)"
+            for name, count in unknown.most_common()
+        ]
         raise GeotuneError(
             f"{path}: unknown class {join_some(names)}, first at {first}; expected "
             f"{mapping.describe()}; add it to task.classes, map it with data.class_values, or skip "

@@ -23,6 +23,7 @@ from geotune.data.labels.vector_io import (
     attribute_columns,
     check_crs,
     class_column,
+    class_values,
     may_intersect,
     read_frame,
     to_pixels,
@@ -57,7 +58,11 @@ def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) ->
     is_area = np.isin(shapely.get_type_id(shapes), (POLYGON, MULTIPOLYGON))
     valid = shapely.is_valid(shapes)
     in_pixels = to_pixels(path, frame.crs, shapes, raster)
-    names = [None] * len(indices) if column is None else frame[column].iloc[indices].tolist()
+    if column is not None and not frame[column].notna().any():
+        column = None
+    names = [None] * len(indices)
+    if column is not None:
+        names = class_values(frame.iloc[indices], column)
     difficult = _difficult(path, frame)[indices]
     half = 0.0 if is_area.all() else options.point_pixels(raster) / 2
     annotations = []
@@ -78,7 +83,7 @@ def read_vector(path: Path, raster: RasterSource, options: AnnotationOptions) ->
                 "" if valid[i] else SELF_INTERSECTING,
             )
         )
-    no_class = options.class_field is None and (column is None or not frame[column].notna().any())
+    no_class = options.class_field is None and column is None
     return ParsedAnnotations(
         annotations,
         distant_features=np.flatnonzero(~near & is_object) + 1,

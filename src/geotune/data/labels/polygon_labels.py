@@ -24,6 +24,7 @@ from geotune.data.labels.vector_io import (
     attribute_columns,
     check_crs,
     class_column,
+    class_values,
     may_intersect,
     read_frame,
     to_pixels,
@@ -170,11 +171,16 @@ def _class_indices(
                 file=path,
             )
         return np.ones(len(frame), dtype=np.int64)
-    values = frame[column].tolist()
+    values = class_values(frame, column)
     indices = np.array([mapping.index_of(value) for value in values], dtype=np.int64)
     unknown = Counter(str(v) for v, i in zip(values, indices, strict=True) if i == UNKNOWN)
     if unknown:
-        listed = join_some([f"{value!r} ({n} features)" for value, n in unknown.most_common()])
+        listed = join_some(
+            [
+                f"{value!r} ({n} features)" if value else f"(no value) ({n} features)"
+                for value, n in unknown.most_common()
+            ]
+        )
         raise GeotuneError(
             f"{path}: has the class values {listed} in its field {column!r}; expected "
             f"{mapping.describe()}; set data.class_field to another field, or map the values to "

@@ -213,6 +213,12 @@ def class_column(path: Path, frame: geopandas.GeoDataFrame, class_field: str | N
     return next((by_lower[name] for name in CLASS_FIELDS if name in by_lower), None)
 
 
+def class_values(frame: geopandas.GeoDataFrame, column: str) -> list[Any]:
+    """The values of the column with the class, `""` for a missing one."""
+    present = frame[column].notna()
+    return [value if known else "" for value, known in zip(frame[column], present, strict=True)]
+
+
 def attribute_columns(frame: geopandas.GeoDataFrame) -> list[str]:
     """Names of all columns but the geometry."""
     return [str(name) for name in frame.columns if name != frame.geometry.name]
