@@ -14,6 +14,7 @@ import pytest
 import shapely
 import shapely.affinity
 from rasterio.features import rasterize
+from rasterio.transform import from_origin
 
 from geotune.boxes.oriented import hull
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes
@@ -218,3 +219,29 @@ def test_a_missing_class_is_named_as_such_and_may_be_mapped(
             objects(classes=classes)
     [found] = objects(classes=["ship"], class_values={"ship": ["ship", ""]})
     assert found.labels.indices.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("unit", ["metre", "foot"])
+@pytest.mark.parametrize("name", ["mine", "site"])
+def test_labels_in_the_local_crs_of_their_scene(
+    write_raster: Any, tmp_path: Path, name: str, unit: str
+) -> None:
+    """The GeoTIFF keeps name and unit of an engineering CRS, the GeoPackage its datum and axes."""
+    local = (
+        'ENGCRS["{}",EDATUM["d"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],'
+        'LENGTHUNIT["{}",{}]]'
+    )
+    values = np.ones((1, *SHAPE), dtype="uint8")
+    transform = from_origin(100, 200, 0.5, 0.5)
+    metres = local.format("mine", "metre", 1)
+    scene = open_raster(write_raster("a.tif", values, crs=metres, transform=transform))
+    placed = shapely.affinity.affine_transform(SHIP, scene.transform.to_shapely())
+    crs = local.format(name, unit, 1 if unit == "metre" else 0.3048)
+    frame = geopandas.GeoDataFrame({"class": ["ship"]}, geometry=[placed], crs=crs)
+    frame.to_file(path := tmp_path / "l.gpkg")
+    if (name, unit) == ("mine", "metre"):
+        assert (_mask(path, scene) == _drawn(SHIP)).all()
+        assert _boxes(path, ["ship"])[0] == pytest.approx(SHIP.bounds)
+    else:
+        with raises("crs-incompatible", file=path):
+            open_labels(path, scene, classes=CLASSES)

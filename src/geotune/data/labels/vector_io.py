@@ -15,6 +15,7 @@ import pyogrio.errors
 import pyogrio.raw
 import shapely
 from numpy.typing import NDArray
+from pyproj import CRS as ProjCRS
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -277,7 +278,7 @@ def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Sha
     if not len(shapes):
         return shapes
     if crs is not None and raster.crs is not None:
-        if crs != raster.crs.to_wkt():
+        if not _is_crs_of(crs, raster.crs.to_wkt()):
             # projections bend straight edges: add vertices to long ones
             spans = shapely.bounds(shapes)
             longest = float(np.nanmax(spans[:, 2:] - spans[:, :2], initial=0.0))
@@ -295,6 +296,23 @@ def to_pixels(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Sha
     return transformed
 
 
+def _is_crs_of(crs: Any, scene_wkt: str) -> bool:
+    """Whether labels are in the CRS of their scene.
+
+    Files state a local (engineering) CRS in words that differ: those of one name and unit are one.
+    """
+    if crs == scene_wkt or not crs.is_engineering:
+        return bool(crs == scene_wkt)
+    try:
+        own = ProjCRS.from_wkt(scene_wkt)
+    except ProjError:
+        return False
+    if not own.is_engineering or crs.name != own.name:
+        return False
+    units, own_units = ([axis.unit_conversion_factor for axis in c.axis_info] for c in (crs, own))
+    return units == own_units
+
+
 def to_scene_crs(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> Shapes:
     """Reproject the shapes of a file to the scene's CRS, beside the scene (`longitudes`).
 
@@ -303,7 +321,7 @@ def to_scene_crs(path: Path, crs: Any, shapes: Shapes, raster: RasterSource) -> 
     assert raster.crs is not None
     target = raster.crs.to_wkt()
     axis = longitude_axis(raster.crs)
-    if crs != target:
+    if not _is_crs_of(crs, target):
         original = shapes
         try:
             series = geopandas.GeoSeries(shapes, crs=crs).to_crs(target)
