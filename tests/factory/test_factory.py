@@ -15,6 +15,7 @@ from geotune.adapter_io import adapter_state
 from geotune.backbones.create import backbone
 from geotune.config import Recipe, parse_recipe
 from geotune.config.data_options import QualityOptions
+from geotune.config.method_options import EstOptions
 from geotune.datasets.registry import get_dataset_info
 from geotune.factory.build_data import FileInfo, build_data, prediction_settings
 from geotune.factory.build_model import (
@@ -72,6 +73,24 @@ def test_a_stem_that_the_decoder_does_not_read_is_left_out(
         if value.requires_grad and value.grad is None and "stem" in name
     }
     assert not unused and any("stem" in name for name in model.state_dict()) == (width > 0)
+
+
+@pytest.mark.parametrize("asked", [None, "side", "sum"])
+@pytest.mark.parametrize("level", ["image", "pixel"])
+def test_est_hands_full_width_maps_to_a_pooling_decoder(
+    tiny_values: Callable[..., dict[str, Any]], level: str, asked: str | None
+) -> None:
+    values = tiny_values({"method.output": asked} if asked else None)
+    if level == "image":
+        values["decoder"] = {"kind": "global_pool"}
+        values["task"] = {"kind": "classify", "classes": ["land", "water"]}
+        values["data"] = {"kind": "images", "images": "images", "split": {"kind": "random"}}
+    files = FileInfo(STATISTICS.bands, None, {}, 32)
+    recipe, _ = resolve_recipe(parse_recipe(values), files)
+    output = asked or {"image": "sum", "pixel": "side"}[level]
+    assert isinstance(recipe.method, EstOptions) and recipe.method.output == output
+    backbone, *_ = (encoder := build_training(recipe, STATISTICS).model.encoder).backbone.taps
+    assert all((tap.channels == backbone.channels) == (output == "sum") for tap in encoder.taps)
 
 
 def test_random_weights_are_noted(tiny_values: Callable[..., dict[str, Any]]) -> None:

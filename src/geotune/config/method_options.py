@@ -290,11 +290,12 @@ class EstOptions(MethodOptions):
     min_width: PositiveInt = Field(
         default=64, description="minimum channels of the side stream (at most those of the tap)"
     )
-    output: Literal["sum", "side"] = Field(
-        default="side",
+    output: Literal["sum", "side"] | None = Field(
+        default=None,
         description="decoder input; sum: frozen features plus the up-projected stream, which "
         "starts equal to method frozen; side: the stream plus a 1x1 projection of the frozen "
-        "features, which keeps the decoder small",
+        "features, which keeps the decoder small; by default sum with a decoder for whole images, "
+        "else side",
     )
     block_stride: BlockStride = None
     use_block_internals: bool = Field(

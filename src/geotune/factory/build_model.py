@@ -14,6 +14,8 @@ from geotune.adapter_io import check_base_model, load_adapter_state, read_tensor
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import build_backbone, model_info
 from geotune.config import ModelSections, Recipe, parse_sections
+from geotune.config.decoder_options import DecoderOptions
+from geotune.config.method_options import EstOptions, MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import recompute_blocks
@@ -50,7 +52,7 @@ class BuiltModel:
 
 
 def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe, list[str]]:
-    """Set unset options from the metadata of the files; returns the recipe and notes.
+    """Set unset options from the metadata of the files and the decoder; returns recipe and notes.
 
     A stem that the decoder does not read is left out.
     """
@@ -72,10 +74,21 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
     task, task_notes = _with_label_statistics(
         _with_pixel_size(recipe.task, data.gsd_m), data.label_mean_std
     )
-    changes = {"backbone": section.model_copy(update=values), "task": task}
-    if not recipe.decoder.reads_stem:
-        changes["method"] = recipe.method.model_copy(update={"stem_width": 0})
+    changes = {
+        "backbone": section.model_copy(update=values),
+        "task": task,
+        "method": _for_decoder(recipe.method, recipe.decoder),
+    }
     return recipe.model_copy(update=changes), notes + task_notes
+
+
+def _for_decoder(method: MethodOptions, decoder: DecoderOptions) -> MethodOptions:
+    """The options of a method with those that depend on the decoder."""
+    values: dict[str, Any] = {} if decoder.reads_stem else {"stem_width": 0}
+    if isinstance(method, EstOptions) and method.output is None:
+        # maps as wide as the backbone's cost a pooling decoder nothing
+        values["output"] = "sum" if decoder.level == "image" else "side"
+    return method.model_copy(update=values)
 
 
 def _with_pixel_size(task: Any, gsd_m: float | None) -> Any:

@@ -84,7 +84,7 @@ class EstStream(Reader):
         levels = level_indices(backbone)
         self.out_indices = select_blocks(backbone, levels, options.block_stride)
         self.internals_at = self.out_indices if options.use_block_internals else ()
-        self.output = options.output
+        self.output = options.output or "side"
         self.calibration_samples = 0 if options.projection_init == "random" else 32
         self._fitted = not self.calibration_samples
         self._observed: dict[int, RunningCovariance] = {}
