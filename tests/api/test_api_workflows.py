@@ -230,7 +230,7 @@ def test_predict_notes_other_units_and_pixel_sizes(
 ) -> None:
     scene = tiny_scenes / "scenes" / "d.tif"
     options: dict[str, Any] = {"polygons": False, "device": "cpu"}
-    assert predict(run, [str(scene)], tmp_path / "maps", **options)[0].notes == ()
+    assert predict(run, scene, tmp_path / "maps", **options)[0].notes == ()
     with rasterio.open(scene) as file:
         transform = file.transform @ Affine.scale(6)
         with rasterio.open(

@@ -52,7 +52,7 @@ class Predicted(Protocol):
 
 def predict(
     run: Path | str,
-    scenes: Sequence[str],
+    scenes: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
     window: int | None = None,
@@ -76,7 +76,7 @@ def predict(
 
     Args:
         run: run folder, or folder with `adapter.json` and `adapter.safetensors`.
-        scenes: paths or patterns; `MODALITY=pattern` for several modalities.
+        scenes: one or several paths or patterns; `MODALITY=pattern` for several modalities.
         out: output folder.
         window: window side in pixels; by default as in training.
         overlap: share of a window that its neighbour covers too, for maps and objects.
@@ -96,13 +96,14 @@ def predict(
     Raises `GeotuneError` before anything is written if a scene does not fit the model.
     """
     run, out = Path(run), Path(out)
+    patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
     adapter_config = load_adapter_config(run)
     settings = adapter_config.prediction
     masks = settings.quality
     bands = bands or settings.bands
     wanted = adapter_config.normalization.bands
     sources = open_rasters(
-        _by_modality(scenes),
+        _by_modality(patterns),
         bands=bands,
         wanted_bands=wanted,
         nodata=settings.nodata if nodata is None else nodata,
@@ -117,7 +118,7 @@ def predict(
                 key="data.quality",
             )
         masks = masks.model_copy(update={"pattern": quality, "mask_image": True})
-        entries = list_scenes(_by_modality(scenes), bands=bands, wanted_bands=wanted)
+        entries = list_scenes(_by_modality(patterns), bands=bands, wanted_bands=wanted)
         fields = {name: entry.fields for name, entry in entries.items()}
         sources = with_quality(sources, masks, fields)
     check_metadata(sources, adapter_config.metadata)
@@ -141,7 +142,7 @@ def predict(
     }
     from geotune.inference.input_check import compare_images
 
-    missed = [issue.text for issue in missed_images(_by_modality(scenes), key=None)]
+    missed = [issue.text for issue in missed_images(_by_modality(patterns), key=None)]
 
     def notes(of: dict[str, RasterSource]) -> list[str]:
         return [] if settings.images is None else compare_images(of, settings.images)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rasterio.transform import from_origin
 
 from geotune.config.data_options import QualityOptions
 from geotune.data.checks.scan import scan_scene
@@ -70,13 +71,30 @@ def test_any_set_bit_flags_a_pixel(scene: Scene, write_raster: Any) -> None:
 
 
 def test_mask_on_another_grid_is_resampled(scene: Scene, write_raster: Any) -> None:
-    from rasterio.transform import from_origin
-
     coarse = CLOUDS[::5, ::5].copy()
     path = write_raster("q.tif", coarse, transform=from_origin(500_000, 5_000_000, 50, 50))
     cloudy = masked(scene, path, values=(8, 0))
     flags = np.isin(coarse, (8, 0)).repeat(5, 0).repeat(5, 1)
     assert (cloudy.raster.read_block(Window(0, 0, 30, 40)).masked == flags).all()
+
+
+@pytest.mark.parametrize("side", [5, 10, 50])
+def test_any_band_of_a_mask_is_read_on_any_grid(scene: Scene, write_raster: Any, side: int) -> None:
+    own = CLOUDS[:: side // 10, :: side // 10] if side > 10 else CLOUDS.repeat(10 // side, 0)
+    own = own.repeat(10 // side, 1) if side < 10 else own
+    transform = from_origin(500_000, 5_000_000, side, side)
+    path = write_raster("q.tif", np.stack([0 * own + 8, own, own]), transform=transform)
+    cloudy = masked(scene, path, values=(8,), band=2)
+    expected = own.repeat(side // 10, 0).repeat(side // 10, 1) if side > 10 else CLOUDS
+    flags = cloudy.raster.read_block(Window(0, 0, 30, 40)).masked
+    assert (flags == (expected == 8)).all()
+
+
+def test_a_mask_that_lies_elsewhere_raises(scene: Scene, write_raster: Any) -> None:
+    """It would flag nothing."""
+    path = write_raster("q.tif", CLOUDS, transform=from_origin(600_000, 5_000_000, 10, 10))
+    with raises("grid-mismatch", key="data.quality.pattern", file=path, mentions="covers no part"):
+        masked(scene, path, values=(8,))
 
 
 def test_unusable_masks_raise(scene: Scene, write_raster: Any, tmp_path: Path) -> None:

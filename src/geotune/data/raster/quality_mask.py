@@ -38,15 +38,13 @@ class QualityMask:
         if inner is None:
             return masked
         with raster_errors(self.path):
-            handle = (
-                open_dataset(self.path)
-                if self.grid is None
-                else open_warped_nearest(self.path, self.grid, self._unflagged)
-            )
-            raw = handle.read(
-                self.options.band,
-                window=RasterioWindow(inner.col, inner.row, inner.width, inner.height),
-            )
+            band = self.options.band
+            file_window = RasterioWindow(inner.col, inner.row, inner.width, inner.height)
+            if self.grid is None:
+                raw = open_dataset(self.path).read(band, window=file_window)
+            else:
+                warped = open_warped_nearest(self.path, self.grid, self._unflagged, band=band)
+                raw = warped.read(1, window=file_window)
         masked[inner.slices_in(window)] = _flags(raw, self.options)
         return masked
 

@@ -67,5 +67,13 @@ def open_quality(path: Path, raster: RasterSource, options: QualityOptions) -> Q
             key="data.quality.bits",
             file=path,
         )
-    grid, _, _ = align_to_grid(path, raster, header)
+    grid, overlaps, _ = align_to_grid(path, raster, header)
+    if not overlaps:
+        raise GeotuneError(
+            f"{path}: covers no part of its image {raster.path}, so that it flags nothing; check "
+            "data.quality.pattern, and the CRS of both",
+            code="grid-mismatch",
+            key="data.quality.pattern",
+            file=path,
+        )
     return QualityMask(path, options, raster.shape, grid)
