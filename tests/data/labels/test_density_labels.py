@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from geotune.data.labels.density_labels import DensityLabels, open_density_label
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window, grid_windows
+from geotune.data.scenes.open_scenes import open_scenes
 from helpers.errors import raises
 
 SHAPE = (40, 56)
@@ -146,6 +148,19 @@ def test_points_outside_the_scene_are_noted(tmp_path: Path, scene: RasterSource)
     result = open_density_labels(tmp_path / "p.csv", scene, objects="trees")
     assert len(result.points) == 1
     assert "2 of 3 points" in result.notes[0]
+
+
+def test_coordinates_that_are_read_as_pixels_are_explained(
+    tmp_path: Path, write_raster: Any
+) -> None:
+    scene = write_raster("a.tif", np.ones((1, *SHAPE), dtype="uint8"))
+    (tmp_path / "a.csv").write_text("x,y\n500055,4999905\n500155,4999805\n")
+    options: Any = {"scenes": str(scene), "labels": f"{tmp_path}/{{stem}}.csv"}
+    with raises("labels-outside", file=tmp_path / "a.csv", mentions="data.points: coordinates"):
+        open_scenes(partial(open_density_labels, objects="trees"), **options)
+    read = partial(open_density_labels, objects="trees", xy="coordinates")
+    [found] = open_scenes(read, **options)
+    np.testing.assert_allclose(found.labels.points, [[5.5, 9.5], [15.5, 19.5]])  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from geotune.data.labels.density_labels import DensityLabels
 from geotune.data.labels.polygon_labels import PolygonLabels
 from geotune.data.labels.raster_labels import RasterLabels, hex_color
 from geotune.data.labels.unread_attributes import possible_classes
+from geotune.data.scenes.open_scenes import placement_advice
 from geotune.utils.text import join_some, pluralize
 
 ADVICE = {
@@ -79,8 +80,8 @@ def _scenes(scanned: ScannedData) -> list[Issue]:
             issues.append(Issue("warning", "labels", text, raster.path))
         elif labels.overlaps is False and labels.path not in overlapping:
             text = (
-                f"{labels.path}: none of its labels lies in its scene {raster.path}; check the CRS "
-                "of both"
+                f"{labels.path}: none of its labels lies in its scene {raster.path}; "
+                f"{placement_advice(labels.path)}"
             )
             issues.append(Issue("warning", "labels", text, labels.path))
         elif not scan.class_counts.any():

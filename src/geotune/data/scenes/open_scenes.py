@@ -270,6 +270,16 @@ def drop_inconsistent_bands(scenes: Sequence[Scene], errors: ErrorCollector) -> 
     return consistent
 
 
+def placement_advice(path: Path) -> str:
+    """What to check if no label of a file lies in its scene."""
+    if path.suffix.lower() in (".csv", ".txt"):
+        return (
+            "check that its numbers are pixels of the image (to count objects, data.points: "
+            "coordinates reads x and y in the image's CRS)"
+        )
+    return "check that its coordinates are in its CRS, and the CRS of the image"
+
+
 def require_overlap(scenes: Sequence[Scene], errors: ErrorCollector) -> None:
     """Raise `GeotuneError` if no label lies in any scene, unless `errors` collects it."""
     labelled = [scene for scene in scenes if scene.labels.overlaps is not None]
@@ -280,7 +290,7 @@ def require_overlap(scenes: Sequence[Scene], errors: ErrorCollector) -> None:
             raise GeotuneError(
                 f"{path}: none of its labels lies in its scene {first.raster.path}"
                 + (f", nor any of {len(others)} other label files in theirs" if others else "")
-                + "; check that the coordinates are in the file's CRS",
+                + f"; {placement_advice(path)}",
                 code="labels-outside",
                 key="data.labels",
                 file=path,
