@@ -84,7 +84,7 @@ def adapted(base: Backbone, method: Method) -> Model:
     channels = len(base.bands)
     plain = Normalization(base.bands, (0.0,) * channels, (1.0,) * channels)
     model = Model(plain, encoder, Unet(encoder.taps, TASK.num_outputs, UnetOptions())).train()
-    recompute_stages(model)  # as `geotune fit` does
+    recompute_stages(model)  # as with train.activation_checkpointing: decoder
     return model
 
 

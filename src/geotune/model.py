@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.detectors.base import Detector
-from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.encoder import Encoder, recompute_blocks
 from geotune.types import Batch, Normalization, Sample
+from geotune.utils.activation_checkpointing import recompute_stages
 from geotune.utils.batch_norm import allow_single_values
 from geotune.utils.feature_encoding import DecodedFeatures
 
@@ -78,6 +79,17 @@ class Model(nn.Module):
                 outputs, size=maps.image_size, mode="bilinear", align_corners=False
             )
         return outputs[..., :height, :width]
+
+    def recompute(self, level: str) -> bool:
+        """Recompute activations in the backward pass, see `train.activation_checkpointing`.
+
+        Args:
+            level: one of `RECOMPUTING`.
+
+        Returns whether this recomputes more than before.
+        """
+        changed = recompute_stages(self)
+        return (level == "all" and recompute_blocks(self.encoder)) or changed
 
     def features(
         self, images: Tensor | Mapping[str, Tensor], **metadata: Tensor

@@ -95,7 +95,6 @@ def search_budget(
     bytes_needed: Callable[[PeakEstimate, CacheEstimate | None], int],
     *,
     world: int = 1,
-    batch_norm: Callable[[], bool] = lambda: False,
     alternatives: bool = True,
 ) -> BudgetResult:
     """Search for changes of a recipe that fit the budget.
@@ -107,11 +106,9 @@ def search_budget(
             invalid combination.
         bytes_needed: the memory of a prediction that counts against the budget.
         world: number of processes that share a batch.
-        batch_norm: whether the model, once estimated, has batch norm that trains, so that
-            micro-batches change the results.
         alternatives: search for more than one proposal.
     """
-    return _Search(recipe, budget, predict, bytes_needed, world, batch_norm).run(alternatives)
+    return _Search(recipe, budget, predict, bytes_needed, world).run(alternatives)
 
 
 class _Search:
@@ -122,14 +119,12 @@ class _Search:
         predict: Predict,
         bytes_needed: Callable[[PeakEstimate, CacheEstimate | None], int],
         world: int,
-        batch_norm: Callable[[], bool],
     ) -> None:
         self.recipe = recipe
         self.budget = budget
         self.predict = predict
         self.bytes_needed = bytes_needed
         self.world = world
-        self.batch_norm = batch_norm
         self.tried: dict[str, Candidate | None] = {}
 
     def run(self, alternatives: bool) -> BudgetResult:
@@ -185,7 +180,7 @@ class _Search:
         """Apply one change after another until the candidate fits or no change is left."""
         changes = [
             change
-            for change in _changes(start.recipe, self.world, self.batch_norm())
+            for change in _changes(start.recipe, self.world)
             if without not in change.values
             and not (change == CACHE and self.changed(start, [CACHE]) is None)
         ]
@@ -218,7 +213,7 @@ class _Search:
                 continue
             milder = [
                 change
-                for change in _changes(start.recipe, self.world, self.batch_norm())
+                for change in _changes(start.recipe, self.world)
                 if key in change.values and change.cost < best.costs[key]
             ]
             others = {k: v for k, v in best.changes.items() if k != key}
@@ -263,22 +258,22 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     return parse_recipe(values)
 
 
-def _changes(recipe: Recipe, world: int, batch_norm: bool) -> list[Change]:
+def _changes(recipe: Recipe, world: int) -> list[Change]:
     """Possible changes, cheapest first: those that keep the results come before the others."""
-    return sorted(_all_changes(recipe, world, batch_norm), key=lambda change: change.cost)
+    return sorted(_all_changes(recipe, world), key=lambda change: change.cost)
 
 
-def _all_changes(recipe: Recipe, world: int, batch_norm: bool) -> Iterator[Change]:
-    per_device = recipe.train.batch_size // world
-    smaller = next_smaller_divisor(per_device // recipe.train.accumulate_steps)
-    cost = 150 if batch_norm else 1
-    while smaller is not None:
-        yield Change({"train.accumulate_steps": per_device // smaller}, cost)
-        smaller, cost = next_smaller_divisor(smaller), cost + 1
+def _all_changes(recipe: Recipe, world: int) -> Iterator[Change]:
     levels = ("none", "decoder", "all")
     for cost, level in enumerate(levels):
         if cost > levels.index(recipe.train.activation_checkpointing):
-            yield Change({"train.activation_checkpointing": level}, 100 + cost)
+            yield Change({"train.activation_checkpointing": level}, cost)
+    per_device = recipe.train.batch_size // world
+    smaller = next_smaller_divisor(per_device // recipe.train.accumulate_steps)
+    cost = 100
+    while smaller is not None:
+        yield Change({"train.accumulate_steps": per_device // smaller}, cost)
+        smaller, cost = next_smaller_divisor(smaller), cost + 1
     precisions = ("fp32", "bf16", "int8")
     for cost, precision in enumerate(precisions):
         if cost > precisions.index(recipe.method.frozen_precision):

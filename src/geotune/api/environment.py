@@ -70,7 +70,7 @@ def resolve_precision(recipe: Recipe, *, saved: bool = False) -> tuple[Recipe, l
     local_devices = num_devices(train)
     choice = choose_precision(device, devices=local_devices, processes=local_devices * train.nodes)
     notes = [f"train.precision: {choice.precision} (auto; {choice.reason})"]
-    return recipe.with_precision(choice.precision), notes
+    return recipe.with_train(precision=choice.precision), notes
 
 
 def device_name(device: torch.device) -> str:

@@ -110,8 +110,9 @@ def _fit(
     helper = _is_helper()
     if helper:
         on_message = ignore_message
-    chosen = recipe if overwrite else folder.with_saved_precision(recipe)
-    precision_saved = chosen is not recipe
+    adapts = recipe.train.activation_checkpointing == "auto"
+    chosen = recipe if overwrite else folder.with_saved_choices(recipe)
+    precision_saved = chosen.train.precision != recipe.train.precision
     asked, recipe = chosen, chosen if overwrite else folder.with_saved_defaults(chosen)
 
     def current_state() -> State:
@@ -138,14 +139,15 @@ def _fit(
         recipe = with_window(recipe, data.window)
         on_message("building the model")
         from geotune.api.environment import resolve_precision
-        from geotune.api.planning import fit_to_budget
+        from geotune.api.planning import fit_to_budget, start_without_checkpointing
         from geotune.api.train_workflow import train
 
         started = False
         planned_bytes = None
         first_start = state == "new" or (helper and recipe is asked)
         recipe, notes = resolve_precision(recipe, saved=precision_saved)
-        asked = asked.with_precision(recipe.train.precision)
+        recipe = start_without_checkpointing(recipe)
+        asked = asked.with_train(precision=recipe.train.precision)
         for note in notes:
             on_message(f"note: {note}")
         if first_start and recipe.train.memory_budget is not None:
@@ -171,7 +173,10 @@ def _fit(
                     )
             if state == "new":
                 folder.clear()
-            folder.create(recipe, asked)
+            level = recipe.train.activation_checkpointing
+            folder.create(
+                recipe, asked.with_train(activation_checkpointing=level) if adapts else asked
+            )
             state, started = "unfinished", True
 
         try:
@@ -186,6 +191,7 @@ def _fit(
                 notes=notes,
                 estimate_memory=estimate_memory,
                 planned_bytes=planned_bytes,
+                adapt_checkpointing=adapts,
             )
         except (GeotuneError, KeyboardInterrupt):
             if started and not folder.has_checkpoint:  # leave the folder free for a fixed recipe

@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from geotune.api.budget_search import (
     BudgetResult,
     Candidate,
@@ -104,6 +102,12 @@ def plan(
     recipe, bands, notes = _resolved(recipe)
     recipe, precision_notes = resolve_precision(recipe)
     notes += precision_notes
+    if recipe.train.activation_checkpointing == "auto":
+        notes.append(
+            "train.activation_checkpointing: none (auto; decoder or all, with the same results, if "
+            "train.memory_budget requires it or memory runs out)"
+        )
+    recipe = start_without_checkpointing(recipe)
     objects, object_notes = _objects_in_files(recipe)
     notes += object_notes
     planner = Planner(recipe, bands, objects)
@@ -126,6 +130,13 @@ def plan(
         result = planner.search(recipe, limit)
     micro = micro_batch_size(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
     return Plan(prediction, cache, planner.on_gpu, micro, result, recipe.train.precision, notes)
+
+
+def start_without_checkpointing(recipe: Recipe) -> Recipe:
+    """The recipe with `train.activation_checkpointing: none` in place of `auto`."""
+    if recipe.train.activation_checkpointing != "auto":
+        return recipe
+    return recipe.with_train(activation_checkpointing="none")
 
 
 def _bytes(budget: int | str) -> int:
@@ -197,7 +208,6 @@ class Planner:
         self._builder = FakeModelBuilder(recipe, bands)
         self._task = build_task(recipe)
         self._computes = False
-        self.batch_norm = False
 
     def predict(self, recipe: Recipe) -> tuple[PeakEstimate, CacheEstimate | None]:
         """Peak memory and feature cache of a recipe on this backbone.
@@ -228,10 +238,6 @@ class Planner:
                 for target in targets
             ]
         step = training_step_spec(self._task, train, example, targets, world=self.world)
-        self.batch_norm |= any(
-            isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-            for module in model.modules()
-        )
         with model.encoder.without_backbone() if cache else nullcontext():
             prediction = estimate_peak(model, step, module_scopes(model), compute=self._computes)
         return prediction, cache
@@ -244,7 +250,6 @@ class Planner:
             self.predict,
             self.bytes_needed,
             world=self.world,
-            batch_norm=lambda: self.batch_norm,
             alternatives=alternatives,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -58,6 +58,7 @@ def train(
     notes: Sequence[str] = (),
     estimate_memory: bool = False,
     planned_bytes: int | None = None,
+    adapt_checkpointing: bool = False,
 ) -> TrainResult | None:
     """Build the model, train it and write the run; returns None in helper processes.
 
@@ -73,6 +74,7 @@ def train(
         notes: earlier messages, kept in the run.
         estimate_memory: estimate the memory of a step, unless it is planned.
         planned_bytes: the estimated memory of a step.
+        adapt_checkpointing: recompute more activations if memory does not suffice.
     """
     asked = recipe
     recipe, resolved_notes = resolve_recipe(recipe, data)
@@ -86,13 +88,18 @@ def train(
     for note in own_notes:
         on_message(f"note: {note}")
 
-    def on_oom(micro: int, reason: str) -> None:
-        steps = asked.train.batch_size // micro
-        on_start(with_accumulate_steps(asked, steps))
-        own_notes.append(
-            f"{reason}; from this step on {micro} windows at once "
-            f"(train.accumulate_steps={steps}), still {asked.train.batch_size} per batch"
-        )
+    changes: dict[str, Any] = {}
+
+    def on_change(options: Mapping[str, Any], reason: str) -> None:
+        changes.update(options)
+        on_start(asked.with_train(**changes))
+        batch = asked.train.batch_size
+        effect = "activations are recomputed in the backward pass, with the same results"
+        if "accumulate_steps" in options:
+            micro = batch // options["accumulate_steps"]
+            effect = f"{micro} windows at once, still {batch} per batch"
+        [(key, value)] = options.items()
+        own_notes.append(f"{reason}; from this step on {effect} (train.{key}={value})")
         on_message(f"note: {own_notes[-1]}")
 
     fitted = fit(
@@ -102,15 +109,16 @@ def train(
         folder,
         callbacks,
         on_start=lambda: on_start(asked),
-        on_oom=on_oom,
+        on_change=on_change,
         on_message=on_message,
         on_cache_progress=on_cache_progress,
         estimate_memory=estimate_memory,
         planned_bytes=planned_bytes,
+        adapt_checkpointing=adapt_checkpointing,
     )
     if not fitted.main_process:
         return None
-    recipe = with_accumulate_steps(recipe, fitted.accumulate_steps)
+    recipe = recipe.with_train(**{**changes, "accumulate_steps": fitted.accumulate_steps})
     if fitted.sharded:
         built = build_training(recipe, data.statistics)
     load_adapter_state(built.model, load_file(folder.best_weights), str(folder.best_weights))
@@ -128,12 +136,6 @@ def train(
     notes = [*notes, *own_notes, *fitted.notes]
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
     return TrainResult(validation.metrics, summary, fitted.resumed)
-
-
-def with_accumulate_steps(recipe: Recipe, accumulate_steps: int) -> Recipe:
-    """The recipe with the same batch computed in this many micro-batches."""
-    train = recipe.train.model_copy(update={"accumulate_steps": accumulate_steps})
-    return recipe.model_copy(update={"train": train})
 
 
 def _finish(
@@ -172,6 +174,7 @@ def _finish(
         "versions": versions(),
         "device": device_name(fitted.device),
         "precision": recipe.train.precision,
+        "activation_checkpointing": recipe.train.activation_checkpointing,
         "best_epoch": fitted.best_epoch + 1,
         "epochs": len(fitted.history),
         "seconds": sum(epochs),

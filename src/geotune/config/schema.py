@@ -63,10 +63,9 @@ class Recipe(ModelSections):
     data: DataSection
     train: TrainOptions = TrainOptions()
 
-    def with_precision(self, precision: str) -> Recipe:
-        """The recipe with another `train.precision`."""
-        train = self.train.model_copy(update={"precision": precision})
-        return self.model_copy(update={"train": train})
+    def with_train(self, **options: Any) -> Recipe:
+        """The recipe with other options of `train`."""
+        return self.model_copy(update={"train": self.train.model_copy(update=options)})
 
     @model_validator(mode="before")
     @classmethod

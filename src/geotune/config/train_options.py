@@ -57,10 +57,11 @@ class TrainOptions(OptionsModel):
     grad_clip_norm: NonNegativeFloat = Field(
         default=1.0, description="maximum norm of the gradient; 0: no clipping"
     )
-    activation_checkpointing: Literal["none", "decoder", "all"] = Field(
-        default="decoder",
+    activation_checkpointing: Literal["auto", "none", "decoder", "all"] = Field(
+        default="auto",
         description="activations recomputed in the backward pass: none; those of stem, side "
-        "network and decoder; or also those of the backbone's blocks",
+        "network and decoder; or also those of the backbone's blocks; auto: none, and more if "
+        "memory does not suffice",
     )
     memory_budget: ByteSize | None = Field(
         default=None,

@@ -18,14 +18,13 @@ from geotune.config.decoder_options import DecoderOptions
 from geotune.config.method_options import EstOptions, MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
-from geotune.methods.core.encoder import recompute_blocks
 from geotune.model import Model
 from geotune.normalization import choose_normalization
 from geotune.registry import DECODERS, METHODS, TASKS
 from geotune.tasks.base import Task
 from geotune.tasks.detect import Detect
 from geotune.types import BandStatistics, Normalization
-from geotune.utils.activation_checkpointing import recompute_stages
+from geotune.utils.activation_checkpointing import RECOMPUTING
 
 if TYPE_CHECKING:  # a model does not need the libraries that read files
     from geotune.data.datamodule import DataModule
@@ -143,10 +142,8 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
 def build_model(recipe: Recipe, backbone: Backbone, normalization: Normalization) -> Model:
     """Build the method and decoder of a recipe on `backbone`, with activation checkpointing."""
     model = _model(recipe, backbone, normalization)
-    if recipe.train.activation_checkpointing != "none":
-        recompute_stages(model)
-    if recipe.train.activation_checkpointing == "all":
-        recompute_blocks(model.encoder)
+    if recipe.train.activation_checkpointing in RECOMPUTING:
+        model.recompute(recipe.train.activation_checkpointing)
     return model
 
 

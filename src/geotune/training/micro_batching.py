@@ -20,20 +20,31 @@ class MicroBatcher:
         size: initial number of windows per micro-batch.
         on_oom: receives the new size and the reason when memory runs out; None turns that into an
             error.
+        recompute_more: called with the reason, before the size is reduced for a backward pass;
+            returns whether the model now needs less memory.
 
     Attributes:
         size: current number of windows per micro-batch.
     """
 
-    def __init__(self, size: int, on_oom: Callable[[int, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        on_oom: Callable[[int, str], None] | None = None,
+        recompute_more: Callable[[str], bool] = lambda reason: False,
+    ) -> None:
         self.size = size
         self._on_oom = on_oom
+        self._recompute_more = recompute_more
 
-    def run(self, windows: int, attempt: Callable[[Sequence[slice]], Result]) -> Result:
+    def run(
+        self, windows: int, attempt: Callable[[Sequence[slice]], Result], *, backward: bool = True
+    ) -> Result:
         """Call `attempt` with the micro-batches of a batch, as slices.
 
-        When memory runs out, the size is reduced to half or less and `attempt` is called again, so
-        it must undo its effects before it raises. Raises `GeotuneError` if one window is too much.
+        When memory runs out, more activations are recomputed in the `backward` pass, or the size is
+        reduced to half or less, and `attempt` is called again, so it must undo its effects before
+        it raises. Raises `GeotuneError` if one window is too much.
         """
         while True:
             starts = range(0, windows, self.size)
@@ -44,6 +55,9 @@ class MicroBatcher:
                     raise
                 message = str(error).partition("\n")[0]
             reason = f"memory ran out with {self.size} windows at once: {message}"
+            free_memory()  # outside of `except`: the error keeps the tensors alive
+            if backward and self._recompute_more(reason):
+                continue
             smaller = next_smaller_divisor(self.size)
             if smaller is None:
                 raise GeotuneError(
@@ -51,7 +65,6 @@ class MicroBatcher:
                     "settings that save memory",
                     code="out-of-memory",
                 )
-            free_memory()  # outside of `except`: the error keeps the tensors alive
             self.size = smaller
             self._on_oom(smaller, reason)
 

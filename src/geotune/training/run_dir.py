@@ -30,6 +30,8 @@ METRIC_SECTIONS = ("val", "test", "regions", "gap")
 """Entries of `metrics.json`; all others are details of the task, by split."""
 LOCATION_KEYS = ("train.run", "train.cache_folder", "train.cache_limit")
 """Recipe keys that do not affect the result."""
+AUTO_OPTIONS = ("precision", "activation_checkpointing")
+"""Options of `train` that can be `auto`; the run's recipe has the choice."""
 
 
 @dataclass(frozen=True)
@@ -173,22 +175,23 @@ class RunDir:
         return any(path.exists() for path in [*files, *checkpoints])
 
     def with_saved_defaults(self, recipe: Recipe) -> Recipe:
-        """The recipe with the precision and memory settings chosen when the run started."""
-        recipe = self.with_saved_precision(recipe)
+        """The recipe with the precision and memory settings that the run has chosen."""
+        recipe = self.with_saved_choices(recipe)
         if not (self.requested_recipe.is_file() and self.recipe.is_file()):
             return recipe
         if changed_keys(load_recipe(self.requested_recipe)[0], recipe):
             return recipe
         changed = load_recipe(self.recipe)[0]
         keys = [key.removeprefix("train.") for key in LOCATION_KEYS]
-        update = {key: getattr(recipe.train, key) for key in keys}
-        return changed.model_copy(update={"train": changed.train.model_copy(update=update)})
+        return changed.with_train(**{key: getattr(recipe.train, key) for key in keys})
 
-    def with_saved_precision(self, recipe: Recipe) -> Recipe:
-        """The recipe with the saved precision of this run in place of `auto`."""
-        if recipe.train.precision != "auto" or not self.recipe.is_file():
+    def with_saved_choices(self, recipe: Recipe) -> Recipe:
+        """The recipe with the saved choices of this run in place of `auto`."""
+        open_options = [name for name in AUTO_OPTIONS if getattr(recipe.train, name) == "auto"]
+        if not open_options or not self.recipe.is_file():
             return recipe
-        return recipe.with_precision(load_recipe(self.recipe)[0].train.precision)
+        saved = load_recipe(self.recipe)[0].train
+        return recipe.with_train(**{name: getattr(saved, name) for name in open_options})
 
     def create(self, recipe: Recipe, requested: Recipe | None = None) -> None:
         """Create the folder and write the recipe, and the requested one if it differs."""

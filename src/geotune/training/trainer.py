@@ -19,28 +19,25 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
 from geotune.feature_cache.build_cache import FeatureCache, build_cache, check_backbone_frozen
-from geotune.memory.estimate import DataDependentModelError, StepSpec, estimate_peak
 from geotune.memory.measure import MeasuredPeak, PeakMonitor
 from geotune.memory.offload import offloaded, tensors_outside
 from geotune.memory.oom import is_oom
-from geotune.memory.tracker import to_fake
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.compile import check_compilable, compiled_blocks
 from geotune.training.evaluate import Evaluation
 from geotune.training.fsdp import is_sharded
 from geotune.training.loaders import EpochSampler, make_loader
+from geotune.training.memory_adaptation import OnChange, StepMemory
 from geotune.training.memory_callback import StepMemoryCallback
-from geotune.training.micro_batching import MicroBatcher, next_smaller_divisor
+from geotune.training.micro_batching import next_smaller_divisor
 from geotune.training.run_dir import RunDir
-from geotune.training.step import micro_batch_size, num_devices, training_step_spec
+from geotune.training.step import micro_batch_size, num_devices
 from geotune.training.training_module import TrainingModule, lower_is_better
 from geotune.types import Batch
 
@@ -99,11 +96,12 @@ def fit(
     run_dir: RunDir,
     callbacks: Sequence[Callback] = (),
     on_start: Callable[[], None] = lambda: None,
-    on_oom: Callable[[int, str], None] = lambda micro, reason: None,
+    on_change: OnChange = lambda options, reason: None,
     on_message: Callable[[str], None] = lambda text: None,
     on_cache_progress: Callable[[int, int], None] = lambda done, total: None,
     estimate_memory: bool = False,
     planned_bytes: int | None = None,
+    adapt_checkpointing: bool = False,
 ) -> TrainerResult:
     """Train, or resume from the checkpoint of the run folder.
 
@@ -114,12 +112,14 @@ def fit(
         run_dir: to write to.
         callbacks: of Lightning.
         on_start: called once all settings are checked, before anything is written.
-        on_oom: receives the new micro-batch size and the reason when memory runs out; only called
-            in single-process training.
+        on_change: receives new values of `train` options and the reason when memory does not
+            suffice; only called in single-process training.
         on_message: receives messages for the user.
         on_cache_progress: receives finished and total windows while features are cached.
         estimate_memory: estimate the memory of a step if it is not planned, or ran out.
         planned_bytes: the estimated memory of a step.
+        adapt_checkpointing: recompute more activations if memory does not suffice: if it runs out,
+            or if the estimate exceeds the free memory.
 
     Raises `GeotuneError` for incompatible settings, a loss that is not finite, and if memory runs
     out with the smallest micro-batch.
@@ -158,10 +158,19 @@ def fit(
     val_loader = make_loader(val_windows, micro, **options)
     start_epoch.sampler = train_loader.sampler
     single_process = world == 1 and train.strategy != "fsdp"
+    step_memory = StepMemory(
+        built.model,
+        built.task,
+        train,
+        micro=micro,
+        planned_bytes=planned_bytes,
+        adapt_checkpointing=adapt_checkpointing,
+        on_change=on_change if single_process else None,
+    )
     module = TrainingModule(
         built.model,
         built.task,
-        MicroBatcher(micro, on_oom if single_process else None),
+        step_memory.micro_batcher,
         total_steps=len(train_loader) * train.epochs,
         monitor=monitor,
         lr=train.lr,
@@ -177,9 +186,9 @@ def fit(
     )
     module.strict_loading = False  # checkpoints hold trained tensors only
     peak_monitor = PeakMonitor(device)
-    step_memory = StepMemoryCallback(len(data.train) // train.batch_size)
+    measured = StepMemoryCallback(len(data.train) // train.batch_size)
     if single_process and device.type == "cpu":
-        trainer.callbacks.append(step_memory)  # type: ignore[attr-defined]  # last, so ends first
+        trainer.callbacks.append(measured)  # type: ignore[attr-defined]  # last, so ends first
     owns_process_group = not torch.distributed.is_initialized()
 
     def run() -> bool:
@@ -202,7 +211,6 @@ def fit(
         trainer.fit(module, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
         return checkpoint is not None
 
-    fake_model = None
     try:
         with ExitStack() as context:
             if cache:
@@ -212,7 +220,8 @@ def fit(
                     context.enter_context(offloaded(unused, run_dir.offloaded_backbone))
             estimates = estimate_memory and train.strategy != "fsdp"  # FSDP needs less
             if trainer.is_global_zero and estimates:
-                fake_model = to_fake(built.model, FakeTensorMode())  # while it is on the CPU
+                example = Batch.from_samples([train_windows[0]])
+                step_memory.estimate(example, device, world)
             compiles = train.compile and not cache
             launcher = trainer.strategy.launcher
             with compiled_blocks(encoder, device, on_message) if compiles else nullcontext():
@@ -225,7 +234,7 @@ def fit(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from error
     finally:
-        step_memory.close()
+        measured.close()
     if owns_process_group and torch.distributed.is_initialized():
         # only the main process continues: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
@@ -233,27 +242,15 @@ def fit(
     notes = [note] if (note := checkpointer.tie_note(len(data.val))) else []
     for note in notes:
         on_message(f"note: {note}")
-    predicted = planned_bytes if module.micro_batcher.size == micro else None
-    if fake_model is not None and predicted is None:
-        example = Batch.from_samples([train_windows[0]])
-        step = training_step_spec(
-            built.task,
-            train,
-            example.inputs,
-            example.targets,
-            world=world,
-            micro_batch=module.micro_batcher.size,
-        )
-        predicted = estimated_step_bytes(fake_model, step, device)
     validated = Evaluation.load(run_dir.best_validation)
     return TrainerResult(
         checkpointer.history,
         checkpointer.best_epoch,
-        train.batch_size // world // module.micro_batcher.size,
+        train.batch_size // world // step_memory.micro_batcher.size,
         replace(
             peak_monitor.peak(),
-            tracked_bytes=step_memory.peak.total if step_memory.peak else None,
-            predicted_bytes=predicted,
+            tracked_bytes=measured.peak.total if measured.peak else None,
+            predicted_bytes=step_memory.predicted_bytes(),
         ),
         device,
         bool(resumed),
@@ -297,7 +294,10 @@ def _oom_error(error: BaseException, train: TrainOptions, micro: int, world: int
     smaller = next_smaller_divisor(micro) or 1
     if world > 1 and smaller < micro:  # a process cannot retry while others wait for its gradients
         steps = train.accumulate_steps * micro // smaller
-        advice = f"set train.accumulate_steps={steps}; with several processes it is not automatic"
+        advice = (
+            "set train.activation_checkpointing=all, which needs more time, or "
+            f"train.accumulate_steps={steps}; with several processes it is not automatic"
+        )
     else:
         advice = "geotune plan --budget suggests settings that save memory"
     message = str(error).partition("\n")[0]
@@ -350,15 +350,6 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
             f"{train.strategy}, train.precision {train.precision}: {error}",
             code="settings-incompatible",
         ) from error
-
-
-def estimated_step_bytes(model: nn.Module, step: StepSpec, device: torch.device) -> int | None:
-    """Estimated peak of a step's tensors; None for a data-dependent model."""
-    try:
-        estimate = estimate_peak(model, step)
-    except DataDependentModelError:
-        return None
-    return (estimate.gpu if device.type == "cuda" else estimate.cpu).total
 
 
 class _StreamedCheckpoint(TorchCheckpointIO):

@@ -141,7 +141,7 @@ class TrainingModule(LightningModule):
             micros = [batch.select(windows) for windows in slices]
             return [(micro, self.model(**micro.inputs, targets=micro.targets)) for micro in micros]
 
-        for micro, outputs in self.micro_batcher.run(len(batch), attempt):
+        for micro, outputs in self.micro_batcher.run(len(batch), attempt, backward=False):
             self.val_metrics.update(outputs, micro.targets)
             if self.val_windows is not None:
                 self.val_scores += window_scores(self.task, outputs, micro.targets)

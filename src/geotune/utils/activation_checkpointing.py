@@ -18,6 +18,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+RECOMPUTING = ("decoder", "all")
+"""Values of `train.activation_checkpointing` that recompute, each more than the one before."""
+
 
 class _Recomputed(nn.Module):
     """Mixin put in front of a stage's class; state-dict keys and tensors do not change."""
@@ -35,25 +38,32 @@ class _Recomputed(nn.Module):
         return checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
 
-def recompute_stages(model: nn.Module) -> None:
-    """Apply `recompute` to the children that modules list in `recomputable`."""
+def recompute_stages(model: nn.Module) -> bool:
+    """Apply `recompute` to the children that modules list in `recomputable`.
+
+    Returns whether one of them was not checkpointed yet.
+    """
+    changed = False
     for module in list(model.modules()):
         for name in getattr(type(module), "recomputable", ()):
             child = getattr(module, name)
             is_container = isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential)
             for stage in child.children() if is_container else [child]:
-                recompute(stage)
+                changed |= recompute(stage)
+    return changed
 
 
-def recompute(stage: nn.Module) -> None:
-    """Checkpoint the activations of a stage; once is enough."""
-    if not isinstance(stage, _Recomputed):
-        cls = type(stage)
-        if cls not in _recomputed_classes:
-            _recomputed_classes[cls] = type(
-                cls.__name__, (_Recomputed, cls), {"__module__": cls.__module__}
-            )
-        stage.__class__ = _recomputed_classes[cls]
+def recompute(stage: nn.Module) -> bool:
+    """Checkpoint the activations of a stage, once; returns false if they are already."""
+    if isinstance(stage, _Recomputed):
+        return False
+    cls = type(stage)
+    if cls not in _recomputed_classes:
+        _recomputed_classes[cls] = type(
+            cls.__name__, (_Recomputed, cls), {"__module__": cls.__module__}
+        )
+    stage.__class__ = _recomputed_classes[cls]
+    return True
 
 
 _recomputed_classes: dict[type[nn.Module], type[nn.Module]] = {}  # copies share theirs

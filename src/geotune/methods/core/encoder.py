@@ -231,11 +231,16 @@ class Encoder(nn.Module):
         self.backbone.fingerprint = fingerprint(self.backbone.model)
 
 
-def recompute_blocks(encoder: Encoder) -> None:
-    """Apply activation checkpointing to the backbone's blocks if gradients cross them."""
+def recompute_blocks(encoder: Encoder) -> bool:
+    """Apply activation checkpointing to the backbone's blocks if gradients cross them.
+
+    Returns whether one of them was not checkpointed yet.
+    """
+    changed = False
     if encoder.backbone_frozen:
-        return
+        return changed
     for block in encoder.backbone.blocks:
         while isinstance(block, ModuleWrapper) and block.has_side_effects:
             block = block.inner
-        recompute(block)
+        changed |= recompute(block)
+    return changed
