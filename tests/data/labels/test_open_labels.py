@@ -217,7 +217,7 @@ def test_no_value_is_lost_on_another_grid(
     for transform in (scene.transform, from_origin(500_050, 5_000_000, 10, 10)):
         path = write_raster("l.tif", values, transform=transform)
         labels = open_labels(path, scene, classes=LAND, ignore_values=[])
-        with raises("class-unknown", file=path, mentions=[f"{info.max:g}"]):
+        with raises("class-unknown", file=path, mentions=[str(info.max)]):
             labels.check([_whole(scene)])
         spec = {"water": int(info.min), "wood": int(info.max), "field": 3}
         labels = open_labels(path, scene, classes=LAND, class_values=spec, ignore_values=[])
