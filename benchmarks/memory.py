@@ -18,17 +18,22 @@ import datetime
 import gc
 import itertools
 import json
+import operator
 import os
 import platform
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from geotune.api.budget_search import with_changes
@@ -42,6 +47,7 @@ from geotune.memory.tracker import MemoryTracker
 from geotune.model import Model
 from geotune.training.step import training_step_spec
 from geotune.types import Normalization
+from geotune.utils.feature_encoding import encode_features
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "bench" / "vit_large_unet.yaml"
@@ -90,8 +96,8 @@ def recipe_for(backbone: dict[str, Any], changes: dict[str, Any]) -> Recipe:
 def planner_of(recipe: Recipe) -> Planner:
     """The planner for the recipe's backbone."""
     bands = recipe.backbone.bands
-    assert isinstance(bands, list)
-    return Planner(recipe, tuple(bands))
+    assert isinstance(bands, tuple)  # names, in all recipes
+    return Planner(recipe, bands)
 
 
 # ---------------------------------------------------------------- shares of full
@@ -161,7 +167,8 @@ def checks(device: str) -> list[dict[str, Any]]:
         except GeotuneError as error:
             print(f"{name} on {backbone}: rejected ({error})", flush=True)
             continue
-        measured = real_peak(recipe, torch.device(device))
+        with real_step(recipe, torch.device(device)) as real:
+            measured = real.peak()
         expected = (estimate.gpu if device == "cuda" else estimate.cpu).total
         rows.append(
             {
@@ -183,51 +190,81 @@ def checks(device: str) -> list[dict[str, Any]]:
     return rows
 
 
-def real_peak(recipe: Recipe, device: torch.device) -> int:
-    """The peak of the second training step on real tensors."""
+@dataclass(frozen=True)
+class RealStep:
+    """The step of a recipe on real tensors of random values.
+
+    Attributes:
+        inputs: of the model, for one batch.
+    """
+
+    model: Model
+    spec: StepSpec
+    inputs: Mapping[str, Any]
+    targets: Tensor
+    optimizer: Optimizer
+    device: torch.device
+
+    def run(self) -> None:
+        """One step, in the order of `training/training_module.py` and Lightning."""
+        spec, model = self.spec, self.model
+        micro = spec.micro_batch or len(self.targets)
+        loss_of = spec.loss(self.targets)
+        for start in range(0, len(self.targets), micro):
+            windows = slice(start, start + micro)
+            inputs = tree_map_only(Tensor, operator.itemgetter(windows), self.inputs)
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=spec.precision != "32-true"
+            ):
+                loss = loss_of(model(**inputs), self.targets[windows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            del loss, inputs
+        nn.utils.clip_grad_norm_(
+            [p for p in model.parameters() if p.requires_grad], spec.grad_clip_norm
+        )
+        self.optimizer.step()
+        for parameter in model.parameters():
+            parameter.grad = None
+
+    def peak(self) -> int:
+        """The peak of the second step; the device's own count with CUDA, else tracked."""
+        self.run()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.run()
+            return torch.cuda.max_memory_allocated(self.device)
+        with MemoryTracker(self.model, self.optimizer, (self.inputs, self.targets)) as tracker:
+            self.run()
+        return tracker.peak.total
+
+
+@contextmanager
+def real_step(recipe: Recipe, device: torch.device) -> Iterator[RealStep]:
+    """The step of a recipe; with `train.cache`, on computed features and without the backbone."""
     bands = tuple(recipe.backbone.bands)  # type: ignore[arg-type]
     count, window, batch = len(bands), recipe.data.window, recipe.train.batch_size
     assert window is not None  # set in all recipes
     backbone = build_backbone(recipe.backbone, bands)
     model = build_model(recipe, backbone, Normalization(bands, (0.0,) * count, (1.0,) * count))
-    images = torch.rand(batch, count, window, window)
-    if model.encoder.reader.calibration_samples:
-        model.calibrate([{"images": images}])
+    inputs: dict[str, Any] = {"images": torch.rand(batch, count, window, window)}
     targets = torch.zeros(batch, window, window, dtype=torch.long)
-    step = training_step_spec(build_task(recipe), recipe.train, {"images": images}, targets)
+    if model.encoder.reader.calibration_samples:
+        model.calibrate([inputs])
     model.to(device)
-    inputs, targets = tree_map_only(
-        torch.Tensor, lambda x: x.to(device), ({"images": images}, targets)
-    )
-    optimizer = step.optimizer(model)
-    run(model, step, inputs, targets, optimizer, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        run(model, step, inputs, targets, optimizer, device)
-        return torch.cuda.max_memory_allocated(device)
-    with MemoryTracker(model, optimizer, (inputs, targets)) as tracker:
-        run(model, step, inputs, targets, optimizer, device)
-    return tracker.peak.total
-
-
-def run(
-    model: Model, step: StepSpec, inputs: Any, targets: Any, optimizer: Any, device: torch.device
-) -> None:
-    """One step, in the order of `training/training_module.py` and Lightning."""
-    micro = step.micro_batch or len(targets)
-    loss_of = step.loss(targets)
-    for start in range(0, len(targets), micro):
-        windows = slice(start, start + micro)
-        with torch.autocast(device.type, torch.bfloat16, enabled=step.precision != "32-true"):
-            loss = loss_of(model(inputs["images"][windows]), targets[windows])
-        loss.backward()  # type: ignore[no-untyped-call]
-        del loss
-    nn.utils.clip_grad_norm_(
-        [p for p in model.parameters() if p.requires_grad], step.grad_clip_norm
-    )
-    optimizer.step()
-    for parameter in model.parameters():
-        parameter.grad = None
+    inputs["images"] = inputs["images"].to(device)
+    context: AbstractContextManager[None] = nullcontext()
+    if recipe.train.cache != "none":
+        model.eval()
+        mixed = recipe.train.precision != "32-true"
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            encoded = encode_features(model.features(**inputs), recipe.train.cache_precision)
+        inputs["features"] = {name: feature.to(device) for name, feature in encoded.items()}
+        model.encoder.backbone.to("cpu")
+        context = model.encoder.without_backbone()
+    with context:
+        model.train()
+        spec = training_step_spec(build_task(recipe), recipe.train, inputs, targets)
+        yield RealStep(model, spec, inputs, targets.to(device), spec.optimizer(model), device)
 
 
 # ---------------------------------------------------------------- results
