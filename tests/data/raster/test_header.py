@@ -108,7 +108,7 @@ def test_second_run_reads_no_header_and_finds_the_same(
     tagged = found[paths.index(tmp_path / "tagged.tif")]
     assert tagged.acquired == date(2019, 5, 6) and tagged.wavelengths == (None, 0.842)
     assert [header.turned for header in found[-3:]] == [False, True, False]
-    assert found[-1].joint_nodata == (1, 2, 3) and found[-1].nodatavals == (None,) * 3
+    assert found[-1].joint_nodata == (1, 2, 3)
     palette = found[paths.index(tmp_path / "palette.png")].palette
     assert palette is not None and palette[2] == (2, 4, 6, 255) and palette[3][3] == 0
 

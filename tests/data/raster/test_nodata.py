@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
@@ -183,29 +182,20 @@ def test_near_infrared_is_not_transparency_when_resampled(write_raster: Write) -
         np.testing.assert_allclose(image[i], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "tag"])
-def test_nodata_values_of_several_bands_count_only_together(
-    write_raster: Write, tmp_path: Path, kind: str
-) -> None:
-    """A colour that a PNG declares as transparent, and GDAL's NODATA_VALUES."""
+def test_nodata_values_of_several_bands_count_only_together(write_raster: Write) -> None:
+    """GDAL's NODATA_VALUES."""
     values = noise(3, "uint8") + 10
     values[:, 2:6, 2:6] = np.array([1, 2, 3])[:, None, None]
     values[0, 10, 10] = 1  # of this colour in one band only
-    if kind == "PNG":
-        path = tmp_path / "a.png"
-        Image.fromarray(values.transpose(1, 2, 0)).save(path, transparency=(1, 2, 3))
-        path.with_suffix(".pgw").write_text("10\n0\n0\n-10\n500005\n4999995")
-    else:
-        path = write_raster("a.tif", values)
-        with rasterio.open(path, "r+") as file:
-            file.update_tags(NODATA_VALUES="1 2 3")
+    path = write_raster("a.tif", values)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(NODATA_VALUES="1 2 3")
     expected = values.astype("float32")
     expected[:, 2:6, 2:6] = np.nan
     np.testing.assert_array_equal(read(open_raster(path)), expected)
-    if kind == "tag":
-        coarse = read(open_raster(path, resolution=20))
-        assert np.isnan(coarse[:, 1:3, 1:3]).all() and np.isnan(coarse).sum() == 3 * 4
-        assert np.nanmin(coarse) > 5
+    coarse = read(open_raster(path, resolution=20))
+    assert np.isnan(coarse[:, 1:3, 1:3]).all() and np.isnan(coarse).sum() == 3 * 4
+    assert np.nanmin(coarse) > 5
     labels = open_regression_labels(path, open_raster(path), quantity="q", band=1)
     found = labels.read(Window(0, 0, 24, 24)).values
     np.testing.assert_array_equal(found, expected[0])

@@ -28,8 +28,8 @@ class RasterHeader:
 
     Attributes:
         masked: whether a band has a mask in or beside the file; transparency does not count.
-        joint_nodata: nodata values of the bands that count only together, such as a colour that a
-            PNG declares as transparent; the bands are masked, and have none of their own.
+        joint_nodata: nodata values of the bands that mask a pixel together, such as the colour that
+            a PNG declares as transparent.
         palette: red, green, blue and alpha by index, if the first band has a palette.
         turned: whether it is shown in another orientation (EXIF).
         num_bits: bits per pixel of the first band, if fewer than those of its type.
@@ -78,7 +78,7 @@ class RasterHeader:
             dtypes=tuple(handle.dtypes),
             descriptions=tuple(text or None for text in handle.descriptions),
             colorinterp=tuple(handle.colorinterp),
-            nodatavals=(None,) * handle.count if joint else tuple(handle.nodatavals),
+            nodatavals=tuple(handle.nodatavals),
             scales=tuple(handle.scales),
             offsets=tuple(handle.offsets),
             # Alpha bands do not count: GDAL takes the fourth of four byte bands for one, which in
