@@ -557,7 +557,7 @@ def draw(path: Path, rows: list[Row], settings: Settings) -> None:
         axes = figure.add_subplot(2, 4, i + 1)
         values = [(row[measure] or 0) / divisor for row in rows]
         bars = axes.barh(names, values, color=colors)
-        texts = [f" {v:.3g}" if row[measure] else " –" for v, row in zip(values, rows, strict=True)]
+        texts = [f" {v:,.0f}" if v >= 100 else f" {v:.3g}" if v else " –" for v in values]
         axes.bar_label(bars, texts, fontsize=7)
         axes.set_title(f"{title}, {unit}", fontsize=9)
         axes.tick_params(labelsize=7)
