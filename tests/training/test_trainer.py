@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from geotune.api.fitting import FitResult
 from geotune.config import TrainOptions, parse_recipe
 from geotune.factory.build_model import load_adapter
+from geotune.training import trainer as trainer_module
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import make_trainer
 from geotune.training.training_module import TrainingModule
@@ -292,3 +295,25 @@ def test_batch_norm_trains_on_a_single_value_per_channel(
     }
     result = train(tmp_path / "run", changes)
     assert result.status == "trained" and math.isfinite(result.metrics["miou"])
+
+
+def test_a_stuck_event_writer_does_not_block_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ctrl+C in a queue operation of TensorBoard's writer can leave its thread waiting."""
+    stuck = threading.Event()
+    closed: list[str] = []
+
+    def close(self: TensorBoardLogger, status: str) -> None:
+        stuck.wait(60)
+        closed.append(status)
+
+    monkeypatch.setattr(TensorBoardLogger, "finalize", close)
+    monkeypatch.setattr(trainer_module, "MAX_CLOSING_SECONDS", 0.01)
+    trainer = make_trainer(TrainOptions(precision="32-true"), RunDir(tmp_path), [])
+    assert trainer.logger is not None
+    trainer.logger.finalize("failed")
+    assert closed == []
+    stuck.set()
+    trainer.logger.finalize("success")
+    assert "success" in closed

@@ -11,6 +11,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -40,6 +41,9 @@ from geotune.training.run_dir import RunDir
 from geotune.training.step import micro_batch_size, num_devices
 from geotune.training.training_module import TrainingModule, lower_is_better
 from geotune.types import Batch
+
+MAX_CLOSING_SECONDS = 2.0
+"""Time for writing the last events of a training that failed or was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +327,7 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
         # processes validate different windows, so buffers are not broadcast in every forward pass
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
     assert train.precision != "auto"  # resolved before
-    logger: Any = TensorBoardLogger(run_dir.path, name="tensorboard", version="")
+    logger = _TensorBoard(run_dir.path, name="tensorboard", version="")
     try:
         return Trainer(
             accelerator=train.accelerator,
@@ -350,6 +354,23 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
             f"{train.strategy}, train.precision {train.precision}: {error}",
             code="settings-incompatible",
         ) from error
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Does not wait for long for its thread after a failure.
+
+    Ctrl+C may have hit in the middle of a queue operation, after which the thread may not notice
+    for two minutes that it should end.
+    """
+
+    def finalize(self, status: str) -> None:
+        """Write what is left and close the file."""
+        if status == "success":
+            super().finalize(status)
+            return
+        closing = Thread(target=super().finalize, args=(status,), daemon=True)
+        closing.start()
+        closing.join(MAX_CLOSING_SECONDS)
 
 
 class _StreamedCheckpoint(TorchCheckpointIO):
