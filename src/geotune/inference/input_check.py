@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from geotune.adapter_config import TrainingImages
 from geotune.data.datamodule import DataModule
 from geotune.data.raster.crs import metres_per_pixel
-from geotune.data.raster.exif import orientation_note
 from geotune.data.raster.io import open_dataset
-from geotune.data.raster.palette import palette_note
 from geotune.data.raster.scaling import stated_scaling
 from geotune.data.raster.source import RasterSource
+from geotune.data.raster.viewer_notes import viewer_notes
 from geotune.data.raster.windows import Window
 from geotune.normalization import MAX_MEAN_SHIFT, known_factor
 from geotune.types import BandStatistics
@@ -64,9 +63,8 @@ def compare_images(sources: Mapping[str, RasterSource], trained: TrainingImages)
         trained: the images of the training.
     """
     rasters = sources.values()
-    as_stored = (palette_note(rasters), orientation_note(rasters))
     notes = [
-        *(each and each[0] for each in as_stored),
+        *(text for text, _ in viewer_notes(rasters)),
         _pixel_size_note(list(sources.values()), trained),
     ]
     sampled = _evenly(list(sources.values()), SAMPLES)

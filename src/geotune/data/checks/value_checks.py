@@ -13,8 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from geotune.data.checks.scan import SceneScan
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
-from geotune.data.raster.exif import orientation_note
-from geotune.data.raster.palette import palette_note
+from geotune.data.raster.viewer_notes import viewer_notes
 from geotune.data.scenes.scene import Scene
 from geotune.utils.text import join_some, pluralize
 
@@ -96,8 +95,7 @@ def check_band_values(scanned: ScannedData) -> list[Issue]:
         )
         issues.append(Issue("warning", "values", text, path))
     rasters = [scene.raster for _, scene, _ in scanned.scenes]
-    notes = (palette_note(rasters), orientation_note(rasters))
-    issues.extend(Issue("warning", "values", *note) for note in notes if note is not None)
+    issues.extend(Issue("warning", "values", *note) for note in viewer_notes(rasters))
     return issues
 
 

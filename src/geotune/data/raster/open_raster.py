@@ -11,11 +11,11 @@ from rasterio.enums import ColorInterp
 
 from geotune.data.raster.header import RasterHeader, read_header
 from geotune.data.raster.nodata import FileMask
-from geotune.data.raster.palette import is_indexed
 from geotune.data.raster.resample import at_resolution, check_grids, on_one_grid
 from geotune.data.raster.scaling import product_metadata
 from geotune.data.raster.source import BandFile, RasterSource
 from geotune.data.raster.stack import stack_dates, stack_modalities
+from geotune.data.raster.viewer_notes import is_indexed
 from geotune.errors import GeotuneError
 
 
