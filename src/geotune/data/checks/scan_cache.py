@@ -161,10 +161,13 @@ class ScanCache:
             with self._lock:
                 query = "SELECT value FROM results WHERE key = ?"
                 row = self._database.execute(query, (key,)).fetchone()
+                if row is None:
+                    return None
                 self._used.append((time.time(), key))
         except sqlite3.Error:
             return None
-        return None if row is None else row[0]
+        value: bytes = row[0]
+        return value
 
     def _put(self, key: str, value: bytes) -> None:
         with self._lock:
