@@ -36,16 +36,17 @@ def test_failure_inside_removes_the_file(tmp_path: Path) -> None:
 
 
 def test_memory_is_free_inside_and_needed_once_afterwards(tmp_path: Path) -> None:
-    tensors = [torch.full((8 * MIB,), 1.0) for _ in range(3)]  # 32 MiB each
+    tensors = [torch.full((16 * MIB,), 1.0) for _ in range(4)]  # 256 MiB
     before = resident_bytes()
     with offloaded(tensors, tmp_path / "weights.pt"):
-        assert before - resident_bytes() > 80 * MIB
+        # Not all of it: what else the process takes or keeps meanwhile is not known exactly.
+        assert before - resident_bytes() > 128 * MIB
 
     def round_trip() -> None:
         with offloaded(tensors, tmp_path / "weights.pt"):
             pass
 
-    assert peak_growth(round_trip) < 16 * MIB
+    assert peak_growth(round_trip) < 128 * MIB  # a second copy would take 256 MiB
 
 
 def test_tensors_that_a_model_shares_are_left_out() -> None:
