@@ -3,8 +3,8 @@
     python benchmarks/calibration.py
 
 Comparisons of equally good methods are simulated and judged by the functions that `geotune bench`
-uses. Writes `benchmarks/results/calibration.json`; docs/statistics.md shows it. Takes about ten
-minutes on one core.
+uses. Writes `benchmarks/results/calibration.json`; docs/explanation/statistics.md shows it.
+Takes about ten minutes on one core.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python scripts/build_model_index.py
 
 Builds every backbone that a provider describes, with random weights, attaches every method to it,
-and writes `src/geotune/backbones/model_index.json` and `docs/backbones.md`. Needs the extras
-terratorch, torchgeo and rslearn. `--only NAME ...` rebuilds some entries and keeps the others;
-`--missing` rebuilds entries that lack a method.
+and writes `src/geotune/backbones/model_index.json` and `docs/reference/backbones.md`. Needs the
+extras terratorch, torchgeo and rslearn. `--only NAME ...` rebuilds some entries and keeps the
+others; `--missing` rebuilds entries that lack a method.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from geotune.registry import BACKBONE_PROVIDERS, METHODS
 
 ROOT = Path(__file__).parents[1]
 INDEX = ROOT / "src" / "geotune" / "backbones" / "model_index.json"
-PAGE = ROOT / "docs" / "backbones.md"
+PAGE = ROOT / "docs" / "reference" / "backbones.md"
 TIMM = (  # common models of each family; others are listed by name only
     "vit_base_patch16_224",
     "vit_large_patch16_224",
@@ -158,7 +158,7 @@ def names() -> dict[str, list[str]]:
 
 
 def render_page(index: dict[str, Any]) -> str:
-    """The page `docs/backbones.md`."""
+    """The page `docs/reference/backbones.md`."""
     lines = [
         "# Backbones and methods",
         "",

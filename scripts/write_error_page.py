@@ -1,4 +1,4 @@
-"""Write docs/errors.md from the error codes in src/geotune/errors.py.
+"""Write docs/reference/errors.md from the error codes in src/geotune/errors.py.
 
 python scripts/write_error_page.py
 """
@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "errors.md"
+PAGE = ROOT / "docs" / "reference" / "errors.md"
 HEAD = """\
 # Error codes
 

@@ -17,7 +17,7 @@ def test_the_page_lists_every_code() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "write_error_page.py"))
     source = (ROOT / "src" / "geotune" / "errors.py").read_text(encoding="utf-8")
     expected = script["page"](source)
-    assert (ROOT / "docs" / "errors.md").read_text(encoding="utf-8") == expected
+    assert (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8") == expected
     assert sorted(re.findall(r"^\| `([a-z0-9-]+)` \|", expected, re.MULTILINE)) == sorted(
         ERROR_CODES
     )

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md run as they are printed, from a package outside of geotune."""
+"""The examples of docs/how-to/extending.md run as printed, from a package outside of geotune."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "extending.md"
+PAGE = ROOT / "docs" / "how-to" / "extending.md"
 
 
 def blocks(heading: str) -> list[str]:

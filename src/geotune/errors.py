@@ -1,7 +1,7 @@
 """Errors that a user can fix, each with a stable code.
 
 A code names the kind of problem, not the sentence: messages may improve from release to release,
-codes stay. `docs/errors.md` lists them; `geotune --json` prints them.
+codes stay. `docs/reference/errors.md` lists them; `geotune --json` prints them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Recipes, `geotune list`, the Python interface and the contract tests read these tables. Nothing is
 imported before it is used. Register a component of your own before you call geotune, which imports
-`geotune.config`; see `docs/extending.md`.
+`geotune.config`; see `docs/how-to/extending.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The custom backbone of docs/own-backbone.md."""
+"""The custom backbone of docs/how-to/own-backbone.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geotune.api.prediction import predict
 from geotune.config import parse_recipe
 from helpers.errors import raises
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "own-backbone.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "own-backbone.md"
 OWN = "python/mine.py:build"
 
 

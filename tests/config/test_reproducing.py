@@ -105,5 +105,5 @@ def test_every_data_set_of_both_papers_has_a_recipe_and_a_row_in_the_docs() -> N
     peft = {path.stem for path in (ROOT / "recipes/peft_geofm").glob("*.yaml")} - {"suite"}
     est = {path.stem for path in (ROOT / "recipes/est").glob("*.yaml")}
     assert peft | est <= set(DATASETS) and len(peft) == 5 and len(est) == 7
-    text = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/datasets.md").read_text(encoding="utf-8")
     assert all(f"| `{name}`" in text for name in DATASETS)

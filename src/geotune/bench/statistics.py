@@ -1,4 +1,4 @@
-"""Intervals and verdicts of a comparison; docs/statistics.md has their calibration.
+"""Intervals and verdicts of a comparison; docs/explanation/statistics.md has their calibration.
 
 Two things vary by chance: training (the seed) and the choice of test units. Their variances are
 estimated separately and combined without assuming which one dominates
@@ -30,7 +30,7 @@ Verdict = Literal[
 ]
 
 MIN_EFFECTIVE = 5
-"""Test units that are worth fewer equal ones allow no verdict: see docs/statistics.md."""
+"""Test units worth fewer equal ones allow no verdict: see docs/explanation/statistics.md."""
 
 MIN_DATA_SETS = 3
 """Fewer data sets are not combined."""
@@ -211,7 +211,7 @@ def combine(differences: Sequence[Difference], level: float, margin: float) -> D
     these, however precise each is (Ibragimov and Mueller, t-statistic based correlation and
     heterogeneity robust inference, 2010). Weights by precision (Hartung and Knapp 2001) give
     shorter intervals, which miss too often where the precision is estimated from few seeds: see
-    docs/statistics.md.
+    docs/explanation/statistics.md.
     """
     effects = Sample(np.array([each.relative for each in differences]))
     mean, half = float(effects.mean), float(effects.half_width(level))

@@ -1,7 +1,7 @@
 """IoU of oriented and horizontal boxes, in float64 if the device supports it.
 
 Oriented boxes use `intersection.py`. torchvision's operator (since 0.27) works in float32 and loses
-corners of boxes that nearly coincide, the usual case in NMS; see docs/boxes.md for measurements.
+corners of boxes that nearly coincide, the usual case in NMS; see docs/explanation/boxes.md.
 """
 
 from __future__ import annotations

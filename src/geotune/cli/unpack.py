@@ -10,7 +10,7 @@ from geotune.cli.console import message
 def unpack(folder: Path, *files: Path, image: int = 0) -> None:
     """Unpack the .tortilla files of a GEO-Bench-2 data set into a folder of GeoTIFFs.
 
-    docs/datasets.md lists the data sets and the recipes that read the folder.
+    docs/reference/datasets.md lists the data sets and the recipes that read the folder.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Decoders, registered in `registry.py`; `docs/extending.md` shows how to add one."""
+"""Decoders, registered in `registry.py`; `docs/how-to/extending.md` shows how to add one."""

@@ -4,7 +4,7 @@ A decoder is built from an encoder's taps and the number of outputs. It turns `F
 logits `(B, num_outputs, h, w)` at the finest resolution that it reaches; the caller resizes them to
 `features.image_size` and crops the padding. Image-level decoders return `(B, num_outputs)`.
 
-Decoders are registered in `registry.py`; `docs/extending.md` shows how to add one.
+Decoders are registered in `registry.py`; `docs/how-to/extending.md` shows how to add one.
 """
 
 from __future__ import annotations

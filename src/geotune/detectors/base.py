@@ -3,7 +3,8 @@
 Detectors are built from an encoder's taps like other decoders. They receive the targets in
 `forward` and compute their losses themselves: the losses depend on the targets, by which proposals
 are sampled, and must be computed inside the model for distributed training to synchronise
-gradients. Detectors are registered among the decoders in `registry.py`; see `docs/extending.md`.
+gradients. Detectors are registered among the decoders in `registry.py`; see
+`docs/how-to/extending.md`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Tuning methods, registered in `registry.py`; `docs/extending.md` shows how to add one."""
+"""Tuning methods, registered in `registry.py`; `docs/how-to/extending.md` shows how to add one."""

@@ -113,7 +113,7 @@ def half_width(variances: Sequence[Variance], level: float) -> Floats:
     With `t_i` the quantile of source i, it is `sqrt(sum t_i^2 variance_i)`: the coverage is at
     least `level` for normal sources, however their variances relate (Banerjee 1960). With the
     degrees of freedom of Satterthwaite (1946) intervals are shorter, but miss far more often than
-    stated where one source has few degrees of freedom: see docs/statistics.md.
+    stated where one source has few degrees of freedom: see docs/explanation/statistics.md.
     """
     from scipy.stats import t  # takes a second to import
 

@@ -1,6 +1,6 @@
 """The task interface: loss, postprocessing and metrics.
 
-Tasks are registered in `registry.py`; `docs/extending.md` shows how to add one.
+Tasks are registered in `registry.py`; `docs/how-to/extending.md` shows how to add one.
 """
 
 from __future__ import annotations

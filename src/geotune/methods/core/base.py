@@ -1,8 +1,8 @@
 """The contract of a tuning method: a backbone in, an encoder out.
 
 A method decides what changes in the backbone (or what is inserted into it) and how its taps are
-read (`reader.py`). Methods are registered in `registry.py`; `docs/extending.md` shows how to add
-one.
+read (`reader.py`). Methods are registered in `registry.py`; `docs/how-to/extending.md` shows how
+to add one.
 """
 
 from __future__ import annotations
