@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck lowest constraints clean
+.PHONY: help demo test lint typecheck docs lowest constraints clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ demo: $(VENV)/.demo  ## the main job end to end, on data it makes itself
 	$(BIN)/geotune demo
 
 # One thread each: two processes that both use both cores are slower than one.
-test: lint typecheck  ## everything that must hold before a change goes in
+test: lint typecheck docs  ## everything that must hold before a change goes in
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.test  ## style, formatting, and that imports point down only
@@ -27,6 +27,10 @@ lint: $(VENV)/.test  ## style, formatting, and that imports point down only
 
 typecheck: $(VENV)/.test  ## types, strictly
 	$(BIN)/mypy --strict src benchmarks
+
+# Warnings are errors: a link that leads nowhere fails.
+docs: $(VENV)/.test  ## the documentation site, in build/docs/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 # .demo and .test are stamps: younger than what they depend on once that is installed.
 $(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/python
