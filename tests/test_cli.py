@@ -16,6 +16,8 @@ import pytest
 import rasterio
 import yaml
 
+from geotune.config import TrainOptions
+
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -152,6 +154,20 @@ def test_list_shows_components_and_one_of_them(geotune: Command, what: str) -> N
     assert len(names) == len(set(names)) >= 3
     code, out, _ = geotune("list", what, names[-1])
     assert code == 0 and names[-1] in out
+
+
+def test_list_shows_every_key_of_a_section(geotune: Command) -> None:
+    code, out, _ = geotune("list", "train")
+    assert code == 0
+    assert set(TrainOptions.model_fields) <= set(out.split()) and "default 0.001" in out
+    code, out, _ = geotune("list", "decoder", "unet", "--json")
+    (kind,) = json.loads(out)["decoder"]
+    assert kind["name"] == "unet" and [o["key"] for o in kind["options"]] == ["channels"]
+    assert (
+        geotune("list", "data", "quality")[1].splitlines()[1] == "scenes, chips, synthetic, images"
+    )
+    code, _, err = geotune("list", "method", "loar")
+    assert code == 1 and "loar" in err and "lora" in err
 
 
 def test_unknown_command_and_option_are_errors(geotune: Command, recipe: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
 
 from geotune.config.base import OptionsModel, Share, invalid
 from geotune.config.split_options import (
+    SPLIT,
     OwnSplitSection,
     PublishedSplitOptions,
     RandomSplitOptions,
@@ -256,7 +257,9 @@ class ScenesOptions(LabelledDataOptions):
         "of scenes; not needed if a table of scenes lists them",
     )
     format: Annotated[str, AfterValidator(_known_format)] = Field(
-        default="auto", description="format of object labels; auto: detected from their contents"
+        default="auto",
+        description="format of object labels; auto: detected from their contents; "
+        f"{', '.join(ANNOTATION_FORMATS)}",
     )
     missing_labels: Literal["refuse", "empty"] = Field(
         default="refuse",
@@ -276,8 +279,8 @@ class ChipsOptions(LabelledDataOptions):
     """A folder of images and a folder of masks, matched by stem."""
 
     kind: Literal["chips"] = "chips"
-    images: Path
-    masks: Path
+    images: Path = Field(description="folder of the images")
+    masks: Path = Field(description="folder of the masks: rasters of class indices or colours")
     image_suffix: str = Field(
         default="", description="end of the image's stem that the mask's lacks"
     )
@@ -294,7 +297,7 @@ class SyntheticOptions(LabelledDataOptions):
     folder: Path = Field(default=Path("synthetic"), description="folder to write the scenes to")
     count: PositiveInt = Field(default=4, description="number of scenes")
     size: int = Field(default=512, ge=64, description="side of a scene, in pixels")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of the random number generator")
     split: SplitSection = Field(default_factory=lambda: RandomSplitOptions(val=0.25, test=0.25))
 
 
@@ -318,7 +321,7 @@ class NamedOptions(DataOptions):
     """A published data set; bands, classes and files are known. See `geotune list datasets`."""
 
     kind: Literal["named"] = "named"
-    name: str
+    name: str = Field(description="of the data set; see geotune list datasets")
     root: Path = Field(description="folder with the unpacked files; nothing is downloaded")
     window: PositiveInt | None = Field(
         default=None, description="side of the windows; by default the data set's own"
@@ -327,9 +330,9 @@ class NamedOptions(DataOptions):
         default_factory=list, description="further mask values that are ignored"
     )
     min_visibility: MinVisibility = 0.5
-    split: Annotated[PublishedSplitOptions | OwnSplitSection, Field(discriminator="kind")] = (
-        PublishedSplitOptions()
-    )
+    split: Annotated[
+        PublishedSplitOptions | OwnSplitSection, Field(discriminator="kind", description=SPLIT)
+    ] = PublishedSplitOptions()
 
 
 DataSection = Annotated[

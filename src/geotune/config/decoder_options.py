@@ -10,6 +10,10 @@ from geotune.config.base import OptionsModel, Registered, Share
 from geotune.config.task_options import Level
 from geotune.registry import DECODERS
 
+NmsThreshold = Annotated[
+    Share,
+    Field(description="IoU with a better box of the same class above which a box is suppressed"),
+]
 Levels = Annotated[
     Literal["all", "last"],
     Field(description="feature maps to read: all, or the backbone's last"),
@@ -118,10 +122,7 @@ class DetectorOptions(DecoderOptions):
     )
     num_levels: PositiveInt = Field(default=5, description="minimum number of pyramid levels")
     score_threshold: Share = Field(default=0.05, description="minimum score of a detection")
-    nms_threshold: Share = Field(
-        default=0.5,
-        description="IoU with a better box of the same class above which a box is suppressed",
-    )
+    nms_threshold: NmsThreshold = 0.5
     max_detections: PositiveInt = Field(default=1000, description="detections per window")
 
 
@@ -151,7 +152,7 @@ class FcosOptions(DetectorOptions):
 
     kind: Literal["fcos"] = "fcos"
     depth: PositiveInt = Field(default=4, description="hidden convolutions of each branch")
-    nms_threshold: Share = 0.6
+    nms_threshold: NmsThreshold = 0.6
 
 
 class RotatedFcosOptions(DetectorOptions):
@@ -161,7 +162,7 @@ class RotatedFcosOptions(DetectorOptions):
 
     kind: Literal["rotated_fcos"] = "rotated_fcos"
     depth: PositiveInt = Field(default=4, description="hidden convolutions of each branch")
-    nms_threshold: Share = 0.1
+    nms_threshold: NmsThreshold = 0.1
 
 
 class OrientedRcnnOptions(AnchorDetectorOptions):
@@ -171,7 +172,7 @@ class OrientedRcnnOptions(AnchorDetectorOptions):
 
     kind: Literal["oriented_rcnn"] = "oriented_rcnn"
     hidden: PositiveInt = Field(default=1024, description="hidden channels of the second stage")
-    nms_threshold: Share = 0.1
+    nms_threshold: NmsThreshold = 0.1
 
 
 if TYPE_CHECKING:

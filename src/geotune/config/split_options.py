@@ -11,6 +11,11 @@ from pydantic import Field, PositiveInt, model_validator
 from geotune.config.base import OptionsModel, Share, invalid
 from geotune.config.units import Length, PositiveLength
 
+NamesOrFile = Annotated[
+    list[str] | Path,
+    Field(description="names of scenes or chips, or a text file with a name per line"),
+]
+
 
 class SplitOptions(OptionsModel):
     """Options that every split has."""
@@ -35,7 +40,7 @@ class DrawnSplitOptions(SplitOptions):
 
     val: Share = Field(default=0.2, description="fraction for validation")
     test: Share = Field(default=0.2, description="fraction for testing")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of the random number generator")
 
     @model_validator(mode="after")
     def _leaves_training_data(self) -> Self:
@@ -50,9 +55,9 @@ class ListSplitOptions(GroupedSplitOptions):
     """Scenes or chips of each split by name."""
 
     kind: Literal["list"] = "list"
-    train: list[str] | Path
-    val: list[str] | Path
-    test: list[str] | Path = Field(default_factory=list)
+    train: NamesOrFile
+    val: NamesOrFile
+    test: NamesOrFile = Field(default_factory=list)
 
 
 class RandomSplitOptions(DrawnSplitOptions, GroupedSplitOptions):
@@ -65,8 +70,8 @@ class GroupSplitOptions(GroupedSplitOptions):
     """Named groups for validation and testing; all others train."""
 
     kind: Literal["group"] = "group"
-    val: list[str]
-    test: list[str] = Field(default_factory=list)
+    val: list[str] = Field(description="groups for validation")
+    test: list[str] = Field(default_factory=list, description="groups for testing")
 
 
 class FoldSplitOptions(GroupedSplitOptions):
@@ -141,4 +146,5 @@ OwnSplitSection = (
     | DateSplitOptions
     | ColumnSplitOptions
 )
-SplitSection = Annotated[OwnSplitSection, Field(discriminator="kind")]
+SPLIT = "how the data are split into training, validation and test; see geotune list split"
+SplitSection = Annotated[OwnSplitSection, Field(discriminator="kind", description=SPLIT)]

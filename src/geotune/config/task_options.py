@@ -115,7 +115,7 @@ class RegressOptions(TaskOptions):
         default="value", min_length=1, description="name of the value, for reports"
     )
     unit: str = Field(default="", description="unit of the value, for reports")
-    loss: RegressionLoss = "huber"
+    loss: RegressionLoss = Field(default="huber", description="of standardised values")
     mean: float | None = Field(
         default=None,
         description="of the labels, to standardise them; by default the training split's",
@@ -137,7 +137,7 @@ class DensityOptions(TaskOptions):
     objects: str = Field(
         default="objects", min_length=1, description="what is counted, for reports"
     )
-    loss: RegressionLoss = "l2"
+    loss: RegressionLoss = Field(default="l2", description="of standardised densities")
     std: PositiveFloat | None = Field(
         default=None,
         description="standard deviation of the density, the unit of the loss; by default the "

@@ -24,7 +24,9 @@ class TrainOptions(OptionsModel):
     run: Path | None = Field(
         default=None, description="run folder; by default runs/<recipe's name>"
     )
-    epochs: PositiveInt = 20
+    epochs: PositiveInt = Field(
+        default=20, description="rounds of data.samples windows, then validation"
+    )
     batch_size: PositiveInt = Field(default=16, description="windows per step, over all devices")
     accumulate_steps: PositiveInt = Field(
         default=1,
@@ -107,9 +109,11 @@ class TrainOptions(OptionsModel):
     )
     seed: NonNegativeInt = Field(default=0, description="of the random number generators")
     workers: NonNegativeInt = Field(default=0, description="data-loading processes per device")
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(
+        default="auto", description="compute device; auto: the fastest one"
+    )
     devices: PositiveInt | Literal["auto"] = Field(default="auto", description="devices per node")
-    nodes: PositiveInt = 1
+    nodes: PositiveInt = Field(default=1, description="machines")
     strategy: Literal["auto", "ddp", "fsdp"] = Field(
         default="auto",
         description="across processes: each holds the whole model (auto, ddp), or it is sharded "

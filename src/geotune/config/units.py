@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 _BYTES: dict[str, int] = {
     unit: base**power
@@ -49,14 +49,25 @@ def parse_size(value: Any) -> int:
     return size
 
 
-Length = Annotated[str, AfterValidator(_length)]
+_LENGTH = WithJsonSchema({"type": "string", "format": "length"})
+
+Length = Annotated[str, AfterValidator(_length), _LENGTH]
 """In pixels or metres, such as `3 px` or `2 m`; may be 0."""
 
-PositiveLength = Annotated[str, AfterValidator(_positive_length)]
+PositiveLength = Annotated[str, AfterValidator(_positive_length), _LENGTH]
 """In pixels or metres, such as `3 px` or `2 m`."""
 
-Resolution = Annotated[str, BeforeValidator(_resolution)]
+Resolution = Annotated[
+    str,
+    BeforeValidator(_resolution),
+    WithJsonSchema({"type": "string", "format": "resolution"}),
+]
 """Metres per pixel, such as `10 m`."""
 
-ByteSize = Annotated[int, BeforeValidator(parse_size), PlainSerializer(lambda size: f"{size}B")]
+ByteSize = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(lambda size: f"{size}B"),
+    WithJsonSchema({"type": "string", "format": "size"}),
+]
 """Bytes; written with a unit, so that the resolved recipe can be read again."""
