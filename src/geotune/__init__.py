@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from geotune.api.caching import cache as cache
     from geotune.api.checking import check as check
     from geotune.api.fitting import fit as fit
+    from geotune.api.init.create_recipe import init as init
     from geotune.api.planning import plan as plan
     from geotune.api.plotting import plot as plot
     from geotune.api.prediction import predict as predict
@@ -69,6 +70,7 @@ _EXPORTS = {
     "cache": "geotune.api.caching:cache",
     "check": "geotune.api.checking:check",
     "fit": "geotune.api.fitting:fit",
+    "init": "geotune.api.init.create_recipe:init",
     "load_adapter": "geotune.api.run:load_adapter",
     "load_run": "geotune.api.run:load_run",
     "open_scenes": "geotune.api.run:open_scenes",

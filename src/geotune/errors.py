@@ -115,6 +115,7 @@ ERROR_CODES: dict[str, str] = {
     "run-in-use": "another process uses the run folder",
     "device-missing": "the requested accelerator does not exist on this machine",
     # --- prediction and reports ---
+    "output-exists": "a file that would be written exists",
     "output-not-writable": "a file or folder cannot be written",
     "output-shape": "the model's output has another shape than the task needs",
     "output-not-finite": "the model's output contains NaN or infinity",

@@ -84,6 +84,7 @@ def plan(
     overrides: Sequence[str] = (),
     *,
     budget: int | str | None = None,
+    alternatives: bool = True,
     on_message: OnMessage = ignore_message,
 ) -> Plan:
     """Estimate the peak memory of a recipe; with a budget, search for settings that fit.
@@ -93,6 +94,7 @@ def plan(
             if the recipe does not name the bands, or detects objects: the labels tell how many.
         overrides: changes such as `train.batch_size=4`.
         budget: in bytes or as text such as `8GB`; by default `train.memory_budget`.
+        alternatives: search for more than one proposal within the budget.
         on_message: receives progress messages and notes.
 
     Raises `GeotuneError` for an invalid recipe or an invalid combination of components.
@@ -127,7 +129,7 @@ def plan(
     result = None
     if limit is not None:
         on_message("searching for settings that fit")
-        result = planner.search(recipe, limit)
+        result = planner.search(recipe, limit, alternatives=alternatives)
     micro = micro_batch_size(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
     return Plan(prediction, cache, planner.on_gpu, micro, result, recipe.train.precision, notes)
 

@@ -15,6 +15,7 @@ from geotune.cli.check import check
 from geotune.cli.console import err, escape
 from geotune.cli.demo import demo
 from geotune.cli.fit import fit
+from geotune.cli.init import init
 from geotune.cli.list_ import list_
 from geotune.cli.plan import plan
 from geotune.cli.predict import predict
@@ -46,7 +47,7 @@ def _paragraphs(doc: str) -> str:
     return "\n".join(lines)
 
 
-for command in (fit, check, plan, cache, test, predict, bench, list_, unpack, demo):
+for command in (init, check, plan, fit, cache, test, predict, bench, list_, unpack, demo):
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))
 

@@ -126,6 +126,14 @@ class StepMemory:
         self._on_change({"accumulate_steps": self.train.batch_size // size}, reason)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of a GPU, or of main memory; None if the system does not report it."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    return available_memory()
+
+
 def _lack_of_memory(predicted: int, device: torch.device, model: nn.Module) -> str | None:
     """Whether a step of that many bytes of tensors exceeds the free memory, in words, or None.
 
@@ -133,10 +141,9 @@ def _lack_of_memory(predicted: int, device: torch.device, model: nn.Module) -> s
     """
     if device.type == "cuda":
         needed = predicted + allocator_bytes(predicted)
-        free: int | None = torch.cuda.mem_get_info(device)[0]
     else:
         needed = predicted - sum(x.nbytes for x in (*model.parameters(), *model.buffers()))
-        free = available_memory()
+    free = free_memory(device)
     if free is None or needed <= free:
         return None
     return f"a step needs {format_bytes(needed)}, but {format_bytes(free)} of memory are free"

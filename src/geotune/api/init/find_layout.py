@@ -1,0 +1,260 @@
+"""Find images and labels in a folder, and which label belongs to which image."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from geotune.api.init.band_files import band_files
+from geotune.api.init.class_folders import class_folders
+from geotune.api.init.layout import PAGES, Labels, Layout, label_kind, write_rows
+from geotune.api.init.listed import from_table
+from geotune.api.init.pairing import (
+    SPLIT_WORDS,
+    Pairs,
+    Rule,
+    as_patterns,
+    find_pairs,
+    is_mask_name,
+)
+from geotune.data.annotations.formats import annotation_format, detect_format
+from geotune.data.labels.vector_io import VECTOR_SUFFIXES, is_vector
+from geotune.data.raster.header import read_header
+from geotune.data.scenes.chips import rasters_in
+from geotune.data.scenes.find import RASTER_SUFFIXES
+from geotune.errors import GeotuneError
+from geotune.utils.paths import is_system_file
+from geotune.utils.text import join_some, nfc, pluralize
+
+
+def find_layout(folder: Path, table: Path) -> Layout:
+    """Find images and labels in a folder.
+
+    `table` is the CSV to write where no pattern describes the files. Raises `GeotuneError` if the
+    folder is missing or empty, without labels, or with labels that match no image.
+    """
+    if not folder.is_dir():
+        raise GeotuneError(
+            f"{folder}: folder not found; give the folder that holds images and labels",
+            code="file-missing",
+            file=folder,
+        )
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not is_system_file(path.relative_to(folder))
+    ]
+    listed = from_table([path for path in files if path.suffix.lower() == ".csv"])
+    if listed is not None:
+        return listed
+    rasters = rasters_in(files, folder)
+    if not rasters:
+        raise GeotuneError(
+            f"{folder}: found {_by_suffix(files) or 'no file'}; expected images "
+            f"({', '.join(RASTER_SUFFIXES)}) and their labels; see {PAGES['init']}",
+            code="scenes-missing",
+            file=folder,
+        )
+    images, masks = _separate_masks(folder, rasters)
+    others = [path for path in files if path not in {*rasters} and _may_be_labels(path)]
+    found = (
+        band_files(folder, images, [*masks, *others])
+        or _per_image(folder, images, masks, others, table)
+        or _shared(folder, images, others)
+    )
+    if found is None and not masks and {path.suffix for path in others} <= {".txt"}:
+        found = class_folders(folder, images, table)
+    if found is None:
+        raise _no_labels(folder, images, masks, others)
+    return found
+
+
+# ---------------------------------------------------------------- a label file per image
+def _separate_masks(folder: Path, rasters: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Images and masks among rasters: by the names of files and folders, else by their bands."""
+    masks = [path for path in rasters if is_mask_name(path.relative_to(folder))]
+    if masks:
+        chosen = set(masks)
+        return [path for path in rasters if path not in chosen], masks
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for path in rasters:
+        by_folder[path.parent].append(path)
+    if len(by_folder) != 2:
+        return list(rasters), []
+    one, other = by_folder.values()
+    if {path.stem for path in one} != {path.stem for path in other}:
+        return list(rasters), []
+    bands = [read_header(group[0]).count for group in (one, other)]
+    if sorted(bands)[0] != 1 or bands[0] == bands[1]:
+        return list(rasters), []
+    return (one, other) if bands[1] == 1 else (other, one)
+
+
+def _per_image(
+    folder: Path,
+    images: Sequence[Path],
+    masks: Sequence[Path],
+    others: Sequence[Path],
+    table: Path,
+) -> Layout | None:
+    """The layout with a label file for each image."""
+    relative = [path.relative_to(folder) for path in images]
+    found = find_pairs(relative, [path.relative_to(folder) for path in (*masks, *others)])
+    if not found or not found[0].labels:
+        return None
+    complete = [each for each in found if len(each.labels) >= 0.9 * len(found[0].labels)]
+    best = min(complete, key=lambda each: _preference(folder, each))
+    kind = label_kind(next(iter(best.labels.values())))
+    comments = {}
+    ours = best.rule.label_of(next(iter(best.labels)))
+    also = {
+        str(folder / label)
+        for each in complete
+        if (label := each.rule.label_of(next(iter(best.labels)))) not in (None, ours)
+        and label in each.labels.values()
+    }
+    if also:
+        comments["data.labels"] = f"the images also have other labels, such as {min(also)}"
+    labels: dict[Path, Path | None] = {
+        folder / image: folder / label for image, label in best.labels.items()
+    }
+    without = [path for path in images if path not in labels]
+    if kind == "objects":  # images without a file may have no objects
+        labels |= dict.fromkeys(without)
+        without = []
+    used = [path.relative_to(folder) for path in labels]
+    patterns = as_patterns(folder, best.rule, used, best.labels.values())
+    if patterns is None:
+        return _listed(folder, labels, kind, table, comments, without)
+    scenes, pattern = patterns
+    data: dict[str, object] = {"kind": "scenes", "scenes": scenes, "labels": pattern}
+    return Layout(
+        data,
+        list(labels),
+        labels,
+        kind,
+        comments=comments,
+        parts=_parts(labels, folder) if "{part}" in pattern else (),
+    )
+
+
+def _preference(folder: Path, pairs: Pairs) -> tuple[int, int, tuple[int, int]]:
+    """Of several kinds of labels for the same images, vector files and single bands come first."""
+    first = folder / next(iter(pairs.labels.values()))
+    if label_kind(first) == "raster":
+        return 1, read_header(first).count, pairs.rule.simplicity
+    return 0 if is_vector(first) else 2, 0, pairs.rule.simplicity
+
+
+def _parts(labels: Iterable[Path], folder: Path) -> list[str]:
+    """The folders in the paths of images that are named as splits."""
+    parts = {part for path in labels for part in path.relative_to(folder).parent.parts}
+    return sorted(part for part in parts if part.lower() in SPLIT_WORDS)
+
+
+def _listed(
+    folder: Path,
+    labels: Mapping[Path, Path | None],
+    kind: Labels,
+    table: Path,
+    comments: Mapping[str, str],
+    without: Sequence[Path],
+) -> Layout:
+    """A table of the scenes that have labels, as no pattern describes these."""
+    rows = [("image", "label", "name")]
+    unique = len({image.stem for image in labels}) == len(labels)
+    for image, label in labels.items():
+        if label is not None:
+            path = image.relative_to(folder).with_suffix("")
+            name = path.name if unique else path.as_posix().replace("/", "_")
+            rows.append((str(image.absolute()), str(label.absolute()), name))
+        else:
+            without = [*without, image]
+    write_rows(table, rows)
+    text = f"written by geotune init; {pluralize(len(without), 'image')} without labels left out"
+    return Layout(
+        {"kind": "scenes", "scenes": str(table)},
+        [image for image, label in labels.items() if label is not None],
+        {image: label for image, label in labels.items() if label is not None},
+        kind,
+        rows[0],
+        {**comments, "data.scenes": text},
+    )
+
+
+# ---------------------------------------------------------------- one label file for all images
+def _shared(folder: Path, images: Sequence[Path], others: Sequence[Path]) -> Layout | None:
+    """The layout with one COCO or vector file for all images."""
+    if not images:
+        return None
+    coco = [path for path in others if path.suffix.lower() == ".json" and _lists(path, images)]
+    vectors = [path for path in others if is_vector(path) and path.suffix.lower() != ".json"]
+    candidates = coco or vectors
+    if not candidates or 1 < len(candidates) > len(images) / 2:
+        return None
+    best = max(candidates, key=lambda path: path.stat().st_size)
+    paths = [path.relative_to(folder) for path in images]
+    rule = Rule((), (), 0, ("", ""), ("", ""), best.suffix)
+    patterns = as_patterns(folder, rule, paths, ())
+    if patterns is None:
+        return None
+    comments = {}
+    if candidates[1:]:
+        names = join_some([str(path) for path in candidates if path != best])
+        comments["data.labels"] = f"the largest of several label files; the others: {names}"
+    data: dict[str, object] = {"kind": "scenes", "scenes": patterns[0], "labels": str(best)}
+    labels: dict[Path, Path | None] = dict.fromkeys(images, best)
+    return Layout(data, list(images), labels, "objects" if coco else "vector", comments=comments)
+
+
+def _lists(path: Path, images: Sequence[Path]) -> bool:
+    """Whether a JSON lists images of these names, as COCO's do."""
+    try:
+        name = detect_format([path])
+        listed = annotation_format(name).list_images
+    except GeotuneError:
+        return False
+    return listed is not None and bool({*listed(path)} & {nfc(image.stem) for image in images})
+
+
+# ---------------------------------------------------------------- messages
+def _no_labels(
+    folder: Path, images: Sequence[Path], masks: Sequence[Path], others: Sequence[Path]
+) -> GeotuneError:
+    labels = [*masks, *others]
+    found = f"{pluralize(len(images), 'image')} ({_names(images)})"
+    if not images:
+        found = f"{pluralize(len(masks), 'mask')} ({_names(masks)})"
+        missing = "expected images beside the masks, in a folder such as images/"
+    elif labels:
+        found += f" and {pluralize(len(labels), 'label file')} ({_names(labels)})"
+        missing = (
+            "but no label file is named as an image: give each the name of its image "
+            "(harbour.tif, harbour.geojson; images/a.tif, masks/a.tif), or list the pairs in a CSV "
+            "with the columns image,label"
+        )
+    else:
+        missing = (
+            "but no labels; expected masks, polygons, boxes or points beside the images, or a "
+            "folder of images per class"
+        )
+    return GeotuneError(
+        f"{folder}: found {found}, {missing}; see {PAGES['init']}",
+        code="labels-missing",
+        key="data.labels",
+        file=folder,
+    )
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return join_some([path.name for path in paths], 3)
+
+
+def _by_suffix(files: Sequence[Path]) -> str:
+    counts = Counter(path.suffix.lower() or "without suffix" for path in files)
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(5))
+
+
+def _may_be_labels(path: Path) -> bool:
+    return path.suffix.lower() in (*VECTOR_SUFFIXES, ".csv", ".txt", ".xml")

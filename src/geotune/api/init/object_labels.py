@@ -1,0 +1,129 @@
+"""Object labels in any format: their classes, and the boxes that they describe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+import yaml
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from geotune.api.init.classes import (
+    Request,
+    class_names,
+    list_counts,
+    require_task,
+    set_object_classes,
+    set_point_task,
+)
+from geotune.api.init.draft import Draft
+from geotune.api.init.layout import PAGES, Layout
+from geotune.api.init.vector_labels import DEFAULT_POINT_PX, ORIENTED, RECTANGULAR
+from geotune.data.annotations.base import AnnotationOptions, ParsedAnnotations
+from geotune.data.annotations.formats import annotation_format, detect_format
+from geotune.data.raster.file_pixels import as_stored
+from geotune.data.raster.source import RasterSource
+from geotune.data.text_io import read_text
+from geotune.errors import GeotuneError
+from geotune.utils.text import pluralize
+
+NAME_FILES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")
+"""Files of YOLO's tools that name the classes."""
+
+
+def describe_objects(
+    draft: Draft,
+    folder: Path,
+    layout: Layout,
+    rasters: Mapping[Path, RasterSource],
+    request: Request,
+) -> str:
+    """Set the task and the classes of objects. Returns a summary."""
+    name = detect_format(layout.label_files)
+    known = annotation_format(name)
+    options = AnnotationOptions(oriented=name != "coco", point_size="2 px")
+    parsed: list[ParsedAnnotations] = [
+        known.read(label, as_stored(rasters[image]), options)
+        for image, label in layout.labels.items()
+        if label is not None
+    ]
+    annotations = [item for each in parsed for item in each.annotations]
+    counts = Counter(item.class_name for item in annotations)
+    if not annotations:
+        raise GeotuneError(
+            f"{folder}: found {pluralize(len(layout.label_files), 'label file')}, read as {name}, "
+            f"but no object in them; see {PAGES['objects']}",
+            code="labels-missing",
+            key="data.labels",
+            file=folder,
+        )
+    without = [image for image, label in layout.labels.items() if label is None]
+    if without:
+        draft.set(
+            "data.missing_labels",
+            "empty",
+            f"{pluralize(len(without), 'image')} without a label file, read as without objects; "
+            "if their labels are missing, remove the images",
+        )
+    found = class_names(counts)
+    totals = {text: counts[value] for text, value in found.items()}
+    names = _numbered(folder, counts) if known.class_indices else found
+    if name == "points":
+        set_point_task(draft, request, names, _spacing(parsed))
+    else:
+        draft.set("task.kind", require_task(request, f"objects ({name})", "detect"))
+        turned = np.mean([_turned(item.points) for item in annotations])
+        oriented = name != "coco" and turned > ORIENTED
+        draft.set(
+            "task.boxes",
+            "oriented" if oriented else "horizontal",
+            f"{turned:.0%} of the boxes are at an angle" if oriented else "",
+        )
+        if known.class_indices and request.classes is None:
+            draft.set("task.classes", [*names])
+        else:
+            set_object_classes(draft, names, request)
+    return f"{list_counts(totals, 'object')}, read as {name}"
+
+
+def _numbered(folder: Path, counts: Mapping[Any, int]) -> dict[str, int]:
+    """Indices of classes that labels state by index, by names from a file that lists these."""
+    highest = max(int(value) for value in counts)
+    for path in (p for name in NAME_FILES for p in sorted(folder.rglob(name))):
+        text = read_text(path)
+        if path.suffix == ".yaml":
+            listed = yaml.safe_load(text)
+            listed = listed.get("names") if isinstance(listed, dict) else None
+            if isinstance(listed, dict):
+                listed = [listed[key] for key in sorted(listed)]
+        else:
+            listed = [line.strip() for line in text.splitlines() if line.strip()]
+        if isinstance(listed, list) and len(listed) > highest:
+            return {str(name): i for i, name in enumerate(listed)}
+    return {f"class_{i}": i for i in range(highest + 1)}
+
+
+def _turned(points: NDArray[np.float64]) -> bool:
+    """Whether four corners are those of a box at an angle."""
+    if len(points) != 4:
+        return False
+    sides = np.ptp(points, axis=0)
+    area = shapely.Polygon(points).area
+    return bool(area < RECTANGULAR * sides.prod())
+
+
+def _spacing(parsed: Sequence[ParsedAnnotations]) -> int:
+    """The usual distance of a point from its nearest neighbour, in pixels."""
+    distances = []
+    for each in parsed:
+        centres = np.array([item.points.mean(axis=0) for item in each.annotations])
+        if len(centres) > 1:
+            distances.append(cKDTree(centres).query(centres, k=2)[0][:, 1])
+    if not distances:
+        return DEFAULT_POINT_PX
+    return int(np.clip(np.median(np.concatenate(distances)), 8, 32))
