@@ -78,6 +78,9 @@ def test_valid_data_has_no_errors(check: Any, data: Data) -> None:
     assert result["class_counts"]["val"].keys() == {"land", "water"}
     page = (data.folder / "page.html").read_text()
     assert "Training would start" in page or "No problems found" in page
+    assert page.count("data:image/jpeg;base64,") == 2 * 6  # six scenes, each with its labels
+    assert ">EPSG:32633<" in page and page.count("<td>train</td>") == 4
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert len(re.findall("<svg", page)) == 3
     assert not re.search(r'(src|href)="(?!#|data:)', page)
 

@@ -97,7 +97,9 @@ def check(
         issues += pretraining_issues
     unique = {issue.text: issue for issue in issues}.values()
     issues = sorted(unique, key=lambda issue: SEVERITIES.index(issue.severity))
-    _write_page(page, title, issues, scanned, pretraining)
+    on_message("drawing the page")
+    points = getattr(recipe.task, "boxes", None) == "points"
+    _write_page(page, title, issues, scanned, pretraining, points=points)
     return CheckResult(
         issues,
         len(scanned.scenes) if scanned else 0,
@@ -175,12 +177,27 @@ def _write_page(
     issues: list[Issue],
     scanned: ScannedData | None,
     pretraining: BandStatistics | None,
+    *,
+    points: bool,
 ) -> None:
     from geotune.report.data_check_page import CheckContext, Histogram, render_check
     from geotune.report.page import write_page
+    from geotune.report.rgb import shown_bands
+    from geotune.report.scene_pictures import picture_scenes
+    from geotune.report.scene_table import scene_table
 
-    histograms = []
+    histograms: list[Histogram] = []
+    shown: dict[str, Any] = {}
     if scanned is not None:
+        names = scanned.scenes[0][1].raster.bands
+        shown = {
+            "shown_bands": [names[i] for i in dict.fromkeys(shown_bands(names))],
+            "pictures": {
+                split: picture_scenes(scenes, scanned.scans[split], points=points)
+                for split, scenes in scanned.splits.items()
+            },
+            "scenes": scene_table(scanned.scenes),
+        }
         bands = scanned.splits["train"][0].raster.bands
         mean_std = {}
         if pretraining is not None:
@@ -201,6 +218,7 @@ def _write_page(
         class_counts=_class_counts(scanned) if scanned else {},
         distances_m=scanned.distances_m if scanned else {},
         histograms=histograms,
+        **shown,
     )
     write_page(page, render_check(content))
 

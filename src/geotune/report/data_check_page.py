@@ -1,9 +1,9 @@
-"""The page of `geotune check`: issues, class balance and band histograms."""
+"""The page of `geotune check`: issues, images with labels, scenes, class balance, histograms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from geotune.report.context import SPLIT_NAMES
 from geotune.report.page import new_environment, page_style
 from geotune.report.plots import BLUE, INK, ORANGE, Curve, new_axes, svg
+from geotune.report.scene_pictures import ScenePictures
+from geotune.report.scene_table import SceneTable
 from geotune.report.tables import ratio
 from geotune.utils.colors import Color, palette
 
@@ -47,6 +49,9 @@ class CheckContext:
         splits: number of scenes read, by split.
         class_counts: number of labelled units by split and class.
         distances_m: distance between the nearest scenes of two splits, such as `train-test`.
+        shown_bands: bands displayed as red, green and blue.
+        pictures: of some scenes, by split.
+        scenes: their table; None if none was read.
     """
 
     title: str
@@ -56,6 +61,9 @@ class CheckContext:
     class_counts: Mapping[str, Mapping[str, int]]
     distances_m: Mapping[str, float]
     histograms: Sequence[Histogram]
+    shown_bands: Sequence[str] = ()
+    pictures: Mapping[str, Sequence[ScenePictures]] = field(default_factory=dict)
+    scenes: SceneTable | None = None
 
 
 def render_check(content: CheckContext) -> str:

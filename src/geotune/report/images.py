@@ -6,14 +6,15 @@ import base64
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from geotune.boxes.oriented import as_oriented, centres, corners
 from geotune.types import IGNORE
 from geotune.utils.colors import Color
 
@@ -105,6 +106,58 @@ def blocks(array: NDArray[Any], step: int) -> NDArray[Any]:
     height, width = (side // step for side in array.shape[:2])
     cut = array[: height * step, : width * step]
     return cut.reshape(height, step, width, step, *array.shape[2:])
+
+
+def boxes_on(
+    image: Picture, boxes: Mapping[Color, NDArray[Any]], *, points: bool, scale: float = 1.0
+) -> Picture:
+    """Draw boxes `(N, 4)` or `(N, 5)` on an image `(H, W, 3)`, by colour.
+
+    Args:
+        image: shrunk if it is large, enlarged if it is small, so that lines stay thin.
+        boxes: in pixels of the image divided by `scale`.
+        points: draw the centres only.
+        scale: pixels of the image per pixel of the boxes.
+    """
+    factor = max(1, MAX_SIDE // max(image.shape[:2]))
+    shown = shrunk(image) if factor == 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
+    scale *= shown.shape[1] / image.shape[1]
+    picture = Image.fromarray(shown)
+    draw = ImageDraw.Draw(picture)
+    for color, group in boxes.items():
+        if points:
+            for x, y in centres(group) * scale:
+                draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline=color, width=2)
+            continue
+        for outline in corners(as_oriented(group)) * scale:
+            draw.line([tuple(p) for p in (*outline, outline[0])], fill=color, width=2)
+    return np.asarray(picture)
+
+
+def classes_on(
+    image: Picture,
+    classes: NDArray[np.integer],
+    colors: Sequence[Color],
+    plain: int | None,
+    opacity: float,
+) -> Picture:
+    """An image `(H, W, 3)` with class indices `(H, W)` as tints; ignored pixels are hatched.
+
+    Pixels of the class `plain`, such as the background, are not tinted.
+    """
+    tint = class_map(classes, colors).astype(np.float32)
+    weight = np.where(classes == IGNORE, 0.35, opacity)[..., None]
+    if plain is not None:
+        weight = weight * (classes != plain)[..., None]
+    drawn: Picture = np.round(image * (1 - weight) + tint * weight).astype(np.uint8)
+    return drawn
+
+
+def jpeg(rgb: Picture) -> str:
+    """Encode a photograph as a `data:` URL, a fraction of the size of a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="JPEG", quality=88, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def png(rgb: NDArray[np.uint8]) -> str:

@@ -128,6 +128,16 @@ def test_an_attribute_of_a_table_of_points_gives_a_warning(
         assert "species" in text and "'oak' (4)" in text and "height" not in text
 
 
+def test_the_peak_of_a_density_is_no_undeclared_nodata(write_raster: Any, tmp_path: Path) -> None:
+    for name in "ab":
+        write_raster(f"{name}.tif", np.random.default_rng(0).random((1, 96, 96)).astype("float32"))
+        (tmp_path / f"{name}.csv").write_text("x,y\n48,48\n")  # four pixels have the highest value
+    paths: Any = {"scenes": f"{tmp_path}/*.tif", "labels": f"{tmp_path}/{{stem}}.csv"}
+    scenes = open_scenes(partial(open_density_labels, objects="tree"), **paths)
+    scanned = scan_splits({"train": scenes[:1], "val": scenes[1:], "test": []}, window=96)
+    assert not [issue.text for issue in check_labels(scanned) if issue.severity == "warning"]
+
+
 def test_a_class_that_is_read_gives_no_warning(write_raster: Any, tmp_path: Path) -> None:
     write_raster("a.tif", np.ones((1, SIDE, SIDE), dtype="uint8"))
     shape = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]]]}

@@ -27,7 +27,7 @@ def class_folders(folder: Path, images: Sequence[Path], table: Path) -> Layout |
     names = {each[head] for each in parts}
     if {name.lower() for name in names} <= set(SPLIT_WORDS) and head + 1 < depth:
         rows = [
-            (str(path.absolute()), each[head + 1], SPLIT_WORDS[each[head].lower()])
+            (path.relative_to(root).as_posix(), each[head + 1], SPLIT_WORDS[each[head].lower()])
             for path, each in zip(images, parts, strict=True)
         ]
         return _tabulated(root, images, rows, table, "the names of the folders")
@@ -41,7 +41,7 @@ def class_folders(folder: Path, images: Sequence[Path], table: Path) -> Layout |
             for _, line in read_words(path)
         }
         rows = [
-            (str(path.absolute()), each[head], split_of[nfc(path.stem)])
+            (path.relative_to(root).as_posix(), each[head], split_of[nfc(path.stem)])
             for path, each in zip(images, parts, strict=True)
             if nfc(path.stem) in split_of
         ]

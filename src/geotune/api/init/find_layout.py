@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -162,13 +163,14 @@ def _listed(
     without: Sequence[Path],
 ) -> Layout:
     """A table of the scenes that have labels, as no pattern describes these."""
-    rows = [("image", "label", "name")]
+    rows: list[Sequence[str]] = [("image", "label", "name")]
     unique = len({image.stem for image in labels}) == len(labels)
     for image, label in labels.items():
         if label is not None:
             path = image.relative_to(folder).with_suffix("")
             name = path.name if unique else path.as_posix().replace("/", "_")
-            rows.append((str(image.absolute()), str(label.absolute()), name))
+            files = (os.path.relpath(each, table.parent) for each in (image, label))
+            rows.append((*files, name))
         else:
             without = [*without, image]
     write_rows(table, rows)

@@ -134,7 +134,9 @@ def _outlying_values(scanned: ScannedData) -> list[Issue]:
     """A warning for each extreme number that repeats far from the others: undeclared nodata."""
     found: dict[float, list[tuple[float, Path]]] = defaultdict(list)
     rows = [
-        (s.labels.path, scan.stored_moments, scan.label_extremes) for _, s, scan in scanned.scenes
+        (s.labels.path, scan.stored_moments, scan.label_extremes)
+        for _, s, scan in scanned.scenes
+        if not isinstance(s.labels, DensityLabels)  # geotune computes these numbers
     ]
     if rows and scanned.scenes[0][1].labels.image_level:  # one number for each image
         rows = [(rows[0][0], *_joined([scan for _, _, scan in scanned.scenes]))]

@@ -219,8 +219,23 @@ class RasterSource:
             image, invalid = image.reshape(shape), invalid.reshape(shape)
         return PixelBlock(image, invalid, masked)
 
+    def read_overview(self, step: int) -> Image:
+        """Read every `step`-th pixel, from the overviews of the files if they have some.
+
+        Returns `(C, ceil(H / step), ceil(W / step))`, with dates `(C, T, ...)`; NaN where there is
+        no data.
+        """
+        area = self.to_grid(Window(0, 0, *self.shape))
+        shape = math.ceil(area.height / step), math.ceil(area.width / step)
+        image = np.empty((len(self.band_files), *shape), dtype=np.float32)
+        self._read_files(area, image, np.zeros(image.shape, dtype=np.bool_))
+        return image.reshape(-1, self.num_dates, *shape) if self.dates else image
+
     def _read_files(self, window: Window, image: Image, invalid: NDArray[np.bool_]) -> None:
-        """Fill `image` and `invalid`, `(C * T, h, w)`, with a window inside the grid."""
+        """Fill `image` and `invalid`, `(C * T, h, w)`, with a window inside the grid.
+
+        A smaller image gets pixels at even distances.
+        """
         empty: dict[Path, NDArray[np.bool_]] = {}  # without data in every band of the file
         groups: dict[object, list[int]] = {}
         for i, file in enumerate(self.band_files):

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from geotune.boxes import structures
-from geotune.boxes.oriented import as_oriented, centres, corners
+from geotune.boxes.oriented import centres
 from geotune.data.annotations.object_target import ObjectTarget
 from geotune.metrics.matching import FALSE as UNMATCHED
 from geotune.metrics.matching import match_boxes, match_points
 from geotune.report import number_format as fmt
 from geotune.report.context import Report, scenes_of
-from geotune.report.images import MAX_SIDE, shrunk
+from geotune.report.images import boxes_on, shrunk
 from geotune.report.plots import Curve, new_axes, svg
 from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.regress_page import number_context
@@ -66,33 +64,12 @@ def _draw(shown: DisplayedWindow) -> tuple[str, Mapping[str, Picture]]:
         f"{len(true)} correct, {int((matches == UNMATCHED).sum())} false, {len(missed)} missed"
         f" · best F1 {fmt.score(shown.score)}"
     )
-    picture = _boxes_on(shown.image, drawn, points=radius is not None)
+    picture = boxes_on(shown.image, drawn, points=radius is not None)
     if picture.shape == shown.image.shape:
         return caption, {"image": shrunk(shown.image), "objects": picture}
     factor = picture.shape[0] // shown.image.shape[0]
     large = shown.image.repeat(factor, axis=0).repeat(factor, axis=1)
     return caption, {"image": large if factor > 1 else shrunk(shown.image), "objects": picture}
-
-
-def _boxes_on(image: Picture, boxes: Mapping[Color, NDArray[Any]], *, points: bool) -> Picture:
-    """Draw boxes `(N, 4)` or `(N, 5)` on an image `(H, W, 3)`, by colour.
-
-    Args:
-        points: draw the centres only. Small windows are enlarged, so that lines stay thin.
-    """
-    factor = max(1, MAX_SIDE // max(image.shape[:2]))
-    shown = shrunk(image) if factor == 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
-    scale = shown.shape[1] / image.shape[1]
-    picture = Image.fromarray(shown)
-    draw = ImageDraw.Draw(picture)
-    for color, group in boxes.items():
-        if points:
-            for x, y in centres(group) * scale:
-                draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline=color, width=2)
-            continue
-        for outline in corners(as_oriented(group)) * scale:
-            draw.line([tuple(p) for p in (*outline, outline[0])], fill=color, width=2)
-    return np.asarray(picture)
 
 
 def _match_by_iou(
