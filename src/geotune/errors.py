@@ -127,6 +127,7 @@ ERROR_CODES: dict[str, str] = {
     "suite-run-duplicate": "two runs of a suite would write to one folder",
     "suite-results-missing": "no result of the suite, or no selected published result, exists",
     "suite-units": "the test split has too few independent units",
+    "suite-folds": "folds of a cross-validation share test scenes",
     "suite-code-mixed": "the runs of a suite come from different versions of the code",
     "search-failed": "no trial of a search gave a result",
     "cluster-unreachable": "the Ray cluster cannot be reached",

@@ -23,12 +23,13 @@ from geotune.bench.analysis import (
 )
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
-from geotune.bench.measured_runs import Coverage
+from geotune.bench.measured_runs import Coverage, pool_folds
 from geotune.bench.results import Row
 from geotune.bench.runner import RUNS
 from geotune.bench.suite import Compare, Suite, read_suite
 from geotune.metrics.regression_metrics import zero_sums
 from geotune.metrics.state import MetricState
+from geotune.training.run_dir import RunDir
 from geotune.training.window_metrics import WindowMetrics
 from helpers.errors import raises
 
@@ -272,6 +273,39 @@ def test_held_out_regions_share_a_table(tables_of: Tables) -> None:
     assert est.difference.low > 0.019 and est.difference.high < 0.021
 
 
+def test_windows_of_folds_are_pooled(tables_of: Tables) -> None:
+    """As if one run of each seed had tested the scenes of all folds."""
+    folds = list(GAPS)
+    [table] = tables_of(_values, folds=["city"])
+    full, est = line_of(table, "full"), line_of(table, "est")
+    assert len(est.runs) == 2 and list(est.regions) == folds
+    assert table.coverage == Coverage("60 test scenes", "")
+    assert full.metrics[METRIC].mean == pytest.approx(0.2 + 0.12 * 2.5, abs=0.005)
+    assert est.difference is not None and str(est.difference.verdict) == "better"
+    assert est.cost["seconds"] == 1.0 and not est.gaps
+    seeds = [np.random.default_rng(seed).normal(0, 0.01, 30).mean() for seed in (0, 1)]
+    assert est.metrics[METRIC].spread == pytest.approx(np.std(seeds, ddof=1))
+
+
+def test_seeds_without_all_folds_are_left_out(tables_of: Tables) -> None:
+    def values(spec: RunSpec) -> np.ndarray | None:
+        unfinished = (spec.method, spec.labels["city"], spec.labels["seed"]) == ("est", "lima", 1)
+        return None if unfinished else _values(spec)
+
+    [table] = tables_of(values, folds=["city"])
+    est = line_of(table, "est")
+    assert len(est.runs) == 1 and len(est.errors) == 1
+    assert str(est.difference) == "no verdict: one seed"
+
+
+def test_folds_that_share_test_scenes_are_refused(tables_of: Tables, tmp_path: Path) -> None:
+    tables_of(_values)
+    with raises("suite-folds", key="compare.folds", mentions=["bern 0", "full-bern-0"]):
+        rows = [tmp_path / RUNS / "tiny" / f"full-{city}-0" for city in GAPS]
+        folds = tuple(RunDir(row) for row in (rows[0], rows[0]))
+        pool_folds([{"run": "full-bern-0"}] * 2, folds)
+
+
 def test_few_held_out_regions_allow_no_verdict(tables_of: Tables) -> None:
     [table] = tables_of(lambda s: _values(s) if s.labels["city"] < "m" else None, over=["city"])
     found = line_of(table, "est").difference
@@ -402,8 +436,10 @@ def test_methods_without_common_replicates_are_not_compared(tables_of: Tables) -
                     }
                 ],
             },
-            ["published.0.axes.city", "compare.over"],
+            ["published.0.axes.city", "compare averages"],
         ),
+        ({"compare": {"folds": ["cities"]}}, ["compare.folds: cities", "did you mean city"]),
+        ({"compare": {"over": ["city"], "folds": ["city"]}}, ["over and folds exclude"]),
     ],
 )  # fmt: skip
 def test_invalid_replicate_axes_are_refused(

@@ -162,7 +162,8 @@ def compare(
     """One table per context, in the order of the runs."""
     contexts: dict[tuple[Any, ...], list[tuple[RunSpec, Row]]] = {}
     for spec, row in zip(specs, rows, strict=True):
-        context = {axis: label for axis, label in spec.context.items() if axis not in options.over}
+        within = (*options.over, *options.folds)
+        context = {axis: label for axis, label in spec.context.items() if axis not in within}
         contexts.setdefault(tuple(context.items()), []).append((spec, row))
     return [
         _table(dict(context), each, objectives[dict(context)["recipe"]], options, folder)

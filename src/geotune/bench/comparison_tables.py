@@ -99,9 +99,10 @@ def covers(table: ComparisonTable, options: Compare) -> str:
             if seeds
             else "One seed: there are no intervals."
         )
+    pooled = f"The folds ({fmt.listing(options.folds)}) are pooled. " if options.folds else ""
     runs = "seeds and " if seeds else ""
     only = "" if seeds else ", for these trained models only"
-    return f"Intervals ({level}) are over {runs}{table.coverage.text}{only}."
+    return f"{pooled}Intervals ({level}) are over {runs}{table.coverage.text}{only}."
 
 
 def other_metrics(table: ComparisonTable) -> list[str]:

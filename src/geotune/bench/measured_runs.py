@@ -35,6 +35,9 @@ from geotune.utils.text import pluralize
 Repeat = tuple[tuple[Any, ...], int]
 """The replicate of a run: its labels on the axes of `compare.over`, and its seed."""
 
+Tested = tuple[RunDir, ...]
+"""The folders of a run: one, or one for each fold."""
+
 Influences = dict[str, Floats]
 """The influence of each unit on each metric, by name."""
 
@@ -45,7 +48,8 @@ class MeasuredRuns:
 
     Attributes:
         repeats: the replicate of each run.
-        rows: their rows.
+        rows: their rows; those of folds are pooled.
+        folders: their folders.
         errors: messages of the failed runs.
         influences: of each run; empty if unknown.
         held_out: whether the replicates are held-out regions instead of seeds.
@@ -53,6 +57,7 @@ class MeasuredRuns:
 
     repeats: list[Repeat]
     rows: list[Row]
+    folders: list[Tested]
     errors: list[str]
     influences: list[Influences] = field(default_factory=list)
     held_out: bool = False
@@ -91,30 +96,80 @@ def measure(
     folder: Path,
 ) -> tuple[dict[str, MeasuredRuns], Coverage]:
     """The runs of each method, and what their intervals cover."""
-    measured = {
-        name: MeasuredRuns(
-            [_repeat(spec, options) for spec, row in pairs if row["error"] is None],
-            [row for _, row in pairs if row["error"] is None],
-            [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None],
-            held_out=bool(options.over),
-        )
-        for name, pairs in by_method.items()
-    }
+    measured = {name: _runs(pairs, options, folder) for name, pairs in by_method.items()}
     if options.over:
         return measured, _held_out(measured.values(), options)
-    stored = {
-        name: [RunDir(folder / RUNS / row["run"]) for row in runs.rows]
-        for name, runs in measured.items()
-    }
+    stored = {name: runs.folders for name, runs in measured.items()}
     if not any(stored.values()):
         return measured, Coverage("", "no finished run")
-    if all(run.test_windows.exists() for runs in stored.values() for run in runs):
+    if all(_has_windows(run) for runs in stored.values() for run in runs):
         found, coverage = _from_windows(stored, reference, options)
     else:
         found, coverage = _from_regions(measured)
     for name, each in found.items():
         measured[name].influences.extend(each)
     return measured, coverage
+
+
+def _runs(pairs: Sequence[tuple[RunSpec, Row]], options: Compare, folder: Path) -> MeasuredRuns:
+    """The finished runs of a method; with folds, the seeds of which all folds are finished."""
+    folds = {tuple(spec.labels.get(axis) for axis in options.folds) for spec, _ in pairs}
+    by_repeat: dict[Repeat, list[Row]] = {}
+    for spec, row in pairs:
+        if row["error"] is None:
+            by_repeat.setdefault(_repeat(spec, options), []).append(row)
+    runs = {repeat: rows for repeat, rows in by_repeat.items() if len(rows) >= len(folds)}
+    folders = [tuple(RunDir(folder / RUNS / row["run"]) for row in rows) for rows in runs.values()]
+    return MeasuredRuns(
+        [*runs],
+        [
+            pool_folds(rows, run) if len(rows) > 1 else rows[0]
+            for rows, run in zip(runs.values(), folders, strict=True)
+        ],
+        folders,
+        [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None],
+        held_out=bool(options.over),
+    )
+
+
+def pool_folds(rows: Sequence[Row], folds: Tested) -> Row:
+    """The row of a cross-validation: metrics of the pooled test windows, means of all else.
+
+    Raises `GeotuneError` if the windows of a fold are missing, or if folds share test scenes.
+    """
+    windows = [WindowMetrics.load(fold.test_windows) for fold in folds]
+    scenes = [scene for fold in windows for scene in {*fold.scenes}]
+    shared = sorted({scene for scene in scenes if scenes.count(scene) > 1})
+    if shared:
+        raise GeotuneError(
+            f"compare.folds: {shared[0]} is a test scene of several of the runs "
+            f"{', '.join(row['run'] for row in rows)}; expected folds without common test scenes",
+            code="suite-folds",
+            key="compare.folds",
+        )
+    states = [state for fold in windows for state in fold.states]
+    return {
+        **rows[0],
+        "metrics": _metric_function(folds)(MetricState.merge(states)),
+        "regions": {name: each for row in rows for name, each in row["regions"].items()},
+        "val": _means([row["val"] for row in rows]),
+        "gap": None,
+        "cost": _means([row["cost"] for row in rows]),
+    }
+
+
+def _means(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each entry that is a number everywhere, else its first value."""
+    return {
+        name: float(np.mean([each[name] for each in values]))
+        if all(isinstance(each.get(name), int | float) for each in values)
+        else first
+        for name, first in values[0].items()
+    }
+
+
+def _has_windows(run: Tested) -> bool:
+    return all(fold.test_windows.exists() for fold in run)
 
 
 def _repeat(spec: RunSpec, options: Compare) -> Repeat:
@@ -136,11 +191,14 @@ def _held_out(measured: Iterable[MeasuredRuns], options: Compare) -> Coverage:
 
 
 def _from_windows(
-    stored: Mapping[str, Sequence[RunDir]], reference: str, options: Compare
+    stored: Mapping[str, Sequence[Tested]], reference: str, options: Compare
 ) -> tuple[dict[str, list[Influences]], Coverage]:
     """Influences from the stored metric states of the test windows."""
     windows = {
-        name: [WindowMetrics.load(run.test_windows) for run in runs]
+        name: [
+            WindowMetrics.concatenate([WindowMetrics.load(fold.test_windows) for fold in run])
+            for run in runs
+        ]
         for name, runs in stored.items()
         if runs
     }
@@ -231,10 +289,16 @@ def _values(row: Row, metric: str, regions: Sequence[str]) -> Floats:
     return np.array([nan_if_none(row["regions"].get(name, {}).get(metric)) for name in regions])
 
 
-def _metric_function(run: RunDir) -> Callable[[MetricState], dict[str, float]]:
-    """The function that computes a run's metrics from the state of its windows."""
-    task = build_task(parse_sections(load_adapter_config(run.path).sections, str(run.path)))
-    return with_val_threshold(task, run.details("val")).metrics().compute_from
+def _metric_function(run: Tested) -> Callable[[MetricState], dict[str, float]]:
+    """The function that computes a run's metrics from the state of its windows.
+
+    Score thresholds that the folds chose in validation are averaged.
+    """
+    task = build_task(parse_sections(load_adapter_config(run[0].path).sections, str(run[0].path)))
+    details = [fold.details("val") for fold in run]
+    chosen = [each["threshold"] for each in details if "threshold" in each]
+    threshold = {"threshold": np.mean(chosen, axis=0).tolist()} if chosen else {}
+    return with_val_threshold(task, threshold).metrics().compute_from
 
 
 def nan_if_none(value: float | None) -> float:

@@ -195,12 +195,14 @@ def _existing_rows(folder: Path, specs: Sequence[RunSpec]) -> list[Row | None]:
 
 
 def _check_compare(suite: Suite, specs: Sequence[RunSpec]) -> None:
-    if specs[0].axis in suite.compare.over:
-        raise RecipeError(
-            f"compare.over: {specs[0].axis} is the compared axis; remove it from compare.over",
-            code="suite-invalid",
-            key="compare.over",
-        )
+    for key in ("over", "folds"):
+        if specs[0].axis in getattr(suite.compare, key):
+            raise RecipeError(
+                f"compare.{key}: {specs[0].axis} is the compared axis; "
+                f"remove it from compare.{key}",
+                code="suite-invalid",
+                key=f"compare.{key}",
+            )
     options = suite.compare
     methods = dict.fromkeys(spec.method for spec in specs)
     named = [("primary", name) for name in options.primary]

@@ -79,6 +79,11 @@ class Compare(OptionsModel):
         description="axes of the grid that are replicates, such as the held-out region: means, "
         "intervals and verdicts are over them, as over seeds",
     )
+    folds: list[str] = Field(
+        default_factory=list,
+        description="axes of the grid whose choices are the folds of a cross-validation, each with "
+        "other test scenes: the test windows of all folds are pooled",
+    )
     primary: list[str] = Field(
         default_factory=list,
         description="methods whose comparison was planned; they share half of the error rate",
@@ -253,11 +258,14 @@ class Suite(OptionsModel):
                 raise ValueError(f"grid.{axis}: reserved name; choose another")
             if not choices:
                 raise ValueError(f"grid.{axis}: empty; expected one or more choices")
-        for name in self.compare.over:
-            if name not in self.grid:
-                raise ValueError(
-                    f"compare.over: {name} is not an axis of grid; {suggest(name, self.grid)}"
-                )
+        for key, names in (("over", self.compare.over), ("folds", self.compare.folds)):
+            for name in names:
+                if name not in self.grid:
+                    raise ValueError(
+                        f"compare.{key}: {name} is not an axis of grid; {suggest(name, self.grid)}"
+                    )
+        if self.compare.over and self.compare.folds:
+            raise ValueError("compare: over and folds exclude each other; remove one of them")
         if self.runs is not None and (self.baselines.unet_from_scratch or self.baselines.frozen):
             raise ValueError(
                 "baselines: runs lists every run; use baselines: {unet_from_scratch: false, "
@@ -288,9 +296,9 @@ class Suite(OptionsModel):
                         f"published.{i}.{key}.{name}: not an axis of grid; "
                         f"{suggest(name, self.grid)}"
                     )
-                if name in self.compare.over:
+                if name in (*self.compare.over, *self.compare.folds):
                     raise ValueError(
-                        f"published.{i}.{key}.{name}: compare.over averages over this axis; "
+                        f"published.{i}.{key}.{name}: compare averages over this axis; "
                         "remove it from one of them"
                     )
         return self

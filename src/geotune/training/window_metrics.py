@@ -58,6 +58,24 @@ class WindowMetrics:
             tuple(states),
         )
 
+    @staticmethod
+    def concatenate(parts: Sequence[WindowMetrics]) -> WindowMetrics:
+        """The windows of test splits without common scenes, such as folds, whose areas differ."""
+        first_areas = np.cumsum([0, *(max(part.areas) + 1 for part in parts)])
+        return WindowMetrics(
+            tuple(name for part in parts for name in part.names),
+            tuple(scene for part in parts for scene in part.scenes),
+            tuple(group for part in parts for group in part.groups),
+            tuple(
+                int(first) + area
+                for first, part in zip(first_areas, parts, strict=False)
+                for area in part.areas
+            ),
+            np.concatenate([part.positions for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            tuple(state for part in parts for state in part.states),
+        )
+
     def save(self, path: Path, **further: NDArray[Any]) -> None:
         """Write an npz file: fields by name, sums as `sum.<name>` `(N, ...)`.
 
