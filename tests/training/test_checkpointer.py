@@ -12,8 +12,8 @@ import torch
 
 from geotune.config import TrainOptions
 from geotune.training.checkpointer import Checkpointer
+from geotune.training.lightning_trainer import make_trainer
 from geotune.training.run_dir import RunDir
-from geotune.training.trainer import make_trainer
 from helpers.memory import peak_growth
 
 

@@ -17,9 +17,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from geotune.api.fitting import FitResult
 from geotune.config import TrainOptions, parse_recipe
 from geotune.factory.build_model import load_adapter
-from geotune.training import trainer as trainer_module
+from geotune.training import lightning_trainer
+from geotune.training.lightning_trainer import make_trainer
 from geotune.training.run_dir import RunDir
-from geotune.training.trainer import make_trainer
 from geotune.training.training_module import TrainingModule
 from helpers.errors import raises
 from helpers.second_pass import check_no_second_pass_is_needed
@@ -309,7 +309,7 @@ def test_a_stuck_event_writer_does_not_block_an_interrupt(
         closed.append(status)
 
     monkeypatch.setattr(TensorBoardLogger, "finalize", close)
-    monkeypatch.setattr(trainer_module, "MAX_CLOSING_SECONDS", 0.01)
+    monkeypatch.setattr(lightning_trainer, "MAX_CLOSING_SECONDS", 0.01)
     trainer = make_trainer(TrainOptions(precision="32-true"), RunDir(tmp_path), [])
     assert trainer.logger is not None
     trainer.logger.finalize("failed")

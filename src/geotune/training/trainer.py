@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import signal
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
@@ -33,17 +25,15 @@ from geotune.training.checkpointer import Checkpointer
 from geotune.training.compile import check_compilable, compiled_blocks
 from geotune.training.evaluate import Evaluation
 from geotune.training.fsdp import is_sharded
+from geotune.training.lightning_trainer import make_trainer, silence_lightning
 from geotune.training.loaders import EpochSampler, make_loader
 from geotune.training.memory_adaptation import OnChange, StepMemory
 from geotune.training.memory_callback import StepMemoryCallback
 from geotune.training.micro_batching import next_smaller_divisor
 from geotune.training.run_dir import RunDir
-from geotune.training.step import micro_batch_size, num_devices
+from geotune.training.step import micro_batch_size
 from geotune.training.training_module import TrainingModule, lower_is_better
 from geotune.types import Batch
-
-MAX_CLOSING_SECONDS = 2.0
-"""Time for writing the last events of a training that failed or was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,7 @@ def fit(
     Raises `GeotuneError` for incompatible settings, a loss that is not finite, and if memory runs
     out with the smallest micro-batch.
     """
-    _silence_lightning()
+    silence_lightning()
     monitor = resolve_monitor(built, train)
     lower = lower_is_better(built.task, monitor)
     checkpointer = Checkpointer(run_dir, f"val/{monitor}", train.patience, lower_is_better=lower)
@@ -312,78 +302,6 @@ def _oom_error(error: BaseException, train: TrainOptions, micro: int, world: int
     )
 
 
-def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]) -> Trainer:
-    """Build the Lightning trainer. Raises `GeotuneError` if Lightning rejects the settings."""
-    strategy: str | Strategy = train.strategy
-    processes = num_devices(train)
-    distributed = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
-    if train.strategy == "fsdp":
-        strategy = ModelParallelStrategy(
-            data_parallel_size=train.nodes * processes,
-            tensor_parallel_size=1,
-            save_distributed_checkpoint=False,  # one file, readable by any number of processes
-        )
-    elif distributed and train.strategy in ("auto", "ddp"):
-        # processes validate different windows, so buffers are not broadcast in every forward pass
-        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
-    assert train.precision != "auto"  # resolved before
-    logger = _TensorBoard(run_dir.path, name="tensorboard", version="")
-    try:
-        return Trainer(
-            accelerator=train.accelerator,
-            devices=processes,
-            num_nodes=train.nodes,
-            strategy=strategy,
-            precision=train.precision,
-            max_epochs=train.epochs,
-            gradient_clip_val=train.grad_clip_norm or None,
-            callbacks=callbacks,
-            plugins=[_StreamedCheckpoint()],
-            logger=logger,
-            log_every_n_steps=10,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            sync_batchnorm=distributed and torch.cuda.is_available() and train.accelerator != "cpu",
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise GeotuneError(
-            f"train.accelerator {train.accelerator}, train.devices {train.devices}, train.strategy "
-            f"{train.strategy}, train.precision {train.precision}: {error}",
-            code="settings-incompatible",
-        ) from error
-
-
-class _TensorBoard(TensorBoardLogger):
-    """Does not wait for long for its thread after a failure.
-
-    Ctrl+C may have hit in the middle of a queue operation, after which the thread may not notice
-    for two minutes that it should end.
-    """
-
-    def finalize(self, status: str) -> None:
-        """Write what is left and close the file."""
-        if status == "success":
-            super().finalize(status)
-            return
-        closing = Thread(target=super().finalize, args=(status,), daemon=True)
-        closing.start()
-        closing.join(MAX_CLOSING_SECONDS)
-
-
-class _StreamedCheckpoint(TorchCheckpointIO):
-    """Writes tensors one by one; Lightning's own makes the whole file in memory first."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint; `Checkpointer` makes that atomic."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, path)
-
-
 class _StartEpoch(Callback):
     """Let a resumed training draw the windows of its own epoch.
 
@@ -424,16 +342,3 @@ class _CheckFiniteLoss(Callback):
             errors *= trainer.world_size
             torch.distributed.all_gather_object(errors, errors[0])
         raise GeotuneError(next(filter(None, errors)), code="loss-not-finite", key="train.lr")
-
-
-def _silence_lightning() -> None:
-    """Hide messages of Lightning that do not concern users."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*number of training batches.*")
-    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed.*")
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
