@@ -249,7 +249,7 @@ def test_cached_features_are_computed_once_and_used_by_fit(
     assert (values["samples"], values["computed"]) == (12, 12)
     size = sum(p.stat().st_size for p in Path(values["folder"]).iterdir())
     assert Path(values["folder"]).parent == tmp_path / "cache" and values["bytes"] == size
-    assert "computing the features of 12 windows" in err and "12/12" in err
+    assert "computing the features of 12 windows" in err
 
     code, out, err = geotune("cache", recipe, override, "data.augment=false")
     assert code == 0, err

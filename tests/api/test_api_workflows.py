@@ -57,6 +57,7 @@ def test_train_run_sets_the_run_folder(
 
 def test_run_folder_has_all_files_and_a_summary(run: Path, recipe: Recipe) -> None:
     assert {path.name for path in run.iterdir()} == {
+        "checkpoint",
         "recipe.yaml",
         "run.json",
         "metrics.json",

@@ -67,18 +67,23 @@ def test_cosine_schedule_with_warmup() -> None:
 def test_constant_and_plateau_schedules() -> None:
     assert {training(schedule="constant", warmup=0).lr_factor(i) for i in (0, 50, 99)} == {1.0}
     module = training(schedule="plateau", warmup=0)
-    for value in [0.5, *[0.4] * PLATEAU_EPOCHS]:
-        module.plateau.step(value)
+    for epoch, value in enumerate([0.5, *[0.4] * PLATEAU_EPOCHS]):
+        module.plateau.step(value, epoch + 1)
     assert module.lr_factor(50) == 0.5
 
 
 def test_plateau_counts_epochs_since_the_best() -> None:
     plateau = Plateau()
-    for value in [0.1, *[0.1] * (PLATEAU_EPOCHS - 1), 0.2, *[math.nan] * (PLATEAU_EPOCHS - 1)]:
-        plateau.step(value)
+    values = [0.1, *[0.1] * (PLATEAU_EPOCHS - 1), 0.2, *[math.nan] * (PLATEAU_EPOCHS - 1)]
+    for epoch, value in enumerate(values):
+        plateau.step(value, epoch + 1)
     assert plateau.factor == 1.0
-    plateau.step(0.15)
+    plateau.step(0.15, len(values) + 1)
     assert plateau.factor == 0.5
+    plateau.step(0.15, len(values) + PLATEAU_EPOCHS)  # some epochs were not validated
+    assert plateau.factor == 0.5
+    plateau.step(0.15, len(values) + 1 + PLATEAU_EPOCHS)
+    assert plateau.factor == 0.25
     restored = Plateau(**vars(plateau))
     assert vars(restored) == vars(plateau)
 

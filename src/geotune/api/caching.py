@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from geotune.api.recipes import (
     OnMessage,
-    OnProgress,
     RecipeLike,
     as_recipe,
     ignore_message,
-    ignore_progress,
 )
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, with_window
+from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def cache(
         recipe: a YAML file, a dict of sections, or a parsed recipe.
         overrides: changes such as `train.cache_precision=int8`.
         on_message: receives progress messages and notes.
-        on_progress: receives finished and total windows.
+        on_progress: receives the progress of each phase.
 
     Raises `GeotuneError` for an invalid recipe or data, a backbone that is not frozen, and too
     little disk space.
@@ -61,12 +61,13 @@ def cache(
             key="train.cache",
         )
     on_message("reading and checking the data")
-    data = build_data(recipe)
+    data = build_data(recipe, on_progress)
     on_message("building the model")
     recipe = with_window(recipe, data.window)
-    from geotune.api.environment import pick_device, resolve_precision
-    from geotune.factory.build_model import build_training, resolve_recipe
-    from geotune.feature_cache.build_cache import build_cache
+    with loading_libraries(on_progress, ALL_MODULES):
+        from geotune.api.environment import pick_device, resolve_precision
+        from geotune.factory.build_model import build_training, resolve_recipe
+        from geotune.feature_cache.build_cache import build_cache
 
     recipe, _ = resolve_recipe(recipe, data)
     built = build_training(recipe, data.statistics)
@@ -81,7 +82,7 @@ def cache(
         batch_size=train.batch_size // train.accumulate_steps,
         device=pick_device(train.accelerator),
         on_message=on_message,
-        on_progress=on_progress,
+        on_progress=partial(on_progress, "features"),
     )
     assert cached.folder is not None
     return CacheResult(cached.folder, cached.samples, cached.computed, cached.bytes)

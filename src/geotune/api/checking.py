@@ -10,11 +10,9 @@ from typing import Any
 
 from geotune.api.recipes import (
     OnMessage,
-    OnProgress,
     RecipeLike,
     as_recipe,
     ignore_message,
-    ignore_progress,
     recipe_name,
 )
 from geotune.config import Recipe
@@ -25,6 +23,7 @@ from geotune.data.issues import SEVERITIES, CollectedError, ErrorCollector, Issu
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import check_data, make_datasets, scan_data
 from geotune.types import BandStatistics
+from geotune.utils.progress import OnProgress, ignore_progress
 from geotune.utils.text import pluralize
 
 CONSEQUENCES = (
@@ -81,7 +80,7 @@ def check(
         page: HTML file to write; by default `checks/<recipe name>.html`.
         reread: also read files that did not change since they were last read.
         on_message: receives progress messages.
-        on_progress: receives scenes read and their total.
+        on_progress: receives the progress of each phase.
 
     Raises `GeotuneError` for an invalid recipe and if the page cannot be written.
     """

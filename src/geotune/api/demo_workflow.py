@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from geotune.adapter_config import TENSORS
 from geotune.api.fitting import fit
 from geotune.api.prediction import predict
@@ -15,13 +13,13 @@ from geotune.api.recipes import OnMessage
 from geotune.api.testing import test
 from geotune.config import parse_recipe
 from geotune.data.synthetic.synthetic_scenes import CLASSES
-from geotune.training.progress_bar import TrainingProgress
 from geotune.utils.atomic import write_atomically
-from geotune.utils.progress import scene_progress
+from geotune.utils.progress import OnProgress
 
+DEFAULT_BACKBONE = "timm/resnet18"
 RECIPE = """\
 # The recipe of `geotune demo`: EST on a small timm backbone, on synthetic scenes.
-backbone: {{name: timm/resnet18, pretrained: false, bands: [B02, B03, B04, B08, B11, B12]}}
+backbone: {{{backbone}, bands: [B02, B03, B04, B08, B11, B12]}}
 method:   {{kind: est, reduction: 8, stem_width: 16}}
 decoder:  {{kind: unet, channels: [64, 48, 32, 16]}}
 task:     {{kind: segment, classes: [{classes}]}}
@@ -33,33 +31,64 @@ data:
   window: 128
   samples: 64
   split: {{kind: group, by: scene, val: [scene_004], test: [scene_005]}}
-train:    {{run: {est}, epochs: 4, batch_size: 8, lr: 3.0e-3}}
+train:    {{run: {run}, epochs: 4, batch_size: 8, lr: 3.0e-3}}
 """
 
 
-def run_demo(folder: Path, *, on_message: OnMessage, console: Console) -> dict[str, Any]:
+def run_demo(
+    folder: Path,
+    *,
+    backbone: str | None = None,
+    on_message: OnMessage,
+    on_progress: OnProgress,
+) -> dict[str, Any]:
     """Create scenes, train, test and predict in `folder`. Returns test metrics and paths.
 
-    Raises `GeotuneError` if the folder contains other files.
+    `backbone` is the name of a pretrained one, whose weights are downloaded, or a file with weights
+    of `DEFAULT_BACKBONE`; by default that has random weights. Raises `GeotuneError` if the folder
+    contains other files, and if the weights cannot be loaded.
     """
     import yaml
 
-    quoted = {name: json.dumps(str(folder / name)) for name in ("scenes", "est")}
-    text = RECIPE.format(**quoted, classes=", ".join(CLASSES))
+    run = folder / ("est" if backbone is None else f"est_{Path(backbone).stem}")
+    text = RECIPE.format(
+        backbone=_section(backbone),
+        scenes=json.dumps(str(folder / "scenes")),
+        run=json.dumps(str(run)),
+        classes=", ".join(CLASSES),
+    )
     recipe = parse_recipe(yaml.safe_load(text), "the demo's recipe")
     on_message(f"creating synthetic scenes in {folder / 'scenes'}")
-    result = fit(recipe, on_message=on_message, callbacks=lambda: [TrainingProgress(console)])
-    write_atomically(folder / "demo.yaml", text.encode())
-    tested = test(result.run)
+    result = fit(recipe, on_message=on_message, on_progress=on_progress)
+    recipe_file = folder / "demo.yaml"
+    write_atomically(recipe_file, text.encode())
+    tested = test(run, on_progress=on_progress)
     scene = folder / "scenes" / "scene_005.tif"
-    with scene_progress(console) as progress:
-        mapped = predict(result.run, [str(scene)], folder / "maps", on_progress=progress)[0]
+    mapped = predict(run, [str(scene)], folder / "maps", on_progress=on_progress)[0]
     map_path, polygons_path = mapped.files
+    model = result.summary["backbone"]
+    source = "random weights" if model["random_weights"] else f"weights of {model['source']}"
     return {
         "metrics": tested["metrics"],
-        "recipe": str(folder / "demo.yaml"),
-        "adapter": str(result.run / TENSORS),
+        "backbone": f"{model['name']} with {source}",
+        "recipe": str(recipe_file),
+        "adapter": str(run / TENSORS),
         "map": str(map_path),
         "polygons": str(polygons_path),
-        "report": str(result.run / "report.html"),
+        "report": str(run / "report.html"),
+        "next": [
+            f"geotune fit {run} train.epochs=8",
+            f"geotune fit {recipe_file} method.kind=lora train.run={folder / 'lora'}",
+            f"geotune predict {run} {folder / 'scenes' / 'scene_000.tif'} --out {folder / 'maps'}",
+        ],
     }
+
+
+def _section(backbone: str | None) -> str:
+    """The keys of the recipe's backbone section."""
+    if backbone is None:
+        return f"name: {DEFAULT_BACKBONE}, pretrained: false"
+    if Path(backbone).exists():
+        weights = json.dumps(backbone)
+        return f"name: {DEFAULT_BACKBONE}, weights: {weights}, new_bands: mean"
+    return f"name: {json.dumps(backbone)}, new_bands: mean"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from geotune.api.budget_search import (
@@ -48,6 +48,8 @@ from geotune.training.step import (
     training_step_spec,
     uses_gpu,
 )
+from geotune.training.time_estimate import TimeEstimate
+from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 from geotune.utils.text import pluralize
 
 
@@ -63,6 +65,7 @@ class Plan:
         budget: result of the budget search; None without a budget.
         precision: the resolved `train.precision`.
         notes: messages for the user.
+        time: estimated time of the training; None if it was not requested.
     """
 
     prediction: PeakEstimate
@@ -72,6 +75,7 @@ class Plan:
     budget: BudgetResult | None
     precision: str
     notes: list[str]
+    time: TimeEstimate | None = None
 
     @property
     def peak(self) -> TrackedPeak:
@@ -85,7 +89,9 @@ def plan(
     *,
     budget: int | str | None = None,
     alternatives: bool = True,
+    time: bool = False,
     on_message: OnMessage = ignore_message,
+    on_progress: OnProgress = ignore_progress,
 ) -> Plan:
     """Estimate the peak memory of a recipe; with a budget, search for settings that fit.
 
@@ -95,11 +101,13 @@ def plan(
         overrides: changes such as `train.batch_size=4`.
         budget: in bytes or as text such as `8GB`; by default `train.memory_budget`.
         alternatives: search for more than one proposal within the budget.
+        time: also read the data, and measure the first steps of the training.
         on_message: receives progress messages and notes.
+        on_progress: receives the progress of each phase.
 
     Raises `GeotuneError` for an invalid recipe or an invalid combination of components.
     """
-    recipe = as_recipe(recipe, overrides, on_message)
+    given = recipe = as_recipe(recipe, overrides, on_message)
     limit = recipe.train.memory_budget if budget is None else _bytes(budget)
     recipe, bands, notes = _resolved(recipe)
     recipe, precision_notes = resolve_precision(recipe)
@@ -131,7 +139,21 @@ def plan(
         on_message("searching for settings that fit")
         result = planner.search(recipe, limit, alternatives=alternatives)
     micro = micro_batch_size(recipe.train.batch_size, recipe.train.accumulate_steps, planner.world)
-    return Plan(prediction, cache, planner.on_gpu, micro, result, recipe.train.precision, notes)
+    estimate = None
+    if time:
+        with loading_libraries(on_progress, ALL_MODULES):
+            from geotune.api.timing import estimate_time  # imports Lightning
+        estimate = estimate_time(start_without_checkpointing(given), on_message, on_progress)
+    return Plan(
+        prediction,
+        cache,
+        planner.on_gpu,
+        micro,
+        result,
+        recipe.train.precision,
+        notes,
+        estimate,
+    )
 
 
 def start_without_checkpointing(recipe: Recipe) -> Recipe:
@@ -321,6 +343,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "cache": _cache(plan.cache),
         "notes": plan.notes,
     }
+    if plan.time is not None:
+        values["time"] = {**asdict(plan.time), "seconds": plan.time.seconds}
     if plan.budget is not None:
         values["budget_bytes"] = plan.budget.budget
         values["proposals"] = [_candidate(proposal, plan) for proposal in plan.budget.proposals]

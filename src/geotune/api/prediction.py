@@ -16,12 +16,11 @@ from geotune.data.scenes.open_scenes import list_scenes, missed_images, open_ras
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
+from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
     from geotune.tasks.base import TableTask, ValueTask
-
-OnScene = Callable[[str, int, int], None]
 
 
 class Predicted(Protocol):
@@ -67,7 +66,7 @@ def predict(
     nodata: float | None = None,
     quality: str | None = None,
     device: str = "auto",
-    on_progress: OnScene | None = None,
+    on_progress: OnProgress = ignore_progress,
 ) -> list[Predicted]:
     """Predict whole scenes with a finished run, or with a folder that holds only an adapter.
 
@@ -91,7 +90,8 @@ def predict(
         nodata: nodata value of the files; by default as in the training.
         quality: pattern of the scenes' quality masks, evaluated as `data.quality` of the training.
         device: `auto`, `cpu`, `gpu` or `mps`.
-        on_progress: receives scene name, finished and total windows.
+        on_progress: receives scene name, finished and total windows, and the progress of other
+            phases.
 
     Raises `GeotuneError` before anything is written if a scene does not fit the model.
     """
@@ -122,8 +122,9 @@ def predict(
         fields = {name: entry.fields for name, entry in entries.items()}
         sources = with_quality(sources, masks, fields)
     check_metadata(sources, adapter_config.metadata)
-    from geotune.api.environment import pick_device
-    from geotune.factory.build_model import load_adapter
+    with loading_libraries(on_progress, ALL_MODULES):
+        from geotune.api.environment import pick_device
+        from geotune.factory.build_model import load_adapter
 
     built = load_adapter(run, weights, backbone=backbone)
     require_dates(sources, built.backbone.timesteps)
@@ -163,7 +164,7 @@ def predict(
     results: list[Predicted] = []
     for name, source in sources.items():
         scene_notes = [*(missed if not results else ()), *notes({name: source})]
-        windows = WindowOptions(**options, on_progress=_for_scene(on_progress, name))
+        windows = WindowOptions(**options, on_progress=partial(on_progress, name))
         results.append(_with_notes(write(model, source, out, windows, name=name), scene_notes))
     return results
 
@@ -186,7 +187,7 @@ def _write_table(
     built: BuiltModel,
     sources: dict[str, RasterSource],
     out: Path,
-    progress: OnScene | None,
+    on_progress: OnProgress,
     options: dict[str, Any],
 ) -> Predicted:
     from geotune.inference.image_table import write_image_table
@@ -196,7 +197,7 @@ def _write_table(
         sources,
         out,
         rows=cast("TableTask", built.task).rows,
-        on_progress=_for_scene(progress, "images"),
+        on_progress=partial(on_progress, "images"),
         **options,
     )
 
@@ -254,9 +255,3 @@ def _postprocessing(built: BuiltModel, device: Any) -> Callable[..., Any]:
         return built.task.postprocess(model(images, **known))
 
     return answer
-
-
-def _for_scene(progress: OnScene | None, name: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)

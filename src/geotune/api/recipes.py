@@ -15,16 +15,9 @@ RecipeLike = Recipe | Path | str | Mapping[str, Any]
 OnMessage = Callable[[str], None]
 """Receives one line of text for the user at a time."""
 
-OnProgress = Callable[[int, int], None]
-"""Receives the number of finished items and their total."""
-
 
 def ignore_message(text: str) -> None:
     """Drop a message."""
-
-
-def ignore_progress(done: int, total: int) -> None:
-    """Drop a progress report."""
 
 
 def as_recipe(

@@ -13,6 +13,7 @@ from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.training.run_dir import RunDir
 from geotune.utils.precision import evaluation_precision
+from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 
 def test(
@@ -21,6 +22,7 @@ def test(
     weights: Path | str | None = None,
     backbone: str | None = None,
     on_message: OnMessage = ignore_message,
+    on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
     """Compute the metrics of a finished run on its test split and add them to its report.
 
@@ -29,6 +31,7 @@ def test(
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
         on_message: receives notes.
+        on_progress: receives the progress of each phase.
 
     Returns metrics of the whole split (`metrics`), of each region (`regions`), the difference
     between regions seen and not seen in training (`gap`, see `RegionGap`; None if all were seen),
@@ -38,7 +41,7 @@ def test(
     folder = RunDir(Path(run))
     run_summary = folder.read_json("run")
     recipe, _ = load_recipe(folder.recipe)
-    data = build_data(recipe)
+    data = build_data(recipe, on_progress)
     if data.test is None:
         raise GeotuneError(
             f"{folder.recipe}: data.split has no test split; name test scenes and fit again",
@@ -46,13 +49,14 @@ def test(
             key="data.split.test",
             file=folder.recipe,
         )
-    from geotune.api.environment import pick_device
-    from geotune.factory.build_model import load_adapter, with_val_threshold
-    from geotune.report.from_run import Examples, make_report
-    from geotune.report.page import write_report
-    from geotune.training.evaluate import evaluate
-    from geotune.training.generalization_gap import region_gap
-    from geotune.training.lock import exclusive_lock
+    with loading_libraries(on_progress, ALL_MODULES):
+        from geotune.api.environment import pick_device
+        from geotune.factory.build_model import load_adapter, with_val_threshold
+        from geotune.report.from_run import Examples, make_report
+        from geotune.report.page import write_report
+        from geotune.training.evaluate import evaluate
+        from geotune.training.generalization_gap import region_gap
+        from geotune.training.lock import exclusive_lock
 
     with exclusive_lock(folder.path):
         built = load_adapter(run, weights, backbone=backbone)
@@ -69,6 +73,7 @@ def test(
             batch_size=recipe.train.batch_size // recipe.train.accumulate_steps,
             device=device,
             precision=precision,
+            on_progress=partial(on_progress, "evaluation"),
         )
         tested = evaluate_windows(data.test)
         gap = region_gap(data, tested, evaluate_windows, task.metrics().compute_from)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import geotune
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.api.environment import device_name, versions
-from geotune.api.recipes import OnMessage, OnProgress, ignore_progress
+from geotune.api.recipes import OnMessage
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
 from geotune.factory.build_data import prediction_settings
@@ -29,6 +29,7 @@ from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
 from geotune.utils.code_hash import source_commit, training_code
+from geotune.utils.progress import OnProgress, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ def train(
     on_start: Callable[[Recipe], None],
     on_message: OnMessage,
     callbacks: Sequence[Callback],
-    on_cache_progress: OnProgress = ignore_progress,
+    on_progress: OnProgress = ignore_progress,
     notes: Sequence[str] = (),
     estimate_memory: bool = False,
     planned_bytes: int | None = None,
     adapt_checkpointing: bool = False,
+    stop: bool = False,
 ) -> TrainResult | None:
     """Build the model, train it and write the run; returns None in helper processes.
 
@@ -70,21 +72,30 @@ def train(
             and again if it changed because memory ran out.
         on_message: receives progress messages and notes.
         callbacks: for Lightning.
-        on_cache_progress: receives finished and total windows while features are cached.
+        on_progress: receives the progress of each phase.
         notes: earlier messages, kept in the run.
         estimate_memory: estimate the memory of a step, unless it is planned.
         planned_bytes: the estimated memory of a step.
         adapt_checkpointing: recompute more activations if memory does not suffice.
+        stop: train no further epoch.
     """
     asked = recipe
     recipe, resolved_notes = resolve_recipe(recipe, data)
+    on_progress("building the model", 0, 1)
     built = build_training(recipe, data.statistics)
+    on_progress("building the model", 1, 1)
     resolve_monitor(built, recipe.train)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
     if note := layer_decay_note(built.model, recipe.train.layer_decay):
         own_notes.append(note)
     if recipe.train.cache != "none":
         own_notes += cache_notes(data)
+    watched = epoch_validation(data, recipe.train.validation_windows)
+    if watched is not data:
+        own_notes.append(
+            f"train.validation_windows: epochs are compared on {len(watched.val)} of "
+            f"{len(data.val)} validation windows; the results of the best one are of all"
+        )
     for note in own_notes:
         on_message(f"note: {note}")
 
@@ -104,17 +115,18 @@ def train(
 
     fitted = fit(
         built,
-        data,
+        watched,
         recipe.train,
         folder,
         callbacks,
         on_start=lambda: on_start(asked),
         on_change=on_change,
         on_message=on_message,
-        on_cache_progress=on_cache_progress,
+        on_progress=on_progress,
         estimate_memory=estimate_memory,
         planned_bytes=planned_bytes,
         adapt_checkpointing=adapt_checkpointing,
+        stop=stop,
     )
     if not fitted.main_process:
         return None
@@ -122,7 +134,7 @@ def train(
     if fitted.sharded:
         built = build_training(recipe, data.statistics)
     load_adapter_state(built.model, load_file(folder.best_weights), str(folder.best_weights))
-    validation = fitted.validation
+    validation = fitted.validation if watched is data else None
     if validation is None:
         on_message("evaluating the best epoch on the validation windows")
         validation = evaluate(
@@ -132,10 +144,21 @@ def train(
             batch_size=recipe.train.batch_size // fitted.accumulate_steps,
             device=fitted.device,
             precision=recipe.train.precision,
+            on_progress=partial(on_progress, "evaluation"),
         )
     notes = [*notes, *own_notes, *fitted.notes]
+    on_progress("writing the report", 0, 1)
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
+    on_progress("writing the report", 1, 1)
     return TrainResult(validation.metrics, summary, fitted.resumed)
+
+
+def epoch_validation(data: DataModule, max_windows: int | None) -> DataModule:
+    """The data with at most so many validation windows, evenly spaced, to compare epochs on."""
+    if max_windows is None or max_windows >= len(data.val):
+        return data
+    groups = {scene.group for scene in data.val.scenes}
+    return replace(data, val=data.val.subset(groups, max_windows))
 
 
 def _finish(
@@ -212,5 +235,5 @@ def _finish(
     folder.write_json("metrics", metrics)
     write_report(folder.report, make_report(folder, recipe, examples, summary, metrics))
     folder.write_json("run", summary)
-    shutil.rmtree(folder.best_weights.parent, ignore_errors=True)
+    folder.remove_checkpoints(keep_last=recipe.train.keep_checkpoint)
     return summary

@@ -68,7 +68,8 @@ class LocalExecutor:
         """Train and test; finished steps are skipped. Raises `StoppedError` after `stop`."""
         resumed = RunDir(Path(job.working_dir, job.run)).has_checkpoint
         meter = EnergyMeter()
-        fit = ["fit", job.path, *job.overrides, f"train.run={job.run}", "--estimate-memory"]
+        options = (f"train.run={job.run}", "train.keep_checkpoint=false", "--estimate-memory")
+        fit = ["fit", job.path, *job.overrides, *options]
         error = self._commands([fit, ["test", job.run]] if job.tests else [fit], job)
         return JobResult(error, None if resumed or error else meter.joules())
 

@@ -14,7 +14,7 @@ from geotune.cli.cache import cache
 from geotune.cli.check import check
 from geotune.cli.console import err, escape
 from geotune.cli.demo import demo
-from geotune.cli.fit import fit
+from geotune.cli.fit import finish, fit
 from geotune.cli.init import init
 from geotune.cli.list_ import list_
 from geotune.cli.plan import plan
@@ -47,7 +47,9 @@ def _paragraphs(doc: str) -> str:
     return "\n".join(lines)
 
 
-for command in (init, check, plan, fit, cache, test, predict, bench, list_, unpack, demo):
+for command in (
+    init, check, plan, fit, finish, cache, test, predict, bench, list_, unpack, demo
+):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))
 

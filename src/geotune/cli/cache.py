@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.cli.console import Json, counting, message, out, print_json
+from geotune.cli.console import Json, message, out, print_json, show_progress
 
 
 def cache(recipe: Path, *overrides: str, as_json: Json = False) -> None:
@@ -19,9 +19,11 @@ def cache(recipe: Path, *overrides: str, as_json: Json = False) -> None:
     overrides
         Changes, such as train.cache_precision=int8 train.cache_limit=20GB.
     """
-    from geotune.api.caching import cache as cache_recipe
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    with counting("features") as on_progress:
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.caching import cache as cache_recipe
         result = cache_recipe(recipe, overrides, on_message=message, on_progress=on_progress)
     if as_json:
         print_json(vars(result))

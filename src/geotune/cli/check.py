@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, counting, escape, message, out, print_json
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 from geotune.utils.text import pluralize
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def check(
     reread
         Also read files that did not change since they were last read.
     """
-    from geotune.api.checking import check as check_recipe
-    from geotune.api.checking import check_to_dict
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    with counting("scenes") as on_progress:
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.checking import check as check_recipe
+            from geotune.api.checking import check_to_dict
         result = check_recipe(
             recipe,
             overrides,

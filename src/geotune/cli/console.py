@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
     from rich.console import Console
 
+    from geotune.utils.progress import ProgressDisplay
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object")]
 
@@ -24,18 +23,19 @@ def out() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
+@cache
 def err() -> Console:
-    """Standard error, for progress, notes and errors."""
+    """Standard error, for progress, notes and errors; one console, as lines move its bars."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def counting(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A progress bar; yields a function that receives finished and total items."""
-    from geotune.utils import progress
+def show_progress() -> ProgressDisplay:
+    """Bars on a terminal, lines in a file; its context yields an `OnProgress`."""
+    from geotune.utils.progress import ProgressDisplay
 
-    return progress.count_progress(err(), what)
+    return ProgressDisplay(err())
 
 
 def escape(text: str) -> str:

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.cli.console import Json, err, message, out, print_json
+from geotune.cli.console import Json, message, out, print_json, show_progress
 from geotune.cli.metrics_table import metrics_table
 
+NEXT = ("train longer", "train with another method", "map another scene")
 
-def demo(folder: Path = Path("geotune-demo"), *, as_json: Json = False) -> None:
+
+def demo(
+    folder: Path = Path("geotune-demo"), *, backbone: str | None = None, as_json: Json = False
+) -> None:
     """Run the full workflow on synthetic scenes: train, test, predict, report.
 
     Parameters
     ----------
     folder
         Output folder.
+    backbone
+        Name of a pretrained backbone, which is downloaded, or a file with weights of timm/resnet18;
+        by default timm/resnet18 with random weights.
     """
-    from geotune.api.demo_workflow import run_demo
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    result = run_demo(folder, on_message=message, console=err())
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.demo_workflow import run_demo
+        result = run_demo(folder, backbone=backbone, on_message=message, on_progress=on_progress)
     if as_json:
         print_json(result)
         return
     out().print(metrics_table("test", result["metrics"]))
-    for label in ("recipe", "adapter", "map", "polygons", "report"):
+    for label in ("backbone", "recipe", "adapter"):
         out().print(f"{label}: {result[label]}")
+    out().print("\nOpen in a browser:")
+    out().print(f"report: {result['report']}")
+    out().print("Open in QGIS:")
+    for label in ("map", "polygons"):
+        out().print(f"{label}: {result[label]}")
+    out().print("\nTry next:")
+    for why, command in zip(NEXT, result["next"], strict=True):
+        out().print(f"{command}  [dim]# {why}[/dim]")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, counting, err, message, out, print_json
+from geotune.cli.console import Json, message, out, print_json, show_progress
 from geotune.cli.metrics_table import metrics_table
 from geotune.utils.text import pluralize
 
@@ -25,11 +25,12 @@ def fit(
     """Train a recipe and write a run folder with adapter, metrics and report.
 
     Re-running the command resumes an interrupted run and does nothing if the run is complete.
+    geotune fit RUN train.epochs=40 continues a finished run.
 
     Parameters
     ----------
     recipe
-        The YAML file.
+        The YAML file, or the folder of a run to resume or to continue.
     overrides
         Changes, such as method.kind=lora train.epochs=5.
     overwrite
@@ -37,26 +38,40 @@ def fit(
     estimate_memory
         Also estimate the memory of a step, as geotune plan does, and record it in the run.
     """
-    from geotune.api.fitting import fit as fit_recipe
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    with counting("features") as on_cache_progress:
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.fitting import fit as fit_recipe
         result = fit_recipe(
             recipe,
             overrides,
             overwrite=overwrite,
             estimate_memory=estimate_memory,
             on_message=message,
-            on_cache_progress=on_cache_progress,
-            callbacks=_training_progress,
+            on_progress=on_progress,
         )
     if result.main_process:
         _show_fit(result, as_json)
 
 
-def _training_progress() -> list[Any]:
-    from geotune.training.progress_bar import TrainingProgress  # imports Lightning
+def finish(run: Path, *, as_json: Json = False) -> None:
+    """Complete an interrupted run without further training: its best epoch so far is the result.
 
-    return [TrainingProgress(err())]
+    The run can be used like any other, and geotune fit RUN train.epochs=N continues it.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
+
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.fitting import finish as finish_run
+        result = finish_run(run, on_message=message, on_progress=on_progress)
+    _show_fit(result, as_json)
 
 
 def _show_fit(result: FitResult, as_json: bool) -> None:
@@ -73,7 +88,10 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
         )
         return
     if result.status == "complete":
-        out().print(f"{result.run}: training is complete; --overwrite starts again")
+        out().print(
+            f"{result.run}: training is complete; geotune fit {result.run} train.epochs=N trains "
+            "more epochs, --overwrite starts again"
+        )
     else:
         out().print(metrics_table("validation", result.metrics))
     summary, memory = result.summary, result.summary["peak_memory"]

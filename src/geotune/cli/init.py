@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, counting, escape, message, out, print_json
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 
 if TYPE_CHECKING:
     from geotune.api.init.create_recipe import InitResult
@@ -52,10 +52,12 @@ def init(
     overwrite
         Replace an existing recipe.
     """
-    from geotune.api.init.create_recipe import init as create_recipe
-    from geotune.api.init.create_recipe import init_to_dict
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    with counting("files") as on_progress:
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.init.create_recipe import init as create_recipe
+            from geotune.api.init.create_recipe import init_to_dict
         result = create_recipe(
             folder,
             file,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from geotune.cli.console import Json, escape, message, out, print_json
+from cyclopts import Parameter
+
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 
 if TYPE_CHECKING:
     from geotune.api.planning import Plan
@@ -15,6 +17,7 @@ def plan(
     recipe: Path,
     *overrides: str,
     budget: str | None = None,
+    time: Annotated[bool, Parameter(negative="")] = False,
     figure: Path | None = None,
     as_json: Json = False,
 ) -> None:
@@ -28,6 +31,8 @@ def plan(
         Changes, such as method.kind=lora train.batch_size=4.
     budget
         Memory limit, such as 8GB: search for settings that fit, best first.
+    time
+        Also estimate the time: read the data and measure two training steps on this machine.
     figure
         SVG or PNG file to draw the components in.
     """
@@ -39,10 +44,20 @@ def plan(
             code="option-invalid",
             file=figure,
         )
-    from geotune.api.planning import plan as plan_recipe
-    from geotune.api.planning import plan_to_dict
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    found = plan_recipe(recipe, overrides, budget=budget, on_message=message)
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.planning import plan as plan_recipe
+            from geotune.api.planning import plan_to_dict
+        found = plan_recipe(
+            recipe,
+            overrides,
+            budget=budget,
+            time=time,
+            on_message=message,
+            on_progress=on_progress,
+        )
     for note in found.notes:
         message(f"note: {note}")
     if figure is not None:
@@ -87,6 +102,10 @@ def _show_plan(plan: Plan) -> None:
         f"allocator overhead {size(allocator_bytes(prediction.gpu.total))} and CUDA context "
         f"{size(CUDA_CONTEXT_BYTES)} (both assumed)"
     )
+    if plan.time is not None:
+        from geotune.training.time_estimate import clock
+
+        out().print(f"time: {plan.time}, until {clock(plan.time.seconds)} if started now")
     if plan.budget is None:
         return
     limit, proposals = size(plan.budget.budget), plan.budget.proposals

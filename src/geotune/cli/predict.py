@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, err, escape, message, out, print_json
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 
 
 def predict(
@@ -69,8 +69,7 @@ def predict(
     device
         Compute device.
     """
-    from geotune.api.prediction import predict as predict_run
-    from geotune.utils.progress import scene_progress
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
     if not scenes:
         from geotune.errors import RecipeError
@@ -78,7 +77,9 @@ def predict(
         raise RecipeError(
             "predict: no scene is given; name at least one GeoTIFF", code="option-invalid"
         )
-    with scene_progress(err()) as progress:
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.prediction import predict as predict_run
         results = predict_run(
             run,
             scenes,
@@ -95,7 +96,7 @@ def predict(
             nodata=nodata,
             quality=quality,
             device=device,
-            on_progress=progress,
+            on_progress=on_progress,
         )
     if as_json:
         print_json({"scenes": [vars(result) for result in results]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from geotune.cli.console import Json, escape, message, out, print_json
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 from geotune.cli.metrics_table import METRICS, metrics_table, score
 
 
@@ -23,9 +23,18 @@ def test(
     backbone
         Name of a backbone that is a Python file of yours; confirms that its code may run.
     """
-    from geotune.api.testing import test as test_run
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    result = test_run(run, weights=weights, backbone=backbone, on_message=message)
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.api.testing import test as test_run
+        result = test_run(
+            run,
+            weights=weights,
+            backbone=backbone,
+            on_message=message,
+            on_progress=on_progress,
+        )
     if as_json:
         print_json({"run": str(run), **result})
         return

@@ -104,6 +104,21 @@ class TrainOptions(OptionsModel):
         description="metric that selects the best epoch, or loss, that of the validation split; by "
         "default the task's main metric",
     )
+    validate_every: PositiveInt = Field(
+        default=1,
+        description="validate after the first epoch, every so many epochs, and after the last; "
+        "patience still counts epochs",
+    )
+    validation_windows: PositiveInt | None = Field(
+        default=None,
+        description="validate epochs on at most so many windows, evenly spaced; the best epoch is "
+        "then evaluated on all; by default on all",
+    )
+    keep_checkpoint: bool = Field(
+        default=True,
+        description="keep the last checkpoint of a finished run, to train more epochs later: about "
+        "four times the size of the adapter",
+    )
     drop_last: bool = Field(
         default=False, description="skip the last batch of an epoch if it is smaller"
     )
@@ -119,6 +134,11 @@ class TrainOptions(OptionsModel):
         description="across processes: each holds the whole model (auto, ddp), or it is sharded "
         "(fsdp)",
     )
+
+    def validates(self, epoch: int) -> bool:
+        """Whether an epoch, from 0, ends with a validation."""
+        last = epoch + 1
+        return epoch == 0 or last % self.validate_every == 0 or last == self.epochs
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainOptions:

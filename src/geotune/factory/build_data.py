@@ -50,6 +50,7 @@ from geotune.data.synthetic.synthetic_scenes import (
 from geotune.datasets.registry import get_dataset_info
 from geotune.errors import GeotuneError
 from geotune.registry import LABEL_READERS, SPLITTERS
+from geotune.utils.progress import OnProgress, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,15 @@ def label_reader(recipe: Recipe) -> LabelReader:
     return reader
 
 
-def build_data(recipe: Recipe) -> DataModule:
+def build_data(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> DataModule:
     """Open, split, read and check the recipe's data; files that did not change are not read again.
 
-    Raises `GeotuneError` for the first problem; `train.skip_bad_samples` skips up to 5 % unusable
-    samples instead.
+    `on_progress` receives the scenes that were read. Raises `GeotuneError` for the first problem;
+    `train.skip_bad_samples` skips up to 5 % unusable samples instead.
     """
     errors = ErrorCollector(keep=recipe.train.skip_bad_samples)
     with closing(ScanCache(default_path())) as store:
-        scanned = scan_data(recipe, errors, store=store)
+        scanned = scan_data(recipe, errors, on_progress, store)
     skipped = errors.skip_unusable(len(scanned.scenes) + len(errors.scenes))
     issues = check_data(recipe, scanned)
     raise_on_error(issues)
@@ -89,27 +90,30 @@ def build_data(recipe: Recipe) -> DataModule:
 def scan_data(
     recipe: Recipe,
     errors: ErrorCollector,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress = ignore_progress,
     store: ScanStore | None = None,
 ) -> ScannedData:
     """Open, split and scan the recipe's data.
 
-    `progress` receives the number of scanned scenes and the total. Raises `GeotuneError` for the
+    `on_progress` receives the number of scanned scenes and the total. Raises `GeotuneError` for the
     first error; `errors` may collect those of single files.
     """
+    on_progress("opening files", 0, 1)
     with cached_headers(store):
         scenes = open_data(recipe, errors)
+    on_progress("opening files", 1, 1)
     options = recipe.data.split
     splits: Splits = SPLITTERS[options.kind].load()(scenes, options, failed=errors.scenes)
     splits = subsample_train(splits, recipe.data.fraction, seed=recipe.train.seed)
     total = sum(map(len, splits.values()))
     done = count(1)
+    on_progress("reading scenes", 0, total)
     return scan_splits(
         splits,
         window=recipe.data.window,
         metadata=recipe.backbone.metadata,
         store=store,
-        progress=progress and (lambda scene: progress(next(done), total)),
+        progress=lambda scene: on_progress("reading scenes", next(done), total),
         errors=errors,
     )
 

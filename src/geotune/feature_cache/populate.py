@@ -44,6 +44,7 @@ def populate(
     shard: list[dict[str, Tensor]] = []
     shard_keys: list[str] = []
     done, batches_per_shard = 0, 1
+    on_progress(0, len(missing))
     for number, batch in enumerate(batches, 1):
         shard.append(compute(batch))
         shard_keys += [keys[index] for index in batch]

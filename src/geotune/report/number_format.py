@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from geotune.utils import text
+
 DASH = "–"
 _SPACE = "\N{NO-BREAK SPACE}"
 
@@ -72,15 +74,7 @@ def duration(seconds: float | None) -> str:
     """Seconds as `0.8 s`, `42 s`, `12 min 5 s` or `3 h 20 min`."""
     if seconds is None or missing(seconds):
         return DASH
-    if seconds < 10:
-        return f"{seconds:.1f}{_SPACE}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}{_SPACE}s"
-    if whole < 3600:
-        return f"{whole // 60}{_SPACE}min {whole % 60}{_SPACE}s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}{_SPACE}h {minutes % 60}{_SPACE}min"
+    return text.duration(seconds).replace(" ", _SPACE)
 
 
 def listing(words: Sequence[str], last: str = "and") -> str:

@@ -21,12 +21,14 @@ class Checkpointer(Callback):
 
     Early stopping and the best epoch are computed from the history, which is part of the
     checkpoint, so a resumed training gives the same result as an uninterrupted one. Of epochs with
-    an equal metric, the best has the lowest validation loss, and of those it is the last.
+    an equal metric, the best has the lowest validation loss, and of those it is the last. Epochs
+    without a validation have no metric; patience counts them.
 
     Args:
         run_dir: to write to.
         monitor: the metric that selects the best epoch, such as `val/miou`.
         lower_is_better: direction of the metric.
+        stop: train no further epoch.
         patience: epochs without improvement before training stops; None disables early stopping.
 
     Attributes:
@@ -40,13 +42,16 @@ class Checkpointer(Callback):
         patience: int | None = None,
         *,
         lower_is_better: bool = False,
+        stop: bool = False,
     ) -> None:
         self.run_dir = run_dir
         self.monitor = monitor
         self.patience = patience
         self.lower_is_better = lower_is_better
+        self.stop = stop
         self.history: list[dict[str, float]] = []
         self._started = 0.0
+        self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint."""
@@ -59,14 +64,19 @@ class Checkpointer(Callback):
     @property
     def best_epoch(self) -> int | None:
         """The epoch with the best `monitor`, from 0; None before the first."""
-        epochs = range(len(self.history))
+        epochs = self._validated_epochs
         return max(epochs, key=lambda i: (*self._quality(self.history[i]), i), default=None)
+
+    @property
+    def _validated_epochs(self) -> list[int]:
+        return [i for i, row in enumerate(self.history) if self.monitor in row]
 
     def tie_note(self, windows: int) -> str | None:
         """A note if several epochs share the best metric of a validation split of `windows`."""
-        values = [self._quality(row)[0] for row in self.history]
+        rows = [self.history[i] for i in self._validated_epochs]
+        values = [self._quality(row)[0] for row in rows]
         ties = values.count(max(values))
-        if all(math.isnan(row[self.monitor]) for row in self.history):
+        if all(math.isnan(row[self.monitor]) for row in rows):
             return (
                 f"{self.monitor} is undefined in every epoch, because the {windows} validation "
                 "windows hold nothing to measure it by; the epoch with the lowest validation loss "
@@ -81,16 +91,30 @@ class Checkpointer(Callback):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once if the interrupted run had met the stopping criterion."""
+        """Stop at once if the interrupted run had met the stopping criterion, or for `stop`."""
+        if self.stop:
+            # the last epoch, if only its checkpoint is missing: the best weights may be of it
+            for row in self.run_dir.read_history()[len(self.history) :]:
+                self.history.append({name: x for name, x in row.items() if not math.isnan(x)})
+            trainer.should_stop = True
         self._stop_early(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the timer."""
         self._started = time.perf_counter()
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record that the epoch has metrics of its own."""
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if self._validated or not name.startswith("val/")  # those of an earlier epoch
+        }
         optimizer: Any = pl_module.optimizers()
         row = {
             "epoch": float(trainer.current_epoch + 1),
@@ -120,11 +144,17 @@ class Checkpointer(Callback):
         self._stop_early(trainer)
 
     def _stop_early(self, trainer: Trainer) -> None:
-        if self.patience is None or not self.history:
-            return
-        values = [self._quality(row)[0] for row in self.history]
-        if len(values) - 1 - values.index(max(values)) >= self.patience:
+        if self.stops_early():
             trainer.should_stop = True
+
+    def stops_early(self) -> bool:
+        """Whether the last epoch was validated, and no epoch of the last `patience` was better."""
+        epochs = self._validated_epochs
+        if self.patience is None or not epochs or epochs[-1] != len(self.history) - 1:
+            return False
+        values = {i: self._quality(self.history[i])[0] for i in epochs}
+        best = max(epochs, key=lambda i: (values[i], -i))  # the first of equal ones
+        return epochs[-1] - best >= self.patience
 
     def _quality(self, row: dict[str, float]) -> tuple[float, float]:
         """The metric and minus the validation loss, higher is better; minus infinity for NaN."""

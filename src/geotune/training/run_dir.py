@@ -28,7 +28,7 @@ OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe
 """Everything that geotune writes, in the order of removal; `recipe.yaml` marks ownership."""
 METRIC_SECTIONS = ("val", "test", "regions", "gap")
 """Entries of `metrics.json`; all others are details of the task, by split."""
-LOCATION_KEYS = ("train.run", "train.cache_folder", "train.cache_limit")
+LOCATION_KEYS = ("train.run", "train.cache_folder", "train.cache_limit", "train.keep_checkpoint")
 """Recipe keys that do not affect the result."""
 AUTO_OPTIONS = ("precision", "activation_checkpointing")
 """Options of `train` that can be `auto`; the run's recipe has the choice."""
@@ -157,7 +157,7 @@ class RunDir:
                 key="train.run",
                 file=self.path,
             )
-        return "finished" if (self.path / "run.json").is_file() else "unfinished"
+        return "finished" if self.has_summary else "unfinished"
 
     def differences(self, recipe: Recipe) -> list[str]:
         """Changes from the saved recipe, if any, to this one; see `changed_keys`."""
@@ -165,7 +165,12 @@ class RunDir:
 
     def is_finished(self, recipe: Recipe) -> bool:
         """Whether the training of this recipe is complete."""
-        return (self.path / "run.json").is_file() and not self.differences(recipe)
+        return self.has_summary and not self.differences(recipe)
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether a training was completed, and not continued since."""
+        return (self.path / "run.json").is_file()
 
     @property
     def has_checkpoint(self) -> bool:
@@ -193,11 +198,35 @@ class RunDir:
         saved = load_recipe(self.recipe)[0].train
         return recipe.with_train(**{name: getattr(saved, name) for name in open_options})
 
+    def requested(self, recipe: Recipe) -> Recipe:
+        """The requested recipe with the duration of `recipe`, a continuation of the saved one."""
+        if not self.requested_recipe.is_file():
+            return recipe
+        train = recipe.train
+        return load_recipe(self.requested_recipe)[0].with_train(
+            epochs=train.epochs, patience=train.patience
+        )
+
     def create(self, recipe: Recipe, requested: Recipe | None = None) -> None:
         """Create the folder and write the recipe, and the requested one if it differs."""
         if requested is not None and changed_keys(requested, recipe):
             write_atomically(self.requested_recipe, dump_recipe(requested).encode())
         write_atomically(self.recipe, dump_recipe(recipe).encode())
+
+    def reopen(self) -> None:
+        """Mark a finished run as unfinished; its results stay until new ones replace them."""
+        (self.path / "run.json").unlink(missing_ok=True)
+        self.test_windows.unlink(missing_ok=True)
+
+    def remove_checkpoints(self, *, keep_last: bool) -> None:
+        """Remove what a finished run does not need, except what it continues from."""
+        folder = self.last_checkpoint.parent
+        kept = (self.last_checkpoint, self.best_weights, self.best_validation) if keep_last else ()
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path not in kept:
+                path.unlink(missing_ok=True)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def check_owned(self) -> None:
         """Raise `GeotuneError` if the folder exists and is not a run of geotune."""

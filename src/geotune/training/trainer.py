@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -33,7 +34,9 @@ from geotune.training.micro_batching import next_smaller_divisor
 from geotune.training.run_dir import RunDir
 from geotune.training.step import micro_batch_size
 from geotune.training.training_module import TrainingModule, lower_is_better
+from geotune.training.training_progress import StepTimes, TrainingProgress
 from geotune.types import Batch
+from geotune.utils.progress import OnProgress, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,12 @@ def fit(
     on_start: Callable[[], None] = lambda: None,
     on_change: OnChange = lambda options, reason: None,
     on_message: Callable[[str], None] = lambda text: None,
-    on_cache_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = ignore_progress,
+    on_measured: Callable[[StepTimes], None] = lambda times: None,
     estimate_memory: bool = False,
     planned_bytes: int | None = None,
     adapt_checkpointing: bool = False,
+    stop: bool = False,
 ) -> TrainerResult:
     """Train, or resume from the checkpoint of the run folder.
 
@@ -109,11 +114,13 @@ def fit(
         on_change: receives new values of `train` options and the reason when memory does not
             suffice; only called in single-process training.
         on_message: receives messages for the user.
-        on_cache_progress: receives finished and total windows while features are cached.
+        on_progress: receives cached windows, training steps and batches of a validation.
+        on_measured: receives the times of the first steps.
         estimate_memory: estimate the memory of a step if it is not planned, or ran out.
         planned_bytes: the estimated memory of a step.
         adapt_checkpointing: recompute more activations if memory does not suffice: if it runs out,
             or if the estimate exceeds the free memory.
+        stop: train no further epoch.
 
     Raises `GeotuneError` for incompatible settings, a loss that is not finite, and if memory runs
     out with the smallest micro-batch.
@@ -121,10 +128,12 @@ def fit(
     silence_lightning()
     monitor = resolve_monitor(built, train)
     lower = lower_is_better(built.task, monitor)
-    checkpointer = Checkpointer(run_dir, f"val/{monitor}", train.patience, lower_is_better=lower)
-    start_epoch = _StartEpoch(checkpointer)
+    checkpointer = Checkpointer(
+        run_dir, f"val/{monitor}", train.patience, lower_is_better=lower, stop=stop
+    )
+    epoch_start = _EpochStart(checkpointer, train)
     trainer = make_trainer(
-        train, run_dir, [checkpointer, start_epoch, *callbacks, _CheckFiniteLoss()]
+        train, run_dir, [checkpointer, epoch_start, *callbacks, _CheckFiniteLoss()]
     )
     world, rank = trainer.world_size, trainer.global_rank
     micro = micro_batch_size(train.batch_size, train.accumulate_steps, world)
@@ -132,7 +141,7 @@ def fit(
     on_start()
     encoder, device = built.model.encoder, trainer.strategy.root_device
     cache = None
-    if train.cache == "none":
+    if train.cache == "none" or stop:
         built.model.calibrate_on(data.train)
     else:
         cache = build_cache(
@@ -142,7 +151,7 @@ def fit(
             batch_size=micro,
             device=device,
             on_message=on_message,
-            on_progress=on_cache_progress,
+            on_progress=partial(on_progress, "features"),
         )
     options: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
     train_windows, val_windows = (cache.train, cache.val) if cache else (data.train, data.val)
@@ -150,7 +159,11 @@ def fit(
         train_windows, micro * train.accumulate_steps, drop_last=train.drop_last, **options
     )
     val_loader = make_loader(val_windows, micro, **options)
-    start_epoch.sampler = train_loader.sampler
+    epoch_start.sampler = train_loader.sampler
+    progress = TrainingProgress(
+        train, len(train_windows), val_loader, on_progress, on_message, on_measured
+    )
+    trainer.callbacks.append(progress)  # type: ignore[attr-defined]
     single_process = world == 1 and train.strategy != "fsdp"
     step_memory = StepMemory(
         built.model,
@@ -302,16 +315,22 @@ def _oom_error(error: BaseException, train: TrainOptions, micro: int, world: int
     )
 
 
-class _StartEpoch(Callback):
-    """Let a resumed training draw the windows of its own epoch.
+class _EpochStart(Callback):
+    """Let a resumed training draw the windows of its own epoch, and decide which are validated.
 
     Lightning creates the iterator, and with it the workers that prefetch, before it tells the
     sampler the epoch.
     """
 
-    def __init__(self, checkpointer: Checkpointer) -> None:
+    def __init__(self, checkpointer: Checkpointer, train: TrainOptions) -> None:
         self.checkpointer = checkpointer
+        self.train = train
         self.sampler: Any = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        epoch = trainer.current_epoch
+        # Lightning validates if this divides epoch + 1
+        trainer.check_val_every_n_epoch = 1 if self.train.validates(epoch) else epoch + 2
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if isinstance(self.sampler, EpochSampler):

@@ -99,6 +99,7 @@ class TrainingModule(LightningModule):
         self.val_metrics = task.metrics()
         self.val_loss = MeanLoss(task)
         self.plateau = Plateau()
+        self._total_changed = False
 
     def configure_model(self) -> None:
         """Shard the model if the strategy has a mesh of processes."""
@@ -161,7 +162,8 @@ class TrainingModule(LightningModule):
             self.log(f"val/{name}", value)
         if self.schedule == "plateau":
             lower = lower_is_better(self.task, self.monitor)
-            self.plateau.step(-metrics[self.monitor] if lower else metrics[self.monitor])
+            value = metrics[self.monitor]
+            self.plateau.step(-value if lower else value, self.current_epoch + 1)
 
     def validation(self) -> Evaluation | None:
         """Results of the last epoch's validation; None without `val_windows`."""
@@ -261,6 +263,19 @@ class TrainingModule(LightningModule):
             return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.warmup_steps) / span)))
         return self.plateau.factor
 
+    def on_train_start(self) -> None:
+        """Go over to the schedule of another number of steps than the checkpoint was trained for.
+
+        The scheduler has set the rate of the next step already.
+        """
+        scheduler: Any = self.lr_schedulers()
+        step: int = scheduler.last_epoch
+        if self._total_changed and (self.schedule == "cosine" or step < self.warmup_steps):
+            for group, peak in zip(
+                scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True
+            ):
+                group["lr"] = peak * self.lr_factor(step)
+
     # ------------------------------------------------------------ checkpoints
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
         """The trained tensors; frozen weights are not saved."""
@@ -272,11 +287,13 @@ class TrainingModule(LightningModule):
         return {n: t.reshape(()) if n in self.scalar_names else t for n, t in state.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the state of the plateau schedule."""
+        """Save the state of the schedule."""
+        checkpoint["total_steps"] = self.total_steps
         checkpoint["plateau"] = vars(self.plateau).copy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the plateau schedule."""
+        """Restore the state of the schedule."""
+        self._total_changed = checkpoint.get("total_steps", self.total_steps) != self.total_steps
         self.plateau = Plateau(**checkpoint["plateau"])
 
 
@@ -288,16 +305,20 @@ def lower_is_better(task: Task, monitor: str) -> bool:
 class Plateau:
     """Halves the learning rate if a metric has not improved for `PLATEAU_EPOCHS` epochs."""
 
-    def __init__(self, best: float = -math.inf, waited: int = 0, factor: float = 1.0) -> None:
+    def __init__(
+        self, best: float = -math.inf, waited: int = 0, factor: float = 1.0, epoch: int = 0
+    ) -> None:
         self.best = best
         self.waited = waited
         self.factor = factor
+        self.epoch = epoch
 
-    def step(self, value: float) -> None:
-        """Update with the metric of an epoch; higher is better."""
+    def step(self, value: float, epoch: int) -> None:
+        """Update with the metric after `epoch` epochs; higher is better."""
+        passed, self.epoch = epoch - self.epoch, epoch
         if value > self.best:
             self.best, self.waited = value, 0
             return
-        self.waited += 1
+        self.waited += passed
         if self.waited >= PLATEAU_EPOCHS:
             self.factor, self.waited = self.factor * PLATEAU_FACTOR, 0

@@ -20,3 +20,16 @@ def join_some(names: Sequence[str], max_names: int = 5) -> str:
 def nfc(text: str) -> str:
     """Text in Unicode's composed form; file names may have another, in which `é` is two letters."""
     return unicodedata.normalize("NFC", text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `0.8 s`, `42 s`, `12 min 5 s` or `3 h 20 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"

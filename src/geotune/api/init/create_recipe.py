@@ -26,7 +26,7 @@ from geotune.api.init.settings import (
     set_window,
 )
 from geotune.api.init.splits import SplitChoice, split_choices
-from geotune.api.recipes import OnMessage, OnProgress, ignore_message, ignore_progress
+from geotune.api.recipes import OnMessage, ignore_message
 from geotune.data.checks.scan import SceneScan, scan_scenes
 from geotune.data.checks.scan_cache import ScanCache, default_path
 from geotune.data.issues import Issue
@@ -36,6 +36,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import open_data
 from geotune.utils.atomic import write_atomically
+from geotune.utils.progress import OnProgress, ignore_progress
 from geotune.utils.text import join_some, pluralize
 
 MAX_SPLITS = 6
@@ -84,7 +85,7 @@ def init(
         backbone: its name, as in `geotune list backbones`.
         overwrite: replace an existing recipe.
         on_message: receives progress messages.
-        on_progress: receives the files read and their total.
+        on_progress: receives the progress of each phase.
 
     Raises `GeotuneError` for a folder without images or labels, labels that match no image, images
     with different bands, and an existing recipe.
@@ -192,7 +193,7 @@ def _scan(scenes: Sequence[Scene], window: int, on_progress: OnProgress) -> list
     def progress(scene: Scene) -> None:
         nonlocal done
         done += 1
-        on_progress(done, len(scenes))
+        on_progress("reading scenes", done, len(scenes))
 
     with closing(ScanCache(default_path())) as store:
         found = scan_scenes(scenes, window, store=store, progress=progress)

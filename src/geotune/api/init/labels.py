@@ -12,9 +12,9 @@ from geotune.api.init.layout import Layout
 from geotune.api.init.mask_labels import describe_masks
 from geotune.api.init.object_labels import describe_objects
 from geotune.api.init.vector_labels import describe_features
-from geotune.api.recipes import OnProgress
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import read_csv
+from geotune.utils.progress import OnProgress
 from geotune.utils.text import pluralize
 
 

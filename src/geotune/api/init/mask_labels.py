@@ -8,9 +8,9 @@ from geotune.api.init.classes import ONE_CLASS, Request, require_task
 from geotune.api.init.draft import ColorValue, Draft
 from geotune.api.init.layout import PAGES, Layout
 from geotune.api.init.mask_values import MaskValues, read_mask_values
-from geotune.api.recipes import OnProgress
 from geotune.data.labels.raster_labels import hex_color
 from geotune.errors import GeotuneError
+from geotune.utils.progress import OnProgress
 from geotune.utils.text import join_some, pluralize
 
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
 from geotune.api.init.layout import PAGES
-from geotune.api.recipes import OnProgress
 from geotune.data.raster.header import RasterHeader, read_header
 from geotune.data.raster.io import open_dataset, raster_errors
 from geotune.data.raster.windows import blocks
 from geotune.errors import GeotuneError
+from geotune.utils.progress import OnProgress
 
 MAX_CLASSES = 64
 """Masks with more values hold a quantity, or colours that were changed by compression."""
@@ -68,7 +68,7 @@ def read_mask_values(paths: Sequence[Path], on_progress: OnProgress) -> MaskValu
                 if colors:
                     raise _too_many_colors(path)
                 return MaskValues(Counter(), False, True, min(pixels), max(pixels))
-        on_progress(i + 1, len(paths))
+        on_progress("reading masks", i + 1, len(paths))
     ints = Counter({int(value): count for value, count in pixels.items()})
     return MaskValues(ints, colors, False, min(ints, default=0), max(ints, default=0))
 
