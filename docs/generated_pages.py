@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 ROOT = Path(__file__).parents[1]
 RESULT_TABLES = "explanation/result-tables.md"
@@ -75,6 +75,54 @@ def commands() -> str:
     return text.replace("```console", "```text")
 
 
+def recipe_keys() -> str:
+    """Every key of a recipe, by section, with the kinds that have it."""
+    from geotune.config.reference import Section, section_kinds, shared_options
+
+    parts = []
+    for section in get_args(Section):
+        kinds = section_kinds(section)
+        prefix = "data.split" if section == "split" else section
+        parts.append(f"## `{prefix}`\n")
+        if len(kinds) > 1:
+            rows = [(f"`{kind.name}`", kind.description) for kind in kinds]
+            parts.append(table([f"`{prefix}.kind`", ""], rows))
+        for owners, options in shared_options(kinds):
+            if len(kinds) > 1:
+                every = len(owners) == len(kinds)
+                parts.append(f"### {'Every kind' if every else ', '.join(owners)}\n")
+            rows = [
+                (f"`{o.key}`", o.type, f"`{o.default}`" if o.default else "", o.description)
+                for o in options
+            ]
+            parts.append(table(["key", "values", "default", "meaning"], rows))
+    return "\n".join(parts)
+
+
+def changes() -> str:
+    """The changelog, with its links from this site."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").removeprefix("# Changelog\n")
+    return text.replace("](docs/", "](/")
+
+
+def read_files() -> str:
+    """Suffixes of the files that are read."""
+    from geotune.data.labels.vector_io import VECTOR_SUFFIXES
+    from geotune.data.scenes.find import RASTER_SUFFIXES
+    from geotune.data.scenes.table import CSV, PARQUET, STAC
+
+    rows = [
+        ("images, masks, label rasters, quality masks", RASTER_SUFFIXES),
+        ("Sentinel-2 products, unpacked", (".SAFE",)),
+        ("polygons and points", VECTOR_SUFFIXES),
+        ("tables of scenes: CSV", CSV),
+        ("tables of scenes: GeoParquet (`geotune[lists]`)", PARQUET),
+        ("tables of scenes: STAC (`geotune[lists]`)", STAC),
+        ("GEO-Bench-2 data sets (`geotune unpack`)", (".tortilla",)),
+    ]
+    return table(["data", "suffixes"], [(what, ", ".join(f"`{s}`" for s in s)) for what, s in rows])
+
+
 def annotation_formats() -> str:
     """Formats of object labels."""
     from geotune.registry import ANNOTATION_FORMATS
@@ -101,8 +149,11 @@ def method_classes() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "recipe-keys": recipe_keys,
+    "read-files": read_files,
     "annotation-formats": annotation_formats,
     "method-classes": method_classes,
+    "changes": changes,
     "result-tables": partial(_documents, "benchmarks"),
     "recipe-notes": partial(_documents, "recipes"),
 }

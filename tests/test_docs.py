@@ -22,7 +22,8 @@ from geotune.config import parse_recipe
 from geotune.config.loader import load_recipe, parse
 from geotune.config.schema import Recipe
 from geotune.errors import RecipeError
-from geotune.registry import ANNOTATION_FORMATS, DECODERS, METHODS, TASKS
+from geotune.registry import ANNOTATION_FORMATS, DECODERS, METHODS, SPLITTERS, TASKS
+from geotune.training.run_dir import OWNED_FILES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -149,7 +150,8 @@ def test_python_blocks_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").mkdir()
     recipe = tiny_recipe().rename(tmp_path / "recipes/ships.yaml")
-    geotune.fit(recipe, run="runs/ships-quick")
+    geotune.fit(recipe, run="runs/ships")
+    (tmp_path / "runs/ships-quick").symlink_to("ships")
     (tmp_path / "busan.tif").symlink_to(tiny_scenes / "scenes" / "d.tif")
     for page in PAGES:
         names: dict[str, Any] = {}
@@ -167,14 +169,25 @@ def test_generated_parts_have_every_component() -> None:
         if not name.startswith("-"):
             assert f"## geotune {name}\n" in commands
     assert "default: False" not in commands and "<recipe name>" not in commands
+    keys = parts["recipe-keys"]()
+    for section in (*Recipe.model_fields, "data.split"):
+        assert f"## `{section}`\n" in keys
+    for kind in (*METHODS, *DECODERS, *TASKS, *SPLITTERS):
+        assert f"| `{kind}` |" in keys
+    assert "| `augment.rotate` |" in keys and "| `lr` | number > 0 | `0.001` |" in keys
     formats = parts["annotation-formats"]()
     assert re.findall(r"^\| `(\w+)`", formats, re.MULTILINE) == list(ANNOTATION_FORMATS)
     classes = parts["method-classes"]()
     assert re.findall(r"^\| `geotune.\w+` \| `(\w+)`", classes, re.MULTILINE) == list(METHODS)
 
 
+def test_the_page_of_files_names_every_file_of_a_run() -> None:
+    page = (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in OWNED_FILES)
+
+
 def test_every_page_is_reachable_from_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    for page in (ROOT / "docs").rglob("*.md"):
+    for page in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]:
         name = page.relative_to(ROOT / "docs").with_suffix("").as_posix()
         assert name == "index" or re.search(rf"^{name}$", index, re.MULTILINE), name
