@@ -137,6 +137,24 @@ def test_folders_of_chips_and_masks_of_zeros_and_255(tmp_path: Path) -> None:
     fit_one_step(recipe, tmp_path)
 
 
+def test_rasters_of_numbers_and_transparency(tmp_path: Path) -> None:
+    """A quantity beside images with an alpha band, in folders of any names."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(NAMES):
+        path = write_image(tmp_path / "site" / "ortho" / f"{name}.tif", i, bands=4)
+        with rasterio.open(path, "r+") as file:
+            file.write(np.full((SIDE, SIDE), 255, dtype=np.uint8), 4)
+        path = write_image(tmp_path / "site" / "canopy" / f"{name}.tif", i, bands=1)
+        with rasterio.open(path) as file:
+            profile = file.profile | {"dtype": "float32"}
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(rng.gamma(2, 5, (1, SIDE, SIDE)).astype(np.float32))
+    recipe = written(tmp_path / "site")
+    assert recipe.task.kind == "regress" and recipe.task.quantity == "canopy"
+    assert recipe.data.bands == ["red", "green", "blue", "alpha"]
+    assert list(recipe.backbone.bands) == ["red", "green", "blue"]
+
+
 def test_tiles_with_folders_of_their_own_and_colour_masks(tmp_path: Path) -> None:
     for i, name in enumerate("abc"):
         write_image(tmp_path / "land" / name / "img" / "part1.jpg", i, crs=None)
@@ -210,6 +228,20 @@ def test_object_labels_per_image(tmp_path: Path, format: str) -> None:
         fit_one_step(recipe, tmp_path)
 
 
+def test_coco_files_in_folders_of_the_splits(tmp_path: Path) -> None:
+    """They become a table with a column of the splits."""
+    for part in ("train", "valid"):
+        images = {}
+        for i, name in enumerate(NAMES[: 5 if part == "train" else 3]):
+            index = i + 10 * (part == "valid")
+            image = write_image(tmp_path / "port" / part / f"{part}_{name}.jpg", index, crs=None)
+            images[image.name] = (open_raster(image), objects(i))
+        write_coco(tmp_path / "port" / part / "_annotations.coco.json", images, CLASSES)
+    recipe = written(tmp_path / "port")
+    assert recipe.data.scenes.endswith("recipe_scenes.csv") and recipe.data.split.kind == "column"
+    assert recipe.task.classes == ["crane", "ship"]
+
+
 def test_coco(tmp_path: Path) -> None:
     images = {}
     for i, name in enumerate(NAMES):
@@ -230,6 +262,11 @@ def test_points(tmp_path: Path) -> None:
     assert recipe.task.boxes == "points" and recipe.data.point_size == "31 px"
     assert recipe.data.missing_labels == "empty"
     assert written(tmp_path / "park", task="density", overwrite=True).task.kind == "density"
+    for path in (tmp_path / "park").glob("*.csv"):
+        left, _, _, top = rasterio.open(path.with_suffix(".tif")).bounds
+        path.write_text(f"x,y\n{left + 100},{top - 200}\n{left + 310},{top - 450}\n")
+    recipe = written(tmp_path / "park", overwrite=True)
+    assert recipe.task.kind == "density" and recipe.data.points == "coordinates"
 
 
 @pytest.mark.parametrize("parts", [(), ("train", "val", "test")])

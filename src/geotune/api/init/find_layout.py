@@ -18,6 +18,7 @@ from geotune.api.init.pairing import (
     as_patterns,
     find_pairs,
     is_mask_name,
+    split_of,
 )
 from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.labels.vector_io import VECTOR_SUFFIXES, is_vector
@@ -62,7 +63,7 @@ def find_layout(folder: Path, table: Path) -> Layout:
     found = (
         band_files(folder, images, [*masks, *others])
         or _per_image(folder, images, masks, others, table)
-        or _shared(folder, images, others)
+        or _shared(folder, images, others, table)
     )
     if found is None and not masks and {path.suffix for path in others} <= {".txt"}:
         found = class_folders(folder, images, table)
@@ -127,7 +128,7 @@ def _per_image(
     used = [path.relative_to(folder) for path in labels]
     patterns = as_patterns(folder, best.rule, used, best.labels.values())
     if patterns is None:
-        return _listed(folder, labels, kind, table, comments, without)
+        return _listed(folder, labels, kind, table, comments, len(without))
     scenes, pattern = patterns
     data: dict[str, object] = {"kind": "scenes", "scenes": scenes, "labels": pattern}
     return Layout(
@@ -160,64 +161,66 @@ def _listed(
     kind: Labels,
     table: Path,
     comments: Mapping[str, str],
-    without: Sequence[Path],
+    num_without: int,
 ) -> Layout:
     """A table of the scenes that have labels, as no pattern describes these."""
-    rows: list[Sequence[str]] = [("image", "label", "name")]
-    unique = len({image.stem for image in labels}) == len(labels)
-    for image, label in labels.items():
-        if label is not None:
-            path = image.relative_to(folder).with_suffix("")
-            name = path.name if unique else path.as_posix().replace("/", "_")
-            files = (os.path.relpath(each, table.parent) for each in (image, label))
-            rows.append((*files, name))
-        else:
-            without = [*without, image]
+    known = {image: label for image, label in labels.items() if label is not None}
+    num_without += len(labels) - len(known)
+    unique = len({image.stem for image in known}) == len(known)
+    splits = {image: split_of(image.relative_to(folder)) for image in known}
+    columns = ["image", "label", "name"]
+    if {"train", "val"} <= {*splits.values()} and None not in splits.values():
+        columns.append("split")
+    rows: list[Sequence[str]] = [columns]
+    for image, label in known.items():
+        path = image.relative_to(folder).with_suffix("")
+        name = path.name if unique else path.as_posix().replace("/", "_")
+        files = (os.path.relpath(each, table.parent) for each in (image, label))
+        rows.append([*files, name, str(splits[image])][: len(columns)])
     write_rows(table, rows)
-    text = f"written by geotune init; {pluralize(len(without), 'image')} without labels left out"
-    return Layout(
-        {"kind": "scenes", "scenes": str(table)},
-        [image for image, label in labels.items() if label is not None],
-        {image: label for image, label in labels.items() if label is not None},
-        kind,
-        rows[0],
-        {**comments, "data.scenes": text},
-    )
+    text = f"written by geotune init; {pluralize(num_without, 'image')} without labels left out"
+    data = {"kind": "scenes", "scenes": str(table)}
+    return Layout(data, [*known], known, kind, columns, {**comments, "data.scenes": text})
 
 
-# ---------------------------------------------------------------- one label file for all images
-def _shared(folder: Path, images: Sequence[Path], others: Sequence[Path]) -> Layout | None:
-    """The layout with one COCO or vector file for all images."""
-    if not images:
-        return None
-    coco = [path for path in others if path.suffix.lower() == ".json" and _lists(path, images)]
-    vectors = [path for path in others if is_vector(path) and path.suffix.lower() != ".json"]
-    candidates = coco or vectors
-    if not candidates or 1 < len(candidates) > len(images) / 2:
-        return None
-    best = max(candidates, key=lambda path: path.stat().st_size)
-    paths = [path.relative_to(folder) for path in images]
-    rule = Rule((), (), 0, ("", ""), ("", ""), best.suffix)
-    patterns = as_patterns(folder, rule, paths, ())
-    if patterns is None:
-        return None
-    comments = {}
-    if candidates[1:]:
-        names = join_some([str(path) for path in candidates if path != best])
-        comments["data.labels"] = f"the largest of several label files; the others: {names}"
-    data: dict[str, object] = {"kind": "scenes", "scenes": patterns[0], "labels": str(best)}
-    labels: dict[Path, Path | None] = dict.fromkeys(images, best)
-    return Layout(data, list(images), labels, "objects" if coco else "vector", comments=comments)
+# ---------------------------------------------------------------- label files for many images
+def _shared(
+    folder: Path, images: Sequence[Path], others: Sequence[Path], table: Path
+) -> Layout | None:
+    """The layout with one COCO or vector file for all images, or COCO files for some each."""
+    labels = _in_coco(images, [path for path in others if path.suffix.lower() == ".json"])
+    kind: Labels = "objects"
+    if not labels:
+        vectors = [path for path in others if is_vector(path) and path.suffix.lower() != ".json"]
+        if len(vectors) != 1:
+            return None
+        kind, labels = "vector", dict.fromkeys(images, vectors[0])
+    files = {*labels.values()}
+    rule = Rule((), (), 0, ("", ""), ("", ""), "")
+    patterns = as_patterns(folder, rule, [path.relative_to(folder) for path in labels], ())
+    if len(files) > 1 or patterns is None:
+        return _listed(folder, labels, kind, table, {}, len(images) - len(labels))
+    data = {"kind": "scenes", "scenes": patterns[0], "labels": str(files.pop())}
+    return Layout(data, [*labels], labels, kind)
 
 
-def _lists(path: Path, images: Sequence[Path]) -> bool:
-    """Whether a JSON lists images of these names, as COCO's do."""
-    try:
-        name = detect_format([path])
-        listed = annotation_format(name).list_images
-    except GeotuneError:
-        return False
-    return listed is not None and bool({*listed(path)} & {nfc(image.stem) for image in images})
+def _in_coco(images: Sequence[Path], files: Sequence[Path]) -> dict[Path, Path | None]:
+    """The COCO file that lists each image; of several, the one of its split."""
+    listed: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        try:
+            list_images = annotation_format(detect_format([path])).list_images
+        except GeotuneError:
+            continue
+        for stem in list_images(path) if list_images else ():
+            listed[stem].append(path)
+    found: dict[Path, Path | None] = {}
+    for image in images:
+        if candidates := listed.get(nfc(image.stem)):
+            split = split_of(image)
+            same = [path for path in candidates if split_of(path) == split]
+            found[image] = (same or candidates)[0]
+    return found
 
 
 # ---------------------------------------------------------------- messages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,9 @@ def describe_objects(
     name = detect_format(layout.label_files)
     known = annotation_format(name)
     options = AnnotationOptions(oriented=name != "coco", point_size="2 px")
-    parsed: list[ParsedAnnotations] = [
-        known.read(label, as_stored(rasters[image]), options)
-        for image, label in layout.labels.items()
-        if label is not None
+    labelled = {image: label for image, label in layout.labels.items() if label is not None}
+    parsed = [
+        known.read(label, as_stored(rasters[image]), options) for image, label in labelled.items()
     ]
     annotations = [item for each in parsed for item in each.annotations]
     counts = Counter(item.class_name for item in annotations)
@@ -74,6 +74,10 @@ def describe_objects(
     totals = {text: counts[value] for text, value in found.items()}
     names = _numbered(folder, counts) if known.class_indices else found
     if name == "points":
+        if _in_coordinates(parsed, [rasters[image] for image in labelled]):
+            request = replace(request, task=require_task(request, "points in a CRS", "density"))
+            text = "x and y are in the CRS of the images; to find objects: points in a GeoPackage"
+            draft.set("data.points", "coordinates", text)
         set_point_task(draft, request, names, _spacing(parsed))
     else:
         draft.set("task.kind", require_task(request, f"objects ({name})", "detect"))
@@ -115,6 +119,16 @@ def _turned(points: NDArray[np.float64]) -> bool:
     sides = np.ptp(points, axis=0)
     area = shapely.Polygon(points).area
     return bool(area < RECTANGULAR * sides.prod())
+
+
+def _in_coordinates(parsed: Sequence[ParsedAnnotations], rasters: Sequence[RasterSource]) -> bool:
+    """Whether most points are outside their georeferenced images, if read as pixels."""
+    outside = [
+        bool((item.points < 0).any() or (item.points > raster.shape[::-1]).any())
+        for each, raster in zip(parsed, rasters, strict=True)
+        for item in each.annotations
+    ]
+    return all(raster.georeferenced for raster in rasters) and float(np.mean(outside)) > 0.5
 
 
 def _spacing(parsed: Sequence[ParsedAnnotations]) -> int:

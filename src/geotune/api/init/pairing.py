@@ -79,6 +79,15 @@ def words_of(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
 
 
+def split_of(path: Path) -> str | None:
+    """The split that the nearest folder or the name states, as in `train2017/a.jpg`."""
+    for part in (*reversed(path.parent.parts), path.stem):
+        for word in words_of(part):
+            if word in SPLIT_WORDS:
+                return SPLIT_WORDS[word]
+    return None
+
+
 def is_mask_name(path: Path) -> bool:
     """Whether a folder, or the first or last word of the name, is that of a mask."""
     words = words_of(path.stem)

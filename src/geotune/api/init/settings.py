@@ -12,7 +12,9 @@ from geotune.api.init.draft import Draft
 from geotune.api.recipes import OnMessage
 from geotune.boxes.oriented import as_oriented
 from geotune.data.annotations.object_labels import ObjectLabels
+from geotune.data.raster.open_raster import ALPHA
 from geotune.data.raster.source import RasterSource
+from geotune.data.raster.windows import Window
 from geotune.data.scenes.scene import Scene
 
 WINDOWS = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
@@ -112,12 +114,24 @@ def name_bands(draft: Draft, rasters: Sequence[RasterSource]) -> Sequence[str]:
     names = [f"band{i}" for i in range(1, count + 1)]
     comment = "the files do not name their bands: set names that the backbone knows"
     if count in (3, 4):
-        names = ["red", "green", "blue", *(["nir"] if count == 4 else [])]
+        names = ["red", "green", "blue"]
+        if count == 4:
+            names.append("alpha" if _is_alpha(first) else "nir")
         comment = "the files do not name their bands: check this order"
     elif count == 1:
         names, comment = ["grey"], "the only band"
     draft.set("data.bands", names, comment)
-    return names
+    return [name for name in names if name != ALPHA]
+
+
+def _is_alpha(raster: RasterSource) -> bool:
+    """Whether the last band holds only 0 and 255, in the middle of the image."""
+    height, width = (min(256, side) for side in raster.shape)
+    top, left = (
+        (side - size) // 2 for side, size in zip(raster.shape, (height, width), strict=True)
+    )
+    values = raster.read(Window(top, left, height, width), raster.bands[-1:])
+    return set(np.unique(values[~np.isnan(values)]).tolist()) <= {0.0, 255.0}
 
 
 def set_training(draft: Draft, on_message: OnMessage) -> None:
