@@ -74,7 +74,7 @@ def test_a_ship_of_three_pixels_is_visible_in_scene_and_detail(image: Path, tmp_
     labels = open_raster_labels(label, raster, ClassMapping.from_spec(["background", "ship"]))
     scene = Scene("a", raster, labels, group="a")
     scan = scan_scene(scene, 64)
-    [shown] = picture_scenes([scene], [scan], points=False)
+    [shown] = picture_scenes([scene], [scan], points=False, budget=10**7)
     titles, pictures = zip(*((t, decode(p)) for t, p in shown.pictures), strict=True)
     assert titles == (
         "image", "labels", "detail of 160x160 pixels: image", "detail of 160x160 pixels: labels"
@@ -105,7 +105,7 @@ def test_boxes_are_drawn_at_their_place(image: Path, points: bool) -> None:
     )
     scene = Scene("a", raster, labels, group="a")
     scan = scan_scene(scene, 64)
-    [shown] = picture_scenes([scene], [scan], points=points)
+    [shown] = picture_scenes([scene], [scan], points=points, budget=10**7)
     rows, cols = np.nonzero(is_red(decode(shown.pictures[1][1])))
     ends = (cols.min(), rows.min(), cols.max(), rows.max())
     wanted = (106, 51, 114, 59) if points else (100, 50, 120, 60)

@@ -182,17 +182,18 @@ def _write_page(
     from geotune.report.data_check_page import CheckContext, Histogram, render_check
     from geotune.report.page import write_page
     from geotune.report.rgb import shown_bands
-    from geotune.report.scene_pictures import picture_scenes
+    from geotune.report.scene_pictures import MAX_VALUES, picture_scenes
     from geotune.report.scene_table import scene_table
 
     histograms: list[Histogram] = []
     shown: dict[str, Any] = {}
     if scanned is not None:
         names = scanned.scenes[0][1].raster.bands
+        budget = MAX_VALUES // len(scanned.splits)
         shown = {
             "shown_bands": [names[i] for i in dict.fromkeys(shown_bands(names))],
             "pictures": {
-                split: picture_scenes(scenes, scanned.scans[split], points=points)
+                split: picture_scenes(scenes, scanned.scans[split], points=points, budget=budget)
                 for split, scenes in scanned.splits.items()
             },
             "scenes": scene_table(scanned.scenes),

@@ -45,7 +45,8 @@ MAX_IMAGES = 24
 """Images with one label each that are shown of each split."""
 
 MAX_VALUES = 2**28
-"""Pixels times bands that are read for pictures of whole scenes; details are shown of the rest."""
+"""Pixels times bands that are read for pictures of whole scenes of all splits; details are shown of
+the rest."""
 
 TINT = 0.55
 """Opacity of the colour of a class on an image."""
@@ -76,7 +77,7 @@ class ScenePictures:
 
 
 def picture_scenes(
-    scenes: Sequence[Scene], scans: Sequence[SceneScan], *, points: bool, budget: int = MAX_VALUES
+    scenes: Sequence[Scene], scans: Sequence[SceneScan], *, points: bool, budget: int
 ) -> list[ScenePictures]:
     """Pictures of some scenes of a split, from those with many labels of rare classes to few.
 
