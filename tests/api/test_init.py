@@ -397,6 +397,17 @@ def test_images_with_different_bands(tmp_path: Path) -> None:
         init(tmp_path / "mix", tmp_path / "x.yaml")
 
 
+def test_other_files_are_passed_over_and_nothing_is_left_after_an_error(tmp_path: Path) -> None:
+    for i, name in enumerate(NAMES[:4]):
+        write_image(tmp_path / "use" / "train" / "road" / f"{name}.jpg", i, crs=None)
+    (tmp_path / "use" / "notes.csv").write_bytes(b"caf\xe9,1\n")
+    (tmp_path / "use" / "train_notes.txt").write_bytes(b"caf\xe9\n")
+    write_image(tmp_path / "use" / "val" / "road" / "z.jpg", 9, bands=1, crs=None)
+    with raises("bands-inconsistent"):  # after the table was written
+        init(tmp_path / "use", tmp_path / "x.yaml")
+    assert not list(tmp_path.glob("x*"))
+
+
 def test_options_that_do_not_fit_the_labels(tmp_path: Path) -> None:
     for i, name in enumerate(NAMES[:4]):
         write_image(tmp_path / "a" / f"{name}.tif", i)

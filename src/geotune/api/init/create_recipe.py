@@ -100,18 +100,48 @@ def init(
                 code="output-exists",
                 file=path,
             )
+    request = Request(task, classes, class_field)
+    kept = table.exists()
+    try:
+        draft, found, issues = _draft(
+            folder, table, request, bands, backbone, on_message, on_progress
+        )
+    except BaseException:
+        if not kept:
+            table.unlink(missing_ok=True)
+        raise
+    header = [
+        f"Written by geotune init for {folder}.",
+        *(f"{text[0].upper()}{text[1:]}." for text in found),
+        "Paths are relative to the folder that geotune is run in. All keys: geotune list.",
+    ]
+    write_atomically(out, draft.to_yaml(header).encode())
+    return InitResult(out, found, dict(draft.comments), issues)
+
+
+def _draft(
+    folder: Path,
+    table: Path,
+    request: Request,
+    bands: Sequence[str] | None,
+    backbone: str | None,
+    on_message: OnMessage,
+    on_progress: OnProgress,
+) -> tuple[Draft, list[str], list[Issue]]:
+    """The recipe, what the folder holds, and the issues of the data."""
     on_message(f"looking at {folder}")
     layout = find_layout(folder, table)
     draft = Draft()
     for name, value in layout.data.items():
         draft.set(f"data.{name}", value, layout.comments.get(f"data.{name}", ""))
-    rasters = _open_images(layout)
+    rasters = _open_images(layout, on_progress)
     names = list(bands) if bands else name_bands(draft, list(rasters.values()))
     if bands:
         draft.set("data.bands", names)
-    found = [_describe(rasters)]
-    request = Request(task, classes, class_field)
-    found.append(describe_labels(draft, folder, layout, rasters, request, on_progress))
+    found = [
+        _describe(rasters),
+        describe_labels(draft, folder, layout, rasters, request, on_progress),
+    ]
     set_backbone(draft, backbone, names)
     draft.set("data.split", {"kind": "random"})
     set_decoder(draft, [])
@@ -123,18 +153,15 @@ def init(
     issues = _set_split(draft, folder, layout, scenes, scans, window)
     set_training(draft, on_message)
     draft.recipe()
-    header = [
-        f"Written by geotune init for {folder}.",
-        *(f"{text[0].upper()}{text[1:]}." for text in found),
-        "Paths are relative to the folder that geotune is run in. All keys: geotune list.",
-    ]
-    write_atomically(out, draft.to_yaml(header).encode())
-    return InitResult(out, found, dict(draft.comments), issues)
+    return draft, found, issues
 
 
-def _open_images(layout: Layout) -> dict[Path, RasterSource]:
+def _open_images(layout: Layout, on_progress: OnProgress) -> dict[Path, RasterSource]:
     """The images, by path. Raises `GeotuneError` for images with different bands."""
-    rasters = {path: open_raster(layout.files.get(path, path)) for path in layout.images}
+    rasters = {}
+    for path in layout.images:
+        rasters[path] = open_raster(layout.files.get(path, path))
+        on_progress("opening images", len(rasters), len(layout.images))
     counts = Counter(len(raster.bands) for raster in rasters.values())
     if len(counts) > 1:
         listed = "; ".join(

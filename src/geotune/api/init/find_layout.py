@@ -65,7 +65,7 @@ def find_layout(folder: Path, table: Path) -> Layout:
         or _per_image(folder, images, masks, others, table)
         or _shared(folder, images, others, table)
     )
-    if found is None and not masks and {path.suffix for path in others} <= {".txt"}:
+    if found is None and not masks and {path.suffix for path in others} <= {".csv", ".txt"}:
         found = class_folders(folder, images, table)
     if found is None:
         raise _no_labels(folder, images, masks, others)

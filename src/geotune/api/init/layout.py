@@ -15,6 +15,7 @@ from geotune.data.labels.vector_io import is_vector
 from geotune.data.raster.open_raster import Files
 from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.text_io import read_words
+from geotune.errors import GeotuneError
 from geotune.utils.atomic import write_atomically
 from geotune.utils.text import nfc
 
@@ -76,7 +77,10 @@ def find_lists(folder: Path, names: set[str]) -> dict[str, Path]:
     for path in sorted(folder.rglob("*.txt")) + sorted(folder.absolute().parent.glob("*.txt")):
         words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLIT_WORDS]
         if len(words) == 1 and SPLIT_WORDS[words[0]] not in found:
-            listed = [nfc(line[0]) for _, line in read_words(path)]
+            try:
+                listed = [nfc(line[0]) for _, line in read_words(path)]
+            except GeotuneError:  # another file
+                continue
             if listed and all(name in names or Path(name).stem in names for name in listed):
                 found[SPLIT_WORDS[words[0]]] = path
     return found if {"train", "val"} <= set(found) else {}

@@ -12,6 +12,7 @@ from geotune.data.raster.header import read_header
 from geotune.data.scenes.find import first_file
 from geotune.data.scenes.table import read_scene_table
 from geotune.data.text_io import read_csv
+from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
 TABLE_COLUMNS = ("label", "labels", "value")
@@ -22,7 +23,10 @@ def from_table(tables: Sequence[Path]) -> Layout | None:
     """The layout of a table of scenes or of labelled images; the most complete of several."""
     layouts = []
     for path in tables:
-        _, header = next(read_csv(path), ("", []))
+        try:
+            _, header = next(read_csv(path), ("", []))
+        except GeotuneError:  # another file
+            continue
         columns = [name.strip() for name in header]
         if "image" in columns and "label" in columns:
             entries = read_scene_table(path, None, None, ErrorCollector())

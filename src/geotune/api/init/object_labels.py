@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import shapely
-import yaml
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -25,11 +24,12 @@ from geotune.api.init.classes import (
 from geotune.api.init.draft import Draft
 from geotune.api.init.layout import PAGES, Layout
 from geotune.api.init.vector_labels import DEFAULT_POINT_PX, ORIENTED, RECTANGULAR
+from geotune.config.loader import read_values
 from geotune.data.annotations.base import AnnotationOptions, ParsedAnnotations
 from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.raster.file_pixels import as_stored
 from geotune.data.raster.source import RasterSource
-from geotune.data.text_io import read_text
+from geotune.data.text_io import read_words
 from geotune.errors import GeotuneError
 from geotune.utils.text import pluralize
 
@@ -99,14 +99,12 @@ def _numbered(folder: Path, counts: Mapping[Any, int]) -> dict[str, int]:
     """Indices of classes that labels state by index, by names from a file that lists these."""
     highest = max(int(value) for value in counts)
     for path in (p for name in NAME_FILES for p in sorted(folder.rglob(name))):
-        text = read_text(path)
         if path.suffix == ".yaml":
-            listed = yaml.safe_load(text)
-            listed = listed.get("names") if isinstance(listed, dict) else None
+            listed = read_values(path, "YOLO's description of the data", "names").get("names")
             if isinstance(listed, dict):
                 listed = [listed[key] for key in sorted(listed)]
         else:
-            listed = [line.strip() for line in text.splitlines() if line.strip()]
+            listed = [" ".join(words) for _, words in read_words(path)]
         if isinstance(listed, list) and len(listed) > highest:
             return {str(name): i for i, name in enumerate(listed)}
     return {f"class_{i}": i for i in range(highest + 1)}
