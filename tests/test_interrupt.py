@@ -23,8 +23,8 @@ START = 90.0
 """Seconds to wait for the training to start, on a busy machine."""
 
 
-def interrupt(recipe: Path, delay: float) -> tuple[int, str]:
-    """Train a recipe on a terminal; Ctrl+C `delay` seconds after the first epoch.
+def interrupt(recipe: Path, delay: float, after: bytes = b"epoch 1/") -> tuple[int, str]:
+    """Train a recipe on a terminal; Ctrl+C `delay` seconds after a text, that of the first epoch.
 
     Returns the exit code and the output.
     """
@@ -45,7 +45,7 @@ def interrupt(recipe: Path, delay: float) -> tuple[int, str]:
             if not data:
                 break
             output += data
-        if pressed is None and b"epoch 1/" in output:
+        if pressed is None and after in output:
             pressed = time.monotonic() + delay
         if pressed is not None and time.monotonic() >= pressed:
             os.killpg(process.pid, signal.SIGINT)  # as the terminal does
@@ -77,6 +77,18 @@ def test_interrupt_on_a_terminal_ends_with_a_message(
     recipe = tiny_recipe({"train.epochs": 1000, "data.samples": 16})
     for moment in moments:
         check_interrupted(*interrupt(recipe, moment))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(b"loading libraries", id="imports"),
+        pytest.param(b"building the model", id="imports of torch"),
+        pytest.param(b"validation", id="validation", marks=pytest.mark.slow),
+    ],
+)
+def test_interrupt_in_other_phases(tiny_recipe: Callable[..., Path], after: bytes) -> None:
+    check_interrupted(*interrupt(tiny_recipe({"train.epochs": 1000}), 0.2, after))
 
 
 def test_another_recipe_may_use_the_folder_after_an_interrupt_in_the_first_epoch(

@@ -127,7 +127,6 @@ def test_overwrite_restarts_and_keeps_other_files(
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "notes.txt").write_text("mine")
-    (copy / "checkpoint").mkdir()
     (copy / "checkpoint" / "last.ckpt").write_text("of a run that --overwrite must not resume")
     other = parse_recipe(tiny_values({"train.epochs": 1, "train.seed": 7}))
     result = fit(other, run=copy, overwrite=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rasterio
+import timm
+from safetensors.torch import save_file
 
 from geotune.config import Recipe, parse_recipe
 
@@ -33,6 +36,10 @@ def test_demo_writes_every_file(
     code, out, err = geotune("demo")
     assert code == 0, err
     assert "random weights" in err
+    assert "backbone: timm/resnet18 with random weights" in out
+    for command in out.partition("Try next:")[2].strip().splitlines():
+        words = command.partition("#")[0].split()
+        assert words[0] == "geotune" and words[1] in ("fit", "predict") and Path(words[2]).exists()
     printed = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
     for label in ("recipe", "adapter", "map", "polygons", "report"):
         assert Path(printed[label]).is_file(), label
@@ -44,6 +51,21 @@ def test_demo_writes_every_file(
                 assert file.transform == image.transform
     report = Path(printed["report"]).read_text(encoding="utf-8")
     assert "random" in report and "IoU" in report
+
+
+def test_demo_with_weights_of_a_file(
+    geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = timm.create_model("resnet18", num_classes=0)
+    save_file(model.state_dict(), "my.safetensors")
+    code, out, err = geotune("demo", "--backbone", "my.safetensors", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["backbone"] == "timm/resnet18 with weights of my.safetensors"
+    assert "random weights" not in err and "est_my" in result["report"]
+    code, _, err = geotune("demo", "--backbone", "timm/no_such_model")
+    assert code == 1 and "no_such_model" in err
 
 
 def test_demo_keeps_a_folder_that_is_not_a_run(geotune: Command, tmp_path: Path) -> None:

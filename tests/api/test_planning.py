@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from geotune.api.budget_search import as_overrides, search_budget
+from geotune.api.environment import fast_frozen_precisions
 from geotune.api.planning import plan, plan_to_dict
 from geotune.config import Recipe, load_recipe, parse_recipe
 from geotune.data.annotations.object_labels import ObjectLabels
@@ -220,6 +221,28 @@ def test_changes_that_keep_the_results_come_first(lora: Recipe) -> None:
     assert "method.frozen_precision" in search(lora, 530).proposals[0].changes
     # 400 + 100 + 40 with all that keeps the results
     assert "method.frozen_precision" not in search(lora, 545).proposals[0].changes
+
+
+def test_frozen_weights_are_not_rounded_where_that_is_slow(
+    lora: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast in ([], ["int8"]):
+        found = search(lora, 530, frozen_precisions=fast)
+        tried = {c.changes.get("method.frozen_precision") for c in found.proposals}
+        assert tried - {None} <= {*fast}
+        assert bool(found.proposals[0].recipe.method.kind == "lora") == bool(fast)
+    asked: list[tuple[str, str, str]] = []
+
+    def factor(frozen: str, precision: str, device: torch.device) -> float:
+        asked.append((frozen, precision, device.type))
+        return {"bf16": 1.5, "int8": 100.0}[frozen]
+
+    monkeypatch.setattr("geotune.api.environment.frozen_factor", factor)
+    assert fast_frozen_precisions(lora.train) == ["bf16"]
+    assert asked == [("bf16", "32-true", "cpu"), ("int8", "32-true", "cpu")]
+    if not torch.cuda.is_available():  # a device that is not here is not measured
+        other = lora.train.model_copy(update={"accelerator": "gpu"})
+        assert fast_frozen_precisions(other) == ["bf16", "int8"]
 
 
 def test_smaller_micro_batches_keep_the_batch(lora: Recipe) -> None:

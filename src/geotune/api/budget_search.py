@@ -23,6 +23,7 @@ from geotune.training.micro_batching import next_smaller_divisor
 MAX_REMAINING_SHARE = 0.99
 """A change must bring the peak below this share of its previous value."""
 BLOCK_STRIDES = (2, 3, 4, 6)
+FROZEN_PRECISIONS = ("bf16", "int8")
 OTHER_METHODS = ("est", "frozen")
 Predict = Callable[[Recipe], tuple[PeakEstimate, CacheEstimate | None]]
 
@@ -96,6 +97,7 @@ def search_budget(
     *,
     world: int = 1,
     alternatives: bool = True,
+    frozen_precisions: Sequence[str] = FROZEN_PRECISIONS,
 ) -> BudgetResult:
     """Search for changes of a recipe that fit the budget.
 
@@ -107,8 +109,10 @@ def search_budget(
         bytes_needed: the memory of a prediction that counts against the budget.
         world: number of processes that share a batch.
         alternatives: search for more than one proposal.
+        frozen_precisions: values of `method.frozen_precision` to try.
     """
-    return _Search(recipe, budget, predict, bytes_needed, world).run(alternatives)
+    search = _Search(recipe, budget, predict, bytes_needed, world, frozen_precisions)
+    return search.run(alternatives)
 
 
 class _Search:
@@ -119,12 +123,14 @@ class _Search:
         predict: Predict,
         bytes_needed: Callable[[PeakEstimate, CacheEstimate | None], int],
         world: int,
+        frozen_precisions: Sequence[str],
     ) -> None:
         self.recipe = recipe
         self.budget = budget
         self.predict = predict
         self.bytes_needed = bytes_needed
         self.world = world
+        self.frozen_precisions = frozen_precisions
         self.tried: dict[str, Candidate | None] = {}
 
     def run(self, alternatives: bool) -> BudgetResult:
@@ -180,7 +186,7 @@ class _Search:
         """Apply one change after another until the candidate fits or no change is left."""
         changes = [
             change
-            for change in _changes(start.recipe, self.world)
+            for change in self.changes(start.recipe)
             if without not in change.values
             and not (change == CACHE and self.changed(start, [CACHE]) is None)
         ]
@@ -213,7 +219,7 @@ class _Search:
                 continue
             milder = [
                 change
-                for change in _changes(start.recipe, self.world)
+                for change in self.changes(start.recipe)
                 if key in change.values and change.cost < best.costs[key]
             ]
             others = {k: v for k, v in best.changes.items() if k != key}
@@ -225,6 +231,11 @@ class _Search:
                     best = trial
                     break
         return best
+
+    def changes(self, recipe: Recipe) -> list[Change]:
+        """Possible changes, cheapest first: those that keep the results before the others."""
+        changes = _changes(recipe, self.world, self.frozen_precisions)
+        return sorted(changes, key=lambda change: change.cost)
 
     def fits(self, candidate: Candidate) -> bool:
         return candidate.bytes <= self.budget
@@ -258,12 +269,7 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     return parse_recipe(values)
 
 
-def _changes(recipe: Recipe, world: int) -> list[Change]:
-    """Possible changes, cheapest first: those that keep the results come before the others."""
-    return sorted(_all_changes(recipe, world), key=lambda change: change.cost)
-
-
-def _all_changes(recipe: Recipe, world: int) -> Iterator[Change]:
+def _changes(recipe: Recipe, world: int, frozen_precisions: Sequence[str]) -> Iterator[Change]:
     levels = ("none", "decoder", "all")
     for cost, level in enumerate(levels):
         if cost > levels.index(recipe.train.activation_checkpointing):
@@ -274,9 +280,10 @@ def _all_changes(recipe: Recipe, world: int) -> Iterator[Change]:
     while smaller is not None:
         yield Change({"train.accumulate_steps": per_device // smaller}, cost)
         smaller, cost = next_smaller_divisor(smaller), cost + 1
-    precisions = ("fp32", "bf16", "int8")
+    precisions = ("fp32", *FROZEN_PRECISIONS)
     for cost, precision in enumerate(precisions):
-        if cost > precisions.index(recipe.method.frozen_precision):
+        lower = cost > precisions.index(recipe.method.frozen_precision)
+        if lower and precision in frozen_precisions:
             yield Change({"method.frozen_precision": precision}, 200 + cost)
     if recipe.method.kind == "est":
         now: int = recipe.method.block_stride or 1

@@ -90,5 +90,5 @@ def _section(backbone: str | None) -> str:
         return f"name: {DEFAULT_BACKBONE}, pretrained: false"
     if Path(backbone).exists():
         weights = json.dumps(backbone)
-        return f"name: {DEFAULT_BACKBONE}, weights: {weights}, new_bands: mean"
-    return f"name: {json.dumps(backbone)}, new_bands: mean"
+        return f"name: {DEFAULT_BACKBONE}, weights: {weights}"
+    return f"name: {json.dumps(backbone)}"

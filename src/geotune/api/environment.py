@@ -7,8 +7,10 @@ from importlib.metadata import version as installed
 
 import torch
 
-from geotune.config import Recipe
+from geotune.config import Recipe, TrainOptions
+from geotune.config.method_options import Precision
 from geotune.errors import GeotuneError
+from geotune.methods.core.quantization_speed import MAX_FACTOR, frozen_factor
 from geotune.training.step import num_devices
 from geotune.utils.precision import (
     AUTO,
@@ -55,11 +57,7 @@ def resolve_precision(recipe: Recipe, *, saved: bool = False) -> tuple[Recipe, l
     Returns the recipe and notes for the user.
     """
     train = recipe.train
-    accelerator = train.accelerator
-    if accelerator == "auto":
-        device = pick_device("auto").type
-    else:  # a plan may name a device that this machine does not have
-        device = "cuda" if accelerator == "gpu" else accelerator
+    device = _device_type(train)
     if train.precision != AUTO:
         notes = [f"train.precision: {train.precision} (auto; chosen when the run started)"] * saved
         if other := substitution_note(train.precision, device):
@@ -71,6 +69,29 @@ def resolve_precision(recipe: Recipe, *, saved: bool = False) -> tuple[Recipe, l
     choice = choose_precision(device, devices=local_devices, processes=local_devices * train.nodes)
     notes = [f"train.precision: {choice.precision} (auto; {choice.reason})"]
     return recipe.with_train(precision=choice.precision), notes
+
+
+def fast_frozen_precisions(train: TrainOptions) -> list[Precision]:
+    """The values of `method.frozen_precision` that are not much slower than fp32, as measured.
+
+    Not measured on MPS, and on a device that this machine does not have.
+    """
+    lower: list[Precision] = ["bf16", "int8"]
+    device = _device_type(train)
+    if device == "mps" or (device == "cuda" and not torch.cuda.is_available()):
+        return lower
+    return [
+        name
+        for name in lower
+        if frozen_factor(name, train.precision, torch.device(device)) <= MAX_FACTOR
+    ]
+
+
+def _device_type(train: TrainOptions) -> str:
+    """`cpu`, `cuda` or `mps`; a plan may name a device that this machine does not have."""
+    if train.accelerator == "auto":
+        return pick_device("auto").type
+    return "cuda" if train.accelerator == "gpu" else train.accelerator
 
 
 def device_name(device: torch.device) -> str:

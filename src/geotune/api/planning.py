@@ -16,7 +16,7 @@ from geotune.api.budget_search import (
     search_budget,
     with_changes,
 )
-from geotune.api.environment import resolve_precision
+from geotune.api.environment import fast_frozen_precisions, resolve_precision
 from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.backbones.create import model_info
 from geotune.backbones.spec import band_names
@@ -275,6 +275,7 @@ class Planner:
             self.bytes_needed,
             world=self.world,
             alternatives=alternatives,
+            frozen_precisions=fast_frozen_precisions(recipe.train),
         )
 
     def bytes_needed(self, prediction: PeakEstimate, cache: CacheEstimate | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from cyclopts import App
@@ -54,15 +55,25 @@ for command in (
     app.command(command, name=command.__name__.rstrip("_"))
 
 
+AFTER_INTERRUPT = {
+    "fit": "Run the same command again to resume from the last completed epoch, or geotune finish "
+    "RUN to keep the best epoch so far.",
+    "demo": "Run the same command again to resume from the last completed epoch.",
+    "bench": "Run the same command again to resume; completed runs are kept.",
+    "cache": "Run the same command again to compute the missing features.",
+}
+"""What an interrupted command leaves, if it leaves something."""
+
+
 def main() -> None:
     """Run a command; an error that the user can fix is one message and exit code 1."""
     argv = sys.argv[1:]
     try:
         app(argv)
     except KeyboardInterrupt:
-        err().print(
-            "Interrupted. Run the same command again to resume from the last completed epoch."
-        )
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+        again = AFTER_INTERRUPT.get(argv[0] if argv else "", "")
+        err().print(f"Interrupted. {again}".rstrip())
         # Native threads may still compute; the interpreter's teardown would crash under them.
         sys.stdout.flush()
         sys.stderr.flush()

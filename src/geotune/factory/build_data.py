@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -100,7 +101,7 @@ def scan_data(
     """
     on_progress("opening files", 0, 1)
     with cached_headers(store):
-        scenes = open_data(recipe, errors)
+        scenes = open_data(recipe, errors, on_progress)
     on_progress("opening files", 1, 1)
     options = recipe.data.split
     splits: Splits = SPLITTERS[options.kind].load()(scenes, options, failed=errors.scenes)
@@ -205,9 +206,17 @@ def prediction_settings(
     )
 
 
-def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scene]:
-    """Open the scenes of the recipe's data with their labels, without reading pixels."""
+def open_data(
+    recipe: Recipe,
+    errors: ErrorCollector | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> list[Scene]:
+    """Open the scenes of the recipe's data with their labels, without reading pixels.
+
+    `on_progress` receives the synthetic scenes that are created.
+    """
     errors = errors or ErrorCollector()
+    options = {"on_progress": on_progress} if recipe.data.kind == "synthetic" else {}
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
     file_bands, nodata = declared_bands_nodata(recipe.data)
@@ -218,6 +227,7 @@ def open_data(recipe: Recipe, errors: ErrorCollector | None = None) -> list[Scen
         nodata=nodata,
         resolution=resolution_m(recipe),
         errors=errors,
+        **options,
     )
     scenes = _check_dates_and_mask(scenes, recipe, errors)
     if not scenes:
@@ -320,7 +330,9 @@ def _open_chips(recipe: Recipe, **files: Any) -> list[Scene]:
     )
 
 
-def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
+def _open_synthetic(
+    recipe: Recipe, *, on_progress: OnProgress = ignore_progress, **files: Any
+) -> list[Scene]:
     data: Any = recipe.data
     task: Any = recipe.task
     classes = task.classes
@@ -331,7 +343,13 @@ def _open_synthetic(recipe: Recipe, **files: Any) -> list[Scene]:
             code="class-unknown",
             key="task.classes",
         )
-    images = write_synthetic_scenes(data.folder, count=data.count, size=data.size, seed=data.seed)
+    images = write_synthetic_scenes(
+        data.folder,
+        count=data.count,
+        size=data.size,
+        seed=data.seed,
+        on_progress=partial(on_progress, "creating scenes"),
+    )
     return open_scenes(
         label_reader(recipe),
         scenes=[str(path) for path in images],

@@ -139,10 +139,17 @@ def scan_scenes(
             progress(scene)
         return result, scene_errors
 
-    with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1))
+    waits = True
+    try:
         for i, (result, scene_errors) in zip(unread, pool.map(scan, unread), strict=True):
             results[i] = result
             errors.issues += scene_errors.issues
+    except KeyboardInterrupt:  # a large scene takes minutes
+        waits = False
+        raise
+    finally:
+        pool.shutdown(wait=waits, cancel_futures=True)
     return results
 
 

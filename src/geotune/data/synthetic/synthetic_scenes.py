@@ -165,13 +165,15 @@ def write_synthetic_scenes(
     size: int = 512,
     seed: int = 0,
     bands: Sequence[str] = DEFAULT_BANDS,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Write `count` synthetic scenes into `folder` and return the paths of their images.
 
     `scene_000.tif` holds uint16 surface reflectance x 10000 of `bands` (a subset of `BANDS`),
     `size` x `size` pixels of 10 m in a UTM zone, with nodata 0; `scene_000_labels.tif` holds
     indices of `CLASSES`, with nodata 255. A scene does not depend on `count`. An existing folder
-    with the same parameters is reused, and completed if writing was interrupted.
+    with the same parameters is reused, and completed if writing was interrupted. `on_progress`
+    receives finished and total scenes.
 
     Raises `GeotuneError` for invalid parameters, and for a folder with other parameters or with
     scenes that geotune did not write.
@@ -188,8 +190,10 @@ def write_synthetic_scenes(
     _prepare_folder(folder, parameters)
     paths = [folder / f"scene_{index:03d}.tif" for index in range(count)]
     for index, path in enumerate(paths):
+        on_progress(index, count)
         if not (path.exists() and labels_path(path).exists()):
             _write(path, index, size, seed, bands)
+    on_progress(count, count)
     return paths
 
 

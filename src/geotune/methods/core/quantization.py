@@ -41,7 +41,7 @@ def quantize_frozen(backbone: Backbone, precision: Precision) -> None:
         problem = f"this method freezes no layer of {backbone.name}; use fp32"
         raise option_error("frozen_precision", precision, problem)
     for layer in layers:
-        _quantize_layer(layer, precision)
+        quantize_layer(layer, precision)
 
 
 class _QuantizedWeight(nn.Module):
@@ -129,7 +129,8 @@ class _QuantizedFunction(torch.autograd.Function):
         return ctx.layer.compute_input_grad(gradient, ctx.shape, weight), None
 
 
-def _quantize_layer(layer: Any, precision: Precision) -> None:
+def quantize_layer(layer: Any, precision: Precision) -> None:
+    """Quantize the weight of a linear layer or convolution in place."""
     weight = layer.weight.detach()
     del layer.weight
     layer.__class__ = _QUANTIZED_TYPES[type(layer)]
