@@ -201,8 +201,10 @@ def _shared(
     if len(files) > 1 or patterns is None:
         return _listed(folder, labels, kind, table, {}, len(images) - len(labels))
     data = {"kind": "scenes", "scenes": patterns[0], "labels": str(files.pop())}
-    text = f"for all {len(labels)} images: leave out those that nobody labelled"
-    return Layout(data, [*labels], labels, kind, comments={"data.labels": text})
+    comments = {}
+    if len(labels) > 1:
+        comments["data.labels"] = "for all images: remove those that nobody labelled"
+    return Layout(data, [*labels], labels, kind, comments=comments)
 
 
 def _in_coco(images: Sequence[Path], files: Sequence[Path]) -> dict[Path, Path | None]:

@@ -102,8 +102,9 @@ def _class_field(draft: Draft, layout: Layout, request: Request) -> str | None:
         return min(words, default=len(CLASS_FIELD_WORDS)), len(candidates[name])
 
     best, *rest = sorted(candidates, key=rank)
-    text = f"the field that looks most like a class; others: {', '.join(rest)}; " if rest else ""
-    draft.set("data.class_field", best, f'{text}if every feature is of one class: ""')
+    others = f" (or {', '.join(rest)})" if rest else ""
+    text = f'the attribute that looks like the class{others}; "" if all features are of one class'
+    draft.set("data.class_field", best, text)
     return best
 
 
