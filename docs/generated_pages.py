@@ -7,10 +7,12 @@ A page contains `<!-- generated: NAME -->`, which is replaced by the Markdown th
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 RESULT_TABLES = "explanation/result-tables.md"
@@ -69,7 +71,8 @@ def commands() -> str:
     """The help of every command."""
     from geotune.cli.app import app
 
-    text = app.generate_docs(output_format="markdown", usage_name="geotune")
+    with patch.object(sys, "argv", ["geotune"]):  # named in the usage
+        text = app.generate_docs(output_format="markdown")
     text = text[text.index("\n## geotune ") :]
     text = re.sub(r" \*\[default: False\]\*", "", text.replace("<", "&lt;"))
     return text.replace("```console", "```text")
