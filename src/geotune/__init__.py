@@ -22,6 +22,7 @@ from geotune.registry import METHODS, find
 if TYPE_CHECKING:
     from geotune.api.caching import cache as cache
     from geotune.api.checking import check as check
+    from geotune.api.fitting import finish as finish
     from geotune.api.fitting import fit as fit
     from geotune.api.init.create_recipe import init as init
     from geotune.api.planning import plan as plan
@@ -69,6 +70,7 @@ _EXPORTS = {
     "backbone": "geotune.backbones.create:backbone",
     "cache": "geotune.api.caching:cache",
     "check": "geotune.api.checking:check",
+    "finish": "geotune.api.fitting:finish",
     "fit": "geotune.api.fitting:fit",
     "init": "geotune.api.init.create_recipe:init",
     "load_adapter": "geotune.api.run:load_adapter",

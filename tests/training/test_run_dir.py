@@ -61,7 +61,7 @@ def test_run_of_another_recipe_is_rejected_with_its_differences(
     with raises("run-exists", key="train.run", file=folder.path, mentions=mentions) as error:
         folder.state(other)
     assert "method.min_width" not in str(error.value)
-    with raises("run-exists", mentions=["(train.epochs: 3 -> 9)"]):
+    with raises("run-exists", mentions=["(train.epochs: 3 -> 9)", "train.epochs=N continues it"]):
         folder.state(recipe({"train.epochs": 9}))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, with_window
 from geotune.training.lock import exclusive_lock
 from geotune.training.run_dir import RunDir, State
+from geotune.utils.processes import is_helper_process
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 from geotune.utils.text import pluralize
 
@@ -114,7 +114,7 @@ def fit(
         parsed,
         folder,
         overwrite=overwrite,
-        more=more and not _is_helper(),
+        more=more and not is_helper_process(),
         estimate_memory=estimate_memory,
         on_message=on_message,
         on_progress=on_progress,
@@ -176,7 +176,7 @@ def _fit(
         callbacks: see `fit`.
     """
     run = folder.path
-    helper = _is_helper()
+    helper = is_helper_process()
     if helper:
         on_message, on_progress = ignore_message, ignore_progress
     adapts = recipe.train.activation_checkpointing == "auto"
@@ -298,9 +298,3 @@ def _finish_note(folder: RunDir, recipe: Recipe) -> str:
         f"{done} of the schedule; geotune fit {folder.path} train.epochs={epochs} continues it "
         "where it stopped"
     )
-
-
-def _is_helper() -> bool:
-    """Whether another process of the same training is the main one."""
-    ranks = ("LOCAL_RANK", "RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-    return any(int(os.environ.get(name, "0")) > 0 for name in ranks)

@@ -120,8 +120,10 @@ def plan(
     recipe = start_without_checkpointing(recipe)
     objects, object_notes = _objects_in_files(recipe)
     notes += object_notes
+    on_progress("estimating memory", 0, 1)
     planner = Planner(recipe, bands, objects)
     prediction, cache = planner.predict(recipe)
+    on_progress("estimating memory", 1, 1)
     if cache is not None:
         notes.append(cache_note(recipe, cache))
     if prediction.computed:

@@ -32,10 +32,16 @@ def err() -> Console:
 
 
 def show_progress() -> ProgressDisplay:
-    """Bars on a terminal, lines in a file; its context yields an `OnProgress`."""
+    """Bars on a terminal, lines in a file; its context yields an `OnProgress`.
+
+    Of several processes of a training, only the main one shows them.
+    """
+    from rich.console import Console
+
+    from geotune.utils.processes import is_helper_process
     from geotune.utils.progress import ProgressDisplay
 
-    return ProgressDisplay(err())
+    return ProgressDisplay(Console(quiet=True) if is_helper_process() else err())
 
 
 def escape(text: str) -> str:

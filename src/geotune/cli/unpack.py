@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from geotune.cli.console import message
+from geotune.cli.console import message, show_progress
 
 
 def unpack(folder: Path, *files: Path, image: int = 0) -> None:
@@ -24,5 +25,7 @@ def unpack(folder: Path, *files: Path, image: int = 0) -> None:
     from geotune.data.published.tortilla import unpack_tortilla
     from geotune.utils.text import pluralize
 
-    count = unpack_tortilla(files, folder, image=image)
+    with show_progress() as on_progress:
+        unpacking = partial(on_progress, "unpacking")
+        count = unpack_tortilla(files, folder, image=image, on_progress=unpacking)
     message(f"{folder}: {pluralize(count, 'sample')}")

@@ -149,10 +149,12 @@ class RunDir:
             return "new"
         other = self.differences(recipe)
         if other:
+            continues = all(c.startswith(("train.epochs:", "train.patience:")) for c in other)
+            advice = f"geotune fit {self.path} train.epochs=N continues it, " * continues
             more = f"; and {len(other) - 6} more keys" if len(other) > 6 else ""
             raise GeotuneError(
                 f"{self.path}: holds a run of another recipe ({'; '.join(other[:6])}{more}); "
-                "choose another train.run, or replace it with --overwrite",
+                f"{advice}choose another train.run, or replace it with --overwrite",
                 code="run-exists",
                 key="train.run",
                 file=self.path,
