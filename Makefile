@@ -29,16 +29,20 @@ typecheck: $(VENV)/.test  ## types, strictly
 	$(BIN)/mypy --strict src benchmarks
 
 # Warnings are errors: a link that leads nowhere fails.
-docs: $(VENV)/.test  ## the documentation site, in build/docs/index.html
+docs: $(VENV)/.docs  ## the documentation site, in build/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
-# .demo and .test are stamps: younger than what they depend on once that is installed.
+# .demo, .test and .docs are stamps: younger than what they depend on once that is installed.
 $(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/python
 	$(call install,.)
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(BIN)/python
 	$(call install,.[test])
+	@touch $@ $(VENV)/.demo $(VENV)/.docs
+
+$(VENV)/.docs: pyproject.toml constraints.txt $(BIN)/python
+	$(call install,.[docs])
 	@touch $@ $(VENV)/.demo
 
 # uv's environments have no pip of their own, so ensurepip brings it where uv has gone. Bytecode is
