@@ -66,7 +66,7 @@ def saved(
     make_backbone: MakeBackbone, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Model, Path]:
     """A model and the folder of its adapter."""
-    encoder = Est(reduction=8, min_width=4, stem_width=2).attach(make_backbone("resnet"))
+    encoder = Est(reduction=8, min_width=4, stem_width=4).attach(make_backbone("resnet"))
     model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 2, LinearOptions()))
     folder = tmp_path_factory.mktemp("adapter") / "run"
     size = save_adapter(

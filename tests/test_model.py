@@ -97,7 +97,7 @@ def test_logits_are_aligned_with_the_pixels_of_the_image(
 
 
 def test_a_model_with_a_backbone_takes_images_of_any_size(backbone: Backbone) -> None:
-    encoder = Frozen(stem_width=2).attach(backbone)
+    encoder = Frozen(stem_width=4).attach(backbone)
     model = Model(NORMALIZATION, encoder, Linear(encoder.taps, 3, LinearOptions())).eval()
     with torch.no_grad():
         assert model(torch.rand(2, 2, 37, 50)).shape == (2, 3, 37, 50)

@@ -45,6 +45,21 @@ def test_runs_are_all_combinations_in_order(suite: Write) -> None:
     assert last.context == {"recipe": "tiny", "size": "small", "fraction": "0.5"}
 
 
+def test_choices_of_a_recipe_add_to_those_of_the_grid(suite: Write, tmp_path: Path) -> None:
+    recipe = str(tmp_path / "recipe.yaml")
+    choices = {"size": {"small": {"train.lr": 0.01, "train.epochs": 7}}}
+    path = suite(
+        recipes={"own": {"path": recipe, "choices": choices}, "plain": recipe},
+        grid={"size": {"small": {"train.lr": 0.02, "train.batch_size": 2}, "large": {}}},
+        baselines=None,
+    )
+    found = {spec.name: spec.recipe.train for spec in specs_of(path)}
+    own, plain = found["own/est-small-0"], found["plain/est-small-0"]
+    assert (own.lr, own.epochs, own.batch_size) == (0.01, 7, 2)
+    assert (plain.lr, plain.batch_size) == (0.02, 2) and plain.epochs != 7
+    assert found["own/est-large-0"] == found["plain/est-large-0"]
+
+
 def test_overrides_reproduce_the_recipe(suite: Write) -> None:
     changes = {
         "decoder": {"kind": "unet", "channels": [16, 8]},
@@ -223,6 +238,27 @@ INVALID: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         },
         "recipe-invalid",
         ["published.0.axes.backbone"],
+    ),
+    "axis of a recipe's choices": (
+        {"recipes": {"a": {"path": "x", "choices": {"half": {"a": {}}}}}},
+        "recipe-invalid",
+        ["recipes.a.choices", "half"],
+    ),
+    "label of a recipe's choices": (
+        {
+            "recipes": {"a": {"path": "x", "choices": {"half": {"c": {}}}}},
+            "grid": {"half": {"a": {}, "b": {}}},
+        },
+        "recipe-invalid",
+        ["recipes.a.choices.half", "c"],
+    ),
+    "key of a recipe's choices": (
+        {
+            "recipes": {"a": {"path": "x", "choices": {"half": {"a": {"train.seed": 1}}}}},
+            "grid": {"half": {"a": {}}},
+        },
+        "recipe-invalid",
+        ["recipes.a.choices.half.a", "seeds:"],
     ),
     "excluded axis": ({"exclude": [{"sead": 0}]}, "suite-invalid", ["exclude.0.sead", "seed?"]),
     "everything excluded": ({"exclude": [{"recipe": "tiny"}]}, "suite-invalid", ["exclude"]),

@@ -127,12 +127,13 @@ def _combinations(
     if suite.fractions:
         axes["fraction"] = [(str(f), {"data.fraction": f}) for f in suite.fractions]
     axes["seed"] = [(str(seed), {"train.seed": seed}) for seed in suite.seeds]
+    own = suite.recipes[recipe]
     for combination in itertools.product(*axes.values()):
         labels: Labels = {"recipe": recipe}
-        changes = {**suite.set, **suite.recipes[recipe].set}
+        changes = {**suite.set, **own.set}
         for name, (label, label_changes) in zip(axes, combination, strict=True):
             labels[name] = label_changes["train.seed"] if name == "seed" else label
-            changes |= label_changes
+            changes |= label_changes | own.choices.get(name, {}).get(label, {})
         if table is not None:
             listed = table.get((recipe, *(labels[name] for name in suite.grid)))
             if listed is None:

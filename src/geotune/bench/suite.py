@@ -32,6 +32,10 @@ class SuiteRecipe(OptionsModel):
 
     path: Path
     set: Changes = Field(default_factory=dict, description="changes to this recipe in every run")
+    choices: dict[str, dict[str, Changes]] = Field(
+        default_factory=dict,
+        description="changes to this recipe by axis and label of the grid, such as its folds",
+    )
     metric: str | None = Field(
         default=None, description="the main metric; by default that of the task"
     )
@@ -241,6 +245,12 @@ class Suite(OptionsModel):
                 for axis, choices in self.grid.items()
                 for label, changes in choices.items()
             ),
+            *(
+                (f"recipes.{name}.choices.{axis}.{label}", changes)
+                for name, entry in self.recipes.items()
+                for axis, choices in entry.choices.items()
+                for label, changes in choices.items()
+            ),
         ]
         for location, changes in sets:
             for key in changes:
@@ -258,6 +268,19 @@ class Suite(OptionsModel):
                 raise ValueError(f"grid.{axis}: reserved name; choose another")
             if not choices:
                 raise ValueError(f"grid.{axis}: empty; expected one or more choices")
+        for name, entry in self.recipes.items():
+            for axis, choices in entry.choices.items():
+                if axis not in self.grid:
+                    raise ValueError(
+                        f"recipes.{name}.choices: {axis} is not an axis of grid; "
+                        f"{suggest(axis, self.grid)}"
+                    )
+                for label in choices:
+                    if label not in self.grid[axis]:
+                        raise ValueError(
+                            f"recipes.{name}.choices.{axis}: {label} is not a choice of grid."
+                            f"{axis}; {suggest(label, self.grid[axis])}"
+                        )
         for key, names in (("over", self.compare.over), ("folds", self.compare.folds)):
             for name in names:
                 if name not in self.grid:

@@ -43,8 +43,9 @@ class MethodOptions(OptionsModel):
     kind: str = ""
     stem_width: NonNegativeInt = Field(
         default=32,
-        description="channels of the convolutional branch on the image; 0: no such branch, as with "
-        "decoders that do not read it (global_pool)",
+        multiple_of=4,
+        description="channels, at stride 2, of the convolutional branch on the image, a multiple "
+        "of 4; 0: no such branch, as with decoders that do not read it (global_pool)",
     )
     frozen_precision: Precision = Field(
         default="fp32",

@@ -10,11 +10,11 @@ from geotune.methods.core.stem import Stem
 
 @pytest.mark.parametrize("size", [(32, 48), (13, 22)])
 def test_maps_have_strides_one_two_and_four(size: tuple[int, int]) -> None:
-    stem = Stem(bands=5, width=6)
+    stem = Stem(bands=5, width=8)
     assert [(tap.name, tap.channels, tap.stride) for tap in stem.taps] == [
-        ("stem1", 6, 1.0),
-        ("stem2", 12, 2.0),
-        ("stem4", 24, 4.0),
+        ("stem1", 2, 1.0),
+        ("stem2", 8, 2.0),
+        ("stem4", 16, 4.0),
     ]
     maps = stem(torch.randn(2, 5, *size))
     for tap, feature in zip(stem.taps, maps, strict=True):

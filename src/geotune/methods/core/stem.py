@@ -7,46 +7,47 @@ method, so that methods compare fairly.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geotune.types import Tap
 
-STRIDES = (1, 2, 4)
-
 
 class Stem(nn.Module):
-    """Maps at strides 1, 2 and 4 with `width`, 2 `width` and 4 `width` channels."""
+    """Maps at strides 1, 2 and 4 with `width / 4`, `width` and 2 `width` channels.
+
+    Convolutions at full resolution would cost more than the rest of a side network and its decoder.
+    The finest map is therefore that of stride 2 with its channels rearranged to pixels, as in
+    sub-pixel convolution (arXiv 1609.05158).
+    """
 
     recomputable = ("levels",)
 
     def __init__(self, bands: int, width: int) -> None:
         super().__init__()
-        widths = [width * stride for stride in STRIDES]
-        self.taps = tuple(
-            Tap(f"stem{stride}", channels, float(stride))
-            for stride, channels in zip(STRIDES, widths, strict=True)
+        widths = (width, 2 * width)
+        self.taps = (
+            Tap("stem1", width // 4, 1.0),
+            Tap("stem2", width, 2.0),
+            Tap("stem4", 2 * width, 4.0),
         )
-        inputs = [bands, *widths[:-1]]
         self.levels = nn.ModuleList(
-            nn.Sequential(
-                conv_bn_relu(inputs[i], widths[i], stride=1 if i == 0 else 2),
-                conv_bn_relu(widths[i], widths[i]),
-            )
-            for i in range(len(STRIDES))
+            nn.Sequential(conv_bn_relu(inputs, outputs, stride=2), conv_bn_relu(outputs, outputs))
+            for inputs, outputs in pairwise((bands, *widths))
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """`(B, C, H, W)` to `(B, w, H, W)`, `(B, 2w, H/2, W/2)` and `(B, 4w, H/4, W/4)`.
+        """`(B, C, H, W)` to `(B, w/4, H, W)`, `(B, w, H/2, W/2)` and `(B, 2w, H/4, W/4)`.
 
         Uses the channels-last memory format, which is faster and is that of a ViT's maps anyway.
         """
-        maps = []
-        x = images.contiguous(memory_format=torch.channels_last)
-        for level in self.levels:
-            x = level(x)
-            maps.append(x)
-        return tuple(maps)
+        height, width = images.shape[-2:]
+        half = self.levels[0](images.contiguous(memory_format=torch.channels_last))
+        finest = functional.pixel_shuffle(half, 2)[..., :height, :width]
+        return finest, half, self.levels[1](half)
 
 
 def conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
