@@ -190,6 +190,20 @@ def test_polygons_with_the_class_in_an_unusual_field(tmp_path: Path, shared: boo
     recipe = written(tmp_path / "sites")
     assert recipe.data.class_field == "landuse_type"
     assert recipe.task.classes == ["background", "lake", "wood"]
+    if shared:
+        return
+    names = ["background", "water", "trees"]  # other names, in the order of those in the labels
+    recipe = written(tmp_path / "sites", classes=names, overwrite=True)
+    assert recipe.task.classes == names and recipe.data.unlabelled is None
+    assert recipe.data.class_values == {
+        "background": "background",
+        "water": "lake",
+        "trees": "wood",
+    }
+    recipe = written(tmp_path / "sites", task="detect", classes=["Lake"], overwrite=True)
+    assert recipe.task.classes == ["Lake"] and recipe.data.other_classes == "leave_out"
+    with raises("class-unknown", mentions=["--classes", "sea", "lake, wood"]):
+        init(tmp_path / "sites", tmp_path / "x.yaml", classes=["sea"])
 
 
 def test_numbered_polygons_leave_the_rest_unlabelled(tmp_path: Path) -> None:

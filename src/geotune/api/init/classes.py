@@ -55,25 +55,41 @@ def class_names(counts: Mapping[Any, int]) -> dict[str, Any]:
     return names
 
 
+def requested_names(request: Request, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The requested classes with their values: some of those in the labels, or new names for all.
+
+    Raises `GeotuneError` for other names.
+    """
+    if request.classes is None:
+        return dict(names)
+    known = {name.casefold(): value for name, value in names.items()}
+    if any(name.casefold() in known for name in request.classes):
+        return {name: known.get(name.casefold(), name) for name in request.classes}
+    if len(request.classes) == len(names):
+        return dict(zip(request.classes, names.values(), strict=True))
+    raise GeotuneError(
+        f"--classes: found {', '.join(request.classes)}, but the labels hold "
+        f"{join_some([*names])}; give names among these, or a new name for each, in this order",
+        code="class-unknown",
+        key="task.classes",
+    )
+
+
 def set_class_values(draft: Draft, names: Mapping[str, Any]) -> None:
     """Set `data.class_values` if names differ from what the labels hold."""
-    if any(value is not None and str(value).strip() != name for name, value in names.items()):
+    known = [(name, str(value).strip()) for name, value in names.items() if value is not None]
+    if any(value.casefold() != name.casefold() for name, value in known):
         values = {n: v if (k := as_integer(v)) is None else k for n, v in names.items()}
         draft.set("data.class_values", values, RENAME)
 
 
 def set_object_classes(draft: Draft, names: Mapping[str, Any], request: Request) -> None:
     """Set the classes of objects."""
-    if request.classes is not None and [*names] == [ONE_CLASS] and len(request.classes) == 1:
-        names = {request.classes[0]: None}
-    chosen = list(request.classes or names)
-    draft.set(
-        "task.classes",
-        chosen,
-        "the labels state no class: name it" if chosen == [ONE_CLASS] else "",
-    )
-    set_class_values(draft, {name: names.get(name, name) for name in chosen})
-    left = [name for name in names if name not in chosen]
+    chosen = requested_names(request, names)
+    comment = "the labels state no class: name it" if [*chosen] == [ONE_CLASS] else ""
+    draft.set("task.classes", [*chosen], comment)
+    set_class_values(draft, chosen)
+    left = [name for name, value in names.items() if value not in chosen.values()]
     if left:
         text = f"objects that are not in task.classes: {join_some(left)}"
         draft.set("data.other_classes", "leave_out", text)
@@ -84,7 +100,8 @@ def set_point_task(draft: Draft, request: Request, names: Mapping[str, Any], sid
     task = require_task(request, "points", "detect", "density")
     draft.set("task.kind", task, "" if request.task else "to count only: --task density")
     if task == "density":
-        draft.set("task.objects", next(iter(names)) if len(names) == 1 else ONE_CLASS)
+        chosen = [*requested_names(request, names)]
+        draft.set("task.objects", chosen[0] if len(chosen) == 1 else ONE_CLASS)
         return
     draft.set("task.boxes", "points")
     draft.set(

@@ -44,7 +44,7 @@ def _describe_images(draft: Draft, layout: Layout, request: Request) -> str:
     if not layout.columns:
         require_task(request, "folders", "classify")
         counts = Counter(path.name for path in layout.labels.values() if path is not None)
-        draft.set("task.classes", sorted(counts), layout.comments.get("data.images", ""))
+        draft.set("task.classes", list(request.classes or sorted(counts)))
         return list_counts(counts, "image")
     column = next(name for name in ("label", "labels", "value") if name in layout.columns)
     index = layout.columns.index(column)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geotune.api.init.draft import Draft
 from geotune.api.recipes import OnMessage
@@ -63,11 +63,11 @@ def set_decoder(draft: Draft, scenes: Sequence[Scene]) -> None:
     draft.set("decoder.channels", 64)
     draft.set("decoder.depth", 1 if points else 2)
     sides = object_sides(scenes)
-    small = bool(sides.size) and float(np.median(sides)) < SMALL_OBJECT_PX
+    middle = float(np.median(np.sqrt(sides.prod(axis=1)))) if len(sides) else math.inf
     draft.set(
         "decoder.min_stride",
-        2 if small and not points else 4,
-        f"objects are {np.median(sides):.0f} px large, at the median" if sides.size else "",
+        2 if middle < SMALL_OBJECT_PX and not points else 4,
+        f"objects cover {middle:.0f} x {middle:.0f} px, at the median" if len(sides) else "",
     )
     draft.set("decoder.num_levels", 1 if points else 4)
     if oriented:
@@ -85,8 +85,8 @@ def set_window(draft: Draft, scenes: Sequence[Scene]) -> int:
         return largest
     wanted, comment = WHOLE // 2, "side of the windows that scenes are cut into, in pixels"
     sides = object_sides(scenes)
-    if sides.size:
-        large = float(np.percentile(sides, 95))
+    if len(sides):
+        large = float(np.percentile(sides.max(axis=1), 95))
         wanted = max(wanted, math.ceil(OBJECTS_ACROSS * large))
         comment += f"; large objects are {large:.0f} px"
     fitting = [size for size in WINDOWS if size <= max(smallest, WINDOWS[0])]
@@ -95,14 +95,14 @@ def set_window(draft: Draft, scenes: Sequence[Scene]) -> int:
     return window
 
 
-def object_sides(scenes: Sequence[Scene]) -> Any:
-    """The longer side of each object in pixels, `(N,)`."""
+def object_sides(scenes: Sequence[Scene]) -> NDArray[np.float64]:
+    """The sides of each object in pixels, `(N, 2)`."""
     sides = [
-        as_oriented(scene.labels.boxes)[:, 2:4].max(axis=1)
+        as_oriented(scene.labels.boxes)[:, 2:4]
         for scene in scenes
         if isinstance(scene.labels, ObjectLabels) and len(scene.labels.boxes)
     ]
-    return np.concatenate(sides) if sides else np.zeros(0)
+    return np.concatenate(sides) if sides else np.zeros((0, 2))
 
 
 def name_bands(draft: Draft, rasters: Sequence[RasterSource]) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from geotune.api.init.classes import (
     Request,
     class_names,
     list_counts,
+    requested_names,
     require_task,
     set_class_values,
     set_object_classes,
@@ -25,6 +27,7 @@ from geotune.api.init.layout import PAGES, Layout
 from geotune.data.labels.unread_attributes import possible_classes, unread_attributes
 from geotune.data.labels.vector_io import class_column, class_values, read_features
 from geotune.errors import GeotuneError
+from geotune.utils.colors import is_background
 from geotune.utils.text import pluralize
 
 CLASS_FIELD_WORDS = ("class", "label", "type", "species", "category", "kind", "code", "name")
@@ -110,21 +113,23 @@ def _class_field(draft: Draft, layout: Layout, request: Request) -> str | None:
 
 def _segment_polygons(draft: Draft, names: Mapping[str, Any], request: Request) -> None:
     """Set the classes of polygons, and what pixels outside them are."""
-    chosen = list(request.classes or names)
-    if [*names] == [ONE_CLASS] and chosen[0].casefold() == "background":
-        chosen = chosen[1:]
-    background = any(name.casefold() == "background" for name in chosen)
-    if len(chosen) < 3 and not background:
+    labelled = any(is_background(name) for name in names)
+    wanted = request.classes and [name for name in request.classes if not is_background(name)]
+    added = not labelled and wanted is not None and len(wanted) < len(request.classes or ())
+    if not labelled:
+        request = replace(request, classes=wanted)
+    chosen = requested_names(request, names)
+    classes = sorted(chosen, key=lambda name: not is_background(name))
+    comment = ""
+    if added or (len(chosen) < 3 and not labelled):
         classes = ["background", *chosen]
         comment = (
             "pixels outside the polygons are background; if they are unknown, set "
             "data.unlabelled: ignore"
         )
-        if chosen == [ONE_CLASS]:
+        if [*chosen] == [ONE_CLASS]:
             comment = f"the labels state no class: rename {ONE_CLASS}. {comment}"
     else:
-        classes = sorted(chosen, key=lambda name: name.casefold() != "background")
-        comment = ""
         draft.set(
             "data.unlabelled",
             "ignore",
@@ -132,9 +137,8 @@ def _segment_polygons(draft: Draft, names: Mapping[str, Any], request: Request) 
             "and put a class background first in task.classes",
         )
     draft.set("task.classes", classes, comment)
-    values = {name: names[name] for name in chosen if names.get(name) is not None}
-    if values:
-        set_class_values(draft, {name: values.get(name, name) for name in classes})
+    if None not in chosen.values():
+        set_class_values(draft, {name: chosen.get(name, name) for name in classes})
 
 
 def _rectangle_kind(shapes: NDArray[np.object_]) -> str | None:
