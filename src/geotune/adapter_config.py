@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from geotune.config.base import OptionsModel
+from geotune.config.base import OptionsModel, Share
 from geotune.config.data_options import QualityOptions
 from geotune.errors import GeotuneError
 from geotune.types import Normalization
@@ -42,6 +42,22 @@ class TrainingImages(OptionsModel):
     scalings: list[tuple[float, float]] = Field(default_factory=list)
 
 
+class ClassThreshold(OptionsModel):
+    """From which probability on the pixels of a map get a rare class, the best in validation.
+
+    Attributes:
+        name: of the class.
+        threshold: the probability.
+        iou: of the class in validation at the threshold.
+        iou_most_likely: of the class in validation if every pixel gets its most likely class.
+    """
+
+    name: str
+    threshold: Share
+    iou: Share
+    iou_most_likely: Share | None = None
+
+
 class PredictionSettings(OptionsModel):
     """What a prediction depends on besides the model.
 
@@ -52,6 +68,7 @@ class PredictionSettings(OptionsModel):
         nodata: nodata value, if the files do not declare it.
         quality: which values of a quality mask flag a pixel; each prediction names its masks.
         score_thresholds: of each class of a detector, the best in validation, if known.
+        class_threshold: of a rare class of a map; None if there is none.
         images: of the training; None compares nothing.
     """
 
@@ -61,6 +78,7 @@ class PredictionSettings(OptionsModel):
     nodata: float | None = None
     quality: QualityOptions | None = None
     score_thresholds: dict[str, float | None] = Field(default_factory=dict)
+    class_threshold: ClassThreshold | None = None
     images: TrainingImages | None = None
 
 

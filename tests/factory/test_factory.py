@@ -127,7 +127,9 @@ def test_the_adapter_keeps_what_a_prediction_depends_on(
         "data.nodata": -1,
         "data.quality": {"pattern": "home/me/{stem}.tif", "bits": [3], "band": 2},
     }
-    settings = prediction_settings(parse_recipe(tiny_values(changes)), {"water": 0.3})
+    settings = prediction_settings(
+        parse_recipe(tiny_values(changes)), {"threshold": {"water": 0.3}}
+    )
     assert settings == PredictionSettings(
         window=32,
         resolution_m=20,

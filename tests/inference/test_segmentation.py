@@ -21,6 +21,7 @@ from torch import Tensor
 
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
+from geotune.data.raster.windows import Window
 from geotune.inference.geotiff import atomic_output
 from geotune.inference.segmentation import ClassMap, segment_scene
 from geotune.inference.sliding_window import WindowOptions
@@ -77,8 +78,29 @@ def test_map_keeps_georeference_and_nodata_and_is_cloud_optimised(tmp_path: Path
     assert result.nodata_pixels == (expected == 255).sum()
     assert result.notes == ()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "port_classes.tif", "port_classes.tif.aux.xml", "port_polygons.gpkg",
+        "port.qgs", "port_classes.qml", "port_classes.tif", "port_classes.tif.aux.xml",
+        "port_polygons.gpkg", "port_polygons.qml",
     ]  # fmt: skip
+
+
+def test_threshold_gives_pixels_to_a_rare_class(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "port.tif", blocks(60, 50))
+
+    def model(images: Tensor) -> Tensor:
+        ship = torch.nan_to_num(images[:, :1]) / 10  # 0.05, 0.15 or 0.25
+        return torch.cat([0.6 - ship, 0.4 + 0 * ship, ship], dim=1).log()
+
+    with rasterio.open(predict(source, tmp_path / "usual", model).classes_path) as file:
+        usual = file.read(1)
+    assert set(np.unique(usual)) == {0, 1, 255} - ({1} if (usual != 1).all() else set())
+    result = predict(source, tmp_path / "out", model, threshold=(2, 0.2))
+    with rasterio.open(result.classes_path) as file:
+        values = file.read(1)
+    image = source.read(Window(0, 0, *source.shape))[0]
+    np.testing.assert_array_equal(values == 2, image > 2)
+    np.testing.assert_array_equal(values[values != 2], usual[values != 2])
+    table = geopandas.read_file(result.polygons_path)
+    assert table[table["class"] == "ship"]["score"].to_numpy() == pytest.approx(0.25, abs=0.002)
 
 
 def test_gdal_reads_class_names(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune.report.rgb import shown_bands, to_rgb
+from geotune.report.rgb import to_rgb
+from geotune.utils.rgb_bands import shown_bands
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,15 @@ from geotune.data.scenes.open_scenes import list_scenes, missed_images, open_ras
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
+from geotune.inference.polygon_writer import PolygonOptions
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
     from geotune.tasks.base import TableTask, ValueTask
+
+WORTHWHILE_IOU = 0.01
+"""Gain of a threshold in validation that is mentioned."""
 
 
 class Predicted(Protocol):
@@ -59,7 +63,12 @@ def predict(
     batch_size: int = 8,
     probabilities: bool = False,
     polygons: bool = True,
+    min_area: str | None = None,
+    simplify: str | None = None,
+    right_angles: bool = False,
+    threshold: float | str | None = None,
     score: float | None = None,
+    qgis: bool = True,
     weights: Path | str | None = None,
     backbone: str | None = None,
     bands: Names | None = None,
@@ -82,8 +91,15 @@ def predict(
         batch_size: windows at once.
         probabilities: also write the class probabilities of a class map.
         polygons: also write the polygons of a class map.
+        min_area: smallest polygon that is written, such as `50 m2` or `12 px`.
+        simplify: tolerance by which outlines of polygons are simplified, such as `2 m` or `1 px`.
+        right_angles: give outlines of polygons right angles, as those of buildings.
+        threshold: probability from which pixels of a class map get the rare class: `auto`, the one
+            with the best IoU in validation; a number; or `CLASS=NUMBER`. By default every pixel
+            gets its most likely class.
         score: minimum score of objects; by default the score of each class with the best F1 in
             validation.
+        qgis: also write a QGIS style beside each file, and a project of each scene.
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
         bands: names of the files' bands; by default as in the training.
@@ -134,6 +150,14 @@ def predict(
             f"--probabilities: only for class maps, but {run} predicts {kind}; remove the option",
             code="option-not-applicable",
         )
+    polygon_options = PolygonOptions(min_area, simplify, right_angles)
+    if kind != "classes" or not polygons:
+        _refuse_polygon_options(polygon_options, run, kind)
+    if kind != "classes" and threshold is not None:
+        raise GeotuneError(
+            f"--threshold: only for class maps, but {run} predicts {kind}; objects have --score",
+            code="option-not-applicable",
+        )
     options: dict[str, Any] = {
         "bands": built.normalization.bands,
         "batch_size": batch_size,
@@ -152,7 +176,9 @@ def predict(
         table_notes = [*missed, *notes(sources)]
         return [_with_notes(_write_table(built, sources, out, on_progress, options), table_notes)]
     if kind == "classes":
-        write = _class_map_writer(built, probabilities, polygons)
+        chosen, missed_note = _class_threshold(settings, built.task.classes, threshold)
+        missed += missed_note
+        write = _class_map_writer(built, probabilities, polygons and polygon_options, chosen)
     elif kind == "values":
         write = _value_map_writer(built)
     else:
@@ -165,7 +191,8 @@ def predict(
     for name, source in sources.items():
         scene_notes = [*(missed if not results else ()), *notes({name: source})]
         windows = WindowOptions(**options, on_progress=partial(on_progress, name))
-        results.append(_with_notes(write(model, source, out, windows, name=name), scene_notes))
+        result = write(model, source, out, windows, name=name, qgis=qgis)
+        results.append(_with_notes(result, scene_notes))
     return results
 
 
@@ -206,11 +233,65 @@ SceneWriter = Callable[..., Predicted]
 """Predicts one scene with a model and writes the files."""
 
 
-def _class_map_writer(built: BuiltModel, probabilities: bool, polygons: bool) -> SceneWriter:
+def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> None:
+    """Raise `GeotuneError` if options of polygons are given, but none are written."""
+    if options != PolygonOptions():
+        raise GeotuneError(
+            f"--min-area, --simplify, --right-angles: only for polygons of class maps, but {run} "
+            + ("is predicted without polygons" if kind == "classes" else f"predicts {kind}")
+            + "; remove them",
+            code="option-not-applicable",
+        )
+
+
+def _class_map_writer(
+    built: BuiltModel,
+    probabilities: bool,
+    polygons: PolygonOptions | bool,
+    threshold: tuple[int, float] | None,
+) -> SceneWriter:
     from geotune.inference.segmentation import segment_scene
 
-    classes = built.task.classes
-    return partial(segment_scene, classes=classes, probabilities=probabilities, polygons=polygons)
+    return partial(
+        segment_scene,
+        classes=built.task.classes,
+        probabilities=probabilities,
+        polygons=polygons,
+        threshold=threshold,
+    )
+
+
+def _class_threshold(
+    settings: PredictionSettings, classes: Sequence[str], threshold: float | str | None
+) -> tuple[tuple[int, float] | None, list[str]]:
+    """Index of the rare class and its threshold if it is asked for, and a note if it would help."""
+    best = settings.class_threshold
+    if threshold is None:
+        usual = 0.0 if best is None or best.iou_most_likely is None else best.iou_most_likely
+        if best is None or best.iou < usual + WORTHWHILE_IOU:
+            return None, []
+        return None, [
+            f"{best.name}: IoU {best.iou:.3f} in validation with --threshold auto "
+            f"({best.threshold:g}), {usual:.3f} without"
+        ]
+    name, equals, text = str(threshold).rpartition("=")
+    name = name if equals else "" if best is None else best.name
+    if text == "auto" and best is not None and name == best.name:
+        return (list(classes).index(name), best.threshold), []
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if name not in classes or not 0 < value < 1:
+        raise GeotuneError(
+            f"--threshold {threshold}: expected "
+            + ("auto, " if best is not None else "")
+            + "a probability between 0 and 1, or CLASS=PROBABILITY with one of "
+            + ", ".join(classes)
+            + ("" if best is not None else "; the run has no threshold of its own"),
+            code="option-invalid",
+        )
+    return (list(classes).index(name), value), []
 
 
 def _value_map_writer(built: BuiltModel) -> SceneWriter:

@@ -186,7 +186,7 @@ class Run:
         if out is not None:
             return _with_warnings(predict(self.path, [str(scene)], out, **options)[0]).files
         with TemporaryDirectory() as folder:
-            options.setdefault("polygons", False)
+            options = {"polygons": False, "qgis": False} | options
             result = _with_warnings(predict(self.path, [str(scene)], folder, **options)[0])
             return _read(result.files)
 

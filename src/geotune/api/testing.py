@@ -51,6 +51,7 @@ def test(
         )
     with loading_libraries(on_progress, ALL_MODULES):
         from geotune.api.environment import pick_device
+        from geotune.api.worst_windows import write_worst_windows
         from geotune.factory.build_model import load_adapter, with_val_threshold
         from geotune.report.from_run import Examples, make_report
         from geotune.report.page import write_report
@@ -84,6 +85,7 @@ def test(
         for name, value in tested.details.items():
             metrics.setdefault(name, {})["test"] = value
         tested.windows.save(folder.test_windows)
+        write_worst_windows(folder, "test", data.test, tested.windows)
         folder.write_json("metrics", metrics)
         examples = Examples.load(folder.examples)
         write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))

@@ -15,6 +15,7 @@ import geotune
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.api.environment import device_name, versions
 from geotune.api.recipes import OnMessage
+from geotune.api.worst_windows import write_worst_windows
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
 from geotune.factory.build_data import prediction_settings
@@ -82,7 +83,7 @@ def train(
     asked = recipe
     recipe, resolved_notes = resolve_recipe(recipe, data)
     on_progress("building the model", 0, 1)
-    built = build_training(recipe, data.statistics)
+    built = build_training(recipe, data.statistics, data.class_counts["train"])
     on_progress("building the model", 1, 1)
     resolve_monitor(built, recipe.train)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
@@ -132,7 +133,7 @@ def train(
         return None
     recipe = recipe.with_train(**{**changes, "accumulate_steps": fitted.accumulate_steps})
     if fitted.sharded:
-        built = build_training(recipe, data.statistics)
+        built = build_training(recipe, data.statistics, data.class_counts["train"])
     load_adapter_state(built.model, load_file(folder.best_weights), str(folder.best_weights))
     validation = fitted.validation if watched is data else None
     if validation is None:
@@ -182,9 +183,7 @@ def _finish(
         backbone=built.backbone,
         normalization=built.normalization,
         sections=adapter_sections(recipe),
-        prediction=prediction_settings(
-            recipe, validation.details.get("threshold", {}), training_images(data)
-        ),
+        prediction=prediction_settings(recipe, validation.details, training_images(data)),
         version=geotune.__version__,
     )
     parameters = list(built.model.parameters())
@@ -234,6 +233,7 @@ def _finish(
     }
     folder.write_json("metrics", metrics)
     write_report(folder.report, make_report(folder, recipe, examples, summary, metrics))
+    write_worst_windows(folder, "val", data.val, validation.windows)
     folder.write_json("run", summary)
     folder.remove_checkpoints(keep_last=recipe.train.keep_checkpoint)
     return summary

@@ -19,7 +19,12 @@ def predict(
     batch_size: int = 8,
     probabilities: Annotated[bool, Parameter(negative="")] = False,
     polygons: bool = True,
+    min_area: str | None = None,
+    simplify: str | None = None,
+    right_angles: Annotated[bool, Parameter(negative="")] = False,
+    threshold: str | None = None,
     score: float | None = None,
+    qgis: bool = True,
     bands: list[str] | None = None,
     nodata: float | None = None,
     quality: str | None = None,
@@ -52,9 +57,20 @@ def predict(
     probabilities
         Also write a GeoTIFF of class probabilities.
     polygons
-        Also write the polygons of a class map.
+        Also write the polygons of a class map, with their mean probability.
+    min_area
+        Smallest polygon, such as "50 m2" or "12 px".
+    simplify
+        Tolerance to simplify the outlines of polygons, such as "2 m" or "1 px".
+    right_angles
+        Give the outlines of polygons right angles, as those of buildings.
+    threshold
+        Probability from which pixels of a class map get the rare class: auto, the best one in
+        validation; a number; or CLASS=NUMBER. By default every pixel gets its most likely class.
     score
         Minimum score of objects; by default the score with the best F1 in validation.
+    qgis
+        Also write a QGIS style beside each file, and a QGIS project of each scene.
     bands
         Band names in file order, if the files do not contain them.
     nodata
@@ -89,7 +105,12 @@ def predict(
             batch_size=batch_size,
             probabilities=probabilities,
             polygons=polygons,
+            min_area=min_area,
+            simplify=simplify,
+            right_angles=right_angles,
+            threshold=threshold,
             score=score,
+            qgis=qgis,
             weights=weights,
             backbone=backbone,
             bands=bands,

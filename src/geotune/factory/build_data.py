@@ -5,6 +5,7 @@ Does not import torch, which takes seconds, so that data errors are reported at 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from geotune.adapter_config import PredictionSettings, TrainingImages
+from geotune.adapter_config import ClassThreshold, PredictionSettings, TrainingImages
 from geotune.backbones.spec import band_names
 from geotune.config import DataSection, Recipe
 from geotune.config.data_options import (
@@ -181,14 +182,14 @@ def declared_bands_nodata(
 
 def prediction_settings(
     recipe: Recipe,
-    score_thresholds: Mapping[str, float | None],
+    details: Mapping[str, Any],
     images: TrainingImages | None = None,
 ) -> PredictionSettings:
     """What predictions of a recipe's model depend on besides the model.
 
     Args:
         recipe: as it was trained, with its window.
-        score_thresholds: of each class of a detector.
+        details: of the validation metrics, with the thresholds.
         images: of the training.
     """
     window = recipe.data.window
@@ -201,8 +202,21 @@ def prediction_settings(
         bands=bands,
         nodata=nodata,
         quality=quality and quality.model_copy(update={"pattern": ""}),
-        score_thresholds=dict(score_thresholds),
+        score_thresholds=dict(details.get("threshold", {})),
+        class_threshold=_class_threshold(details.get("class_threshold")),
         images=images,
+    )
+
+
+def _class_threshold(chosen: Mapping[str, Any] | None) -> ClassThreshold | None:
+    if chosen is None:
+        return None
+    usual = chosen["iou_most_likely"]
+    return ClassThreshold(
+        name=chosen["class"],
+        threshold=chosen["threshold"],
+        iou=chosen["iou"],
+        iou_most_likely=None if math.isnan(usual) else usual,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,13 @@ from geotune.config.decoder_options import DecoderOptions
 from geotune.config.method_options import EstOptions, MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
+from geotune.metrics.class_threshold import RareClass
 from geotune.model import Model
 from geotune.normalization import choose_normalization
 from geotune.registry import DECODERS, METHODS, TASKS
 from geotune.tasks.base import Task
 from geotune.tasks.detect import Detect
+from geotune.tasks.segment import Segment
 from geotune.types import BandStatistics, Normalization
 from geotune.utils.activation_checkpointing import RECOMPUTING
 
@@ -120,8 +122,13 @@ def _with_label_statistics(
     return task.model_copy(update=values), notes
 
 
-def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
-    """Build the model to train; its initial weights depend only on the recipe's seed."""
+def build_training(
+    recipe: Recipe, statistics: BandStatistics, class_counts: Sequence[int] = ()
+) -> BuiltModel:
+    """Build the model to train; its initial weights depend only on the recipe's seed.
+
+    `class_counts` are the labelled pixels of each class in training.
+    """
     backbone = build_backbone(recipe.backbone, statistics.bands)
     normalization, notes = choose_normalization(
         backbone, statistics, recipe.data.normalize, recipe.data.nodata_fill
@@ -131,9 +138,12 @@ def build_training(recipe: Recipe, statistics: BandStatistics) -> BuiltModel:
         weights = f"{backbone.name} has random weights: nothing was pretrained"
     else:
         weights = f"{backbone.name}: weights from {backbone.source}, licence {backbone.licence}"
+    task = build_task(recipe)
+    if isinstance(task, Segment):
+        task = task.with_class_counts(class_counts)
     return BuiltModel(
         build_model(recipe, backbone, normalization),
-        build_task(recipe),
+        task,
         normalization,
         [weights, *backbone.notes, *notes],
     )
@@ -154,12 +164,15 @@ def build_task(recipe: ModelSections) -> Task:
 
 
 def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
-    """Set the score thresholds of a detector to the best ones in validation.
+    """Set the thresholds of a detector, or of a rare class in maps, to the best in validation.
 
     `details` are those of the validation metrics.
     """
     if isinstance(task, Detect) and "threshold" in details:
         return task.with_score_threshold(details["threshold"])
+    if isinstance(task, Segment) and (chosen := details.get("class_threshold")):
+        index = task.classes.index(chosen["class"])
+        return task.with_rare_class(RareClass(index, chosen["threshold"]))
     return task
 
 

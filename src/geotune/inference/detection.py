@@ -16,7 +16,7 @@ from geotune.boxes.structures import Detections
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.source import Image, RasterSource, has_data
 from geotune.data.raster.windows import Window
-from geotune.inference.detection_writers import DetectionWriter, supports_geojson
+from geotune.inference.detection_writers import LAYER, DetectionWriter, supports_geojson
 from geotune.inference.geotiff import (
     atomic_output,
     bounded_gdal_cache,
@@ -24,9 +24,11 @@ from geotune.inference.geotiff import (
     scene_notes,
 )
 from geotune.inference.merge_detections import DetectionMerger
+from geotune.inference.qgis import Geometry, MapLayer, class_style, write_qgis
 from geotune.inference.sliding_window import WindowOptions
 from geotune.inference.tiling import TilingPlan, window_starts
 from geotune.types import model_inputs
+from geotune.utils.colors import palette
 
 DetectorFn = Callable[..., Sequence[Detections]]
 """Maps images `(B, C, H, W)`, float32 raw values with NaN, to the detections of each, in pixels."""
@@ -40,6 +42,7 @@ class SceneDetections:
         name: the scene's name.
         package_path: GeoPackage with the layer `objects`.
         text_path: GeoJSON; None without a CRS that has an EPSG code.
+        project_path: QGIS project.
         windows: number of windows computed.
         seconds: wall time.
         objects: number of objects of each class.
@@ -49,6 +52,7 @@ class SceneDetections:
     name: str
     package_path: Path
     text_path: Path | None
+    project_path: Path | None
     windows: int
     seconds: float
     objects: dict[str, int]
@@ -57,7 +61,8 @@ class SceneDetections:
     @property
     def files(self) -> list[Path]:
         """The written files."""
-        return [self.package_path, *([] if self.text_path is None else [self.text_path])]
+        others = (self.text_path, self.project_path)
+        return [self.package_path, *(path for path in others if path is not None)]
 
     @property
     def summary(self) -> str:
@@ -76,11 +81,12 @@ def detect_scene(
     nms_threshold: float,
     points: bool,
     name: str,
+    qgis: bool = True,
 ) -> SceneDetections:
     """Write `<name>_objects.gpkg` and `<name>_objects.geojson` of a scene.
 
-    Objects are in the CRS of the scene: boxes as polygons, or their centres as points. The files
-    appear only when both are complete.
+    Objects are in the CRS of the scene: boxes as polygons, or their centres as points. With `qgis`
+    also a style and the project `<name>.qgs`. The files appear only when all are complete.
 
     Args:
         model: the detector.
@@ -92,6 +98,7 @@ def detect_scene(
         nms_threshold: an object is dropped if its IoU with a better one of its class exceeds this.
         points: whether to write points instead of boxes.
         name: file stem.
+        qgis: whether to write style and project.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs that are not finite, and
     files that cannot be read or written.
@@ -136,6 +143,12 @@ def detect_scene(
                 if options.on_progress is not None:
                     options.on_progress(done, len(plan))
         write(merger.pop_final())
+        if qgis:
+            geometry: Geometry = "Point" if points else "Polygon"
+            style = class_style("class", classes, palette(classes), geometry)
+            write_qgis(
+                folder, out_dir, name, source, [MapLayer(package, LAYER, style, geometry, LAYER)]
+            )
     notes = scene_notes(source, computed)
     if not geojson:
         reason = "there is no CRS" if source.crs is None else "the CRS has no EPSG code"
@@ -146,6 +159,7 @@ def detect_scene(
         name=name,
         package_path=package,
         text_path=text if geojson else None,
+        project_path=out_dir / f"{name}.qgs" if qgis else None,
         windows=computed,
         seconds=time.perf_counter() - started,
         objects={title: int(counts[k]) for k, title in enumerate(classes)},

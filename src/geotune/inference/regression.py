@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
+from numpy.typing import NDArray
 
 from geotune.data.raster.source import RasterSource
 from geotune.inference.geotiff import (
@@ -17,6 +19,7 @@ from geotune.inference.geotiff import (
     check_file_stem,
     scene_notes,
 )
+from geotune.inference.qgis import MapLayer, value_range, value_style, write_qgis
 from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
 
 
@@ -27,6 +30,7 @@ class ValueMap:
     Attributes:
         name: the scene's name.
         values_path: Cloud-Optimised GeoTIFF, float32, NaN without data.
+        project_path: QGIS project.
         quantity: name of the values.
         unit: of the values.
         summed: whether the sum is reported instead of the mean, as for densities.
@@ -40,6 +44,7 @@ class ValueMap:
 
     name: str
     values_path: Path
+    project_path: Path | None
     quantity: str
     unit: str
     summed: bool
@@ -53,7 +58,7 @@ class ValueMap:
     @property
     def files(self) -> list[Path]:
         """The written files."""
-        return [self.values_path]
+        return [self.values_path, *([self.project_path] if self.project_path else [])]
 
     @property
     def summary(self) -> str:
@@ -73,10 +78,12 @@ def regress_scene(
     name: str,
     unit: str = "",
     summed: bool = False,
+    qgis: bool = True,
 ) -> ValueMap:
     """Write the map `<name>_<quantity>.tif` of a scene, with its CRS and transform.
 
-    The file appears only when it is complete.
+    With `qgis` also its style and the project `<name>.qgs`. The files appear only when all are
+    complete.
 
     Args:
         model: maps images to values `(B, 1, H, W)`, see `sliding_window_inference`.
@@ -87,6 +94,7 @@ def regress_scene(
         name: file stem.
         unit: of the values.
         summed: whether the sum is reported instead of the mean.
+        qgis: whether to write style and project.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
     finite, and files that cannot be read or written.
@@ -112,9 +120,14 @@ def regress_scene(
             values[:, ~block.valid] = np.nan
             values_file.write(block.row, block.col, values)
         values_file.finish("AVERAGE")
+        if qgis:
+            style = value_style(*value_range(_overview(values_file.path)))
+            title = f"{quantity} ({unit})" if unit else quantity
+            write_qgis(folder, out_dir, name, source, [MapLayer(path, title, style)])
     return ValueMap(
         name=name,
         values_path=path,
+        project_path=out_dir / f"{name}.qgs" if qgis else None,
         quantity=quantity,
         unit=unit,
         summed=summed,
@@ -125,3 +138,11 @@ def regress_scene(
         total=total,
         notes=tuple(scene_notes(source, windows)),
     )
+
+
+def _overview(path: Path) -> NDArray[np.float32]:
+    """A map, reduced to at most 512 pixels a side."""
+    with rasterio.open(path) as file:
+        shape = min(file.height, 512), min(file.width, 512)
+        values: NDArray[np.float32] = file.read(1, out_shape=shape)
+    return values

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
@@ -27,8 +29,9 @@ from geotune.inference.geotiff import (
     scene_notes,
     write_categories,
 )
-from geotune.inference.polygon_writer import write_polygons
+from geotune.inference.polygon_writer import LAYER, PolygonOptions, write_polygons
 from geotune.inference.polygonize import polygonize
+from geotune.inference.qgis import MapLayer, class_map_style, class_style, value_style, write_qgis
 from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
 from geotune.utils.colors import Color, is_background, palette
 
@@ -42,6 +45,7 @@ class ClassMap:
         classes_path: Cloud-Optimised GeoTIFF of class indices, uint8, 255 without data.
         probabilities_path: Cloud-Optimised GeoTIFF, one band per class, uint8: 254 p, 255 no data.
         polygons_path: GeoPackage.
+        project_path: QGIS project.
         windows: number of windows computed.
         seconds: wall time.
         pixels: number of pixels of each class.
@@ -54,6 +58,7 @@ class ClassMap:
     classes_path: Path
     probabilities_path: Path | None
     polygons_path: Path | None
+    project_path: Path | None
     windows: int
     seconds: float
     pixels: dict[str, int]
@@ -64,7 +69,7 @@ class ClassMap:
     @property
     def files(self) -> list[Path]:
         """The written files, the class map first."""
-        others = (self.probabilities_path, self.polygons_path)
+        others = (self.probabilities_path, self.polygons_path, self.project_path)
         return [self.classes_path, *(path for path in others if path is not None)]
 
     @property
@@ -84,12 +89,15 @@ def segment_scene(
     name: str,
     colors: Sequence[Color] | None = None,
     probabilities: bool = False,
-    polygons: bool = True,
+    polygons: bool | PolygonOptions = True,
+    threshold: tuple[int, float] | None = None,
+    qgis: bool = True,
 ) -> ClassMap:
     """Write `<name>_classes.tif`, `<name>_probabilities.tif` and `<name>_polygons.gpkg` of a scene.
 
-    The files have the CRS and transform of the scene. They appear only when all are complete, and
-    replace those of an earlier prediction.
+    With `qgis` also a style beside each, and the project `<name>.qgs`. The files have the CRS and
+    transform of the scene. They appear only when all are complete, and replace those of an earlier
+    prediction.
 
     Args:
         model: maps images to class probabilities, see `sliding_window_inference`.
@@ -100,7 +108,10 @@ def segment_scene(
         name: file stem.
         colors: of each class; by default `geotune.utils.colors.palette(classes)`.
         probabilities: whether to write probabilities.
-        polygons: whether to write polygons.
+        polygons: whether to write polygons, and how.
+        threshold: a class and the probability from which a pixel gets it; other pixels get the most
+            likely of the other classes. By default every pixel gets the most likely class.
+        qgis: whether to write styles and project.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
     finite, and files that cannot be read or written.
@@ -119,6 +130,8 @@ def segment_scene(
             f"colors: found {len(colors)}, expected one for each of {len(classes)} classes",
             code="class-count",
         )
+    outlines = polygons if isinstance(polygons, PolygonOptions) else PolygonOptions()
+    outlines.check_scene(source.crs, source.transform, source.shape)
     classes_path = out_dir / f"{name}_classes.tif"
     probabilities_path = out_dir / f"{name}_probabilities.tif"
     polygons_path = out_dir / f"{name}_polygons.gpkg"
@@ -134,9 +147,16 @@ def segment_scene(
         probability_map = new_map(probabilities_path, classes) if probabilities else None
         if probability_map is not None:
             describe_probabilities(probability_map)
+        scores = _temporary(folder, source.shape) if polygons else None
         for block in sliding_window_inference(model, source, options, channels=len(classes)):
-            values = block.outputs.max(dim=0).indices.to(torch.uint8).cpu().numpy()
+            chosen = _classes(block.outputs, threshold)
+            values = chosen.to(torch.uint8).cpu().numpy()
             values[~block.valid] = NODATA
+            if scores is not None:
+                own = block.outputs.gather(0, chosen[None])[0] * PROBABILITY_SCALE
+                rows = slice(block.row, block.row + values.shape[0])
+                columns = slice(block.col, block.col + values.shape[1])
+                scores[rows, columns] = own.round().to(torch.uint8).cpu().numpy()
             counts += np.bincount(values.ravel(), minlength=len(counts))
             windows += block.windows
             class_map.write(block.row, block.col, values[None])
@@ -149,15 +169,26 @@ def segment_scene(
         write_categories(class_map.path, classes)
         if probability_map is not None:
             probability_map.finish("AVERAGE")
-        if polygons:
+        if scores is not None:
             num_polygons = _write_polygons(
-                class_map.path, folder / polygons_path.name, classes, source
+                class_map.path, scores, folder / polygons_path.name, classes, source, outlines
             )
+            Path(str(scores.filename)).unlink()
+        if qgis:
+            layers = [MapLayer(classes_path, "classes", class_map_style(classes, colors))]
+            if polygons:
+                style = class_style("class", classes, colors, "Polygon")
+                layers.insert(0, MapLayer(polygons_path, LAYER, style, "Polygon", LAYER))
+            if probabilities:
+                title, style = f"probability of {classes[-1]}", value_style(0, 1, band=len(classes))
+                layers.append(MapLayer(probabilities_path, title, style, visible=False))
+            write_qgis(folder, out_dir, name, source, layers)
     return ClassMap(
         name=name,
         classes_path=classes_path,
         probabilities_path=probabilities_path if probabilities else None,
         polygons_path=polygons_path if polygons else None,
+        project_path=out_dir / f"{name}.qgs" if qgis else None,
         windows=windows,
         seconds=time.perf_counter() - started,
         pixels={title: int(counts[index]) for index, title in enumerate(classes)},
@@ -182,8 +213,29 @@ def segment_scene(
     )
 
 
+def _classes(probabilities: Tensor, threshold: tuple[int, float] | None) -> Tensor:
+    """Class indices `(h, w)` from probabilities `(K, h, w)`; see `segment_scene`."""
+    if threshold is None:
+        return probabilities.max(dim=0).indices
+    index, least = threshold
+    others = probabilities.clone()
+    others[index] = -1
+    chosen = others.max(dim=0).indices
+    return torch.where(probabilities[index] >= least, index, chosen)
+
+
+def _temporary(folder: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Scores of all pixels on disk, as a scene may be larger than the memory."""
+    return np.memmap(folder / "scores", dtype=np.uint8, mode="w+", shape=shape)
+
+
 def _write_polygons(
-    map_path: Path, path: Path, classes: Sequence[str], source: RasterSource
+    map_path: Path,
+    scores: NDArray[np.uint8],
+    path: Path,
+    classes: Sequence[str],
+    source: RasterSource,
+    options: PolygonOptions,
 ) -> int:
     skip = {NODATA} | ({0} if is_background(classes[0]) else set())
     with rasterio.open(map_path) as file:
@@ -193,11 +245,15 @@ def _write_polygons(
             rows: NDArray[np.uint8] = file.read(1, window=window)
             return rows
 
+        def read_scores(top: int, bottom: int) -> NDArray[np.float32]:
+            return scores[top:bottom].astype(np.float32) / np.float32(PROBABILITY_SCALE)
+
         return write_polygons(
             path,
-            polygonize(read, source.shape, frozenset(skip)),
+            polygonize(read, source.shape, frozenset(skip), read_scores=read_scores),
             classes,
             shape=source.shape,
             crs=source.crs,
             transform=source.transform,
+            options=options,
         )

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geotune.metrics.class_threshold import STEPS, RareClass, at_threshold, probability_counts
+from geotune.metrics.distributed import all_gather
 from geotune.metrics.state import Accumulator, MetricState
 from geotune.types import IGNORE
 
@@ -52,11 +54,21 @@ class ConfusionMetrics(nn.Module):
     The state is a confusion matrix, so metrics are not means over batches.
     """
 
-    def __init__(self, classes: Sequence[str], *, pixels: bool) -> None:
-        """`classes`: names by index; `pixels`: predict maps, with IoU, rather than images."""
+    def __init__(
+        self, classes: Sequence[str], *, pixels: bool, rare: RareClass | None = None
+    ) -> None:
+        """New, empty metrics.
+
+        Args:
+            classes: names by index.
+            pixels: predict maps, with IoU, rather than images.
+            rare: of maps, the class whose IoU is also known for probability thresholds.
+        """
         super().__init__()
         self.classes = tuple(classes)
         self.pixels = pixels
+        self.rare = rare
+        self.probabilities = np.zeros((2, STEPS), np.int64)
         shape = (len(self.classes), len(self.classes))
         self.accumulator = Accumulator(MetricState({"confusion": np.zeros(shape, np.int64)}))
 
@@ -66,6 +78,8 @@ class ConfusionMetrics(nn.Module):
 
         Pixels labelled `IGNORE` are skipped.
         """
+        if self.rare is not None:
+            self.probabilities += probability_counts(logits, labels, self.rare.index)
         for matrix in self._matrices(most_likely(logits), labels).numpy(force=True):
             # of a window: small numbers
             counts = matrix.astype(np.int32 if self.pixels else np.int8)
@@ -108,9 +122,24 @@ class ConfusionMetrics(nn.Module):
         return values | {f"f1/{name}": float(v) for name, v in zip(self.classes, f1s, strict=True)}
 
     def details(self) -> dict[str, Any]:
-        """`confusion`: counts by true class (rows) and predicted class (columns)."""
-        return {"confusion": self.accumulator.gather().sums["confusion"].tolist()}
+        """`confusion`: counts by true class (rows) and predicted class (columns).
+
+        With a rare class also `class_threshold`: its name, see `at_threshold`, and
+        `iou_most_likely`, that of the map of the most likely classes.
+        """
+        matrix = self.accumulator.gather().sums["confusion"]
+        details: dict[str, Any] = {"confusion": matrix.tolist()}
+        if self.rare is None:
+            return details
+        counts = np.sum(all_gather([self.probabilities]), axis=0)
+        found = at_threshold(counts, self.rare.threshold)
+        if found is not None:
+            name = self.classes[self.rare.index]
+            usual = float(iou(torch.from_numpy(matrix))[self.rare.index])
+            details["class_threshold"] = {"class": name, **found, "iou_most_likely": usual}
+        return details
 
     def reset(self) -> None:
         """Discard all predictions."""
         self.accumulator.reset()
+        self.probabilities = np.zeros((2, STEPS), np.int64)

@@ -19,12 +19,13 @@ from geotune.data.datamodule import DataModule
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
 from geotune.report.context import BackboneSummary, Cost, Example, Report, SplitSummary
-from geotune.report.rgb import shown_bands, to_rgb
+from geotune.report.rgb import to_rgb
 from geotune.report.tasks.base import DisplayedWindow, TaskPage
 from geotune.training.evaluate import Evaluation, predict_windows
 from geotune.training.run_dir import METRIC_SECTIONS, RunDir
 from geotune.utils.atomic import write_atomically
 from geotune.utils.colors import palette
+from geotune.utils.rgb_bands import shown_bands
 
 UNITS = {"chips": "chip", "images": "image", "named": "image"}
 """The unit of data of a kind; `scene` for all others."""

@@ -7,24 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_NATURAL = (("b04", "b03", "b02"), ("b4", "b3", "b2"), ("red", "green", "blue"), ("r", "g", "b"))
-_FALSE = (("b08", "b04", "b03"), ("b8", "b4", "b3"), ("nir", "red", "green"), ("n", "r", "g"))
+from geotune.utils.rgb_bands import NATURAL, shown_bands
+
 _GAMMA = 0.7
 _CHECKER_PIXELS = 8
 _CHECKER_GREYS = (150, 185)
-
-
-def shown_bands(bands: Sequence[str]) -> tuple[int, int, int]:
-    """Choose the indices of the bands to display as red, green and blue.
-
-    By band name natural colours, else false colours (near infrared, red, green), else the first
-    three bands; the first band in grey if there are fewer than three.
-    """
-    names = [band.lower() for band in bands]
-    for red, green, blue in _NATURAL + _FALSE:
-        if red in names and green in names and blue in names:
-            return names.index(red), names.index(green), names.index(blue)
-    return (0, 1, 2) if len(names) > 2 else (0, 0, 0)
 
 
 def to_rgb(image: NDArray[np.floating], bands: Sequence[str]) -> NDArray[np.uint8]:
@@ -50,7 +37,7 @@ def to_rgb(image: NDArray[np.floating], bands: Sequence[str]) -> NDArray[np.uint
     rgb = _checker(*picked.shape[1:])
     if valid.any():
         values = picked[:, valid]
-        natural = tuple(bands[i].lower() for i in chosen) in _NATURAL
+        natural = tuple(bands[i].lower() for i in chosen) in NATURAL
         low, high = np.percentile(values, (2, 98), axis=None if natural else 1, keepdims=True)
         span = np.where(high > low, high - low, 1.0)
         scaled = np.where(high > low, (values - low) / span, 0.5)

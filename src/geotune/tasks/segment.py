@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from copy import copy
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from geotune.config.task_options import SegmentOptions
+from geotune.metrics.class_threshold import RareClass
 from geotune.metrics.confusion_matrix import ConfusionMetrics, most_likely
 from geotune.tasks.pixel_losses import LOSSES, labelled_windows, pixel_weight
 from geotune.tasks.step_loss import LossFromTerms
@@ -27,6 +30,20 @@ class Segment(LossFromTerms):
         self.classes = tuple(options.classes)
         self.terms = tuple(term.strip() for term in options.loss.split("+"))
         self.class_weights = tuple(options.class_weights or [1.0] * len(options.classes))
+        self.rare: RareClass | None = None
+
+    def with_rare_class(self, rare: RareClass) -> Self:
+        """A copy whose metrics include the IoU of a rare class by probability threshold."""
+        task = copy(self)
+        task.rare = rare
+        return task
+
+    def with_class_counts(self, counts: Sequence[int]) -> Self:
+        """A copy whose rare class is the one with the fewest labelled pixels, of several."""
+        present = [index for index, count in enumerate(counts) if count]
+        if len(present) < 2:
+            return self
+        return self.with_rare_class(RareClass(min(present, key=counts.__getitem__)))
 
     @property
     def num_outputs(self) -> int:
@@ -53,7 +70,7 @@ class Segment(LossFromTerms):
 
     def metrics(self) -> ConfusionMetrics:
         """New, empty metrics."""
-        return ConfusionMetrics(self.classes, pixels=True)
+        return ConfusionMetrics(self.classes, pixels=True, rare=self.rare)
 
     def predict(self, logits: Tensor) -> Tensor:
         """Most likely classes `(B, H, W)` as uint8."""

@@ -21,7 +21,7 @@ from geotune.utils.json_values import nan_to_none
 State = Literal["new", "unfinished", "finished"]
 RESULT_FILES = (
     "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
-    TENSORS, ADAPTER_CONFIG,
+    "worst_val.gpkg", "worst_val.qml", "worst_test.gpkg", "worst_test.qml", TENSORS, ADAPTER_CONFIG,
 )  # fmt: skip
 """Files that exist only after the first completed epoch."""
 OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
