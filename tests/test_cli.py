@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import geopandas
 import pytest
 import rasterio
+import shapely
 import yaml
 
+from geotune.api.run import Run
+from geotune.cli.app import app
 from geotune.config import TrainOptions
 
 Command = Callable[..., tuple[int, str, str]]
@@ -95,7 +100,21 @@ def test_test_prints_and_saves_metrics(geotune: Command, run: Path, tmp_path: Pa
     code, out, _ = geotune("test", copy)
     assert code == 0
     metrics = json.loads((copy / "metrics.json").read_text())["test"]
-    assert f"test: mean IoU {metrics['miou']:.3f}" in out and "d: mean IoU" in out
+    assert f"(lowest class), mean IoU {metrics['miou']:.3f}" in out and "d: mean IoU" in out
+    (lowest, iou), _ = json.loads((copy / "metrics.json").read_text())["headline"]["test"].items()
+    assert iou == min(metrics["iou/land"], metrics["iou/water"]) == metrics[lowest]
+    assert out.startswith(f"test: IoU of {lowest.removeprefix('iou/')} {iou:.3f} (lowest class)")
+    assert "with --threshold auto" in out
+    for split in ("val", "test"):
+        worst = geopandas.read_file(copy / f"worst_{split}.gpkg")
+        assert list(worst["rank"]) == list(range(1, len(worst) + 1)) and len(worst) >= 1
+        assert worst["score"].is_monotonic_increasing
+        with rasterio.open(worst["image"][0]) as scene:
+            assert worst.crs == scene.crs
+            extent = shapely.box(*scene.bounds)
+            corner = scene.transform @ (worst["col"][0], worst["row"][0])
+        assert worst.geometry[0].within(extent)
+        assert worst.geometry[0].exterior.coords[0] == corner
 
     code, out, _ = geotune("test", copy, "--json")
     values = json.loads(out)
@@ -131,6 +150,24 @@ def test_predict_writes_maps_of_every_scene(
     assert {"c_classes.tif", "c_probabilities.tif"} <= names
     assert not [name for name in names if name.endswith(".gpkg")]
     assert "land " in out and "windows in" in out
+
+
+def test_predict_applies_the_threshold_of_the_validation(
+    geotune: Command, run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
+    scene, chosen = tiny_scenes / "scenes" / "d.tif", Run(run).metrics["class_threshold"]["val"]
+    command = ("predict", run, scene, "--json", "--out")
+    index = Run(run).summary["data"]["classes"].index(chosen["class"])
+    pixels = {}
+    for threshold in ("auto", f"{chosen['class']}={chosen['threshold']}", "0.999", "0.001"):
+        code, out, err = geotune(*command, tmp_path / "maps", "--threshold", threshold)
+        assert code == 0, err
+        pixels[threshold] = list(json.loads(out)["scenes"][0]["pixels"].values())[index]
+    auto, same, none, every = pixels.values()
+    assert none <= auto == same <= every == 64 * 64
+    for wrong in ("sea=0.5", "2", "best"):
+        code, _, err = geotune(*command, tmp_path / "maps", "--threshold", wrong)
+        assert code == 1 and "--threshold" in err and "auto" in err
 
 
 def test_predict_needs_a_scene(geotune: Command, run: Path, tmp_path: Path) -> None:
@@ -170,9 +207,47 @@ def test_list_shows_every_key_of_a_section(geotune: Command) -> None:
     assert code == 1 and "loar" in err and "lora" in err
 
 
-def test_unknown_command_and_option_are_errors(geotune: Command, recipe: Path) -> None:
-    assert geotune("train", recipe)[0] != 0
-    assert geotune("fit", recipe, "--overwrit")[0] != 0
+def test_unknown_command_and_option_exit_with_2(geotune: Command, recipe: Path) -> None:
+    assert geotune("train", recipe)[0] == 2
+    assert geotune("fit", recipe, "--overwrit")[0] == 2
+    assert geotune("list", "tasks", "--log-level", "loud")[0] == 2
+
+
+def test_quiet_prints_errors_and_results_only(geotune: Command, recipe: Path) -> None:
+    check = ("check", recipe, "--reread")
+    noisy, quiet = geotune(*check), geotune(*check, "--quiet")
+    assert noisy[0] == quiet[0] == 0 and noisy[1] == quiet[1] != ""
+    assert noisy[2] != "" and quiet[2] == ""
+    code, _, err = geotune("--quiet", "fit", recipe.with_name("none.yaml"))
+    assert code == 1 and "none.yaml" in err
+
+
+def test_unexpected_error_is_no_traceback(
+    geotune: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("geotune.info.list_components", lambda category: 1 / 0)
+    code, out, err = geotune("list", "tasks", "--json")
+    assert code == 3 and "ZeroDivisionError" in err and "--log-level debug" in err
+    assert "Traceback" not in err and json.loads(out)["code"] == "internal"
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1", "TTY_COMPATIBLE": "1"}])
+def test_piped_output_and_no_color_have_no_colours(variables: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "geotune", "test", "nowhere"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TERM": "xterm-256color"} | variables,
+    )
+    assert done.returncode == 1 and "error:" in done.stderr
+    assert "\x1b[3" not in done.stderr and ("\x1b" in done.stderr) == bool(variables)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell: Literal["bash", "zsh", "fish"]) -> None:
+    script = app.generate_completion(shell=shell)
+    assert "predict" in script and "overwrite" in script
 
 
 HEAVY = ("torch", "numpy", "rasterio", "lightning", "timm", "pandas", "geopandas", "matplotlib")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from geotune.errors import RecipeError as RecipeError
     from geotune.methods.adapter import Adapter as Adapter
     from geotune.methods.adaptformer import AdaptFormer as AdaptFormer
+    from geotune.methods.core.base import Method as Method
     from geotune.methods.core.base import attach as attach
     from geotune.methods.dtl import Dtl as Dtl
     from geotune.methods.e3va import E3va as E3va
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Backbone": "geotune.backbones.base:Backbone",
     "GeotuneError": "geotune.errors:GeotuneError",
+    "Method": "geotune.methods.core.base:Method",
     "RecipeError": "geotune.errors:RecipeError",
     "Run": "geotune.api.run:Run",
     "TrainedModel": "geotune.api.run:TrainedModel",

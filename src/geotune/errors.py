@@ -83,6 +83,7 @@ ERROR_CODES: dict[str, str] = {
     # --- tuning methods ---
     "method-unsupported": "the method, or one of its options, does not support this backbone",
     "method-option-invalid": "an option does not fit the backbone or another option",
+    "method-code": "the Python file of a custom method fails or has no such method",
     "method-layers-dead": "trainable layers cannot change the output",
     "backbone-already-adapted": "another method has already changed or frozen this backbone",
     "calibration-missing": "the encoder must be calibrated on images before training",
@@ -103,7 +104,7 @@ ERROR_CODES: dict[str, str] = {
     "adapter-version": "an adapter was written in another format version",
     "adapter-mismatch": "an adapter's files, or its tensors and its model, do not match",
     "adapter-base": "an adapter was trained on other backbone weights",
-    "adapter-code": "an adapter names a Python file as its backbone, which must be confirmed",
+    "adapter-code": "an adapter names a Python file as backbone or method; it must be confirmed",
     "adapter-merged": "the method was merged into the backbone, so there is no adapter to save",
     "settings-incompatible": "training options of the recipe exclude each other",
     "loss-not-finite": "the training loss became NaN or infinite",

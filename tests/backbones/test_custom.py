@@ -97,8 +97,8 @@ def test_it_uses_the_dates_of_the_files_in_fit_test_and_predict(
 @pytest.mark.parametrize(
     ("name", "code", "mention"),
     [
-        ("python/mine.py", "backbone-unknown", "FILE.py:FUNCTION"),
-        ("python/mine.txt:build", "backbone-unknown", "FILE.py:FUNCTION"),
+        ("python/mine.py", "backbone-unknown", "FILE.py:NAME"),
+        ("python/mine.txt:build", "backbone-unknown", "FILE.py:NAME"),
         ("python/gone.py:build", "file-missing", "gone.py"),
         ("python/mine.py:gone", "backbone-code", "gone"),
         ("python/bad.py:build", "backbone-code", "ZeroDivisionError"),

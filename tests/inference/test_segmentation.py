@@ -92,7 +92,7 @@ def test_threshold_gives_pixels_to_a_rare_class(tmp_path: Path) -> None:
 
     with rasterio.open(predict(source, tmp_path / "usual", model).classes_path) as file:
         usual = file.read(1)
-    assert set(np.unique(usual)) == {0, 1, 255} - ({1} if (usual != 1).all() else set())
+    assert set(np.unique(usual)) == {0, 1, 255}
     result = predict(source, tmp_path / "out", model, threshold=(2, 0.2))
     with rasterio.open(result.classes_path) as file:
         values = file.read(1)
@@ -100,7 +100,7 @@ def test_threshold_gives_pixels_to_a_rare_class(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values == 2, image > 2)
     np.testing.assert_array_equal(values[values != 2], usual[values != 2])
     table = geopandas.read_file(result.polygons_path)
-    assert table[table["class"] == "ship"]["score"].to_numpy() == pytest.approx(0.25, abs=0.002)
+    assert table[table["class"] == "ship"]["score"].to_numpy() == pytest.approx(0.25, abs=0.003)
 
 
 def test_gdal_reads_class_names(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geotune.config import Recipe, parse_recipe
+from geotune.config.method_options import EstOptions
 from geotune.data.raster.orientation import NUM_ORIENTATIONS
 from geotune.errors import GeotuneError
 from geotune.feature_cache.cache_estimate import CacheEstimate
@@ -285,7 +286,7 @@ def _changes(recipe: Recipe, world: int, frozen_precisions: Sequence[str]) -> It
         lower = cost > precisions.index(recipe.method.frozen_precision)
         if lower and precision in frozen_precisions:
             yield Change({"method.frozen_precision": precision}, 200 + cost)
-    if recipe.method.kind == "est":
+    if isinstance(recipe.method, EstOptions):
         now: int = recipe.method.block_stride or 1
         for stride in BLOCK_STRIDES:
             if stride > now:

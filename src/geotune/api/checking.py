@@ -181,9 +181,9 @@ def _write_page(
 ) -> None:
     from geotune.report.data_check_page import CheckContext, Histogram, render_check
     from geotune.report.page import write_page
-    from geotune.report.rgb import shown_bands
     from geotune.report.scene_pictures import MAX_VALUES, picture_scenes
     from geotune.report.scene_table import scene_table
+    from geotune.utils.rgb_bands import shown_bands
 
     histograms: list[Histogram] = []
     shown: dict[str, Any] = {}

@@ -71,6 +71,7 @@ def predict(
     qgis: bool = True,
     weights: Path | str | None = None,
     backbone: str | None = None,
+    method: str | None = None,
     bands: Names | None = None,
     nodata: float | None = None,
     quality: str | None = None,
@@ -102,6 +103,7 @@ def predict(
         qgis: also write a QGIS style beside each file, and a project of each scene.
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
+        method: as in `load_adapter`.
         bands: names of the files' bands; by default as in the training.
         nodata: nodata value of the files; by default as in the training.
         quality: pattern of the scenes' quality masks, evaluated as `data.quality` of the training.
@@ -142,7 +144,7 @@ def predict(
         from geotune.api.environment import pick_device
         from geotune.factory.build_model import load_adapter
 
-    built = load_adapter(run, weights, backbone=backbone)
+    built = load_adapter(run, weights, backbone=backbone, method=method)
     require_dates(sources, built.backbone.timesteps)
     kind = built.task.output_kind
     if probabilities and kind != "classes":

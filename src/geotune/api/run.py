@@ -155,10 +155,14 @@ class Run:
         return list(self.summary["notes"])
 
     def model(
-        self, weights: Path | str | None = None, *, backbone: str | None = None
+        self,
+        weights: Path | str | None = None,
+        *,
+        backbone: str | None = None,
+        method: str | None = None,
     ) -> TrainedModel:
         """The trained model; arguments as in `load_adapter`."""
-        return load_adapter(self.path, weights, backbone=backbone)
+        return load_adapter(self.path, weights, backbone=backbone, method=method)
 
     def test(self, **options: Any) -> dict[str, Any]:
         """Metrics on the test split; see `geotune.test`."""
@@ -226,7 +230,11 @@ def load_run(path: Path | str) -> Run:
 
 
 def load_adapter(
-    folder: Path | str, weights: Path | str | None = None, *, backbone: str | None = None
+    folder: Path | str,
+    weights: Path | str | None = None,
+    *,
+    backbone: str | None = None,
+    method: str | None = None,
 ) -> TrainedModel:
     """Load a trained model from a run folder or from a folder with the two adapter files.
 
@@ -235,13 +243,14 @@ def load_adapter(
         weights: of the backbone, if they moved since the training.
         backbone: name of a backbone that is a Python file of yours; it confirms that its code may
             run, which an adapter alone cannot request.
+        method: `method.kind` of a method that is a Python file of yours, likewise.
 
     Raises `GeotuneError` for files that do not belong together, for another backbone, and for
     backbone code that was not confirmed.
     """
     from geotune.factory.build_model import load_adapter as load
 
-    built = load(folder, weights, backbone=backbone)
+    built = load(folder, weights, backbone=backbone, method=method)
     return TrainedModel(built, load_adapter_config(Path(folder)).prediction.images)
 
 

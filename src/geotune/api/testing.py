@@ -12,6 +12,7 @@ from geotune.config import load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.training.run_dir import RunDir
+from geotune.utils.headline import headline
 from geotune.utils.precision import evaluation_precision
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
@@ -21,6 +22,7 @@ def test(
     *,
     weights: Path | str | None = None,
     backbone: str | None = None,
+    method: str | None = None,
     on_message: OnMessage = ignore_message,
     on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
@@ -30,6 +32,7 @@ def test(
         run: the run folder.
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
+        method: as in `load_adapter`.
         on_message: receives notes.
         on_progress: receives the progress of each phase.
 
@@ -60,7 +63,7 @@ def test(
         from geotune.training.lock import exclusive_lock
 
     with exclusive_lock(folder.path):
-        built = load_adapter(run, weights, backbone=backbone)
+        built = load_adapter(run, weights, backbone=backbone, method=method)
         task = with_val_threshold(built.task, folder.details("val"))
         # a run trained on a GPU can be tested on a machine without one
         device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
@@ -80,6 +83,7 @@ def test(
         gap = region_gap(data, tested, evaluate_windows, task.metrics().compute_from)
         metrics = folder.read_json("metrics")
         metrics["test"] = tested.metrics
+        metrics.setdefault("headline", {})["test"] = headline(tested.metrics)
         metrics["regions"]["test"] = tested.regions
         metrics["gap"] = None if gap is None else asdict(gap)
         for name, value in tested.details.items():

@@ -30,6 +30,7 @@ from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
 from geotune.utils.code_hash import source_commit, training_code
+from geotune.utils.headline import headline
 from geotune.utils.progress import OnProgress, ignore_progress
 
 
@@ -228,6 +229,7 @@ def _finish(
     }
     metrics = {
         "val": validation.metrics,
+        "headline": {"val": headline(validation.metrics)},
         "regions": {"val": validation.regions},
         **{name: {"val": value} for name, value in validation.details.items()},
     }

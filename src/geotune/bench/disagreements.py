@@ -15,6 +15,7 @@ from geotune.adapter_config import load_adapter_config
 from geotune.bench.analysis import ComparisonTable
 from geotune.bench.runner import RUNS
 from geotune.config import load_recipe
+from geotune.config.schema import files_of_recipe
 from geotune.data.window_datasets import GridWindowDataset
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import BuiltModel, load_adapter
@@ -71,7 +72,7 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
             for each in _predicted(built, windows, indices, window_metrics)
         ]
         for run, window_metrics in zip(runs, by_run, strict=True)
-        for built in [load_adapter(run, backbone=_custom_backbone(recipe.backbone.name))]
+        for built in [load_adapter(run, **_trusted(RunDir(run)))]
     ]
     examples = []
     for index, (caption, pictures_a), (other_caption, pictures_b) in zip(
@@ -95,9 +96,10 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
     return Disagreements(table, names, examples, legend)
 
 
-def _custom_backbone(backbone: str) -> str | None:
-    """The name of a custom backbone, whose code the suite's user trusts by naming it."""
-    return backbone if backbone.startswith("python/") else None
+def _trusted(run: RunDir) -> dict[str, str]:
+    """Backbone and method that are files, whose code the suite's user trusts by naming them."""
+    recipe, _ = load_recipe(run.recipe)
+    return files_of_recipe(recipe)
 
 
 def _predicted(

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Job:
         tests: whether to test the model; trials of a search are not tested.
         threads: CPU threads to use; None for the default of the machine.
         working_dir: the folder that paths are relative to.
+        trusted: backbone and method of the recipe that are Python files, see `files_of_recipe`.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Job:
     tests: bool = True
     threads: int | None = None
     working_dir: str = "."
+    trusted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class LocalExecutor:
         meter = EnergyMeter()
         options = (f"train.run={job.run}", "train.keep_checkpoint=false", "--estimate-memory")
         fit = ["fit", job.path, *job.overrides, *options]
-        error = self._commands([fit, ["test", job.run]] if job.tests else [fit], job)
+        trusted = [text for name, value in job.trusted.items() for text in (f"--{name}", value)]
+        test = ["test", job.run, *trusted]
+        error = self._commands([fit, test] if job.tests else [fit], job)
         return JobResult(error, None if resumed or error else meter.joules())
 
     def stop(self) -> None:

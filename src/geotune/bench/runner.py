@@ -14,6 +14,7 @@ from geotune.bench.hparam_search import Objective, SearchResult, search, with_be
 from geotune.bench.local_executor import Job, JobResult, is_done
 from geotune.bench.results import ROWS, Row, grid_labels, read_rows, row_of, write_rows
 from geotune.bench.suite import Search
+from geotune.config.schema import files_of_recipe
 from geotune.errors import GeotuneError
 
 RUNS, TRIALS = "runs", "search"
@@ -151,5 +152,6 @@ class Execution:
             tests,
             max(1, (os.cpu_count() or 1) // self.workers) if self.workers > 1 else None,
             os.getcwd(),
+            files_of_recipe(spec.recipe),
         )
         return self.executor.run(job)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, CycloptsError, Parameter
 
 import geotune
 from geotune.cli.bench import bench
@@ -23,6 +27,8 @@ from geotune.cli.predict import predict
 from geotune.cli.test import test
 from geotune.cli.unpack import unpack
 from geotune.errors import GeotuneError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 app = App(
     name="geotune",
@@ -55,6 +61,31 @@ for command in (
     app.command(command, name=command.__name__.rstrip("_"))
 
 
+app.register_install_completion_command(
+    help="Complete commands and options with Tab in this shell."
+)
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Run a command.
+
+    Parameters
+    ----------
+    quiet
+        Print results and errors only: no notes, no progress.
+    log_level
+        Lowest level of the libraries' messages; debug also traces unexpected errors.
+    """
+    logging.basicConfig(level=log_level.upper(), force=True)
+    err().quiet = quiet
+    app(tokens, exit_on_error=False)
+
+
 AFTER_INTERRUPT = {
     "fit": "Run the same command again to resume from the last completed epoch, or geotune finish "
     "RUN to keep the best epoch so far.",
@@ -66,22 +97,45 @@ AFTER_INTERRUPT = {
 
 
 def main() -> None:
-    """Run a command; an error that the user can fix is one message and exit code 1."""
+    """Run a command and exit with one of the codes in `docs/reference/commands.md`.
+
+    An error is a message, never a traceback.
+    """
     argv = sys.argv[1:]
     try:
-        app(argv)
+        app.meta(argv, exit_on_error=False)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-        again = AFTER_INTERRUPT.get(argv[0] if argv else "", "")
+        again = next((text for name, text in AFTER_INTERRUPT.items() if name in argv), "")
+        err().quiet = False
         err().print(f"Interrupted. {again}".rstrip())
         # Native threads may still compute; the interpreter's teardown would crash under them.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)
-    except GeotuneError as error:
-        if "--json" in argv:
-            report = {"error": str(error), "code": error.code, "key": error.key}
-            report["file"] = None if error.file is None else str(error.file)
-            print(json.dumps(report, ensure_ascii=False))
-        err().print(f"[red]error:[/red] {escape(str(error))} [dim]({error.code})[/dim]")
+    except BrokenPipeError:  # what reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except CycloptsError:  # printed by cyclopts
+        sys.exit(2)
+    except GeotuneError as error:
+        _print_error(argv, str(error), error.code, error.key, error.file)
+        sys.exit(1)
+    except Exception as error:
+        logging.getLogger("geotune").debug("unexpected error", exc_info=True)
+        text = f"unexpected {type(error).__name__}: {error}; this is a mistake in geotune, please "
+        text += "report it with the output of the same command and --log-level debug"
+        _print_error(argv, text, "internal")
+        sys.exit(3)
+
+
+def _print_error(
+    argv: Sequence[str], text: str, code: str, key: str | None = None, file: Path | None = None
+) -> None:
+    if "--json" in argv:
+        report = {"error": text, "code": code, "key": key}
+        report["file"] = None if file is None else str(file)
+        print(json.dumps(report, ensure_ascii=False))
+    err().quiet = False
+    err().print(f"[red]error:[/red] {escape(text)} [dim]({code})[/dim]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from geotune.cli.console import escape
+from geotune.utils.headline import lowest_class
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,11 +24,14 @@ METRICS = {
 
 
 def metrics_table(split: str, metrics: dict[str, Any]) -> Table:
-    """A table with the main (first) metric as title, then rows by class, or the other metrics."""
+    """A table titled by the lowest class and the main (first) metric; rows by class, or metrics."""
     from rich.table import Table
 
     main, *others = (name for name in metrics if "/" not in name)
-    title = f"{split}: {METRICS.get(main, main)} {score(metrics[main])}"
+    lowest = lowest_class(metrics, main)
+    first = "" if lowest is None else f"{METRICS.get(lowest[0], lowest[0])} of {lowest[1]} "
+    first += "" if lowest is None else f"{score(lowest[2])} (lowest class), "
+    title = f"{split}: {first}{METRICS.get(main, main)} {score(metrics[main])}"
     table = Table(title=escape(title), title_justify="left", box=None)
     names = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
     for column in ("class" if names else "metric", *(METRICS.get(n, n) for n in names)):

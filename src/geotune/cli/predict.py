@@ -30,6 +30,7 @@ def predict(
     quality: str | None = None,
     weights: Path | None = None,
     backbone: str | None = None,
+    method: str | None = None,
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     as_json: Json = False,
 ) -> None:
@@ -82,6 +83,8 @@ def predict(
         Weights of the backbone, if they moved since the training.
     backbone
         Name of a backbone that is a Python file of yours; confirms that its code may run.
+    method
+        Method that is a Python file of yours (method.kind); confirms that its code may run.
     device
         Compute device.
     """
@@ -113,6 +116,7 @@ def predict(
             qgis=qgis,
             weights=weights,
             backbone=backbone,
+            method=method,
             bands=bands,
             nodata=nodata,
             quality=quality,

@@ -10,7 +10,12 @@ from geotune.cli.metrics_table import METRICS, metrics_table, score
 
 
 def test(
-    run: Path, *, weights: Path | None = None, backbone: str | None = None, as_json: Json = False
+    run: Path,
+    *,
+    weights: Path | None = None,
+    backbone: str | None = None,
+    method: str | None = None,
+    as_json: Json = False,
 ) -> None:
     """Compute the metrics of a run on its test split, by class and by region.
 
@@ -22,6 +27,8 @@ def test(
         Weights of the backbone, if they moved since the training.
     backbone
         Name of a backbone that is a Python file of yours; confirms that its code may run.
+    method
+        Method that is a Python file of yours (method.kind); confirms that its code may run.
     """
     from geotune.utils.progress import DATA_MODULES, loading_libraries
 
@@ -32,6 +39,7 @@ def test(
             run,
             weights=weights,
             backbone=backbone,
+            method=method,
             on_message=message,
             on_progress=on_progress,
         )
@@ -39,6 +47,12 @@ def test(
         print_json({"run": str(run), **result})
         return
     out().print(metrics_table("test", result["metrics"]))
+    if chosen := result.get("class_threshold"):
+        out().print(
+            f"IoU of {escape(chosen['class'])} with --threshold auto "
+            f"({chosen['threshold']:g}, chosen in validation) {score(chosen['iou'])}, without "
+            f"{score(chosen['iou_most_likely'])}"
+        )
     main = next(iter(result["metrics"]))
     for region, metrics in result["regions"].items():
         out().print(f"{escape(region)}: {METRICS.get(main, main)} {score(metrics[main])}")

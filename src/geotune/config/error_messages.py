@@ -203,6 +203,8 @@ def _models_in(annotation: Any) -> tuple[list[Model], bool]:
 def _model_of(models: Sequence[Model], section: Any) -> Model:
     """The model of a section's `kind`, else the first."""
     kind = section.get("kind") if isinstance(section, Mapping) else None
+    if str(kind).startswith("python/"):
+        return models[-1]
     return next(
         (m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == kind),
         models[0],

@@ -319,6 +319,21 @@ class EstOptions(MethodOptions):
     )
 
 
+class PythonMethodOptions(MethodOptions):
+    """A method of your own: a class in a Python file."""
+
+    fits: ClassVar[str] = "as its class decides"
+
+    kind: str = Field(
+        default="python/FILE.py:CLASS",
+        pattern=r"^python/.+\.py:[A-Za-z_]\w*$",
+        description="the file and the class",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="further keys of the class, such as {rank: 4}"
+    )
+
+
 if TYPE_CHECKING:
     MethodSection = (
         FullOptions
@@ -339,6 +354,7 @@ if TYPE_CHECKING:
         | E3vaOptions
         | DtlOptions
         | EstOptions
+        | PythonMethodOptions
     )
 else:
-    MethodSection = Annotated[MethodOptions, Registered(METHODS)]
+    MethodSection = Annotated[MethodOptions, Registered(METHODS, PythonMethodOptions)]

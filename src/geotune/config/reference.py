@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from geotune.config.backbone_options import BackboneOptions
 from geotune.config.base import OptionsModel
 from geotune.config.data_options import DataSection
+from geotune.config.method_options import PythonMethodOptions
 from geotune.config.train_options import TrainOptions
 from geotune.registry import DECODERS, METHODS, SPLITTERS, TASKS
 
@@ -63,6 +64,7 @@ def section_kinds(section: Section) -> list[Kind]:
     else:
         registry = {"method": METHODS, "decoder": DECODERS, "task": TASKS, "split": SPLITTERS}
         models = [component.load_options() for component in registry[section].values()]
+        models += [PythonMethodOptions] if section == "method" else []
     return [_kind(model) for model in models]
 
 

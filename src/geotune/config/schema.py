@@ -116,6 +116,12 @@ class Recipe(ModelSections):
         return self
 
 
+def files_of_recipe(recipe: ModelSections) -> dict[str, str]:
+    """`backbone` and `method` that are Python files of the user, as `load_adapter` takes them."""
+    named = {"backbone": recipe.backbone.name, "method": recipe.method.kind}
+    return {key: name for key, name in named.items() if name.startswith("python/")}
+
+
 def _tasks_of_keys() -> dict[str, list[str]]:
     """The kinds of task that can use a key of `data`, for keys that not all tasks can use."""
     tasks: dict[str, list[str]] = {}

@@ -15,13 +15,13 @@ from geotune.backbones.base import Backbone
 from geotune.backbones.create import build_backbone, model_info
 from geotune.config import ModelSections, Recipe, parse_sections
 from geotune.config.decoder_options import DecoderOptions
-from geotune.config.method_options import EstOptions, MethodOptions
+from geotune.config.method_options import EstOptions, MethodOptions, PythonMethodOptions
 from geotune.errors import GeotuneError
-from geotune.methods.core.base import Method
+from geotune.methods.create import create_method
 from geotune.metrics.class_threshold import RareClass
 from geotune.model import Model
 from geotune.normalization import choose_normalization
-from geotune.registry import DECODERS, METHODS, TASKS
+from geotune.registry import DECODERS, TASKS
 from geotune.tasks.base import Task
 from geotune.tasks.detect import Detect
 from geotune.tasks.segment import Segment
@@ -181,6 +181,7 @@ def load_adapter(
     weights: Path | str | None = None,
     *,
     backbone: str | None = None,
+    method: str | None = None,
 ) -> BuiltModel:
     """Load a trained model from a run folder or from the two files of an adapter.
 
@@ -188,6 +189,7 @@ def load_adapter(
         folder: contains `adapter.json` and `adapter.safetensors`.
         weights: weights of the base model, if they have moved since training.
         backbone: name of a backbone that is a Python file, to confirm that its code may run.
+        method: `method.kind` of a method in a Python file, to confirm that its code may run.
 
     Raises `GeotuneError` for files that do not belong together, another base model, and a Python
     file that was not confirmed.
@@ -204,6 +206,17 @@ def load_adapter(
             key="backbone.name",
             file=folder,
         )
+    if isinstance(sections.method, PythonMethodOptions):
+        if method is None:
+            raise GeotuneError(
+                f"{folder}: the method is a Python file, which an adapter may not run by itself; "
+                f"if the file is yours, confirm it with --method {sections.method.kind}",
+                code="adapter-code",
+                key="method.kind",
+                file=folder,
+            )
+        own = sections.method.model_copy(update={"kind": method})
+        sections = sections.model_copy(update={"method": own})
     changes: dict[str, Any] = {} if weights is None else {"weights": Path(weights)}
     if backbone is not None:
         changes["name"] = backbone
@@ -233,8 +246,7 @@ def adapter_sections(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model(sections: ModelSections, backbone: Backbone, normalization: Normalization) -> Model:
-    method: Method = METHODS[sections.method.kind].load().from_options(sections.method)
-    encoder = method.attach(backbone)
+    encoder = create_method(sections.method).attach(backbone)
     num_outputs = build_task(sections).num_outputs
     decoder = DECODERS[sections.decoder.kind].load()(encoder.taps, num_outputs, sections.decoder)
     return Model(normalization, encoder, decoder)

@@ -274,11 +274,11 @@ def _project(name: str, source: RasterSource, layers: Sequence[MapLayer]) -> Xml
         Xml.SubElement(entry, "provider", encoding="UTF-8").text = provider
         entry.append(layer.style)
     properties = Xml.SubElement(root, "properties")
-    for group, key, kind, value in (
+    for group, key, type_, value in (
         ("Paths", "Absolute", "bool", "false"),
         ("SpatialRefSys", "ProjectionsEnabled", "int", str(int(source.crs is not None))),
     ):
-        Xml.SubElement(Xml.SubElement(properties, group), key, type=kind).text = value
+        Xml.SubElement(Xml.SubElement(properties, group), key, type=type_).text = value
     return root
 
 

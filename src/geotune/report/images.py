@@ -40,6 +40,16 @@ def shrunk(picture: Picture) -> Picture:
     return small
 
 
+VALUE_KEY = (
+    (
+        "linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725)",
+        "lowest to highest value",
+    ),
+    ("linear-gradient(90deg, #053061, #f7f7f7, #67001f)", "error: too low, none, too high"),
+)
+"""Colours of `value_map` and `difference_map` as CSS, and their meaning."""
+
+
 def value_map(values: NDArray[np.floating], low: float, high: float) -> Picture:
     """Map values `(H, W)` to colours from dark (`low`) to bright (`high`); NaN is hatched."""
     return _colored("viridis", values, low, high)

@@ -19,6 +19,7 @@ from geotune.report.summary import summary
 from geotune.report.tables import ratio, share_rows
 from geotune.report.tasks.base import find_page
 from geotune.utils.atomic import write_atomically
+from geotune.utils.headline import lowest_class
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -87,6 +88,7 @@ def render(report: Report) -> str:
             style=page_style(),
             summary=summary(report, page),
             main_split=next(iter(splits), None),
+            lowest=lowest_class(report.metrics[splits[0]], page.main) if splits else None,
             evaluated_splits=splits,
             split_names={
                 split: SPLIT_NAMES.get(split, split) for split in (*SPLIT_NAMES, *report.data)

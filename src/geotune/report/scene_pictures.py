@@ -34,9 +34,10 @@ from geotune.report.images import (
     jpeg,
     value_map,
 )
-from geotune.report.rgb import shown_bands, to_rgb
+from geotune.report.rgb import to_rgb
 from geotune.types import IGNORE, Target
 from geotune.utils.colors import Color, is_background, palette
+from geotune.utils.rgb_bands import shown_bands
 
 MAX_SCENES = 6
 """Scenes that are shown of each split."""

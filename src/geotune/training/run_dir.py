@@ -26,7 +26,7 @@ RESULT_FILES = (
 """Files that exist only after the first completed epoch."""
 OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
 """Everything that geotune writes, in the order of removal; `recipe.yaml` marks ownership."""
-METRIC_SECTIONS = ("val", "test", "regions", "gap")
+METRIC_SECTIONS = ("val", "test", "headline", "regions", "gap")
 """Entries of `metrics.json`; all others are details of the task, by split."""
 LOCATION_KEYS = ("train.run", "train.cache_folder", "train.cache_limit", "train.keep_checkpoint")
 """Recipe keys that do not affect the result."""

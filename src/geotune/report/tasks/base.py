@@ -63,6 +63,8 @@ class TaskPage:
         draw: caption and pictures by title of a window.
         is_informative: whether a target holds more than the most common class, whose index is the
             second argument.
+        picture_key: colours of the pictures besides those of classes, as CSS backgrounds, and what
+            they mean.
     """
 
     main: str
@@ -79,6 +81,7 @@ class TaskPage:
     context: Callable[[Report, Sequence[str]], dict[str, Any]]
     draw: Callable[[DisplayedWindow], tuple[str, Mapping[str, Picture]]]
     is_informative: Callable[[Target, int], bool]
+    picture_key: Sequence[tuple[str, str]] = ()
 
 
 def find_page(name: str) -> TaskPage:

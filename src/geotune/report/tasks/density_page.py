@@ -9,7 +9,7 @@ import numpy as np
 from geotune.data.labels.targets import ObjectDensity
 from geotune.report import number_format as fmt
 from geotune.report.context import Report, scenes_of
-from geotune.report.images import difference_map, dots, shrunk, value_map
+from geotune.report.images import VALUE_KEY, difference_map, dots, shrunk, value_map
 from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.regress_page import number_context
 
@@ -94,4 +94,5 @@ PAGE = TaskPage(
     ),
     draw=_draw,
     is_informative=lambda target, common: True,
+    picture_key=VALUE_KEY,
 )

@@ -20,7 +20,7 @@ from geotune.report.images import boxes_on, shrunk
 from geotune.report.plots import Curve, new_axes, svg
 from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.regress_page import number_context
-from geotune.utils.colors import Color
+from geotune.utils.colors import Color, css
 
 IOU = 0.5
 TRUE: Color = (0, 190, 120)
@@ -210,6 +210,12 @@ PAGE = TaskPage(
     context=_context,
     draw=_draw,
     is_informative=_has_objects,
+    picture_key=(
+        (css(TRUE), "correct"),
+        (css(FALSE), "false detection"),
+        (css(MISSED), "missed"),
+        (css(IGNORED), "ignored"),
+    ),
 )
 
 POINTS = replace(

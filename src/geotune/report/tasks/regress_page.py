@@ -10,7 +10,7 @@ import numpy as np
 from geotune.data.labels.targets import ImageValue, PixelValues
 from geotune.report import number_format as fmt
 from geotune.report.context import Report, scenes_of
-from geotune.report.images import difference_map, shrunk, value_map
+from geotune.report.images import VALUE_KEY, difference_map, shrunk, value_map
 from geotune.report.scatter import histogram, scatter
 from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 
@@ -128,4 +128,5 @@ PAGE = TaskPage(
     context=lambda report, splits: number_context(report, splits, METRIC_TITLES, _quantity(report)),
     draw=_draw,
     is_informative=lambda target, common: True,
+    picture_key=VALUE_KEY,
 )

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from geotune.data.labels.targets import PixelClasses
 from geotune.report import number_format as fmt
 from geotune.report.context import Report
-from geotune.report.images import blocks, class_map, overlay_errors, shrink_factor, subsample
+from geotune.report.images import (
+    ERROR_COLOR,
+    blocks,
+    class_map,
+    overlay_errors,
+    shrink_factor,
+    subsample,
+)
 from geotune.report.tasks.base import DisplayedWindow, Picture, TaskPage
 from geotune.report.tasks.class_summary import (
     PRECISION,
@@ -21,7 +28,8 @@ from geotune.report.tasks.class_summary import (
     common_class,
 )
 from geotune.types import IGNORE, Target
-from geotune.utils.colors import Color
+from geotune.utils.colors import Color, css
+from geotune.utils.headline import lowest_class
 
 
 def draw_masks(
@@ -73,8 +81,23 @@ def _has_foreground(target: Target, common: int) -> bool:
 
 
 def _overall(report: Report, split: str, value: float) -> str:
-    return f"The mean IoU over all classes is {fmt.score(value)} (1 is perfect)." + common_class(
-        report, split, "iou", "pixel"
+    mean = f"the mean over all classes is {fmt.score(value)} (1 is perfect)."
+    lowest = lowest_class(report.metrics[split], "miou")
+    first = f"The mean IoU{mean.removeprefix('the mean')}"
+    if lowest is not None:
+        first = f"The lowest IoU, of {lowest[1]}, is {fmt.score(lowest[2])}; {mean}"
+    return first + _at_threshold(report, split) + common_class(report, split, "iou", "pixel")
+
+
+def _at_threshold(report: Report, split: str) -> str:
+    """The IoU of the rare class at the threshold of the validation, if that changes it."""
+    chosen = report.details.get("class_threshold", {}).get(split)
+    if chosen is None or fmt.score(chosen["iou"]) == fmt.score(chosen["iou_most_likely"]):
+        return ""
+    return (
+        f" If every pixel with a probability of at least {chosen['threshold']:g} is mapped as "
+        f"{chosen['class']} (geotune predict --threshold auto), its IoU is "
+        f"{fmt.score(chosen['iou'])}."
     )
 
 
@@ -111,4 +134,5 @@ PAGE = TaskPage(
     context=lambda report, splits: class_context(report, splits, "iou", "IoU"),
     draw=_draw,
     is_informative=_has_foreground,
+    picture_key=((css(ERROR_COLOR), "incorrect, in the last picture"),),
 )
