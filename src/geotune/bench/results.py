@@ -87,7 +87,8 @@ def _cost(folder: RunDir, summary: Mapping[str, Any], result: JobResult) -> dict
     """Memory and sizes in bytes, time in seconds, energy in joules.
 
     The step time is that of the fastest epoch, which other processes disturbed least, including
-    its validation. `training_bytes` is the peak minus the memory in use before the training.
+    its validation, if it has one. `training_bytes` is the peak minus the memory in use before the
+    training.
     """
     memory = summary["peak_memory"]
     epochs = [(row["step"], row["seconds"]) for row in folder.read_history()]

@@ -28,7 +28,7 @@ remaining time of imports."""
 
 
 class OnProgress(Protocol):
-    """Receives the progress of a phase, such as `features`."""
+    """Receives the progress of a phase, such as `features`; of imports from another thread."""
 
     def __call__(
         self, phase: str, done: int, total: int, seconds_left: float | None = None
