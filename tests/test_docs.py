@@ -181,6 +181,13 @@ def test_generated_parts_have_every_component() -> None:
     assert re.findall(r"^\| `geotune.\w+` \| `(\w+)`", classes, re.MULTILINE) == list(METHODS)
 
 
+def test_the_python_page_has_every_public_name() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE))
+    methods = {method.implementation.partition(":")[2] for method in METHODS.values()}
+    assert documented == set(geotune.__all__) - methods - {"__version__"}
+
+
 def test_the_page_of_files_names_every_file_of_a_run() -> None:
     page = (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in OWNED_FILES)
