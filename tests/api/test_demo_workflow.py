@@ -1,4 +1,4 @@
-"""`geotune demo` on smaller scenes for one epoch; `test_readme.py` runs the unchanged command."""
+"""`geotune demo` on smaller scenes for one epoch; `test_tutorials.py` runs it as it is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_demo_writes_every_file(
         words = command.partition("#")[0].split()
         assert words[0] == "geotune" and words[1] in ("fit", "predict") and Path(words[2]).exists()
     printed = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line)
-    for label in ("recipe", "adapter", "map", "polygons", "report"):
+    for label in ("recipe", "adapter", "project", "map", "polygons", "report"):
         assert Path(printed[label]).is_file(), label
     scene = Path("geotune-demo/scenes") / Path(printed["map"]).name.replace("_classes", "")
     with rasterio.open(printed["map"]) as file:

@@ -65,7 +65,7 @@ def run_demo(
     tested = test(run, on_progress=on_progress)
     scene = folder / "scenes" / "scene_005.tif"
     mapped = predict(run, [str(scene)], folder / "maps", on_progress=on_progress)[0]
-    map_path, polygons_path = mapped.files
+    map_path, polygons_path, project_path = mapped.files
     model = result.summary["backbone"]
     source = "random weights" if model["random_weights"] else f"weights of {model['source']}"
     return {
@@ -75,6 +75,7 @@ def run_demo(
         "adapter": str(run / TENSORS),
         "map": str(map_path),
         "polygons": str(polygons_path),
+        "project": str(project_path),
         "report": str(run / "report.html"),
         "next": [
             f"geotune fit {run} train.epochs=8",

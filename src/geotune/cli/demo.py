@@ -38,7 +38,7 @@ def demo(
     out().print("\nOpen in a browser:")
     out().print(f"report: {result['report']}")
     out().print("Open in QGIS:")
-    for label in ("map", "polygons"):
+    for label in ("project", "map", "polygons"):
         out().print(f"{label}: {result[label]}")
     out().print("\nTry next:")
     for why, command in zip(NEXT, result["next"], strict=True):
