@@ -28,7 +28,7 @@ def continued_recipe(folder: RunDir, overrides: Sequence[str]) -> tuple[Recipe, 
             f"found {'; '.join(other)}, but only {' and '.join(CONTINUABLE)} can change when a run "
             "is continued; give the recipe file and another train.run instead",
         )
-    done = len(folder.read_history()) if folder.history.is_file() else 0
+    done = len(folder.read_history())
     epochs = recipe.train.epochs
     if epochs < done:
         raise _error(

@@ -225,7 +225,7 @@ def _fit(
         if stop:
             notes.append(_finish_note(folder, recipe))
         elif more:
-            done = len(folder.read_history()) if folder.history.is_file() else 0
+            done = len(folder.read_history())
             before = load_recipe(folder.recipe)[0].train.epochs
             notes.append(
                 f"continued after epoch {done}: {schedule_note(recipe.train, before, done)}"

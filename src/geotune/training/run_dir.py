@@ -273,7 +273,9 @@ class RunDir:
             ) from error
 
     def read_history(self) -> list[dict[str, float]]:
-        """One row per epoch; NaN for what was not recorded."""
+        """One row per completed epoch; NaN for what was not recorded."""
+        if not self.history.is_file():
+            return []
         with self.history.open(encoding="utf-8", newline="") as file:
             return [
                 {name: float(value or "nan") for name, value in row.items()}
