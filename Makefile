@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck docs lowest constraints clean
+.PHONY: help demo test lint typecheck docs dist lowest constraints clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ typecheck: $(VENV)/.test  ## types, strictly
 # Warnings are errors: a link that leads nowhere fails.
 docs: $(VENV)/.docs  ## the documentation site, in build/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+dist: $(VENV)/.test  ## the source distribution and the wheel, in dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
 
 # .demo, .test and .docs are stamps: younger than what they depend on once that is installed.
 $(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/python

@@ -20,7 +20,7 @@ DEFAULT_BACKBONE = "timm/resnet18"
 RECIPE = """\
 # The recipe of `geotune demo`: EST on a small timm backbone, on synthetic scenes.
 backbone: {{{backbone}, bands: [B02, B03, B04, B08, B11, B12]}}
-method:   {{kind: est, reduction: 8, stem_width: 16}}
+method:   {{kind: est, reduction: 8}}
 decoder:  {{kind: unet, channels: [64, 48, 32, 16]}}
 task:     {{kind: segment, classes: [{classes}]}}
 data:

@@ -45,7 +45,6 @@ def set_backbone(draft: Draft, backbone: str | None, bands: Sequence[str]) -> No
     draft.set("backbone.bands", list(bands), draft.comments.get("backbone.bands", ""))
     draft.set("method.kind", "est", "side network beside the frozen backbone: geotune list methods")
     draft.set("method.reduction", 8)
-    draft.set("method.stem_width", 16, "reads the image at full resolution, for small objects")
 
 
 def set_decoder(draft: Draft, scenes: Sequence[Scene]) -> None:
