@@ -31,7 +31,7 @@ data:
   window: 128
   samples: 64
   split: {{kind: group, by: scene, val: [scene_004], test: [scene_005]}}
-train:    {{run: {run}, epochs: 4, batch_size: 8, lr: 3.0e-3}}
+train:    {{run: {run}, epochs: 12, batch_size: 8, lr: 3.0e-3}}
 """
 
 
@@ -78,7 +78,7 @@ def run_demo(
         "project": str(project_path),
         "report": str(run / "report.html"),
         "next": [
-            f"geotune fit {run} train.epochs=8",
+            f"geotune fit {run} train.epochs=24",
             f"geotune fit {recipe_file} method.kind=lora train.run={folder / 'lora'}",
             f"geotune predict {run} {folder / 'scenes' / 'scene_000.tif'} --out {folder / 'maps'}",
         ],
