@@ -65,6 +65,7 @@ def test_run_folder_has_all_files_and_a_summary(run: Path, recipe: Recipe) -> No
         "report.html",
         "examples.npz",
         "test_windows.npz",
+        *(f"worst_{split}.{suffix}" for split in ("val", "test") for suffix in ("gpkg", "qml")),
         "adapter.safetensors",
         "adapter.json",
         "tensorboard",

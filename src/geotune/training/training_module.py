@@ -137,12 +137,7 @@ class TrainingModule(LightningModule):
     @sampling_seed(VAL_SAMPLING_SEED)
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update metrics and loss."""
-
-        def attempt(slices: Sequence[slice]) -> list[tuple[Batch, Any]]:
-            micros = [batch.select(windows) for windows in slices]
-            return [(micro, self.model(**micro.inputs, targets=micro.targets)) for micro in micros]
-
-        for micro, outputs in self.micro_batcher.run(len(batch), attempt, backward=False):
+        for micro, outputs in self.evaluate(batch):
             self.val_metrics.update(outputs, micro.targets)
             if self.val_windows is not None:
                 self.val_scores += window_scores(self.task, outputs, micro.targets)
@@ -151,6 +146,15 @@ class TrainingModule(LightningModule):
         if is_sharded(self.model) and batch_idx + 1 == own_batches:
             for _ in range(own_batches, self.max_val_batches):  # others need these shards
                 self.model(**batch.inputs, targets=batch.targets)
+
+    def evaluate(self, batch: Batch) -> list[tuple[Batch, Any]]:
+        """The micro-batches of a batch with their outputs, smaller ones if memory runs out."""
+
+        def attempt(slices: Sequence[slice]) -> list[tuple[Batch, Any]]:
+            micros = [batch.select(windows) for windows in slices]
+            return [(micro, self.model(**micro.inputs, targets=micro.targets)) for micro in micros]
+
+        return self.micro_batcher.run(len(batch), attempt, backward=False)
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and the metrics of the validation split."""

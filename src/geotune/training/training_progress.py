@@ -177,9 +177,9 @@ class TrainingProgress(Callback):
                 chosen = [indices[i % len(indices)] for i in range(start, start + size)]
                 samples = [self.val_loader.dataset[i] for i in chosen]
                 batch = Batch.from_samples(samples).to(module.device)
-                outputs = module.model(**batch.inputs, targets=batch.targets)
-                metrics.update(outputs, batch.targets)
-                window_scores(module.task, outputs, batch.targets)
+                for micro, outputs in module.evaluate(batch):
+                    metrics.update(outputs, micro.targets)
+                    window_scores(module.task, outputs, micro.targets)
                 if module.device.type == "cuda":
                     torch.cuda.synchronize(module.device)
                 seconds = time.perf_counter() - began
