@@ -68,6 +68,13 @@ def test_suite_runs_and_table_only_reproduces_the_table(
         ),
         (
             {
+                "set": {"data.split.allow_overlap": True},
+                "search": {"key": "train.lr", "low": 1e-4, "high": 1e-2},
+            },
+            "scenes of the test split may be in the validation split",
+        ),
+        (
+            {
                 "published": [
                     {"file": "no.csv", "source": "x", "method": "m", "values": {"tiny": "v"}}
                 ]

@@ -227,6 +227,14 @@ def _check_search(search: Search, specs: Sequence[RunSpec]) -> None:
 
     load_optuna()
     for spec in {str(spec.group): spec for spec in specs}.values():
+        if getattr(getattr(spec.recipe.data, "split", None), "allow_overlap", False):
+            raise RecipeError(
+                f"search for {search.key}: {spec.name}: data.split.allow_overlap is true, so "
+                "scenes of the test split may be in the validation split, which chooses the value; "
+                "remove allow_overlap, or search",
+                code="suite-invalid",
+                key="data.split.allow_overlap",
+            )
         try:
             for value in (search.low, search.high):
                 trial_of(search, spec, value)
