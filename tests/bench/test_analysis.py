@@ -303,7 +303,9 @@ def test_folds_that_share_test_scenes_are_refused(tables_of: Tables, tmp_path: P
     with raises("suite-folds", key="compare.folds", mentions=["bern 0", "full-bern-0"]):
         rows = [tmp_path / RUNS / "tiny" / f"full-{city}-0" for city in GAPS]
         folds = tuple(RunDir(row) for row in (rows[0], rows[0]))
-        pool_folds([{"run": "full-bern-0"}] * 2, folds)
+        pool_folds(
+            [{"run": "full-bern-0"}] * 2, folds, lambda run: WindowMetrics.load(run.test_windows)
+        )
 
 
 def test_few_held_out_regions_allow_no_verdict(tables_of: Tables) -> None:

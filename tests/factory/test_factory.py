@@ -17,13 +17,14 @@ from geotune.config import Recipe, parse_recipe
 from geotune.config.data_options import QualityOptions
 from geotune.config.method_options import EstOptions
 from geotune.datasets.registry import get_dataset_info
-from geotune.factory.build_data import FileInfo, build_data, prediction_settings
+from geotune.factory.build_data import FileInfo, build_data
 from geotune.factory.build_model import (
     BuiltModel,
     build_training,
     load_adapter,
     resolve_recipe,
 )
+from geotune.factory.prediction_settings import prediction_settings
 from geotune.types import BandStatistics
 from helpers.adapters import save_built
 from helpers.errors import raises

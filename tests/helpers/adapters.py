@@ -11,8 +11,8 @@ from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
 from geotune.adapter_io import adapter_state, save_adapter
 from geotune.api.prediction import predict
 from geotune.config import Recipe
-from geotune.factory.build_data import prediction_settings
 from geotune.factory.build_model import BuiltModel, adapter_sections
+from geotune.factory.prediction_settings import prediction_settings
 
 
 def save_built(folder: Path, built: BuiltModel, recipe: Recipe) -> None:

@@ -71,8 +71,8 @@ def schedule_note(train: TrainOptions, before: int, done: int) -> str:
     progress = (done / epochs - train.warmup) / (1 - train.warmup) if train.warmup < 1 else 1.0
     factor = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress))))
     return (
-        f"the learning rate goes on along the cosine of {epochs} epochs, from {factor:.0%} of its "
-        f"peak; epochs 1 to {done} followed that of {before}, so the result is not that of "
+        f"the learning rate continues along the cosine of {epochs} epochs, from {factor:.0%} of "
+        f"its peak; epochs 1 to {done} followed that of {before}, so the result is not that of "
         f"{epochs} epochs at once"
     )
 

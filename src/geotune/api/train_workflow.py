@@ -18,8 +18,8 @@ from geotune.api.recipes import OnMessage
 from geotune.api.worst_windows import write_worst_windows
 from geotune.config import Recipe
 from geotune.data.datamodule import DataModule
-from geotune.factory.build_data import prediction_settings
 from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
+from geotune.factory.prediction_settings import prediction_settings
 from geotune.feature_cache.build_cache import cache_notes
 from geotune.inference.input_check import training_images
 from geotune.report.from_run import choose_examples, make_report, page_name

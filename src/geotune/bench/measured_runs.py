@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ Repeat = tuple[tuple[Any, ...], int]
 
 Tested = tuple[RunDir, ...]
 """The folders of a run: one, or one for each fold."""
+
+Load = Callable[[RunDir], WindowMetrics]
+"""Reads the test windows of a run."""
 
 Influences = dict[str, Floats]
 """The influence of each unit on each metric, by name."""
@@ -96,14 +100,15 @@ def measure(
     folder: Path,
 ) -> tuple[dict[str, MeasuredRuns], Coverage]:
     """The runs of each method, and what their intervals cover."""
-    measured = {name: _runs(pairs, options, folder) for name, pairs in by_method.items()}
+    load = cache(_load)  # folds are read to be pooled, and for the influences
+    measured = {name: _runs(pairs, options, folder, load) for name, pairs in by_method.items()}
     if options.over:
         return measured, _held_out(measured.values(), options)
     stored = {name: runs.folders for name, runs in measured.items()}
     if not any(stored.values()):
         return measured, Coverage("", "no finished run")
     if all(_has_windows(run) for runs in stored.values() for run in runs):
-        found, coverage = _from_windows(stored, reference, options)
+        found, coverage = _from_windows(stored, reference, options, load)
     else:
         found, coverage = _from_regions(measured)
     for name, each in found.items():
@@ -111,7 +116,9 @@ def measure(
     return measured, coverage
 
 
-def _runs(pairs: Sequence[tuple[RunSpec, Row]], options: Compare, folder: Path) -> MeasuredRuns:
+def _runs(
+    pairs: Sequence[tuple[RunSpec, Row]], options: Compare, folder: Path, load: Load
+) -> MeasuredRuns:
     """The finished runs of a method; with folds, the seeds of which all folds are finished."""
     folds = {tuple(spec.labels.get(axis) for axis in options.folds) for spec, _ in pairs}
     by_repeat: dict[Repeat, list[Row]] = {}
@@ -123,7 +130,7 @@ def _runs(pairs: Sequence[tuple[RunSpec, Row]], options: Compare, folder: Path) 
     return MeasuredRuns(
         [*runs],
         [
-            pool_folds(rows, run) if len(rows) > 1 else rows[0]
+            pool_folds(rows, run, load) if len(rows) > 1 else rows[0]
             for rows, run in zip(runs.values(), folders, strict=True)
         ],
         folders,
@@ -132,12 +139,12 @@ def _runs(pairs: Sequence[tuple[RunSpec, Row]], options: Compare, folder: Path) 
     )
 
 
-def pool_folds(rows: Sequence[Row], folds: Tested) -> Row:
+def pool_folds(rows: Sequence[Row], folds: Tested, load: Load) -> Row:
     """The row of a cross-validation: metrics of the pooled test windows, means of all else.
 
     Raises `GeotuneError` if the windows of a fold are missing, or if folds share test scenes.
     """
-    windows = [WindowMetrics.load(fold.test_windows) for fold in folds]
+    windows = [load(fold) for fold in folds]
     scenes = [scene for fold in windows for scene in {*fold.scenes}]
     shared = sorted({scene for scene in scenes if scenes.count(scene) > 1})
     if shared:
@@ -168,6 +175,10 @@ def _means(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _load(run: RunDir) -> WindowMetrics:
+    return WindowMetrics.load(run.test_windows)
+
+
 def _has_windows(run: Tested) -> bool:
     return all(fold.test_windows.exists() for fold in run)
 
@@ -191,14 +202,11 @@ def _held_out(measured: Iterable[MeasuredRuns], options: Compare) -> Coverage:
 
 
 def _from_windows(
-    stored: Mapping[str, Sequence[Tested]], reference: str, options: Compare
+    stored: Mapping[str, Sequence[Tested]], reference: str, options: Compare, load: Load
 ) -> tuple[dict[str, list[Influences]], Coverage]:
     """Influences from the stored metric states of the test windows."""
     windows = {
-        name: [
-            WindowMetrics.concatenate([WindowMetrics.load(fold.test_windows) for fold in run])
-            for run in runs
-        ]
+        name: [WindowMetrics.concatenate([load(fold) for fold in run]) for run in runs]
         for name, runs in stored.items()
         if runs
     }

@@ -5,7 +5,6 @@ Does not import torch, which takes seconds, so that data errors are reported at 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from geotune.adapter_config import ClassThreshold, PredictionSettings, TrainingImages
 from geotune.backbones.spec import band_names
 from geotune.config import DataSection, Recipe
 from geotune.config.data_options import (
@@ -178,46 +176,6 @@ def declared_bands_nodata(
         info = get_dataset_info(data.name)
         return list(info.bands), info.nodata
     return data.bands, data.nodata
-
-
-def prediction_settings(
-    recipe: Recipe,
-    details: Mapping[str, Any],
-    images: TrainingImages | None = None,
-) -> PredictionSettings:
-    """What predictions of a recipe's model depend on besides the model.
-
-    Args:
-        recipe: as it was trained, with its window.
-        details: of the validation metrics, with the thresholds.
-        images: of the training.
-    """
-    window = recipe.data.window
-    assert window is not None  # derived from the images
-    bands, nodata = declared_bands_nodata(recipe.data)
-    quality = quality_options(recipe)
-    return PredictionSettings(
-        window=window,
-        resolution_m=resolution_m(recipe),
-        bands=bands,
-        nodata=nodata,
-        quality=quality and quality.model_copy(update={"pattern": ""}),
-        score_thresholds=dict(details.get("threshold", {})),
-        class_threshold=_class_threshold(details.get("class_threshold")),
-        images=images,
-    )
-
-
-def _class_threshold(chosen: Mapping[str, Any] | None) -> ClassThreshold | None:
-    if chosen is None:
-        return None
-    usual = chosen["iou_most_likely"]
-    return ClassThreshold(
-        name=chosen["class"],
-        threshold=chosen["threshold"],
-        iou=chosen["iou"],
-        iou_most_likely=None if math.isnan(usual) else usual,
-    )
 
 
 def open_data(
