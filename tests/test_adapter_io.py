@@ -123,6 +123,18 @@ def test_adapter_json_describes_the_base_model_and_sections(model: Model, folder
     assert sorted(os.listdir(folder)) == [ADAPTER_CONFIG, TENSORS]
 
 
+def test_the_threshold_of_the_rarest_class_is_read_as_0_2_0_wrote_it(folder: Path) -> None:
+    water = {"name": "water", "threshold": 0.25, "iou": 0.5, "iou_most_likely": None}
+
+    def of_0_2_0(config: dict[str, Any]) -> None:
+        del config["prediction"]["class_thresholds"]
+        config["prediction"]["class_threshold"] = water
+
+    edit(folder, of_0_2_0)
+    (only,) = load_adapter_config(folder).prediction.class_thresholds
+    assert only.model_dump() == water
+
+
 def test_adapter_has_trained_parameters_and_updated_buffers_only(
     model: Model, folder: Path
 ) -> None:

@@ -104,7 +104,7 @@ def test_test_prints_and_saves_metrics(geotune: Command, run: Path, tmp_path: Pa
     (lowest, iou), _ = json.loads((copy / "metrics.json").read_text())["headline"]["test"].items()
     assert iou == min(metrics["iou/land"], metrics["iou/water"]) == metrics[lowest]
     assert out.startswith(f"test: IoU of {lowest.removeprefix('iou/')} {iou:.3f} (lowest class)")
-    assert "with --threshold auto" in out
+    assert "IoU (threshold)" in out and "--threshold CLASS=auto" in out
     for split in ("val", "test"):
         worst = geopandas.read_file(copy / f"worst_{split}.gpkg")
         assert list(worst["rank"]) == list(range(1, len(worst) + 1)) and len(worst) >= 1
@@ -155,7 +155,8 @@ def test_predict_writes_maps_of_every_scene(
 def test_predict_applies_the_threshold_of_the_validation(
     geotune: Command, run: Path, tiny_scenes: Path, tmp_path: Path
 ) -> None:
-    scene, chosen = tiny_scenes / "scenes" / "d.tif", Run(run).metrics["class_threshold"]["val"]
+    scene = tiny_scenes / "scenes" / "d.tif"
+    (chosen,) = Run(run).metrics["class_thresholds"]["val"]
     command = ("predict", run, scene, "--json", "--out")
     index = Run(run).summary["data"]["classes"].index(chosen["class"])
     pixels = {}
@@ -165,9 +166,14 @@ def test_predict_applies_the_threshold_of_the_validation(
         pixels[threshold] = list(json.loads(out)["scenes"][0]["pixels"].values())[index]
     auto, same, none, every = pixels.values()
     assert none <= auto == same <= every == 64 * 64
-    for wrong in ("sea=0.5", "2", "best"):
+    other = next(n for n in Run(run).summary["data"]["classes"] if n != chosen["class"])
+    both = ("--threshold", f"{chosen['class']}=auto", "--threshold", f"{other}=0.999")
+    code, out, err = geotune(*command, tmp_path / "maps", *both)
+    assert code == 0, err
+    assert auto <= json.loads(out)["scenes"][0]["pixels"][chosen["class"]] < 64 * 64
+    for wrong in ("sea=0.5", "2", "best", f"{other}=auto", f"{chosen['class']}=0.2,sea=0.5"):
         code, _, err = geotune(*command, tmp_path / "maps", "--threshold", wrong)
-        assert code == 1 and "--threshold" in err and "auto" in err
+        assert code == 1 and f"measured for {chosen['class']}" in err and "CLASS=VALUE" in err
 
 
 def test_predict_needs_a_scene(geotune: Command, run: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 import geotune as api
 from geotune.adapter_config import load_adapter_config
 from geotune.adapter_io import adapter_state, load_adapter_state
+from geotune.api.run import load_run
 from geotune.backbones.base import Backbone
 from geotune.boxes.oriented import as_oriented, corners
 from geotune.boxes.structures import DetectorOutput
@@ -258,6 +259,7 @@ def test_recipe_to_gis_files(
     saved = load_adapter_config(run).prediction.score_thresholds
     assert saved == threshold["val"] and saved["ship"] is not None
     assert threshold["test"] == threshold["val"]  # chosen on validation data only
+    assert load_run(run).model().score_thresholds == threshold["val"]
     out = tmp_path / "out"
     code, _, err = geotune("predict", run, scenes / "d.tif", "--out", out, "--window", 64)
     assert code == 0, err

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.config.base import OptionsModel, Share
 from geotune.config.data_options import QualityOptions
@@ -68,7 +68,7 @@ class PredictionSettings(OptionsModel):
         nodata: nodata value, if the files do not declare it.
         quality: which values of a quality mask flag a pixel; each prediction names its masks.
         score_thresholds: of each class of a detector, the best in validation, if known.
-        class_threshold: of a rare class of a map; None if there is none.
+        class_thresholds: of the classes of a map that are not the most common one, rarest first.
         images: of the training; None compares nothing.
     """
 
@@ -78,8 +78,18 @@ class PredictionSettings(OptionsModel):
     nodata: float | None = None
     quality: QualityOptions | None = None
     score_thresholds: dict[str, float | None] = Field(default_factory=dict)
-    class_threshold: ClassThreshold | None = None
+    class_thresholds: list[ClassThreshold] = Field(default_factory=list)
     images: TrainingImages | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_by_0_2_0(cls, values: Any) -> Any:
+        """That version stored the rarest class only."""
+        if not isinstance(values, Mapping) or "class_threshold" not in values:
+            return values
+        others = dict(values)
+        rarest = others.pop("class_threshold")
+        return others | {"class_thresholds": [] if rarest is None else [rarest]}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ import rasterio
 import torch
 
 import geotune
+from geotune.boxes.structures import Detections
+from geotune.data.labels.targets import ImageClass
 from geotune.data.raster.windows import Window
+from geotune.types import Sample
 from helpers.errors import raises
 
 
@@ -98,6 +102,26 @@ def test_plots_show_the_history_and_the_labels_of_a_window(
     figure = geotune.plot(scenes[3], window=Window(0, 0, 32, 32), model=run.model())
     assert [ax.get_title() for ax in figure.axes] == ["image", "labels", "prediction"]
     figure.savefig(tmp_path / "plot.png")
+
+
+def test_plots_show_objects_from_the_score_of_the_validation_on() -> None:
+    class Model:
+        """Finds objects whatever the image shows."""
+
+        bands, classes = ("red",), ("ship", "crane")
+        task = SimpleNamespace(output_kind="objects")
+        score_thresholds: ClassVar = {"ship": 0.3, "crane": 0.6}
+
+        def __call__(self, pixels: Any) -> Detections:
+            boxes = torch.arange(16.0).reshape(4, 4)
+            return Detections(
+                boxes, torch.tensor([0.3, 0.29, 0.5, 0.6]), torch.tensor([0, 0, 1, 1])
+            )
+
+    sample = Sample(np.zeros((1, 16, 16), np.float32), ImageClass(0), "a", "a")
+    figure = geotune.plot(sample, model=cast("Any", Model()), classes=["ship"])
+    outlines = [patch.get_xy()[0] for patch in figure.axes[2].patches]
+    assert sorted(outline[0] for outline in outlines) == [0, 12]
 
 
 @pytest.mark.slow

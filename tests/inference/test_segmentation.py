@@ -93,7 +93,7 @@ def test_threshold_gives_pixels_to_a_rare_class(tmp_path: Path) -> None:
     with rasterio.open(predict(source, tmp_path / "usual", model).classes_path) as file:
         usual = file.read(1)
     assert set(np.unique(usual)) == {0, 1, 255}
-    result = predict(source, tmp_path / "out", model, threshold=(2, 0.2))
+    result = predict(source, tmp_path / "out", model, thresholds={2: 0.2})
     with rasterio.open(result.classes_path) as file:
         values = file.read(1)
     image = source.read(Window(0, 0, *source.shape))[0]

@@ -73,12 +73,12 @@ def test_page_has_all_sections(report: Report) -> None:
 def test_the_lowest_class_stands_before_the_mean(report: Report) -> None:
     metrics = {"miou": 0.498, "iou/background": 0.993, "iou/ship": 0.003}
     chosen = {"class": "ship", "threshold": 0.25, "iou": 0.31, "iou_most_likely": 0.003}
-    details = {"class_threshold": {"test": chosen}}
+    details = {"class_thresholds": {"test": [chosen]}}
     html = render(replace(report, metrics={"test": metrics}, details=details))
     text = " ".join(Page(html).text.split()).replace("\N{NO-BREAK SPACE}", " ")
     assert "0.003IoU of ship, the lowest class, test data" in text.partition("0.498mean IoU")[0]
     assert "The lowest IoU, of ship, is 0.003; the mean over all classes is 0.498" in text
-    assert "at least 0.25 is mapped as ship (geotune predict --threshold auto)" in text
+    assert "at least 0.25 is mapped as ship (geotune predict --threshold ship=auto)" in text
 
 
 def test_page_has_no_scripts_and_no_external_files(report: Report) -> None:

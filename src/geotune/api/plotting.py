@@ -40,7 +40,8 @@ def plot(
 
     Args:
         item: a run, a scene, or a sample.
-        model: adds a panel with its prediction.
+        model: adds a panel with its prediction; of objects, those that `geotune.predict` writes by
+            default, with at least `model.score_thresholds`.
         window: of a scene; by default all of it.
         bands: channel names of a sample; by default those of `model`.
         classes: names of a sample's classes; by default those of `model`.
@@ -115,7 +116,10 @@ def _draw_prediction(ax: Axes, prediction: Any, model: TrainedModel) -> None:
     elif kind == "values":
         ax.figure.colorbar(ax.imshow(prediction[0]), ax=ax, shrink=0.7)
     elif kind == "objects":
-        _draw_boxes(ax, np.asarray(prediction.boxes.cpu()), "tab:orange")
+        least = [model.score_thresholds[name] for name in model.classes]
+        limits = prediction.scores.new_tensor(least)[prediction.classes]
+        kept = prediction[prediction.scores >= limits]
+        _draw_boxes(ax, np.asarray(kept.boxes.cpu()), "tab:orange")
     else:
         pairs = zip(model.classes, np.ravel(prediction), strict=False)
         ax.set_title(", ".join(f"{name} {value:.2f}" for name, value in pairs))

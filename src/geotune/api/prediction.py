@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ def predict(
     min_area: str | None = None,
     simplify: str | None = None,
     right_angles: bool = False,
-    threshold: float | str | None = None,
+    threshold: float | str | Mapping[str, float | str] | None = None,
     score: float | None = None,
     qgis: bool = True,
     weights: Path | str | None = None,
@@ -95,9 +95,13 @@ def predict(
         min_area: smallest polygon that is written, such as `50 m2` or `12 px`.
         simplify: tolerance by which outlines of polygons are simplified, such as `2 m` or `1 px`.
         right_angles: give outlines of polygons right angles, as those of buildings.
-        threshold: probability from which pixels of a class map get the rare class: `auto`, the one
-            with the best IoU in validation; a number; or `CLASS=NUMBER`. By default every pixel
-            gets its most likely class.
+        threshold: probability from which pixels of a class map get a class, by class:
+            `{"ship": 0.2, "wake": "auto"}`, as text `ship=0.2,wake=auto`; a single value is that
+            of the rarest class. `auto` is the one with the best IoU in validation, known for all
+            classes but the most common one. A pixel that several classes reach gets the one whose
+            probability is the largest multiple of its threshold; one that none reaches gets the
+            most likely class without a threshold. By default every pixel gets its most likely
+            class.
         score: minimum score of objects; by default the score of each class with the best F1 in
             validation.
         qgis: also write a QGIS style beside each file, and a project of each scene.
@@ -142,7 +146,7 @@ def predict(
     check_metadata(sources, adapter_config.metadata)
     with loading_libraries(on_progress, ALL_MODULES):
         from geotune.api.environment import pick_device
-        from geotune.factory.build_model import load_adapter
+        from geotune.factory.build_model import load_adapter, score_thresholds
 
     built = load_adapter(run, weights, backbone=backbone, method=method)
     require_dates(sources, built.backbone.timesteps)
@@ -178,13 +182,13 @@ def predict(
         table_notes = [*missed, *notes(sources)]
         return [_with_notes(_write_table(built, sources, out, on_progress, options), table_notes)]
     if kind == "classes":
-        chosen, missed_note = _class_threshold(settings, built.task.classes, threshold)
-        missed += missed_note
+        chosen = _class_thresholds(settings, built.task.classes, threshold)
+        missed += _missed_thresholds(settings) if threshold is None else []
         write = _class_map_writer(built, probabilities, polygons and polygon_options, chosen)
     elif kind == "values":
         write = _value_map_writer(built)
     else:
-        write = _object_writer(built, _score_thresholds(settings, built, score))
+        write = _object_writer(built, score_thresholds(settings, built, score))
     model = _postprocessing(built, options["device"])
     from geotune.inference.sliding_window import WindowOptions
 
@@ -250,7 +254,7 @@ def _class_map_writer(
     built: BuiltModel,
     probabilities: bool,
     polygons: PolygonOptions | bool,
-    threshold: tuple[int, float] | None,
+    thresholds: Mapping[int, float],
 ) -> SceneWriter:
     from geotune.inference.segmentation import segment_scene
 
@@ -259,41 +263,49 @@ def _class_map_writer(
         classes=built.task.classes,
         probabilities=probabilities,
         polygons=polygons,
-        threshold=threshold,
+        thresholds=thresholds,
     )
 
 
-def _class_threshold(
-    settings: PredictionSettings, classes: Sequence[str], threshold: float | str | None
-) -> tuple[tuple[int, float] | None, list[str]]:
-    """Index of the rare class and its threshold if it is asked for, and a note if it would help."""
-    best = settings.class_threshold
+def _missed_thresholds(settings: PredictionSettings) -> list[str]:
+    """Notes of thresholds that were better in validation than the most likely class."""
+    return [
+        f"{best.name}: IoU {best.iou:.3f} in validation with --threshold {best.name}=auto "
+        f"({best.threshold:g}), {best.iou_most_likely or 0:.3f} without"
+        for best in settings.class_thresholds
+        if best.iou >= (best.iou_most_likely or 0) + WORTHWHILE_IOU
+    ]
+
+
+def _class_thresholds(
+    settings: PredictionSettings,
+    classes: Sequence[str],
+    threshold: float | str | Mapping[str, float | str] | None,
+) -> dict[int, float]:
+    """Thresholds by index of the class."""
     if threshold is None:
-        usual = 0.0 if best is None or best.iou_most_likely is None else best.iou_most_likely
-        if best is None or best.iou < usual + WORTHWHILE_IOU:
-            return None, []
-        return None, [
-            f"{best.name}: IoU {best.iou:.3f} in validation with --threshold auto "
-            f"({best.threshold:g}), {usual:.3f} without"
-        ]
-    name, equals, text = str(threshold).rpartition("=")
-    name = name if equals else "" if best is None else best.name
-    if text == "auto" and best is not None and name == best.name:
-        return (list(classes).index(name), best.threshold), []
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if name not in classes or not 0 < value < 1:
-        raise GeotuneError(
-            f"--threshold {threshold}: expected "
-            + ("auto, " if best is not None else "")
-            + "a probability between 0 and 1, or CLASS=PROBABILITY with one of "
-            + ", ".join(classes)
-            + ("" if best is not None else "; the run has no threshold of its own"),
-            code="option-invalid",
-        )
-    return (list(classes).index(name), value), []
+        return {}
+    best = {one.name: one.threshold for one in settings.class_thresholds}
+    if not isinstance(threshold, Mapping):
+        pairs = [part.strip().rpartition("=") for part in str(threshold).split(",")]
+        rarest = next(iter(best), "")
+        threshold = {name if sign else rarest: value for name, sign, value in pairs}
+    found: dict[int, float] = {}
+    for name, text in threshold.items():
+        try:
+            value = best[name] if text == "auto" else float(text)
+            found[list(classes).index(name)] = value
+        except (KeyError, ValueError):
+            value = -1
+        if not 0 < value < 1:
+            known = ", ".join(best) or "no class of this run"
+            raise GeotuneError(
+                f"--threshold {name}{'=' if name else ''}{text}: expected CLASS=VALUE, a class of "
+                f"{', '.join(classes)} and a probability between 0 and 1, or auto, which "
+                f"validation measured for {known}",
+                code="option-invalid",
+            )
+    return found
 
 
 def _value_map_writer(built: BuiltModel) -> SceneWriter:
@@ -317,17 +329,6 @@ def _object_writer(built: BuiltModel, scores: dict[str, float]) -> SceneWriter:
         nms_threshold=postprocess.nms_threshold,
         points=task.boxes == "points",
     )
-
-
-def _score_thresholds(
-    settings: PredictionSettings, built: BuiltModel, score: float | None
-) -> dict[str, float]:
-    """By class: the requested score, else the best one in validation, else the detector's."""
-    best = settings.score_thresholds if score is None else {}
-    postprocess: Any = built.model.decoder.postprocess
-    default: float = postprocess.score_threshold if score is None else score
-    thresholds = {name: best.get(name) for name in built.task.classes}
-    return {name: default if t is None else t for name, t in thresholds.items()}
 
 
 def _postprocessing(built: BuiltModel, device: Any) -> Callable[..., Any]:

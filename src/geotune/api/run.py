@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.adapter_config import TrainingImages, load_adapter_config
+from geotune.adapter_config import PredictionSettings, load_adapter_config
 from geotune.api.recipes import RecipeLike, as_recipe
 from geotune.config import Recipe, load_recipe
 from geotune.data.scenes.scene import Scene
@@ -38,16 +38,22 @@ class TrainedModel:
         bands: names of the input channels, in order.
         classes: what the outputs are.
         images: what the images of the training were like; None if unknown.
+        score_thresholds: minimum score of objects by class, the best in validation; empty for other
+            tasks. Predictions contain objects below it, `geotune.plot` shows those from it on.
     """
 
-    def __init__(self, built: BuiltModel, images: TrainingImages | None = None) -> None:
+    def __init__(self, built: BuiltModel, settings: PredictionSettings) -> None:
+        from geotune.factory.build_model import score_thresholds
+
         self.model = built.model
         self.task = built.task
         self.normalization = built.normalization
         self.notes = built.notes
         self.bands = built.normalization.bands
         self.classes = built.task.classes
-        self.images = images
+        self.images = settings.images
+        objects = built.task.output_kind == "objects"
+        self.score_thresholds = score_thresholds(settings, built) if objects else {}
         self._warned = False
 
     @property
@@ -251,7 +257,7 @@ def load_adapter(
     from geotune.factory.build_model import load_adapter as load
 
     built = load(folder, weights, backbone=backbone, method=method)
-    return TrainedModel(built, load_adapter_config(Path(folder)).prediction.images)
+    return TrainedModel(built, load_adapter_config(Path(folder)).prediction)
 
 
 def open_scenes(recipe: RecipeLike, overrides: Sequence[str] = ()) -> list[Scene]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from geotune.cli.console import escape
@@ -23,8 +24,13 @@ METRICS = {
 """Readable names; other metrics keep their name."""
 
 
-def metrics_table(split: str, metrics: dict[str, Any]) -> Table:
-    """A table titled by the lowest class and the main (first) metric; rows by class, or metrics."""
+def metrics_table(
+    split: str, metrics: dict[str, Any], thresholds: Sequence[Mapping[str, Any]] = ()
+) -> Table:
+    """A table titled by the lowest class and the main (first) metric; rows by class, or metrics.
+
+    `thresholds` are `class_thresholds` of `metrics.json`, for a further column.
+    """
     from rich.table import Table
 
     main, *others = (name for name in metrics if "/" not in name)
@@ -36,8 +42,12 @@ def metrics_table(split: str, metrics: dict[str, Any]) -> Table:
     names = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
     for column in ("class" if names else "metric", *(METRICS.get(n, n) for n in names)):
         table.add_column(column, justify="right" if table.columns else "left")
+    chosen = {one["class"]: f"{score(one['iou'])} ({one['threshold']:g})" for one in thresholds}
+    if chosen:
+        table.add_column("IoU (threshold)", justify="right")
     for cls in dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name):
-        table.add_row(escape(cls), *(score(metrics[f"{name}/{cls}"]) for name in names))
+        values = (score(metrics[f"{name}/{cls}"]) for name in names)
+        table.add_row(escape(cls), *values, *([chosen.get(cls, "")] if chosen else []))
     if not names:
         table.add_column("", justify="right")
         for name in others:

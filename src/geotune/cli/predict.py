@@ -22,7 +22,7 @@ def predict(
     min_area: str | None = None,
     simplify: str | None = None,
     right_angles: Annotated[bool, Parameter(negative="")] = False,
-    threshold: str | None = None,
+    threshold: list[str] | None = None,
     score: float | None = None,
     qgis: bool = True,
     bands: list[str] | None = None,
@@ -66,8 +66,10 @@ def predict(
     right_angles
         Give the outlines of polygons right angles, as those of buildings.
     threshold
-        Probability from which pixels of a class map get the rare class: auto, the best one in
-        validation; a number; or CLASS=NUMBER. By default every pixel gets its most likely class.
+        Probability from which pixels of a class map get a class: CLASS=NUMBER, or CLASS=auto for
+        the best one in validation; without CLASS= for the rarest class. For several classes repeat
+        it, or ship=0.2,wake=auto: a pixel gets the class whose probability is the largest multiple
+        of its threshold. By default every pixel gets its most likely class.
     score
         Minimum score of objects; by default the score with the best F1 in validation.
     qgis
@@ -111,7 +113,7 @@ def predict(
             min_area=min_area,
             simplify=simplify,
             right_angles=right_angles,
-            threshold=threshold,
+            threshold=None if threshold is None else ",".join(threshold),
             score=score,
             qgis=qgis,
             weights=weights,

@@ -46,13 +46,10 @@ def test(
     if as_json:
         print_json({"run": str(run), **result})
         return
-    out().print(metrics_table("test", result["metrics"]))
-    if chosen := result.get("class_threshold"):
-        out().print(
-            f"IoU of {escape(chosen['class'])} with --threshold auto "
-            f"({chosen['threshold']:g}, chosen in validation) {score(chosen['iou'])}, without "
-            f"{score(chosen['iou_most_likely'])}"
-        )
+    thresholds = result.get("class_thresholds", ())
+    out().print(metrics_table("test", result["metrics"], thresholds))
+    if thresholds:
+        out().print("threshold: chosen in validation, for geotune predict --threshold CLASS=auto")
     main = next(iter(result["metrics"]))
     for region, metrics in result["regions"].items():
         out().print(f"{escape(region)}: {METRICS.get(main, main)} {score(metrics[main])}")

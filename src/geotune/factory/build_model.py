@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geotune.adapter_config import ADAPTER_CONFIG, load_adapter_config
+from geotune.adapter_config import ADAPTER_CONFIG, PredictionSettings, load_adapter_config
 from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import build_backbone, model_info
@@ -164,15 +164,16 @@ def build_task(recipe: ModelSections) -> Task:
 
 
 def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
-    """Set the thresholds of a detector, or of a rare class in maps, to the best in validation.
+    """Set the thresholds of a detector, or of rare classes in maps, to the best in validation.
 
     `details` are those of the validation metrics.
     """
     if isinstance(task, Detect) and "threshold" in details:
         return task.with_score_threshold(details["threshold"])
-    if isinstance(task, Segment) and (chosen := details.get("class_threshold")):
-        index = task.classes.index(chosen["class"])
-        return task.with_rare_class(RareClass(index, chosen["threshold"]))
+    if isinstance(task, Segment):
+        chosen = {one["class"]: one["threshold"] for one in details.get("class_thresholds", ())}
+        rare = [RareClass(task.classes.index(name), t) for name, t in chosen.items()]
+        return task.with_rare_classes(rare)
     return task
 
 
@@ -238,6 +239,20 @@ def load_adapter(
     load_adapter_state(model, read_tensors(folder, config), str(folder))
     model.eval()
     return BuiltModel(model, build_task(sections), config.normalization, list(base.notes))
+
+
+def score_thresholds(
+    settings: PredictionSettings, built: BuiltModel, score: float | None = None
+) -> dict[str, float]:
+    """Minimum score of a detector's objects by class.
+
+    The requested score, else the best one in validation, else the detector's.
+    """
+    best = settings.score_thresholds if score is None else {}
+    postprocess: Any = built.model.decoder.postprocess
+    default: float = postprocess.score_threshold if score is None else score
+    thresholds = {name: best.get(name) for name in built.task.classes}
+    return {name: default if t is None else t for name, t in thresholds.items()}
 
 
 def adapter_sections(recipe: Recipe) -> dict[str, Any]:

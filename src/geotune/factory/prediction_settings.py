@@ -34,14 +34,12 @@ def prediction_settings(
         nodata=nodata,
         quality=quality and quality.model_copy(update={"pattern": ""}),
         score_thresholds=dict(details.get("threshold", {})),
-        class_threshold=_class_threshold(details.get("class_threshold")),
+        class_thresholds=[_class_threshold(one) for one in details.get("class_thresholds", ())],
         images=images,
     )
 
 
-def _class_threshold(chosen: Mapping[str, Any] | None) -> ClassThreshold | None:
-    if chosen is None:
-        return None
+def _class_threshold(chosen: Mapping[str, Any]) -> ClassThreshold:
     usual = chosen["iou_most_likely"]
     return ClassThreshold(
         name=chosen["class"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
@@ -33,6 +32,7 @@ from geotune.inference.polygon_writer import LAYER, PolygonOptions, write_polygo
 from geotune.inference.polygonize import polygonize
 from geotune.inference.qgis import MapLayer, class_map_style, class_style, value_style, write_qgis
 from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
+from geotune.metrics.class_threshold import apply_thresholds
 from geotune.utils.colors import Color, is_background, palette
 
 
@@ -90,7 +90,7 @@ def segment_scene(
     colors: Sequence[Color] | None = None,
     probabilities: bool = False,
     polygons: bool | PolygonOptions = True,
-    threshold: tuple[int, float] | None = None,
+    thresholds: Mapping[int, float] | None = None,
     qgis: bool = True,
 ) -> ClassMap:
     """Write `<name>_classes.tif`, `<name>_probabilities.tif` and `<name>_polygons.gpkg` of a scene.
@@ -109,8 +109,8 @@ def segment_scene(
         colors: of each class; by default `geotune.utils.colors.palette(classes)`.
         probabilities: whether to write probabilities.
         polygons: whether to write polygons, and how.
-        threshold: a class and the probability from which a pixel gets it; other pixels get the most
-            likely of the other classes. By default every pixel gets the most likely class.
+        thresholds: probabilities from which pixels get a class, see `apply_thresholds`. By default
+            every pixel gets the most likely class.
         qgis: whether to write styles and project.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
@@ -149,7 +149,7 @@ def segment_scene(
             describe_probabilities(probability_map)
         scores = _temporary(folder, source.shape) if polygons else None
         for block in sliding_window_inference(model, source, options, channels=len(classes)):
-            chosen = _classes(block.outputs, threshold)
+            chosen = apply_thresholds(block.outputs, thresholds or {})
             values = chosen.to(torch.uint8).cpu().numpy()
             values[~block.valid] = NODATA
             if scores is not None:
@@ -211,17 +211,6 @@ def segment_scene(
             ),
         ),
     )
-
-
-def _classes(probabilities: Tensor, threshold: tuple[int, float] | None) -> Tensor:
-    """Class indices `(h, w)` from probabilities `(K, h, w)`; see `segment_scene`."""
-    if threshold is None:
-        return probabilities.max(dim=0).indices
-    index, least = threshold
-    others = probabilities.clone()
-    others[index] = -1
-    chosen = others.max(dim=0).indices
-    return torch.where(probabilities[index] >= least, index, chosen)
 
 
 def _temporary(folder: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.uint8]]:

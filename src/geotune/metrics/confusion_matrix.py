@@ -55,20 +55,20 @@ class ConfusionMetrics(nn.Module):
     """
 
     def __init__(
-        self, classes: Sequence[str], *, pixels: bool, rare: RareClass | None = None
+        self, classes: Sequence[str], *, pixels: bool, rare: Sequence[RareClass] = ()
     ) -> None:
         """New, empty metrics.
 
         Args:
             classes: names by index.
             pixels: predict maps, with IoU, rather than images.
-            rare: of maps, the class whose IoU is also known for probability thresholds.
+            rare: of maps, classes whose IoU is also known for probability thresholds.
         """
         super().__init__()
         self.classes = tuple(classes)
         self.pixels = pixels
-        self.rare = rare
-        self.probabilities = np.zeros((2, STEPS), np.int64)
+        self.rare = tuple(rare)
+        self.probabilities = np.zeros((len(self.rare), 2, STEPS), np.int64)
         shape = (len(self.classes), len(self.classes))
         self.accumulator = Accumulator(MetricState({"confusion": np.zeros(shape, np.int64)}))
 
@@ -78,8 +78,9 @@ class ConfusionMetrics(nn.Module):
 
         Pixels labelled `IGNORE` are skipped.
         """
-        if self.rare is not None:
-            self.probabilities += probability_counts(logits, labels, self.rare.index)
+        if self.rare:
+            indices = [rare.index for rare in self.rare]
+            self.probabilities += probability_counts(logits, labels, indices)
         for matrix in self._matrices(most_likely(logits), labels).numpy(force=True):
             # of a window: small numbers
             counts = matrix.astype(np.int32 if self.pixels else np.int8)
@@ -124,22 +125,24 @@ class ConfusionMetrics(nn.Module):
     def details(self) -> dict[str, Any]:
         """`confusion`: counts by true class (rows) and predicted class (columns).
 
-        With a rare class also `class_threshold`: its name, see `at_threshold`, and
-        `iou_most_likely`, that of the map of the most likely classes.
+        With rare classes also `class_thresholds`: for each its name, see `at_threshold`, and
+        `iou_most_likely`, that of the map of the most likely classes. Each counts as the only
+        class with a threshold.
         """
         matrix = self.accumulator.gather().sums["confusion"]
         details: dict[str, Any] = {"confusion": matrix.tolist()}
-        if self.rare is None:
+        if not self.rare:
             return details
         counts = np.sum(all_gather([self.probabilities]), axis=0)
-        found = at_threshold(counts, self.rare.threshold)
-        if found is not None:
-            name = self.classes[self.rare.index]
-            usual = float(iou(torch.from_numpy(matrix))[self.rare.index])
-            details["class_threshold"] = {"class": name, **found, "iou_most_likely": usual}
+        usual = iou(torch.from_numpy(matrix)).tolist()
+        details["class_thresholds"] = [
+            {"class": self.classes[rare.index], **found, "iou_most_likely": usual[rare.index]}
+            for rare, count in zip(self.rare, counts, strict=True)
+            if (found := at_threshold(count, rare.threshold)) is not None
+        ]
         return details
 
     def reset(self) -> None:
         """Discard all predictions."""
         self.accumulator.reset()
-        self.probabilities = np.zeros((2, STEPS), np.int64)
+        self.probabilities[:] = 0

@@ -30,20 +30,19 @@ class Segment(LossFromTerms):
         self.classes = tuple(options.classes)
         self.terms = tuple(term.strip() for term in options.loss.split("+"))
         self.class_weights = tuple(options.class_weights or [1.0] * len(options.classes))
-        self.rare: RareClass | None = None
+        self.rare: tuple[RareClass, ...] = ()
 
-    def with_rare_class(self, rare: RareClass) -> Self:
-        """A copy whose metrics include the IoU of a rare class by probability threshold."""
+    def with_rare_classes(self, rare: Sequence[RareClass]) -> Self:
+        """A copy whose metrics include the IoU of classes by probability threshold."""
         task = copy(self)
-        task.rare = rare
+        task.rare = tuple(rare)
         return task
 
     def with_class_counts(self, counts: Sequence[int]) -> Self:
-        """A copy whose rare class is the one with the fewest labelled pixels, of several."""
+        """A copy whose rare classes are all but the most common one, rarest first."""
         present = [index for index, count in enumerate(counts) if count]
-        if len(present) < 2:
-            return self
-        return self.with_rare_class(RareClass(min(present, key=counts.__getitem__)))
+        by_count = sorted(present, key=counts.__getitem__)
+        return self.with_rare_classes([RareClass(index) for index in by_count[:-1]])
 
     @property
     def num_outputs(self) -> int:
@@ -85,7 +84,7 @@ class Segment(LossFromTerms):
 
         NaN if every pixel is ignored.
         """
-        metrics = self.metrics()
+        metrics = ConfusionMetrics(self.classes, pixels=True)
         metrics.update(logits, masks)
         # Not compute(), which is a collective: only this process has the window.
         return metrics.compute_from(metrics.windows()[0])["miou"]

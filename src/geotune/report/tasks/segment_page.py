@@ -90,13 +90,13 @@ def _overall(report: Report, split: str, value: float) -> str:
 
 
 def _at_threshold(report: Report, split: str) -> str:
-    """The IoU of the rare class at the threshold of the validation, if that changes it."""
-    chosen = report.details.get("class_threshold", {}).get(split)
+    """The IoU of the rarest class at the threshold of the validation, if that changes it."""
+    chosen = next(iter(report.details.get("class_thresholds", {}).get(split, ())), None)
     if chosen is None or fmt.score(chosen["iou"]) == fmt.score(chosen["iou_most_likely"]):
         return ""
     return (
         f" If every pixel with a probability of at least {chosen['threshold']:g} is mapped as "
-        f"{chosen['class']} (geotune predict --threshold auto), its IoU is "
+        f"{chosen['class']} (geotune predict --threshold {chosen['class']}=auto), its IoU is "
         f"{fmt.score(chosen['iou'])}."
     )
 
