@@ -375,6 +375,119 @@ def test_settings_fit_the_free_memory(
     assert "60.0 MB" in comments and "accumulate_steps, method" in comments
 
 
+# ---------------------------------------------------------------- dates, products, links, names
+def write_places(folder: Path, names: tuple[str, ...]) -> None:
+    """Polygons of two classes for each place, in the middle of its image."""
+    for i, name in enumerate(names):
+        left = 500_000 + 10_000 * i
+        shapes = [shapely.box(left + x, 4_999_700, left + x + 90, 4_999_950) for x in (100, 300)]
+        path = folder / f"{name}.geojson"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame = geopandas.GeoDataFrame({"class": CLASSES}, geometry=shapes, crs="EPSG:32633")
+        frame.to_file(path)
+
+
+@pytest.mark.parametrize("pattern", ["images/{name}_{day}.tif", "{day}/{name}.tif"])
+def test_dates_of_a_place_share_its_labels_and_split(tmp_path: Path, pattern: str) -> None:
+    names = ("oslo_1", "rome", "bonn", "bern")
+    for i, name in enumerate(names):
+        for day in ("2020-01-05", "2020-06-12")[: 1 if name == "bern" else 2]:
+            write_image(tmp_path / "sites" / pattern.format(name=name, day=day), i)
+    write_places(tmp_path / "sites" / "labels", names)
+    recipe = written(tmp_path / "sites")
+    table = (tmp_path / "recipe_scenes.csv").read_text().splitlines()
+    assert table[0] == "image,label,name,place" and len(table) == 8
+    assert recipe.data.split.by == "place"
+    assert {*recipe.data.split.val, *recipe.data.split.test} < {*names}
+    comments = " ".join((tmp_path / "recipe.yaml").read_text().replace("#", "").split())
+    assert "3 places with 2 dates each" in comments and "backbone.timesteps" in comments
+
+
+def test_images_that_are_labelled_at_each_date_need_no_table(tmp_path: Path) -> None:
+    for i, name in enumerate(("oslo", "rome", "bonn")):
+        for day in ("20200105", "20200612"):
+            write_image(tmp_path / "sites" / f"{name}_{day}.tif", i)
+            write_mask(tmp_path / "sites" / f"{name}_{day}_mask.png", i)
+    recipe = written(tmp_path / "sites")
+    assert recipe.data.scenes == f"{tmp_path}/sites/*.tif"
+    assert "3 places with 2 dates each" in (tmp_path / "recipe.yaml").read_text()
+
+
+def write_product(folder: Path, tile: str, day: str, index: int) -> Path:
+    """A Sentinel-2 product with bands of 10, 20 and 60 m, and a preview."""
+    product = folder / f"S2A_MSIL2A_{day}T102019_N0209_R065_{tile}_{day}T133059.SAFE"
+    granule = product / "GRANULE" / f"L2A_{tile}"
+    bands = [("B02", 10), ("B04", 10), ("B8A", 20), ("B01", 60)]
+    for band, metres in [*bands, ("B02", 20), ("PVI", 320)]:
+        inside = "QI_DATA" if band == "PVI" else f"IMG_DATA/R{metres}m"
+        path = granule / inside / f"{tile}_{day}_{band}_{metres}m.jp2"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        side = 960 // metres
+        with rasterio.open(
+            path, "w", driver="JP2OpenJPEG", count=1, height=side, width=side, dtype="uint16",
+            crs="EPSG:32633", quality=100, reversible=True,
+            transform=from_origin(500_000 + 10_000 * index, 5_000_000, metres, metres),
+        ) as file:  # fmt: skip
+            seed = 1000 * int(day[5]) + 10 * index + metres
+            file.write(np.random.default_rng(seed).integers(1, 9000, (1, side, side), "uint16"))
+    return product
+
+
+def test_sentinel_2_products_are_images_of_all_bands(tmp_path: Path) -> None:
+    tiles = ("T33UUA", "T33UUB", "T33UUC")
+    for i, tile in enumerate(tiles):
+        for day in ("20200105", "20200612"):
+            product = write_product(tmp_path / "s2", tile, day, i)
+    with raises("labels-missing", mentions=["6 images", "SAFE", "no labels"]):
+        init(tmp_path / "s2", tmp_path / "x.yaml")
+    with raises("labels-missing", file=product, mentions=["one Sentinel-2 product"]):
+        init(product, tmp_path / "x.yaml")
+    write_places(tmp_path / "s2", tiles)
+    recipe = written(tmp_path / "s2")
+    assert [*recipe.backbone.bands] == ["B01", "B02", "B04", "B8A"]
+    assert recipe.data.split.by == "place"
+    comments = (tmp_path / "recipe.yaml").read_text()
+    assert "3 places with 2 dates each" in comments and "those of 60 m" in comments
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    for i, name in enumerate(NAMES):
+        write_image(tmp_path / "disk" / f"{name}.tif", i)
+        write_mask(tmp_path / "more" / "masks" / f"{name}.png", i)
+    folder = tmp_path / "harbours"
+    folder.mkdir()
+    for name, target in (("images", "disk"), ("labels", "more"), ("again", "disk")):
+        (folder / name).symlink_to(tmp_path / target)
+    (tmp_path / "more" / "loop").symlink_to(folder)
+    recipe = written(folder)
+    assert recipe.task.kind == "segment" and "harbours" in str(recipe.data.scenes)
+    with rasterio.open(folder / "images" / f"{NAMES[0]}.tif") as file:
+        assert file.shape == (SIDE, SIDE)
+    links = tmp_path / "links"  # folders of classes
+    for k, name in enumerate(("road", "park")):
+        for i in range(6):
+            write_image(tmp_path / name / "deep" / f"{name}{i}.jpg", 6 * k + i, crs=None)
+        (links / name).mkdir(parents=True)
+        (links / name / "own").symlink_to(tmp_path / name)
+    assert written(links, overwrite=True).data.kind == "images"
+
+
+def test_a_published_data_set_by_name(shared_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "eurosat"
+    for path in sorted((shared_data / "eurosat").glob("EuroSAT_RGB/*/*.jpg"))[::100]:
+        target = copy / path.relative_to(shared_data / "eurosat")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    names = [path.name for path in sorted(copy.rglob("*.jpg"))]
+    for i, split in enumerate(("train", "val", "test")):
+        (copy / f"eurosat-{split}.txt").write_text("\n".join(names[i::3]) + "\n")
+    for folder in (copy, copy / "EuroSAT_RGB"):
+        recipe = written(folder)
+        assert (recipe.data.kind, recipe.data.name) == ("named", "eurosat_rgb")
+        assert recipe.data.root == copy and recipe.data.split.kind == "published"
+        assert [*recipe.backbone.bands] == ["red", "green", "blue"]
+
+
 # ---------------------------------------------------------------- bad input
 def test_folders_without_images_or_labels(tmp_path: Path) -> None:
     with raises("file-missing", file=tmp_path / "none"):

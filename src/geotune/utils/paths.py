@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
@@ -12,6 +15,33 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Informati
 def is_system_file(path: PurePath) -> bool:
     """Whether a relative path is one that operating systems and tools leave beside data."""
     return any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.parts)
+
+
+def files_below(folder: Path, is_leaf: Callable[[Path], bool] = lambda path: False) -> list[Path]:
+    """The files in a folder and its subfolders, also linked ones, sorted.
+
+    A folder that several paths lead to is read once, by its path without a link if there is one.
+    Folders for which `is_leaf` is true are listed as files are; unreadable ones are passed over.
+    """
+    found: list[Path] = []
+    done: set[str] = set()
+    pending = deque([folder])
+    while pending:
+        here = pending.popleft()
+        real = os.path.realpath(here)
+        if real in done or not os.access(real, os.R_OK | os.X_OK):
+            continue
+        done.add(real)
+        with os.scandir(here) as entries:
+            for entry in entries:
+                path = here / entry.name
+                if entry.is_file() or (entry.is_dir() and is_leaf(path)):
+                    found.append(path)
+                elif entry.is_dir() and entry.is_symlink():
+                    pending.append(path)  # after the folders without a link
+                elif entry.is_dir():
+                    pending.appendleft(path)
+    return sorted(found)
 
 
 def existing_path(path: Path) -> Path:

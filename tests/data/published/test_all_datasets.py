@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from geotune.api.fitting import fit
+from geotune.api.init.published import published_layout
 from geotune.config import Recipe
+from geotune.datasets.base import ListFileSplit
 from geotune.datasets.registry import DATASETS, get_dataset_info
 from geotune.factory.build_data import build_data
 from helpers.errors import raises
@@ -40,6 +42,31 @@ def test_data_sets_are_read_with_their_bands_classes_and_splits(
     assert all(sum(data.class_counts[split]) for split in splits)
     names = [name for scenes in data.splits.values() for name in scenes]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_init_recognises_them_by_their_files(name: str, copy_of: WriteCopy) -> None:
+    info, root = get_dataset_info(name), copy_of(name)
+    layout = published_layout(root)
+    assert layout is not None
+    assert layout.data == {"kind": "named", "name": name, "root": str(root)}
+    assert layout.published_split == bool(info.splits)
+    for split in info.splits.values():
+        for file in split.files.values() if isinstance(split, ListFileSplit) else ():
+            (root / file).unlink(missing_ok=True)
+    without = published_layout(root)
+    if isinstance(next(iter(info.splits.values()), None), ListFileSplit):
+        assert without is not None and not without.published_split
+        assert "split" in without.comments["data.root"]
+
+
+def test_other_data_in_the_folders_of_a_published_set_are_not_taken_for_it(
+    copy_of: WriteCopy,
+) -> None:
+    root = copy_of("dota")
+    for file in root.glob("*/labelTxt/*.txt"):
+        file.write_text(file.read_text().replace("plane", "cow"))
+    assert published_layout(root) is None
 
 
 @pytest.mark.slow

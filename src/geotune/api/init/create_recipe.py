@@ -18,6 +18,7 @@ from geotune.api.init.draft import Draft
 from geotune.api.init.find_layout import find_layout
 from geotune.api.init.labels import describe_labels
 from geotune.api.init.layout import PAGES, Layout
+from geotune.api.init.published import set_published
 from geotune.api.init.settings import (
     name_bands,
     set_backbone,
@@ -134,18 +135,25 @@ def _draft(
     draft = Draft()
     for name, value in layout.data.items():
         draft.set(f"data.{name}", value, layout.comments.get(f"data.{name}", ""))
-    rasters = _open_images(layout, on_progress)
-    names = list(bands) if bands else name_bands(draft, list(rasters.values()))
-    if bands:
-        draft.set("data.bands", names)
-    found = [
-        _describe(rasters),
-        describe_labels(draft, folder, layout, rasters, request, on_progress),
-    ]
+    if layout.kind == "published":
+        title, known = set_published(draft, request)
+        names, found = list(bands or known), [title]
+    else:
+        rasters = _open_images(layout, on_progress)
+        names = list(bands) if bands else list(name_bands(draft, list(rasters.values())))
+        if bands:
+            draft.set("data.bands", names)
+        found = [
+            _describe(list(rasters.values())),
+            describe_labels(draft, folder, layout, rasters, request, on_progress),
+        ]
+    draft.comments |= {k: v for k, v in layout.comments.items() if k.startswith("backbone.")}
     set_backbone(draft, backbone, names)
     draft.set("data.split", {"kind": "random"})
     set_decoder(draft, [])
     scenes = _open_scenes(draft)
+    if layout.kind == "published":
+        found.append(_describe([scene.raster for scene in scenes]))
     window = set_window(draft, scenes)
     set_decoder(draft, scenes)
     on_message("reading images and labels")
@@ -182,15 +190,15 @@ def _open_images(layout: Layout, on_progress: OnProgress) -> dict[Path, RasterSo
     return rasters
 
 
-def _describe(rasters: dict[Path, RasterSource]) -> str:
+def _describe(rasters: Sequence[RasterSource]) -> str:
     """The images in one sentence: number, bands, size, resolution and CRS."""
-    first = next(iter(rasters.values()))
-    shapes = sorted({raster.shape for raster in rasters.values()})
+    first = rasters[0]
+    shapes = sorted({raster.shape for raster in rasters})
     size = f"{shapes[0][0]}x{shapes[0][1]}"
     if shapes[1:]:
         size += f" to {shapes[-1][0]}x{shapes[-1][1]}"
-    places = Counter(str(raster.crs or "no CRS") for raster in rasters.values())
-    gsds = sorted({round(r.gsd_m, 2) for r in rasters.values() if r.gsd_m is not None})
+    places = Counter(str(raster.crs or "no CRS") for raster in rasters)
+    gsds = sorted({round(r.gsd_m, 2) for r in rasters if r.gsd_m is not None})
     resolution = "unknown resolution"
     if gsds:
         resolution = f"{gsds[0]:g}{f' to {gsds[-1]:g}' if gsds[1:] else ''} m per pixel"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from geotune.api.init.band_files import band_files
 from geotune.api.init.class_folders import class_folders
-from geotune.api.init.layout import PAGES, Labels, Layout, label_kind, write_rows
+from geotune.api.init.dates import HINT, describe_dates, places_of
+from geotune.api.init.layout import PAGES, PLACE, Labels, Layout, label_kind, write_rows
 from geotune.api.init.listed import from_table
 from geotune.api.init.pairing import (
     SPLIT_WORDS,
@@ -20,13 +22,14 @@ from geotune.api.init.pairing import (
     is_mask_name,
     split_of,
 )
+from geotune.api.init.published import published_layout
 from geotune.data.annotations.formats import annotation_format, detect_format
 from geotune.data.labels.vector_io import VECTOR_SUFFIXES, is_vector
 from geotune.data.raster.header import read_header
-from geotune.data.scenes.chips import rasters_in
-from geotune.data.scenes.find import RASTER_SUFFIXES
+from geotune.data.scenes.find import RASTER_SUFFIXES, is_image
+from geotune.data.scenes.sentinel2 import is_safe, safe_bands
 from geotune.errors import GeotuneError
-from geotune.utils.paths import is_system_file
+from geotune.utils.paths import files_below, is_system_file
 from geotune.utils.text import join_some, nfc, pluralize
 
 
@@ -42,26 +45,38 @@ def find_layout(folder: Path, table: Path) -> Layout:
             code="file-missing",
             file=folder,
         )
+    if is_safe(folder):
+        raise GeotuneError(
+            f"{folder}: is one Sentinel-2 product; give a folder that holds products and their "
+            f"labels, such as polygons in one GeoPackage; see {PAGES['init']}",
+            code="labels-missing",
+            key="data.labels",
+            file=folder,
+        )
+    if (known := published_layout(folder)) is not None:
+        return known
     files = [
         path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not is_system_file(path.relative_to(folder))
+        for path in files_below(folder, is_safe)
+        if not is_system_file(path.relative_to(folder))
     ]
     listed = from_table([path for path in files if path.suffix.lower() == ".csv"])
     if listed is not None:
         return listed
-    rasters = rasters_in(files, folder)
+    rasters = [path for path in files if is_image(path)]
     if not rasters:
         raise GeotuneError(
             f"{folder}: found {_by_suffix(files) or 'no file'}; expected images "
-            f"({', '.join(RASTER_SUFFIXES)}) and their labels; see {PAGES['init']}",
+            f"({', '.join(RASTER_SUFFIXES)}, folders .SAFE) and their labels; see {PAGES['init']}",
             code="scenes-missing",
             file=folder,
         )
     images, masks = _separate_masks(folder, rasters)
+    places = places_of(folder, images)
     others = [path for path in files if path not in {*rasters} and _may_be_labels(path)]
     found = (
         band_files(folder, images, [*masks, *others])
+        or _per_place(folder, images, [*masks, *others], places, table)
         or _per_image(folder, images, masks, others, table)
         or _shared(folder, images, others, table)
     )
@@ -69,7 +84,29 @@ def find_layout(folder: Path, table: Path) -> Layout:
         found = class_folders(folder, images, table)
     if found is None:
         raise _no_labels(folder, images, masks, others)
-    return found
+    return _with_products(_with_dates(found, places))
+
+
+def _with_products(layout: Layout) -> Layout:
+    """The layout with the files of each Sentinel-2 product."""
+    files = {path: safe_bands(path) for path in layout.images if is_safe(path)}
+    if not files:
+        return layout
+    text = (
+        "Sentinel-2 products: each band from its finest file, on the grid of the finest band; "
+        "backbone.bands may leave out some, such as those of 60 m (B01, B09, B10)"
+    )
+    return replace(layout, files=files, comments={**layout.comments, "backbone.bands": text})
+
+
+def _with_dates(layout: Layout, places: Mapping[Path, Path]) -> Layout:
+    """The layout with a comment if images show a place at several dates."""
+    found = describe_dates({image: places[image] for image in layout.images if image in places})
+    if found is None or layout.files:  # bands and dates as in a pattern
+        return layout
+    known = layout.comments.get("data.scenes")
+    text = "; ".join(part for part in (known, found, HINT) if part)
+    return replace(layout, comments={**layout.comments, "data.scenes": text})
 
 
 # ---------------------------------------------------------------- a label file per image
@@ -87,10 +124,37 @@ def _separate_masks(folder: Path, rasters: Sequence[Path]) -> tuple[list[Path], 
     one, other = by_folder.values()
     if {path.stem for path in one} != {path.stem for path in other}:
         return list(rasters), []
+    if any(is_safe(group[0]) for group in (one, other)):
+        return (one, other) if is_safe(one[0]) else (other, one)
     bands = [read_header(group[0]).count for group in (one, other)]
     if sorted(bands)[0] != 1 or bands[0] == bands[1]:
         return list(rasters), []
     return (one, other) if bands[1] == 1 else (other, one)
+
+
+def _per_place(
+    folder: Path,
+    images: Sequence[Path],
+    labels: Sequence[Path],
+    places: Mapping[Path, Path],
+    table: Path,
+) -> Layout | None:
+    """A table of images of several dates that share the label file of their place.
+
+    None if labels have dates too, or no place has several.
+    """
+    if len({*places.values()}) == len(places):
+        return None
+    relative = [path.relative_to(folder) for path in labels]
+    shared = find_pairs(list(dict.fromkeys(places.values())), relative)
+    own = find_pairs([path.relative_to(folder) for path in images], relative)
+    of_place = shared[0].labels if shared else {}
+    known = {image: folder / of_place[p] for image, p in places.items() if p in of_place}
+    if len(known) <= (len(own[0].labels) if own else 0):
+        return None
+    kind = label_kind(next(iter(known.values())))
+    names = {image: places[image].stem for image in known}
+    return _listed(folder, known, kind, table, {}, len(images) - len(known), names)
 
 
 def _per_image(
@@ -162,8 +226,12 @@ def _listed(
     table: Path,
     comments: Mapping[str, str],
     num_without: int,
+    places: Mapping[Path, str] | None = None,
 ) -> Layout:
-    """A table of the scenes that have labels, as no pattern describes these."""
+    """A table of the scenes that have labels, as no pattern describes these.
+
+    `places` are the names of the places that images show, for a column of the table.
+    """
     known = {image: label for image, label in labels.items() if label is not None}
     num_without += len(labels) - len(known)
     unique = len({image.stem for image in known}) == len(known)
@@ -171,14 +239,19 @@ def _listed(
     columns = ["image", "label", "name"]
     if {"train", "val"} <= {*splits.values()} and None not in splits.values():
         columns.append("split")
+    elif places:
+        columns.append(PLACE)
     rows: list[Sequence[str]] = [columns]
     for image, label in known.items():
         path = image.relative_to(folder).with_suffix("")
         name = path.name if unique else path.as_posix().replace("/", "_")
         files = (os.path.relpath(each, table.parent) for each in (image, label))
-        rows.append([*files, name, str(splits[image])][: len(columns)])
+        last = places[image] if PLACE in columns and places else str(splits[image])
+        rows.append([*files, name, last][: len(columns)])
     write_rows(table, rows)
-    text = f"written by geotune init; {pluralize(num_without, 'image')} without labels left out"
+    text = "written by geotune init"
+    if num_without:
+        text += f"; {pluralize(num_without, 'image')} without labels left out"
     data = {"kind": "scenes", "scenes": str(table)}
     return Layout(data, [*known], known, kind, columns, {**comments, "data.scenes": text})
 

@@ -17,6 +17,7 @@ from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.text_io import read_words
 from geotune.errors import GeotuneError
 from geotune.utils.atomic import write_atomically
+from geotune.utils.paths import files_below
 from geotune.utils.text import nfc
 
 PAGES = {
@@ -27,8 +28,12 @@ PAGES = {
 }
 """Pages that errors name."""
 
-Labels = Literal["raster", "vector", "objects", "image"]
-"""Rasters, vector files, a format of object labels, or one label per image."""
+Labels = Literal["raster", "vector", "objects", "image", "published"]
+"""Rasters, vector files, a format of object labels, one label per image, or a known data set."""
+
+
+PLACE = "place"
+"""Column of a written table that names what images of several dates show."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Layout:
         comments: by key.
         parts: folders in the paths that are named as splits.
         files: of images that have a file per band.
+        published_split: whether the data set comes with its split.
     """
 
     data: Mapping[str, object]
@@ -54,6 +60,7 @@ class Layout:
     comments: Mapping[str, str] = field(default_factory=dict)
     parts: Sequence[str] = ()
     files: Mapping[Path, Files] = field(default_factory=dict)
+    published_split: bool = False
 
     @property
     def label_files(self) -> list[Path]:
@@ -74,7 +81,8 @@ def find_lists(folder: Path, names: set[str]) -> dict[str, Path]:
     Lists of other names are passed over; empty unless there are lists for train and val.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.txt")) + sorted(folder.absolute().parent.glob("*.txt")):
+    texts = [path for path in files_below(folder) if path.suffix == ".txt"]
+    for path in texts + sorted(folder.absolute().parent.glob("*.txt")):
         words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in SPLIT_WORDS]
         if len(words) == 1 and SPLIT_WORDS[words[0]] not in found:
             try:

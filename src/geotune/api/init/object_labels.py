@@ -31,6 +31,7 @@ from geotune.data.raster.file_pixels import as_stored
 from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import read_words
 from geotune.errors import GeotuneError
+from geotune.utils.paths import files_below
 from geotune.utils.text import pluralize
 
 NAME_FILES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")
@@ -98,7 +99,8 @@ def describe_objects(
 def _numbered(folder: Path, counts: Mapping[Any, int]) -> dict[str, int]:
     """Indices of classes that labels state by index, by names from a file that lists these."""
     highest = max(int(value) for value in counts)
-    for path in (p for name in NAME_FILES for p in sorted(folder.rglob(name))):
+    files = files_below(folder)
+    for path in (path for name in NAME_FILES for path in files if path.name == name):
         if path.suffix == ".yaml":
             listed = read_values(path, "YOLO's description of the data", "names").get("names")
             if isinstance(listed, dict):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from geotune.data.scenes.find import find_scenes, first_file
+from geotune.data.scenes.find import find_scenes, image_path
 from geotune.errors import GeotuneError
 from geotune.utils.text import nfc
 
@@ -186,7 +186,7 @@ def as_patterns(
     text = "{name}" if named else "{stem}"
     name = f"{rule.label_affix[0]}{text}{rule.label_affix[1]}{rule.suffix}"
     try:
-        found = {first_file(scene.files) for scene in find_scenes(scenes).values()}
+        found = {image_path(scene.files) for scene in find_scenes(scenes).values()}
     except GeotuneError:  # two scenes of one name
         return None
     if found - {folder / label for label in labels} != {folder / image for image in images}:

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.api.init.layout import Layout, find_lists
+from geotune.api.init.layout import PLACE, Layout, find_lists
 from geotune.api.init.pairing import SPLIT_WORDS
 from geotune.config.split_options import BlockSplitOptions
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.footprints import areas, footprint
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import random_split
+from geotune.data.splits.groups import group_of
 from geotune.data.splits.spatial_blocks import split_by_blocks
 from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
@@ -61,6 +62,8 @@ def split_choices(
         counts: labels of each class in each scene, `(scenes, classes)`.
         window: side in pixels.
     """
+    if layout.published_split:
+        yield SplitChoice({"kind": "published"}, "the one that was published with the data")
     if "split" in layout.columns and all(scene.split for scene in scenes):
         yield SplitChoice({"kind": "column"}, "the split in the table")
     names = {scene.name for scene in scenes}
@@ -69,6 +72,8 @@ def split_choices(
         yield SplitChoice({"kind": "list", **values}, "the lists of names beside the data")
     if choice := _by_part(layout):
         yield choice
+    if PLACE in layout.columns and len({scene.attributes[PLACE] for scene in scenes}) >= MIN_GROUPS:
+        yield _drawn(scenes, counts, PLACE, "all dates of a place stay in one split")
     groups = areas(scenes)
     located = all(footprint(scene) is not None for scene in scenes)
     apart = located and len(set(groups)) == len(scenes)
@@ -148,7 +153,7 @@ def _splits_any(places: Sequence[int], groups: Sequence[str]) -> bool:
 
 def _drawn(scenes: Sequence[Scene], counts: NDArray[np.int64], by: str, reason: str) -> SplitChoice:
     """Groups drawn so that each split has about its share of each class."""
-    groups = [s.name if by == "scene" else re.search(by, s.name)[1] for s in scenes]  # type: ignore[index]  # all match
+    groups = [group_of(scene, by) for scene in scenes]
     names = sorted(set(groups))
     numbers = np.array([names.index(group) for group in groups])
     by_group = np.zeros((len(names), counts.shape[1]))

@@ -16,7 +16,7 @@ from geotune.data.scenes.find import RASTER_SUFFIXES
 from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError, check_exists
-from geotune.utils.paths import existing_path, is_system_file
+from geotune.utils.paths import existing_path, files_below, is_system_file
 from geotune.utils.text import join_some, nfc, pluralize
 
 
@@ -69,7 +69,7 @@ def _by_name(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]
     """
     check_exists(folder, "folder", key, folder=True)
     files: dict[str, Path] = {}
-    for path in rasters_in(folder.iterdir(), folder) or rasters_in(folder.rglob("*"), folder):
+    for path in rasters_in(folder.iterdir(), folder) or rasters_in(files_below(folder), folder):
         stem = nfc(path.relative_to(folder).with_suffix("").as_posix())
         if not stem.endswith(suffix):
             continue
@@ -109,7 +109,7 @@ def unread_chips(
         own, others = folder.resolve(), other.resolve()
         unread = [
             path
-            for path in rasters_in(folder.rglob("*"), folder)
+            for path in rasters_in(files_below(folder), folder)
             if path.parent != folder
             and nfc(path.stem).endswith(suffix)
             and (others == own or others not in path.resolve().parents or others in own.parents)

@@ -99,7 +99,7 @@ def images_in_other_case(patterns: Sequence[str]) -> list[Path]:
     """Images that match no pattern, and one but for upper and lower case: a.TIF and `*.tif`."""
     others = {path for pattern in patterns for path in files_in_other_case(local_path(pattern))}
     found = {match.path for pattern in patterns for match in match_files(local_path(pattern))}
-    return sorted(path for path in others - found if _is_scene(path))
+    return sorted(path for path in others - found if is_image(path))
 
 
 def local_path(path: str) -> str:
@@ -115,6 +115,12 @@ def local_path(path: str) -> str:
 def first_file(files: Files) -> Path:
     """The file, or the first of several."""
     return files if isinstance(files, Path) else first_file(next(iter(files.values())))
+
+
+def image_path(files: Files) -> Path:
+    """The file, the first of several, or the folder of a Sentinel-2 product."""
+    first = first_file(files)
+    return next((path for path in first.parents if is_safe(path)), first)
 
 
 def _by_modality(
@@ -169,7 +175,7 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
     )
     several_files = "{band}" in pattern or "{date}" in pattern
     for match in matches:
-        if not several_files and "*" in pattern and not _is_scene(match.path):
+        if not several_files and "*" in pattern and not is_image(match.path):
             continue  # side files: x.tif.aux.xml, x.geojson
         by_path.setdefault(match.scene_path, []).append(match)
     for members in by_path.values():
@@ -178,7 +184,7 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
             stem = nfc(_name_of(first))
             files = _by_date(members) if "{date}" in pattern else _by_band(members)
         else:
-            stem, files = nfc(first.path.stem), _files_at(first.path)
+            stem, files = nfc(first.path.stem), files_at(first.path)
         fields = {name: text for name, text in first.fields.items() if name not in FIELDS}
         name = first.fields.get("scene") or "_".join(fields.values()) or stem
         if fields and "scene" not in first.fields and not in_file_name:
@@ -189,7 +195,8 @@ def _group(pattern: str, matches: Sequence[Match]) -> dict[str, FoundScene]:
     return scenes
 
 
-def _is_scene(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a path is that of a raster file, or of the folder of a Sentinel-2 product."""
     return path.suffix.lower() in RASTER_SUFFIXES or is_safe(path)
 
 
@@ -243,10 +250,10 @@ def _by_band(matches: Sequence[Match]) -> Path | dict[str, Path]:
             key="data.scenes",
             file=matches[1].path,
         )
-    return _files_at(matches[0].path)
+    return files_at(matches[0].path)
 
 
-def _files_at(path: Path) -> Path | dict[str, Path]:
+def files_at(path: Path) -> Path | dict[str, Path]:
     """The file, or the files of the bands of a Sentinel-2 product."""
     return safe_bands(path) if is_safe(path) else path
 

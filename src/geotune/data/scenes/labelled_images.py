@@ -25,7 +25,7 @@ from geotune.data.scenes.open_scenes import drop_inconsistent_bands
 from geotune.data.scenes.scene import Scene
 from geotune.data.text_io import read_csv
 from geotune.errors import GeotuneError, check_exists
-from geotune.utils.paths import existing_path, is_system_file
+from geotune.utils.paths import existing_path, files_below, is_system_file
 from geotune.utils.text import join_some, nfc, pluralize
 
 SEPARATOR = ";"
@@ -123,7 +123,7 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
     _check_classes(folders, classes, f"{images}: the folder")
     listed: dict[str, LabelledImage] = {}
     for name, folder in folders.items():
-        files = rasters_in(folder.rglob("*"), folder)
+        files = rasters_in(files_below(folder), folder)
         if not files:
             raise GeotuneError(
                 f"{folder}: contains no image ({', '.join(RASTER_SUFFIXES)}); remove the folder, "
