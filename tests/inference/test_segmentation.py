@@ -22,7 +22,7 @@ from torch import Tensor
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.raster.windows import Window
-from geotune.inference.geotiff import atomic_output
+from geotune.inference.geotiff import GeoTiffWriter, atomic_output
 from geotune.inference.segmentation import ClassMap, segment_scene
 from geotune.inference.sliding_window import WindowOptions
 from geotune.utils.colors import palette
@@ -101,6 +101,19 @@ def test_threshold_gives_pixels_to_a_rare_class(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values[values != 2], usual[values != 2])
     table = geopandas.read_file(result.polygons_path)
     assert table[table["class"] == "ship"]["score"].to_numpy() == pytest.approx(0.25, abs=0.003)
+
+
+@pytest.mark.parametrize(("dtype", "predictor"), [("uint8", None), ("float32", "3")])
+def test_gdal_knows_the_options_of_maps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: str, predictor: str | None
+) -> None:
+    source = write_scene(tmp_path / "port.tif", blocks(40, 40))
+    with GeoTiffWriter.for_scene(tmp_path / "map.tif", source, ["a"], dtype=dtype) as file:
+        file.write(0, 0, np.ones((1, 40, 40), dtype))
+        file.finish("NEAREST")
+    with rasterio.open(tmp_path / "map.tif") as written:
+        assert written.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR") == predictor
+    assert not caplog.records
 
 
 def test_gdal_reads_class_names(tmp_path: Path) -> None:

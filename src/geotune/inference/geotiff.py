@@ -98,7 +98,7 @@ class GeoTiffWriter:
         gcps: Sequence[GroundControlPoint] = (),
     ) -> None:
         self.path = path
-        self.predictor = 3 if dtype == "float32" else 1
+        self.predictor = "FLOATING_POINT" if dtype == "float32" else "NO"
         self.raw = path.with_suffix(".raw.tif")
         georeference: dict[str, Any] = {"gcps": gcps} if gcps else {"transform": transform}
         if not gcps and transform == Affine.identity():
