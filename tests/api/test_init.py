@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import geopandas
 import numpy as np
@@ -20,7 +20,9 @@ from rasterio.transform import from_origin
 from geotune.api.checking import check, find_data_issues
 from geotune.api.fitting import fit
 from geotune.api.init.create_recipe import init
+from geotune.api.init.draft import Draft
 from geotune.api.init.layout import PAGES
+from geotune.api.init.settings import set_length
 from geotune.config import Recipe, load_recipe
 from geotune.data.raster.open_raster import open_raster
 from helpers.annotation_files import PER_IMAGE, Thing, upright, write_coco, write_points
@@ -373,6 +375,18 @@ def test_settings_fit_the_free_memory(
     assert recipe.train.accumulate_steps == 4 and recipe.method.kind == "frozen"
     comments = " ".join((tmp_path / "recipe.yaml").read_text().split())
     assert "60.0 MB" in comments and "accumulate_steps, method" in comments
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_first_training_is_short_whatever_the_size_of_the_data(large: bool) -> None:
+    draft = Draft()
+    scenes = [cast("Any", SimpleNamespace(shape=(10_980, 10_980) if large else (600, 500)))] * 5
+    set_length(draft, scenes, 128)
+    assert draft.values["train"]["epochs"] == 20
+    assert draft.values["data"].get("samples") == (1024 if large else None)
+    assert draft.values["train"].get("validation_windows") == (256 if large else None)
+    if large:
+        assert "about 22,075" in draft.comments["data.samples"]
 
 
 # ---------------------------------------------------------------- dates, products, links, names

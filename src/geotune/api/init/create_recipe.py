@@ -23,6 +23,7 @@ from geotune.api.init.settings import (
     name_bands,
     set_backbone,
     set_decoder,
+    set_length,
     set_training,
     set_window,
 )
@@ -159,6 +160,7 @@ def _draft(
     on_message("reading images and labels")
     scans = _scan(scenes, window, on_progress)
     issues = _set_split(draft, folder, layout, scenes, scans, window)
+    set_length(draft, scenes, window)
     set_training(draft, on_message)
     draft.recipe()
     return draft, found, issues

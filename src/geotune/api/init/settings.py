@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotune.api.init.draft import Draft
+from geotune.api.init.splits import SHARE
 from geotune.api.recipes import OnMessage
 from geotune.boxes.oriented import as_oriented
 from geotune.data.annotations.object_labels import ObjectLabels
@@ -28,6 +29,13 @@ MEMORY_SHARE = 0.7
 """Of the free memory, for the tensors of a training step."""
 
 SMALL_OBJECT_PX = 16
+
+EPOCH_PIXELS = 2**24
+"""Of the training windows of an epoch: `EPOCHS` of them take minutes on one slow core, about 3 s a
+million pixels with the backbone that is set here."""
+
+VALIDATION_PIXELS = 2**22
+EPOCHS = 20
 
 
 def set_backbone(draft: Draft, backbone: str | None, bands: Sequence[str]) -> None:
@@ -133,10 +141,29 @@ def _is_alpha(raster: RasterSource) -> bool:
     return set(np.unique(values[~np.isnan(values)]).tolist()) <= {0.0, 255.0}
 
 
+def set_length(draft: Draft, scenes: Sequence[Scene], window: int) -> None:
+    """Set the epochs, and limit their windows where scenes are many or large."""
+    draft.set("train.epochs", EPOCHS)
+    pixels = sum(math.prod(scene.shape) for scene in scenes)
+    train = (1 - 2 * SHARE) * pixels
+    if train > EPOCH_PIXELS:
+        draft.set(
+            "data.samples",
+            max(8, EPOCH_PIXELS // window**2),
+            f"windows per epoch, so that a first training takes minutes on a CPU; all training "
+            f"images are about {train / window**2:,.0f}: remove this line to cover them",
+        )
+    if SHARE * pixels > VALIDATION_PIXELS:
+        draft.set(
+            "train.validation_windows",
+            max(8, VALIDATION_PIXELS // window**2),
+            "on which epochs are compared; the results of the best one are of all windows",
+        )
+
+
 def set_training(draft: Draft, on_message: OnMessage) -> None:
     """Set the batch size, and what else is needed to fit the free memory."""
     batch = 32 if draft.recipe().task.level == "image" else 8
-    draft.set("train.epochs", 20)
     draft.set("train.batch_size", batch, "windows per step")
     draft.set("train.lr", 0.003)
     from geotune.api.environment import pick_device  # imports torch
