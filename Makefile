@@ -6,6 +6,7 @@ PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
+UV_INSTALL := uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint typecheck docs dist lowest constraints clean
@@ -50,10 +51,13 @@ $(VENV)/.docs: pyproject.toml constraints.txt $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 # uv's environments have no pip of their own, so ensurepip brings it where uv has gone. Bytecode is
-# made once, as pip does: where Python may not write it, every command would take 8 s longer.
+# made once, as pip does: where Python may not write it, every command would take 8 s longer. Without
+# a GPU, uv takes torch without CUDA's libraries; where that fails, such as without PyTorch's index,
+# it installs as pip does.
 define install
 	@if uv --version >/dev/null 2>&1; then \
-		set -x; uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '$(1)'; \
+		set -x; \
+		UV_TORCH_BACKEND=$${UV_TORCH_BACKEND:-auto} $(UV_INSTALL) '$(1)' || $(UV_INSTALL) '$(1)'; \
 	else \
 		$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; \
 		set -x; $(BIN)/python -m pip install -c constraints.txt -e '$(1)'; \
