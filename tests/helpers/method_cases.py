@@ -125,6 +125,7 @@ METHODS: dict[str, Case] = {
         starts_at_frozen=True,
         warmup_steps=2,
     ),
+    "est-spatial": Case(Est(fusion="spatial", reduction=4, min_width=8), backbone_frozen=True),
     "est-inside": Case(
         Est(use_block_internals=True, gate="static", adapters=(4,), reduction=4, min_width=8),
         backbone_frozen=True,

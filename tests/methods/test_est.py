@@ -97,14 +97,53 @@ def _fusion(h: Tensor, p: dict[str, Tensor]) -> Tensor:
     return total
 
 
-def test_block_starts_as_the_gate_alone() -> None:
-    block = EstBlock(8, Est(), gated=True)
+def test_spatial_fusion_matches_the_formula() -> None:
+    """h + Up(sum_k w_k resize(GELU(Down_k(pool_k(LN(h)))))) with rates 1, 2, 4, pixel by pixel."""
+    block = EstBlock(4, Est(fusion="spatial"), gated=False)
+    randomise(block)
+    h = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        block.enhance.weight.zero_()
+        block.enhance.bias.zero_()
+        actual = block(h, None)
+
+        p = dict(block.named_parameters())
+        normed = (h - h.mean(1)) / (h.var(1, unbiased=False) + 1e-5).sqrt()
+        normed = normed * p["norm.weight"][:, None, None] + p["norm.bias"][:, None, None]
+        weights = p["adapter_logits"].exp() / p["adapter_logits"].exp().sum()
+        fused = torch.zeros(2, 5, 6)
+        for k, rate in enumerate((1, 2, 4)):
+            rows, columns = -(-5 // rate), -(-6 // rate)
+            inner = torch.empty(2, rows, columns)
+            for i in range(rows):
+                for j in range(columns):  # windows at the edge average the pixels that exist
+                    window = normed[0, :, rate * i : rate * (i + 1), rate * j : rate * (j + 1)]
+                    a = p["adapters_down.weight"][2 * k : 2 * k + 2] @ window.mean((1, 2))
+                    a = a + p["adapters_down.bias"][2 * k : 2 * k + 2]
+                    inner[:, i, j] = a * 0.5 * (1 + torch.erf(a / 2**0.5))
+            for i in range(5):
+                for j in range(6):
+                    y = min(max((i + 0.5) * rows / 5 - 0.5, 0), rows - 1)
+                    x = min(max((j + 0.5) * columns / 6 - 0.5, 0), columns - 1)
+                    top, left = int(y), int(x)
+                    below, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+                    upper = torch.lerp(inner[:, top, left], inner[:, top, right], x - left)
+                    lower = torch.lerp(inner[:, below, left], inner[:, below, right], x - left)
+                    fused[:, i, j] += weights[k] * torch.lerp(upper, lower, y - top)
+        up = torch.einsum("oi,ihw->ohw", p["adapters_up.weight"], fused)
+        expected = h + up + p["adapters_up.bias"][:, None, None]
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["widths", "spatial"])
+def test_block_starts_as_the_gate_alone(fusion: Any) -> None:
+    block = EstBlock(8, Est(fusion=fusion), gated=True)
     z, s = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
     assert block.gate is not None
     with torch.no_grad():
         gate = torch.sigmoid(block.gate(torch.cat([z, s], dim=1)))
         torch.testing.assert_close(block(z, s), gate * z + (1 - gate) * s)
-        assert torch.equal(EstBlock(8, Est(), gated=False)(z, None), z)
+        assert torch.equal(EstBlock(8, Est(fusion=fusion), gated=False)(z, None), z)
 
 
 # ---------------------------------------------------------------- the side network
@@ -303,7 +342,8 @@ def test_training_without_calibration_raises(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("adapters", ()), ("gate", "open"), ("block_stride", 0), ("width", 8)]
+    ("option", "value"),
+    [("adapters", ()), ("pool_rates", (0,)), ("gate", "open"), ("block_stride", 0), ("width", 8)],
 )
 def test_invalid_option_raises(option: str, value: Any) -> None:
     with raises("recipe-invalid", key=f"method.{option}"):

@@ -308,7 +308,16 @@ class EstOptions(MethodOptions):
     )
     adapters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
         default=(2, 4, 8),
-        description="divisors n: each block has an adapter d / n wide for a stream of d",
+        description="divisors n: each block has an adapter d / n wide for a stream of d; with "
+        "fusion: spatial all adapters have the width of the first",
+    )
+    fusion: Literal["widths", "spatial"] = Field(
+        default="widths",
+        description="how a block's adapters differ; widths: each of another width; spatial: each "
+        "on the map pooled at another of pool_rates, with a common up-projection",
+    )
+    pool_rates: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+        default=(1, 2, 4), description="down-sampling rates of the adapters with fusion: spatial"
     )
     kernel_size: PositiveInt = Field(default=3, description="of the depthwise convolution; odd")
     projection_init: Literal["random", "pca", "pca_fixed"] = Field(

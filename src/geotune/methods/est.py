@@ -11,6 +11,13 @@ reading, with a side stream s of d channels:
             |             h = h + sum_k w_k Up_k(GELU(Down_k(LN(h))))      widths d/2, d/4, d/8
       s --> block --> s   h = h + DWConv(h)                                enhancement
 
+With `fusion: spatial` the bottlenecks differ in resolution, not in width, and share Up, as in MuFA
+(Multi-Fusion Adapter, 2024), the other reading of "multichannel adapter fusion":
+
+    h = h + Up(sum_k w_k resize(GELU(Down_k(pool_k(LN(h))))))   rates 1, 2, 4; all d/2 wide
+
+pool_k averages k x k pixels, resize is bilinear, w = softmax. Up starts at zero.
+
 With `use_block_internals`, z is the sum of such projections of the block's output, of what its
 attention adds to the residual stream, and of what its MLP adds. A static gate is g = sigmoid(b),
 one value per channel. The decoder gets, at each level,
@@ -234,8 +241,13 @@ class EstBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         # all adapters in one pair of matrices: their weighted sum is a single product
         self.adapter_widths = [max(1, width // share) for share in options.adapters]
+        up_width = sum(self.adapter_widths)
+        self.pool_rates = options.pool_rates if options.fusion == "spatial" else ()
+        if self.pool_rates:
+            up_width = self.adapter_widths[0]
+            self.adapter_widths = [up_width] * len(self.pool_rates)
         self.adapters_down = nn.Linear(width, sum(self.adapter_widths))
-        self.adapters_up = zero_init(nn.Linear(sum(self.adapter_widths), width))
+        self.adapters_up = zero_init(nn.Linear(up_width, width))
         several = len(self.adapter_widths) > 1
         self.adapter_logits = nn.Parameter(torch.zeros(len(self.adapter_widths)), several)
         side = options.kernel_size
@@ -248,14 +260,37 @@ class EstBlock(nn.Module):
         else:
             g = torch.sigmoid(self.gate(torch.cat([z, stream], dim=1)))
             h = torch.lerp(stream, z, g.to(stream.dtype))
+        normed = self.norm(h.permute(0, 2, 3, 1))
+        inner = self._fuse_rates(normed) if self.pool_rates else self._fuse_widths(normed)
+        h = h + self.adapters_up(inner).permute(0, 3, 1, 2)
+        enhanced: Tensor = h + self.enhance(h)
+        return enhanced
+
+    def _fuse_widths(self, normed: Tensor) -> Tensor:
+        """`(B, h, w, d)` to weighted bottlenecks `(B, h, w, sum of widths)`."""
         weights = self.adapter_logits.softmax(0)
         per_channel = torch.cat(
             [w.expand(n) for w, n in zip(weights, self.adapter_widths, strict=True)]
         )
-        inner = F.gelu(self.adapters_down(self.norm(h.permute(0, 2, 3, 1)))) * per_channel
-        h = h + self.adapters_up(inner).permute(0, 3, 1, 2)
-        enhanced: Tensor = h + self.enhance(h)
-        return enhanced
+        fused: Tensor = F.gelu(self.adapters_down(normed)) * per_channel
+        return fused
+
+    def _fuse_rates(self, normed: Tensor) -> Tensor:
+        """`(B, h, w, d)` to the weighted sum of bottlenecks, `(B, h, w, width)`."""
+        maps = normed.permute(0, 3, 1, 2)
+        weights = self.adapter_logits.softmax(0)
+        matrices = self.adapters_down.weight.split(self.adapter_widths)
+        biases = self.adapters_down.bias.split(self.adapter_widths)
+        fused = maps.new_zeros(())
+        for rate, weight, matrix, bias in zip(
+            self.pool_rates, weights, matrices, biases, strict=True
+        ):
+            pooled = F.avg_pool2d(maps, rate, ceil_mode=True)
+            inner = F.gelu(F.conv2d(pooled, matrix[..., None, None], bias))
+            if rate > 1:
+                inner = F.interpolate(inner, maps.shape[-2:], mode="bilinear")
+            fused = fused + weight * inner
+        return fused.permute(0, 2, 3, 1)
 
 
 class _StaticGate(nn.Module):
