@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from geotune.errors import RecipeError as RecipeError
     from geotune.methods.adapter import Adapter as Adapter
     from geotune.methods.adaptformer import AdaptFormer as AdaptFormer
+    from geotune.methods.aurora import Aurora as Aurora
     from geotune.methods.core.base import Method as Method
     from geotune.methods.core.base import attach as attach
     from geotune.methods.dtl import Dtl as Dtl
@@ -49,13 +50,18 @@ if TYPE_CHECKING:
     from geotune.methods.lora import Lora as Lora
     from geotune.methods.lorand import LoRand as LoRand
     from geotune.methods.lst import Lst as Lst
+    from geotune.methods.molora import Molora as Molora
     from geotune.methods.mona import Mona as Mona
+    from geotune.methods.mpo import Mpo as Mpo
     from geotune.methods.selective import BitFit as BitFit
     from geotune.methods.selective import Frozen as Frozen
     from geotune.methods.selective import Full as Full
     from geotune.methods.selective import Norm as Norm
     from geotune.methods.selective import Partial as Partial
     from geotune.methods.sidetune import SideTune as SideTune
+    from geotune.methods.slr import Slr as Slr
+    from geotune.methods.subspace_scaling import Ssb as Ssb
+    from geotune.methods.subspace_scaling import Ssl as Ssl
     from geotune.methods.vit_adapter import VitAdapter as VitAdapter
     from geotune.methods.vpt import Vpt as Vpt
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from geotune import (
     Adapter,
     AdaptFormer,
+    Aurora,
     BitFit,
     Dtl,
     E3va,
@@ -16,11 +17,16 @@ from geotune import (
     Lora,
     LoRand,
     Lst,
+    Molora,
     Mona,
+    Mpo,
     Norm,
     Partial,
     Peft,
     SideTune,
+    Slr,
+    Ssb,
+    Ssl,
     VitAdapter,
     Vpt,
 )
@@ -93,6 +99,19 @@ METHODS: dict[str, Case] = {
         mergeable=True,
         unsupported={"resnet": "method.targets", "convnext": "method.targets"},
     ),
+    "ssl": Case(Ssl(), starts_at_frozen=True, mergeable=True),
+    "ssb": Case(Ssb(), starts_at_frozen=True, mergeable=True),
+    "slr": Case(Slr(rank=2), starts_at_frozen=True, mergeable=True),
+    "molora": Case(
+        Molora(experts=2, rank=2), starts_at_frozen=True, unsupported={"resnet": "method.targets"}
+    ),
+    "aurora": Case(
+        Aurora(rank=4, dropout=0),
+        starts_at_frozen=True,
+        mergeable=True,
+        unsupported={"resnet": "method.targets"},
+    ),
+    "mpo": Case(Mpo(), mergeable=True, unsupported={"resnet": "method.targets"}),
     "vpt": Case(Vpt(num_prompts=3), unsupported=HIERARCHICAL),
     "vpt-shallow": Case(Vpt(num_prompts=3, depth="shallow"), unsupported=HIERARCHICAL),
     "adapter": Case(Adapter(bottleneck_dim=4), starts_at_frozen=True),
@@ -140,7 +159,16 @@ METHODS: dict[str, Case] = {
 
 PLAIN_ONLY = {"vpt", "vpt-shallow", "vit_adapter", "vit_adapter-whole"}
 """Methods for plain ViTs only."""
-NEED_AN_MLP = {"adaptformer", "e3va", "est-inside", "peft-oft", "peft-vera"}
+NEED_AN_MLP = {
+    "adaptformer",
+    "e3va",
+    "est-inside",
+    "peft-oft",
+    "peft-vera",
+    "molora",
+    "aurora",
+    "mpo",
+}
 """Methods that need an MLP in the blocks, which a ResNet lacks."""
 NEED_SPATIAL_TOKENS = {
     "mona",
@@ -151,4 +179,14 @@ NEED_SPATIAL_TOKENS = {
     "dtl-feedback",
     "est-inside",
 }
-NEED_BLOCKS = PLAIN_ONLY | NEED_SPATIAL_TOKENS | {"partial", "adapter", "adaptformer", "lorand"}
+NEED_BLOCKS = (
+    PLAIN_ONLY
+    | NEED_SPATIAL_TOKENS
+    | {
+        "partial",
+        "adapter",
+        "adaptformer",
+        "lorand",
+        "aurora",
+    }
+)

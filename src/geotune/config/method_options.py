@@ -137,6 +137,80 @@ class PeftOptions(MethodOptions):
     )
 
 
+class SslOptions(MethodOptions):
+    """Scales the inputs of the backbone's layers (subspace scaling)."""
+
+    fits: ClassVar[str] = "backbones with linear layers or dense convolutions"
+
+    kind: Literal["ssl"] = "ssl"
+    targets: Targets = None
+
+
+class SsbOptions(MethodOptions):
+    """Scales inputs and outputs of the backbone's layers (subspace scaling)."""
+
+    fits: ClassVar[str] = "backbones with linear layers or dense convolutions"
+
+    kind: Literal["ssb"] = "ssb"
+    targets: Targets = None
+
+
+class SlrOptions(MethodOptions):
+    """Scaled low-rank updates of the blocks' layers and of the patch embedding."""
+
+    fits: ClassVar[str] = "backbones with linear layers or dense convolutions"
+
+    kind: Literal["slr"] = "slr"
+    rank: PositiveInt = Field(default=16, description="rank of the update")
+    targets: Annotated[
+        list[str] | None,
+        Field(
+            description="layers to update, by the last part of their names; by default all linear "
+            "layers of the blocks"
+        ),
+    ] = None
+    patch_embedding: bool = Field(
+        default=True, description="also update the convolution that cuts the image into patches"
+    )
+
+
+class MoloraOptions(MethodOptions):
+    """Several low-rank updates of each linear layer, weighted by a router for each token."""
+
+    fits: ClassVar[str] = "backbones with linear layers in the blocks"
+
+    kind: Literal["molora"] = "molora"
+    experts: Annotated[int, Field(ge=2)] = Field(
+        default=4, description="low-rank updates of each layer"
+    )
+    rank: PositiveInt = Field(default=4, description="rank of each expert")
+    alpha: PositiveFloat = Field(default=4, description="updates are scaled by alpha / rank")
+    targets: Targets = None
+
+
+class AuroraOptions(MethodOptions):
+    """Updates of all linear layers from factors that the layers share."""
+
+    fits: ClassVar[str] = "accessible blocks with linear layers (no ResNet)"
+
+    kind: Literal["aurora"] = "aurora"
+    rank: PositiveInt = Field(default=64, description="side R of the shared core R x R x R")
+    scale: PositiveFloat = Field(default=1.0, description="factor on the updates")
+    dropout: Dropout = Field(default=0.1, description="dropout probability inside the updates")
+
+
+class MpoOptions(MethodOptions):
+    """The auxiliary tensors of each linear layer's matrix product operator train."""
+
+    fits: ClassVar[str] = "backbones with linear layers in the blocks"
+
+    kind: Literal["mpo"] = "mpo"
+    tensors: Annotated[int, Field(ge=3)] = Field(
+        default=5, description="tensors of a weight; odd, the central one stays frozen"
+    )
+    targets: Targets = None
+
+
 class VptOptions(MethodOptions):
     """Learned prompt tokens beside the image's tokens in the blocks of a plain ViT."""
 
@@ -352,6 +426,12 @@ if TYPE_CHECKING:
         | PartialOptions
         | LoraOptions
         | PeftOptions
+        | SslOptions
+        | SsbOptions
+        | SlrOptions
+        | MoloraOptions
+        | AuroraOptions
+        | MpoOptions
         | VptOptions
         | AdapterOptions
         | AdaptFormerOptions

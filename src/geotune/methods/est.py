@@ -279,8 +279,8 @@ class EstBlock(nn.Module):
         """`(B, h, w, d)` to the weighted sum of bottlenecks, `(B, h, w, width)`."""
         maps = normed.permute(0, 3, 1, 2)
         weights = self.adapter_logits.softmax(0)
-        matrices = self.adapters_down.weight.split(self.adapter_widths)
-        biases = self.adapters_down.bias.split(self.adapter_widths)
+        matrices = torch.split(self.adapters_down.weight, self.adapter_widths)
+        biases = torch.split(self.adapters_down.bias, self.adapter_widths)
         fused = maps.new_zeros(())
         for rate, weight, matrix, bias in zip(
             self.pool_rates, weights, matrices, biases, strict=True

@@ -36,7 +36,8 @@ from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.fused_qkv import join_all_qkv
-from geotune.methods.core.hf_peft_utils import Layer, build_encoder, inject_adapter, target_layers
+from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter
+from geotune.methods.core.target_layers import Layer, target_layers
 
 
 class _BlockSize(NamedTuple):

@@ -16,7 +16,8 @@ from geotune.backbones.base import Backbone
 from geotune.config.method_options import LoraOptions
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter, target_layers
+from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter
+from geotune.methods.core.target_layers import target_layers
 
 
 class Lora(LoraOptions, Method):

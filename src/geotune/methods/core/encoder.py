@@ -221,7 +221,8 @@ class Encoder(nn.Module):
         if self._merge is None:
             raise GeotuneError(
                 "nothing to merge: the method does not update the backbone's own weights, or was "
-                "merged before; lora and most of peft's tuners can be merged, once",
+                "merged before; lora, most of peft's tuners, ssl, ssb, slr, aurora and mpo can be "
+                "merged, once",
                 code="merge-unsupported",
                 key="method.kind",
             )

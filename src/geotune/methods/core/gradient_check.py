@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import MethodOptions
@@ -19,10 +21,22 @@ def checked_encoder(
     reader: Reader | None = None,
     *,
     backbone_frozen: bool = False,
+    name: str | None = None,
+    merge: Callable[[nn.Module], None] | None = None,
 ) -> Encoder:
-    """Build an encoder and run `check_trainable`; by default it reads `SelectedFeatures`."""
-    reader = reader or SelectedFeatures(backbone)
-    return check_trainable(Encoder(backbone, reader, method, backbone_frozen=backbone_frozen))
+    """Build an encoder and run `check_trainable`; by default it reads `SelectedFeatures`.
+
+    `merge` is that of `Encoder`; it is dropped if the frozen weights are quantized, which loses
+    the update.
+    """
+    encoder = Encoder(
+        backbone,
+        reader or SelectedFeatures(backbone),
+        method,
+        backbone_frozen=backbone_frozen,
+        merge=merge if method.frozen_precision == "fp32" else None,
+    )
+    return check_trainable(encoder, name)
 
 
 def check_trainable(encoder: Encoder, name: str | None = None) -> Encoder:

@@ -63,7 +63,7 @@ class ModuleWrapper(nn.Module):
             return getattr(super().__getattr__("inner"), name)
 
 
-class _InsertedPart(ModuleWrapper):
+class InsertedPart(ModuleWrapper):
     """Wraps a module together with an inserted one."""
 
     def __init__(self, inner: nn.Module, part: nn.Module) -> None:
@@ -71,7 +71,7 @@ class _InsertedPart(ModuleWrapper):
         self.part = mark_inserted(part)
 
 
-class SequentialAdapter(_InsertedPart):
+class SequentialAdapter(InsertedPart):
     """`part(inner(x))`."""
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
@@ -80,7 +80,7 @@ class SequentialAdapter(_InsertedPart):
         return out
 
 
-class ParallelAdapter(_InsertedPart):
+class ParallelAdapter(InsertedPart):
     """`inner(x) + part(x)`."""
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
@@ -89,7 +89,7 @@ class ParallelAdapter(_InsertedPart):
         return out
 
 
-class _MidBlockAdapter(_InsertedPart):
+class _MidBlockAdapter(InsertedPart):
     """Changes the stream that the wrapped module reads, and stores the change for the block."""
 
     change: Tensor | None = None
