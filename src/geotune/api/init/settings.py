@@ -31,8 +31,8 @@ MEMORY_SHARE = 0.7
 SMALL_OBJECT_PX = 16
 
 EPOCH_PIXELS = 2**24
-"""Of the training windows of an epoch: `EPOCHS` of them take minutes on one slow core, about 3 s a
-million pixels with the backbone that is set here."""
+"""Of the training windows of an epoch: `EPOCHS` of them take minutes on one slow core, which needs
+2 to 5 s for a million pixels with the backbone that is set here."""
 
 VALIDATION_PIXELS = 2**22
 EPOCHS = 20
