@@ -64,6 +64,7 @@ BACKBONE_PROVIDERS: dict[str, Component] = {
     "rslearn": _builtin(
         "backbones.rslearn.rslearn_provider:rslearn_backbone", requires="geotune[rslearn]"
     ),
+    "geotune": _builtin("backbones.embedded.convnext_mini:embedded_backbone"),
     "python": _builtin("backbones.custom:python_backbone"),
 }
 """Providers of backbones, by the first part of `backbone.name`."""

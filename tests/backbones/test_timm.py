@@ -140,6 +140,30 @@ def test_weights_with_the_right_number_of_bands_are_unchanged(
         make_backbone(family, bands=("B02", "B03"), weights=tmp_path / "five.safetensors")
 
 
+def test_weights_of_named_bands_are_matched_by_name(
+    family: str, make_backbone: MakeBackbone, tmp_path: Path
+) -> None:
+    state = make_backbone(family, bands=5).model.state_dict()
+    path = tmp_path / "five.safetensors"
+    save_file(state, path)
+    own = ("blue", "green", "red", "nir", "swir1")
+    backbone = make_backbone(family, bands=("B11", "B03"), weights=path, weights_bands=own)
+    expected = state[FIRST[family]][:, [4, 1]]
+    assert torch.equal(backbone.model.state_dict()[FIRST[family]], expected)
+    assert "blue, red, nir" in backbone.notes[0]
+    added = make_backbone(
+        family, bands=("B11", "VV"), weights=path, weights_bands=own, new_bands="mean"
+    )
+    loaded = added.model.state_dict()[FIRST[family]]
+    torch.testing.assert_close(loaded[:, 1], state[FIRST[family]].mean(dim=1))
+    with raises("band-unknown", key="backbone.bands", mentions=["VV", "swir1"]):
+        make_backbone(family, bands=("B11", "VV"), weights=path, weights_bands=own)
+    with raises("weights-mismatch", key="backbone.weights_bands", mentions=["blue, green", "5"]):
+        make_backbone(family, bands=("B03",), weights=path, weights_bands=own[:2])
+    with raises("backbone-option", key="backbone.weights_bands", mentions=["pretrained"]):
+        make_backbone(family, bands=("B03",), weights_bands=own)
+
+
 def test_weights_of_another_model_are_rejected(make_backbone: MakeBackbone, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file(make_backbone("resnet", bands=3).model.state_dict(), path)

@@ -16,9 +16,10 @@ from geotune.data.synthetic.synthetic_scenes import CLASSES
 from geotune.utils.atomic import write_atomically
 from geotune.utils.progress import OnProgress
 
-DEFAULT_BACKBONE = "timm/resnet18"
+DEFAULT_BACKBONE = "geotune/convnext_mini"
+FILE_BACKBONE = "timm/resnet18"
 RECIPE = """\
-# The recipe of `geotune demo`: EST on a small timm backbone, on synthetic scenes.
+# The recipe of `geotune demo`: EST beside a small frozen backbone, on synthetic scenes.
 backbone: {{{backbone}, bands: [B02, B03, B04, B08, B11, B12]}}
 method:   {{kind: est, reduction: 8}}
 decoder:  {{kind: unet, channels: [64, 48, 32, 16]}}
@@ -45,8 +46,8 @@ def run_demo(
     """Create scenes, train, test and predict in `folder`. Returns test metrics and paths.
 
     `backbone` is the name of a pretrained one, whose weights are downloaded, or a file with weights
-    of `DEFAULT_BACKBONE`; by default that has random weights. Raises `GeotuneError` if the folder
-    contains other files, and if the weights cannot be loaded.
+    of `FILE_BACKBONE`; by default `DEFAULT_BACKBONE`, whose weights are part of the package. Raises
+    `GeotuneError` if the folder contains other files, and if the weights cannot be loaded.
     """
     import yaml
 
@@ -88,8 +89,8 @@ def run_demo(
 def _section(backbone: str | None) -> str:
     """The keys of the recipe's backbone section."""
     if backbone is None:
-        return f"name: {DEFAULT_BACKBONE}, pretrained: false"
+        return f"name: {DEFAULT_BACKBONE}"
     if Path(backbone).exists():
         weights = json.dumps(backbone)
-        return f"name: {DEFAULT_BACKBONE}, weights: {weights}"
+        return f"name: {FILE_BACKBONE}, weights: {weights}"
     return f"name: {json.dumps(backbone)}"

@@ -32,6 +32,7 @@ def backbone(
     wavelengths: Mapping[str, float] | None = None,
     gsd: float | None = None,
     new_bands: Literal["refuse", "mean"] = "refuse",
+    weights_bands: Sequence[str] | None = None,
 ) -> Backbone:
     """Build a backbone by name, such as `timm/vit_small_patch16_224` or `rslearn/galileo_nano`.
 
@@ -49,6 +50,7 @@ def backbone(
         gsd: ground sampling distance in metres, for models that take it.
         new_bands: `refuse` bands that the model was not pretrained with, or initialise them from
             the `mean` of the known ones.
+        weights_bands: band names of the weights' first layer, for timm weights of other bands.
 
     Raises `GeotuneError` for an unknown name, unavailable weights, unknown bands, or an option
     that the model does not support.
@@ -65,6 +67,7 @@ def backbone(
         "wavelengths": wavelengths,
         "gsd": gsd,
         "new_bands": new_bands,
+        "weights_bands": weights_bands,
     }
     try:
         options = BackboneOptions.model_validate(values)

@@ -118,7 +118,7 @@ class BackboneSpec(BackboneOptions):
 
         Args:
             supported: of `patch_size`, `timesteps`, `modalities`, `wavelengths`, `gsd`,
-                `new_bands`.
+                `new_bands`, `weights_bands`.
             metadata: which of `time` and `location` the model supports.
         """
         given = {
@@ -131,6 +131,7 @@ class BackboneSpec(BackboneOptions):
                 self.new_bands if self.new_bands != "refuse" else None,
                 "does not need it",
             ),
+            "weights_bands": (self.weights_bands, "knows the bands of its weights"),
         }
         for option, (value, reason) in given.items():
             if value and option not in supported:

@@ -15,6 +15,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from geotune.backbones.bands import match_bands
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.blocks import TokenLayout
 from geotune.backbones.checkpoint_keys import match_keys
@@ -159,14 +160,21 @@ def timm_backbone(spec: BackboneSpec) -> TimmBackbone:
     name, bands = spec.model, spec.bands
     if not timm.is_model(name):
         raise spec.unknown_model_error(timm.list_models())
-    spec.allow_only()
+    spec.allow_only("weights_bands", *(("new_bands",) if spec.weights_bands else ()))
+    if spec.weights_bands and not spec.loads_weights:
+        raise GeotuneError(
+            "backbone.weights_bands: backbone.pretrained is false, so no weights are loaded; "
+            "remove one of the two, or give the file with backbone.weights",
+            code="backbone-option",
+            key="backbone.weights_bands",
+        )
     model = _create(name, in_chans=len(bands))
     note, source = None, None
     config = dict(getattr(model, "pretrained_cfg", None) or {})
     if spec.loads_weights:
         state, source = _pretrained_state(spec, config)
         state = match_keys(state, model)
-        note = _fit_first_convolution(state, model, config, bands, source)
+        note = _fit_first_convolution(state, config, spec, source)
         load_weights(model, state, source, spec.name)
     backbone = TimmBackbone(
         model,
@@ -225,24 +233,33 @@ def _pretrained_state(spec: BackboneSpec, config: dict[str, Any]) -> tuple[dict[
 
 
 def _fit_first_convolution(
-    state: dict[str, Tensor],
-    model: nn.Module,
-    config: dict[str, Any],
-    bands: Sequence[str],
-    source: str,
+    state: dict[str, Tensor], config: dict[str, Any], spec: BackboneSpec, source: str
 ) -> str | None:
+    """Adapt the first layer in `state` to the images' bands; returns a note for the user."""
+    bands, own_bands = spec.bands, spec.weights_bands
     names = config.get("first_conv") or ()
     note = None
     for name in (names,) if isinstance(names, str) else names:
         key = f"{name}.weight"
         if key not in state:
             continue
+        if own_bands is not None:
+            if state[key].shape[1] != len(own_bands):
+                raise GeotuneError(
+                    f"backbone.weights_bands: found {', '.join(own_bands)}, but {key} of {source} "
+                    f"has {state[key].shape[1]} bands; name each of them, in order",
+                    code="weights-mismatch",
+                    key="backbone.weights_bands",
+                )
+            match = match_bands(spec, own_bands)
+            state[key], note = match.fit_weight(state[key]), match.note or None
+            continue
         if state[key].shape[1] == len(bands) != 3:
             continue  # the checkpoint already has these bands
         if state[key].shape[1] != 3:
             raise GeotuneError(
                 f"{source}: {key} has {state[key].shape[1]} bands, expected 3 (to be adapted) or "
-                f"{len(bands)} ({', '.join(bands)})",
+                f"{len(bands)} ({', '.join(bands)}); name its bands with backbone.weights_bands",
                 code="weights-mismatch",
                 key="backbone.weights",
             )

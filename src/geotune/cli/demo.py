@@ -21,7 +21,7 @@ def demo(
         Output folder.
     backbone
         Name of a pretrained backbone, which is downloaded, or a file with weights of timm/resnet18;
-        by default timm/resnet18 with random weights.
+        by default geotune/convnext_mini, whose pretrained weights are part of geotune.
     """
     from geotune.utils.progress import DATA_MODULES, loading_libraries
 

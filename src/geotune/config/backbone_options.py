@@ -51,3 +51,8 @@ class BackboneOptions(OptionsModel):
         description="bands that the model was not pretrained with: an error, or initialised from "
         "the mean of the known bands",
     )
+    weights_bands: tuple[str, ...] | None = Field(
+        default=None,
+        description="band names of the weights' first layer, in order, for timm weights of other "
+        "bands than the images'; weights are then matched by name",
+    )

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from geotune.api.init.draft import Draft
 from geotune.api.init.splits import SHARE
 from geotune.api.recipes import OnMessage
+from geotune.backbones.bands import canonical_band
+from geotune.backbones.embedded.convnext_mini import BANDS
 from geotune.boxes.oriented import as_oriented
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.raster.open_raster import ALPHA
@@ -40,14 +42,27 @@ EPOCHS = 20
 
 def set_backbone(draft: Draft, backbone: str | None, bands: Sequence[str]) -> None:
     """Set the backbone and the method: the given one, or one that needs no download."""
+    known = [band for band in bands if canonical_band(band) in BANDS]
     if backbone is not None:
         draft.set("backbone.name", backbone)
+    elif known:
+        draft.set(
+            "backbone.name",
+            "geotune/convnext_mini",
+            "small, its pretrained weights are part of geotune; larger ones for your bands: "
+            "geotune list backbones, or geotune init --backbone NAME",
+        )
+        if len(known) < len(bands):
+            others = ", ".join(band for band in bands if band not in known)
+            draft.set(
+                "backbone.new_bands", "mean", f"the pretrained weights do not know {others}"
+            )
     else:
         draft.set(
             "backbone.name",
             "timm/resnet18",
-            "random weights, so that nothing is downloaded: a pretrained backbone for your bands "
-            "(geotune list backbones, or geotune init --backbone NAME) gives better results",
+            "random weights: name the bands (data.bands, or geotune init --bands) for pretrained "
+            "ones, or choose a backbone for your bands (geotune list backbones)",
         )
         draft.set("backbone.pretrained", False)
     draft.set("backbone.bands", list(bands), draft.comments.get("backbone.bands", ""))

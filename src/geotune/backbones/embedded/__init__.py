@@ -1,0 +1,1 @@
+"""Backbones whose pretrained weights are part of the package."""
