@@ -36,7 +36,7 @@ def test_demo_writes_every_file(
     code, out, err = geotune("demo")
     assert code == 0, err
     assert "random weights" in err
-    assert "backbone: timm/resnet18 with random weights" in out
+    assert "backbone: geotune/convnext_mini with weights of geotune" in out
     for command in out.partition("Try next:")[2].strip().splitlines():
         words = command.partition("#")[0].split()
         assert words[0] == "geotune" and words[1] in ("fit", "predict") and Path(words[2]).exists()

@@ -160,8 +160,6 @@ def test_weights_of_named_bands_are_matched_by_name(
         make_backbone(family, bands=("B11", "VV"), weights=path, weights_bands=own)
     with raises("weights-mismatch", key="backbone.weights_bands", mentions=["blue, green", "5"]):
         make_backbone(family, bands=("B03",), weights=path, weights_bands=own[:2])
-    with raises("backbone-option", key="backbone.weights_bands", mentions=["pretrained"]):
-        make_backbone(family, bands=("B03",), weights_bands=own)
 
 
 def test_weights_of_another_model_are_rejected(make_backbone: MakeBackbone, tmp_path: Path) -> None:

@@ -161,13 +161,6 @@ def timm_backbone(spec: BackboneSpec) -> TimmBackbone:
     if not timm.is_model(name):
         raise spec.unknown_model_error(timm.list_models())
     spec.allow_only("weights_bands", *(("new_bands",) if spec.weights_bands else ()))
-    if spec.weights_bands and not spec.loads_weights:
-        raise GeotuneError(
-            "backbone.weights_bands: backbone.pretrained is false, so no weights are loaded; "
-            "remove one of the two, or give the file with backbone.weights",
-            code="backbone-option",
-            key="backbone.weights_bands",
-        )
     model = _create(name, in_chans=len(bands))
     note, source = None, None
     config = dict(getattr(model, "pretrained_cfg", None) or {})
