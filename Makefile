@@ -19,7 +19,7 @@ demo: $(VENV)/.demo  ## the main job end to end, on data it makes itself
 
 # One thread each: two processes that both use both cores are slower than one.
 test: lint typecheck docs  ## everything that must hold before a change goes in
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.test  ## style, formatting, and that imports point down only
 	$(BIN)/ruff check .
@@ -86,7 +86,7 @@ $(BIN)/python:
 lowest:  ## the tests with the oldest versions that pyproject.toml allows (needs uv)
 	uv venv --clear $(VENV)-lowest
 	uv pip install --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test]'
-	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal
 
 constraints:  ## pin anew what pyproject.toml asks for (needs uv); UPGRADE=1: to the newest
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
