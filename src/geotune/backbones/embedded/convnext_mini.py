@@ -34,7 +34,7 @@ MODELS: dict[str, ModelInfo] = {
 
 
 def build_network(in_chans: int = len(BANDS)) -> nn.Module:
-    """The network without weights: 2.1 million parameters, maps of strides 4, 8, 16 and 32."""
+    """The network without weights: 2.2 million parameters, maps of strides 4, 8, 16 and 32."""
     from timm.models.convnext import ConvNeXt
 
     return ConvNeXt(
