@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from helpers.errors import raises
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import geotune
 from geotune.backbones.embedded.convnext_mini import BANDS, WEIGHTS, build_network
+from helpers.errors import raises
 
 NAME = "geotune/convnext_mini"
 

@@ -50,6 +50,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "rslearn/galileo_nano": {"bands": S2},
     "rslearn/olmoearth_v1_nano": {"bands": ("B02", "B03", "B04", "B08")},
     "rslearn/presto": {"bands": S2},
+    "geotune/convnext_mini": {"bands": HLS, "new_bands": "mean"},
 }
 NEEDS = {"rslearn/olmoearth_v1_nano": "olmoearth_pretrain_minimal"}
 
@@ -109,4 +110,9 @@ def _reverse_bands(backbone: Backbone, reverse: Backbone) -> dict[str, torch.Ten
     return state
 
 
-FIRST_LAYERS = ("model.patch_embed.proj.weight", "model.conv1.weight", "model.features.0.0.weight")
+FIRST_LAYERS = (
+    "model.patch_embed.proj.weight",
+    "model.conv1.weight",
+    "model.features.0.0.weight",
+    "model.stem.0.weight",
+)

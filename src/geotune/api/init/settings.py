@@ -54,9 +54,7 @@ def set_backbone(draft: Draft, backbone: str | None, bands: Sequence[str]) -> No
         )
         if len(known) < len(bands):
             others = ", ".join(band for band in bands if band not in known)
-            draft.set(
-                "backbone.new_bands", "mean", f"the pretrained weights do not know {others}"
-            )
+            draft.set("backbone.new_bands", "mean", f"the pretrained weights do not know {others}")
     else:
         draft.set(
             "backbone.name",
